@@ -1,0 +1,49 @@
+# Needs make (3.81 will do) and Python 3.11 or newer; everything else goes into .venv.
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+# Everything is said once, in the order of the text; nothing is made by suffix rules.
+.SUFFIXES:
+.DEFAULT_GOAL := help
+.PHONY: demo test check servers test-servers bench docs lock clean help
+
+$(INSTALLED): requirements/runtime.txt requirements/dev.txt pyproject.toml tools/install.sh
+	@PYTHON='$(PYTHON)' tools/install.sh
+
+demo: $(INSTALLED) ## run the example: a governed agent on a real log, from start to verified trail
+	@$(BIN)/symbi demo
+
+test: $(INSTALLED) ## run every test that needs no server
+	$(BIN)/python -m pytest -m 'not servers'
+
+check: $(INSTALLED) ## lint, format, types, floors, docs
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/python -m pytest -q tests/architecture/test_docs.py
+
+servers: ## install and start what `make test-servers` needs
+	@echo 'servers: the tests of this release need no server'
+
+test-servers: $(INSTALLED) ## run the tests that need real servers; a missing server fails them
+	@$(BIN)/python -m pytest -m servers; code=$$?; \
+	if [ $$code -eq 5 ]; then echo 'test-servers: no test of this release asks for a server'; else exit $$code; fi
+
+bench: $(INSTALLED) ## measure, and write docs/performance.md
+	@$(BIN)/symbi bench --write
+
+docs: $(INSTALLED) ## write the generated pages, then check links and snippets
+	$(BIN)/python tools/docs.py --write
+	$(BIN)/python -m pytest -q tests/architecture/test_docs.py
+
+lock: ## lock the versions that pyproject.toml allows; UPGRADE=1 takes the newest
+	@tools/lock.sh $(if $(UPGRADE),--upgrade)
+
+clean: ## remove .venv, caches and builds
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find src tests tools examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile

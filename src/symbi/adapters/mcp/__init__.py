@@ -1,0 +1,5 @@
+"""Tool servers that speak the Model Context Protocol, on its official SDK."""
+
+from symbi.adapters.mcp.server import EFFECT_ID_KEY, StdioToolServer
+
+__all__ = ["EFFECT_ID_KEY", "StdioToolServer"]

@@ -1,0 +1,327 @@
+"""One run of a tool server: its process, and its pipes as a bounded MCP transport.
+
+The SDK's own transport keeps a line of any length and starts a task for every message that a server sends. Here a
+server that floods, stalls, speaks garbage or never ends meets a bound at each point, and its whole process group is
+ended when the session ends.
+"""
+
+import os
+import re
+import signal
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import anyio
+from anyio.abc import Process
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from mcp.client import Transport
+from mcp.shared.message import SessionMessage
+from mcp_types import (
+    PARSE_ERROR,
+    ErrorData,
+    JSONRPCError,
+    JSONRPCMessage,
+    JSONRPCNotification,
+    JSONRPCRequest,
+    JSONRPCResponse,
+    jsonrpc_message_adapter,
+)
+
+from symbi.tools.text import printable
+
+MAX_LINE_BYTES: Final = 4_194_304  # one message; four times the largest answer, for JSON escapes and a second copy
+MAX_UNASKED_BYTES: Final = 8_388_608  # what a server may send that answers nothing, between two of our requests
+MIN_LINE_COST_BYTES: Final = 64  # what a shorter line counts as; bounds the number of lines, too
+MAX_GARBAGE_LINES: Final = 64  # lines that are not JSON-RPC; programs that print a banner stay below
+MAX_ASKING: Final = 16  # requests of the server that wait for our answer
+MAX_QUEUED: Final = 64  # messages of ours that wait for the server to read
+MAX_STDERR_BYTES: Final = 4_096  # the last words that are kept for messages
+MAX_STDERR_LINE_BYTES: Final = 1_024  # a longer line is named by its size; half of one could hold half a secret
+WRITE_STALL_S: Final = 10.0  # a server that does not read for so long is ended
+GRACE_S: Final = 2.0  # to end by itself once its standard input is closed
+TERMINATE_S: Final = 1.0  # from SIGTERM to SIGKILL
+REAP_S: Final = 2.0  # for the kernel to report a killed process
+LAST_WORDS_S: Final = 0.2  # to read what a dead server's pipe still holds
+STOP_S: Final = GRACE_S + TERMINATE_S + REAP_S + LAST_WORDS_S  # the longest that ending a server takes
+
+TOO_LARGE: Final = -32019
+"""Code of the error that stands for an answer longer than `MAX_LINE_BYTES` (implementation-defined range)."""
+
+_ANSWER_ID: Final = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*"?(\d{1,18})"?\s*,')
+"""The head of a message that names what it answers before it begins to be long."""
+
+
+_PIPE_ENDED: Final = (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError, OSError)
+"""What a pipe raises whose other end, or whose session, is gone."""
+
+
+class _Fault(Exception):
+    """The server did what it is ended for."""
+
+
+class LastWords:
+    """The end of a server's standard error: whole lines, bounded."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque()
+        self._kept = 0
+        self._partial = bytearray()
+        self._dropped = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take what was read."""
+        *whole, rest = data.split(b"\n")
+        for part in whole:
+            self._extend(part)
+            self._close_line()
+        self._extend(rest)
+
+    def text(self) -> str:
+        """The last lines, joined by ` | `, without control characters."""
+        if self._partial or self._dropped:
+            self._close_line()
+        return " | ".join(line for line in self._lines if line.strip())
+
+    def _extend(self, part: bytes) -> None:
+        room = MAX_STDERR_LINE_BYTES - len(self._partial)
+        self._partial += part[:room]
+        self._dropped += max(0, len(part) - room)
+
+    def _close_line(self) -> None:
+        if self._dropped:
+            line = f"[a line of {len(self._partial) + self._dropped} bytes]"
+        else:
+            line = printable(self._partial.decode("utf-8", "replace").rstrip("\r"))
+        self._partial.clear()
+        self._dropped = 0
+        self._lines.append(line)
+        self._kept += len(line)
+        while self._kept > MAX_STDERR_BYTES:
+            self._kept -= len(self._lines.popleft())
+
+
+class ServerProcess:
+    """One run of a server.
+
+    Args:
+        command: Program and arguments; no shell.
+        environment: All of its environment.
+        cwd: Its working folder, or None for ours.
+
+    Attributes:
+        pid: Its process and its process group, once it runs.
+        fault: What it did that it was ended for; empty if nothing.
+        exit_code: How it ended, if it ended by itself.
+        ended: Set as soon as it can be spoken to no more.
+        last_words: The end of its standard error.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], cwd: Path | None) -> None:
+        self._command = list(command)
+        self._environment = dict(environment)
+        self._cwd = cwd
+        self._line = bytearray()
+        self._skipping = False
+        self._pending: set[str] = set()
+        self._asking = 0
+        self._unasked = 0
+        self._garbage = 0
+        self._errors_read = anyio.Event()
+        self.pid: int | None = None
+        self.fault = ""
+        self.exit_code: int | None = None
+        self.ended = anyio.Event()
+        self.last_words = LastWords()
+
+    def transport(self) -> Transport:
+        """The process as an MCP transport: started on entering, ended with its group on leaving.
+
+        Raises:
+            OSError: It cannot be started (on entering).
+            ValueError: Its command or environment holds a NUL (on entering).
+        """
+        return self._streams()
+
+    @asynccontextmanager
+    async def _streams(
+        self,
+    ) -> AsyncIterator[
+        tuple[MemoryObjectReceiveStream[SessionMessage | Exception], MemoryObjectSendStream[SessionMessage]]
+    ]:
+        process = await anyio.open_process(self._command, env=self._environment, cwd=self._cwd, start_new_session=True)
+        self.pid = process.pid
+        to_session, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+        outgoing, from_session = anyio.create_memory_object_stream[SessionMessage](MAX_QUEUED)
+        with to_session, incoming, outgoing, from_session:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._read, process, to_session)
+                tasks.start_soon(self._write, process, from_session)
+                tasks.start_soon(self._read_errors, process)
+                try:
+                    yield incoming, outgoing
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await self._stop(process)
+                    tasks.cancel_scope.cancel()
+
+    # --- what the server says --------------------------------------------------------------------
+
+    async def _read(self, process: Process, to_session: MemoryObjectSendStream[SessionMessage | Exception]) -> None:
+        assert process.stdout is not None
+        try:
+            while True:
+                await self._feed(await process.stdout.receive(), to_session)
+        except _Fault as fault:
+            self.fault = str(fault)
+        except _PIPE_ENDED:
+            pass  # the server, or the session, is done: `ended` says so
+        finally:
+            self.ended.set()
+            to_session.close()
+
+    async def _feed(self, chunk: bytes, to_session: MemoryObjectSendStream[SessionMessage | Exception]) -> None:
+        """Cut what was read into lines; what is left of one that is too long is passed over."""
+        parts = chunk.split(b"\n")
+        for number, part in enumerate(parts, 1):
+            if self._skipping:
+                self._count(len(part))
+            else:
+                self._line += part
+            if len(self._line) > MAX_LINE_BYTES:
+                why = ErrorData(code=TOO_LARGE, message=f"its answer has more than {MAX_LINE_BYTES} bytes")
+                if not await self._refuse(bytes(self._line), why, to_session):
+                    msg = f"wrote a line of more than {MAX_LINE_BYTES} bytes"
+                    raise _Fault(msg)
+                self._line.clear()
+                self._skipping = True
+            if number < len(parts):
+                if not self._skipping:
+                    await self._take(bytes(self._line), to_session)
+                    self._line.clear()
+                self._skipping = False
+
+    async def _take(self, line: bytes, to_session: MemoryObjectSendStream[SessionMessage | Exception]) -> None:
+        if not line.strip():
+            self._count(0)
+            return
+        try:
+            message: JSONRPCMessage = jsonrpc_message_adapter.validate_json(line, by_name=False)
+        except ValueError:
+            if await self._refuse(line, ErrorData(code=PARSE_ERROR, message="its answer is not JSON-RPC"), to_session):
+                return
+            self._count(len(line))
+            self._garbage += 1
+            if self._garbage > MAX_GARBAGE_LINES:
+                msg = f"wrote {self._garbage} lines to its standard output that are not JSON-RPC"
+                raise _Fault(msg) from None
+            return
+        if isinstance(message, JSONRPCResponse | JSONRPCError) and str(message.id) in self._pending:
+            self._pending.discard(str(message.id))
+            await to_session.send(SessionMessage(message))
+            return
+        self._count(len(line))
+        if isinstance(message, JSONRPCRequest):
+            self._asking += 1
+            if self._asking > MAX_ASKING:
+                msg = f"sent more than {MAX_ASKING} requests without reading an answer"
+                raise _Fault(msg)
+            await to_session.send(SessionMessage(message))
+        # Notifications end here: nothing in this release acts on one, and the SDK would start a task for each.
+
+    async def _refuse(
+        self, line: bytes, why: ErrorData, to_session: MemoryObjectSendStream[SessionMessage | Exception]
+    ) -> bool:
+        """Answer in the server's place, if the line says what it answers."""
+        found = _ANSWER_ID.match(line[:256])
+        answered = found[1].decode() if found else ""
+        if answered not in self._pending:
+            return False
+        self._pending.discard(answered)
+        await to_session.send(SessionMessage(JSONRPCError(jsonrpc="2.0", id=int(answered), error=why)))
+        return True
+
+    def _count(self, size: int) -> None:
+        self._unasked += max(size, MIN_LINE_COST_BYTES)
+        if self._unasked > MAX_UNASKED_BYTES:
+            msg = f"wrote more than {MAX_UNASKED_BYTES} bytes that nobody had asked for"
+            raise _Fault(msg)
+
+    async def _read_errors(self, process: Process) -> None:
+        assert process.stderr is not None
+        try:
+            while True:
+                self.last_words.feed(await process.stderr.receive())
+        except _PIPE_ENDED:
+            pass
+        finally:
+            self._errors_read.set()
+
+    # --- what we say -----------------------------------------------------------------------------
+
+    async def _write(self, process: Process, from_session: MemoryObjectReceiveStream[SessionMessage]) -> None:
+        assert process.stdin is not None
+        try:
+            async for item in from_session:
+                self._note(item.message)
+                data = item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
+                with anyio.fail_after(WRITE_STALL_S):
+                    await process.stdin.send(data)
+        except TimeoutError:
+            self.fault = f"did not read its standard input for {WRITE_STALL_S:g} s"
+        except _PIPE_ENDED:
+            pass  # it closed its standard input: it can be told nothing more, which the line below makes known
+        finally:
+            from_session.close()
+            if process.stdout is not None:
+                await _close(process.stdout)
+
+    def _note(self, message: JSONRPCMessage) -> None:
+        match message:
+            case JSONRPCRequest():
+                self._pending.add(str(message.id))
+                self._unasked = 0
+            case JSONRPCNotification(method="notifications/cancelled", params=dict() as params):
+                self._pending.discard(str(params.get("requestId")))
+            case JSONRPCResponse() | JSONRPCError():
+                self._asking -= 1
+            case _:
+                pass
+
+    # --- its end ---------------------------------------------------------------------------------
+
+    async def _stop(self, process: Process) -> None:
+        """End the process and its group; takes at most `STOP_S`, whatever the server does."""
+        assert process.stdin is not None
+        await _close(process.stdin)
+        if await _exited(process, 0.0 if self.fault else GRACE_S):
+            self.exit_code = process.returncode
+        else:
+            _signal_group(process, signal.SIGTERM)
+            await _exited(process, TERMINATE_S)
+        # What the server started may outlive it; while one of the group lives, its number belongs to nobody else.
+        _signal_group(process, signal.SIGKILL)
+        gone = await _exited(process, REAP_S)
+        with anyio.move_on_after(LAST_WORDS_S):
+            await self._errors_read.wait()
+        self.ended.set()
+        if gone:
+            await process.aclose()
+
+
+async def _close(stream: anyio.abc.AsyncResource) -> None:
+    with suppress(*_PIPE_ENDED):
+        await stream.aclose()
+
+
+async def _exited(process: Process, within_s: float) -> bool:
+    with anyio.move_on_after(within_s):
+        await process.wait()
+    return process.returncode is not None
+
+
+def _signal_group(process: Process, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)

@@ -1,0 +1,64 @@
+-- The one store of a data folder: trail, ledger, runs and pins. Version 1.
+-- WAL and synchronous=FULL: a commit that returned survives a crash of the process and of the machine.
+
+CREATE TABLE meta (
+    key   TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID, STRICT;
+
+CREATE TABLE events (
+    sequence   INTEGER PRIMARY KEY,   -- 1, 2, 3 …
+    record     BLOB NOT NULL,         -- canonical JSON of the whole event
+    chain_hash TEXT NOT NULL          -- hex, repeated from the record
+) STRICT;
+
+CREATE TABLE head (
+    id     INTEGER PRIMARY KEY CHECK (id = 1),
+    record BLOB NOT NULL              -- canonical JSON, signed
+) STRICT;
+
+CREATE TABLE effects (
+    effect_id        TEXT PRIMARY KEY,
+    run_id           TEXT NOT NULL,   -- empty for what the runtime does by itself
+    position         INTEGER NOT NULL,
+    agent_id         TEXT NOT NULL,
+    action           TEXT NOT NULL,
+    resource         TEXT NOT NULL,
+    arguments_digest TEXT NOT NULL,
+    recovery         TEXT NOT NULL,
+    policy_version   TEXT NOT NULL,
+    decision         BLOB NOT NULL,
+    label            TEXT NOT NULL,
+    epoch            INTEGER NOT NULL,
+    attempt          INTEGER NOT NULL,
+    state            TEXT NOT NULL,
+    result           BLOB,
+    error            BLOB
+) WITHOUT ROWID, STRICT;
+
+-- One effect for each place in a run; what the runtime does by itself has no place.
+CREATE UNIQUE INDEX effects_place ON effects (run_id, position) WHERE position >= 0;
+CREATE INDEX effects_open ON effects (state) WHERE state IN ('dispatched', 'unknown');
+
+CREATE TABLE runs (
+    run_id        TEXT PRIMARY KEY,
+    agent_id      TEXT NOT NULL,
+    file          TEXT NOT NULL,
+    source_digest TEXT NOT NULL,
+    inputs        BLOB NOT NULL,
+    state         TEXT NOT NULL,
+    output        BLOB,
+    error         BLOB,
+    started_at    TEXT NOT NULL,
+    finished_at   TEXT
+) WITHOUT ROWID, STRICT;
+
+CREATE TABLE pins (
+    tool            TEXT PRIMARY KEY,
+    key_fingerprint TEXT NOT NULL,
+    digest          TEXT NOT NULL,
+    form            TEXT NOT NULL,
+    definition      TEXT NOT NULL,
+    pinned_at       TEXT NOT NULL,
+    state           TEXT NOT NULL
+) WITHOUT ROWID, STRICT;

@@ -1,0 +1,206 @@
+"""One run of one agent: its record in the journal, its body in the interpreter, its end in the trail."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import anyio
+
+from symbi.agent.effects import CodeLimits, RunEffects, World
+from symbi.agent.interpreter import BodyLimits, Interpreter
+from symbi.agent.journal import RunRecord, RunState, RunStore
+from symbi.agent.values import Value, from_json, to_json
+from symbi.audit.event import AuditEventType, Draft
+from symbi.clock import rfc3339
+from symbi.dsl import ast
+from symbi.dsl.spec import AgentSpec
+from symbi.errors import (
+    EffectInDoubt,
+    InputError,
+    InternalError,
+    OutputLimit,
+    ScriptFailed,
+    StoreUnavailable,
+    SymbiError,
+    TimeLimit,
+    did_you_mean,
+)
+from symbi.guard.ledger import EffectRecord
+from symbi.guard.outcome import encode_error, encode_result
+from symbi.types import JsonValue, Label, Principal, RunId
+
+TASK_LABEL: Final = Label(sources=("task",))
+"""Inputs come from the person who asked: clean."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """How a run ended.
+
+    Attributes:
+        run_id: The run.
+        state: finished, failed or held.
+        output: Its value, as JSON, if it finished.
+        error: What ended it otherwise.
+        effects: Effects that the body asked for.
+        replayed: Of these, those that were on record from before a restart.
+    """
+
+    run_id: RunId
+    state: RunState
+    output: JsonValue = None
+    error: SymbiError | None = None
+    effects: int = 0
+    replayed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Bounds of a run: of its body, of its code, and of its value in bytes of JSON."""
+
+    body: BodyLimits
+    code: CodeLimits
+    output_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What a run needs to start or to go on.
+
+    Attributes:
+        spec: The agent.
+        principal: On whose behalf.
+        record: Its journal record, in state running.
+        bounds: Its bounds.
+        recorded: Effects on record from before a restart.
+    """
+
+    spec: AgentSpec
+    principal: Principal
+    record: RunRecord
+    bounds: Bounds
+    recorded: Sequence[EffectRecord] = ()
+
+
+def check_inputs(spec: AgentSpec, inputs: Mapping[str, JsonValue]) -> None:
+    """Inputs against the agent's parameters.
+
+    Raises:
+        InputError: One is missing, unknown or of another type; the message lists what the agent takes.
+    """
+    takes = ", ".join(f"{p.name}: {p.type.name}" for p in spec.parameters) or "nothing"
+    names = [p.name for p in spec.parameters]
+    for name in inputs:
+        if name not in names:
+            hint = did_you_mean(name, names) or f"it takes {takes}"
+            msg = f"agent `{spec.id}` has no input `{name}`"
+            raise InputError(msg, code="input.unknown", hint=hint)
+    for parameter in spec.parameters:
+        optional = parameter.type.name == "Optional"
+        if parameter.name not in inputs and not optional:
+            msg = f"agent `{spec.id}` needs the input `{parameter.name}`"
+            raise InputError(msg, code="input.missing", hint=f"it takes {takes}; give `--input {parameter.name}=…`")
+        if parameter.name in inputs and not fits(inputs[parameter.name], parameter.type):
+            msg = f"input `{parameter.name}` of agent `{spec.id}` must be {parameter.type.name}"
+            raise InputError(msg, code="input.type", hint=f"it takes {takes}")
+
+
+def fits(value: JsonValue, kind: ast.TypeRef) -> bool:
+    """Whether a JSON value is of a built-in or generic type; declared types and `Any` take everything."""
+    match kind.name:
+        case "String":
+            return isinstance(value, str)
+        case "bool":
+            return isinstance(value, bool)
+        case "int":
+            return isinstance(value, int) and not isinstance(value, bool)
+        case "float":
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case "List" | "Array" | "Set":
+            return isinstance(value, list | tuple) and all(fits(item, kind.arguments[0]) for item in value)
+        case "Map":
+            return isinstance(value, Mapping) and all(fits(item, kind.arguments[1]) for item in value.values())
+        case "Optional":
+            return value is None or fits(value, kind.arguments[0])
+        case _:
+            return True
+
+
+async def execute(plan: RunPlan, world: World, runs: RunStore) -> RunOutcome:
+    """Run a body to its end and record how it ended.
+
+    A run that is cancelled, or whose trail fails, is left `running`: it can be resumed.
+
+    Raises:
+        StoreUnavailable: The store cannot be used; nothing more happened.
+        InternalError: A defect of ours; the run is left as it was.
+    """
+    spec, record = plan.spec, plan.record
+    effects = RunEffects(world, plan.principal, record.run_id, spec.file, plan.bounds.code, plan.recorded)
+    interpreter = Interpreter(spec.file, spec.functions, effects, plan.bounds.body)
+    inputs: dict[str, JsonValue] = json.loads(record.inputs)
+    variables = {p.name: from_json(inputs.get(p.name), TASK_LABEL) for p in spec.parameters}
+    output: JsonValue = None
+    failure: SymbiError | None = None
+    if spec.body is None:
+        msg = f"agent `{spec.id}` has nothing to run: give it a `with` block or a function `main`"
+        raise InputError(msg, code="input.no_body")
+    try:
+        with anyio.fail_after(spec.limits.execution_timeout):
+            value = await interpreter.run(spec.body, variables)
+        output = _output(value, spec, plan.bounds.output_bytes)
+    except TimeoutError:
+        msg = f"the run took longer than {spec.limits.execution_timeout:g} s"
+        failure = TimeLimit(msg, hint="raise `timeout` in the `with` attributes")
+    except (StoreUnavailable, InternalError):
+        raise
+    except SymbiError as error:
+        failure = error
+    state = _state(failure)
+    ended = replace(
+        record,
+        state=state,
+        output=None if failure is not None else encode_result(output),
+        error=None if failure is None else encode_error(failure),
+        finished_at=rfc3339(world.clock.now_ns()),
+    )
+    outcome = RunOutcome(record.run_id, state, output, failure, effects.count, effects.replayed)
+
+    def end() -> tuple[None, tuple[Draft]]:
+        runs.move_run(ended, RunState.RUNNING)
+        return None, (_finished(ended, outcome),)
+
+    await world.log.transact(end)
+    return outcome
+
+
+def _output(value: Value, spec: AgentSpec, most_bytes: int) -> JsonValue:
+    span = spec.body.span if spec.body is not None else ast.NOWHERE
+    try:
+        output = to_json(value, span, spec.file)
+    except ScriptFailed as failure:
+        failure.hint = "the value of a run must be data"
+        raise
+    size = len(encode_result(output))
+    if size > most_bytes:
+        msg = f"the value of the run has {size} bytes; {most_bytes} are allowed"
+        raise OutputLimit(msg, place=span.place(spec.file), hint="raise `limits.output_bytes`, or return less")
+    return output
+
+
+def _state(failure: SymbiError | None) -> RunState:
+    if failure is None:
+        return RunState.FINISHED
+    return RunState.HELD if isinstance(failure, EffectInDoubt) else RunState.FAILED
+
+
+def _finished(record: RunRecord, outcome: RunOutcome) -> Draft:
+    details: dict[str, JsonValue] = {
+        "state": record.state.value,
+        "effects": outcome.effects,
+        "replayed": outcome.replayed,
+    }
+    if outcome.error is not None:
+        details |= {"error": outcome.error.code, "message": str(outcome.error)}
+    return Draft(AuditEventType.RUN_FINISHED, record.agent_id, details, record.run_id)

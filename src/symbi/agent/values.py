@@ -1,0 +1,192 @@
+"""Values of the agent language: plain data whose every leaf carries a data-flow label.
+
+Containers are immutable and hold values, so that a record keeps the label of each field; an assignment into one makes
+a changed copy. A secret is a reference that only a tool call can take.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from symbi.dsl import ast
+from symbi.errors import OutputLimit, ScriptFailed
+from symbi.policy.flow import join
+from symbi.types import Integrity, JsonValue, Label
+
+MAX_TEXT_CHARS: Final = 16 * 1024 * 1024  # one string; bounds what doubling a text in a loop can take
+MAX_ITEMS: Final = 1_000_000  # items of one list or record
+MAX_INTEGER: Final = 2**63 - 1  # integers are those of policies (Cedar Long)
+VAULT_SCHEME: Final = "vault://"
+
+TEMPLATE: Final = Label()
+"""The label of what the agent file itself says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A `vault://` reference, unresolved."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Closure:
+    """A lambda with the variables that it saw."""
+
+    node: ast.Lambda
+    scope: "Scope"
+
+
+Data: TypeAlias = "bool | int | float | str | tuple[Value, ...] | Mapping[str, Value] | Secret | Closure | None"
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """Data with its label; of a container, the label is that of its shape, and its items bear their own."""
+
+    data: Data
+    label: Label = TEMPLATE
+
+
+NULL: Final = Value(None)
+
+
+@dataclass(slots=True)
+class Scope:
+    """Variables of a block, inside those of the block around it."""
+
+    outer: "Scope | None" = None
+    names: dict[str, Value] = field(default_factory=dict)
+
+    def find(self, name: str) -> "Scope | None":
+        """The nearest scope that has the name."""
+        scope: Scope | None = self
+        while scope is not None and name not in scope.names:
+            scope = scope.outer
+        return scope
+
+
+def deep_label(value: Value) -> Label:
+    """The join of a value's label with those of all it contains."""
+    labels: list[Label] = []
+    pending = [value]
+    while pending:
+        current = pending.pop()
+        labels.append(current.label)
+        if isinstance(current.data, tuple):
+            pending.extend(current.data)
+        elif isinstance(current.data, Mapping):
+            pending.extend(current.data.values())
+    return join(*labels)
+
+
+def from_json(data: JsonValue, label: Label) -> Value:
+    """JSON as a value, every leaf under one label."""
+    if isinstance(data, Mapping):
+        return Value({key: from_json(item, label) for key, item in data.items()}, label)
+    if isinstance(data, list | tuple):
+        return Value(tuple(from_json(item, label) for item in data), label)
+    return Value(data, label)  # type: ignore[arg-type]  # str is a Sequence to the type checker; what is left are scalars
+
+
+def to_json(value: Value, place: ast.Span, file: str) -> JsonValue:
+    """A value as JSON.
+
+    Raises:
+        ScriptFailed: It holds a secret or a function.
+    """
+    match value.data:
+        case tuple():
+            return [to_json(item, place, file) for item in value.data]
+        case Mapping():
+            return {key: to_json(item, place, file) for key, item in value.data.items()}
+        case Secret():
+            msg = f"`{VAULT_SCHEME}{value.data.path}` can only be handed to a tool"
+            raise ScriptFailed(msg, code="script.secret", place=place.place(file))
+        case Closure():
+            msg = "a function is not data"
+            raise ScriptFailed(msg, code="script.type", place=place.place(file))
+        case _:
+            return value.data
+
+
+def tool_arguments(
+    arguments: Mapping[str, Value], place: ast.Span, file: str
+) -> tuple[dict[str, JsonValue], dict[str, Label], tuple[str, ...]]:
+    """Arguments of a tool as JSON, the label of each, and the paths of the secrets in them.
+
+    A text that looks like a vault reference but is none is refused: where it came from outside, it must not pull a
+    secret in.
+
+    Raises:
+        ScriptFailed: Such a text, or a function.
+    """
+    secrets: set[str] = set()
+
+    def convert(value: Value) -> JsonValue:
+        match value.data:
+            case tuple():
+                return [convert(item) for item in value.data]
+            case Mapping():
+                return {key: convert(item) for key, item in value.data.items()}
+            case Secret():
+                secrets.add(value.data.path)
+                return VAULT_SCHEME + value.data.path
+            case str() if value.data.startswith(VAULT_SCHEME):
+                msg = "a text that begins with `vault://` cannot be an argument; write the reference itself"
+                raise ScriptFailed(msg, code="script.secret", place=place.place(file))
+            case _:
+                return to_json(value, place, file)
+
+    plain = {name: convert(value) for name, value in arguments.items()}
+    return plain, {name: deep_label(value) for name, value in arguments.items()}, tuple(sorted(secrets))
+
+
+def bounded(value: Value) -> Value:
+    """The value itself.
+
+    Raises:
+        OutputLimit: It is larger than a value may be.
+    """
+    match value.data:
+        case str() if len(value.data) > MAX_TEXT_CHARS:
+            msg = f"a text of {len(value.data)} characters is over the bound of {MAX_TEXT_CHARS}"
+            raise OutputLimit(msg)
+        case tuple() | Mapping() if len(value.data) > MAX_ITEMS:
+            msg = f"a collection of {len(value.data)} items is over the bound of {MAX_ITEMS}"
+            raise OutputLimit(msg)
+        case bool():
+            return value
+        case int() if abs(value.data) > MAX_INTEGER:
+            msg = "an integer is beyond 64 bits"
+            raise OutputLimit(msg)
+        case _:
+            return value
+
+
+def type_name(value: Value) -> str:
+    """The kind of a value, as messages and `type_of` say it."""
+    match value.data:
+        case None:
+            return "null"
+        case bool():
+            return "bool"
+        case int():
+            return "int"
+        case float():
+            return "float"
+        case str():
+            return "String"
+        case tuple():
+            return "list"
+        case Mapping():
+            return "record"
+        case Secret():
+            return "secret"
+        case Closure():
+            return "function"
+
+
+def untrusted(effect_id: str, given: Label) -> Label:
+    """The label of what a tool answered: untrusted, from that effect, and as confidential as what the tool was given."""
+    return Label(Integrity.UNTRUSTED, given.confidentiality, (effect_id,))

@@ -1,0 +1,1 @@
+"""The signed, chained trail of what happened."""

@@ -1,0 +1,85 @@
+"""Which benchmarks there are, and running them."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, TypeAlias
+
+import anyio
+
+from symbi.bench.audit import audit
+from symbi.bench.crypto import crypto
+from symbi.bench.lifecycle import lifecycle
+from symbi.bench.machine import describe_machine
+from symbi.bench.measure import Measurement, Scale
+from symbi.bench.policy import policy
+from symbi.bench.sandbox import sandbox
+from symbi.bench.scheduler import scheduler
+from symbi.errors import InputError, did_you_mean
+
+Run: TypeAlias = Callable[[Scale], Awaitable[list[Measurement]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """The rows of one requirement.
+
+    Attributes:
+        id: The requirement.
+        title: What is measured, in a few words.
+        run: Measures at a scale.
+    """
+
+    id: str
+    title: str
+    run: Run
+
+
+BENCHMARKS: Final = (
+    Benchmark("POL-5", "policy decisions", policy),
+    Benchmark("AUD-4", "audit trail", audit),
+    Benchmark("SBX-4", "interpreter sandbox", sandbox),
+    Benchmark("SCHED-3", "scheduling decisions", scheduler),
+    Benchmark("LIFE-5", "agent start-up", lifecycle),
+    Benchmark("CRY-1", "cryptography of an event", crypto),
+)
+"""In the order in which they run."""
+
+
+def choose(only: Sequence[str] = ()) -> tuple[Benchmark, ...]:
+    """The benchmarks with these ids, in their own order; all if none is named.
+
+    Raises:
+        InputError: There is none for an id.
+    """
+    known = {benchmark.id: benchmark for benchmark in BENCHMARKS}
+    for name in only:
+        if name not in known:
+            msg = f"there is no benchmark `{name}`"
+            hint = did_you_mean(name.upper(), known) or f"there are {', '.join(known)}"
+            raise InputError(msg, code="input.benchmark", hint=hint)
+    return tuple(benchmark for benchmark in BENCHMARKS if not only or benchmark.id in only)
+
+
+def run_benchmarks(
+    only: Sequence[str] = (), *, scale: float = 1.0, progress: Callable[[Benchmark], None] | None = None
+) -> list[Measurement]:
+    """Run benchmarks one after the other, each in an event loop of its own.
+
+    Args:
+        only: Ids; all if empty.
+        scale: 1 as published; less for a look.
+        progress: Told of each before it runs.
+
+    Raises:
+        InputError: There is no benchmark for an id, or the scale is not above 0 and up to 1.
+    """
+    if not 0 < scale <= 1:
+        msg = f"the scale must be above 0 and at most 1, not `{scale}`"
+        raise InputError(msg, code="input.benchmark")
+    machine = describe_machine()
+    rows: list[Measurement] = []
+    for benchmark in choose(only):
+        if progress is not None:
+            progress(benchmark)
+        rows += [replace(row, machine=machine) for row in anyio.run(benchmark.run, Scale(scale))]
+    return rows

@@ -1,0 +1,98 @@
+"""`symbi demo`: the log-triage example in a fresh folder, from its run to the verdict on its trail."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated, Final
+
+import anyio
+import typer
+from rich.markup import escape
+from rich.rule import Rule
+
+import symbi
+from symbi.agent.run import RunOutcome
+from symbi.audit.event import parse_event
+from symbi.audit.verify import verify_trail
+from symbi.cli.audit import decisions_table, show_report
+from symbi.cli.output import err, errors_to_exit, out
+from symbi.cli.run import announce, report, show_line, start_run
+from symbi.config import CONFIG_NAME, Settings, load_settings
+from symbi.errors import InputError, InternalError
+from symbi.wiring import open_reader, open_runtime, start_logging, verifying_keys
+
+EXAMPLE: Final = "log-triage"
+ASKED: Final = '{"to": "archive@collector.example", "subject": "s", "body": "b"}'
+COMMANDS: Final = (
+    "symbi audit show --type decision.deny",
+    f"symbi policy explain --agent log_triage --tool notify.send --arguments '{ASKED}' --untrusted to",
+    "symbi run triage.symbi --input log=/var/log/nginx/access.log",
+    "symbi audit export ../evidence && symbi audit verify --export ../evidence",
+)
+"""What the demo tells people to try; a test runs them."""
+
+
+def demo(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Where to copy the example; a fresh folder if not given.")
+    ] = None,
+) -> None:
+    """Run the log-triage example: a report, one refused action, and a trail that verifies."""
+    with errors_to_exit():
+        place = copy_example(folder)
+        settings = load_settings(place / CONFIG_NAME, overrides={"runtime.log_level": "warning"})
+        start_logging(settings)
+        outcome = anyio.run(_run, settings, place)
+        out.print(Rule("the agent's report"))
+        out.print(escape(str(outcome.output).strip()))
+        if outcome.error is not None:
+            report(outcome, as_json=False)
+        out.print(Rule())
+        with open_reader(settings) as reader:
+            events = [parse_event(stored.record) for stored in reader.read(1)]
+            out.print(decisions_table(events))
+            out.print()
+            show_report(verify_trail(reader.read(1), reader.head_record(), verifying_keys(settings)), as_json=False)
+        _next(place)
+
+
+async def _run(settings: Settings, place: Path) -> RunOutcome:
+    async with open_runtime(settings, emit=show_line) as runtime:
+        announce(runtime)
+        return await start_run(runtime, place / "triage.symbi", [f"log={place / 'logs' / 'access.log'}"], None)
+
+
+def copy_example(folder: Path | None) -> Path:
+    """Copy the example to a folder that is not there yet.
+
+    Raises:
+        InputError: It is there, or cannot be made.
+        InternalError: The installation has no examples.
+    """
+    source = next((p / EXAMPLE for p in _homes() if (p / EXAMPLE / CONFIG_NAME).is_file()), None)
+    if source is None:
+        msg = "this installation has no examples"
+        raise InternalError(msg, code="internal.examples")
+    place = folder if folder is not None else Path(tempfile.mkdtemp(prefix="symbi-demo-")) / EXAMPLE
+    if place.exists():
+        msg = f"`{place}` exists already"
+        raise InputError(msg, code="input.exists", hint="name a folder that does not exist yet")
+    try:
+        shutil.copytree(source, place, ignore=shutil.ignore_patterns(".symbi", "state", "reports", "__pycache__"))
+    except OSError as error:
+        msg = f"cannot copy the example to `{place}`: {error}"
+        raise InputError(msg, code="input.unwritable") from error
+    return place.absolute()
+
+
+def _homes() -> tuple[Path, ...]:
+    package = Path(symbi.__file__).parent
+    return package / "examples", package.parents[1] / "examples"
+
+
+def _next(place: Path) -> None:
+    err.print()
+    out.print("[bold]Try next[/], in the folder of the example:")
+    out.print(f"  cd {escape(str(place))}")
+    for command in COMMANDS:
+        out.print(f"  {escape(command)}")

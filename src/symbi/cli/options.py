@@ -1,0 +1,12 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+Config: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="Configuration file; else SYMBI_CONFIG_PATH, else the nearest symbi.toml."),
+]
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]

@@ -1,0 +1,228 @@
+"""`symbi run`: one agent file, from its text to its end on the trail; `--resume` goes on after an interruption."""
+
+import json
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Final, TypeVar
+
+import anyio
+import typer
+from rich.markup import escape
+
+from symbi.agent.run import RunOutcome
+from symbi.cli.options import Config, Json
+from symbi.cli.output import (
+    EXIT_INTERRUPTED,
+    err,
+    error_json,
+    errors_to_exit,
+    exit_code,
+    out,
+    print_json,
+    show_error,
+)
+from symbi.config import Settings, find_config, load_settings
+from symbi.dsl.spec import AgentSpec
+from symbi.errors import InputError, SymbiError
+from symbi.runtime.runtime import Runtime, absolute
+from symbi.tools.text import printable
+from symbi.types import AgentId, JsonValue, RunId
+from symbi.wiring import compile_agents, open_runtime, start_logging
+
+T = TypeVar("T")
+
+PATH_TYPE: Final = "Path"
+"""Inputs of this type name files; they are taken from the folder in which the command was given."""
+
+
+def run(
+    file: Annotated[Path | None, typer.Argument(help="Agent file.")] = None,
+    *,
+    inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help="NAME=VALUE, once for each input.")] = None,
+    agent: Annotated[str | None, typer.Option(help="Which agent, where the file has several.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted or held.")] = False,
+    run_id: Annotated[
+        str | None, typer.Option("--run", help="Which run to resume; the newest open one if not given.")
+    ] = None,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Run an agent. Exit codes: 0 done, 1 failed, 2 wrong input, 3 denied, 4 not verified, 5 unavailable, 6 held."""
+    with errors_to_exit(as_json=as_json):
+        if (file is None) is not resume and not (file and resume):
+            msg = "give an agent file, or `--resume`"
+            raise InputError(msg, code="input.usage")
+        settings = settings_for(file, config)
+        start_logging(settings)
+        try:
+            outcome = anyio.run(
+                _main, settings, file, list(inputs or ()), agent, RunId(run_id or "") if resume else None
+            )
+        except KeyboardInterrupt:
+            err.print("interrupted; go on with [bold]symbi run --resume[/]")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        report(outcome, as_json=as_json)
+
+
+def settings_for(file: Path | None, config: Path | None) -> Settings:
+    """Settings as named, or else those found from the agent file's folder upwards, or from here."""
+    if config is None and file is not None:
+        config = find_config(Path.cwd()) or find_config(file.resolve().parent)
+    return load_settings(config)
+
+
+async def _main(
+    settings: Settings, file: Path | None, inputs: Sequence[str], agent: str | None, resume: RunId | None
+) -> RunOutcome:
+    async def work() -> RunOutcome:
+        async with open_runtime(settings, emit=show_line) as runtime:
+            announce(runtime)
+            if resume is not None:
+                return await resume_run(runtime, resume or None, file)
+            assert file is not None
+            return await start_run(runtime, file, inputs, agent)
+
+    return await until_terminated(work, settings.runtime.shutdown_grace_s)
+
+
+async def until_terminated(work: Callable[[], Awaitable[T]], grace_s: float) -> T:
+    """Do some work. SIGTERM lets it end within the grace, then cancels it; SIGINT cancels it at once.
+
+    What is in flight is settled either way, and the run can be resumed.
+
+    Raises:
+        KeyboardInterrupt: It was terminated.
+    """
+    results: list[T] = []
+    errors: list[SymbiError] = []
+    async with anyio.create_task_group() as tasks:
+
+        async def stop_on_term() -> None:
+            with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+                async for _ in signals:
+                    tasks.cancel_scope.deadline = anyio.current_time() + grace_s
+
+        tasks.start_soon(stop_on_term)
+        try:
+            results.append(await work())
+        except SymbiError as error:
+            errors.append(error)
+        tasks.cancel_scope.cancel("done")
+    if errors:
+        raise errors[0]
+    if not results:
+        raise KeyboardInterrupt
+    return results[0]
+
+
+def show_line(agent: AgentId, text: str) -> None:
+    """What a run logs, on standard error."""
+    for line in text.splitlines() or [""]:
+        err.print(f"[cyan]{escape(agent)}[/] [dim]|[/] {escape(printable(line))}")
+
+
+def announce(runtime: Runtime) -> None:
+    """The start-up line: what is enforced; then what is unsafe or in doubt."""
+    err.print(f"[dim]{escape(runtime.describe())}[/]")
+    for warning in runtime.warnings:
+        err.print(f"[bold yellow]warning:[/] {escape(warning)}")
+    for record in runtime.report.in_doubt:
+        err.print(
+            f"[bold yellow]in doubt:[/] {escape(record.resource)} of run {record.run_id} "
+            f"({record.recovery.value}, effect {record.effect_id})"
+        )
+
+
+async def start_run(runtime: Runtime, file: Path, inputs: Sequence[str], agent: str | None) -> RunOutcome:
+    """Compile a file and run one agent of it on inputs of the form NAME=VALUE."""
+    try:
+        compiled = compile_agents(file)
+        spec = _choose(compiled.agents, agent, file)
+        values = parse_inputs(inputs, spec)
+    except InputError as error:
+        await runtime.refuse(file, error)
+        raise
+    return await runtime.run(compiled, spec, values)
+
+
+async def resume_run(runtime: Runtime, run_id: RunId | None, file: Path | None) -> RunOutcome:
+    """Go on with a run: the one named, or the newest that is open (of a file)."""
+    record = await runtime.find_open_run(run_id, absolute(str(file)) if file else None)
+    path = Path(record.file)
+    compiled = compile_agents(path)
+    spec = _choose(compiled.agents, record.agent_id, path)
+    return await runtime.resume(compiled, spec, record)
+
+
+def _choose(agents: Sequence[AgentSpec], name: str | None, file: Path) -> AgentSpec:
+    names = ", ".join(f"`{spec.id}`" for spec in agents)
+    if not agents:
+        msg = f"`{file}` has no agent"
+        raise InputError(msg, code="input.agent")
+    if name is None and len(agents) > 1:
+        msg = f"`{file}` has several agents: {names}"
+        raise InputError(msg, code="input.agent", hint="name one with `--agent`")
+    chosen = next((spec for spec in agents if name in {None, spec.id}), None)
+    if chosen is None:
+        msg = f"`{file}` has no agent `{name}`, only {names}"
+        raise InputError(msg, code="input.agent")
+    return chosen
+
+
+def parse_inputs(inputs: Sequence[str], spec: AgentSpec) -> dict[str, JsonValue]:
+    """NAME=VALUE pairs by the types of the agent's parameters; what is neither String nor Path is read as JSON.
+
+    Raises:
+        InputError: A pair is malformed or given twice.
+    """
+    types = {parameter.name: parameter.type.name for parameter in spec.parameters}
+    values: dict[str, JsonValue] = {}
+    for pair in inputs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            msg = f"`--input {pair}` is not of the form NAME=VALUE"
+            raise InputError(msg, code="input.usage")
+        if name in values:
+            msg = f"input `{name}` is given twice"
+            raise InputError(msg, code="input.usage")
+        kind = types.get(name)
+        if kind == PATH_TYPE:
+            values[name] = str(Path(text).absolute())
+        elif kind in {None, "String"}:
+            values[name] = text
+        else:
+            try:
+                values[name] = json.loads(text)
+            except ValueError:
+                values[name] = text
+    return values
+
+
+def report(outcome: RunOutcome, *, as_json: bool) -> None:
+    """Print how a run ended, and leave with its exit code if it did not finish."""
+    if as_json:
+        print_json(
+            {
+                "run_id": outcome.run_id,
+                "state": outcome.state.value,
+                "output": outcome.output,
+                "effects": outcome.effects,
+                "replayed": outcome.replayed,
+                "error": None if outcome.error is None else error_json(outcome.error),
+            }
+        )
+    elif outcome.error is None:
+        text = (
+            outcome.output
+            if isinstance(outcome.output, str)
+            else json.dumps(outcome.output, ensure_ascii=False, indent=2)
+        )
+        out.print(escape(text), end="" if text.endswith("\n") else "\n")
+    if outcome.error is not None:
+        if not as_json:
+            show_error(outcome.error)
+            err.print(
+                f"[dim]run {outcome.run_id} is {outcome.state.value}; `symbi audit show --run {outcome.run_id}` tells more[/]"
+            )
+        raise typer.Exit(exit_code(outcome.error))

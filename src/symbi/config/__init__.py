@@ -1,0 +1,46 @@
+"""Configuration: TOML, environment and command line become frozen `Settings`; unsafe ones are refused."""
+
+from symbi.config.kinds import Secret
+from symbi.config.load import CONFIG_NAME, find_config, load_settings, parse_settings
+from symbi.config.safety import LATER, refuse_unsafe, require_embedding_dimension
+from symbi.config.sections import (
+    AgentSettings,
+    CryptoProvider,
+    KeyStorage,
+    LogFormat,
+    LogLevel,
+    Mode,
+    SecretOrigin,
+    ServerSettings,
+    ToolVerification,
+    Trust,
+)
+from symbi.config.settings import Origin, OriginKind, Settings
+from symbi.config.show import Shown, config_reference, describe_settings
+
+__all__ = [
+    "CONFIG_NAME",
+    "LATER",
+    "AgentSettings",
+    "CryptoProvider",
+    "KeyStorage",
+    "LogFormat",
+    "LogLevel",
+    "Mode",
+    "Origin",
+    "OriginKind",
+    "Secret",
+    "SecretOrigin",
+    "ServerSettings",
+    "Settings",
+    "Shown",
+    "ToolVerification",
+    "Trust",
+    "config_reference",
+    "describe_settings",
+    "find_config",
+    "load_settings",
+    "parse_settings",
+    "refuse_unsafe",
+    "require_embedding_dimension",
+]

@@ -1,0 +1,107 @@
+"""What is unsafe, and what has no effect yet: refused in production, said aloud in development."""
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Final
+
+from symbi.config.sections import KEYS, Mode, ToolVerification
+from symbi.config.settings import OriginKind, Settings
+from symbi.errors import ConfigError
+
+LATER: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "runtime.message_buffer_size": "the message bus is not part of this release",
+        "runtime.gc_interval_ms": "the incremental collector is not part of this release",
+        "audit.storage": "the trail is one file in this release and has no closed parts to copy",
+        "context.vector_db_url": "knowledge is not part of this release",
+        "context.embedding_dimension": "no embedder is part of this release",
+        "context.context_cache_size": "context memory is not part of this release",
+        "context.knowledge_retention_days": "knowledge is not part of this release",
+        "models.openai_api_key": "model calls are not part of this release",
+        "mcp.discovery_enabled": "only the servers of `[mcp.servers]` are known in this release",
+    }
+)
+"""Keys that are read and checked and have no effect in this release, each with the reason."""
+
+_SHARED: Final = frozenset({"models.openai_api_key"})
+"""Set on many machines for other programs: `config show` says that they have no effect, a run does not warn."""
+
+
+def refuse_unsafe(settings: Settings) -> tuple[str, ...]:
+    """Judge the settings before anything opens.
+
+    Returns:
+        Warnings, one line each: every unsafe setting (in development mode), every key that was set and has no effect
+        yet, and every value that was taken as another one.
+
+    Raises:
+        ConfigError: Production mode, and a setting is unsafe; the message names all that are.
+    """
+    unsafe = tuple(_unsafe(settings))
+    if settings.runtime.mode is Mode.PRODUCTION and unsafe:
+        key, reason, hint = unsafe[0]
+        rest = "".join(f"; `{other}`: {why}" for other, why, _ in unsafe[1:])
+        msg = f"refused in production mode: `{key}` ({settings.origin(key)}): {reason}{rest}"
+        raise ConfigError(msg, code="config.unsafe", place=settings.origin(key).place, hint=hint)
+    return (
+        *(f"unsafe: `{key}` ({settings.origin(key)}): {reason}; {hint}" for key, reason, hint in unsafe),
+        *_risky(settings),
+        *(
+            f"no effect yet: `{key}` ({settings.origin(key)}): {reason}"
+            for key, reason in LATER.items()
+            if key not in _SHARED and settings.origin(key).kind is not OriginKind.DEFAULT
+        ),
+        *(
+            f"`{key}` ({settings.origin(key)}): `{given}` is taken as `{_show(settings, key)}`"
+            for key, given in settings.spelled.items()
+            if key == "security.crypto_provider"
+        ),
+    )
+
+
+def require_embedding_dimension(settings: Settings, embedder: str, dimension: int) -> None:
+    """Refuse an `embedding_dimension` that is not the embedder's.
+
+    Args:
+        settings: With or without a dimension of their own.
+        embedder: Name of the embedder, for the message.
+        dimension: Length of its vectors.
+
+    Raises:
+        ConfigError: The two differ; the message names both.
+    """
+    wanted = settings.context.embedding_dimension
+    if wanted is not None and wanted != dimension:
+        origin = settings.origin("context.embedding_dimension")
+        msg = f"`context.embedding_dimension` is {wanted}, but the embedder `{embedder}` makes vectors of {dimension}"
+        raise ConfigError(
+            msg, code="config.dimension", place=origin.place, hint="remove the key or change the embedder"
+        )
+
+
+def _unsafe(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    """Key, what is wrong, what to do."""
+    if not settings.security.enforce_policies:
+        yield "security.enforce_policies", "a denied action happens all the same", "set it to true"
+    if not settings.security.audit_enabled:
+        yield "security.audit_enabled", "the trail is lost when the process ends", "set it to true"
+    if settings.mcp.tool_verification is ToolVerification.DISABLED:
+        yield "mcp.tool_verification", "tools are called unverified", "set it to `strict`"
+    if not settings.policy.paths:
+        yield "policy.paths", "there is no policy: every action would be denied", "name a folder of policies"
+
+
+def _risky(settings: Settings) -> Iterator[str]:
+    """What is allowed in production too, and worth a word."""
+    if settings.mcp.tool_verification is ToolVerification.TOFU:
+        origin = settings.origin("mcp.tool_verification")
+        yield f"`mcp.tool_verification` ({origin}): unsigned tools are trusted at first sight; `strict` asks for signatures"
+    if settings.mcp.tool_verification is ToolVerification.STRICT:
+        for server in settings.mcp.servers:
+            if server.public_key is None:
+                yield f"`mcp.servers.{server.name}` has no `public_key`: without a pinned key its tools will be refused"
+
+
+def _show(settings: Settings, key: str) -> str:
+    declared = KEYS[key]
+    return declared.show(getattr(getattr(settings, declared.section), declared.field))

@@ -1,0 +1,405 @@
+# ruff: noqa: RUF009 - the calls make dataclass fields, as `field` does
+"""Every key that a configuration may have, declared once: type, default, meaning and variables stand with the field.
+
+The loader, `symbi config show`, the reference page and the tests are all driven by these declarations.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, TypeVar, cast
+
+from symbi.config.kinds import (
+    Address,
+    ByteSize,
+    Command,
+    FilePath,
+    Flag,
+    Kind,
+    OneOf,
+    Real,
+    Secret,
+    SecretText,
+    Several,
+    Text,
+    Variables,
+    Whole,
+)
+from symbi.types import SecurityTier
+
+T = TypeVar("T")
+
+_DECLARED: Final = "symbi"
+
+
+class Mode(StrEnum):
+    """How strict the runtime is about its own configuration."""
+
+    DEVELOPMENT = "development"
+    """What is unsafe warns."""
+    PRODUCTION = "production"
+    """What is unsafe is refused."""
+
+
+class LogLevel(StrEnum):
+    """What is worth a line in the log."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """How a line of the log looks."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class CryptoProvider(StrEnum):
+    """Which library does the cryptography."""
+
+    OPENSSL = "openssl"
+    LIBSODIUM = "libsodium"
+
+
+class ToolVerification(StrEnum):
+    """Which tools may be called."""
+
+    STRICT = "strict"
+    """Signed ones, by a key that the configuration names or that was pinned."""
+    TOFU = "tofu"
+    """Also unsigned ones: their definition is pinned at first sight."""
+    DISABLED = "disabled"
+    """All, unchecked."""
+
+
+class KeyStorage(StrEnum):
+    """Where the runtime's own keys are."""
+
+    FILE = "file"
+    ENV = "env"
+    KEYRING = "keyring"
+
+
+class SecretOrigin(StrEnum):
+    """Where `vault://` references are looked up."""
+
+    ENV = "env"
+    FILE = "file"
+    KEYRING = "keyring"
+
+
+class Trust(StrEnum):
+    """How far an agent is trusted, as policies see it."""
+
+    UNTRUSTED = "untrusted"
+    STANDARD = "standard"
+    TRUSTED = "trusted"
+
+
+@dataclass(frozen=True, slots=True)
+class _Declaration:
+    kind: Kind[Any]
+    meaning: str
+    unset: str
+    variables: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key as declared.
+
+    Attributes:
+        name: `section.key`; for a key of a named table `mcp.servers.NAME.key`.
+        section: Name of the section.
+        field: Name of the field.
+        kind: How a value is read and shown.
+        default: Its value where nobody sets it; None where there is none.
+        required: It has to be given wherever its table is.
+        meaning: One line.
+        unset: What None means.
+        variables: Environment variables, the systematic one first; none for keys of named tables.
+    """
+
+    name: str
+    section: str
+    field: str
+    kind: Kind[Any]
+    default: object
+    required: bool
+    meaning: str
+    unset: str
+    variables: tuple[str, ...]
+
+    @property
+    def secret(self) -> bool:
+        """It is read from the environment alone and never shown."""
+        return isinstance(self.kind, SecretText)
+
+    def show(self, value: object) -> str:
+        """A value as text; what None means where there is none."""
+        return f"({self.unset})" if value is None else self.kind.show(value)
+
+
+def _declare(default: T, kind: Kind[Any], meaning: str, *, unset: str = "unset", also: tuple[str, ...] = ()) -> T:
+    """A field with its default; `also` are environment variables beside the systematic one."""
+    return field(default=default, metadata={_DECLARED: _Declaration(kind, meaning, unset, also)})
+
+
+def _require(kind: Kind[T], meaning: str) -> T:
+    """A field without a default."""
+    return cast("T", field(metadata={_DECLARED: _Declaration(kind, meaning, "", ())}))
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeSettings:
+    """`[runtime]`."""
+
+    mode: Mode = _declare(
+        Mode.DEVELOPMENT, OneOf(Mode), "in `production` every unsafe setting is refused; in `development` it warns"
+    )
+    data_dir: Path = _declare(
+        Path(".symbi"), FilePath(), "folder of the trail, the ledger, keys and pins; one process at a time owns it"
+    )
+    log_level: LogLevel = _declare(
+        LogLevel.INFO,
+        OneOf(LogLevel, MappingProxyType({"warn": LogLevel.WARNING})),
+        "least level that is logged",
+        also=("SYMBI_LOG_LEVEL",),
+    )
+    log_format: LogFormat = _declare(LogFormat.TEXT, OneOf(LogFormat), "lines for people or JSON lines for machines")
+    max_concurrent_agents: int = _declare(
+        10_000, Whole(1, 1_000_000, "agents"), "agents that may be alive at a time; further ones wait"
+    )
+    scheduler_threads: int = _declare(8, Whole(1, 256, "threads"), "threads for drivers, hashing and signing")
+    shutdown_grace_s: float = _declare(
+        10.0, Real(0, 3600, "seconds"), "how long agents may finish at shutdown before they are cancelled"
+    )
+    message_buffer_size: int = _declare(
+        1_048_576, ByteSize(1024, 2**40), "bytes that may wait in the buffers of the message bus"
+    )
+    gc_interval_ms: int = _declare(100, Whole(1, 3_600_000, "milliseconds"), "time between two steps of the collector")
+
+
+@dataclass(frozen=True, slots=True)
+class SecuritySettings:
+    """`[security]`."""
+
+    default_sandbox_tier: SecurityTier = _declare(
+        SecurityTier.TIER2,
+        OneOf(SecurityTier, MappingProxyType({"tier1": SecurityTier.TIER1, "tier2": SecurityTier.TIER2})),
+        "where code runs whose agent file does not say; a tier without a driver is refused, never lowered",
+    )
+    enforce_policies: bool = _declare(
+        default=True, kind=Flag(), meaning="if false, policies decide and are recorded, but a denial stops nothing"
+    )
+    audit_enabled: bool = _declare(default=True, kind=Flag(), meaning="if false, the trail is kept in memory only")
+    crypto_provider: CryptoProvider = _declare(
+        CryptoProvider.OPENSSL,
+        OneOf(CryptoProvider, MappingProxyType({"ring": CryptoProvider.OPENSSL})),
+        "library for signatures and encryption",
+        also=("SYMBI_CRYPTO_PROVIDER",),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySettings:
+    """`[policy]`."""
+
+    paths: tuple[Path, ...] = _declare(
+        (Path("policies"),), Several(FilePath()), "`.cedar` files, or folders of them; nothing permitted is all denied"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSettings:
+    """`[audit]`."""
+
+    storage: Path | None = _declare(
+        None, FilePath(), "folder that receives a copy of each closed part of the trail", unset="no copy"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class KeySettings:
+    """`[keys]`."""
+
+    store: KeyStorage = _declare(
+        KeyStorage.FILE,
+        OneOf(KeyStorage),
+        "where the runtime's keys are: files of mode 0600 in the data folder, the environment, the system's keyring",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SecretSettings:
+    """`[secrets]`."""
+
+    sources: tuple[SecretOrigin, ...] = _declare(
+        (SecretOrigin.ENV, SecretOrigin.FILE),
+        Several(OneOf(SecretOrigin)),
+        "where `vault://` references are looked up, in this order",
+    )
+    file: Path | None = _declare(
+        None, FilePath(), "file of secrets, mode 0600", unset="`secrets.toml` in the data folder"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSettings:
+    """`[limits]`."""
+
+    steps: int = _declare(2_000_000, Whole(1, 10**12, "steps"), "statements and calls of one run")
+    nesting_depth: int = _declare(200, Whole(1, 256, "levels"), "nesting of calls and values in a run")
+    output_bytes: int = _declare(1_048_576, ByteSize(1, 2**32), "largest result of a run or a piece of code")
+    run_timeout_s: float = _declare(300.0, Real(0.001, 31_536_000, "seconds"), "wall time of one run")
+    tool_timeout_s: float = _declare(30.0, Real(0.001, 86_400, "seconds"), "wall time of one tool call")
+    code_timeout_s: float = _declare(10.0, Real(0.001, 86_400, "seconds"), "wall time of one piece of code")
+    code_memory_mb: int = _declare(64, Whole(1, 1_048_576, "MiB"), "memory of one piece of code")
+    memory_mb: int | None = _declare(
+        None, Whole(1, 1_073_741_824, "MiB"), "memory that all agents share", unset="the machine's"
+    )
+    cpu_cores: float | None = _declare(
+        None, Real(0.001, 65_536, "cores"), "processor cores that all agents share", unset="the machine's"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ContextSettings:
+    """`[context]`."""
+
+    vector_db_url: str = _declare(
+        "qdrant-edge:",
+        Address(("qdrant-edge", "http", "https")),
+        "vector database: `qdrant-edge:` is embedded in the data folder, `http(s)://…` a server",
+        also=("QDRANT_URL",),
+    )
+    embedding_dimension: int | None = _declare(
+        None, Whole(1, 65_536, "dimensions"), "length of a vector; has to be the embedder's", unset="the embedder's"
+    )
+    context_cache_size: int = _declare(10**9, ByteSize(0, 2**44), "memory for recently used context")
+    knowledge_retention_days: int = _declare(365, Whole(1, 36_500, "days"), "age at which knowledge is deleted")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """`[models]`: secrets of model providers."""
+
+    openai_api_key: Secret | None = _declare(
+        None, SecretText(), "key for OpenAI's models; from the environment only", also=("OPENAI_API_KEY",)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """`[mcp.servers.NAME]`: a tool server that is started as a process and spoken to over its standard streams."""
+
+    name: str
+    command: tuple[str, ...] = _require(
+        Command(), "program and arguments, without a shell; `{python}` is the interpreter that runs Symbi"
+    )
+    env: tuple[tuple[str, str], ...] = _declare((), Variables(), "its environment; `vault://…` values resolve at start")
+    cwd: Path | None = _declare(None, FilePath(), "its working folder", unset="the folder of the configuration file")
+    manifest: Path | None = _declare(None, FilePath(), "what its tools are: recovery classes", unset="none")
+    public_key: Path | None = _declare(None, FilePath(), "PEM file of the key that signs its tools", unset="none")
+    timeout_s: float | None = _declare(
+        None, Real(0.001, 86_400, "seconds"), "wall time of one call to it", unset="`limits.tool_timeout_s`"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class McpSettings:
+    """`[mcp]`."""
+
+    discovery_enabled: bool = _declare(
+        default=True,
+        kind=Flag(),
+        meaning="look for tool servers beside those of `[mcp.servers]`",
+        also=("MCP_SERVER_DISCOVERY",),
+    )
+    tool_verification: ToolVerification = _declare(
+        ToolVerification.STRICT, OneOf(ToolVerification), "which tools may be called"
+    )
+    connection_timeout_s: float = _declare(
+        30.0, Real(0.001, 3600, "seconds"), "time that a tool server has to start and to list its tools"
+    )
+    max_concurrent_connections: int = _declare(
+        100, Whole(1, 10_000, "connections"), "tool servers that may be connected; more configured ones are an error"
+    )
+    servers: tuple[ServerSettings, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """`[agents.NAME]`: what an agent is to policies, which it cannot say of itself."""
+
+    name: str
+    owner: str = _declare("unknown", Text(), "person or account that answers for it")
+    groups: tuple[str, ...] = _declare((), Several(Text()), "groups that policies may name")
+    trust: Trust = _declare(Trust.STANDARD, OneOf(Trust), "how far policies may trust it")
+
+
+SECTIONS: Final[Mapping[str, type]] = MappingProxyType(
+    {
+        "runtime": RuntimeSettings,
+        "security": SecuritySettings,
+        "policy": PolicySettings,
+        "audit": AuditSettings,
+        "keys": KeySettings,
+        "secrets": SecretSettings,
+        "limits": LimitSettings,
+        "context": ContextSettings,
+        "models": ModelSettings,
+        "mcp": McpSettings,
+    }
+)
+"""Sections with one table each, in the order in which they are shown."""
+
+TABLES: Final[Mapping[str, type]] = MappingProxyType({"agents": AgentSettings, "mcp.servers": ServerSettings})
+"""Sections with a table for each name."""
+
+CONFIG_PATH_VARIABLE: Final = "SYMBI_CONFIG_PATH"
+"""Names the configuration file; `--config` goes before it."""
+
+FOREIGN_PREFIXES: Final = ("SYMBI_SECRET_", "SYMBI_KEY_")
+"""Variables that hold secrets and keys for the stores of kind `env`; no settings."""
+
+
+def _declared(section: str, cls: type, prefix: str) -> Iterator[Key]:
+    named = section in TABLES
+    for one in fields(cls):
+        declaration = one.metadata.get(_DECLARED)
+        if not isinstance(declaration, _Declaration):
+            continue
+        systematic = () if named else (f"SYMBI_{section}_{one.name}".upper(),)
+        variables = (*systematic, *declaration.variables)
+        secret = isinstance(declaration.kind, SecretText)
+        yield Key(
+            name=f"{prefix}.{one.name}",
+            section=section,
+            field=one.name,
+            kind=declaration.kind,
+            default=None if one.default is MISSING else one.default,
+            required=one.default is MISSING,
+            meaning=declaration.meaning,
+            unset=declaration.unset,
+            variables=declaration.variables if secret else variables,
+        )
+
+
+KEYS: Final[Mapping[str, Key]] = MappingProxyType(
+    {key.name: key for section, cls in SECTIONS.items() for key in _declared(section, cls, section)}
+)
+"""Every key with one value, by name."""
+
+TABLE_KEYS: Final[Mapping[str, Mapping[str, Key]]] = MappingProxyType(
+    {
+        section: MappingProxyType({key.field: key for key in _declared(section, cls, f"{section}.NAME")})
+        for section, cls in TABLES.items()
+    }
+)
+"""Keys of the named tables, by section and field."""

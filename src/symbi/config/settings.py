@@ -1,0 +1,96 @@
+"""What a configuration says, once it has been read: frozen values, and where each came from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from symbi.config.sections import (
+    AgentSettings,
+    AuditSettings,
+    ContextSettings,
+    KeySettings,
+    LimitSettings,
+    McpSettings,
+    ModelSettings,
+    PolicySettings,
+    RuntimeSettings,
+    SecretSettings,
+    SecuritySettings,
+)
+from symbi.errors import Place
+from symbi.types import AgentId, Principal
+
+
+class OriginKind(StrEnum):
+    """Which source gave a value, weakest first."""
+
+    DEFAULT = "default"
+    FILE = "file"
+    ENV = "env"
+    CLI = "cli"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value came from.
+
+    Attributes:
+        kind: Which source.
+        where: `file:line`, the name of the variable, `command line`; empty for a default.
+        place: Position in the file, if it came from there.
+    """
+
+    kind: OriginKind
+    where: str = ""
+    place: Place | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind.value} ({self.where})" if self.where else self.kind.value
+
+
+DEFAULT: Final = Origin(OriginKind.DEFAULT)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of one runtime.
+
+    Attributes:
+        folder: What relative paths of the file are seen from: its folder, or the working folder where there is none.
+        file: The configuration file; None where there is none and all is default, environment or command line.
+        agents: What is said of each agent, by name.
+        origins: Where each value that is not a default came from, by key.
+        spelled: Second spellings that were given and taken as the first one, by key.
+    """
+
+    folder: Path
+    file: Path | None = None
+    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+    security: SecuritySettings = field(default_factory=SecuritySettings)
+    policy: PolicySettings = field(default_factory=PolicySettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
+    keys: KeySettings = field(default_factory=KeySettings)
+    secrets: SecretSettings = field(default_factory=SecretSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    context: ContextSettings = field(default_factory=ContextSettings)
+    models: ModelSettings = field(default_factory=ModelSettings)
+    mcp: McpSettings = field(default_factory=McpSettings)
+    agents: tuple[AgentSettings, ...] = ()
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    spelled: Mapping[str, str] = field(default_factory=dict)
+
+    def origin(self, key: str) -> Origin:
+        """Where the value of a key came from; `mcp.servers.NAME.command` names a key of a named table."""
+        return self.origins.get(key, DEFAULT)
+
+    def principal(self, agent: AgentId) -> Principal:
+        """An agent as policies see it: what `[agents.NAME]` says, or the defaults."""
+        known = next((one for one in self.agents if one.name == agent), AgentSettings(agent))
+        return Principal(agent, known.owner, known.groups, known.trust.value)
+
+    @property
+    def secrets_file(self) -> Path:
+        """The file of secrets."""
+        return self.secrets.file or self.runtime.data_dir / "secrets.toml"

@@ -1,0 +1,1 @@
+"""Canonical JSON, keys, signatures, sealing, hash chain."""

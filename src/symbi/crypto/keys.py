@@ -1,0 +1,135 @@
+"""Keys by purpose: where they are kept, and how they come into being at the first start."""
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final, Protocol
+
+from symbi.clock import random_bytes
+from symbi.crypto.provider import AES_KEY_BYTES, CryptoProvider
+from symbi.crypto.sealing import SealingKey
+from symbi.crypto.signing import SigningKey
+from symbi.errors import ConfigError, InputError, StoreUnavailable
+
+SECRET_BYTES: Final = 32  # of every purpose: an Ed25519 seed, and the input of HKDF for sealing keys
+
+_SEALING_SALT: Final = b"symbi/sealing/1"
+
+
+class KeyPurpose(StrEnum):
+    """What a secret is for; each has its own, and none is used for another."""
+
+    AUDIT_SIGNING = "audit-signing"
+    """Signs events and heads of the trail (Ed25519)."""
+    SEALING_MASTER = "sealing-master"
+    """Sealing keys are derived from it, one for each label (HKDF-SHA256, AES-256-GCM)."""
+
+
+class KeyStore(Protocol):
+    """Keeps one secret of 32 bytes for each purpose."""
+
+    def load(self, purpose: KeyPurpose) -> bytes | None:
+        """The secret, or None where none was stored yet.
+
+        Raises:
+            ConfigError: It is there, and malformed or open to others.
+            StoreUnavailable: Nobody can tell: the store cannot be read, is locked or gone.
+        """
+
+    def store(self, purpose: KeyPurpose, secret: bytes) -> None:
+        """Keep a secret, durably, when it returns. A stored secret is never replaced.
+
+        Raises:
+            ConfigError: There is one already, or this store does not take any.
+            InputError: The secret is not 32 bytes long.
+            StoreUnavailable: The store cannot be written, is locked or gone; nothing was kept.
+        """
+
+    def describe(self) -> str:
+        """Where the secrets are, for people, e.g. ``files in `/var/lib/symbi/keys` ``."""
+
+
+class KeyRing:
+    """The keys of a runtime, each loaded, or made and stored, when it is first asked for.
+
+    Args:
+        store: Where the secrets are.
+        provider: The library that uses them.
+        create: Whether to make what is missing; a command that only reads does not.
+        random: Where new secrets come from.
+    """
+
+    def __init__(
+        self,
+        store: KeyStore,
+        provider: CryptoProvider,
+        *,
+        create: bool = True,
+        random: Callable[[int], bytes] = random_bytes,
+    ) -> None:
+        self._store = store
+        self._provider = provider
+        self._create = create
+        self._random = random
+        self._signing: dict[KeyPurpose, SigningKey] = {}
+        self._sealing: dict[str, SealingKey] = {}
+
+    def signing_key(self, purpose: KeyPurpose = KeyPurpose.AUDIT_SIGNING) -> SigningKey:
+        """The signing key of a purpose.
+
+        Raises:
+            ConfigError: The store holds something unsafe, or nothing and none is to be made.
+            StoreUnavailable: The store cannot be used.
+            InputError: The purpose is not one of signing.
+        """
+        if purpose is KeyPurpose.SEALING_MASTER:
+            msg = f"the key for `{purpose}` does not sign"
+            raise InputError(msg, code="crypto.key_purpose")
+        if purpose not in self._signing:
+            self._signing[purpose] = SigningKey(self._secret(purpose), self._provider)
+        return self._signing[purpose]
+
+    def sealing_key(self, label: str) -> SealingKey:
+        """The sealing key for a label, derived from the master secret (RFC 5869: the label is `info`).
+
+        Raises:
+            ConfigError: The store holds something unsafe, or nothing and none is to be made.
+            StoreUnavailable: The store cannot be used.
+        """
+        if label not in self._sealing:
+            secret = self._provider.hkdf_sha256(
+                self._secret(KeyPurpose.SEALING_MASTER), salt=_SEALING_SALT, info=label.encode(), length=AES_KEY_BYTES
+            )
+            self._sealing[label] = SealingKey(secret, label, self._provider, random=self._random)
+        return self._sealing[label]
+
+    def _secret(self, purpose: KeyPurpose) -> bytes:
+        secret = self._store.load(purpose)
+        if secret is not None:
+            return secret
+        if not self._create:
+            msg = f"there is no key for `{purpose}` in {self._store.describe()}"
+            raise ConfigError(msg, code="config.key_absent", hint="run an agent first, or name the place of the keys")
+        refused: ConfigError | None = None
+        try:
+            self._store.store(purpose, self._random(SECRET_BYTES))
+        except ConfigError as error:
+            refused = error  # perhaps another process was first
+        secret = self._store.load(purpose)  # as it was kept, whoever made it
+        if secret is None:
+            msg = f"the key for `{purpose}` was not kept by {self._store.describe()}"
+            raise refused or StoreUnavailable(msg, code="unavailable.keys")
+        return secret
+
+    def __repr__(self) -> str:
+        return f"KeyRing({self._store.describe()})"
+
+
+def require_secret_length(secret: bytes) -> None:
+    """Return if a secret that is to be stored has the length of one.
+
+    Raises:
+        InputError: It has not.
+    """
+    if len(secret) != SECRET_BYTES:
+        msg = f"a key is {SECRET_BYTES} bytes long, not {len(secret)}"
+        raise InputError(msg, code="crypto.key_length")

@@ -1,0 +1,1 @@
+"""The agent language: text to syntax tree to AgentSpec and Cedar."""

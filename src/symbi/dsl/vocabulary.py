@@ -1,0 +1,268 @@
+"""The words of policy rules: what a rule can be about (`VERBS`) and what its guard can read (`ATTRIBUTES`).
+
+The tables follow `policy/schema.cedarschema`, whose names are camelCase; agent files write snake_case.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from symbi.types import Confidentiality, Integrity, Priority, RecoveryClass, SecurityTier
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One way to say what a rule is about.
+
+    Attributes:
+        name: The word.
+        actions: Cedar actions that an `allow` with it permits.
+        form: How it is written.
+        meaning: What it covers.
+        aliases: Further words for the same.
+        bare: It may stand without an argument.
+        denies: Cedar actions that a `deny` forbids beyond those; a deny is read as widely as it can be meant.
+    """
+
+    name: str
+    actions: tuple[str, ...]
+    form: str
+    meaning: str
+    aliases: tuple[str, ...] = ()
+    bare: bool = False
+    denies: tuple[str, ...] = ()
+
+
+VERBS: Final = (
+    Verb(
+        "call",
+        ("InvokeTool",),
+        'call("server.tool"), call("server.*"), call(any)',
+        "call a tool",
+        aliases=("tool", "invoke"),
+    ),
+    Verb(
+        "use",
+        ("InvokeTool", "CallModel"),
+        'use("server.tool"), use("llm"), use("python"), use(any)',
+        "call a tool, a model, or what a capability names; `any` is every tool and model",
+    ),
+    Verb("model", ("CallModel",), 'model("name"), model(any)', "ask a model"),
+    Verb("connect", ("ConnectServer",), 'connect("server"), connect(any)', "start a tool server and list its tools"),
+    Verb("create", ("CreateAgent",), "create(), create(self)", "bring the agent to life", bare=True),
+    Verb("configure", ("ConfigureAgent",), "configure(), configure(self)", "change the agent's settings", bare=True),
+    Verb("allocate", ("AllocateResources",), "allocate(), allocate(pool)", "reserve memory, CPU and time", bare=True),
+    Verb(
+        "execute",
+        ("ExecuteCode",),
+        'python, execute("interpreter"), execute(any)',
+        "run code, in the named sandbox or in any",
+        aliases=("python",),
+        bare=True,
+    ),
+    Verb("log", ("WriteLog",), "log", "write a line to the run's log", bare=True),
+    Verb("now", ("ReadClock",), "now", "read the clock", aliases=("clock",), bare=True),
+    Verb("random", ("DrawRandom",), "random", "draw random numbers", bare=True),
+    Verb(
+        "read",
+        ("ReadData",),
+        'read("store"), read("server.tool"), read(data), read(any)',
+        "read a memory or knowledge base; a tool only where it is declared read-only. "
+        "`deny: read(any)` also stops every tool",
+        denies=("InvokeTool",),
+    ),
+    Verb(
+        "write",
+        ("WriteData",),
+        'write("store"), write("server.tool"), write(data), write(any)',
+        "write to a memory or knowledge base, or call the named tool. "
+        "`deny: write(any)` also stops every tool that is not declared read-only",
+        denies=("InvokeTool",),
+    ),
+    Verb(
+        "export",
+        ("ExportData",),
+        'export("store"), export("server.tool"), export(data), export(any)',
+        "take data out of a memory or knowledge base, or call the named tool. "
+        "`deny: export(any)` also stops every tool and model, for arguments leave with a call",
+        denies=("InvokeTool", "CallModel"),
+    ),
+    Verb("send", ("SendMessage",), 'send("agent"), send(any)', "send a message to an agent"),
+    Verb("publish", ("PublishMessage",), 'publish("topic"), publish(any)', "publish to a topic"),
+    Verb("subscribe", ("SubscribeTopic",), 'subscribe("topic"), subscribe(any)', "listen to a topic"),
+)
+"""All verbs. `any` and `all` stand for every resource of the verb, and alone for every action."""
+
+VERB_BY_WORD: Final[Mapping[str, Verb]] = MappingProxyType(
+    {word: verb for verb in VERBS for word in (verb.name, *verb.aliases)}
+)
+
+ANY_WORDS: Final = ("any", "all", "all_operations", "everything")
+"""Words for every resource of a verb, or every action."""
+
+DATA_WORDS: Final = ("data", "input", "output")
+"""Words for whatever data an action handles, beside the agent's own parameters: `export(data) if data.contains_pii`."""
+
+MODEL_WORDS: Final = ("llm", "model")
+"""Words for every model."""
+
+
+class Kind(StrEnum):
+    """Type of a value that guards compare, as shown in messages."""
+
+    TEXT = "text"
+    WHOLE = "a whole number"
+    DECIMAL = "a decimal number"
+    TRUTH = "true or false"
+    MILLIS = "a duration"
+    SET = "a set of texts"
+    GROUPS = "the agent's groups"
+    ARGUMENT = "an argument"
+    """An argument of a tool: its type is in the tool's schema, and what it is compared with must fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """Something a guard can read.
+
+    Attributes:
+        cedar: The Cedar expression.
+        kind: Its type.
+        values: All values it can have, where they are few and known: a guard that names another is wrong.
+        needs: Cedar tests, in order, that hold where the value is there; empty where it always is.
+    """
+
+    cedar: str
+    kind: Kind
+    values: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+
+
+def _values(members: Iterable[StrEnum]) -> tuple[str, ...]:
+    return tuple(member.value for member in members)
+
+
+INTEGRITIES: Final = _values(Integrity)
+CONFIDENTIALITIES: Final = _values(Confidentiality)
+_TIERS: Final = _values(SecurityTier)
+_TRUST: Final = ("untrusted", "standard", "trusted")
+
+
+def _text(cedar: str, *values: str) -> Attribute:
+    return Attribute(cedar, Kind.TEXT, values)
+
+
+_PRINCIPAL: Final[Mapping[str, Attribute]] = {
+    "principal.owner": _text("principal.owner"),
+    "principal.trust": _text("principal.trust", *_TRUST),
+    "principal.groups": Attribute("principal", Kind.GROUPS),
+}
+_LABEL: Final[Mapping[str, Attribute]] = {
+    "label.integrity": _text("context.label.integrity", *INTEGRITIES),
+    "label.confidentiality": _text("context.label.confidentiality", *CONFIDENTIALITIES),
+}
+_AGENT: Final[Mapping[str, Attribute]] = {
+    "resource.owner": _text("resource.owner"),
+    "resource.trust": _text("resource.trust", *_TRUST),
+}
+_STORE: Final[Mapping[str, Attribute]] = {
+    "resource.owner": Attribute("resource.owner", Kind.TEXT, (), ("resource has owner",)),
+    "resource.kind": Attribute("resource.kind", Kind.TEXT, (), ("resource has kind",)),
+}
+_RUN_LIMITS: Final[Mapping[str, Attribute]] = {
+    "memory_mib": Attribute("context.memoryMib", Kind.WHOLE),
+    "timeout_ms": Attribute("context.timeoutMs", Kind.WHOLE),
+    "timeout": Attribute("context.timeoutMs", Kind.MILLIS),
+}
+_TOOL: Final[Mapping[str, Attribute]] = {
+    f"{root}.{name}": attribute
+    for root in ("resource", "tool")
+    for name, attribute in {
+        "server": _text("resource.server"),
+        "verified": Attribute("resource.verified", Kind.TRUTH),
+        "recovery": _text("resource.recovery", *_values(RecoveryClass)),
+    }.items()
+}
+
+_SETS: Final[Mapping[str, Attribute]] = {
+    "secrets": Attribute("context.secrets", Kind.SET),
+    "opaque": Attribute("context.opaque", Kind.SET),
+}
+
+ATTRIBUTES: Final[Mapping[str, Mapping[str, Attribute]]] = MappingProxyType(
+    {
+        "CreateAgent": {
+            **_PRINCIPAL,
+            **_AGENT,
+            "tier": _text("context.tier", *_TIERS),
+            "risk": Attribute("context.risk", Kind.DECIMAL),
+            "source_digest": _text("context.sourceDigest"),
+            "inputs": Attribute("context.inputs", Kind.SET),
+        },
+        "ConfigureAgent": {**_PRINCIPAL, **_AGENT, "keys": Attribute("context.keys", Kind.SET)},
+        "SendMessage": {**_PRINCIPAL, **_LABEL, **_AGENT},
+        "PublishMessage": {**_PRINCIPAL, **_LABEL},
+        "SubscribeTopic": {**_PRINCIPAL, **_LABEL},
+        "AllocateResources": {
+            **_PRINCIPAL,
+            **_RUN_LIMITS,
+            "cpu_milli": Attribute("context.cpuMilli", Kind.WHOLE),
+            "disk_mibps": Attribute("context.diskMibps", Kind.WHOLE),
+            "network_mibitps": Attribute("context.networkMibitps", Kind.WHOLE),
+            "priority": _text("context.priority", *_values(Priority)),
+        },
+        "ConnectServer": {**_PRINCIPAL, "command": _text("context.command")},
+        "InvokeTool": {**_PRINCIPAL, **_LABEL, **_TOOL, **_SETS},
+        "ExecuteCode": {
+            **_PRINCIPAL,
+            **_LABEL,
+            **_RUN_LIMITS,
+            "code_digest": _text("context.codeDigest"),
+            "tier": _text("context.tier", *_TIERS),
+            "resource.tier": _text("resource.tier", *_TIERS),
+        },
+        "CallModel": {**_PRINCIPAL, **_LABEL, "resource.provider": _text("resource.provider")},
+        "ReadData": {**_PRINCIPAL, **_LABEL, **_STORE},
+        "WriteData": {**_PRINCIPAL, **_LABEL, **_STORE},
+        "ExportData": {**_PRINCIPAL, **_LABEL, **_STORE},
+        "ReadClock": _PRINCIPAL,
+        "DrawRandom": _PRINCIPAL,
+        "WriteLog": {**_PRINCIPAL, **_LABEL},
+    }
+)
+"""What guards can read, by action. A tool's arguments come on top: `to`, `arguments.to`, `labels.to.integrity`."""
+
+DATA_ATTRIBUTES: Final[Mapping[str, Attribute]] = MappingProxyType(
+    {
+        "integrity": _LABEL["label.integrity"],
+        "confidentiality": _LABEL["label.confidentiality"],
+        "verified": Attribute('(context.label.integrity != "untrusted")', Kind.TRUTH),
+        "contains_pii": Attribute(
+            '(["confidential", "secret"].contains(context.label.confidentiality))',
+            Kind.TRUTH,
+        ),
+    }
+)
+"""What `data.NAME` means, for the actions that carry a label: the label that joins all the action is given.
+
+`verified`: nothing untrusted went in. `contains_pii`: something confidential or secret went in; personal data is what
+the operator has labelled so.
+"""
+
+ARGUMENT_ROOTS: Final = (
+    "arguments",
+    "labels",
+    "label",
+    "secrets",
+    "opaque",
+    "principal",
+    "resource",
+    "tool",
+    "context",
+)
+"""First words that are never the bare name of a tool's argument; `arguments.label` reads one that is called so."""
+
+RESERVED_NAMES: Final = ("risk",)
+"""Bare names that are never a tool's argument: `risk` is the agent's score. `arguments.risk` reads the argument."""

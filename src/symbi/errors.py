@@ -1,0 +1,272 @@
+"""Every error that Symbi raises, by whose fault it is.
+
+```
+SymbiError              code "area.reason" (stable), retryable, fields; never parsed from text
+├── InputError          the caller     DslError(span) · PolicySyntaxError · ConfigError
+├── Denied              policy         PolicyDenied(policy_ids) · ApprovalRequired · RateLimited · PermitRefused
+├── VerificationError   integrity      SignatureInvalid · PinMismatch · ChainBroken · DecryptionFailed
+├── LimitExceeded       a budget       TimeLimit · MemoryLimit · OutputLimit · TokenLimit · StepLimit
+├── Unavailable         a dependency   StoreUnavailable · SandboxUnavailable · ToolServerUnavailable · Overloaded
+├── AgentFailed         the agent      ToolFailed · ModelFailed · CodeFailed · ScriptFailed · EffectInDoubt
+└── InternalError       us             caught in three places only: supervisor, outermost API handler, cli main
+```
+
+Messages are lower case, without a full stop, with user input in backticks, a place where there is one, and a hint.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import ClassVar
+
+from symbi.types import JsonValue
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A position in a source text: file name as the user gave it, 1-based line and column."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+class SymbiError(Exception):
+    """Root of the tree.
+
+    Args:
+        message: What happened, in one line.
+        code: `area.reason`, stable across releases; the class's default if not given.
+        hint: What to do about it.
+        place: Where in a source file.
+        fields: Further facts for machines; JSON values, no secrets and no payloads.
+    """
+
+    default_code: ClassVar[str] = "symbi.error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        hint: str | None = None,
+        place: Place | None = None,
+        **fields: JsonValue,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or self.default_code
+        self.hint = hint
+        self.place = place
+        self.fields = fields
+
+    def __str__(self) -> str:
+        at = f"{self.place}: " if self.place else ""
+        hint = f"; {self.hint}" if self.hint else ""
+        return f"{at}{self.message}{hint}"
+
+
+class InputError(SymbiError):
+    """The caller gave something that cannot be used."""
+
+    default_code = "input.invalid"
+
+
+class DslError(InputError):
+    """An agent file is wrong; `place` is always set."""
+
+    default_code = "dsl.invalid"
+
+
+class PolicySyntaxError(InputError):
+    """A policy cannot be parsed or does not fit the schema."""
+
+    default_code = "policy.invalid"
+
+
+class ConfigError(InputError):
+    """A setting is unknown, malformed or unsafe."""
+
+    default_code = "config.invalid"
+
+
+class Denied(SymbiError):
+    """Policy refused the action; nothing happened."""
+
+    default_code = "policy.denied"
+
+
+class PolicyDenied(Denied):
+    """A decision was made and it is no; `fields["policies"]` names the deciding policies."""
+
+
+class ApprovalRequired(Denied):
+    """A person has to agree first; nothing happened yet."""
+
+    default_code = "policy.approval_required"
+
+
+class RateLimited(Denied):
+    """The principal has used up its rate."""
+
+    default_code = "policy.rate_limited"
+    retryable = True
+
+
+class PermitRefused(Denied):
+    """A port was handed a permit that the gate did not mint, or that is spent, closed, revoked or for something else."""
+
+    default_code = "permit.refused"
+
+
+class VerificationError(SymbiError):
+    """Something is not what it claims to be."""
+
+    default_code = "verify.failed"
+
+
+class SignatureInvalid(VerificationError):
+    """A signature does not verify."""
+
+    default_code = "verify.signature"
+
+
+class PinMismatch(VerificationError):
+    """A pinned key or schema has changed and nobody has reviewed it."""
+
+    default_code = "verify.pin"
+
+
+class ChainBroken(VerificationError):
+    """The audit trail does not verify; `fields["sequence"]` is the first bad event."""
+
+    default_code = "verify.chain"
+
+
+class DecryptionFailed(VerificationError):
+    """A ciphertext was altered or belongs to another key."""
+
+    default_code = "verify.decryption"
+
+
+class LimitExceeded(SymbiError):
+    """A bound was reached and the work stopped."""
+
+    default_code = "limit.exceeded"
+
+
+class TimeLimit(LimitExceeded):
+    """Wall time ran out."""
+
+    default_code = "limit.time"
+
+
+class MemoryLimit(LimitExceeded):
+    """Memory ran out."""
+
+    default_code = "limit.memory"
+
+
+class OutputLimit(LimitExceeded):
+    """An output is larger than allowed."""
+
+    default_code = "limit.output"
+
+
+class TokenLimit(LimitExceeded):
+    """A token budget is spent."""
+
+    default_code = "limit.tokens"
+
+
+class StepLimit(LimitExceeded):
+    """An agent's body took more steps, or nested deeper, than allowed."""
+
+    default_code = "limit.steps"
+
+
+class Unavailable(SymbiError):
+    """A dependency cannot be used now."""
+
+    default_code = "unavailable"
+    retryable = True
+
+
+class StoreUnavailable(Unavailable):
+    """The store cannot read or commit: no effect may happen."""
+
+    default_code = "unavailable.store"
+
+
+class SandboxUnavailable(Unavailable):
+    """The asked tier has no working driver here; there is no downgrade."""
+
+    default_code = "unavailable.sandbox"
+
+
+class ToolServerUnavailable(Unavailable):
+    """A tool server cannot be started or does not answer as the protocol says."""
+
+    default_code = "unavailable.tool_server"
+
+
+class Overloaded(Unavailable):
+    """A queue or buffer is full; `retry_after_s` says when to try again."""
+
+    default_code = "unavailable.overloaded"
+
+    def __init__(self, message: str, *, retry_after_s: float, code: str | None = None) -> None:
+        super().__init__(message, code=code, retry_after_s=retry_after_s)
+        self.retry_after_s = retry_after_s
+
+
+class AgentFailed(SymbiError):
+    """The agent's own work failed."""
+
+    default_code = "agent.failed"
+
+
+class ToolFailed(AgentFailed):
+    """A tool answered with an error, or with something that is not an answer."""
+
+    default_code = "agent.tool"
+
+
+class ModelFailed(AgentFailed):
+    """A model call failed."""
+
+    default_code = "agent.model"
+
+
+class CodeFailed(AgentFailed):
+    """Code in a sandbox raised."""
+
+    default_code = "agent.code"
+
+
+class ScriptFailed(AgentFailed):
+    """The body of an agent file raised; `place` says where."""
+
+    default_code = "agent.script"
+
+
+class EffectInDoubt(AgentFailed):
+    """An effect was in flight when the runtime died, and nothing tells whether it happened; a person decides."""
+
+    default_code = "agent.in_doubt"
+
+
+class InternalError(SymbiError):
+    """A defect of ours."""
+
+    default_code = "internal"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint that names the closest known word in backticks, or an empty string where none is close."""
+    close = get_close_matches(word, sorted(set(known)), n=1, cutoff=0.6)
+    return f"did you mean `{close[0]}`?" if close else ""

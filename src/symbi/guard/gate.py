@@ -1,0 +1,474 @@
+"""THE GATE. Every effect of every agent passes `Guard.enforce`.
+
+1. put the action to the policy engine (default deny, forbid wins, any error denies);
+2. carry out the conditions of the permits that fired, and have the changed action rechecked;
+3. in one transaction: reserve the effect in the ledger, append the decision to the trail, mark the effect dispatched;
+   go back to 1 if the policy set changed meanwhile; wait until it is durable;
+4. mint the permit;
+5. on leaving, in one transaction: append the outcome and settle the ledger.
+
+If the store cannot commit step 3, the effect does not happen. If it cannot commit step 5, the caller gets the store's
+error and the effect stays `dispatched`, which the next start turns into `unknown`.
+"""
+
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar, cast
+
+import anyio
+
+from symbi.audit.event import AuditEventType, Draft
+from symbi.audit.log import AuditLog
+from symbi.clock import Clock, IdSource
+from symbi.errors import (
+    ApprovalRequired,
+    EffectInDoubt,
+    InputError,
+    InternalError,
+    Overloaded,
+    PolicyDenied,
+    SymbiError,
+)
+from symbi.guard.action import Action, Canary, InvokeTool
+from symbi.guard.conditions import carry_out
+from symbi.guard.lease import Lease
+from symbi.guard.ledger import EffectRecord, EffectState, EffectStore
+from symbi.guard.outcome import NOT_STARTED, decision_json, encode_error, encode_result, state_after
+from symbi.guard.permit import Authority, Permit
+from symbi.guard.records import action_name, decision_facts, digest_arguments, may_repeat, recorded_arguments
+from symbi.policy.decision import AllowWithConditions, Deny, PolicyDecision
+from symbi.policy.engine import PolicyEngine
+from symbi.policy.obligations import Obligations, combine
+from symbi.policy.policies import PolicySet
+from symbi.telemetry import ADMISSION_SECONDS, DECISION_SECONDS, DECISIONS, EFFECT_SECONDS, EFFECTS, Metrics, log_fields
+from symbi.types import SYSTEM_AGENT, EffectId, JsonValue, Principal, RunId
+
+A = TypeVar("A", bound=Action)
+
+_log = logging.getLogger("symbi.guard")
+
+CANARY_POLICY: Final = "symbi.canary"
+NOTHING: Final[Mapping[str, JsonValue]] = {}
+MAX_RECHECKS: Final = 8  # times a decision is made again because the policy set changed under it
+RETRY_AFTER_S: Final = 1.0  # when policy sets change faster than decisions are made
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What step 3 made durable, with what step 5 needs."""
+
+    record: EffectRecord
+    action: Action
+    started_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class GateReport:
+    """What start-up found.
+
+    Attributes:
+        enforcing: Decisions are enforced; otherwise they are only recorded.
+        policies: Number of policies in the set.
+        policy_version: Its digest.
+        in_doubt: Effects that were in flight when the last owner died, oldest first.
+    """
+
+    enforcing: bool
+    policies: int
+    policy_version: str
+    in_doubt: tuple[EffectRecord, ...]
+
+
+class _PolicyChanged(Exception):
+    """The policy set was replaced between decision and reservation."""
+
+
+def no_probe(_point: str) -> None:
+    """The default of `probe`: nothing."""
+
+
+class Guard:
+    """The reference monitor.
+
+    Args:
+        engine: Decides.
+        log: Makes decisions and outcomes durable.
+        ledger: Keeps effect records, in the log's store.
+        clock: For durations and permits' ends.
+        ids: Makes effect ids.
+        epoch: The owner number of the data folder; every record carries it.
+        enforcing: False decides and records but lets everything through; development mode only.
+        metrics: Counts decisions, effects and how long they take.
+        probe: Called at named points around an effect; tests crash the process there.
+    """
+
+    def __init__(  # noqa: PLR0913 - the gate stands between that many rooms
+        self,
+        engine: PolicyEngine,
+        log: AuditLog,
+        ledger: EffectStore,
+        clock: Clock,
+        ids: IdSource,
+        *,
+        epoch: int,
+        enforcing: bool = True,
+        metrics: Metrics | None = None,
+        probe: Callable[[str], None] = no_probe,
+    ) -> None:
+        self._engine = engine
+        self._log = log
+        self._ledger = ledger
+        self._clock = clock
+        self._ids = ids
+        self._epoch = epoch
+        self._enforcing = enforcing
+        self.metrics = metrics or Metrics()
+        self.probe = probe
+        self.authority = Authority(clock)
+        engine.on_change(self._policies_changed)
+
+    async def open(self) -> GateReport:
+        """Settle what the last owner left in flight, and prove that the gate closes.
+
+        Raises:
+            InternalError: The canary was not denied by its own policy: the runtime must not start.
+            StoreUnavailable: The store cannot be used.
+        """
+        in_doubt = await self._recover()
+        try:
+            async with self.enforce(Canary(principal=Principal(SYSTEM_AGENT))):
+                msg = "the gate let the canary pass"
+                raise InternalError(msg, code="internal.canary")
+        except PolicyDenied as denial:
+            if denial.fields.get("policies") != [CANARY_POLICY]:
+                msg = f"the canary was denied for another reason than its own policy: {denial.message}"
+                raise InternalError(msg, code="internal.canary") from denial
+        current = self._engine.current
+        return GateReport(self._enforcing, len(current.policies), current.version, in_doubt)
+
+    @asynccontextmanager
+    async def enforce(self, action: A) -> AsyncIterator[Permit[A]]:
+        """Let an action happen, if policy permits: the body of the `async with` is the effect.
+
+        Raises:
+            PolicyDenied: The decision is no, or could not be made.
+            ApprovalRequired: A person has to agree first.
+            EffectInDoubt: The action was in flight at this place of the run before, and must not be repeated.
+            InputError: The arguments cannot be put to the engine, or do not fit once conditions changed them.
+            StoreUnavailable: The decision, or the outcome, could not be made durable.
+        """
+        admission = await self._admit(action)
+        self.probe("dispatched")
+        permit = self.authority.mint(admission.record.effect_id, cast("A", admission.action))
+        try:
+            yield permit
+        except BaseException as error:
+            used = self.authority.uses_left(permit) == 0
+            self.authority.close(permit)
+            await self._settle_failure(admission, error, used=used)
+            raise
+        self.probe("done")
+        self.authority.close(permit)
+        await self._settle_success(admission, permit)
+        self.probe("settled")
+
+    @asynccontextmanager
+    async def lease(self, action: A, *, uses: int, seconds: float) -> AsyncIterator[Lease[A]]:
+        """One decision for many small effects of one kind: the trail holds the grant and, at its close, what was used.
+
+        A new policy set ends the lease at once. Tool calls, code and model calls are never leased.
+
+        Args:
+            action: What every use does; its arguments may differ between uses and are digested by `Lease.use`.
+            uses: How often it may be used.
+            seconds: How long it holds.
+
+        Raises:
+            PolicyDenied: The decision is no.
+            InternalError: This kind of action cannot be leased.
+            StoreUnavailable: Grant or close could not be made durable.
+        """
+        if not action.leasable or action.slot is not None:
+            msg = f"`{action.kind}` is decided one by one and cannot be leased"
+            raise InternalError(msg, code="internal.lease")
+        bound = {"uses": uses, "seconds": round(seconds)}
+        admission = await self._admit(action, AuditEventType.LEASE_GRANTED, {"lease": bound})
+        permit = self.authority.mint(
+            admission.record.effect_id, cast("A", admission.action), uses=uses, seconds=seconds
+        )
+        lease = Lease(self.authority, permit)
+        if self._engine.current.version != admission.record.policy_version:
+            self.authority.close(permit)  # the set changed between grant and here: the lease ends unused
+        try:
+            yield lease
+        finally:
+            self.authority.close(permit)
+            record = replace(admission.record, state=EffectState.CONFIRMED, result=encode_result(lease.account()))
+            with anyio.CancelScope(shield=True):
+                await self._settle(admission, record, lease.account(), AuditEventType.LEASE_CLOSED)
+
+    # --- step 1 to 3 ----------------------------------------------------------------------------
+
+    async def _admit(
+        self,
+        action: Action,
+        kind: AuditEventType = AuditEventType.DECISION_ALLOW,
+        extra: Mapping[str, JsonValue] = NOTHING,
+    ) -> Admission:
+        started_s = self._clock.monotonic_s()
+        earlier = await self._earlier(action)
+        effect_id = earlier.effect_id if earlier is not None else EffectId(self._ids.new())
+        for _ in range(MAX_RECHECKS):
+            decision = self._decide(action)
+            try:
+                effective, obligations = self._effective(action, decision)
+            except SymbiError as refusal:
+                await self._refuse(action, effect_id, decision, refusal, earlier)
+                raise
+            record = self._record(action, effect_id, decision, EffectState.DISPATCHED, earlier)
+            draft = self._decision_draft(effective, record, decision, obligations)
+            draft = replace(draft, event_type=kind, details={**draft.details, **extra})
+            try:
+                self.probe("before_dispatch")
+                await self._log.transact(lambda r=record, d=draft: self._reserve(r, d, earlier))  # type: ignore[misc]  # bound now, run on the store's thread
+            except _PolicyChanged:
+                continue
+            self.metrics.inc(DECISIONS, action=action.kind, verdict="allow")
+            self.metrics.observe(ADMISSION_SECONDS, self._clock.monotonic_s() - started_s)
+            return Admission(record, effective, started_s)
+        msg = "the policy set changes faster than a decision can be made"
+        raise Overloaded(msg, retry_after_s=RETRY_AFTER_S)
+
+    def _reserve(self, record: EffectRecord, draft: Draft, earlier: EffectRecord | None) -> tuple[None, tuple[Draft]]:
+        if self._engine.current.version != record.policy_version:
+            raise _PolicyChanged
+        if earlier is None:
+            self._ledger.put_effect(record)
+        else:
+            self._ledger.move_effect(record, earlier.state)
+        return None, (draft,)
+
+    async def _earlier(self, action: Action) -> EffectRecord | None:
+        """The record of the same place in the run, if a crash left it in doubt and it may be done again."""
+        slot = action.slot
+        if slot is None:
+            return None
+        earlier = await self._log.read(lambda: self._ledger.effect_at(slot.run_id, slot.position))
+        if earlier is None:
+            return None
+        if earlier.state is not EffectState.UNKNOWN:
+            msg = (
+                f"effect {slot.position} of run `{slot.run_id}` is {earlier.state.value} and cannot be asked for again"
+            )
+            raise InternalError(msg, code="internal.effect_repeated")
+        if earlier.action != action.request().action or earlier.arguments_digest != digest_arguments(action):
+            msg = f"effect {slot.position} of run `{slot.run_id}` is not what it was before the restart"
+            raise InternalError(msg, code="internal.diverged", hint="the run cannot go on; start it again")
+        if not may_repeat(earlier):
+            msg = (
+                f"`{earlier.resource}` was in flight when the runtime ended, and its recovery class "
+                f"`{earlier.recovery.value}` does not let it be repeated"
+            )
+            raise EffectInDoubt(msg, effect_id=earlier.effect_id, position=earlier.position)
+        return earlier
+
+    def _decide(self, action: Action) -> PolicyDecision:
+        version = self._engine.current.version
+        asked_s = self._clock.monotonic_s()
+        try:
+            decision = self._engine.decide(action.request())
+            self.metrics.observe(DECISION_SECONDS, self._clock.monotonic_s() - asked_s)
+            return decision  # noqa: TRY300 - an `else` would part the measurement from what it measures
+        except InputError as error:
+            return Deny(f"the action cannot be put to the engine: {error}", (), version, (str(error),))
+        except Exception as error:  # noqa: BLE001 - whatever an engine raises is a no, and is recorded as one
+            return Deny("the policy engine failed", (), version, (f"{type(error).__name__}: {error}",))
+
+    def _effective(self, action: Action, decision: PolicyDecision) -> tuple[Action, Obligations]:
+        """The action as it may happen, with what is left to obey.
+
+        Raises:
+            Denied: It may not happen.
+            InputError: Conditions cannot be carried out on it, or what they leave does not fit the tool.
+        """
+        if isinstance(decision, Deny):
+            if self._enforcing or type(action) is Canary:
+                raise PolicyDenied(
+                    decision.reason,
+                    policies=[ref.id for ref in decision.policies],
+                    at=[f"{ref.file}:{ref.line}" for ref in decision.policies],
+                )
+            policies = ",".join(ref.id for ref in decision.policies) or "none"
+            _log.warning(
+                "NOT ENFORCED: a denial has no effect", extra=log_fields(action=action.kind, policies=policies)
+            )
+        obligations = combine(decision.conditions if isinstance(decision, AllowWithConditions) else ())
+        if obligations.approvals:
+            msg = f"a person must approve this first: {', '.join(obligations.approvals)}"
+            raise ApprovalRequired(msg, hint="approvals are not available in this release, so the action is denied")
+        effective = carry_out(action, obligations)
+        if isinstance(effective, InvokeTool) and effective.recheck is not None:
+            effective.recheck(effective)
+        return effective, obligations
+
+    async def _refuse(
+        self,
+        action: Action,
+        effect_id: EffectId,
+        decision: PolicyDecision,
+        refusal: SymbiError,
+        earlier: EffectRecord | None,
+    ) -> None:
+        """Record a refusal: nothing happened, and the trail says why."""
+        self.metrics.inc(DECISIONS, action=action.kind, verdict="deny")
+        record = replace(
+            self._record(action, effect_id, decision, EffectState.DENIED, earlier), error=encode_error(refusal)
+        )
+        draft = self._decision_draft(action, record, decision, combine(()), refusal)
+
+        def work() -> tuple[None, tuple[Draft]]:
+            if earlier is None:
+                self._ledger.put_effect(record)
+            return None, (draft,)
+
+        await self._log.transact(work)
+
+    # --- step 5 ---------------------------------------------------------------------------------
+
+    async def _settle_success(self, admission: Admission, permit: Permit[Action]) -> None:
+        result = encode_result(permit.observed)
+        record = replace(admission.record, state=EffectState.CONFIRMED, result=result)
+        await self._settle(
+            admission, record, {"result_digest": hashlib.sha256(result).hexdigest(), "result_bytes": len(result)}
+        )
+
+    async def _settle_failure(self, admission: Admission, error: BaseException, *, used: bool) -> None:
+        state = state_after(error, used=used, recovery=admission.record.recovery)
+        if isinstance(error, SymbiError):
+            data: bytes | None = encode_error(error)
+            details: dict[str, JsonValue] = {"error": error.code, "message": error.message}
+        else:
+            # Cancelled, or a defect: whether to do it again is for the restart to decide.
+            data = None if used else encode_error(SymbiError("cancelled before it began", code=NOT_STARTED))
+            details = {"error": "cancelled" if _is_cancellation(error) else "internal", "message": type(error).__name__}
+        await self._settle(admission, replace(admission.record, state=state, error=data), details | {"used": used})
+
+    async def _settle(
+        self,
+        admission: Admission,
+        record: EffectRecord,
+        details: Mapping[str, JsonValue],
+        kind: AuditEventType = AuditEventType.EFFECT_OUTCOME,
+    ) -> None:
+        draft = Draft(
+            kind,
+            record.agent_id,
+            {
+                "effect_id": record.effect_id,
+                "action": record.action,
+                "resource": record.resource,
+                "outcome": record.state.value,
+                "attempt": record.attempt,
+                "duration_us": round((self._clock.monotonic_s() - admission.started_s) * 1e6),
+                **details,
+            },
+            record.run_id,
+        )
+
+        def work() -> tuple[None, tuple[Draft]]:
+            self._ledger.move_effect(record, EffectState.DISPATCHED)
+            return None, (draft,)
+
+        self.metrics.inc(EFFECTS, action=admission.action.kind, outcome=record.state.value)
+        self.metrics.observe(
+            EFFECT_SECONDS, self._clock.monotonic_s() - admission.started_s, action=admission.action.kind
+        )
+        self.probe("before_settle")
+        await self._log.transact(work)
+
+    async def _recover(self) -> tuple[EffectRecord, ...]:
+        """Turn what is dispatched without an outcome into `unknown`; returns all that is in doubt."""
+
+        def work() -> tuple[Sequence[EffectRecord], list[Draft]]:
+            drafts: list[Draft] = []
+            for found in self._ledger.effects_in(EffectState.DISPATCHED):
+                self._ledger.move_effect(
+                    replace(found, state=EffectState.UNKNOWN, epoch=self._epoch), EffectState.DISPATCHED
+                )
+                drafts.append(
+                    Draft(
+                        AuditEventType.EFFECT_UNKNOWN,
+                        found.agent_id,
+                        {"effect_id": found.effect_id, "resource": found.resource, "recovery": found.recovery.value},
+                        found.run_id,
+                    )
+                )
+            return self._ledger.effects_in(EffectState.UNKNOWN), drafts
+
+        unknown, _ = await self._log.transact(work)
+        return tuple(unknown)
+
+    # --- records --------------------------------------------------------------------------------
+
+    def _record(
+        self,
+        action: Action,
+        effect_id: EffectId,
+        decision: PolicyDecision,
+        state: EffectState,
+        earlier: EffectRecord | None,
+    ) -> EffectRecord:
+        return EffectRecord(
+            effect_id=effect_id,
+            run_id=action.slot.run_id if action.slot else RunId(""),
+            position=action.slot.position if action.slot else -1,
+            agent_id=action.principal.agent,
+            action=action_name(action),
+            resource=f"{action.resource.type}::{action.resource.id}",
+            arguments_digest=digest_arguments(action),
+            recovery=action.recovery,
+            policy_version=decision.version,
+            decision=decision_json(decision_facts(decision)),
+            label=f"{action.label.integrity.value}/{action.label.confidentiality.value}",
+            epoch=self._epoch,
+            attempt=earlier.attempt + 1 if earlier else 1,
+            state=state,
+        )
+
+    def _decision_draft(
+        self,
+        action: Action,
+        record: EffectRecord,
+        decision: PolicyDecision,
+        obligations: Obligations,
+        refusal: SymbiError | None = None,
+    ) -> Draft:
+        denied = refusal is not None
+        details: dict[str, Any] = {
+            "effect_id": record.effect_id,
+            "action": record.action,
+            "resource": record.resource,
+            "position": record.position,
+            "attempt": record.attempt,
+            "label": record.label,
+            "recovery": record.recovery.value,
+            "enforced": denied or not isinstance(decision, Deny),
+            "arguments_digest": record.arguments_digest,
+            **recorded_arguments(action, obligations.record),
+            **decision_facts(decision),
+        }
+        if refusal is not None:
+            details |= {"verdict": "deny", "reason": str(refusal), "code": refusal.code}
+        kind = AuditEventType.DECISION_DENY if denied else AuditEventType.DECISION_ALLOW
+        return Draft(kind, record.agent_id, details, record.run_id)
+
+    def _policies_changed(self, _policies: PolicySet) -> None:
+        """A new set ends every lease; permits of effects already dispatched are a decision that was made."""
+        self.authority.revoke_leases()
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    return type(error).__name__ in {"CancelledError", "GeneratorExit", "KeyboardInterrupt"}

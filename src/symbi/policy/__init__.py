@@ -1,0 +1,1 @@
+"""What may happen: decisions by Cedar, pure."""

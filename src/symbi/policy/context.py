@@ -1,0 +1,85 @@
+"""Contexts of policy requests: facts as Cedar's JSON, which has neither floats nor nulls.
+
+A tool's action has the context
+
+```
+{
+  arguments: { … },      // by the tool's JSON Schema, see symbi.policy.shape; an argument that is null is absent
+  labels: { NAME: { integrity, confidentiality } },   // of each declared argument that is given
+  label: { integrity, confidentiality },              // of all of them together
+  secrets: Set<String>,  // paths of the vault references among the arguments
+  opaque: Set<String>,   // names of the arguments that policies cannot see, or not in whole
+}
+```
+
+Cedar has no type for what a schema leaves open (no type, a union, a free object, an undeclared argument). Such a part
+is not in `arguments`; the name of the argument that it belongs to is in `opaque`, so that a policy can forbid it:
+`forbid (principal, action in Action::"InvokeTool", resource) when { context.opaque.contains("options") };`
+"""
+
+from collections.abc import Mapping, Sequence
+
+from symbi.errors import InputError
+from symbi.policy.flow import join
+from symbi.policy.shape import convert_arguments, is_nameable, is_text, shape_of, to_decimal
+from symbi.types import JsonValue, Label
+
+
+def decimal_value(x: float, field: str = "value") -> JsonValue:
+    """A number as a Cedar decimal: `{"__extn": {"fn": "decimal", "arg": "0.5000"}}`.
+
+    Args:
+        x: At most four decimal places; a caller with more rounds first.
+        field: What the number is called, for the error.
+
+    Raises:
+        InputError: More than four places, not finite, or beyond about 9.2e14; it names the field.
+    """
+    return to_decimal(x, field)
+
+
+def label_context(label: Label) -> Mapping[str, JsonValue]:
+    """A label as policies read it; the sources stay in ledger and trail."""
+    return {"integrity": label.integrity.value, "confidentiality": label.confidentiality.value}
+
+
+def tool_context(
+    input_schema: Mapping[str, JsonValue],
+    values: Mapping[str, JsonValue],
+    labels: Mapping[str, Label],
+    label: Label,
+    secrets: Sequence[str],
+) -> Mapping[str, JsonValue]:
+    """The context of a tool's action; it fits the type that `symbi.policy.catalog` declares for the same schema.
+
+    An argument without a label of its own bears `label`. The joined label covers every label given, also of
+    arguments that policies cannot see, so that none is lost.
+
+    Args:
+        input_schema: JSON Schema of the arguments.
+        values: Arguments by name.
+        labels: Label of each argument.
+        label: Join of the labels of everything that goes into the call.
+        secrets: Paths of the vault references in the arguments.
+
+    Raises:
+        InputError: A value does not fit the schema or has no place in Cedar (an integer outside 64 bits, a number
+            with more than four places, a lone surrogate); it names the field.
+    """
+    shape = shape_of(input_schema)
+    arguments, opaque = convert_arguments(shape, values)
+    for path in secrets:
+        if not is_text(path):
+            raise InputError("a vault path holds a lone surrogate", code="policy.context", field="secrets")
+    whole = join(label, *labels.values())
+    return {
+        "arguments": arguments,
+        "labels": {
+            name: label_context(labels.get(name, whole))
+            for name in values
+            if name in shape.fields and is_nameable(name)
+        },
+        "label": label_context(whole),
+        "secrets": sorted(set(secrets)),
+        "opaque": sorted(opaque),
+    }

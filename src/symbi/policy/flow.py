@@ -1,0 +1,45 @@
+"""Data-flow labels: how the labels of several values become the label of what is made from them.
+
+Labels form a join-semilattice: `join` takes the least trusted integrity, the most confidential classification and the
+union of the sources. It is commutative, associative and idempotent, and never lowers either side.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from symbi.types import Confidentiality, Integrity, Label
+
+MAX_SOURCES: Final = 64  # bounds what one label costs in a journal or a trail, however much went into a value
+
+MORE_SOURCES: Final = "*"
+"""Stands among the sources of a label once some had to be left out; it stays in every label joined from that one."""
+
+INTEGRITY_RANK: Final[Mapping[Integrity, int]] = MappingProxyType({level: rank for rank, level in enumerate(Integrity)})
+"""How little a value may be believed: 0 is most trusted."""
+
+CONFIDENTIALITY_RANK: Final[Mapping[Confidentiality, int]] = MappingProxyType(
+    {level: rank for rank, level in enumerate(Confidentiality)}
+)
+"""How little a value may travel: 0 is most open."""
+
+
+def join(*labels: Label) -> Label:
+    """The label of a value that was made from values with these labels.
+
+    The sources are united and sorted. Of more than `MAX_SOURCES`, the first `MAX_SOURCES` in code-point order are
+    kept and `MORE_SOURCES` is added; the rule gives the same label in whatever order and grouping labels are joined.
+    Joining nothing gives the label of a constant that the user wrote: `user`, `public`, no sources.
+    """
+    integrity = max((label.integrity for label in labels), key=INTEGRITY_RANK.__getitem__, default=Integrity.USER)
+    confidentiality = max(
+        (label.confidentiality for label in labels),
+        key=CONFIDENTIALITY_RANK.__getitem__,
+        default=Confidentiality.PUBLIC,
+    )
+    sources = {source for label in labels for source in label.sources}
+    more = MORE_SOURCES in sources
+    named = sorted(sources - {MORE_SOURCES})
+    if more or len(named) > MAX_SOURCES:
+        named = sorted([*named[:MAX_SOURCES], MORE_SOURCES])
+    return Label(integrity, confidentiality, tuple(named))

@@ -1,0 +1,387 @@
+"""The immutable set of policies that decisions are made with."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, Final, Protocol, Self
+
+import cedarpy
+
+from symbi.errors import InputError, Place, PolicySyntaxError, did_you_mean
+from symbi.policy.catalog import BASE_ACTIONS, TOOL_GROUP, ToolType, schema_text
+from symbi.policy.decision import ConditionKind, PolicyCondition, PolicyRef
+from symbi.policy.library import CANARY, RESERVED_PREFIX
+from symbi.policy.obligations import combine
+from symbi.policy.source import PolicySource, Statement, parse, split
+from symbi.types import PolicyId
+
+PLAIN_ANNOTATIONS: Final = ("id", "doc", "description", "severity")
+"""Annotations that say something about a policy and ask for nothing."""
+
+_CONDITIONS: Final = tuple(kind.value for kind in ConditionKind)
+_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/#-]{0,127}")
+_CACHED_ENTITIES: Final = 1024  # bounds the parsed principals and resources that a set keeps, at about 2 KiB each
+_TOOL_PREFIX: Final = f"{TOOL_GROUP}::"
+
+
+class Compiled(Protocol):
+    """A policy that was made from a rule of an agent file."""
+
+    @property
+    def id(self) -> str:
+        """Its id, unique."""
+
+    @property
+    def text(self) -> str:
+        """Cedar source of one policy, without an `@id`."""
+
+    @property
+    def place(self) -> Place:
+        """The rule that it was made from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One loaded policy.
+
+    Attributes:
+        id: Its `@id`, or `file:line`.
+        place: Of its first token, annotations included; of the rule, where it was made from one.
+        effect: `permit` or `forbid`.
+        text: As written.
+        annotations: By name.
+        conditions: What it asks for when it fires.
+        names: (type, id) of every entity that it names.
+        json: Cedar's JSON form.
+    """
+
+    id: PolicyId
+    place: Place
+    effect: str
+    text: str
+    annotations: Mapping[str, str]
+    conditions: tuple[PolicyCondition, ...]
+    names: frozenset[tuple[str, str]] = field(repr=False)
+    json: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def ref(self) -> PolicyRef:
+        """Id and place, for decisions."""
+        return PolicyRef(self.id, self.file, self.line)
+
+    @property
+    def file(self) -> str:
+        """The file that it stands in."""
+        return self.place.file
+
+    @property
+    def line(self) -> int:
+        """The line that it begins on."""
+        return self.place.line
+
+    def tools(self) -> frozenset[str]:
+        """Names of the tools that it names, as a resource or by their own action."""
+        actions = {name for type_, name in self.names if type_ == "Action" and name.startswith(_TOOL_PREFIX)}
+        resources = {name for type_, name in self.names if type_ == "Tool"}
+        return frozenset({name.removeprefix(_TOOL_PREFIX) for name in actions} | resources)
+
+    def scope_actions(self) -> frozenset[str] | None:
+        """The actions that its scope names, groups unresolved; None where it is about every action."""
+        scope = self.json["action"]
+        if scope["op"] == "All":
+            return None
+        entities = scope["entities"] if "entities" in scope else [scope["entity"]]
+        return frozenset(entity["id"] for entity in entities)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyWarning:
+    """A remark on a policy that does not stop the set."""
+
+    message: str
+    place: Place
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}{f'; {self.hint}' if self.hint else ''}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PolicySet:
+    """Policies, validated against the schema of one tool catalogue. Nothing in it changes; `load` makes one.
+
+    Attributes:
+        sources: What it was loaded from, without the built-in policies.
+        compiled: Policies of agent files, likewise.
+        tools: The catalogue that it was validated against.
+        policies: All policies, the built-in ones first.
+        warnings: What does not stop the set, e.g. a policy on a tool that is not in the catalogue.
+        schema: The Cedar schema, the tools' actions included.
+        version: SHA-256 (hex) of all policies with their places, and the schema.
+        by_id: The policies by id.
+        cedar: The parsed set.
+        cedar_schema: The parsed schema.
+        entities: Parses entities against the schema, from JSON; keeps the latest.
+    """
+
+    sources: tuple[PolicySource, ...]
+    compiled: tuple[Compiled, ...]
+    tools: tuple[ToolType, ...]
+    policies: tuple[Policy, ...]
+    warnings: tuple[PolicyWarning, ...]
+    schema: str = field(repr=False)
+    version: str
+    by_id: Mapping[PolicyId, Policy] = field(repr=False)
+    cedar: cedarpy.PolicySet = field(repr=False)
+    cedar_schema: cedarpy.Schema = field(repr=False)
+    entities: Callable[[str], cedarpy.Entities] = field(repr=False)
+
+    @classmethod
+    def load(
+        cls, sources: Iterable[PolicySource], compiled: Iterable[Compiled] = (), tools: Iterable[ToolType] = ()
+    ) -> Self:
+        """Parse, check and validate; all or nothing.
+
+        A policy that names a tool which is not in the catalogue is kept with a warning: it cannot fire, because an
+        unknown tool is denied. If its scope names no other action, it is validated once the tool is known.
+
+        Args:
+            sources: Texts of Cedar policies.
+            compiled: Policies of agent files.
+            tools: The tool catalogue.
+
+        Raises:
+            PolicySyntaxError: Something is wrong; it is about the first problem, and `fields["errors"]` lists them all.
+            InputError: A tool's name cannot be used.
+        """
+        sources, compiled, tools = tuple(sources), tuple(compiled), tuple(tools)
+        problems: list[PolicySyntaxError] = []
+        policies = tuple(_read_all(sources, compiled, problems))
+        known = {tool.name for tool in tools} | {"*"}
+        warnings = tuple(_absent_tools(policies, known))
+        schema = schema_text(tools, {name for policy in policies for name in policy.tools() if name} - known)
+        try:
+            cedar_schema = cedarpy.Schema.from_str(schema)
+        except ValueError as error:
+            raise PolicySyntaxError(f"the tools make no valid schema: {error}", code="policy.schema") from error
+        if not problems:
+            problems.extend(_validate(policies, known, cedar_schema))
+        if problems:
+            raise _all_of(problems)
+        return cls(
+            sources=sources,
+            compiled=compiled,
+            tools=tools,
+            policies=policies,
+            warnings=warnings,
+            schema=schema,
+            version=_version(policies, schema),
+            by_id=MappingProxyType({policy.id: policy for policy in policies}),
+            cedar=cedar_set({policy.id: policy.json for policy in policies}),
+            cedar_schema=cedar_schema,
+            entities=_entity_cache(cedar_schema),
+        )
+
+
+def cedar_set(policies: Mapping[PolicyId, Mapping[str, Any]]) -> cedarpy.PolicySet:
+    """A parsed set of policies in Cedar's JSON form, under the ids given."""
+    text = json.dumps({"staticPolicies": policies, "templates": {}, "templateLinks": []})
+    return cedarpy.PolicySet.from_json_str(text)
+
+
+def _entity_cache(schema: cedarpy.Schema) -> Callable[[str], cedarpy.Entities]:
+    @lru_cache(maxsize=_CACHED_ENTITIES)
+    def parse_entities(text: str) -> cedarpy.Entities:
+        return cedarpy.Entities.from_json_str(text, schema)
+
+    return parse_entities
+
+
+def _version(policies: Sequence[Policy], schema: str) -> str:
+    parts = sorted([policy.id, policy.file, policy.line, policy.text] for policy in policies)
+    return hashlib.sha256(json.dumps([schema, parts]).encode()).hexdigest()
+
+
+def _all_of(problems: Sequence[PolicySyntaxError]) -> PolicySyntaxError:
+    first = problems[0]
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return PolicySyntaxError(
+        f"{first.message}{more}",
+        code=first.code,
+        hint=first.hint,
+        place=first.place,
+        errors=[str(problem) for problem in problems],
+    )
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+def _read_all(
+    sources: Sequence[PolicySource], compiled: Sequence[Compiled], problems: list[PolicySyntaxError]
+) -> Iterator[Policy]:
+    """What can be read; what cannot is added to the problems."""
+    taken: dict[str, Place] = {}
+    for found in _statements(sources, compiled, problems):
+        try:
+            policy = _read(found)
+        except PolicySyntaxError as problem:
+            problems.append(problem)
+            continue
+        if policy.id in taken:
+            problems.append(
+                PolicySyntaxError(
+                    f"policy id `{policy.id}` is taken by the policy at {taken[policy.id]}",
+                    code="policy.repeated_id",
+                    place=policy.place,
+                    hint="give each policy an `@id` of its own, or a line of its own",
+                )
+            )
+            continue
+        taken[policy.id] = policy.place
+        yield policy
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A policy that is not read yet: its text and place, the id it was given, and whether it comes with Symbi."""
+
+    statement: Statement
+    given_id: str | None = None
+    builtin: bool = False
+
+
+def _statements(
+    sources: Sequence[PolicySource], compiled: Sequence[Compiled], problems: list[PolicySyntaxError]
+) -> Iterator[_Found]:
+    for source in (CANARY, *sources):
+        try:
+            for statement in split(source):
+                yield _Found(statement, builtin=source is CANARY)
+        except PolicySyntaxError as problem:
+            problems.append(problem)
+    for rule in compiled:
+        yield _Found(Statement(rule.text, rule.place, (len(rule.text),)), rule.id)
+
+
+def _read(found: _Found) -> Policy:
+    place = found.statement.place
+    parsed = parse(found.statement)
+    annotations = {name: value or "" for name, value in parsed.get("annotations", {}).items()}
+    policy_id = PolicyId(_policy_id(annotations, found, place))
+    return Policy(
+        id=policy_id,
+        place=place,
+        effect=parsed["effect"],
+        text=found.statement.text,
+        annotations=annotations,
+        conditions=_conditions(policy_id, parsed["effect"], annotations, place),
+        names=frozenset(_names(parsed)),
+        json=parsed,
+    )
+
+
+def _policy_id(annotations: Mapping[str, str], found: _Found, place: Place) -> str:
+    written = annotations.get("id")
+    if written is None:
+        return found.given_id or f"{place.file}:{place.line}"
+    if found.given_id is not None:
+        raise PolicySyntaxError(f"`{found.given_id}` has an id already; it cannot be `{written}`", place=place)
+    if not _ID.fullmatch(written):
+        raise PolicySyntaxError(
+            f"`{written}` is not a policy id",
+            place=place,
+            hint="use up to 128 letters, digits and `. _ : / # -`",
+        )
+    if written.startswith(RESERVED_PREFIX) and not found.builtin:
+        raise PolicySyntaxError(
+            f"policy id `{written}` is reserved", place=place, hint=f"ids in `{RESERVED_PREFIX}` are built in"
+        )
+    return written
+
+
+def _conditions(
+    policy_id: PolicyId, effect: str, annotations: Mapping[str, str], place: Place
+) -> tuple[PolicyCondition, ...]:
+    conditions = []
+    for name, value in sorted(annotations.items()):
+        if name in PLAIN_ANNOTATIONS:
+            continue
+        if name not in _CONDITIONS:
+            known = (*PLAIN_ANNOTATIONS, *_CONDITIONS)
+            hint = did_you_mean(name, known) or f"known are {', '.join(f'`{word}`' for word in known)}"
+            raise PolicySyntaxError(f"unknown annotation `@{name}`", place=place, hint=hint)
+        if effect != "permit":
+            raise PolicySyntaxError(
+                f"`@{name}` on a forbid asks for nothing", place=place, hint="put it on the permit that it restricts"
+            )
+        condition = PolicyCondition(ConditionKind(name), value, policy_id)
+        try:
+            combine([condition])
+        except InputError as error:
+            raise PolicySyntaxError(f"in `@{name}`: {error.message}", place=place, hint=error.hint) from error
+        conditions.append(condition)
+    return tuple(conditions)
+
+
+def _names(parsed: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(type, id) of every entity in a policy: in its scope and, under `__entity`, in its conditions."""
+    for part in ("principal", "action", "resource"):
+        scope = parsed[part]
+        within = scope.get("in") or {}
+        for entity in (scope.get("entity"), within.get("entity"), *scope.get("entities", ())):
+            if entity is not None:
+                yield entity["type"], entity["id"]
+    stack: list[Any] = [parsed["conditions"]]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, list):
+            stack.extend(node)
+        elif isinstance(node, dict):
+            literal = node.get("Value")
+            entity = literal.get("__entity") if isinstance(literal, dict) else None
+            if isinstance(entity, dict):
+                yield entity["type"], entity["id"]
+            stack.extend(node.values())
+
+
+# --- validation -------------------------------------------------------------------------------
+
+
+def _absent_tools(policies: Iterable[Policy], known: set[str]) -> Iterator[PolicyWarning]:
+    for policy in policies:
+        for tool in sorted(policy.tools() - known):
+            hint = did_you_mean(tool, known) or "the policy cannot fire until a server offers it"
+            yield PolicyWarning(
+                f"policy `{policy.id}` names the tool `{tool}`, which is not in the catalogue", policy.place, hint
+            )
+
+
+def _validate(policies: Sequence[Policy], known: set[str], schema: cedarpy.Schema) -> Iterator[PolicySyntaxError]:
+    checked = []
+    for policy in policies:
+        actions = {name for type_, name in policy.names if type_ == "Action"}
+        unknown = sorted(name for name in actions - BASE_ACTIONS if not name.startswith(_TOOL_PREFIX))
+        if unknown:
+            yield PolicySyntaxError(
+                f"unknown action `{unknown[0]}`",
+                place=policy.place,
+                hint=did_you_mean(unknown[0], BASE_ACTIONS) or None,
+            )
+            continue
+        scope = policy.scope_actions()
+        absent = {f"{_TOOL_PREFIX}{tool}" for tool in policy.tools() - known}
+        if not (scope and scope <= absent):
+            checked.append(policy)
+    by_position = {f"policy{index}": policy for index, policy in enumerate(checked)}
+    result = cedarpy.validate_policies("\n".join(policy.text for policy in checked), schema)
+    for error in result.errors:
+        message = error.error.removeprefix(f"for policy `{error.policy_id}`, ")
+        policy = by_position[error.policy_id]
+        yield PolicySyntaxError(f"policy `{policy.id}`: {message}", code="policy.schema", place=policy.place)
+    if not result.validation_passed and not result.errors:
+        yield PolicySyntaxError("the policies do not fit the schema", code="policy.schema")

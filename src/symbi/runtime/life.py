@@ -1,0 +1,67 @@
+"""The life of one agent through one run: moves of the lifecycle table, gathered for the trail."""
+
+from symbi.audit.event import AuditEventType, Draft
+from symbi.errors import LimitExceeded, SymbiError
+from symbi.runtime.lifecycle import FIRST, AgentState, Event, advance
+from symbi.runtime.supervisor import Remedy, remedy_for
+from symbi.types import AgentId, RunId
+
+
+class Life:
+    """Where an agent stands, and which moves are not yet on the trail.
+
+    Args:
+        agent: The agent.
+        run_id: The run that it was made for.
+    """
+
+    def __init__(self, agent: AgentId, run_id: RunId) -> None:
+        self._agent = agent
+        self._run_id = run_id
+        self._pending: list[Draft] = []
+        self.state = FIRST
+
+    def move(self, event: Event) -> None:
+        """Make a move of the table.
+
+        Raises:
+            InputError: The table has no such move.
+        """
+        before, self.state = self.state, advance(self.state, event)
+        details = {"from": before.value, "event": event.value, "to": self.state.value}
+        self._pending.append(Draft(AuditEventType.AGENT_TRANSITION, self._agent, details, self._run_id))
+
+    def end(self, error: SymbiError | None) -> None:
+        """The task is over: a finished agent is put away, a failed one goes where the supervisor's table sends it."""
+        if error is None:
+            self.move(Event.TASK_COMPLETE)
+            self.move(Event.SHUTDOWN)
+        else:
+            self.fail(error)
+
+    def fail(self, error: SymbiError) -> None:
+        """An error ended the work, or kept it from beginning."""
+        if self.state is AgentState.INITIALIZING:
+            self.move(Event.CONFIG_INVALID)
+        elif self.state is AgentState.READY:
+            self.move(Event.SHUTDOWN)
+        else:
+            self.move(event_for(error))
+
+    def drafts(self) -> tuple[Draft, ...]:
+        """The moves since the last call."""
+        pending, self._pending = tuple(self._pending), []
+        return pending
+
+
+def event_for(error: SymbiError) -> Event:
+    """What an error that ended a running agent means to its life. Nothing is restarted by itself in this release."""
+    match remedy_for(type(error)):
+        case Remedy.SUSPEND if isinstance(error, LimitExceeded):
+            return Event.RESOURCES_EXHAUSTED
+        case Remedy.SUSPEND:
+            return Event.POLICY_VIOLATION
+        case Remedy.TERMINATE:
+            return Event.FORCED
+        case _:
+            return Event.CRASH_LOOP

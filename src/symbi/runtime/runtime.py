@@ -1,0 +1,376 @@
+"""The runtime: agents on a gate, from a compiled file to the end of a run."""
+
+import hashlib
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import anyio
+
+from symbi.agent.effects import CodeLimits, World
+from symbi.agent.interpreter import BodyLimits
+from symbi.agent.journal import RunRecord, RunState, RunStore
+from symbi.agent.run import Bounds, RunOutcome, RunPlan, check_inputs, execute
+from symbi.audit.event import AuditEventType, Draft
+from symbi.clock import IdSource, rfc3339
+from symbi.dsl.spec import AgentSpec, CompiledFile, CompiledPolicy
+from symbi.errors import InputError, InternalError, StoreUnavailable, SymbiError, TimeLimit, Unavailable
+from symbi.guard.action import AllocateResources, CreateAgent
+from symbi.guard.gate import GateReport
+from symbi.guard.ledger import EffectRecord, EffectStore
+from symbi.guard.outcome import encode_error, encode_result
+from symbi.policy.catalog import ToolType
+from symbi.policy.engine import PolicyEngine, PolicySource
+from symbi.policy.policies import PolicySet
+from symbi.runtime.agent_scheduler import AgentConfig, AgentScheduler, SystemStatus
+from symbi.runtime.life import Life
+from symbi.runtime.lifecycle import Event
+from symbi.sandbox.tier import CodeTrust, Needs, RiskAssessment, RiskProfile, assess_security_tier, choose_tier
+from symbi.tools.catalog import Catalog
+from symbi.types import SYSTEM_AGENT, AgentId, Confidentiality, JsonValue, Principal, RunId, SecurityTier
+
+TURN_S: Final = 1.0  # how long one waiter asks the scheduler before another may
+MAX_OPEN_RUNS: Final = 1000  # runs looked at to find one that is open
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeConfig:
+    """What the runtime itself is told.
+
+    Attributes:
+        mode: `development` or `production`, for the start-up line.
+        data_folder: Where the store is, for the start-up line.
+        verification: Mode of tool verification, for the start-up line.
+        least_tier: The least tier for anything but pure computation.
+        body: Bounds of a run's body.
+        code_memory_mib, code_timeout_s: Bounds of one piece of code.
+        run_timeout_s: The longest that any run may take, whatever its file says, and the longest it waits to start.
+        output_bytes: The largest value of a run.
+    """
+
+    mode: str
+    data_folder: str
+    verification: str
+    least_tier: SecurityTier
+    body: BodyLimits
+    code_memory_mib: int
+    code_timeout_s: float
+    run_timeout_s: float
+    output_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """The rooms that a runtime stands on.
+
+    Attributes:
+        world: Gate, trail, clock, tools, sandboxes.
+        engine: Policies in force.
+        sources: Policy files.
+        catalog: Tools.
+        runs: The journal.
+        effects: The ledger.
+        scheduler: Says when an agent may start, and holds the pool.
+        ids: Makes run ids.
+        principal: An agent as policies see it.
+    """
+
+    world: World
+    engine: PolicyEngine
+    sources: Sequence[PolicySource]
+    catalog: Catalog
+    runs: RunStore
+    effects: EffectStore
+    scheduler: AgentScheduler
+    ids: IdSource
+    principal: Callable[[AgentId], Principal]
+
+
+class Runtime:
+    """Runs agents.
+
+    Args:
+        rooms: What it stands on.
+        config: What it is told.
+        report: What the gate found at start-up.
+        warnings: What is unsafe or without effect, one line each.
+    """
+
+    def __init__(self, rooms: Rooms, config: RuntimeConfig, report: GateReport, warnings: Sequence[str] = ()) -> None:
+        self._rooms = rooms
+        self._config = config
+        self._compiled: dict[str, CompiledFile] = {}
+        self._turn = anyio.Lock()
+        self._started: set[AgentId] = set()
+        self.report = report
+        self.warnings = tuple(warnings)
+
+    @property
+    def catalog(self) -> Catalog:
+        """The tools there are."""
+        return self._rooms.catalog
+
+    def describe(self) -> str:
+        """The start-up line: what is enforced."""
+        report = self.report
+        enforced = f"enforcing {report.policies} policies" if report.enforcing else "NOT ENFORCING policies"
+        tiers = ", ".join(sorted(tier.value for tier in self._rooms.world.sandboxes.tiers)) or "none"
+        return (
+            f"symbi ({self._config.mode}): {enforced} (version {report.policy_version[:12]}), default deny, "
+            f"canary refused; tools {self._config.verification}; sandboxes: {tiers}; trail in {self._config.data_folder}"
+        )
+
+    async def get_system_status(self) -> SystemStatus:
+        """How many agents run and wait, and what is free."""
+        return await self._rooms.scheduler.get_system_status()
+
+    async def run(self, compiled: CompiledFile, spec: AgentSpec, inputs: Mapping[str, JsonValue]) -> RunOutcome:
+        """Create an agent and run it on inputs, to its end.
+
+        Raises:
+            InputError: The inputs do not fit the agent.
+            Denied: Policy does not let it be created, connected or given resources.
+            Unavailable: The store, a sandbox or a tool server cannot be used.
+        """
+        check_inputs(spec, inputs)
+        record = RunRecord(
+            run_id=RunId(self._rooms.ids.new()),
+            agent_id=spec.id,
+            file=absolute(spec.file),
+            source_digest=spec.source_digest,
+            inputs=encode_result(dict(inputs)),
+            state=RunState.RUNNING,
+            started_at=rfc3339(self._rooms.world.clock.now_ns()),
+        )
+
+        def begin() -> tuple[None, tuple[Draft]]:
+            self._rooms.runs.put_run(record)
+            details: dict[str, JsonValue] = {
+                "file": record.file,
+                "source_digest": record.source_digest,
+                "inputs_digest": hashlib.sha256(record.inputs).hexdigest(),
+            }
+            return None, (Draft(AuditEventType.RUN_STARTED, spec.id, details, record.run_id),)
+
+        await self._rooms.world.log.transact(begin)
+        return await self._go(compiled, spec, record, ())
+
+    async def resume(self, compiled: CompiledFile, spec: AgentSpec, record: RunRecord) -> RunOutcome:
+        """Go on with a run after its last finished effect.
+
+        Raises:
+            InputError: The agent file is another than the run was started with.
+            SymbiError: As `run`.
+        """
+        if spec.source_digest != record.source_digest:
+            msg = f"`{record.file}` has changed since run `{record.run_id}` was started"
+            raise InputError(msg, code="input.source_changed", hint="restore the file, or start a new run")
+        was = record.state
+        record = replace(record, state=RunState.RUNNING, error=None, finished_at=None)
+        recorded = await self._rooms.world.log.read(lambda: self._rooms.effects.effects_of(record.run_id))
+
+        def again() -> tuple[None, tuple[Draft]]:
+            if was is not RunState.RUNNING:
+                self._rooms.runs.move_run(record, was)
+            details: dict[str, JsonValue] = {"effects": len(recorded)}
+            return None, (Draft(AuditEventType.RUN_RESUMED, spec.id, details, record.run_id),)
+
+        await self._rooms.world.log.transact(again)
+        return await self._go(compiled, spec, record, recorded)
+
+    async def find_open_run(self, run_id: RunId | None, file: str | None) -> RunRecord:
+        """The run to resume: the one named, or the newest that is running or held (of a file).
+
+        Raises:
+            InputError: There is none, or the one named has ended.
+        """
+        log, runs = self._rooms.world.log, self._rooms.runs
+        if run_id is not None:
+            record = await log.read(lambda: runs.get_run(run_id))
+            if record is None:
+                msg = f"there is no run `{run_id}`"
+                raise InputError(msg, code="input.run")
+            if record.state not in {RunState.RUNNING, RunState.HELD}:
+                msg = f"run `{run_id}` is {record.state.value}"
+                raise InputError(msg, code="input.run", hint="only what was interrupted or held can be resumed")
+            return record
+        for record in await log.read(lambda: runs.runs(MAX_OPEN_RUNS)):
+            if record.state in {RunState.RUNNING, RunState.HELD} and (file is None or record.file == file):
+                return record
+        msg = "there is no run to resume"
+        raise InputError(msg, code="input.run", hint="every run has ended")
+
+    async def refuse(self, file: Path, error: InputError) -> None:
+        """Record that a file or its inputs could not be read, so that also what never ran is in the trail."""
+        details: dict[str, JsonValue] = {"file": str(file), "code": error.code, "reason": str(error)}
+        await self._rooms.world.log.append(Draft(AuditEventType.INPUT_REFUSED, SYSTEM_AGENT, details))
+
+    async def install(self, compiled: CompiledFile) -> None:
+        """Put the policies of an agent file in force, beside the others.
+
+        Raises:
+            PolicySyntaxError: They do not fit the schema; the set stays as it was.
+        """
+        self._compiled[compiled.file] = compiled
+        self._refresh_policies()
+        current = self._rooms.engine.current
+        details: dict[str, JsonValue] = {
+            "version": current.version,
+            "policies": [{"id": p.id, "file": p.file, "line": p.line, "effect": p.effect} for p in current.policies],
+        }
+        await self._rooms.world.log.append(Draft(AuditEventType.POLICY_CHANGED, SYSTEM_AGENT, details))
+
+    async def connect(self, servers: Sequence[str], principal: Principal) -> None:
+        """Connect tool servers and take up their tools.
+
+        Raises:
+            Denied: Policy does not let one be connected.
+            ToolServerUnavailable: One cannot be started or does not speak the protocol.
+        """
+        for server in servers:
+            await self._rooms.catalog.refresh(server, principal)
+        self._refresh_policies()
+
+    def _refresh_policies(self) -> None:
+        """The set for what is loaded and catalogued now; the version changes, so that leases end."""
+        rooms = self._rooms
+        compiled = [policy for file in self._compiled.values() for policy in all_policies(file)]
+        tools = [ToolType(ref.name, ref.input_schema) for ref in rooms.catalog.refs]
+        rooms.engine.replace(PolicySet.load(rooms.sources, compiled, tools))
+
+    async def _go(
+        self, compiled: CompiledFile, spec: AgentSpec, record: RunRecord, recorded: Sequence[EffectRecord]
+    ) -> RunOutcome:
+        principal = self._rooms.principal(spec.id)
+        limits = replace(spec.limits, execution_timeout=min(spec.limits.execution_timeout, self._config.run_timeout_s))
+        spec = replace(spec, limits=limits)
+        life = Life(spec.id, record.run_id)
+        try:
+            assessment, tier = self._assess(spec)
+            await self.install(compiled)
+            await self._create(spec, principal, assessment, tier, record)
+            await self.connect(self._servers_of(spec), principal)
+            life.move(Event.CONFIG_VALID)
+            async with self._allocated(spec, principal):
+                life.move(Event.TASK_ASSIGNED)
+                await self._record(life)
+                bounds = Bounds(self._config.body, self._code_limits(tier), self._config.output_bytes)
+                outcome = await execute(
+                    RunPlan(spec, principal, record, bounds, recorded), self._rooms.world, self._rooms.runs
+                )
+        except (StoreUnavailable, InternalError):
+            raise  # the run stays open: it can be resumed once the store or the defect is mended
+        except SymbiError as error:
+            life.fail(error)
+            await self._record(life)
+            await self._ended_early(record, error)
+            raise
+        life.end(outcome.error)
+        await self._record(life)
+        return outcome
+
+    async def _record(self, life: Life) -> None:
+        drafts = life.drafts()
+        await self._rooms.world.log.transact(lambda: (None, drafts))
+
+    async def _create(
+        self, spec: AgentSpec, principal: Principal, assessment: RiskAssessment, tier: SecurityTier, record: RunRecord
+    ) -> None:
+        action = CreateAgent(
+            principal=principal,
+            source_digest=spec.source_digest,
+            tier=tier,
+            risk=assessment.score,
+            inputs=tuple(json.loads(record.inputs)),
+        )
+        async with self._rooms.world.guard.enforce(action) as permit:
+            self._rooms.world.guard.authority.redeem(permit, CreateAgent)
+            permit.observe({"tier": tier.value, "risk": assessment.facts()})
+
+    @asynccontextmanager
+    async def _allocated(self, spec: AgentSpec, principal: Principal) -> AsyncIterator[None]:
+        action = AllocateResources(principal=principal, limits=spec.limits)
+        async with self._rooms.world.guard.enforce(action) as permit:
+            self._rooms.world.guard.authority.redeem(permit, AllocateResources)
+            await self._wait_for_turn(spec)
+        try:
+            yield
+        finally:
+            await self._rooms.scheduler.agent_ended(spec.id)
+
+    async def _wait_for_turn(self, spec: AgentSpec) -> None:
+        """Queue the agent and wait until the scheduler starts it; whoever has the lock hands out for all."""
+        scheduler = self._rooms.scheduler
+        await scheduler.schedule_agent(AgentConfig(spec.id, spec.limits))
+        try:
+            with anyio.fail_after(self._config.run_timeout_s):
+                while spec.id not in self._started:
+                    async with self._turn:
+                        if spec.id not in self._started:
+                            starts = await scheduler.next_starts(timeout_s=TURN_S)
+                            self._started.update(AgentId(start.task.id) for start in starts)
+        except BaseException as error:
+            if spec.id in self._started:
+                self._started.discard(spec.id)
+                await scheduler.agent_ended(spec.id)
+            else:
+                await scheduler.withdraw_agent(spec.id)
+            if isinstance(error, TimeoutError):
+                msg = f"agent `{spec.id}` was not started within {self._config.run_timeout_s:g} s"
+                raise TimeLimit(
+                    msg, hint="other agents hold the pool; `limits.memory_mb` and `limits.cpu_cores` size it"
+                ) from None
+            raise
+        self._started.discard(spec.id)
+
+    async def _ended_early(self, record: RunRecord, error: SymbiError) -> None:
+        """A run that could not begin: held where a dependency was missing, failed otherwise."""
+        state = RunState.HELD if isinstance(error, Unavailable) else RunState.FAILED
+        clock, log, runs = self._rooms.world.clock, self._rooms.world.log, self._rooms.runs
+        ended = replace(record, state=state, error=encode_error(error), finished_at=rfc3339(clock.now_ns()))
+        details: dict[str, JsonValue] = {"state": state.value, "error": error.code, "message": str(error)}
+
+        def end() -> tuple[None, tuple[Draft]]:
+            runs.move_run(ended, RunState.RUNNING)
+            return None, (Draft(AuditEventType.RUN_FINISHED, record.agent_id, details, record.run_id),)
+
+        await log.transact(end)
+
+    def _code_limits(self, tier: SecurityTier) -> CodeLimits:
+        return CodeLimits(tier, self._config.code_memory_mib, self._config.code_timeout_s)
+
+    def _assess(self, spec: AgentSpec) -> tuple[RiskAssessment, SecurityTier]:
+        """Score and tier of what the agent runs by itself; tools run where their servers run."""
+        assessment = assess_security_tier(
+            RiskProfile(
+                data_sensitivity=Confidentiality.INTERNAL,
+                code_trust=CodeTrust.UNSIGNED,
+                requires_network=False,
+                requires_filesystem=any(p.type.name == "Path" for p in spec.parameters),
+                external_apis=self._servers_of(spec),
+            )
+        )
+        floor = self._config.least_tier
+        return assessment, choose_tier(assessment, needs=Needs.PURE, requested=spec.sandbox, floor=floor)
+
+    def _servers_of(self, spec: AgentSpec) -> tuple[str, ...]:
+        """Servers that the agent's capabilities name; all of them where it sets no bound."""
+        servers = self._rooms.catalog.servers
+        if spec.capabilities is None:
+            return servers
+        named = {capability.partition(".")[0] for capability in spec.capabilities if "." in capability}
+        return tuple(server for server in servers if server in named)
+
+
+def absolute(file: str) -> str:
+    """A file's name as seen from the root; touches no file."""
+    return os.path.abspath(file)  # noqa: PTH100 - links in the name stay as the user wrote them
+
+
+def all_policies(compiled: CompiledFile) -> list[CompiledPolicy]:
+    """The policies of a file: those of its agents, and those that stand free."""
+    return [*compiled.policies, *(policy for spec in compiled.agents for policy in spec.policies)]

@@ -1,0 +1,52 @@
+"""The sandboxes of this machine by tier: there is one of the asked tier, or there is an error."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from symbi.errors import InternalError, SandboxUnavailable
+from symbi.sandbox.port import SandboxDriver
+from symbi.types import SecurityTier
+
+WHAT_TO_INSTALL: Final[Mapping[SecurityTier, str]] = MappingProxyType(
+    {
+        SecurityTier.INTERPRETER: "install `pydantic-monty`",
+        SecurityTier.TIER1: "install `docker.io`, or another Docker Engine, and start it",
+        SecurityTier.TIER2: "install `runsc` (gVisor) and `docker.io`, and name `runsc` a runtime of the Docker Engine",
+    }
+)
+
+
+class Sandboxes:
+    """Running drivers by the tier that they provide.
+
+    Args:
+        drivers: One driver for each tier; who made them starts and stops them.
+
+    Raises:
+        InternalError: A driver stands under a tier that it does not provide.
+    """
+
+    def __init__(self, drivers: Mapping[SecurityTier, SandboxDriver]) -> None:
+        for tier, driver in drivers.items():
+            if driver.tier is not tier:
+                msg = f"a driver of tier `{driver.tier}` stands under tier `{tier}`"
+                raise InternalError(msg)
+        self._drivers = dict(drivers)
+
+    @property
+    def tiers(self) -> frozenset[SecurityTier]:
+        """The tiers that this machine has."""
+        return frozenset(self._drivers)
+
+    def driver_for(self, tier: SecurityTier) -> SandboxDriver:
+        """The driver of exactly this tier.
+
+        Raises:
+            SandboxUnavailable: There is none; no other tier stands in for it.
+        """
+        driver = self._drivers.get(tier)
+        if driver is None:
+            msg = f"sandbox tier `{tier}` is not available here"
+            raise SandboxUnavailable(msg, code="unavailable.tier", hint=WHAT_TO_INSTALL[tier], tier=tier.value)
+        return driver

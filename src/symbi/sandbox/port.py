@@ -1,0 +1,61 @@
+"""The port to a place where code runs."""
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from symbi.guard.action import ExecuteCode
+from symbi.guard.permit import Permit
+from symbi.types import JsonValue, SecurityTier
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxResult:
+    """What came out.
+
+    Attributes:
+        value: Value of the last expression, as JSON.
+        stdout: What was printed, bounded.
+        duration_s: Wall time in the sandbox.
+    """
+
+    value: JsonValue
+    stdout: str
+    duration_s: float
+
+
+class SandboxDriver(Protocol):
+    """Runs code of one tier; an async context manager that owns its processes."""
+
+    @property
+    def tier(self) -> SecurityTier:
+        """The tier that this driver provides."""
+
+    async def __aenter__(self) -> Self:
+        """Start what is needed.
+
+        Raises:
+            SandboxUnavailable: This machine cannot provide the tier; the message says what to install.
+        """
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End every process, also after a cancellation."""
+
+    async def run(self, permit: Permit[ExecuteCode]) -> SandboxResult:
+        """Redeem the permit and run its code on its inputs within its limits.
+
+        Code that raises is `CodeFailed`; a sandbox that fails is `SandboxUnavailable`.
+
+        Raises:
+            PermitRefused: The permit cannot be redeemed, or is for another tier or other code than its digest names.
+            InputError: Code, inputs or limits are out of bounds.
+            CodeFailed: The code raised, or its value is not JSON; `place` is in the code.
+            TimeLimit: It ran out of time.
+            MemoryLimit: It ran out of memory.
+            OutputLimit: It printed or returned too much.
+            StepLimit: It recursed too deeply.
+            SandboxUnavailable: The sandbox died.
+            Overloaded: None became free in time.
+        """

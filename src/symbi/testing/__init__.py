@@ -1,0 +1,1 @@
+"""What tests of Symbi, and of code built on it, need."""

@@ -1,0 +1,57 @@
+"""A gate on a real engine, trail and store, for tests of what stands behind it."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from symbi.adapters.sqlite import SqliteStore
+from symbi.audit.event import AuditEvent, parse_event
+from symbi.audit.log import AuditLog
+from symbi.clock import Clock, IdSource
+from symbi.guard.gate import Guard, no_probe
+from symbi.policy.catalog import ToolType
+from symbi.policy.engine import PolicyEngine, PolicySource
+from symbi.policy.policies import PolicySet
+from symbi.testing.clock import ManualClock
+from symbi.testing.trail import fixed_signing_key
+
+ALLOW_ALL: Final = '@id("all") permit (principal, action, resource);'
+DENY_ALL: Final = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """An open gate and all that it stands on."""
+
+    guard: Guard
+    engine: PolicyEngine
+    log: AuditLog
+    store: SqliteStore
+    clock: Clock
+    ids: IdSource
+
+    def events(self) -> list[AuditEvent]:
+        """The whole trail."""
+        return [parse_event(stored.record) for stored in self.store.read(1)]
+
+
+@asynccontextmanager
+async def open_gate(
+    policies: str = ALLOW_ALL,
+    *,
+    folder: Path | None = None,
+    tools: Sequence[ToolType] = (),
+    enforcing: bool = True,
+    probe: Callable[[str], None] = no_probe,
+    clock: Clock | None = None,
+) -> AsyncIterator[Gate]:
+    """A gate over some policies; in memory, or in a folder where the trail is to last."""
+    clock = clock or ManualClock()
+    ids = IdSource(clock)
+    engine = PolicyEngine(PolicySet.load([PolicySource("test.cedar", policies)], tools=tools))
+    with SqliteStore(folder) as store:
+        async with AuditLog(store, fixed_signing_key(), clock, ids) as log:
+            guard = Guard(engine, log, store, clock, ids, epoch=store.epoch, enforcing=enforcing, probe=probe)
+            yield Gate(guard, engine, log, store, clock, ids)

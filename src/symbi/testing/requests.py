@@ -1,0 +1,234 @@
+"""Policy requests of every kind, and answers of the policies of one small agent file, for tests of rules."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
+
+from symbi.dsl.compile import compile_file
+from symbi.dsl.names import Tools
+from symbi.dsl.parser import parse
+from symbi.guard.action import (
+    AllocateResources,
+    ConnectServer,
+    CreateAgent,
+    DrawRandom,
+    ExecuteCode,
+    InvokeTool,
+    ReadClock,
+    ToolRef,
+    WriteLog,
+)
+from symbi.policy.catalog import ToolType
+from symbi.policy.context import label_context
+from symbi.policy.decision import AllowWithConditions, Deny, PolicyDecision, PolicyRequest
+from symbi.policy.engine import decide
+from symbi.policy.policies import PolicySet
+from symbi.types import (
+    AgentId,
+    Confidentiality,
+    Integrity,
+    JsonValue,
+    Label,
+    Principal,
+    Priority,
+    RecoveryClass,
+    Resource,
+    ResourceLimits,
+    SecurityTier,
+    ToolName,
+)
+
+_PATH: Final[Mapping[str, JsonValue]] = {
+    "type": "object",
+    "properties": {"path": {"type": "string"}},
+    "required": ["path"],
+}
+SCHEMAS: Final[Mapping[str, Mapping[str, JsonValue]]] = MappingProxyType(
+    {
+        "mail.send": {
+            "type": "object",
+            "properties": {
+                "to": {"type": "string"},
+                "cc": {"type": "string"},
+                "amount": {"type": "integer"},
+                "score": {"type": "number"},
+                "urgent": {"type": "boolean"},
+                "tags": {"type": "array", "items": {"type": "string"}},
+                "options": {"type": "object", "properties": {"deep": {"type": "string"}}},
+                "x-y": {"type": "string"},
+                "risk": {"type": "string"},
+                "command": {"type": "string"},
+                "anything": {},
+            },
+        },
+        "files.read": _PATH,
+        "files.write": _PATH,
+        "other.path": {"type": "object", "properties": {"path": {"type": "integer"}, "to": {"type": "integer"}}},
+    }
+)
+"""Input schemas of the tools there are; `files.read` is declared read-only, the others are not."""
+
+ME: Final = Principal(AgentId("a"), owner="ada", groups=("ops",), trust="trusted")
+"""Who asks."""
+
+STRANGER: Final = Principal(AgentId("a"))
+"""The same agent, without an owner, a group, or trust."""
+
+TAINTED: Final = Label(Integrity.UNTRUSTED)
+PERSONAL: Final = Label(Integrity.USER, Confidentiality.CONFIDENTIAL)
+
+# --- requests ---------------------------------------------------------------------------------
+
+
+def call(
+    name: str,
+    values: Mapping[str, JsonValue] | None = None,
+    *,
+    labels: Mapping[str, Label] | None = None,
+    label: Label | None = None,
+    verified: bool = True,
+    secrets: tuple[str, ...] = (),
+    principal: Principal = ME,
+) -> PolicyRequest:
+    """Call a tool of `SCHEMAS`."""
+    recovery = RecoveryClass.READ_ONLY if name == "files.read" else RecoveryClass.NEVER_RETRY
+    tool = ToolRef(ToolName(name), name.partition(".")[0], "0" * 64, SCHEMAS[name], verified, recovery)
+    return InvokeTool(
+        principal=principal,
+        tool=tool,
+        values=values or {},
+        labels=labels or {},
+        label=label or Label(),
+        secrets=secrets,
+    ).request()
+
+
+def send(**values: JsonValue) -> PolicyRequest:
+    """Call `mail.send`."""
+    return call("mail.send", values)
+
+
+def read(path: str = "x") -> PolicyRequest:
+    """Call `files.read`."""
+    return call("files.read", {"path": path})
+
+
+def write(path: str = "x") -> PolicyRequest:
+    """Call `files.write`."""
+    return call("files.write", {"path": path})
+
+
+def create(
+    risk: float = 0.2,
+    inputs: tuple[str, ...] = (),
+    tier: SecurityTier = SecurityTier.TIER2,
+    principal: Principal = ME,
+) -> PolicyRequest:
+    """Create the agent."""
+    return CreateAgent(principal=principal, source_digest="d", tier=tier, risk=risk, inputs=inputs).request()
+
+
+def allocate(memory: int = 64, timeout: float = 60.0, priority: Priority = Priority.NORMAL) -> PolicyRequest:
+    """Reserve mebibytes and seconds."""
+    limits = ResourceLimits(memory_mb=memory, execution_timeout=timeout)
+    return AllocateResources(principal=ME, limits=limits, priority=priority).request()
+
+
+def connect(server: str = "files") -> PolicyRequest:
+    """Start a tool server."""
+    return ConnectServer(principal=ME, server=server, command="python server.py").request()
+
+
+def execute(
+    tier: SecurityTier = SecurityTier.INTERPRETER, timeout: float = 10.0, label: Label | None = None
+) -> PolicyRequest:
+    """Run code."""
+    return ExecuteCode(
+        principal=ME, code="1", code_digest="d", tier=tier, timeout_s=timeout, label=label or Label()
+    ).request()
+
+
+def log(principal: Principal = ME) -> PolicyRequest:
+    """Write a line."""
+    return WriteLog(principal=principal, message="x").request()
+
+
+def clock() -> PolicyRequest:
+    """Read the clock."""
+    return ReadClock(principal=ME).request()
+
+
+def random() -> PolicyRequest:
+    """Draw a number."""
+    return DrawRandom(principal=ME).request()
+
+
+def model(name: str = "m") -> PolicyRequest:
+    """Ask a model."""
+    return _flow("CallModel", Resource("Model", name, (("provider", "acme"),)))
+
+
+def memory(action: str, name: str = "notes", owner: str = "ada", label: Label | None = None) -> PolicyRequest:
+    """`ReadData`, `WriteData` or `ExportData` on a memory."""
+    return _flow(action, Resource("Memory", name, (("owner", owner), ("kind", "long"))), label)
+
+
+def knowledge(action: str, name: str = "notes") -> PolicyRequest:
+    """`ReadData`, `WriteData` or `ExportData` on a knowledge base."""
+    return _flow(action, Resource("Knowledge", name))
+
+
+def message(name: str = "b") -> PolicyRequest:
+    """Send to an agent."""
+    return _flow("SendMessage", Resource("Agent", name, (("owner", "ada"), ("trust", "standard"))))
+
+
+def publish(name: str = "news") -> PolicyRequest:
+    """Publish to a topic."""
+    return _flow("PublishMessage", Resource("Topic", name))
+
+
+def subscribe(name: str = "news") -> PolicyRequest:
+    """Listen to a topic."""
+    return _flow("SubscribeTopic", Resource("Topic", name))
+
+
+def _flow(action: str, resource: Resource, label: Label | None = None) -> PolicyRequest:
+    return PolicyRequest(ME, action, resource, {"label": label_context(label or Label())})
+
+
+# --- answers ----------------------------------------------------------------------------------
+
+
+def agent_file(rules: str, extra: str = "") -> str:
+    """The source of an agent `a` with these rules in one policy, all on line 1, and `extra` beside the policy."""
+    return f"agent a(records: String) {{ {extra} policy p {{ {rules} }} with {{ return 1; }} }}"
+
+
+def load(source: str, tools: Tools = None, types: Sequence[ToolType] | None = None) -> PolicySet:
+    """The validated policies of an agent file, called `t.symbi`."""
+    compiled = compile_file(parse(source, "t.symbi"), source, tools=tools)
+    policies = [*compiled.policies, *(policy for agent in compiled.agents for policy in agent.policies)]
+    catalogue = [ToolType(name, schema) for name, schema in SCHEMAS.items()] if types is None else types
+    return PolicySet.load([], policies, catalogue)
+
+
+def judge(rules: str, request: PolicyRequest, extra: str = "") -> PolicyDecision:
+    """What an agent with these rules gets."""
+    return decide(load(agent_file(rules, extra)), request)
+
+
+def allowed(rules: str, request: PolicyRequest, extra: str = "") -> bool:
+    """Whether an agent with these rules may; an answer that comes of an error is none."""
+    decision = judge(rules, request, extra)
+    assert not (isinstance(decision, Deny) and decision.errors), decision
+    return not isinstance(decision, Deny)
+
+
+def conditions(rules: str, request: PolicyRequest) -> list[tuple[str, str]]:
+    """Under which conditions an agent with these rules may, as sorted pairs of kind and value."""
+    decision = judge(rules, request)
+    assert not isinstance(decision, Deny), decision
+    if not isinstance(decision, AllowWithConditions):
+        return []
+    return sorted((condition.kind.value, condition.value) for condition in decision.conditions)

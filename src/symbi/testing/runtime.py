@@ -1,0 +1,58 @@
+"""A whole runtime in a folder, from the text of its configuration and agent file."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from symbi.config import CONFIG_NAME, parse_settings
+from symbi.dsl.spec import CompiledFile
+from symbi.guard.gate import no_probe
+from symbi.runtime.runtime import Runtime
+from symbi.wiring import compile_agents, open_runtime
+
+AGENT_NAME: Final = "agent.symbi"
+
+
+@dataclass(frozen=True, slots=True)
+class RunningRuntime:
+    """An open runtime and the agent file that was made for it."""
+
+    runtime: Runtime
+    compiled: CompiledFile
+
+
+@asynccontextmanager
+async def open_in(
+    folder: Path,
+    agent: str,
+    *,
+    config: str = "",
+    environ: Mapping[str, str] | None = None,
+    probe: Callable[[str], None] = no_probe,
+) -> AsyncIterator[RunningRuntime]:
+    """Write an agent file into a folder, and open a runtime there.
+
+    Args:
+        folder: Is made if it is not there.
+        agent: Text of the agent file.
+        config: Text of the configuration.
+        environ: Variables that the configuration may come from; none if not given.
+        probe: Called at named points around each effect.
+
+    Raises:
+        SymbiError: Whatever is wrong with configuration, agent file or folder.
+    """
+    file = _write(folder, agent)
+    settings = parse_settings(config, file=folder / CONFIG_NAME, cwd=folder, environ=environ or {}, overrides={})
+    compiled = compile_agents(file)
+    async with open_runtime(settings, probe=probe) as runtime:
+        yield RunningRuntime(runtime, compiled)
+
+
+def _write(folder: Path, agent: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / AGENT_NAME
+    file.write_text(agent, encoding="utf-8")
+    return file

@@ -1,0 +1,244 @@
+"""The catalogue: which tools there are, which of them may be called, and why the others may not."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+
+from symbi.errors import ConfigError, InputError, PinMismatch, SymbiError, ToolServerUnavailable, did_you_mean
+from symbi.guard.action import ConnectServer, ToolRef
+from symbi.guard.gate import Guard
+from symbi.guard.outcome import decode_error, encode_error
+from symbi.tools.port import SERVER_NAME, Pin, SecretSource, ToolDefinition, ToolServer
+from symbi.tools.text import shown_name
+from symbi.tools.verifier import Refusal, ToolVerifier, VerificationMode, VerifiedTool
+from symbi.types import SYSTEM_AGENT, Principal
+
+SYSTEM: Final = Principal(SYSTEM_AGENT)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLink:
+    """A configured server.
+
+    Attributes:
+        name: Its name in the configuration.
+        command: What is run, as one line; policies on `ConnectServer` see it.
+        server: The server itself, entered by whoever owns it.
+        secrets: Vault paths that its environment asks for.
+        timeout_s: Seconds of one call, where the manifest does not say.
+    """
+
+    name: str
+    command: str
+    server: ToolServer
+    secrets: tuple[str, ...] = ()
+    timeout_s: float = 30.0
+
+
+class Catalog:
+    """Verified tools by name, and the quarantined ones with the reason.
+
+    A server's tools are taken out before it is connected again and come back once they are verified, so that a tool
+    in the catalogue always belongs to the process that was verified.
+
+    Args:
+        guard: The gate; connecting is an effect.
+        verifier: Judges definitions.
+        links: The configured servers.
+
+    Raises:
+        ConfigError: A server's name cannot be used, or is there twice.
+    """
+
+    def __init__(self, guard: Guard, verifier: ToolVerifier, links: Iterable[ServerLink]) -> None:
+        self._guard = guard
+        self._verifier = verifier
+        self._links: dict[str, ServerLink] = {}
+        for link in links:
+            if not SERVER_NAME.fullmatch(link.name) or link.name in self._links:
+                msg = f"`{shown_name(link.name)}` cannot name a server, or names two"
+                raise ConfigError(msg, hint="letters, digits, `_` and `-` can")
+            self._links[link.name] = link
+        self._locks = {name: anyio.Lock() for name in self._links}
+        self._tools: dict[str, VerifiedTool] = {}
+        self._quarantined: dict[str, Refusal] = {}
+        self._down: dict[str, SymbiError] = {}
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """Names of the configured servers, sorted."""
+        return tuple(sorted(self._links))
+
+    @property
+    def tools(self) -> tuple[VerifiedTool, ...]:
+        """The tools that may be called, by name."""
+        return tuple(self._tools[name] for name in sorted(self._tools))
+
+    @property
+    def refs(self) -> tuple[ToolRef, ...]:
+        """What the gate and the policy engine need of them, by name."""
+        return tuple(tool.ref for tool in self.tools)
+
+    @property
+    def quarantined(self) -> Mapping[str, SymbiError]:
+        """Why each of the others may not be called, by name."""
+        return {name: refusal.error for name, refusal in sorted(self._quarantined.items())}
+
+    def offered(self, server: str) -> tuple[ToolDefinition, ...]:
+        """Everything that a connected server offers, callable or not, by name."""
+        tools = [tool.definition for tool in self._tools.values() if tool.ref.server == server]
+        refused = [one.definition for one in self._quarantined.values() if one.definition.server == server]
+        return tuple(sorted([*tools, *refused], key=lambda definition: definition.name))
+
+    @property
+    def down(self) -> Mapping[str, SymbiError]:
+        """Why a server could not be connected, by its name."""
+        return dict(sorted(self._down.items()))
+
+    async def refresh(self, server: str, principal: Principal = SYSTEM) -> None:
+        """Connect a server anew, through the gate, and verify all that it offers.
+
+        Raises:
+            InputError: There is no such server.
+            Denied: Policy does not let it be connected.
+            ToolServerUnavailable: It cannot be started, or does not speak the protocol.
+            StoreUnavailable: Decision, pins or trail cannot be written.
+        """
+        link = self._link(server)
+        async with self._locks[server]:
+            self._forget(server)
+            self._down[server] = ToolServerUnavailable(f"tool server `{server}` is being connected", server=server)
+            try:
+                definitions = await self._connect(link, principal)
+                results = await self._verify(server, definitions)
+            except SymbiError as error:
+                self._down[server] = error
+                raise
+            for result in results:
+                name = f"{server}.{result.definition.name}"
+                if isinstance(result, Refusal):
+                    self._quarantined[shown_name(name)] = result
+                else:
+                    self._tools[name] = result
+            del self._down[server]
+
+    async def pin(self, name: str) -> VerifiedTool:
+        """Pin what a server offers now under a name, after a person has reviewed it.
+
+        Raises:
+            InputError: There is no such tool, or it cannot be used or signed.
+            SignatureInvalid: In strict mode, it is not signed, or its signature does not hold.
+            StoreUnavailable: Pins or trail cannot be written.
+        """
+        refusal = self._quarantined.get(name)
+        definition = refusal.definition if refusal is not None else self.find(name).definition
+        async with self._locks[definition.server]:
+            tool = await self._verifier.pin_tool(definition)
+            self._quarantined.pop(name, None)
+            self._tools[name] = tool
+        return tool
+
+    def find(self, name: str) -> VerifiedTool:
+        """A tool that may be called.
+
+        Raises:
+            InputError: There is no such tool.
+            VerificationError: There is, and it is quarantined.
+            ToolServerUnavailable: Its server is not connected.
+        """
+        tool = self._tools.get(name)
+        if tool is not None:
+            return tool
+        refusal = self._quarantined.get(name)
+        if refusal is not None:
+            raise _anew(refusal.error)
+        server, _, _ = name.partition(".")
+        if server in self._down:
+            raise _anew(self._down[server])
+        known = [*self._tools, *self._quarantined]
+        hint = did_you_mean(name, known) or "`symbi tools list` shows the tools there are"
+        msg = f"unknown tool `{shown_name(name)}`"
+        raise InputError(msg, code="tool.unknown", hint=hint)
+
+    def confirm(self, ref: ToolRef) -> VerifiedTool:
+        """The tool behind a reference, if it is still the one that was referred to (step 2 of a call).
+
+        Raises:
+            PinMismatch: The tool is another by now.
+            InputError, VerificationError, ToolServerUnavailable: As `find`; also where its signature does not hold.
+        """
+        tool = self.find(ref.name)
+        if tool.ref.schema_digest != ref.schema_digest:
+            msg = f"tool `{ref.name}` has changed since the call was prepared"
+            raise PinMismatch(msg, tool=ref.name)
+        tool.confirm()
+        return tool
+
+    def link_of(self, tool: VerifiedTool) -> ServerLink:
+        """The server that the tool is on."""
+        return self._links[tool.ref.server]
+
+    @property
+    def unverified(self) -> bool:
+        """Whether verification is disabled."""
+        return self._verifier.mode is VerificationMode.DISABLED
+
+    async def _connect(self, link: ServerLink, principal: Principal) -> Sequence[ToolDefinition]:
+        action = ConnectServer(principal=principal, server=link.name, command=link.command, secrets=link.secrets)
+        async with self._guard.enforce(action) as permit:
+            definitions = await link.server.connect(permit)
+            permit.observe({"tools": len(definitions)})
+        return definitions
+
+    async def _verify(self, server: str, definitions: Sequence[ToolDefinition]) -> Sequence[VerifiedTool | Refusal]:
+        count = Counter(definition.name for definition in definitions)
+        foreign = [definition for definition in definitions if definition.server != server]
+        if foreign:
+            msg = f"tool server `{server}` offers tools of `{shown_name(foreign[0].server)}`"
+            raise ToolServerUnavailable(msg, server=server)
+        twice = [
+            Refusal(
+                definition,
+                InputError(
+                    f"tool `{shown_name(f'{server}.{definition.name}')}` is offered {count[definition.name]} times",
+                    code="tool.duplicate",
+                ),
+            )
+            for definition in definitions
+            if count[definition.name] > 1
+        ]
+        once = [definition for definition in definitions if count[definition.name] == 1]
+        return [*twice, *await self._verifier.verify_all(once)]
+
+    def _forget(self, server: str) -> None:
+        for name in [name for name, tool in self._tools.items() if tool.ref.server == server]:
+            del self._tools[name]
+        for name in [name for name, one in self._quarantined.items() if one.definition.server == server]:
+            del self._quarantined[name]
+
+    def _link(self, server: str) -> ServerLink:
+        if server not in self._links:
+            hint = did_you_mean(server, self._links) or "`mcp.servers` names them"
+            raise InputError(f"unknown tool server `{shown_name(server)}`", code="tool.unknown_server", hint=hint)
+        return self._links[server]
+
+
+def _anew(error: SymbiError) -> SymbiError:
+    """The same error as a new exception, for one that is kept must not gather the traces of all who met it."""
+    return decode_error(encode_error(error))
+
+
+__all__ = [
+    "SYSTEM",
+    "Catalog",
+    "Pin",
+    "Refusal",
+    "SecretSource",
+    "ServerLink",
+    "ToolVerifier",
+    "VerificationMode",
+    "VerifiedTool",
+]

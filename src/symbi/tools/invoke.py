@@ -1,0 +1,254 @@
+"""A tool call, in nine steps. `Invoker.prepare` takes the first three, `Invoker.call` the others.
+
+1. find the tool in the catalogue, which holds verified tools only
+2. SchemaPin: its signature holds, its key and definition are as pinned
+3. validate the arguments against the pinned schema
+4. the gate: `guard.enforce(InvokeTool)`; conditions may change the arguments, and steps 1 to 3 are then taken again
+5. a sandbox tier: none; configured tool servers are processes that the operator starts as they are, and a policy that
+   asks for a tier (`@tier`) is refused by the gate
+6. call with the permit, with the deadline inside the adapter and outside of it; secrets resolve here
+7. take secrets out, bound, decode and check the answer against the output schema, and label it untrusted
+8. leave the gate: the outcome is on record
+9. return a `ToolResult`
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import anyio
+import anyio.to_thread
+
+from symbi.errors import InputError, OutputLimit, SymbiError, TimeLimit, ToolFailed
+from symbi.guard.action import InvokeTool, RunSlot
+from symbi.guard.gate import Guard
+from symbi.guard.permit import Permit
+from symbi.policy.flow import join
+from symbi.tools.catalog import Catalog
+from symbi.tools.mask import VAULT_SCHEME, SecretMask, references
+from symbi.tools.port import RawToolResult, SecretSource
+from symbi.tools.schemas import json_value
+from symbi.tools.text import MAX_ERROR_CHARS, cut, printable
+from symbi.tools.verifier import VerifiedTool
+from symbi.types import EffectId, Integrity, JsonValue, Label, Principal
+
+_log = logging.getLogger("symbi.tools")
+
+OUTER_GRACE_S: Final = 5.0  # what an adapter gets beyond the deadline to report that it has passed
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a tool answered.
+
+    Attributes:
+        value: The structured content where there is any; else the text, which is read as JSON where the tool
+            declares an output schema.
+        label: Untrusted, from this effect, as confidential as what the tool was given.
+        effect_id: The effect.
+    """
+
+    value: JsonValue
+    label: Label
+    effect_id: EffectId
+
+
+class Invoker:
+    """Calls tools.
+
+    Args:
+        catalog: The tools there are.
+        guard: The gate.
+        secrets: Where `vault://` references resolve, or None where nothing does.
+    """
+
+    def __init__(self, catalog: Catalog, guard: Guard, secrets: SecretSource | None = None) -> None:
+        self._catalog = catalog
+        self._guard = guard
+        self._secrets = secrets
+
+    def prepare(
+        self,
+        principal: Principal,
+        name: str,
+        arguments: Mapping[str, JsonValue],
+        *,
+        labels: Mapping[str, Label] | None = None,
+        secrets: tuple[str, ...] = (),
+        slot: RunSlot | None = None,
+    ) -> InvokeTool:
+        """Steps 1 to 3: the action that the gate will judge. Nothing happens yet.
+
+        Args:
+            principal: Who asks.
+            name: `server.tool`.
+            arguments: JSON; a secret stands in them as the text `vault://path`.
+            labels: Label of each argument.
+            secrets: The paths that are references. Any other text that looks like one is refused.
+            slot: The place in a run.
+
+        Raises:
+            InputError: There is no such tool, or the arguments do not fit it.
+            VerificationError: The tool is quarantined, or not what was verified.
+            ToolServerUnavailable: Its server is not connected.
+        """
+        # 1. find the tool
+        tool = self._catalog.find(name)
+        # 2. SchemaPin unchanged
+        tool.confirm()
+        # 3. the arguments
+        values = _arguments(tool, arguments)
+        _check_references(tool, values, secrets)
+        if self._catalog.unverified:
+            _log.warning("UNVERIFIED: tool `%s` is called without verification", tool.ref.name)
+        labels = labels or {}
+        return InvokeTool(
+            principal=principal,
+            slot=slot,
+            label=join(*labels.values()),
+            tool=tool.ref,
+            values=values,
+            labels=labels,
+            secrets=tuple(sorted(set(secrets))),
+            timeout_s=tool.entry.timeout_s or self._catalog.link_of(tool).timeout_s,
+            recheck=self._recheck,
+        )
+
+    async def call(self, action: InvokeTool) -> ToolResult:
+        """Steps 4 to 9.
+
+        Raises:
+            Denied: Policy does not let it happen.
+            InputError: Conditions changed the arguments so that they do not fit, or a secret is not to be had.
+            VerificationError: The tool has changed meanwhile.
+            ToolFailed: The tool says that it failed, or its answer is not what its schema promises.
+            TimeLimit: No answer in time.
+            OutputLimit: The answer is too large.
+            ToolServerUnavailable: The server is gone.
+            StoreUnavailable: Decision or outcome cannot be recorded.
+        """
+        # 4. the gate
+        async with self._guard.enforce(action) as permit:
+            # 5. no sandbox tier holds a configured server
+            # 6. the call, and 7. its answer
+            value = permit.observe(await self._effect(permit))
+        # 8. the gate is left
+        # 9. the result
+        label = Label(Integrity.UNTRUSTED, permit.action.label.confidentiality, (permit.effect_id,))
+        return ToolResult(value, label, permit.effect_id)
+
+    async def _effect(self, permit: Permit[InvokeTool]) -> JsonValue:
+        mask = SecretMask()
+        try:
+            tool, raw = await self._exchange(permit, mask)
+            return _answer(tool, raw, mask)
+        except SymbiError as error:
+            failure = _outgoing(error, mask)
+        # Raised out here, for in there it would carry the error with the secrets in it as its context.
+        raise failure
+
+    async def _exchange(self, permit: Permit[InvokeTool], mask: SecretMask) -> tuple[VerifiedTool, RawToolResult]:
+        """Step 6."""
+        action = permit.action
+        try:
+            with anyio.fail_after(action.timeout_s + OUTER_GRACE_S):
+                secrets = await self._resolve(permit)
+                mask.add(secrets)
+                # Nothing is awaited from here to the server's session, so the tool is that of the verified process.
+                tool = self._catalog.confirm(action.tool)
+                return tool, await self._catalog.link_of(tool).server.call(permit, secrets)
+        except TimeoutError:
+            msg = f"tool `{action.tool.name}` and its adapter did not answer within {action.timeout_s:g} s"
+            raise TimeLimit(msg, tool=action.tool.name) from None
+
+    async def _resolve(self, permit: Permit[InvokeTool]) -> Mapping[str, str]:
+        """The secrets that still stand in the effective arguments."""
+        wanted = sorted(set(references(permit.action.values)) & set(permit.action.secrets))
+        values: dict[str, str] = {}
+        for path in wanted:
+            value = None
+            if self._secrets is not None:
+                look_up = partial(self._secrets.resolve, permit, path)
+                value = await anyio.to_thread.run_sync(look_up, abandon_on_cancel=True)
+            if value is None:
+                msg = f"no source has the secret `{VAULT_SCHEME}{path}`"
+                hint = "`secrets.sources` says where they are looked up"
+                raise InputError(msg, code="secret.unknown", hint=hint)
+            values[path] = value
+        return values
+
+    def _recheck(self, action: InvokeTool) -> None:
+        """Steps 1 to 3 again, on what conditions made of the action."""
+        tool = self._catalog.confirm(action.tool)
+        _arguments(tool, action.values)
+
+
+def _arguments(tool: VerifiedTool, arguments: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    """Step 3."""
+    values = json_value(arguments, f"the arguments of `{tool.ref.name}`")
+    try:
+        tool.arguments.check(values)
+    except InputError as error:
+        msg = f"arguments of `{tool.ref.name}`: {error.message}"
+        raise InputError(msg, code=error.code, hint=error.hint, tool=tool.ref.name) from None
+    assert isinstance(values, Mapping)
+    return values
+
+
+def _check_references(tool: VerifiedTool, values: Mapping[str, JsonValue], secrets: tuple[str, ...]) -> None:
+    """What looks like a reference must be one that the caller means, and the other way round."""
+    found = set(references(values))
+    stray = sorted(found - set(secrets))
+    if stray:
+        msg = f"arguments of `{tool.ref.name}`: the text `{VAULT_SCHEME}{cut(printable(stray[0]), 80)}` is no reference"
+        raise InputError(msg, code="secret.stray", hint="text from outside cannot name a secret")
+    absent = sorted(set(secrets) - found)
+    if absent:
+        msg = f"arguments of `{tool.ref.name}`: `{VAULT_SCHEME}{absent[0]}` does not stand in them"
+        raise InputError(msg, code="secret.absent")
+
+
+def _answer(tool: VerifiedTool, raw: RawToolResult, mask: SecretMask) -> JsonValue:
+    """Step 7."""
+    content = mask.text(raw.content)
+    structured = mask.value(raw.structured)
+    name = tool.ref.name
+    if raw.is_error:
+        text = cut(printable(content), MAX_ERROR_CHARS) or "it does not say why"
+        raise ToolFailed(f"tool `{name}` failed: {text}", tool=name)
+    value: JsonValue = structured
+    if structured is None:
+        value = content if tool.output is None else _read(content, name)
+    try:
+        plain = json_value(value, "the answer")
+        size = len(json.dumps(plain, ensure_ascii=False).encode())
+        if size > tool.entry.max_output_bytes:
+            msg = f"tool `{name}` answered {size} bytes; {tool.entry.max_output_bytes} are allowed"
+            raise OutputLimit(msg, tool=name)
+        if tool.output is not None:
+            tool.output.check(plain)
+    except InputError as error:
+        msg = f"tool `{name}` answered what it may not: {error.message}"
+        raise ToolFailed(msg, code="agent.tool_output", tool=name) from None
+    return plain
+
+
+def _read(content: str, name: str) -> JsonValue:
+    try:
+        value: JsonValue = json.loads(content)
+    except (ValueError, RecursionError):
+        msg = f"tool `{name}` declares an output schema and answered text that is not JSON"
+        raise ToolFailed(msg, code="agent.tool_output", tool=name) from None
+    return value
+
+
+def _outgoing(error: SymbiError, mask: SecretMask) -> SymbiError:
+    """The error as it may be recorded: without secrets, and no longer than an error should be."""
+    masked = mask.error(error)
+    masked.message = cut(masked.message, MAX_ERROR_CHARS)
+    masked.hint = None if masked.hint is None else cut(masked.hint, MAX_ERROR_CHARS)
+    masked.args = (masked.message,)
+    return masked

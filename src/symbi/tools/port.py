@@ -1,0 +1,155 @@
+"""The ports of this room: a server of tools, where pins are kept, and where secrets come from."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+from symbi.guard.action import ConnectServer, InvokeTool
+from symbi.guard.permit import Permit
+from symbi.types import JsonValue
+
+MAX_TOOL_OUTPUT_BYTES: Final = 1_048_576  # bounds what a tool can push into a context
+SERVER_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")  # no dot: the first dot of `server.tool` parts the two
+TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")  # what the protocol asks of a tool's name
+
+
+@dataclass(frozen=True, slots=True)
+class ToolDefinition:
+    """A tool as its server describes it: data from outside, not yet believed.
+
+    Attributes:
+        server: Name of the server in the configuration.
+        name: Name on the server.
+        description: What the server says it does; empty if nothing.
+        input_schema: JSON Schema of the arguments.
+        output_schema: JSON Schema of structured output, if declared.
+        title: For display.
+        annotations: MCP annotations (hints, never trusted).
+        meta: `_meta` of the definition; a SchemaPin signature may stand there.
+    """
+
+    server: str
+    name: str
+    description: str
+    input_schema: Mapping[str, JsonValue]
+    output_schema: Mapping[str, JsonValue] | None = None
+    title: str | None = None
+    annotations: Mapping[str, JsonValue] = field(default_factory=dict)
+    meta: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RawToolResult:
+    """What a server answered, decoded from the protocol and nothing more.
+
+    Attributes:
+        content: Text parts, joined by line feeds; other parts are named by type and size.
+        structured: Structured content, if any.
+        is_error: The tool itself says that it failed.
+    """
+
+    content: str
+    structured: JsonValue
+    is_error: bool
+
+
+class ToolServer(Protocol):
+    """One server of tools; an async context manager that owns its process or connection."""
+
+    async def __aenter__(self) -> Self:
+        """Prepare; nothing is started before `connect`."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the session and the process, also after a cancellation."""
+
+    async def connect(self, permit: Permit[ConnectServer]) -> Sequence[ToolDefinition]:
+        """Redeem the permit, start the session, and list the tools (all pages, no cache).
+
+        Raises:
+            PermitRefused: The permit cannot be redeemed, or is for another server.
+            ToolServerUnavailable: It cannot be started, dies, or does not speak the protocol in time.
+        """
+
+    async def call(self, permit: Permit[InvokeTool], secrets: Mapping[str, str]) -> RawToolResult:
+        """Redeem the permit and call its tool; the effect id goes along as the idempotency key.
+
+        What comes back, error or not, holds no secret that the server was ever given: the reference stands there.
+        An error of which it is known that nothing was sent leaves the permit unspent.
+
+        Args:
+            permit: For a tool of this server.
+            secrets: Values by vault path; they are put into the arguments here and stay here.
+
+        Raises:
+            PermitRefused: The permit cannot be redeemed, or is for another server.
+            TimeLimit: No answer within the action's deadline.
+            OutputLimit: The answer is larger than `MAX_TOOL_OUTPUT_BYTES`.
+            ToolFailed: The server refused the call, or answered garbage.
+            ToolServerUnavailable: The server is gone.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """What was verified and pinned for one tool.
+
+    Attributes:
+        tool: `server.tool`.
+        key_fingerprint: SHA-256 (hex) of the DER public key that signed it; empty where unsigned (mode `tofu`).
+        digest: SHA-256 (hex) of the canonical definition.
+        form: `digest` or `bytes`: what the signature was made over (published implementations differ).
+        definition: The canonical definition itself.
+        pinned_at: RFC 3339.
+        state: `pinned`, or `quarantined` with the digest that was seen instead.
+    """
+
+    tool: str
+    key_fingerprint: str
+    digest: str
+    form: str
+    definition: str
+    pinned_at: str
+    state: str = "pinned"
+
+
+class PinStore(Protocol):
+    """Durable pins; the methods block and run where the store's transactions run."""
+
+    def get_pin(self, tool: str) -> Pin | None:
+        """The pin of a tool, or None.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+
+    def put_pin(self, pin: Pin) -> None:
+        """Insert or replace, inside the running transaction.
+
+        Raises:
+            StoreUnavailable: The store cannot be written.
+        """
+
+    def pins(self) -> Sequence[Pin]:
+        """All pins, by tool name.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+
+
+class SecretSource(Protocol):
+    """Where `vault://` references resolve: environment, a 0600 file, the system's keyring."""
+
+    def resolve(self, permit: Permit[InvokeTool] | Permit[ConnectServer], path: str) -> str | None:
+        """The value of one path that the permit's action names, or None where this source has none.
+
+        Does not spend the permit; it must be live. May block: it is called on a thread.
+
+        Raises:
+            PermitRefused: The permit is not live, or its action does not name the path.
+            Unavailable: The source cannot be read, or is readable by others.
+        """

@@ -1,0 +1,115 @@
+"""The lock files: complete, hashed, free of addresses; and the licences of what they name."""
+
+import re
+import tomllib
+from importlib.metadata import PackageNotFoundError, distribution
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+LOCKS = ("requirements/runtime.txt", "requirements/dev.txt")
+LINE = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;]+)(?: ; (?P<marker>[^\\]+))? \\")
+HASH = re.compile(r"    --hash=sha256:[0-9a-f]{64}(?: \\)?")
+
+PERMISSIVE = {"MIT", "MIT-0", "BSD-2-Clause", "BSD-3-Clause", "BSD", "Apache-2.0", "ISC", "PSF-2.0"}
+# Weak copyleft by file: used while building and testing, and no part of what is installed to run.
+FOR_DEVELOPMENT = PERMISSIVE | {"MPL-2.0"}
+CLASSIFIERS = {
+    "License :: OSI Approved :: MIT License": "MIT",
+    "License :: OSI Approved :: BSD License": "BSD",
+    "License :: OSI Approved :: Apache Software License": "Apache-2.0",
+    "License :: OSI Approved :: ISC License (ISCL)": "ISC",
+    "License :: OSI Approved :: Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
+}
+
+
+def locked(root, lock):
+    """Name to (version, marker) of a lock file; every line must be a pin, or a hash of the pin above it."""
+    found = {}
+    hashes = {}
+    name = ""
+    for number, line in enumerate((root / lock).read_text("utf-8").splitlines(), 1):
+        if pin := LINE.fullmatch(line):
+            name = canonicalize_name(pin["name"])
+            found[name] = (pin["version"], pin["marker"])
+            hashes[name] = 0
+        else:
+            assert HASH.fullmatch(line), f"{lock}:{number}: {line}"
+            hashes[name] += 1
+    assert all(hashes.values()), hashes
+    return found
+
+
+@pytest.fixture(scope="session")
+def project(root):
+    return tomllib.loads((root / "pyproject.toml").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_file_has_versions_and_hashes_and_nothing_else(root, lock):
+    assert locked(root, lock)
+    text = (root / lock).read_text("utf-8")
+    assert not re.search(r"://|@ |--index|--find-links|--trusted", text)
+
+
+def test_what_is_tested_is_what_runs(root):
+    runtime, dev = (locked(root, lock) for lock in LOCKS)
+    assert {(name, pin[0]) for name, pin in runtime.items()} <= {(name, pin[0]) for name, pin in dev.items()}
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_the_lock_files_answer_to_pyproject(root, project, lock):
+    wanted = [Requirement(text) for text in project["project"]["dependencies"]]
+    if lock.endswith("dev.txt"):
+        wanted += [Requirement(text) for text in project["dependency-groups"]["dev"]]
+    pins = locked(root, lock)
+    for requirement in wanted:
+        version, _ = pins[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), requirement
+
+
+def test_every_direct_dependency_has_a_row_that_says_why(root, project):
+    rows = re.findall(r"^\| ([a-z0-9, -]+) \|", (root / "docs/dependencies.md").read_text("utf-8"), re.MULTILINE)
+    told = {name for row in rows for name in row.split(", ")} - {"package", "---"}
+    wanted = project["project"]["dependencies"] + project["dependency-groups"]["dev"]
+    assert told == {Requirement(text).name for text in wanted}
+
+
+def test_what_is_installed_is_what_is_locked(root):
+    for name, (version, marker) in locked(root, LOCKS[1]).items():
+        try:
+            installed = distribution(name).version
+        except PackageNotFoundError:
+            assert marker, f"{name} is locked for this machine and not installed"
+        else:
+            assert installed == version, name
+
+
+@pytest.mark.parametrize(("lock", "allowed"), [(LOCKS[0], PERMISSIVE), (LOCKS[1], FOR_DEVELOPMENT)])
+def test_every_dependency_has_an_allowed_licence(root, lock, allowed):
+    unknown = {}
+    for name in locked(root, lock):
+        try:
+            found = licences(distribution(name))
+        except PackageNotFoundError:
+            continue  # locked for another platform
+        if not found or not any(choice <= allowed for choice in found):
+            unknown[name] = found
+    assert unknown == {}
+
+
+def licences(package):
+    """The choices that a package leaves, each the set of licences that hold together."""
+    expression = package.metadata.get("License-Expression")
+    if expression:
+        return [set(choice.split(" AND ")) for choice in expression.replace("(", "").replace(")", "").split(" OR ")]
+    known = {CLASSIFIERS[line] for line in package.metadata.get_all("Classifier") or () if line in CLASSIFIERS}
+    if known:
+        return [known]
+    for file in package.files or ():
+        if "LICENSE" in file.name.upper() and "dist-info" in str(file):
+            text = " ".join(file.locate().read_text("utf-8").split())
+            if "Apache License Version 2.0" in text:
+                return [{"Apache-2.0"}]
+    return []

@@ -1,0 +1,41 @@
+"""Runs or resumes the example and kills itself with SIGKILL at the n-th passing of a named point around an effect.
+
+python crash_run.py FOLDER POINT N [--resume]
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import anyio
+
+from symbi.cli.run import resume_run, start_run
+from symbi.config import load_settings
+from symbi.wiring import open_runtime
+
+
+def crash_at(point: str, number: int):
+    seen = 0
+
+    def probe(passed: str) -> None:
+        nonlocal seen
+        if passed == point:
+            seen += 1
+            if seen == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return probe
+
+
+async def main(folder: Path, point: str, number: int, *, resume: bool) -> None:
+    settings = load_settings(folder / "symbi.toml", overrides={"runtime.log_level": "error"})
+    async with open_runtime(settings, probe=crash_at(point, number)) as runtime:
+        if resume:
+            await resume_run(runtime, None, None)
+        else:
+            await start_run(runtime, folder / "triage.symbi", [f"log={folder / 'logs' / 'access.log'}"], None)
+
+
+if __name__ == "__main__":
+    anyio.run(lambda: main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), resume="--resume" in sys.argv))

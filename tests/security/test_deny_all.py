@@ -1,0 +1,352 @@
+"""Every port method that takes a permit, found by reflection: reached under allow-all, and by nothing under deny-all.
+
+The set of operations is one: an agent that reads the clock, draws a number, logs, runs code and calls a tool with a
+secret. Under an empty policy set, an engine that raises, and a trail that cannot append, no port is touched.
+"""
+
+import importlib
+import inspect
+import pkgutil
+import sys
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import symbi
+import symbi.adapters
+from symbi.config import load_settings
+from symbi.errors import InternalError, PermitRefused, PolicyDenied, StoreUnavailable
+from symbi.guard.action import Canary, ConnectServer, ExecuteCode, InvokeTool, ToolRef
+from symbi.guard.gate import Guard
+from symbi.guard.permit import Authority, Permit
+from symbi.policy.engine import PolicyEngine
+from symbi.testing.clock import ManualClock
+from symbi.types import SYSTEM_AGENT, AgentId, EffectId, Principal, ToolName
+from symbi.wiring import compile_agents, open_runtime
+
+pytestmark = pytest.mark.anyio
+
+SERVER = """
+import sys
+import anyio
+import mcp_types as types
+from mcp.server.lowlevel import Server
+from mcp.server.stdio import stdio_server
+
+TOOL = types.Tool(name="echo", description="", input_schema={"type": "object", "properties": {"key": {"type": "string"}}})
+
+async def list_tools(ctx, params):
+    return types.ListToolsResult(tools=[TOOL])
+
+async def call_tool(ctx, params):
+    return types.CallToolResult(content=[types.TextContent(type="text", text="ok")])
+
+async def main():
+    server = Server("s", on_list_tools=list_tools, on_call_tool=call_tool)
+    async with stdio_server() as (read, write):
+        await server.run(read, write, server.create_initialization_options())
+
+anyio.run(main)
+"""
+AGENT = """
+agent everything {
+    with sandbox = interpreter {
+        log("hello");
+        now();
+        random();
+        python("1 + 1");
+        tool("s.echo", key = vault://a/secret);
+        "done"
+    }
+}
+"""
+
+
+PORT_MODULES = (".port", ".ledger", ".journal")
+
+
+def modules_of(package: ModuleType, *, in_ports: bool) -> Iterator[ModuleType]:
+    for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if found.name.endswith(PORT_MODULES) is in_ports:
+            yield importlib.import_module(found.name)
+
+
+def takes_permit(method: object) -> bool:
+    """Whether the first parameter after self is a Permit, or a union of them."""
+    if not inspect.isfunction(method):
+        return False
+    try:
+        hints = typing.get_type_hints(method)
+    except NameError:  # pragma: no cover - a module that hides names from reflection would hide a port
+        pytest.fail(f"the hints of {method} cannot be read")
+    parameters = list(inspect.signature(method).parameters)
+    if len(parameters) < 2 or parameters[0] != "self":
+        return False
+    hint = hints.get(parameters[1])
+    kinds = typing.get_args(hint) if typing.get_origin(hint) is not Permit else (hint,)
+    return typing.get_origin(hint) is Permit or any(typing.get_origin(kind) is Permit for kind in kinds)
+
+
+@dataclass(frozen=True)
+class Method:
+    cls: type
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.cls.__name__}.{self.name}"
+
+
+def permit_methods(*, in_ports: bool) -> list[Method]:
+    found: list[Method] = []
+    for module in modules_of(symbi if in_ports else symbi.adapters, in_ports=in_ports):
+        own = [cls for cls in vars(module).values() if isinstance(cls, type) and cls.__module__ == module.__name__]
+        for cls in own:
+            if getattr(cls, "_is_protocol", False) is in_ports:
+                found += [
+                    Method(cls, name)
+                    for name, method in vars(cls).items()
+                    if not name.startswith("_") and takes_permit(method)
+                ]
+    return found
+
+
+PORT_METHODS = permit_methods(in_ports=True)
+ADAPTER_METHODS = permit_methods(in_ports=False)
+
+
+def adapters_of(port: Method) -> list[Method]:
+    """The adapters whose method stands behind a port's: same name, and every method of the port is there."""
+    wanted = {name for name, value in vars(port.cls).items() if inspect.isfunction(value) and not name.startswith("_")}
+    return [m for m in ADAPTER_METHODS if m.name == port.name and wanted <= set(dir(m.cls))]
+
+
+def test_reflection_finds_the_ports_and_an_adapter_behind_each():
+    assert {str(method) for method in PORT_METHODS} >= {
+        "ToolServer.connect", "ToolServer.call", "SandboxDriver.run", "SecretSource.resolve",
+    }  # fmt: skip
+    for port in PORT_METHODS:
+        assert adapters_of(port), f"no adapter has {port}"
+    behind = {id(adapter.cls) for port in PORT_METHODS for adapter in adapters_of(port)}
+    assert {id(adapter.cls) for adapter in ADAPTER_METHODS} == behind, "an adapter takes permits for no port"
+
+
+@pytest.fixture
+def touched(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Names of the port methods that were called, noted by a recorder around every adapter's."""
+    calls: set[str] = set()
+    for port in PORT_METHODS:
+        for adapter in adapters_of(port):
+            monkeypatch.setattr(
+                adapter.cls, adapter.name, recorder(calls, str(port), getattr(adapter.cls, adapter.name))
+            )
+    return calls
+
+
+def recorder(calls: set[str], name: str, method: Callable) -> Callable:
+    def call(self, *arguments, **named):
+        calls.add(name)
+        return method(self, *arguments, **named)
+
+    return call
+
+
+def write(folder: Path, policy: str) -> Path:
+    (folder / "policies").mkdir(parents=True)
+    (folder / "policies" / "p.cedar").write_text(policy)
+    (folder / "server.py").write_text(SERVER)
+    (folder / "agent.symbi").write_text(AGENT)
+    (folder / "symbi.toml").write_text(
+        '[mcp]\ntool_verification = "tofu"\n[mcp.servers.s]\ncommand = ["{python}", "server.py"]\n'
+    )
+    return folder / "symbi.toml"
+
+
+async def operate(config: Path, lines: list[str] | None = None) -> object:
+    settings = load_settings(config, environ={"PATH": ""})
+    async with open_runtime(settings, emit=lambda _, line: [] if lines is None else lines.append(line)) as runtime:
+        compiled = compile_agents(config.parent / "agent.symbi")
+        outcome = await runtime.run(compiled, compiled.agents[0], {})
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.output
+
+
+ALLOW_ALL = '@id("all") permit (principal, action, resource);'
+
+
+async def test_allow_all_reaches_every_port(tmp_path, touched, monkeypatch):
+    monkeypatch.setenv("SYMBI_SECRET_A_SECRET", "s3cret")
+    assert await operate(write(tmp_path, ALLOW_ALL)) == "done"
+    assert touched == {str(method) for method in PORT_METHODS}
+
+
+async def test_an_empty_set_reaches_none(tmp_path, touched):
+    with pytest.raises(PolicyDenied):
+        await operate(write(tmp_path, ""))
+    assert touched == set()
+
+
+STEPS = [
+    "CreateAgent",
+    "ConnectServer",
+    "AllocateResources",
+    "WriteLog",
+    "ReadClock",
+    "DrawRandom",
+    "ExecuteCode",
+    "InvokeTool",
+]
+
+
+@pytest.mark.parametrize("permitted", range(len(STEPS)))
+async def test_each_effect_waits_for_its_own_permit(tmp_path, touched, permitted, monkeypatch):
+    """Permit the first so many kinds of effect, and only those: what comes after is not touched."""
+    monkeypatch.setenv("SYMBI_SECRET_A_SECRET", "s3cret")
+    lines: list[str] = []
+    policy = "".join(f'permit (principal, action == Action::"{kind}", resource);\n' for kind in STEPS[:permitted])
+    with pytest.raises(PolicyDenied):
+        await operate(write(tmp_path, policy), lines)
+    expected = set()
+    if "ConnectServer" in STEPS[:permitted]:
+        expected.add("ToolServer.connect")
+    if "ExecuteCode" in STEPS[:permitted]:
+        expected.add("SandboxDriver.run")
+    assert touched == expected
+    assert (lines == ["hello"]) is ("WriteLog" in STEPS[:permitted])
+
+
+async def test_an_engine_that_raises_reaches_none(tmp_path, touched, monkeypatch):
+    def broken(_self, request):
+        if request.action == Canary.kind:
+            return original(_self, request)
+        msg = "the engine is broken"
+        raise RuntimeError(msg)
+
+    original = PolicyEngine.decide
+    monkeypatch.setattr(PolicyEngine, "decide", broken)
+    with pytest.raises(PolicyDenied, match="engine failed"):
+        await operate(write(tmp_path, ALLOW_ALL))
+    assert touched == set()
+
+
+async def test_an_engine_that_always_raises_does_not_even_start(tmp_path, touched, monkeypatch):
+    monkeypatch.setattr(PolicyEngine, "decide", lambda *_: 1 / 0)
+    with pytest.raises(InternalError):
+        await operate(write(tmp_path, ALLOW_ALL))
+    assert touched == set()
+
+
+async def test_a_trail_that_cannot_append_reaches_none(tmp_path, touched, monkeypatch):
+    from symbi.adapters.sqlite import SqliteStore  # noqa: PLC0415 - named here, where it is broken
+
+    opened = False
+    original = SqliteStore.append
+    guard_open = Guard.open
+
+    def append(self, events, head):
+        if opened:
+            msg = "the disk is full"
+            raise StoreUnavailable(msg)
+        return original(self, events, head)
+
+    async def after_opening(self):
+        nonlocal opened
+        report = await guard_open(self)
+        opened = True
+        return report
+
+    monkeypatch.setattr(SqliteStore, "append", append)
+    monkeypatch.setattr(Guard, "open", after_opening)
+    with pytest.raises(StoreUnavailable):
+        await operate(write(tmp_path, ALLOW_ALL))
+    assert touched == set()
+
+
+# --- forged, spent, closed and foreign permits, at every adapter ---------------------------------
+
+CLOCK = ManualClock()
+AGENT_A = Principal(AgentId("a"))
+TOOL = ToolRef(ToolName("s.echo"), "s", "0" * 64, {"type": "object"})
+ACTIONS = {
+    "connect": ConnectServer(principal=AGENT_A, server="s", command="x"),
+    "call": InvokeTool(principal=AGENT_A, tool=TOOL, values={}),
+    "resolve": InvokeTool(principal=AGENT_A, tool=TOOL, values={}, secrets=("a/secret",)),
+    "run": ExecuteCode(principal=AGENT_A, code="1", code_digest="0" * 64),
+}
+MORE = {"call": ({},), "resolve": ("a/secret",)}
+
+
+def make(cls: type, authority: Authority, folder: Path) -> object:
+    """An instance of an adapter, by the parameters that its constructor has."""
+    values = {
+        "authority": authority, "name": "s", "command": [sys.executable, "-c", "pass"], "environment": {},
+        "file": folder / "secrets.toml", "sources": [],
+    }  # fmt: skip
+    parameters = inspect.signature(cls).parameters.values()
+    return cls(**{p.name: values[p.name] for p in parameters if p.name in values})
+
+
+def bad_permits(authority: Authority, name: str) -> dict[str, Permit]:
+    action = ACTIONS[name]
+    spent = authority.mint(EffectId("spent"), action)
+    authority.redeem(spent, type(action))
+    closed = authority.mint(EffectId("closed"), action)
+    authority.close(closed)
+    foreign_kind = authority.mint(EffectId("kind"), Canary(principal=Principal(SYSTEM_AGENT)))
+    permits = {
+        "forged": Permit(EffectId("forged"), action),
+        "closed": closed,
+        "of another gate": Authority(CLOCK).mint(EffectId("other"), action),
+        "of another kind": foreign_kind,
+    }
+    # Looking a secret up spends nothing; a server that is not connected says so first, and has a test of its own.
+    return permits if name in {"resolve", "call"} else {**permits, "spent": spent}
+
+
+@pytest.mark.parametrize("method", ADAPTER_METHODS, ids=str)
+@pytest.mark.parametrize("kind", ["forged", "closed", "of another gate", "of another kind", "spent"])
+async def test_every_adapter_refuses_a_bad_permit(method, kind, tmp_path):
+    authority = Authority(CLOCK)
+    permit = bad_permits(authority, method.name).get(kind)
+    if permit is None:
+        return  # there is no such case for this method
+    instance = make(method.cls, authority, tmp_path)
+    arguments = (permit, *MORE.get(method.name, ()))
+    if method.cls.__name__ == "SecretChain":
+        instance = make(method.cls, authority, tmp_path)
+        inner = next(m for m in ADAPTER_METHODS if m.name == "resolve" and m.cls is not method.cls)
+        instance = method.cls([make(inner.cls, authority, tmp_path)])
+    with pytest.raises(PermitRefused):
+        if hasattr(instance, "__aenter__"):
+            async with instance:
+                await getattr(instance, method.name)(*arguments)
+        else:
+            result = getattr(instance, method.name)(*arguments)
+            if inspect.isawaitable(result):
+                await result
+
+
+async def test_a_connected_server_takes_a_permit_once(tmp_path):
+    authority = Authority(CLOCK)
+    write(tmp_path, "")
+    cls = next(m.cls for m in ADAPTER_METHODS if m.name == "call")
+    async with cls("s", [sys.executable, str(tmp_path / "server.py")], authority) as server:
+        action = ConnectServer(principal=AGENT_A, server="s", command=server.command_line)
+        await server.connect(authority.mint(EffectId("c"), action))
+        permit = authority.mint(EffectId("e"), ACTIONS["call"])
+        assert (await server.call(permit, {})).content == "ok"
+        with pytest.raises(PermitRefused):
+            await server.call(permit, {})
+
+
+async def test_an_adapter_refuses_a_permit_for_another_server(tmp_path):
+    authority = Authority(CLOCK)
+    server = next(m for m in ADAPTER_METHODS if m.name == "connect")
+    other = ConnectServer(principal=AGENT_A, server="other", command="x")
+    async with make(server.cls, authority, tmp_path) as instance:
+        with pytest.raises(PermitRefused):
+            await instance.connect(authority.mint(EffectId("e"), other))

@@ -1,0 +1,109 @@
+"""Unsafe settings: refused in production, said in development. What has no effect yet is said, too."""
+
+from pathlib import Path
+
+import pytest
+
+from symbi.config import LATER, describe_settings, parse_settings, refuse_unsafe, require_embedding_dimension
+from symbi.config.sections import KEYS
+from symbi.errors import ConfigError
+
+FILE = Path("/srv/app/symbi.toml")
+UNSAFE = {
+    "security.enforce_policies": "[security]\nenforce_policies = false",
+    "security.audit_enabled": "[security]\naudit_enabled = false",
+    "mcp.tool_verification": "[mcp]\ntool_verification = 'disabled'",
+    "policy.paths": "[policy]\npaths = []",
+}
+
+
+def read(text="", environ=None, overrides=None):
+    return parse_settings(text, file=FILE, cwd=FILE.parent, environ=environ or {}, overrides=overrides or {})
+
+
+@pytest.mark.parametrize("mode", ["development", "production"])
+def test_the_defaults_are_safe_and_warn_of_nothing(mode):
+    assert refuse_unsafe(read(overrides={"runtime.mode": mode})) == ()
+
+
+@pytest.mark.parametrize("key", UNSAFE)
+def test_an_unsafe_setting_is_refused_in_production_at_its_place(key):
+    settings = read(UNSAFE[key], {"SYMBI_RUNTIME_MODE": "production"})
+    with pytest.raises(ConfigError, match=rf"symbi.toml:2:1: refused in production mode: `{key}`") as caught:
+        refuse_unsafe(settings)
+    assert caught.value.code == "config.unsafe"
+
+
+@pytest.mark.parametrize("key", UNSAFE)
+def test_an_unsafe_setting_warns_in_development(key):
+    (warning,) = refuse_unsafe(read(UNSAFE[key]))
+    assert warning.startswith(f"unsafe: `{key}` (file (symbi.toml:2))")
+
+
+def test_a_refusal_names_everything_that_is_unsafe():
+    text = "[runtime]\nmode = 'production'\n" + "\n".join(
+        ["[security]\nenforce_policies = false\naudit_enabled = false", UNSAFE["policy.paths"]]
+    )
+    with pytest.raises(ConfigError) as caught:
+        refuse_unsafe(read(text))
+    for key in ("security.enforce_policies", "security.audit_enabled", "policy.paths"):
+        assert f"`{key}`" in str(caught.value)
+
+
+def test_an_unsafe_setting_from_the_environment_is_refused_too():
+    settings = read(environ={"SYMBI_SECURITY_AUDIT_ENABLED": "0", "SYMBI_RUNTIME_MODE": "production"})
+    with pytest.raises(ConfigError, match=r"env \(SYMBI_SECURITY_AUDIT_ENABLED\)"):
+        refuse_unsafe(settings)
+
+
+def test_tofu_is_allowed_in_production_and_warns():
+    settings = read("[mcp]\ntool_verification = 'tofu'", {"SYMBI_RUNTIME_MODE": "production"})
+    (warning,) = refuse_unsafe(settings)
+    assert "trusted at first sight" in warning
+
+
+def test_a_server_without_a_key_is_named_where_signatures_are_asked_for():
+    (warning,) = refuse_unsafe(read("[mcp.servers.files]\ncommand = ['x']"))
+    assert "`mcp.servers.files` has no `public_key`" in warning
+    assert refuse_unsafe(read("[mcp.servers.files]\ncommand = ['x']\npublic_key = 'k.pem'")) == ()
+
+
+def test_ring_is_taken_as_openssl_and_said_so():
+    (warning,) = refuse_unsafe(read("[security]\ncrypto_provider = 'ring'"))
+    assert warning == "`security.crypto_provider` (file (symbi.toml:2)): `ring` is taken as `openssl`"
+    (warning,) = refuse_unsafe(read(environ={"SYMBI_CRYPTO_PROVIDER": "RING"}))
+    assert "`ring` is taken as `openssl`" in warning
+
+
+def test_a_second_spelling_that_was_covered_is_not_spoken_of():
+    settings = read("[security]\ncrypto_provider = 'ring'", overrides={"security.crypto_provider": "libsodium"})
+    assert refuse_unsafe(settings) == ()
+
+
+@pytest.mark.parametrize("key", [key for key in LATER if not KEYS[key].secret])
+def test_setting_what_has_no_effect_yet_warns_and_leaving_it_does_not(key):
+    declared = KEYS[key]
+    text = {"audit.storage": "/var/audit", "context.vector_db_url": "http://h"}.get(key, "true")
+    text = text if declared.kind.name in {"boolean", "path"} or key == "context.vector_db_url" else "4096"
+    (warning,) = refuse_unsafe(read(environ={declared.variables[0]: text}))
+    assert warning.startswith(f"no effect yet: `{key}`")
+    assert LATER[key] in warning
+
+
+def test_a_key_that_other_programs_use_too_is_shown_but_not_warned_of():
+    settings = read(environ={"OPENAI_API_KEY": "sk-canary"})
+    assert refuse_unsafe(settings) == ()
+    (row,) = [row for row in describe_settings(settings) if row.key == "models.openai_api_key"]
+    assert (row.value, row.later) == ("set", LATER["models.openai_api_key"])
+
+
+def test_what_has_no_effect_yet_is_a_declared_key():
+    assert set(LATER) <= set(KEYS)
+
+
+def test_a_dimension_other_than_the_embedders_is_an_error_that_names_both():
+    settings = read("[context]\nembedding_dimension = 1536")
+    with pytest.raises(ConfigError, match=r"symbi\.toml:2:1: .*1536, but the embedder `builtin` makes vectors of 256"):
+        require_embedding_dimension(settings, "builtin", 256)
+    require_embedding_dimension(settings, "openai", 1536)
+    require_embedding_dimension(read(), "builtin", 256)
