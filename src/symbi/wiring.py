@@ -12,7 +12,6 @@ import anyio.to_thread
 from symbi import __version__
 from symbi.adapters.keys import EnvironmentKeyStore, FileKeyStore, KeyringKeyStore
 from symbi.adapters.machine import Finding, machine_capacity, probe_machine
-from symbi.adapters.mcp.server import StdioToolServer
 from symbi.adapters.monty import MontySandbox
 from symbi.adapters.secrets import EnvironmentSecrets, FileSecrets, KeyringSecrets, SecretChain
 from symbi.adapters.sqlite import DATABASE_NAME, SqliteReader, SqliteStore
@@ -313,6 +312,8 @@ def manifests(settings: Settings) -> dict[str, Manifest]:
 async def _link(
     stack: AsyncExitStack, server: ServerSettings, settings: Settings, guard: Guard, secrets: SecretSource
 ) -> ServerLink:
+    from symbi.adapters.mcp.server import StdioToolServer  # noqa: PLC0415 - half a second, for those who have tools
+
     process = await stack.enter_async_context(
         StdioToolServer(
             server.name,

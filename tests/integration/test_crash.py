@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "log-triage"
 DRIVER = ROOT / "tests" / "data" / "crash_run.py"
 SIGKILLED = -9
+RANDOM_KILLS = 50
 
 # An effect is in flight between the first three: dispatched durably, not yet confirmed.
 IN_FLIGHT = ["dispatched", "done", "before_settle"]
@@ -118,9 +119,9 @@ def test_a_run_killed_at_random_moments_ends_right(folder, reference):
             [sys.executable, "-m", "symbi.cli.main", *arguments], cwd=folder, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, env={**os.environ, "SYMBI_LOG_LEVEL": "error"},
         )  # fmt: skip
-        wanted = kills < 24 and attempt < 100
+        wanted = kills < RANDOM_KILLS
         try:
-            code = child.wait(timeout=random.uniform(0.3, 1.6) if wanted else 60)
+            code = child.wait(timeout=random.uniform(0.4, 1.8) if wanted else 60)
         except subprocess.TimeoutExpired:
             child.kill()
             code = child.wait(timeout=30)
@@ -132,13 +133,13 @@ def test_a_run_killed_at_random_moments_ends_right(folder, reference):
             continue
         assert code == 0
         check_end(folder, reference)
-        if kills >= 24:
+        if kills >= RANDOM_KILLS:
             break
         # It ended before the killer struck: begin a new run in a fresh state.
         for name in (".symbi", "state", "reports"):
             shutil.rmtree(folder / name)
         started = False
-    assert kills >= 24
+    assert kills >= RANDOM_KILLS
 
 
 def verify_if_begun(folder: Path) -> list:
