@@ -163,7 +163,8 @@ def decisions_table(events: list[AuditEvent]) -> Table:
     rows = Counter(_decision_row(event) for event in events if event.event_type.startswith("decision."))
     table = Table(title="Decisions", title_justify="left", header_style="bold", box=SIMPLE, pad_edge=False)
     for column in ("who", "what", "n", "verdict", "by policy"):
-        table.add_column(column, overflow="fold", justify="right" if column == "n" else "left")
+        wide = column == "by policy"
+        table.add_column(column, overflow="fold", no_wrap=wide, justify="right" if column == "n" else "left")
     for (who, what, verdict, policy, where), count in rows.items():
         colour = "bold red" if verdict == "deny" else "green"
         placed = f"{escape(policy)}\n[dim]{escape(where)}[/]"

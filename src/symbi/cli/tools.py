@@ -47,10 +47,10 @@ def list_tools(*, as_json: Json = False, config: Config = None) -> None:
             return
         table = Table(box=None, header_style="bold", pad_edge=False)
         for column in ("tool", "state", "definition", "signed by", "since"):
-            table.add_column(column)
+            table.add_column(column, no_wrap=True)
         for pin in pins:
             table.add_row(
-                escape(pin.tool), pin.state, pin.digest[:16], pin.key_fingerprint[:16] or "nobody", pin.pinned_at[:19]
+                escape(pin.tool), pin.state, pin.digest[:16], pin.key_fingerprint[:16] or "nobody", pin.pinned_at[:10]
             )
         out.print(table)
 
