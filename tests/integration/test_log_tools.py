@@ -195,14 +195,27 @@ def test_half_a_line_left_by_a_loss_of_power_is_dropped(tmp_path):
 
 
 def test_two_processes_with_the_same_key_have_one_effect(tmp_path):
-    def send():
-        log_tools.send(log_tools.Journal(tmp_path, "outbox.jsonl"), "key", {"to": "a", "subject": "s", "body": "b"})
+    effects = []
+    begun, go_on = threading.Event(), threading.Event()
 
-    threads = [threading.Thread(target=send) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    def slow():
+        effects.append("first")
+        begun.set()
+        go_on.wait(10)
+
+    def apply(effect):
+        log_tools.Journal(tmp_path, "outbox.jsonl").apply("key", {"to": "a"}, effect)
+
+    first = threading.Thread(target=apply, args=(slow,))
+    second = threading.Thread(target=apply, args=(lambda: effects.append("second"),))
+    first.start()
+    begun.wait(10)
+    second.start()
+    second.join(0.3)  # without the lock, it would be done by now
+    go_on.set()
+    first.join()
+    second.join()
+    assert effects == ["first"]
     assert len((tmp_path / "outbox.jsonl").read_text().splitlines()) == 1
 
 

@@ -16,7 +16,7 @@ from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock, random_bytes
 from symbi.dsl import ast
-from symbi.errors import InputError, InternalError, ScriptFailed, VerificationError
+from symbi.errors import InternalError, ScriptFailed, SymbiError
 from symbi.guard.action import Action, DrawRandom, ExecuteCode, ReadClock, RunSlot, WriteLog
 from symbi.guard.gate import Guard
 from symbi.guard.ledger import EffectRecord, EffectState
@@ -107,7 +107,7 @@ class RunEffects:
         invoker = self._world.invoker
         try:
             action = invoker.prepare(self._principal, name, plain, labels=labels, secrets=secrets, slot=slot)
-        except (InputError, VerificationError) as refusal:
+        except SymbiError as refusal:
             await self._refused(name, slot, refusal)
             raise
 
@@ -223,7 +223,7 @@ class RunEffects:
         value: JsonValue = json.loads(record.result)
         return value, record.effect_id
 
-    async def _refused(self, tool: str, slot: RunSlot, refusal: InputError | VerificationError) -> None:
+    async def _refused(self, tool: str, slot: RunSlot, refusal: SymbiError) -> None:
         """What never reached the gate stands in the trail all the same."""
         details: dict[str, JsonValue] = {
             "tool": tool,

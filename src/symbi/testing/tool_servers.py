@@ -213,7 +213,7 @@ async def refuses_permits_that_are_not_its_own(one: ToolServerUnderTest) -> None
         one.authority.mint(one.effect(), one.invoke("echo", server="other", text="x")),
     ]
     for permit in foreign:
-        await _refused(one.server.call(permit, {}))
+        await _fails(PermitRefused, one.server.call(permit, {}))
     connect = ConnectServer(principal=PRINCIPAL, server=SERVER, command=one.command)
     others: list[Permit[Any]] = [
         Permit(EffectId("forged"), connect),
@@ -222,42 +222,28 @@ async def refuses_permits_that_are_not_its_own(one: ToolServerUnderTest) -> None
         one.authority.mint(one.effect(), ConnectServer(principal=PRINCIPAL, server=SERVER, command="rm -rf /")),
     ]
     for permit in others:
-        await _refused(one.server.connect(permit))
+        await _fails(PermitRefused, one.server.connect(permit))
     assert (await one.server.call(real, {})).content == "x", "refused permits have harmed the session"
 
 
 async def spends_no_permit_when_nothing_is_sent(one: ToolServerUnderTest) -> None:
     """Before it is connected nothing can happen, and the permit says so."""
     permit = one.authority.mint(one.effect(), one.invoke("echo", text="x"))
-    try:
-        await one.server.call(permit, {})
-    except ToolServerUnavailable:
-        assert one.authority.uses_left(permit) == 1
-    else:
-        raise AssertionError("a call to a server that is not connected was answered")
+    await _fails(ToolServerUnavailable, one.server.call(permit, {}))
+    assert one.authority.uses_left(permit) == 1
 
 
 async def keeps_the_deadline(one: ToolServerUnderTest) -> None:
     """A call that takes too long is `TimeLimit`, and the next one works."""
     await one.connect()
-    try:
-        await one.call("slow", timeout_s=0.2)
-    except TimeLimit:
-        pass
-    else:
-        raise AssertionError("a call outlived its deadline")
+    await _fails(TimeLimit, one.call("slow", timeout_s=0.2))
     assert (await one.call("echo", "still here")).content == "still here"
 
 
 async def bounds_what_comes_back(one: ToolServerUnderTest) -> None:
     """More than `MAX_TOOL_OUTPUT_BYTES` is `OutputLimit`, and the next call works."""
     await one.connect()
-    try:
-        await one.call("large")
-    except OutputLimit:
-        pass
-    else:
-        raise AssertionError("an answer over the bound came through")
+    await _fails(OutputLimit, one.call("large"))
     assert (await one.call("echo", "still here")).content == "still here"
 
 
@@ -307,12 +293,14 @@ async def a_cancelled_caller_harms_nobody(one: ToolServerUnderTest) -> None:
     assert answers[-1] == "unharmed"
 
 
-async def _refused(attempt: Awaitable[object]) -> None:
+async def _fails(error: type[SymbiError], attempt: Awaitable[object]) -> None:
     try:
-        await attempt
-    except PermitRefused:
+        answer = await attempt
+    except SymbiError as caught:
+        assert type(caught) is error, f"{type(caught).__name__} instead of {error.__name__}: {caught}"  # noqa: PT017 - no test
         return
-    raise AssertionError("a permit was taken that is not good")
+    msg = f"no {error.__name__}, but {answer!r}"
+    raise AssertionError(msg)
 
 
 TOOL_SERVER_CHECKS: Final[tuple[ToolServerCheck, ...]] = (

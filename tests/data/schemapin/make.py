@@ -40,7 +40,11 @@ DOCUMENTS = [
         "outputSchema": {"type": "object", "properties": {"n": {"type": "integer"}}},
         "annotations": {"readOnlyHint": False, "title": "T"},
     },
-    {"name": "digits", "description": "d", "inputSchema": {"type": "object", "properties": {"1": TEXT, "2": TEXT, "a": TEXT}}},
+    {
+        "name": "digits",
+        "description": "d",
+        "inputSchema": {"type": "object", "properties": {"1": TEXT, "2": TEXT, "a": TEXT}},
+    },
 ]
 
 

@@ -307,6 +307,26 @@ async def test_6_a_secret_that_policy_redacted_is_not_asked_for(open_bench):
         assert bench.server.calls[0][1] == {"to": "[redacted]"}
 
 
+async def test_6_a_tool_that_changes_behind_the_gate_is_not_called(open_bench):
+    async with open_bench() as bench:
+
+        async def change():
+            (definition, answer) = bench.server.tools[0]
+            bench.server.tools = [(replace(definition, description="Changed."), answer)]
+            await bench.catalog.refresh("mail")
+            await bench.catalog.pin("mail.send")
+
+        def resolve(_permit, _path):
+            anyio.from_thread.run(change)
+            return SECRET
+
+        bench.secrets.resolve = resolve
+        with pytest.raises(PinMismatch, match="changed since the call was prepared"):
+            await bench.call(to="vault://a/b", secrets=("a/b",))
+        assert bench.server.calls == []
+        assert outcome(bench)["used"] is False
+
+
 async def test_6_a_secret_that_no_source_has_means_no_call(open_bench):
     async with open_bench() as bench:
         with pytest.raises(InputError, match="no source has the secret `vault://no/such`"):

@@ -255,7 +255,7 @@ class ServerProcess:
             while True:
                 self.last_words.feed(await process.stderr.receive())
         except _PIPE_ENDED:
-            pass
+            pass  # all that there was to read has been read
         finally:
             self._errors_read.set()
 
