@@ -2,7 +2,7 @@
 
 from symbi.bench.measure import Measurement, Scale, Target
 from symbi.bench.registry import BENCHMARKS, Benchmark, choose, run_benchmarks
-from symbi.bench.report import as_page, as_table, to_json
+from symbi.bench.report import as_page, as_table, how_measured, to_json
 
 __all__ = [
     "BENCHMARKS",
@@ -13,6 +13,7 @@ __all__ = [
     "as_page",
     "as_table",
     "choose",
+    "how_measured",
     "run_benchmarks",
     "to_json",
 ]

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import Final
 
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
@@ -32,21 +33,32 @@ def to_json(rows: Sequence[Measurement]) -> list[dict[str, object]]:
 
 
 def as_table(rows: Sequence[Measurement]) -> Table:
-    """The rows as a table for a terminal."""
-    table = Table(title="Measurements", caption=escape(rows[0].machine) if rows else None)
-    for name in ("id", "metric"):
+    """The rows as a table that fits a terminal of 80 columns; how often each was measured is in JSON and page."""
+    machine = escape(rows[0].machine) if rows else None
+    table = Table(title="Measurements", caption=machine, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("metric", min_width=24)
+    for name in ("value", "p50", "p95", "p99"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("unit", "target"):
         table.add_column(name)
-    for name in ("value", "p50", "p95", "p99", "n"):
-        table.add_column(name, justify="right")
-    for name in ("unit", "target", ""):
-        table.add_column(name)
-    for row in rows:
-        points = (_number(one) for one in (row.p50, row.p95, row.p99))
-        verdict = {True: "[green]met[/]", False: "[bold red]MISSED[/]", None: ""}[row.met]
-        table.add_row(
-            row.id, escape(row.metric), _number(row.value), *points, f"{row.n:,}", row.unit, row.target or "", verdict
-        )
+    for id_, group in groupby(rows, key=lambda row: row.id):
+        table.add_row(f"[bold]{id_}[/] {escape(_title(id_))}")
+        for row in group:
+            points = (_number(one) for one in (row.p50, row.p95, row.p99))
+            verdict = {True: " [green]met[/]", False: " [bold red]MISSED[/]", None: ""}[row.met]
+            table.add_row(
+                f"  {escape(row.metric)}", _number(row.value), *points, row.unit, (row.target or "") + verdict
+            )
     return table
+
+
+def how_measured(rows: Sequence[Measurement]) -> str:
+    """The methods of some rows, each once."""
+    return "; or: ".join(dict.fromkeys(row.method for row in rows))
+
+
+def _title(id_: str) -> str:
+    return next((benchmark.title for benchmark in BENCHMARKS if benchmark.id == id_), "measurements")
 
 
 def as_page(rows: Sequence[Measurement], *, date: str, version: str) -> str:
@@ -57,13 +69,11 @@ def as_page(rows: Sequence[Measurement], *, date: str, version: str) -> str:
         date: When they were measured, `YYYY-MM-DD`.
         version: Of Symbi.
     """
-    titles = {benchmark.id: benchmark.title for benchmark in BENCHMARKS}
     parts = [_HEAD.format(date=date, version=version, machine=rows[0].machine if rows else "nothing was measured")]
     for id_, group in groupby(rows, key=lambda row: row.id):
         listed = list(group)
-        parts.append(f"## {id_}: {titles.get(id_, 'measurements')}\n\n{_markdown(listed)}")
-        methods = list(dict.fromkeys(row.method for row in listed))
-        parts.append("Method: " + ("; or: ".join(methods) if len(methods) > 1 else methods[0]) + ".\n")
+        parts.append(f"## {id_}: {_title(id_)}\n\n{_markdown(listed)}")
+        parts.append(f"Method: {how_measured(listed)}.\n")
     return "\n".join(parts)
 
 

@@ -1,5 +1,6 @@
 """`symbi bench`: the figures of this machine."""
 
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -23,7 +24,7 @@ def bench(
     scale: Annotated[float, typer.Option(help="Less than 1 measures less, for a look.")] = 1.0,
 ) -> None:
     """Measure this machine and print each figure with its target; a missed target is printed as missed."""
-    from symbi.bench import as_page, as_table, run_benchmarks, to_json  # noqa: PLC0415 - only here, and slow to load
+    from symbi.bench import as_page, as_table, how_measured, run_benchmarks, to_json  # noqa: PLC0415 - only here, and slow to load
 
     with errors_to_exit(as_json=as_json):
         rows = run_benchmarks(
@@ -33,6 +34,8 @@ def bench(
             print_json(to_json(rows))
         else:
             out.print(as_table(rows))
+            for id_, group in groupby(rows, key=lambda row: row.id):
+                out.print(f"[bold]{id_}[/] measured: {escape(how_measured(list(group)))}", style="dim")
         if write:
             page = as_page(rows, date=rfc3339(SystemClock().now_ns())[:10], version=symbi.__version__)
             try:
