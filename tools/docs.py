@@ -11,19 +11,27 @@ import importlib
 import inspect
 import re
 import sys
+import textwrap
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Final
+from types import MappingProxyType, UnionType
+from typing import Any, Final, get_args
 
 import typer
 
 from symbi import errors
+from symbi.agent.interpreter import Effects
 from symbi.config import config_reference
+from symbi.dsl import builtins, conditions, settings, vocabulary
+from symbi.dsl.check import check
+from symbi.dsl.format import format_text
+from symbi.dsl.parser import parse
 from symbi.guard.ledger import MOVES
 
 ROOT: Final = Path(__file__).parents[1]
+WIDTH: Final = 140  # of a line of the documentation
 BLOCK: Final = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end of generated text -->)", re.DOTALL)
 
 
@@ -82,7 +90,12 @@ def public_names() -> str:
     lines = ["| name | what it is |", "| --- | --- |"]
     for name in symbi.__all__:
         value = getattr(symbi, name)
-        about = f"`{value}`" if isinstance(value, str) else (inspect.getdoc(value) or "").partition("\n")[0]
+        if isinstance(value, str):
+            about = f"`{value}`"
+        elif isinstance(value, UnionType):
+            about = "One of " + _inline(one.__name__ for one in get_args(value)) + "."
+        else:
+            about = (inspect.getdoc(value) or "").partition("\n")[0]
         lines.append(f"| `{name}` | {about} |")
     return "\n".join(lines) + "\n"
 
@@ -107,6 +120,129 @@ def commands() -> str:
     return "\n".join(lines) + "\n"
 
 
+def effects() -> str:
+    """What reaches the world, with the Cedar action that each passes the gate as."""
+    rows = [
+        (
+            f"`{signature}`",
+            f"`{vocabulary.VERB_BY_WORD[name].actions[0]}`",
+            inspect.getdoc(getattr(Effects, name)) or "",
+        )
+        for name, signature in builtins.EFFECTS.items()
+    ]
+    return _table(("call", "action", "what it does"), rows)
+
+
+def helpers() -> str:
+    """The pure helpers, as they are called."""
+    return _list(str(signature) for signature in builtins.PURE.values())
+
+
+def types() -> str:
+    """The built-in types."""
+    generic = [f"{name}<{', '.join('TU'[:n])}>" for name, n in builtins.GENERIC_TYPES.items()]
+    return _list([*builtins.BUILTIN_TYPES, *generic])
+
+
+def catchable() -> str:
+    """The kinds that a `catch` may name, with the errors that each stands for."""
+    rows = [(f"`{kind}`", _inline(one.__name__ for one in stands)) for kind, stands in builtins.CATCHABLE.items()]
+    return _table(("kind", "catches"), rows)
+
+
+def never_caught() -> str:
+    """What ends a run whatever its body says."""
+    return _list(error.__name__ for error in builtins.NEVER_CAUGHT)
+
+
+def later() -> str:
+    """What parses and is refused, because nothing carries it out yet."""
+    rows = [
+        ("effects", _inline(builtins.LATER_EFFECTS)),
+        ("declarations", _inline(builtins.LATER_DECLARATIONS)),
+        ("attributes of `with`", _inline(settings.LATER_ATTRIBUTES)),
+        ("sandboxes", _inline(settings.LATER_SANDBOXES)),
+        ("requirements", _inline(conditions.LATER_REQUIREMENTS)),
+        ("settings of `audit`", _inline(conditions.LATER_AUDIT)),
+    ]
+    return _table(("kind", "words"), rows)
+
+
+def sandboxes() -> str:
+    """The values of `sandbox`."""
+    rows = [(f"`{word}`", f"`{tier.value}`") for word, tier in settings.SANDBOXES.items()]
+    return _table(("written", "tier"), rows)
+
+
+def verbs() -> str:
+    """What a rule can be about."""
+    rows = []
+    for verb in vocabulary.VERBS:
+        forms = f"`{verb.form}`" + (f"; also {_inline(verb.aliases)}" if verb.aliases else "")
+        rows.append((f"`{verb.name}`", forms, _inline(verb.actions), verb.meaning))
+    return _table(("verb", "written", "actions", "meaning"), rows)
+
+
+def attributes() -> str:
+    """What a guard can read, by action: what all of them have, what all with a label have, and the rest."""
+    tables = vocabulary.ATTRIBUTES
+    everywhere = set.intersection(*(set(table) for table in tables.values()))
+    labelled = {action for action, table in tables.items() if "label.integrity" in table}
+    data = {f"data.{name}": attribute for name, attribute in vocabulary.DATA_ATTRIBUTES.items()}
+    common = {name: found for name, found in tables["InvokeTool"].items() if name.startswith(("principal.", "label."))}
+    rows = [
+        ("every action", _attributes(common, lambda name: name in everywhere)),
+        (_inline(sorted(labelled)), _attributes({**common, **data}, lambda name: name not in everywhere)),
+    ]
+    rows += [(f"`{action}`", _attributes(table, lambda name: name not in common)) for action, table in tables.items()]
+    return _table(("action", "names"), [row for row in rows if row[1]])
+
+
+def _attributes(table: Mapping[str, vocabulary.Attribute], wanted: Callable[[str], bool]) -> str:
+    return ", ".join(_attribute(name, found) for name, found in table.items() if wanted(name))
+
+
+def _attribute(name: str, attribute: vocabulary.Attribute) -> str:
+    known = f" ({', '.join(attribute.values)})" if attribute.values else f" ({attribute.kind})"
+    return f"`{name}`{known}"
+
+
+def guide() -> str:
+    """The agent file of the language guide, which must be without a finding and in canonical form.
+
+    Raises:
+        ValueError: It is not.
+    """
+    path = ROOT / "docs" / "reference" / "guide.symbi"
+    text = path.read_text("utf-8")
+    findings = [str(finding) for finding in check(parse(text, path.name))]
+    if findings or format_text(text, path.name) != text:
+        msg = f"{path.name}: {'; '.join(findings) or 'not in canonical form'}"
+        raise ValueError(msg)
+    return f"```text\n{text}```\n"
+
+
+def table_of(module: str) -> str:
+    """The table in the docstring of a module."""
+    lines = (inspect.getdoc(importlib.import_module(module)) or "").splitlines()
+    return "\n".join(line for line in lines if line.startswith("|")) + "\n"
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in [header, *rows]]
+    return "\n".join([lines[0], re.sub(r"[^|]+", " --- ", lines[0]), *lines[1:]]) + "\n"
+
+
+def _inline(words: Iterable[str]) -> str:
+    return ", ".join(f"`{word}`" for word in words)
+
+
+def _list(words: Iterable[str]) -> str:
+    whole = _inline(word.replace(" ", "\N{NO-BREAK SPACE}") for word in words)
+    filled = textwrap.fill(whole, WIDTH, break_long_words=False, break_on_hyphens=False)
+    return filled.replace("\N{NO-BREAK SPACE}", " ") + "\n"
+
+
 def _leaves(name: str, command: Any) -> Iterator[tuple[str, Any]]:
     children: Mapping[str, Any] = getattr(command, "commands", {})
     for child, each in children.items():
@@ -123,6 +259,22 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "public-names": public_names,
         "exit-codes": exit_codes,
         "commands": commands,
+        "effects": effects,
+        "helpers": helpers,
+        "types": types,
+        "catchable": catchable,
+        "never-caught": never_caught,
+        "later": later,
+        "sandboxes": sandboxes,
+        "verbs": verbs,
+        "attributes": attributes,
+        "guide": guide,
+        "requirements": partial(table_of, "symbi.dsl.conditions"),
+        "conditions": partial(table_of, "symbi.policy.obligations"),
+        "argument-types": partial(table_of, "symbi.policy.shape"),
+        "verification-modes": partial(table_of, "symbi.tools.verifier"),
+        "risk": partial(table_of, "symbi.sandbox.tier"),
+        "remedies": partial(table_of, "symbi.runtime.supervisor"),
     }
 )
 

@@ -192,7 +192,7 @@ class SecuritySettings:
     default_sandbox_tier: SecurityTier = _declare(
         SecurityTier.TIER2,
         OneOf(SecurityTier, MappingProxyType({"tier1": SecurityTier.TIER1, "tier2": SecurityTier.TIER2})),
-        "where code runs whose agent file does not say; a tier without a driver is refused, never lowered",
+        "least tier of code that is more than pure computation, which runs in the interpreter; never lowered",
     )
     enforce_policies: bool = _declare(
         default=True, kind=Flag(), meaning="if false, policies decide and are recorded, but a denial stops nothing"

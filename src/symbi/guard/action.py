@@ -74,13 +74,22 @@ class Action:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateAgent(Action):
-    """Bring an agent to life from a checked file."""
+    """Bring an agent to life from a checked file.
+
+    Attributes:
+        source_digest: SHA-256 (hex) of the file.
+        tier: Where what it computes runs.
+        risk: Score from 0 to 1.
+        inputs: Names of its inputs.
+        factors: What went into the score, as decimal texts; for the trail.
+    """
 
     kind: ClassVar[str] = "CreateAgent"
     source_digest: str
     tier: SecurityTier
     risk: float
     inputs: tuple[str, ...] = ()
+    factors: tuple[tuple[str, str], ...] = ()
 
     @property
     def recovery(self) -> RecoveryClass:
@@ -106,6 +115,7 @@ class CreateAgent(Action):
         return {
             "tier": self.tier.value,
             "risk": f"{self.risk:.4f}",
+            "factors": dict(self.factors),
             "source_digest": self.source_digest,
             "inputs": sorted(set(self.inputs)),
         }

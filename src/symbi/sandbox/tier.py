@@ -20,7 +20,7 @@ score, and only that.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -118,6 +118,11 @@ class RiskFactors:
         )
 
 
+    def texts(self) -> tuple[tuple[str, str], ...]:
+        """Each factor as a decimal text, e.g. `0.2500`."""
+        return tuple((field.name, f"{getattr(self, field.name) / WHOLE:.4f}") for field in fields(self))
+
+
 @dataclass(frozen=True, slots=True)
 class RiskAssessment:
     """A score and how it came about.
@@ -133,19 +138,8 @@ class RiskAssessment:
     tier: SecurityTier
 
     def facts(self) -> Mapping[str, JsonValue]:
-        """Score, factors and tier for the trail; decimal texts, for its canonical JSON has no floats."""
-        parts = {
-            "data_sensitivity": self.factors.data_sensitivity,
-            "code_trust_level": self.factors.code_trust_level,
-            "network_access": self.factors.network_access,
-            "file_system_access": self.factors.file_system_access,
-            "external_integrations": self.factors.external_integrations,
-        }
-        return {
-            "score": f"{self.score:.4f}",
-            "factors": {name: f"{part / WHOLE:.4f}" for name, part in parts.items()},
-            "tier": self.tier.value,
-        }
+        """Score, factors and tier for the ledger; decimal texts, for canonical JSON has no floats."""
+        return {"score": f"{self.score:.4f}", "factors": dict(self.factors.texts()), "tier": self.tier.value}
 
 
 def assess_security_tier(profile: RiskProfile) -> RiskAssessment:
