@@ -17,7 +17,7 @@ Messages are lower case, without a full stop, with user input in backticks, a pl
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from symbi.types import JsonValue
 
@@ -221,7 +221,11 @@ class Overloaded(Unavailable):
 
     def __init__(self, message: str, *, retry_after_s: float, code: str | None = None) -> None:
         super().__init__(message, code=code, retry_after_s=retry_after_s)
-        self.retry_after_s = retry_after_s
+
+    @property
+    def retry_after_s(self) -> float:
+        """Seconds to wait; one of the fields, so that it survives ledger and journal."""
+        return cast("float", self.fields["retry_after_s"])
 
 
 class AgentFailed(SymbiError):

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +29,7 @@ from symbi.crypto.signing import VerifyingKey
 from symbi.dsl.compile import compile_file
 from symbi.dsl.parser import parse
 from symbi.dsl.spec import CompiledFile
-from symbi.errors import ConfigError, InputError
+from symbi.errors import ConfigError, InputError, StoreUnavailable, SymbiError, Unavailable
 from symbi.guard.gate import Guard, no_probe
 from symbi.policy.catalog import ToolType
 from symbi.policy.engine import PolicyEngine, PolicySource
@@ -208,13 +208,16 @@ async def open_runtime(
     anyio.to_thread.current_default_thread_limiter().total_tokens = settings.runtime.scheduler_threads
     clock = clock or SystemClock()
     ids = IdSource(clock)
-    sources = read_policies(settings)
-    engine = PolicyEngine(PolicySet.load(sources))
     folder = settings.runtime.data_dir if settings.security.audit_enabled else None
     async with AsyncExitStack() as stack:
         store = stack.enter_context(SqliteStore(folder))
-        key = KeyRing(key_store(settings), open_provider(settings.security.crypto_provider.value)).signing_key()
+        provider = open_provider(settings.security.crypto_provider.value)
+        # A trail that was begun is never continued under another key, so a lost one is not replaced.
+        key = KeyRing(key_store(settings), provider, create=store.head() is None).signing_key()
         log = await stack.enter_async_context(AuditLog(store, key, clock, ids))
+        await stack.enter_async_context(noting_end(log, store.epoch))
+        sources = read_policies(settings)
+        engine = PolicyEngine(PolicySet.load(sources))
         guard = Guard(
             engine, log, store, clock, ids,
             epoch=store.epoch, enforcing=settings.security.enforce_policies, probe=probe,
@@ -235,7 +238,25 @@ async def open_runtime(
         agents = scheduler(settings, clock)
         rooms = Rooms(world, engine, sources, catalog, store, store, agents, ids, settings.principal)
         yield Runtime(rooms, runtime_config(settings), report, warnings)
-        await log.append(Draft(AuditEventType.RUNTIME_STOPPED, SYSTEM_AGENT, {"epoch": store.epoch}))
+
+
+@asynccontextmanager
+async def noting_end(log: AuditLog, epoch: int) -> AsyncIterator[None]:
+    """Put the end of a runtime on the trail, and the error that ended it, also one that did not let it begin."""
+    details: dict[str, JsonValue] = {"epoch": epoch}
+    try:
+        yield
+    except StoreUnavailable:
+        raise  # and nothing can be recorded
+    except BaseException as error:
+        if isinstance(error, SymbiError):
+            details |= {"error": error.code, "reason": str(error)}
+        else:
+            details["error"] = type(error).__name__
+        with suppress(Unavailable):  # the error itself is the one to report
+            await log.append(Draft(AuditEventType.RUNTIME_STOPPED, SYSTEM_AGENT, details))
+        raise
+    await log.append(Draft(AuditEventType.RUNTIME_STOPPED, SYSTEM_AGENT, details))
 
 
 def started(settings: Settings) -> Draft:

@@ -7,30 +7,34 @@ effect gives its recorded result or error again and nothing is done; one in doub
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
-from symbi.agent.pure import shown
+from symbi.agent.operators import text
+from symbi.agent.rendering import shown
 from symbi.agent.values import Value, deep_label, from_json, to_json, tool_arguments, untrusted
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock, random_bytes
 from symbi.dsl import ast
+from symbi.dsl.names import TOOL_NAME
 from symbi.errors import InternalError, ScriptFailed, SymbiError
-from symbi.guard.action import Action, DrawRandom, ExecuteCode, ReadClock, RunSlot, WriteLog
+from symbi.guard.action import Action, DrawRandom, ExecuteCode, InvokeTool, ReadClock, RunSlot, ToolRef, WriteLog
 from symbi.guard.gate import Guard
 from symbi.guard.ledger import EffectRecord, EffectState
-from symbi.guard.outcome import NOT_STARTED, decode_error
+from symbi.guard.outcome import decode_error
 from symbi.guard.permit import Permit
-from symbi.guard.records import action_name, digest_arguments
+from symbi.guard.records import action_name, digest_arguments, never_began
 from symbi.policy.flow import join
 from symbi.sandbox.pool import Sandboxes
 from symbi.tools.invoke import Invoker
-from symbi.types import AgentId, Integrity, JsonValue, Label, Principal, RunId, SecurityTier
+from symbi.tools.text import shown_name
+from symbi.types import AgentId, Integrity, JsonValue, Label, Principal, RunId, SecurityTier, ToolName
 
 ActionT = TypeVar("ActionT", bound=Action)
 
 MAX_LOG_CHARS: Final = 4096  # one line of a run's log
+MAX_TOOL_CHARS: Final = 200  # the name of a tool, with that of its server
 SYSTEM_LABEL: Final = Label(Integrity.SYSTEM)
 """Clock and random generator: made by the system, known to nobody before."""
 
@@ -100,23 +104,27 @@ class RunEffects:
         """Effects that the body has asked for so far."""
         return self._position
 
-    async def tool(self, name: str, arguments: Mapping[str, Value], span: ast.Span) -> Value:
-        """Call a tool; what it answers is untrusted."""
+    async def tool(self, name: Value, arguments: Mapping[str, Value], span: ast.Span) -> Value:
+        """Call a tool; what it answers is untrusted. Which tool it is may come from data, and so bears a label too."""
+        server = self._server_of(name, span)
         plain, labels, secrets = tool_arguments(arguments, span, self._file)
-        slot = self._slot()
-        invoker = self._world.invoker
-        try:
-            action = invoker.prepare(self._principal, name, plain, labels=labels, secrets=secrets, slot=slot)
-        except SymbiError as refusal:
-            await self._refused(name, slot, refusal)
-            raise
+        # As it is asked for: whether there is such a tool now is not for a replay to know.
+        asked = InvokeTool(
+            principal=self._principal,
+            slot=self._slot(),
+            label=join(name.label, *labels.values()),
+            tool=ToolRef(ToolName(text(name)), server, "", {}),
+            values=plain,
+            labels=labels,
+            secrets=secrets,
+        )
 
         async def call() -> tuple[JsonValue, str]:
-            result = await invoker.call(action)
+            result = await self._world.invoker.call(await self._prepared(asked))
             return result.value, result.effect_id
 
-        value, effect_id = await self._perform(action, call)
-        return from_json(value, untrusted(effect_id, action.label))
+        value, effect_id = await self._perform(asked, call)
+        return from_json(value, untrusted(effect_id, asked.label))
 
     async def python(self, code: Value, inputs: Mapping[str, Value], span: ast.Span) -> Value:
         """Run code on values; its result joins the labels of all it was given."""
@@ -140,7 +148,7 @@ class RunEffects:
             driver = self._world.sandboxes.driver_for(permit.action.tier)
             result = await driver.run(permit)
             if result.stdout:
-                self._world.emit(self._principal.agent, result.stdout.rstrip()[:MAX_LOG_CHARS])
+                await self._printed(result.stdout.rstrip(), label)
             return result.value
 
         value, _ = await self._perform(action, self._gated(action, run))
@@ -156,12 +164,7 @@ class RunEffects:
             message=shown(message)[:MAX_LOG_CHARS],
         )
 
-        async def write(permit: Permit[WriteLog]) -> JsonValue:
-            line = self._world.guard.authority.redeem(permit, WriteLog).message
-            self._world.emit(self._principal.agent, line)
-            return None
-
-        await self._perform(action, self._gated(action, write))
+        await self._perform(action, self._gated(action, self._write))
         return Value(None)
 
     async def now(self) -> Value:
@@ -185,6 +188,23 @@ class RunEffects:
 
         value, _ = await self._perform(action, self._gated(action, draw))
         return from_json(value, SYSTEM_LABEL)
+
+    async def _write(self, permit: Permit[WriteLog]) -> JsonValue:
+        line = self._world.guard.authority.redeem(permit, WriteLog).message
+        self._world.emit(self._principal.agent, line)
+        return None
+
+    def _server_of(self, tool: Value, span: ast.Span) -> str:
+        name = text(tool)
+        if len(name) > MAX_TOOL_CHARS or not TOOL_NAME.fullmatch(name):
+            msg = f"`{shown_name(name)}` is not the name of a tool"
+            raise ScriptFailed(msg, place=span.place(self._file), hint="write `server.tool`")
+        return name.partition(".")[0]
+
+    async def _printed(self, text: str, label: Label) -> None:
+        """What code prints goes where `log` goes, and so through the same decision; it has no place of its own."""
+        action = WriteLog(principal=self._principal, label=label, message=text[:MAX_LOG_CHARS])
+        await self._gated(action, self._write)()
 
     def _slot(self) -> RunSlot:
         slot = RunSlot(self._run_id, self._position)
@@ -211,8 +231,7 @@ class RunEffects:
         if record.action != action_name(action) or record.arguments_digest != digest_arguments(action):
             msg = f"effect {record.position} of run `{self._run_id}` is not what it was before the restart"
             raise InternalError(msg, code="internal.diverged", hint="the run cannot go on; start it again")
-        seen = record.error is not None and f'"{NOT_STARTED}"'.encode() not in record.error
-        if record.state is EffectState.UNKNOWN and not seen:
+        if record.state is EffectState.UNKNOWN and (record.error is None or never_began(record)):
             return await effect()
         self.replayed += 1
         if record.error is not None:
@@ -223,12 +242,28 @@ class RunEffects:
         value: JsonValue = json.loads(record.result)
         return value, record.effect_id
 
-    async def _refused(self, tool: str, slot: RunSlot, refusal: SymbiError) -> None:
-        """What never reached the gate stands in the trail all the same."""
-        details: dict[str, JsonValue] = {
-            "tool": tool,
-            "position": slot.position,
-            "code": refusal.code,
-            "reason": refusal.message,
-        }
-        await self._world.log.append(Draft(AuditEventType.TOOL_REFUSED, self._principal.agent, details, self._run_id))
+    async def _prepared(self, asked: InvokeTool) -> InvokeTool:
+        """The action for the gate. What does not get there has its record and its place in the trail all the same.
+
+        Raises:
+            InputError: There is no such tool, or the arguments do not fit it.
+            VerificationError: The tool is not what was verified.
+            ToolServerUnavailable: Its server is not connected.
+        """
+        name = asked.tool.name
+        try:
+            action = self._world.invoker.prepare(
+                asked.principal, name, asked.values, labels=asked.labels, secrets=asked.secrets, slot=asked.slot
+            )
+        except SymbiError as refusal:
+            assert asked.slot is not None
+            details: dict[str, JsonValue] = {
+                "tool": name,
+                "position": asked.slot.position,
+                "code": refusal.code,
+                "reason": refusal.message,
+            }
+            draft = Draft(AuditEventType.TOOL_REFUSED, asked.principal.agent, details, self._run_id)
+            await self._world.guard.refuse(asked, refusal, draft)
+            raise
+        return replace(action, label=asked.label)

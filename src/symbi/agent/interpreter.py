@@ -5,9 +5,15 @@ again with the same inputs and the same recorded effects takes the same steps.
 
 Labels follow data: a value made from others joins their labels. They do not follow control: what an `if` on an
 untrusted value assigns keeps the label of what is assigned.
+
+Every node counts as a step, and so does a share of each large value that is walked through or copied: steps bound the
+time of a body, and between two pauses nothing takes long.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import inspect
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -15,7 +21,7 @@ import anyio.lowlevel
 
 from symbi.agent import operators
 from symbi.agent.pure import Caller, call_pure
-from symbi.agent.values import NULL, Closure, Scope, Secret, Value, bounded, type_name
+from symbi.agent.values import NULL, Closure, Scope, Secret, Value, deep_label, taken, type_name
 from symbi.dsl import ast
 from symbi.dsl.builtins import CATCHABLE, EFFECTS, METHODS, NEVER_CAUGHT, PURE
 from symbi.errors import (
@@ -25,9 +31,14 @@ from symbi.errors import (
     SymbiError,
     did_you_mean,
 )
+from symbi.policy.flow import join
 from symbi.types import Integrity, Label
 
-ERROR_LABEL: Final = Label(Integrity.UNTRUSTED, sources=("error",))
+WALKED_PER_STEP: Final = 32  # weight of a value that is walked through in the time of a few steps
+COPIED_PER_STEP: Final = 1024  # likewise of one whose items are only copied
+COPYING: Final = frozenset({"append", "first", "get", "last", "len", "merge", "reverse", "slice", "type_of", "values"})
+"""Helpers that look at none or few of the items they are given."""
+EFFECT_FRAMES: Final = 250  # Python's own calls that an effect may nest: it must never be broken off by them
 CHECKPOINT_STEPS: Final = 512  # steps between two chances for others to run, and for a time-out to strike
 
 
@@ -47,7 +58,7 @@ class BodyLimits:
 class Effects(Protocol):
     """What a body can do to the world; implemented by `symbi.agent.effects` and by nothing else outside of tests."""
 
-    async def tool(self, name: str, arguments: Mapping[str, Value], span: ast.Span) -> Value:
+    async def tool(self, name: Value, arguments: Mapping[str, Value], span: ast.Span) -> Value:
         """Call a tool."""
 
     async def python(self, code: Value, inputs: Mapping[str, Value], span: ast.Span) -> Value:
@@ -89,7 +100,9 @@ class Interpreter:
         self._effects = effects
         self._limits = limits or BodyLimits()
         self._steps = 0
+        self._pause_at = min(CHECKPOINT_STEPS, self._limits.steps + 1)
         self._depth = 0
+        self._seen = Label()
 
     @property
     def steps(self) -> int:
@@ -105,6 +118,7 @@ class Interpreter:
             OutputLimit: A value grew too large.
             SymbiError: What an effect raised and the body did not catch.
         """
+        self._note(*(deep_label(value) for value in inputs.values()))
         try:
             return await self._block(body, Scope(names=dict(inputs)))
         except _Returned as returned:
@@ -158,24 +172,31 @@ class Interpreter:
             raise self._failed(f"unknown variable `{target.id}`", node, "declare it with `let`")
         path.reverse()
         with self._at(node):
-            owner.names[target.id] = operators.assigned(owner.names[target.id], path, node.op, value)
+            before = owner.names[target.id]
+            after = operators.assigned(before, path, node.op, value)
+        owner.names[target.id] = after
+        if path or node.op != "=":
+            await self._work(node, COPIED_PER_STEP, after)
 
     async def _for(self, node: ast.For, scope: Scope) -> None:
         iterable = await self._expr(node.iterable, scope)
         match iterable.data:
             case tuple():
-                items: Sequence[Value] = iterable.data
+                items: Sequence[Value] = [taken(iterable, item) for item in iterable.data]
             case Mapping():
                 items = [Value(key, iterable.label) for key in iterable.data]
             case _:
                 raise self._failed(f"`for` needs a list or a record, not {type_name(iterable)}", node.iterable)
         for item in items:
+            await self._enter(node)
             await self._block(node.body, Scope(scope, {node.name: item}))
+            self._depth -= 1
 
     async def _match(self, node: ast.Match, scope: Scope) -> None:
         subject = await self._expr(node.subject, scope)
         for arm in node.arms:
-            bound = _matches(arm.pattern, subject)
+            with self._at(node):
+                bound = _matches(arm.pattern, subject)
             if bound is not None:
                 inner = Scope(scope, bound)
                 if isinstance(arm.body, ast.Block):
@@ -194,7 +215,7 @@ class Interpreter:
             self._depth = depth
             for clause in node.catches:
                 if _catches(clause.kind, error):
-                    await self._block(clause.body, Scope(scope, {clause.name: _error_value(error)}))
+                    await self._block(clause.body, Scope(scope, {clause.name: self._error_value(error)}))
                     return
             raise
 
@@ -217,9 +238,13 @@ class Interpreter:
             case ast.Name():
                 return self._name(node, scope)
             case ast.Array():
-                return bounded(Value(tuple([await self._expr(item, scope) for item in node.items])))
+                parts = tuple([await self._expr(item, scope) for item in node.items])
+                with self._at(node):
+                    return Value(parts)
             case ast.Record():
-                return Value({field.key: await self._expr(field.value, scope) for field in node.fields})
+                fields = {field.key: await self._expr(field.value, scope) for field in node.fields}
+                with self._at(node):
+                    return Value(fields)
             case ast.Unary():
                 operand = await self._expr(node.operand, scope)
                 with self._at(node):
@@ -257,14 +282,16 @@ class Interpreter:
             with self._at(node):
                 return operators.logical(left, right)
         right = await self._expr(node.right, scope)
+        await self._work(node, COPIED_PER_STEP if node.op == "+" else WALKED_PER_STEP, left, right)
         with self._at(node):
-            return bounded(operators.binary(node.op, left, right))
+            return operators.binary(node.op, left, right)
 
     async def _if(self, node: ast.If, scope: Scope) -> Value:
         condition = await self._expr(node.condition, scope)
         inner = scope
         if node.pattern is not None:
-            bound = None if condition.data is None else _matches(node.pattern, condition)
+            with self._at(node):
+                bound = None if condition.data is None else _matches(node.pattern, condition)
             taken = bound is not None
             inner = Scope(scope, bound or {})
         else:
@@ -334,18 +361,22 @@ class Interpreter:
             return await self._apply(closure, [argument], node)
 
         caller: Caller = call
-        try:
-            return bounded(await call_pure(name, caller, positional, named))
-        except operators.TypeMismatch as mismatch:
-            raise self._failed(f"{name}: {mismatch}", node) from None
+        per_step = COPIED_PER_STEP if name in COPYING else WALKED_PER_STEP
+        await self._work(node, per_step, *positional, *named.values())
+        with self._at(node, f"{name}: "):
+            result = await call_pure(name, caller, positional, named)
+        if name not in COPYING:
+            await self._work(node, per_step, result)
+        return result
 
     async def _effect(self, name: str, positional: list[Value], named: dict[str, Value], node: ast.Call) -> Value:
         for value in [*positional, *named.values()]:
             if isinstance(value.data, Closure):
                 raise self._failed(f"a function cannot be handed to `{name}`", node)
+        await self._work(node, WALKED_PER_STEP, *positional, *named.values())
         effects = self._effects
         match name, positional:
-            case "tool", [Value(data=str() as tool), *rest]:
+            case "tool", [Value(data=str()) as tool, *rest]:
                 if rest:
                     raise self._failed('arguments of a tool are given by name: `tool("server.tool", path = p)`', node)
                 return await self._placed(lambda: effects.tool(tool, named, node.span), node)
@@ -361,29 +392,58 @@ class Interpreter:
                 raise self._failed(f"`{name}` is not called like this", node, f"it is {EFFECTS[name]}")
 
     async def _placed(self, effect: Callable[[], Awaitable[Value]], node: ast.Node) -> Value:
-        """Run an effect; an error without a place gets that of the call."""
-        try:
-            return bounded(await effect())
-        except SymbiError as error:
-            if error.place is None:
-                error.place = self._place(node)
-            raise
+        if _frames_left() < EFFECT_FRAMES:
+            msg = "the body nests too deeply for an effect"
+            raise StepLimit(msg, code="limit.nesting", place=self._place(node))
+        with self._at(node):
+            value = await effect()
+        self._note(value.label)
+        return value
 
     # --- bounds and places ----------------------------------------------------------------------
 
     async def _enter(self, node: ast.Node) -> None:
-        self._steps += 1
         self._depth += 1
+        if self._depth > self._limits.nesting:
+            msg = f"the body nests deeper than {self._limits.nesting}"
+            raise StepLimit(msg, code="limit.nesting", place=self._place(node))
+        self._steps += 1
+        if self._steps >= self._pause_at:
+            await self._pause(node)
+
+    async def _work(self, node: ast.Node, per_step: int, *values: Value) -> None:
+        """Count what is done to values as steps; nothing for small ones."""
+        steps = sum([value.weight for value in values]) // per_step
+        if steps:
+            self._steps += steps
+            if self._steps >= self._pause_at:
+                await self._pause(node)
+
+    async def _pause(self, node: ast.Node) -> None:
+        """Let others run, and a time-out strike; and see that there are steps left."""
         if self._steps > self._limits.steps:
             msg = f"the body took more than {self._limits.steps} steps"
             raise StepLimit(
                 msg, place=self._place(node), hint="raise `limits.steps`, or move the work into `python(…)`"
             )
-        if self._depth > self._limits.nesting:
-            msg = f"the body nests deeper than {self._limits.nesting}"
-            raise StepLimit(msg, code="limit.nesting", place=self._place(node))
-        if self._steps % CHECKPOINT_STEPS == 0:
-            await anyio.lowlevel.checkpoint()
+        self._pause_at = min(self._steps + CHECKPOINT_STEPS, self._limits.steps + 1)
+        await anyio.lowlevel.checkpoint()
+
+    def _note(self, *labels: Label) -> None:
+        """Remember how confidential what the body has seen is, for errors that may quote it."""
+        self._seen = Label(confidentiality=join(self._seen, *labels).confidentiality)
+
+    def _error_value(self, error: SymbiError) -> Value:
+        """What a `catch` binds. A message may quote anything that the body has seen, also from outside."""
+        label = Label(Integrity.UNTRUSTED, self._seen.confidentiality, ("error",))
+        return Value(
+            {
+                "kind": Value(type(error).__name__),
+                "code": Value(error.code),
+                "message": Value(error.message, label),
+                "hint": Value(error.hint or "", label),
+            }
+        )
 
     def _place(self, node: ast.Node) -> Place:
         return node.span.place(self._file)
@@ -391,23 +451,24 @@ class Interpreter:
     def _failed(self, message: str, node: ast.Node, hint: str = "") -> ScriptFailed:
         return ScriptFailed(message, place=self._place(node), hint=hint or None)
 
-    def _at(self, node: ast.Node) -> "_Placing":
-        return _Placing(self, node)
+    @contextmanager
+    def _at(self, node: ast.Node, prefix: str = "") -> Iterator[None]:
+        """Give an error without a place that of a node."""
+        try:
+            yield
+        except operators.TypeMismatch as mismatch:
+            raise self._failed(f"{prefix}{mismatch}", node) from None
+        except SymbiError as error:
+            if error.place is None:
+                error.place = self._place(node)
+            raise
 
 
-class _Placing:
-    """Gives a type mismatch of an operator the place of its node."""
-
-    def __init__(self, interpreter: Interpreter, node: ast.Node) -> None:
-        self._interpreter = interpreter
-        self._node = node
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, operators.TypeMismatch):
-            raise self._interpreter._failed(str(error), self._node) from None  # noqa: SLF001 - one class in two parts
+def _frames_left() -> int:
+    frame, frames = inspect.currentframe(), 0
+    while frame is not None:
+        frame, frames = frame.f_back, frames + 1
+    return sys.getrecursionlimit() - frames
 
 
 def _matches(pattern: ast.Pattern, subject: Value) -> dict[str, Value] | None:
@@ -423,15 +484,3 @@ def _matches(pattern: ast.Pattern, subject: Value) -> dict[str, Value] | None:
 
 def _catches(kind: str | None, error: SymbiError) -> bool:
     return isinstance(error, CATCHABLE[kind or "Error"])
-
-
-def _error_value(error: SymbiError) -> Value:
-    """What a `catch` binds. A message may quote what came from outside, so it is not to be trusted."""
-    return Value(
-        {
-            "kind": Value(type(error).__name__),
-            "code": Value(error.code),
-            "message": Value(error.message, ERROR_LABEL),
-            "hint": Value(error.hint or "", ERROR_LABEL),
-        }
-    )

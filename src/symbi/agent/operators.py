@@ -6,7 +6,7 @@ A result joins the labels of its operands. `TypeMismatch` is given its place by 
 from collections.abc import Mapping, Sequence
 from math import isfinite
 
-from symbi.agent.values import NULL, Closure, Secret, Value, bounded, deep_label, type_name
+from symbi.agent.values import NULL, Closure, Secret, Value, deep_label, key_weight, taken, type_name
 from symbi.errors import did_you_mean
 from symbi.policy.flow import join
 from symbi.types import Label
@@ -32,7 +32,7 @@ def logical(left: Value, right: Value) -> Value:
 def unary(op: str, operand: Value) -> Value:
     """`!x`, `not x`, `-x`."""
     if op == "-":
-        return bounded(Value(-number(operand), operand.label))
+        return Value(-number(operand), operand.label)
     return Value(not truth(operand), operand.label)
 
 
@@ -56,7 +56,7 @@ def arithmetic(op: str, left: Value, right: Value) -> Value:
         if isinstance(left.data, str) and isinstance(right.data, str):
             return Value(left.data + right.data, label)
         if isinstance(left.data, tuple) and isinstance(right.data, tuple):
-            return Value(left.data + right.data, label)
+            return Value(left.data + right.data, label, left.weight + right.weight - 1)
         if isinstance(left.data, Mapping) and isinstance(right.data, Mapping):
             return Value({**left.data, **right.data}, label)
         if isinstance(left.data, str) or isinstance(right.data, str):
@@ -180,7 +180,7 @@ def member(value: Value, name: str) -> Value:
         hint = did_you_mean(name, value.data)
         msg = f"the record has no field `{name}`" + (f"; {hint}" if hint else "")
         raise TypeMismatch(msg)
-    return found
+    return taken(value, found)
 
 
 def item(container: Value, index: Value) -> Value:
@@ -189,7 +189,7 @@ def item(container: Value, index: Value) -> Value:
         case Mapping():
             return _joined(member(container, text(index)), index)
         case tuple():
-            return _joined(container.data[_position(index, len(container.data))], index)
+            return _joined(taken(container, container.data[_position(index, len(container.data))]), index)
         case str():
             return Value(container.data[_position(index, len(container.data))], join(container.label, index.label))
         case _:
@@ -200,18 +200,22 @@ def item(container: Value, index: Value) -> Value:
 def assigned(old: Value, path: Sequence[Value | str], op: str, value: Value) -> Value:
     """The changed copy of a variable's value after `variable.path op value`."""
     if not path:
-        return bounded(value if op == "=" else arithmetic(op[:-1], old, value))
+        return value if op == "=" else arithmetic(op[:-1], old, value)
     step, rest = path[0], path[1:]
     key = Value(step) if isinstance(step, str) else step
     match old.data:
         case Mapping():
             name = text(key)
+            before = old.data.get(name)
             changed = assigned(member(old, name), rest, op, value) if rest or op != "=" else value
-            return bounded(Value({**old.data, name: changed}, join(old.label, key.label)))
+            weight = old.weight + changed.weight - (-key_weight(name) if before is None else before.weight)
+            return Value({**old.data, name: changed}, join(old.label, key.label), weight)
         case tuple():
             position = _position(key, len(old.data))
-            changed = assigned(old.data[position], rest, op, value)
-            return Value((*old.data[:position], changed, *old.data[position + 1 :]), join(old.label, key.label))
+            before = old.data[position]
+            changed = assigned(taken(old, before), rest, op, value)
+            data = (*old.data[:position], changed, *old.data[position + 1 :])
+            return Value(data, join(old.label, key.label), old.weight + changed.weight - before.weight)
         case _:
             msg = f"{type_name(old)} has no fields or items to assign to"
             raise TypeMismatch(msg)
@@ -227,4 +231,4 @@ def _position(index: Value, length: int) -> int:
 
 def _joined(value: Value, index: Value) -> Value:
     """An item, which also depends on the index that chose it."""
-    return value if index.label == NULL.label else Value(value.data, join(value.label, index.label))
+    return value if index.label == NULL.label else Value(value.data, join(value.label, index.label), value.weight)

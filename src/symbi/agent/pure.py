@@ -1,14 +1,13 @@
 """Pure helpers of the agent language, by name: functions of values, without effects.
 
-Each takes a way to call a lambda, and its arguments in the order of its parameters. What a helper makes anew joins the labels of
-all it was given; what it only passes on (an item of a list, a field) keeps its own.
+Each takes a way to call a lambda, and its arguments in the order of its parameters. What a helper makes anew joins the
+labels of all it was given; what it only passes on (an item of a list, a field) keeps its own, joined with those of what
+it was chosen by.
 """
 
 import json
-import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import cmp_to_key
-from math import ceil, floor
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from math import ceil, floor, isfinite, nan
 from typing import Any, Final, TypeAlias
 
 from symbi.agent.operators import (
@@ -22,36 +21,28 @@ from symbi.agent.operators import (
     text,
     truth,
 )
-from symbi.agent.values import MAX_ITEMS, MAX_TEXT_CHARS, NULL, Closure, Secret, Value, deep_label, from_json, type_name
+from symbi.agent.rendering import bound_items, bound_text, filled, parsed_json, plain, shown
+from symbi.agent.values import (
+    MAX_ITEMS,
+    NULL,
+    Closure,
+    Secret,
+    Value,
+    deep_label,
+    from_json,
+    taken,
+    type_name,
+)
 from symbi.dsl.builtins import PURE
 from symbi.errors import OutputLimit
 from symbi.policy.flow import join
-from symbi.types import JsonValue, Label
+from symbi.types import Label
 
 Caller: TypeAlias = Callable[[Value, Value], Awaitable[Value]]
 Pure: TypeAlias = Callable[[Caller, Sequence[Value]], Awaitable[Value]]
 Simple: TypeAlias = Callable[..., Any]
 
-MAX_JSON_DEPTH: Final = 64  # nesting of parsed JSON; deeper values would outgrow what the interpreter walks
-
-
-def plain(value: Value) -> JsonValue:
-    """A value as JSON data."""
-    match value.data:
-        case tuple():
-            return [plain(item) for item in value.data]
-        case Mapping():
-            return {key: plain(item) for key, item in value.data.items()}
-        case Secret() | Closure():
-            msg = f"a {type_name(value)} is not data"
-            raise TypeMismatch(msg)
-        case _:
-            return value.data
-
-
-def shown(value: Value) -> str:
-    """A value as text: a text itself, anything else as JSON."""
-    return value.data if isinstance(value.data, str) else json.dumps(plain(value), ensure_ascii=False)
+MAX_DIGITS: Final = 308  # places that a number can be rounded to, either side of the point
 
 
 def _joined(values: Sequence[Value]) -> Label:
@@ -88,29 +79,35 @@ def _simple(function: Simple) -> Pure:
 
     async def call(_caller: Caller, arguments: Sequence[Value]) -> Value:
         result = function(*arguments)
+        if isinstance(result, list):
+            bound_items(len(result))
         return result if isinstance(result, Value) else from_json(result, _joined(arguments))
 
     return call
 
 
-def _len(value: Value) -> int:
+def _len(value: Value) -> Value:
+    """A number that depends on the shape alone, and bears its label."""
     if isinstance(value.data, str | tuple | Mapping):
-        return len(value.data)
+        return Value(len(value.data), value.label)
     msg = f"{type_name(value)} has no length"
     raise TypeMismatch(msg)
 
 
 def _split(value: Value, separator: Value | None = None) -> list[str]:
     if separator is None:
-        return text(value).split()
+        return text(value).split(None, MAX_ITEMS)
     if not text(separator):
         msg = "the separator is empty"
         raise TypeMismatch(msg)
-    return text(value).split(text(separator))
+    return text(value).split(text(separator), MAX_ITEMS)
 
 
 def _join(values: Value, separator: Value | None = None) -> str:
-    return ("" if separator is None else text(separator)).join(text(value) for value in items(values))
+    parts = [text(value) for value in items(values)]
+    between = "" if separator is None else text(separator)
+    bound_text(sum(map(len, parts)) + len(between) * len(parts))
+    return between.join(parts)
 
 
 def _replace(value: Value, old: Value, new: Value) -> str:
@@ -118,9 +115,7 @@ def _replace(value: Value, old: Value, new: Value) -> str:
     if not part:
         msg = "the text to replace is empty"
         raise TypeMismatch(msg)
-    if len(source) + source.count(part) * (len(instead) - len(part)) > MAX_TEXT_CHARS:
-        msg = f"the text would be longer than {MAX_TEXT_CHARS} characters"
-        raise OutputLimit(msg)
+    bound_text(len(source) + source.count(part) * (len(instead) - len(part)))
     return source.replace(part, instead)
 
 
@@ -129,7 +124,7 @@ def _keys(value: Value) -> Value:
 
 
 def _values(value: Value) -> Value:
-    return Value(tuple(_fields(value).values()), value.label)
+    return Value(tuple(_fields(value).values()), value.label, value.weight)
 
 
 def _fields(value: Value) -> Mapping[str, Value]:
@@ -142,8 +137,10 @@ def _fields(value: Value) -> Mapping[str, Value]:
 def _get(value: Value, key: Value, default: Value = NULL) -> Value:
     if isinstance(value.data, tuple):
         position = integer(key)
-        return value.data[position] if -len(value.data) <= position < len(value.data) else default
-    return _fields(value).get(text(key), default)
+        found = value.data[position] if -len(value.data) <= position < len(value.data) else default
+    else:
+        found = _fields(value).get(text(key), default)
+    return taken(key, taken(value, found))
 
 
 def _items(value: Value) -> Value:
@@ -156,11 +153,12 @@ def _merge(value: Value, other: Value) -> Value:
 
 
 def _append(value: Value, item: Value) -> Value:
-    return Value((*items(value), item), value.label)
+    return Value((*items(value), item), value.label, value.weight + item.weight)
 
 
 def _flatten(value: Value) -> Value:
-    return Value(tuple(inner for item in items(value) for inner in items(item)), _joined(items(value)))
+    inner = tuple([inner for item in items(value) for inner in items(item)])
+    return Value(inner, join(value.label, *(item.label for item in items(value))))
 
 
 def _first(value: Value) -> Value:
@@ -175,7 +173,7 @@ def _at(value: Value, position: int) -> Value:
     if not items(value):
         msg = "the list is empty"
         raise TypeMismatch(msg)
-    return items(value)[position]
+    return taken(value, items(value)[position])
 
 
 def _index_of(value: Value, wanted: Value) -> int:
@@ -210,7 +208,7 @@ def _extreme(op: str) -> Simple:
         for value in candidates[1:]:
             if compare(op, value, best):
                 best = value
-        return Value(best.data, _joined(candidates))
+        return Value(best.data, _joined(values))
 
     return pick
 
@@ -218,61 +216,15 @@ def _extreme(op: str) -> Simple:
 def _round(value: Value, digits: Value | None = None) -> int | float:
     if digits is None:
         return round(number(value))
+    if abs(integer(digits)) > MAX_DIGITS:
+        msg = f"cannot round to {integer(digits)} digits"
+        raise TypeMismatch(msg)
     return round(number(value), integer(digits))
 
 
-_HOLE: Final = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)?\}|[{}]")
-
-
 async def _format(_caller: Caller, arguments: Sequence[Value], named: Mapping[str, Value] | None = None) -> Value:
-    """`format("{} of {total}", n, total = m)`: holes take the next value or the named one; `{{` and `}}` are braces."""
-    rest, names = list(arguments[1:]), dict(named or {})
-    used: set[str] = set()
-
-    def fill(hole: re.Match[str]) -> str:
-        whole, name = hole.group(0), hole.group(1)
-        if whole in {"{{", "}}"}:
-            return whole[0]
-        if name is not None and name in names:
-            used.add(name)
-            return shown(names[name])
-        if whole == "{}" and rest:
-            return shown(rest.pop(0))
-        msg = f"nothing is given for `{whole}`; a brace itself is written twice"
-        raise TypeMismatch(msg)
-
-    filled = _HOLE.sub(fill, text(arguments[0]))
-    if rest or used != set(names):
-        msg = "more values are given than the template has places for"
-        raise TypeMismatch(msg)
-    return Value(filled, _joined([*arguments, *names.values()]))
-
-
-def _parse_json(value: Value) -> JsonValue:
-    try:
-        parsed: JsonValue = json.loads(text(value), parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        msg = f"not JSON: {error}"
-        raise TypeMismatch(msg) from None
-    _bound_depth(parsed, MAX_JSON_DEPTH)
-    return parsed
-
-
-def _no_constant(name: str) -> JsonValue:
-    msg = f"{name} is not JSON"
-    raise ValueError(msg)
-
-
-def _bound_depth(value: JsonValue, depth: int) -> None:
-    if depth == 0:
-        msg = f"JSON nests deeper than {MAX_JSON_DEPTH}"
-        raise TypeMismatch(msg)
-    if isinstance(value, Mapping):
-        for item in value.values():
-            _bound_depth(item, depth - 1)
-    elif isinstance(value, list):
-        for item in value:
-            _bound_depth(item, depth - 1)
+    names = named or {}
+    return Value(filled(text(arguments[0]), arguments[1:], names), _joined([*arguments, *names.values()]))
 
 
 def _range(first: Value, end: Value | None = None, step: Value | None = None) -> list[int]:
@@ -291,24 +243,39 @@ def _range(first: Value, end: Value | None = None, step: Value | None = None) ->
 def _slice(value: Value, start: Value, end: Value | None = None) -> Value:
     part = slice(integer(start), None if end is None else integer(end))
     if isinstance(value.data, str | tuple):
-        return Value(value.data[part], value.label)
+        return Value(value.data[part], join(value.label, start.label, NULL.label if end is None else end.label))
     msg = f"expected a String or a list, found {type_name(value)}"
     raise TypeMismatch(msg)
 
 
 def _reverse(value: Value) -> Value:
     if isinstance(value.data, str | tuple):
-        return Value(value.data[::-1], value.label)
+        return Value(value.data[::-1], value.label, value.weight)
     msg = f"expected a String or a list, found {type_name(value)}"
     raise TypeMismatch(msg)
 
 
 def _unique(value: Value) -> Value:
-    kept: list[Value] = []
+    kept: dict[Hashable, Value] = {}
     for item in items(value):
-        if not any(equal(item, other) for other in kept):
-            kept.append(item)
-    return Value(tuple(kept), value.label)
+        kept.setdefault(_identity(item), item)
+    return Value(tuple(kept.values()), deep_label(value))
+
+
+def _identity(value: Value) -> Hashable:
+    """The same for two values exactly if `equal` says that they are."""
+    match value.data:
+        case tuple():
+            return "list", tuple([_identity(item) for item in value.data])
+        case Mapping():
+            return "record", frozenset([(key, _identity(item)) for key, item in value.data.items()])
+        case Secret() | Closure():
+            msg = "functions and secrets cannot be compared"
+            raise TypeMismatch(msg)
+        case bool():
+            return "bool", value.data
+        case _:
+            return "", value.data
 
 
 def _int(value: Value) -> int:
@@ -331,22 +298,25 @@ def _int(value: Value) -> int:
 def _float(value: Value) -> float:
     if isinstance(value.data, str):
         try:
-            return float(value.data.strip())
+            parsed = float(value.data.strip())
         except ValueError:
+            parsed = nan
+        if not isfinite(parsed):
             msg = f"not a number: `{value.data[:40]}`"
-            raise TypeMismatch(msg) from None
+            raise TypeMismatch(msg)
+        return parsed
     return float(number(value))
 
 
 def _sorted(decorated: list[tuple[Value, Value]]) -> list[Value]:
-    def order(a: tuple[Value, Value], b: tuple[Value, Value]) -> int:
-        return -1 if compare("<", a[0], b[0]) else int(compare(">", a[0], b[0]))
-
-    return [item for _, item in sorted(decorated, key=cmp_to_key(order))]
+    if all(isinstance(key.data, str) for key, _ in decorated):
+        return [item for _, item in sorted(decorated, key=lambda pair: text(pair[0]))]
+    return [item for _, item in sorted(decorated, key=lambda pair: number(pair[0]))]
 
 
 async def _map(caller: Caller, arguments: Sequence[Value]) -> Value:
-    return Value(tuple([await caller(arguments[1], item) for item in items(arguments[0])]), arguments[0].label)
+    source = arguments[0]
+    return Value(tuple([await caller(arguments[1], taken(source, item)) for item in items(source)]), source.label)
 
 
 async def _holding(caller: Caller, arguments: Sequence[Value]) -> tuple[list[Value], Label]:
@@ -354,7 +324,7 @@ async def _holding(caller: Caller, arguments: Sequence[Value]) -> tuple[list[Val
     kept: list[Value] = []
     labels = [arguments[0].label]
     for item in items(arguments[0]):
-        holds = await caller(arguments[1], item) if len(arguments) > 1 else item
+        holds = await caller(arguments[1], taken(arguments[0], item)) if len(arguments) > 1 else item
         labels.append(holds.label)
         if truth(holds):
             kept.append(item)
@@ -387,7 +357,9 @@ async def _count(caller: Caller, arguments: Sequence[Value]) -> Value:
 async def _sort(caller: Caller, arguments: Sequence[Value]) -> Value:
     """`sort(list)` or `sort(list, x => key)`; stable, in rising order."""
     source = items(arguments[0])
-    keys = [await caller(arguments[1], item) for item in source] if len(arguments) > 1 else list(source)
+    keys = list(source)
+    if len(arguments) > 1:
+        keys = [await caller(arguments[1], taken(arguments[0], item)) for item in source]
     ordered = _sorted(list(zip(keys, source, strict=True)))
     return Value(tuple(ordered), join(arguments[0].label, *(deep_label(key) for key in keys)))
 
@@ -437,7 +409,7 @@ PURE_FUNCTIONS: Final[Mapping[str, Pure]] = {
     "max": _simple(_extreme(">")),
     "merge": _simple(_merge),
     "min": _simple(_extreme("<")),
-    "parse_json": _simple(_parse_json),
+    "parse_json": _simple(lambda v: parsed_json(text(v))),
     "range": _simple(_range),
     "replace": _simple(_replace),
     "reverse": _simple(_reverse),
@@ -450,7 +422,7 @@ PURE_FUNCTIONS: Final[Mapping[str, Pure]] = {
     "sum": _simple(_sum),
     "to_json": _simple(lambda v: json.dumps(plain(v), ensure_ascii=False)),
     "trim": _simple(lambda v: text(v).strip()),
-    "type_of": _simple(type_name),
+    "type_of": _simple(lambda v: Value(type_name(v), v.label)),
     "unique": _simple(_unique),
     "upper": _simple(lambda v: text(v).upper()),
     "values": _simple(_values),

@@ -104,6 +104,12 @@ def check_inputs(spec: AgentSpec, inputs: Mapping[str, JsonValue]) -> None:
         if parameter.name in inputs and not fits(inputs[parameter.name], parameter.type):
             msg = f"input `{parameter.name}` of agent `{spec.id}` must be {parameter.type.name}"
             raise InputError(msg, code="input.type", hint=f"it takes {takes}")
+    for name, value in inputs.items():
+        try:
+            from_json(value, TASK_LABEL)
+        except (OutputLimit, ScriptFailed) as refusal:
+            msg = f"input `{name}` of agent `{spec.id}` cannot be taken: {refusal.message}"
+            raise InputError(msg, code="input.value") from None
 
 
 def fits(value: JsonValue, kind: ast.TypeRef) -> bool:
@@ -147,12 +153,12 @@ async def execute(plan: RunPlan, world: World, runs: RunStore) -> RunOutcome:
         msg = f"agent `{spec.id}` has nothing to run: give it a `with` block or a function `main`"
         raise InputError(msg, code="input.no_body")
     try:
-        with anyio.fail_after(spec.limits.execution_timeout):
+        with anyio.move_on_after(spec.limits.execution_timeout) as scope:
             value = await interpreter.run(spec.body, variables)
-        output = _output(value, spec, plan.bounds.output_bytes)
-    except TimeoutError:
-        msg = f"the run took longer than {spec.limits.execution_timeout:g} s"
-        failure = TimeLimit(msg, hint="raise `timeout` in the `with` attributes")
+            output = _output(value, spec, plan.bounds.output_bytes)
+        if scope.cancelled_caught:
+            msg = f"the run took longer than {spec.limits.execution_timeout:g} s"
+            failure = TimeLimit(msg, hint="raise `timeout` in the `with` attributes")
     except (StoreUnavailable, InternalError):
         raise
     except SymbiError as error:
@@ -171,7 +177,7 @@ async def execute(plan: RunPlan, world: World, runs: RunStore) -> RunOutcome:
         runs.move_run(ended, RunState.RUNNING)
         return None, (_finished(ended, outcome),)
 
-    await world.log.transact(end)
+    await world.log.transact(end, wait=True)
     return outcome
 
 
@@ -182,6 +188,9 @@ def _output(value: Value, spec: AgentSpec, most_bytes: int) -> JsonValue:
     except ScriptFailed as failure:
         failure.hint = "the value of a run must be data"
         raise
+    except RecursionError:
+        msg = "the value of the run nests too deeply"
+        raise OutputLimit(msg, place=span.place(spec.file)) from None
     size = len(encode_result(output))
     if size > most_bytes:
         msg = f"the value of the run has {size} bytes; {most_bytes} are allowed"

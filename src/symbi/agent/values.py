@@ -2,10 +2,15 @@
 
 Containers are immutable and hold values, so that a record keeps the label of each field; an assignment into one makes
 a changed copy. A secret is a reference that only a tool call can take.
+
+No value is larger than the bounds of this page, however it is made. What a container shares is counted as often as it
+stands in it, so that whoever walks through a value, compares it or prints it does bounded work.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
+from operator import attrgetter
 from typing import Final, TypeAlias
 
 from symbi.dsl import ast
@@ -15,6 +20,9 @@ from symbi.types import Integrity, JsonValue, Label
 
 MAX_TEXT_CHARS: Final = 16 * 1024 * 1024  # one string; bounds what doubling a text in a loop can take
 MAX_ITEMS: Final = 1_000_000  # items of one list or record
+MAX_WEIGHT: Final = 1_500_000  # of one value, see `Value.weight`; some 150 MB
+MAX_DEPTH: Final = 128  # nesting of JSON that becomes a value; deeper than tools and sandboxes take or give
+CHARS_PER_WEIGHT: Final = 32  # so that texts in containers are bounded together
 MAX_INTEGER: Final = 2**63 - 1  # integers are those of policies (Cedar Long)
 VAULT_SCHEME: Final = "vault://"
 
@@ -42,10 +50,71 @@ Data: TypeAlias = "bool | int | float | str | tuple[Value, ...] | Mapping[str, V
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """Data with its label; of a container, the label is that of its shape, and its items bear their own."""
+    """Data with its label; of a container, the label is that of its shape, and its items bear their own.
+
+    Attributes:
+        data: What it is.
+        label: What went into it.
+        weight: Values in it, itself included, with a share for the length of texts; a caller that knows it may say it.
+
+    Raises:
+        OutputLimit: It is larger than a value may be.
+    """
 
     data: Data
     label: Label = TEMPLATE
+    weight: int = field(default=0, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Weigh it, and refuse what is out of bounds."""
+        object.__setattr__(self, "weight", self.weight or _weigh(self.data))
+        if self.weight > MAX_WEIGHT:
+            msg = f"a value of more than {MAX_WEIGHT} parts is over the bound"
+            raise OutputLimit(msg)
+
+
+_weight: Final[Callable[[Value], int]] = attrgetter("weight")
+
+
+def _weigh(data: Data) -> int:
+    """The weight of data whose items are weighed already."""
+    match data:
+        case bool() | None:
+            return 1
+        case str():
+            if len(data) > MAX_TEXT_CHARS:
+                msg = f"a text of {len(data)} characters is over the bound of {MAX_TEXT_CHARS}"
+                raise OutputLimit(msg)
+            return 1 + len(data) // CHARS_PER_WEIGHT
+        case int():
+            if abs(data) > MAX_INTEGER:
+                msg = "an integer is beyond 64 bits"
+                raise OutputLimit(msg)
+            return 1
+        case float():
+            if not isfinite(data):
+                msg = "the result is not a finite number"
+                raise OutputLimit(msg)
+            return 1
+        case tuple():
+            _bound_items(len(data))
+            return 1 + sum(map(_weight, data))
+        case Mapping():
+            _bound_items(len(data))
+            return 1 + sum(map(_weight, data.values())) + sum(key_weight(key) for key in data)
+        case _:
+            return 1
+
+
+def _bound_items(count: int) -> None:
+    if count > MAX_ITEMS:
+        msg = f"a collection of {count} items is over the bound of {MAX_ITEMS}"
+        raise OutputLimit(msg)
+
+
+def key_weight(key: str) -> int:
+    """What the name of a field adds to the weight of a record."""
+    return len(key) // CHARS_PER_WEIGHT
 
 
 NULL: Final = Value(None)
@@ -80,13 +149,40 @@ def deep_label(value: Value) -> Label:
     return join(*labels)
 
 
-def from_json(data: JsonValue, label: Label) -> Value:
-    """JSON as a value, every leaf under one label."""
+def taken(container: Value, item: Value) -> Value:
+    """An item as it comes out of a container: that it is this one depends on the container's shape."""
+    if container.label is item.label or container.label == TEMPLATE:
+        return item
+    return Value(item.data, join(item.label, container.label), item.weight)
+
+
+def from_json(data: JsonValue, label: Label, depth: int = MAX_DEPTH) -> Value:
+    """JSON as a value, every leaf under one label.
+
+    Raises:
+        OutputLimit: It is larger than a value may be, or nested deeper than `depth`.
+        ScriptFailed: A text holds a lone surrogate, which no JSON text, trail or terminal can take.
+    """
+    if depth < 0:
+        msg = f"the data is nested deeper than {MAX_DEPTH} levels"
+        raise OutputLimit(msg)
+    if isinstance(data, str):
+        return Value(_encodable(data), label)
     if isinstance(data, Mapping):
-        return Value({key: from_json(item, label) for key, item in data.items()}, label)
+        return Value({_encodable(key): from_json(item, label, depth - 1) for key, item in data.items()}, label)
     if isinstance(data, list | tuple):
-        return Value(tuple(from_json(item, label) for item in data), label)
+        return Value(tuple([from_json(item, label, depth - 1) for item in data]), label)
     return Value(data, label)  # type: ignore[arg-type]  # str is a Sequence to the type checker; what is left are scalars
+
+
+def _encodable(text: str) -> str:
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            msg = "a text holds a lone surrogate, which is not text"
+            raise ScriptFailed(msg, code="script.text") from None
+    return text
 
 
 def to_json(value: Value, place: ast.Span, file: str) -> JsonValue:
@@ -140,28 +236,6 @@ def tool_arguments(
 
     plain = {name: convert(value) for name, value in arguments.items()}
     return plain, {name: deep_label(value) for name, value in arguments.items()}, tuple(sorted(secrets))
-
-
-def bounded(value: Value) -> Value:
-    """The value itself.
-
-    Raises:
-        OutputLimit: It is larger than a value may be.
-    """
-    match value.data:
-        case str() if len(value.data) > MAX_TEXT_CHARS:
-            msg = f"a text of {len(value.data)} characters is over the bound of {MAX_TEXT_CHARS}"
-            raise OutputLimit(msg)
-        case tuple() | Mapping() if len(value.data) > MAX_ITEMS:
-            msg = f"a collection of {len(value.data)} items is over the bound of {MAX_ITEMS}"
-            raise OutputLimit(msg)
-        case bool():
-            return value
-        case int() if abs(value.data) > MAX_INTEGER:
-            msg = "an integer is beyond 64 bits"
-            raise OutputLimit(msg)
-        case _:
-            return value
 
 
 def type_name(value: Value) -> str:

@@ -38,7 +38,7 @@ def read_keys(document: bytes, provider: CryptoProvider) -> dict[KeyId, Verifyin
     try:
         listed = json.loads(document)
         keys = {KeyId(name): VerifyingKey.from_hex(entry["public_key"], provider) for name, entry in listed.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         msg = f"`{KEYS_NAME}` is not a list of public keys: {error}"
         raise InputError(msg, code="input.keys") from error
     for name, key in keys.items():

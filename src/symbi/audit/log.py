@@ -136,13 +136,17 @@ class AuditLog:
         _, receipts = await self.transact(lambda: (None, (draft,)))
         return receipts[0]
 
-    async def transact(self, work: Work[T]) -> tuple[T, tuple[Receipt, ...]]:
+    async def transact(self, work: Work[T], *, wait: bool = False) -> tuple[T, tuple[Receipt, ...]]:
         """Run a unit of work in the store's transaction and append its events; returns when both are durable.
 
-        A cancelled caller waits all the same: it must learn whether its effect is on record.
+        A caller in a cancelled scope waits all the same: it must learn whether its effect is on record.
+
+        Args:
+            work: Runs on the store's thread.
+            wait: Wait for room where too much is waiting: for what has happened and must be recorded.
 
         Raises:
-            Overloaded: Too much is waiting.
+            Overloaded: Too much is waiting, and `wait` is not set.
             StoreUnavailable: It is not durable, or nobody can tell.
             SymbiError: Whatever the work raised; nothing of it is left.
         """
@@ -151,15 +155,18 @@ class AuditLog:
             msg = "the audit trail is not open"
             raise StoreUnavailable(msg)
         try:
-            self._send.send_nowait(entry)
+            if not wait:
+                self._send.send_nowait(entry)
+            with anyio.CancelScope(shield=True), anyio.move_on_after(COMMIT_TIMEOUT_S):
+                if wait:
+                    await self._send.send(entry)
+                await entry.done.wait()
         except anyio.WouldBlock:
             msg = "too many effects wait for the audit trail"
             raise Overloaded(msg, retry_after_s=RETRY_AFTER_S) from None
         except (anyio.ClosedResourceError, anyio.BrokenResourceError):
             msg = "the audit trail is closed"
             raise StoreUnavailable(msg) from None
-        with anyio.CancelScope(shield=True), anyio.move_on_after(COMMIT_TIMEOUT_S):
-            await entry.done.wait()
         if not entry.done.is_set():
             msg = f"the store did not commit within {COMMIT_TIMEOUT_S:g} s"
             raise StoreUnavailable(msg, hint="look at the disk and the other load on this machine")
@@ -188,18 +195,20 @@ class AuditLog:
         self._at = _Position(event.sequence, event.chain_hash, parse_rfc3339(event.timestamp))
 
     async def _run(self, receive: MemoryObjectReceiveStream[_Entry[Any]]) -> None:
-        with anyio.CancelScope(shield=True), receive:
-            async for first in receive:
-                group = [first]
-                while len(group) < MAX_GROUP:
-                    try:
-                        group.append(receive.receive_nowait())
-                    except (anyio.WouldBlock, anyio.EndOfStream):
-                        break
-                await anyio.to_thread.run_sync(partial(self._commit, group), limiter=self._thread)
-                for entry in group:
-                    entry.done.set()
-        self._stopped.set()
+        try:
+            with anyio.CancelScope(shield=True), receive:
+                async for first in receive:
+                    group = [first]
+                    while len(group) < MAX_GROUP:
+                        try:
+                            group.append(receive.receive_nowait())
+                        except (anyio.WouldBlock, anyio.EndOfStream):
+                            break
+                    await anyio.to_thread.run_sync(partial(self._commit, group), limiter=self._thread)
+                    for entry in group:
+                        entry.done.set()
+        finally:
+            self._stopped.set()  # also where the writer itself fails, so that nobody waits for it
 
     def _commit(self, group: Sequence[_Entry[Any]]) -> None:
         at = _Position(self._at.sequence, self._at.chain_hash, self._at.time_ns)

@@ -1,7 +1,9 @@
 """`symbi audit`: read the trail, verify it, export it. All of it opens the store read-only, beside its owner."""
 
+import shutil
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,14 +13,15 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from symbi.audit.event import AuditEvent, parse_event
+from symbi.audit.event import MAX_RECORD_BYTES, AuditEvent, AuditEventType, parse_event
 from symbi.audit.export import EVENTS_NAME, HEAD_NAME, KEYS_NAME, keys_document, read_events, read_keys
 from symbi.audit.verify import TrailReport, verify_trail
 from symbi.cli.options import Config, Json
 from symbi.cli.output import err, errors_to_exit, out, print_json, print_json_line
-from symbi.config import load_settings
+from symbi.config import Settings, load_settings
 from symbi.crypto.provider import open_provider
-from symbi.errors import InputError
+from symbi.errors import ChainBroken, InputError, did_you_mean
+from symbi.tools.text import printable
 from symbi.wiring import open_reader, verifying_keys
 
 app = typer.Typer(help="Read, verify and export the audit trail.", no_args_is_help=True)
@@ -38,6 +41,9 @@ def show(
 ) -> None:
     """Print events, oldest first: one line each, or JSON lines with `--json`."""
     with errors_to_exit(as_json=as_json), open_reader(load_settings(config)) as reader:
+        if kind is not None and kind not in list(AuditEventType):
+            msg = f"unknown event type `{kind}`"
+            raise InputError(msg, code="input.event_type", hint=did_you_mean(kind, AuditEventType) or None)
         chosen: list[AuditEvent] = []
         for stored in reader.read(1):
             event = parse_event(stored.record, sequence=stored.sequence)
@@ -59,14 +65,18 @@ def _print(event: AuditEvent, *, as_json: bool) -> None:
         return
     out.print(
         f"[dim]{event.sequence:>5} {event.timestamp[:23]}[/] [bold]{event.event_type:<16}[/] {escape(event.agent_id)} "
-        f"{escape(summary(event))}"
+        f"{escape(printable(summary(event)))}"
     )
 
 
 def summary(event: AuditEvent) -> str:
     """The facts of an event that a person looks for first."""
     details = event.details
-    parts = [str(details[name]) for name in ("action", "resource", "verdict", "outcome", "state") if name in details]
+    parts = [
+        str(details[name])
+        for name in ("action", "resource", "verdict", "outcome", "state", "from", "event", "to")
+        if name in details
+    ]
     policies = details.get("policies")
     if isinstance(policies, list):
         parts += [f"{p['id']} ({p['file']}:{p['line']})" for p in policies if isinstance(p, dict)]
@@ -86,30 +96,49 @@ def verify(
     """Check every event, its signature, the chain, and the signed head. Exit code 4 names the first bad event."""
     with errors_to_exit(as_json=as_json):
         settings = load_settings(config)
-        if export is not None:
-            report = _verify_export(export, settings.security.crypto_provider.value)
-        else:
-            keys = verifying_keys(settings)
-            with open_reader(settings) as reader:
-                head = reader.head_record()
-                count = reader.event_count()
-                with Progress(
-                    TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), console=err, transient=True,
-                    disable=as_json or count < PROGRESS_FROM_EVENTS,
-                ) as bar:  # fmt: skip
-                    report = verify_trail(bar.track(reader.read(1), total=count), head, keys)
+        try:
+            if export is not None:
+                report = _verify_export(export, settings.security.crypto_provider.value)
+            else:
+                report = _verify_store(settings, quiet=as_json)
+        except ChainBroken as broken:
+            broken.hint = broken.hint or f"the first bad event is {broken.fields['sequence']}"
+            raise
         show_report(report, as_json=as_json)
 
 
+def _verify_store(settings: Settings, *, quiet: bool) -> TrailReport:
+    keys = verifying_keys(settings)
+    with open_reader(settings) as reader:
+        head = reader.head_record()
+        count = reader.event_count()
+        with Progress(
+            TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), console=err, transient=True,
+            disable=quiet or count < PROGRESS_FROM_EVENTS,
+        ) as bar:  # fmt: skip
+            return verify_trail(bar.track(reader.read(1), total=count), head, keys)
+
+
 def _verify_export(folder: Path, provider: str) -> TrailReport:
+    head_file, events_file = folder / HEAD_NAME, folder / EVENTS_NAME
     try:
-        keys = read_keys((folder / KEYS_NAME).read_bytes(), open_provider(provider))
-        head = (folder / HEAD_NAME).read_bytes().removesuffix(b"\n")
-        with (folder / EVENTS_NAME).open("rb") as events:
-            return verify_trail(read_events(events), head, keys)
+        keys = read_keys(_read_bounded(folder / KEYS_NAME), open_provider(provider))
+        # What was taken out of an export is missing from the trail: that is for the verifier to say.
+        head = _read_bounded(head_file).removesuffix(b"\n") if head_file.exists() else None
+        if not events_file.exists():
+            return verify_trail((), head, keys)
+        with events_file.open("rb") as events:
+            lines = iter(partial(events.readline, MAX_RECORD_BYTES + 2), b"")
+            return verify_trail(read_events(lines), head, keys)
     except OSError as error:
         msg = f"cannot read the export `{folder}`: {error.strerror or error}"
         raise InputError(msg, code="input.export") from error
+
+
+def _read_bounded(path: Path) -> bytes:
+    """A small file; of one that is too large to be right, enough to see that."""
+    with path.open("rb") as file:
+        return file.read(MAX_RECORD_BYTES + 2)
 
 
 def show_report(report: TrailReport, *, as_json: bool) -> None:
@@ -142,20 +171,34 @@ def export(
             msg = "the trail is empty"
             raise InputError(msg, code="input.export")
         report = verify_trail(events, head, keys)
-        try:
-            folder.mkdir(parents=True)
-            (folder / EVENTS_NAME).write_bytes(b"".join(event.record + b"\n" for event in events))
-            (folder / HEAD_NAME).write_bytes(head + b"\n")
-            (folder / KEYS_NAME).write_bytes(keys_document(keys))
-        except OSError as error:
-            msg = f"cannot write `{folder}`: {error.strerror or error}"
-            raise InputError(msg, code="input.export", hint="name a folder that does not exist yet") from error
+        files = {
+            EVENTS_NAME: b"".join(event.record + b"\n" for event in events),
+            HEAD_NAME: head + b"\n",
+            KEYS_NAME: keys_document(keys),
+        }
+        _write_export(folder, files)
         if as_json:
             print_json({"folder": str(folder), "events": report.events, "chain_hash": report.chain_hash})
         else:
             out.print(
                 f"wrote {report.events} events to {escape(str(folder))}; check it with [bold]symbi audit verify --export[/]"
             )
+
+
+def _write_export(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write a new folder, whole or not at all."""
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        msg = f"cannot make `{folder}`: {error.strerror or error}"
+        raise InputError(msg, code="input.export", hint="name a folder that does not exist yet") from error
+    try:
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        msg = f"cannot write in `{folder}`: {error.strerror or error}"
+        raise InputError(msg, code="input.unwritable") from error
 
 
 def decisions_table(events: list[AuditEvent]) -> Table:

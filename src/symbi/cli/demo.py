@@ -2,10 +2,10 @@
 
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
-import anyio
 import typer
 from rich.markup import escape
 from rich.rule import Rule
@@ -15,8 +15,8 @@ from symbi.agent.run import RunOutcome
 from symbi.audit.event import parse_event
 from symbi.audit.verify import verify_trail
 from symbi.cli.audit import decisions_table, show_report
-from symbi.cli.output import err, errors_to_exit, out
-from symbi.cli.run import announce, report, show_line, start_run
+from symbi.cli.output import err, errors_to_exit, out, print_text
+from symbi.cli.run import announce, report, run_to_end, show_line, start_run
 from symbi.config import CONFIG_NAME, Settings, load_settings
 from symbi.errors import InputError, InternalError
 from symbi.wiring import open_reader, open_runtime, start_logging, verifying_keys
@@ -42,9 +42,9 @@ def demo(
         place = copy_example(folder)
         settings = load_settings(place / CONFIG_NAME, overrides={"runtime.log_level": "warning"})
         start_logging(settings)
-        outcome = anyio.run(_run, settings, place)
+        outcome = run_to_end(partial(_run, settings, place), settings)
         out.print(Rule("the agent's report"))
-        out.print(escape(str(outcome.output).strip()))
+        print_text(str(outcome.output).strip())
         if outcome.error is not None:
             report(outcome, as_json=False)
         out.print(Rule())
@@ -74,13 +74,22 @@ def copy_example(folder: Path | None) -> Path:
         msg = "this installation has no examples"
         raise InternalError(msg, code="internal.examples")
     place = folder if folder is not None else Path(tempfile.mkdtemp(prefix="symbi-demo-")) / EXAMPLE
-    if place.exists():
-        msg = f"`{place}` exists already"
-        raise InputError(msg, code="input.exists", hint="name a folder that does not exist yet")
     try:
-        shutil.copytree(source, place, ignore=shutil.ignore_patterns(".symbi", "state", "reports", "__pycache__"))
+        place.mkdir(parents=True)
+    except FileExistsError as error:
+        msg = f"`{place}` exists already"
+        raise InputError(msg, code="input.exists", hint="name a folder that does not exist yet") from error
     except OSError as error:
-        msg = f"cannot copy the example to `{place}`: {error}"
+        msg = f"cannot make `{place}`: {error.strerror}"
+        raise InputError(msg, code="input.unwritable") from error
+    ignored = shutil.ignore_patterns(".symbi", "state", "reports", "__pycache__")
+    try:
+        shutil.copytree(source, place, ignore=ignored, dirs_exist_ok=True)
+    except OSError as error:
+        shutil.rmtree(place, ignore_errors=True)
+        # Of a tree of failures, the first tells enough.
+        reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror or error
+        msg = f"cannot copy the example to `{place}`: {reason}"
         raise InputError(msg, code="input.unwritable") from error
     return place.absolute()
 

@@ -1,6 +1,8 @@
 """`symbi init`, `check`, `fmt`: agent files and where they live."""
 
 import difflib
+import os
+import shutil
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -148,11 +150,23 @@ def fmt(
             elif check_only:
                 out.print(f"would change {escape(str(file))}")
             else:
-                try:
-                    file.write_text(formatted, encoding="utf-8")
-                except OSError as error:
-                    msg = f"cannot write `{file}`: {error.strerror or error}"
-                    raise InputError(msg, code="input.unwritable") from error
+                _replace(file, formatted)
                 out.print(f"formatted {escape(str(file))}")
     if changed and (check_only or diff):
         raise typer.Exit(EXIT_FAILED)
+
+
+def _replace(file: Path, text: str) -> None:
+    """Put a text in place of a file's own: all of it, or, on a full disk, nothing."""
+    target = file.resolve()
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        try:
+            beside.write_text(text, encoding="utf-8")
+            shutil.copymode(target, beside)
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        msg = f"cannot write `{file}`: {error.strerror or error}"
+        raise InputError(msg, code="input.unwritable") from error

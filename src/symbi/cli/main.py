@@ -1,15 +1,21 @@
 """The `symbi` command: every sub-command parses, calls and renders; nothing is decided here."""
 
+import errno
+import io
 import os
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Final
 
 import typer
 from rich.markup import escape
 
 import symbi
 from symbi.cli import audit, bench, demo, files, machine, policy, run, tools
-from symbi.cli.output import EXIT_INTERNAL, EXIT_INTERRUPTED, err
+from symbi.cli.output import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_UNAVAILABLE, err, exit_code, show_error
+from symbi.errors import InputError, SymbiError
+
+NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 app = typer.Typer(
     name="symbi",
@@ -47,18 +53,50 @@ def _root(
     """Run agents under policy: every effect decided, bounded, and on a signed trail."""
 
 
+def refuse_surroundings() -> None:
+    """Refuse a command line and a working folder that are not text, which no trail could hold.
+
+    Raises:
+        InputError: They are not UTF-8, or there is no folder any more.
+    """
+    try:
+        here = str(Path.cwd())
+    except OSError as error:
+        msg = f"cannot use the working folder: {error.strerror}"
+        raise InputError(msg, code="input.unreadable") from error
+    for text in (here, *sys.argv[1:]):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            msg = f"`{text}` is not UTF-8"
+            raise InputError(msg, code="input.encoding") from error
+
+
 def main() -> None:
     """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what a terminal cannot show must not end a command
     try:
+        refuse_surroundings()
         app()
     except KeyboardInterrupt:
         err.print("interrupted")
         raise SystemExit(EXIT_INTERRUPTED) from None
+    except SymbiError as error:
+        show_error(error)
+        raise SystemExit(exit_code(error)) from error
     except Exception as error:
         # The outermost place: every command maps its own errors, so what comes through here is a defect of ours.
         if os.environ.get("SYMBI_LOG_LEVEL") == "debug":
             raise
-        err.print(f"[bold red]internal error:[/] {escape(f'{type(error).__name__}: {error}')}")
+        cause: BaseException = error
+        while isinstance(cause, BaseExceptionGroup) and len(cause.exceptions) == 1:
+            cause = cause.exceptions[0]
+        if isinstance(cause, OSError) and cause.errno in NO_SPACE:
+            err.print(f"[bold red]error:[/] cannot write what there is to say: {escape(str(cause.strerror))}")
+            raise SystemExit(EXIT_UNAVAILABLE) from error
+        err.print(f"[bold red]internal error:[/] {escape(f'{type(cause).__name__}: {cause}')}")
         err.print("  [bold]hint:[/] this is a defect of symbi; SYMBI_LOG_LEVEL=debug shows where")
         raise SystemExit(EXIT_INTERNAL) from error
 

@@ -20,6 +20,7 @@ from symbi.errors import (
     Unavailable,
     VerificationError,
 )
+from symbi.tools.text import printable
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
@@ -76,12 +77,19 @@ def print_json_line(data: object) -> None:
     sys.stdout.write(json.dumps(data, ensure_ascii=False) + "\n")
 
 
+def print_text(text: str) -> None:
+    """Text of an agent on standard output: as it is, or, on a terminal, so that it cannot steer it."""
+    if out.is_terminal:
+        text = "\n".join(printable(line) for line in text.split("\n"))
+    out.print(escape(text), end="" if text.endswith("\n") else "\n")
+
+
 def show_error(error: SymbiError) -> None:
-    """`error: place: message`, and the hint below it, on standard error."""
+    """`error: place: message`, and the hint below it, a line each, on standard error."""
     place = f"{error.place}: " if error.place else ""
-    err.print(f"[bold red]error:[/] {escape(place + error.message)} [dim]\\[{escape(error.code)}][/]")
+    err.print(f"[bold red]error:[/] {escape(printable(place + error.message))} [dim]\\[{escape(error.code)}][/]")
     if error.hint:
-        err.print(f"  [bold]hint:[/] {escape(error.hint)}")
+        err.print(f"  [bold]hint:[/] {escape(printable(error.hint))}")
 
 
 def error_json(error: SymbiError) -> dict[str, object]:
@@ -98,9 +106,12 @@ def error_json(error: SymbiError) -> dict[str, object]:
 
 @contextmanager
 def errors_to_exit(*, as_json: bool = False) -> Iterator[None]:
-    """Turn an error of ours into its message and exit code."""
+    """Turn an error of ours, or an interruption, into its message and exit code."""
     try:
         yield
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     except SymbiError as error:
         if as_json:
             print_json(error_json(error))

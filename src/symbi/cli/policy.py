@@ -11,7 +11,7 @@ from symbi.cli.options import Config, Json
 from symbi.cli.output import EXIT_DENIED, EXIT_FAILED, errors_to_exit, out, print_json
 from symbi.config import load_settings
 from symbi.errors import InputError, did_you_mean
-from symbi.guard.action import InvokeTool, ToolRef
+from symbi.guard.action import InvokeTool, ToolRef, agent_resource
 from symbi.guard.records import decision_facts
 from symbi.policy.cases import parse_cases, run_cases, verdict_of
 from symbi.policy.catalog import ToolType
@@ -32,7 +32,8 @@ Agents = Annotated[
 def check(*, agent_files: Agents = None, as_json: Json = False, config: Config = None) -> None:
     """Parse the policies of the configuration and validate them against the schema."""
     with errors_to_exit(as_json=as_json):
-        policies = load_policies(load_settings(config), agent_files or ())
+        settings = load_settings(config)
+        policies = load_policies(settings, agent_files or (), known_tools(settings))
         if as_json:
             listed = [{"id": p.id, "file": p.file, "line": p.line, "effect": p.effect} for p in policies.policies]
             warnings = [str(warning) for warning in policies.warnings]
@@ -71,12 +72,23 @@ def explain(  # noqa: PLR0913 - one option for each part of a request
         if tool is not None:
             request = _tool_request(principal, tool, _object(arguments, "--arguments"), untrusted or (), tools)
         elif action is not None and resource is not None:
-            kind, _, name = resource.partition("::")
-            request = PolicyRequest(principal, action, Resource(kind, name), _object(context, "--context"))
+            request = PolicyRequest(principal, action, _resource(resource, principal), _object(context, "--context"))
         else:
             msg = "give either `--tool`, or `--action` and `--resource`"
             raise InputError(msg, code="input.usage")
         _explain(policies, request, as_json=as_json)
+
+
+def _resource(text: str, principal: Principal) -> Resource:
+    """`Type::id` with the attributes that the runtime itself would give it."""
+    kind, parted, name = text.partition("::")
+    name = name.strip('"')
+    if not parted or not name:
+        msg = f"`--resource {text}` is not of the form Type::id"
+        raise InputError(msg, code="input.usage")
+    if kind == "Agent" and name == principal.agent:
+        return agent_resource(principal)
+    return Resource(kind, name, (("tier", name),) if kind == "Sandbox" else ())
 
 
 def _object(text: str, option: str) -> dict[str, JsonValue]:

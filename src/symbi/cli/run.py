@@ -3,23 +3,24 @@
 import json
 import signal
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
 
 import anyio
 import typer
+from anyio.abc import TaskStatus
 from rich.markup import escape
 
 from symbi.agent.run import RunOutcome
 from symbi.cli.options import Config, Json
 from symbi.cli.output import (
-    EXIT_INTERRUPTED,
     err,
     error_json,
     errors_to_exit,
     exit_code,
-    out,
     print_json,
+    print_text,
     show_error,
 )
 from symbi.config import Settings, find_config, load_settings
@@ -56,12 +57,13 @@ def run(
         settings = settings_for(file, config)
         start_logging(settings)
         try:
-            outcome = anyio.run(
-                _main, settings, file, list(inputs or ()), agent, RunId(run_id or "") if resume else None
+            outcome = run_to_end(
+                partial(_main, settings, file, list(inputs or ()), agent, RunId(run_id or "") if resume else None),
+                settings,
             )
         except KeyboardInterrupt:
-            err.print("interrupted; go on with [bold]symbi run --resume[/]")
-            raise typer.Exit(EXIT_INTERRUPTED) from None
+            err.print("go on with [bold]symbi run --resume[/]")
+            raise
         report(outcome, as_json=as_json)
 
 
@@ -75,21 +77,28 @@ def settings_for(file: Path | None, config: Path | None) -> Settings:
 async def _main(
     settings: Settings, file: Path | None, inputs: Sequence[str], agent: str | None, resume: RunId | None
 ) -> RunOutcome:
-    async def work() -> RunOutcome:
-        async with open_runtime(settings, emit=show_line) as runtime:
-            announce(runtime)
-            if resume is not None:
-                return await resume_run(runtime, resume or None, file)
-            assert file is not None
-            return await start_run(runtime, file, inputs, agent)
+    async with open_runtime(settings, emit=show_line) as runtime:
+        announce(runtime)
+        if resume is not None:
+            return await resume_run(runtime, resume or None, file)
+        assert file is not None
+        return await start_run(runtime, file, inputs, agent)
 
-    return await until_terminated(work, settings.runtime.shutdown_grace_s)
+
+def run_to_end(work: Callable[[], Awaitable[T]], settings: Settings) -> T:
+    """Do some work on an event loop of its own, until it ends or is interrupted.
+
+    Raises:
+        KeyboardInterrupt: It was interrupted.
+    """
+    return anyio.run(until_terminated, work, settings.runtime.shutdown_grace_s)
 
 
 async def until_terminated(work: Callable[[], Awaitable[T]], grace_s: float) -> T:
     """Do some work. SIGTERM lets it end within the grace, then cancels it; SIGINT cancels it at once.
 
-    What is in flight is settled either way, and the run can be resumed.
+    What is in flight is settled either way, and the run can be resumed. Both cancel a scope: the loop's own answer to
+    SIGINT would break off also what is shielded, such as the wait for a commit. A second SIGINT does.
 
     Raises:
         KeyboardInterrupt: It was terminated.
@@ -98,12 +107,16 @@ async def until_terminated(work: Callable[[], Awaitable[T]], grace_s: float) -> 
     errors: list[SymbiError] = []
     async with anyio.create_task_group() as tasks:
 
-        async def stop_on_term() -> None:
-            with anyio.open_signal_receiver(signal.SIGTERM) as signals:
-                async for _ in signals:
-                    tasks.cancel_scope.deadline = anyio.current_time() + grace_s
+        async def stop_on_signal(*, task_status: TaskStatus[None]) -> None:
+            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                task_status.started()
+                async for number in signals:
+                    interrupted = number == signal.SIGINT
+                    tasks.cancel_scope.deadline = anyio.current_time() + (0 if interrupted else grace_s)
+                    if interrupted:
+                        return
 
-        tasks.start_soon(stop_on_term)
+        await tasks.start(stop_on_signal)
         try:
             results.append(await work())
         except SymbiError as error:
@@ -194,7 +207,7 @@ def parse_inputs(inputs: Sequence[str], spec: AgentSpec) -> dict[str, JsonValue]
         else:
             try:
                 values[name] = json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 values[name] = text
     return values
 
@@ -218,7 +231,7 @@ def report(outcome: RunOutcome, *, as_json: bool) -> None:
             if isinstance(outcome.output, str)
             else json.dumps(outcome.output, ensure_ascii=False, indent=2)
         )
-        out.print(escape(text), end="" if text.endswith("\n") else "\n")
+        print_text(text)
     if outcome.error is not None:
         if not as_json:
             show_error(outcome.error)

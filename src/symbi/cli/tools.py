@@ -2,17 +2,17 @@
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import anyio
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from symbi.cli.options import Config, Json
 from symbi.cli.output import EXIT_VERIFICATION, errors_to_exit, out, print_json
-from symbi.cli.run import announce
+from symbi.cli.run import announce, run_to_end
 from symbi.config import Settings, load_settings
 from symbi.errors import InputError
 from symbi.tools.catalog import VerifiedTool
@@ -66,7 +66,7 @@ def verify(
     with errors_to_exit(as_json=as_json):
         settings = load_settings(config)
         start_logging(settings)
-        rows = anyio.run(_verify, settings, list(servers or ()))
+        rows = run_to_end(partial(_verify, settings, list(servers or ())), settings)
         if as_json:
             print_json(rows)
         else:
@@ -105,7 +105,7 @@ def pin(
     with errors_to_exit(as_json=as_json):
         settings = load_settings(config)
         start_logging(settings)
-        tool = anyio.run(_pin, settings, name)
+        tool = run_to_end(partial(_pin, settings, name), settings)
         if as_json:
             print_json({"tool": tool.ref.name, "digest": tool.ref.schema_digest, "definition": _shown(tool)})
         else:
@@ -148,7 +148,7 @@ def sign(
         start_logging(settings)
         if new_key:
             _make_key(key)
-        signatures = anyio.run(_sign, settings, server, read_text(key))
+        signatures = run_to_end(partial(_sign, settings, server, read_text(key)), settings)
         text = json.dumps(signatures, indent=2, sort_keys=True) + "\n"
         if output is None:
             out.print(escape(text), end="")

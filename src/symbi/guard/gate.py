@@ -16,7 +16,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar, cast
+from typing import Final, TypeVar, cast
 
 import anyio
 
@@ -30,6 +30,7 @@ from symbi.errors import (
     InternalError,
     Overloaded,
     PolicyDenied,
+    StoreUnavailable,
     SymbiError,
 )
 from symbi.guard.action import Action, Canary, InvokeTool
@@ -38,7 +39,14 @@ from symbi.guard.lease import Lease
 from symbi.guard.ledger import EffectRecord, EffectState, EffectStore
 from symbi.guard.outcome import NOT_STARTED, decision_json, encode_error, encode_result, state_after
 from symbi.guard.permit import Authority, Permit
-from symbi.guard.records import action_name, decision_facts, digest_arguments, may_repeat, recorded_arguments
+from symbi.guard.records import (
+    action_name,
+    decision_draft,
+    decision_facts,
+    digest_arguments,
+    may_repeat,
+    record_refused,
+)
 from symbi.policy.decision import AllowWithConditions, Deny, PolicyDecision
 from symbi.policy.engine import PolicyEngine
 from symbi.policy.obligations import Obligations, combine
@@ -73,7 +81,7 @@ class GateReport:
         enforcing: Decisions are enforced; otherwise they are only recorded.
         policies: Number of policies in the set.
         policy_version: Its digest.
-        in_doubt: Effects that were in flight when the last owner died, oldest first.
+        in_doubt: Effects that may or may not have happened and must not be repeated, oldest first: a person decides.
     """
 
     enforcing: bool
@@ -160,11 +168,20 @@ class Guard:
             InputError: The arguments cannot be put to the engine, or do not fit once conditions changed them.
             StoreUnavailable: The decision, or the outcome, could not be made durable.
         """
-        admission = await self._admit(action)
+        try:
+            admission = await self._admit(action)
+        except Overloaded as overload:
+            if action.slot is None:
+                raise
+            # Nothing is on record at this place of the run: a body that caught this and went on could not be replayed.
+            raise StoreUnavailable(
+                overload.message, code="unavailable.undecided", retry_after_s=overload.retry_after_s
+            ) from overload
         self.probe("dispatched")
         permit = self.authority.mint(admission.record.effect_id, cast("A", admission.action))
         try:
             yield permit
+            result = encode_result(permit.observed)
         except BaseException as error:
             used = self.authority.uses_left(permit) == 0
             self.authority.close(permit)
@@ -172,8 +189,21 @@ class Guard:
             raise
         self.probe("done")
         self.authority.close(permit)
-        await self._settle_success(admission, permit)
+        await self._settle_success(admission, result)
         self.probe("settled")
+
+    async def refuse(self, action: Action, refusal: SymbiError, draft: Draft) -> None:
+        """Record, at its place in the run, an action that was refused before it could be put to the policy engine.
+
+        Raises:
+            EffectInDoubt: It was in flight at this place before the restart, so nobody can say that it did not happen.
+            StoreUnavailable: The refusal could not be made durable.
+        """
+        earlier = await self._earlier(action)
+        decision = Deny(refusal.message, (), self._engine.current.version)
+        effect_id = EffectId(self._ids.new()) if earlier is None else earlier.effect_id
+        record = self._record(action, effect_id, decision, EffectState.DENIED, earlier)
+        await self._put_refusal(replace(record, error=encode_error(refusal)), draft, earlier, refusal)
 
     @asynccontextmanager
     async def lease(self, action: A, *, uses: int, seconds: float) -> AsyncIterator[Lease[A]]:
@@ -229,7 +259,7 @@ class Guard:
                 await self._refuse(action, effect_id, decision, refusal, earlier)
                 raise
             record = self._record(action, effect_id, decision, EffectState.DISPATCHED, earlier)
-            draft = self._decision_draft(effective, record, decision, obligations)
+            draft = decision_draft(effective, record, decision, obligations.record)
             draft = replace(draft, event_type=kind, details={**draft.details, **extra})
             try:
                 self.probe("before_dispatch")
@@ -267,7 +297,7 @@ class Guard:
         if earlier.action != action.request().action or earlier.arguments_digest != digest_arguments(action):
             msg = f"effect {slot.position} of run `{slot.run_id}` is not what it was before the restart"
             raise InternalError(msg, code="internal.diverged", hint="the run cannot go on; start it again")
-        if not may_repeat(earlier):
+        if not may_repeat(earlier, action.recovery):
             msg = (
                 f"`{earlier.resource}` was in flight when the runtime ended, and its recovery class "
                 f"`{earlier.recovery.value}` does not let it be repeated"
@@ -327,19 +357,25 @@ class Guard:
         record = replace(
             self._record(action, effect_id, decision, EffectState.DENIED, earlier), error=encode_error(refusal)
         )
-        draft = self._decision_draft(action, record, decision, combine(()), refusal)
+        draft = decision_draft(action, record, decision, record_refused(decision), refusal)
+        await self._put_refusal(record, draft, earlier, refusal)
 
+    async def _put_refusal(
+        self, record: EffectRecord, draft: Draft, earlier: EffectRecord | None, refusal: SymbiError
+    ) -> None:
         def work() -> tuple[None, tuple[Draft]]:
             if earlier is None:
                 self._ledger.put_effect(record)
             return None, (draft,)
 
-        await self._log.transact(work)
+        await self._log.transact(work, wait=True)
+        if earlier is not None:
+            msg = f"`{record.resource}` was in flight when the runtime ended, and cannot be repeated: {refusal.message}"
+            raise EffectInDoubt(msg, effect_id=record.effect_id, position=record.position) from refusal
 
     # --- step 5 ---------------------------------------------------------------------------------
 
-    async def _settle_success(self, admission: Admission, permit: Permit[Action]) -> None:
-        result = encode_result(permit.observed)
+    async def _settle_success(self, admission: Admission, result: bytes) -> None:
         record = replace(admission.record, state=EffectState.CONFIRMED, result=result)
         await self._settle(
             admission, record, {"result_digest": hashlib.sha256(result).hexdigest(), "result_bytes": len(result)}
@@ -387,10 +423,10 @@ class Guard:
             EFFECT_SECONDS, self._clock.monotonic_s() - admission.started_s, action=admission.action.kind
         )
         self.probe("before_settle")
-        await self._log.transact(work)
+        await self._log.transact(work, wait=True)  # what happened is recorded, however much waits
 
     async def _recover(self) -> tuple[EffectRecord, ...]:
-        """Turn what is dispatched without an outcome into `unknown`; returns all that is in doubt."""
+        """Turn what is dispatched without an outcome into `unknown`; returns what must not be repeated."""
 
         def work() -> tuple[Sequence[EffectRecord], list[Draft]]:
             drafts: list[Draft] = []
@@ -409,7 +445,7 @@ class Guard:
             return self._ledger.effects_in(EffectState.UNKNOWN), drafts
 
         unknown, _ = await self._log.transact(work)
-        return tuple(unknown)
+        return tuple(record for record in unknown if not may_repeat(record, record.recovery))
 
     # --- records --------------------------------------------------------------------------------
 
@@ -437,33 +473,6 @@ class Guard:
             attempt=earlier.attempt + 1 if earlier else 1,
             state=state,
         )
-
-    def _decision_draft(
-        self,
-        action: Action,
-        record: EffectRecord,
-        decision: PolicyDecision,
-        obligations: Obligations,
-        refusal: SymbiError | None = None,
-    ) -> Draft:
-        denied = refusal is not None
-        details: dict[str, Any] = {
-            "effect_id": record.effect_id,
-            "action": record.action,
-            "resource": record.resource,
-            "position": record.position,
-            "attempt": record.attempt,
-            "label": record.label,
-            "recovery": record.recovery.value,
-            "enforced": denied or not isinstance(decision, Deny),
-            "arguments_digest": record.arguments_digest,
-            **recorded_arguments(action, obligations.record),
-            **decision_facts(decision),
-        }
-        if refusal is not None:
-            details |= {"verdict": "deny", "reason": str(refusal), "code": refusal.code}
-        kind = AuditEventType.DECISION_DENY if denied else AuditEventType.DECISION_ALLOW
-        return Draft(kind, record.agent_id, details, record.run_id)
 
     def _policies_changed(self, _policies: PolicySet) -> None:
         """A new set ends every lease; permits of effects already dispatched are a decision that was made."""

@@ -4,23 +4,35 @@ import hashlib
 from collections.abc import Mapping
 from typing import Final
 
+from symbi.audit.event import AuditEventType, Draft
 from symbi.crypto.canonical import canonical_json
-from symbi.errors import InputError
+from symbi.errors import InputError, SymbiError
 from symbi.guard.action import Action, InvokeTool
 from symbi.guard.ledger import EffectRecord
-from symbi.guard.outcome import NOT_STARTED, encode_result
-from symbi.policy.decision import Allow, AllowWithConditions, Deny, PolicyDecision
+from symbi.guard.outcome import NOT_STARTED, decode_error, encode_result
+from symbi.policy.decision import Allow, AllowWithConditions, ConditionKind, Deny, PolicyDecision
 from symbi.policy.obligations import REDACTED
 from symbi.types import JsonValue, RecoveryClass
 
 MAX_RECORDED_ARGUMENTS_BYTES: Final = 4096  # larger arguments stand in the trail by digest and size
 
 
-def may_repeat(record: EffectRecord) -> bool:
-    """Whether an effect in doubt may be done again: it never began, changes nothing, or takes our id as its key."""
-    if record.error is not None and f'"{NOT_STARTED}"'.encode() in record.error:
-        return True
-    return record.recovery in {RecoveryClass.READ_ONLY, RecoveryClass.IDEMPOTENT}
+_REPEATABLE: Final = frozenset({RecoveryClass.READ_ONLY, RecoveryClass.IDEMPOTENT})
+
+
+def never_began(record: EffectRecord) -> bool:
+    """Whether it is known of an effect that was cancelled that it had not begun."""
+    return record.error is not None and decode_error(record.error).code == NOT_STARTED
+
+
+def may_repeat(record: EffectRecord, recovery: RecoveryClass) -> bool:
+    """Whether an effect in doubt may be done again: it never began, changes nothing, or takes our id as its key.
+
+    Args:
+        record: As it stands; what it was dispatched with counts.
+        recovery: Its class as declared now; a class that was taken back counts no more.
+    """
+    return never_began(record) or {record.recovery, recovery} <= _REPEATABLE
 
 
 def action_name(action: Action) -> str:
@@ -48,6 +60,49 @@ def recorded_arguments(action: Action, how: str | None) -> Mapping[str, JsonValu
     if how == "redacted":
         return {"arguments": dict.fromkeys(action.arguments(), REDACTED)}
     return {"arguments": action.arguments()}
+
+
+def record_refused(decision: PolicyDecision) -> str | None:
+    """How the arguments of a refused action stand in the trail: by size alone where a condition would have hidden any."""
+    conditions = decision.conditions if isinstance(decision, AllowWithConditions) else ()
+    hidden = {ConditionKind.REDACT, ConditionKind.RECORD}
+    return "digest" if any(condition.kind in hidden for condition in conditions) else None
+
+
+def decision_draft(
+    action: Action,
+    record: EffectRecord,
+    decision: PolicyDecision,
+    how: str | None,
+    refusal: SymbiError | None = None,
+) -> Draft:
+    """The event of a decision.
+
+    Args:
+        action: What was decided on, as conditions left it.
+        record: Its record in the ledger.
+        decision: The decision.
+        how: How its arguments stand in the trail, see `recorded_arguments`.
+        refusal: What refused it, if it was refused.
+    """
+    denied = refusal is not None
+    details: dict[str, JsonValue] = {
+        "effect_id": record.effect_id,
+        "action": record.action,
+        "resource": record.resource,
+        "position": record.position,
+        "attempt": record.attempt,
+        "label": record.label,
+        "recovery": record.recovery.value,
+        "enforced": denied or not isinstance(decision, Deny),
+        "arguments_digest": record.arguments_digest,
+        **recorded_arguments(action, how),
+        **decision_facts(decision),
+    }
+    if refusal is not None:
+        details |= {"verdict": "deny", "reason": str(refusal), "code": refusal.code}
+    kind = AuditEventType.DECISION_DENY if denied else AuditEventType.DECISION_ALLOW
+    return Draft(kind, record.agent_id, details, record.run_id)
 
 
 def decision_facts(decision: PolicyDecision) -> dict[str, JsonValue]:

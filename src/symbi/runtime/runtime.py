@@ -136,7 +136,11 @@ class Runtime:
             Denied: Policy does not let it be created, connected or given resources.
             Unavailable: The store, a sandbox or a tool server cannot be used.
         """
-        check_inputs(spec, inputs)
+        try:
+            check_inputs(spec, inputs)
+        except InputError as error:
+            await self.refuse(Path(spec.file), error)
+            raise
         record = RunRecord(
             run_id=RunId(self._rooms.ids.new()),
             agent_id=spec.id,
@@ -275,7 +279,7 @@ class Runtime:
 
     async def _record(self, life: Life) -> None:
         drafts = life.drafts()
-        await self._rooms.world.log.transact(lambda: (None, drafts))
+        await self._rooms.world.log.transact(lambda: (None, drafts), wait=True)
 
     async def _create(
         self, spec: AgentSpec, principal: Principal, assessment: RiskAssessment, tier: SecurityTier, record: RunRecord
@@ -286,6 +290,7 @@ class Runtime:
             tier=tier,
             risk=assessment.score,
             inputs=tuple(json.loads(record.inputs)),
+            factors=assessment.factors.texts(),
         )
         async with self._rooms.world.guard.enforce(action) as permit:
             self._rooms.world.guard.authority.redeem(permit, CreateAgent)
@@ -338,7 +343,7 @@ class Runtime:
             runs.move_run(ended, RunState.RUNNING)
             return None, (Draft(AuditEventType.RUN_FINISHED, record.agent_id, details, record.run_id),)
 
-        await log.transact(end)
+        await log.transact(end, wait=True)
 
     def _code_limits(self, tier: SecurityTier) -> CodeLimits:
         return CodeLimits(tier, self._config.code_memory_mib, self._config.code_timeout_s)

@@ -31,10 +31,10 @@ class Recorder:
         self.answers = answers
         self.calls: list[tuple[str, dict[str, object]]] = []
 
-    async def tool(self, name: str, arguments: Mapping[str, Value], span: ast.Span) -> Value:
+    async def tool(self, name: Value, arguments: Mapping[str, Value], span: ast.Span) -> Value:
         plain_values, _, secrets = tool_arguments(arguments, span, "t.symbi")
-        self.calls.append((name, {**plain_values, **({"secrets": secrets} if secrets else {})}))
-        answer = self.answers.get(name)
+        self.calls.append((name.data, {**plain_values, **({"secrets": secrets} if secrets else {})}))
+        answer = self.answers.get(name.data)
         if isinstance(answer, SymbiError):
             raise answer
         return from_json(answer, untrusted("e1", Label()))

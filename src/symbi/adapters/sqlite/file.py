@@ -1,0 +1,171 @@
+"""The file itself: how it is opened, its statements and rows, and the one place where SQLite's errors become ours."""
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+from symbi.agent.journal import RunRecord, RunState
+from symbi.audit.port import StoredEvent
+from symbi.errors import ChainBroken, StoreUnavailable
+from symbi.guard.ledger import EffectRecord, EffectState
+from symbi.types import AgentId, EffectId, RecoveryClass, RunId
+
+STORE_VERSION: Final = 1
+DATABASE_NAME: Final = "symbi.db"
+LOCK_NAME: Final = "owner.lock"
+BUSY_TIMEOUT_S: Final = 5.0  # readers never block the writer in WAL mode; this bounds checkpoints and backups
+READ_PAGE: Final = 1000  # events fetched at once by a reader; bounds memory and the length of a read transaction
+_LAST: Final = 2**63 - 1
+
+
+def _statements() -> Mapping[str, str]:
+    text = files("symbi.adapters").joinpath("sql/sqlite.sql").read_text(encoding="utf-8")
+    named = (part.split("\n", 1) for part in text.split("-- name: ")[1:])
+    return {name.strip(): sql.strip() for name, sql in named}
+
+
+SQL: Final = _statements()
+
+
+def connect(database: str, *, uri: bool = False) -> sqlite3.Connection:
+    """Open a file, or, by a URI, read it."""
+    with mapped("open"):
+        connection = sqlite3.connect(
+            database, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, uri=uri
+        )
+    try:
+        with mapped("open"):
+            if not uri:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("PRAGMA fullfsync = ON")
+                connection.execute("PRAGMA checkpoint_fullfsync = ON")
+            connection.execute("PRAGMA trusted_schema = OFF")
+            connection.execute("PRAGMA cell_size_check = ON")
+    except StoreUnavailable:
+        connection.close()
+        raise
+    return connection
+
+
+def refuse_version(version: int, folder: Path | None) -> None:
+    """Return if a file is of the version that this release reads."""
+    if version != STORE_VERSION:
+        msg = f"the store in `{folder}` has version {version}, and this release reads {STORE_VERSION}"
+        raise StoreUnavailable(msg, code="unavailable.store_version", hint="use the release that wrote it")
+
+
+_HINTS: Final = {
+    "full": "the disk is full: free some space and start again; nothing that was acknowledged is lost",
+    "readonly": "the file or its folder is read-only",
+    "malformed": "the file is damaged: keep a copy, then `symbi audit verify` says how far it can be trusted",
+    "locked": "another process holds the file",
+    "I/O": "the disk is full or failing: `symbi doctor` and the system's own log say more",
+}
+
+
+def unavailable(doing: str, error: sqlite3.Error) -> StoreUnavailable:
+    """An error of SQLite as one of ours."""
+    text = str(error)
+    hint = next((hint for word, hint in _HINTS.items() if word in text), None)
+    return StoreUnavailable(f"the store cannot {doing}: {text}", hint=hint)
+
+
+@contextmanager
+def mapped(doing: str) -> Iterator[None]:
+    """The one place where SQLite's errors become ours."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise unavailable(doing, error) from error
+
+
+def last_event(db: sqlite3.Connection) -> tuple[StoredEvent, bytes] | None:
+    """The last event and the head; None where there is neither."""
+    with mapped("read"):
+        last = db.execute(SQL["last_event"]).fetchone()
+        head = db.execute(SQL["get_head"]).fetchone()
+    if last is None and head is None:
+        return None
+    if last is None or head is None:
+        msg = "the trail has events without a signed head, or a head without events: something was removed"
+        raise StoreUnavailable(msg, code="unavailable.store_truncated", hint="run `symbi audit verify`")
+    return _stored(last), head_bytes(head[0], last[0])
+
+
+def read_events(db: sqlite3.Connection, first: int, last: int | None) -> Iterator[StoredEvent]:
+    """Events in order, a page at a time."""
+    upto = _LAST if last is None else last
+    while True:
+        with mapped("read"):
+            rows = db.execute(SQL["read_events"], (first, upto, READ_PAGE)).fetchall()
+        yield from map(_stored, rows)
+        if len(rows) < READ_PAGE:
+            return
+        first = rows[-1][0] + 1
+
+
+def _stored(row: tuple[Any, Any, Any]) -> StoredEvent:
+    """A row as an event. The tables are strict, but whoever can write the file can make others.
+
+    Raises:
+        ChainBroken: It is not stored as an event is.
+    """
+    sequence, record, chain_hash = row
+    if type(sequence) is int and isinstance(record, bytes) and isinstance(chain_hash, str):
+        return StoredEvent(sequence, record, chain_hash)
+    msg = f"event {sequence} is not stored as an event is: a column is of another type"
+    raise ChainBroken(msg, sequence=sequence if type(sequence) is int else 0, reason="column")
+
+
+def head_bytes(value: object, last: int) -> bytes:
+    """The signed head as it stands.
+
+    Raises:
+        ChainBroken: It is not stored as a head is.
+    """
+    if isinstance(value, bytes):
+        return value
+    msg = f"the head is not stored as a head is, so that nobody can tell whether event {last} is the last"
+    raise ChainBroken(msg, sequence=last, reason="head")
+
+
+def _damaged(error: ValueError) -> StoreUnavailable:
+    msg = f"the store holds a record that was not written by it: {error}"
+    return StoreUnavailable(msg, code="unavailable.store_damaged", hint="restore the data folder from a copy")
+
+
+def to_effect(row: Any) -> EffectRecord:
+    """A row as an effect.
+
+    Raises:
+        StoreUnavailable: It is none.
+    """
+    (effect_id, run_id, position, agent_id, action, resource, digest, recovery, version, decision, label, epoch, attempt,
+     state, result, error) = row  # fmt: skip
+    try:
+        return EffectRecord(
+            EffectId(effect_id), RunId(run_id), position, AgentId(agent_id), action, resource, digest,
+            RecoveryClass(recovery), version, decision, label, epoch, attempt, EffectState(state), result, error,
+        )  # fmt: skip
+    except ValueError as unknown:
+        raise _damaged(unknown) from unknown
+
+
+def to_run(row: Any) -> RunRecord:
+    """A row as a run.
+
+    Raises:
+        StoreUnavailable: It is none.
+    """
+    run_id, agent_id, file, digest, inputs, state, output, error, started_at, finished_at = row
+    try:
+        return RunRecord(
+            RunId(run_id), AgentId(agent_id), file, digest, inputs, RunState(state), output, error, started_at,
+            finished_at,
+        )  # fmt: skip
+    except ValueError as unknown:
+        raise _damaged(unknown) from unknown
