@@ -113,7 +113,7 @@ def test_a_run_killed_at_random_moments_ends_right(folder, reference):
     random = Random(20261121)
     kills = 0
     started = False
-    for attempt in range(200):
+    for _ in range(200):
         arguments = ["run", "--resume"] if started else ["run", "triage.symbi", "--input", "log=logs/access.log"]
         child = subprocess.Popen(
             [sys.executable, "-m", "symbi.cli.main", *arguments], cwd=folder, stdout=subprocess.DEVNULL,

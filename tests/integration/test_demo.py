@@ -86,9 +86,11 @@ def common_log(path: Path) -> None:
                 add("2001:db8:bad::1", at, f"HEAD /.env.{number} HTTP/1.0", 404, "-")
             # A handshake on the wrong port, a request that ends in a backslash, an empty one, and a user with a name.
             add("203.0.113.9", at, "\\x16\\x03\\x01\\x02", 400, "-")
-            add("203.0.113.9", at, 'GET /end\\\\', 400, "12")
+            add("203.0.113.9", at, "GET /end\\\\", 400, "12")
             add("203.0.113.9", at, "", 408, "-")
-            lines.append(f'198.51.100.3 - ada [21/Nov/2026:10:{at % 60:02}:00 +0100] "GET /mine HTTP/2.0" 200 5'.encode())
+            lines.append(
+                f'198.51.100.3 - ada [21/Nov/2026:10:{at % 60:02}:00 +0100] "GET /mine HTTP/2.0" 200 5'.encode()
+            )
             lines += [
                 b"", b"not a line of a log", b"\xff\xfe\x00garbage\xc3", b'192.0.2.1 - - [no time] "GET / HTTP/1.1" 200 1',
                 b'192.0.2.1 - - [21/Nov/2026:10:00:00 +0100] "GET /never ended', b"[]", b'"" 500 0',

@@ -243,7 +243,14 @@ def test_head_and_events_of_another_trail_are_found(folder, other, events):
 
 @pytest.mark.parametrize(
     ("value", "column"),
-    [(None, "record"), ("text", "record"), (7, "record"), (1.5, "record"), (None, "chain_hash"), (b"\xff", "chain_hash")],
+    [
+        (None, "record"),
+        ("text", "record"),
+        (7, "record"),
+        (1.5, "record"),
+        (None, "chain_hash"),
+        (b"\xff", "chain_hash"),
+    ],
 )
 def test_a_table_that_was_made_anew_without_types_gives_no_crash(folder, value, column):
     alter(

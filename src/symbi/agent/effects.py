@@ -151,7 +151,13 @@ class RunEffects:
                 await self._printed(result.stdout.rstrip(), label)
             return result.value
 
-        value, _ = await self._perform(action, self._gated(action, run))
+        try:
+            value, _ = await self._perform(action, self._gated(action, run))
+        except SymbiError as error:
+            if error.place is not None:  # a place in the code; which code it is, the place of the call says
+                called = f"the code is that of {span.place(self._file)}"
+                error.hint = f"{error.hint}; {called}" if error.hint else called
+            raise
         return from_json(value, label)
 
     async def log(self, message: Value, span: ast.Span) -> Value:

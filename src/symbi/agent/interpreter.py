@@ -102,6 +102,7 @@ class Interpreter:
         self._steps = 0
         self._pause_at = min(CHECKPOINT_STEPS, self._limits.steps + 1)
         self._depth = 0
+        self._here = ast.Node()  # the node that was entered last, for errors that know no place
         self._seen = Label()
 
     @property
@@ -125,7 +126,10 @@ class Interpreter:
             return returned.value
         except RecursionError:
             msg = "the body nests too deeply"
-            raise StepLimit(msg, code="limit.nesting") from None
+            raise StepLimit(msg, code="limit.nesting", place=self._place(self._here)) from None
+        except SymbiError as error:
+            error.place = error.place or self._place(self._here)
+            raise
 
     # --- blocks and statements ------------------------------------------------------------------
 
@@ -403,6 +407,7 @@ class Interpreter:
     # --- bounds and places ----------------------------------------------------------------------
 
     async def _enter(self, node: ast.Node) -> None:
+        self._here = node
         self._depth += 1
         if self._depth > self._limits.nesting:
             msg = f"the body nests deeper than {self._limits.nesting}"
