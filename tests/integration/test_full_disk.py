@@ -6,6 +6,7 @@ import resource
 import shutil
 import sqlite3
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,17 +120,18 @@ def test_a_store_that_may_not_grow_stops_all_effects_and_the_run_goes_on_later(w
 
 
 @contextlib.contextmanager
-def small_disk(place: Path, size: str) -> Iterator[None]:
-    """A disk of its own, where this user may mount one."""
-    place.mkdir()
+def small_disk(size: str) -> Iterator[Path]:
+    """A disk of its own, where this user may mount one; outside of the folder that pytest tidies up by itself."""
+    place = Path(tempfile.mkdtemp(prefix="symbi-disk-"))
     mount = shutil.which("mount")
     command = [mount or "", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
     if not mount or subprocess.run(command, capture_output=True, timeout=30, check=False).returncode != 0:
         pytest.skip("only root may mount a disk; the test before this one has the same failure by another way")
     try:
-        yield
+        yield place
     finally:
-        subprocess.run(["umount", str(place)], timeout=30, check=True)
+        subprocess.run(["umount", "-l", str(place)], timeout=30, check=True)
+        place.rmdir()
 
 
 def remount(place: Path, option: str) -> None:
@@ -143,11 +145,10 @@ def forget_readers(disk: Path) -> None:
         (disk / "data" / name).unlink()
 
 
-def test_a_full_disk_stops_all_effects_and_can_still_be_read(workshop, tmp_path):
+def test_a_full_disk_stops_all_effects_and_can_still_be_read(workshop):
     workshop.write(SENDING)
-    disk = tmp_path / "disk"
-    workshop.environ["SYMBI_RUNTIME_DATA_DIR"] = str(disk / "data")
-    with small_disk(disk, "1m"):
+    with small_disk("1m") as disk:
+        workshop.environ["SYMBI_RUNTIME_DATA_DIR"] = str(disk / "data")
         check_stopped(workshop, workshop.symbi(*RUN))
         for arguments in READERS:
             assert workshop.inside(*arguments).code == 0

@@ -117,7 +117,6 @@ class RiskFactors:
             + self.external_integrations
         )
 
-
     def texts(self) -> tuple[tuple[str, str], ...]:
         """Each factor as a decimal text, e.g. `0.2500`."""
         return tuple((field.name, f"{getattr(self, field.name) / WHOLE:.4f}") for field in fields(self))
