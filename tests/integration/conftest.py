@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,11 +101,14 @@ class Workshop:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, "utf-8")
 
-    def symbi(self, *arguments: str, **more: object) -> Said:
-        """A command as a process of its own."""
+    def symbi(self, *arguments: str, env: Mapping[str, str] = {}, largest_file: int | None = None) -> Said:
+        """A command as a process of its own; as if the disk were full for files of more than so many bytes."""
+        command = [sys.executable, "-m", "symbi.cli.main", *arguments]
+        if largest_file is not None:
+            command = ["/bin/sh", "-c", f'ulimit -f {largest_file // 512}; exec "$@"', "sh", *command]
         done = subprocess.run(
-            [sys.executable, "-m", "symbi.cli.main", *arguments], cwd=self.folder, capture_output=True, text=True,
-            timeout=100, env={**os.environ, **self.environ, **more.pop("env", {})}, check=False, **more,
+            command, cwd=self.folder, capture_output=True, text=True, timeout=100,
+            env={**os.environ, **self.environ, **env}, check=False,
         )  # fmt: skip
         return Said(done.returncode, done.stdout, done.stderr)
 

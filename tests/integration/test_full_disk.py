@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import resource
 import shutil
 import sqlite3
 import subprocess
@@ -15,11 +14,6 @@ import pytest
 INPUT, UNAVAILABLE = 2, 5
 RUN = ("run", "work.symbi", "--input", "text=hello")
 READERS = (("audit", "verify"), ("audit", "show", "--last", "3"), ("tools", "list"), ("check", "work.symbi"))
-
-
-def limited(size: int) -> None:
-    """No file of this process grows beyond so many bytes."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 # --- the folder --------------------------------------------------------------------------------------------------------
@@ -112,9 +106,9 @@ def check_resumed(workshop) -> None:
 
 def test_a_store_that_may_not_grow_stops_all_effects_and_the_run_goes_on_later(workshop):
     workshop.write(SENDING)
-    check_stopped(workshop, workshop.symbi(*RUN, preexec_fn=lambda: limited(800_000)))
+    check_stopped(workshop, workshop.symbi(*RUN, largest_file=800_000))
     for arguments in READERS:
-        read = workshop.symbi(*arguments, preexec_fn=lambda: limited(800_000))
+        read = workshop.symbi(*arguments, largest_file=800_000)
         assert read.code == 0, read.stderr
     check_resumed(workshop)
 
@@ -180,7 +174,7 @@ def test_a_full_disk_stops_all_effects_and_can_still_be_read(workshop):
 
 def test_an_export_is_written_whole_or_not_at_all(workshop):
     workshop.works()
-    done = workshop.symbi("audit", "export", "evidence", preexec_fn=lambda: limited(4096))
+    done = workshop.symbi("audit", "export", "evidence", largest_file=4096)
     done.error(INPUT, "cannot write in `evidence`")
     assert not (workshop.folder / "evidence").exists()
     assert workshop.inside("audit", "export", "evidence").code == 0
@@ -191,7 +185,7 @@ def test_formatting_never_loses_a_file(workshop):
     file = workshop.folder / "work.symbi"
     workshop.put("work.symbi", file.read_text().replace("    with", "  with") + "// filling\n" * 1000)
     before = file.read_bytes()
-    workshop.symbi("fmt", "work.symbi", preexec_fn=lambda: limited(4096)).error(INPUT, "cannot write `work.symbi`")
+    workshop.symbi("fmt", "work.symbi", largest_file=4096).error(INPUT, "cannot write `work.symbi`")
     assert file.read_bytes() == before
     assert list(workshop.folder.glob(".work*")) == []
     assert workshop.inside("fmt", "work.symbi").code == 0
@@ -199,7 +193,7 @@ def test_formatting_never_loses_a_file(workshop):
 
 
 def test_a_copy_of_the_example_is_whole_or_not_there(workshop):
-    workshop.symbi("demo", "copy", preexec_fn=lambda: limited(4096)).error(INPUT, "cannot copy the example to `copy`")
+    workshop.symbi("demo", "copy", largest_file=4096).error(INPUT, "cannot copy the example to `copy`")
     assert not (workshop.folder / "copy").exists()
     workshop.inside("demo", "symbi.toml").error(INPUT, "`symbi.toml` exists already")
     workshop.inside("demo", "symbi.toml/copy").error(INPUT, "cannot make `symbi.toml/copy`")

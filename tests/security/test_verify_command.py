@@ -403,6 +403,19 @@ def test_other_keys_in_an_export_are_found_at_the_first_event(trail, export, oth
     assert first_bad(trail, "--export", str(export)) == 1
 
 
+def test_a_whole_export_under_another_key_passes_by_its_own_keys_and_not_by_the_known_ones(
+    trail, export, other, tmp_path
+):
+    forged = tmp_path / "others"
+    symbi(other, "audit", "export", str(forged))
+    by_its_own = verify(trail, "--export", str(forged))
+    assert by_its_own.exit_code == 0
+    assert "keys are those of the export itself" in by_its_own.stderr
+    assert first_bad(trail, "--export", str(forged), "--keys", str(export / "keys.json")) == 1
+    assert verify(trail, "--export", str(export), "--keys", str(export / "keys.json")).exit_code == 0
+    assert verify(trail, "--keys", str(export / "keys.json")).exit_code == 2
+
+
 @pytest.mark.parametrize(
     "keys",
     [b"", b"{", b"[]", b"7", b'{"a": 1}', b'{"a": {"public_key": "zz"}}', b'{"a": {"public_key": 7}}', b"[" * 500_000,

@@ -90,21 +90,31 @@ def summary(event: AuditEvent) -> str:
 def verify(
     *,
     export: Annotated[Path | None, typer.Option(help="Verify this exported folder instead of the store.")] = None,
+    keys: Annotated[
+        Path | None, typer.Option(help="Trust the public keys of this file, not those that the export brings along.")
+    ] = None,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
     """Check every event, its signature, the chain, and the signed head. Exit code 4 names the first bad event."""
     with errors_to_exit(as_json=as_json):
         settings = load_settings(config)
+        if keys is not None and export is None:
+            msg = "`--keys` goes with `--export`"
+            raise InputError(msg, code="input.usage", hint="the store is verified with the keys of its own runtime")
         try:
             if export is not None:
-                report = _verify_export(export, settings.security.crypto_provider.value)
+                report = _verify_export(export, keys, settings.security.crypto_provider.value)
             else:
                 report = _verify_store(settings, quiet=as_json)
         except ChainBroken as broken:
             broken.hint = broken.hint or f"the first bad event is {broken.fields['sequence']}"
             raise
         show_report(report, as_json=as_json)
+        if export is not None and keys is None and not as_json:
+            err.print(
+                "[yellow]the keys are those of the export itself[/]: compare their ids with those you know, or give `--keys`"
+            )
 
 
 def _verify_store(settings: Settings, *, quiet: bool) -> TrailReport:
@@ -119,10 +129,10 @@ def _verify_store(settings: Settings, *, quiet: bool) -> TrailReport:
             return verify_trail(bar.track(reader.read(1), total=count), head, keys)
 
 
-def _verify_export(folder: Path, provider: str) -> TrailReport:
+def _verify_export(folder: Path, trusted: Path | None, provider: str) -> TrailReport:
     head_file, events_file = folder / HEAD_NAME, folder / EVENTS_NAME
     try:
-        keys = read_keys(_read_bounded(folder / KEYS_NAME), open_provider(provider))
+        keys = read_keys(_read_bounded(trusted or folder / KEYS_NAME), open_provider(provider))
         # What was taken out of an export is missing from the trail: that is for the verifier to say.
         head = _read_bounded(head_file).removesuffix(b"\n") if head_file.exists() else None
         if not events_file.exists():
