@@ -1,5 +1,6 @@
 """What all tests share: deterministic Hypothesis, one event loop back end, and the check that the ledger's tests ran."""
 
+import logging
 import tomllib
 from pathlib import Path
 
@@ -15,6 +16,19 @@ WHOLE_RUNS = ("", "not servers", "servers")  # marker expressions of `pytest`, `
 settings.register_profile("ci", derandomize=True, print_blob=True, deadline=None, database=None)
 settings.register_profile("explore", max_examples=2000, print_blob=True, deadline=None)
 settings.load_profile("ci")
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was():
+    """A command that is run in this process sets logging up for itself alone."""
+    loggers = [logging.getLogger(), logging.getLogger("symbi")]
+    before = [(logger, logger.level, logger.propagate, logger.disabled) for logger in loggers]
+    yield
+    for logger, level, propagate, disabled in before:
+        logger.setLevel(level)
+        logger.propagate, logger.disabled = propagate, disabled
+        for handler in [one for one in logger.handlers if type(one).__module__ == "symbi.telemetry"]:
+            logger.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")
