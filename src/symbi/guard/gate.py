@@ -11,9 +11,8 @@ If the store cannot commit step 3, the effect does not happen. If it cannot comm
 error and the effect stays `dispatched`, which the next start turns into `unknown`.
 """
 
-import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar, cast
@@ -37,7 +36,7 @@ from symbi.guard.action import Action, Canary, InvokeTool
 from symbi.guard.conditions import carry_out
 from symbi.guard.lease import Lease
 from symbi.guard.ledger import EffectRecord, EffectState, EffectStore
-from symbi.guard.outcome import NOT_STARTED, decision_json, encode_error, encode_result, state_after
+from symbi.guard.outcome import decision_json, encode_error, encode_result
 from symbi.guard.permit import Authority, Permit
 from symbi.guard.records import (
     action_name,
@@ -47,11 +46,12 @@ from symbi.guard.records import (
     may_repeat,
     record_refused,
 )
+from symbi.guard.settlement import Admission, Settlement
 from symbi.policy.decision import AllowWithConditions, Deny, PolicyDecision
 from symbi.policy.engine import PolicyEngine
 from symbi.policy.obligations import Obligations, combine
 from symbi.policy.policies import PolicySet
-from symbi.telemetry import ADMISSION_SECONDS, DECISION_SECONDS, DECISIONS, EFFECT_SECONDS, EFFECTS, Metrics, log_fields
+from symbi.telemetry import ADMISSION_SECONDS, DECISION_SECONDS, DECISIONS, Metrics, log_fields
 from symbi.types import SYSTEM_AGENT, EffectId, JsonValue, Principal, RunId
 
 A = TypeVar("A", bound=Action)
@@ -62,15 +62,6 @@ CANARY_POLICY: Final = "symbi.canary"
 NOTHING: Final[Mapping[str, JsonValue]] = {}
 MAX_RECHECKS: Final = 8  # times a decision is made again because the policy set changed under it
 RETRY_AFTER_S: Final = 1.0  # when policy sets change faster than decisions are made
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """What step 3 made durable, with what step 5 needs."""
-
-    record: EffectRecord
-    action: Action
-    started_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +127,7 @@ class Guard:
         self.metrics = metrics or Metrics()
         self.probe = probe
         self.authority = Authority(clock)
+        self._settlement = Settlement(log, ledger, clock, self.metrics)
         engine.on_change(self._policies_changed)
 
     async def open(self) -> GateReport:
@@ -145,7 +137,7 @@ class Guard:
             InternalError: The canary was not denied by its own policy: the runtime must not start.
             StoreUnavailable: The store cannot be used.
         """
-        in_doubt = await self._recover()
+        in_doubt = await self._settlement.recover(self._epoch)
         try:
             async with self.enforce(Canary(principal=Principal(SYSTEM_AGENT))):
                 msg = "the gate let the canary pass"
@@ -185,11 +177,13 @@ class Guard:
         except BaseException as error:
             used = self.authority.uses_left(permit) == 0
             self.authority.close(permit)
-            await self._settle_failure(admission, error, used=used)
+            self.probe("before_settle")
+            await self._settlement.failure(admission, error, used=used)
             raise
         self.probe("done")
         self.authority.close(permit)
-        await self._settle_success(admission, result)
+        self.probe("before_settle")
+        await self._settlement.success(admission, result)
         self.probe("settled")
 
     async def refuse(self, action: Action, refusal: SymbiError, draft: Draft) -> None:
@@ -238,7 +232,8 @@ class Guard:
             self.authority.close(permit)
             record = replace(admission.record, state=EffectState.CONFIRMED, result=encode_result(lease.account()))
             with anyio.CancelScope(shield=True):
-                await self._settle(admission, record, lease.account(), AuditEventType.LEASE_CLOSED)
+                self.probe("before_settle")
+                await self._settlement.settle(admission, record, lease.account(), AuditEventType.LEASE_CLOSED)
 
     # --- step 1 to 3 ----------------------------------------------------------------------------
 
@@ -373,80 +368,6 @@ class Guard:
             msg = f"`{record.resource}` was in flight when the runtime ended, and cannot be repeated: {refusal.message}"
             raise EffectInDoubt(msg, effect_id=record.effect_id, position=record.position) from refusal
 
-    # --- step 5 ---------------------------------------------------------------------------------
-
-    async def _settle_success(self, admission: Admission, result: bytes) -> None:
-        record = replace(admission.record, state=EffectState.CONFIRMED, result=result)
-        await self._settle(
-            admission, record, {"result_digest": hashlib.sha256(result).hexdigest(), "result_bytes": len(result)}
-        )
-
-    async def _settle_failure(self, admission: Admission, error: BaseException, *, used: bool) -> None:
-        state = state_after(error, used=used, recovery=admission.record.recovery)
-        if isinstance(error, SymbiError):
-            data: bytes | None = encode_error(error)
-            details: dict[str, JsonValue] = {"error": error.code, "message": error.message}
-        else:
-            # Cancelled, or a defect: whether to do it again is for the restart to decide.
-            data = None if used else encode_error(SymbiError("cancelled before it began", code=NOT_STARTED))
-            details = {"error": "cancelled" if _is_cancellation(error) else "internal", "message": type(error).__name__}
-        await self._settle(admission, replace(admission.record, state=state, error=data), details | {"used": used})
-
-    async def _settle(
-        self,
-        admission: Admission,
-        record: EffectRecord,
-        details: Mapping[str, JsonValue],
-        kind: AuditEventType = AuditEventType.EFFECT_OUTCOME,
-    ) -> None:
-        draft = Draft(
-            kind,
-            record.agent_id,
-            {
-                "effect_id": record.effect_id,
-                "action": record.action,
-                "resource": record.resource,
-                "outcome": record.state.value,
-                "attempt": record.attempt,
-                "duration_us": round((self._clock.monotonic_s() - admission.started_s) * 1e6),
-                **details,
-            },
-            record.run_id,
-        )
-
-        def work() -> tuple[None, tuple[Draft]]:
-            self._ledger.move_effect(record, EffectState.DISPATCHED)
-            return None, (draft,)
-
-        self.metrics.inc(EFFECTS, action=admission.action.kind, outcome=record.state.value)
-        self.metrics.observe(
-            EFFECT_SECONDS, self._clock.monotonic_s() - admission.started_s, action=admission.action.kind
-        )
-        self.probe("before_settle")
-        await self._log.transact(work, wait=True)  # what happened is recorded, however much waits
-
-    async def _recover(self) -> tuple[EffectRecord, ...]:
-        """Turn what is dispatched without an outcome into `unknown`; returns what must not be repeated."""
-
-        def work() -> tuple[Sequence[EffectRecord], list[Draft]]:
-            drafts: list[Draft] = []
-            for found in self._ledger.effects_in(EffectState.DISPATCHED):
-                self._ledger.move_effect(
-                    replace(found, state=EffectState.UNKNOWN, epoch=self._epoch), EffectState.DISPATCHED
-                )
-                drafts.append(
-                    Draft(
-                        AuditEventType.EFFECT_UNKNOWN,
-                        found.agent_id,
-                        {"effect_id": found.effect_id, "resource": found.resource, "recovery": found.recovery.value},
-                        found.run_id,
-                    )
-                )
-            return self._ledger.effects_in(EffectState.UNKNOWN), drafts
-
-        unknown, _ = await self._log.transact(work)
-        return tuple(record for record in unknown if not may_repeat(record, record.recovery))
-
     # --- records --------------------------------------------------------------------------------
 
     def _record(
@@ -477,7 +398,3 @@ class Guard:
     def _policies_changed(self, _policies: PolicySet) -> None:
         """A new set ends every lease; permits of effects already dispatched are a decision that was made."""
         self.authority.revoke_leases()
-
-
-def _is_cancellation(error: BaseException) -> bool:
-    return type(error).__name__ in {"CancelledError", "GeneratorExit", "KeyboardInterrupt"}

@@ -1,0 +1,122 @@
+"""Step 5 of the gate: how an effect ended, made durable with its event; and what a start-up finds in flight."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from symbi.audit.event import AuditEventType, Draft
+from symbi.audit.log import AuditLog
+from symbi.clock import Clock
+from symbi.errors import SymbiError
+from symbi.guard.action import Action
+from symbi.guard.ledger import EffectRecord, EffectState, EffectStore
+from symbi.guard.outcome import NOT_STARTED, encode_error, state_after
+from symbi.guard.records import may_repeat
+from symbi.telemetry import EFFECT_SECONDS, EFFECTS, Metrics
+from symbi.types import JsonValue
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What step 3 made durable, with what step 5 needs."""
+
+    record: EffectRecord
+    action: Action
+    started_s: float
+
+
+class Settlement:
+    """Writes outcomes.
+
+    Args:
+        log: Makes them durable.
+        ledger: Keeps effect records, in the log's store.
+        clock: For durations.
+        metrics: Counts effects and how long they take.
+    """
+
+    def __init__(self, log: AuditLog, ledger: EffectStore, clock: Clock, metrics: Metrics) -> None:
+        self._log = log
+        self._ledger = ledger
+        self._clock = clock
+        self._metrics = metrics
+
+    async def success(self, admission: Admission, result: bytes) -> None:
+        """The effect happened, with this result."""
+        record = replace(admission.record, state=EffectState.CONFIRMED, result=result)
+        await self.settle(
+            admission, record, {"result_digest": hashlib.sha256(result).hexdigest(), "result_bytes": len(result)}
+        )
+
+    async def failure(self, admission: Admission, error: BaseException, *, used: bool) -> None:
+        """The effect ended in an error; `used` says whether its permit was redeemed, so that it may have begun."""
+        state = state_after(error, used=used, recovery=admission.record.recovery)
+        if isinstance(error, SymbiError):
+            data: bytes | None = encode_error(error)
+            details: dict[str, JsonValue] = {"error": error.code, "message": error.message}
+        else:
+            # Cancelled, or a defect: whether to do it again is for the restart to decide.
+            data = None if used else encode_error(SymbiError("cancelled before it began", code=NOT_STARTED))
+            details = {"error": "cancelled" if _is_cancellation(error) else "internal", "message": type(error).__name__}
+        await self.settle(admission, replace(admission.record, state=state, error=data), details | {"used": used})
+
+    async def settle(
+        self,
+        admission: Admission,
+        record: EffectRecord,
+        details: Mapping[str, JsonValue],
+        kind: AuditEventType = AuditEventType.EFFECT_OUTCOME,
+    ) -> None:
+        """Move the record on from `dispatched`, with its event.
+
+        Raises:
+            StoreUnavailable: It cannot be made durable; the effect stays `dispatched`.
+        """
+        draft = Draft(
+            kind,
+            record.agent_id,
+            {
+                "effect_id": record.effect_id,
+                "action": record.action,
+                "resource": record.resource,
+                "outcome": record.state.value,
+                "attempt": record.attempt,
+                "duration_us": round((self._clock.monotonic_s() - admission.started_s) * 1e6),
+                **details,
+            },
+            record.run_id,
+        )
+
+        def work() -> tuple[None, tuple[Draft]]:
+            self._ledger.move_effect(record, EffectState.DISPATCHED)
+            return None, (draft,)
+
+        self._metrics.inc(EFFECTS, action=admission.action.kind, outcome=record.state.value)
+        self._metrics.observe(
+            EFFECT_SECONDS, self._clock.monotonic_s() - admission.started_s, action=admission.action.kind
+        )
+        await self._log.transact(work, wait=True)  # what happened is recorded, however much waits
+
+    async def recover(self, epoch: int) -> tuple[EffectRecord, ...]:
+        """Turn what is dispatched without an outcome into `unknown`; returns what must not be repeated."""
+
+        def work() -> tuple[Sequence[EffectRecord], list[Draft]]:
+            drafts: list[Draft] = []
+            for found in self._ledger.effects_in(EffectState.DISPATCHED):
+                self._ledger.move_effect(replace(found, state=EffectState.UNKNOWN, epoch=epoch), EffectState.DISPATCHED)
+                drafts.append(
+                    Draft(
+                        AuditEventType.EFFECT_UNKNOWN,
+                        found.agent_id,
+                        {"effect_id": found.effect_id, "resource": found.resource, "recovery": found.recovery.value},
+                        found.run_id,
+                    )
+                )
+            return self._ledger.effects_in(EffectState.UNKNOWN), drafts
+
+        unknown, _ = await self._log.transact(work)
+        return tuple(record for record in unknown if not may_repeat(record, record.recovery))
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    return type(error).__name__ in {"CancelledError", "GeneratorExit", "KeyboardInterrupt"}
