@@ -12,13 +12,24 @@ from symbi.audit.event import Draft
 from symbi.errors import ApprovalRequired, InputError, PolicyDenied, SymbiError
 from symbi.guard.action import InvokeTool, ReadClock, ToolRef
 from symbi.guard.facts import MAX_REQUEST_BYTES, FactKeeper
+from symbi.guard.why import derive
 from symbi.policy.catalog import ToolType
 from symbi.policy.decision import Allow
 from symbi.policy.engine import PolicyEngine, PolicySource, decide
 from symbi.policy.policies import PolicySet
 from symbi.policy.stored import load_set, read_request, set_text
 from symbi.testing.gate import ALLOW_ALL, Gate, open_gate
-from symbi.types import AgentId, Confidentiality, Integrity, JsonValue, Label, Principal, RecoveryClass, ToolName
+from symbi.types import (
+    AgentId,
+    Confidentiality,
+    EffectId,
+    Integrity,
+    JsonValue,
+    Label,
+    Principal,
+    RecoveryClass,
+    ToolName,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -105,6 +116,27 @@ async def test_conditions_that_hide_arguments_hide_them_here_too(
     if hidden:
         # The record of effects keeps no arguments, and what the trail shows of them is that of the conditions.
         assert (DANGER.encode() in (tmp_path / "symbi.db").read_bytes()) is ("body" not in hidden)
+
+
+async def test_what_was_hidden_cannot_be_derived_again_and_that_is_said(tmp_path: Path) -> None:
+    async with open_gate(f'@redact("arguments.body") {PERMIT}', folder=tmp_path, tools=[MAIL]) as gate:
+        await attempt(gate, send(to="x", body=DANGER))
+        await attempt(gate, send(to="x"))  # nothing to redact
+        told = [event for event in gate.events() if "verdict" in event.details]
+    with SqliteReader(tmp_path) as reader:
+        rows = {row.digest: row.request for row in reader.requests()}
+        derived = [
+            derive(
+                event,
+                rows[str(event.details["request_digest"])],
+                reader.policy_set(str(event.details["policy_version"])),
+                reader.get_effect(EffectId(str(event.details["effect_id"]))),
+            )
+            for event in told
+        ]
+    assert [(each.agrees, each.problems) for each in derived] == [(False, ()), (True, ())]
+    assert "a policy redacts `arguments.body`" in derived[0].notes[0]
+    assert [policy.id for policy in derived[0].deciding] == ["test.cedar:1"]
 
 
 async def test_a_large_request_is_kept_without_its_arguments(tmp_path: Path) -> None:

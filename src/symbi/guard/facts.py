@@ -122,8 +122,9 @@ def _document(request: PolicyRequest, action: Action, hidden: _Hidden | None) ->
     document = request_json(request) | {"label": _label(action.label)}
     if isinstance(action, InvokeTool):
         document["labels"] = {name: _label(label) for name, label in sorted(action.labels.items())}
-    if hidden is not None:
-        document |= {"context": _without_values(request.context, hidden), "withheld": hidden.why}
+    context = request.context if hidden is None else _without_values(request.context, hidden)
+    if hidden is not None and context != request.context:
+        document |= {"context": context, "withheld": hidden.why}
     return document
 
 
