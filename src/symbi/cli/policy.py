@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from symbi.cli.options import Config, Json
+from symbi.cli.options import Agents, Config, Json
 from symbi.cli.output import EXIT_DENIED, EXIT_FAILED, errors_to_exit, out, print_json
+from symbi.cli.policy_check import check
 from symbi.cli.policy_what_if import print_what_if, what_if_json
 from symbi.cli.policy_why import why
 from symbi.config import load_settings
@@ -25,32 +26,8 @@ from symbi.types import AgentId, Integrity, JsonValue, Label, Principal, Recover
 from symbi.wiring import known_tools, load_policies, read_text
 
 app = typer.Typer(help="Check, explain and test policies.", no_args_is_help=True)
+app.command("check")(check)
 app.command("why")(why)
-
-Agents = Annotated[
-    list[Path] | None, typer.Option("--agent-file", "-a", help="Also take the policies of this agent file.")
-]
-
-
-@app.command("check")
-def check(*, agent_files: Agents = None, as_json: Json = False, config: Config = None) -> None:
-    """Parse the policies of the configuration and validate them against the schema."""
-    with errors_to_exit(as_json=as_json):
-        settings = load_settings(config)
-        policies = load_policies(settings, agent_files or (), known_tools(settings))
-        if as_json:
-            listed = [{"id": p.id, "file": p.file, "line": p.line, "effect": p.effect} for p in policies.policies]
-            warnings = [str(warning) for warning in policies.warnings]
-            print_json({"version": policies.version, "policies": listed, "warnings": warnings})
-            return
-        for warning in policies.warnings:
-            out.print(f"[yellow]warning:[/] {escape(str(warning))}")
-        for policy in policies.policies:
-            colour = "green" if policy.effect == "permit" else "red"
-            out.print(
-                f"[{colour}]{policy.effect:<7}[/] {escape(policy.id)} [dim]{escape(policy.file)}:{policy.line}[/]"
-            )
-        out.print(f"{len(policies.policies)} policies, version {policies.version[:16]}")
 
 
 @app.command("explain")
