@@ -10,3 +10,6 @@ Config: TypeAlias = Annotated[
     typer.Option("--config", "-c", help="Configuration file; else SYMBI_CONFIG_PATH, else the nearest symbi.toml."),
 ]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Agents: TypeAlias = Annotated[
+    list[Path] | None, typer.Option("--agent-file", "-a", help="Also take the policies of this agent file.")
+]

@@ -7,14 +7,18 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from symbi.cli.options import Config, Json
+from symbi.cli.options import Agents, Config, Json
 from symbi.cli.output import EXIT_DENIED, EXIT_FAILED, errors_to_exit, out, print_json
+from symbi.cli.policy_check import check
+from symbi.cli.policy_what_if import print_what_if, what_if_json
+from symbi.cli.policy_why import why
 from symbi.config import load_settings
 from symbi.errors import InputError, did_you_mean
 from symbi.guard.action import InvokeTool, ToolRef, agent_resource
 from symbi.guard.records import decision_facts
 from symbi.policy.cases import parse_cases, run_cases, verdict_of
 from symbi.policy.catalog import ToolType
+from symbi.policy.counterfactual import what_if
 from symbi.policy.decision import Deny, PolicyRequest
 from symbi.policy.engine import PolicySet
 from symbi.policy.explain import explain as explain_request
@@ -22,31 +26,8 @@ from symbi.types import AgentId, Integrity, JsonValue, Label, Principal, Recover
 from symbi.wiring import known_tools, load_policies, read_text
 
 app = typer.Typer(help="Check, explain and test policies.", no_args_is_help=True)
-
-Agents = Annotated[
-    list[Path] | None, typer.Option("--agent-file", "-a", help="Also take the policies of this agent file.")
-]
-
-
-@app.command("check")
-def check(*, agent_files: Agents = None, as_json: Json = False, config: Config = None) -> None:
-    """Parse the policies of the configuration and validate them against the schema."""
-    with errors_to_exit(as_json=as_json):
-        settings = load_settings(config)
-        policies = load_policies(settings, agent_files or (), known_tools(settings))
-        if as_json:
-            listed = [{"id": p.id, "file": p.file, "line": p.line, "effect": p.effect} for p in policies.policies]
-            warnings = [str(warning) for warning in policies.warnings]
-            print_json({"version": policies.version, "policies": listed, "warnings": warnings})
-            return
-        for warning in policies.warnings:
-            out.print(f"[yellow]warning:[/] {escape(str(warning))}")
-        for policy in policies.policies:
-            colour = "green" if policy.effect == "permit" else "red"
-            out.print(
-                f"[{colour}]{policy.effect:<7}[/] {escape(policy.id)} [dim]{escape(policy.file)}:{policy.line}[/]"
-            )
-        out.print(f"{len(policies.policies)} policies, version {policies.version[:16]}")
+app.command("check")(check)
+app.command("why")(why)
 
 
 @app.command("explain")
@@ -63,7 +44,7 @@ def explain(  # noqa: PLR0913 - one option for each part of a request
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Say what would be decided, by which policies (file and line), and which others came near. Exit code 3 is no."""
+    """Say what would be decided, by which policies (file and line), and what would change it. Exit code 3 is no."""
     with errors_to_exit(as_json=as_json):
         settings = load_settings(config)
         tools = known_tools(settings)
@@ -126,6 +107,7 @@ def _tool_request(
 
 def _explain(policies: PolicySet, request: PolicyRequest, *, as_json: bool) -> None:
     explanation = explain_request(policies, request)
+    found = what_if(policies, request, explanation.decision)
     groups = (
         ("decided by", explanation.deciding),
         ("came near", explanation.unmet),
@@ -136,7 +118,8 @@ def _explain(policies: PolicySet, request: PolicyRequest, *, as_json: bool) -> N
             title.replace(" ", "_"): [{"id": p.id, "file": p.file, "line": p.line, "text": p.text} for p in group]
             for title, group in groups
         }
-        print_json({"summary": explanation.summary, **decision_facts(explanation.decision), **listed})
+        facts = decision_facts(explanation.decision)
+        print_json({"summary": explanation.summary, **facts, **listed, "what_if": what_if_json(found)})
     else:
         colour = "red" if isinstance(explanation.decision, Deny) else "green"
         out.print(f"[bold {colour}]{escape(explanation.summary)}[/]")
@@ -144,6 +127,7 @@ def _explain(policies: PolicySet, request: PolicyRequest, *, as_json: bool) -> N
             for policy in group:
                 out.print(f"\n[bold]{title}[/] {escape(policy.id)} [dim]{escape(policy.file)}:{policy.line}[/]")
                 out.print(escape(policy.text.strip()), style="dim")
+        print_what_if(found, denied=isinstance(explanation.decision, Deny))
     if isinstance(explanation.decision, Deny):
         raise typer.Exit(EXIT_DENIED)
 

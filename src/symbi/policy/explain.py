@@ -17,7 +17,7 @@ class Explanation:
         summary: One line.
         deciding: The policies that made the decision; none where nothing fired or a policy could not be evaluated.
         unmet: For a denial without a forbid: the permits whose scope (principal, action, resource) fits and whose
-            conditions do not hold. Which part of a condition failed is not said.
+            conditions do not hold; `symbi.policy.counterfactual` says which parts of them.
         related: Other policies whose scope fits, or that name the action, its group or the resource.
     """
 
@@ -32,15 +32,15 @@ def explain(policies: PolicySet, request: PolicyRequest) -> Explanation:
     """Decide a request and say why. For people: it evaluates the set twice and is not fast."""
     decision = decide(policies, request)
     deciding = tuple(policies.by_id[ref.id] for ref in decision.policies)
-    in_scope = _in_scope(policies, request)
+    scoped = in_scope(policies, request)
     unmet: tuple[Policy, ...] = ()
     if isinstance(decision, Deny) and not deciding:
-        unmet = tuple(policy for policy in in_scope if policy.effect == "permit")
+        unmet = tuple(policy for policy in scoped if policy.effect == "permit")
     named = {("Action", request.action), (request.resource.type, request.resource.id)}
     if request.action.startswith(f"{TOOL_GROUP}::"):
         named.add(("Action", TOOL_GROUP))
     told = {policy.id for policy in (*deciding, *unmet)}
-    fitting = {policy.id for policy in in_scope}
+    fitting = {policy.id for policy in scoped}
     related = tuple(
         policy
         for policy in policies.policies
@@ -49,7 +49,7 @@ def explain(policies: PolicySet, request: PolicyRequest) -> Explanation:
     return Explanation(decision, _summary(decision, unmet), deciding, unmet, related)
 
 
-def _in_scope(policies: PolicySet, request: PolicyRequest) -> tuple[Policy, ...]:
+def in_scope(policies: PolicySet, request: PolicyRequest) -> tuple[Policy, ...]:
     """The policies whose scope fits: Cedar is asked for the set with all conditions left out and all effects permit."""
     bare = {
         policy.id: {**policy.json, "effect": "permit", "conditions": [], "annotations": {}}

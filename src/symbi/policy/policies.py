@@ -3,8 +3,8 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final, Protocol, Self
@@ -179,11 +179,21 @@ class PolicySet:
             policies=policies,
             warnings=warnings,
             schema=schema,
-            version=_version(policies, schema),
+            version=version_of(policies, schema),
             by_id=MappingProxyType({policy.id: policy for policy in policies}),
             cedar=cedar_set({policy.id: policy.json for policy in policies}),
             cedar_schema=cedar_schema,
             entities=_entity_cache(cedar_schema),
+        )
+
+    def without(self, ids: Collection[PolicyId]) -> "PolicySet":
+        """The set without some policies, to see what they do; it keeps its version and is for no gate."""
+        kept = tuple(policy for policy in self.policies if policy.id not in ids)
+        return replace(
+            self,
+            policies=kept,
+            by_id=MappingProxyType({policy.id: policy for policy in kept}),
+            cedar=cedar_set({policy.id: policy.json for policy in kept}),
         )
 
 
@@ -201,7 +211,8 @@ def _entity_cache(schema: cedarpy.Schema) -> Callable[[str], cedarpy.Entities]:
     return parse_entities
 
 
-def _version(policies: Sequence[Policy], schema: str) -> str:
+def version_of(policies: Sequence[Policy], schema: str) -> str:
+    """SHA-256 (hex) of policies with their places, and a schema."""
     parts = sorted([policy.id, policy.file, policy.line, policy.text] for policy in policies)
     return hashlib.sha256(json.dumps([schema, parts]).encode()).hexdigest()
 
