@@ -268,7 +268,7 @@ class Guard:
         raise Overloaded(msg, retry_after_s=RETRY_AFTER_S)
 
     def _reserve(self, record: EffectRecord, draft: Draft, earlier: EffectRecord | None) -> tuple[None, tuple[Draft]]:
-        if self._engine.current.version != record.policy_version:
+        if not self._engine.holds(record.policy_version):
             raise _PolicyChanged
         if earlier is None:
             self._ledger.put_effect(record)
