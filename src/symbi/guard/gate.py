@@ -34,8 +34,9 @@ from symbi.errors import (
 )
 from symbi.guard.action import Action, Canary, InvokeTool
 from symbi.guard.conditions import carry_out
+from symbi.guard.facts import FactKeeper
 from symbi.guard.lease import Lease
-from symbi.guard.ledger import EffectRecord, EffectState, EffectStore
+from symbi.guard.ledger import EffectRecord, EffectState, Ledger
 from symbi.guard.outcome import decision_json, encode_error, encode_result
 from symbi.guard.permit import Authority, Permit
 from symbi.guard.records import (
@@ -108,7 +109,7 @@ class Guard:
         self,
         engine: PolicyEngine,
         log: AuditLog,
-        ledger: EffectStore,
+        ledger: Ledger,
         clock: Clock,
         ids: IdSource,
         *,
@@ -127,6 +128,7 @@ class Guard:
         self.metrics = metrics or Metrics()
         self.probe = probe
         self.authority = Authority(clock)
+        self._facts = FactKeeper(engine)
         self._settlement = Settlement(log, ledger, clock, self.metrics)
         engine.on_change(self._policies_changed)
 
@@ -197,6 +199,7 @@ class Guard:
         decision = Deny(refusal.message, (), self._engine.current.version)
         effect_id = EffectId(self._ids.new()) if earlier is None else earlier.effect_id
         record = self._record(action, effect_id, decision, EffectState.DENIED, earlier)
+        draft = replace(draft, details={**draft.details, "effect_id": effect_id})
         await self._put_refusal(replace(record, error=encode_error(refusal)), draft, earlier, refusal)
 
     @asynccontextmanager
@@ -361,6 +364,8 @@ class Guard:
         def work() -> tuple[None, tuple[Draft]]:
             if earlier is None:
                 self._ledger.put_effect(record)
+            else:
+                self._ledger.put_facts(record)
             return None, (draft,)
 
         await self._log.transact(work, wait=True)
@@ -393,6 +398,7 @@ class Guard:
             epoch=self._epoch,
             attempt=earlier.attempt + 1 if earlier else 1,
             state=state,
+            facts=self._facts.of(action, decision, refused=state is EffectState.DENIED),
         )
 
     def _policies_changed(self, _policies: PolicySet) -> None:

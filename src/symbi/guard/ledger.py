@@ -9,11 +9,12 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, Protocol
 
+from symbi.guard.facts import Facts
 from symbi.types import AgentId, EffectId, RecoveryClass, RunId
 
 
@@ -62,6 +63,7 @@ class EffectRecord:
         state: Where it stands.
         result: Canonical JSON of the result, once confirmed.
         error: Canonical JSON of the error, once denied or failed.
+        facts: What was decided on; written with the record, and not read back with it.
     """
 
     effect_id: EffectId
@@ -80,13 +82,14 @@ class EffectRecord:
     state: EffectState
     result: bytes | None = None
     error: bytes | None = None
+    facts: Facts | None = field(default=None, repr=False, compare=False)
 
 
 class EffectStore(Protocol):
     """Durable effect records; the methods block and run inside the store's running transaction."""
 
     def put_effect(self, record: EffectRecord) -> None:
-        """Insert a record.
+        """Insert a record, with its facts.
 
         Raises:
             InternalError: The id, or the place in the run, is taken.
@@ -95,6 +98,8 @@ class EffectStore(Protocol):
 
     def move_effect(self, record: EffectRecord, was: EffectState) -> None:
         """Write a record back, if its stored state is still `was` and the move is one of `MOVES`.
+
+        The facts of a new decision are written with it; what leaves `dispatched` was decided before.
 
         Raises:
             InternalError: The state has changed, or the move is not allowed.
@@ -109,3 +114,18 @@ class EffectStore(Protocol):
 
     def effects_in(self, state: EffectState) -> Sequence[EffectRecord]:
         """All records in a state, oldest first."""
+
+
+class FactStore(Protocol):
+    """Keeps what decisions were made on, in the ledger's store."""
+
+    def put_facts(self, record: EffectRecord) -> None:
+        """Write the facts of a decision that leaves the record as it stands.
+
+        Raises:
+            StoreUnavailable: The store cannot be written.
+        """
+
+
+class Ledger(EffectStore, FactStore, Protocol):
+    """Effect records with the facts of their decisions, as the gate needs them."""

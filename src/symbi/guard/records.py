@@ -96,6 +96,7 @@ def decision_draft(
         "recovery": record.recovery.value,
         "enforced": denied or not isinstance(decision, Deny),
         "arguments_digest": record.arguments_digest,
+        **({} if record.facts is None else {"request_digest": record.facts.digest}),
         **recorded_arguments(action, how),
         **decision_facts(decision),
     }

@@ -188,7 +188,7 @@ class PolicySet:
             policies=policies,
             warnings=warnings,
             schema=schema,
-            version=_version(policies, schema),
+            version=version_of(policies, schema),
             by_id=MappingProxyType({policy.id: policy for policy in policies}),
             cedar=cedar_set({policy.id: policy.json for policy in policies}),
             cedar_schema=cedar_schema,
@@ -210,7 +210,8 @@ def _entity_cache(schema: cedarpy.Schema) -> Callable[[str], cedarpy.Entities]:
     return parse_entities
 
 
-def _version(policies: Sequence[Policy], schema: str) -> str:
+def version_of(policies: Sequence[Policy], schema: str) -> str:
+    """SHA-256 (hex) of policies with their places, and a schema."""
     parts = sorted([policy.id, policy.file, policy.line, policy.text] for policy in policies)
     return hashlib.sha256(json.dumps([schema, parts]).encode()).hexdigest()
 

@@ -68,3 +68,29 @@ ON CONFLICT (tool) DO UPDATE SET key_fingerprint = excluded.key_fingerprint, dig
 
 -- name: pins
 SELECT tool, key_fingerprint, digest, form, definition, pinned_at, state FROM pins ORDER BY tool
+
+-- name: put_request
+INSERT INTO requests (effect_id, digest, request) VALUES (?, ?, ?) ON CONFLICT (effect_id, digest) DO NOTHING
+
+-- name: requests
+SELECT effect_id, digest, request FROM requests WHERE (effect_id, digest) > (?, ?) ORDER BY effect_id, digest LIMIT ?
+
+-- name: requests_of
+SELECT effect_id, digest, request FROM requests WHERE effect_id = ? ORDER BY digest
+
+-- name: has_policy_set
+SELECT 1 FROM policy_sets WHERE version = ?
+
+-- name: put_policy_set
+INSERT INTO policy_sets (version, text) VALUES (?, ?) ON CONFLICT (version) DO NOTHING
+
+-- name: get_policy_set
+SELECT text FROM policy_sets WHERE version = ?
+
+-- name: policy_set_versions
+SELECT version FROM policy_sets ORDER BY version
+
+-- name: get_effect
+SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
+       decision, label, epoch, attempt, state, result, error
+FROM effects WHERE effect_id = ?

@@ -62,3 +62,16 @@ CREATE TABLE pins (
     pinned_at       TEXT NOT NULL,
     state           TEXT NOT NULL
 ) WITHOUT ROWID, STRICT;
+
+-- What each decision was made on. Events name the digest, so that a changed row is found.
+CREATE TABLE requests (
+    effect_id TEXT NOT NULL,
+    digest    TEXT NOT NULL,          -- SHA-256 (hex) of the request
+    request   BLOB NOT NULL,          -- JSON with sorted keys
+    PRIMARY KEY (effect_id, digest)
+) WITHOUT ROWID, STRICT;
+
+CREATE TABLE policy_sets (
+    version TEXT PRIMARY KEY,         -- covers the text
+    text    TEXT NOT NULL
+) STRICT;

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from symbi.adapters.sqlite.facts import FactReader
 from symbi.adapters.sqlite.file import (
     DATABASE_NAME,
     LOCK_NAME,
@@ -30,7 +31,7 @@ from symbi.types import RunId
 T = TypeVar("T")
 
 
-class SqliteReader:
+class SqliteReader(FactReader):
     """Reads a store without owning it, as it is at the first look, beside its owner if there is one.
 
     Args:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from symbi.adapters.sqlite.facts import write_facts
 from symbi.adapters.sqlite.file import (
     DATABASE_NAME,
     LOCK_NAME,
@@ -182,6 +183,7 @@ class SqliteStore(PolicyNotes):
         )  # fmt: skip
         self._fence(record.epoch)
         self._insert("put_effect", values, f"effect `{record.effect_id}`")
+        self.put_facts(record)
 
     def move_effect(self, record: EffectRecord, was: EffectState) -> None:
         """Move an effect on, if it still stands where the caller saw it."""
@@ -196,6 +198,13 @@ class SqliteStore(PolicyNotes):
         if self._write(SQL["move_effect"], values) != 1:
             msg = f"effect `{record.effect_id}` is not {was.value} any more"
             raise InternalError(msg, code="internal.effect_stale", effect_id=record.effect_id)
+        if was is not EffectState.DISPATCHED:
+            self.put_facts(record)
+
+    def put_facts(self, record: EffectRecord) -> None:
+        """Write what a decision was made on: the request, and the policy set if it is not there yet."""
+        with mapped("write"):
+            write_facts(self._db, record)
 
     def effect_at(self, run_id: RunId, position: int) -> EffectRecord | None:
         """The effect at a place in a run."""

@@ -1,0 +1,178 @@
+"""What a decision was made on is kept with it, durably, and hides what its conditions hide."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from symbi.adapters.sqlite import SqliteReader
+from symbi.adapters.sqlite.facts import RequestRow
+from symbi.audit.event import Draft
+from symbi.errors import ApprovalRequired, InputError, PolicyDenied, SymbiError
+from symbi.guard.action import InvokeTool, ReadClock, ToolRef
+from symbi.guard.facts import MAX_REQUEST_BYTES, FactKeeper
+from symbi.policy.catalog import ToolType
+from symbi.policy.decision import Allow
+from symbi.policy.engine import PolicyEngine, PolicySource, decide
+from symbi.policy.policies import PolicySet
+from symbi.policy.stored import load_set, read_request, set_text
+from symbi.testing.gate import ALLOW_ALL, Gate, open_gate
+from symbi.types import AgentId, Confidentiality, Integrity, JsonValue, Label, Principal, RecoveryClass, ToolName
+
+pytestmark = pytest.mark.anyio
+
+SCHEMA: JsonValue = {
+    "type": "object",
+    "properties": {"to": {"type": "string"}, "body": {"type": "string"}, "sum": {"type": "integer"}},
+}
+MAIL = ToolType("mail.send", SCHEMA)
+ME = Principal(AgentId("a"), "ada", ("ops",))
+PERMIT = "permit (principal, action, resource);"
+DANGER = "the body that nobody may read"
+
+
+def send(**values: JsonValue) -> InvokeTool:
+    ref = ToolRef(ToolName("mail.send"), "mail", "0", SCHEMA, verified=True, recovery=RecoveryClass.IDEMPOTENT)
+    label = Label(Integrity.UNTRUSTED, Confidentiality.INTERNAL, ("e1", "e2"))
+    return InvokeTool(principal=ME, tool=ref, values=values, labels={"to": label}, label=label)
+
+
+async def decide_one(policies: str, action: InvokeTool | ReadClock, folder: Path) -> tuple[RequestRow, str, str]:
+    """Its stored request, the digest that its event names, and the text of its policy set."""
+    async with open_gate(policies, folder=folder, tools=[MAIL]) as gate:
+        await attempt(gate, action)
+        event = next(e for e in reversed(gate.events()) if "request_digest" in e.details)
+    with SqliteReader(folder) as reader:
+        (row,) = reader.requests()
+        text = reader.policy_set(str(event.details["policy_version"]))
+        assert text is not None
+        assert reader.requests_of(row.effect_id) == [row]
+        assert event.details["effect_id"] == row.effect_id
+        effect = reader.get_effect(row.effect_id)
+        assert effect is not None
+        assert effect.policy_version == event.details["policy_version"]
+    return row, str(event.details["request_digest"]), text
+
+
+async def attempt(gate: Gate, action: InvokeTool | ReadClock) -> SymbiError | None:
+    try:
+        async with gate.guard.enforce(action):
+            pass
+    except SymbiError as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize("policies", [ALLOW_ALL, "", 'permit (principal, action, resource); @id("no") forbid (principal, action, resource);'])  # fmt: skip
+async def test_what_was_decided_on_makes_the_same_decision_again(policies: str, tmp_path: Path) -> None:
+    action = send(to="x@example.org", body="é", sum=2**62)
+    row, digest, text = await decide_one(policies, action, tmp_path)
+    assert row.digest == digest == hashlib.sha256(row.request).hexdigest()
+    stored = read_request(row.request)
+    assert stored.withheld == ""
+    assert stored.request.context == action.request().context
+    assert stored.request.principal == ME
+    assert stored.labels == (
+        ("", "untrusted", "internal", ("e1", "e2")),
+        ("to", "untrusted", "internal", ("e1", "e2")),
+    )
+    whole = load_set(text, PolicySet.load([PolicySource("test.cedar", policies)], tools=[MAIL]).version)
+    assert whole.same_schema
+    assert decide(whole.policies, stored.request) == decide(whole.policies, action.request())
+
+
+@pytest.mark.parametrize(
+    ("annotation", "hidden"),
+    [
+        ('@redact("arguments.body")', {"body"}),
+        ('@record("digest")', {"to", "body", "sum"}),
+        ('@record("redacted")', {"to", "body", "sum"}),
+        ('@redact("arguments.body") @approval("ask")', {"to", "body", "sum"}),
+        ('@record("digest") @approval("ask")', {"to", "body", "sum"}),
+        ('@record("full")', set()),
+    ],
+)
+async def test_conditions_that_hide_arguments_hide_them_here_too(
+    annotation: str, hidden: set[str], tmp_path: Path
+) -> None:
+    values: dict[str, JsonValue] = {"to": "x@example.org", "body": DANGER, "sum": 99887766}
+    row, _, _ = await decide_one(f"{annotation} {PERMIT}", send(**values), tmp_path)
+    stored = read_request(row.request)
+    for name, value in values.items():
+        assert (str(value).encode() in row.request) is (name not in hidden)
+    assert bool(stored.withheld) is bool(hidden)
+    if hidden:
+        # The record of effects keeps no arguments, and what the trail shows of them is that of the conditions.
+        assert (DANGER.encode() in (tmp_path / "symbi.db").read_bytes()) is ("body" not in hidden)
+
+
+async def test_a_large_request_is_kept_without_its_arguments(tmp_path: Path) -> None:
+    row, _, _ = await decide_one(ALLOW_ALL, send(body="x" * MAX_REQUEST_BYTES), tmp_path)
+    assert len(row.request) < 2000
+    assert "bytes" in read_request(row.request).withheld
+
+
+async def test_a_request_that_fits_no_schema_is_kept_as_far_as_it_goes(tmp_path: Path) -> None:
+    row, _, _ = await decide_one(ALLOW_ALL, send(sum=2**70), tmp_path)
+    assert "cannot be put to the engine" in read_request(row.request).withheld
+
+
+async def test_a_set_is_written_once_and_the_facts_of_a_failed_reservation_are_not(tmp_path: Path) -> None:
+    action = ReadClock(principal=ME)
+    async with open_gate(ALLOW_ALL, folder=tmp_path) as gate:
+        for _ in range(3):
+            await attempt(gate, action)
+        new = PolicySet.load([PolicySource("new.cedar", "")])
+        gate.engine.replace(new)
+        assert isinstance(await attempt(gate, action), PolicyDenied)
+    with SqliteReader(tmp_path) as reader:
+        assert len(reader.policy_set_versions()) == 2
+        assert len(list(reader.requests())) == 4
+
+
+async def test_a_refusal_before_the_engine_has_its_facts_and_its_event_names_the_effect() -> None:
+    async with open_gate() as gate:
+        refusal = InputError("no such tool")
+        await gate.guard.refuse(send(), refusal, Draft("tool.refused", ME.agent, {}))
+        assert gate.events()[-1].details["effect_id"]
+        assert gate.store._all("SELECT count(*) FROM requests") == [(1,)]
+
+
+async def test_held_means_kept(tmp_path: Path) -> None:
+    async with open_gate(f'@approval("ask") {PERMIT}', folder=tmp_path) as gate:
+        assert isinstance(await attempt(gate, ReadClock(principal=ME)), ApprovalRequired)
+    with SqliteReader(tmp_path) as reader:
+        assert len(list(reader.requests())) == 1
+
+
+def test_a_stored_set_that_was_altered_is_told_from_itself() -> None:
+    policies = PolicySet.load([PolicySource("a.cedar", ALLOW_ALL)], tools=[MAIL])
+    text = set_text(policies)
+    assert load_set(text, policies.version).policies.version == policies.version
+    with pytest.raises(InputError, match="another set"):
+        load_set(text.replace("permit (principal", "permit  (principal"), policies.version)
+    with pytest.raises(InputError, match="another set"):
+        load_set(text, "0" * 64)
+    for damaged in ("", "[]", "{}", text[:-5], text.replace('"sources"', '"source"'), text.replace('"form":1', '"form":2')):  # fmt: skip
+        with pytest.raises(InputError, match="damaged") as caught:
+            load_set(damaged, policies.version)
+        assert caught.value.code == "policy.stored"
+
+
+@pytest.mark.parametrize("data", [b"", b"null", b"{}", b"\xff", b'{"form":1}', b'{"form":1,"principal":[],"resource":1,"context":2}'])  # fmt: skip
+def test_a_damaged_request_is_named(data: bytes) -> None:
+    with pytest.raises(InputError, match="damaged"):
+        read_request(data)
+
+
+def test_the_facts_are_of_the_set_that_decided_also_when_it_is_gone() -> None:
+    first = PolicySet.load([PolicySource("a.cedar", ALLOW_ALL)])
+    engine = PolicyEngine(first)
+    keeper = FactKeeper(engine)
+    for number in range(3):
+        engine.replace(PolicySet.load([PolicySource(f"{number}.cedar", ALLOW_ALL)]))
+    assert keeper.of(ReadClock(principal=ME), Allow((), first.version), refused=False).policies is first
+    for number in range(3, 9):
+        engine.replace(PolicySet.load([PolicySource(f"{number}.cedar", ALLOW_ALL)]))
+    assert keeper.of(replace(ReadClock(principal=ME)), Allow((), first.version), refused=False).policies is None
