@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +41,8 @@ from symbi.policy.engine import PolicyEngine, PolicySource
 from symbi.policy.policies import PolicySet
 from symbi.runtime.agent_scheduler import AgentScheduler
 from symbi.runtime.policies import Cause, PolicyBook, PolicyTerms, rules_of, sources_of
-from symbi.runtime.policy_watch import PolicyWatch
+from symbi.runtime.policy_shadow import PolicyShadow
+from symbi.runtime.policy_watch import PolicyWatch, watching
 from symbi.runtime.resources import Amount, Node, NodeId, ResourcePool
 from symbi.runtime.runtime import Rooms, Runtime, RuntimeConfig
 from symbi.sandbox.pool import Sandboxes
@@ -112,12 +113,25 @@ def policy_paths(settings: Settings) -> tuple[str, ...]:
     Raises:
         ConfigError: One that was set is not there.
     """
-    for path in settings.policy.paths:
-        default = settings.origin("policy.paths").kind is OriginKind.DEFAULT
-        if not default and not (settings.folder / path).exists():
-            msg = f"`policy.paths` names `{path}`, which is not there"
-            raise ConfigError(msg, place=settings.origin("policy.paths").place)
-    return tuple(os.path.relpath(settings.folder / path, settings.folder) for path in settings.policy.paths)
+    return _present(settings, "policy.paths", settings.policy.paths)
+
+
+def shadow_paths(settings: Settings) -> tuple[str, ...]:
+    """`policy.shadow` as seen from the configuration's folder.
+
+    Raises:
+        ConfigError: One is not there.
+    """
+    return _present(settings, "policy.shadow", settings.policy.shadow)
+
+
+def _present(settings: Settings, key: str, paths: Sequence[Path]) -> tuple[str, ...]:
+    origin = settings.origin(key)
+    for path in paths:
+        if origin.kind is not OriginKind.DEFAULT and not (settings.folder / path).exists():
+            msg = f"`{key}` names `{path}`, which is not there"
+            raise ConfigError(msg, place=origin.place)
+    return tuple(os.path.relpath(settings.folder / path, settings.folder) for path in paths)
 
 
 def agent_rules(settings: Settings) -> AgentRules:
@@ -154,9 +168,31 @@ def load_policies(settings: Settings, agent_files: Iterable[Path] = (), tools: S
         DslError: An agent file is wrong.
         ConfigError, InputError: Something cannot be read.
     """
-    files = [rules_of(compile_agents(path)) for path in agent_files]
-    rules, warnings = compose(files, agent_rules(settings))
-    loaded = PolicySet.load(read_policies(settings), rules, tools)
+    return _with_agents(settings, read_policies(settings), agent_files, tools)
+
+
+def policies_in(
+    settings: Settings, path: str, agent_files: Iterable[Path] = (), tools: Sequence[ToolType] = ()
+) -> PolicySet:
+    """The policies of one path as seen from the working folder, in place of the configured ones.
+
+    Raises:
+        PolicySyntaxError, DslError, InputError: As `load_policies`.
+    """
+    sources = sources_of(policy_folders(Path.cwd()).read((path,)))
+    return _with_agents(settings, sources, agent_files, tools)
+
+
+def policy_folders(folder: Path) -> PolicyFolders:
+    """Reads policy files; paths are seen from a folder."""
+    return PolicyFolders(folder)
+
+
+def _with_agents(
+    settings: Settings, sources: Iterable[PolicySource], agent_files: Iterable[Path], tools: Sequence[ToolType]
+) -> PolicySet:
+    rules, warnings = compose([rules_of(compile_agents(path)) for path in agent_files], agent_rules(settings))
+    loaded = PolicySet.load(sources, rules, tools)
     return replace(loaded, warnings=(*loaded.warnings, *warnings))
 
 
@@ -255,10 +291,9 @@ async def open_runtime(
         await stack.enter_async_context(noting_end(log, store.epoch))
         engine = PolicyEngine(PolicySet.load(()))  # which permits nothing
         book = PolicyBook(engine, log, store, policy_terms(settings))
-        watch = PolicyWatch(
-            book, PolicyFolders(settings.folder), policy_paths(settings), clock, settings.policy.watch_interval_s
-        )
-        await watch.take_up(cause=Cause.START)
+        folders, interval_s = PolicyFolders(settings.folder), settings.policy.watch_interval_s
+        watch = PolicyWatch(book, folders, policy_paths(settings), clock, interval_s=interval_s)
+        await watch.use(await watch.read(), Cause.START)
         guard = Guard(
             engine, log, store, clock, ids,
             epoch=store.epoch, enforcing=settings.security.enforce_policies, probe=probe,
@@ -278,35 +313,21 @@ async def open_runtime(
             guard, log, clock, Invoker(catalog, guard, secrets), Sandboxes({interpreter.tier: interpreter}), emit
         )
         agents = scheduler(settings, clock)
-        rooms = Rooms(world, book, catalog, store, store, agents, ids, settings.principal)
+        rooms = Rooms(world, book, watch, catalog, store, store, agents, ids, settings.principal)
+        watches = [watch]
+        if settings.policy.shadow:
+            shadow = PolicyShadow(engine, book, log)
+            other = PolicyWatch(
+                shadow, folders, shadow_paths(settings), clock, interval_s=interval_s, cause=Cause.SHADOW
+            )
+            with suppress(InputError):  # which is recorded: a candidate stops nothing
+                await other.use(await other.read())
+            guard.tell = shadow.tell
+            await stack.enter_async_context(shadow.asking())
+            watches.append(other)
         if settings.policy.watch:
-            await stack.enter_async_context(beside(watch.run))
+            await stack.enter_async_context(watching(watches))
         yield Runtime(rooms, runtime_config(settings), report, warnings)
-
-
-@asynccontextmanager
-async def beside(work: Callable[[], Coroutine[object, object, None]]) -> AsyncIterator[None]:
-    """Some work for as long as the body lasts. If it fails, the body is cancelled, and the work's error is raised."""
-    failures: list[Exception] = []
-    tasks = anyio.create_task_group()
-
-    async def guarded() -> None:
-        try:
-            await work()
-        except Exception as error:
-            failures.append(error)
-            raise
-
-    await tasks.__aenter__()
-    tasks.start_soon(guarded)
-    try:
-        yield
-    finally:
-        tasks.cancel_scope.cancel("the runtime ends")
-        try:
-            await tasks.__aexit__(None, None, None)  # without the body's error, which would come out wrapped
-        except ExceptionGroup:
-            raise failures[0] from None
 
 
 @asynccontextmanager

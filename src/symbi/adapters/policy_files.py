@@ -60,7 +60,8 @@ class PolicyFolders:
             for file in self._files(path)
         )
         manifest = self.manifest_of(path)
-        return Bundle(path, files, _read(manifest) if manifest.exists() else None)
+        signed = _read(manifest) if manifest.exists() else None
+        return Bundle(path, files, signed, absent=not root.exists())
 
     def _files(self, path: str) -> list[Path]:
         root = self._folder / path

@@ -42,3 +42,13 @@ def read_verifying_key(pem: bytes, provider: CryptoProvider) -> VerifyingKey:
         msg = "not an Ed25519 key"
         raise InputError(msg, code="crypto.pem", hint="`openssl pkey -pubout` writes the public half of one")
     return VerifyingKey(key.public_bytes_raw(), provider)
+
+
+def make_pem_pair() -> tuple[bytes, bytes]:
+    """A new private key and its public half, both PEM."""
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return private, public

@@ -1,19 +1,19 @@
 """Two policy sets compared: by their policies, and by what they decide on the same requests."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from symbi.policy.cases import verdict_of
 from symbi.policy.decision import AllowWithConditions, Deny, PolicyDecision, PolicyRequest
 from symbi.policy.engine import decide
-from symbi.policy.policies import Policy, PolicySet
+from symbi.policy.policies import PolicySet
 from symbi.types import EffectId, JsonValue, PolicyId
 
 
 @dataclass(frozen=True, slots=True)
 class SetChange:
-    """Policies of one set and not of another, by id, sorted; a policy has changed where its text is another."""
+    """Policies of one set and not of another, by id, sorted; a policy has changed where it says something else."""
 
     added: tuple[PolicyId, ...]
     removed: tuple[PolicyId, ...]
@@ -55,17 +55,13 @@ class Difference:
 
 
 def compare_sets(old: PolicySet, new: PolicySet) -> SetChange:
-    """What is another in the new set. A policy that only moved in its file is the same."""
+    """What is another in the new set. A policy that stands elsewhere, or is written otherwise, is the same."""
     both = old.by_id.keys() & new.by_id.keys()
     return SetChange(
         tuple(sorted(new.by_id.keys() - both)),
         tuple(sorted(old.by_id.keys() - both)),
-        tuple(sorted(name for name in both if _content(old.by_id[name]) != _content(new.by_id[name]))),
+        tuple(sorted(name for name in both if old.by_id[name].json != new.by_id[name].json)),
     )
-
-
-def _content(policy: Policy) -> tuple[str, Mapping[str, object]]:
-    return policy.file, policy.json
 
 
 def compare_decisions(old: PolicySet, new: PolicySet, recorded: Iterable[RecordedRequest]) -> Iterable[Difference]:

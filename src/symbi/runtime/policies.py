@@ -55,6 +55,8 @@ class Cause(StrEnum):
     """The restrictions of an agent file, while the operator's policies decide whether its agent may be created."""
     AGENT_FILE = "agent_file"
     TOOLS = "tools"
+    SHADOW = "shadow"
+    """A candidate; the set in force is not touched."""
 
 
 @dataclass(frozen=True, slots=True)

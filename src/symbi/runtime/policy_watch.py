@@ -6,18 +6,19 @@ changes. A file that is gone is a change like any other: a folder without polici
 """
 
 import logging
-from collections.abc import Hashable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Hashable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 import anyio
 import anyio.to_thread
 
 from symbi.clock import Clock
 from symbi.errors import InputError, Unavailable, VerificationError
-from symbi.runtime.policies import Cause, PolicyBook
-from symbi.runtime.port import PolicyReader
+from symbi.runtime.policies import Cause
+from symbi.runtime.port import Bundle, PolicyReader
 from symbi.telemetry import log_fields
 
 _log = logging.getLogger("symbi.policy")
@@ -25,21 +26,58 @@ _log = logging.getLogger("symbi.policy")
 NEVER: Final = float("-inf")
 
 
+class Taker(Protocol):
+    """Who takes files up: the book, or a shadow."""
+
+    async def take_up(self, bundles: Sequence[Bundle], cause: Cause) -> object:
+        """Use these files in place of those before.
+
+        Raises:
+            InputError, VerificationError: They are refused, which is recorded.
+            StoreUnavailable: Nothing could be recorded.
+        """
+
+    async def refuse(self, cause: Cause, refusal: InputError) -> None:
+        """Record that files cannot even be read.
+
+        Raises:
+            StoreUnavailable: It cannot be recorded.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read, and how the files looked just before."""
+
+    paths: tuple[str, ...]
+    stamp: Hashable
+    bundles: tuple[Bundle, ...]
+
+
 class PolicyWatch:
-    """Looks at the operator's policy files, at most once in an interval.
+    """Looks at policy files, at most once in an interval.
 
     Args:
-        book: Takes up what has changed.
+        taker: Takes up what has changed.
         reader: Looks and reads.
         paths: What is watched.
         clock: Says when a look is due.
         interval_s: Least seconds between two looks.
+        cause: Why files are taken up, for the trail.
     """
 
     def __init__(
-        self, book: PolicyBook, reader: PolicyReader, paths: Sequence[str], clock: Clock, interval_s: float
+        self,
+        taker: Taker,
+        reader: PolicyReader,
+        paths: Sequence[str],
+        clock: Clock,
+        *,
+        interval_s: float,
+        cause: Cause = Cause.FILES,
     ) -> None:
-        self._book = book
+        self._taker = taker
+        self._cause = cause
         self._reader = reader
         self._paths = tuple(paths)
         self._clock = clock
@@ -54,21 +92,42 @@ class PolicyWatch:
         """What is watched now."""
         return self._paths
 
-    async def take_up(self, paths: Sequence[str] | None = None, cause: Cause = Cause.FILES) -> None:
-        """Read the files now, put them in force, and watch them from here on.
+    async def read(self, paths: Sequence[str] | None = None, *, may_be_absent: bool = True) -> Reading:
+        """Read files, for `use`.
 
         Args:
-            paths: Others than before, if given; those before are watched no more.
-            cause: Why.
+            paths: Which, if not those that are watched.
+            may_be_absent: A path at which there is nothing is taken as an empty folder.
+
+        Raises:
+            InputError: One cannot be read, which is recorded, or is not there.
+        """
+        wanted = self._paths if paths is None else tuple(paths)
+        stamp = await self._look(wanted)
+        try:
+            bundles = await anyio.to_thread.run_sync(self._reader.read, wanted)
+        except InputError as error:
+            await self._taker.refuse(self._cause, error)
+            raise
+        absent = next((bundle.path for bundle in bundles if bundle.absent), None)
+        if absent is not None and not may_be_absent:
+            msg = f"`{absent}` is not there"
+            raise InputError(msg, code="input.unreadable")
+        return Reading(wanted, stamp, bundles)
+
+    async def use(self, reading: Reading, cause: Cause | None = None) -> None:
+        """Put what was read in force, and watch it from here on.
+
+        Args:
+            reading: From `read`.
+            cause: Why, for the trail.
 
         Raises:
             SymbiError: As `PolicyBook.take_up`; the old set stays, and so does what is watched.
         """
         async with self._using:
-            wanted = self._paths if paths is None else tuple(paths)
-            seen = await self._look(wanted)
-            await self._book.take_up(await anyio.to_thread.run_sync(self._reader.read, wanted), cause)
-            self._paths, self._done, self._before = wanted, seen, None
+            await self._taker.take_up(reading.bundles, cause or self._cause)
+            self._paths, self._done, self._before = reading.paths, reading.stamp, None
 
     async def look(self) -> None:
         """Look, if it is due; take up what has settled.
@@ -103,13 +162,13 @@ class PolicyWatch:
         try:
             bundles = await anyio.to_thread.run_sync(self._reader.read, self._paths)
         except InputError as error:
-            await self._book.refuse(Cause.FILES, error)
+            await self._taker.refuse(self._cause, error)
         else:
             if await self._look(self._paths) != seen:
                 self._before = None  # written while it was read
                 return
-            with suppress(InputError, VerificationError):  # the book has said so, on the trail and in the log
-                await self._book.take_up(bundles)
+            with suppress(InputError, VerificationError):  # it has been said, on the trail and in the log
+                await self._taker.take_up(bundles, self._cause)
         self._done, self._before = seen, None
 
     async def _look(self, paths: Sequence[str]) -> Hashable:
@@ -124,3 +183,29 @@ class _Unlisted(str):
     """Why files cannot be listed."""
 
     __slots__ = ()
+
+
+@asynccontextmanager
+async def watching(watches: Iterable[PolicyWatch]) -> AsyncIterator[None]:
+    """Let watches look for as long as the body lasts. If one fails, the body is cancelled, and its error is raised."""
+    failures: list[Exception] = []
+    tasks = anyio.create_task_group()
+
+    async def run(watch: PolicyWatch) -> None:
+        try:
+            await watch.run()
+        except Exception as error:
+            failures.append(error)
+            raise
+
+    await tasks.__aenter__()
+    for watch in watches:
+        tasks.start_soon(run, watch)
+    try:
+        yield
+    finally:
+        tasks.cancel_scope.cancel("the runtime ends")
+        try:
+            await tasks.__aexit__(None, None, None)  # without the body's error, which would come out wrapped
+        except ExceptionGroup:
+            raise failures[0] from None

@@ -28,11 +28,13 @@ class Bundle:
         path: As the user knows it.
         files: By name.
         manifest: The signature beside them, as it stands, or None.
+        absent: There is nothing at the path.
     """
 
     path: str
     files: tuple[PolicyFile, ...]
     manifest: bytes | None = None
+    absent: bool = False
 
 
 class PolicyReader(Protocol):

@@ -27,6 +27,8 @@ from symbi.runtime.agent_scheduler import AgentConfig, AgentScheduler, SystemSta
 from symbi.runtime.life import Life
 from symbi.runtime.lifecycle import Event
 from symbi.runtime.policies import PolicyBook
+from symbi.runtime.policy_change import set_policies
+from symbi.runtime.policy_watch import PolicyWatch
 from symbi.sandbox.tier import CodeTrust, Needs, RiskAssessment, RiskProfile, assess_security_tier, choose_tier
 from symbi.tools.catalog import Catalog
 from symbi.types import SYSTEM_AGENT, AgentId, Confidentiality, JsonValue, Principal, RunId, SecurityTier
@@ -68,6 +70,7 @@ class Rooms:
     Attributes:
         world: Gate, trail, clock, tools, sandboxes.
         policies: The set in force.
+        policy_files: Where the operator's part of it comes from.
         catalog: Tools.
         runs: The journal.
         effects: The ledger.
@@ -78,6 +81,7 @@ class Rooms:
 
     world: World
     policies: PolicyBook
+    policy_files: PolicyWatch
     catalog: Catalog
     runs: RunStore
     effects: EffectStore
@@ -212,6 +216,17 @@ class Runtime:
         """Record that a file or its inputs could not be read, so that also what never ran is in the trail."""
         details: dict[str, JsonValue] = {"file": str(file), "code": error.code, "reason": str(error)}
         await self._rooms.world.log.append(Draft(AuditEventType.INPUT_REFUSED, SYSTEM_AGENT, details))
+
+    async def set_policies(self, principal: Principal, paths: Sequence[str]) -> Mapping[str, JsonValue]:
+        """Replace the operator's policies, through the gate; see `symbi.runtime.policy_change`.
+
+        Raises:
+            PolicyDenied: Policy does not let the principal.
+            InputError, VerificationError: The policies are refused, and the old ones stay.
+            StoreUnavailable: It cannot be recorded; likewise.
+        """
+        rooms = self._rooms
+        return await set_policies(rooms.world.guard, rooms.policies, rooms.policy_files, principal, paths)
 
     async def connect(self, servers: Sequence[str], principal: Principal) -> None:
         """Connect tool servers and take up their tools.
