@@ -4,15 +4,18 @@ import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+import anyio
 import anyio.to_thread
 
 from symbi import __version__
 from symbi.adapters.keys import EnvironmentKeyStore, FileKeyStore, KeyringKeyStore
 from symbi.adapters.machine import Finding, machine_capacity, probe_machine
 from symbi.adapters.monty import MontySandbox
+from symbi.adapters.policy_files import PolicyFolders
 from symbi.adapters.secrets import EnvironmentSecrets, FileSecrets, KeyringSecrets, SecretChain
 from symbi.adapters.sqlite import DATABASE_NAME, SqliteReader, SqliteStore
 from symbi.agent.effects import World
@@ -21,9 +24,10 @@ from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock, IdSource, SystemClock
 from symbi.config import Settings, describe_settings, refuse_unsafe
-from symbi.config.sections import ServerSettings
+from symbi.config.sections import Mode, ServerSettings
 from symbi.config.settings import OriginKind
 from symbi.crypto.keys import KeyRing, KeyStore
+from symbi.crypto.pem import read_verifying_key
 from symbi.crypto.provider import open_provider
 from symbi.crypto.signing import VerifyingKey
 from symbi.dsl.compile import compile_file
@@ -32,11 +36,15 @@ from symbi.dsl.spec import CompiledFile
 from symbi.errors import ConfigError, InputError, StoreUnavailable, SymbiError, Unavailable
 from symbi.guard.gate import Guard, no_probe
 from symbi.policy.catalog import ToolType
+from symbi.policy.compose import AgentRules, compose
 from symbi.policy.engine import PolicyEngine, PolicySource
 from symbi.policy.policies import PolicySet
 from symbi.runtime.agent_scheduler import AgentScheduler
+from symbi.runtime.policies import Cause, PolicyBook, PolicyTerms, rules_of, sources_of
+from symbi.runtime.policy_shadow import PolicyShadow
+from symbi.runtime.policy_watch import PolicyWatch, watching
 from symbi.runtime.resources import Amount, Node, NodeId, ResourcePool
-from symbi.runtime.runtime import Rooms, Runtime, RuntimeConfig, all_policies
+from symbi.runtime.runtime import Rooms, Runtime, RuntimeConfig
 from symbi.sandbox.pool import Sandboxes
 from symbi.telemetry import setup_logging
 from symbi.tools.catalog import Catalog, Pin, SecretSource, ServerLink, ToolVerifier, VerificationMode
@@ -95,20 +103,61 @@ def read_policies(settings: Settings) -> list[PolicySource]:
         ConfigError: A path that was set is not there.
         InputError: A file cannot be read.
     """
-    sources: list[PolicySource] = []
-    for path in settings.policy.paths:
-        found = settings.folder / path
-        if found.is_dir():
-            files = sorted(found.glob("**/*.cedar"))
-        elif found.exists():
-            files = [found]
-        elif settings.origin("policy.paths").kind is OriginKind.DEFAULT:
-            continue
-        else:
-            msg = f"`policy.paths` names `{path}`, which is not there"
-            raise ConfigError(msg, place=settings.origin("policy.paths").place)
-        sources += [PolicySource(os.path.relpath(file, settings.folder), read_text(file)) for file in files]
-    return sources
+    reader = PolicyFolders(settings.folder)
+    return list(sources_of(reader.read(policy_paths(settings))))
+
+
+def policy_paths(settings: Settings) -> tuple[str, ...]:
+    """`policy.paths` as seen from the configuration's folder.
+
+    Raises:
+        ConfigError: One that was set is not there.
+    """
+    return _present(settings, "policy.paths", settings.policy.paths)
+
+
+def shadow_paths(settings: Settings) -> tuple[str, ...]:
+    """`policy.shadow` as seen from the configuration's folder.
+
+    Raises:
+        ConfigError: One is not there.
+    """
+    return _present(settings, "policy.shadow", settings.policy.shadow)
+
+
+def _present(settings: Settings, key: str, paths: Sequence[Path]) -> tuple[str, ...]:
+    origin = settings.origin(key)
+    for path in paths:
+        if origin.kind is not OriginKind.DEFAULT and not (settings.folder / path).exists():
+            msg = f"`{key}` names `{path}`, which is not there"
+            raise ConfigError(msg, place=origin.place)
+    return tuple(os.path.relpath(settings.folder / path, settings.folder) for path in paths)
+
+
+def agent_rules(settings: Settings) -> AgentRules:
+    """What the permits of agent files are worth."""
+    strict = settings.runtime.mode is Mode.PRODUCTION
+    return settings.policy.agent_rules or (AgentRules.RESTRICT if strict else AgentRules.FULL)
+
+
+def policy_terms(settings: Settings) -> PolicyTerms:
+    """What is asked of policies.
+
+    Raises:
+        ConfigError: Signatures are asked for, and no key is trusted.
+        InputError: A key file cannot be read, or is no Ed25519 key.
+    """
+    if settings.policy.require_signed and not settings.policy.trusted_keys:
+        place = settings.origin("policy.require_signed").place
+        msg = "`policy.require_signed` is set and `policy.trusted_keys` names no key"
+        raise ConfigError(msg, place=place, hint="name the PEM file of the key that signs policies")
+    provider = open_provider(settings.security.crypto_provider.value)
+    keys = [
+        read_verifying_key(read_text(settings.folder / path).encode(), provider)
+        for path in settings.policy.trusted_keys
+    ]
+    trusted = {key.key_id: key for key in keys}
+    return PolicyTerms(agent_rules(settings), settings.policy.require_signed, trusted)
 
 
 def load_policies(settings: Settings, agent_files: Iterable[Path] = (), tools: Sequence[ToolType] = ()) -> PolicySet:
@@ -119,8 +168,32 @@ def load_policies(settings: Settings, agent_files: Iterable[Path] = (), tools: S
         DslError: An agent file is wrong.
         ConfigError, InputError: Something cannot be read.
     """
-    compiled = [policy for path in agent_files for policy in all_policies(compile_agents(path))]
-    return PolicySet.load(read_policies(settings), compiled, tools)
+    return _with_agents(settings, read_policies(settings), agent_files, tools)
+
+
+def policies_in(
+    settings: Settings, path: str, agent_files: Iterable[Path] = (), tools: Sequence[ToolType] = ()
+) -> PolicySet:
+    """The policies of one path as seen from the working folder, in place of the configured ones.
+
+    Raises:
+        PolicySyntaxError, DslError, InputError: As `load_policies`.
+    """
+    sources = sources_of(policy_folders(Path.cwd()).read((path,)))
+    return _with_agents(settings, sources, agent_files, tools)
+
+
+def policy_folders(folder: Path) -> PolicyFolders:
+    """Reads policy files; paths are seen from a folder."""
+    return PolicyFolders(folder)
+
+
+def _with_agents(
+    settings: Settings, sources: Iterable[PolicySource], agent_files: Iterable[Path], tools: Sequence[ToolType]
+) -> PolicySet:
+    rules, warnings = compose([rules_of(compile_agents(path)) for path in agent_files], agent_rules(settings))
+    loaded = PolicySet.load(sources, rules, tools)
+    return replace(loaded, warnings=(*loaded.warnings, *warnings))
 
 
 def known_tools(settings: Settings) -> tuple[ToolType, ...]:
@@ -216,8 +289,11 @@ async def open_runtime(
         key = KeyRing(key_store(settings), provider, create=store.head() is None).signing_key()
         log = await stack.enter_async_context(AuditLog(store, key, clock, ids))
         await stack.enter_async_context(noting_end(log, store.epoch))
-        sources = read_policies(settings)
-        engine = PolicyEngine(PolicySet.load(sources))
+        engine = PolicyEngine(PolicySet.load(()))  # which permits nothing
+        book = PolicyBook(engine, log, store, policy_terms(settings))
+        folders, interval_s = PolicyFolders(settings.folder), settings.policy.watch_interval_s
+        watch = PolicyWatch(book, folders, policy_paths(settings), clock, interval_s=interval_s)
+        await watch.use(await watch.read(), Cause.START)
         guard = Guard(
             engine, log, store, clock, ids,
             epoch=store.epoch, enforcing=settings.security.enforce_policies, probe=probe,
@@ -231,12 +307,26 @@ async def open_runtime(
             keys=public_keys(settings), manifests=manifests(settings),
         )  # fmt: skip
         catalog = Catalog(guard, verifier, links)
+        book.tools = lambda: (ToolType(ref.name, ref.input_schema) for ref in catalog.refs)
         interpreter = await stack.enter_async_context(MontySandbox(guard.authority))
         world = World(
             guard, log, clock, Invoker(catalog, guard, secrets), Sandboxes({interpreter.tier: interpreter}), emit
         )
         agents = scheduler(settings, clock)
-        rooms = Rooms(world, engine, sources, catalog, store, store, agents, ids, settings.principal)
+        rooms = Rooms(world, book, watch, catalog, store, store, agents, ids, settings.principal)
+        watches = [watch]
+        if settings.policy.shadow:
+            shadow = PolicyShadow(engine, book, log)
+            other = PolicyWatch(
+                shadow, folders, shadow_paths(settings), clock, interval_s=interval_s, cause=Cause.SHADOW
+            )
+            with suppress(InputError):  # which is recorded: a candidate stops nothing
+                await other.use(await other.read())
+            guard.tell = shadow.tell
+            await stack.enter_async_context(shadow.asking())
+            watches.append(other)
+        if settings.policy.watch:
+            await stack.enter_async_context(watching(watches))
         yield Runtime(rooms, runtime_config(settings), report, warnings)
 
 

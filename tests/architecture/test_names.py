@@ -15,6 +15,7 @@ CATCHES_ALL = {
     "adapters/mcp/server.py": "whatever the protocol's library raises is kept and mapped to an error of ours",
     "audit/log.py": "handed to every caller that waits for the commit",
     "guard/gate.py": "whatever an engine raises is a no, and is recorded as one",
+    "runtime/policy_shadow.py": "a candidate set that fails must not touch the set in force; failures are counted",
     "policy/engine.py": "a failed evaluation denies; a subscriber that fails is reported after all have heard",
 }
 

@@ -12,9 +12,9 @@ from symbi.testing.runtime import open_in
 
 pytestmark = pytest.mark.anyio
 
+CREATION = 'permit (principal, action == Action::"CreateAgent", resource);'
 PERMITTED = """
     policy own {
-        allow: create(self)
         allow: allocate(pool)
     }
 """
@@ -24,8 +24,8 @@ def agent(body: str, policy: str = PERMITTED) -> str:
     return f"agent a {{ {policy} with sandbox = interpreter, timeout = 5.seconds {{ {body} }} }}"
 
 
-async def moves(folder, text: str) -> list[str]:
-    async with open_in(folder, text) as opened:
+async def moves(folder, text: str, policies: str) -> list[str]:
+    async with open_in(folder, text, policies=policies) as opened:
         spec = opened.compiled.agents[0]
         with contextlib.suppress(PolicyDenied):  # what keeps the last of them from beginning
             await opened.runtime.run(opened.compiled, spec, {})
@@ -38,15 +38,15 @@ async def moves(folder, text: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("text", "states"),
+    ("text", "policies", "states"),
     [
-        (agent("1 + 1"), ["Ready", "Running", "Ready", "Terminated"]),
-        (agent("log(1);"), ["Ready", "Running", "Suspended"]),
-        (agent('int("x")'), ["Ready", "Running", "Terminated"]),
-        (agent("let s = 0; for x in range(900000) { for y in range(900000) { s += 1; } } s"), ["Ready", "Running", "Suspended"]),
-        (agent("1", policy=""), ["Failed"]),
+        (agent("1 + 1"), CREATION, ["Ready", "Running", "Ready", "Terminated"]),
+        (agent("log(1);"), CREATION, ["Ready", "Running", "Suspended"]),
+        (agent('int("x")'), CREATION, ["Ready", "Running", "Terminated"]),
+        (agent("let s = 0; for x in range(900000) { for y in range(900000) { s += 1; } } s"), CREATION, ["Ready", "Running", "Suspended"]),
+        (agent("1"), "", ["Failed"]),
     ],
     ids=["finished", "denied", "failed", "out of steps", "not created"],
 )  # fmt: skip
-async def test_each_move_of_a_run_is_on_the_trail(tmp_path, text, states):
-    assert await moves(tmp_path, text) == states
+async def test_each_move_of_a_run_is_on_the_trail(tmp_path, text, policies, states):
+    assert await moves(tmp_path, text, policies) == states

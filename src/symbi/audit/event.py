@@ -44,6 +44,8 @@ class AuditEventType(StrEnum):
     GATE_CANARY = "gate.canary"
     POLICY_CHANGED = "policy.changed"
     POLICY_REFUSED = "policy.refused"
+    POLICY_SHADOW = "policy.shadow"
+    """A candidate set would have decided otherwise; nothing came of it."""
     DECISION_ALLOW = "decision.allow"
     DECISION_DENY = "decision.deny"
     EFFECT_OUTCOME = "effect.outcome"

@@ -14,12 +14,12 @@ from symbi.testing.runtime import RunningRuntime, open_in
 _AGENT: Final = """\
 agent bench() -> int {
     policy start {
-        allow: create(self)
         allow: allocate(pool)
     }
     with sandbox = interpreter { 7 }
 }
 """
+_POLICIES: Final = 'permit (principal, action == Action::"CreateAgent", resource);'
 _ANSWER: Final = 7
 
 
@@ -34,7 +34,7 @@ async def lifecycle(scale: Scale) -> list[Measurement]:
     starts, lives = [], []
     with tempfile.TemporaryDirectory(prefix="symbi-bench-") as folder:
         on = describe_file_system(Path(folder))
-        async with open_in(Path(folder), _AGENT, probe=probe) as running:
+        async with open_in(Path(folder), _AGENT, policies=_POLICIES, probe=probe) as running:
             for number in range(-scale.of(5), scale.of(500, least=3)):
                 settled.clear()
                 begun = perf_counter_ns()

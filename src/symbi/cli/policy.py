@@ -10,6 +10,8 @@ from rich.markup import escape
 from symbi.cli.options import Agents, Config, Json
 from symbi.cli.output import EXIT_DENIED, EXIT_FAILED, errors_to_exit, out, print_json
 from symbi.cli.policy_check import check
+from symbi.cli.policy_diff import diff
+from symbi.cli.policy_sign import sign
 from symbi.cli.policy_what_if import print_what_if, what_if_json
 from symbi.cli.policy_why import why
 from symbi.config import load_settings
@@ -28,6 +30,8 @@ from symbi.wiring import known_tools, load_policies, read_text
 app = typer.Typer(help="Check, explain and test policies.", no_args_is_help=True)
 app.command("check")(check)
 app.command("why")(why)
+app.command("diff")(diff)
+app.command("sign")(sign)
 
 
 @app.command("explain")

@@ -27,6 +27,7 @@ from symbi.config.kinds import (
     Variables,
     Whole,
 )
+from symbi.policy.compose import AgentRules
 from symbi.types import SecurityTier
 
 T = TypeVar("T")
@@ -212,6 +213,29 @@ class PolicySettings:
 
     paths: tuple[Path, ...] = _declare(
         (Path("policies"),), Several(FilePath()), "`.cedar` files, or folders of them; nothing permitted is all denied"
+    )
+    watch: bool = _declare(
+        default=True, kind=Flag(), meaning="take up policy files that change while a runtime is alive"
+    )
+    watch_interval_s: float = _declare(
+        1.0, Real(0.05, 3600, "seconds"), "time between two looks at them; a change is taken up at the second"
+    )
+    require_signed: bool = _declare(
+        default=False, kind=Flag(), meaning="refuse policy files that no key of `policy.trusted_keys` has signed"
+    )
+    trusted_keys: tuple[Path, ...] = _declare(
+        (), Several(FilePath()), "PEM files of the Ed25519 keys that may sign policies"
+    )
+    agent_rules: AgentRules | None = _declare(
+        None,
+        OneOf(AgentRules),
+        "what the `allow` rules of agent files are worth: `full` permits, `restrict` permits nothing",
+        unset="`restrict` in production mode, else `full`",
+    )
+    shadow: tuple[Path, ...] = _declare(
+        (),
+        Several(FilePath()),
+        "a candidate set, as `policy.paths`: it decides too, what differs is recorded, nothing is enforced",
     )
 
 

@@ -86,6 +86,13 @@ class _PolicyChanged(Exception):
     """The policy set was replaced between decision and reservation."""
 
 
+Teller = Callable[[EffectId, Action, PolicyDecision], None]
+
+
+def told_nobody(_effect_id: EffectId, _action: Action, _decision: PolicyDecision) -> None:
+    """The default of `Guard.tell`: nothing."""
+
+
 def no_probe(_point: str) -> None:
     """The default of `probe`: nothing."""
 
@@ -127,6 +134,7 @@ class Guard:
         self._enforcing = enforcing
         self.metrics = metrics or Metrics()
         self.probe = probe
+        self.tell: Teller = told_nobody  # hears of each decision once it is on record; must neither raise nor wait
         self.authority = Authority(clock)
         self._facts = FactKeeper(engine)
         self._settlement = Settlement(log, ledger, clock, self.metrics)
@@ -264,6 +272,7 @@ class Guard:
                 await self._log.transact(lambda r=record, d=draft: self._reserve(r, d, earlier))  # type: ignore[misc]  # bound now, run on the store's thread
             except _PolicyChanged:
                 continue
+            self.tell(effect_id, action, decision)
             self.metrics.inc(DECISIONS, action=action.kind, verdict="allow")
             self.metrics.observe(ADMISSION_SECONDS, self._clock.monotonic_s() - started_s)
             return Admission(record, effective, started_s)
@@ -271,7 +280,7 @@ class Guard:
         raise Overloaded(msg, retry_after_s=RETRY_AFTER_S)
 
     def _reserve(self, record: EffectRecord, draft: Draft, earlier: EffectRecord | None) -> tuple[None, tuple[Draft]]:
-        if self._engine.current.version != record.policy_version:
+        if not self._engine.holds(record.policy_version):
             raise _PolicyChanged
         if earlier is None:
             self._ledger.put_effect(record)
@@ -357,6 +366,7 @@ class Guard:
         )
         draft = decision_draft(action, record, decision, record_refused(decision), refusal)
         await self._put_refusal(record, draft, earlier, refusal)
+        self.tell(effect_id, action, decision)
 
     async def _put_refusal(
         self, record: EffectRecord, draft: Draft, earlier: EffectRecord | None, refusal: SymbiError

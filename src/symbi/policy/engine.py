@@ -6,7 +6,8 @@ The rules, in this order; whatever no rule allows is denied:
 2. Every policy that it touches must evaluate. If one errors, be it a permit or a forbid, deny. (Cedar by itself skips
    such a policy.)
 3. A forbid that fires denies.
-4. A permit that fires allows, with the conditions of all permits that fired.
+4. A permit that fires allows, with the conditions of all permits that fired. One that is there for its conditions alone
+   (`@conditions("only")`) allows nothing.
 5. Otherwise deny.
 
 An answer that is not understood, and an exception, deny as well.
@@ -115,7 +116,7 @@ def _judge(policies: PolicySet, request: PolicyRequest, result: cedarpy.AuthzRes
         return Deny(f"forbidden by {', '.join(_named(policy) for policy in fired)}", refs, policies.version, errors)
     if errors:
         return Deny(f"a policy could not be evaluated: {errors[0]}", (), policies.version, errors)
-    if result.decision is not cedarpy.Decision.Allow or not fired:
+    if result.decision is not cedarpy.Decision.Allow or not any(policy.permits for policy in fired):
         reason = f"no policy permits `{request.action}` for agent `{request.principal.agent}`"
         return Deny(_bounded(reason), (), policies.version)
     conditions = tuple(condition for policy in fired for condition in policy.conditions)
@@ -209,6 +210,7 @@ class PolicyEngine:
         self._current = policies
         self._callbacks: list[Callable[[PolicySet], None]] = []
         self._changing = threading.Lock()
+        self._closing = False
 
     @property
     def current(self) -> PolicySet:
@@ -223,6 +225,18 @@ class PolicyEngine:
         """Decide with the set in force; it does not wait for anything."""
         return decide(self._current, request)
 
+    def holds(self, version: str) -> bool:
+        """Whether a decision of this version may go on record: it is the set in force, and nobody is replacing it."""
+        return version == self._current.version and not self._closing
+
+    def close(self) -> None:
+        """From here on no decision of the set in force goes on record; `replace`, or `reopen`, ends it."""
+        self._closing = True
+
+    def reopen(self) -> None:
+        """The set in force stays after all."""
+        self._closing = False
+
     def on_change(self, callback: Callable[[PolicySet], None]) -> None:
         """Call back with the new set after each change, e.g. to revoke leases."""
         self._callbacks.append(callback)
@@ -235,6 +249,7 @@ class PolicyEngine:
         """
         with self._changing:
             self._current = policies
+            self._closing = False
         self._announce(policies)
 
     async def register_policy(self, source: PolicySource) -> PolicyId:
@@ -252,6 +267,7 @@ class PolicyEngine:
             if len(added) != 1:
                 raise InputError(f"`{source.file}` holds {len(added)} policies, not one", code="policy.invalid")
             self._current = new
+            self._closing = False
         self._announce(new)
         return added[0]
 

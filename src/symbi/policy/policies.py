@@ -22,6 +22,10 @@ from symbi.types import PolicyId
 PLAIN_ANNOTATIONS: Final = ("id", "doc", "description", "severity")
 """Annotations that say something about a policy and ask for nothing."""
 
+CONDITIONS_ONLY: Final = '@conditions("only")'
+"""Marks a permit that permits nothing: its conditions hold where it fires and another policy permits."""
+
+_ONLY: Final = ("conditions", "only")  # name and value of that annotation
 _CONDITIONS: Final = tuple(kind.value for kind in ConditionKind)
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/#-]{0,127}")
 _CACHED_ENTITIES: Final = 1024  # bounds the parsed principals and resources that a set keeps, at about 2 KiB each
@@ -82,6 +86,11 @@ class Policy:
     def line(self) -> int:
         """The line that it begins on."""
         return self.place.line
+
+    @property
+    def permits(self) -> bool:
+        """It can allow: a permit that is there for more than its conditions."""
+        return self.effect == "permit" and _ONLY[0] not in self.annotations
 
     def tools(self) -> frozenset[str]:
         """Names of the tools that it names, as a resource or by their own action."""
@@ -319,11 +328,12 @@ def _conditions(
     policy_id: PolicyId, effect: str, annotations: Mapping[str, str], place: Place
 ) -> tuple[PolicyCondition, ...]:
     conditions = []
+    _check_only(effect, annotations, place)
     for name, value in sorted(annotations.items()):
-        if name in PLAIN_ANNOTATIONS:
+        if name in PLAIN_ANNOTATIONS or name == _ONLY[0]:
             continue
         if name not in _CONDITIONS:
-            known = (*PLAIN_ANNOTATIONS, *_CONDITIONS)
+            known = (*PLAIN_ANNOTATIONS, _ONLY[0], *_CONDITIONS)
             hint = did_you_mean(name, known) or f"known are {', '.join(f'`{word}`' for word in known)}"
             raise PolicySyntaxError(f"unknown annotation `@{name}`", place=place, hint=hint)
         if effect != "permit":
@@ -337,6 +347,25 @@ def _conditions(
             raise PolicySyntaxError(f"in `@{name}`: {error.message}", place=place, hint=error.hint) from error
         conditions.append(condition)
     return tuple(conditions)
+
+
+def condition_kinds(annotations: Iterable[str]) -> list[str]:
+    """Those of the annotations that are conditions, sorted."""
+    return sorted(set(annotations) & set(_CONDITIONS))
+
+
+def _check_only(effect: str, annotations: Mapping[str, str], place: Place) -> None:
+    name, value = _ONLY
+    if name not in annotations:
+        return
+    if annotations[name] != value:
+        raise PolicySyntaxError(
+            f"`@{name}` is not `{annotations[name]}`", place=place, hint=f"write `{CONDITIONS_ONLY}`"
+        )
+    if effect != "permit" or not condition_kinds(annotations):
+        raise PolicySyntaxError(
+            f"`{CONDITIONS_ONLY}` on a policy without conditions", place=place, hint="put it on a permit that has some"
+        )
 
 
 def _names(parsed: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

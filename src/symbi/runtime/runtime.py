@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -17,18 +17,18 @@ from symbi.agent.journal import RunRecord, RunState, RunStore
 from symbi.agent.run import Bounds, RunOutcome, RunPlan, check_inputs, execute
 from symbi.audit.event import AuditEventType, Draft
 from symbi.clock import IdSource, rfc3339
-from symbi.dsl.spec import AgentSpec, CompiledFile, CompiledPolicy
+from symbi.dsl.spec import AgentSpec, CompiledFile
 from symbi.errors import InputError, InternalError, StoreUnavailable, SymbiError, TimeLimit, Unavailable
 from symbi.guard.action import AllocateResources, CreateAgent
 from symbi.guard.gate import GateReport
 from symbi.guard.ledger import EffectRecord, EffectStore
 from symbi.guard.outcome import encode_error, encode_result
-from symbi.policy.catalog import ToolType
-from symbi.policy.engine import PolicyEngine, PolicySource
-from symbi.policy.policies import PolicySet
 from symbi.runtime.agent_scheduler import AgentConfig, AgentScheduler, SystemStatus
 from symbi.runtime.life import Life
 from symbi.runtime.lifecycle import Event
+from symbi.runtime.policies import PolicyBook
+from symbi.runtime.policy_change import set_policies
+from symbi.runtime.policy_watch import PolicyWatch
 from symbi.sandbox.tier import CodeTrust, Needs, RiskAssessment, RiskProfile, assess_security_tier, choose_tier
 from symbi.tools.catalog import Catalog
 from symbi.types import SYSTEM_AGENT, AgentId, Confidentiality, JsonValue, Principal, RunId, SecurityTier
@@ -69,8 +69,8 @@ class Rooms:
 
     Attributes:
         world: Gate, trail, clock, tools, sandboxes.
-        engine: Policies in force.
-        sources: Policy files.
+        policies: The set in force.
+        policy_files: Where the operator's part of it comes from.
         catalog: Tools.
         runs: The journal.
         effects: The ledger.
@@ -80,8 +80,8 @@ class Rooms:
     """
 
     world: World
-    engine: PolicyEngine
-    sources: Sequence[PolicySource]
+    policies: PolicyBook
+    policy_files: PolicyWatch
     catalog: Catalog
     runs: RunStore
     effects: EffectStore
@@ -103,11 +103,15 @@ class Runtime:
     def __init__(self, rooms: Rooms, config: RuntimeConfig, report: GateReport, warnings: Sequence[str] = ()) -> None:
         self._rooms = rooms
         self._config = config
-        self._compiled: dict[str, CompiledFile] = {}
         self._turn = anyio.Lock()
         self._started: set[AgentId] = set()
         self.report = report
         self.warnings = tuple(warnings)
+
+    @property
+    def policies(self) -> PolicyBook:
+        """The policy set in force, and how it is changed."""
+        return self._rooms.policies
 
     @property
     def catalog(self) -> Catalog:
@@ -213,20 +217,16 @@ class Runtime:
         details: dict[str, JsonValue] = {"file": str(file), "code": error.code, "reason": str(error)}
         await self._rooms.world.log.append(Draft(AuditEventType.INPUT_REFUSED, SYSTEM_AGENT, details))
 
-    async def install(self, compiled: CompiledFile) -> None:
-        """Put the policies of an agent file in force, beside the others.
+    async def set_policies(self, principal: Principal, paths: Sequence[str]) -> Mapping[str, JsonValue]:
+        """Replace the operator's policies, through the gate; see `symbi.runtime.policy_change`.
 
         Raises:
-            PolicySyntaxError: They do not fit the schema; the set stays as it was.
+            PolicyDenied: Policy does not let the principal.
+            InputError, VerificationError: The policies are refused, and the old ones stay.
+            StoreUnavailable: It cannot be recorded; likewise.
         """
-        self._compiled[compiled.file] = compiled
-        self._refresh_policies()
-        current = self._rooms.engine.current
-        details: dict[str, JsonValue] = {
-            "version": current.version,
-            "policies": [{"id": p.id, "file": p.file, "line": p.line, "effect": p.effect} for p in current.policies],
-        }
-        await self._rooms.world.log.append(Draft(AuditEventType.POLICY_CHANGED, SYSTEM_AGENT, details))
+        rooms = self._rooms
+        return await set_policies(rooms.world.guard, rooms.policies, rooms.policy_files, principal, paths)
 
     async def connect(self, servers: Sequence[str], principal: Principal) -> None:
         """Connect tool servers and take up their tools.
@@ -237,14 +237,21 @@ class Runtime:
         """
         for server in servers:
             await self._rooms.catalog.refresh(server, principal)
-        self._refresh_policies()
+        await self._rooms.policies.refresh()
 
-    def _refresh_policies(self) -> None:
-        """The set for what is loaded and catalogued now; the version changes, so that leases end."""
-        rooms = self._rooms
-        compiled = [policy for file in self._compiled.values() for policy in all_policies(file)]
-        tools = [ToolType(ref.name, ref.input_schema) for ref in rooms.catalog.refs]
-        rooms.engine.replace(PolicySet.load(rooms.sources, compiled, tools))
+    @asynccontextmanager
+    async def _admission(self, compiled: CompiledFile) -> AsyncIterator[None]:
+        """The body decides whether an agent of a file is created; only if it is, the rules of the file come in force."""
+        policies = self._rooms.policies
+        ticket = await policies.stage(compiled)
+        try:
+            yield
+            await policies.admit(ticket, compiled)
+        except BaseException:
+            # What cannot be recorded leaves the restrictions in force, and the first error is the one to report.
+            with anyio.CancelScope(shield=True), suppress(Unavailable):
+                await policies.withdraw(ticket)
+            raise
 
     async def _go(
         self, compiled: CompiledFile, spec: AgentSpec, record: RunRecord, recorded: Sequence[EffectRecord]
@@ -255,8 +262,8 @@ class Runtime:
         life = Life(spec.id, record.run_id)
         try:
             assessment, tier = self._assess(spec)
-            await self.install(compiled)
-            await self._create(spec, principal, assessment, tier, record)
+            async with self._admission(compiled):
+                await self._create(spec, principal, assessment, tier, record)
             await self.connect(self._servers_of(spec), principal)
             life.move(Event.CONFIG_VALID)
             async with self._allocated(spec, principal):
@@ -374,8 +381,3 @@ class Runtime:
 def absolute(file: str) -> str:
     """A file's name as seen from the root; touches no file."""
     return os.path.abspath(file)  # noqa: PTH100 - links in the name stay as the user wrote them
-
-
-def all_policies(compiled: CompiledFile) -> list[CompiledPolicy]:
-    """The policies of a file: those of its agents, and those that stand free."""
-    return [*compiled.policies, *(policy for spec in compiled.agents for policy in spec.policies)]

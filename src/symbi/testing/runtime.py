@@ -13,6 +13,7 @@ from symbi.runtime.runtime import Runtime
 from symbi.wiring import compile_agents, open_runtime
 
 AGENT_NAME: Final = "agent.symbi"
+POLICIES_NAME: Final = "policies/operator.cedar"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ async def open_in(
     agent: str,
     *,
     config: str = "",
+    policies: str = "",
     environ: Mapping[str, str] | None = None,
     probe: Callable[[str], None] = no_probe,
 ) -> AsyncIterator[RunningRuntime]:
@@ -38,21 +40,23 @@ async def open_in(
         folder: Is made if it is not there.
         agent: Text of the agent file.
         config: Text of the configuration.
+        policies: Text of the operator's policies, if there are any.
         environ: Variables that the configuration may come from; none if not given.
         probe: Called at named points around each effect.
 
     Raises:
         SymbiError: Whatever is wrong with configuration, agent file or folder.
     """
-    file = _write(folder, agent)
+    file = _write(folder / AGENT_NAME, agent)
+    if policies:
+        _write(folder / POLICIES_NAME, policies)
     settings = parse_settings(config, file=folder / CONFIG_NAME, cwd=folder, environ=environ or {}, overrides={})
     compiled = compile_agents(file)
     async with open_runtime(settings, probe=probe) as runtime:
         yield RunningRuntime(runtime, compiled)
 
 
-def _write(folder: Path, agent: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / AGENT_NAME
-    file.write_text(agent, encoding="utf-8")
+def _write(file: Path, text: str) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
     return file

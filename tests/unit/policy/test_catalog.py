@@ -13,6 +13,7 @@ def test_the_base_actions_are_those_of_the_schema_file():
         "CallModel",
         "Canary",
         "ConfigureAgent",
+        "ConfigurePolicies",
         "ConnectServer",
         "CreateAgent",
         "DrawRandom",
