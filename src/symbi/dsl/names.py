@@ -140,8 +140,10 @@ def explain(path: Path, target: Target, parameters: Collection[str]) -> str:
         return hint
     if path[0] in parameters:
         return "policies do not see the values of an agent's inputs"
-    names = [name for name in table if not name.startswith("principal.")]
-    return f"it knows {', '.join(f'`{name}`' for name in names)}" if names else "it knows `principal` alone"
+    names = [name for name in table if not name.startswith(("principal.", "request."))]
+    return (
+        f"it knows {', '.join(f'`{name}`' for name in names)}" if names else "it knows `principal` and `request` alone"
+    )
 
 
 def present(path: Path) -> tuple[str, tuple[str, ...]]:

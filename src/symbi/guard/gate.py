@@ -36,13 +36,14 @@ from symbi.guard.action import Action, Canary, InvokeTool
 from symbi.guard.conditions import carry_out
 from symbi.guard.lease import Lease
 from symbi.guard.ledger import EffectRecord, EffectState, EffectStore
-from symbi.guard.outcome import decision_json, encode_error, encode_result
+from symbi.guard.outcome import decision_json, encode_error, encode_result, mark_error
 from symbi.guard.permit import Authority, Permit
 from symbi.guard.records import (
     action_name,
     decision_draft,
     decision_facts,
     digest_arguments,
+    log_decision,
     may_repeat,
     record_refused,
 )
@@ -177,6 +178,7 @@ class Guard:
         except BaseException as error:
             used = self.authority.uses_left(permit) == 0
             self.authority.close(permit)
+            mark_error(error, admission.action.mark)
             self.probe("before_settle")
             await self._settlement.failure(admission, error, used=used)
             raise
@@ -219,7 +221,8 @@ class Guard:
             msg = f"`{action.kind}` is decided one by one and cannot be leased"
             raise InternalError(msg, code="internal.lease")
         bound = {"uses": uses, "seconds": round(seconds)}
-        admission = await self._admit(action, AuditEventType.LEASE_GRANTED, {"lease": bound})
+        leased = replace(action, leased=True)
+        admission = await self._admit(leased, AuditEventType.LEASE_GRANTED, {"lease": bound})
         permit = self.authority.mint(
             admission.record.effect_id, cast("A", admission.action), uses=uses, seconds=seconds
         )
@@ -246,6 +249,8 @@ class Guard:
         started_s = self._clock.monotonic_s()
         earlier = await self._earlier(action)
         effect_id = earlier.effect_id if earlier is not None else EffectId(self._ids.new())
+        if earlier is not None:
+            action = replace(action, attempt=earlier.attempt + 1)
         for _ in range(MAX_RECHECKS):
             decision = self._decide(action)
             try:
@@ -262,6 +267,7 @@ class Guard:
             except _PolicyChanged:
                 continue
             self.metrics.inc(DECISIONS, action=action.kind, verdict="allow")
+            log_decision(record, "allow")
             self.metrics.observe(ADMISSION_SECONDS, self._clock.monotonic_s() - started_s)
             return Admission(record, effective, started_s)
         msg = "the policy set changes faster than a decision can be made"
@@ -353,6 +359,7 @@ class Guard:
             self._record(action, effect_id, decision, EffectState.DENIED, earlier), error=encode_error(refusal)
         )
         draft = decision_draft(action, record, decision, record_refused(decision), refusal)
+        log_decision(record, "deny")
         await self._put_refusal(record, draft, earlier, refusal)
 
     async def _put_refusal(

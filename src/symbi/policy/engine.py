@@ -21,6 +21,7 @@ from typing import Final
 import cedarpy
 
 from symbi.errors import InputError, InternalError
+from symbi.policy.context import agent_attributes
 from symbi.policy.decision import Allow, AllowWithConditions, Deny, PolicyDecision, PolicyRequest
 from symbi.policy.policies import Compiled, Policy, PolicySet, PolicyWarning
 from symbi.policy.source import PolicySource
@@ -162,7 +163,7 @@ def _entities(principal: Principal, resource: Resource) -> list[dict[str, JsonVa
     agent = _entity(
         "Agent",
         principal.agent,
-        (("owner", principal.owner), ("trust", principal.trust)),
+        agent_attributes(principal),
         tuple(("Group", group) for group in principal.groups),
     )
     other = _entity(resource.type, resource.id, resource.attributes, resource.parents)

@@ -56,7 +56,7 @@ WRONG = [
     ("allow: allocate() if memory_mib > 0.5", "compares a whole number with a decimal number", ""),
     ("allow: allocate() if memry_mib > 5", "`memry_mib` is not known to the action", "`memory_mib`"),
     ("allow: allocate() if records > 5", "`records` is not known to the action", "policies do not see"),
-    ("allow: now if x == 1", "`x` is not known to the action `ReadClock`", "`principal` alone"),
+    ("allow: now if x == 1", "`x` is not known to the action `ReadClock`", "`principal` and `request` alone"),
     ("allow: create() if risk > 0.12345", "does not fit a decimal", "four places"),
     ("allow: create() if risk > 9999999999999999", "does not fit a decimal", ""),
     ('allow: call("x.y") if n > 99999999999999999999', "too large for a guard", "64 bits"),
