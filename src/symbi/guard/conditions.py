@@ -11,7 +11,7 @@
 What a lease stands for is many effects with arguments of their own, so a redaction or a cap denies it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
@@ -24,37 +24,14 @@ from symbi.guard.action import (
     ConfigureAgent,
     CreateAgent,
     ExecuteCode,
-    ExportData,
     InvokeTool,
-    PublishMessage,
-    ReadData,
-    SendMessage,
-    WriteData,
-    WriteLog,
 )
 from symbi.policy.flow import join
-from symbi.policy.obligations import Obligations
+from symbi.policy.obligations import ALTERABLE, NUMBERS, Obligations
 from symbi.types import JsonValue, ResourceLimits
 
-ALTERABLE: Final[Mapping[type[Action], Mapping[str, str]]] = MappingProxyType(
-    {
-        ExecuteCode: {"inputs": "inputs"},
-        SendMessage: {"body": "body"},
-        PublishMessage: {"body": "body"},
-        WriteLog: {"message": "message"},
-        CallModel: {"prompt": "prompt", "maxTokens": "max_tokens"},
-        ReadData: {"query": "query", "maxItems": "max_items"},
-        WriteData: {"content": "content"},
-        ExportData: {"content": "content"},
-        AllocateResources: {
-            name: name for name in ("memoryMib", "cpuMilli", "diskMibps", "networkMibitps", "timeoutMs")
-        },
-    }
-)
-"""Arguments that conditions may change, with the field of the action that each stands for. Tools and settings: all."""
-
-NUMBERS: Final = frozenset({"maxTokens", "maxItems", *ALTERABLE[AllocateResources]})
-"""Arguments that stay numbers: they can be capped and not redacted."""
+FIELDS: Final[Mapping[str, str]] = MappingProxyType({"maxTokens": "max_tokens", "maxItems": "max_items"})
+"""Fields of actions that are not called as the argument that they stand for."""
 
 
 def carry_out(action: Action, obligations: Obligations) -> Action:
@@ -85,17 +62,17 @@ def _altered(action: Action, obligations: Obligations) -> Action:
         return replace(action, values=obligations.apply_arguments(action.values))
     if isinstance(action, ConfigureAgent):
         return replace(action, changes=obligations.apply_arguments(action.changes))
-    fields = ALTERABLE.get(type(action), {})
+    alterable = ALTERABLE.get(action.kind, frozenset())
     capped = {path.partition(".")[0] for path, _ in obligations.caps}
     redacted = {path.partition(".")[0] for path in obligations.redact}
-    fixed = sorted((capped | redacted) - set(fields)) or sorted(redacted & NUMBERS)
+    fixed = sorted((capped | redacted) - alterable) or sorted(redacted & NUMBERS)
     if fixed:
         msg = f"a policy redacts or caps `arguments.{fixed[0]}`, which cannot be changed so in `{action.kind}`"
-        raise PolicyDenied(msg, code="policy.condition", hint=f"what can be is {_listed(fields)}")
+        raise PolicyDenied(msg, code="policy.condition", hint=f"what can be is {_listed(alterable)}")
     arguments = obligations.apply_arguments(action.arguments())
     if isinstance(action, AllocateResources):
         return replace(action, limits=_limits(arguments))
-    changes: dict[str, Any] = {fields[name]: arguments[name] for name in capped | redacted if name in arguments}
+    changes: dict[str, Any] = {FIELDS.get(name, name): arguments[name] for name in capped | redacted}
     return replace(action, **changes)
 
 
@@ -140,5 +117,5 @@ def _cannot(what: str, action: Action) -> PolicyDenied:
     return PolicyDenied(f"a policy sets {what} that `{action.kind}` cannot obey", code="policy.condition")
 
 
-def _listed(names: Mapping[str, str]) -> str:
-    return ", ".join(f"`arguments.{name}`" for name in names) or "nothing"
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`arguments.{name}`" for name in sorted(names)) or "nothing"

@@ -33,6 +33,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, Final
 
 from symbi.errors import InputError, did_you_mean
@@ -56,6 +57,24 @@ OUTPUT_RANK: Final[Mapping[str, int]] = {"full": 0, "digest": 1}
 
 LOG_RANK: Final[Mapping[str, int]] = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 """How grave a level of the log is."""
+
+ALTERABLE: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        "ExecuteCode": frozenset({"inputs"}),
+        "SendMessage": frozenset({"body"}),
+        "PublishMessage": frozenset({"body"}),
+        "WriteLog": frozenset({"message"}),
+        "CallModel": frozenset({"prompt", "maxTokens"}),
+        "ReadData": frozenset({"query", "maxItems"}),
+        "WriteData": frozenset({"content"}),
+        "ExportData": frozenset({"content"}),
+        "AllocateResources": frozenset({"memoryMib", "cpuMilli", "diskMibps", "networkMibitps", "timeoutMs"}),
+    }
+)
+"""By action, the arguments that `redact` and `cap` may change; of tools and of `ConfigureAgent`, all."""
+
+NUMBERS: Final = frozenset({"maxTokens", "maxItems", *ALTERABLE["AllocateResources"]})
+"""Those that stay numbers: they can be capped and not redacted."""
 
 MAX_RETENTION_DAYS: Final = 36_525  # a century bounds what still makes sense
 
