@@ -24,7 +24,7 @@ import typer
 from symbi import errors
 from symbi.agent.interpreter import Effects
 from symbi.config import config_reference
-from symbi.dsl import builtins, conditions, settings, vocabulary
+from symbi.dsl import builtins, settings, vocabulary
 from symbi.dsl.check import check
 from symbi.dsl.format import format_text
 from symbi.dsl.parser import parse
@@ -162,8 +162,6 @@ def later() -> str:
         ("declarations", _inline(builtins.LATER_DECLARATIONS)),
         ("attributes of `with`", _inline(settings.LATER_ATTRIBUTES)),
         ("sandboxes", _inline(settings.LATER_SANDBOXES)),
-        ("requirements", _inline(conditions.LATER_REQUIREMENTS)),
-        ("settings of `audit`", _inline(conditions.LATER_AUDIT)),
     ]
     return _table(("kind", "words"), rows)
 

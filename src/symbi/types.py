@@ -38,12 +38,16 @@ class Principal:
         owner: The person or account that answers for it; `unknown` where nobody does.
         groups: Groups that policies may name.
         trust: `untrusted`, `standard` or `trusted`, as configured; never what an agent says of itself.
+        tier: Where its code runs; `none` before that is decided, and for whoever runs no code.
+        capabilities: What its file lists; empty where the file sets no bound.
     """
 
     agent: AgentId
     owner: str = "unknown"
     groups: tuple[str, ...] = ()
     trust: str = "standard"
+    tier: str = "none"
+    capabilities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +123,13 @@ class Label:
         integrity: Least trusted of what went into the value.
         confidentiality: Most confidential of what went into the value.
         sources: Effect ids, `task` or `file` that the value came from, sorted.
+        categories: Kinds of confidential content in it, such as `pii`, sorted.
     """
 
     integrity: Integrity = Integrity.USER
     confidentiality: Confidentiality = Confidentiality.PUBLIC
     sources: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ class Tools:
 class Answer:
     value: object = None
     effect_id: str = ""
+    mark: Label = field(default_factory=Label)
 
 
 @dataclass

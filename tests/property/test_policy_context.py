@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from symbi.errors import InputError
 from symbi.policy.catalog import ToolType
-from symbi.policy.context import decimal_value, tool_context
+from symbi.policy.context import NO_REQUEST, decimal_value, tool_context
 from symbi.policy.decision import Allow, PolicyRequest
 from symbi.policy.engine import PolicySet, PolicySource, decide
 from symbi.types import AgentId, Label, Principal, Resource
@@ -109,7 +109,10 @@ def tools(draw):
 
 def _decide(schema, context):
     policies = PolicySet.load([PERMIT], (), [ToolType("s.t", schema)])
-    return decide(policies, PolicyRequest(Principal(AgentId("a")), "InvokeTool::s.t", RESOURCE, context))
+    return decide(
+        policies,
+        PolicyRequest(Principal(AgentId("a")), "InvokeTool::s.t", RESOURCE, {**context, "request": NO_REQUEST}),
+    )
 
 
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from symbi.errors import InputError
 from symbi.policy.decision import ConditionKind, PolicyCondition
-from symbi.policy.obligations import RECORD_RANK, TIER_RANK, combine
+from symbi.policy.flow import join
+from symbi.policy.obligations import LOG_RANK, OUTPUT_RANK, RECORD_RANK, TIER_RANK, combine
 from symbi.types import PolicyId, SecurityTier
 
 PATHS = st.sampled_from(["arguments.a", "arguments.b", "arguments.a.b", "arguments.b.a"])
@@ -16,6 +17,12 @@ VALUES = {
     ConditionKind.TIMEOUT: st.builds("{}{}".format, st.integers(1, 99), st.sampled_from(["ms", "s", "m"])),
     ConditionKind.APPROVAL: st.sampled_from(["ops", "legal"]),
     ConditionKind.RECORD: st.sampled_from(sorted(RECORD_RANK)),
+    ConditionKind.OUTPUT: st.sampled_from(sorted(OUTPUT_RANK)),
+    ConditionKind.MARK: st.sampled_from(["untrusted", "trusted", "internal", "confidential:pii", "secret:keys"]),
+    ConditionKind.RATE: st.builds("{}/{}".format, st.integers(1, 99), st.sampled_from(["second", "day"])),
+    ConditionKind.LOG: st.sampled_from(sorted(LOG_RANK)),
+    ConditionKind.TAGS: st.sampled_from(["SOC2", "GDPR", "SOC2, HIPAA"]),
+    ConditionKind.RETAIN: st.builds("{}d".format, st.integers(1, 4000)),
 }
 CONDITIONS = st.sampled_from(ConditionKind).flatmap(
     lambda kind: VALUES[kind].map(lambda value: PolicyCondition(kind, value, PolicyId("p")))
@@ -44,6 +51,12 @@ def test_one_more_condition_never_asks_for_less(conditions, more):
     for tier in SecurityTier:
         assert TIER_RANK.get(after.raise_tier(tier), 0) >= TIER_RANK.get(before.raise_tier(tier), 0)
     assert RECORD_RANK.get(after.record, -1) >= RECORD_RANK.get(before.record, -1)
+    assert OUTPUT_RANK.get(after.output, -1) >= OUTPUT_RANK.get(before.output, -1)
+    assert LOG_RANK.get(after.log_level, -1) >= LOG_RANK.get(before.log_level, -1)
+    assert join(before.mark, after.mark) == after.mark
+    assert set(after.rates) >= set(before.rates)
+    assert set(after.tags) >= set(before.tags)
+    assert (after.retention_days or 0) >= (before.retention_days or 0)
 
 
 @given(st.lists(CONDITIONS, max_size=4), ARGUMENTS)

@@ -1,12 +1,14 @@
 """Whatever goes wrong on the way to a decision, the answer is no."""
 
 import math
+from dataclasses import replace
 from types import MappingProxyType
 
 import cedarpy
 import pytest
 
 from symbi.policy.catalog import ToolType
+from symbi.policy.context import NO_REQUEST, agent_attributes
 from symbi.policy.decision import Allow, Deny, PolicyRequest
 from symbi.policy.engine import PolicyEngine, PolicySet, PolicySource, decide
 from symbi.types import AgentId, Principal, Resource
@@ -22,6 +24,7 @@ CONTEXT = MappingProxyType(
         "label": {"integrity": "user", "confidentiality": "public"},
         "secrets": (),
         "opaque": (),
+        "request": NO_REQUEST,
     }
 )
 
@@ -49,7 +52,7 @@ def _assert_denied(decision, *, says=""):
 def test_nothing_configured_denies():
     engine = PolicyEngine(PolicySet.load([]))
     for action, resource in [("WriteLog", "log"), ("ReadClock", "clock"), ("Canary", "canary")]:
-        context = {"label": CONTEXT["label"]} if action == "WriteLog" else {}
+        context = {"request": NO_REQUEST, **({"label": CONTEXT["label"]} if action == "WriteLog" else {})}
         _assert_denied(engine.decide(PolicyRequest(AGENT, action, Resource("Resource", resource), context)))
 
 
@@ -58,7 +61,7 @@ def test_the_request_that_the_others_spoil_is_allowed():
 
 
 def test_the_canary_is_denied_under_a_policy_that_permits_all():
-    decision = decide(_set(), PolicyRequest(AGENT, "Canary", Resource("Resource", "canary"), {}))
+    decision = decide(_set(), PolicyRequest(AGENT, "Canary", Resource("Resource", "canary"), {"request": NO_REQUEST}))
     _assert_denied(decision, says="symbi.canary")
     assert [(ref.id, ref.file) for ref in decision.policies] == [("symbi.canary", "symbi/canary.cedar")]
 
@@ -232,9 +235,9 @@ def test_a_forbid_that_fires_wins_over_every_permit():
 
 
 def test_an_agent_that_is_other_as_resource_than_as_principal_denies():
-    context = {"keys": ()}
-    same = Resource("Agent", "a", (("owner", "owner"), ("trust", "standard")), (("Group", "g"),))
-    other = Resource("Agent", "a", (("owner", "owner"), ("trust", "trusted")), (("Group", "g"),))
+    context = {"keys": (), "label": CONTEXT["label"], "request": NO_REQUEST}
+    same = Resource("Agent", "a", agent_attributes(AGENT), (("Group", "g"),))
+    other = Resource("Agent", "a", agent_attributes(replace(AGENT, trust="trusted")), (("Group", "g"),))
     assert type(decide(_set(), PolicyRequest(AGENT, "ConfigureAgent", same, context))) is Allow
     _assert_denied(decide(_set(), PolicyRequest(AGENT, "ConfigureAgent", other, context)), says="other attributes")
 

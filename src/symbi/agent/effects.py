@@ -24,7 +24,7 @@ from symbi.guard.gate import Guard
 from symbi.guard.ledger import EffectRecord, EffectState
 from symbi.guard.outcome import decode_error
 from symbi.guard.permit import Permit
-from symbi.guard.records import action_name, digest_arguments, never_began
+from symbi.guard.records import action_name, digest_arguments, never_began, obligations_of
 from symbi.policy.flow import join
 from symbi.sandbox.pool import Sandboxes
 from symbi.tools.invoke import Invoker
@@ -67,6 +67,15 @@ class CodeLimits:
     tier: SecurityTier = SecurityTier.INTERPRETER
     memory_mib: int = 64
     timeout_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What came of an effect, its id, and what policies raise the label of the value to."""
+
+    value: JsonValue
+    effect_id: str
+    mark: Label
 
 
 class RunEffects:
@@ -119,12 +128,12 @@ class RunEffects:
             secrets=secrets,
         )
 
-        async def call() -> tuple[JsonValue, str]:
+        async def call() -> _Outcome:
             result = await self._world.invoker.call(await self._prepared(asked))
-            return result.value, result.effect_id
+            return _Outcome(result.value, result.effect_id, result.mark)
 
-        value, effect_id = await self._perform(asked, call)
-        return from_json(value, untrusted(effect_id, asked.label))
+        done = await self._perform(asked, call)
+        return from_json(done.value, join(untrusted(done.effect_id, asked.label), done.mark))
 
     async def python(self, code: Value, inputs: Mapping[str, Value], span: ast.Span) -> Value:
         """Run code on values; its result joins the labels of all it was given."""
@@ -148,17 +157,17 @@ class RunEffects:
             driver = self._world.sandboxes.driver_for(permit.action.tier)
             result = await driver.run(permit)
             if result.stdout:
-                await self._printed(result.stdout.rstrip(), label)
+                await self._printed(result.stdout.rstrip(), join(label, permit.action.mark))
             return result.value
 
         try:
-            value, _ = await self._perform(action, self._gated(action, run))
+            done = await self._perform(action, self._gated(action, run))
         except SymbiError as error:
             if error.place is not None:  # a place in the code; which code it is, the place of the call says
                 called = f"the code is that of {span.place(self._file)}"
                 error.hint = f"{error.hint}; {called}" if error.hint else called
             raise
-        return from_json(value, label)
+        return from_json(done.value, join(label, done.mark))
 
     async def log(self, message: Value, span: ast.Span) -> Value:
         """Write a line to the run's log."""
@@ -181,8 +190,8 @@ class RunEffects:
             self._world.guard.authority.redeem(permit, ReadClock)
             return self._world.clock.now_ns() // 1000 / 1e6
 
-        value, _ = await self._perform(action, self._gated(action, read))
-        return from_json(value, SYSTEM_LABEL)
+        done = await self._perform(action, self._gated(action, read))
+        return from_json(done.value, join(SYSTEM_LABEL, done.mark))
 
     async def random(self) -> Value:
         """A number from 0 to 1, without 1, of 53 random bits."""
@@ -192,8 +201,8 @@ class RunEffects:
             self._world.guard.authority.redeem(permit, DrawRandom)
             return (int.from_bytes(random_bytes(7)) >> 3) / 2**53
 
-        value, _ = await self._perform(action, self._gated(action, draw))
-        return from_json(value, SYSTEM_LABEL)
+        done = await self._perform(action, self._gated(action, draw))
+        return from_json(done.value, join(SYSTEM_LABEL, done.mark))
 
     async def _write(self, permit: Permit[WriteLog]) -> JsonValue:
         line = self._world.guard.authority.redeem(permit, WriteLog).message
@@ -219,17 +228,15 @@ class RunEffects:
 
     def _gated(
         self, action: ActionT, effect: Callable[[Permit[ActionT]], Awaitable[JsonValue]]
-    ) -> Callable[[], Awaitable[tuple[JsonValue, str]]]:
-        async def run() -> tuple[JsonValue, str]:
+    ) -> Callable[[], Awaitable[_Outcome]]:
+        async def run() -> _Outcome:
             async with self._world.guard.enforce(action) as permit:
-                return permit.observe(await effect(permit)), permit.effect_id
+                return _Outcome(permit.observe(await effect(permit)), permit.effect_id, permit.action.mark)
 
         return run
 
-    async def _perform(
-        self, action: Action, effect: Callable[[], Awaitable[tuple[JsonValue, str]]]
-    ) -> tuple[JsonValue, str]:
-        """The recorded result, or else the effect itself; and its effect id."""
+    async def _perform(self, action: Action, effect: Callable[[], Awaitable[_Outcome]]) -> _Outcome:
+        """The recorded outcome, marked as it was when it was decided, or else that of the effect itself."""
         assert action.slot is not None
         record = self._recorded.get(action.slot.position)
         if record is None:
@@ -245,8 +252,7 @@ class RunEffects:
         if record.result is None:
             msg = f"effect {record.position} of run `{self._run_id}` is {record.state.value} without a result"
             raise InternalError(msg, code="internal.no_result")
-        value: JsonValue = json.loads(record.result)
-        return value, record.effect_id
+        return _Outcome(json.loads(record.result), record.effect_id, obligations_of(record).mark)
 
     async def _prepared(self, asked: InvokeTool) -> InvokeTool:
         """The action for the gate. What does not get there has its record and its place in the trail all the same.

@@ -14,7 +14,7 @@ import inspect
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import anyio.lowlevel
@@ -31,6 +31,7 @@ from symbi.errors import (
     SymbiError,
     did_you_mean,
 )
+from symbi.guard.outcome import error_label
 from symbi.policy.flow import join
 from symbi.types import Integrity, Label
 
@@ -436,11 +437,13 @@ class Interpreter:
 
     def _note(self, *labels: Label) -> None:
         """Remember how confidential what the body has seen is, for errors that may quote it."""
-        self._seen = Label(confidentiality=join(self._seen, *labels).confidentiality)
+        seen = join(self._seen, *labels)
+        self._seen = Label(confidentiality=seen.confidentiality, categories=seen.categories)
 
     def _error_value(self, error: SymbiError) -> Value:
         """What a `catch` binds. A message may quote anything that the body has seen, also from outside."""
-        label = Label(Integrity.UNTRUSTED, self._seen.confidentiality, ("error",))
+        label = join(replace(self._seen, integrity=Integrity.UNTRUSTED, sources=("error",)), error_label(error))
+        self._note(label)
         return Value(
             {
                 "kind": Value(type(error).__name__),

@@ -263,4 +263,4 @@ def type_name(value: Value) -> str:
 
 def untrusted(effect_id: str, given: Label) -> Label:
     """The label of what a tool answered: untrusted, from that effect, and as confidential as what the tool was given."""
-    return Label(Integrity.UNTRUSTED, given.confidentiality, (effect_id,))
+    return Label(Integrity.UNTRUSTED, given.confidentiality, (effect_id,), given.categories)

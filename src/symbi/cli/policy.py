@@ -20,6 +20,7 @@ from symbi.guard.action import InvokeTool, ToolRef, agent_resource
 from symbi.guard.records import decision_facts
 from symbi.policy.cases import parse_cases, run_cases, verdict_of
 from symbi.policy.catalog import ToolType
+from symbi.policy.context import NO_REQUEST
 from symbi.policy.counterfactual import what_if
 from symbi.policy.decision import Deny, PolicyRequest
 from symbi.policy.engine import PolicySet
@@ -57,7 +58,8 @@ def explain(  # noqa: PLR0913 - one option for each part of a request
         if tool is not None:
             request = _tool_request(principal, tool, _object(arguments, "--arguments"), untrusted or (), tools)
         elif action is not None and resource is not None:
-            request = PolicyRequest(principal, action, _resource(resource, principal), _object(context, "--context"))
+            facts = {"request": NO_REQUEST, **_object(context, "--context")}
+            request = PolicyRequest(principal, action, _resource(resource, principal), facts)
         else:
             msg = "give either `--tool`, or `--action` and `--resource`"
             raise InputError(msg, code="input.usage")

@@ -3,16 +3,25 @@
 | written | what it asks for | on permits of |
 |---|---|---|
 | `approval(user)`, `approval: "ops"` | that person agrees first | every action |
-| `redact("body")`, `redact: ["body", "cc"]` | these arguments are replaced by `[redacted]` | tools |
-| `cap("amount", 500)`, `cap: { amount: 500 }` | a larger number is lowered to the bound | tools |
+| `redact("body")`, `redact: ["body", "cc"]` | these arguments are replaced by `[redacted]` | whatever has them |
+| `cap("amount", 500)`, `cap: { amount: 500 }` | a larger number is lowered to the bound | whatever has it |
 | `tier("gvisor")`, `tier: "gvisor"` | code runs in this sandbox at least | code |
-| `timeout(30s)`, `timeout: 30s` | no more time than this | tools, code |
+| `timeout(30s)`, `timeout: 30s` | no more time than this | tools, code, models |
+| `mark("untrusted")`, `mark: ["untrusted", "confidential:pii"]` | the label of what comes back is raised | whatever gives something back |
+| `rate("500/minute")`, `rate_limiting: "500/minute"` | no more than this of what each `allow` permits | every action |
 | `record("digest")`, `record: "digest"` | how arguments stand in the trail: `full`, `redacted`, `digest` | every action |
 | `signature_verification`, `signature_verification: true` | tools whose signature holds, and no others | (a prohibition) |
 
-A record or a list asks for several at once. Of `audit`, `all_operations` and rules about single operations ask for what
-always happens: every decision and every outcome stands in the trail. `include_input: true` is `record: "full"`,
-`include_input: false` is `record: "digest"`.
+A record or a list asks for several at once. `audit` asks for what stands in the trail and in the log:
+
+| written | what it asks for |
+|---|---|
+| `all_operations`, or what a rule can be about | every decision and outcome stands in the trail in any case; permits of these bear `record: "full"` |
+| `include_input: true`, `false` | `record: "full"`, `record: "digest"` |
+| `include_output: true`, `false` | results stand in the trail, up to 4 KiB; only their digest and size do |
+| `log_level: "warning"` | each decision is also told in the log, at this level: debug, info, warning, error |
+| `retention_days: 365` | the decision's event says how long it is to be kept |
+| `compliance_tags: ["SOC2"]` | the decision's event bears these tags |
 """
 
 from collections.abc import Callable, Mapping
@@ -26,24 +35,21 @@ from symbi.dsl.names import path_of
 from symbi.dsl.settings import sandbox_tier, seconds_of
 from symbi.errors import InputError, did_you_mean
 from symbi.policy.decision import ConditionKind, PolicyCondition
-from symbi.policy.obligations import RECORD_RANK, combine
+from symbi.policy.obligations import ALTERABLE, NUMBERS, RECORD_RANK, combine
 from symbi.types import PolicyId, SecurityTier
 
 VERIFIED: Final = "signature_verification"
 """The requirement that is a prohibition of its own rather than a condition."""
 
-LATER_REQUIREMENTS: Final = ("rate_limiting",)
-"""Requirements of the language that nothing enforces yet."""
-
-LATER_AUDIT: Final = ("log_level", "include_output", "retention_days", "compliance_tags")
-"""Settings of `audit` that nothing carries out yet."""
-
 APPLIES_TO: Final[Mapping[ConditionKind, frozenset[str]]] = MappingProxyType(
     {
-        ConditionKind.REDACT: frozenset({"InvokeTool"}),
-        ConditionKind.CAP: frozenset({"InvokeTool"}),
+        ConditionKind.REDACT: frozenset({"InvokeTool", *ALTERABLE}),
+        ConditionKind.CAP: frozenset({"InvokeTool", *ALTERABLE}),
         ConditionKind.TIER: frozenset({"ExecuteCode"}),
-        ConditionKind.TIMEOUT: frozenset({"InvokeTool", "ExecuteCode"}),
+        ConditionKind.TIMEOUT: frozenset({"InvokeTool", "ExecuteCode", "CallModel"}),
+        ConditionKind.MARK: frozenset(
+            {"InvokeTool", "ExecuteCode", "CallModel", "ReadData", "SendMessage", "ReadClock", "DrawRandom"}
+        ),
     }
 )
 """Actions on which a condition means something; every action where the table says nothing."""
@@ -64,6 +70,24 @@ class Requirement:
     value: str
     span: ast.Span
     arguments: tuple[str, ...] = ()
+
+
+def fits(requirement: Requirement, action: str, arguments: frozenset[str] | None) -> bool:
+    """Whether a requirement means something for an action.
+
+    Args:
+        requirement: What is asked for.
+        action: The Cedar action.
+        arguments: What the tools take that it is about, where it is `InvokeTool` and that is known.
+    """
+    assert requirement.kind is not None
+    actions = APPLIES_TO.get(requirement.kind)
+    if actions is not None and action not in actions:
+        return False
+    if action in ALTERABLE:
+        fixed = NUMBERS if requirement.kind is ConditionKind.REDACT else frozenset[str]()
+        arguments = ALTERABLE[action] - fixed
+    return arguments is None or arguments.issuperset(requirement.arguments)
 
 
 def read_require(subject: ast.Expr, findings: Findings) -> list[Requirement]:
@@ -91,28 +115,25 @@ def read_audit(subject: ast.Record, findings: Findings) -> list[Requirement]:
     """What `audit: { … }` asks for."""
     found: list[Requirement] = []
     for field in subject.fields:
-        match field.key, field.value:
-            case "include_input", ast.Boolean(value=wanted):
-                found.append(Requirement(ConditionKind.RECORD, "full" if wanted else "digest", field.span))
-            case "include_input", other:
-                findings.error("audit", "`include_input` is true or false", other.span)
-            case "record", value:
-                found += _requirement("record", [value], field.span, findings)
-            case key, _ if key in LATER_AUDIT:
-                findings.later(key, field.span, "remove it: nothing would carry it out")
-            case key, _:
-                known = ("include_input", "record", *LATER_AUDIT)
-                hint = did_you_mean(key, known) or "known are `include_input` and `record`"
-                findings.error("audit", f"unknown audit setting `{key}`", field.span, hint)
+        if field.key == "record":
+            found += _requirement("record", [field.value], field.span, findings)
+        elif field.key in _AUDIT:
+            kind, reader, form = _AUDIT[field.key]
+            value = reader(field.value)
+            if value is None:
+                findings.error("audit", f"`{field.key}` is {form}", field.value.span)
+            else:
+                found += _valid(Requirement(kind, value, field.span), findings)
+        else:
+            known = ("record", *_AUDIT)
+            hint = did_you_mean(field.key, known) or f"known are {', '.join(f'`{key}`' for key in known)}"
+            findings.error("audit", f"unknown audit setting `{field.key}`", field.span, hint)
     return found
 
 
 def _requirement(key: str, values: list[ast.Expr], span: ast.Span, findings: Findings) -> list[Requirement]:
-    if key in LATER_REQUIREMENTS:
-        findings.later(key, span, "remove it: nothing would enforce it")
-        return []
     if key not in _READERS:
-        hint = did_you_mean(key, (*_READERS, *LATER_REQUIREMENTS)) or f"known are {_known()}"
+        hint = did_you_mean(key, _READERS) or f"known are {_known()}"
         findings.error("require", f"unknown requirement `{key}`", span, hint)
         return []
     reader, form = _READERS[key]
@@ -120,11 +141,15 @@ def _requirement(key: str, values: list[ast.Expr], span: ast.Span, findings: Fin
     if made is None:
         findings.error("require", f"`{key}` cannot be read", span, f"write `{form}`")
         return []
+    return _valid(made, findings)
+
+
+def _valid(made: Requirement, findings: Findings) -> list[Requirement]:
     if made.kind is not None:
         try:
             combine([PolicyCondition(made.kind, made.value, PolicyId(""))])
         except InputError as error:
-            findings.error("require", error.message, span, error.hint or "")
+            findings.error("require", error.message, made.span, error.hint or "")
             return []
     return [made]
 
@@ -204,6 +229,20 @@ def _record(values: list[ast.Expr], span: ast.Span) -> Requirement | None:
             return None
 
 
+def _mark(values: list[ast.Expr], span: ast.Span) -> Requirement | None:
+    words = [_word(value) for value in values]
+    marks = [word for word in words if word]
+    return Requirement(ConditionKind.MARK, ", ".join(marks), span) if marks and len(marks) == len(values) else None
+
+
+def _rate(values: list[ast.Expr], span: ast.Span) -> Requirement | None:
+    match values:
+        case [ast.String(value=rate)]:
+            return Requirement(ConditionKind.RATE, rate, span)
+        case _:
+            return None
+
+
 def _verified(values: list[ast.Expr], span: ast.Span) -> Requirement | None:
     match values:
         case [] | [ast.Boolean(value=True)]:
@@ -220,6 +259,33 @@ _READERS: Final[Mapping[str, tuple[Callable[[list[ast.Expr], ast.Span], Requirem
         "tier": (_tier, 'tier("gvisor")'),
         "timeout": (_timeout, "timeout(30s)"),
         "record": (_record, 'record("digest")'),
+        "mark": (_mark, 'mark("untrusted")'),
+        "rate": (_rate, 'rate("500/minute")'),
+        "rate_limiting": (_rate, 'rate_limiting: "500/minute"'),
         VERIFIED: (_verified, "signature_verification: true"),
+    }
+)
+
+
+def _full(value: ast.Expr) -> str | None:
+    return ("full" if value.value else "digest") if isinstance(value, ast.Boolean) else None
+
+
+def _days(value: ast.Expr) -> str | None:
+    return f"{value.value:g}d" if isinstance(value, ast.Number) else None
+
+
+def _tags(value: ast.Expr) -> str | None:
+    words = [_word(item) for item in _several(value)]
+    return ", ".join(word for word in words if word) if words and all(words) else None
+
+
+_AUDIT: Final[Mapping[str, tuple[ConditionKind, Callable[[ast.Expr], str | None], str]]] = MappingProxyType(
+    {
+        "include_input": (ConditionKind.RECORD, _full, "true or false"),
+        "include_output": (ConditionKind.OUTPUT, _full, "true or false"),
+        "log_level": (ConditionKind.LOG, _word, "a level of the log"),
+        "retention_days": (ConditionKind.RETAIN, _days, "a number of days"),
+        "compliance_tags": (ConditionKind.TAGS, _tags, "a list of texts"),
     }
 )

@@ -56,6 +56,34 @@ class Target:
     implied: bool = False
 
 
+def meet(one: Target, other: Target) -> Target | None:
+    """What two targets have in common; None where that is nothing."""
+    if not one.action or not other.action:
+        return other if not one.action else one
+    if one.action != other.action:
+        return None
+    tools = {tool for tool in (one.tool, other.tool) if tool is not None}
+    narrow = min(tools, key=lambda tool: (tool.endswith(".*"), tool), default=None)
+    if narrow is not None and not all(tool == narrow or _within(narrow, tool) for tool in tools):
+        return None
+    scopes = [scope for scope in dict.fromkeys((one.resource, other.resource)) if scope]
+    if len([scope for scope in scopes if scope.startswith("resource ==")]) > 1:
+        return None
+    also = dict.fromkeys([*scopes[1:], one.also, other.also])
+    return Target(
+        one.action,
+        scopes[0] if scopes else "",
+        " && ".join(test for test in also if test),
+        narrow,
+        one.data_words | other.data_words,
+        one.implied and other.implied,
+    )
+
+
+def _within(tool: str, pattern: str) -> bool:
+    return pattern.endswith(".*") and tool.startswith(pattern[:-1])
+
+
 def cedar_text(text: str) -> str:
     """A Cedar string literal."""
     return f'"{"".join(_escape(character) for character in text)}"'
@@ -140,8 +168,10 @@ def explain(path: Path, target: Target, parameters: Collection[str]) -> str:
         return hint
     if path[0] in parameters:
         return "policies do not see the values of an agent's inputs"
-    names = [name for name in table if not name.startswith("principal.")]
-    return f"it knows {', '.join(f'`{name}`' for name in names)}" if names else "it knows `principal` alone"
+    names = [name for name in table if not name.startswith(("principal.", "request."))]
+    return (
+        f"it knows {', '.join(f'`{name}`' for name in names)}" if names else "it knows `principal` and `request` alone"
+    )
 
 
 def present(path: Path) -> tuple[str, tuple[str, ...]]:

@@ -6,11 +6,13 @@ agent: `principal == Agent::"name"`.
 
 - `allow` is a permit for each action that its subject names; `deny` is a forbid, and reaches further (`VERBS`).
 - Policies at the top level of a file hold for every agent of the file, as if each had written them.
-- `require` (and `audit`, where it asks for something) puts a condition on permits: on those of the `allow` rules in its
-  own policy or, in a policy without any, on those of every `allow` that holds for the agent. With an `if`, it concerns
-  the actions that have what the `if` reads, and makes a second permit of the same scope, which fires where the `if` is
-  true or cannot be evaluated and bears the condition: the conditions of all permits that fire count. A `require` that
-  concerns no `allow` is an error. Permits from elsewhere (policy files of the operator) bear their own conditions.
+- `require` and `audit` put conditions on permits: on those of the `allow` rules in their own policy or, in a policy
+  without any, on those of every `allow` that holds for the agent. An `audit` that names operations is about those,
+  whatever policy allows them. Each makes a second permit of the same scope that
+  bears the condition and has a line of its own: the conditions of all permits that fire count. With an `if`, it
+  concerns the actions that have what the `if` reads, and that permit fires where the `if` is true or cannot be
+  evaluated. A `require` that concerns no `allow` is an error. Permits from elsewhere (policy files of the operator)
+  bear their own conditions.
 - `require: signature_verification` is a forbid for tools whose signature does not hold.
 - A bare name in an `if` is what the action has by that name (`ATTRIBUTES`), and in a rule about tools else a tool's
   argument; never an input of the agent, whose values policies do not see. Where the arguments of the tools are not
@@ -31,14 +33,15 @@ from typing import Final
 
 from symbi.dsl import ast
 from symbi.dsl.builtins import EFFECTS
-from symbi.dsl.conditions import APPLIES_TO, Requirement, read_audit, read_require
+from symbi.dsl.conditions import APPLIES_TO, Requirement, fits, read_audit, read_require
 from symbi.dsl.findings import Findings
 from symbi.dsl.guards import GuardCompiler, bears, paths
-from symbi.dsl.names import Path, Target, Tools, argument_of, arguments_of, cedar_text, entity, explain, resolve
+from symbi.dsl.names import Path, Target, Tools, argument_of, arguments_of, cedar_text, entity, explain, meet, resolve
 from symbi.dsl.spec import CompiledPolicy
 from symbi.dsl.subjects import SubjectReader
-from symbi.dsl.vocabulary import ANY_WORDS, VERB_BY_WORD
+from symbi.dsl.vocabulary import ATTRIBUTES, VERB_BY_WORD
 from symbi.errors import PolicySyntaxError
+from symbi.policy.decision import ConditionKind
 from symbi.policy.source import PolicySource, parse, split
 
 UNBOUND_ACTIONS: Final = ("CreateAgent", "ConfigureAgent", "AllocateResources")
@@ -81,12 +84,13 @@ class _Allow:
 
 @dataclass(frozen=True, slots=True)
 class _Condition:
-    """A requirement, its `if`, and the policy it stands in."""
+    """What one rule asks for, its `if`, what it names (None: all that it can mean), and the policy it stands in."""
 
     block: int
-    requirement: Requirement
+    requirements: tuple[Requirement, ...]
     guard: ast.Expr | None
     rule: ast.Rule
+    targets: tuple[Target, ...] | None = None
 
 
 @dataclass(slots=True)
@@ -202,24 +206,30 @@ def _targets(agent: _Agent, rule: ast.Rule, *, deny: bool) -> tuple[Target, ...]
 
 
 def _permits(agent: _Agent, allow: _Allow) -> Iterator[_Draft]:
-    """A permit for each target; further ones of the same scope bear conditions that hold only sometimes."""
+    """A permit for each target; further ones of the same scope bear the conditions, each at the line of its rule."""
     guard = allow.rule.guard
     for target in allow.targets:
         holds = "" if guard is None else agent.guards.certainly(guard, target)
-        always: dict[str, str] = {}
-        further: list[tuple[str, str, str]] = []
+        yield _Draft(agent.name, allow.shared, _policy("permit", agent.name, target, holds), allow.rule.span)
         for condition in agent.conditions:
-            if not _concerns(agent, condition, allow, target):
-                continue
-            kind, value = str(condition.requirement.kind), condition.requirement.value
-            if condition.guard is not None:
-                further.append((kind, value, agent.guards.possibly(condition.guard, target)))
-            elif always.setdefault(kind, value) != value:
-                further.append((kind, value, ""))
-        yield _Draft(agent.name, allow.shared, _policy("permit", agent.name, target, holds, always), allow.rule.span)
-        for kind, value, also in further:
-            text = _policy("permit", agent.name, target, _both(holds, also), {kind: value})
-            yield _Draft(agent.name, allow.shared, text, allow.rule.span)
+            for within, requirements in _reach(agent, condition, allow, target).items():
+                also = "" if condition.guard is None else agent.guards.possibly(condition.guard, within)
+                for marks in _annotations(requirements):
+                    text = _policy("permit", agent.name, within, _both(holds, also), marks)
+                    yield _Draft(agent.name, allow.shared, text, condition.rule.span)
+
+
+def _annotations(requirements: Iterable[Requirement]) -> list[dict[str, str]]:
+    """The annotations of as few permits as it takes: one bears each condition once."""
+    permits: list[dict[str, str]] = []
+    for requirement in requirements:
+        kind, value = str(requirement.kind), requirement.value
+        for marks in permits:
+            if marks.setdefault(kind, value) == value:
+                break
+        else:
+            permits.append({kind: value})
+    return permits
 
 
 def _warn_of_bound(agent: _Agent, allow: _Allow) -> None:
@@ -245,10 +255,11 @@ def _reaches(capabilities: tuple[str, ...], target: Target) -> bool:
 
 
 def _require(agent: _Agent, rule: ast.Rule, block: int, *, shared: bool) -> None:
-    for requirement in read_require(rule.subject, agent.findings):
-        if requirement.kind is not None:
-            agent.conditions.append(_Condition(block, requirement, rule.guard, rule))
-            continue
+    requirements = read_require(rule.subject, agent.findings)
+    conditions = tuple(requirement for requirement in requirements if requirement.kind is not None)
+    if conditions:
+        agent.conditions.append(_Condition(block, conditions, rule.guard, rule))
+    if len(conditions) < len(requirements):
         target = Target("InvokeTool")
         guard = "" if rule.guard is None else agent.guards.possibly(rule.guard, target)
         text = _policy("forbid", agent.name, target, _both("!resource.verified", guard))
@@ -258,49 +269,70 @@ def _require(agent: _Agent, rule: ast.Rule, block: int, *, shared: bool) -> None
 def _audit(agent: _Agent, rule: ast.Rule, block: int) -> None:
     match rule.subject:
         case ast.Record(type=None) as settings:
-            for requirement in read_audit(settings, agent.findings):
-                agent.conditions.append(_Condition(block, requirement, rule.guard, rule))
-        case ast.Name(id=word) | ast.String(value=word) if word in ANY_WORDS and rule.guard is None:
-            pass  # every decision and outcome stands in the trail
-        case _:
-            for target in _targets(agent, rule, deny=False):
+            requirements = tuple(read_audit(settings, agent.findings))
+            if requirements:
+                agent.conditions.append(_Condition(block, requirements, rule.guard, rule))
+        case subject:
+            whole = (Requirement(ConditionKind.RECORD, "full", subject.span),)
+            targets = _targets(agent, rule, deny=False)
+            for target in targets:
                 if rule.guard is not None:
-                    agent.guards.certainly(rule.guard, target)  # for its findings: the trail holds all of them
+                    agent.guards.possibly(rule.guard, target)  # for its findings, also where no `allow` is meant
+            agent.conditions.append(_Condition(block, whole, rule.guard, rule, targets))
 
 
-def _concerns(agent: _Agent, condition: _Condition, allow: _Allow, target: Target) -> bool:
-    """Whether a condition goes on the permit of a target."""
-    requirement = condition.requirement
-    if requirement.kind is None or not _in_scope(agent, condition, allow):
-        return False
-    actions = APPLIES_TO.get(requirement.kind)
-    if actions is not None and target.action not in actions:
-        return False
+def _reach(
+    agent: _Agent, condition: _Condition, allow: _Allow, target: Target
+) -> dict[Target, tuple[Requirement, ...]]:
+    """What of an allow's target a rule concerns, and what it asks for there."""
+    if not _in_scope(agent, condition, allow):
+        return {}
+    if condition.targets is not None:
+        parts = [met for named in condition.targets if (met := meet(target, named)) is not None]
+    elif not target.action and (
+        condition.guard is not None or any(one.kind in APPLIES_TO for one in condition.requirements)
+    ):
+        parts = [Target(action, implied=True) for action in ATTRIBUTES]
+    else:
+        parts = [target]
+    found = {part: _asked(agent, condition, part) for part in parts if bears(condition.guard, part)}
+    return {part: requirements for part, requirements in found.items() if requirements}
+
+
+def _asked(agent: _Agent, condition: _Condition, target: Target) -> tuple[Requirement, ...]:
     known = arguments_of(target.tool, agent.reader.tools) if target.action == "InvokeTool" else None
-    touched = known is None or known.issuperset(requirement.arguments)
-    return touched and bears(condition.guard, target)
+    return tuple(one for one in condition.requirements if fits(one, target.action, known))
 
 
 def _in_scope(agent: _Agent, condition: _Condition, allow: _Allow) -> bool:
-    """A condition is about its own policy's `allow` rules, or about all where that has none."""
-    return allow.block == condition.block or all(other.block != condition.block for other in agent.allows)
+    """A rule that names what it is about concerns all of it; else its own policy's `allow` rules, or all where it has none."""
+    return (
+        condition.targets is not None
+        or allow.block == condition.block
+        or all(other.block != condition.block for other in agent.allows)
+    )
 
 
 def _check_conditions_apply(agent: _Agent) -> None:
     for condition in agent.conditions:
         scope = [allow for allow in agent.allows if _in_scope(agent, condition, allow)]
         targets = [target for allow in scope for target in allow.targets]
+        if condition.targets is not None:
+            continue  # the trail holds it also where no `allow` of this file is about it
         if condition.guard is not None:
             _refuse_ambiguous(agent, condition.guard, targets)
-        if any(_concerns(agent, condition, allow, target) for allow in scope for target in allow.targets):
+        reached = [_reach(agent, condition, allow, target) for allow in scope for target in allow.targets]
+        asked = {id(one) for parts in reached for requirements in parts.values() for one in requirements}
+        idle = [one for one in condition.requirements if id(one) not in asked]
+        guard = condition.guard
+        if idle and guard is not None and targets and not any(bears(guard, target) for target in targets):
+            _note_unknown(agent, guard, targets)
             continue
-        if condition.guard is not None and targets and not any(bears(condition.guard, target) for target in targets):
-            _note_unknown(agent, condition.guard, targets)
-            continue
-        word = f"`{condition.rule.effect}: {condition.requirement.kind}`"
-        message = f"{word} concerns no `allow` of agent `{agent.name}`"
-        hint = "put it beside the `allow` rule that it is about"
-        agent.findings.error("require", message, condition.requirement.span, hint)
+        for one in idle:
+            word = f"`{condition.rule.effect}: {one.kind}`"
+            message = f"{word} concerns no `allow` of agent `{agent.name}`"
+            hint = "put it beside the `allow` rule that it is about"
+            agent.findings.error("require", message, one.span, hint)
 
 
 def _note_unknown(agent: _Agent, guard: ast.Expr, targets: Iterable[Target]) -> None:

@@ -158,6 +158,11 @@ _PRINCIPAL: Final[Mapping[str, Attribute]] = {
     "principal.owner": _text("principal.owner"),
     "principal.trust": _text("principal.trust", *_TRUST),
     "principal.groups": Attribute("principal", Kind.GROUPS),
+    "principal.tier": _text("principal.tier", *_TIERS, "none"),
+    "principal.capabilities": Attribute("principal.capabilities", Kind.SET),
+    "request.run": _text("context.request.run"),
+    "request.position": Attribute("context.request.position", Kind.WHOLE),
+    "request.attempt": Attribute("context.request.attempt", Kind.WHOLE),
 }
 _LABEL: Final[Mapping[str, Attribute]] = {
     "label.integrity": _text("context.label.integrity", *INTEGRITIES),
@@ -166,11 +171,21 @@ _LABEL: Final[Mapping[str, Attribute]] = {
 _AGENT: Final[Mapping[str, Attribute]] = {
     "resource.owner": _text("resource.owner"),
     "resource.trust": _text("resource.trust", *_TRUST),
+    "resource.tier": _text("resource.tier", *_TIERS, "none"),
+    "resource.capabilities": Attribute("resource.capabilities", Kind.SET),
 }
 _STORE: Final[Mapping[str, Attribute]] = {
-    "resource.owner": Attribute("resource.owner", Kind.TEXT, (), ("resource has owner",)),
-    "resource.kind": Attribute("resource.kind", Kind.TEXT, (), ("resource has kind",)),
+    "resource.owner": _text("resource.owner"),
+    "resource.kind": _text("resource.kind"),
+    "resource.classification": _text("resource.classification", *CONFIDENTIALITIES),
+    "resource.purpose": _text("resource.purpose"),
+    "purpose": _text("context.purpose"),
 }
+_TOPIC: Final[Mapping[str, Attribute]] = {
+    "resource.owner": _text("resource.owner"),
+    "resource.classification": _text("resource.classification", *CONFIDENTIALITIES),
+}
+_SIZE: Final[Mapping[str, Attribute]] = {"size_bytes": Attribute("context.sizeBytes", Kind.WHOLE)}
 _RUN_LIMITS: Final[Mapping[str, Attribute]] = {
     "memory_mib": Attribute("context.memoryMib", Kind.WHOLE),
     "timeout_ms": Attribute("context.timeoutMs", Kind.WHOLE),
@@ -201,10 +216,16 @@ ATTRIBUTES: Final[Mapping[str, Mapping[str, Attribute]]] = MappingProxyType(
             "source_digest": _text("context.sourceDigest"),
             "inputs": Attribute("context.inputs", Kind.SET),
         },
-        "ConfigureAgent": {**_PRINCIPAL, **_AGENT, "keys": Attribute("context.keys", Kind.SET)},
-        "SendMessage": {**_PRINCIPAL, **_LABEL, **_AGENT},
-        "PublishMessage": {**_PRINCIPAL, **_LABEL},
-        "SubscribeTopic": {**_PRINCIPAL, **_LABEL},
+        "ConfigureAgent": {**_PRINCIPAL, **_LABEL, **_AGENT, "keys": Attribute("context.keys", Kind.SET)},
+        "SendMessage": {
+            **_PRINCIPAL,
+            **_LABEL,
+            **_AGENT,
+            **_SIZE,
+            "expects_reply": Attribute("context.expectsReply", Kind.TRUTH),
+        },
+        "PublishMessage": {**_PRINCIPAL, **_LABEL, **_TOPIC, **_SIZE},
+        "SubscribeTopic": {**_PRINCIPAL, **_LABEL, **_TOPIC},
         "AllocateResources": {
             **_PRINCIPAL,
             **_RUN_LIMITS,
@@ -223,10 +244,18 @@ ATTRIBUTES: Final[Mapping[str, Mapping[str, Attribute]]] = MappingProxyType(
             "tier": _text("context.tier", *_TIERS),
             "resource.tier": _text("resource.tier", *_TIERS),
         },
-        "CallModel": {**_PRINCIPAL, **_LABEL, "resource.provider": _text("resource.provider")},
-        "ReadData": {**_PRINCIPAL, **_LABEL, **_STORE},
-        "WriteData": {**_PRINCIPAL, **_LABEL, **_STORE},
-        "ExportData": {**_PRINCIPAL, **_LABEL, **_STORE},
+        "CallModel": {
+            **_PRINCIPAL,
+            **_LABEL,
+            "resource.provider": _text("resource.provider"),
+            "tools": Attribute("context.tools", Kind.SET),
+            "max_tokens": Attribute("context.maxTokens", Kind.WHOLE),
+            "timeout_ms": _RUN_LIMITS["timeout_ms"],
+            "timeout": _RUN_LIMITS["timeout"],
+        },
+        "ReadData": {**_PRINCIPAL, **_LABEL, **_STORE, "max_items": Attribute("context.maxItems", Kind.WHOLE)},
+        "WriteData": {**_PRINCIPAL, **_LABEL, **_STORE, **_SIZE},
+        "ExportData": {**_PRINCIPAL, **_LABEL, **_STORE, **_SIZE, "destination": _text("context.destination")},
         "ReadClock": _PRINCIPAL,
         "DrawRandom": _PRINCIPAL,
         "WriteLog": {**_PRINCIPAL, **_LABEL},
@@ -261,6 +290,7 @@ ARGUMENT_ROOTS: Final = (
     "resource",
     "tool",
     "context",
+    "request",
 )
 """First words that are never the bare name of a tool's argument; `arguments.label` reads one that is called so."""
 

@@ -1,45 +1,121 @@
-"""Conditions of a permit, carried out on the action before it happens."""
+"""Conditions of a permit, carried out on the action before it happens.
 
+| condition | on | elsewhere |
+|---|---|---|
+| redact, cap | tools: every argument; code: `inputs`; messages: `body`; the log: `message`; models: `prompt`, `maxTokens`; data: `content`, `query`, `maxItems`; settings of an agent: every one; resources: caps alone | denied |
+| tier | creation of an agent, code | denied |
+| timeout | tools, code, models, resources | denied |
+| rate | nothing counts effects yet | denied |
+| mark, record, output, log, tags, retain | every action | |
+
+What a lease stands for is many effects with arguments of their own, so a redaction or a cap denies it.
+"""
+
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, Final
 
 from symbi.errors import PolicyDenied
-from symbi.guard.action import Action, ExecuteCode, InvokeTool
-from symbi.policy.obligations import Obligations
+from symbi.guard.action import (
+    Action,
+    AllocateResources,
+    CallModel,
+    ConfigureAgent,
+    CreateAgent,
+    ExecuteCode,
+    InvokeTool,
+)
+from symbi.policy.flow import join
+from symbi.policy.obligations import ALTERABLE, NUMBERS, Obligations
+from symbi.types import JsonValue, ResourceLimits
+
+FIELDS: Final[Mapping[str, str]] = MappingProxyType({"maxTokens": "max_tokens", "maxItems": "max_items"})
+"""Fields of actions that are not called as the argument that they stand for."""
 
 
 def carry_out(action: Action, obligations: Obligations) -> Action:
-    """The effective action: redacted, capped, with the tier raised and the time shortened.
+    """The effective action: redacted, capped, with the tier raised, the time shortened and what comes back marked.
 
     Raises:
         PolicyDenied: A condition cannot be carried out on this kind of action.
         InputError: A cap on something that is not a number.
     """
-    match action:
-        case InvokeTool():
-            if obligations.tier is not None:
-                msg = f"a policy asks for tier `{obligations.tier}`, and tool servers run outside the sandbox tiers"
-                raise PolicyDenied(msg, code="policy.condition", hint="put @tier on permits for ExecuteCode")
-            return replace(
-                action,
-                values=obligations.apply_arguments(action.values),
-                timeout_s=obligations.limit_timeout(action.timeout_s),
-            )
-        case ExecuteCode():
-            _refuse_changes(action, obligations)
-            return replace(
-                action,
-                tier=obligations.raise_tier(action.tier),
-                timeout_s=obligations.limit_timeout(action.timeout_s),
-            )
-        case _:
-            _refuse_changes(action, obligations)
-            if obligations.tier is not None or obligations.timeout_s is not None:
-                msg = f"a policy sets a tier or time-out that `{action.kind}` cannot obey"
-                raise PolicyDenied(msg, code="policy.condition")
-            return action
-
-
-def _refuse_changes(action: Action, obligations: Obligations) -> None:
+    if obligations.rates:
+        msg = "a policy limits the rate, and nothing counts effects yet"
+        raise PolicyDenied(msg, code="policy.condition")
     if obligations.redact or obligations.caps:
-        msg = f"a policy redacts or caps arguments, and `{action.kind}` has none that could be changed"
-        raise PolicyDenied(msg, code="policy.condition", hint="put @redact and @cap on permits for InvokeTool")
+        action = _altered(action, obligations)
+    if obligations.tier is not None:
+        action = _raised(action, obligations)
+    if obligations.timeout_s is not None:
+        action = _shortened(action, obligations)
+    mark = join(action.mark, obligations.mark)
+    return action if mark == action.mark else replace(action, mark=mark)
+
+
+def _altered(action: Action, obligations: Obligations) -> Action:
+    if action.leased:
+        msg = f"a policy redacts or caps arguments, and a lease of `{action.kind}` covers effects with others"
+        raise PolicyDenied(msg, code="policy.condition")
+    if isinstance(action, InvokeTool):
+        return replace(action, values=obligations.apply_arguments(action.values))
+    if isinstance(action, ConfigureAgent):
+        return replace(action, changes=obligations.apply_arguments(action.changes))
+    alterable = ALTERABLE.get(action.kind, frozenset())
+    capped = {path.partition(".")[0] for path, _ in obligations.caps}
+    redacted = {path.partition(".")[0] for path in obligations.redact}
+    fixed = sorted((capped | redacted) - alterable) or sorted(redacted & NUMBERS)
+    if fixed:
+        msg = f"a policy redacts or caps `arguments.{fixed[0]}`, which cannot be changed so in `{action.kind}`"
+        raise PolicyDenied(msg, code="policy.condition", hint=f"what can be is {_listed(alterable)}")
+    arguments = obligations.apply_arguments(action.arguments())
+    if isinstance(action, AllocateResources):
+        return replace(action, limits=_limits(arguments))
+    changes: dict[str, Any] = {FIELDS.get(name, name): arguments[name] for name in capped | redacted}
+    return replace(action, **changes)
+
+
+def _limits(arguments: Mapping[str, JsonValue]) -> ResourceLimits:
+    """Limits out of the integer units that policies see."""
+    whole = {name: value for name, value in arguments.items() if isinstance(value, int)}
+    return ResourceLimits(
+        memory_mb=whole["memoryMib"],
+        cpu_cores=whole["cpuMilli"] / 1000,
+        disk_io_mbps=whole["diskMibps"],
+        network_io_mbps=whole["networkMibitps"],
+        execution_timeout=whole["timeoutMs"] / 1000,
+    )
+
+
+def _raised(action: Action, obligations: Obligations) -> Action:
+    match action:
+        case ExecuteCode():
+            return replace(action, tier=obligations.raise_tier(action.tier))
+        case CreateAgent():
+            tier = obligations.raise_tier(action.tier)
+            return replace(action, tier=tier, principal=replace(action.principal, tier=tier.value))
+        case InvokeTool():
+            msg = f"a policy asks for tier `{obligations.tier}`, and tool servers run outside the sandbox tiers"
+            raise PolicyDenied(msg, code="policy.condition", hint="put @tier on permits for ExecuteCode")
+        case _:
+            raise _cannot("a tier", action)
+
+
+def _shortened(action: Action, obligations: Obligations) -> Action:
+    match action:
+        case InvokeTool() | ExecuteCode() | CallModel():
+            return replace(action, timeout_s=obligations.limit_timeout(action.timeout_s))
+        case AllocateResources(limits=limits):
+            shorter = obligations.limit_timeout(limits.execution_timeout)
+            return replace(action, limits=replace(limits, execution_timeout=shorter))
+        case _:
+            raise _cannot("a time-out", action)
+
+
+def _cannot(what: str, action: Action) -> PolicyDenied:
+    return PolicyDenied(f"a policy sets {what} that `{action.kind}` cannot obey", code="policy.condition")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`arguments.{name}`" for name in sorted(names)) or "nothing"

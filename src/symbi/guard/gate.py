@@ -37,13 +37,14 @@ from symbi.guard.conditions import carry_out
 from symbi.guard.facts import FactKeeper
 from symbi.guard.lease import Lease
 from symbi.guard.ledger import EffectRecord, EffectState, Ledger
-from symbi.guard.outcome import decision_json, encode_error, encode_result
+from symbi.guard.outcome import decision_json, encode_error, encode_result, mark_error
 from symbi.guard.permit import Authority, Permit
 from symbi.guard.records import (
     action_name,
     decision_draft,
     decision_facts,
     digest_arguments,
+    log_decision,
     may_repeat,
     record_refused,
 )
@@ -187,6 +188,7 @@ class Guard:
         except BaseException as error:
             used = self.authority.uses_left(permit) == 0
             self.authority.close(permit)
+            mark_error(error, admission.action.mark)
             self.probe("before_settle")
             await self._settlement.failure(admission, error, used=used)
             raise
@@ -230,7 +232,8 @@ class Guard:
             msg = f"`{action.kind}` is decided one by one and cannot be leased"
             raise InternalError(msg, code="internal.lease")
         bound = {"uses": uses, "seconds": round(seconds)}
-        admission = await self._admit(action, AuditEventType.LEASE_GRANTED, {"lease": bound})
+        leased = replace(action, leased=True)
+        admission = await self._admit(leased, AuditEventType.LEASE_GRANTED, {"lease": bound})
         permit = self.authority.mint(
             admission.record.effect_id, cast("A", admission.action), uses=uses, seconds=seconds
         )
@@ -257,6 +260,8 @@ class Guard:
         started_s = self._clock.monotonic_s()
         earlier = await self._earlier(action)
         effect_id = earlier.effect_id if earlier is not None else EffectId(self._ids.new())
+        if earlier is not None:
+            action = replace(action, attempt=earlier.attempt + 1)
         for _ in range(MAX_RECHECKS):
             decision = self._decide(action)
             try:
@@ -274,6 +279,7 @@ class Guard:
                 continue
             self.tell(effect_id, action, decision)
             self.metrics.inc(DECISIONS, action=action.kind, verdict="allow")
+            log_decision(record, "allow")
             self.metrics.observe(ADMISSION_SECONDS, self._clock.monotonic_s() - started_s)
             return Admission(record, effective, started_s)
         msg = "the policy set changes faster than a decision can be made"
@@ -365,6 +371,7 @@ class Guard:
             self._record(action, effect_id, decision, EffectState.DENIED, earlier), error=encode_error(refusal)
         )
         draft = decision_draft(action, record, decision, record_refused(decision), refusal)
+        log_decision(record, "deny")
         await self._put_refusal(record, draft, earlier, refusal)
         self.tell(effect_id, action, decision)
 

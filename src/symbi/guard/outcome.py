@@ -9,7 +9,8 @@ import msgspec
 from symbi import errors
 from symbi.errors import AgentFailed, InternalError, OutputLimit, Place, ScriptFailed, SymbiError
 from symbi.guard.ledger import EffectState
-from symbi.types import JsonValue, RecoveryClass
+from symbi.policy.flow import join
+from symbi.types import Confidentiality, JsonValue, Label, RecoveryClass
 
 NOT_STARTED: Final = "effect.not_started"
 """Code of an effect that was cancelled before its permit was used: it did not happen, whatever its recovery class."""
@@ -61,6 +62,21 @@ def decode_error(data: bytes) -> SymbiError:
         **parsed.get("fields", {}),
     )
     return error
+
+
+def mark_error(error: BaseException, mark: Label) -> None:
+    """Raise the label of what an error says, as policies mark what comes back; it lasts as long as the error does."""
+    if isinstance(error, SymbiError) and mark != Label():
+        whole = join(mark, error_label(error))
+        error.fields |= {"confidentiality": whole.confidentiality.value, "categories": list(whole.categories)}
+
+
+def error_label(error: SymbiError) -> Label:
+    """What `mark_error` noted; its integrity is left out, for no error is trusted."""
+    confidentiality = Confidentiality(str(error.fields.get("confidentiality", Confidentiality.PUBLIC.value)))
+    categories = error.fields.get("categories", ())
+    assert isinstance(categories, list | tuple)
+    return Label(confidentiality=confidentiality, categories=tuple(str(category) for category in categories))
 
 
 def state_after(error: BaseException, *, used: bool, recovery: RecoveryClass) -> EffectState:

@@ -1,21 +1,34 @@
 """How actions and decisions stand in ledger and trail."""
 
 import hashlib
+import json
+import logging
 from collections.abc import Mapping
 from typing import Final
 
 from symbi.audit.event import AuditEventType, Draft
 from symbi.crypto.canonical import canonical_json
-from symbi.errors import InputError, SymbiError
-from symbi.guard.action import Action, InvokeTool
+from symbi.errors import InputError, InternalError, SymbiError
+from symbi.guard.action import Action
 from symbi.guard.ledger import EffectRecord
 from symbi.guard.outcome import NOT_STARTED, decode_error, encode_result
-from symbi.policy.decision import Allow, AllowWithConditions, ConditionKind, Deny, PolicyDecision
-from symbi.policy.obligations import REDACTED
-from symbi.types import JsonValue, RecoveryClass
+from symbi.policy.decision import (
+    Allow,
+    AllowWithConditions,
+    ConditionKind,
+    Deny,
+    PolicyCondition,
+    PolicyDecision,
+)
+from symbi.policy.obligations import LOG_RANK, REDACTED, Obligations, combine
+from symbi.telemetry import log_fields
+from symbi.types import JsonValue, PolicyId, RecoveryClass
 
 MAX_RECORDED_ARGUMENTS_BYTES: Final = 4096  # larger arguments stand in the trail by digest and size
+MAX_RECORDED_RESULT_BYTES: Final = 4096  # likewise of results, where a policy asks for them
+LOG_LEVELS: Final[Mapping[str, int]] = {name: logging.getLevelNamesMapping()[name.upper()] for name in LOG_RANK}
 
+_log = logging.getLogger("symbi.guard")
 
 _REPEATABLE: Final = frozenset({RecoveryClass.READ_ONLY, RecoveryClass.IDEMPOTENT})
 
@@ -37,7 +50,7 @@ def may_repeat(record: EffectRecord, recovery: RecoveryClass) -> bool:
 
 def action_name(action: Action) -> str:
     """The Cedar action, also where the action cannot be put to the engine."""
-    return f"{action.kind}::{action.tool.name}" if isinstance(action, InvokeTool) else action.kind
+    return action.action
 
 
 def digest_arguments(action: Action) -> str:
@@ -99,11 +112,61 @@ def decision_draft(
         **({} if record.facts is None else {"request_digest": record.facts.digest}),
         **recorded_arguments(action, how),
         **decision_facts(decision),
+        **audit_facts(decision),
     }
     if refusal is not None:
         details |= {"verdict": "deny", "reason": str(refusal), "code": refusal.code}
     kind = AuditEventType.DECISION_DENY if denied else AuditEventType.DECISION_ALLOW
     return Draft(kind, record.agent_id, details, record.run_id)
+
+
+def audit_facts(decision: PolicyDecision) -> dict[str, JsonValue]:
+    """What policies want whoever reads the trail to know: compliance tags, and for how many days to keep the event."""
+    if not isinstance(decision, AllowWithConditions):
+        return {}
+    try:
+        obligations = combine(decision.conditions)
+    except InputError:  # this is the record of its refusal
+        return {}
+    facts: dict[str, JsonValue] = {}
+    if obligations.tags:
+        facts["compliance_tags"] = list(obligations.tags)
+    if obligations.retention_days is not None:
+        facts["retention_days"] = obligations.retention_days
+    return facts
+
+
+def obligations_of(record: EffectRecord) -> Obligations:
+    """The conditions that an effect was decided with, as they stand in the ledger; so a resumed run obeys the same.
+
+    Raises:
+        InternalError: The record cannot be read.
+    """
+    if b'"conditions"' not in record.decision:
+        return Obligations()
+    try:
+        written = json.loads(record.decision).get("conditions", ())
+        conditions = [PolicyCondition(ConditionKind(c["kind"]), c["value"], PolicyId(c["policy"])) for c in written]
+        return combine(conditions)
+    except (ValueError, KeyError, TypeError, AttributeError, InputError) as error:
+        msg = f"the conditions of effect `{record.effect_id}` cannot be read"
+        raise InternalError(msg, code="internal.conditions") from error
+
+
+def recorded_result(record: EffectRecord, result: bytes) -> dict[str, JsonValue]:
+    """How a result stands in the trail: by digest and size, and in full where a policy asks for it and it is small."""
+    facts: dict[str, JsonValue] = {"result_digest": hashlib.sha256(result).hexdigest(), "result_bytes": len(result)}
+    if obligations_of(record).output == "full" and len(result) <= MAX_RECORDED_RESULT_BYTES:
+        facts["result"] = result.decode()
+    return facts
+
+
+def log_decision(record: EffectRecord, verdict: str) -> None:
+    """The line that policies ask for in the log, at the level they ask for; none where none does."""
+    level = obligations_of(record).log_level
+    if level is not None:
+        fields = log_fields(action=record.action, verdict=verdict, effect_id=record.effect_id, agent=record.agent_id)
+        _log.log(LOG_LEVELS[level], "decision", extra=fields)
 
 
 def decision_facts(decision: PolicyDecision) -> dict[str, JsonValue]:

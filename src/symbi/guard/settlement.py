@@ -1,6 +1,5 @@
 """Step 5 of the gate: how an effect ended, made durable with its event; and what a start-up finds in flight."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,7 +10,7 @@ from symbi.errors import SymbiError
 from symbi.guard.action import Action
 from symbi.guard.ledger import EffectRecord, EffectState, EffectStore
 from symbi.guard.outcome import NOT_STARTED, encode_error, state_after
-from symbi.guard.records import may_repeat
+from symbi.guard.records import may_repeat, recorded_result
 from symbi.telemetry import EFFECT_SECONDS, EFFECTS, Metrics
 from symbi.types import JsonValue
 
@@ -44,9 +43,7 @@ class Settlement:
     async def success(self, admission: Admission, result: bytes) -> None:
         """The effect happened, with this result."""
         record = replace(admission.record, state=EffectState.CONFIRMED, result=result)
-        await self.settle(
-            admission, record, {"result_digest": hashlib.sha256(result).hexdigest(), "result_bytes": len(result)}
-        )
+        await self.settle(admission, record, recorded_result(admission.record, result))
 
     async def failure(self, admission: Admission, error: BaseException, *, used: bool) -> None:
         """The effect ended in an error; `used` says whether its permit was redeemed, so that it may have begun."""

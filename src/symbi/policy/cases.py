@@ -17,7 +17,8 @@ labels = { recipient = { integrity = "untrusted", confidentiality = "public" } }
 
 Of `principal` only `agent` is needed, of `resource` only `type` and `id`. A float in the context stands for a decimal.
 In the context of a tool's action, what is left out of `arguments`, `labels`, `label`, `secrets` and `opaque` is
-empty, or the label of what a user wrote.
+empty, or the label of what a user wrote. Attributes of an `Agent` that are left out are those of the principal, or the
+defaults. `request`, where it is left out, is that of something no run asked for.
 
 A case whose request does not fit the schema, or whose policies cannot be evaluated, fails, also where it expects a
 denial: such a denial says nothing about the policies.
@@ -31,7 +32,7 @@ from typing import Any, Final
 
 from symbi.errors import InputError, Place, did_you_mean
 from symbi.policy.catalog import TOOL_GROUP
-from symbi.policy.context import decimal_value, label_context
+from symbi.policy.context import NO_REQUEST, agent_attributes, decimal_value, label_context
 from symbi.policy.decision import Allow, AllowWithConditions, Deny, PolicyDecision, PolicyRequest
 from symbi.policy.engine import decide
 from symbi.policy.policies import PolicySet
@@ -41,7 +42,7 @@ VERDICTS: Final = ("allow", "deny", "allow_with_conditions")
 """What a case may expect."""
 
 _CASE_KEYS: Final = ("name", "principal", "action", "resource", "context", "expect", "policies", "conditions")
-_PRINCIPAL_KEYS: Final = ("agent", "owner", "groups", "trust")
+_PRINCIPAL_KEYS: Final = ("agent", "owner", "groups", "trust", "tier", "capabilities")
 _RESOURCE_KEYS: Final = ("type", "id", "attributes", "parents")
 _HEADER: Final = re.compile(r"^[ \t]*\[\[[ \t]*case[ \t]*\]\]", re.MULTILINE)
 
@@ -206,12 +207,14 @@ class _CaseReader:
             owner=self._text(table, "owner", default.owner),
             groups=tuple(self._texts(table, "groups")),
             trust=self._text(table, "trust", default.trust),
+            tier=self._text(table, "tier", default.tier),
+            capabilities=tuple(self._texts(table, "capabilities")),
         )
 
     def _resource(self) -> Resource:
         table = self._table(self._entry, "resource", needed=True)
         self._outline.check_keys(table, _RESOURCE_KEYS, self._index)
-        attributes = self._table(table, "attributes", needed=False)
+        attributes = {**self._known_attributes(table), **self._table(table, "attributes", needed=False)}
         parents = table.get("parents", [])
         if not isinstance(parents, list) or not all(_is_pair(parent) for parent in parents):
             raise self._wrong("parents", "`parents` is not a list of pairs", 'write `[["Type", "id"]]`')
@@ -222,9 +225,18 @@ class _CaseReader:
             parents=tuple((parent[0], parent[1]) for parent in parents),
         )
 
+    def _known_attributes(self, resource: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Of an agent: what the runtime would say of it. A case says what differs."""
+        if resource.get("type") != "Agent":
+            return {}
+        asking = self._principal()
+        named = asking if resource.get("id") == asking.agent else Principal(AgentId(""))
+        return dict(agent_attributes(named))
+
     def _context(self, action: str) -> Mapping[str, JsonValue]:
         table = self._table(self._entry, "context", needed=False)
         context = {name: self._json(value, "context", name) for name, value in table.items()}
+        context.setdefault("request", NO_REQUEST)
         if action.startswith(f"{TOOL_GROUP}::"):
             empty: dict[str, JsonValue] = {
                 "arguments": {},

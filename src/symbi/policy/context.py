@@ -9,6 +9,7 @@ A tool's action has the context
   label: { integrity, confidentiality },              // of all of them together
   secrets: Set<String>,  // paths of the vault references among the arguments
   opaque: Set<String>,   // names of the arguments that policies cannot see, or not in whole
+  request: { run, position, attempt },                // where the call comes from; the action adds it
 }
 ```
 
@@ -17,12 +18,18 @@ is not in `arguments`; the name of the argument that it belongs to is in `opaque
 `forbid (principal, action in Action::"InvokeTool", resource) when { context.opaque.contains("options") };`
 """
 
+import json
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
 
 from symbi.errors import InputError
 from symbi.policy.flow import join
 from symbi.policy.shape import convert_arguments, is_nameable, is_text, shape_of, to_decimal
-from symbi.types import JsonValue, Label
+from symbi.types import JsonValue, Label, Principal
+
+NO_REQUEST: Final[Mapping[str, JsonValue]] = MappingProxyType({"run": "", "position": -1, "attempt": 1})
+"""`request` in the context of what no run asks for, the first time; offline, where nothing else is said."""
 
 
 def decimal_value(x: float, field: str = "value") -> JsonValue:
@@ -41,6 +48,38 @@ def decimal_value(x: float, field: str = "value") -> JsonValue:
 def label_context(label: Label) -> Mapping[str, JsonValue]:
     """A label as policies read it; the sources stay in ledger and trail."""
     return {"integrity": label.integrity.value, "confidentiality": label.confidentiality.value}
+
+
+def agent_attributes(principal: Principal) -> tuple[tuple[str, JsonValue], ...]:
+    """The attributes of an agent's entity, as principal or resource."""
+    return (
+        ("owner", principal.owner),
+        ("trust", principal.trust),
+        ("tier", principal.tier),
+        ("capabilities", sorted(set(principal.capabilities))),
+    )
+
+
+def json_bytes(value: JsonValue) -> int:
+    """The size of a value as JSON in UTF-8, in bytes.
+
+    Raises:
+        InputError: It is not JSON.
+    """
+    try:
+        return len(
+            json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=False, default=_plain).encode()
+        )
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError("a value is not JSON", code="policy.context") from error
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence):
+        return list(value)
+    raise TypeError(type(value).__name__)
 
 
 def tool_context(

@@ -52,6 +52,18 @@ class ConditionKind(StrEnum):
     """`@approval("…")`: a person must agree first."""
     RECORD = "record"
     """`@record("full" | "digest" | "redacted")`: how arguments stand in the trail."""
+    OUTPUT = "output"
+    """`@output("full" | "digest")`: how the result stands in the trail."""
+    MARK = "mark"
+    """`@mark("untrusted")`, `@mark("confidential:pii")`: the label of what comes back is raised to it."""
+    RATE = "rate"
+    """`@rate("500/minute")`: no more effects than this in a window."""
+    LOG = "log"
+    """`@log("warning")`: the decision is told in the log, at this level."""
+    TAGS = "tags"
+    """`@tags("SOC2, GDPR")`: the decision's event bears these compliance tags."""
+    RETAIN = "retain"
+    """`@retain("365d")`: the decision's event says that it is to be kept so long."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,10 @@ The rules, in this order; whatever no rule allows is denied:
 2. Every policy that it touches must evaluate. If one errors, be it a permit or a forbid, deny. (Cedar by itself skips
    such a policy.)
 3. A forbid that fires denies.
-4. A permit that fires allows, with the conditions of all permits that fired. One that is there for its conditions alone
-   (`@conditions("only")`) allows nothing.
-5. Otherwise deny.
+4. A permit that fires allows, with the conditions of all permits that fired (one that is there for its conditions alone,
+   `@conditions("only")`, allows nothing);
+5. unless a requirement that fires (`symbi.policy.requirement`) asks for a condition that they do not have.
+6. Otherwise deny.
 
 An answer that is not understood, and an exception, deny as well.
 """
@@ -22,8 +23,10 @@ from typing import Final
 import cedarpy
 
 from symbi.errors import InputError, InternalError
+from symbi.policy.context import agent_attributes
 from symbi.policy.decision import Allow, AllowWithConditions, Deny, PolicyDecision, PolicyRequest
 from symbi.policy.policies import Compiled, Policy, PolicySet, PolicyWarning
+from symbi.policy.requirement import missing
 from symbi.policy.source import PolicySource
 from symbi.types import JsonValue, PolicyId, Principal, Resource
 
@@ -116,13 +119,20 @@ def _judge(policies: PolicySet, request: PolicyRequest, result: cedarpy.AuthzRes
         return Deny(f"forbidden by {', '.join(_named(policy) for policy in fired)}", refs, policies.version, errors)
     if errors:
         return Deny(f"a policy could not be evaluated: {errors[0]}", (), policies.version, errors)
-    if result.decision is not cedarpy.Decision.Allow or not any(policy.permits for policy in fired):
+    permits = [policy for policy in fired if not policy.requires]
+    if result.decision is not cedarpy.Decision.Allow or not any(policy.permits for policy in permits):
         reason = f"no policy permits `{request.action}` for agent `{request.principal.agent}`"
         return Deny(_bounded(reason), (), policies.version)
-    conditions = tuple(condition for policy in fired for condition in policy.conditions)
+    conditions = tuple(condition for policy in permits for condition in policy.conditions)
+    for policy in fired:
+        lacks = missing(policy.requires, conditions)
+        if lacks is not None:
+            reason = f"{_named(policy)} requires {lacks} of the permits, and they do not ask for it"
+            return Deny(_bounded(reason), (policy.ref,), policies.version)
+    allowing = tuple(policy.ref for policy in permits)
     if conditions:
-        return AllowWithConditions(conditions, refs, policies.version)
-    return Allow(refs, policies.version)
+        return AllowWithConditions(conditions, allowing, policies.version)
+    return Allow(allowing, policies.version)
 
 
 def _unfit(policies: PolicySet, request: PolicyRequest, why: str) -> Deny:
@@ -163,7 +173,7 @@ def _entities(principal: Principal, resource: Resource) -> list[dict[str, JsonVa
     agent = _entity(
         "Agent",
         principal.agent,
-        (("owner", principal.owner), ("trust", principal.trust)),
+        agent_attributes(principal),
         tuple(("Group", group) for group in principal.groups),
     )
     other = _entity(resource.type, resource.id, resource.attributes, resource.parents)

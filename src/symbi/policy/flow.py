@@ -1,7 +1,7 @@
 """Data-flow labels: how the labels of several values become the label of what is made from them.
 
 Labels form a join-semilattice: `join` takes the least trusted integrity, the most confidential classification and the
-union of the sources. It is commutative, associative and idempotent, and never lowers either side.
+union of the sources and of the categories. It is commutative, associative and idempotent, and never lowers either side.
 """
 
 from collections.abc import Mapping
@@ -42,4 +42,5 @@ def join(*labels: Label) -> Label:
     named = sorted(sources - {MORE_SOURCES})
     if more or len(named) > MAX_SOURCES:
         named = sorted([*named[:MAX_SOURCES], MORE_SOURCES])
-    return Label(integrity, confidentiality, tuple(named))
+    categories = {category for label in labels for category in label.categories}
+    return Label(integrity, confidentiality, tuple(named), tuple(sorted(categories)))

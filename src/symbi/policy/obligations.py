@@ -11,9 +11,18 @@ wins:
 | `@timeout("30s")` | the shortest time |
 | `@approval("who or why")` | every approval that is asked for |
 | `@record("digest")` | the one that stores least: digest, then redacted, then full |
+| `@output("full")` | likewise: digest, then full |
+| `@mark("untrusted")`, `@mark("confidential:pii")` | the join of all: least trusted, most confidential, all categories |
+| `@rate("500/minute")` | every rate that is asked for |
+| `@log("warning")` | the gravest: debug < info < warning < error |
+| `@tags("SOC2, GDPR")` | all tags |
+| `@retain("365d")` | the longest time |
 
 `record` prefers what stores least, because what once stands in the trail cannot be taken out of it, and a digest still
 proves the arguments to whoever holds them.
+
+A mark raises the label of what comes back, results and errors, and never lowers it. Of `log`, `tags` and `retain` the
+strictest is what tells most: they add to the trail and reveal no arguments.
 
 A path begins with `arguments.`; a step into an array goes into each of its items. A field is redacted where it exists.
 A field that is capped must be there and be a number: a bound that cannot be applied denies.
@@ -21,13 +30,16 @@ A field that is capped must be there and be a number: a bound that cannot be app
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from types import MappingProxyType
+from typing import Any, Final
 
 from symbi.errors import InputError, did_you_mean
 from symbi.policy.decision import ConditionKind, PolicyCondition
-from symbi.types import JsonValue, SecurityTier
+from symbi.policy.flow import join
+from symbi.types import Confidentiality, Integrity, JsonValue, Label, PolicyId, SecurityTier
 
 REDACTED: Final = "[redacted]"
 """What stands in place of a redacted field."""
@@ -40,10 +52,54 @@ TIER_RANK: Final[Mapping[SecurityTier, int]] = {SecurityTier.TIER1: 1, SecurityT
 RECORD_RANK: Final[Mapping[str, int]] = {"full": 0, "redacted": 1, "digest": 2}
 """How little of the arguments a form of recording stores."""
 
+OUTPUT_RANK: Final[Mapping[str, int]] = {"full": 0, "digest": 1}
+"""How little of the result a form of recording stores."""
+
+LOG_RANK: Final[Mapping[str, int]] = {"debug": 0, "info": 1, "warning": 2, "error": 3}
+"""How grave a level of the log is."""
+
+ALTERABLE: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        "ExecuteCode": frozenset({"inputs"}),
+        "SendMessage": frozenset({"body"}),
+        "PublishMessage": frozenset({"body"}),
+        "WriteLog": frozenset({"message"}),
+        "CallModel": frozenset({"prompt", "maxTokens"}),
+        "ReadData": frozenset({"query", "maxItems"}),
+        "WriteData": frozenset({"content"}),
+        "ExportData": frozenset({"content"}),
+        "AllocateResources": frozenset({"memoryMib", "cpuMilli", "diskMibps", "networkMibitps", "timeoutMs"}),
+    }
+)
+"""By action, the arguments that `redact` and `cap` may change; of tools and of `ConfigureAgent`, all."""
+
+NUMBERS: Final = frozenset({"maxTokens", "maxItems", *ALTERABLE["AllocateResources"]})
+"""Those that stay numbers: they can be capped and not redacted."""
+
+MAX_RETENTION_DAYS: Final = 36_525  # a century bounds what still makes sense
+
 _PATH: Final = re.compile(r"arguments(?:\.[^\s.,=]+)+")
 _NUMBER: Final = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,4})?")
 _TIMEOUT: Final = re.compile(r"([0-9]{1,9})(ms|s|m|h)")
+_RATE: Final = re.compile(r"([0-9]{1,7}) ?/ ?(?:(second|minute|hour|day)|([0-9]{1,5})(s|m|h))")
+_WINDOW_S: Final = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400, "s": 1, "m": 60, "h": 3_600}
+
+MAX_RATE: Final = 1_000_000  # bounds how many events one rate keeps
+MAX_RATE_WINDOW_S: Final = 86_400  # bounds how long it keeps them
+
+_TAG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
+_CATEGORY: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+_DAYS: Final = re.compile(r"([1-9][0-9]{0,4})d")
 _UNIT_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most `limit` effects of one agent, that `policy` allows, in any `window_s` seconds."""
+
+    policy: PolicyId
+    limit: int
+    window_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +113,12 @@ class Obligations:
         timeout_s: The effect gets no more time than this.
         approvals: Who must agree, or to what; as the policies put it, sorted.
         record: `full`, `redacted` or `digest`.
+        output: `full` or `digest`.
+        mark: What the label of the outcome is raised to; the lowest label where nothing asks for it.
+        rates: How often the policies allow it, sorted; all of them hold.
+        log_level: `debug`, `info`, `warning` or `error`.
+        tags: Compliance tags, sorted.
+        retention_days: How long the event is to be kept.
     """
 
     redact: tuple[str, ...] = ()
@@ -65,6 +127,12 @@ class Obligations:
     timeout_s: float | None = None
     approvals: tuple[str, ...] = ()
     record: str | None = None
+    output: str | None = None
+    mark: Label = field(default_factory=Label)
+    rates: tuple[Rate, ...] = ()
+    log_level: str | None = None
+    tags: tuple[str, ...] = ()
+    retention_days: int | None = None
 
     def apply_arguments(self, values: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
         """The arguments with caps and then redactions applied; `values` itself is not touched.
@@ -97,37 +165,37 @@ def combine(conditions: Iterable[PolicyCondition]) -> Obligations:
     Raises:
         InputError: A condition is unknown or malformed: the action must not happen.
     """
-    redact: set[str] = set()
-    caps: dict[str, int | float] = {}
-    tiers: list[SecurityTier] = []
-    timeouts_s: list[float] = []
-    approvals: set[str] = set()
-    records: list[str] = []
+    read: dict[ConditionKind, list[Any]] = {}
     for condition in conditions:
-        match condition.kind:
-            case ConditionKind.REDACT:
-                redact.update(_paths(condition.value))
-            case ConditionKind.CAP:
-                for path, bound in _bounds(condition.value):
-                    caps[path] = min(bound, caps.get(path, bound))
-            case ConditionKind.TIER:
-                tiers.append(_tier(condition.value))
-            case ConditionKind.TIMEOUT:
-                timeouts_s.append(_timeout_s(condition.value))
-            case ConditionKind.APPROVAL:
-                approvals.add(_approval(condition.value))
-            case ConditionKind.RECORD:
-                records.append(_record(condition.value))
-            case _:
-                raise InputError(f"unknown condition `{condition.kind}`", code="policy.condition")
+        reader = _READERS.get(condition.kind)
+        if reader is None:
+            raise InputError(f"unknown condition `{condition.kind}`", code="policy.condition")
+        read.setdefault(condition.kind, []).append(reader(condition))
+
+    def each(kind: ConditionKind) -> list[Any]:
+        return read.get(kind, [])
+
+    caps: dict[str, int | float] = {}
+    for path, bound in chain.from_iterable(each(ConditionKind.CAP)):
+        caps[path] = min(bound, caps.get(path, bound))
     return Obligations(
-        redact=tuple(sorted(redact)),
+        redact=_united(*each(ConditionKind.REDACT)),
         caps=tuple(sorted(caps.items())),
-        tier=max(tiers, key=TIER_RANK.__getitem__, default=None),
-        timeout_s=min(timeouts_s, default=None),
-        approvals=tuple(sorted(approvals)),
-        record=max(records, key=RECORD_RANK.__getitem__, default=None),
+        tier=max(each(ConditionKind.TIER), key=TIER_RANK.__getitem__, default=None),
+        timeout_s=min(each(ConditionKind.TIMEOUT), default=None),
+        approvals=_united(each(ConditionKind.APPROVAL)),
+        record=max(each(ConditionKind.RECORD), key=RECORD_RANK.__getitem__, default=None),
+        output=max(each(ConditionKind.OUTPUT), key=OUTPUT_RANK.__getitem__, default=None),
+        mark=join(*each(ConditionKind.MARK)),
+        rates=tuple(sorted(set(each(ConditionKind.RATE)), key=lambda rate: (rate.policy, rate.window_s, rate.limit))),
+        log_level=max(each(ConditionKind.LOG), key=LOG_RANK.__getitem__, default=None),
+        tags=_united(*each(ConditionKind.TAGS)),
+        retention_days=max(each(ConditionKind.RETAIN), default=None),
     )
+
+
+def _united(*parts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(chain.from_iterable(parts))))
 
 
 def _paths(value: str) -> list[str]:
@@ -181,11 +249,85 @@ def _approval(value: str) -> str:
     return value
 
 
-def _record(value: str) -> str:
-    if value not in RECORD_RANK:
-        hint = did_you_mean(value, RECORD_RANK) or "use `full`, `redacted` or `digest`"
-        raise InputError(f"`{value}` is not a way to record", code="policy.condition", hint=hint)
-    return value
+def _one_of(what: str, words: Iterable[str]) -> Callable[[str], str]:
+    known = tuple(words)
+
+    def read(value: str) -> str:
+        if value not in known:
+            hint = did_you_mean(value, known) or f"use one of {', '.join(f'`{word}`' for word in known)}"
+            raise InputError(f"`{value}` is not {what}", code="policy.condition", hint=hint)
+        return value
+
+    return read
+
+
+def _mark(value: str) -> Label:
+    return join(*(_one_mark(part.strip()) for part in value.split(",")))
+
+
+def _one_mark(text: str) -> Label:
+    word, colon, category = text.partition(":")
+    if word in _INTEGRITIES and not colon:
+        return Label(integrity=_INTEGRITIES[word])
+    if word in _CONFIDENTIALITIES and (not colon or _CATEGORY.fullmatch(category)):
+        return Label(confidentiality=_CONFIDENTIALITIES[word], categories=(category,) if colon else ())
+    known = (*_INTEGRITIES, *_CONFIDENTIALITIES)
+    hint = did_you_mean(word, known) or f"use one of {', '.join(f'`{name}`' for name in known)}, or `confidential:pii`"
+    raise InputError(f"`{text}` is not a mark", code="policy.condition", hint=hint)
+
+
+def _rate(condition: PolicyCondition) -> Rate:
+    match = _RATE.fullmatch(condition.value)
+    window_s = 0 if match is None else int(match[3] or 1) * _WINDOW_S[match[2] or match[4]]
+    if match is None or not 1 <= int(match[1]) <= MAX_RATE or not 1 <= window_s <= MAX_RATE_WINDOW_S:
+        raise InputError(
+            f"`{condition.value}` is not a rate",
+            code="policy.condition",
+            hint=f"write 1 to {MAX_RATE}, `/`, and `second`, `minute`, `hour`, `day`, or a time like `30s` up to a day",
+        )
+    return Rate(condition.policy, int(match[1]), window_s)
+
+
+def _tags(value: str) -> list[str]:
+    tags = [part.strip() for part in value.split(",")]
+    for tag in tags:
+        if not _TAG.fullmatch(tag):
+            hint = "use up to 64 letters, digits and `. _ : / -`"
+            raise InputError(f"`{tag}` is not a tag", code="policy.condition", hint=hint)
+    return tags
+
+
+def _retain(value: str) -> int:
+    match = _DAYS.fullmatch(value)
+    if match is None or int(match[1]) > MAX_RETENTION_DAYS:
+        hint = f"write 1 to {MAX_RETENTION_DAYS} days, such as `365d`"
+        raise InputError(f"`{value}` is not a time to keep something", code="policy.condition", hint=hint)
+    return int(match[1])
+
+
+_INTEGRITIES: Final = {level.value: level for level in Integrity if level is not Integrity.USER}
+_CONFIDENTIALITIES: Final = {level.value: level for level in Confidentiality if level is not Confidentiality.PUBLIC}
+
+
+def _value(read: Callable[[str], Any]) -> Callable[[PolicyCondition], Any]:
+    return lambda condition: read(condition.value)
+
+
+_READERS: Final[Mapping[ConditionKind, Callable[[PolicyCondition], Any]]] = {
+    ConditionKind.REDACT: _value(_paths),
+    ConditionKind.CAP: _value(_bounds),
+    ConditionKind.TIER: _value(_tier),
+    ConditionKind.TIMEOUT: _value(_timeout_s),
+    ConditionKind.APPROVAL: _value(_approval),
+    ConditionKind.RECORD: _value(_one_of("a way to record", RECORD_RANK)),
+    ConditionKind.OUTPUT: _value(_one_of("a way to record a result", OUTPUT_RANK)),
+    ConditionKind.MARK: _value(_mark),
+    ConditionKind.RATE: _rate,
+    ConditionKind.LOG: _value(_one_of("a level of the log", LOG_RANK)),
+    ConditionKind.TAGS: _value(_tags),
+    ConditionKind.RETAIN: _value(_retain),
+}
+"""How the value of each condition is read. What is not here is unknown, and denies."""
 
 
 def _redact(value: JsonValue, path: Sequence[str]) -> JsonValue:

@@ -16,6 +16,7 @@ from symbi.policy.catalog import BASE_ACTIONS, TOOL_GROUP, ToolType, schema_text
 from symbi.policy.decision import ConditionKind, PolicyCondition, PolicyRef
 from symbi.policy.library import CANARY, RESERVED_PREFIX
 from symbi.policy.obligations import combine
+from symbi.policy.requirement import ANNOTATION, Requirement, read_requirements
 from symbi.policy.source import PolicySource, Statement, parse, split
 from symbi.types import PolicyId
 
@@ -60,7 +61,9 @@ class Policy:
         annotations: By name.
         conditions: What it asks for when it fires.
         names: (type, id) of every entity that it names.
-        json: Cedar's JSON form.
+        json: Cedar's JSON form. That of a requirement has the effect of a permit, so that one evaluation tells both
+            which permits fire and what is required of them.
+        requires: What the permits must ask for where it fires; only a forbid has any, and then forbids nothing else.
     """
 
     id: PolicyId
@@ -71,6 +74,7 @@ class Policy:
     conditions: tuple[PolicyCondition, ...]
     names: frozenset[tuple[str, str]] = field(repr=False)
     json: Mapping[str, Any] = field(repr=False)
+    requires: tuple[Requirement, ...] = ()
 
     @property
     def ref(self) -> PolicyRef:
@@ -293,6 +297,7 @@ def _read(found: _Found) -> Policy:
     parsed = parse(found.statement)
     annotations = {name: value or "" for name, value in parsed.get("annotations", {}).items()}
     policy_id = PolicyId(_policy_id(annotations, found, place))
+    requires = _requires(parsed["effect"], annotations, place)
     return Policy(
         id=policy_id,
         place=place,
@@ -301,7 +306,8 @@ def _read(found: _Found) -> Policy:
         annotations=annotations,
         conditions=_conditions(policy_id, parsed["effect"], annotations, place),
         names=frozenset(_names(parsed)),
-        json=parsed,
+        json={**parsed, "effect": "permit"} if requires else parsed,
+        requires=requires,
     )
 
 
@@ -324,16 +330,29 @@ def _policy_id(annotations: Mapping[str, str], found: _Found, place: Place) -> s
     return written
 
 
+def _requires(effect: str, annotations: Mapping[str, str], place: Place) -> tuple[Requirement, ...]:
+    text = annotations.get(ANNOTATION)
+    if text is None:
+        return ()
+    if effect != "forbid":
+        msg = f"`@{ANNOTATION}` on a permit asks for nothing"
+        raise PolicySyntaxError(msg, place=place, hint="put it on a forbid: it denies where the condition is missing")
+    try:
+        return read_requirements(text)
+    except InputError as error:
+        raise PolicySyntaxError(f"in `@{ANNOTATION}`: {error.message}", place=place, hint=error.hint) from error
+
+
 def _conditions(
     policy_id: PolicyId, effect: str, annotations: Mapping[str, str], place: Place
 ) -> tuple[PolicyCondition, ...]:
     conditions = []
     _check_only(effect, annotations, place)
     for name, value in sorted(annotations.items()):
-        if name in PLAIN_ANNOTATIONS or name == _ONLY[0]:
+        if name in {*PLAIN_ANNOTATIONS, _ONLY[0], ANNOTATION}:
             continue
         if name not in _CONDITIONS:
-            known = (*PLAIN_ANNOTATIONS, _ONLY[0], *_CONDITIONS)
+            known = (*PLAIN_ANNOTATIONS, _ONLY[0], *_CONDITIONS, ANNOTATION)
             hint = did_you_mean(name, known) or f"known are {', '.join(f'`{word}`' for word in known)}"
             raise PolicySyntaxError(f"unknown annotation `@{name}`", place=place, hint=hint)
         if effect != "permit":

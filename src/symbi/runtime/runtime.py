@@ -31,7 +31,16 @@ from symbi.runtime.policy_change import set_policies
 from symbi.runtime.policy_watch import PolicyWatch
 from symbi.sandbox.tier import CodeTrust, Needs, RiskAssessment, RiskProfile, assess_security_tier, choose_tier
 from symbi.tools.catalog import Catalog
-from symbi.types import SYSTEM_AGENT, AgentId, Confidentiality, JsonValue, Principal, RunId, SecurityTier
+from symbi.types import (
+    SYSTEM_AGENT,
+    AgentId,
+    Confidentiality,
+    JsonValue,
+    Principal,
+    ResourceLimits,
+    RunId,
+    SecurityTier,
+)
 
 TURN_S: Final = 1.0  # how long one waiter asks the scheduler before another may
 MAX_OPEN_RUNS: Final = 1000  # runs looked at to find one that is open
@@ -262,11 +271,14 @@ class Runtime:
         life = Life(spec.id, record.run_id)
         try:
             assessment, tier = self._assess(spec)
+            principal = replace(principal, tier=tier.value, capabilities=spec.capabilities or ())
             async with self._admission(compiled):
-                await self._create(spec, principal, assessment, tier, record)
+                tier = await self._create(spec, principal, assessment, tier, record)
+            principal = replace(principal, tier=tier.value)
             await self.connect(self._servers_of(spec), principal)
             life.move(Event.CONFIG_VALID)
-            async with self._allocated(spec, principal):
+            async with self._allocated(spec, principal) as limits:
+                spec = replace(spec, limits=limits)
                 life.move(Event.TASK_ASSIGNED)
                 await self._record(life)
                 bounds = Bounds(self._config.body, self._code_limits(tier), self._config.output_bytes)
@@ -290,7 +302,8 @@ class Runtime:
 
     async def _create(
         self, spec: AgentSpec, principal: Principal, assessment: RiskAssessment, tier: SecurityTier, record: RunRecord
-    ) -> None:
+    ) -> SecurityTier:
+        """Bring the agent to life; returns the tier of its code, which policies may have raised."""
         action = CreateAgent(
             principal=principal,
             source_digest=spec.source_digest,
@@ -300,17 +313,19 @@ class Runtime:
             factors=assessment.factors.texts(),
         )
         async with self._rooms.world.guard.enforce(action) as permit:
-            self._rooms.world.guard.authority.redeem(permit, CreateAgent)
+            tier = self._rooms.world.guard.authority.redeem(permit, CreateAgent).tier
             permit.observe({"tier": tier.value, "risk": assessment.facts()})
+        return tier
 
     @asynccontextmanager
-    async def _allocated(self, spec: AgentSpec, principal: Principal) -> AsyncIterator[None]:
+    async def _allocated(self, spec: AgentSpec, principal: Principal) -> AsyncIterator[ResourceLimits]:
+        """The limits that the agent gets, which policies may have lowered; they are its own until the block ends."""
         action = AllocateResources(principal=principal, limits=spec.limits)
         async with self._rooms.world.guard.enforce(action) as permit:
-            self._rooms.world.guard.authority.redeem(permit, AllocateResources)
-            await self._wait_for_turn(spec)
+            limits = self._rooms.world.guard.authority.redeem(permit, AllocateResources).limits
+            await self._wait_for_turn(replace(spec, limits=limits))
         try:
-            yield
+            yield limits
         finally:
             await self._rooms.scheduler.agent_ended(spec.id)
 

@@ -9,17 +9,27 @@ from symbi.dsl.names import Tools
 from symbi.dsl.parser import parse
 from symbi.guard.action import (
     AllocateResources,
+    CallModel,
+    ConfigureAgent,
     ConnectServer,
     CreateAgent,
+    DataRef,
     DrawRandom,
     ExecuteCode,
+    ExportData,
     InvokeTool,
+    ModelRef,
+    PublishMessage,
     ReadClock,
+    ReadData,
+    SendMessage,
+    SubscribeTopic,
     ToolRef,
+    TopicRef,
+    WriteData,
     WriteLog,
 )
 from symbi.policy.catalog import ToolType
-from symbi.policy.context import label_context
 from symbi.policy.decision import AllowWithConditions, Deny, PolicyDecision, PolicyRequest
 from symbi.policy.engine import decide
 from symbi.policy.policies import PolicySet
@@ -32,7 +42,6 @@ from symbi.types import (
     Principal,
     Priority,
     RecoveryClass,
-    Resource,
     ResourceLimits,
     SecurityTier,
     ToolName,
@@ -165,36 +174,50 @@ def random() -> PolicyRequest:
 
 def model(name: str = "m") -> PolicyRequest:
     """Ask a model."""
-    return _flow("CallModel", Resource("Model", name, (("provider", "acme"),)))
+    return CallModel(principal=ME, model=ModelRef(name, "acme")).request()
 
 
 def memory(action: str, name: str = "notes", owner: str = "ada", label: Label | None = None) -> PolicyRequest:
     """`ReadData`, `WriteData` or `ExportData` on a memory."""
-    return _flow(action, Resource("Memory", name, (("owner", owner), ("kind", "long"))), label)
+    return _data(action, DataRef("Memory", name, owner, "long", "internal", "support"), label)
 
 
 def knowledge(action: str, name: str = "notes") -> PolicyRequest:
     """`ReadData`, `WriteData` or `ExportData` on a knowledge base."""
-    return _flow(action, Resource("Knowledge", name))
+    return _data(action, DataRef("Knowledge", name, "ada", "documents", "internal", "support"))
+
+
+def _data(action: str, data: DataRef, label: Label | None = None) -> PolicyRequest:
+    label = label or Label()
+    match action:
+        case "ReadData":
+            return ReadData(principal=ME, data=data, label=label, purpose="support").request()
+        case "WriteData":
+            return WriteData(principal=ME, data=data, label=label, content="x", purpose="support").request()
+        case _:
+            return ExportData(
+                principal=ME, data=data, label=label, destination="archive", content="x", purpose="support"
+            ).request()
 
 
 def message(name: str = "b") -> PolicyRequest:
     """Send to an agent."""
-    return _flow("SendMessage", Resource("Agent", name, (("owner", "ada"), ("trust", "standard"))))
+    return SendMessage(principal=ME, to=Principal(AgentId(name), "ada"), body="x").request()
 
 
 def publish(name: str = "news") -> PolicyRequest:
     """Publish to a topic."""
-    return _flow("PublishMessage", Resource("Topic", name))
+    return PublishMessage(principal=ME, topic=TopicRef(name, "ada", "internal"), body="x").request()
 
 
 def subscribe(name: str = "news") -> PolicyRequest:
     """Listen to a topic."""
-    return _flow("SubscribeTopic", Resource("Topic", name))
+    return SubscribeTopic(principal=ME, topic=TopicRef(name, "ada", "internal")).request()
 
 
-def _flow(action: str, resource: Resource, label: Label | None = None) -> PolicyRequest:
-    return PolicyRequest(ME, action, resource, {"label": label_context(label or Label())})
+def configure(**changes: JsonValue) -> PolicyRequest:
+    """Change settings of the agent itself."""
+    return ConfigureAgent(principal=ME, agent=ME, changes=changes).request()
 
 
 # --- answers ----------------------------------------------------------------------------------

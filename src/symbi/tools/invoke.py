@@ -15,7 +15,7 @@
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -47,13 +47,15 @@ class ToolResult:
     Attributes:
         value: The structured content where there is any; else the text, which is read as JSON where the tool
             declares an output schema.
-        label: Untrusted, from this effect, as confidential as what the tool was given.
+        label: Untrusted, from this effect, as confidential as what the tool was given; raised as policies mark it.
         effect_id: The effect.
+        mark: What policies raise its label to.
     """
 
     value: JsonValue
     label: Label
     effect_id: EffectId
+    mark: Label = field(default_factory=Label)
 
 
 class Invoker:
@@ -137,8 +139,9 @@ class Invoker:
             value = permit.observe(await self._effect(permit))
         # 8. the gate is left
         # 9. the result
-        label = Label(Integrity.UNTRUSTED, permit.action.label.confidentiality, (permit.effect_id,))
-        return ToolResult(value, label, permit.effect_id)
+        given, mark = permit.action.label, permit.action.mark
+        label = Label(Integrity.UNTRUSTED, given.confidentiality, (permit.effect_id,), given.categories)
+        return ToolResult(value, join(label, mark), permit.effect_id, mark)
 
     async def _effect(self, permit: Permit[InvokeTool]) -> JsonValue:
         mask = SecretMask()

@@ -199,15 +199,15 @@ def test_allow_of_verified_input_follows_the_label():
     assert not allowed("allow: read(records) if records.verified", memory("ReadData", label=TAINTED))
 
 
-def test_the_owner_of_a_store_is_asked_where_there_is_one():
+def test_the_owner_of_a_store_is_asked():
     rules = 'allow: read(any) if resource.owner == "ada"'
     assert allowed(rules, memory("ReadData"))
     assert not allowed(rules, memory("ReadData", owner="bob"))
-    assert not allowed(rules, knowledge("ReadData"))
+    assert allowed(rules, knowledge("ReadData"))
     deny = 'allow: any deny: read(any) if resource.owner == "bob"'
     assert allowed(deny, memory("ReadData"))
     assert not allowed(deny, memory("ReadData", owner="bob"))
-    assert not allowed(deny, knowledge("ReadData"))
+    assert allowed(deny, knowledge("ReadData"))
     assert allowed(deny, read())
 
 

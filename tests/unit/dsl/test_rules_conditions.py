@@ -1,10 +1,7 @@
-from symbi.dsl.compile import compile_file
-from symbi.dsl.parser import parse
 from symbi.policy.decision import Allow, AllowWithConditions
 from symbi.policy.engine import decide
 from symbi.testing.requests import (
     PERSONAL,
-    agent_file,
     allowed,
     call,
     conditions,
@@ -14,6 +11,7 @@ from symbi.testing.requests import (
     log,
     read,
     send,
+    write,
 )
 
 # --- require and audit ------------------------------------------------------------------------
@@ -115,19 +113,55 @@ def test_signature_verification_forbids_tools_that_are_not_verified():
     assert allowed(rules, call("files.read", {"path": "x"}, verified=False))
 
 
-def test_audit_of_operations_adds_nothing_for_all_of_them_stand_in_the_trail():
-    for subject in (
-        "all_operations",
-        "any",
-        'call("mail.send")',
-        "log",
-        '["mail.send", "log"]',
-        'log if label.integrity == "user"',
-    ):
-        source = agent_file(f"allow: log audit: {subject}")
-        compiled = compile_file(parse(source, "t"), source)
-        assert len(compiled.agents[0].policies) == 1
-        assert conditions(f"allow: log audit: {subject}", log()) == []
+def test_audit_of_operations_says_that_their_permits_record_in_full():
+    full = [("record", "full")]
+    for subject in ("all_operations", "any", "log", '["mail.send", "log"]', 'log if label.integrity == "user"'):
+        assert conditions(f"allow: log audit: {subject}", log()) == full, subject
+    assert conditions('allow: log audit: call("mail.send")', log()) == []
+    assert conditions('allow: log audit: log if label.integrity == "untrusted"', log()) == []
+
+
+def test_audit_of_operations_reaches_what_other_policies_of_the_file_allow():
+    source = """
+    policy common { audit: all_operations allow: log }
+    agent a { policy rules { allow: call("mail.send") } with { return 1; } }"""
+    policies = load(source)
+    decision = decide(policies, send())
+    assert isinstance(decision, AllowWithConditions)
+    assert sorted(ref.line for ref in decision.policies) == [2, 3]
+
+
+def test_audit_of_one_tool_narrows_a_wider_allow_and_is_narrowed_by_a_narrower_one():
+    rules = 'allow: call(any) audit: call("files.read")'
+    assert conditions(rules, read()) == [("record", "full")]
+    assert conditions(rules, send()) == []
+    rules = 'allow: call("files.read") allow: call("mail.send") audit: call("files.*")'
+    assert conditions(rules, read()) == [("record", "full")]
+    assert conditions(rules, send()) == []
+    rules = 'allow: read("files.read") audit: call(any)'
+    assert conditions(rules, read()) == [("record", "full")]
+    assert not allowed(rules, write())
+
+
+def test_a_condition_that_fits_some_actions_reaches_them_out_of_any():
+    rules = 'allow: any require: { mark: "untrusted", redact: "cc" }'
+    assert conditions(rules, log()) == []
+    assert conditions(rules, send()) == [("mark", "untrusted"), ("redact", "arguments.cc")]
+
+
+def test_a_condition_stands_at_the_line_that_asks_for_it():
+    source = """
+    agent a {
+      policy p {
+        allow: call("mail.send")
+        require: approval(user) if amount > 5
+        audit: { include_input: false }
+      }
+      with { return 1; }
+    }"""
+    policies = load(source)
+    assert sorted(ref.line for ref in decide(policies, send(amount=6)).policies) == [4, 5, 6]
+    assert sorted(ref.line for ref in decide(policies, send(amount=5)).policies) == [4, 6]
 
 
 def test_audit_says_how_arguments_are_recorded():
@@ -137,3 +171,27 @@ def test_audit_says_how_arguments_are_recorded():
     rules = "allow: call(any) audit: { include_input: true } audit: { include_input: false } if data.contains_pii"
     assert conditions(rules, send()) == [("record", "full")]
     assert conditions(rules, call("mail.send", label=PERSONAL)) == [("record", "digest"), ("record", "full")]
+
+
+def test_audit_says_what_else_is_told():
+    rules = """allow: log audit: { log_level: "warning", include_input: false, include_output: true, retention_days: 365,
+      compliance_tags: ["SOC2", GDPR] }"""
+    assert conditions(rules, log()) == [
+        ("log", "warning"),
+        ("output", "full"),
+        ("record", "digest"),
+        ("retain", "365d"),
+        ("tags", "SOC2, GDPR"),
+    ]
+
+
+def test_a_rate_is_asked_for_in_three_forms():
+    for form in ('{ rate_limiting: "500/minute" }', 'rate("500/minute")', 'rate_limiting("500/minute")'):
+        assert conditions(f"allow: log require: {form}", log()) == [("rate", "500/minute")]
+
+
+def test_a_mark_is_asked_for_of_what_gives_something_back():
+    rules = 'allow: call("mail.send") allow: python allow: log require: mark("untrusted", "confidential:pii")'
+    assert conditions(rules, send()) == [("mark", "untrusted, confidential:pii")]
+    assert conditions(rules, execute()) == [("mark", "untrusted, confidential:pii")]
+    assert conditions(rules, log()) == []

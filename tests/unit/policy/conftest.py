@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from symbi.policy.catalog import ToolType
-from symbi.policy.context import label_context, tool_context
+from symbi.policy.context import NO_REQUEST, label_context, tool_context
 from symbi.policy.decision import PolicyRequest
 from symbi.policy.engine import PolicySet, PolicySource
 from symbi.types import AgentId, JsonValue, Label, Principal, Resource
@@ -30,7 +30,9 @@ def notify() -> ToolType:
 @pytest.fixture
 def log_request(triage) -> Callable[..., PolicyRequest]:
     def make(label: Label = Label(), principal: Principal = triage) -> PolicyRequest:  # noqa: B008 - a frozen value
-        return PolicyRequest(principal, "WriteLog", Resource("Resource", "log"), {"label": label_context(label)})
+        return PolicyRequest(
+            principal, "WriteLog", Resource("Resource", "log"), {"label": label_context(label), "request": NO_REQUEST}
+        )
 
     return make
 
@@ -44,9 +46,8 @@ def send_request(triage) -> Callable[..., PolicyRequest]:
             (("server", "notify"), ("verified", True), ("recovery", "idempotent")),
             (("ToolServer", "notify"),),
         )
-        return PolicyRequest(
-            triage, "InvokeTool::notify.send", resource, tool_context(SEND, values, labels or {}, Label(), ())
-        )
+        context = {**tool_context(SEND, values, labels or {}, Label(), ()), "request": NO_REQUEST}
+        return PolicyRequest(triage, "InvokeTool::notify.send", resource, context)
 
     return make
 

@@ -47,6 +47,7 @@ def test_a_case_is_read_whole(load):
         "label": {"integrity": "user", "confidentiality": "public"},
         "secrets": [],
         "opaque": [],
+        "request": {"run": "", "position": -1, "attempt": 1},
     }
     assert (str(case.place), case.expect, case.policies, case.conditions) == ("c.toml:2:1", "deny", {"a"}, None)
 

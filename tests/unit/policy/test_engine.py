@@ -4,6 +4,7 @@ import anyio
 import pytest
 
 from symbi.errors import InputError, InternalError, PolicySyntaxError
+from symbi.policy.context import NO_REQUEST, agent_attributes, label_context
 from symbi.policy.decision import Allow, AllowWithConditions, ConditionKind, Deny, PolicyRequest
 from symbi.policy.engine import PolicyEngine, PolicySource, decide
 from symbi.policy.library import BASE
@@ -12,6 +13,8 @@ from symbi.types import AgentId, Confidentiality, Integrity, Label, Principal, R
 PERMIT_LOG = '@id("log") permit(principal, action == Action::"WriteLog", resource);'
 SEND = 'action == Action::"InvokeTool::notify.send", resource'
 UNTRUSTED = Label(Integrity.UNTRUSTED)
+
+ALONE = {"request": NO_REQUEST}
 
 
 def test_a_permit_allows_and_is_named(load, log_request):
@@ -78,8 +81,8 @@ def test_an_untrusted_recipient_is_forbidden_by_a_general_policy(load, send_requ
 def test_entities_are_parsed_once_and_never_mixed_up(load):
     policies = load('permit(principal, action == Action::"ReadClock", resource) when { principal.trust == "trusted" };')
     clock = Resource("Resource", "clock")
-    trusted = PolicyRequest(Principal(AgentId("a"), trust="trusted"), "ReadClock", clock, {})
-    standard = PolicyRequest(Principal(AgentId("a")), "ReadClock", clock, {})
+    trusted = PolicyRequest(Principal(AgentId("a"), trust="trusted"), "ReadClock", clock, ALONE)
+    standard = PolicyRequest(Principal(AgentId("a")), "ReadClock", clock, ALONE)
     for _ in range(3):
         assert isinstance(decide(policies, trusted), Allow)
         assert isinstance(decide(policies, standard), Deny)
@@ -89,9 +92,10 @@ def test_an_agent_may_ask_about_itself_and_about_another(load):
     policies = load('permit(principal, action == Action::"ConfigureAgent", resource) when { principal == resource };')
 
     def ask(resource):
-        return decide(policies, PolicyRequest(Principal(AgentId("a")), "ConfigureAgent", resource, {"keys": []}))
+        return decide(policies, PolicyRequest(Principal(AgentId("a")), "ConfigureAgent", resource, context))
 
-    attributes = (("owner", "unknown"), ("trust", "standard"))
+    context = {"keys": [], "label": label_context(Label()), **ALONE}
+    attributes = agent_attributes(Principal(AgentId("a")))
     assert isinstance(ask(Resource("Agent", "a", attributes)), Allow)
     assert isinstance(ask(Resource("Agent", "b", attributes)), Deny)
 
@@ -111,10 +115,9 @@ def _create(risk, tier, trust="standard"):
         "risk": {"__extn": {"fn": "decimal", "arg": risk}},
         "sourceDigest": "00",
         "inputs": ["log"],
+        **ALONE,
     }
-    return PolicyRequest(
-        principal, "CreateAgent", Resource("Agent", "a", (("owner", "unknown"), ("trust", trust))), context
-    )
+    return PolicyRequest(principal, "CreateAgent", Resource("Agent", "a", agent_attributes(principal)), context)
 
 
 def _code(resource, tier="interpreter", memory=64, timeout=10_000):
@@ -124,6 +127,7 @@ def _code(resource, tier="interpreter", memory=64, timeout=10_000):
         "memoryMib": memory,
         "timeoutMs": timeout,
         "label": {"integrity": "untrusted", "confidentiality": "public"},
+        **ALONE,
     }
     return PolicyRequest(
         Principal(AgentId("a")), "ExecuteCode", Resource("Sandbox", resource, (("tier", resource),)), context
@@ -138,6 +142,7 @@ def _pool(**changes):
         "networkMibitps": 0,
         "timeoutMs": 300_000,
         "priority": "normal",
+        **ALONE,
         **changes,
     }
     return PolicyRequest(Principal(AgentId("a")), "AllocateResources", Resource("Resource", "pool"), context)
@@ -163,8 +168,8 @@ def _pool(**changes):
         (_pool(diskMibps=101), False),
         (_pool(networkMibitps=101), False),
         (_pool(priority="critical"), False),
-        (PolicyRequest(Principal(AgentId("a")), "ReadClock", Resource("Resource", "clock"), {}), False),
-        (PolicyRequest(Principal(AgentId("a")), "Canary", Resource("Resource", "canary"), {}), False),
+        (PolicyRequest(Principal(AgentId("a")), "ReadClock", Resource("Resource", "clock"), ALONE), False),
+        (PolicyRequest(Principal(AgentId("a")), "Canary", Resource("Resource", "canary"), ALONE), False),
     ],
 )
 def test_the_base_library_permits_little(base, request_, allowed):

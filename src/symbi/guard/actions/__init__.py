@@ -1,0 +1,1 @@
+"""Actions by enforcement point; `symbi.guard.action` names all of them."""

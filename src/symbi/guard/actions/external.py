@@ -1,0 +1,219 @@
+"""Enforcement point 4: external tools, code and models."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from symbi.guard.actions.base import Action
+from symbi.policy.context import label_context, tool_context
+from symbi.types import JsonValue, Label, RecoveryClass, Resource, SecurityTier, ToolName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectServer(Action):
+    """Start a tool server and list its tools.
+
+    Attributes:
+        server: Name in the configuration.
+        command: What is run, as one line.
+        secrets: Paths of the vault references in the server's environment.
+    """
+
+    kind: ClassVar[str] = "ConnectServer"
+    server: str
+    command: str
+    secrets: tuple[str, ...] = ()
+
+    @property
+    def recovery(self) -> RecoveryClass:
+        """The process died with us."""
+        return RecoveryClass.READ_ONLY
+
+    @property
+    def resource(self) -> Resource:
+        """The server."""
+        return Resource("ToolServer", self.server)
+
+    def context(self) -> Mapping[str, JsonValue]:
+        """The command as one line."""
+        return {"command": self.command}
+
+    def arguments(self) -> Mapping[str, JsonValue]:
+        """The command, and the secrets that it is given."""
+        return {"command": self.command, "secrets": list(self.secrets)}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolRef:
+    """A catalogued tool as the gate sees it.
+
+    Attributes:
+        name: `server.tool`.
+        server: Name of the server in the configuration.
+        schema_digest: SHA-256 (hex) of the canonical definition that was verified or, unpinned, seen.
+        input_schema: JSON Schema 2020-12 of the arguments.
+        verified: A signature holds and the pin is unchanged.
+        recovery: Declared in the operator's manifest; never-retry otherwise.
+    """
+
+    name: ToolName
+    server: str
+    schema_digest: str
+    input_schema: Mapping[str, JsonValue] = field(compare=False)
+    verified: bool = False
+    recovery: RecoveryClass = RecoveryClass.NEVER_RETRY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvokeTool(Action):
+    """Call a tool.
+
+    Attributes:
+        tool: The catalogued tool.
+        values: Arguments, valid against its schema; `vault://` references stand in them unresolved.
+        labels: Label of each top-level argument.
+        secrets: Paths of the vault references in the arguments.
+        timeout_s: Deadline of the call.
+        recheck: Runs before the call on the effective action: raises if tool, pin or schema no longer fit.
+    """
+
+    kind: ClassVar[str] = "InvokeTool"
+    tool: ToolRef
+    values: Mapping[str, JsonValue]
+    labels: Mapping[str, Label] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    timeout_s: float = 30.0
+    recheck: Callable[["InvokeTool"], None] | None = field(default=None, compare=False)
+
+    @property
+    def recovery(self) -> RecoveryClass:
+        """As the manifest declares."""
+        return self.tool.recovery
+
+    @property
+    def action(self) -> str:
+        """Each tool is an action of its own below `InvokeTool`."""
+        return f"{self.kind}::{self.tool.name}"
+
+    @property
+    def resource(self) -> Resource:
+        """The tool, in its server."""
+        return Resource(
+            "Tool",
+            self.tool.name,
+            (
+                ("server", self.tool.server),
+                ("verified", self.tool.verified),
+                ("recovery", self.tool.recovery.value),
+            ),
+            (("ToolServer", self.tool.server),),
+        )
+
+    def context(self) -> Mapping[str, JsonValue]:
+        """Arguments by the tool's schema, the label of each, their join, and the secrets asked for."""
+        return tool_context(self.tool.input_schema, self.values, self.labels, self.label, self.secrets)
+
+    def arguments(self) -> Mapping[str, JsonValue]:
+        """The arguments, with vault references unresolved."""
+        return self.values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecuteCode(Action):
+    """Run code in a sandbox.
+
+    Attributes:
+        code: Source text.
+        code_digest: SHA-256 (hex) of it.
+        tier: Where it must run, at least.
+        inputs: JSON values by variable name.
+        memory_mib, timeout_s: Limits inside the sandbox.
+    """
+
+    kind: ClassVar[str] = "ExecuteCode"
+    code: str
+    code_digest: str
+    tier: SecurityTier = SecurityTier.INTERPRETER
+    inputs: Mapping[str, JsonValue] = field(default_factory=dict)
+    memory_mib: int = 64
+    timeout_s: float = 10.0
+
+    @property
+    def recovery(self) -> RecoveryClass:
+        """Pure computation in the interpreter may run again; anything else may not."""
+        return RecoveryClass.READ_ONLY if self.tier is SecurityTier.INTERPRETER else RecoveryClass.NEVER_RETRY
+
+    @property
+    def resource(self) -> Resource:
+        """The sandbox tier."""
+        return Resource("Sandbox", self.tier.value, (("tier", self.tier.value),))
+
+    def context(self) -> Mapping[str, JsonValue]:
+        """Digest, tier, limits and the joined label."""
+        return {
+            "codeDigest": self.code_digest,
+            "tier": self.tier.value,
+            "memoryMib": self.memory_mib,
+            "timeoutMs": round(self.timeout_s * 1000),
+            "label": label_context(self.label),
+        }
+
+    def arguments(self) -> Mapping[str, JsonValue]:
+        """The digest of the code and its inputs."""
+        return {"code_digest": self.code_digest, "tier": self.tier.value, "inputs": self.inputs}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """A model as the gate sees it.
+
+    Attributes:
+        name: As the configuration names it.
+        provider: Who runs it.
+    """
+
+    name: str
+    provider: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallModel(Action):
+    """Ask a model.
+
+    Attributes:
+        model: Which.
+        prompt: What it is given.
+        tools: Names of the tools that it may ask for.
+        max_tokens: The most tokens that it may answer with.
+        timeout_s: Deadline of the answer.
+    """
+
+    kind: ClassVar[str] = "CallModel"
+    model: ModelRef
+    prompt: JsonValue = None
+    tools: tuple[ToolName, ...] = ()
+    max_tokens: int = 1024
+    timeout_s: float = 60.0
+
+    @property
+    def recovery(self) -> RecoveryClass:
+        """An answer that was not recorded was not seen. Asking again costs again, and changes nothing."""
+        return RecoveryClass.READ_ONLY
+
+    @property
+    def resource(self) -> Resource:
+        """The model."""
+        return Resource("Model", self.model.name, (("provider", self.model.provider),))
+
+    def context(self) -> Mapping[str, JsonValue]:
+        """Label of the prompt, tools, and limits."""
+        return {
+            "label": label_context(self.label),
+            "tools": sorted(set(self.tools)),
+            "maxTokens": self.max_tokens,
+            "timeoutMs": round(self.timeout_s * 1000),
+        }
+
+    def arguments(self) -> Mapping[str, JsonValue]:
+        """The prompt, the tools and the bound on the answer."""
+        return {"prompt": self.prompt, "tools": sorted(set(self.tools)), "maxTokens": self.max_tokens}
