@@ -9,6 +9,7 @@ import pytest
 from symbi.adapters.policy_files import PolicyFolders
 from symbi.audit.event import AuditEventType as T
 from symbi.errors import InternalError, PolicySyntaxError, StoreUnavailable
+from symbi.policy.context import NO_REQUEST
 from symbi.policy.decision import Allow, PolicyRequest
 from symbi.policy.engine import decide
 from symbi.runtime.policies import Cause, PolicyBook, PolicyTerms
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 CLOCK = '@id("clock") permit (principal, action == Action::"ReadClock", resource);\n'
 FORBID = '@id("no") forbid (principal, action, resource);\n'
-REQUEST = PolicyRequest(Principal(AgentId("a")), "ReadClock", Resource("Resource", "clock"), {})
+REQUEST = PolicyRequest(Principal(AgentId("a")), "ReadClock", Resource("Resource", "clock"), {"request": NO_REQUEST})
 
 
 class Watched:

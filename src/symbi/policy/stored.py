@@ -43,7 +43,14 @@ def request_json(request: PolicyRequest) -> dict[str, JsonValue]:
     who, what = request.principal, request.resource
     return {
         "form": STORED_FORM,
-        "principal": {"agent": who.agent, "owner": who.owner, "groups": sorted(set(who.groups)), "trust": who.trust},
+        "principal": {
+            "agent": who.agent,
+            "owner": who.owner,
+            "groups": sorted(set(who.groups)),
+            "trust": who.trust,
+            "tier": who.tier,
+            "capabilities": sorted(set(who.capabilities)),
+        },
         "action": request.action,
         "resource": {
             "type": what.type,
@@ -85,7 +92,14 @@ def read_request(data: bytes) -> StoredRequest:
     try:
         who, what, context = document["principal"], document["resource"], document["context"]
         request = PolicyRequest(
-            Principal(AgentId(_text(who["agent"])), _text(who["owner"]), tuple(who["groups"]), _text(who["trust"])),
+            Principal(
+                AgentId(_text(who["agent"])),
+                _text(who["owner"]),
+                tuple(who["groups"]),
+                _text(who["trust"]),
+                _text(who["tier"]),
+                tuple(who["capabilities"]),
+            ),
             _text(document["action"]),
             Resource(
                 _text(what["type"]),

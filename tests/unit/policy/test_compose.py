@@ -9,6 +9,7 @@ from symbi.dsl.parser import parse
 from symbi.errors import Place, PolicySyntaxError
 from symbi.policy.catalog import ToolType
 from symbi.policy.compose import AgentRules, FileRule, FileRules, compose
+from symbi.policy.context import NO_REQUEST, agent_attributes
 from symbi.policy.decision import Allow, AllowWithConditions, Deny, PolicyRequest
 from symbi.policy.engine import PolicySource, decide
 from symbi.policy.policies import PolicySet
@@ -40,13 +41,16 @@ def create(agent: str = "a") -> PolicyRequest:
         "risk": {"__extn": {"fn": "decimal", "arg": "0.1"}},
         "sourceDigest": "",
         "inputs": [],
+        "request": NO_REQUEST,
     }
-    resource = Resource("Agent", agent, (("owner", who.owner), ("trust", who.trust)))
+    resource = Resource("Agent", agent, agent_attributes(who))
     return PolicyRequest(who, "CreateAgent", resource, context)
 
 
 def log(agent: str = "a") -> PolicyRequest:
-    return PolicyRequest(Principal(AgentId(agent)), "WriteLog", Resource("Resource", "log"), {"label": LABEL})
+    return PolicyRequest(
+        Principal(AgentId(agent)), "WriteLog", Resource("Resource", "log"), {"label": LABEL, "request": NO_REQUEST}
+    )
 
 
 @pytest.mark.parametrize("rules", list(AgentRules))
@@ -156,7 +160,7 @@ def test_no_file_ever_adds_to_what_the_operator_permits_for_creation_and_in_rest
     policies = tuple(FileRule(f"a:{n}", text, Place("a", n + 1, 1)) for n, text in enumerate(texts))
     with_file = set_of(FileRules(policies, admitted), rules=rules, operator=OPERATOR)
     without = set_of(operator=OPERATOR)
-    clock = PolicyRequest(Principal(AgentId("a")), "ReadClock", Resource("Resource", "clock"), {})
+    clock = PolicyRequest(Principal(AgentId("a")), "ReadClock", Resource("Resource", "clock"), {"request": NO_REQUEST})
     for request in (create(), log(), clock):
         alone, beside = decide(without, request), decide(with_file, request)
         if isinstance(alone, Deny) and (
