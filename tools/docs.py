@@ -29,6 +29,9 @@ from symbi.dsl.check import check
 from symbi.dsl.format import format_text
 from symbi.dsl.parser import parse
 from symbi.guard.ledger import MOVES
+from symbi.policy import library
+from symbi.policy.catalog import BASE_SCHEMA
+from symbi.policy.policies import PolicySet
 
 ROOT: Final = Path(__file__).parents[1]
 WIDTH: Final = 140  # of a line of the documentation
@@ -205,6 +208,31 @@ def _attribute(name: str, attribute: vocabulary.Attribute) -> str:
     return f"`{name}`{known}"
 
 
+def policy_library() -> str:
+    """The policies of the library by type, with what each says."""
+    rows = [
+        (f"`{policy.id}`", policy.annotations["doc"])
+        for source in library.LIBRARY.values()
+        for policy in PolicySet.load([source]).policies
+        if not policy.id.startswith(library.RESERVED_PREFIX)
+    ]
+    return _table(("policy", "what it says"), rows)
+
+
+def policy_actions() -> str:
+    """Each action with its principal, resource and context, out of the schema."""
+    bare = re.sub(r"//[^\n]*", "", BASE_SCHEMA)
+    shared = dict(re.findall(r"^type (\w+) = \{(.*?)\};", bare, re.MULTILINE | re.DOTALL))
+    rows = []
+    for names, body in re.findall(r"^action ([\w, ]+?) appliesTo \{(.*?)\};", bare, re.MULTILINE | re.DOTALL):
+        principal, resource = re.findall(r"\[([\w, ]+)\]", body)[:2]
+        context = body.partition("context:")[2].strip().rstrip(",").strip("{} \n")
+        context = shared.get(context, context)
+        facts = _inline(" ".join(fact.split()) for fact in re.split(r",\s*(?=\w+:)", context.strip().rstrip(",")))
+        rows.append((_inline(re.split(r",\s*", names.strip())), f"`{principal}`", _inline(resource.split(", ")), facts))
+    return _table(("action", "principal", "resource", "context"), rows)
+
+
 def guide() -> str:
     """The agent file of the language guide, which must be without a finding and in canonical form.
 
@@ -220,10 +248,10 @@ def guide() -> str:
     return f"```text\n{text}```\n"
 
 
-def table_of(module: str) -> str:
-    """The table in the docstring of a module."""
-    lines = (inspect.getdoc(importlib.import_module(module)) or "").splitlines()
-    return "\n".join(line for line in lines if line.startswith("|")) + "\n"
+def table_of(module: str, number: int = 0) -> str:
+    """A table in the docstring of a module; the first is 0."""
+    text = inspect.getdoc(importlib.import_module(module)) or ""
+    return re.findall(r"(?:^\|.*(?:\n|\Z))+", text, re.MULTILINE)[number].rstrip("\n") + "\n"
 
 
 def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -267,6 +295,11 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "verbs": verbs,
         "attributes": attributes,
         "guide": guide,
+        "policy-library": policy_library,
+        "policy-actions": policy_actions,
+        "audit-settings": partial(table_of, "symbi.dsl.conditions", 1),
+        "condition-actions": partial(table_of, "symbi.guard.conditions"),
+        "enforcement-points": partial(table_of, "symbi.guard.action"),
         "requirements": partial(table_of, "symbi.dsl.conditions"),
         "conditions": partial(table_of, "symbi.policy.obligations"),
         "argument-types": partial(table_of, "symbi.policy.shape"),

@@ -17,7 +17,7 @@ from symbi.dsl.format import format_text
 from symbi.dsl.parser import parse
 from symbi.dsl.spec import Diagnostic
 from symbi.errors import DslError, InputError, Place
-from symbi.policy.library import BASE
+from symbi.policy.library import BASE, LIBRARY
 from symbi.wiring import known_tools, read_text
 
 AGENT: Final = """\
@@ -50,11 +50,12 @@ paths = ["policies"]
 def init(
     folder: Annotated[Path, typer.Argument(help="Where; the current folder if not given.")] = Path(),
 ) -> None:
-    """Make a symbi.toml, a starting policy and an agent that runs. Nothing that exists is touched."""
+    """Make a symbi.toml, starting policies of the four types and an agent that runs. Nothing that exists is touched."""
     with errors_to_exit():
         written = {
             folder / CONFIG_NAME: CONFIG,
             folder / "policies" / "base.cedar": BASE.text,
+            **{folder / "policies" / f"{name}.cedar": source.text for name, source in LIBRARY.items()},
             folder / "hello.symbi": AGENT,
         }
         taken = [path for path in written if path.exists()]

@@ -163,7 +163,10 @@ def recorded_result(record: EffectRecord, result: bytes) -> dict[str, JsonValue]
 
 def log_decision(record: EffectRecord, verdict: str) -> None:
     """The line that policies ask for in the log, at the level they ask for; none where none does."""
-    level = obligations_of(record).log_level
+    try:
+        level = obligations_of(record).log_level
+    except InternalError:  # why it was refused: nobody can say at which level to tell it, so it is told at the gravest
+        level = "error"
     if level is not None:
         fields = log_fields(action=record.action, verdict=verdict, effect_id=record.effect_id, agent=record.agent_id)
         _log.log(LOG_LEVELS[level], "decision", extra=fields)

@@ -17,8 +17,8 @@ labels = { recipient = { integrity = "untrusted", confidentiality = "public" } }
 
 Of `principal` only `agent` is needed, of `resource` only `type` and `id`. A float in the context stands for a decimal.
 In the context of a tool's action, what is left out of `arguments`, `labels`, `label`, `secrets` and `opaque` is
-empty, or the label of what a user wrote. Attributes of an `Agent` that are left out are those of the principal, or the
-defaults. `request`, where it is left out, is that of something no run asked for.
+empty, or the label of what a user wrote. Attributes and parents of an `Agent` that are left out are those of the
+principal, or the defaults. `request`, where it is left out, is that of something no run asked for.
 
 A case whose request does not fit the schema, or whose policies cannot be evaluated, fails, also where it expects a
 denial: such a denial says nothing about the policies.
@@ -215,7 +215,7 @@ class _CaseReader:
         table = self._table(self._entry, "resource", needed=True)
         self._outline.check_keys(table, _RESOURCE_KEYS, self._index)
         attributes = {**self._known_attributes(table), **self._table(table, "attributes", needed=False)}
-        parents = table.get("parents", [])
+        parents = table.get("parents", self._known_parents(table))
         if not isinstance(parents, list) or not all(_is_pair(parent) for parent in parents):
             raise self._wrong("parents", "`parents` is not a list of pairs", 'write `[["Type", "id"]]`')
         return Resource(
@@ -232,6 +232,11 @@ class _CaseReader:
         asking = self._principal()
         named = asking if resource.get("id") == asking.agent else Principal(AgentId(""))
         return dict(agent_attributes(named))
+
+    def _known_parents(self, resource: Mapping[str, Any]) -> list[list[str]]:
+        asking = self._principal()
+        itself = resource.get("type") == "Agent" and resource.get("id") == asking.agent
+        return [["Group", group] for group in asking.groups] if itself else []
 
     def _context(self, action: str) -> Mapping[str, JsonValue]:
         table = self._table(self._entry, "context", needed=False)

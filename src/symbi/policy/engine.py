@@ -124,7 +124,7 @@ def _judge(policies: PolicySet, request: PolicyRequest, result: cedarpy.AuthzRes
         reason = f"no policy permits `{request.action}` for agent `{request.principal.agent}`"
         return Deny(_bounded(reason), (), policies.version)
     conditions = tuple(condition for policy in permits for condition in policy.conditions)
-    for policy in fired:
+    for policy in (policy for policy in fired if policy.requires):
         lacks = missing(policy.requires, conditions)
         if lacks is not None:
             reason = f"{_named(policy)} requires {lacks} of the permits, and they do not ask for it"
