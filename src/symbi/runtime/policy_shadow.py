@@ -13,6 +13,7 @@ from typing import Final
 
 import anyio
 import anyio.to_thread
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog
@@ -79,7 +80,7 @@ class PolicyShadow:
         self._sources: tuple[PolicySource, ...] | None = None
         self._candidate: PolicySet | None = None
         self._stale = False
-        self._send, self._receive = anyio.create_memory_object_stream[_Decided](MAX_WAITING)
+        self._send: MemoryObjectSendStream[_Decided] | None = None
         self._drained = anyio.Event()
         self.counts = ShadowCounts()
         engine.on_change(self._live_changed)
@@ -118,6 +119,9 @@ class PolicyShadow:
         if isinstance(action, Canary):
             return
         self.counts.told += 1
+        if self._send is None:
+            self.counts.skipped += 1
+            return
         try:
             self._send.send_nowait(_Decided(effect_id, action, decision))
         except (anyio.WouldBlock, anyio.ClosedResourceError, anyio.BrokenResourceError):
@@ -126,9 +130,10 @@ class PolicyShadow:
     @asynccontextmanager
     async def asking(self) -> AsyncIterator[None]:
         """Ask the candidate for as long as the body lasts, and then about what still waits."""
+        self._send, receive = anyio.create_memory_object_stream[_Decided](MAX_WAITING)
         tasks = anyio.create_task_group()
         await tasks.__aenter__()
-        tasks.start_soon(self._run)
+        tasks.start_soon(self._run, receive)
         try:
             yield
         finally:
@@ -141,17 +146,18 @@ class PolicyShadow:
                 fields = log_fields(skipped=self.counts.skipped, failed=self.counts.failed)
                 _log.warning("a candidate of policies has not decided all that it was told of", extra=fields)
 
-    async def _run(self) -> None:
+    async def _run(self, receive: MemoryObjectReceiveStream[_Decided]) -> None:
         try:
-            async for first in self._receive:
-                batch = [first]
-                while len(batch) < MAX_BATCH and self._receive.statistics().current_buffer_used:
-                    batch.append(self._receive.receive_nowait())
-                try:
-                    await self._ask(batch)
-                except Exception as error:  # noqa: BLE001 - a candidate must not touch what is in force
-                    self.counts.failed += len(batch)
-                    _log.warning("a candidate of policies failed", extra=log_fields(error=type(error).__name__))
+            with receive:
+                async for first in receive:
+                    batch = [first]
+                    while len(batch) < MAX_BATCH and receive.statistics().current_buffer_used:
+                        batch.append(receive.receive_nowait())
+                    try:
+                        await self._ask(batch)
+                    except Exception as error:  # noqa: BLE001 - a candidate must not touch what is in force
+                        self.counts.failed += len(batch)
+                        _log.warning("a candidate of policies failed", extra=log_fields(error=type(error).__name__))
         finally:
             self._drained.set()
 
