@@ -7,6 +7,7 @@ import pytest
 from symbi.audit.event import AuditEventType as T
 from symbi.errors import InputError, PolicyDenied, StoreUnavailable
 from symbi.guard.action import DrawRandom, ReadClock, RunSlot
+from symbi.guard.gate import Decided
 from symbi.policy.engine import PolicySource
 from symbi.runtime import policy_shadow
 from symbi.runtime.policies import Cause, PolicyBook, PolicyTerms
@@ -150,7 +151,9 @@ async def test_what_finds_too_many_waiting_is_skipped_and_counted(monkeypatch):
         action = ReadClock(principal=AGENT)
         decision = beside.gate.engine.decide(action.request())
         for number in range(10):
-            beside.shadow.tell(f"e{number}", action, decision)  # without a pause in which the candidate could be asked
+            beside.shadow.tell(
+                Decided(f"e{number}", action, action.request, decision)
+            )  # without a pause in which the candidate could be asked
 
     told, counts, _ = await run_beside("", ALL, work)
     assert (counts.told, counts.skipped, counts.differing) == (10, 6, 4)
