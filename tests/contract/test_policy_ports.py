@@ -1,7 +1,5 @@
 """The ports for policies on every adapter: PolicyMemory (the store, on disk and in memory) and PolicyReader (folders)."""
 
-import os
-
 import pytest
 
 from symbi.adapters.policy_files import MAX_FILE_BYTES, PolicyFolders
@@ -86,7 +84,7 @@ def test_what_is_not_there_is_an_empty_bundle(folder):
         lambda p: (p / "b.cedar").unlink(),
         lambda p: (p / "b.cedar").rename(p / "c.cedar"),
         lambda p: (p / MANIFEST_NAME).write_text(""),
-        lambda p: os.replace(p / "deep/a.cedar", p / "b.cedar"),
+        lambda p: (p / "deep/a.cedar").replace(p / "b.cedar"),
         lambda p: (p / "history.toml").write_text("u"),
     ],
 )
