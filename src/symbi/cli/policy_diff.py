@@ -131,6 +131,8 @@ def _grouped(differences: Sequence[Difference]) -> dict[_Kind, list[Difference]]
 def _told(decision: PolicyDecision) -> str:
     """What decides, in one line."""
     names = ", ".join(str(ref) for ref in decision.policies)
+    if isinstance(decision, Deny) and decision.errors:
+        return f"denied: {decision.errors[0]}"
     if isinstance(decision, Deny):
         return f"forbidden by {names}" if names else "permitted by none"
     conditions = sorted({f"@{c.kind.value}({c.value})" for c in getattr(decision, "conditions", ())})

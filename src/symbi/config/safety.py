@@ -7,6 +7,7 @@ from typing import Final
 from symbi.config.sections import KEYS, Mode, ToolVerification
 from symbi.config.settings import OriginKind, Settings
 from symbi.errors import ConfigError
+from symbi.policy.compose import AgentRules
 
 LATER: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -93,6 +94,9 @@ def _unsafe(settings: Settings) -> Iterator[tuple[str, str, str]]:
 
 def _risky(settings: Settings) -> Iterator[str]:
     """What is allowed in production too, and worth a word."""
+    if settings.runtime.mode is Mode.PRODUCTION and settings.policy.agent_rules is AgentRules.FULL:
+        origin = settings.origin("policy.agent_rules")
+        yield f"`policy.agent_rules` ({origin}): an agent file permits itself what no forbid takes away"
     if settings.mcp.tool_verification is ToolVerification.TOFU:
         origin = settings.origin("mcp.tool_verification")
         yield f"`mcp.tool_verification` ({origin}): unsigned tools are trusted at first sight; `strict` asks for signatures"

@@ -49,7 +49,7 @@ from symbi.guard.records import (
     record_refused,
 )
 from symbi.guard.settlement import Admission, Settlement
-from symbi.policy.decision import AllowWithConditions, Deny, PolicyDecision
+from symbi.policy.decision import AllowWithConditions, Deny, PolicyDecision, PolicyRequest
 from symbi.policy.engine import PolicyEngine
 from symbi.policy.obligations import Obligations, combine
 from symbi.policy.policies import PolicySet
@@ -87,10 +87,24 @@ class _PolicyChanged(Exception):
     """The policy set was replaced between decision and reservation."""
 
 
-Teller = Callable[[EffectId, Action, PolicyDecision], None]
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A decision that is on record.
+
+    Attributes:
+        effect_id: Of the effect.
+        action: As it was asked for.
+        request: Makes the question that was put to the engine.
+        decision: The answer.
+    """
+
+    effect_id: EffectId
+    action: Action
+    request: Callable[[], PolicyRequest]
+    decision: PolicyDecision
 
 
-def told_nobody(_effect_id: EffectId, _action: Action, _decision: PolicyDecision) -> None:
+def told_nobody(_decided: Decided) -> None:
     """The default of `Guard.tell`: nothing."""
 
 
@@ -135,7 +149,9 @@ class Guard:
         self._enforcing = enforcing
         self.metrics = metrics or Metrics()
         self.probe = probe
-        self.tell: Teller = told_nobody  # hears of each decision once it is on record; must neither raise nor wait
+        self.tell: Callable[[Decided], None] = (
+            told_nobody  # hears of each decision once it is on record; must neither raise nor wait
+        )
         self.authority = Authority(clock)
         self._facts = FactKeeper(engine)
         self._settlement = Settlement(log, ledger, clock, self.metrics)
@@ -277,7 +293,7 @@ class Guard:
                 await self._log.transact(lambda r=record, d=draft: self._reserve(r, d, earlier))  # type: ignore[misc]  # bound now, run on the store's thread
             except _PolicyChanged:
                 continue
-            self.tell(effect_id, action, decision)
+            self.tell(Decided(effect_id, action, action.request, decision))
             self.metrics.inc(DECISIONS, action=action.kind, verdict="allow")
             log_decision(record, "allow")
             self.metrics.observe(ADMISSION_SECONDS, self._clock.monotonic_s() - started_s)
@@ -373,7 +389,7 @@ class Guard:
         draft = decision_draft(action, record, decision, record_refused(decision), refusal)
         log_decision(record, "deny")
         await self._put_refusal(record, draft, earlier, refusal)
-        self.tell(effect_id, action, decision)
+        self.tell(Decided(effect_id, action, action.request, decision))
 
     async def _put_refusal(
         self, record: EffectRecord, draft: Draft, earlier: EffectRecord | None, refusal: SymbiError

@@ -3,12 +3,15 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from symbi.policy.cases import verdict_of
 from symbi.policy.decision import AllowWithConditions, Deny, PolicyDecision, PolicyRequest
 from symbi.policy.engine import decide
 from symbi.policy.policies import PolicySet
 from symbi.types import EffectId, JsonValue, PolicyId
+
+MAX_ERRORS: Final = 4  # errors of one decision that are told
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,4 +105,5 @@ def _facts(decision: PolicyDecision) -> dict[str, JsonValue]:
         "version": decision.version,
         "policies": [{"id": ref.id, "file": ref.file, "line": ref.line} for ref in decision.policies],
         "conditions": [list(pair) for pair in sorted(_asked(decision))],
+        "errors": list(decision.errors[:MAX_ERRORS]) if isinstance(decision, Deny) else [],
     }

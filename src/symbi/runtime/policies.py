@@ -41,6 +41,9 @@ from symbi.types import SYSTEM_AGENT, JsonValue, KeyId, PolicyId
 MAX_LISTED: Final = 200  # ids that one event lists of what was added, removed or changed; the counts are always whole
 MAX_ERRORS: Final = 50  # errors that one refusal lists
 
+DECLARING: Final[frozenset[str]] = frozenset()
+"""Names of TOML files that declare something for the set, and so are loaded with it."""
+
 _log = logging.getLogger("symbi.policy")
 
 
@@ -327,7 +330,7 @@ def changed(old: PolicySet, new: PolicySet, change: SetChange, cause: Cause, sea
 
 
 def sources_of(bundles: Iterable[Bundle]) -> tuple[PolicySource, ...]:
-    """The policies of bundles, as texts; what is beside them in TOML is not policy.
+    """The policies of bundles, and what is declared for them, as texts; other TOML beside them, such as cases, is neither.
 
     Raises:
         InputError: A file is not UTF-8.
@@ -336,7 +339,7 @@ def sources_of(bundles: Iterable[Bundle]) -> tuple[PolicySource, ...]:
         PolicySource(file.shown, _text(file.shown, file.data))
         for bundle in bundles
         for file in bundle.files
-        if not file.name.endswith(".toml")
+        if not file.name.endswith(".toml") or file.name.rpartition("/")[2] in DECLARING
     )
 
 

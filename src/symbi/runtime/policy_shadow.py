@@ -13,12 +13,13 @@ from typing import Final
 
 import anyio
 import anyio.to_thread
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog
 from symbi.errors import InputError
-from symbi.guard.action import Action, Canary
-from symbi.policy.decision import PolicyDecision
+from symbi.guard.action import Canary
+from symbi.guard.gate import Decided
 from symbi.policy.diff import difference_facts, shift_between
 from symbi.policy.engine import PolicyEngine, decide
 from symbi.policy.policies import PolicySet
@@ -26,22 +27,12 @@ from symbi.policy.source import PolicySource
 from symbi.runtime.policies import Cause, PolicyBook, sources_of
 from symbi.runtime.port import Bundle
 from symbi.telemetry import log_fields
-from symbi.types import EffectId
 
 MAX_WAITING: Final = 1024  # decisions that wait for the candidate; further ones it is not asked about
 MAX_BATCH: Final = 64  # decisions that the candidate makes at a stretch, on a thread
 CLOSE_TIMEOUT_S: Final = 5.0  # how long the end of a runtime waits for what the candidate has yet to decide
 
 _log = logging.getLogger("symbi.policy")
-
-
-@dataclass(frozen=True, slots=True)
-class _Decided:
-    """A decision as the gate made it."""
-
-    effect_id: EffectId
-    action: Action
-    decision: PolicyDecision
 
 
 @dataclass(slots=True)
@@ -79,7 +70,7 @@ class PolicyShadow:
         self._sources: tuple[PolicySource, ...] | None = None
         self._candidate: PolicySet | None = None
         self._stale = False
-        self._send, self._receive = anyio.create_memory_object_stream[_Decided](MAX_WAITING)
+        self._send: MemoryObjectSendStream[Decided] | None = None
         self._drained = anyio.Event()
         self.counts = ShadowCounts()
         engine.on_change(self._live_changed)
@@ -113,22 +104,26 @@ class PolicyShadow:
         self._candidate = self._sources = None
         await self._book.refuse(cause, refusal)
 
-    def tell(self, effect_id: EffectId, action: Action, decision: PolicyDecision) -> None:
+    def tell(self, decided: Decided) -> None:
         """The gate has decided, and it is on record. Never raises, never waits."""
-        if isinstance(action, Canary):
+        if isinstance(decided.action, Canary):
             return
         self.counts.told += 1
+        if self._send is None:
+            self.counts.skipped += 1
+            return
         try:
-            self._send.send_nowait(_Decided(effect_id, action, decision))
+            self._send.send_nowait(decided)
         except (anyio.WouldBlock, anyio.ClosedResourceError, anyio.BrokenResourceError):
             self.counts.skipped += 1  # the bound of what a candidate may cost
 
     @asynccontextmanager
     async def asking(self) -> AsyncIterator[None]:
         """Ask the candidate for as long as the body lasts, and then about what still waits."""
+        self._send, receive = anyio.create_memory_object_stream[Decided](MAX_WAITING)
         tasks = anyio.create_task_group()
         await tasks.__aenter__()
-        tasks.start_soon(self._run)
+        tasks.start_soon(self._run, receive)
         try:
             yield
         finally:
@@ -141,21 +136,22 @@ class PolicyShadow:
                 fields = log_fields(skipped=self.counts.skipped, failed=self.counts.failed)
                 _log.warning("a candidate of policies has not decided all that it was told of", extra=fields)
 
-    async def _run(self) -> None:
+    async def _run(self, receive: MemoryObjectReceiveStream[Decided]) -> None:
         try:
-            async for first in self._receive:
-                batch = [first]
-                while len(batch) < MAX_BATCH and self._receive.statistics().current_buffer_used:
-                    batch.append(self._receive.receive_nowait())
-                try:
-                    await self._ask(batch)
-                except Exception as error:  # noqa: BLE001 - a candidate must not touch what is in force
-                    self.counts.failed += len(batch)
-                    _log.warning("a candidate of policies failed", extra=log_fields(error=type(error).__name__))
+            with receive:
+                async for first in receive:
+                    batch = [first]
+                    while len(batch) < MAX_BATCH and receive.statistics().current_buffer_used:
+                        batch.append(receive.receive_nowait())
+                    try:
+                        await self._ask(batch)
+                    except Exception as error:  # noqa: BLE001 - a candidate must not touch what is in force
+                        self.counts.failed += len(batch)
+                        _log.warning("a candidate of policies failed", extra=log_fields(error=type(error).__name__))
         finally:
             self._drained.set()
 
-    async def _ask(self, batch: Sequence[_Decided]) -> None:
+    async def _ask(self, batch: Sequence[Decided]) -> None:
         if self._stale:
             await self._compose()
         candidate = self._candidate
@@ -188,17 +184,18 @@ class PolicyShadow:
         self._stale = True
 
 
-def _differences(candidate: PolicySet, batch: Iterable[_Decided]) -> list[Draft]:
+def _differences(candidate: PolicySet, batch: Iterable[Decided]) -> list[Draft]:
     drafts = []
     for one in batch:
-        other = decide(candidate, one.action.request())
+        request = one.request()
+        other = decide(candidate, request)
         shift = shift_between(one.decision, other)
         if shift is None:
             continue
         details = {
             "effect_id": one.effect_id,
-            "action": one.action.request().action,
-            "resource": f"{one.action.resource.type}::{one.action.resource.id}",
+            "action": request.action,
+            "resource": f"{request.resource.type}::{request.resource.id}",
             "shift": shift.value,
             "enforced": False,
             **difference_facts(one.decision, other),

@@ -1,0 +1,171 @@
+"""A candidate set beside the live one: differences are recorded, and nothing that it says, does or breaks is enforced."""
+
+from contextlib import suppress
+
+import pytest
+
+from symbi.audit.event import AuditEventType as T
+from symbi.errors import InputError, PolicyDenied, StoreUnavailable
+from symbi.guard.action import DrawRandom, ReadClock, RunSlot
+from symbi.guard.gate import Decided
+from symbi.policy.engine import PolicySource
+from symbi.runtime import policy_shadow
+from symbi.runtime.policies import Cause, PolicyBook, PolicyTerms
+from symbi.runtime.policy_shadow import PolicyShadow
+from symbi.runtime.port import Bundle, PolicyFile
+from symbi.testing.gate import DENY_ALL, open_gate
+from symbi.types import AgentId, Principal, RunId
+
+pytestmark = pytest.mark.anyio
+
+AGENT = Principal(AgentId("a"))
+ALL = '@id("all") permit (principal, action, resource);'
+CLOCK = '@id("clock") permit (principal, action == Action::"ReadClock", resource);'
+RECORDED = '@id("clock") @record("digest") permit (principal, action == Action::"ReadClock", resource);'
+
+
+def bundle(text: str, name: str = "p.cedar") -> Bundle:
+    return Bundle("p", (PolicyFile(name, name, text.encode()),))
+
+
+class Beside:
+    def __init__(self, gate, book, shadow):
+        self.gate, self.book, self.shadow = gate, book, shadow
+
+    async def asks(self, kind=ReadClock, slot=None) -> bool:
+        try:
+            async with self.gate.guard.enforce(kind(principal=AGENT, slot=slot)) as permit:
+                self.gate.guard.authority.redeem(permit, kind)
+        except PolicyDenied:
+            return False
+        return True
+
+    def told(self, kind=T.POLICY_SHADOW):
+        return [event for event in self.gate.events() if event.event_type == kind]
+
+
+async def run_beside(live, candidate, work):
+    """Do some work; the differences that were recorded, and the counts."""
+    async with open_gate(DENY_ALL) as gate:
+        book = PolicyBook(gate.engine, gate.log, gate.store, PolicyTerms())
+        await book.take_up([bundle(live)], Cause.START)
+        shadow = PolicyShadow(gate.engine, book, gate.log)
+        with suppress(InputError):  # a candidate that is refused
+            await shadow.take_up([bundle(candidate, "next.cedar")])
+        gate.guard.tell = shadow.tell
+        beside = Beside(gate, book, shadow)
+        async with shadow.asking():
+            await work(beside)
+        return beside.told(), shadow.counts, gate.events()
+
+
+async def test_a_candidate_that_allows_all_lets_nothing_pass_and_what_it_would_have_allowed_is_recorded():
+    async def work(beside):
+        for position in range(5):
+            assert not await beside.asks(slot=RunSlot(RunId("r"), position))
+
+    told, counts, events = await run_beside("", ALL, work)
+    denied = [event for event in events if event.event_type == T.DECISION_DENY]
+    assert len(denied) == 5
+    assert [event.details["effect_id"] for event in told] == [event.details["effect_id"] for event in denied]
+    for event in told:
+        assert event.details["shift"] == "becomes allowed"
+        assert event.details["enforced"] is False
+        assert event.details["old"]["verdict"] == "deny"
+        assert event.details["new"]["policies"] == [{"id": "all", "file": "next.cedar", "line": 1}]
+        assert event.run_id == "r"
+    assert not [event for event in events if event.event_type == T.DECISION_ALLOW]
+    assert (counts.told, counts.differing, counts.same) == (5, 5, 0)
+
+
+async def test_a_candidate_that_denies_all_stops_nothing():
+    async def work(beside):
+        assert await beside.asks()
+
+    told, _, _ = await run_beside(CLOCK, "", work)
+    assert [(e.details["shift"], e.details["new"]["policies"]) for e in told] == [("becomes denied", [])]
+
+
+async def test_other_conditions_are_a_difference_and_agreement_is_none():
+    async def work(beside):
+        assert await beside.asks()
+        assert not await beside.asks(DrawRandom)
+
+    told, counts, _ = await run_beside(CLOCK, RECORDED, work)
+    assert [event.details["shift"] for event in told] == ["has other conditions"]
+    assert told[0].details["new"]["conditions"] == [["record", "digest"]]
+    assert (counts.told, counts.differing, counts.same) == (2, 1, 1)
+
+
+@pytest.mark.parametrize("candidate", ["permit (", 'permit (principal, action == Action::"No", resource);'])
+async def test_a_broken_candidate_is_refused_and_touches_nothing(candidate):
+    async def work(beside):
+        assert beside.shadow.candidate is None
+        assert await beside.asks()
+
+    told, counts, events = await run_beside(CLOCK, candidate, work)
+    assert told == []
+    (refused,) = [event for event in events if event.event_type == T.POLICY_REFUSED]
+    assert refused.details["cause"] == "shadow"
+    assert (counts.told, counts.failed) == (1, 1)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, StoreUnavailable, MemoryError])
+async def test_an_error_of_the_candidate_never_reaches_the_live_decision(monkeypatch, error):
+    def broken(*_):
+        raise error("broken")
+
+    monkeypatch.setattr(policy_shadow, "decide", broken)
+
+    async def work(beside):
+        for _ in range(3):
+            assert await beside.asks()
+            assert not await beside.asks(DrawRandom)
+
+    told, counts, _ = await run_beside(CLOCK, ALL, work)
+    assert told == []
+    assert (counts.told, counts.failed) == (6, 6)
+
+
+async def test_the_candidate_is_asked_after_the_live_decision_and_at_most_once_for_each(monkeypatch):
+    asked = []
+    real = policy_shadow.decide
+    monkeypatch.setattr(policy_shadow, "decide", lambda *a: asked.append(a[1].action) or real(*a))
+
+    async def work(beside):
+        decisions = beside.gate.engine.decide
+        monkeypatch.setattr(beside.gate.engine, "decide", lambda r: (asked.append("live"), decisions(r))[1])
+        for _ in range(20):
+            assert await beside.asks()
+
+    _, counts, _ = await run_beside(CLOCK, ALL, work)
+    assert asked[0] == "live"
+    assert asked.count("live") == 20
+    assert asked.count("ReadClock") == 20 == counts.told
+
+
+async def test_what_finds_too_many_waiting_is_skipped_and_counted(monkeypatch):
+    monkeypatch.setattr(policy_shadow, "MAX_WAITING", 4)
+
+    async def work(beside):
+        action = ReadClock(principal=AGENT)
+        decision = beside.gate.engine.decide(action.request())
+        for number in range(10):
+            beside.shadow.tell(
+                Decided(f"e{number}", action, action.request, decision)
+            )  # without a pause in which the candidate could be asked
+
+    told, counts, _ = await run_beside("", ALL, work)
+    assert (counts.told, counts.skipped, counts.differing) == (10, 6, 4)
+    assert len(told) == 4
+
+
+async def test_the_candidate_takes_the_agent_files_and_tools_of_the_live_set():
+    async def work(beside):
+        assert not await beside.asks()
+        await beside.book.register_policy(PolicySource("r.cedar", CLOCK))
+        assert await beside.asks()
+
+    told, counts, _ = await run_beside("", CLOCK.replace("clock", "candidate"), work)
+    assert [event.details["shift"] for event in told] == ["becomes allowed"]
+    assert (counts.differing, counts.same) == (1, 1)

@@ -1,0 +1,87 @@
+"""Two policy sets compared, by their policies and by what they decide."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from symbi.policy.decision import Deny, PolicyRequest
+from symbi.policy.diff import RecordedRequest, Shift, compare_decisions, compare_sets, difference_facts
+from symbi.policy.engine import PolicySource, decide
+from symbi.policy.policies import PolicySet
+from symbi.types import AgentId, EffectId, Principal, Resource
+
+
+def load(*texts: str, file: str = "p.cedar") -> PolicySet:
+    return PolicySet.load([PolicySource(file, "\n".join(texts))])
+
+
+def permit(action: str, name: str | None = None, condition: str = "", asks: str = "") -> str:
+    return f'{asks}@id("{name or action}") permit (principal, action == Action::"{action}", resource) {condition};'
+
+
+def request(action: str = "ReadClock", agent: str = "a", effect: str = "e1") -> RecordedRequest:
+    resource = {"ReadClock": "clock", "DrawRandom": "random"}[action]
+    asked = PolicyRequest(Principal(AgentId(agent)), action, Resource("Resource", resource), {})
+    return RecordedRequest(EffectId(effect), asked, "allow")
+
+
+def test_policies_are_told_apart_by_id_and_by_what_they_say():
+    old = load(permit("ReadClock"), permit("DrawRandom"), permit("WriteLog"))
+    again = permit("WriteLog").replace("permit (", "permit(\n\n")
+    new = load(again, permit("ReadClock", condition="when { false }"), permit("ConnectServer"), file="q.cedar")
+    change = compare_sets(old, new)
+    assert (change.added, change.removed, change.changed) == (("ConnectServer",), ("DrawRandom",), ("ReadClock",))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "shift"),
+    [
+        ("", permit("ReadClock"), Shift.ALLOWED),
+        (permit("ReadClock"), "", Shift.DENIED),
+        (permit("ReadClock"), permit("ReadClock") + '@id("f") forbid (principal, action, resource);', Shift.DENIED),
+        (permit("ReadClock"), permit("ReadClock", asks='@timeout("5s")'), Shift.CONDITIONS),
+        (permit("ReadClock", asks='@timeout("6s")'), permit("ReadClock", asks='@timeout("5s")'), Shift.CONDITIONS),
+        (permit("ReadClock", asks='@timeout("5s")'), permit("ReadClock"), Shift.CONDITIONS),
+        (permit("ReadClock"), permit("ReadClock", "other"), None),
+        ("", '@id("f") forbid (principal, action, resource);', None),
+        ("", permit("DrawRandom"), None),
+    ],
+)
+def test_what_becomes_of_a_recorded_request(old, new, shift):
+    found = list(compare_decisions(load(old), load(new), [request()]))
+    assert [one.shift for one in found] == ([] if shift is None else [shift])
+    if shift is not None:
+        assert found[0].effect_id == "e1"
+        facts = difference_facts(found[0].old, found[0].new)
+        assert facts["old"]["version"] == load(old).version
+
+
+ATOMS = st.lists(
+    st.sampled_from(
+        [
+            permit("ReadClock", "p1"),
+            permit("DrawRandom", "p2", 'when { principal.owner == "x" }'),
+            permit("DrawRandom", "p3"),
+            '@id("f1") forbid (principal == Agent::"b", action, resource);',
+            '@id("f2") forbid (principal, action == Action::"ReadClock", resource);',
+        ]
+    ),
+    unique=True,
+    max_size=5,
+)
+
+
+@given(ATOMS, ATOMS)
+def test_what_is_listed_is_what_the_two_sets_do_not_agree_on(first, second):
+    old, new = load(*first), load(*second)
+    asked = [request(action, agent, f"{action}-{agent}") for action in ("ReadClock", "DrawRandom") for agent in "ab"]
+    found = {one.effect_id: one.shift for one in compare_decisions(old, new, asked)}
+    for one in asked:
+        before, after = (not isinstance(decide(policies, one.request), Deny) for policies in (old, new))
+        expected = {(True, False): Shift.DENIED, (False, True): Shift.ALLOWED}.get((before, after))
+        assert found.get(one.effect_id) is expected
+    mirrored = {one.effect_id: one.shift for one in compare_decisions(new, old, asked)}
+    assert mirrored.keys() == found.keys()
+    assert not any(mirrored[name] is found[name] for name in found)
+    if set(first) == set(second):
+        assert compare_sets(old, new).changed == ()
