@@ -12,6 +12,7 @@ from symbi.cli.output import EXIT_DENIED, EXIT_FAILED, errors_to_exit, out, prin
 from symbi.cli.policy_check import check
 from symbi.cli.policy_diff import diff
 from symbi.cli.policy_sign import sign
+from symbi.cli.policy_suggest import suggest_policies
 from symbi.cli.policy_what_if import print_what_if, what_if_json
 from symbi.cli.policy_why import why
 from symbi.config import load_settings
@@ -30,6 +31,7 @@ from symbi.wiring import known_tools, load_policies, read_text
 
 app = typer.Typer(help="Check, explain and test policies.", no_args_is_help=True)
 app.command("check")(check)
+app.command("suggest")(suggest_policies)
 app.command("why")(why)
 app.command("diff")(diff)
 app.command("sign")(sign)

@@ -56,19 +56,22 @@ class FactKeeper:
         self._sets = {engine.current.version: engine.current}
         engine.on_change(self._changed)
 
-    def of(self, action: Action, decision: PolicyDecision, *, refused: bool) -> Facts:
+    def of(
+        self, action: Action, decision: PolicyDecision, *, refused: bool, asked: PolicyRequest | None = None
+    ) -> Facts:
         """The facts of a decision.
 
         Args:
-            action: What was put to the engine.
+            action: What was decided on.
             decision: What it answered.
             refused: The effect does not happen.
+            asked: What was put to the engine; the action's own request if None.
 
         Raises:
             InputError: A request that was allowed cannot be written down.
         """
         try:
-            request = action.request()
+            request = action.request() if asked is None else asked
             document = _document(request, action, _hidden(decision, refused=refused))
             data = encode(document)
             if len(data) > MAX_REQUEST_BYTES:

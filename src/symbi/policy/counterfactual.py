@@ -7,9 +7,11 @@ from typing import Final
 
 from symbi.policy.change import Edit, Edits, changed, guesses
 from symbi.policy.decision import Deny, PolicyDecision, PolicyRef, PolicyRequest
+from symbi.policy.edit import without
 from symbi.policy.engine import decide
 from symbi.policy.explain import in_scope
 from symbi.policy.expression import Clause, Path, shown, states, value_at
+from symbi.policy.library import CANARY
 from symbi.policy.policies import Policy, PolicySet
 from symbi.types import JsonValue
 
@@ -82,7 +84,7 @@ def what_if(policies: PolicySet, request: PolicyRequest, decision: PolicyDecisio
     known = sorted((PolicyState(p, found[p.id]) for p in fitting), key=lambda state: len(state.blockers))
     lifted = None
     if isinstance(decision, Deny):
-        lifted = _lift(policies, request, decision) if decision.policies else None
+        lifted = _lift(policies, request, decision)
         tries = iter(()) if decision.errors else _to_permit(known, request)
     else:
         tries = _to_deny(known, request)
@@ -90,9 +92,13 @@ def what_if(policies: PolicySet, request: PolicyRequest, decision: PolicyDecisio
     return WhatIf(tuple(known), lifted, tuple(islice(changes, MAX_CHANGES)))
 
 
-def _lift(policies: PolicySet, request: PolicyRequest, decision: Deny) -> Lifted:
-    fired = {ref.id for ref in decision.policies}
-    return Lifted(decision.policies, decide(policies.without(fired), request))
+def _lift(policies: PolicySet, request: PolicyRequest, decision: Deny) -> Lifted | None:
+    """The decision without the forbids that fired; None where there are none, or one is built in."""
+    fired = [policies.by_id[ref.id] for ref in decision.policies]
+    if not fired or any(policy.file == CANARY.file for policy in fired):
+        return None
+    rest = without(policies, {policy.id for policy in fired})
+    return Lifted(decision.policies, decide(rest, request))
 
 
 def _to_permit(known: Sequence[PolicyState], request: PolicyRequest) -> Iterator[Edits]:

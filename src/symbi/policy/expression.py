@@ -146,12 +146,16 @@ def _value(value: Any) -> tuple[str, int]:
 
 
 def _member(inner: Mapping[str, Any]) -> tuple[str, int]:
-    left = _text(inner["left"], _MEMBER)
-    name = inner["attr"]
-    return (f"{left}.{name}" if _is_word(name) else f"{left}[{quote(name)}]"), _MEMBER
+    return member(_text(inner["left"], _MEMBER), inner["attr"]), _MEMBER
 
 
-def _name(name: str) -> str:
+def member(left: str, name: str) -> str:
+    """An attribute of what a text stands for, as Cedar text."""
+    return f"{left}.{name}" if _is_word(name) else f"{left}[{quote(name)}]"
+
+
+def attribute(name: str) -> str:
+    """The name of an attribute as Cedar text, as it stands after `has`."""
     return name if _is_word(name) else quote(name)
 
 
@@ -175,7 +179,7 @@ _WRITERS: Final[Mapping[str, Callable[[Any], tuple[str, int]]]] = MappingProxyTy
         "!": _unary("!"),
         "neg": _unary("-"),
         ".": _member,
-        "has": lambda inner: (f"{_text(inner['left'], _RELATION + 1)} has {_name(inner['attr'])}", _RELATION),
+        "has": lambda inner: (f"{_text(inner['left'], _RELATION + 1)} has {attribute(inner['attr'])}", _RELATION),
         "like": lambda inner: (f"{_text(inner['left'], _RELATION + 1)} like {_pattern(inner['pattern'])}", _RELATION),
         "is": _is,
         "if-then-else": lambda inner: (
@@ -184,7 +188,7 @@ _WRITERS: Final[Mapping[str, Callable[[Any], tuple[str, int]]]] = MappingProxyTy
         ),
         "Set": lambda items: (f"[{', '.join(map(render, items))}]", _ATOM),
         "Record": lambda inner: (
-            "{" + ", ".join(f"{_name(name)}: {render(item)}" for name, item in inner.items()) + "}",
+            "{" + ", ".join(f"{attribute(name)}: {render(item)}" for name, item in inner.items()) + "}",
             _ATOM,
         ),
     }

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final, Protocol, Self
@@ -197,16 +197,6 @@ class PolicySet:
             cedar=cedar_set({policy.id: policy.json for policy in policies}),
             cedar_schema=cedar_schema,
             entities=_entity_cache(cedar_schema),
-        )
-
-    def without(self, ids: Collection[PolicyId]) -> "PolicySet":
-        """The set without some policies, to see what they do; it keeps its version and is for no gate."""
-        kept = tuple(policy for policy in self.policies if policy.id not in ids)
-        return replace(
-            self,
-            policies=kept,
-            by_id=MappingProxyType({policy.id: policy for policy in kept}),
-            cedar=cedar_set({policy.id: policy.json for policy in kept}),
         )
 
 

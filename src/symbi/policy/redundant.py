@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from symbi.policy.catalog import TOOL_GROUP
+from symbi.policy.decision import ConditionKind
 from symbi.policy.expression import clauses
 from symbi.policy.failing import may_fail
-from symbi.policy.policies import Policy
+from symbi.policy.policies import PLAIN_ANNOTATIONS, Policy
 
 MAX_COMPARED: Final = 2_000_000  # pairs looked at; bounds the time for a set of many like policies
 _TOOL_PREFIX: Final = f"{TOOL_GROUP}::"
@@ -69,6 +70,8 @@ def redundant(policies: Sequence[Policy]) -> Iterator[Redundant]:
 
 def _compare(number: int, form: _Form, other_number: int, other: _Form) -> Redundant | None:
     policy, cover = form.policy, other.policy
+    if not _is_plain(policy) or not _is_plain(cover):
+        return None
     if number == other_number or not other.clauses <= form.clauses or not _scope_holds(cover, policy):
         return None
     if cover.effect == "forbid":
@@ -81,6 +84,11 @@ def _compare(number: int, form: _Form, other_number: int, other: _Form) -> Redun
     if equal and (policy.conditions or not cover.conditions) and number < other_number:
         return None  # of two that say the same, the later one is told of
     return Redundant(policy, cover, kind)
+
+
+def _is_plain(policy: Policy) -> bool:
+    """It permits with its conditions, or forbids, and does nothing else."""
+    return set(policy.annotations) <= {*PLAIN_ANNOTATIONS, *ConditionKind}
 
 
 def _clause_texts(policy: Policy) -> frozenset[str]:
