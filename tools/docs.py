@@ -251,7 +251,8 @@ def guide() -> str:
 def table_of(module: str, number: int = 0) -> str:
     """A table in the docstring of a module; the first is 0."""
     text = inspect.getdoc(importlib.import_module(module)) or ""
-    return re.findall(r"(?:^\|.*(?:\n|\Z))+", text, re.MULTILINE)[number].rstrip("\n") + "\n"
+    tables = [match.group() for match in re.finditer(r"(?:^\|.*(?:\n|\Z))+", text, re.MULTILINE)]
+    return tables[number].rstrip("\n") + "\n"
 
 
 def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -61,6 +61,8 @@ def sample(kind: object, name: str = "") -> object:
         return origin(0)
     if origin in {Mapping, dict}:
         return {}
+    if origin is tuple:
+        return ()
     if origin in {UnionType, typing.Union}:
         return None
     assert is_dataclass(kind), f"{kind} of `{name}`"

@@ -6,7 +6,7 @@ conditions redact, cap, raise the tier, shorten the time or mark what comes back
 
 | point | actions |
 |---|---|
-| agent creation and configuration | `CreateAgent`, `ConfigureAgent` |
+| agent creation and configuration | `CreateAgent`, `ConfigureAgent`; of the whole, `ConfigurePolicies` |
 | message sending and routing | `SendMessage`, `PublishMessage`, `SubscribeTopic` |
 | resource allocation | `AllocateResources` |
 | external tools, code and models | `ConnectServer`, `InvokeTool`, `ExecuteCode`, `CallModel` |
@@ -19,6 +19,7 @@ from symbi.guard.actions.body import Canary, DrawRandom, ReadClock, WriteLog
 from symbi.guard.actions.data import DataRef, ExportData, ReadData, WriteData
 from symbi.guard.actions.external import CallModel, ConnectServer, ExecuteCode, InvokeTool, ModelRef, ToolRef
 from symbi.guard.actions.messages import PublishMessage, SendMessage, SubscribeTopic, TopicRef
+from symbi.guard.actions.operator import ConfigurePolicies
 from symbi.guard.actions.resources import AllocateResources
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "CallModel",
     "Canary",
     "ConfigureAgent",
+    "ConfigurePolicies",
     "ConnectServer",
     "CreateAgent",
     "DataRef",

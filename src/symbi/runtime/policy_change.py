@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from symbi.errors import InputError
-from symbi.guard.configure import ConfigurePolicies
+from symbi.guard.action import ConfigurePolicies
 from symbi.guard.gate import Guard
 from symbi.runtime.policies import Cause, PolicyBook, content_of
 from symbi.runtime.policy_watch import PolicyWatch

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from symbi.policy.context import NO_REQUEST
 from symbi.policy.decision import Deny, PolicyRequest
 from symbi.policy.diff import RecordedRequest, Shift, compare_decisions, compare_sets, difference_facts
 from symbi.policy.engine import PolicySource, decide
@@ -21,7 +22,7 @@ def permit(action: str, name: str | None = None, condition: str = "", asks: str 
 
 def request(action: str = "ReadClock", agent: str = "a", effect: str = "e1") -> RecordedRequest:
     resource = {"ReadClock": "clock", "DrawRandom": "random"}[action]
-    asked = PolicyRequest(Principal(AgentId(agent)), action, Resource("Resource", resource), {})
+    asked = PolicyRequest(Principal(AgentId(agent)), action, Resource("Resource", resource), {"request": NO_REQUEST})
     return RecordedRequest(EffectId(effect), asked, "allow")
 
 

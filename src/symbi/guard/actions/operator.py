@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from symbi.guard.action import Action
+from symbi.guard.actions.base import Action
 from symbi.types import JsonValue, RecoveryClass, Resource
 
 
