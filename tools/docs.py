@@ -190,7 +190,11 @@ def attributes() -> str:
     everywhere = set.intersection(*(set(table) for table in tables.values()))
     labelled = {action for action, table in tables.items() if "label.integrity" in table}
     data = {f"data.{name}": attribute for name, attribute in vocabulary.DATA_ATTRIBUTES.items()}
-    common = {name: found for name, found in tables["InvokeTool"].items() if name.startswith(("principal.", "label."))}
+    common = {
+        name: found
+        for name, found in tables["InvokeTool"].items()
+        if name.startswith(("principal.", "request.", "label."))
+    }
     rows = [
         ("every action", _attributes(common, lambda name: name in everywhere)),
         (_inline(sorted(labelled)), _attributes({**common, **data}, lambda name: name not in everywhere)),
@@ -251,7 +255,7 @@ def guide() -> str:
 def table_of(module: str, number: int = 0) -> str:
     """A table in the docstring of a module; the first is 0."""
     text = inspect.getdoc(importlib.import_module(module)) or ""
-    tables = [match.group() for match in re.finditer(r"(?:^\|.*(?:\n|\Z))+", text, re.MULTILINE)]
+    tables: list[str] = re.findall(r"(?:^\|.*(?:\n|\Z))+", text, re.MULTILINE)
     return tables[number].rstrip("\n") + "\n"
 
 

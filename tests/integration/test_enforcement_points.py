@@ -3,13 +3,14 @@
 Every policy here reads an attribute of an entity and a fact of the context, so that neither is there for show.
 """
 
+import contextlib
 import json
 from dataclasses import replace
 
 import pytest
 
 from symbi.audit.event import AuditEventType as T
-from symbi.errors import InputError, InternalError, PolicyDenied
+from symbi.errors import Denied, InputError, InternalError, PolicyDenied
 from symbi.guard.action import (
     Action,
     AllocateResources,
@@ -212,6 +213,16 @@ async def test_a_lease_is_not_granted_where_each_use_would_need_redaction():
         with pytest.raises(PolicyDenied, match="a lease of `WriteLog`"):
             async with gate.guard.lease(WriteLog(principal=ME, message=""), uses=3, seconds=60):
                 pytest.fail("the body ran")
+
+
+async def test_a_rate_is_never_passed_over():
+    happened = 0
+    async with open_gate('@id("may") @rate("1/hour") permit(principal, action, resource);', tools=TOOLS) as gate:
+        for _ in range(3):
+            with contextlib.suppress(Denied):
+                async with gate.guard.enforce(InvokeTool(principal=ME, tool=TOOL, values={})):
+                    happened += 1
+    assert happened <= 1
 
 
 async def test_the_outcome_is_marked_as_the_permits_say():

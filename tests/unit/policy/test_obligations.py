@@ -6,8 +6,8 @@ import pytest
 
 from symbi.errors import InputError
 from symbi.policy.decision import ConditionKind, PolicyCondition
-from symbi.policy.obligations import REDACTED, Obligations, combine
-from symbi.types import PolicyId, SecurityTier
+from symbi.policy.obligations import REDACTED, Obligations, Rate, combine
+from symbi.types import Confidentiality, Integrity, Label, PolicyId, SecurityTier
 
 
 def _combined(*pairs):
@@ -90,6 +90,42 @@ def test_times_have_units(text, seconds):
 def test_a_malformed_condition_denies(kind, value):
     with pytest.raises(InputError):
         _combined((kind, value))
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_marks_join_and_what_tells_most_is_told(first):
+    pairs = [
+        ("mark", "untrusted"), ("mark", "confidential:pii"), ("mark", "internal:health, trusted"),
+        ("output", "full"), ("output", "digest"), ("log", "info"), ("log", "error"), ("log", "debug"),
+        ("tags", "SOC2, GDPR"), ("tags", "SOC2"), ("retain", "30d"), ("retain", "365d"),
+    ]  # fmt: skip
+    combined = _combined(*pairs[first:], *pairs[:first])
+    assert combined.mark == Label(Integrity.UNTRUSTED, Confidentiality.CONFIDENTIAL, (), ("health", "pii"))
+    assert (combined.output, combined.log_level) == ("digest", "error")
+    assert (combined.tags, combined.retention_days) == (("GDPR", "SOC2"), 365)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("mark", "user"), ("mark", "public"), ("mark", "public:pii"), ("mark", "untrusted:pii"), ("mark", ""),
+        ("mark", "confidential:"), ("mark", "confidential:Two Words"), ("output", "redacted"), ("log", "critical"),
+        ("tags", ""), ("tags", "a b"), ("retain", "0d"), ("retain", "365"), ("retain", "99999d"),
+        ("rate", "0/minute"), ("rate", "5"), ("rate", "5/week"), ("rate", "5/0s"),
+    ],
+)  # fmt: skip
+def test_a_malformed_newer_condition_denies(kind, value):
+    with pytest.raises(InputError) as refused:
+        _combined((kind, value))
+    assert refused.value.code == "policy.condition"
+    assert refused.value.hint
+
+
+def test_a_rate_knows_its_policy_and_its_window():
+    assert _combined(("rate", "500/minute"), ("rate", "5 / 30s")).rates == (
+        Rate(PolicyId("p0"), 500, 60),
+        Rate(PolicyId("p1"), 5, 30),
+    )
 
 
 def test_an_unknown_condition_denies():
