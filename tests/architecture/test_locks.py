@@ -8,7 +8,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-LOCKS = ("requirements/runtime.txt", "requirements/dev.txt")
+LOCKS = ("requirements/runtime.txt", "requirements/dev.txt", "requirements/mutation.txt")
 LINE = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;]+)(?: ; (?P<marker>[^\\]+))? \\")
 HASH = re.compile(r"    --hash=sha256:[0-9a-f]{64}(?: \\)?")
 
@@ -54,15 +54,17 @@ def test_a_lock_file_has_versions_and_hashes_and_nothing_else(root, lock):
 
 
 def test_what_is_tested_is_what_runs(root):
-    runtime, dev = (locked(root, lock) for lock in LOCKS)
-    assert {(name, pin[0]) for name, pin in runtime.items()} <= {(name, pin[0]) for name, pin in dev.items()}
+    runtime, dev, mutation = ({(name, pin[0]) for name, pin in locked(root, lock).items()} for lock in LOCKS)
+    assert runtime <= dev <= mutation
 
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_the_lock_files_answer_to_pyproject(root, project, lock):
     wanted = [Requirement(text) for text in project["project"]["dependencies"]]
-    if lock.endswith("dev.txt"):
+    if not lock.endswith("runtime.txt"):
         wanted += [Requirement(text) for text in project["dependency-groups"]["dev"]]
+    if lock.endswith("mutation.txt"):
+        wanted += [Requirement(text) for text in project["dependency-groups"]["mutation"]]
     pins = locked(root, lock)
     for requirement in wanted:
         version, _ = pins[canonicalize_name(requirement.name)]
@@ -72,7 +74,9 @@ def test_the_lock_files_answer_to_pyproject(root, project, lock):
 def test_every_direct_dependency_has_a_row_that_says_why(root, project):
     rows = re.findall(r"^\| ([a-z0-9, -]+) \|", (root / "docs/dependencies.md").read_text("utf-8"), re.MULTILINE)
     told = {name for row in rows for name in row.split(", ")} - {"package", "---"}
-    wanted = project["project"]["dependencies"] + project["dependency-groups"]["dev"]
+    wanted = project["project"]["dependencies"] + [
+        one for group in project["dependency-groups"].values() for one in group
+    ]
     assert told == {Requirement(text).name for text in wanted}
 
 

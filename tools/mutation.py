@@ -1,0 +1,150 @@
+"""Mutation testing of what judges: changes `policy/` and `guard/` on purpose, and counts the changes that no test notices.
+
+`tools/mutation.sh` installs mutmut in an environment of its own and runs it as `[tool.mutmut]` in pyproject.toml says;
+this script reads what it left in `mutants/` and sorts the survivors:
+
+- *words*: the change is inside a message, a hint or an error's code, which tests compare in part only;
+- *logic*: anything else. Each of these is either a test that is missing or a change that changes nothing.
+
+    python tools/mutation.py                 the score and the survivors in logic, file by file
+    python tools/mutation.py --write         likewise, into docs/security/assurance.md
+"""
+
+import argparse
+import ast
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+MUTANTS = Path("mutants/src")
+PAGE = Path("docs/security/assurance.md")
+BEGIN, END = "<!-- measured: mutation -->", "<!-- end of measured text -->"
+KILLED_BY_TESTS = (1, 3)
+TIMED_OUT = (-24, 24, 36, 152, 255)
+SURVIVED = 0
+NO_TESTS = 33
+SHOWN_CHARS = 110
+
+
+@dataclass(frozen=True)
+class Survivor:
+    """A change that no test noticed: where, whether it is one of words, and what became of the code."""
+
+    file: str
+    function: str
+    words: bool
+    before: str
+    after: str
+
+
+def functions(tree: ast.AST) -> dict[str, ast.AST]:
+    """All functions of a file by name; the tool names each of its variants differently."""
+    return {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+def difference(old: ast.AST, new: ast.AST, words: bool = False) -> tuple[ast.AST, ast.AST, bool] | None:  # noqa: FBT001, FBT002 - carried down the tree
+    """The innermost parts that differ, and whether they stand inside a message."""
+    if ast.dump(old) == ast.dump(new):
+        return None
+    words = words or is_message(old)
+    if type(old) is type(new):
+        parts = list(zip(ast.iter_child_nodes(old), ast.iter_child_nodes(new), strict=False))
+        differing = [pair for pair in parts if ast.dump(pair[0]) != ast.dump(pair[1])]
+        if len(differing) == 1 and count(old) == count(new) and ast.unparse(differing[0][0]):
+            return difference(*differing[0], words)
+    return old, new, words
+
+
+def count(node: ast.AST) -> int:
+    """How many parts a node has."""
+    return len(list(ast.iter_child_nodes(node)))
+
+
+def is_message(node: ast.AST) -> bool:
+    """Whether a node makes an error, a log line or a warning, of which the rest is words."""
+    if isinstance(node, ast.Call):
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        return name.endswith(("Error", "Warning", "Denied", "Syntax", "Required", "Unavailable")) or name in {
+            "Deny", "InputError", "_misfit", "warning", "_wrong", "fail", "_bounded",
+        }  # fmt: skip
+    if isinstance(node, ast.Assign):
+        return any(isinstance(target, ast.Name) and target.id in {"msg", "hint", "reason"} for target in node.targets)
+    return False
+
+
+def survivors(meta: Path) -> Iterator[Survivor]:
+    """The survivors of one file."""
+    results = json.loads(meta.read_text("utf-8"))["exit_code_by_key"]
+    source = meta.with_suffix("")
+    known = functions(ast.parse(source.read_text("utf-8")))
+    file = str(source.relative_to(MUTANTS.parent))
+    for key, code in results.items():
+        if code not in {SURVIVED, NO_TESTS}:
+            continue
+        name = key.rpartition(".")[2]
+        old, new = known[f"{name.partition('__mutmut_')[0]}__mutmut_orig"], known[name]
+        new.name = old.name  # type: ignore[attr-defined]
+        shown = name.partition("__mutmut_")[0].removeprefix("x_").removeprefix("xǁ").replace("ǁ", ".")
+        found = difference(old, new)
+        if found is None:
+            yield Survivor(file, shown, words=True, before="a default or annotation", after="another")
+        else:
+            before, after, words = found
+            yield Survivor(file, shown, words, short(before), short(after))
+
+
+def short(node: ast.AST) -> str:
+    """Code on one line, cut."""
+    text = " ".join(ast.unparse(node).split())
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
+
+
+def report() -> str:
+    """The table of scores, and the survivors in logic."""
+    lines = ["| file | changes | found | survive in words | survive in logic |", "| --- | ---: | ---: | ---: | ---: |"]
+    total: Counter[str] = Counter()
+    listed: list[str] = []
+    for meta in sorted(MUTANTS.glob("symbi/**/*.meta")):
+        codes = list(json.loads(meta.read_text("utf-8"))["exit_code_by_key"].values())
+        tried = [code for code in codes if code is not None]
+        if not tried:
+            continue
+        left = list(survivors(meta))
+        logic = [one for one in left if not one.words]
+        row = {
+            "tried": len(tried),
+            "found": len(tried) - len(left),
+            "words": len(left) - len(logic),
+            "logic": len(logic),
+        }
+        total.update(row)
+        file = str(meta.relative_to(MUTANTS / "symbi")).removesuffix(".meta")
+        lines.append(f"| `{file}` | {row['tried']} | {row['found']} | {row['words']} | {row['logic']} |")
+        listed += [f"- `{file}`, `{s.function}`: `{s.before}` → `{s.after}`" for s in logic]
+    if not total:
+        sys.exit("mutation: nothing in `mutants/`; run tools/mutation.sh first")
+    lines.append(f"| all | {total['tried']} | {total['found']} | {total['words']} | {total['logic']} |")
+    score = total["found"] / total["tried"]
+    relevant = total["found"] / (total["tried"] - total["words"])
+    head = f"Of {total['tried']} changes the tests find {score:.1%}; of those that are not in words, {relevant:.1%}."
+    return "\n".join([head, "", *lines, "", "Survivors in logic:", "", *listed])
+
+
+def main() -> None:
+    """Print the report, or write it into the page."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="write docs/security/assurance.md")
+    text = report()
+    if not parser.parse_args().write:
+        print(text)
+        return
+    page = PAGE.read_text("utf-8")
+    before, _, rest = page.partition(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
