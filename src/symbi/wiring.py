@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-import anyio
 import anyio.to_thread
 
 from symbi import __version__

@@ -7,12 +7,21 @@ import anyio
 import pytest
 
 from symbi.audit.event import AuditEventType as T
-from symbi.errors import InputError, PermitRefused, PolicyDenied, PolicySyntaxError, SignatureInvalid, StoreUnavailable
+from symbi.errors import (
+    InputError,
+    InternalError,
+    PermitRefused,
+    PolicyDenied,
+    PolicySyntaxError,
+    SignatureInvalid,
+    StoreUnavailable,
+)
 from symbi.guard.action import InvokeTool, ReadClock, RunSlot, ToolRef, WriteLog
 from symbi.policy.catalog import ToolType
 from symbi.policy.compose import AgentRules
 from symbi.policy.decision import Allow, Deny
 from symbi.policy.engine import PolicySource
+from symbi.policy.policies import PolicySet
 from symbi.runtime.policies import Cause, PolicyBook, PolicyTerms
 from symbi.runtime.port import Bundle, PolicyFile
 from symbi.testing.gate import DENY_ALL, open_gate
@@ -246,3 +255,78 @@ async def test_a_decision_in_flight_is_made_again_by_the_set_that_came_in_betwee
         gate.log.transact = slow
         assert not await reads_clock(gate)  # permitted when it was asked, forbidden when it would have been recorded
         assert events(gate, T.DECISION_ALLOW) == []
+
+
+async def test_where_somebody_does_not_take_a_change_up_it_is_in_force_all_the_same_and_kept():
+    async with open_book() as (gate, book):
+        gate.engine.on_change(lambda _: 1 / 0)
+        with pytest.raises(InternalError, match="not everybody"):
+            await book.take_up([bundle(LOG)])
+        assert not await reads_clock(gate)
+        with pytest.raises(InternalError):
+            await book.register_policy(PolicySource("r.cedar", CLOCK))
+        assert {policy.id for policy in book.current.policies} == {"symbi.canary", "log", "clock"}
+
+
+@pytest.mark.parametrize("error", [RecursionError, MemoryError, type("PanicException", (BaseException,), {})])
+async def test_a_text_that_breaks_the_parser_is_refused_and_ends_nothing(monkeypatch, error):
+    async with open_book() as (gate, book):
+        old = book.current
+
+        def broken(*_):
+            raise error("deep")
+
+        monkeypatch.setattr(PolicySet, "load", broken)
+        with pytest.raises(PolicySyntaxError, match="cannot be read"):
+            await book.take_up([bundle(LOG)])
+        assert gate.engine.current is old
+        assert len(events(gate, T.POLICY_REFUSED)) == 1
+
+
+async def test_with_commits_that_fail_in_between_the_trail_and_the_set_in_force_still_agree(monkeypatch):
+    async with open_book(numbered(0)) as (gate, book):
+        append, calls = gate.store.append, 0
+
+        def sometimes(events, head):
+            nonlocal calls
+            calls += 1
+            if calls % 3 == 0:
+                raise StoreUnavailable("the disk is full")
+            append(events, head)
+
+        monkeypatch.setattr(gate.store, "append", sometimes)
+        failed = {"changes": 0, "effects": 0}
+
+        async def ask(_worker: int) -> None:
+            for _ in range(5):
+                try:
+                    await reads_clock(gate)
+                except StoreUnavailable:
+                    failed["effects"] += 1
+
+        async def change() -> None:
+            for number in range(1, 40):
+                before = book.current
+                try:
+                    await book.take_up([bundle(numbered(number))])
+                except StoreUnavailable:
+                    failed["changes"] += 1
+                    assert book.current is before
+
+        async with anyio.create_task_group() as tasks:
+            for worker in range(30):
+                tasks.start_soon(ask, worker)
+            tasks.start_soon(change)
+
+        monkeypatch.undo()
+        in_force = None
+        for event in gate.events():
+            if event.event_type == T.POLICY_CHANGED:
+                assert event.details["previous"] == in_force or in_force is None
+                in_force = event.details["version"]
+            elif event.event_type == T.DECISION_ALLOW:
+                assert event.details["policy_version"] == in_force
+        assert in_force == book.current.version
+        assert failed["changes"] > 5
+        assert failed["effects"] > 5
+        assert await reads_clock(gate)

@@ -5,10 +5,11 @@ from contextlib import suppress
 import pytest
 
 from symbi.audit.event import AuditEventType as T
+from symbi.dsl.compile import compile_file
+from symbi.dsl.parser import parse
 from symbi.errors import InputError, PolicyDenied, StoreUnavailable
 from symbi.guard.action import DrawRandom, ReadClock, RunSlot
 from symbi.guard.gate import Decided
-from symbi.policy.engine import PolicySource
 from symbi.runtime import policy_shadow
 from symbi.runtime.policies import Cause, PolicyBook, PolicyTerms
 from symbi.runtime.policy_shadow import PolicyShadow
@@ -160,12 +161,26 @@ async def test_what_finds_too_many_waiting_is_skipped_and_counted(monkeypatch):
     assert len(told) == 4
 
 
-async def test_the_candidate_takes_the_agent_files_and_tools_of_the_live_set():
-    async def work(beside):
-        assert not await beside.asks()
-        await beside.book.register_policy(PolicySource("r.cedar", CLOCK))
-        assert await beside.asks()
+FILE = "agent a { policy own { deny: now } with sandbox = interpreter { 1 } }"
 
-    told, counts, _ = await run_beside("", CLOCK.replace("clock", "candidate"), work)
-    assert [event.details["shift"] for event in told] == ["becomes allowed"]
-    assert (counts.differing, counts.same) == (1, 1)
+
+async def test_the_candidate_takes_the_agent_files_of_the_live_set_as_they_change():
+    compiled = compile_file(parse(FILE, "a.symbi"), FILE)
+
+    async def work(beside):
+        assert await beside.asks()
+        ticket = await beside.book.stage(compiled)
+        await beside.book.admit(ticket, compiled)
+        assert not await beside.asks()
+
+    told, counts, _ = await run_beside(CLOCK, CLOCK.replace('"clock"', '"candidate"'), work)
+    assert told == []  # without the file's denial, the candidate would have allowed the second
+    assert (counts.differing, counts.same, counts.failed) == (0, 2, 0)
+
+
+async def test_the_canary_is_none_of_its_business():
+    async def work(beside):
+        await beside.gate.guard.open()
+
+    told, counts, _ = await run_beside("", ALL, work)
+    assert (told, counts.told) == ([], 0)

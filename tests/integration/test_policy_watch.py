@@ -156,7 +156,7 @@ async def test_a_file_that_is_being_written_is_left_alone_until_it_has_settled(t
 
 async def test_a_file_that_changes_while_it_is_read_is_not_taken_up(tmp_path):
     async with open_watch(tmp_path) as watched:
-        watched.put("p.cedar", CLOCK + "// a")
+        watched.put("p.cedar", CLOCK + FORBID.replace("forbid", "permit"))
         await watched.looks(1)
         watched.reader.during = lambda: watched.put("p.cedar", FORBID + "// written at the wrong time")
         await watched.looks(1)

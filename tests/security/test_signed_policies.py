@@ -2,9 +2,12 @@
 
 import json
 import shutil
+import signal
+import sys
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -257,3 +260,55 @@ async def test_what_is_signed_anew_is_taken_up_and_what_was_signed_before_is_not
         assert [p.id for p in gate.engine.current.policies] == ["symbi.canary", "p"]
         codes = [event.details["code"] for event in gate.events() if event.event_type == T.POLICY_REFUSED]
         assert codes == ["verify.policy_serial"]
+
+
+# --- kill -9 ----------------------------------------------------------------------------------
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import anyio
+from symbi.adapters.policy_files import PolicyFolders
+from symbi.crypto.provider import open_provider
+from symbi.crypto.signing import SigningKey
+from symbi.runtime.policies import Cause, PolicyBook, PolicyTerms
+from symbi.runtime.policy_signing import sign_bundle
+from symbi.testing.gate import DENY_ALL, open_gate
+from dataclasses import replace
+
+async def main(folder, when):
+    key = SigningKey(b"\\x01" * 32, open_provider())
+    terms = PolicyTerms(require_signed=True, trusted={key.key_id: key.verifying_key()})
+    (bundle,) = PolicyFolders(folder).read(["policies"])
+    signed = replace(bundle, manifest=sign_bundle(bundle, key, name="prod", serial=5))
+    async with open_gate(DENY_ALL, folder=folder / "data") as gate:
+        book = PolicyBook(gate.engine, gate.log, gate.store, terms)
+        die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        if when == "recorded":
+            gate.engine.on_change(die)
+        else:
+            gate.store.append = die
+        await book.take_up([signed], Cause.START)
+
+anyio.run(main, Path(sys.argv[1]), sys.argv[2])
+"""
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("when", "remembered"), [("recorded", True), ("before it is recorded", False)])
+async def test_after_a_kill_the_serial_counts_exactly_if_the_change_is_on_the_trail(tmp_path, when, remembered):
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies/a.cedar").write_text(PERMIT)
+    ended = await anyio.run_process([sys.executable, "-c", KILLED, str(tmp_path), when], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    async with open_gate(DENY_ALL, folder=tmp_path / "data") as gate:
+        recorded = [event for event in gate.events() if event.event_type == T.POLICY_CHANGED]
+        assert len(recorded) == remembered
+        assert (gate.store.policy_note("set:prod") is not None) is remembered
+        book = PolicyBook(gate.engine, gate.log, gate.store, TERMS)
+        older = signed(bundle(a=ALL), serial=4)
+        if remembered:
+            with pytest.raises(SignatureInvalid, match="serial 4 is below 5"):
+                await book.take_up([older], Cause.START)
+        else:
+            await book.take_up([older], Cause.START)

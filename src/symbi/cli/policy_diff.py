@@ -28,11 +28,24 @@ from symbi.policy.diff import (
 from symbi.policy.policies import PolicySet
 from symbi.policy.stored import load_set, read_request
 from symbi.tools.text import printable
+from symbi.types import EffectId
 from symbi.wiring import known_tools, open_reader, policies_in
 
 MAX_EXAMPLES: Final = 3  # effects that are named of each kind of difference
 _VERSION: Final = re.compile(r"[0-9a-f]{8,64}")
 _COLOURS: Final = {Shift.ALLOWED: "red", Shift.DENIED: "yellow", Shift.CONDITIONS: "cyan"}
+
+
+_Kind = tuple[Shift, str, str, str, str, str]
+
+
+@dataclass(slots=True)
+class _Group:
+    """Differences that read alike: the first of them, how many there are, and some of their effects."""
+
+    first: Difference
+    count: int = 0
+    effects: list[EffectId] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -41,7 +54,20 @@ class _Trail:
 
     compared: int = 0
     withheld: int = 0
-    differences: list[Difference] = field(default_factory=list)
+    groups: dict[_Kind, _Group] = field(default_factory=dict)
+
+    def add(self, one: Difference) -> None:
+        """Count a difference."""
+        resource = f"{one.request.resource.type}::{one.request.resource.id}"
+        kind = (one.shift, one.request.principal.agent, one.request.action, resource, _told(one.old), _told(one.new))
+        group = self.groups.setdefault(kind, _Group(one))
+        group.count += 1
+        if len(group.effects) < MAX_EXAMPLES:
+            group.effects.append(one.effect_id)
+
+    def total(self, shift: Shift) -> int:
+        """How many differences of a kind there are."""
+        return sum(group.count for kind, group in self.groups.items() if kind[0] is shift)
 
 
 def diff(
@@ -87,7 +113,8 @@ def _load(settings: Settings, name: str, agent_files: Sequence[Path]) -> PolicyS
 
 def _over_trail(settings: Settings, before: PolicySet, after: PolicySet) -> _Trail:
     seen = _Trail()
-    seen.differences = list(compare_decisions(before, after, recorded_requests(settings, seen)))
+    for difference in compare_decisions(before, after, recorded_requests(settings, seen)):
+        seen.add(difference)
     return seen
 
 
@@ -114,18 +141,6 @@ def recorded_requests(settings: Settings, seen: _Trail) -> Iterator[RecordedRequ
 
 
 # --- showing ----------------------------------------------------------------------------------
-
-_Kind = tuple[Shift, str, str, str, str, str]
-
-
-def _grouped(differences: Sequence[Difference]) -> dict[_Kind, list[Difference]]:
-    """Differences that read alike, together."""
-    groups: dict[_Kind, list[Difference]] = {}
-    for one in differences:
-        resource = f"{one.request.resource.type}::{one.request.resource.id}"
-        kind = (one.shift, one.request.principal.agent, one.request.action, resource, _told(one.old), _told(one.new))
-        groups.setdefault(kind, []).append(one)
-    return groups
 
 
 def _told(decision: PolicyDecision) -> str:
@@ -155,11 +170,11 @@ def _as_json(before: PolicySet, after: PolicySet, change: SetChange, seen: _Trai
             "agent": kind[1],
             "action": kind[2],
             "resource": kind[3],
-            "count": len(group),
-            "effects": [one.effect_id for one in group[:MAX_EXAMPLES]],
-            **difference_facts(group[0].old, group[0].new),
+            "count": group.count,
+            "effects": group.effects,
+            **difference_facts(group.first.old, group.first.new),
         }
-        for kind, group in _grouped(seen.differences).items()
+        for kind, group in seen.groups.items()
     ]
     return found | {"compared": seen.compared, "withheld": seen.withheld, "differences": groups}
 
@@ -176,12 +191,12 @@ def _print(change: SetChange, seen: _Trail | None) -> None:
         out.print("the policies are the same")
     if seen is None:
         return
-    for (shift, agent, action, resource, old, new), group in _grouped(seen.differences).items():
+    for (shift, agent, action, resource, old, new), group in seen.groups.items():
         head = printable(f"{agent}: {action} on {resource}")
-        out.print(f"\n[bold {_COLOURS[shift]}]{shift.value}[/] {escape(head)} [dim]{len(group)} times[/]")
+        out.print(f"\n[bold {_COLOURS[shift]}]{shift.value}[/] {escape(head)} [dim]{group.count} times[/]")
         out.print(f"  was {escape(printable(old))}\n  is  {escape(printable(new))}")
-        out.print(f"  [dim]effects {', '.join(one.effect_id for one in group[:MAX_EXAMPLES])}[/]")
-    counts = ", ".join(f"{sum(one.shift is shift for one in seen.differences)} {shift.value}" for shift in Shift)
+        out.print(f"  [dim]effects {', '.join(group.effects)}[/]")
+    counts = ", ".join(f"{seen.total(shift)} {shift.value}" for shift in Shift)
     out.print(f"\n{seen.compared} recorded requests: {counts}")
     if seen.withheld:
         out.print(f"{seen.withheld} more were not compared: some of what they held is not kept")

@@ -2,10 +2,13 @@
 
 An agent file comes from whoever wrote it, a policy file from the operator. So the rules of a file are taken thus:
 
-- a `deny`, a `require` and the bound of its capabilities always hold;
-- an `allow` never decides whether its own agent is created: that is the operator's to say;
-- while that is being decided, and always where `AgentRules.RESTRICT` is set, an `allow` permits nothing at all. The
-  conditions that `require` has put on it hold beside what the operator permits (`@conditions("only")`).
+- whether its agent is created is the operator's to say. While that is being decided, the file can only say no to it:
+  of its rules, those that take away are in force, and for `CreateAgent` alone, so that a file which is not admitted
+  cannot get in the way of an agent that runs under the same name;
+- once it is admitted, a `deny`, a `require` and the bound of its capabilities hold, and an `allow` permits, except the
+  creation of its agent;
+- where `AgentRules.RESTRICT` is set, an `allow` permits nothing at all. The conditions that `require` has put on it hold
+  beside what the operator permits (`@conditions("only")`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,15 +18,13 @@ from typing import Final
 
 from symbi.errors import Place
 from symbi.policy.policies import CONDITIONS_ONLY, Compiled, PolicyWarning, condition_kinds
-from symbi.policy.source import Statement, parse
+from symbi.policy.source import Statement, end_of_scope, parse
 
 CREATION: Final = "CreateAgent"
 """The action by which an agent comes to life: no agent file permits it."""
 
 PENDING: Final = "#pending"
 """Ends the id of a rule that is asked to admit its file while another version of the file is in force."""
-
-_NOT_CREATION: Final = f'\nunless {{ action == Action::"{CREATION}" }};'
 
 
 class AgentRules(StrEnum):
@@ -72,7 +73,7 @@ def compose(files: Iterable[FileRules], rules: AgentRules) -> tuple[tuple[FileRu
     warnings: list[PolicyWarning] = []
     for file in files:
         for policy in file.policies:
-            text = _in_force(policy, full=file.admitted and rules is AgentRules.FULL)
+            text = _in_force(policy, rules, admitted=file.admitted)
             if text is None:
                 warnings += _without_effect(policy, rules) if file.admitted else ()
                 continue
@@ -85,20 +86,32 @@ def compose(files: Iterable[FileRules], rules: AgentRules) -> tuple[tuple[FileRu
     return tuple(kept), tuple(warnings)
 
 
-def _in_force(policy: Compiled, *, full: bool) -> str | None:
+def _in_force(policy: Compiled, rules: AgentRules, *, admitted: bool) -> str | None:
     """The text of a rule as it may hold; None where nothing is left of it."""
     parsed = parse(Statement(policy.text, policy.place, (len(policy.text),)))
-    if parsed["effect"] != "permit":
-        return policy.text
     actions = _actions(parsed)
-    if not full:
-        asks = condition_kinds(parsed.get("annotations", {}))
-        return f"{CONDITIONS_ONLY}\n{policy.text}" if asks else None
-    if actions is not None and CREATION not in actions:
-        return policy.text
+    text = policy.text
+    if parsed["effect"] == "permit" and not (admitted and rules is AgentRules.FULL):
+        if not condition_kinds(parsed.get("annotations", {})):
+            return None
+        text = f"{CONDITIONS_ONLY}\n{text}"
+    elif parsed["effect"] == "permit":
+        return _narrowed(text, actions, "unless") if actions != {CREATION} else None
+    return text if admitted else _narrowed(text, actions, "when")
+
+
+def _narrowed(text: str, actions: set[str] | None, word: str) -> str | None:
+    """A policy about creation alone (`when`), or about all else (`unless`); None where nothing is left of it.
+
+    What it is narrowed by stands before its own conditions, so that they are not even evaluated elsewhere.
+    """
+    reaches = actions is None or CREATION in actions
+    if not reaches:
+        return text if word == "unless" else None
     if actions == {CREATION}:
-        return None
-    return policy.text.rstrip().removesuffix(";") + _NOT_CREATION
+        return text
+    end = end_of_scope(text)
+    return f'{text[:end]} {word} {{ action == Action::"{CREATION}" }}{text[end:]}'
 
 
 def _actions(parsed: object) -> set[str] | None:

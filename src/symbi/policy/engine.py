@@ -237,7 +237,7 @@ class PolicyEngine:
 
     def holds(self, version: str) -> bool:
         """Whether a decision of this version may go on record: it is the set in force, and nobody is replacing it."""
-        return version == self._current.version and not self._closing
+        return version == self.current.version and not self._closing
 
     def close(self) -> None:
         """From here on no decision of the set in force goes on record; `replace`, or `reopen`, ends it."""

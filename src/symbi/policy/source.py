@@ -101,6 +101,19 @@ def _place(source: PolicySource, offset: int) -> Place:
     return Place(source.file, before.count("\n") + 1, offset - before.rfind("\n"))
 
 
+def end_of_scope(text: str) -> int:
+    """Where the scope of a policy ends, and its conditions begin; the text is one that `parse` takes."""
+    depth, begun = 0, False
+    for match in _TOKEN.finditer(text):
+        lexeme = match.group()
+        begun = begun or (match.lastgroup == "word" and depth == 0 and lexeme in {"permit", "forbid"})
+        if match.lastgroup == "symbol" and begun:
+            depth += (lexeme == "(") - (lexeme == ")")
+            if depth == 0 and lexeme == ")":
+                return match.end()
+    raise PolicySyntaxError("a policy has no scope")
+
+
 def parse(statement: Statement) -> Mapping[str, Any]:
     """One policy as Cedar's JSON form: `effect`, scopes, `conditions`, `annotations`.
 

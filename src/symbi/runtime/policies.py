@@ -25,11 +25,18 @@ from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog
 from symbi.crypto.signing import VerifyingKey
 from symbi.dsl.spec import CompiledFile, CompiledPolicy
-from symbi.errors import InputError, SignatureInvalid, StoreUnavailable, SymbiError, VerificationError
+from symbi.errors import (
+    InputError,
+    PolicySyntaxError,
+    SignatureInvalid,
+    StoreUnavailable,
+    SymbiError,
+    VerificationError,
+)
 from symbi.policy.catalog import ToolType
 from symbi.policy.compose import AgentRules, FileRules, compose
 from symbi.policy.decision import PolicyDecision, PolicyRequest
-from symbi.policy.diff import SetChange, compare_sets
+from symbi.policy.diff import compare_sets
 from symbi.policy.engine import PolicyEngine
 from symbi.policy.policies import PolicySet, PolicyWarning
 from symbi.policy.source import PolicySource
@@ -55,7 +62,7 @@ class Cause(StrEnum):
     OPERATOR = "operator"
     REGISTERED = "registered"
     ADMISSION = "admission"
-    """The restrictions of an agent file, while the operator's policies decide whether its agent may be created."""
+    """What an agent file has against the creation of its agent, while that is decided."""
     AGENT_FILE = "agent_file"
     TOOLS = "tools"
     SHADOW = "shadow"
@@ -187,7 +194,7 @@ class PolicyBook:
         return added[0]
 
     async def stage(self, compiled: CompiledFile) -> int:
-        """Let an agent file restrict, before anybody has decided whether its agent is created; returns a ticket.
+        """Let an agent file speak against the creation of its agent, while that is decided; returns a ticket.
 
         Raises:
             PolicySyntaxError: Its rules do not fit the schema; the old set stays.
@@ -210,7 +217,7 @@ class PolicyBook:
         """Forget an agent file that was staged: its agent was not created.
 
         Raises:
-            StoreUnavailable: The change cannot be recorded; its restrictions stay.
+            StoreUnavailable: The change cannot be recorded; what it had against its creation stays.
         """
         await self._change(Cause.ADMISSION, lambda parts: parts.without(ticket))
 
@@ -268,12 +275,17 @@ class PolicyBook:
             except (InputError, VerificationError) as refusal:
                 await self.refuse(cause, refusal)
                 raise
-            if new.version != old.version or cause is Cause.START:
-                await self._put_in_force(new, compare_sets(old, new), cause, seals)
-            elif seals:
-                await self._log.transact(partial(_remember, seals, self._memory), wait=True)
-            self._parts, self.warnings = parts, warnings
-            return self._engine.current
+            if new.version == old.version and cause is not Cause.START:
+                new = old
+                if seals:
+                    await self._log.transact(partial(_remember, seals, self._memory), wait=True)
+            with anyio.CancelScope(shield=True):
+                if new is not old:
+                    await self._record(changed(old, new, cause, seals), seals)
+                self._parts, self.warnings = parts, warnings
+                if new is not old:
+                    self._engine.replace(new)
+            return new
 
     def _verify(self, bundles: Sequence[Bundle]) -> tuple[Seal, ...]:
         if not self._terms.require_signed:
@@ -281,12 +293,20 @@ class PolicyBook:
         return tuple(verify_bundle(bundle, self._terms.trusted) for bundle in bundles)
 
     def _load(self, parts: _Parts) -> tuple[PolicySet, tuple[PolicyWarning, ...]]:
-        rules, warnings = compose(parts.all_files(), self._terms.rules)
-        loaded = PolicySet.load((*parts.operator, *parts.registered), rules, tuple(self.tools()))
+        try:
+            rules, warnings = compose(parts.all_files(), self._terms.rules)
+            loaded = PolicySet.load((*parts.operator, *parts.registered), rules, tuple(self.tools()))
+        except BaseException as error:
+            # A panic of Cedar's library is no Exception. What a text can do to it must not end a runtime.
+            known = isinstance(error, InputError)
+            if known or not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
+                raise
+            msg = f"the policies cannot be read: {type(error).__name__}"
+            raise PolicySyntaxError(msg) from error
         return loaded, (*loaded.warnings, *warnings)
 
-    async def _put_in_force(self, new: PolicySet, change: SetChange, cause: Cause, seals: Sequence[Seal]) -> None:
-        """Record, then swap; nothing can come between."""
+    async def _record(self, event: Draft, seals: Sequence[Seal]) -> None:
+        """Put a change on the trail, and let no decision of the old set come after it; the caller swaps at once."""
         given_up = False
 
         def work() -> tuple[None, tuple[Draft]]:
@@ -295,16 +315,14 @@ class PolicyBook:
                 raise StoreUnavailable(msg)
             self._engine.close()
             remember(seals, self._memory)
-            return None, (changed(self._engine.current, new, change, cause, seals),)
+            return None, (event,)
 
-        with anyio.CancelScope(shield=True):
-            try:
-                await self._log.transact(work, wait=True)
-            except BaseException:
-                given_up = True
-                self._engine.reopen()
-                raise
-            self._engine.replace(new)
+        try:
+            await self._log.transact(work, wait=True)
+        except BaseException:
+            given_up = True
+            self._engine.reopen()
+            raise
 
 
 def _remember(seals: Sequence[Seal], memory: PolicyMemory) -> tuple[None, tuple[()]]:
@@ -312,8 +330,9 @@ def _remember(seals: Sequence[Seal], memory: PolicyMemory) -> tuple[None, tuple[
     return None, ()
 
 
-def changed(old: PolicySet, new: PolicySet, change: SetChange, cause: Cause, seals: Sequence[Seal]) -> Draft:
+def changed(old: PolicySet, new: PolicySet, cause: Cause, seals: Sequence[Seal]) -> Draft:
     """The event of a change: both versions, what is another now, and who signed."""
+    change = compare_sets(old, new)
     details: dict[str, JsonValue] = {
         "cause": cause.value,
         "version": new.version,

@@ -257,7 +257,7 @@ class Runtime:
             yield
             await policies.admit(ticket, compiled)
         except BaseException:
-            # What cannot be recorded leaves the restrictions in force, and the first error is the one to report.
+            # Where even that cannot be recorded, what the file had against its creation stays: nobody is let in by it.
             with anyio.CancelScope(shield=True), suppress(Unavailable):
                 await policies.withdraw(ticket)
             raise

@@ -13,6 +13,7 @@ from symbi.policy.context import NO_REQUEST, agent_attributes
 from symbi.policy.decision import Allow, AllowWithConditions, Deny, PolicyRequest
 from symbi.policy.engine import PolicySource, decide
 from symbi.policy.policies import PolicySet
+from symbi.policy.source import end_of_scope
 from symbi.runtime.policies import rules_of
 from symbi.types import AgentId, Principal, Resource
 
@@ -117,12 +118,28 @@ def test_rules_without_effect_are_said():
 
 
 def test_two_versions_of_a_file_stand_beside_each_other_while_the_second_waits():
-    first, second = file_of("allow: log"), FileRules(file_of("deny: log").policies, admitted=False)
-    policies = set_of(first, second)
-    assert [p.id for p in policies.policies][1:] == ["a.symbi:1", "a.symbi:1#pending"]
-    assert isinstance(decide(policies, log()), Deny)
+    first, second = file_of("allow: log"), FileRules(file_of("deny: create(self)").policies, admitted=False)
+    policies = set_of(first, second, operator=OPERATOR)
+    assert [p.id for p in policies.policies][3:] == ["a.symbi:1", "a.symbi:1#pending"]
+    assert isinstance(decide(policies, create()), Deny)
     again = set_of(first, FileRules(first.policies))
     assert len(again.policies) == 2  # the canary, and the rule once
+
+
+@pytest.mark.parametrize("rules", ["deny: any", "deny: log", 'deny: any if label.integrity == "user"', "allow: now"])
+def test_a_file_that_waits_takes_nothing_from_an_agent_that_runs_under_its_name(rules):
+    waiting = FileRules(file_of(rules).policies, admitted=False)
+    assert isinstance(decide(set_of(waiting, operator=OPERATOR), log()), Allow)
+    bound = "agent a { capabilities = [] with sandbox = interpreter { 1 } }"
+    none = FileRules(rules_of(compile_file(parse(bound, "b.symbi"), bound)).policies, admitted=False)
+    policies = set_of(none, operator=OPERATOR)
+    assert isinstance(decide(policies, log()), Allow)
+    assert isinstance(decide(policies, create()), Allow)
+
+
+def test_the_scope_of_a_policy_ends_at_its_own_bracket():
+    text = '@id("a)") // (\n@doc("permit (x)")\npermit (principal == Agent::"(", action in [Action::")"], resource) when { (1) == 1 };'
+    assert text[: end_of_scope(text)].endswith("resource)")
 
 
 @pytest.mark.parametrize(
@@ -138,6 +155,23 @@ def test_a_permit_for_its_conditions_alone_has_some(text, message):
         PolicySet.load([PolicySource("x.cedar", text)])
 
 
+@pytest.mark.parametrize(
+    "action",
+    [
+        "action",
+        'action == Action::"CreateAgent"',
+        'action in [Action::"WriteLog", Action::"CreateAgent"]',
+        'action in Action::"CreateAgent"',
+    ],
+)
+@pytest.mark.parametrize("body", ["", "when { true }", 'unless { principal.owner == "x" }'])
+def test_however_a_permit_reaches_creation_it_does_not_permit_it(action, body):
+    text = f'permit (principal == Agent::"a", {action}, resource) {body};'
+    policies = set_of(FileRules((FileRule("a:1", text, Place("a", 1, 1)),)))
+    assert isinstance(decide(policies, create()), Deny)
+    assert isinstance(decide(policies, log()), Allow) is ("WriteLog" in action or action == "action")
+
+
 ACTIONS = ["CreateAgent", "WriteLog", "ReadClock", "ExecuteCode"]
 
 
@@ -145,7 +179,7 @@ ACTIONS = ["CreateAgent", "WriteLog", "ReadClock", "ExecuteCode"]
 def rule(draw) -> str:
     """Cedar of one policy about the agent `a`, as a rule may compile to."""
     effect = draw(st.sampled_from(["permit", "forbid"]))
-    names = draw(st.lists(st.sampled_from(ACTIONS), max_size=3, unique=True))
+    names = draw(st.just([]) | st.lists(st.sampled_from(ACTIONS), min_size=1, max_size=3, unique=True))
     listed = ", ".join(f'Action::"{name}"' for name in names)
     action = f"action in [{listed}]" if names else "action"
     asks = draw(st.sampled_from(["", '@record("digest")\n', '@timeout("5s")\n'])) if effect == "permit" else ""
@@ -153,13 +187,16 @@ def rule(draw) -> str:
     return f'{asks}{effect} (principal == Agent::"a", {action}, resource) {body};'
 
 
-@given(st.lists(rule(), max_size=5), st.sampled_from(list(AgentRules)), st.booleans())
+OPERATORS = [OPERATOR, "", OPERATOR.replace("CreateAgent", "ReadClock")]
+
+
+@given(st.lists(rule(), max_size=5), st.sampled_from(list(AgentRules)), st.booleans(), st.sampled_from(OPERATORS))
 def test_no_file_ever_adds_to_what_the_operator_permits_for_creation_and_in_restrict_for_anything(
-    texts, rules, admitted
+    texts, rules, admitted, operator
 ):
     policies = tuple(FileRule(f"a:{n}", text, Place("a", n + 1, 1)) for n, text in enumerate(texts))
-    with_file = set_of(FileRules(policies, admitted), rules=rules, operator=OPERATOR)
-    without = set_of(operator=OPERATOR)
+    with_file = set_of(FileRules(policies, admitted), rules=rules, operator=operator)
+    without = set_of(operator=operator)
     clock = PolicyRequest(Principal(AgentId("a")), "ReadClock", Resource("Resource", "clock"), {"request": NO_REQUEST})
     for request in (create(), log(), clock):
         alone, beside = decide(without, request), decide(with_file, request)
@@ -167,8 +204,12 @@ def test_no_file_ever_adds_to_what_the_operator_permits_for_creation_and_in_rest
             request.action == "CreateAgent" or rules is AgentRules.RESTRICT or not admitted
         ):
             assert isinstance(beside, Deny)
+    if not admitted:
+        for request in (log(), clock):  # an agent that runs keeps what it has
+            assert isinstance(decide(with_file, request), Deny) == isinstance(decide(without, request), Deny)
+        return
     forbids = tuple(one for one in policies if "forbid (" in one.text)
-    only_forbids = set_of(FileRules(forbids, admitted), rules=rules, operator=OPERATOR)
+    only_forbids = set_of(FileRules(forbids, admitted), rules=rules, operator=operator)
     for request in (create(), log(), clock):
         if isinstance(decide(only_forbids, request), Deny) and not isinstance(decide(without, request), Deny):
             assert isinstance(decide(with_file, request), Deny)
