@@ -139,6 +139,31 @@ async def test_what_was_hidden_cannot_be_derived_again_and_that_is_said(tmp_path
     assert [policy.id for policy in derived[0].deciding] == ["test.cedar:1"]
 
 
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"policies": []}, "policies none recorded"),
+        ({"policies": [{"id": "all", "file": "test.cedar", "line": 2}]}, "line 2"),
+        ({"conditions": [{"kind": "tier", "value": "gvisor", "policy": "all"}]}, "verdict `allow_with_conditions`"),
+        ({"verdict": "deny", "errors": []}, "verdict `deny` recorded, `allow` derived"),
+    ],
+)
+async def test_an_event_that_says_something_else_does_not_fit(
+    changed: dict[str, JsonValue], told: str, tmp_path: Path
+) -> None:
+    async with open_gate(folder=tmp_path, tools=[MAIL]) as gate:
+        await attempt(gate, send(to="x"))
+        event = next(event for event in gate.events() if "verdict" in event.details)
+    with SqliteReader(tmp_path) as reader:
+        (row,) = reader.requests()
+        text = reader.policy_set(str(event.details["policy_version"]))
+        record = reader.get_effect(row.effect_id)
+    assert derive(event, row.request, text, record).agrees
+    altered = derive(replace(event, details={**event.details, **changed}), row.request, text, record)
+    assert not altered.agrees
+    assert any(told in problem for problem in altered.problems)
+
+
 async def test_a_large_request_is_kept_without_its_arguments(tmp_path: Path) -> None:
     row, _, _ = await decide_one(ALLOW_ALL, send(body="x" * MAX_REQUEST_BYTES), tmp_path)
     assert len(row.request) < 2000
