@@ -29,6 +29,7 @@ from symbi.dsl.check import check
 from symbi.dsl.format import format_text
 from symbi.dsl.parser import parse
 from symbi.guard.ledger import MOVES
+from symbi.policy.lint import LINTS
 
 ROOT: Final = Path(__file__).parents[1]
 WIDTH: Final = 140  # of a line of the documentation
@@ -74,6 +75,13 @@ def _tree(error: type[errors.SymbiError], depth: int) -> Iterator[tuple[int, typ
     for child in error.__subclasses__():
         if child.__module__ == errors.__name__:
             yield from _tree(child, depth + 1)
+
+
+def lints() -> str:
+    """What `symbi policy check` remarks on."""
+    lines = ["| code | what is the matter |", "| --- | --- |"]
+    lines += [f"| `{code}` | {meaning} |" for code, meaning in LINTS.items()]
+    return "\n".join(lines) + "\n"
 
 
 def effect_states() -> str:
@@ -256,6 +264,7 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "floors": floors,
         "error-codes": error_codes,
         "effect-states": effect_states,
+        "lints": lints,
         "public-names": public_names,
         "exit-codes": exit_codes,
         "commands": commands,

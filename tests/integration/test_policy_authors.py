@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from symbi.cli.main import app
-from symbi.cli.output import EXIT_DENIED, EXIT_OK, EXIT_USAGE, EXIT_VERIFICATION
+from symbi.cli.output import EXIT_DENIED, EXIT_OK, EXIT_UNAVAILABLE, EXIT_USAGE, EXIT_VERIFICATION
 
 AGENT = 'agent clerk(name: String) -> String { with { let n = python("1 + 1"); log(name); name } }\n'
 
@@ -159,7 +159,7 @@ def test_the_diff_adds_a_file_and_takes_out_what_it_replaces(folder: Path) -> No
 
 @pytest.mark.usefixtures("folder")
 def test_bad_input_to_suggest_is_named() -> None:
-    assert symbi("policy", "suggest").exit_code != EXIT_OK  # no store, no key
+    assert symbi("policy", "suggest").exit_code == EXIT_UNAVAILABLE  # there is no store
     run_id = run()
     unknown = symbi("policy", "suggest", "--run", f"{run_id[:-1]}z")
     assert unknown.exit_code == EXIT_USAGE

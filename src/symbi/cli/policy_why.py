@@ -59,9 +59,8 @@ def _derive(settings: Settings, effect_id: EffectId) -> tuple[list[AuditEvent], 
         InputError: There is no such effect, or it was never put to the policy engine.
         VerificationError: The trail does not verify, or lacks the effect.
     """
-    keys = verifying_keys(settings)
     with open_reader(settings) as reader:
-        verify_trail(reader.read(1), reader.head_record(), keys)
+        verify_trail(reader.read(1), reader.head_record(), verifying_keys(settings))
         every = [parse_event(stored.record, sequence=stored.sequence) for stored in reader.read(1)]
         events = [event for event in every if event.details.get("effect_id") == effect_id]
         record = reader.get_effect(effect_id)
