@@ -14,7 +14,8 @@ from symbi.cli.output import EXIT_OK, EXIT_UNAVAILABLE, EXIT_USAGE, EXIT_VERIFIC
 AGENT = """\
 agent clerk(name: String) -> String {
     policy clerk { deny: log if label.integrity == "untrusted" }
-    with { let x = python("1 + 1"); log(name); try { now() } catch (e) { "no" } }
+    with { let x = python("1 + 1"); log(name); try { now() } catch (e) { "no" }
+           try { tool("no.tool", x = 1) } catch (e) { "no" } }
 }
 """
 Why = Callable[..., Result]
@@ -30,7 +31,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert runner.invoke(app, ["init"]).exit_code == EXIT_OK
         Path("clerk.symbi").write_text(AGENT, "utf-8")
         done = runner.invoke(app, ["run", "clerk.symbi", "--input", "name=hello"])
-        assert done.exit_code in {0, 1, 3}, done.output
+        assert "unknown tool `no.tool`" in done.output  # its last statement
     return folder
 
 
@@ -103,6 +104,15 @@ def test_an_unknown_effect_is_named_with_one_that_is_like_it() -> None:
     assert "there is no effect" in result.stderr
     assert known[:13] in result.stderr
     assert why("no such thing").exit_code == EXIT_USAGE
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_was_refused_before_policies_were_asked_says_so() -> None:
+    shown = CliRunner().invoke(app, ["audit", "show", "--type", "tool.refused", "--json"]).stdout
+    result = why(json.loads(shown)["details"]["effect_id"])
+    assert result.exit_code == EXIT_USAGE
+    assert "was never put to the policy engine" in result.stderr
+    assert "unknown tool `no.tool`" in result.stderr
 
 
 def test_without_a_store_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
