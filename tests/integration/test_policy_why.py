@@ -111,7 +111,7 @@ def test_what_was_refused_before_policies_were_asked_says_so() -> None:
     shown = CliRunner().invoke(app, ["audit", "show", "--type", "tool.refused", "--json"]).stdout
     result = why(json.loads(shown)["details"]["effect_id"])
     assert result.exit_code == EXIT_USAGE
-    assert "was never put to the policy engine" in result.stderr
+    assert "the trail has no decision on effect" in result.stderr
     assert "unknown tool `no.tool`" in result.stderr
 
 
