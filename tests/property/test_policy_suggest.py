@@ -162,7 +162,7 @@ def test_values_out_of_untrusted_data_are_never_written_without_saying_so() -> N
     (found,) = suggest([one], TOOLS)
     assert any('values of "to" came out of untrusted data (from "effect-7")' in remark for remark in found.remarks)
     before, _, after = found.text.partition("thief@evil.example")
-    assert before.splitlines()[-2] == "// out of untrusted data"
+    assert before.rpartition("when {")[0].endswith("// out of untrusted data\n")
     assert "REVIEW" in before
     assert "thief" not in after
     # From paths in untrusted data no folder is made.
