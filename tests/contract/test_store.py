@@ -231,19 +231,20 @@ def test_a_reader_of_an_absent_store_says_so(tmp_path: Path) -> None:
 
 
 def test_each_decision_on_an_effect_keeps_its_facts(tmp_path: Path) -> None:
-    first, second, third = (Facts(data, None) for data in (b"1", b"2", b"3"))
+    first, second, third, fourth = (Facts(data, None) for data in (b"1", b"2", b"3", b"4"))
     with SqliteStore(tmp_path) as store:
         with store.transaction():
             store.put_effect(replace(effect(), facts=first))
             # What settles an effect decides nothing.
             store.move_effect(replace(effect(state=EffectState.UNKNOWN), facts=third), EffectState.DISPATCHED)
             store.move_effect(replace(effect(), facts=second), EffectState.UNKNOWN)
-            store.put_facts(replace(effect(), facts=second))
+            store.put_facts(replace(effect(), facts=fourth))
+            store.put_facts(replace(effect(), facts=fourth))
         with pytest.raises(RuntimeError), store.transaction():
             store.put_facts(replace(effect(), facts=third))
             raise RuntimeError
     with SqliteReader(tmp_path) as reader:
-        assert {row.request for row in reader.requests_of(EffectId("e0"))} == {b"1", b"2"}
+        assert {row.request for row in reader.requests_of(EffectId("e0"))} == {b"1", b"2", b"4"}
         assert all(row.digest == hashlib.sha256(row.request).hexdigest() for row in reader.requests())
         assert (reader.get_effect(EffectId("e0")), reader.get_effect(EffectId("none"))) == (effect(), None)
         assert reader.policy_set("v") is None

@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,26 @@ agent clerk(name: String) -> String {
            try { tool("no.tool", x = 1) } catch (e) { "no" } }
 }
 """
-Why = Callable[..., Result]
+POLICIES = """\
+@id("base.create")
+permit (principal, action == Action::"CreateAgent", resource) when { context.tier == "interpreter" };
+@id("base.allocate")
+permit (principal, action == Action::"AllocateResources", resource) when { context.memoryMib <= 512 };
+@id("base.interpreter")
+permit (principal, action == Action::"ExecuteCode", resource == Sandbox::"interpreter")
+when { context.tier == "interpreter" && context.memoryMib <= 256 && context.timeoutMs <= 30000 };
+@id("base.log")
+permit (principal, action == Action::"WriteLog", resource)
+when { context.label.confidentiality != "secret" };
+"""
+
+
+def prepare() -> None:
+    """A configuration with these policies, in the current folder."""
+    Path("policies").mkdir()
+    Path("policies/base.cedar").write_text(POLICIES, "utf-8")
+    Path("symbi.toml").write_text('[policy]\npaths = ["policies"]\n', "utf-8")
+    Path("clerk.symbi").write_text(AGENT, "utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +46,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         runner = CliRunner()
-        assert runner.invoke(app, ["init"]).exit_code == EXIT_OK
-        Path("clerk.symbi").write_text(AGENT, "utf-8")
+        prepare()
         done = runner.invoke(app, ["run", "clerk.symbi", "--input", "name=hello"])
         assert "unknown tool `no.tool`" in done.output  # its last statement
     return folder

@@ -34,7 +34,7 @@ MAX_TEXT_CHARS: Final = 200  # of such a text; a longer one is free text
 MAX_LINE_CHARS: Final = 100  # of a clause; a longer one stands on several lines
 MAX_NAMED_SOURCES: Final = 4  # effects that a remark names
 MAX_MEMBERS: Final = 20  # different members of sets that are written out
-_CHANGING: Final = frozenset({"time", "usage", "history"})  # facts of a request that are others the next time
+_CHANGING: Final = frozenset({"time", "usage", "history", "request"})  # what is other the next time
 _LEVELS: Final[Mapping[str, tuple[str, ...]]] = {
     "integrity": tuple(level.value for level in Integrity),
     "confidentiality": tuple(level.value for level in Confidentiality),
@@ -247,12 +247,15 @@ class _Writer:
             if parts:
                 self.clauses.append(("", parts))
 
-    def _label(self, index: int, name: str) -> tuple[str, str, tuple[str, ...]]:
-        """The label of an argument as the request has it, with its sources."""
-        example = self._group[index]
-        labels = example.request.context.get("labels")
+    def _given(self, index: int, name: str) -> Mapping[str, Any]:
+        """The label of an argument as the request has it."""
+        labels = self._group[index].request.context.get("labels")
         found = labels.get(name) if isinstance(labels, Mapping) else None
-        own = found if isinstance(found, Mapping) else {}
+        return found if isinstance(found, Mapping) else {}
+
+    def _label(self, index: int, name: str) -> tuple[str, str, tuple[str, ...]]:
+        """Integrity and confidentiality of an argument, with its sources."""
+        example, own = self._group[index], self._given(index, name)
         sources = example.labels.get(name, example.labels.get("", ("", "", ())))[2]
         return str(own.get("integrity", Integrity.UNTRUSTED)), str(own.get("confidentiality", "")), sources
 
@@ -262,9 +265,7 @@ class _Writer:
         return sources if integrity == Integrity.UNTRUSTED.value else None
 
     def _labels(self, name: str, present: Sequence[int]) -> list[str]:
-        labels = [
-            dict(zip(("integrity", "confidentiality"), self._label(index, name)[:2], strict=True)) for index in present
-        ]
+        labels = [self._given(index, name) for index in present]
         levels = self._levels(member("context.labels", name), labels)
         return [f"context.labels has {attribute(name)}", *levels] if levels else []
 
@@ -275,6 +276,8 @@ class _Writer:
             worst = max((levels.index(label[kind]) for label in labels if label.get(kind) in levels), default=-1)
             if 0 <= worst < len(levels) - 1:
                 parts.append(_one_of(f"{path}.{kind}", [quote(level) for level in levels[: worst + 1]]))
+        if all("categories" in label for label in labels):
+            parts += self._members(f"{path}.categories", [item for label in labels for item in label["categories"]])
         return parts
 
     def _value(
