@@ -31,6 +31,7 @@ from symbi.dsl.parser import parse
 from symbi.guard.ledger import MOVES
 from symbi.policy import library
 from symbi.policy.catalog import BASE_SCHEMA
+from symbi.policy.lint import LINTS
 from symbi.policy.policies import PolicySet
 
 ROOT: Final = Path(__file__).parents[1]
@@ -77,6 +78,13 @@ def _tree(error: type[errors.SymbiError], depth: int) -> Iterator[tuple[int, typ
     for child in error.__subclasses__():
         if child.__module__ == errors.__name__:
             yield from _tree(child, depth + 1)
+
+
+def lints() -> str:
+    """What `symbi policy check` remarks on."""
+    lines = ["| code | what is the matter |", "| --- | --- |"]
+    lines += [f"| `{code}` | {meaning} |" for code, meaning in LINTS.items()]
+    return "\n".join(lines) + "\n"
 
 
 def effect_states() -> str:
@@ -287,6 +295,7 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "floors": floors,
         "error-codes": error_codes,
         "effect-states": effect_states,
+        "lints": lints,
         "public-names": public_names,
         "exit-codes": exit_codes,
         "commands": commands,

@@ -1,5 +1,6 @@
 """The store ports (AuditStore, EffectStore, RunStore, PinStore) on every adapter: SQLite on disk and in memory."""
 
+import hashlib
 import multiprocessing
 import sqlite3
 from collections.abc import Iterator
@@ -9,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from symbi.adapters.sqlite import DATABASE_NAME, SqliteReader, SqliteStore
+from symbi.adapters.sqlite.facts import REQUEST_PAGE
 from symbi.agent.journal import RunRecord, RunState
 from symbi.audit.port import StoredEvent
 from symbi.errors import InternalError, StoreUnavailable
+from symbi.guard.facts import Facts
 from symbi.guard.ledger import MOVES, EffectRecord, EffectState
 from symbi.tools.port import Pin
 from symbi.types import AgentId, EffectId, RecoveryClass, RunId
@@ -225,3 +228,33 @@ def test_a_reader_sees_what_is_committed_beside_the_owner_and_cannot_write(tmp_p
 def test_a_reader_of_an_absent_store_says_so(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="no store"), SqliteReader(tmp_path):
         pass
+
+
+def test_each_decision_on_an_effect_keeps_its_facts(tmp_path: Path) -> None:
+    first, second, third, fourth = (Facts(data, None) for data in (b"1", b"2", b"3", b"4"))
+    with SqliteStore(tmp_path) as store:
+        with store.transaction():
+            store.put_effect(replace(effect(), facts=first))
+            # What settles an effect decides nothing.
+            store.move_effect(replace(effect(state=EffectState.UNKNOWN), facts=third), EffectState.DISPATCHED)
+            store.move_effect(replace(effect(), facts=second), EffectState.UNKNOWN)
+            store.put_facts(replace(effect(), facts=fourth))
+            store.put_facts(replace(effect(), facts=fourth))
+        with pytest.raises(RuntimeError), store.transaction():
+            store.put_facts(replace(effect(), facts=third))
+            raise RuntimeError
+    with SqliteReader(tmp_path) as reader:
+        assert {row.request for row in reader.requests_of(EffectId("e0"))} == {b"1", b"2", b"4"}
+        assert all(row.digest == hashlib.sha256(row.request).hexdigest() for row in reader.requests())
+        assert (reader.get_effect(EffectId("e0")), reader.get_effect(EffectId("none"))) == (effect(), None)
+        assert reader.policy_set("v") is None
+
+
+def test_requests_come_in_pages_and_in_order(tmp_path: Path) -> None:
+    with SqliteStore(tmp_path) as store, store.transaction():
+        for number in range(2 * REQUEST_PAGE + 1):
+            store.put_effect(replace(effect(number), facts=Facts(str(number).encode(), None)))
+    with SqliteReader(tmp_path) as reader:
+        rows = list(reader.requests())
+    assert len(rows) == 2 * REQUEST_PAGE + 1
+    assert [row.effect_id for row in rows] == sorted(row.effect_id for row in rows)

@@ -1,6 +1,7 @@
 """What a decision was made on is kept with it, durably, and hides what its conditions hide."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from symbi.adapters.sqlite import SqliteReader
 from symbi.adapters.sqlite.facts import RequestRow
 from symbi.audit.event import Draft
-from symbi.errors import ApprovalRequired, InputError, PolicyDenied, SymbiError
+from symbi.errors import ApprovalRequired, InputError, PolicyDenied, StoreUnavailable, SymbiError
 from symbi.guard.action import InvokeTool, ReadClock, ToolRef
 from symbi.guard.facts import MAX_REQUEST_BYTES, FactKeeper
 from symbi.guard.why import derive
@@ -66,10 +67,12 @@ async def decide_one(policies: str, action: InvokeTool | ReadClock, folder: Path
     return row, str(event.details["request_digest"]), text
 
 
-async def attempt(gate: Gate, action: InvokeTool | ReadClock) -> SymbiError | None:
+async def attempt(
+    gate: Gate, action: InvokeTool | ReadClock, then: Callable[[], object] = lambda: None
+) -> SymbiError | None:
     try:
         async with gate.guard.enforce(action):
-            pass
+            then()
     except SymbiError as error:
         return error
     return None
@@ -137,6 +140,43 @@ async def test_what_was_hidden_cannot_be_derived_again_and_that_is_said(tmp_path
     assert [(each.agrees, each.problems) for each in derived] == [(False, ()), (True, ())]
     assert "a policy redacts `arguments.body`" in derived[0].notes[0]
     assert [policy.id for policy in derived[0].deciding] == ["test.cedar:1"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"policies": []}, "policies none recorded"),
+        ({"policies": [{"id": "all", "file": "test.cedar", "line": 2}]}, "line 2"),
+        ({"conditions": [{"kind": "tier", "value": "gvisor", "policy": "all"}]}, "verdict `allow_with_conditions`"),
+        ({"verdict": "deny", "errors": []}, "verdict `deny` recorded, `allow` derived"),
+    ],
+)
+async def test_an_event_that_says_something_else_does_not_fit(
+    changed: dict[str, JsonValue], told: str, tmp_path: Path
+) -> None:
+    async with open_gate(folder=tmp_path, tools=[MAIL]) as gate:
+        await attempt(gate, send(to="x"))
+        event = next(event for event in gate.events() if "verdict" in event.details)
+    with SqliteReader(tmp_path) as reader:
+        (row,) = reader.requests()
+        text = reader.policy_set(str(event.details["policy_version"]))
+        record = reader.get_effect(row.effect_id)
+    assert derive(event, row.request, text, record).agrees
+    altered = derive(replace(event, details={**event.details, **changed}), row.request, text, record)
+    assert not altered.agrees
+    assert any(told in problem for problem in altered.problems)
+
+
+@pytest.mark.parametrize("table", ["requests", "policy_sets"])
+async def test_where_the_facts_cannot_be_kept_nothing_happens_and_nothing_is_recorded(table: str) -> None:
+    async with open_gate() as gate:
+        gate.store._db.execute(
+            f"CREATE TRIGGER stop BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'disk full'); END"
+        )
+        error = await attempt(gate, ReadClock(principal=ME), then=lambda: pytest.fail("the effect happened"))
+        assert isinstance(error, StoreUnavailable)
+        assert [event.event_type for event in gate.events()] == ["trail.started"]
+        assert gate.store._all("SELECT count(*) FROM effects") == [(0,)]
 
 
 async def test_a_large_request_is_kept_without_its_arguments(tmp_path: Path) -> None:

@@ -8,16 +8,36 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from symbi.cli.main import app
-from symbi.cli.output import EXIT_DENIED, EXIT_OK, EXIT_USAGE, EXIT_VERIFICATION
+from symbi.cli.output import EXIT_DENIED, EXIT_OK, EXIT_UNAVAILABLE, EXIT_USAGE, EXIT_VERIFICATION
 
 AGENT = 'agent clerk(name: String) -> String { with { let n = python("1 + 1"); log(name); name } }\n'
+
+POLICIES = """\
+@id("base.create")
+permit (principal, action == Action::"CreateAgent", resource) when { context.tier == "interpreter" };
+@id("base.allocate")
+permit (principal, action == Action::"AllocateResources", resource) when { context.memoryMib <= 512 };
+@id("base.interpreter")
+permit (principal, action == Action::"ExecuteCode", resource == Sandbox::"interpreter")
+when { context.tier == "interpreter" && context.memoryMib <= 256 && context.timeoutMs <= 30000 };
+@id("base.log")
+permit (principal, action == Action::"WriteLog", resource)
+when { context.label.confidentiality != "secret" };
+"""
+
+
+def prepare() -> None:
+    """A configuration with these policies, in the current folder."""
+    Path("policies").mkdir()
+    Path("policies/base.cedar").write_text(POLICIES, "utf-8")
+    Path("symbi.toml").write_text('[policy]\npaths = ["policies"]\n', "utf-8")
+    Path("clerk.symbi").write_text(AGENT, "utf-8")
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    assert symbi("init").exit_code == EXIT_OK
-    Path("clerk.symbi").write_text(AGENT, "utf-8")
+    prepare()
     return tmp_path
 
 
@@ -159,7 +179,7 @@ def test_the_diff_adds_a_file_and_takes_out_what_it_replaces(folder: Path) -> No
 
 @pytest.mark.usefixtures("folder")
 def test_bad_input_to_suggest_is_named() -> None:
-    assert symbi("policy", "suggest").exit_code != EXIT_OK  # no store, no key
+    assert symbi("policy", "suggest").exit_code == EXIT_UNAVAILABLE  # there is no store
     run_id = run()
     unknown = symbi("policy", "suggest", "--run", f"{run_id[:-1]}z")
     assert unknown.exit_code == EXIT_USAGE

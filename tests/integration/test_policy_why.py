@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,30 @@ from symbi.cli.output import EXIT_OK, EXIT_UNAVAILABLE, EXIT_USAGE, EXIT_VERIFIC
 AGENT = """\
 agent clerk(name: String) -> String {
     policy clerk { deny: log if label.integrity == "untrusted" }
-    with { let x = python("1 + 1"); log(name); try { now() } catch (e) { "no" } }
+    with { let x = python("1 + 1"); log(name); try { now() } catch (e) { "no" }
+           try { tool("no.tool", x = 1) } catch (e) { "no" } }
 }
 """
-Why = Callable[..., Result]
+POLICIES = """\
+@id("base.create")
+permit (principal, action == Action::"CreateAgent", resource) when { context.tier == "interpreter" };
+@id("base.allocate")
+permit (principal, action == Action::"AllocateResources", resource) when { context.memoryMib <= 512 };
+@id("base.interpreter")
+permit (principal, action == Action::"ExecuteCode", resource == Sandbox::"interpreter")
+when { context.tier == "interpreter" && context.memoryMib <= 256 && context.timeoutMs <= 30000 };
+@id("base.log")
+permit (principal, action == Action::"WriteLog", resource)
+when { context.label.confidentiality != "secret" };
+"""
+
+
+def prepare() -> None:
+    """A configuration with these policies, in the current folder."""
+    Path("policies").mkdir()
+    Path("policies/base.cedar").write_text(POLICIES, "utf-8")
+    Path("symbi.toml").write_text('[policy]\npaths = ["policies"]\n', "utf-8")
+    Path("clerk.symbi").write_text(AGENT, "utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +46,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         runner = CliRunner()
-        assert runner.invoke(app, ["init"]).exit_code == EXIT_OK
-        Path("clerk.symbi").write_text(AGENT, "utf-8")
+        prepare()
         done = runner.invoke(app, ["run", "clerk.symbi", "--input", "name=hello"])
-        assert done.exit_code in {0, 1, 3}, done.output
+        assert "unknown tool `no.tool`" in done.output  # its last statement
     return folder
 
 
@@ -105,11 +123,20 @@ def test_an_unknown_effect_is_named_with_one_that_is_like_it() -> None:
     assert why("no such thing").exit_code == EXIT_USAGE
 
 
+@pytest.mark.usefixtures("folder")
+def test_what_was_refused_before_policies_were_asked_says_so() -> None:
+    shown = CliRunner().invoke(app, ["audit", "show", "--type", "tool.refused", "--json"]).stdout
+    result = why(json.loads(shown)["details"]["effect_id"])
+    assert result.exit_code == EXIT_USAGE
+    assert "the trail has no decision on effect" in result.stderr
+    assert "unknown tool `no.tool`" in result.stderr
+
+
 def test_without_a_store_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = why("x")
-    assert result.exit_code in {EXIT_UNAVAILABLE, EXIT_USAGE}
-    assert result.stderr.startswith("error: ")
+    assert result.exit_code == EXIT_UNAVAILABLE
+    assert "there is no store" in result.stderr
 
 
 ATTACKS = {

@@ -32,6 +32,7 @@ CONFIDENTIALITY = [level.value for level in Confidentiality]
 texts = st.sampled_from(TEXTS).map(json.dumps)
 numbers = st.sampled_from([*NUMBERS[1:], 2, 3]).map(str)
 ORDER = st.sampled_from(["<", "<=", ">", ">=", "==", "!="])
+BOUND = st.sampled_from(["<", "<=", ">", ">="])
 TO, AMOUNT = "context.arguments.to", "context.arguments.amount"
 
 
@@ -98,9 +99,24 @@ POLICY = st.tuples(
 
 SCHEMA = cedarpy.Schema.from_str(schema_text(TOOLS))
 NOTHING = st.just("")
+NARROWER = st.sampled_from(["resource.verified", _with("amount", f"{AMOUNT} * 2 > -7")])
 NEVER = st.one_of(
-    st.sampled_from(["false", "1 == 2", "resource is Memory", "principal == resource", "context has nope"]),
-    st.tuples(numbers, numbers).map(lambda p: _with("amount", f"{AMOUNT} > {p[0]} && {AMOUNT} < {p[1]}")),
+    st.sampled_from(
+        [
+            "false",
+            "1 == 2",
+            "resource is Memory",
+            "principal == resource",
+            "context has nope",
+            'principal == Agent::"a" && principal in Group::"ops"',
+        ]
+    ),
+    st.tuples(BOUND, numbers, BOUND, numbers).map(
+        lambda p: _with("amount", f"{AMOUNT} {p[0]} {p[1]} && {AMOUNT} {p[2]} {p[3]}")
+    ),
+    st.tuples(BOUND, numbers, BOUND).map(
+        lambda p: _with("amount", f"{AMOUNT} {p[0]} {p[1]} && {AMOUNT} {p[2]} {p[1]}")
+    ),
     st.tuples(texts, texts).map(lambda p: _with("to", f"{TO} == {p[0]} && [{p[1]}].contains({TO})")),
     st.tuples(texts, texts).map(lambda p: _with("to", f'{TO} == {p[0]} && {TO} like "a*" && {TO} != {p[1]}')),
     PART.map(lambda p: f"{p} && !({p})"),
@@ -123,7 +139,7 @@ def policy_sets(draw: st.DrawFn, also: st.SearchStrategy[str] = NOTHING) -> Poli
     for text in draw(st.lists(POLICY, min_size=1, max_size=3)):
         more = draw(also)
         whole = f"{text[:-1]} when {{ {more} }};" if more else text
-        narrowed = f"{whole[:-1]} when {{ resource.verified }};"
+        narrowed = f"{whole[:-1]} when {{ {draw(NARROWER)} }};"
         kept += [each for each in (whole, narrowed, whole.replace("permit", "forbid", 1)) if draw(st.booleans())]
     kept = [text for text in kept if not ("forbid" in text and "@" in text.partition("(principal")[0]) and loads(text)]
     assume(kept)

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
+from hypothesis import example as such
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from symbi.guard.action import InvokeTool, ToolRef
 from symbi.policy.catalog import ToolType
 from symbi.policy.decision import Deny, PolicyRequest
 from symbi.policy.engine import decide
@@ -12,7 +14,7 @@ from symbi.policy.flow import INTEGRITY_RANK
 from symbi.policy.policies import PolicySet
 from symbi.policy.suggest import MAX_TEXTS, Example, Suggestion, differing, suggest, suggested_source
 from symbi.testing.requests import SCHEMAS, allocate, call, create, execute, log
-from symbi.types import AgentId, Confidentiality, Integrity, JsonValue, Label, Principal
+from symbi.types import AgentId, Confidentiality, Integrity, JsonValue, Label, Principal, ToolName
 
 TOOLS = [ToolType(name, schema) for name, schema in SCHEMAS.items()]
 SEND = "InvokeTool::mail.send"
@@ -69,7 +71,9 @@ FAST = settings(deadline=None, max_examples=60)
 
 
 @FAST
-@given(st.lists(st.tuples(st.one_of(MAIL, OTHER), CONDITIONS), min_size=1, max_size=6))
+@given(st.lists(st.tuples(st.one_of(MAIL, MAIL, OTHER), CONDITIONS), min_size=1, max_size=6))
+@such([(call("mail.send", {"to": "a"}), frozenset()), (call("mail.send", {"cc": "b", "amount": 3}), frozenset())])
+@such([(call("mail.send", {"options": {}}), frozenset()), (call("mail.send", {"options": {"deep": "b"}}), frozenset())])
 def test_every_recorded_request_is_permitted_again(
     recorded: list[tuple[PolicyRequest, frozenset[tuple[str, str]]]],
 ) -> None:
@@ -162,7 +166,7 @@ def test_values_out_of_untrusted_data_are_never_written_without_saying_so() -> N
     (found,) = suggest([one], TOOLS)
     assert any('values of "to" came out of untrusted data (from "effect-7")' in remark for remark in found.remarks)
     before, _, after = found.text.partition("thief@evil.example")
-    assert before.splitlines()[-2] == "// out of untrusted data"
+    assert before.rpartition("when {")[0].endswith("// out of untrusted data\n")
     assert "REVIEW" in before
     assert "thief" not in after
     # From paths in untrusted data no folder is made.
@@ -183,13 +187,12 @@ def test_confidential_values_do_not_get_into_a_policy_file() -> None:
 def test_names_and_texts_of_others_cannot_break_out_of_the_policy_text() -> None:
     evil = 'x"; }; permit (principal, action, resource); //'
     tool = ToolType("t.u", {"type": "object", "properties": {evil: {"type": "string"}, "a\nb": {"type": "string"}}})
-    context: dict[str, JsonValue] = {
-        "arguments": {evil: evil, "a\nb": "\n*"},
-        "labels": {evil: {"integrity": "untrusted", "confidentiality": "public"}},
-        "label": {"integrity": "untrusted", "confidentiality": "public"}, "secrets": [evil], "opaque": [],
-    }  # fmt: skip
-    base = call("files.read", {"path": "x"})
-    request = PolicyRequest(Principal(AgentId(evil)), "InvokeTool::t.u", base.resource, context)
+    ref = ToolRef(ToolName("t.u"), "t", "0", tool.input_schema, verified=True)
+    tainted = Label(Integrity.UNTRUSTED)
+    request = InvokeTool(
+        principal=Principal(AgentId(evil)), tool=ref, values={evil: evil, "a\nb": "\n*"}, labels={evil: tainted},
+        label=tainted, secrets=(evil,),
+    ).request()  # fmt: skip
     (found,) = suggest([Example("e", request, frozenset(), {evil: ("untrusted", "public", (evil, "\n"))})], [tool])
     policies = PolicySet.load([suggested_source("s.cedar", [found])], (), [tool])
     assert len(policies.policies) == 2  # the canary's, and one

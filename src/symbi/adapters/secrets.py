@@ -103,7 +103,7 @@ class FileSecrets:
         values: dict[str, str] = {}
         try:
             pending: list[tuple[str, object]] = [("", tomllib.loads(text))]
-        except tomllib.TOMLDecodeError:
+        except (tomllib.TOMLDecodeError, RecursionError):
             # The parser's own words may quote a secret.
             raise self._unavailable("is not TOML") from None
         while pending:

@@ -112,10 +112,9 @@ def _read(settings: Settings, run: str | None, since: str) -> _Record:
         InputError: There is no such run, or nothing was allowed.
         VerificationError: The trail does not verify, or a request is not the one that was decided on.
     """
-    keys = verifying_keys(settings)
     record = _Record()
     with open_reader(settings) as reader:
-        verify_trail(reader.read(1), reader.head_record(), keys)
+        verify_trail(reader.read(1), reader.head_record(), verifying_keys(settings))
         events = [parse_event(stored.record, sequence=stored.sequence) for stored in reader.read(1)]
         for event in _chosen(events, run, since):
             effect_id = EffectId(str(event.details["effect_id"]))

@@ -47,7 +47,7 @@ def why(
                 _print_derivation(each)
             for event in others:
                 told = escape(printable(summary(event)))
-                out.print(f"[bold]then[/]       {event.event_type} [dim]{event.timestamp[:23]}[/] {told}")
+                out.print(f"[bold]event {event.sequence}[/] {event.event_type} [dim]{event.timestamp[:23]}[/] {told}")
         if any(each.problems for each in derived):
             raise typer.Exit(EXIT_VERIFICATION)
 
@@ -59,9 +59,8 @@ def _derive(settings: Settings, effect_id: EffectId) -> tuple[list[AuditEvent], 
         InputError: There is no such effect, or it was never put to the policy engine.
         VerificationError: The trail does not verify, or lacks the effect.
     """
-    keys = verifying_keys(settings)
     with open_reader(settings) as reader:
-        verify_trail(reader.read(1), reader.head_record(), keys)
+        verify_trail(reader.read(1), reader.head_record(), verifying_keys(settings))
         every = [parse_event(stored.record, sequence=stored.sequence) for stored in reader.read(1)]
         events = [event for event in every if event.details.get("effect_id") == effect_id]
         record = reader.get_effect(effect_id)
@@ -75,8 +74,9 @@ def _derive(settings: Settings, effect_id: EffectId) -> tuple[list[AuditEvent], 
             raise InputError(msg, code="input.effect", hint=hint)
         decided = [event for event in events if "verdict" in event.details]
         if not decided:
-            msg = f"effect `{effect_id}` was never put to the policy engine: {summary(events[0])}"
-            raise InputError(msg, code="input.effect", hint="it was refused before")
+            msg = f"the trail has no decision on effect `{effect_id}`: {events[-1].event_type}, {summary(events[-1])}"
+            hint = "it was refused before policies were asked, or it waits for a person"
+            raise InputError(msg, code="input.effect", hint=hint)
         rows = {row.digest: row.request for row in reader.requests_of(effect_id)}
         derived = [
             derive(
@@ -152,6 +152,11 @@ def _print_derivation(derived: Derivation) -> None:
 
 
 def _facts(derived: Derivation) -> Iterator[tuple[str, str]]:
+    approval = derived.event.details.get("approval")
+    if isinstance(approval, Mapping):
+        people = approval.get("people")
+        by = ", ".join(map(str, people)) if isinstance(people, list) and people else "nobody"
+        yield "approved by", f"{by} (approval {approval.get('id')})"
     if derived.stored is None:
         return
     request = derived.stored.request

@@ -23,7 +23,7 @@ from symbi.types import JsonValue, Label
 MAX_REQUEST_BYTES: Final = 65_536  # of one stored request; the arguments of a larger one are left out
 MAX_PAST_SETS: Final = 4  # sets that a decision may still be of while it is recorded
 
-_OF_THE_RUN: Final = frozenset({"label", "labels", "secrets", "opaque", "time", "usage", "history"})
+_OF_THE_RUN: Final = frozenset({"label", "labels", "secrets", "opaque", "request", "time", "usage", "history"})
 """Parts of a context that hold no value of an argument."""
 
 

@@ -134,6 +134,8 @@ def parse_cases(file: str, text: str) -> list[PolicyCase]:
         last = text.rpartition("\n")[2]
         place = Place(file, int(at[1]), int(at[2])) if at else Place(file, text.count("\n") + 1, len(last) + 1)
         raise InputError(message[:1].lower() + message[1:], code="policy.case", place=place) from error
+    except RecursionError as error:
+        raise InputError("a value is nested too deeply", code="policy.case", place=Place(file, 1, 1)) from error
     outline = _Outline(file, text)
     outline.check_keys(document, ("case",), None)
     entries = document.get("case", [])

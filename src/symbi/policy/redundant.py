@@ -153,6 +153,4 @@ def _action_holds(cover: Policy, policy: Policy) -> bool:
         return True
     if narrow is None:
         return False
-    if cover.json["action"]["op"] == "==" and narrow - wide:
-        return False
     return all(name in wide or (name.startswith(_TOOL_PREFIX) and TOOL_GROUP in wide) for name in narrow)

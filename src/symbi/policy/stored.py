@@ -6,7 +6,7 @@ not be kept or is too large; then its decision cannot be derived again in full. 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,7 +20,17 @@ from symbi.types import AgentId, JsonValue, Principal, Resource
 STORED_FORM: Final = 1  # of requests and of sets
 MAX_SET_CHARS: Final = 33_554_432  # of one set; a larger one is not kept, and `load_set` says so
 
-_encode: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+
+def _plain(value: object) -> object:
+    """What the JSON encoder does not know by itself: read-only mappings, and sequences that are no lists."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence):
+        return list(value)
+    raise TypeError(f"a value of type `{type(value).__name__}`")
+
+
+_encode: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +79,9 @@ def encode(document: Mapping[str, JsonValue]) -> bytes:
         InputError: It is not JSON.
     """
     try:
-        return _encode(_plain(document)).encode("ascii")
+        return _encode(document).encode("ascii")
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"a request is not JSON: {error}", code="policy.stored") from error
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
 
 
 def read_request(data: bytes) -> StoredRequest:
@@ -133,7 +135,7 @@ def set_text(policies: PolicySet) -> str:
         ],
         "tools": [{"name": tool.name, "input_schema": tool.input_schema} for tool in policies.tools],
     }
-    text = _encode(_plain(document))
+    text = _encode(document)
     if len(text) > MAX_SET_CHARS:
         return _encode({"form": STORED_FORM, "version": policies.version, "withheld": len(text)})
     return text

@@ -31,8 +31,10 @@ from symbi.types import Confidentiality, Integrity, JsonValue
 
 MAX_TEXTS: Final = 5  # different texts of one attribute that are written out
 MAX_TEXT_CHARS: Final = 200  # of such a text; a longer one is free text
+MAX_LINE_CHARS: Final = 100  # of a clause; a longer one stands on several lines
+MAX_NAMED_SOURCES: Final = 4  # effects that a remark names
 MAX_MEMBERS: Final = 20  # different members of sets that are written out
-_CHANGING: Final = frozenset({"time", "usage", "history"})  # facts of a request that are others the next time
+_CHANGING: Final = frozenset({"time", "usage", "history", "request"})  # what is other the next time
 _LEVELS: Final[Mapping[str, tuple[str, ...]]] = {
     "integrity": tuple(level.value for level in Integrity),
     "confidentiality": tuple(level.value for level in Confidentiality),
@@ -144,13 +146,13 @@ def _one(name: str, group: Sequence[Example], shape: RecordOf | None, taken: set
         writer.arguments([context["arguments"] for context in contexts], shape)  # type: ignore[misc]  # looked at just now
     writer.context(contexts)
     if request.resource.type == "Tool" and all(dict(e.request.resource.attributes).get("verified") for e in group):
-        writer.clauses.append(("", "resource.verified"))
+        writer.clauses.append(("", ["resource.verified"]))
     scope = (
         f"permit (\n  principal == Agent::{quote(request.principal.agent)},\n"
         f"  action == Action::{quote(request.action)},\n"
         f"  resource == {request.resource.type}::{quote(request.resource.id)}\n)"
     )
-    body = "".join(f"{comment}when {{ {clause} }}\n" for comment, clause in writer.clauses)
+    body = "".join(comment + _when(parts) for comment, parts in writer.clauses)
     head = f"// From {len(group)} allowed request{'s' if len(group) > 1 else ''}.\n"
     head += "".join(f"// REVIEW: {remark}\n" for remark in writer.remarks)
     texts: list[str] = []
@@ -159,6 +161,18 @@ def _one(name: str, group: Sequence[Example], shape: RecordOf | None, taken: set
         notes = "".join(f"@{kind}({quote(value)})\n" for kind, value in annotations)
         texts.append(f"{head}@id({quote(own)})\n{notes}{scope}\n{body}".rstrip() + ";\n")
     return Suggestion(name, "\n".join(texts), tuple(e.effect_id for e in group), tuple(writer.remarks))
+
+
+def _when(parts: Sequence[str]) -> str:
+    """A clause, on one line if it fits."""
+    line = f"when {{ {' && '.join(parts)} }}\n"
+    return line if len(line) <= MAX_LINE_CHARS else "when {\n  " + " &&\n  ".join(parts) + "\n}\n"
+
+
+def _came(sources: Sequence[str]) -> str:
+    """Where values came from, as far as it is worth a line."""
+    more = " …" if len(sources) > MAX_NAMED_SOURCES else ""
+    return f" (from {', '.join(map(quote, sources[:MAX_NAMED_SOURCES]))}{more})" if sources else ""
 
 
 def _again(name: str, taken: set[str]) -> str:
@@ -190,8 +204,8 @@ class _Writer:
 
     def __init__(self, group: Sequence[Example]) -> None:
         self._group = group
-        self.clauses: list[tuple[str, str]] = []
-        """(comment, clause)."""
+        self.clauses: list[tuple[str, list[str]]] = []
+        """(comment, parts that must all be true)."""
         self.remarks: list[str] = []
 
     def arguments(self, values: Sequence[Mapping[str, JsonValue]], shape: RecordOf) -> None:
@@ -202,22 +216,22 @@ class _Writer:
             if field.shape is None:
                 continue  # policies cannot see it; `opaque` names it
             if not present:
-                self.clauses.append(("", f"!({has})"))
+                self.clauses.append(("", [f"!({has})"]))
                 continue
             path = member("context.arguments", name)
             tainted = sorted({s for index in present for s in self._sources(index, name) or ()})
             untrusted = any(self._sources(index, name) is not None for index in present)
             hidden = any(self._label(index, name)[1] in _HIDDEN for index in present)
             parts = self._value(path, [values[index][name] for index in present], field, exact=untrusted, hidden=hidden)
-            parts += self._labels(name, present)
             comment = ""
             if untrusted and parts:
-                came = f" (from {', '.join(map(quote, tainted))})" if tainted else ""
-                self.remarks.append(f"values of {quote(name)} came out of untrusted data{came}")
+                self.remarks.append(f"values of {quote(name)} came out of untrusted data{_came(tainted)}")
                 comment = "// out of untrusted data\n"
+            parts += self._labels(name, present)
             if parts or len(present) < len(values):
-                whole = " && ".join([has, *parts])
-                self.clauses.append((comment, whole if len(present) == len(values) else f"!({has}) || ({whole})"))
+                whole = [has, *parts]
+                always = len(present) == len(values)
+                self.clauses.append((comment, whole if always else [f"!({has}) || ({' && '.join(whole)})"]))
 
     def context(self, contexts: Sequence[Mapping[str, JsonValue]]) -> None:
         """What is said of the rest of the context."""
@@ -228,14 +242,20 @@ class _Writer:
                 parts = self._levels(path, [dict(value) for value in present if isinstance(value, Mapping)])
             else:
                 parts = self._value(path, present, None, exact=False, hidden=False)
-            self.clauses += (("", part) for part in parts)
+            if name.endswith("Digest") and parts:
+                self.remarks.append(f"{path} is pinned: what is changed is refused")
+            if parts:
+                self.clauses.append(("", parts))
+
+    def _given(self, index: int, name: str) -> Mapping[str, Any]:
+        """The label of an argument as the request has it."""
+        labels = self._group[index].request.context.get("labels")
+        found = labels.get(name) if isinstance(labels, Mapping) else None
+        return found if isinstance(found, Mapping) else {}
 
     def _label(self, index: int, name: str) -> tuple[str, str, tuple[str, ...]]:
-        """The label of an argument as the request has it, with its sources."""
-        example = self._group[index]
-        labels = example.request.context.get("labels")
-        found = labels.get(name) if isinstance(labels, Mapping) else None
-        own = found if isinstance(found, Mapping) else {}
+        """Integrity and confidentiality of an argument, with its sources."""
+        example, own = self._group[index], self._given(index, name)
         sources = example.labels.get(name, example.labels.get("", ("", "", ())))[2]
         return str(own.get("integrity", Integrity.UNTRUSTED)), str(own.get("confidentiality", "")), sources
 
@@ -245,9 +265,7 @@ class _Writer:
         return sources if integrity == Integrity.UNTRUSTED.value else None
 
     def _labels(self, name: str, present: Sequence[int]) -> list[str]:
-        labels = [
-            dict(zip(("integrity", "confidentiality"), self._label(index, name)[:2], strict=True)) for index in present
-        ]
+        labels = [self._given(index, name) for index in present]
         levels = self._levels(member("context.labels", name), labels)
         return [f"context.labels has {attribute(name)}", *levels] if levels else []
 
@@ -258,6 +276,8 @@ class _Writer:
             worst = max((levels.index(label[kind]) for label in labels if label.get(kind) in levels), default=-1)
             if 0 <= worst < len(levels) - 1:
                 parts.append(_one_of(f"{path}.{kind}", [quote(level) for level in levels[: worst + 1]]))
+        if all("categories" in label for label in labels):
+            parts += self._members(f"{path}.categories", [item for label in labels for item in label["categories"]])
         return parts
 
     def _value(
@@ -290,7 +310,7 @@ class _Writer:
         if prefix and not exact:
             pattern = quote(prefix)[1:-1].replace("*", "\\*")
             return [f'{path} like "{pattern}*"', f'!({path} like "*..*")']
-        return self._open(path, f"{len(texts)} different or long texts")
+        return self._open(path, "a long text" if len(texts) == 1 else f"{len(texts)} different texts")
 
     def _members(self, path: str, items: Sequence[JsonValue]) -> list[str]:
         if not items:

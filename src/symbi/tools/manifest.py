@@ -75,6 +75,9 @@ def parse_manifest(file: str, text: str) -> Manifest:
         line, column = (int(found[1]), int(found[2])) if found else (max(len(text.splitlines()), 1), 1)
         msg = "not TOML"
         raise ConfigError(msg, code="config.toml", place=Place(file, line, column)) from error
+    except RecursionError as error:
+        msg = "a value is nested too deeply"
+        raise ConfigError(msg, code="config.toml", place=Place(file, 1, 1)) from error
     reader = _Reader(file, text)
     reader.allow(document, ("server", "tools"), ())
     server = reader.table(document, "server", ())

@@ -68,6 +68,10 @@ def test_a_remark_names_policy_place_and_reason(text: str, code: str, told: str)
         when("true") + '\n@approval("ask") ' + when("resource.verified"),
         # Narrower forbids take nothing away for good.
         when("resource.verified") + "\n" + when('resource.verified && principal.owner == "x"', "forbid"),
+        when('principal == Agent::"a" && principal in Group::"ops"'),
+        # A part of the tools is not all of them.
+        (f'permit (principal, {SEND}, resource is Tool) when {{ resource.verified }};\n'
+        f'forbid (principal, {SEND}, resource is Tool in ToolServer::"mail");'),
         'permit (principal == Agent::"a", action, resource);\npermit (principal == Agent::"b", action, resource);',
         'permit (principal, action in Action::"InvokeTool", resource) when { context.arguments has path };',
     ],
