@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import cedarpy
+import msgspec
 
 from symbi.errors import InputError, InternalError
 from symbi.policy.decision import Allow, AllowWithConditions, Deny, PolicyDecision, PolicyRequest
@@ -87,7 +88,7 @@ def ask(policies: PolicySet, cedar: cedarpy.PolicySet, request: PolicyRequest) -
     )
 
 
-def _question(request: PolicyRequest) -> dict[str, dict[str, str]]:
+def _question(request: PolicyRequest) -> dict[str, Any]:
     return {
         "principal": {"type": "Agent", "id": request.principal.agent},
         "action": {"type": "Action", "id": request.action},
@@ -158,12 +159,21 @@ def _ask_slices(policies: PolicySet, request: PolicyRequest) -> Sequence[cedarpy
     slices = policies.slices.of(request)
     if not policies.fits(request):
         return [ask(policies, each.cedar, request) for each in slices] or [ask(policies, NO_POLICIES, request)]
-    entities = policies.entities(_encode(_entities(request.principal, request.resource)))
+    entities = policies.entities(_entities_text(request))
     question = _question(request)
-    return [
-        cedarpy.is_authorized({**question, "context": _encode(each.reads.of(request.context))}, each.cedar, entities)
-        for each in slices
-    ]
+    results = []
+    for each in slices:
+        question["context"] = _encode_plain(each.reads.of(request.context)).decode()
+        results.append(cedarpy.is_authorized(question, each.cedar, entities))
+    return results
+
+
+def _entities_text(request: PolicyRequest) -> str:
+    entities = _entities(request.principal, request.resource)
+    for _, value in request.resource.attributes:
+        if type(value) is not str and type(value) is not bool:
+            return _encode(entities)
+    return _encode_plain(entities).decode()
 
 
 def _judge(policies: PolicySet, request: PolicyRequest, results: Sequence[cedarpy.AuthzResult]) -> PolicyDecision:
@@ -172,11 +182,12 @@ def _judge(policies: PolicySet, request: PolicyRequest, results: Sequence[cedarp
     forbids: list[Policy] = []
     errors: list[str] = []
     for result in results:
-        fired = [policies.by_id[PolicyId(reason)] for reason in result.diagnostics.reasons]
-        told = [_told(policies, error) for error in result.diagnostics.errors]
-        if result.decision is cedarpy.Decision.NoDecision:
+        diagnostics, answer = result.diagnostics, result.decision
+        fired = [policies.by_id[PolicyId(reason)] for reason in diagnostics.reasons]
+        told = [_told(policies, error) for error in diagnostics.errors]
+        if answer is cedarpy.Decision.NoDecision:
             return _unfit(policies, request, "; ".join(told) or "no decision was made")
-        (permits if result.decision is cedarpy.Decision.Allow else forbids).extend(fired)
+        (permits if answer is cedarpy.Decision.Allow else forbids).extend(fired)
         errors.extend(told)
     errors.sort()
     if forbids:
@@ -271,6 +282,7 @@ def _plain(value: object) -> object:
     raise InputError(f"a value of type `{type(value).__name__}` is not JSON")
 
 
+_encode_plain: Final = msgspec.json.Encoder().encode  # for text, numbers, booleans, lists and records alone
 _encode: Final = json.JSONEncoder(allow_nan=False, default=_plain).encode
 
 

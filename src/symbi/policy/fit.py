@@ -63,11 +63,15 @@ def _text(value: str) -> Form:
 
 
 def _record(value: Mapping[str, object]) -> Form:
-    for name in value:
-        if name.startswith("__"):  # how Cedar's JSON marks what is no record
-            break
-    else:
-        return tuple((name, form(item)) for name, item in value.items())
+    parts = []
+    for name, item in value.items():
+        if name[:2] == "__":  # how Cedar's JSON marks what is no record
+            return _decimal(value)
+        parts.append((name, "string" if type(item) is str and item.isascii() else form(item)))
+    return tuple(parts)
+
+
+def _decimal(value: Mapping[str, object]) -> Form:
     match value:
         case {"__extn": {"fn": "decimal", "arg": str(text), **more}, **others} if not more and not others:
             if _DECIMAL.fullmatch(text):

@@ -120,6 +120,16 @@ class Slices:
         for position, policy in enumerate(policies):
             for keys in _keys(policy.json):
                 self._put(keys, position)
+        self._prepare_narrow()
+
+    def _prepare_narrow(self) -> None:
+        """Parse what is written for single principals, as far as it may be kept: it is most of a large set."""
+        for key, by_action in self._index.items():
+            if len(key) > 1 and key[0] == _PRINCIPAL:
+                for by_resource in by_action.values():
+                    for number in by_resource.values():
+                        if self._kept + len(self._buckets[number]) <= MAX_PREPARED_POLICIES // 2:
+                            self._prepare((number,))
 
     def _put(self, keys: tuple[Key, Key, Key], position: int) -> None:
         principal, action, resource = keys

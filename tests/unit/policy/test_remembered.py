@@ -1,12 +1,14 @@
 """A decision is used again for an equal request, and only then."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from symbi.policy import engine as engine_module
 from symbi.policy import remembered
 from symbi.policy.decision import VOLATILE, Allow, Deny, PolicyRequest
 from symbi.policy.engine import PolicyEngine
-from symbi.policy.remembered import key_of
+from symbi.policy.remembered import InForce, key_of
 from symbi.types import AgentId, Integrity, Label, Principal, Resource
 
 PERMIT = 'permit(principal, action == Action::"WriteLog", resource);'
@@ -78,6 +80,17 @@ def test_a_large_request_is_not_kept(load, log_request, made, monkeypatch):
     for _ in range(2):
         engine.decide(log_request())
     assert len(made) == 2
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_decision_that_rests_on_a_changing_fact_is_made_each_time(reads):
+    """The facts are the gate's, and a policy that reads them makes all the difference."""
+    policies = SimpleNamespace(slices=SimpleNamespace(volatile=lambda _: reads))
+    in_force = InForce(policies)
+    request, allow = _request(context={"time": TIME}), Allow((), "v")
+    in_force.remember(key_of(request), request, allow)
+    later = _request(context={"time": {**TIME, "hour": 9}})
+    assert in_force.recall(key_of(later)) is (None if reads else allow)
 
 
 # --- keys -------------------------------------------------------------------------------------

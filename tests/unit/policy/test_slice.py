@@ -80,36 +80,34 @@ def test_only_what_is_read_of_the_context_is_given_to_cedar(load, send_request, 
     request = send_request({"recipient": "a", "body": "long"})
     assert isinstance(decide(policies, request), Allow)
     given, ask = [], engine.cedarpy.is_authorized
-    monkeypatch.setattr(engine.cedarpy, "is_authorized", lambda *args: given.append(args) or ask(*args))
+    monkeypatch.setattr(engine.cedarpy, "is_authorized", lambda *args: given.append(args[0]["context"]) or ask(*args))
     assert len(decide(policies, request).policies) == 2
-    assert [args[0]["context"] for args in given] == [
-        '{"label": {"integrity": "user"}}',
-        '{"arguments": {"recipient": "a"}}',
+    assert given == [
+        '{"label":{"integrity":"user"}}',
+        '{"arguments":{"recipient":"a"}}',
     ]
 
 
 def test_what_concerns_a_request_is_parsed_once_and_the_least_used_is_dropped(load, log_request, monkeypatch):
-    scoped = [f'permit(principal == Agent::"a{i}", action == Action::"WriteLog", resource);' for i in range(8)]
-    policies = load(*scoped)
     parsed, parse = [], slices_module.cedar_set
     monkeypatch.setattr(slices_module, "cedar_set", lambda each: parsed.append(len(each)) or parse(each))
-    monkeypatch.setattr(slices_module, "MAX_PREPARED_POLICIES", 5)
+    monkeypatch.setattr(slices_module, "MAX_PREPARED_POLICIES", 6)
+    policies = load(*(f'permit(principal == Agent::"a{i}", action == Action::"WriteLog", resource);' for i in range(8)))
+    assert parsed == [1, 1, 1]  # half of what may be kept is parsed beforehand
 
     def ask(number):
         request = log_request(principal=Principal(AgentId(f"a{number}")))
         assert isinstance(decide(policies, request), Allow)
 
-    for number in (0, 0, 1, 0, 1):
+    for number in (0, 1, 2, 3, 3, 4, 5):
         ask(number)
-    assert parsed == [1, 1]
-    for number in (2, 3, 4, 5, 6):
+    assert parsed == [1] * 6
+    for number in (0, 6, 0):  # the second is the one that was not used for longest
         ask(number)
-    assert len(policies.slices._prepared) == 5
-    parsed.clear()
-    ask(6)
-    assert parsed == []
-    ask(0)
-    assert parsed == [1]
+    assert parsed == [1] * 7
+    assert len(policies.slices._prepared) == 6
+    ask(1)
+    assert parsed == [1] * 8
 
 
 def test_more_policies_than_one_decision_may_take_deny(load, log_request, monkeypatch):
@@ -138,3 +136,33 @@ def test_a_value_that_nobody_reads_is_checked_as_well(load, send_request, spoil)
         bad = PolicyRequest(request.principal, request.action, request.resource, {**request.context, name: value})
         assert isinstance(decide(policies, bad), Deny)
         assert decide(policies, bad) == decide_whole(policies, bad)
+
+
+def test_facts_that_change_are_known_to_be_read_by_what_concerns_the_request():
+    def reading(id_, agent, condition):
+        plain = Plain(id_, {"op": "==", "entity": {"type": "Agent", "id": agent}}, {"op": "All"})
+        plain.json["conditions"] = [{"kind": "when", "body": condition}]
+        return plain
+
+    context = {"Var": "context"}
+    hour = {".": {"left": {".": {"left": context, "attr": "time"}}, "attr": "hour"}}
+    index = Slices(
+        [
+            reading("hour", "hour", {">": {"left": hour, "right": {"Value": 3}}}),
+            reading("has", "has", {"has": {"left": context, "attr": "history"}}),
+            reading("whole", "whole", {"==": {"left": context, "right": context}}),
+            reading("other", "other", {".": {"left": {".": {"left": context, "attr": "label"}}, "attr": "time"}}),
+        ],
+        {},
+    )
+
+    def volatile(agent):
+        return index.volatile(PolicyRequest(Principal(AgentId(agent)), "X", Resource("Tool", "t"), {}))
+
+    assert {agent: volatile(agent) for agent in ("hour", "has", "whole", "other", "nobody")} == {
+        "hour": True,
+        "has": True,
+        "whole": True,
+        "other": False,
+        "nobody": False,
+    }
