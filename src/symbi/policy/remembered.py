@@ -17,9 +17,7 @@ from symbi.types import JsonValue
 MAX_DECISIONS: Final = 4096  # bounds the decisions that are remembered
 MAX_KEY_BYTES: Final = 4096  # a larger request is decided each time; bounds what they take to 16 MiB
 
-_FORMAT: Final = (
-    0  # the format of marshal that writes nothing but types and values; later ones refer to what came before
-)
+_FORMAT: Final = 0  # of marshal: types and values alone; later formats refer to what was written before
 _LONG_MIN: Final = -(2**63)
 _LONG_MAX: Final = 2**63 - 1
 
