@@ -21,7 +21,9 @@ pytestmark = pytest.mark.anyio
 
 CLOCK = '@id("clock") permit (principal, action == Action::"ReadClock", resource);\n'
 FORBID = '@id("no") forbid (principal, action, resource);\n'
-REQUEST = PolicyRequest(Principal(AgentId("a")), "ReadClock", Resource("Resource", "clock"), {"request": NO_REQUEST})
+REQUEST = PolicyRequest(
+    Principal(AgentId("a")), "ReadClock", Resource("Resource", "clock"), {"request": dict(NO_REQUEST)}
+)
 
 
 class Watched:

@@ -111,7 +111,7 @@ def _decide(schema, context):
     policies = PolicySet.load([PERMIT], (), [ToolType("s.t", schema)])
     return decide(
         policies,
-        PolicyRequest(Principal(AgentId("a")), "InvokeTool::s.t", RESOURCE, {**context, "request": NO_REQUEST}),
+        PolicyRequest(Principal(AgentId("a")), "InvokeTool::s.t", RESOURCE, {**context, "request": dict(NO_REQUEST)}),
     )
 
 

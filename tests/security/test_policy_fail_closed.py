@@ -24,7 +24,7 @@ CONTEXT = MappingProxyType(
         "label": {"integrity": "user", "confidentiality": "public"},
         "secrets": (),
         "opaque": (),
-        "request": NO_REQUEST,
+        "request": dict(NO_REQUEST),
     }
 )
 
@@ -52,7 +52,7 @@ def _assert_denied(decision, *, says=""):
 def test_nothing_configured_denies():
     engine = PolicyEngine(PolicySet.load([]))
     for action, resource in [("WriteLog", "log"), ("ReadClock", "clock"), ("Canary", "canary")]:
-        context = {"request": NO_REQUEST, **({"label": CONTEXT["label"]} if action == "WriteLog" else {})}
+        context = {"request": dict(NO_REQUEST), **({"label": CONTEXT["label"]} if action == "WriteLog" else {})}
         _assert_denied(engine.decide(PolicyRequest(AGENT, action, Resource("Resource", resource), context)))
 
 
@@ -61,7 +61,9 @@ def test_the_request_that_the_others_spoil_is_allowed():
 
 
 def test_the_canary_is_denied_under_a_policy_that_permits_all():
-    decision = decide(_set(), PolicyRequest(AGENT, "Canary", Resource("Resource", "canary"), {"request": NO_REQUEST}))
+    decision = decide(
+        _set(), PolicyRequest(AGENT, "Canary", Resource("Resource", "canary"), {"request": dict(NO_REQUEST)})
+    )
     _assert_denied(decision, says="symbi.canary")
     assert [(ref.id, ref.file) for ref in decision.policies] == [("symbi.canary", "symbi/canary.cedar")]
 
@@ -235,7 +237,7 @@ def test_a_forbid_that_fires_wins_over_every_permit():
 
 
 def test_an_agent_that_is_other_as_resource_than_as_principal_denies():
-    context = {"keys": (), "label": CONTEXT["label"], "request": NO_REQUEST}
+    context = {"keys": (), "label": CONTEXT["label"], "request": dict(NO_REQUEST)}
     same = Resource("Agent", "a", agent_attributes(AGENT), (("Group", "g"),))
     other = Resource("Agent", "a", agent_attributes(replace(AGENT, trust="trusted")), (("Group", "g"),))
     assert type(decide(_set(), PolicyRequest(AGENT, "ConfigureAgent", same, context))) is Allow

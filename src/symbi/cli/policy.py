@@ -60,7 +60,7 @@ def explain(  # noqa: PLR0913 - one option for each part of a request
         if tool is not None:
             request = _tool_request(principal, tool, _object(arguments, "--arguments"), untrusted or (), tools)
         elif action is not None and resource is not None:
-            facts = {"request": NO_REQUEST, **_object(context, "--context")}
+            facts = {"request": dict(NO_REQUEST), **_object(context, "--context")}
             request = PolicyRequest(principal, action, _resource(resource, principal), facts)
         else:
             msg = "give either `--tool`, or `--action` and `--resource`"

@@ -243,7 +243,7 @@ class _CaseReader:
     def _context(self, action: str) -> Mapping[str, JsonValue]:
         table = self._table(self._entry, "context", needed=False)
         context = {name: self._json(value, "context", name) for name, value in table.items()}
-        context.setdefault("request", NO_REQUEST)
+        context.setdefault("request", dict(NO_REQUEST))
         if action.startswith(f"{TOOL_GROUP}::"):
             empty: dict[str, JsonValue] = {
                 "arguments": {},

@@ -12,7 +12,8 @@ from typing import Any, Final
 import cedarpy
 
 from symbi.policy.expression import Expression, Path, children, clauses, path_of, render
-from symbi.policy.policies import Policy, PolicySet, cedar_set
+from symbi.policy.policies import Policy, PolicySet
+from symbi.policy.slice import cedar_set
 from symbi.types import PolicyId
 
 MAX_LITERALS: Final = 64  # of one attribute that are tried out

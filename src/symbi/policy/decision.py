@@ -3,9 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from symbi.types import JsonValue, PolicyId, Principal, Resource
+
+VOLATILE: Final = frozenset({"time", "usage", "history"})
+"""Facts of a context that change without the action: when it is asked for, and what came before."""
+
+PASSING: Final = VOLATILE | {"request"}
+"""These, and what tells one request of a run from the next: they differ where nothing else does."""
 
 
 @dataclass(frozen=True, slots=True)

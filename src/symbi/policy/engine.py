@@ -15,18 +15,22 @@ An answer that is not understood, and an exception, deny as well.
 """
 
 import json
+import marshal
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import cedarpy
+import msgspec
 
 from symbi.errors import InputError, InternalError
 from symbi.policy.context import agent_attributes
 from symbi.policy.decision import Allow, AllowWithConditions, Deny, PolicyDecision, PolicyRequest
 from symbi.policy.policies import Compiled, Policy, PolicySet, PolicyWarning
+from symbi.policy.remembered import InForce, key_of
 from symbi.policy.requirement import missing
+from symbi.policy.slice import MAX_SLICE_POLICIES, SliceTooLarge
 from symbi.policy.source import PolicySource
 from symbi.types import JsonValue, PolicyId, Principal, Resource
 
@@ -39,6 +43,9 @@ __all__ = [
     "PolicyWarning",
     "decide",
 ]
+
+MAX_REQUEST_BYTES: Final = 4_194_304  # bounds one evaluation: as much as a tool can be sent in one message
+EVALUATION_TIMEOUT_S: Final = 1.0  # some thousand times what a decision takes
 
 _MAX_ERROR_CHARS: Final = 300  # bounds one error in a decision, and so in the trail
 
@@ -57,6 +64,8 @@ _WITHOUT_VALUES: Final = re.compile(
     """,
     re.VERBOSE,
 )
+NO_POLICIES: Final = cedarpy.PolicySet.from_str("")
+_OF_POLICY: Final = re.compile(r"error while evaluating policy `(.+?)`: ", re.DOTALL)
 _UNFIT_ENTITY: Final = "entity does not conform to the schema"
 
 
@@ -74,9 +83,7 @@ def ask(policies: PolicySet, cedar: cedarpy.PolicySet, request: PolicyRequest) -
     """
     return cedarpy.is_authorized(
         {
-            "principal": {"type": "Agent", "id": request.principal.agent},
-            "action": {"type": "Action", "id": request.action},
-            "resource": {"type": request.resource.type, "id": request.resource.id},
+            **_question(request),
             "context": _encode(request.context),
         },
         cedar,
@@ -85,8 +92,19 @@ def ask(policies: PolicySet, cedar: cedarpy.PolicySet, request: PolicyRequest) -
     )
 
 
+def _question(request: PolicyRequest) -> dict[str, Any]:
+    return {
+        "principal": {"type": "Agent", "id": request.principal.agent},
+        "action": {"type": "Action", "id": request.action},
+        "resource": {"type": request.resource.type, "id": request.resource.id},
+    }
+
+
 def decide(policies: PolicySet, request: PolicyRequest) -> PolicyDecision:
     """Decide one request. Never raises for what a request or a policy can hold, and never allows by default.
+
+    Only the policies that the request can touch are evaluated, on what they read of its context; the decision is the
+    same as that of `decide_whole`.
 
     Args:
         policies: The set in force.
@@ -95,13 +113,31 @@ def decide(policies: PolicySet, request: PolicyRequest) -> PolicyDecision:
     Returns:
         The decision, with the policies that made it. Errors in a Deny name policies and attributes, never values.
     """
+    return _guarded(policies, request, _ask_slices)
+
+
+def decide_whole(policies: PolicySet, request: PolicyRequest) -> PolicyDecision:
+    """Decide by evaluating every policy on the whole context: what `decide` is held to, and much slower."""
+    return _guarded(policies, request, _ask_whole)
+
+
+def _guarded(
+    policies: PolicySet,
+    request: PolicyRequest,
+    answers: Callable[[PolicySet, PolicyRequest], Sequence[cedarpy.AuthzResult]],
+) -> PolicyDecision:
     try:
-        return _judge(policies, request, ask(policies, policies.cedar, request))
+        if _size_bytes(request) > MAX_REQUEST_BYTES:
+            return _unfit(policies, request, f"it is larger than {MAX_REQUEST_BYTES} bytes")
+        return _judge(policies, request, answers(policies, request))
     except InputError as error:
         return _unfit(policies, request, error.message)
     except ValueError as error:
         known = str(error) == _UNFIT_ENTITY
         return _unfit(policies, request, "principal or resource" if known else "something in it cannot be encoded")
+    except SliceTooLarge:
+        why = f"more than {MAX_SLICE_POLICIES} policies concern the request"
+        return Deny(why, (), policies.version, (why,))
     except BaseException as error:
         # A panic of the library is no Exception; it denies like every other failure. Interrupts of ours go on.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
@@ -109,30 +145,80 @@ def decide(policies: PolicySet, request: PolicyRequest) -> PolicyDecision:
         return Deny("evaluation failed", (), policies.version, (type(error).__name__,))
 
 
-def _judge(policies: PolicySet, request: PolicyRequest, result: cedarpy.AuthzResult) -> PolicyDecision:
-    fired = [policies.by_id[PolicyId(reason)] for reason in result.diagnostics.reasons]
-    refs = tuple(policy.ref for policy in fired)
-    errors = tuple(_told(policies, error) for error in result.diagnostics.errors)
-    if result.decision is cedarpy.Decision.NoDecision:
-        return _unfit(policies, request, "; ".join(errors) or "no decision was made")
-    if result.decision is cedarpy.Decision.Deny and fired:
-        return Deny(f"forbidden by {', '.join(_named(policy) for policy in fired)}", refs, policies.version, errors)
+def _size_bytes(request: PolicyRequest) -> int:
+    """About what Cedar would have to read."""
+    resource = request.resource
+    parts: Any = (request.context, resource.attributes, resource.parents, request.principal.groups)
+    try:
+        return len(marshal.dumps(parts, 0))
+    except ValueError:  # not made of plain values alone
+        return len(_encode(request.context)) + len(_encode(_entities(request.principal, resource)))
+
+
+def _ask_whole(policies: PolicySet, request: PolicyRequest) -> Sequence[cedarpy.AuthzResult]:
+    return (ask(policies, policies.cedar, request),)
+
+
+def _ask_slices(policies: PolicySet, request: PolicyRequest) -> Sequence[cedarpy.AuthzResult]:
+    slices = policies.slices.of(request)
+    if not policies.fits(request):
+        return [ask(policies, each.cedar, request) for each in slices] or [ask(policies, NO_POLICIES, request)]
+    entities = policies.entities(_entities_text(request))
+    question = _question(request)
+    results = []
+    for each in slices:
+        question["context"] = _encode_plain(each.reads.of(request.context)).decode()
+        results.append(cedarpy.is_authorized(question, each.cedar, entities))
+    return results
+
+
+def _entities_text(request: PolicyRequest) -> str:
+    entities = _entities(request.principal, request.resource)
+    for _, value in request.resource.attributes:
+        if type(value) is not str and type(value) is not bool:
+            return _encode(entities)
+    return _encode_plain(entities).decode()
+
+
+def _judge(policies: PolicySet, request: PolicyRequest, results: Sequence[cedarpy.AuthzResult]) -> PolicyDecision:
+    """The decision that follows from the answers of all parts of the set; what it names is sorted."""
+    permits: list[Policy] = []
+    forbids: list[Policy] = []
+    errors: list[str] = []
+    for result in results:
+        diagnostics, answer = result.diagnostics, result.decision
+        fired = [policies.by_id[PolicyId(reason)] for reason in diagnostics.reasons]
+        told = [_told(policies, error) for error in diagnostics.errors]
+        if answer is cedarpy.Decision.NoDecision:
+            return _unfit(policies, request, "; ".join(told) or "no decision was made")
+        (permits if answer is cedarpy.Decision.Allow else forbids).extend(fired)
+        errors.extend(told)
+    errors.sort()
+    if forbids:
+        forbids.sort(key=_position)
+        reason = f"forbidden by {', '.join(_named(policy) for policy in forbids)}"
+        return Deny(reason, tuple(policy.ref for policy in forbids), policies.version, tuple(errors))
     if errors:
-        return Deny(f"a policy could not be evaluated: {errors[0]}", (), policies.version, errors)
-    permits = [policy for policy in fired if not policy.requires]
-    if result.decision is not cedarpy.Decision.Allow or not any(policy.permits for policy in permits):
+        return Deny(f"a policy could not be evaluated: {errors[0]}", (), policies.version, tuple(errors))
+    permits.sort(key=_position)
+    speaking = [policy for policy in permits if not policy.requires]
+    if not any(policy.permits for policy in speaking):
         reason = f"no policy permits `{request.action}` for agent `{request.principal.agent}`"
         return Deny(_bounded(reason), (), policies.version)
-    conditions = tuple(condition for policy in permits for condition in policy.conditions)
-    for policy in (policy for policy in fired if policy.requires):
+    conditions = tuple(condition for policy in speaking for condition in policy.conditions)
+    for policy in permits:
         lacks = missing(policy.requires, conditions)
         if lacks is not None:
             reason = f"{_named(policy)} requires {lacks} of the permits, and they do not ask for it"
             return Deny(_bounded(reason), (policy.ref,), policies.version)
-    allowing = tuple(policy.ref for policy in permits)
+    allowing = tuple(policy.ref for policy in speaking)
     if conditions:
         return AllowWithConditions(conditions, allowing, policies.version)
     return Allow(allowing, policies.version)
+
+
+def _position(policy: Policy) -> tuple[str, int, str]:
+    return policy.file, policy.line, policy.id
 
 
 def _unfit(policies: PolicySet, request: PolicyRequest, why: str) -> Deny:
@@ -153,10 +239,10 @@ def _named(policy: Policy) -> str:
 def _told(policies: PolicySet, error: str) -> str:
     """An error of Cedar as a decision may repeat it: the policy that it is about, and what is known to hold no value."""
     about, told = "", error.removeprefix("failed to build request: ")
-    for policy in policies.policies:
-        prefix = f"error while evaluating policy `{policy.id}`: "
-        if error.startswith(prefix):
-            about, told = f"{_named(policy)}: ", error.removeprefix(prefix)
+    of = _OF_POLICY.match(error)
+    policy = policies.by_id.get(PolicyId(of.group(1))) if of else None
+    if of and policy:
+        about, told = f"{_named(policy)}: ", error[of.end() :]
     match = _WITHOUT_VALUES.match(told)
     told = about + (
         match.group() if match else "a value is not of the declared type" if not about else "evaluation failed"
@@ -206,18 +292,27 @@ def _plain(value: object) -> object:
     raise InputError(f"a value of type `{type(value).__name__}` is not JSON")
 
 
+_encode_plain: Final = msgspec.json.Encoder().encode  # for text, numbers, booleans, lists and records alone
 _encode: Final = json.JSONEncoder(allow_nan=False, default=_plain).encode
 
 
 class PolicyEngine:
     """Holds the policy set in force. Every decision is made with one set; a new one replaces it as a whole.
 
+    Decisions on equal requests are made once and remembered until the set changes, see `symbi.policy.remembered`.
+
     Args:
         policies: The first set; an empty one denies everything.
+        evaluation_timeout_s: How long a decision may take, in seconds; `in_time` denies what took longer.
+        remembers: Whether decisions are remembered.
     """
 
-    def __init__(self, policies: PolicySet) -> None:
-        self._current = policies
+    def __init__(
+        self, policies: PolicySet, *, evaluation_timeout_s: float = EVALUATION_TIMEOUT_S, remembers: bool = True
+    ) -> None:
+        self._in_force = InForce(policies)
+        self._evaluation_timeout_s = evaluation_timeout_s
+        self._remembers = remembers
         self._callbacks: list[Callable[[PolicySet], None]] = []
         self._changing = threading.Lock()
         self._closing = False
@@ -225,15 +320,38 @@ class PolicyEngine:
     @property
     def current(self) -> PolicySet:
         """The set in force."""
-        return self._current
+        return self._in_force.policies
 
     def decide(self, request: PolicyRequest) -> PolicyDecision:
         """Decide with the set in force."""
-        return decide(self._current, request)
+        in_force = self._in_force  # one set, with what was decided with it, whatever happens meanwhile
+        key = key_of(request) if self._remembers else None
+        if key is None:
+            return decide(in_force.policies, request)
+        decision = in_force.recall(key)
+        if decision is None:
+            decision = decide(in_force.policies, request)
+            in_force.remember(key, request, decision)
+        return decision
+
+    def in_time(self, decision: PolicyDecision, took_s: float) -> PolicyDecision:
+        """A decision, or a denial where it took too long to make.
+
+        Cedar cannot be interrupted. It has no loops, so its time is bounded by the sizes of policies and request,
+        which are bounded too; whoever has a clock measures, and hands the time in here.
+
+        Args:
+            decision: What was decided.
+            took_s: How long that took, in seconds.
+        """
+        if took_s <= self._evaluation_timeout_s:
+            return decision
+        why = f"the decision timed out: it took more than {self._evaluation_timeout_s:g} s"
+        return Deny(why, (), decision.version, (why,))
 
     async def evaluate_policy(self, request: PolicyRequest) -> PolicyDecision:
         """Decide with the set in force; it does not wait for anything."""
-        return decide(self._current, request)
+        return self.decide(request)
 
     def holds(self, version: str) -> bool:
         """Whether a decision of this version may go on record: it is the set in force, and nobody is replacing it."""
@@ -258,7 +376,7 @@ class PolicyEngine:
             InternalError: A callback failed. All of them were called, and the new set is in force.
         """
         with self._changing:
-            self._current = policies
+            self._in_force = InForce(policies)
             self._closing = False
         self._announce(policies)
 
@@ -271,12 +389,12 @@ class PolicyEngine:
             InternalError: A callback failed. All of them were called, and the new set is in force.
         """
         with self._changing:
-            old = self._current
+            old = self.current
             new = PolicySet.load((*old.sources, source), old.compiled, old.tools)
             added = [policy.id for policy in new.policies if policy.id not in old.by_id]
             if len(added) != 1:
                 raise InputError(f"`{source.file}` holds {len(added)} policies, not one", code="policy.invalid")
-            self._current = new
+            self._in_force = InForce(new)
             self._closing = False
         self._announce(new)
         return added[0]

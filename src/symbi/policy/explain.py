@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from symbi.policy.catalog import TOOL_GROUP
 from symbi.policy.decision import AllowWithConditions, Deny, PolicyDecision, PolicyRequest
 from symbi.policy.engine import ask, decide
-from symbi.policy.policies import Policy, PolicySet, cedar_set
+from symbi.policy.policies import Policy, PolicySet
+from symbi.policy.slice import cedar_set
 
 
 @dataclass(frozen=True, slots=True)

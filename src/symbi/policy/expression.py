@@ -9,7 +9,8 @@ from typing import Any, Final, TypeAlias
 from symbi.policy.catalog import quote
 from symbi.policy.decision import PolicyRequest
 from symbi.policy.engine import ask
-from symbi.policy.policies import Policy, PolicySet, cedar_set
+from symbi.policy.policies import Policy, PolicySet
+from symbi.policy.slice import cedar_set
 from symbi.types import JsonValue, PolicyId
 
 Expression: TypeAlias = Mapping[str, Any]

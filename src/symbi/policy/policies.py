@@ -14,9 +14,11 @@ import cedarpy
 from symbi.errors import InputError, Place, PolicySyntaxError, did_you_mean
 from symbi.policy.catalog import BASE_ACTIONS, TOOL_GROUP, ToolType, schema_text
 from symbi.policy.decision import ConditionKind, PolicyCondition, PolicyRef
+from symbi.policy.fit import Fit
 from symbi.policy.library import CANARY, RESERVED_PREFIX
 from symbi.policy.obligations import combine
 from symbi.policy.requirement import ANNOTATION, Requirement, read_requirements
+from symbi.policy.slice import Slices, cedar_set
 from symbi.policy.source import PolicySource, Statement, parse, split
 from symbi.types import PolicyId
 
@@ -139,6 +141,8 @@ class PolicySet:
         cedar: The parsed set.
         cedar_schema: The parsed schema.
         entities: Parses entities against the schema, from JSON; keeps the latest.
+        slices: Finds the policies that a request can touch.
+        fits: Whether a request is known to fit the schema.
     """
 
     sources: tuple[PolicySource, ...]
@@ -152,6 +156,8 @@ class PolicySet:
     cedar: cedarpy.PolicySet = field(repr=False)
     cedar_schema: cedarpy.Schema = field(repr=False)
     entities: Callable[[str], cedarpy.Entities] = field(repr=False)
+    slices: Slices = field(repr=False)
+    fits: Fit = field(repr=False)
 
     @classmethod
     def load(
@@ -185,6 +191,7 @@ class PolicySet:
             problems.extend(_validate(policies, known, cedar_schema))
         if problems:
             raise _all_of(problems)
+        actions = cedarpy.Entities.from_json_str("[]", cedar_schema)
         return cls(
             sources=sources,
             compiled=compiled,
@@ -197,13 +204,19 @@ class PolicySet:
             cedar=cedar_set({policy.id: policy.json for policy in policies}),
             cedar_schema=cedar_schema,
             entities=_entity_cache(cedar_schema),
+            slices=Slices(policies, _action_groups(actions)),
+            fits=Fit(cedar_schema, actions),
         )
 
 
-def cedar_set(policies: Mapping[PolicyId, Mapping[str, Any]]) -> cedarpy.PolicySet:
-    """A parsed set of policies in Cedar's JSON form, under the ids given."""
-    text = json.dumps({"staticPolicies": policies, "templates": {}, "templateLinks": []})
-    return cedarpy.PolicySet.from_json_str(text)
+def _action_groups(actions: cedarpy.Entities) -> Mapping[str, frozenset[str]]:
+    """The groups that each action of a schema is in, at any distance."""
+    above = {each["uid"]["id"]: {parent["id"] for parent in each["parents"]} for each in json.loads(str(actions))}
+
+    def groups(name: str) -> frozenset[str]:
+        return frozenset(above[name]).union(*(groups(parent) for parent in above[name]))
+
+    return MappingProxyType({name: groups(name) for name in above})
 
 
 def _entity_cache(schema: cedarpy.Schema) -> Callable[[str], cedarpy.Entities]:

@@ -5,13 +5,13 @@ is cut at the semicolons that end policies (those outside of strings and comment
 where that fails, the first token that no policy can go on with is searched for.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import cedarpy
+import msgspec
 
 from symbi.errors import Place, PolicySyntaxError
 
@@ -66,6 +66,7 @@ def split(source: PolicySource) -> Iterator[Statement]:
         PolicySyntaxError: A string or the last policy is not closed, or a policy is too long or too deeply nested.
     """
     start, ends, depth, ifs = -1, list[int](), 0, 0
+    counted, line = 0, 1  # lines are counted once, from one policy to the next
     for match in _TOKEN.finditer(source.text):
         lexeme, at = match.group(), match.start()
         if match.lastgroup == "space":
@@ -73,7 +74,9 @@ def split(source: PolicySource) -> Iterator[Statement]:
         if lexeme == '"':
             raise PolicySyntaxError("a string is not closed", place=_place(source, at), hint='add the closing `"`')
         if start < 0:
-            start, ends, depth, ifs = at, [], 0, 0
+            line += source.text.count("\n", counted, at)
+            counted = start = at
+            ends, depth, ifs = [], 0, 0
         ends.append(match.end() - start)
         if match.lastgroup == "symbol":
             depth = max(0, depth + (lexeme in "([{") - (lexeme in ")]}"))
@@ -89,7 +92,8 @@ def split(source: PolicySource) -> Iterator[Statement]:
                 hint="split it in several",
             )
         if lexeme == ";":
-            yield Statement(source.text[start : match.end()], _place(source, start), tuple(ends))
+            place = Place(source.file, line, start - source.text.rfind("\n", 0, start))
+            yield Statement(source.text[start : match.end()], place, tuple(ends))
             start = -1
     if start >= 0:
         end = start + (ends[-1] if ends else 0)
@@ -121,10 +125,11 @@ def parse(statement: Statement) -> Mapping[str, Any]:
         PolicySyntaxError: It is not a policy, is a template, or is nested too deeply.
     """
     try:
-        parsed = json.loads(cedarpy.policies_to_json_str(statement.text))
+        text = cedarpy.policies_to_json_str(statement.text)
     except ValueError as error:
         hint = _ONE_ENTITY_HINT if "expected single entity uid" in str(error) else None
         raise PolicySyntaxError(_lower(str(error)), place=_locate(statement, str(error)), hint=hint) from error
+    parsed = msgspec.json.decode(text)
     if parsed["templates"]:
         raise PolicySyntaxError(
             "a template is not a policy", place=statement.place, hint="write the entity in place of the `?` slot"
@@ -133,7 +138,7 @@ def parse(statement: Statement) -> Mapping[str, Any]:
     if len(policies) != 1:
         raise PolicySyntaxError("a `;` without a policy before it", place=statement.place, hint="remove it")
     try:
-        cedarpy.PolicySet.from_json_str(json.dumps(parsed))
+        cedarpy.PolicySet.from_json_str(text)
     except ValueError as error:
         raise PolicySyntaxError(
             "a condition is nested too deeply, or chains more than about 60 operators",

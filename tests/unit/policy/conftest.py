@@ -31,7 +31,10 @@ def notify() -> ToolType:
 def log_request(triage) -> Callable[..., PolicyRequest]:
     def make(label: Label = Label(), principal: Principal = triage) -> PolicyRequest:  # noqa: B008 - a frozen value
         return PolicyRequest(
-            principal, "WriteLog", Resource("Resource", "log"), {"label": label_context(label), "request": NO_REQUEST}
+            principal,
+            "WriteLog",
+            Resource("Resource", "log"),
+            {"label": label_context(label), "request": dict(NO_REQUEST)},
         )
 
     return make
@@ -46,7 +49,7 @@ def send_request(triage) -> Callable[..., PolicyRequest]:
             (("server", "notify"), ("verified", True), ("recovery", "idempotent")),
             (("ToolServer", "notify"),),
         )
-        context = {**tool_context(SEND, values, labels or {}, Label(), ()), "request": NO_REQUEST}
+        context = {**tool_context(SEND, values, labels or {}, Label(), ()), "request": dict(NO_REQUEST)}
         return PolicyRequest(triage, "InvokeTool::notify.send", resource, context)
 
     return make

@@ -42,7 +42,7 @@ def create(agent: str = "a") -> PolicyRequest:
         "risk": {"__extn": {"fn": "decimal", "arg": "0.1"}},
         "sourceDigest": "",
         "inputs": [],
-        "request": NO_REQUEST,
+        "request": dict(NO_REQUEST),
     }
     resource = Resource("Agent", agent, agent_attributes(who))
     return PolicyRequest(who, "CreateAgent", resource, context)
@@ -50,7 +50,10 @@ def create(agent: str = "a") -> PolicyRequest:
 
 def log(agent: str = "a") -> PolicyRequest:
     return PolicyRequest(
-        Principal(AgentId(agent)), "WriteLog", Resource("Resource", "log"), {"label": LABEL, "request": NO_REQUEST}
+        Principal(AgentId(agent)),
+        "WriteLog",
+        Resource("Resource", "log"),
+        {"label": LABEL, "request": dict(NO_REQUEST)},
     )
 
 
@@ -197,7 +200,9 @@ def test_no_file_ever_adds_to_what_the_operator_permits_for_creation_and_in_rest
     policies = tuple(FileRule(f"a:{n}", text, Place("a", n + 1, 1)) for n, text in enumerate(texts))
     with_file = set_of(FileRules(policies, admitted), rules=rules, operator=operator)
     without = set_of(operator=operator)
-    clock = PolicyRequest(Principal(AgentId("a")), "ReadClock", Resource("Resource", "clock"), {"request": NO_REQUEST})
+    clock = PolicyRequest(
+        Principal(AgentId("a")), "ReadClock", Resource("Resource", "clock"), {"request": dict(NO_REQUEST)}
+    )
     for request in (create(), log(), clock):
         alone, beside = decide(without, request), decide(with_file, request)
         if isinstance(alone, Deny) and (

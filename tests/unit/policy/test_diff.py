@@ -22,7 +22,9 @@ def permit(action: str, name: str | None = None, condition: str = "", asks: str 
 
 def request(action: str = "ReadClock", agent: str = "a", effect: str = "e1") -> RecordedRequest:
     resource = {"ReadClock": "clock", "DrawRandom": "random"}[action]
-    asked = PolicyRequest(Principal(AgentId(agent)), action, Resource("Resource", resource), {"request": NO_REQUEST})
+    asked = PolicyRequest(
+        Principal(AgentId(agent)), action, Resource("Resource", resource), {"request": dict(NO_REQUEST)}
+    )
     return RecordedRequest(EffectId(effect), asked, "allow")
 
 

@@ -14,7 +14,7 @@ PERMIT_LOG = '@id("log") permit(principal, action == Action::"WriteLog", resourc
 SEND = 'action == Action::"InvokeTool::notify.send", resource'
 UNTRUSTED = Label(Integrity.UNTRUSTED)
 
-ALONE = {"request": NO_REQUEST}
+ALONE = {"request": dict(NO_REQUEST)}
 
 
 def test_a_permit_allows_and_is_named(load, log_request):
@@ -98,6 +98,24 @@ def test_an_agent_may_ask_about_itself_and_about_another(load):
     attributes = agent_attributes(Principal(AgentId("a")))
     assert isinstance(ask(Resource("Agent", "a", attributes)), Allow)
     assert isinstance(ask(Resource("Agent", "b", attributes)), Deny)
+
+
+def test_what_a_decision_names_stands_in_the_order_of_files_and_lines_whatever_part_it_comes_from(load, log_request):
+    scopes = ["principal", 'principal == Agent::"triage"', 'principal in Group::"oncall"'] * 2
+    log = 'action == Action::"WriteLog", resource'
+
+    def ids(found):
+        return [ref.id for ref in found.policies]
+
+    permits = load("\n".join(f"permit({scope}, {log});" for scope in scopes))
+    assert ids(decide(permits, log_request())) == [f"p0.cedar:{line}" for line in range(1, 7)]
+    forbids = load("\n".join(f"forbid({scope}, {log});" for scope in scopes))
+    decision = decide(forbids, log_request())
+    assert ids(decision) == [f"p0.cedar:{line}" for line in range(1, 7)]
+    assert decision.reason == f"forbidden by {', '.join(f'`p0.cedar:{line}`' for line in range(1, 7))}"
+    broken = 'when { Agent::"nobody".owner == "" }'
+    failing = decide(load("\n".join(f"permit({scope}, {log}) {broken};" for scope in scopes)), log_request())
+    assert [error.partition(": ")[0] for error in failing.errors] == [f"`p0.cedar:{line}`" for line in range(1, 7)]
 
 
 # --- the base library -------------------------------------------------------------------------
