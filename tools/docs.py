@@ -162,7 +162,6 @@ def later() -> str:
         ("declarations", _inline(builtins.LATER_DECLARATIONS)),
         ("attributes of `with`", _inline(settings.LATER_ATTRIBUTES)),
         ("sandboxes", _inline(settings.LATER_SANDBOXES)),
-        ("requirements", _inline(conditions.LATER_REQUIREMENTS)),
         ("settings of `audit`", _inline(conditions.LATER_AUDIT)),
     ]
     return _table(("kind", "words"), rows)

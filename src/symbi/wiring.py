@@ -32,6 +32,7 @@ from symbi.dsl.spec import CompiledFile
 from symbi.errors import ConfigError, InputError, StoreUnavailable, SymbiError, Unavailable
 from symbi.guard.gate import Guard, no_probe
 from symbi.policy.catalog import ToolType
+from symbi.policy.counters import FILE_NAME
 from symbi.policy.engine import PolicyEngine, PolicySource
 from symbi.policy.policies import PolicySet
 from symbi.runtime.agent_scheduler import AgentScheduler
@@ -89,7 +90,7 @@ def compile_agents(path: Path) -> CompiledFile:
 
 
 def read_policies(settings: Settings) -> list[PolicySource]:
-    """The policy files that the settings name, in order; names as seen from the configuration's folder.
+    """The policies and counters that the settings name, in order; names as seen from the configuration's folder.
 
     Raises:
         ConfigError: A path that was set is not there.
@@ -99,7 +100,7 @@ def read_policies(settings: Settings) -> list[PolicySource]:
     for path in settings.policy.paths:
         found = settings.folder / path
         if found.is_dir():
-            files = sorted(found.glob("**/*.cedar"))
+            files = sorted((*found.glob("**/*.cedar"), *found.glob(f"**/{FILE_NAME}")))
         elif found.exists():
             files = [found]
         elif settings.origin("policy.paths").kind is OriginKind.DEFAULT:

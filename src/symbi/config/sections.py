@@ -211,7 +211,9 @@ class PolicySettings:
     """`[policy]`."""
 
     paths: tuple[Path, ...] = _declare(
-        (Path("policies"),), Several(FilePath()), "`.cedar` files, or folders of them; nothing permitted is all denied"
+        (Path("policies"),),
+        Several(FilePath()),
+        "`.cedar` files and `history.toml`, or folders of them; nothing permitted is all denied",
     )
 
 

@@ -8,6 +8,7 @@
 | `tier("gvisor")`, `tier: "gvisor"` | code runs in this sandbox at least | code |
 | `timeout(30s)`, `timeout: 30s` | no more time than this | tools, code |
 | `record("digest")`, `record: "digest"` | how arguments stand in the trail: `full`, `redacted`, `digest` | every action |
+| `rate_limiting("500/minute")`, `rate_limiting: "500/minute"` | no more than that, for each agent and each permit | every action |
 | `signature_verification`, `signature_verification: true` | tools whose signature holds, and no others | (a prohibition) |
 
 A record or a list asks for several at once. Of `audit`, `all_operations` and rules about single operations ask for what
@@ -31,9 +32,6 @@ from symbi.types import PolicyId, SecurityTier
 
 VERIFIED: Final = "signature_verification"
 """The requirement that is a prohibition of its own rather than a condition."""
-
-LATER_REQUIREMENTS: Final = ("rate_limiting",)
-"""Requirements of the language that nothing enforces yet."""
 
 LATER_AUDIT: Final = ("log_level", "include_output", "retention_days", "compliance_tags")
 """Settings of `audit` that nothing carries out yet."""
@@ -108,11 +106,8 @@ def read_audit(subject: ast.Record, findings: Findings) -> list[Requirement]:
 
 
 def _requirement(key: str, values: list[ast.Expr], span: ast.Span, findings: Findings) -> list[Requirement]:
-    if key in LATER_REQUIREMENTS:
-        findings.later(key, span, "remove it: nothing would enforce it")
-        return []
     if key not in _READERS:
-        hint = did_you_mean(key, (*_READERS, *LATER_REQUIREMENTS)) or f"known are {_known()}"
+        hint = did_you_mean(key, _READERS) or f"known are {_known()}"
         findings.error("require", f"unknown requirement `{key}`", span, hint)
         return []
     reader, form = _READERS[key]
@@ -204,6 +199,14 @@ def _record(values: list[ast.Expr], span: ast.Span) -> Requirement | None:
             return None
 
 
+def _rate(values: list[ast.Expr], span: ast.Span) -> Requirement | None:
+    match values:
+        case [ast.String(value=rate)]:
+            return Requirement(ConditionKind.RATE, rate, span)
+        case _:
+            return None
+
+
 def _verified(values: list[ast.Expr], span: ast.Span) -> Requirement | None:
     match values:
         case [] | [ast.Boolean(value=True)]:
@@ -220,6 +223,7 @@ _READERS: Final[Mapping[str, tuple[Callable[[list[ast.Expr], ast.Span], Requirem
         "tier": (_tier, 'tier("gvisor")'),
         "timeout": (_timeout, "timeout(30s)"),
         "record": (_record, 'record("digest")'),
+        "rate_limiting": (_rate, 'rate_limiting: "500/minute"'),
         VERIFIED: (_verified, "signature_verification: true"),
     }
 )

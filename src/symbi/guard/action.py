@@ -41,6 +41,7 @@ class Action:
         principal: Who asks.
         slot: The place in a run; None for what the runtime does by itself.
         label: Join of the labels of everything that goes into the effect.
+        within: The run that it belongs to, where it has no place of its own in one.
     """
 
     kind: ClassVar[str]
@@ -48,6 +49,12 @@ class Action:
     principal: Principal
     slot: RunSlot | None = None
     label: Label = field(default_factory=Label)
+    within: RunId | None = None
+
+    @property
+    def run_id(self) -> RunId:
+        """The run that it belongs to; empty where it belongs to none."""
+        return self.slot.run_id if self.slot is not None else self.within or RunId("")
 
     @property
     def recovery(self) -> RecoveryClass:

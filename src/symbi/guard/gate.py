@@ -1,9 +1,10 @@
 """THE GATE. Every effect of every agent passes `Guard.enforce`.
 
-1. put the action to the policy engine (default deny, forbid wins, any error denies);
+1. put the action, with what came before it, to the policy engine (default deny, forbid wins, any error denies);
 2. carry out the conditions of the permits that fired, and have the changed action rechecked;
-3. in one transaction: reserve the effect in the ledger, append the decision to the trail, mark the effect dispatched;
-   go back to 1 if the policy set changed meanwhile; wait until it is durable;
+3. in one transaction: reserve the effect in the ledger and in counters and rates, append the decision to the trail,
+   mark the effect dispatched; go back to 1 if the policy set, or what came before, changed meanwhile so that the
+   decision would be another; wait until it is durable;
 4. mint the permit;
 5. on leaving, in one transaction: append the outcome and settle the ledger.
 
@@ -15,6 +16,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, TypeVar, cast
 
 import anyio
@@ -29,13 +31,15 @@ from symbi.errors import (
     InternalError,
     Overloaded,
     PolicyDenied,
+    RateLimited,
     StoreUnavailable,
     SymbiError,
 )
 from symbi.guard.action import Action, Canary, InvokeTool
 from symbi.guard.conditions import carry_out
+from symbi.guard.history import Claim, FactsChanged, History
 from symbi.guard.lease import Lease
-from symbi.guard.ledger import EffectRecord, EffectState, EffectStore
+from symbi.guard.ledger import EffectRecord, EffectState
 from symbi.guard.outcome import decision_json, encode_error, encode_result
 from symbi.guard.permit import Authority, Permit
 from symbi.guard.records import (
@@ -47,8 +51,10 @@ from symbi.guard.records import (
     record_refused,
 )
 from symbi.guard.settlement import Admission, Settlement
+from symbi.guard.tally import GateStore
 from symbi.policy.decision import AllowWithConditions, Deny, PolicyDecision
 from symbi.policy.engine import PolicyEngine
+from symbi.policy.history import Past, supply
 from symbi.policy.obligations import Obligations, combine
 from symbi.policy.policies import PolicySet
 from symbi.telemetry import ADMISSION_SECONDS, DECISION_SECONDS, DECISIONS, Metrics, log_fields
@@ -60,8 +66,8 @@ _log = logging.getLogger("symbi.guard")
 
 CANARY_POLICY: Final = "symbi.canary"
 NOTHING: Final[Mapping[str, JsonValue]] = {}
-MAX_RECHECKS: Final = 8  # times a decision is made again because the policy set changed under it
-RETRY_AFTER_S: Final = 1.0  # when policy sets change faster than decisions are made
+MAX_RECHECKS: Final = 8  # times a decision is made again because the policy set, or what came before, changed under it
+RETRY_AFTER_S: Final = 1.0  # when they change faster than decisions are made
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +101,7 @@ class Guard:
     Args:
         engine: Decides.
         log: Makes decisions and outcomes durable.
-        ledger: Keeps effect records, in the log's store.
+        ledger: Keeps effect records and counts, in the log's store.
         clock: For durations and permits' ends.
         ids: Makes effect ids.
         epoch: The owner number of the data folder; every record carries it.
@@ -108,7 +114,7 @@ class Guard:
         self,
         engine: PolicyEngine,
         log: AuditLog,
-        ledger: EffectStore,
+        ledger: GateStore,
         clock: Clock,
         ids: IdSource,
         *,
@@ -128,6 +134,7 @@ class Guard:
         self.probe = probe
         self.authority = Authority(clock)
         self._settlement = Settlement(log, ledger, clock, self.metrics)
+        self._history = History(ledger, clock, str(epoch))
         engine.on_change(self._policies_changed)
 
     async def open(self) -> GateReport:
@@ -197,7 +204,7 @@ class Guard:
         decision = Deny(refusal.message, (), self._engine.current.version)
         effect_id = EffectId(self._ids.new()) if earlier is None else earlier.effect_id
         record = self._record(action, effect_id, decision, EffectState.DENIED, earlier)
-        await self._put_refusal(replace(record, error=encode_error(refusal)), draft, earlier, refusal)
+        await self._put_refusal(action, replace(record, error=encode_error(refusal)), draft, earlier, refusal)
 
     @asynccontextmanager
     async def lease(self, action: A, *, uses: int, seconds: float) -> AsyncIterator[Lease[A]]:
@@ -219,7 +226,7 @@ class Guard:
             msg = f"`{action.kind}` is decided one by one and cannot be leased"
             raise InternalError(msg, code="internal.lease")
         bound = {"uses": uses, "seconds": round(seconds)}
-        admission = await self._admit(action, AuditEventType.LEASE_GRANTED, {"lease": bound})
+        admission = await self._admit(action, AuditEventType.LEASE_GRANTED, {"lease": bound}, uses=uses)
         permit = self.authority.mint(
             admission.record.effect_id, cast("A", admission.action), uses=uses, seconds=seconds
         )
@@ -242,39 +249,61 @@ class Guard:
         action: Action,
         kind: AuditEventType = AuditEventType.DECISION_ALLOW,
         extra: Mapping[str, JsonValue] = NOTHING,
+        *,
+        uses: int = 1,
     ) -> Admission:
         started_s = self._clock.monotonic_s()
         earlier = await self._earlier(action)
         effect_id = earlier.effect_id if earlier is not None else EffectId(self._ids.new())
         for _ in range(MAX_RECHECKS):
-            decision = self._decide(action)
+            policies = self._engine.current
+            past = await self._past(action, policies, uses, earlier)
+            if self._engine.current is not policies:
+                continue
+            decision = self._decide(action, past)
             try:
                 effective, obligations = self._effective(action, decision)
+                entries = self._history.entries(effective, policies, uses)
             except SymbiError as refusal:
                 await self._refuse(action, effect_id, decision, refusal, earlier)
                 raise
             record = self._record(action, effect_id, decision, EffectState.DISPATCHED, earlier)
             draft = decision_draft(effective, record, decision, obligations.record)
             draft = replace(draft, event_type=kind, details={**draft.details, **extra})
+            claim = Claim(
+                action, policies, past, decision, entries, obligations.rates, effect_id, again=earlier is not None
+            )
             try:
                 self.probe("before_dispatch")
-                await self._log.transact(lambda r=record, d=draft: self._reserve(r, d, earlier))  # type: ignore[misc]  # bound now, run on the store's thread
-            except _PolicyChanged:
+                await self._log.transact(partial(self._reserve, record, draft, earlier, claim))
+            except (_PolicyChanged, FactsChanged):
                 continue
+            except (RateLimited, InputError) as refusal:
+                await self._refuse(action, effect_id, decision, refusal, earlier)
+                raise
             self.metrics.inc(DECISIONS, action=action.kind, verdict="allow")
             self.metrics.observe(ADMISSION_SECONDS, self._clock.monotonic_s() - started_s)
-            return Admission(record, effective, started_s)
-        msg = "the policy set changes faster than a decision can be made"
+            return Admission(record, effective, started_s, counted=bool(entries or obligations.rates))
+        msg = "policies, or what they read, change faster than a decision can be made"
         raise Overloaded(msg, retry_after_s=RETRY_AFTER_S)
 
-    def _reserve(self, record: EffectRecord, draft: Draft, earlier: EffectRecord | None) -> tuple[None, tuple[Draft]]:
+    def _reserve(
+        self, record: EffectRecord, draft: Draft, earlier: EffectRecord | None, claim: Claim
+    ) -> tuple[None, tuple[Draft]]:
         if self._engine.current.version != record.policy_version:
             raise _PolicyChanged
+        self._history.reserve(claim, self._decide)
         if earlier is None:
             self._ledger.put_effect(record)
         else:
             self._ledger.move_effect(record, earlier.state)
         return None, (draft,)
+
+    async def _past(self, action: Action, policies: PolicySet, uses: int, earlier: EffectRecord | None) -> Past:
+        """What came before; the store is read where there is a counter or a run."""
+        without = None if earlier is None else earlier.effect_id
+        look = partial(self._history.look, action, policies, uses=uses, without=without)
+        return await self._log.read(look) if policies.counters or action.run_id else look()
 
     async def _earlier(self, action: Action) -> EffectRecord | None:
         """The record of the same place in the run, if a crash left it in doubt and it may be done again."""
@@ -300,11 +329,12 @@ class Guard:
             raise EffectInDoubt(msg, effect_id=earlier.effect_id, position=earlier.position)
         return earlier
 
-    def _decide(self, action: Action) -> PolicyDecision:
-        version = self._engine.current.version
+    def _decide(self, action: Action, past: Past) -> PolicyDecision:
+        current = self._engine.current
+        version = current.version
         asked_s = self._clock.monotonic_s()
         try:
-            decision = self._engine.decide(action.request())
+            decision = self._engine.decide(supply(current.counters, action.request(), past))
             self.metrics.observe(DECISION_SECONDS, self._clock.monotonic_s() - asked_s)
             return decision  # noqa: TRY300 - an `else` would part the measurement from what it measures
         except InputError as error:
@@ -353,14 +383,15 @@ class Guard:
             self._record(action, effect_id, decision, EffectState.DENIED, earlier), error=encode_error(refusal)
         )
         draft = decision_draft(action, record, decision, record_refused(decision), refusal)
-        await self._put_refusal(record, draft, earlier, refusal)
+        await self._put_refusal(action, record, draft, earlier, refusal)
 
     async def _put_refusal(
-        self, record: EffectRecord, draft: Draft, earlier: EffectRecord | None, refusal: SymbiError
+        self, action: Action, record: EffectRecord, draft: Draft, earlier: EffectRecord | None, refusal: SymbiError
     ) -> None:
         def work() -> tuple[None, tuple[Draft]]:
             if earlier is None:
                 self._ledger.put_effect(record)
+                self._history.refused(action, self._engine.current, record.effect_id)
             return None, (draft,)
 
         await self._log.transact(work, wait=True)

@@ -7,6 +7,7 @@ from importlib import resources
 from typing import Final
 
 from symbi.errors import InputError
+from symbi.policy.counters import Counter, Kind
 from symbi.policy.shape import RecordOf, Scalar, SetOf, Shape, is_nameable, is_text, shape_of
 from symbi.types import JsonValue
 
@@ -49,18 +50,35 @@ class ToolType:
         return f"{TOOL_GROUP}::{self.name}"
 
 
-def schema_text(tools: Iterable[ToolType], absent: Iterable[str] = ()) -> str:
+SUPPLIED: Final = " time: Time, usage: Usage, history: History,"
+"""What the context of every action has beside its own attributes."""
+
+_CONTEXT: Final = re.compile(r"context: *(?:\{|([A-Z]\w*))")
+
+
+def _base_schema() -> str:
+    """The base schema with what every context has."""
+    shared = {match[1] for match in _CONTEXT.finditer(BASE_SCHEMA) if match[1]}
+    places = "|".join([r"context: *\{", *(rf"type {name} = *\{{" for name in sorted(shared))])
+    return re.sub(places, lambda match: match.group() + SUPPLIED, BASE_SCHEMA)
+
+
+_SUPPLIED_SCHEMA: Final = _base_schema()
+
+
+def schema_text(tools: Iterable[ToolType], absent: Iterable[str] = (), counters: Iterable[Counter] = ()) -> str:
     """The Cedar schema for these tools.
 
     Args:
         tools: The catalogue.
         absent: Tools that policies name and the catalogue lacks. Their actions are declared, so that such a policy
             can be read, but apply to nothing: a request for one is refused.
+        counters: What `context.history` holds.
 
     Raises:
         InputError: A name is not `server.tool`, or is there twice.
     """
-    parts = [BASE_SCHEMA, _tool_action(ANY_TOOL, RecordOf({}, closed=True))]
+    parts = [_SUPPLIED_SCHEMA, _history_type(counters), _tool_action(ANY_TOOL, RecordOf({}, closed=True))]
     known: set[str] = set()
     for tool in sorted(tools, key=lambda tool: tool.name):
         server, dot, name = tool.name.partition(".")
@@ -88,12 +106,19 @@ def _escape(character: str) -> str:
     return character if character.isascii() and character.isprintable() else f"\\u{{{ord(character):x}}}"
 
 
+def _history_type(counters: Iterable[Counter]) -> str:
+    types = {
+        name: "Bool" if counter.kind is Kind.FORMERLY else "Long" for counter in counters for name in counter.facts
+    }
+    return f"type History = {{ {', '.join(f'{quote(name)}: {types[name]}' for name in sorted(types))} }};\n"
+
+
 def _tool_action(action: str, arguments: RecordOf) -> str:
     labels = ", ".join(f"{quote(name)}?: Label" for name in arguments.fields if is_nameable(name))
     return (
         f"action {quote(action)} in [{TOOL_GROUP}] appliesTo {{\n"
         "  principal: [Agent], resource: [Tool],\n"
-        f"  context: {{ arguments: {_type(arguments)}, labels: {{ {labels} }}, label: Label,"
+        f"  context: {{{SUPPLIED} arguments: {_type(arguments)}, labels: {{ {labels} }}, label: Label,"
         " secrets: Set<String>, opaque: Set<String> },\n"
         "};\n"
     )

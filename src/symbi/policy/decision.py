@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from symbi.types import JsonValue, PolicyId, Principal, Resource
+
+VOLATILE: Final = frozenset({"time", "usage", "history"})
+"""Keys of every context that change from one decision to the next; the gate supplies them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ class ConditionKind(StrEnum):
     """`@approval("…")`: a person must agree first."""
     RECORD = "record"
     """`@record("full" | "digest" | "redacted")`: how arguments stand in the trail."""
+    RATE = "rate"
+    """`@rate("500/minute")`: an agent gets so many of what this permit allows in any minute."""
 
 
 @dataclass(frozen=True, slots=True)

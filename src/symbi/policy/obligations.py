@@ -11,6 +11,7 @@ wins:
 | `@timeout("30s")` | the shortest time |
 | `@approval("who or why")` | every approval that is asked for |
 | `@record("digest")` | the one that stores least: digest, then redacted, then full |
+| `@rate("500/minute")` | every rate that is asked for |
 
 `record` prefers what stores least, because what once stands in the trail cannot be taken out of it, and a digest still
 proves the arguments to whoever holds them.
@@ -27,7 +28,7 @@ from typing import Final
 
 from symbi.errors import InputError, did_you_mean
 from symbi.policy.decision import ConditionKind, PolicyCondition
-from symbi.types import JsonValue, SecurityTier
+from symbi.types import JsonValue, PolicyId, SecurityTier
 
 REDACTED: Final = "[redacted]"
 """What stands in place of a redacted field."""
@@ -44,6 +45,20 @@ _PATH: Final = re.compile(r"arguments(?:\.[^\s.,=]+)+")
 _NUMBER: Final = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,4})?")
 _TIMEOUT: Final = re.compile(r"([0-9]{1,9})(ms|s|m|h)")
 _UNIT_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_RATE: Final = re.compile(r"([0-9]{1,7}) ?/ ?(?:(second|minute|hour|day)|([0-9]{1,5})(s|m|h))")
+_WINDOW_S: Final = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400, "s": 1, "m": 60, "h": 3_600}
+
+MAX_RATE: Final = 1_000_000  # bounds how many events one rate keeps
+MAX_RATE_WINDOW_S: Final = 86_400  # bounds how long it keeps them
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most `limit` effects of one agent, that `policy` allows, in any `window_s` seconds."""
+
+    policy: PolicyId
+    limit: int
+    window_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +72,7 @@ class Obligations:
         timeout_s: The effect gets no more time than this.
         approvals: Who must agree, or to what; as the policies put it, sorted.
         record: `full`, `redacted` or `digest`.
+        rates: How often the policies allow it, sorted; all of them hold.
     """
 
     redact: tuple[str, ...] = ()
@@ -65,6 +81,7 @@ class Obligations:
     timeout_s: float | None = None
     approvals: tuple[str, ...] = ()
     record: str | None = None
+    rates: tuple[Rate, ...] = ()
 
     def apply_arguments(self, values: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
         """The arguments with caps and then redactions applied; `values` itself is not touched.
@@ -103,6 +120,7 @@ def combine(conditions: Iterable[PolicyCondition]) -> Obligations:
     timeouts_s: list[float] = []
     approvals: set[str] = set()
     records: list[str] = []
+    rates: set[Rate] = set()
     for condition in conditions:
         match condition.kind:
             case ConditionKind.REDACT:
@@ -118,6 +136,8 @@ def combine(conditions: Iterable[PolicyCondition]) -> Obligations:
                 approvals.add(_approval(condition.value))
             case ConditionKind.RECORD:
                 records.append(_record(condition.value))
+            case ConditionKind.RATE:
+                rates.add(_rate(condition))
             case _:
                 raise InputError(f"unknown condition `{condition.kind}`", code="policy.condition")
     return Obligations(
@@ -127,6 +147,7 @@ def combine(conditions: Iterable[PolicyCondition]) -> Obligations:
         timeout_s=min(timeouts_s, default=None),
         approvals=tuple(sorted(approvals)),
         record=max(records, key=RECORD_RANK.__getitem__, default=None),
+        rates=tuple(sorted(rates, key=lambda rate: (rate.policy, rate.window_s, rate.limit))),
     )
 
 
@@ -186,6 +207,18 @@ def _record(value: str) -> str:
         hint = did_you_mean(value, RECORD_RANK) or "use `full`, `redacted` or `digest`"
         raise InputError(f"`{value}` is not a way to record", code="policy.condition", hint=hint)
     return value
+
+
+def _rate(condition: PolicyCondition) -> Rate:
+    match = _RATE.fullmatch(condition.value)
+    window_s = 0 if match is None else int(match[3] or 1) * _WINDOW_S[match[2] or match[4]]
+    if match is None or not 1 <= int(match[1]) <= MAX_RATE or not 1 <= window_s <= MAX_RATE_WINDOW_S:
+        raise InputError(
+            f"`{condition.value}` is not a rate",
+            code="policy.condition",
+            hint=f"write 1 to {MAX_RATE}, `/`, and `second`, `minute`, `hour`, `day`, or a time like `30s` up to a day",
+        )
+    return Rate(condition.policy, int(match[1]), window_s)
 
 
 def _redact(value: JsonValue, path: Sequence[str]) -> JsonValue:

@@ -259,7 +259,7 @@ class Runtime:
             await self._create(spec, principal, assessment, tier, record)
             await self.connect(self._servers_of(spec), principal)
             life.move(Event.CONFIG_VALID)
-            async with self._allocated(spec, principal):
+            async with self._allocated(spec, principal, record.run_id):
                 life.move(Event.TASK_ASSIGNED)
                 await self._record(life)
                 bounds = Bounds(self._config.body, self._code_limits(tier), self._config.output_bytes)
@@ -291,14 +291,15 @@ class Runtime:
             risk=assessment.score,
             inputs=tuple(json.loads(record.inputs)),
             factors=assessment.factors.texts(),
+            within=record.run_id,
         )
         async with self._rooms.world.guard.enforce(action) as permit:
             self._rooms.world.guard.authority.redeem(permit, CreateAgent)
             permit.observe({"tier": tier.value, "risk": assessment.facts()})
 
     @asynccontextmanager
-    async def _allocated(self, spec: AgentSpec, principal: Principal) -> AsyncIterator[None]:
-        action = AllocateResources(principal=principal, limits=spec.limits)
+    async def _allocated(self, spec: AgentSpec, principal: Principal, run_id: RunId) -> AsyncIterator[None]:
+        action = AllocateResources(principal=principal, limits=spec.limits, within=run_id)
         async with self._rooms.world.guard.enforce(action) as permit:
             self._rooms.world.guard.authority.redeem(permit, AllocateResources)
             await self._wait_for_turn(spec)

@@ -8,6 +8,7 @@ from symbi.policy.catalog import ToolType
 from symbi.policy.context import label_context, tool_context
 from symbi.policy.decision import PolicyRequest
 from symbi.policy.engine import PolicySet, PolicySource
+from symbi.testing.requests import asked
 from symbi.types import AgentId, JsonValue, Label, Principal, Resource
 
 SEND: Mapping[str, JsonValue] = {
@@ -30,7 +31,7 @@ def notify() -> ToolType:
 @pytest.fixture
 def log_request(triage) -> Callable[..., PolicyRequest]:
     def make(label: Label = Label(), principal: Principal = triage) -> PolicyRequest:  # noqa: B008 - a frozen value
-        return PolicyRequest(principal, "WriteLog", Resource("Resource", "log"), {"label": label_context(label)})
+        return asked(PolicyRequest(principal, "WriteLog", Resource("Resource", "log"), {"label": label_context(label)}))
 
     return make
 
@@ -44,9 +45,8 @@ def send_request(triage) -> Callable[..., PolicyRequest]:
             (("server", "notify"), ("verified", True), ("recovery", "idempotent")),
             (("ToolServer", "notify"),),
         )
-        return PolicyRequest(
-            triage, "InvokeTool::notify.send", resource, tool_context(SEND, values, labels or {}, Label(), ())
-        )
+        context = tool_context(SEND, values, labels or {}, Label(), ())
+        return asked(PolicyRequest(triage, "InvokeTool::notify.send", resource, context))
 
     return make
 

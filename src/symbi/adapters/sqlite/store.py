@@ -24,6 +24,7 @@ from symbi.adapters.sqlite.file import (
     to_run,
     unavailable,
 )
+from symbi.adapters.sqlite.history import TalliesInSqlite
 from symbi.agent.journal import RUN_MOVES, RunRecord, RunState
 from symbi.audit.port import StoredEvent
 from symbi.errors import InternalError, StoreUnavailable
@@ -32,8 +33,8 @@ from symbi.tools.port import Pin
 from symbi.types import RunId
 
 
-class SqliteStore:
-    """AuditStore, EffectStore, RunStore and PinStore on one file, for its one owner.
+class SqliteStore(TalliesInSqlite):
+    """AuditStore, EffectStore, TallyStore, RunStore and PinStore on one file, for its one owner.
 
     Args:
         folder: The data folder; made with mode 0700 if it is not there. None keeps everything in memory, for
