@@ -25,7 +25,6 @@ from symbi.policy.engine import PolicySource
 from symbi.policy.policies import PolicySet
 from symbi.testing.clock import ManualClock
 from symbi.testing.gate import ALLOW_ALL, DENY_ALL, open_gate
-from symbi.testing.requests import asked
 from symbi.types import AgentId, Principal, RecoveryClass, RunId, SecurityTier, ToolName
 
 pytestmark = pytest.mark.anyio
@@ -269,7 +268,7 @@ async def test_a_gate_whose_engine_fails_does_not_open(monkeypatch):
 
 async def test_a_gate_that_lets_everything_pass_does_not_open(monkeypatch):
     async with open_gate(ALLOW_ALL) as gate:
-        allow = gate.engine.decide(asked(ReadClock(principal=AGENT).request()))
+        allow = gate.engine.decide(ReadClock(principal=AGENT).request())
         monkeypatch.setattr(gate.engine, "decide", lambda _request: allow)
         with pytest.raises(InternalError, match="let the canary pass"):
             await gate.guard.open()

@@ -9,6 +9,7 @@ import pytest
 from symbi.errors import InputError, InternalError, PolicyDenied, RateLimited, ToolFailed
 from symbi.guard.action import DrawRandom, InvokeTool, RunSlot, ToolRef, WriteLog
 from symbi.guard.ledger import EffectState
+from symbi.guard.tally import Tally
 from symbi.policy.catalog import ToolType
 from symbi.policy.engine import PolicySource
 from symbi.policy.policies import PolicySet
@@ -519,11 +520,9 @@ async def test_a_set_that_changes_while_the_store_is_read_is_decided_by_the_new_
         assert not await allowed(gate, call("bank.pay", amount=500))
 
 
-async def test_without_a_counter_and_a_run_the_store_is_not_read():
-    async with open_gate(tools=TOOLS) as gate:
-        asked = []
-        gate.store.read_tallies = lambda tallies, *_, **__: asked.extend(tallies) or []
-        gate.store.usage_of = asked.append
+async def test_where_no_policy_asks_what_came_before_the_store_is_not_read_for_a_decision():
+    async with open_gate(history=SENT, tools=TOOLS) as gate:
         gate.log.read = None
         await perform(gate, call())
-        assert asked == []
+        (total,) = gate.store.read_tallies([Tally("sent/count//0/ever", "agent:a")], 0)
+        assert total.total == 1  # and it counts all the same

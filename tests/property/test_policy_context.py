@@ -11,7 +11,6 @@ from symbi.policy.catalog import ToolType
 from symbi.policy.context import decimal_value, tool_context
 from symbi.policy.decision import Allow, PolicyRequest
 from symbi.policy.engine import PolicySet, PolicySource, decide
-from symbi.testing.requests import asked
 from symbi.types import AgentId, Label, Principal, Resource
 
 PERMIT = PolicySource("p.cedar", 'permit(principal, action in Action::"InvokeTool", resource);')
@@ -110,7 +109,7 @@ def tools(draw):
 
 def _decide(schema, context):
     policies = PolicySet.load([PERMIT], (), [ToolType("s.t", schema)])
-    return decide(policies, asked(PolicyRequest(Principal(AgentId("a")), "InvokeTool::s.t", RESOURCE, context)))
+    return decide(policies, PolicyRequest(Principal(AgentId("a")), "InvokeTool::s.t", RESOURCE, context))
 
 
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])

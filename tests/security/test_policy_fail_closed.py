@@ -9,7 +9,6 @@ import pytest
 from symbi.policy.catalog import ToolType
 from symbi.policy.decision import Allow, Deny, PolicyRequest
 from symbi.policy.engine import PolicyEngine, PolicySet, PolicySource, decide
-from symbi.testing.requests import NOTHING_BEFORE, asked
 from symbi.types import AgentId, Principal, Resource
 
 PERMIT_ALL = PolicySource("all.cedar", '@id("all") permit(principal, action, resource);')
@@ -23,7 +22,6 @@ CONTEXT = MappingProxyType(
         "label": {"integrity": "user", "confidentiality": "public"},
         "secrets": (),
         "opaque": (),
-        **NOTHING_BEFORE,
     }
 )
 
@@ -52,7 +50,7 @@ def test_nothing_configured_denies():
     engine = PolicyEngine(PolicySet.load([]))
     for action, resource in [("WriteLog", "log"), ("ReadClock", "clock"), ("Canary", "canary")]:
         context = {"label": CONTEXT["label"]} if action == "WriteLog" else {}
-        _assert_denied(engine.decide(asked(PolicyRequest(AGENT, action, Resource("Resource", resource), context))))
+        _assert_denied(engine.decide(PolicyRequest(AGENT, action, Resource("Resource", resource), context)))
 
 
 def test_the_request_that_the_others_spoil_is_allowed():
@@ -60,7 +58,7 @@ def test_the_request_that_the_others_spoil_is_allowed():
 
 
 def test_the_canary_is_denied_under_a_policy_that_permits_all():
-    decision = decide(_set(), asked(PolicyRequest(AGENT, "Canary", Resource("Resource", "canary"), {})))
+    decision = decide(_set(), PolicyRequest(AGENT, "Canary", Resource("Resource", "canary"), {}))
     _assert_denied(decision, says="symbi.canary")
     assert [(ref.id, ref.file) for ref in decision.policies] == [("symbi.canary", "symbi/canary.cedar")]
 
@@ -237,10 +235,8 @@ def test_an_agent_that_is_other_as_resource_than_as_principal_denies():
     context = {"keys": ()}
     same = Resource("Agent", "a", (("owner", "owner"), ("trust", "standard")), (("Group", "g"),))
     other = Resource("Agent", "a", (("owner", "owner"), ("trust", "trusted")), (("Group", "g"),))
-    assert type(decide(_set(), asked(PolicyRequest(AGENT, "ConfigureAgent", same, context)))) is Allow
-    _assert_denied(
-        decide(_set(), asked(PolicyRequest(AGENT, "ConfigureAgent", other, context))), says="other attributes"
-    )
+    assert type(decide(_set(), PolicyRequest(AGENT, "ConfigureAgent", same, context))) is Allow
+    _assert_denied(decide(_set(), PolicyRequest(AGENT, "ConfigureAgent", other, context)), says="other attributes")
 
 
 def test_every_decision_bears_the_version_of_its_set():

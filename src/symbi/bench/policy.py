@@ -9,7 +9,6 @@ from symbi.guard.action import InvokeTool, ToolRef
 from symbi.policy.catalog import ToolType
 from symbi.policy.decision import Allow, PolicyRequest
 from symbi.policy.engine import PolicyEngine, PolicySet, PolicySource
-from symbi.policy.history import Past, supply
 from symbi.types import AgentId, JsonValue, Principal, ToolName
 
 UNSCOPED: Final = 10  # policies that are looked at for every agent
@@ -74,8 +73,7 @@ def _asker(engine: PolicyEngine, size: int) -> Callable[[int], None]:
 
     def request(number: int) -> PolicyRequest:
         principal = Principal(AgentId(f"agent-{number * 7 % agents}"), owner=f"owner-{number}", groups=("sre",))
-        call = InvokeTool(principal=principal, tool=tool, values={"path": f"logs/{number}.log", "lines": 50})
-        return supply((), call.request(), Past(number))
+        return InvokeTool(principal=principal, tool=tool, values={"path": f"logs/{number}.log", "lines": 50}).request()
 
     def ask(number: int) -> None:
         decision = engine.decide(request(number))

@@ -300,10 +300,10 @@ class Guard:
         return None, (draft,)
 
     async def _past(self, action: Action, policies: PolicySet, uses: int, earlier: EffectRecord | None) -> Past:
-        """What came before; the store is read where there is a counter or a run."""
+        """What came before; the store is read where policies ask about it."""
         without = None if earlier is None else earlier.effect_id
         look = partial(self._history.look, action, policies, uses=uses, without=without)
-        return await self._log.read(look) if policies.counters or action.run_id else look()
+        return await self._log.read(look) if policies.reads - {"time"} else look()
 
     async def _earlier(self, action: Action) -> EffectRecord | None:
         """The record of the same place in the run, if a crash left it in doubt and it may be done again."""
@@ -334,7 +334,7 @@ class Guard:
         version = current.version
         asked_s = self._clock.monotonic_s()
         try:
-            decision = self._engine.decide(supply(current.counters, action.request(), past))
+            decision = self._engine.decide(supply(current.counters, current.reads, action.request(), past))
             self.metrics.observe(DECISION_SECONDS, self._clock.monotonic_s() - asked_s)
             return decision  # noqa: TRY300 - an `else` would part the measurement from what it measures
         except InputError as error:

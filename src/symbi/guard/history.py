@@ -70,26 +70,27 @@ class History:
     def look(
         self, action: Action, policies: PolicySet, *, uses: int, without: EffectId | None = None, prune: bool = False
     ) -> Past:
-        """What came before an action, now. It reads nothing where there is neither a counter nor a run.
+        """What came before an action, now; of that, what the policies read.
 
         Args:
             action: As it is asked for.
             policies: Whose counters.
             uses: How many actions the decision is about.
             without: An earlier attempt at the same effect, which is left out.
-            prune: Drop what no window holds any more; only inside a transaction.
+            prune: Read every counter, and drop what no window holds any more; only inside a transaction.
 
         Raises:
             StoreUnavailable: The store cannot be read.
         """
         now_ns = self._clock.now_ns()
-        owners = [(counter.name, tally) for counter in policies.counters for tally in self._tallies(counter, action)]
-        before = dict.fromkeys((counter.name for counter in policies.counters), 0)
+        counters = policies.counters if prune or "history" in policies.reads else ()
+        owners = [(counter.name, tally) for counter in counters for tally in self._tallies(counter, action)]
+        before = dict.fromkeys((counter.name for counter in counters), 0)
         if owners:
             readings = self._store.read_tallies([tally for _, tally in owners], now_ns, without=without, prune=prune)
             for (name, _), reading in zip(owners, readings, strict=True):
                 before[name] = max(before[name], reading.total)
-        used = self._store.usage_of(action.run_id) if action.run_id else None
+        used = self._store.usage_of(action.run_id) if action.run_id and "usage" in policies.reads else None
         return Past(now_ns, _usage(used, now_ns), tuple(before.items()), uses)
 
     def entries(self, action: Action, policies: PolicySet, uses: int) -> tuple[Entry, ...]:

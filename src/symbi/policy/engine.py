@@ -21,7 +21,7 @@ from typing import Final
 import cedarpy
 
 from symbi.errors import InputError, InternalError
-from symbi.policy.decision import Allow, AllowWithConditions, Deny, PolicyDecision, PolicyRequest
+from symbi.policy.decision import VOLATILE, Allow, AllowWithConditions, Deny, PolicyDecision, PolicyRequest
 from symbi.policy.policies import Compiled, Policy, PolicySet, PolicyWarning
 from symbi.policy.source import PolicySource
 from symbi.types import JsonValue, PolicyId, Principal, Resource
@@ -73,12 +73,18 @@ def ask(policies: PolicySet, cedar: cedarpy.PolicySet, request: PolicyRequest) -
             "principal": {"type": "Agent", "id": request.principal.agent},
             "action": {"type": "Action", "id": request.action},
             "resource": {"type": request.resource.type, "id": request.resource.id},
-            "context": _encode(request.context),
+            "context": _encode(_read_of(policies, request.context)),
         },
         cedar,
         policies.entities(_encode(_entities(request.principal, request.resource))),
         policies.cedar_schema,
     )
+
+
+def _read_of(policies: PolicySet, context: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    """The context without what of `VOLATILE` no policy reads."""
+    unread = VOLATILE - policies.reads
+    return {key: value for key, value in context.items() if key not in unread} if unread else context
 
 
 def decide(policies: PolicySet, request: PolicyRequest) -> PolicyDecision:

@@ -11,7 +11,7 @@ the two it reads is too strict by one action, never too lax. Both include what i
 An action that a sum is about and that has no amount, a negative one, or one finer than the unit, is denied.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal, InvalidOperation
@@ -58,7 +58,8 @@ class Past:
     Attributes:
         now_ns: The time of the decision, in nanoseconds since the epoch.
         usage: Of the run; zeros where the action is in none.
-        before: Value of each counter by name, what is in flight included and this action not.
+        before: Value of each counter by name, what is in flight included and this action not; none where no policy
+            reads them.
         uses: How many actions one decision is about; more than one for a lease.
     """
 
@@ -142,12 +143,29 @@ def scopes(per: Per, principal: Principal, run: str, session: str) -> tuple[str,
             return ("all:",)
 
 
-def supply(counters: Iterable[Counter], request: PolicyRequest, past: Past) -> PolicyRequest:
+def supply(counters: Iterable[Counter], read: Collection[str], request: PolicyRequest, past: Past) -> PolicyRequest:
     """A request with the facts of its past, as the gate puts it to the engine.
+
+    Args:
+        counters: What is declared.
+        read: Which of `VOLATILE` policies read; nothing else is supplied.
+        request: Without these facts.
+        past: The facts.
 
     Raises:
         InputError: An amount cannot be added up, or a sum is beyond what Cedar can hold.
     """
+    facts: dict[str, JsonValue] = {}
+    if "time" in read:
+        facts["time"] = time_facts(past.now_ns)
+    if "usage" in read:
+        facts["usage"] = past.usage.facts()
+    if "history" in read:
+        facts["history"] = _history(counters, request, past)
+    return replace(request, context={**request.context, **facts}) if facts else request
+
+
+def _history(counters: Iterable[Counter], request: PolicyRequest, past: Past) -> Mapping[str, JsonValue]:
     before = dict(past.before)
     history: dict[str, JsonValue] = {}
     for counter in counters:
@@ -159,8 +177,7 @@ def supply(counters: Iterable[Counter], request: PolicyRequest, past: Past) -> P
         if after > LARGEST:
             raise InputError(f"the counter `{counter.name}` is beyond {LARGEST}", code="policy.history")
         history |= {counter.name: after, counter.name + BEFORE: value}
-    facts = {"time": time_facts(past.now_ns), "usage": past.usage.facts(), "history": history}
-    return replace(request, context={**request.context, **facts})
+    return history
 
 
 def time_facts(now_ns: int) -> Mapping[str, JsonValue]:

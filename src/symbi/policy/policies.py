@@ -123,13 +123,14 @@ class PolicySet:
         tools: The catalogue that it was validated against.
         policies: All policies, the built-in ones first.
         counters: What is declared of history, by name.
-        reads: Which of `VOLATILE` its policies read.
+        reads: Which of `VOLATILE` its policies read; requests are held to the schema without the others, for each
+            attribute costs a decision some microseconds.
         warnings: What does not stop the set, e.g. a policy on a tool that is not in the catalogue.
         schema: The Cedar schema, the tools' actions included.
         version: SHA-256 (hex) of all policies with their places, the counters, and the schema.
         by_id: The policies by id.
         cedar: The parsed set.
-        cedar_schema: The parsed schema.
+        cedar_schema: The parsed schema, without what of `VOLATILE` no policy reads.
         entities: Parses entities against the schema, from JSON; keeps the latest.
     """
 
@@ -172,14 +173,17 @@ class PolicySet:
         policies = tuple(_read_all(cedar, compiled, problems))
         known = {tool.name for tool in tools} | {"*"}
         warnings = (*_absent_tools(policies, known), *_absent_counted(counters, known))
-        schema = schema_text(tools, {name for policy in policies for name in policy.tools() if name} - known, counters)
+        absent = {name for policy in policies for name in policy.tools() if name} - known
+        read = frozenset[str]().union(*(reads(policy.json["conditions"]) for policy in policies))
+        schema = schema_text(tools, absent, counters)
         try:
-            cedar_schema = cedarpy.Schema.from_str(schema)
+            whole_schema = cedarpy.Schema.from_str(schema)
+            cedar_schema = cedarpy.Schema.from_str(schema_text(tools, absent, counters, read))
         except ValueError as error:
             raise PolicySyntaxError(f"the tools make no valid schema: {error}", code="policy.schema") from error
         if not problems:
-            problems.extend(_validate(policies, known, cedar_schema))
-            problems.extend(check_counters(counters, tools, cedar_schema))
+            problems.extend(_validate(policies, known, whole_schema))
+            problems.extend(check_counters(counters, tools, whole_schema))
         if problems:
             raise _all_of(problems)
         return cls(
@@ -188,7 +192,7 @@ class PolicySet:
             tools=tools,
             policies=policies,
             counters=counters,
-            reads=frozenset().union(*(reads(policy.json["conditions"]) for policy in policies)),
+            reads=read,
             warnings=warnings,
             schema=schema,
             version=_version(policies, counters, schema),

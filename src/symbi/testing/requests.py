@@ -1,7 +1,6 @@
 """Policy requests of every kind, and answers of the policies of one small agent file, for tests of rules."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
@@ -23,7 +22,6 @@ from symbi.policy.catalog import ToolType
 from symbi.policy.context import label_context
 from symbi.policy.decision import AllowWithConditions, Deny, PolicyDecision, PolicyRequest
 from symbi.policy.engine import decide
-from symbi.policy.history import Usage, time_facts
 from symbi.policy.policies import PolicySet
 from symbi.types import (
     AgentId,
@@ -79,19 +77,7 @@ STRANGER: Final = Principal(AgentId("a"))
 TAINTED: Final = Label(Integrity.UNTRUSTED)
 PERSONAL: Final = Label(Integrity.USER, Confidentiality.CONFIDENTIAL)
 
-NOTHING_BEFORE: Final[Mapping[str, JsonValue]] = {
-    "time": time_facts(0),
-    "usage": Usage().facts(),
-    "history": {},
-}
-"""What the gate adds to the context of every action: here, that nothing came before, and no counter is declared."""
-
 # --- requests ---------------------------------------------------------------------------------
-
-
-def asked(request: PolicyRequest) -> PolicyRequest:
-    """A request as the gate would put it to the engine where nothing came before and no counter is declared."""
-    return replace(request, context={**NOTHING_BEFORE, **request.context})
 
 
 def call(
@@ -107,16 +93,14 @@ def call(
     """Call a tool of `SCHEMAS`."""
     recovery = RecoveryClass.READ_ONLY if name == "files.read" else RecoveryClass.NEVER_RETRY
     tool = ToolRef(ToolName(name), name.partition(".")[0], "0" * 64, SCHEMAS[name], verified, recovery)
-    return asked(
-        InvokeTool(
-            principal=principal,
-            tool=tool,
-            values=values or {},
-            labels=labels or {},
-            label=label or Label(),
-            secrets=secrets,
-        ).request()
-    )
+    return InvokeTool(
+        principal=principal,
+        tool=tool,
+        values=values or {},
+        labels=labels or {},
+        label=label or Label(),
+        secrets=secrets,
+    ).request()
 
 
 def send(**values: JsonValue) -> PolicyRequest:
@@ -141,44 +125,42 @@ def create(
     principal: Principal = ME,
 ) -> PolicyRequest:
     """Create the agent."""
-    return asked(CreateAgent(principal=principal, source_digest="d", tier=tier, risk=risk, inputs=inputs).request())
+    return CreateAgent(principal=principal, source_digest="d", tier=tier, risk=risk, inputs=inputs).request()
 
 
 def allocate(memory: int = 64, timeout: float = 60.0, priority: Priority = Priority.NORMAL) -> PolicyRequest:
     """Reserve mebibytes and seconds."""
     limits = ResourceLimits(memory_mb=memory, execution_timeout=timeout)
-    return asked(AllocateResources(principal=ME, limits=limits, priority=priority).request())
+    return AllocateResources(principal=ME, limits=limits, priority=priority).request()
 
 
 def connect(server: str = "files") -> PolicyRequest:
     """Start a tool server."""
-    return asked(ConnectServer(principal=ME, server=server, command="python server.py").request())
+    return ConnectServer(principal=ME, server=server, command="python server.py").request()
 
 
 def execute(
     tier: SecurityTier = SecurityTier.INTERPRETER, timeout: float = 10.0, label: Label | None = None
 ) -> PolicyRequest:
     """Run code."""
-    return asked(
-        ExecuteCode(
-            principal=ME, code="1", code_digest="d", tier=tier, timeout_s=timeout, label=label or Label()
-        ).request()
-    )
+    return ExecuteCode(
+        principal=ME, code="1", code_digest="d", tier=tier, timeout_s=timeout, label=label or Label()
+    ).request()
 
 
 def log(principal: Principal = ME) -> PolicyRequest:
     """Write a line."""
-    return asked(WriteLog(principal=principal, message="x").request())
+    return WriteLog(principal=principal, message="x").request()
 
 
 def clock() -> PolicyRequest:
     """Read the clock."""
-    return asked(ReadClock(principal=ME).request())
+    return ReadClock(principal=ME).request()
 
 
 def random() -> PolicyRequest:
     """Draw a number."""
-    return asked(DrawRandom(principal=ME).request())
+    return DrawRandom(principal=ME).request()
 
 
 def model(name: str = "m") -> PolicyRequest:
@@ -212,7 +194,7 @@ def subscribe(name: str = "news") -> PolicyRequest:
 
 
 def _flow(action: str, resource: Resource, label: Label | None = None) -> PolicyRequest:
-    return asked(PolicyRequest(ME, action, resource, {"label": label_context(label or Label())}))
+    return PolicyRequest(ME, action, resource, {"label": label_context(label or Label())})
 
 
 # --- answers ----------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from symbi.policy.catalog import ToolType
 from symbi.policy.context import label_context, tool_context
 from symbi.policy.decision import PolicyRequest
 from symbi.policy.engine import PolicySet, PolicySource
-from symbi.testing.requests import asked
 from symbi.types import AgentId, JsonValue, Label, Principal, Resource
 
 SEND: Mapping[str, JsonValue] = {
@@ -31,7 +30,7 @@ def notify() -> ToolType:
 @pytest.fixture
 def log_request(triage) -> Callable[..., PolicyRequest]:
     def make(label: Label = Label(), principal: Principal = triage) -> PolicyRequest:  # noqa: B008 - a frozen value
-        return asked(PolicyRequest(principal, "WriteLog", Resource("Resource", "log"), {"label": label_context(label)}))
+        return PolicyRequest(principal, "WriteLog", Resource("Resource", "log"), {"label": label_context(label)})
 
     return make
 
@@ -45,8 +44,9 @@ def send_request(triage) -> Callable[..., PolicyRequest]:
             (("server", "notify"), ("verified", True), ("recovery", "idempotent")),
             (("ToolServer", "notify"),),
         )
-        context = tool_context(SEND, values, labels or {}, Label(), ())
-        return asked(PolicyRequest(triage, "InvokeTool::notify.send", resource, context))
+        return PolicyRequest(
+            triage, "InvokeTool::notify.send", resource, tool_context(SEND, values, labels or {}, Label(), ())
+        )
 
     return make
 

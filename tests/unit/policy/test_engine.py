@@ -4,20 +4,14 @@ import anyio
 import pytest
 
 from symbi.errors import InputError, InternalError, PolicySyntaxError
-from symbi.policy import decision as made
-from symbi.policy.decision import Allow, AllowWithConditions, ConditionKind, Deny
+from symbi.policy.decision import Allow, AllowWithConditions, ConditionKind, Deny, PolicyRequest
 from symbi.policy.engine import PolicyEngine, PolicySource, decide
 from symbi.policy.library import BASE
-from symbi.testing.requests import asked
 from symbi.types import AgentId, Confidentiality, Integrity, Label, Principal, Resource
 
 PERMIT_LOG = '@id("log") permit(principal, action == Action::"WriteLog", resource);'
 SEND = 'action == Action::"InvokeTool::notify.send", resource'
 UNTRUSTED = Label(Integrity.UNTRUSTED)
-
-
-def request_of(*parts):
-    return asked(made.PolicyRequest(*parts))
 
 
 def test_a_permit_allows_and_is_named(load, log_request):
@@ -84,8 +78,8 @@ def test_an_untrusted_recipient_is_forbidden_by_a_general_policy(load, send_requ
 def test_entities_are_parsed_once_and_never_mixed_up(load):
     policies = load('permit(principal, action == Action::"ReadClock", resource) when { principal.trust == "trusted" };')
     clock = Resource("Resource", "clock")
-    trusted = request_of(Principal(AgentId("a"), trust="trusted"), "ReadClock", clock, {})
-    standard = request_of(Principal(AgentId("a")), "ReadClock", clock, {})
+    trusted = PolicyRequest(Principal(AgentId("a"), trust="trusted"), "ReadClock", clock, {})
+    standard = PolicyRequest(Principal(AgentId("a")), "ReadClock", clock, {})
     for _ in range(3):
         assert isinstance(decide(policies, trusted), Allow)
         assert isinstance(decide(policies, standard), Deny)
@@ -95,7 +89,7 @@ def test_an_agent_may_ask_about_itself_and_about_another(load):
     policies = load('permit(principal, action == Action::"ConfigureAgent", resource) when { principal == resource };')
 
     def ask(resource):
-        return decide(policies, request_of(Principal(AgentId("a")), "ConfigureAgent", resource, {"keys": []}))
+        return decide(policies, PolicyRequest(Principal(AgentId("a")), "ConfigureAgent", resource, {"keys": []}))
 
     attributes = (("owner", "unknown"), ("trust", "standard"))
     assert isinstance(ask(Resource("Agent", "a", attributes)), Allow)
@@ -118,7 +112,7 @@ def _create(risk, tier, trust="standard"):
         "sourceDigest": "00",
         "inputs": ["log"],
     }
-    return request_of(
+    return PolicyRequest(
         principal, "CreateAgent", Resource("Agent", "a", (("owner", "unknown"), ("trust", trust))), context
     )
 
@@ -131,7 +125,7 @@ def _code(resource, tier="interpreter", memory=64, timeout=10_000):
         "timeoutMs": timeout,
         "label": {"integrity": "untrusted", "confidentiality": "public"},
     }
-    return request_of(
+    return PolicyRequest(
         Principal(AgentId("a")), "ExecuteCode", Resource("Sandbox", resource, (("tier", resource),)), context
     )
 
@@ -146,7 +140,7 @@ def _pool(**changes):
         "priority": "normal",
         **changes,
     }
-    return request_of(Principal(AgentId("a")), "AllocateResources", Resource("Resource", "pool"), context)
+    return PolicyRequest(Principal(AgentId("a")), "AllocateResources", Resource("Resource", "pool"), context)
 
 
 @pytest.mark.parametrize(
@@ -169,8 +163,8 @@ def _pool(**changes):
         (_pool(diskMibps=101), False),
         (_pool(networkMibitps=101), False),
         (_pool(priority="critical"), False),
-        (request_of(Principal(AgentId("a")), "ReadClock", Resource("Resource", "clock"), {}), False),
-        (request_of(Principal(AgentId("a")), "Canary", Resource("Resource", "canary"), {}), False),
+        (PolicyRequest(Principal(AgentId("a")), "ReadClock", Resource("Resource", "clock"), {}), False),
+        (PolicyRequest(Principal(AgentId("a")), "Canary", Resource("Resource", "canary"), {}), False),
     ],
 )
 def test_the_base_library_permits_little(base, request_, allowed):
