@@ -16,6 +16,9 @@ VALUES = {
     ConditionKind.TIMEOUT: st.builds("{}{}".format, st.integers(1, 99), st.sampled_from(["ms", "s", "m"])),
     ConditionKind.APPROVAL: st.sampled_from(["ops", "legal"]),
     ConditionKind.RECORD: st.sampled_from(sorted(RECORD_RANK)),
+    ConditionKind.RATE: st.builds(
+        "{}/{}".format, st.integers(1, 99), st.sampled_from(["second", "minute", "30s", "day"])
+    ),
 }
 CONDITIONS = st.sampled_from(ConditionKind).flatmap(
     lambda kind: VALUES[kind].map(lambda value: PolicyCondition(kind, value, PolicyId("p")))

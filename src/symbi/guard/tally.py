@@ -86,7 +86,7 @@ class TallyStore(Protocol):
         """
 
     def settle_tallies(self, effect_id: EffectId, *, happened: bool) -> None:
-        """Make what an effect added final, or take it back; a second time does nothing.
+        """Make what an effect added final, or take it back; to be called once.
 
         Raises:
             StoreUnavailable: The store cannot be written.

@@ -185,7 +185,8 @@ def parse_counters(file: str, text: str) -> tuple[Counter, ...]:
         document = tomllib.loads(text, parse_float=Decimal)
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"line (\d+), column (\d+)", str(error))
-        line, column = (int(found[1]), int(found[2])) if found else (text.count("\n") + 1, 1)
+        end = (text.count("\n") + 1, len(text.rpartition("\n")[2]) + 1)
+        line, column = (int(found[1]), int(found[2])) if found else end
         told = str(error).partition(" (at ")[0]
         raise PolicySyntaxError(
             f"not TOML: {told[:1].lower()}{told[1:]}", code="policy.history", place=Place(file, line, column)
