@@ -261,15 +261,16 @@ class Guard:
             if self._engine.current is not policies:
                 continue
             decision = self._decide(action, past)
+            told = past.recorded(policies.reads)
             try:
                 effective, obligations = self._effective(action, decision)
                 entries = self._history.entries(effective, policies, uses)
             except SymbiError as refusal:
-                await self._refuse(action, effect_id, decision, refusal, earlier)
+                await self._refuse(action, effect_id, decision, refusal, earlier, told)
                 raise
             record = self._record(action, effect_id, decision, EffectState.DISPATCHED, earlier)
             draft = decision_draft(effective, record, decision, obligations.record)
-            draft = replace(draft, event_type=kind, details={**draft.details, **extra})
+            draft = replace(draft, event_type=kind, details={**draft.details, **told, **extra})
             claim = Claim(
                 action, policies, past, decision, entries, obligations.rates, effect_id, again=earlier is not None
             )
@@ -279,7 +280,7 @@ class Guard:
             except (_PolicyChanged, FactsChanged):
                 continue
             except (RateLimited, InputError) as refusal:
-                await self._refuse(action, effect_id, decision, refusal, earlier)
+                await self._refuse(action, effect_id, decision, refusal, earlier, told)
                 raise
             self.metrics.inc(DECISIONS, action=action.kind, verdict="allow")
             self.metrics.observe(ADMISSION_SECONDS, self._clock.monotonic_s() - started_s)
@@ -376,13 +377,15 @@ class Guard:
         decision: PolicyDecision,
         refusal: SymbiError,
         earlier: EffectRecord | None,
+        told: Mapping[str, JsonValue],
     ) -> None:
-        """Record a refusal: nothing happened, and the trail says why."""
+        """Record a refusal: nothing happened, and the trail says why, and what the decision was told of the past."""
         self.metrics.inc(DECISIONS, action=action.kind, verdict="deny")
         record = replace(
             self._record(action, effect_id, decision, EffectState.DENIED, earlier), error=encode_error(refusal)
         )
         draft = decision_draft(action, record, decision, record_refused(decision), refusal)
+        draft = replace(draft, details={**draft.details, **told})
         await self._put_refusal(action, record, draft, earlier, refusal)
 
     async def _put_refusal(

@@ -196,10 +196,6 @@ def parse_counters(file: str, text: str) -> tuple[Counter, ...]:
     tables = document.get("history", {})
     if not isinstance(tables, dict):
         reader.fail("`history` must be a table", ("history",), "write `[history.NAME]`")
-    if len(tables) > MAX_COUNTERS:
-        reader.fail(
-            f"{len(tables)} counters are more than {MAX_COUNTERS}", ("history",), "every decision reads them all"
-        )
     return tuple(reader.counter(name, table) for name, table in sorted(tables.items()))
 
 

@@ -7,7 +7,7 @@ import cedarpy
 
 from symbi.errors import Place, PolicySyntaxError, did_you_mean
 from symbi.policy.catalog import BASE_ACTIONS, TOOL_GROUP, ToolType, quote
-from symbi.policy.counters import FILE_NAME, Counter, Kind, parse_counters
+from symbi.policy.counters import FILE_NAME, MAX_COUNTERS, Counter, Kind, parse_counters
 from symbi.policy.shape import RecordOf, Scalar, shape_of
 from symbi.policy.source import PolicySource
 
@@ -35,6 +35,10 @@ def read_counters(sources: Iterable[PolicySource], problems: list[PolicySyntaxEr
                 problems.append(_problem(msg, counter.place, "give it another name"))
             else:
                 found[counter.name] = counter
+    if len(found) > MAX_COUNTERS:
+        last = max(found.values(), key=lambda counter: (counter.place.file, counter.place.line))
+        msg = f"{len(found)} counters are more than {MAX_COUNTERS}"
+        problems.append(_problem(msg, last.place, "every decision reads them all"))
     return tuple(found[name] for name in sorted(found))
 
 

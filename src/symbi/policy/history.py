@@ -68,6 +68,17 @@ class Past:
     before: tuple[tuple[str, int], ...] = ()
     uses: int = 1
 
+    def recorded(self, read: Collection[str]) -> Mapping[str, JsonValue]:
+        """What a decision was told of it, for the trail: of what policies read, values of counters as texts."""
+        told: dict[str, JsonValue] = {}
+        if "time" in read:
+            told["epoch_s"] = self.now_ns // NS
+        if "usage" in read:
+            told["usage"] = self.usage.facts()
+        if "history" in read:
+            told["history"] = {name: str(value) for name, value in self.before}  # JSON has no exact 64-bit numbers
+        return {"past": told} if told else {}
+
 
 def counts(counter: Counter, request: PolicyRequest, verdict: Verdict) -> bool:
     """Whether a counter is about an action that was so decided."""

@@ -115,6 +115,15 @@ def test_a_counter_that_is_there_twice_is_refused_and_all_problems_are_listed():
     assert len(refusal.value.fields["errors"]) == 2
 
 
+def test_there_are_not_more_counters_than_a_decision_can_read():
+    def many(count):
+        return "".join(GOOD.replace("history.n", f"history.n{i}") for i in range(count))
+
+    assert len(load(many(64)).counters) == 64
+    with pytest.raises(PolicySyntaxError, match=r"x/history\.toml:321:10: 65 counters are more than 64"):
+        load(many(65))
+
+
 def test_a_tool_that_nobody_offers_yet_is_a_warning():
     policies = load(GOOD.replace("bank.pay", "bank.payy"))
     (warning,) = policies.warnings
