@@ -285,7 +285,7 @@ class Guard:
             self.metrics.inc(DECISIONS, action=action.kind, verdict="allow")
             self.metrics.observe(ADMISSION_SECONDS, self._clock.monotonic_s() - started_s)
             return Admission(record, effective, started_s, counted=bool(entries or obligations.rates))
-        msg = "policies, or what they read, change faster than a decision can be made"
+        msg = "the policy set, or what it reads, changes faster than a decision can be made"
         raise Overloaded(msg, retry_after_s=RETRY_AFTER_S)
 
     def _reserve(
