@@ -111,10 +111,19 @@ class ApprovalRequired(Denied):
 
 
 class RateLimited(Denied):
-    """The principal has used up its rate."""
+    """The principal has used up its rate; `retry_after_s` says when to try again."""
 
     default_code = "policy.rate_limited"
     retryable = True
+
+    def __init__(self, message: str, *, retry_after_s: float, policy: str | None = None) -> None:
+        hint = f"try again in {retry_after_s:.3g} s"
+        super().__init__(message, hint=hint, retry_after_s=retry_after_s, policies=[policy] if policy else [])
+
+    @property
+    def retry_after_s(self) -> float:
+        """Seconds to wait; one of the fields, so that it survives ledger and journal."""
+        return cast("float", self.fields["retry_after_s"])
 
 
 class PermitRefused(Denied):

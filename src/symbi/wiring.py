@@ -96,7 +96,7 @@ def compile_agents(path: Path) -> CompiledFile:
 
 
 def read_policies(settings: Settings) -> list[PolicySource]:
-    """The policy files that the settings name, in order; names as seen from the configuration's folder.
+    """The policies and counters that the settings name, in order; names as seen from the configuration's folder.
 
     Raises:
         ConfigError: A path that was set is not there.

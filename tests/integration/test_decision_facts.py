@@ -244,7 +244,17 @@ def test_the_facts_are_of_the_set_that_decided_also_when_it_is_gone() -> None:
     keeper = FactKeeper(engine)
     for number in range(3):
         engine.replace(PolicySet.load([PolicySource(f"{number}.cedar", ALLOW_ALL)]))
-    assert keeper.of(ReadClock(principal=ME), Allow((), first.version), refused=False).policies is first
+    assert (
+        keeper.of(
+            ReadClock(principal=ME).request, ReadClock(principal=ME), Allow((), first.version), refused=False
+        ).policies
+        is first
+    )
     for number in range(3, 9):
         engine.replace(PolicySet.load([PolicySource(f"{number}.cedar", ALLOW_ALL)]))
-    assert keeper.of(replace(ReadClock(principal=ME)), Allow((), first.version), refused=False).policies is None
+    assert (
+        keeper.of(
+            ReadClock(principal=ME).request, ReadClock(principal=ME), Allow((), first.version), refused=False
+        ).policies
+        is None
+    )

@@ -91,10 +91,10 @@ def test_an_error_that_nobody_marked_has_no_label_of_its_own():
     assert error_label(ToolFailed("x")).confidentiality is Confidentiality.PUBLIC
 
 
+CREATE = '@id("create") permit (principal, action == Action::"CreateAgent", resource);'
 AGENT = """
 agent a {{
     policy own {{
-        allow: create(self)
         allow: allocate(pool)
         allow: log
         deny: log if label.confidentiality == "secret"
@@ -118,7 +118,7 @@ agent a {{
     ],
 )
 async def test_what_is_marked_secret_does_not_reach_the_log(tmp_path, body, told):
-    async with open_in(tmp_path, AGENT.format(body=body)) as opened:
+    async with open_in(tmp_path, AGENT.format(body=body), policies=CREATE) as opened:
         outcome = await opened.runtime.run(opened.compiled, opened.compiled.agents[0], {})
     with SqliteReader(tmp_path / ".symbi") as reader:
         events = [parse_event(stored.record) for stored in reader.read(1)]
@@ -141,6 +141,6 @@ async def test_limits_that_policies_lower_are_the_ones_that_a_run_has(tmp_path):
         '@id("cap") @cap("arguments.memoryMib=32, arguments.timeoutMs=50")\n'
         'permit (principal, action == Action::"AllocateResources", resource);'
     )
-    async with open_in(tmp_path, text) as opened:
+    async with open_in(tmp_path, text, policies=CREATE) as opened:
         outcome = await opened.runtime.run(opened.compiled, opened.compiled.agents[0], {})
     assert "longer than 0.05 s" in outcome.error.message

@@ -9,7 +9,7 @@ from symbi.dsl.compile import compile_file
 from symbi.dsl.parser import parse
 from symbi.errors import InputError, PolicyDenied, StoreUnavailable
 from symbi.guard.action import DrawRandom, ReadClock, RunSlot
-from symbi.guard.gate import Decided
+from symbi.guard.recorder import Decided
 from symbi.runtime import policy_shadow
 from symbi.runtime.policies import Cause, PolicyBook, PolicyTerms
 from symbi.runtime.policy_shadow import PolicyShadow

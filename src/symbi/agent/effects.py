@@ -218,7 +218,7 @@ class RunEffects:
 
     async def _printed(self, text: str, label: Label) -> None:
         """What code prints goes where `log` goes, and so through the same decision; it has no place of its own."""
-        action = WriteLog(principal=self._principal, label=label, message=text[:MAX_LOG_CHARS])
+        action = WriteLog(principal=self._principal, label=label, within=self._run_id, message=text[:MAX_LOG_CHARS])
         await self._gated(action, self._write)()
 
     def _slot(self) -> RunSlot:

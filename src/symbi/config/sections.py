@@ -212,7 +212,9 @@ class PolicySettings:
     """`[policy]`."""
 
     paths: tuple[Path, ...] = _declare(
-        (Path("policies"),), Several(FilePath()), "`.cedar` files, or folders of them; nothing permitted is all denied"
+        (Path("policies"),),
+        Several(FilePath()),
+        "`.cedar` files and `history.toml`, or folders of them; nothing permitted is all denied",
     )
     watch: bool = _declare(
         default=True, kind=Flag(), meaning="take up policy files that change while a runtime is alive"

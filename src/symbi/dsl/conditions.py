@@ -10,6 +10,7 @@
 | `mark("untrusted")`, `mark: ["untrusted", "confidential:pii"]` | the label of what comes back is raised | whatever gives something back |
 | `rate("500/minute")`, `rate_limiting: "500/minute"` | no more than this of what each `allow` permits | every action |
 | `record("digest")`, `record: "digest"` | how arguments stand in the trail: `full`, `redacted`, `digest` | every action |
+| `rate_limiting("500/minute")`, `rate_limiting: "500/minute"` | no more than that, for each agent and each permit | every action |
 | `signature_verification`, `signature_verification: true` | tools whose signature holds, and no others | (a prohibition) |
 
 A record or a list asks for several at once. `audit` asks for what stands in the trail and in the log:

@@ -5,8 +5,7 @@
 | redact, cap | tools: every argument; code: `inputs`; messages: `body`; the log: `message`; models: `prompt`, `maxTokens`; data: `content`, `query`, `maxItems`; settings of an agent: every one; resources: caps alone | denied |
 | tier | creation of an agent, code | denied |
 | timeout | tools, code, models, resources | denied |
-| rate | nothing counts effects yet | denied |
-| mark, record, output, log, tags, retain | every action | |
+| rate, mark, record, output, log, tags, retain | every action | |
 
 What a lease stands for is many effects with arguments of their own, so a redaction or a cap denies it.
 """
@@ -41,9 +40,6 @@ def carry_out(action: Action, obligations: Obligations) -> Action:
         PolicyDenied: A condition cannot be carried out on this kind of action.
         InputError: A cap on something that is not a number.
     """
-    if obligations.rates:
-        msg = "a policy limits the rate, and nothing counts effects yet"
-        raise PolicyDenied(msg, code="policy.condition")
     if obligations.redact or obligations.caps:
         action = _altered(action, obligations)
     if obligations.tier is not None:

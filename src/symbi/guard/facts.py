@@ -6,7 +6,7 @@ them all. `withheld` then says why, because a decision cannot be derived again f
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Final
@@ -57,21 +57,21 @@ class FactKeeper:
         engine.on_change(self._changed)
 
     def of(
-        self, action: Action, decision: PolicyDecision, *, refused: bool, asked: PolicyRequest | None = None
+        self, asked: Callable[[], PolicyRequest], action: Action, decision: PolicyDecision, *, refused: bool
     ) -> Facts:
         """The facts of a decision.
 
         Args:
+            asked: Makes what was put to the engine.
             action: What was decided on.
             decision: What it answered.
             refused: The effect does not happen.
-            asked: What was put to the engine; the action's own request if None.
 
         Raises:
             InputError: A request that was allowed cannot be written down.
         """
         try:
-            request = action.request() if asked is None else asked
+            request = asked()
             document = _document(request, action, _hidden(decision, refused=refused))
             data = encode(document)
             if len(data) > MAX_REQUEST_BYTES:

@@ -1,9 +1,10 @@
 """THE GATE. Every effect of every agent passes `Guard.enforce`.
 
-1. put the action to the policy engine (default deny, forbid wins, any error denies);
+1. put the action, with what came before it, to the policy engine (default deny, forbid wins, any error denies);
 2. carry out the conditions of the permits that fired, and have the changed action rechecked;
-3. in one transaction: reserve the effect in the ledger, append the decision to the trail, mark the effect dispatched;
-   go back to 1 if the policy set changed meanwhile; wait until it is durable;
+3. in one transaction: reserve the effect in the ledger and in counters and rates, append the decision to the trail,
+   mark the effect dispatched; go back to 1 if the policy set, or what came before, changed meanwhile so that the
+   decision would be another; wait until it is durable;
 4. mint the permit;
 5. on leaving, in one transaction: append the outcome and settle the ledger.
 
@@ -15,6 +16,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, TypeVar, cast
 
 import anyio
@@ -29,32 +31,34 @@ from symbi.errors import (
     InternalError,
     Overloaded,
     PolicyDenied,
+    RateLimited,
     StoreUnavailable,
     SymbiError,
 )
 from symbi.guard.action import Action, Canary, InvokeTool
 from symbi.guard.conditions import carry_out
-from symbi.guard.facts import FactKeeper
+from symbi.guard.history import Claim, FactsChanged, History
 from symbi.guard.lease import Lease
-from symbi.guard.ledger import EffectRecord, EffectState, Ledger
-from symbi.guard.outcome import decision_json, encode_error, encode_result, mark_error
+from symbi.guard.ledger import EffectRecord, EffectState
+from symbi.guard.outcome import encode_error, encode_result, mark_error
 from symbi.guard.permit import Authority, Permit
+from symbi.guard.recorder import Decided, Recorder
 from symbi.guard.records import (
-    action_name,
     decision_draft,
-    decision_facts,
     digest_arguments,
     log_decision,
     may_repeat,
     record_refused,
 )
 from symbi.guard.settlement import Admission, Settlement
+from symbi.guard.tally import GateStore
 from symbi.policy.decision import AllowWithConditions, Deny, PolicyDecision, PolicyRequest
 from symbi.policy.engine import PolicyEngine
+from symbi.policy.history import Past, supply
 from symbi.policy.obligations import Obligations, combine
 from symbi.policy.policies import PolicySet
 from symbi.telemetry import ADMISSION_SECONDS, DECISION_SECONDS, DECISIONS, Metrics, log_fields
-from symbi.types import SYSTEM_AGENT, EffectId, JsonValue, Principal, RunId
+from symbi.types import SYSTEM_AGENT, EffectId, JsonValue, Principal
 
 A = TypeVar("A", bound=Action)
 
@@ -62,8 +66,8 @@ _log = logging.getLogger("symbi.guard")
 
 CANARY_POLICY: Final = "symbi.canary"
 NOTHING: Final[Mapping[str, JsonValue]] = {}
-MAX_RECHECKS: Final = 8  # times a decision is made again because the policy set changed under it
-RETRY_AFTER_S: Final = 1.0  # when policy sets change faster than decisions are made
+MAX_RECHECKS: Final = 8  # times a decision is made again because the policy set, or what came before, changed under it
+RETRY_AFTER_S: Final = 1.0  # when they change faster than decisions are made
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,23 +91,6 @@ class _PolicyChanged(Exception):
     """The policy set was replaced between decision and reservation."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """A decision that is on record.
-
-    Attributes:
-        effect_id: Of the effect.
-        action: As it was asked for.
-        request: Makes the question that was put to the engine.
-        decision: The answer.
-    """
-
-    effect_id: EffectId
-    action: Action
-    request: Callable[[], PolicyRequest]
-    decision: PolicyDecision
-
-
 def told_nobody(_decided: Decided) -> None:
     """The default of `Guard.tell`: nothing."""
 
@@ -118,7 +105,7 @@ class Guard:
     Args:
         engine: Decides.
         log: Makes decisions and outcomes durable.
-        ledger: Keeps effect records, in the log's store.
+        ledger: Keeps effect records and counts, in the log's store.
         clock: For durations and permits' ends.
         ids: Makes effect ids.
         epoch: The owner number of the data folder; every record carries it.
@@ -131,7 +118,7 @@ class Guard:
         self,
         engine: PolicyEngine,
         log: AuditLog,
-        ledger: Ledger,
+        ledger: GateStore,
         clock: Clock,
         ids: IdSource,
         *,
@@ -153,8 +140,9 @@ class Guard:
             told_nobody  # hears of each decision once it is on record; must neither raise nor wait
         )
         self.authority = Authority(clock)
-        self._facts = FactKeeper(engine)
+        self._recorder = Recorder(engine, epoch)
         self._settlement = Settlement(log, ledger, clock, self.metrics)
+        self._history = History(ledger, clock, str(epoch))
         engine.on_change(self._policies_changed)
 
     async def open(self) -> GateReport:
@@ -224,9 +212,11 @@ class Guard:
         earlier = await self._earlier(action)
         decision = Deny(refusal.message, (), self._engine.current.version)
         effect_id = EffectId(self._ids.new()) if earlier is None else earlier.effect_id
-        record = self._record(action, effect_id, decision, EffectState.DENIED, earlier)
+        record = self._recorder.record(
+            Decided(effect_id, action, action.request, decision), EffectState.DENIED, earlier
+        )
         draft = replace(draft, details={**draft.details, "effect_id": effect_id})
-        await self._put_refusal(replace(record, error=encode_error(refusal)), draft, earlier, refusal)
+        await self._put_refusal(action, replace(record, error=encode_error(refusal)), draft, earlier, refusal)
 
     @asynccontextmanager
     async def lease(self, action: A, *, uses: int, seconds: float) -> AsyncIterator[Lease[A]]:
@@ -249,7 +239,7 @@ class Guard:
             raise InternalError(msg, code="internal.lease")
         bound = {"uses": uses, "seconds": round(seconds)}
         leased = replace(action, leased=True)
-        admission = await self._admit(leased, AuditEventType.LEASE_GRANTED, {"lease": bound})
+        admission = await self._admit(leased, AuditEventType.LEASE_GRANTED, {"lease": bound}, uses=uses)
         permit = self.authority.mint(
             admission.record.effect_id, cast("A", admission.action), uses=uses, seconds=seconds
         )
@@ -272,6 +262,8 @@ class Guard:
         action: Action,
         kind: AuditEventType = AuditEventType.DECISION_ALLOW,
         extra: Mapping[str, JsonValue] = NOTHING,
+        *,
+        uses: int = 1,
     ) -> Admission:
         started_s = self._clock.monotonic_s()
         earlier = await self._earlier(action)
@@ -279,36 +271,59 @@ class Guard:
         if earlier is not None:
             action = replace(action, attempt=earlier.attempt + 1)
         for _ in range(MAX_RECHECKS):
-            decision = self._decide(action)
+            policies = self._engine.current
+            past = await self._past(action, policies, uses, earlier)
+            if self._engine.current is not policies:
+                continue
+            told = past.recorded(policies.reads)
+            asked = partial(_question, action, policies, past)
+            decided = Decided(effect_id, action, asked, self._decide(action, past))
+            decision = decided.decision
             try:
                 effective, obligations = self._effective(action, decision)
+                entries = self._history.entries(effective, policies, uses)
             except SymbiError as refusal:
-                await self._refuse(action, effect_id, decision, refusal, earlier)
+                await self._refuse(decided, refusal, earlier, told)
                 raise
-            record = self._record(action, effect_id, decision, EffectState.DISPATCHED, earlier)
+            record = self._recorder.record(decided, EffectState.DISPATCHED, earlier)
             draft = decision_draft(effective, record, decision, obligations.record)
-            draft = replace(draft, event_type=kind, details={**draft.details, **extra})
+            draft = replace(draft, event_type=kind, details={**draft.details, **told, **extra})
+            claim = Claim(
+                action, policies, past, decision, entries, obligations.rates, effect_id, again=earlier is not None
+            )
             try:
                 self.probe("before_dispatch")
-                await self._log.transact(lambda r=record, d=draft: self._reserve(r, d, earlier))  # type: ignore[misc]  # bound now, run on the store's thread
-            except _PolicyChanged:
+                await self._log.transact(partial(self._reserve, record, draft, earlier, claim))
+            except (_PolicyChanged, FactsChanged):
                 continue
-            self.tell(Decided(effect_id, action, action.request, decision))
+            except (RateLimited, InputError) as refusal:
+                await self._refuse(decided, refusal, earlier, told)
+                raise
+            self.tell(decided)
             self.metrics.inc(DECISIONS, action=action.kind, verdict="allow")
             log_decision(record, "allow")
             self.metrics.observe(ADMISSION_SECONDS, self._clock.monotonic_s() - started_s)
-            return Admission(record, effective, started_s)
-        msg = "the policy set changes faster than a decision can be made"
+            return Admission(record, effective, started_s, counted=bool(entries or obligations.rates))
+        msg = "the policy set, or what it reads, changes faster than a decision can be made"
         raise Overloaded(msg, retry_after_s=RETRY_AFTER_S)
 
-    def _reserve(self, record: EffectRecord, draft: Draft, earlier: EffectRecord | None) -> tuple[None, tuple[Draft]]:
+    def _reserve(
+        self, record: EffectRecord, draft: Draft, earlier: EffectRecord | None, claim: Claim
+    ) -> tuple[None, tuple[Draft]]:
         if not self._engine.holds(record.policy_version):
             raise _PolicyChanged
+        self._history.reserve(claim, self._decide)
         if earlier is None:
             self._ledger.put_effect(record)
         else:
             self._ledger.move_effect(record, earlier.state)
         return None, (draft,)
+
+    async def _past(self, action: Action, policies: PolicySet, uses: int, earlier: EffectRecord | None) -> Past:
+        """What came before; the store is read where policies ask about it."""
+        without = None if earlier is None else earlier.effect_id
+        look = partial(self._history.look, action, policies, uses=uses, without=without)
+        return await self._log.read(look) if policies.reads - {"time"} else look()
 
     async def _earlier(self, action: Action) -> EffectRecord | None:
         """The record of the same place in the run, if a crash left it in doubt and it may be done again."""
@@ -334,11 +349,12 @@ class Guard:
             raise EffectInDoubt(msg, effect_id=earlier.effect_id, position=earlier.position)
         return earlier
 
-    def _decide(self, action: Action) -> PolicyDecision:
-        version = self._engine.current.version
+    def _decide(self, action: Action, past: Past) -> PolicyDecision:
+        current = self._engine.current
+        version = current.version
         asked_s = self._clock.monotonic_s()
         try:
-            decision = self._engine.decide(action.request())
+            decision = self._engine.decide(_question(action, current, past))
             took_s = self._clock.monotonic_s() - asked_s
             self.metrics.observe(DECISION_SECONDS, took_s)
             return self._engine.in_time(decision, took_s)
@@ -375,29 +391,26 @@ class Guard:
         return effective, obligations
 
     async def _refuse(
-        self,
-        action: Action,
-        effect_id: EffectId,
-        decision: PolicyDecision,
-        refusal: SymbiError,
-        earlier: EffectRecord | None,
+        self, decided: Decided, refusal: SymbiError, earlier: EffectRecord | None, told: Mapping[str, JsonValue]
     ) -> None:
-        """Record a refusal: nothing happened, and the trail says why."""
+        """Record a refusal: nothing happened, and the trail says why, and what the decision was told of the past."""
+        action, decision = decided.action, decided.decision
         self.metrics.inc(DECISIONS, action=action.kind, verdict="deny")
-        record = replace(
-            self._record(action, effect_id, decision, EffectState.DENIED, earlier), error=encode_error(refusal)
-        )
+        record = self._recorder.record(decided, EffectState.DENIED, earlier)
+        record = replace(record, error=encode_error(refusal))
         draft = decision_draft(action, record, decision, record_refused(decision), refusal)
+        draft = replace(draft, details={**draft.details, **told})
         log_decision(record, "deny")
-        await self._put_refusal(record, draft, earlier, refusal)
-        self.tell(Decided(effect_id, action, action.request, decision))
+        await self._put_refusal(action, record, draft, earlier, refusal)
+        self.tell(decided)
 
     async def _put_refusal(
-        self, record: EffectRecord, draft: Draft, earlier: EffectRecord | None, refusal: SymbiError
+        self, action: Action, record: EffectRecord, draft: Draft, earlier: EffectRecord | None, refusal: SymbiError
     ) -> None:
         def work() -> tuple[None, tuple[Draft]]:
             if earlier is None:
                 self._ledger.put_effect(record)
+                self._history.refused(action, self._engine.current, record.effect_id)
             else:
                 self._ledger.put_facts(record)
             return None, (draft,)
@@ -407,34 +420,11 @@ class Guard:
             msg = f"`{record.resource}` was in flight when the runtime ended, and cannot be repeated: {refusal.message}"
             raise EffectInDoubt(msg, effect_id=record.effect_id, position=record.position) from refusal
 
-    # --- records --------------------------------------------------------------------------------
-
-    def _record(
-        self,
-        action: Action,
-        effect_id: EffectId,
-        decision: PolicyDecision,
-        state: EffectState,
-        earlier: EffectRecord | None,
-    ) -> EffectRecord:
-        return EffectRecord(
-            effect_id=effect_id,
-            run_id=action.slot.run_id if action.slot else RunId(""),
-            position=action.slot.position if action.slot else -1,
-            agent_id=action.principal.agent,
-            action=action_name(action),
-            resource=f"{action.resource.type}::{action.resource.id}",
-            arguments_digest=digest_arguments(action),
-            recovery=action.recovery,
-            policy_version=decision.version,
-            decision=decision_json(decision_facts(decision)),
-            label=f"{action.label.integrity.value}/{action.label.confidentiality.value}",
-            epoch=self._epoch,
-            attempt=earlier.attempt + 1 if earlier else 1,
-            state=state,
-            facts=self._facts.of(action, decision, refused=state is EffectState.DENIED),
-        )
-
     def _policies_changed(self, _policies: PolicySet) -> None:
         """A new set ends every lease; permits of effects already dispatched are a decision that was made."""
         self.authority.revoke_leases()
+
+
+def _question(action: Action, policies: PolicySet, past: Past) -> PolicyRequest:
+    """What is put to the engine: the action's own request, and what came before."""
+    return supply(policies.counters, policies.reads, action.request(), past)

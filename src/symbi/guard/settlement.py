@@ -8,20 +8,22 @@ from symbi.audit.log import AuditLog
 from symbi.clock import Clock
 from symbi.errors import SymbiError
 from symbi.guard.action import Action
-from symbi.guard.ledger import EffectRecord, EffectState, EffectStore
+from symbi.guard.ledger import EffectRecord, EffectState
 from symbi.guard.outcome import NOT_STARTED, encode_error, state_after
 from symbi.guard.records import may_repeat, recorded_result
+from symbi.guard.tally import GateStore
 from symbi.telemetry import EFFECT_SECONDS, EFFECTS, Metrics
 from symbi.types import JsonValue
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What step 3 made durable, with what step 5 needs."""
+    """What step 3 made durable, with what step 5 needs; `counted` where it added to counters or rates."""
 
     record: EffectRecord
     action: Action
     started_s: float
+    counted: bool = False
 
 
 class Settlement:
@@ -29,12 +31,12 @@ class Settlement:
 
     Args:
         log: Makes them durable.
-        ledger: Keeps effect records, in the log's store.
+        ledger: Keeps effect records and counts, in the log's store.
         clock: For durations.
         metrics: Counts effects and how long they take.
     """
 
-    def __init__(self, log: AuditLog, ledger: EffectStore, clock: Clock, metrics: Metrics) -> None:
+    def __init__(self, log: AuditLog, ledger: GateStore, clock: Clock, metrics: Metrics) -> None:
         self._log = log
         self._ledger = ledger
         self._clock = clock
@@ -55,7 +57,8 @@ class Settlement:
             # Cancelled, or a defect: whether to do it again is for the restart to decide.
             data = None if used else encode_error(SymbiError("cancelled before it began", code=NOT_STARTED))
             details = {"error": "cancelled" if _is_cancellation(error) else "internal", "message": type(error).__name__}
-        await self.settle(admission, replace(admission.record, state=state, error=data), details | {"used": used})
+        record = replace(admission.record, state=state, error=data)
+        await self.settle(admission, record, details | {"used": used}, used=used)
 
     async def settle(
         self,
@@ -63,8 +66,13 @@ class Settlement:
         record: EffectRecord,
         details: Mapping[str, JsonValue],
         kind: AuditEventType = AuditEventType.EFFECT_OUTCOME,
+        *,
+        used: bool = True,
     ) -> None:
         """Move the record on from `dispatched`, with its event.
+
+        What it counts for becomes final; it is given back where its permit was not `used`, so that it did not happen,
+        and stays open where nobody knows.
 
         Raises:
             StoreUnavailable: It cannot be made durable; the effect stays `dispatched`.
@@ -86,6 +94,8 @@ class Settlement:
 
         def work() -> tuple[None, tuple[Draft]]:
             self._ledger.move_effect(record, EffectState.DISPATCHED)
+            if admission.counted and not (used and record.state is EffectState.UNKNOWN):
+                self._ledger.settle_tallies(record.effect_id, happened=used)
             return None, (draft,)
 
         self._metrics.inc(EFFECTS, action=admission.action.kind, outcome=record.state.value)

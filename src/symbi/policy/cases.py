@@ -19,6 +19,8 @@ Of `principal` only `agent` is needed, of `resource` only `type` and `id`. A flo
 In the context of a tool's action, what is left out of `arguments`, `labels`, `label`, `secrets` and `opaque` is
 empty, or the label of what a user wrote. Attributes and parents of an `Agent` that are left out are those of the
 principal, or the defaults. `request`, where it is left out, is that of something no run asked for.
+empty, or the label of what a user wrote. In that of every action, what is left out of `time`, `usage` and `history` is
+zero or false; a counter is given as `NAME` or as `NAME_before`, and the other follows from what the action adds.
 
 A case whose request does not fit the schema, or whose policies cannot be evaluated, fails, also where it expects a
 denial: such a denial says nothing about the policies.
@@ -35,6 +37,7 @@ from symbi.policy.catalog import TOOL_GROUP
 from symbi.policy.context import NO_REQUEST, agent_attributes, decimal_value, label_context
 from symbi.policy.decision import Allow, AllowWithConditions, Deny, PolicyDecision, PolicyRequest
 from symbi.policy.engine import decide
+from symbi.policy.history import offline
 from symbi.policy.policies import PolicySet
 from symbi.types import AgentId, JsonValue, Label, Principal, Resource
 
@@ -79,7 +82,10 @@ def run_cases(policies: PolicySet, cases: Iterable[PolicyCase]) -> list[CaseResu
 
 
 def _run(policies: PolicySet, case: PolicyCase) -> CaseResult:
-    decision = decide(policies, case.request)
+    try:
+        decision = decide(policies, offline(policies.counters, case.request))
+    except InputError as error:
+        decision = Deny(f"the case cannot be put to the policies: {error}", (), policies.version, (str(error),))
     if isinstance(decision, Deny) and decision.errors:
         return CaseResult(case, decision, (decision.reason,))
     problems: list[str] = []

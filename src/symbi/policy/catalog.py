@@ -7,6 +7,8 @@ from importlib import resources
 from typing import Final
 
 from symbi.errors import InputError
+from symbi.policy.counters import Counter, Kind
+from symbi.policy.decision import VOLATILE
 from symbi.policy.shape import RecordOf, Scalar, SetOf, Shape, is_nameable, is_text, shape_of
 from symbi.types import JsonValue
 
@@ -49,18 +51,42 @@ class ToolType:
         return f"{TOOL_GROUP}::{self.name}"
 
 
-def schema_text(tools: Iterable[ToolType], absent: Iterable[str] = ()) -> str:
+_SUPPLIED: Final = {"time": "Time", "usage": "Usage", "history": "History"}
+_CONTEXT: Final = re.compile(r"context: *(?:\{|([A-Z]\w*))")
+
+
+def _supplied(keys: Iterable[str]) -> str:
+    return "".join(f" {key}: {_SUPPLIED[key]}," for key in sorted(keys))
+
+
+def _base_schema(supplied: str) -> str:
+    """The base schema, with what is supplied in the context of every action."""
+    shared = {match[1] for match in _CONTEXT.finditer(BASE_SCHEMA) if match[1]}
+    places = "|".join([r"context: *\{", *(rf"type {name} = *\{{" for name in sorted(shared))])
+    return re.sub(places, lambda match: match.group() + supplied, BASE_SCHEMA)
+
+
+def schema_text(
+    tools: Iterable[ToolType],
+    absent: Iterable[str] = (),
+    counters: Iterable[Counter] = (),
+    supplied: Iterable[str] = VOLATILE,
+) -> str:
     """The Cedar schema for these tools.
 
     Args:
         tools: The catalogue.
         absent: Tools that policies name and the catalogue lacks. Their actions are declared, so that such a policy
             can be read, but apply to nothing: a request for one is refused.
+        counters: What `context.history` holds.
+        supplied: Which of `VOLATILE` the context of every action has.
 
     Raises:
         InputError: A name is not `server.tool`, or is there twice.
     """
-    parts = [BASE_SCHEMA, _tool_action(ANY_TOOL, RecordOf({}, closed=True))]
+    everywhere = _supplied(supplied)
+    any_tool = _tool_action(ANY_TOOL, RecordOf({}, closed=True), everywhere)
+    parts = [_base_schema(everywhere), _history_type(counters), any_tool]
     known: set[str] = set()
     for tool in sorted(tools, key=lambda tool: tool.name):
         server, dot, name = tool.name.partition(".")
@@ -70,7 +96,7 @@ def schema_text(tools: Iterable[ToolType], absent: Iterable[str] = ()) -> str:
         if tool.name in known:
             raise InputError(f"tool `{tool.name}` is there twice", code="policy.tool_name")
         known.add(tool.name)
-        parts.append(_tool_action(tool.action, shape_of(tool.input_schema)))
+        parts.append(_tool_action(tool.action, shape_of(tool.input_schema), everywhere))
     parts.extend(
         f"action {quote(f'{TOOL_GROUP}::{name}')} in [{TOOL_GROUP}];\n" for name in sorted(set(absent) - known)
     )
@@ -88,12 +114,19 @@ def _escape(character: str) -> str:
     return character if character.isascii() and character.isprintable() else f"\\u{{{ord(character):x}}}"
 
 
-def _tool_action(action: str, arguments: RecordOf) -> str:
+def _history_type(counters: Iterable[Counter]) -> str:
+    types = {
+        name: "Bool" if counter.kind is Kind.FORMERLY else "Long" for counter in counters for name in counter.facts
+    }
+    return f"type History = {{ {', '.join(f'{quote(name)}: {types[name]}' for name in sorted(types))} }};\n"
+
+
+def _tool_action(action: str, arguments: RecordOf, supplied: str) -> str:
     labels = ", ".join(f"{quote(name)}?: Label" for name in arguments.fields if is_nameable(name))
     return (
         f"action {quote(action)} in [{TOOL_GROUP}] appliesTo {{\n"
         "  principal: [Agent], resource: [Tool],\n"
-        f"  context: {{ arguments: {_type(arguments)}, labels: {{ {labels} }}, label: Label,"
+        f"  context: {{{supplied} arguments: {_type(arguments)}, labels: {{ {labels} }}, label: Label,"
         " secrets: Set<String>, opaque: Set<String>, request: Request },\n"
         "};\n"
     )

@@ -26,7 +26,7 @@ import msgspec
 
 from symbi.errors import InputError, InternalError
 from symbi.policy.context import agent_attributes
-from symbi.policy.decision import Allow, AllowWithConditions, Deny, PolicyDecision, PolicyRequest
+from symbi.policy.decision import VOLATILE, Allow, AllowWithConditions, Deny, PolicyDecision, PolicyRequest
 from symbi.policy.policies import Compiled, Policy, PolicySet, PolicyWarning
 from symbi.policy.remembered import InForce, key_of
 from symbi.policy.requirement import missing
@@ -84,7 +84,7 @@ def ask(policies: PolicySet, cedar: cedarpy.PolicySet, request: PolicyRequest) -
     return cedarpy.is_authorized(
         {
             **_question(request),
-            "context": _encode(request.context),
+            "context": _encode(_read_of(policies, request.context)),
         },
         cedar,
         policies.entities(_encode(_entities(request.principal, request.resource))),
@@ -98,6 +98,12 @@ def _question(request: PolicyRequest) -> dict[str, Any]:
         "action": {"type": "Action", "id": request.action},
         "resource": {"type": request.resource.type, "id": request.resource.id},
     }
+
+
+def _read_of(policies: PolicySet, context: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    """The context without what of `VOLATILE` no policy reads."""
+    unread = VOLATILE - policies.reads
+    return {key: value for key, value in context.items() if key not in unread} if unread else context
 
 
 def decide(policies: PolicySet, request: PolicyRequest) -> PolicyDecision:
@@ -206,7 +212,7 @@ def _judge(policies: PolicySet, request: PolicyRequest, results: Sequence[cedarp
         reason = f"no policy permits `{request.action}` for agent `{request.principal.agent}`"
         return Deny(_bounded(reason), (), policies.version)
     conditions = tuple(condition for policy in speaking for condition in policy.conditions)
-    for policy in permits:
+    for policy in (policy for policy in permits if policy.requires):
         lacks = missing(policy.requires, conditions)
         if lacks is not None:
             reason = f"{_named(policy)} requires {lacks} of the permits, and they do not ask for it"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from symbi.policy.catalog import TOOL_GROUP
 from symbi.policy.decision import AllowWithConditions, Deny, PolicyDecision, PolicyRequest
 from symbi.policy.engine import ask, decide
+from symbi.policy.history import offline
 from symbi.policy.policies import Policy, PolicySet
 from symbi.policy.slice import cedar_set
 
@@ -30,7 +31,14 @@ class Explanation:
 
 
 def explain(policies: PolicySet, request: PolicyRequest) -> Explanation:
-    """Decide a request and say why. For people: it evaluates the set twice and is not fast."""
+    """Decide a request and say why; what it does not say of its past is zero.
+
+    For people: it evaluates the set twice and is not fast.
+
+    Raises:
+        InputError: An amount that a counter adds up cannot be added.
+    """
+    request = offline(policies.counters, request)
     decision = decide(policies, request)
     deciding = tuple(policies.by_id[ref.id] for ref in decision.policies)
     scoped = in_scope(policies, request)

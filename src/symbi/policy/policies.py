@@ -13,8 +13,11 @@ import cedarpy
 
 from symbi.errors import InputError, Place, PolicySyntaxError, did_you_mean
 from symbi.policy.catalog import BASE_ACTIONS, TOOL_GROUP, ToolType, schema_text
+from symbi.policy.counters import Counter
 from symbi.policy.decision import ConditionKind, PolicyCondition, PolicyRef
+from symbi.policy.declared import absent_from, check_counters, is_history, read_counters
 from symbi.policy.fit import Fit
+from symbi.policy.history import reads
 from symbi.policy.library import CANARY, RESERVED_PREFIX
 from symbi.policy.obligations import combine
 from symbi.policy.requirement import ANNOTATION, Requirement, read_requirements
@@ -130,16 +133,19 @@ class PolicySet:
     """Policies, validated against the schema of one tool catalogue. Nothing in it changes; `load` makes one.
 
     Attributes:
-        sources: What it was loaded from, without the built-in policies.
+        sources: What it was loaded from, files of counters included, without the built-in policies.
         compiled: Policies of agent files, likewise.
         tools: The catalogue that it was validated against.
         policies: All policies, the built-in ones first.
+        counters: What is declared of history, by name.
+        reads: Which of `VOLATILE` its policies read; requests are held to the schema without the others, for each
+            attribute costs a decision some microseconds.
         warnings: What does not stop the set, e.g. a policy on a tool that is not in the catalogue.
         schema: The Cedar schema, the tools' actions included.
-        version: SHA-256 (hex) of all policies with their places, and the schema.
+        version: SHA-256 (hex) of all policies with their places, the counters, and the schema.
         by_id: The policies by id.
         cedar: The parsed set.
-        cedar_schema: The parsed schema.
+        cedar_schema: The parsed schema, without what of `VOLATILE` no policy reads.
         entities: Parses entities against the schema, from JSON; keeps the latest.
         slices: Finds the policies that a request can touch.
         fits: Whether a request is known to fit the schema.
@@ -149,6 +155,8 @@ class PolicySet:
     compiled: tuple[Compiled, ...]
     tools: tuple[ToolType, ...]
     policies: tuple[Policy, ...]
+    counters: tuple[Counter, ...]
+    reads: frozenset[str]
     warnings: tuple[PolicyWarning, ...]
     schema: str = field(repr=False)
     version: str
@@ -169,7 +177,7 @@ class PolicySet:
         unknown tool is denied. If its scope names no other action, it is validated once the tool is known.
 
         Args:
-            sources: Texts of Cedar policies.
+            sources: Texts of Cedar policies, and of `history.toml` files.
             compiled: Policies of agent files.
             tools: The tool catalogue.
 
@@ -179,16 +187,22 @@ class PolicySet:
         """
         sources, compiled, tools = tuple(sources), tuple(compiled), tuple(tools)
         problems: list[PolicySyntaxError] = []
-        policies = tuple(_read_all(sources, compiled, problems))
+        counters = read_counters([source for source in sources if is_history(source)], problems)
+        cedar = [source for source in sources if not is_history(source)]
+        policies = tuple(_read_all(cedar, compiled, problems))
         known = {tool.name for tool in tools} | {"*"}
-        warnings = tuple(_absent_tools(policies, known))
-        schema = schema_text(tools, {name for policy in policies for name in policy.tools() if name} - known)
+        warnings = (*_absent_tools(policies, known), *_absent_counted(counters, known))
+        absent = {name for policy in policies for name in policy.tools() if name} - known
+        read = frozenset[str]().union(*(reads(policy.json["conditions"]) for policy in policies))
+        schema = schema_text(tools, absent, counters)
         try:
-            cedar_schema = cedarpy.Schema.from_str(schema)
+            whole_schema = cedarpy.Schema.from_str(schema)
+            cedar_schema = cedarpy.Schema.from_str(schema_text(tools, absent, counters, read))
         except ValueError as error:
             raise PolicySyntaxError(f"the tools make no valid schema: {error}", code="policy.schema") from error
         if not problems:
-            problems.extend(_validate(policies, known, cedar_schema))
+            problems.extend(_validate(policies, known, whole_schema))
+            problems.extend(check_counters(counters, tools, whole_schema))
         if problems:
             raise _all_of(problems)
         actions = cedarpy.Entities.from_json_str("[]", cedar_schema)
@@ -197,9 +211,11 @@ class PolicySet:
             compiled=compiled,
             tools=tools,
             policies=policies,
+            counters=counters,
+            reads=read,
             warnings=warnings,
             schema=schema,
-            version=version_of(policies, schema),
+            version=version_of(policies, counters, schema),
             by_id=MappingProxyType({policy.id: policy for policy in policies}),
             cedar=cedar_set({policy.id: policy.json for policy in policies}),
             cedar_schema=cedar_schema,
@@ -227,10 +243,11 @@ def _entity_cache(schema: cedarpy.Schema) -> Callable[[str], cedarpy.Entities]:
     return parse_entities
 
 
-def version_of(policies: Sequence[Policy], schema: str) -> str:
-    """SHA-256 (hex) of policies with their places, and a schema."""
+def version_of(policies: Sequence[Policy], counters: Sequence[Counter], schema: str) -> str:
+    """SHA-256 (hex) of policies with their places, of declared counters, and of a schema."""
     parts = sorted([policy.id, policy.file, policy.line, policy.text] for policy in policies)
-    return hashlib.sha256(json.dumps([schema, parts]).encode()).hexdigest()
+    declared = [counter.described() for counter in counters]
+    return hashlib.sha256(json.dumps([schema, parts, declared]).encode()).hexdigest()
 
 
 def _all_of(problems: Sequence[PolicySyntaxError]) -> PolicySyntaxError:
@@ -421,6 +438,14 @@ def _absent_tools(policies: Iterable[Policy], known: set[str]) -> Iterator[Polic
             yield PolicyWarning(
                 f"policy `{policy.id}` names the tool `{tool}`, which is not in the catalogue", policy.place, hint
             )
+
+
+def _absent_counted(counters: Iterable[Counter], known: set[str]) -> Iterator[PolicyWarning]:
+    for counter, tool in absent_from(counters, known):
+        hint = did_you_mean(tool, known) or "it counts nothing until a server offers it"
+        yield PolicyWarning(
+            f"counter `{counter.name}` names the tool `{tool}`, which is not in the catalogue", counter.place, hint
+        )
 
 
 def _validate(policies: Sequence[Policy], known: set[str], schema: cedarpy.Schema) -> Iterator[PolicySyntaxError]:

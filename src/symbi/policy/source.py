@@ -33,7 +33,7 @@ _TOKEN: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class PolicySource:
-    """One text of Cedar policies.
+    """One text of Cedar policies or, where the file is called `history.toml`, of declared counters.
 
     Attributes:
         file: Name as the user gave it.

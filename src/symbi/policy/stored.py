@@ -189,7 +189,7 @@ def load_set(text: str, version: str) -> StoredSet:
     except PolicySyntaxError as error:
         msg = f"policy set `{version[:16]}` does not load with this release: {error}"
         raise InputError(msg, code="policy.stored", place=error.place) from error
-    if version_of(policies.policies, schema) != version:
+    if version_of(policies.policies, policies.counters, schema) != version:
         msg = f"what is stored as policy set `{version[:16]}` is another set"
         raise InputError(msg, code="policy.stored_altered", hint="the row was changed, or another release wrote it")
     return StoredSet(policies, policies.schema == schema)

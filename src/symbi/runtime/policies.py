@@ -35,6 +35,7 @@ from symbi.errors import (
 )
 from symbi.policy.catalog import ToolType
 from symbi.policy.compose import AgentRules, FileRules, compose
+from symbi.policy.counters import FILE_NAME
 from symbi.policy.decision import PolicyDecision, PolicyRequest
 from symbi.policy.diff import compare_sets
 from symbi.policy.engine import PolicyEngine
@@ -48,7 +49,7 @@ from symbi.types import SYSTEM_AGENT, JsonValue, KeyId, PolicyId
 MAX_LISTED: Final = 200  # ids that one event lists of what was added, removed or changed; the counts are always whole
 MAX_ERRORS: Final = 50  # errors that one refusal lists
 
-DECLARING: Final[frozenset[str]] = frozenset()
+DECLARING: Final[frozenset[str]] = frozenset({FILE_NAME})
 """Names of TOML files that declare something for the set, and so are loaded with it."""
 
 _log = logging.getLogger("symbi.policy")

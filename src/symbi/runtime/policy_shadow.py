@@ -19,7 +19,7 @@ from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog
 from symbi.errors import InputError
 from symbi.guard.action import Canary
-from symbi.guard.gate import Decided
+from symbi.guard.recorder import Decided
 from symbi.policy.diff import difference_facts, shift_between
 from symbi.policy.engine import PolicyEngine, decide
 from symbi.policy.policies import PolicySet

@@ -277,7 +277,7 @@ class Runtime:
             principal = replace(principal, tier=tier.value)
             await self.connect(self._servers_of(spec), principal)
             life.move(Event.CONFIG_VALID)
-            async with self._allocated(spec, principal) as limits:
+            async with self._allocated(spec, principal, record.run_id) as limits:
                 spec = replace(spec, limits=limits)
                 life.move(Event.TASK_ASSIGNED)
                 await self._record(life)
@@ -311,6 +311,7 @@ class Runtime:
             risk=assessment.score,
             inputs=tuple(json.loads(record.inputs)),
             factors=assessment.factors.texts(),
+            within=record.run_id,
         )
         async with self._rooms.world.guard.enforce(action) as permit:
             tier = self._rooms.world.guard.authority.redeem(permit, CreateAgent).tier
@@ -318,9 +319,9 @@ class Runtime:
         return tier
 
     @asynccontextmanager
-    async def _allocated(self, spec: AgentSpec, principal: Principal) -> AsyncIterator[ResourceLimits]:
+    async def _allocated(self, spec: AgentSpec, principal: Principal, run_id: RunId) -> AsyncIterator[ResourceLimits]:
         """The limits that the agent gets, which policies may have lowered; they are its own until the block ends."""
-        action = AllocateResources(principal=principal, limits=spec.limits)
+        action = AllocateResources(principal=principal, limits=spec.limits, within=run_id)
         async with self._rooms.world.guard.enforce(action) as permit:
             limits = self._rooms.world.guard.authority.redeem(permit, AllocateResources).limits
             await self._wait_for_turn(replace(spec, limits=limits))

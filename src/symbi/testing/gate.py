@@ -41,16 +41,18 @@ class Gate:
 async def open_gate(
     policies: str = ALLOW_ALL,
     *,
+    history: str = "",
     folder: Path | None = None,
     tools: Sequence[ToolType] = (),
     enforcing: bool = True,
     probe: Callable[[str], None] = no_probe,
     clock: Clock | None = None,
 ) -> AsyncIterator[Gate]:
-    """A gate over some policies; in memory, or in a folder where the trail is to last."""
+    """A gate over some policies and counters; in memory, or in a folder where the trail is to last."""
     clock = clock or ManualClock()
     ids = IdSource(clock)
-    engine = PolicyEngine(PolicySet.load([PolicySource("test.cedar", policies)], tools=tools))
+    sources = [PolicySource("test.cedar", policies), PolicySource("history.toml", history)]
+    engine = PolicyEngine(PolicySet.load(sources, tools=tools))
     with SqliteStore(folder) as store:
         async with AuditLog(store, fixed_signing_key(), clock, ids) as log:
             guard = Guard(engine, log, store, clock, ids, epoch=store.epoch, enforcing=enforcing, probe=probe)

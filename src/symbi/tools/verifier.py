@@ -25,6 +25,7 @@ from symbi.errors import InputError, InternalError, PinMismatch, SignatureInvali
 from symbi.guard.action import InvokeTool, ToolRef
 from symbi.policy.decision import PolicyDecision
 from symbi.policy.engine import PolicyEngine
+from symbi.policy.history import offline
 from symbi.tools.manifest import Manifest, ToolEntry
 from symbi.tools.port import SERVER_NAME, TOOL_NAME, Pin, PinStore, ToolDefinition
 from symbi.tools.schemapin import PublicKey, canonical_definition, digest_of, fingerprint, signature_of, verify
@@ -273,11 +274,13 @@ class ToolVerifier:
     ) -> PolicyDecision:
         """What the policies in force say to a call of the tool, without making it and without recording it.
 
+        It is asked as if nothing had come before; the gate itself knows what has.
+
         Raises:
             InputError: The arguments do not fit the tool, so that there is no question to ask.
         """
         action = InvokeTool(principal=principal, tool=tool.ref, values=arguments or {})
-        return await self._engine.evaluate_policy(action.request())
+        return await self._engine.evaluate_policy(offline(self._engine.current.counters, action.request()))
 
     def _judge(self, one: "_Prepared | Refusal", *, reviewed: bool) -> tuple[VerifiedTool | Refusal, Draft]:
         """On the store's thread, in its transaction: a pin and its event are durable together or not at all."""

@@ -95,6 +95,8 @@ def test_requirements_are_written_as_calls_words_and_lists_too():
     ]
     assert not allowed(rules, call("mail.send", verified=False))
     assert conditions("allow: python require: tier(tier1)", execute()) == [("tier", "docker")]
+    for form in ('{ rate_limiting: "500/minute" }', 'rate_limiting("500/minute")'):
+        assert conditions(f"allow: log require: {form}", log()) == [("rate", "500/minute")]
 
 
 def test_two_approvals_are_both_asked_for():

@@ -195,3 +195,28 @@ def test_a_time_is_shortened_and_never_lengthened():
     limit = _combined(("timeout", "5s"))
     assert limit.limit_timeout(30.0) == 5
     assert limit.limit_timeout(1.0) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "window_s"),
+    [("1/second", 1, 1), ("500/minute", 500, 60), ("10 / hour", 10, 3_600), ("3/day", 3, 86_400), ("7/90s", 7, 90),
+     ("1000000/24h", 1_000_000, 86_400)],
+)  # fmt: skip
+def test_a_rate_is_a_number_and_a_window(text, limit, window_s):
+    (rate,) = combine([PolicyCondition(ConditionKind.RATE, text, PolicyId("p"))]).rates
+    assert (rate.policy, rate.limit, rate.window_s) == ("p", limit, window_s)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5", "0/minute", "-1/minute", "1.5/minute", "5/month", "5/0s", "5/25h", "1000001/day", "5/minute/hour", "\u0665/minute"]
+)  # fmt: skip
+def test_what_is_no_rate_is_refused(text):
+    with pytest.raises(InputError, match="is not a rate"):
+        combine([PolicyCondition(ConditionKind.RATE, text, PolicyId("p"))])
+
+
+def test_all_rates_hold():
+    kept = combine(
+        [PolicyCondition(ConditionKind.RATE, f"{n}/minute", PolicyId(p)) for n in (9, 5) for p in "qp"]
+    ).rates
+    assert [(rate.policy, rate.limit) for rate in kept] == [("p", 5), ("p", 9), ("q", 5), ("q", 9)]

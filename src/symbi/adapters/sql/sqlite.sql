@@ -94,3 +94,44 @@ SELECT version FROM policy_sets ORDER BY version
 SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
        decision, label, epoch, attempt, state, result, error
 FROM effects WHERE effect_id = ?
+-- name: get_tally
+SELECT total, latest_ns FROM tallies WHERE counter = ? AND scope = ?
+
+-- name: put_tally
+INSERT INTO tallies (counter, scope, total, latest_ns) VALUES (?, ?, ?, ?)
+ON CONFLICT (counter, scope) DO UPDATE SET total = excluded.total, latest_ns = excluded.latest_ns
+
+-- name: tally_expired
+SELECT coalesce(sum(amount), 0), count(*) FROM tally_entries WHERE counter = ? AND scope = ? AND at_ns <= ?
+
+-- name: tally_oldest
+SELECT at_ns FROM tally_entries WHERE counter = ? AND scope = ? AND at_ns > ? ORDER BY at_ns LIMIT 1
+
+-- name: tally_of_effect
+SELECT coalesce(sum(amount), 0) FROM tally_entries INDEXED BY tally_entries_effect
+WHERE effect_id = ? AND counter = ? AND scope = ? AND at_ns > ?
+
+-- name: prune_tally
+DELETE FROM tally_entries WHERE counter = ? AND scope = ? AND at_ns <= ?
+
+-- name: put_tally_entry
+INSERT INTO tally_entries (counter, scope, at_ns, effect_id, amount, windowed) VALUES (?, ?, ?, ?, ?, ?)
+
+-- name: entries_of_effect
+SELECT counter, scope, sum(amount) FROM tally_entries WHERE effect_id = ? GROUP BY counter, scope
+
+-- name: take_from_tally
+UPDATE tallies SET total = total - ? WHERE counter = ? AND scope = ?
+
+-- name: drop_entries
+DELETE FROM tally_entries WHERE effect_id = ?
+
+-- name: drop_final_entries
+DELETE FROM tally_entries WHERE effect_id = ? AND windowed = 0
+
+-- name: get_usage
+SELECT started_ns, effects, denied, calls FROM run_usage WHERE run_id = ?
+
+-- name: put_usage
+INSERT INTO run_usage (run_id, started_ns, effects, denied, calls) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (run_id) DO UPDATE SET effects = excluded.effects, denied = excluded.denied, calls = excluded.calls

@@ -75,3 +75,30 @@ CREATE TABLE policy_sets (
     version TEXT PRIMARY KEY,         -- covers the text
     text    TEXT NOT NULL
 ) STRICT;
+CREATE TABLE tallies (
+    counter   TEXT NOT NULL,
+    scope     TEXT NOT NULL,
+    total     INTEGER NOT NULL,       -- of the entries below, and of those that became final without a window
+    latest_ns INTEGER NOT NULL,       -- the time that it does not go back behind
+    PRIMARY KEY (counter, scope)
+) WITHOUT ROWID, STRICT;
+
+CREATE TABLE tally_entries (
+    counter   TEXT NOT NULL,
+    scope     TEXT NOT NULL,
+    at_ns     INTEGER NOT NULL,
+    effect_id TEXT NOT NULL,
+    amount    INTEGER NOT NULL,
+    windowed  INTEGER NOT NULL,       -- 1: kept until it leaves the window; 0: until the effect is over
+    PRIMARY KEY (counter, scope, at_ns, effect_id)
+) WITHOUT ROWID, STRICT;
+
+CREATE INDEX tally_entries_effect ON tally_entries (effect_id);
+
+CREATE TABLE run_usage (
+    run_id     TEXT PRIMARY KEY,
+    started_ns INTEGER NOT NULL,
+    effects    INTEGER NOT NULL,
+    denied     INTEGER NOT NULL,
+    calls      INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;

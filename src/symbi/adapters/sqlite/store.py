@@ -25,6 +25,7 @@ from symbi.adapters.sqlite.file import (
     to_run,
     unavailable,
 )
+from symbi.adapters.sqlite.history import TalliesInSqlite
 from symbi.adapters.sqlite.policy_notes import PolicyNotes
 from symbi.agent.journal import RUN_MOVES, RunRecord, RunState
 from symbi.audit.port import StoredEvent
@@ -34,8 +35,8 @@ from symbi.tools.port import Pin
 from symbi.types import RunId
 
 
-class SqliteStore(PolicyNotes):
-    """AuditStore, EffectStore, RunStore, PinStore and PolicyMemory on one file, for its one owner.
+class SqliteStore(PolicyNotes, TalliesInSqlite):
+    """AuditStore, EffectStore, TallyStore, RunStore, PinStore and PolicyMemory on one file, for its one owner.
 
     Args:
         folder: The data folder; made with mode 0700 if it is not there. None keeps everything in memory, for

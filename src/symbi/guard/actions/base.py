@@ -28,6 +28,7 @@ class Action:
         attempt: 1, or more where the effect was in doubt after a crash and is done again; the gate sets it.
         mark: What policies raise the label of the outcome to; set where conditions are carried out.
         leased: It stands for many small effects, each with arguments of its own; the gate sets it.
+        within: The run that it belongs to, where it has no place of its own in one.
     """
 
     kind: ClassVar[str]
@@ -38,6 +39,12 @@ class Action:
     attempt: int = 1
     mark: Label = field(default_factory=Label)
     leased: bool = False
+    within: RunId | None = None
+
+    @property
+    def run_id(self) -> RunId:
+        """The run that it belongs to; empty where it belongs to none."""
+        return self.slot.run_id if self.slot is not None else self.within or RunId("")
 
     @property
     def recovery(self) -> RecoveryClass:
