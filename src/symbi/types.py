@@ -119,11 +119,13 @@ class Label:
         integrity: Least trusted of what went into the value.
         confidentiality: Most confidential of what went into the value.
         sources: Effect ids, `task` or `file` that the value came from, sorted.
+        categories: What kinds of data went into the value, e.g. `pii`, `health`; sorted.
     """
 
     integrity: Integrity = Integrity.USER
     confidentiality: Confidentiality = Confidentiality.PUBLIC
     sources: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

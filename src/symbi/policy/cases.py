@@ -16,8 +16,8 @@ labels = { recipient = { integrity = "untrusted", confidentiality = "public" } }
 ```
 
 Of `principal` only `agent` is needed, of `resource` only `type` and `id`. A float in the context stands for a decimal.
-In the context of a tool's action, what is left out of `arguments`, `labels`, `label`, `secrets` and `opaque` is
-empty, or the label of what a user wrote.
+In the context of a tool's action, what is left out is empty, no grant, or the label of what a user wrote; a label may
+leave out its categories. A `Tool` without them is of medium risk, and nothing is known of its effect.
 
 A case whose request does not fit the schema, or whose policies cannot be evaluated, fails, also where it expects a
 denial: such a denial says nothing about the policies.
@@ -31,10 +31,13 @@ from typing import Any, Final
 
 from symbi.errors import InputError, Place, did_you_mean
 from symbi.policy.catalog import TOOL_GROUP
-from symbi.policy.context import decimal_value, label_context
+from symbi.policy.context import decimal_value, flow_context, label_context
 from symbi.policy.decision import Allow, AllowWithConditions, Deny, PolicyDecision, PolicyRequest
 from symbi.policy.engine import decide
+from symbi.policy.fields import Effect, Risk
+from symbi.policy.grants import NO_GRANT
 from symbi.policy.policies import PolicySet
+from symbi.policy.sinks import CallFacts
 from symbi.types import AgentId, JsonValue, Label, Principal, Resource
 
 VERDICTS: Final = ("allow", "deny", "allow_with_conditions")
@@ -212,6 +215,9 @@ class _CaseReader:
         table = self._table(self._entry, "resource", needed=True)
         self._outline.check_keys(table, _RESOURCE_KEYS, self._index)
         attributes = self._table(table, "attributes", needed=False)
+        if table.get("type") == "Tool" and attributes:
+            unsaid = {"risk": Risk.MEDIUM.value, "effect": Effect.ANY.value}
+            attributes = {**attributes, **{name: value for name, value in unsaid.items() if name not in attributes}}
         parents = table.get("parents", [])
         if not isinstance(parents, list) or not all(_is_pair(parent) for parent in parents):
             raise self._wrong("parents", "`parents` is not a list of pairs", 'write `[["Type", "id"]]`')
@@ -232,8 +238,14 @@ class _CaseReader:
                 "label": label_context(Label()),
                 "secrets": [],
                 "opaque": [],
+                **flow_context(CallFacts(), NO_GRANT),
             }
             context = {**empty, **context}
+            labels = context["labels"]
+            if isinstance(labels, Mapping):
+                context["labels"] = {name: _whole_label(label) for name, label in labels.items()}
+        if "label" in context:
+            context["label"] = _whole_label(context["label"])
         return context
 
     def _json(self, value: object, key: str, path: str) -> JsonValue:
@@ -275,6 +287,10 @@ class _CaseReader:
 
     def _wrong(self, key: str | None, message: str, hint: str | None = None) -> InputError:
         return InputError(message, code="policy.case", place=self._outline.place(self._index, key), hint=hint)
+
+
+def _whole_label(label: JsonValue) -> JsonValue:
+    return {"categories": [], **label} if isinstance(label, Mapping) else label
 
 
 def _is_pair(value: object) -> bool:

@@ -94,7 +94,8 @@ def _tool_action(action: str, arguments: RecordOf) -> str:
         f"action {quote(action)} in [{TOOL_GROUP}] appliesTo {{\n"
         "  principal: [Agent], resource: [Tool],\n"
         f"  context: {{ arguments: {_type(arguments)}, labels: {{ {labels} }}, label: Label,"
-        " secrets: Set<String>, opaque: Set<String> },\n"
+        " secrets: Set<String>, opaque: Set<String>, sinks: Set<String>, tainted: Set<String>,"
+        " confidentialSinks: Set<String>, grant: { given: Bool, tool: Bool, arguments: Bool } },\n"
         "};\n"
     )
 

@@ -7,7 +7,7 @@ import pytest
 
 from symbi.agent.interpreter import BodyLimits, Interpreter
 from symbi.agent.pure import PURE_FUNCTIONS, plain
-from symbi.agent.values import MAX_TEXT_CHARS, Value, deep_label, from_json, to_json, tool_arguments, untrusted
+from symbi.agent.values import MAX_TEXT_CHARS, Value, deep_label, from_json, to_json, tool_arguments
 from symbi.dsl import ast
 from symbi.dsl.builtins import PURE
 from symbi.dsl.parser import parse
@@ -37,7 +37,7 @@ class Recorder:
         answer = self.answers.get(name.data)
         if isinstance(answer, SymbiError):
             raise answer
-        return from_json(answer, untrusted("e1", Label()))
+        return from_json(answer, Label(Integrity.UNTRUSTED, sources=("e1",)))
 
     async def python(self, code: Value, inputs: Mapping[str, Value], span: ast.Span) -> Value:
         self.calls.append(("python", {name: to_json(value, span, "t.symbi") for name, value in inputs.items()}))

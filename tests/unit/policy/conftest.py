@@ -41,7 +41,13 @@ def send_request(triage) -> Callable[..., PolicyRequest]:
         resource = Resource(
             "Tool",
             "notify.send",
-            (("server", "notify"), ("verified", True), ("recovery", "idempotent")),
+            (
+                ("server", "notify"),
+                ("verified", True),
+                ("recovery", "idempotent"),
+                ("risk", "medium"),
+                ("effect", "send"),
+            ),
             (("ToolServer", "notify"),),
         )
         return PolicyRequest(
