@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from symbi.cli.options import Config, Json
 from symbi.cli.output import EXIT_DENIED, EXIT_FAILED, errors_to_exit, out, print_json
+from symbi.cli.policy_replay import replay
 from symbi.config import load_settings
 from symbi.errors import InputError, did_you_mean
 from symbi.guard.action import InvokeTool, ToolRef, agent_resource
@@ -21,7 +22,8 @@ from symbi.policy.explain import explain as explain_request
 from symbi.types import AgentId, Integrity, JsonValue, Label, Principal, RecoveryClass, Resource, ToolName
 from symbi.wiring import known_tools, load_policies, read_text
 
-app = typer.Typer(help="Check, explain and test policies.", no_args_is_help=True)
+app = typer.Typer(help="Check, explain, test and replay policies.", no_args_is_help=True)
+app.command("replay")(replay)
 
 Agents = Annotated[
     list[Path] | None, typer.Option("--agent-file", "-a", help="Also take the policies of this agent file.")
