@@ -95,7 +95,8 @@ def _tool_action(action: str, arguments: RecordOf) -> str:
         "  principal: [Agent], resource: [Tool],\n"
         f"  context: {{ arguments: {_type(arguments)}, labels: {{ {labels} }}, label: Label,"
         " secrets: Set<String>, opaque: Set<String>, sinks: Set<String>, tainted: Set<String>,"
-        " confidentialSinks: Set<String>, grant: { given: Bool, tool: Bool, arguments: Bool } },\n"
+        " confidentialSinks: Set<String>, unexplained: Set<String>, wordsKnown: Bool,"
+        " grant: { given: Bool, tool: Bool, arguments: Bool } },\n"
         "};\n"
     )
 

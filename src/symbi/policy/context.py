@@ -12,6 +12,8 @@ A tool's action has the context
   sinks: Set<String>,    // arguments that are sinks, or hold an address, URL or account number in their text
   tainted: Set<String>,  // those of them whose value is untrusted
   confidentialSinks: Set<String>,   // arguments, but for plain ones, that hold something confidential or secret
+  unexplained: Set<String>,  // those of the tainted that share nothing with anything that was read
+  wordsKnown: Bool,      // whether it is known what the user wrote
   grant: { given, tool, arguments },  // whether the task has a grant, whether it names the tool, and fits the arguments
 }
 ```
@@ -60,6 +62,8 @@ def flow_context(facts: CallFacts, grant: Granted) -> Mapping[str, JsonValue]:
         "sinks": sorted(facts.sinks),
         "tainted": sorted(facts.tainted),
         "confidentialSinks": sorted(facts.confidential),
+        "unexplained": sorted(facts.unexplained),
+        "wordsKnown": facts.words_known,
         "grant": {"given": grant.given, "tool": grant.tool, "arguments": grant.arguments},
     }
 

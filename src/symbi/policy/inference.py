@@ -6,8 +6,8 @@ argument, and which sinks are tainted, by these rules, the first that fits:
 1. What the user wrote is the user's, wherever else it stands.
 2. What stands in something untrusted, in whatever spelling or encoding, is untrusted.
 3. What stands in a system-made or trusted field bears that field's label; so does what is made of such pieces alone.
-4. What cannot have been influenced by what was read is clean: truth values; dates that no untrusted text names;
-   quantities, while no untrusted text speaks of numbers; a value that is longer than all untrusted texts together.
+4. What cannot have been influenced by what was read is clean: truth values; dates that no untrusted text names; and
+   quantities, while no untrusted text speaks of numbers.
 5. Anything else joins all that was read so far.
 
 It looks at one call at a time and never at what comes later.
@@ -22,15 +22,16 @@ from typing import Final
 from symbi.policy.addresses import addresses, is_address
 from symbi.policy.fields import Role, ToolFlow
 from symbi.policy.flow import join
-from symbi.policy.matching import Hay, Voucher, is_moment, number_of
-from symbi.policy.material import pieces
-from symbi.policy.normal import squeezed, strict
+from symbi.policy.matching import Hay, Needle, Voucher, is_moment, number_of
+from symbi.policy.material import Piece, pieces
+from symbi.policy.normal import strict
 from symbi.policy.sinks import CallFacts, Leaf, is_confidential, is_sink, leaves
 from symbi.types import Integrity, JsonValue, Label
 
 TASK: Final = "task"
 """The source of what the user wrote."""
 
+MAX_REMEMBERED_CHARS: Final = 16_777_216  # untrusted text of one session; after more, only the user's words are clean
 MIN_ECHO_CHARS: Final = 4  # a shorter argument does not mark what a tool answers as its echo
 _URL_HEAD: Final = re.compile(r"^(?:https?://)?(?:www\.)?", re.IGNORECASE)
 _NEXT_SENTENCE: Final = re.compile(r"(?<=[a-z0-9])\.(?=[A-Z][a-z])")
@@ -63,18 +64,17 @@ class FlowSession:
     """One conversation of a foreign agent with its tools.
 
     Args:
-        words: What the user wrote, or None where that is not known.
+        words: What the user wrote; None, or an empty text, where that is not known.
     """
 
     words: str | None = None
     _user: tuple[Voucher, ...] = field(init=False)
     _user_addresses: frozenset[str] = field(init=False)
-    _clean: list[_Clean] = field(init=False, default_factory=list)
-    _untrusted: list[_Untrusted] = field(init=False, default_factory=list)
-    _seen: set[tuple[str, Label]] = field(init=False, default_factory=set)
+    _clean: dict[tuple[str, bool, bool], _Clean] = field(init=False, default_factory=dict)
+    _untrusted: dict[str, _Untrusted] = field(init=False, default_factory=dict)
+    _size: int = field(init=False, default=0)
     _read: Label = field(init=False, default_factory=Label)
     _read_clean: Label = field(init=False, default_factory=Label)
-    _capacity: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         words = self.words or ""
@@ -91,7 +91,7 @@ class FlowSession:
             arguments: The arguments, as JSON.
         """
         labels: dict[str, Label] = {}
-        sinks, tainted, confidential = set[str](), set[str](), set[str]()
+        sinks, tainted, confidential, explained = set[str](), set[str](), set[str](), set[str]()
         for name, value in arguments.items():
             own: list[Label] = []
             for leaf in leaves(value, (name,)):
@@ -103,11 +103,19 @@ class FlowSession:
                     confidential.add(name)
                 if is_sink(role, leaf):
                     sinks.add(name)
-                    if self._is_tainted(role, leaf, label):
+                    for value_of_it in self._tainted_values(role, leaf, label):
                         tainted.add(name)
+                        if self._is_explained(value_of_it):
+                            explained.add(name)
             labels[name] = join(*own)
         seam = self._tainted_seams(flow, arguments)
-        facts = CallFacts(frozenset(sinks | seam), frozenset(tainted | seam), frozenset(confidential))
+        facts = CallFacts(
+            sinks=frozenset(sinks | seam),
+            tainted=frozenset(tainted | seam),
+            confidential=frozenset(confidential),
+            unexplained=frozenset(tainted - explained - seam),
+            words_known=bool(self.words and self.words.strip()),
+        )
         return CallLabels(labels, join(*labels.values()), facts)
 
     def observe(
@@ -143,19 +151,27 @@ class FlowSession:
                 continue
             if piece.label.integrity is Integrity.UNTRUSTED:
                 self._distrust(piece.text, piece.label)
-            elif (piece.text, piece.label) not in self._seen:
-                self._seen.add((piece.text, piece.label))
-                voucher = Voucher(piece.text, whole=piece.whole, lines=piece.lines)
-                self._clean.append(_Clean(voucher, piece.label))
-                self._read_clean = join(self._read_clean, piece.label)
-            self._read = join(self._read, piece.label)
+            else:
+                self._vouch(piece)
+
+    def _vouch(self, piece: Piece) -> None:
+        key = (piece.text, piece.whole, piece.lines)
+        known = self._clean.get(key)
+        if known is None:
+            known = self._clean[key] = _Clean(Voucher(*key), piece.label)
+        known.label = join(known.label, piece.label)
+        self._read_clean = join(self._read_clean, piece.label)
+        self._read = join(self._read, piece.label)
 
     def _distrust(self, text: str, label: Label) -> None:
         self._read = join(self._read, label)
-        if (text, label) not in self._seen:
-            self._seen.add((text, label))
-            self._untrusted.append(_Untrusted(Hay(text), label))
-            self._capacity += len(squeezed(text))
+        known = self._untrusted.get(text)
+        if known is None:
+            self._size += len(text)
+            if self._size > MAX_REMEMBERED_CHARS:
+                return
+            known = self._untrusted[text] = _Untrusted(Hay(text), label)
+        known.label = join(known.label, label)
 
     # --- one value ----------------------------------------------------------------------------
 
@@ -169,10 +185,26 @@ class FlowSession:
             return self._text_label(value)
         return self._read  # too deep, or too large, to be looked at
 
-    def _is_tainted(self, role: Role, leaf: Leaf, label: Label) -> bool:
+    def _tainted_values(self, role: Role, leaf: Leaf, label: Label) -> list[JsonValue]:
+        """What of a sink is untrusted: the value, or the addresses in a text."""
         if isinstance(leaf.value, str) and (role is Role.TEXT or leaf.name):
-            return any(self._text_label(one).integrity is Integrity.UNTRUSTED for one in addresses(leaf.value))
-        return label.integrity is Integrity.UNTRUSTED
+            if self._is_users(leaf.value):
+                return []
+            found = addresses(leaf.value)
+            return [one for one in found if self._text_label(one).integrity is Integrity.UNTRUSTED]
+        return [leaf.value] if label.integrity is Integrity.UNTRUSTED else []
+
+    def _is_explained(self, value: JsonValue) -> bool:
+        """Whether an untrusted value has a part in common with something untrusted."""
+        if self._size > MAX_REMEMBERED_CHARS:
+            return True
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            number = number_of(repr(value))
+            return any(number in one.hay.numbers for one in self._untrusted.values())
+        if not isinstance(value, str):
+            return True
+        needle, bare = Needle(value), Needle(_URL_HEAD.sub("", value.strip()))
+        return any(one.hay.holds(needle) or one.hay.shares(bare) for one in self._untrusted.values())
 
     def _number_label(self, value: float) -> Label:
         number = number_of(repr(value))
@@ -180,11 +212,13 @@ class FlowSession:
             return self._read
         if any(number in one.numbers for one in self._user):
             return Label(sources=(TASK,))
-        dictated = [one.label for one in self._untrusted if number in one.hay.numbers]
-        vouched = [one.label for one in self._clean if number in one.voucher.numbers]
+        if self._size > MAX_REMEMBERED_CHARS:
+            return self._read
+        dictated = [one.label for one in self._untrusted.values() if number in one.hay.numbers]
+        vouched = [one.label for one in self._clean.values() if number in one.voucher.numbers]
         if dictated or vouched:
             return join(*dictated, *vouched)
-        if any(one.hay.counts for one in self._untrusted):
+        if any(one.hay.counts for one in self._untrusted.values()):
             return self._read
         return self._read_clean
 
@@ -193,17 +227,18 @@ class FlowSession:
             return Label()
         if self._is_users(text):
             return Label(sources=(TASK,))
-        dictated = [one.label for one in self._untrusted if one.hay.holds(text)]
-        vouched = [one.label for one in self._clean if one.voucher.vouches(text)]
+        if self._size > MAX_REMEMBERED_CHARS:
+            return self._read  # what is not remembered could have been anything
+        needle = Needle(text)
+        dictated = [one.label for one in self._untrusted.values() if one.hay.holds(needle)]
+        vouched = [one.label for one in self._clean.values() if one.voucher.vouches(text)]
         if dictated or vouched:
             return join(*dictated, *vouched)
         if is_moment(text):
-            return join(self._read_clean, *(one.label for one in self._untrusted if one.hay.holds_day(text)))
+            return join(self._read_clean, *(one.label for one in self._untrusted.values() if one.hay.holds_day(text)))
         made = self._made_of(text)
         if made is not None:
             return made
-        if self._is_beyond_all(text):
-            return self._read_clean
         return self._read
 
     def _is_users(self, text: str) -> bool:
@@ -228,21 +263,14 @@ class FlowSession:
             if self._is_users(bare):
                 labels.append(Label(sources=(TASK,)))
                 continue
-            if any(one.hay.holds(bare) for one in self._untrusted):
+            needle = Needle(bare)
+            if any(one.hay.holds(needle) for one in self._untrusted.values()):
                 return None
-            found = [one.label for one in self._clean if one.voucher.vouches(bare)]
+            found = [one.label for one in self._clean.values() if one.voucher.vouches(bare)]
             if not found:
                 return None
             labels.extend(found)
         return join(*labels)
-
-    def _is_beyond_all(self, text: str) -> bool:
-        """Whether the untrusted texts, taken together, are shorter than this value and share no word with it."""
-        bare = squeezed(text)
-        if self._capacity >= len(bare):
-            return False
-        words = {word for one in self._untrusted for hay in one.hay.squeezed for word in (hay,) if len(word) > 2}  # noqa: PLR2004 - a shorter one says nothing
-        return not any(word in bare for word in words)
 
     def _tainted_seams(self, flow: ToolFlow, arguments: Mapping[str, JsonValue]) -> frozenset[str]:
         """Texts that hold an address only once they are read one behind the other."""

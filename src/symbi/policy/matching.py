@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
-from symbi.policy.normal import decodings, loose, squeezed, strict
+from symbi.policy.normal import decodings, loose, squeezed, strict, turned
 
 MIN_SQUEEZED: Final = 6
 """Letters and digits that a value needs to be looked for without regard to what stands between them."""
+MAX_SHARED_CHARS: Final = 512  # bounds the parts of a value that are looked for
 MIN_ACCOUNT_DIGITS: Final = 6  # of a value that is looked for without regard to the groups it is written in
 MAX_NUMBER_CHARS: Final = 40  # a longer run of digits is no quantity
 
@@ -25,6 +26,13 @@ _DAY_FIRST: Final = re.compile(r"(?<!\d)(\d{1,2})[-/. ]+(\d{1,2})(?:[-/. ]+(?:\d
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH_DAY: Final = re.compile(rf"\b({'|'.join(_MONTHS)})[a-z]*\.?\s+(\d{{1,2}})(?!\d)")
 _DAY_MONTH: Final = re.compile(rf"(?<!\d)(\d{{1,2}})(?:st|nd|rd|th|\.)?\s+(?:of\s+)?({'|'.join(_MONTHS)})")
+_YEAR_BEHIND: Final = r"(?:(?:st|nd|rd|th)?,?\s+\d{4}(?!\d))?"
+_TIMES: Final = re.compile(
+    rf"(?<!\d)\d{{4}}[-/.]\d{{1,2}}[-/.]\d{{1,2}}(?!\d)|(?<!\d)\d{{1,2}}[-/.]\d{{1,2}}[-/.]\d{{2,4}}(?!\d)"
+    rf"|(?<!\d)\d{{1,2}}:\d{{2}}(?::\d{{2}})?(?!\d)|{_MONTH_DAY.pattern}{_YEAR_BEHIND}|{_DAY_MONTH.pattern}[a-z]*{_YEAR_BEHIND}"
+)
+_GENITIVE: Final = re.compile(r"['\u2019]s?(?!\w)")
+_SHORT_NUMBER: Final = re.compile(r"\d{1,4}")
 _MOMENT: Final = re.compile(
     r"\d{4}-\d{2}-\d{2}(?:[T ]\d{1,2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?(?:Z|[+-]\d{2}:?\d{2})?)?|\d{1,2}:\d{2}(?::\d{2})?"
 )
@@ -80,21 +88,28 @@ def contains(text: str, value: str) -> bool:
 
 
 def _is_bounded(text: str, start: int, end: int) -> bool:
-    before, after = text[start - 1 : start], text[end : end + 1]
-    first, last = text[start], text[end - 1]
-    if _is_word(first) and (_is_word(before) or before in {"@", "-", "+", "%"}):
+    return not (
+        _goes_on(text[start], text[start - 1 : start], text[start - 2 : start - 1] if start > 1 else "")
+        or (_goes_on(text[end - 1], text[end : end + 1], text[end + 1 : end + 2]) and not _GENITIVE.match(text, end))
+    )
+
+
+def _goes_on(edge: str, beside: str, beyond: str) -> bool:
+    """Whether what stands at the edge of a match goes on beside it: `com` in `evil.com`, `13` in `13:00`.
+
+    A colon, a comma or a slash joins digits to a time, a number or a date, and parts anything else.
+    """
+    if not _is_word(edge):
         return False
-    if _is_word(first) and before in {".", ":", "/", ",", "'"} and _is_word(text[start - 2 : start - 1]):
-        # `com` in `evil.com`, `00` in `13:00`; but `/path` may follow a host, and a list may do without spaces
-        return before == "/" and not text[start - 2].isdigit()
-    if _is_word(last) and (_is_word(after) or after in {"@", "-", "%"}):
-        return False
-    if _is_word(last) and after in {".", ":", "/", ",", "'"} and _is_word(text[end + 1 : end + 2]):
-        return after == "/" and not last.isdigit()
-    return True
+    if _is_word(beside) or beside in {"@", "-", "+", "%"}:
+        return True
+    if beside in {".", "'", "\u2019"}:
+        return _is_word(beyond)
+    return beside in {":", ",", "/"} and edge.isdigit() and beyond.isdigit()
 
 
 def _is_word(character: str) -> bool:
+    """Whether it is a letter, a digit or an underscore; the empty text is none."""
     return character.isalnum() or character == "_"
 
 
@@ -107,33 +122,58 @@ def account_digits(text: str) -> str | None:
 
 
 @dataclass(slots=True)
+class Needle:
+    """A value that is looked for in untrusted texts."""
+
+    text: str
+    loose: str = field(init=False)
+    squeezed: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.loose = loose(self.text)
+        self.squeezed = squeezed(self.text)
+
+
+@dataclass(slots=True)
 class Hay:
     """A text that may have dictated a value, with all that it may hold in encoded form."""
 
     text: str
-    loose: str = field(init=False)
+    forms: tuple[str, ...] = field(init=False)
+    """The loose forms of the text and of what it holds in encoded form."""
+    turned: tuple[str, ...] = field(init=False)
+    undated: tuple[str, ...] = field(init=False)
+    """`forms` without their dates and times: the `10` of `June 10` is nobody's number but the day's."""
     squeezed: tuple[str, ...] = field(init=False)
-    decoded: tuple[str, ...] = field(init=False)
     numbers: frozenset[Decimal] = field(init=False)
     counts: bool = field(init=False)
     """It speaks of numbers at all, in digits or in words."""
 
     def __post_init__(self) -> None:
-        unfolded = tuple(decodings(self.text))
-        self.loose = loose(self.text)
-        self.decoded = tuple(loose(one) for one in unfolded)
-        forward = [squeezed(one) for one in (self.text, *unfolded)]
-        self.squeezed = tuple(dict.fromkeys([*forward, forward[0][::-1]]))
-        self.numbers = frozenset(numbers_in(self.loose, every_reading=True))
-        self.counts = bool(self.numbers) or _NUMBER_WORD.search(self.loose) is not None
+        texts = (self.text, *decodings(self.text))
+        other = tuple(turned(self.text))
+        self.forms = tuple(loose(one) for one in texts)
+        self.turned = tuple(loose(one) for one in other)
+        self.undated = tuple(_TIMES.sub(" ; ", one) for one in self.forms)
+        self.squeezed = tuple(dict.fromkeys(squeezed(one) for one in (*texts, *other)))
+        self.numbers = frozenset(number for one in self.undated for number in numbers_in(one, every_reading=True))
+        self.counts = bool(self.numbers) or any(_NUMBER_WORD.search(one) for one in self.undated)
 
-    def holds(self, value: str) -> bool:
+    def holds(self, value: "Needle") -> bool:
         """Whether the value stands in it, in whatever spelling or encoding."""
-        bare = squeezed(value)
-        if len(bare) >= MIN_SQUEEZED and any(bare in hay for hay in self.squeezed):
+        if len(value.squeezed) >= MIN_SQUEEZED and any(value.squeezed in hay for hay in self.squeezed):
             return True
-        plain = loose(value)
-        return any(contains(hay, plain) for hay in (self.loose, *self.decoded))
+        if _SHORT_NUMBER.fullmatch(value.loose):
+            return any(contains(hay, value.loose) for hay in self.undated)
+        return any(contains(hay, value.loose) for hay in (*self.forms, *self.turned))
+
+    def shares(self, value: "Needle") -> bool:
+        """Whether a good part of the value stands in it; of a long value, that is not looked into."""
+        bare = value.squeezed
+        if len(bare) > MAX_SHARED_CHARS:
+            return True
+        parts = {bare[at : at + MIN_SQUEEZED] for at in range(len(bare) - MIN_SQUEEZED + 1)} or {bare}
+        return any(part in hay for hay in self.squeezed for part in parts if part)
 
     def holds_day(self, value: str) -> bool:
         """Whether the day of a date stands in it, in whatever form."""
@@ -141,14 +181,20 @@ class Hay:
         if found is None:
             return False
         month, day = int(found[2]), int(found[3])
-        for one in _DATE.finditer(self.loose):
-            if (int(one[2]), int(one[3])) == (month, day):
-                return True
-        if any({int(one[1]), int(one[2])} == {month, day} for one in _DAY_FIRST.finditer(self.loose)):
-            return True
-        named = [(_MONTHS.index(one[1]) + 1, int(one[2])) for one in _MONTH_DAY.finditer(self.loose)]
-        named += [(_MONTHS.index(one[2]) + 1, int(one[1])) for one in _DAY_MONTH.finditer(self.loose)]
-        return (month, day) in named
+        return any((month, day) in _days_in(hay) for hay in self.forms)
+
+
+def _days_in(text: str) -> Iterator[tuple[int, int]]:
+    """Month and day of the dates in a text; both readings where it is not clear which is which."""
+    for one in _DATE.finditer(text):
+        yield int(one[2]), int(one[3])
+    for one in _DAY_FIRST.finditer(text):
+        yield int(one[1]), int(one[2])
+        yield int(one[2]), int(one[1])
+    for one in _MONTH_DAY.finditer(text):
+        yield _MONTHS.index(one[1]) + 1, int(one[2])
+    for one in _DAY_MONTH.finditer(text):
+        yield _MONTHS.index(one[2]) + 1, int(one[1])
 
 
 @dataclass(slots=True)
@@ -178,8 +224,9 @@ class Voucher:
             items.add(named[1])
         if self.lines:
             for line in self.text.splitlines():
-                for part in (line, line.partition(":")[2], *re.split(r"[,;|\t]", line.partition(":")[2] or line)):
-                    items.add(strict(re.sub(r"^\s*(?:[-*\u2022]|\d+[.)])\s+", "", part)))
+                bare = re.sub(r"^\s*(?:[-*\u2022]|\d+[.)])\s+", "", line)
+                for part in (bare, bare.partition(":")[2], *re.split(r"[,;|\t]", bare)):
+                    items |= {strict(part), strict(part.partition(":")[2])}
         self.items = frozenset(items - {""})
         alone = number_of(self.strict)
         self.numbers = frozenset({alone} - {None}) if self.whole else frozenset(numbers_in(self.strict))  # type: ignore[arg-type]  # without None

@@ -81,7 +81,7 @@ def squeezed(text: str) -> str:
 
 
 def decodings(text: str, depth: int = _DECODING_DEPTH) -> Iterator[str]:
-    """What the text may hold in encoded form: entities, percent-encoding, base64, hexadecimal digits, ROT13."""
+    """What the text may hold in encoded form: entities, percent-encoding, base64, hexadecimal digits."""
     if depth == 0:
         return
     wholes = (html.unescape(text), unquote(text), _SPELLED_POINT.sub(_point, text))
@@ -98,8 +98,12 @@ def decodings(text: str, depth: int = _DECODING_DEPTH) -> Iterator[str]:
         left -= len(one)
         yield one
         yield from decodings(one, depth - 1)
-    if depth == _DECODING_DEPTH and len(text) <= MAX_DECODED_CHARS:
-        yield codecs.encode(text, "rot13")
+
+
+def turned(text: str) -> Iterator[str]:
+    """The text with its letters moved by thirteen, and backwards; digits that stand alone are the same in both."""
+    yield codecs.encode(text, "rot13")
+    yield text[::-1]
 
 
 def _point(match: re.Match[str]) -> str:

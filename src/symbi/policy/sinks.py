@@ -23,11 +23,16 @@ class CallFacts:
         sinks: Sinks, and texts that hold an address.
         tainted: Those whose value is untrusted.
         confidential: Arguments, but for plain ones, that hold something confidential or secret.
+        unexplained: Those of the tainted whose value shares nothing with anything that was read: computed, or made up,
+            or the user's own. Where labels follow values, there are none.
+        words_known: Whether it is known what the user wrote.
     """
 
     sinks: frozenset[str] = frozenset()
     tainted: frozenset[str] = frozenset()
     confidential: frozenset[str] = frozenset()
+    unexplained: frozenset[str] = frozenset()
+    words_known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
