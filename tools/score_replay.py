@@ -82,33 +82,37 @@ def read_lines(path: Path) -> list[str]:
     return [line for line in text.split("\n") if line.strip()]
 
 
-def replayed(
-    lines: Iterable[str], policies: Path, tools: Mapping[str, ReplayTool], grants: Path | None
-) -> list[Mapping[str, Any]]:
-    """What `symbi policy replay --json` answers, as data."""
+def judge_of(policies: Path, tools: Mapping[str, ReplayTool]) -> Replay:
+    """A folder of policies, and manifests."""
     sources = [PolicySource(str(path), path.read_text()) for path in files_of(policies, "*.cedar")]
-    judge = Replay(
-        policies=PolicySet.load(sources, (), declared_types(tools)),
-        tools=tools,
-        grants=None if grants is None else read_grants(str(grants), grants.read_text()),
-    )
+    return Replay(policies=PolicySet.load(sources, (), declared_types(tools)), tools=tools)
+
+
+def replayed(lines: Iterable[str], policies: Path, tools: Mapping[str, ReplayTool]) -> list[Mapping[str, Any]]:
+    """What `symbi policy replay --json` answers, as data."""
     traces = read_traces("traces", "\n".join(lines))
-    return [answer(trace, verdicts) for trace, verdicts in zip(traces, judge.run(traces), strict=True)]
+    return [
+        answer(trace, verdicts) for trace, verdicts in zip(traces, judge_of(policies, tools).run(traces), strict=True)
+    ]
 
 
 def frontier(lines: Sequence[str], manifests: Path, sets: Path, grants: Path) -> dict[tuple[str, bool, bool], Score]:
     """Scores by policy set, whether the prompt is known, and whether tasks have grants."""
     tools, _ = declared_tools(manifests)
-    traces = [json.loads(line) for line in lines]
-    bare = [json.dumps({**trace, "prompt": None}) for trace in traces]
-    return {
-        (folder.name, prompt, granted): score(
-            traces, replayed(lines if prompt else bare, folder, tools, grants if granted else None), tools
-        )
-        for folder in sorted(path for path in sets.iterdir() if path.is_dir())
-        for prompt in (True, False)
-        for granted in (False, True)
-    }
+    data = [json.loads(line) for line in lines]
+    spoken = read_traces("traces", "\n".join(lines))
+    given = read_grants(str(grants), grants.read_text())
+    scores: dict[tuple[str, bool, bool], Score] = {}
+    judges = {path.name: judge_of(path, tools) for path in sorted(sets.iterdir()) if path.is_dir()}
+    for prompt in (True, False):
+        traces = spoken if prompt else [replace(trace, prompt=None) for trace in spoken]
+        labels = [next(iter(judges.values())).labels(trace) for trace in traces]  # the same for every set
+        for name, judge in judges.items():
+            for granted in (False, True):
+                judge.grants = given if granted else None
+                answers = [answer(one, judge.verdicts(one, found)) for one, found in zip(traces, labels, strict=True)]
+                scores[name, prompt, granted] = score(data, answers, tools)
+    return dict(sorted(scores.items(), key=lambda item: (item[0][0], not item[0][1], item[0][2])))
 
 
 def table(scores: Mapping[tuple[str, bool, bool], Score]) -> str:

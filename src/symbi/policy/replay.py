@@ -182,19 +182,27 @@ class Replay:
     def run(self, traces: Iterable[Trace]) -> Iterator[list[Verdict]]:
         """The verdicts of each trace, in order."""
         for trace in traces:
-            yield self._trace(trace)
+            yield self.verdicts(trace, self.labels(trace))
 
-    def _trace(self, trace: Trace) -> list[Verdict]:
+    def labels(self, trace: Trace) -> list[CallLabels]:
+        """What is found out about each step, from the prompt and the steps before it; policies have no part in it."""
         session = FlowSession(trace.prompt)
-        grant = None if self.grants is None else self.grants.get(f"{trace.suite}/{trace.user}")
-        verdicts = []
+        found = []
         for index, step in enumerate(trace.steps):
+            flow = self._tool(trace.suite, step.tool)[1].flow
+            found.append(session.judge(flow, step.args))
+            session.observe(flow, step.args, step.output, f"step:{index}")
+        return found
+
+    def verdicts(self, trace: Trace, found: Iterable[CallLabels]) -> list[Verdict]:
+        """What the policies say to each step."""
+        grant = None if self.grants is None else self.grants.get(f"{trace.suite}/{trace.user}")
+        judged = []
+        for step, labels in zip(trace.steps, found, strict=True):
             name, tool = self._tool(trace.suite, step.tool)
-            found = session.judge(tool.flow, step.args)
-            decision = self._decide(name, tool, step.args, found, grant)
-            verdicts.append(Verdict(step.tool, verdict_of(decision), decision, found))
-            session.observe(tool.flow, step.args, step.output, f"step:{index}")
-        return verdicts
+            decision = self._decide(name, tool, step.args, labels, grant)
+            judged.append(Verdict(step.tool, verdict_of(decision), decision, labels))
+        return judged
 
     def _tool(self, suite: str, written: str) -> tuple[str, ReplayTool]:
         """`suite.tool`; a name that says its server itself is taken as it is."""
