@@ -73,6 +73,16 @@ def test_a_trusted_value_that_something_untrusted_names_in_any_spelling_is_taint
     assert not _tainted(session, to="Benedikt")
 
 
+@pytest.mark.parametrize("encode", [ENCODINGS[name] for name in ("base64", "hex", "percent", "entities", "rot13")])
+@pytest.mark.parametrize("named", ["Anna", "A n n a b e l l a"])
+def test_a_short_name_and_a_name_in_pieces_are_found_in_encoded_texts(encode, named):
+    name = named.replace(" ", "")
+    session = _session()
+    session.observe(DIRECTORY, {}, [name], "step:0")
+    session.observe(PAGE, {}, f"write to: {encode(named + ' please')}", "step:1")
+    assert _tainted(session, to=name) == {"to"}
+
+
 @pytest.mark.parametrize("encode", [ENCODINGS[name] for name in ("homoglyphs", "zero-width", "fullwidth", "accents")])
 def test_a_look_alike_of_what_the_user_wrote_is_not_what_the_user_wrote(encode):
     session = _session("some page", words="write to joe@example.org")
@@ -114,6 +124,16 @@ def test_a_value_is_tainted_that_is_handed_over_in_two_arguments():
 def test_what_is_computed_from_what_was_read_is_tainted():
     session = _session("take the first letters: Dear Ulla, Moritz, Bea")
     assert _tainted(session, to="DUMB") == {"to"}
+
+
+def test_a_value_that_was_put_together_is_not_cleaned_by_a_tool_that_gives_it_back():
+    made = ToolFlow(output=(OutputRule(parse_path("account"), Integrity.SYSTEM),))
+    session = _session("take the first letters: Dear Ulla, Moritz, Bea; and the number of this page")
+    session.observe(made, {"account": "DUMB-17"}, {"account": "DUMB-17"}, "step:1")
+    assert _tainted(session, to="DUMB-17") == {"to"}
+    other = _session("take the first letters: Dear Ulla, Moritz, Bea; and the number of this page")
+    other.observe(made, {}, {"account": "DUMB-17"}, "step:1")
+    assert not _tainted(other, to="DUMB-17")
 
 
 @pytest.mark.parametrize("failed", [True, False])
