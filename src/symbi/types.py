@@ -123,7 +123,7 @@ class Label:
         integrity: Least trusted of what went into the value.
         confidentiality: Most confidential of what went into the value.
         sources: Effect ids, `task` or `file` that the value came from, sorted.
-        categories: Kinds of confidential content in it, such as `pii`, sorted.
+        categories: What kinds of data went into the value, e.g. `pii`, `health`; sorted.
     """
 
     integrity: Integrity = Integrity.USER

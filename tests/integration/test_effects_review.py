@@ -14,6 +14,7 @@ from symbi.errors import EffectInDoubt, PinMismatch, PolicyDenied, ScriptFailed,
 from symbi.guard.action import ExecuteCode, InvokeTool, ToolRef
 from symbi.guard.ledger import EffectState
 from symbi.policy.catalog import ToolType
+from symbi.policy.fields import UNDECLARED, AnswerLabels
 from symbi.policy.flow import join
 from symbi.sandbox.pool import Sandboxes
 from symbi.sandbox.port import SandboxResult
@@ -46,6 +47,9 @@ class Tools:
             principal=principal, slot=slot, tool=tool, values=values, labels=labels, secrets=secrets,
             label=join(*labels.values()),
         )  # fmt: skip
+
+    def answer_labels(self, name, given, effect_id):
+        return AnswerLabels(UNDECLARED, given, effect_id)
 
     async def call(self, action):
         async with self.guard.enforce(action) as permit:

@@ -14,7 +14,11 @@ from symbi.policy.engine import PolicySet, PolicySource, decide
 from symbi.types import AgentId, Label, Principal, Resource
 
 PERMIT = PolicySource("p.cedar", 'permit(principal, action in Action::"InvokeTool", resource);')
-RESOURCE = Resource("Tool", "s.t", (("server", "s"), ("verified", True), ("recovery", "never-retry")))
+RESOURCE = Resource(
+    "Tool",
+    "s.t",
+    (("server", "s"), ("verified", True), ("recovery", "never-retry"), ("risk", "medium"), ("effect", "any")),
+)
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 NAMES = st.one_of(

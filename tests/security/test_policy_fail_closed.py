@@ -8,23 +8,26 @@ import cedarpy
 import pytest
 
 from symbi.policy.catalog import ToolType
-from symbi.policy.context import NO_REQUEST, agent_attributes
+from symbi.policy.context import NO_REQUEST, agent_attributes, flow_context
 from symbi.policy.decision import Allow, Deny, PolicyRequest
 from symbi.policy.engine import PolicyEngine, PolicySet, PolicySource, decide
+from symbi.policy.grants import NO_GRANT
+from symbi.policy.sinks import CallFacts
 from symbi.types import AgentId, Principal, Resource
 
 PERMIT_ALL = PolicySource("all.cedar", '@id("all") permit(principal, action, resource);')
 TOOL = ToolType("s.t", {"properties": {"text": {"type": "string"}, "n": {"type": "integer"}}})
 AGENT = Principal(AgentId("a"), "owner", ("g",))
-ATTRIBUTES = (("server", "s"), ("verified", True), ("recovery", "never-retry"))
+ATTRIBUTES = (("server", "s"), ("verified", True), ("recovery", "never-retry"), ("risk", "medium"), ("effect", "any"))
 CONTEXT = MappingProxyType(
     {
         "arguments": {"text": "payload", "n": 1},
         "labels": {},
-        "label": {"integrity": "user", "confidentiality": "public"},
+        "label": {"integrity": "user", "confidentiality": "public", "categories": []},
         "secrets": (),
         "opaque": (),
         "request": dict(NO_REQUEST),
+        **flow_context(CallFacts(), NO_GRANT),
     }
 )
 
@@ -140,9 +143,9 @@ def test_a_missing_entity_attribute_denies(missing):
     [
         (*ATTRIBUTES, ("more", 1)),
         (*ATTRIBUTES, ("server", "payload")),
-        (("server", "s"), ("verified", 1), ("recovery", "payload")),
-        (("server", "s"), ("verified", "true"), ("recovery", "payload")),
-        (("server", None), ("verified", True), ("recovery", "payload")),
+        (("server", "s"), ("verified", 1), ("recovery", "payload"), ("risk", "low"), ("effect", "any")),
+        (("server", "s"), ("verified", "true"), ("recovery", "payload"), ("risk", "low"), ("effect", "any")),
+        (("server", None), ("verified", True), ("recovery", "payload"), ("risk", "low"), ("effect", "any")),
     ],
 )
 def test_an_entity_of_another_form_denies_also_after_a_good_one(attributes):

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from symbi.agent.operators import text
 from symbi.agent.rendering import shown
-from symbi.agent.values import Value, deep_label, from_json, to_json, tool_arguments, untrusted
+from symbi.agent.values import Value, deep_label, from_answer, from_json, to_json, tool_arguments
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock, random_bytes
@@ -114,7 +114,7 @@ class RunEffects:
         return self._position
 
     async def tool(self, name: Value, arguments: Mapping[str, Value], span: ast.Span) -> Value:
-        """Call a tool; what it answers is untrusted. Which tool it is may come from data, and so bears a label too."""
+        """Call a tool; its manifest says what of the answer is not untrusted. Which tool it is may come from data, and so bears a label too."""
         server = self._server_of(name, span)
         plain, labels, secrets = tool_arguments(arguments, span, self._file)
         # As it is asked for: whether there is such a tool now is not for a replay to know.
@@ -133,7 +133,8 @@ class RunEffects:
             return _Outcome(result.value, result.effect_id, result.mark)
 
         done = await self._perform(asked, call)
-        return from_json(done.value, join(untrusted(done.effect_id, asked.label), done.mark))
+        answer = self._world.invoker.answer_labels(text(name), asked.label, done.effect_id)
+        return from_answer(done.value, replace(answer, mark=done.mark))
 
     async def python(self, code: Value, inputs: Mapping[str, Value], span: ast.Span) -> Value:
         """Run code on values; its result joins the labels of all it was given."""

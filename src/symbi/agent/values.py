@@ -7,7 +7,7 @@ No value is larger than the bounds of this page, however it is made. What a cont
 stands in it, so that whoever walks through a value, compares it or prints it does bounded work.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from operator import attrgetter
@@ -15,8 +15,9 @@ from typing import Final, TypeAlias
 
 from symbi.dsl import ast
 from symbi.errors import OutputLimit, ScriptFailed
+from symbi.policy.fields import AnswerLabels, Step, spelled
 from symbi.policy.flow import join
-from symbi.types import Integrity, JsonValue, Label
+from symbi.types import JsonValue, Label
 
 MAX_TEXT_CHARS: Final = 16 * 1024 * 1024  # one string; bounds what doubling a text in a loop can take
 MAX_ITEMS: Final = 1_000_000  # items of one list or record
@@ -24,6 +25,7 @@ MAX_WEIGHT: Final = 1_500_000  # of one value, see `Value.weight`; some 150 MB
 MAX_DEPTH: Final = 128  # nesting of JSON that becomes a value; deeper than tools and sandboxes take or give
 CHARS_PER_WEIGHT: Final = 32  # so that texts in containers are bounded together
 MAX_INTEGER: Final = 2**63 - 1  # integers are those of policies (Cedar Long)
+MAX_PART_LABELS: Final = 256  # parts of one argument that bear a label of their own; the rest bears that of the whole
 VAULT_SCHEME: Final = "vault://"
 
 TEMPLATE: Final = Label()
@@ -175,6 +177,26 @@ def from_json(data: JsonValue, label: Label, depth: int = MAX_DEPTH) -> Value:
     return Value(data, label)  # type: ignore[arg-type]  # str is a Sequence to the type checker; what is left are scalars
 
 
+def from_answer(data: JsonValue, labels: AnswerLabels, steps: tuple[Step, ...] = ()) -> Value:
+    """What a tool answered as a value, each field under its own label.
+
+    Raises:
+        OutputLimit, ScriptFailed: As `from_json`.
+    """
+    if len(steps) > MAX_DEPTH:
+        msg = f"the data is nested deeper than {MAX_DEPTH} levels"
+        raise OutputLimit(msg)
+    if not labels.flow.output:
+        return from_json(data, labels.at(steps, data))
+    label = labels.at(steps, data)
+    if isinstance(data, Mapping):
+        made = {_encodable(key): from_answer(item, labels, (*steps, key)) for key, item in data.items()}
+        return Value(made, label)
+    if isinstance(data, list | tuple):
+        return Value(tuple([from_answer(item, labels, (*steps, index)) for index, item in enumerate(data)]), label)
+    return from_json(data, label)
+
+
 def _encodable(text: str) -> str:
     if not text.isascii():
         try:
@@ -211,6 +233,8 @@ def tool_arguments(
 ) -> tuple[dict[str, JsonValue], dict[str, Label], tuple[str, ...]]:
     """Arguments of a tool as JSON, the label of each, and the paths of the secrets in them.
 
+    Beside the label of an argument stands that of each part which bears another, by its path (`options.url`).
+
     A text that looks like a vault reference but is none is refused: where it came from outside, it must not pull a
     secret in.
 
@@ -235,7 +259,27 @@ def tool_arguments(
                 return to_json(value, place, file)
 
     plain = {name: convert(value) for name, value in arguments.items()}
-    return plain, {name: deep_label(value) for name, value in arguments.items()}, tuple(sorted(secrets))
+    labels: dict[str, Label] = {}
+    for name, value in arguments.items():
+        labels.update(_part_labels(name, value, deep_label(value)))
+    labels.update((name, deep_label(value)) for name, value in arguments.items())
+    return plain, labels, tuple(sorted(secrets))
+
+
+def _part_labels(name: str, value: Value, whole: Label) -> Iterator[tuple[str, Label]]:
+    """The labels of the scalars in a list or record that differ from that of the whole; of the first few."""
+    pending: list[tuple[tuple[Step, ...], Value, Label]] = [((name,), value, TEMPLATE)]
+    for _ in range(MAX_PART_LABELS):
+        if not pending:
+            break
+        steps, part, shape = pending.pop()
+        shape = join(shape, part.label)
+        if isinstance(part.data, tuple):
+            pending.extend(((*steps, index), item, shape) for index, item in enumerate(part.data[:MAX_PART_LABELS]))
+        elif isinstance(part.data, Mapping):
+            pending.extend(((*steps, key), item, shape) for key, item in part.data.items())
+        elif len(steps) > 1 and shape != whole:
+            yield spelled(steps), shape
 
 
 def type_name(value: Value) -> str:
@@ -259,8 +303,3 @@ def type_name(value: Value) -> str:
             return "secret"
         case Closure():
             return "function"
-
-
-def untrusted(effect_id: str, given: Label) -> Label:
-    """The label of what a tool answered: untrusted, from that effect, and as confidential as what the tool was given."""
-    return Label(Integrity.UNTRUSTED, given.confidentiality, (effect_id,), given.categories)

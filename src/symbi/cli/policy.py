@@ -11,6 +11,7 @@ from symbi.cli.options import Agents, Config, Json
 from symbi.cli.output import EXIT_DENIED, EXIT_FAILED, errors_to_exit, out, print_json
 from symbi.cli.policy_check import check
 from symbi.cli.policy_diff import diff
+from symbi.cli.policy_replay import replay
 from symbi.cli.policy_sign import sign
 from symbi.cli.policy_suggest import suggest_policies
 from symbi.cli.policy_what_if import print_what_if, what_if_json
@@ -21,7 +22,7 @@ from symbi.guard.action import InvokeTool, ToolRef, agent_resource
 from symbi.guard.records import decision_facts
 from symbi.policy.cases import parse_cases, run_cases, verdict_of
 from symbi.policy.catalog import ToolType
-from symbi.policy.context import NO_REQUEST
+from symbi.policy.context import NO_REQUEST, whole_label
 from symbi.policy.counterfactual import what_if
 from symbi.policy.decision import Deny, PolicyRequest
 from symbi.policy.engine import PolicySet
@@ -29,12 +30,13 @@ from symbi.policy.explain import explain as explain_request
 from symbi.types import AgentId, Integrity, JsonValue, Label, Principal, RecoveryClass, Resource, ToolName
 from symbi.wiring import known_tools, load_policies, read_text
 
-app = typer.Typer(help="Check, explain and test policies.", no_args_is_help=True)
+app = typer.Typer(help="Check, explain, test and replay policies.", no_args_is_help=True)
 app.command("check")(check)
 app.command("suggest")(suggest_policies)
 app.command("why")(why)
 app.command("diff")(diff)
 app.command("sign")(sign)
+app.command("replay")(replay)
 
 
 @app.command("explain")
@@ -61,6 +63,8 @@ def explain(  # noqa: PLR0913 - one option for each part of a request
             request = _tool_request(principal, tool, _object(arguments, "--arguments"), untrusted or (), tools)
         elif action is not None and resource is not None:
             facts = {"request": dict(NO_REQUEST), **_object(context, "--context")}
+            if "label" in facts:
+                facts["label"] = whole_label(facts["label"])
             request = PolicyRequest(principal, action, _resource(resource, principal), facts)
         else:
             msg = "give either `--tool`, or `--action` and `--resource`"

@@ -16,10 +16,10 @@ labels = { recipient = { integrity = "untrusted", confidentiality = "public" } }
 ```
 
 Of `principal` only `agent` is needed, of `resource` only `type` and `id`. A float in the context stands for a decimal.
-In the context of a tool's action, what is left out of `arguments`, `labels`, `label`, `secrets` and `opaque` is
-empty, or the label of what a user wrote. Attributes and parents of an `Agent` that are left out are those of the
-principal, or the defaults. `request`, where it is left out, is that of something no run asked for.
-empty, or the label of what a user wrote. In that of every action, what is left out of `time`, `usage` and `history` is
+In the context of a tool's action, what is left out is empty, no grant, or the label of what a user wrote; a label may
+leave out its categories. A `Tool` without them is of medium risk, and nothing is known of its effect. Attributes and
+parents of an `Agent` that are left out are those of the principal, or the defaults. `request`, where it is left out, is
+that of something no run asked for. In the context of every action, what is left out of `time`, `usage` and `history` is
 zero or false; a counter is given as `NAME` or as `NAME_before`, and the other follows from what the action adds.
 
 A case whose request does not fit the schema, or whose policies cannot be evaluated, fails, also where it expects a
@@ -34,11 +34,14 @@ from typing import Any, Final
 
 from symbi.errors import InputError, Place, did_you_mean
 from symbi.policy.catalog import TOOL_GROUP
-from symbi.policy.context import NO_REQUEST, agent_attributes, decimal_value, label_context
+from symbi.policy.context import NO_REQUEST, agent_attributes, decimal_value, flow_context, label_context, whole_label
 from symbi.policy.decision import Allow, AllowWithConditions, Deny, PolicyDecision, PolicyRequest
 from symbi.policy.engine import decide
+from symbi.policy.fields import Effect, Risk
+from symbi.policy.grants import NO_GRANT
 from symbi.policy.history import offline
 from symbi.policy.policies import PolicySet
+from symbi.policy.sinks import CallFacts
 from symbi.types import AgentId, JsonValue, Label, Principal, Resource
 
 VERDICTS: Final = ("allow", "deny", "allow_with_conditions")
@@ -222,7 +225,8 @@ class _CaseReader:
     def _resource(self) -> Resource:
         table = self._table(self._entry, "resource", needed=True)
         self._outline.check_keys(table, _RESOURCE_KEYS, self._index)
-        attributes = {**self._known_attributes(table), **self._table(table, "attributes", needed=False)}
+        written = self._table(table, "attributes", needed=False)
+        attributes = {**written, **self._unsaid(table, written)}
         parents = table.get("parents", self._known_parents(table))
         if not isinstance(parents, list) or not all(_is_pair(parent) for parent in parents):
             raise self._wrong("parents", "`parents` is not a list of pairs", 'write `[["Type", "id"]]`')
@@ -233,13 +237,15 @@ class _CaseReader:
             parents=tuple((parent[0], parent[1]) for parent in parents),
         )
 
-    def _known_attributes(self, resource: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Of an agent: what the runtime would say of it. A case says what differs."""
-        if resource.get("type") != "Agent":
-            return {}
-        asking = self._principal()
-        named = asking if resource.get("id") == asking.agent else Principal(AgentId(""))
-        return dict(agent_attributes(named))
+    def _unsaid(self, resource: Mapping[str, Any], written: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Attributes that a case leaves out: of an agent as the runtime would say them, of a tool as without a manifest."""
+        known: dict[str, Any] = {}
+        if resource.get("type") == "Tool" and written:
+            known = {"risk": Risk.MEDIUM.value, "effect": Effect.ANY.value}
+        elif resource.get("type") == "Agent":
+            asking = self._principal()
+            known = dict(agent_attributes(asking if resource.get("id") == asking.agent else Principal(AgentId(""))))
+        return {name: value for name, value in known.items() if name not in written}
 
     def _known_parents(self, resource: Mapping[str, Any]) -> list[list[str]]:
         asking = self._principal()
@@ -257,8 +263,14 @@ class _CaseReader:
                 "label": label_context(Label()),
                 "secrets": [],
                 "opaque": [],
+                **flow_context(CallFacts(), NO_GRANT),
             }
             context = {**empty, **context}
+            labels = context["labels"]
+            if isinstance(labels, Mapping):
+                context["labels"] = {name: whole_label(label) for name, label in labels.items()}
+        if "label" in context:
+            context["label"] = whole_label(context["label"])
         return context
 
     def _json(self, value: object, key: str, path: str) -> JsonValue:

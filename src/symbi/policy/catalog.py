@@ -127,7 +127,9 @@ def _tool_action(action: str, arguments: RecordOf, supplied: str) -> str:
         f"action {quote(action)} in [{TOOL_GROUP}] appliesTo {{\n"
         "  principal: [Agent], resource: [Tool],\n"
         f"  context: {{{supplied} arguments: {_type(arguments)}, labels: {{ {labels} }}, label: Label,"
-        " secrets: Set<String>, opaque: Set<String>, request: Request },\n"
+        " secrets: Set<String>, opaque: Set<String>, sinks: Set<String>, tainted: Set<String>,"
+        " confidentialSinks: Set<String>, unexplained: Set<String>, wordsKnown: Bool,"
+        " grant: { given: Bool, tool: Bool, arguments: Bool }, request: Request },\n"
         "};\n"
     )
 

@@ -5,10 +5,16 @@ A tool's action has the context
 ```
 {
   arguments: { … },      // by the tool's JSON Schema, see symbi.policy.shape; an argument that is null is absent
-  labels: { NAME: { integrity, confidentiality } },   // of each declared argument that is given
-  label: { integrity, confidentiality },              // of all of them together
+  labels: { NAME: { integrity, confidentiality, categories } },   // of each declared argument that is given
+  label: { integrity, confidentiality, categories },              // of all of them together
   secrets: Set<String>,  // paths of the vault references among the arguments
   opaque: Set<String>,   // names of the arguments that policies cannot see, or not in whole
+  sinks: Set<String>,    // arguments that are sinks, or hold an address, URL or account number in their text
+  tainted: Set<String>,  // those of them whose value is untrusted
+  confidentialSinks: Set<String>,   // arguments, but for plain ones, that hold something confidential or secret
+  unexplained: Set<String>,  // those of the tainted that share nothing with anything that was read
+  wordsKnown: Bool,      // whether it is known what the user wrote
+  grant: { given, tool, arguments },  // whether the task has a grant, whether it names the tool, and fits the arguments
   request: { run, position, attempt },                // where the call comes from; the action adds it
 }
 ```
@@ -24,8 +30,11 @@ from types import MappingProxyType
 from typing import Final
 
 from symbi.errors import InputError
+from symbi.policy.fields import UNDECLARED
 from symbi.policy.flow import join
+from symbi.policy.grants import NO_GRANT, Granted
 from symbi.policy.shape import convert_arguments, is_nameable, is_text, shape_of, to_decimal
+from symbi.policy.sinks import CallFacts, call_facts
 from symbi.types import JsonValue, Label, Principal
 
 NO_REQUEST: Final[Mapping[str, JsonValue]] = MappingProxyType({"run": "", "position": -1, "attempt": 1})
@@ -47,7 +56,28 @@ def decimal_value(x: float, field: str = "value") -> JsonValue:
 
 def label_context(label: Label) -> Mapping[str, JsonValue]:
     """A label as policies read it; the sources stay in ledger and trail."""
-    return {"integrity": label.integrity.value, "confidentiality": label.confidentiality.value}
+    return {
+        "integrity": label.integrity.value,
+        "confidentiality": label.confidentiality.value,
+        "categories": list(label.categories),
+    }
+
+
+def whole_label(label: JsonValue) -> JsonValue:
+    """A label as a person writes it, who may leave out its categories, as policies read it."""
+    return {"categories": [], **label} if isinstance(label, Mapping) else label
+
+
+def flow_context(facts: CallFacts, grant: Granted) -> Mapping[str, JsonValue]:
+    """The part of a tool's context that says what its sinks are, and what the task's grant says of the call."""
+    return {
+        "sinks": sorted(facts.sinks),
+        "tainted": sorted(facts.tainted),
+        "confidentialSinks": sorted(facts.confidential),
+        "unexplained": sorted(facts.unexplained),
+        "wordsKnown": facts.words_known,
+        "grant": {"given": grant.given, "tool": grant.tool, "arguments": grant.arguments},
+    }
 
 
 def agent_attributes(principal: Principal) -> tuple[tuple[str, JsonValue], ...]:
@@ -88,6 +118,8 @@ def tool_context(
     labels: Mapping[str, Label],
     label: Label,
     secrets: Sequence[str],
+    facts: CallFacts | None = None,
+    grant: Granted = NO_GRANT,
 ) -> Mapping[str, JsonValue]:
     """The context of a tool's action; it fits the type that `symbi.policy.catalog` declares for the same schema.
 
@@ -100,6 +132,8 @@ def tool_context(
         labels: Label of each argument.
         label: Join of the labels of everything that goes into the call.
         secrets: Paths of the vault references in the arguments.
+        facts: The sinks; by default those of a tool of which nothing is declared.
+        grant: What the task's grant says of the call.
 
     Raises:
         InputError: A value does not fit the schema or has no place in Cedar (an integer outside 64 bits, a number
@@ -121,4 +155,5 @@ def tool_context(
         "label": label_context(whole),
         "secrets": sorted(set(secrets)),
         "opaque": sorted(opaque),
+        **flow_context(call_facts(UNDECLARED, values, labels, label) if facts is None else facts, grant),
     }

@@ -1,7 +1,7 @@
 """Data-flow labels: how the labels of several values become the label of what is made from them.
 
-Labels form a join-semilattice: `join` takes the least trusted integrity, the most confidential classification and the
-union of the sources and of the categories. It is commutative, associative and idempotent, and never lowers either side.
+Labels form a join-semilattice: `join` takes the least trusted integrity, the most confidential classification, and the
+unions of the sources and of the categories. It is commutative, associative and idempotent, and never lowers either side.
 """
 
 from collections.abc import Mapping
@@ -29,6 +29,7 @@ def join(*labels: Label) -> Label:
 
     The sources are united and sorted. Of more than `MAX_SOURCES`, the first `MAX_SOURCES` in code-point order are
     kept and `MORE_SOURCES` is added; the rule gives the same label in whatever order and grouping labels are joined.
+    Categories, which manifests name and so bound, are united and sorted.
     Joining nothing gives the label of a constant that the user wrote: `user`, `public`, no sources.
     """
     integrity = max((label.integrity for label in labels), key=INTEGRITY_RANK.__getitem__, default=Integrity.USER)

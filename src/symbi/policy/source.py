@@ -204,5 +204,6 @@ def _within(statement: Statement, index: int) -> Place:
 
 
 def _lower(message: str) -> str:
-    """A message of the parser in our style: its first letter small, unless the word is a name."""
+    """A message of the parser in our style: on one line, its first letter small, unless the word is a name."""
+    message = " ".join(message.split())
     return message[:1].lower() + message[1:] if message[1:2].islower() else message

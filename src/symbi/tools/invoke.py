@@ -7,7 +7,7 @@
 5. a sandbox tier: none; configured tool servers are processes that the operator starts as they are, and a policy that
    asks for a tier (`@tier`) is refused by the gate
 6. call with the permit, with the deadline inside the adapter and outside of it; secrets resolve here
-7. take secrets out, bound, decode and check the answer against the output schema, and label it untrusted
+7. take secrets out, bound, decode and check the answer against the output schema, and label it as the manifest says
 8. leave the gate: the outcome is on record
 9. return a `ToolResult`
 """
@@ -26,6 +26,7 @@ from symbi.errors import InputError, OutputLimit, SymbiError, TimeLimit, ToolFai
 from symbi.guard.action import InvokeTool, RunSlot
 from symbi.guard.gate import Guard
 from symbi.guard.permit import Permit
+from symbi.policy.fields import UNDECLARED, AnswerLabels
 from symbi.policy.flow import join
 from symbi.tools.catalog import Catalog
 from symbi.tools.mask import VAULT_SCHEME, SecretMask, references
@@ -33,7 +34,7 @@ from symbi.tools.port import RawToolResult, SecretSource
 from symbi.tools.schemas import json_value
 from symbi.tools.text import MAX_ERROR_CHARS, cut, printable
 from symbi.tools.verifier import VerifiedTool
-from symbi.types import EffectId, Integrity, JsonValue, Label, Principal
+from symbi.types import EffectId, JsonValue, Label, Principal
 
 _log = logging.getLogger("symbi.tools")
 
@@ -47,15 +48,21 @@ class ToolResult:
     Attributes:
         value: The structured content where there is any; else the text, which is read as JSON where the tool
             declares an output schema.
-        label: Untrusted, from this effect, as confidential as what the tool was given; raised as policies mark it.
+        labels: The label of each field: as the manifest says, untrusted where it does not; from this effect, at least as
+            confidential as what the tool was given, and raised as policies mark it.
         effect_id: The effect.
         mark: What policies raise its label to.
     """
 
     value: JsonValue
-    label: Label
+    labels: AnswerLabels
     effect_id: EffectId
     mark: Label = field(default_factory=Label)
+
+    @property
+    def label(self) -> Label:
+        """The label of the whole value; of a list or object, that of its shape."""
+        return self.labels.at((), self.value)
 
 
 class Invoker:
@@ -139,9 +146,23 @@ class Invoker:
             value = permit.observe(await self._effect(permit))
         # 8. the gate is left
         # 9. the result
-        given, mark = permit.action.label, permit.action.mark
-        label = Label(Integrity.UNTRUSTED, given.confidentiality, (permit.effect_id,), given.categories)
-        return ToolResult(value, join(label, mark), permit.effect_id, mark)
+        action = permit.action
+        labels = AnswerLabels(action.tool.flow, action.label, permit.effect_id, action.mark)
+        return ToolResult(value, labels, permit.effect_id, action.mark)
+
+    def answer_labels(self, name: str, given: Label, effect_id: str) -> AnswerLabels:
+        """The labels of an answer that is on record: by the manifest in force; untrusted where the tool is not to be had.
+
+        Args:
+            name: `server.tool`.
+            given: Join of the labels of what the tool was called with.
+            effect_id: The effect whose result it is.
+        """
+        try:
+            flow = self._catalog.find(name).ref.flow
+        except SymbiError:
+            flow = UNDECLARED
+        return AnswerLabels(flow, given, effect_id)
 
     async def _effect(self, permit: Permit[InvokeTool]) -> JsonValue:
         mask = SecretMask()

@@ -2,15 +2,26 @@
 
 ```toml
 [server]
-name = "files"                 # as the configuration names it
+name = "mail"                  # as the configuration names it
+risk = "medium"                # for tools that say nothing; likewise `effect` and `output`
 
-[tools.read_log]               # a tool by its name on the server
-recovery = "read-only"         # read-only | idempotent | reconcilable | never-retry (the default)
+[tools.send_email]             # a tool by its name on the server
+recovery = "never-retry"       # read-only | idempotent | reconcilable | never-retry (the default)
 timeout_s = 10.0               # wall time of one call; the server's default where it is not given
 max_output_bytes = 524288      # largest answer; MAX_TOOL_OUTPUT_BYTES where it is not given
+risk = "high"                  # low | medium (the default) | high
+effect = "send"                # read | fetch | write | send | run | any (the default)
+sinks = ["recipients", "cc"]   # arguments that decide where something goes
+text = ["subject", "body"]     # free text: addresses, URLs and account numbers in it are sinks
+plain = ["priority"]           # neither; an argument that is not named is a sink
+types = { priority = "integer" }
+
+[tools.send_email.output]      # labels of the answer's fields; what is not named is untrusted
+id = "system"
+sent_to = { integrity = "trusted", confidentiality = "internal", categories = ["contacts"] }
 ```
 
-Nothing else may stand in one. A tool that it does not name is `never-retry`.
+Nothing else may stand in one. A tool that it does not name is `never-retry`, and all of its arguments are sinks.
 """
 
 import math
@@ -18,14 +29,29 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, Final, NoReturn, TypeVar
 
-from symbi.errors import ConfigError, Place, did_you_mean
+from symbi.errors import ConfigError, InputError, Place, did_you_mean
+from symbi.policy.fields import UNDECLARED, Effect, FieldPath, OutputRule, Risk, Role, ToolFlow, parse_path
 from symbi.tools.port import MAX_TOOL_OUTPUT_BYTES, SERVER_NAME, TOOL_NAME
-from symbi.types import RecoveryClass
+from symbi.types import Confidentiality, Integrity, RecoveryClass
 
 MIN_TIMEOUT_S: Final = 0.001  # what a call can end in at all
 MAX_TIMEOUT_S: Final = 86_400.0  # a day; a tool that needs longer answers at once and is asked again
+
+MAX_CATEGORIES: Final = 16  # of one rule; a label joins them and is not cut
+CATEGORY: Final = re.compile(r"[a-z0-9_-]{1,32}")
+
+_KindT = TypeVar("_KindT", bound=StrEnum)
+_DefaultT = TypeVar("_DefaultT")
+
+_ROLE_KEYS: Final[Mapping[str, Role]] = MappingProxyType({"sinks": Role.SINK, "text": Role.TEXT, "plain": Role.PLAIN})
+_TOOL_KEYS: Final = ("recovery", "timeout_s", "max_output_bytes", "risk", "effect", *_ROLE_KEYS, "types", "output")
+_LABEL_KEYS: Final = ("integrity", "confidentiality", "categories")
+_INTEGRITIES: Final = tuple(one.value for one in (Integrity.SYSTEM, Integrity.TRUSTED, Integrity.UNTRUSTED))
+_TYPES: Final = ("string", "integer", "number", "boolean", "array", "object")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,26 +62,26 @@ class ToolEntry:
         recovery: What may be done about a call that was in flight when the runtime died.
         timeout_s: Seconds of one call, or None for the server's default.
         max_output_bytes: Bytes of the largest answer.
+        flow: Effect, risk, sinks, and the labels of the answer's fields.
     """
 
     recovery: RecoveryClass = RecoveryClass.NEVER_RETRY
     timeout_s: float | None = None
     max_output_bytes: int = MAX_TOOL_OUTPUT_BYTES
+    flow: ToolFlow = UNDECLARED
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One server's manifest; `tools` is by the name on the server."""
+    """One server's manifest; `tools` is by the name on the server, `rest` is for those that it does not name."""
 
     server: str
     tools: Mapping[str, ToolEntry] = field(default_factory=dict)
+    rest: ToolEntry = field(default_factory=ToolEntry)
 
     def entry(self, name: str) -> ToolEntry:
         """What is said of a tool; the careful default where nothing is."""
-        return self.tools.get(name, _UNKNOWN)
-
-
-_UNKNOWN: Final = ToolEntry()
+        return self.tools.get(name, self.rest)
 
 
 def parse_manifest(file: str, text: str) -> Manifest:
@@ -81,13 +107,15 @@ def parse_manifest(file: str, text: str) -> Manifest:
     reader = _Reader(file, text)
     reader.allow(document, ("server", "tools"), ())
     server = reader.table(document, "server", ())
-    reader.allow(server, ("name",), ("server",))
+    reader.allow(server, ("name", "risk", "effect", "output"), ("server",))
     if "name" not in server:
         reader.fail("`server.name` is missing", ("server",), hint="it is the server's name in the configuration")
     name = reader.value(server, "name", ("server",), _is_text, "text")
     if not SERVER_NAME.fullmatch(name):
         reader.fail(f"`{name}` cannot name a server", ("server", "name"), hint="letters, digits, `_` and `-` can")
-    return Manifest(name, {key: reader.entry(document, key) for key in reader.table(document, "tools", ())})
+    rest = reader.defaults(server)
+    tools = {key: reader.entry(document, key, rest) for key in reader.table(document, "tools", ())}
+    return Manifest(name, tools, ToolEntry(flow=rest))
 
 
 class _Reader:
@@ -97,26 +125,104 @@ class _Reader:
         self._file = file
         self._lines = text.splitlines()
 
-    def entry(self, document: Mapping[str, Any], name: str) -> ToolEntry:
+    def defaults(self, server: Mapping[str, Any]) -> ToolFlow:
+        """What holds for the tools of the server that do not say otherwise."""
+        path = ("server",)
+        whole = (self._rule("$", server["output"], (*path, "output")),) if "output" in server else ()
+        return ToolFlow(
+            effect=self._one_of(server, "effect", path, Effect, Effect.ANY),
+            risk=self._one_of(server, "risk", path, Risk, Risk.MEDIUM),
+            output=whole,
+        )
+
+    def entry(self, document: Mapping[str, Any], name: str, rest: ToolFlow) -> ToolEntry:
         path = ("tools", name)
         if not TOOL_NAME.fullmatch(name):
             self.fail(f"`{name}` cannot name a tool", path, hint="letters, digits, `_`, `-` and `.` can")
         table = self.table(document["tools"], name, ("tools",))
-        self.allow(table, ("recovery", "timeout_s", "max_output_bytes"), path)
-        recovery = self.value(table, "recovery", path, _is_text, "text") if "recovery" in table else "never-retry"
-        if recovery not in set(RecoveryClass):
-            known = [one.value for one in RecoveryClass]
-            hint = did_you_mean(recovery, known) or f"one of {', '.join(known)}"
-            self.fail(f"`{recovery}` is no recovery class", (*path, "recovery"), hint=hint)
+        self.allow(table, _TOOL_KEYS, path)
+        recovery = self._one_of(table, "recovery", path, RecoveryClass, RecoveryClass.NEVER_RETRY)
         timeout_s = self.value(
             table, "timeout_s", path, _is_timeout, f"seconds from {MIN_TIMEOUT_S:g} to {MAX_TIMEOUT_S:g}"
         )
         most = self.value(table, "max_output_bytes", path, _is_size, f"a number from 1 to {MAX_TOOL_OUTPUT_BYTES}")
         return ToolEntry(
-            RecoveryClass(recovery),
+            recovery,
             None if timeout_s is None else float(timeout_s),
             MAX_TOOL_OUTPUT_BYTES if most is None else most,
+            self._flow(table, path, rest),
         )
+
+    def _flow(self, table: Mapping[str, Any], path: tuple[str, ...], rest: ToolFlow) -> ToolFlow:
+        roles: dict[str, tuple[FieldPath, Role]] = {}
+        for key, role in _ROLE_KEYS.items():
+            for written in self.value(table, key, path, _is_texts, "a list of argument paths") or ():
+                found = self._path(written, (*path, key))
+                if found.names:
+                    self.fail(f"`{written}` names names, which are no arguments", (*path, key))
+                if written in roles:
+                    self.fail(f"`{written}` is declared twice", (*path, key), hint="an argument has one role")
+                roles[written] = found, role
+        types = self.table(table, "types", path)
+        for name, kind in types.items():
+            if kind not in _TYPES:
+                hint = f"one of {', '.join(_TYPES)}"
+                self.fail(f"`{kind}` is no type", (*path, "types", name), hint=hint)
+        rules = {rule.path.text: rule for rule in (*rest.output, *self._rules(table, path))}
+        return ToolFlow(
+            effect=self._one_of(table, "effect", path, Effect, rest.effect),
+            risk=self._one_of(table, "risk", path, Risk, rest.risk),
+            roles=tuple(roles.values()),
+            output=tuple(rules.values()),
+            types=types,
+        )
+
+    def _rules(self, table: Mapping[str, Any], path: tuple[str, ...]) -> Iterable[OutputRule]:
+        path = (*path, "output")
+        if isinstance(table.get("output"), str):
+            return (self._rule("$", table["output"], path),)
+        declared = self.table(table, "output", path[:-1])
+        return [self._rule(written, value, (*path, written)) for written, value in declared.items()]
+
+    def _rule(self, written: str, value: object, path: tuple[str, ...]) -> OutputRule:
+        """A rule for the fields of an answer: the integrity alone, or a table."""
+        found = self._path(written, path)
+        table = {"integrity": value} if isinstance(value, str) else value
+        if not isinstance(table, dict) or not table or not set(table) <= set(_LABEL_KEYS):
+            hint = f"one of {', '.join(_INTEGRITIES)}, or a table of {', '.join(_LABEL_KEYS)}; quote a path with dots"
+            self.fail(f"`{written}` is not labelled", path, hint=hint)
+        integrity = table.get("integrity")
+        if integrity is not None and integrity not in _INTEGRITIES:
+            hint = did_you_mean(str(integrity), _INTEGRITIES) or f"one of {', '.join(_INTEGRITIES)}"
+            self.fail(f"`{integrity}` is no integrity of an answer", path, hint=hint)
+        secrecy = self._one_of(table, "confidentiality", path, Confidentiality, None)
+        kinds = self.value(table, "categories", path, _is_categories, "a list of up to 16 short words")
+        return OutputRule(
+            found,
+            None if integrity is None else Integrity(integrity),
+            secrecy,
+            None if kinds is None else tuple(sorted(set(kinds))),
+        )
+
+    def _path(self, written: str, path: tuple[str, ...]) -> FieldPath:
+        try:
+            return parse_path(written)
+        except InputError as error:
+            self.fail(error.message, path, hint=error.hint)
+
+    def _one_of(
+        self, table: Mapping[str, Any], key: str, path: tuple[str, ...], kinds: type[_KindT], default: _DefaultT
+    ) -> _KindT | _DefaultT:
+        """The value of a key that is one of an enumeration."""
+        if key not in table:
+            return default
+        written = self.value(table, key, path, _is_text, "text")
+        known = [str(one.value) for one in kinds]
+        if written not in known:
+            hint = did_you_mean(written, known) or f"one of {', '.join(known)}"
+            what = "recovery class" if kinds is RecoveryClass else key
+            self.fail(f"`{written}` is no {what}", (*path, key), hint=hint)
+        return kinds(written)
 
     def table(self, parent: Mapping[str, Any], key: str, path: tuple[str, ...]) -> Mapping[str, Any]:
         found = parent.get(key, {})
@@ -150,6 +256,18 @@ class _Reader:
             pattern = re.compile(rf"{header}|\s*(?:[\w\"'-]+\s*\.\s*){{0,{depth}}}{name}\s*[=.]|.*[{{,]\s*{name}\s*=")
             start = next((at for at in range(start, len(self._lines)) if pattern.match(self._lines[at])), start)
         return start + 1
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _is_categories(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) <= MAX_CATEGORIES
+        and all(isinstance(one, str) and CATEGORY.fullmatch(one) for one in value)
+    )
 
 
 def _is_text(value: object) -> bool:

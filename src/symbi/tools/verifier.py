@@ -307,6 +307,7 @@ class ToolVerifier:
             input_schema=definition.input_schema,
             verified=found.key is not None,
             recovery=entry.recovery,
+            flow=entry.flow,
         )
         tool = VerifiedTool(definition, ref, one.arguments, one.output, entry, found.key, self.mode, _PROOF)
         kind = AuditEventType.TOOL_PINNED if found.pin is not None else AuditEventType.TOOL_VERIFIED

@@ -7,7 +7,7 @@ import pytest
 
 from symbi.agent.interpreter import BodyLimits, Interpreter
 from symbi.agent.pure import PURE_FUNCTIONS, plain
-from symbi.agent.values import MAX_TEXT_CHARS, Value, deep_label, from_json, to_json, tool_arguments, untrusted
+from symbi.agent.values import MAX_TEXT_CHARS, Value, deep_label, from_answer, from_json, to_json, tool_arguments
 from symbi.dsl import ast
 from symbi.dsl.builtins import PURE
 from symbi.dsl.parser import parse
@@ -21,6 +21,8 @@ from symbi.errors import (
     SymbiError,
     ToolFailed,
 )
+from symbi.policy.fields import UNDECLARED, AnswerLabels, OutputRule, Role, ToolFlow, parse_path
+from symbi.policy.sinks import call_facts
 from symbi.types import Confidentiality, Integrity, Label
 
 
@@ -37,7 +39,7 @@ class Recorder:
         answer = self.answers.get(name.data)
         if isinstance(answer, SymbiError):
             raise answer
-        return from_json(answer, untrusted("e1", Label()))
+        return from_json(answer, Label(Integrity.UNTRUSTED, sources=("e1",)))
 
     async def python(self, code: Value, inputs: Mapping[str, Value], span: ast.Span) -> Value:
         self.calls.append(("python", {name: to_json(value, span, "t.symbi") for name, value in inputs.items()}))
@@ -288,3 +290,48 @@ def test_values_are_bounded(body):
 
 def test_every_helper_of_the_language_is_there_and_no_other():
     assert PURE_FUNCTIONS.keys() == PURE.keys()
+
+
+DECLARED = ToolFlow(
+    roles=((parse_path("options.url"), Role.SINK), (parse_path("options"), Role.PLAIN)),
+    output=(OutputRule(parse_path("mails[*].id"), Integrity.SYSTEM),),
+)
+ANSWER = from_answer({"mails": [{"id": "m1", "body": "pay"}], "note": "x"}, AnswerLabels(DECLARED, Label(), "e1"))
+
+
+@pytest.mark.parametrize(
+    ("body", "integrity"),
+    [
+        ("answer.mails[0].id", Integrity.SYSTEM),
+        ('let ids = map(answer.mails, m => m.id); format("mail {}", ids[0])', Integrity.SYSTEM),
+        ("answer.mails[0].body", Integrity.UNTRUSTED),
+        ('format("{} {}", answer.mails[0].id, answer.mails[0].body)', Integrity.UNTRUSTED),
+        ("answer.note", Integrity.UNTRUSTED),
+        ("{ a: answer.mails[0].id, b: answer.note }.a", Integrity.SYSTEM),
+    ],
+)
+def test_a_field_of_an_answer_keeps_its_own_label_through_the_language(body, integrity):
+    assert deep_label(value_of(body, answer=ANSWER)).integrity is integrity
+    undeclared = from_answer(
+        {"mails": [{"id": "m1", "body": "pay"}], "note": "x"}, AnswerLabels(UNDECLARED, Label(), "e1")
+    )
+    assert deep_label(value_of(body, answer=undeclared)).integrity is Integrity.UNTRUSTED
+
+
+def test_a_sink_inside_of_an_argument_is_judged_by_its_own_label():
+    options = value_of("{ url: answer.mails[0].id, note: answer.note }", answer=ANSWER)
+    other = value_of("{ url: answer.note, note: answer.mails[0].id }", answer=ANSWER)
+    for value, tainted in ((options, set()), (other, {"options"})):
+        plain_values, labels, _ = tool_arguments({"options": value}, None, "t.symbi")
+        assert labels["options"].integrity is Integrity.UNTRUSTED
+        facts = call_facts(DECLARED, plain_values, labels, Label())
+        assert facts.sinks == {"options"}
+        assert facts.tainted == tainted
+
+
+def test_an_argument_never_lends_its_label_to_a_part_that_is_spelled_like_it():
+    tainted = value_of("{ url: answer.note, note: answer.mails[0].id }", answer=ANSWER)
+    named = {"options": tainted, "options.url": value_of("answer.mails[0].id", answer=ANSWER)}
+    plain_values, labels, _ = tool_arguments(named, None, "t.symbi")
+    assert labels["options.url"].integrity is Integrity.SYSTEM
+    assert call_facts(DECLARED, plain_values, labels, Label()).tainted == {"options"}

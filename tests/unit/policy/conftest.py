@@ -46,7 +46,13 @@ def send_request(triage) -> Callable[..., PolicyRequest]:
         resource = Resource(
             "Tool",
             "notify.send",
-            (("server", "notify"), ("verified", True), ("recovery", "idempotent")),
+            (
+                ("server", "notify"),
+                ("verified", True),
+                ("recovery", "idempotent"),
+                ("risk", "medium"),
+                ("effect", "send"),
+            ),
             (("ToolServer", "notify"),),
         )
         context = {**tool_context(SEND, values, labels or {}, Label(), ()), "request": dict(NO_REQUEST)}

@@ -4,6 +4,9 @@ import pytest
 
 from symbi.errors import InputError
 from symbi.policy.cases import parse_cases, run_cases
+from symbi.policy.context import flow_context
+from symbi.policy.grants import NO_GRANT
+from symbi.policy.sinks import CallFacts
 from symbi.types import AgentId, Principal, Resource
 
 POLICIES = """
@@ -38,16 +41,23 @@ def test_a_case_is_read_whole(load):
     assert case.request.resource == Resource(
         "Tool",
         "notify.send",
-        (("server", "notify"), ("verified", True), ("recovery", "idempotent")),
+        (
+            ("server", "notify"),
+            ("verified", True),
+            ("recovery", "idempotent"),
+            ("risk", "medium"),
+            ("effect", "any"),
+        ),
         (("ToolServer", "notify"),),
     )
     assert case.request.context == {
         "arguments": {"recipient": "a"},
         "labels": {},
-        "label": {"integrity": "user", "confidentiality": "public"},
+        "label": {"integrity": "user", "confidentiality": "public", "categories": []},
         "secrets": [],
         "opaque": [],
         "request": {"run": "", "position": -1, "attempt": 1},
+        **flow_context(CallFacts(), NO_GRANT),
     }
     assert (str(case.place), case.expect, case.policies, case.conditions) == ("c.toml:2:1", "deny", {"a"}, None)
 

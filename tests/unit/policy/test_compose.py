@@ -22,7 +22,7 @@ OPERATOR = """
 @id("op-create") permit (principal, action == Action::"CreateAgent", resource);
 @id("op-log") permit (principal, action == Action::"WriteLog", resource);
 """
-LABEL = {"integrity": "user", "confidentiality": "public"}
+LABEL = {"integrity": "user", "confidentiality": "public", "categories": []}
 
 
 def file_of(rules: str, name: str = "a") -> FileRules:

@@ -142,7 +142,7 @@ def test_each_argument_bears_its_label_and_the_whole_bears_them_all():
     schema = _object({"to": {"type": "string"}, "body": {"type": "string"}, "free": {}})
     labels = {"to": Label(), "free": UNTRUSTED, "undeclared": Label(confidentiality=Confidentiality.SECRET)}
     context = tool_context(schema, {"to": "a", "body": "b", "free": 1}, labels, Label(), ("k/b", "k/a", "k/a"))
-    whole = {"integrity": "untrusted", "confidentiality": "secret"}
+    whole = {"integrity": "untrusted", "confidentiality": "secret", "categories": []}
     assert context["label"] == whole
     assert context["labels"] == {"to": label_context(Label()), "free": label_context(UNTRUSTED), "body": whole}
     assert context["secrets"] == ["k/a", "k/b"]

@@ -144,7 +144,7 @@ def _code(resource, tier="interpreter", memory=64, timeout=10_000):
         "tier": tier,
         "memoryMib": memory,
         "timeoutMs": timeout,
-        "label": {"integrity": "untrusted", "confidentiality": "public"},
+        "label": {"integrity": "untrusted", "confidentiality": "public", "categories": []},
         **ALONE,
     }
     return PolicyRequest(

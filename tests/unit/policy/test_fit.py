@@ -21,7 +21,17 @@ CHEAP = (
 @pytest.fixture
 def pay():
     def make(**arguments):
-        resource = Resource("Tool", "shop.pay", (("server", "shop"), ("verified", True), ("recovery", "never-retry")))
+        resource = Resource(
+            "Tool",
+            "shop.pay",
+            (
+                ("server", "shop"),
+                ("verified", True),
+                ("recovery", "never-retry"),
+                ("risk", "medium"),
+                ("effect", "any"),
+            ),
+        )
         context = {**tool_context(PAY, {}, {}, Label(), ()), "arguments": arguments, "request": dict(NO_REQUEST)}
         return PolicyRequest(Principal(AgentId("a")), "InvokeTool::shop.pay", resource, context)
 

@@ -18,7 +18,7 @@ from symbi.policy.source import PolicySource
 from symbi.types import AgentId, Principal, Resource
 
 ADA = Principal(AgentId("a"), "ada", ("x", "y"))
-LABEL = {"integrity": "user", "confidentiality": "public"}
+LABEL = {"integrity": "user", "confidentiality": "public", "categories": []}
 PAID = """
 [history.paid]
 kind = "sum"

@@ -18,9 +18,10 @@ from symbi.errors import (
 )
 from symbi.guard.action import RunSlot
 from symbi.guard.ledger import EffectState
+from symbi.policy.fields import Effect, OutputRule, Risk, Role, ToolFlow, parse_path
 from symbi.tools.manifest import ToolEntry
 from symbi.tools.port import RawToolResult, ToolDefinition
-from symbi.types import Confidentiality, Integrity, Label, RunId
+from symbi.types import Confidentiality, Integrity, Label, RecoveryClass, RunId
 
 pytestmark = pytest.mark.anyio
 
@@ -366,3 +367,47 @@ async def test_disabled_verification_warns_on_every_use(open_bench, caplog):
         for _ in range(2):
             await bench.call(to="a@b")
         assert caplog.text.count("UNVERIFIED: tool `mail.send`") == 2
+
+
+async def test_7_each_field_of_an_answer_bears_the_label_that_the_manifest_gives_it(open_bench):
+    declared = (
+        OutputRule(parse_path("mails[*].id"), Integrity.SYSTEM),
+        OutputRule(parse_path("mails[*].sender"), Integrity.TRUSTED, Confidentiality.SECRET, ("contacts",)),
+    )
+    async with open_bench(entry=ToolEntry(RecoveryClass.IDEMPOTENT, flow=ToolFlow(output=declared))) as bench:
+        answer = {"mails": [{"id": "m1", "sender": "a@b", "body": "pay me"}], "more": 3}
+        bench.answer = text("", structured=answer)
+        result = await bench.call(to="a@b", labels={"to": Label(confidentiality=Confidentiality.INTERNAL)})
+        source = (result.effect_id,)
+        at = result.labels.at
+        assert at(("mails", 0, "id"), "m1") == Label(Integrity.SYSTEM, Confidentiality.INTERNAL, source)
+        sender = Label(Integrity.TRUSTED, Confidentiality.SECRET, source, ("contacts",))
+        assert at(("mails", 0, "sender"), "a@b") == sender
+        assert at(("mails", 0, "body"), "pay me").integrity is Integrity.UNTRUSTED
+        assert at(("more",), 3).integrity is Integrity.UNTRUSTED
+        again = bench.invoker.answer_labels("mail.send", Label(), result.effect_id)
+        assert again.at(("mails", 0, "id"), "m1").integrity is Integrity.SYSTEM
+        gone = bench.invoker.answer_labels("mail.gone", Label(), result.effect_id)
+        assert gone.at(("mails", 0, "id"), "m1").integrity is Integrity.UNTRUSTED
+
+
+async def test_4_policies_see_risk_effect_and_tainted_sinks_of_a_real_call(open_bench):
+    policies = (
+        "permit (principal, action, resource);\n"
+        'forbid (principal, action in Action::"InvokeTool", resource) when'
+        ' { resource.effect == "send" && resource.risk == "high" && context.tainted.contains("to") };'
+    )
+    untrusted = {"to": Label(Integrity.UNTRUSTED)}
+    for flow, denied in (
+        (ToolFlow(Effect.SEND, Risk.HIGH), True),
+        (ToolFlow(Effect.SEND, Risk.LOW), False),
+        (ToolFlow(Effect.SEND, Risk.HIGH, roles=((parse_path("to"), Role.PLAIN),)), False),
+        (ToolFlow(Effect.SEND, Risk.HIGH, roles=((parse_path("to"), Role.TEXT),)), True),
+    ):
+        async with open_bench(policies, entry=ToolEntry(RecoveryClass.IDEMPOTENT, flow=flow)) as bench:
+            await bench.call(to="a@b", labels={"to": Label()})
+            if denied:
+                with pytest.raises(PolicyDenied):
+                    await bench.call(to="a@b", labels=untrusted)
+            else:
+                await bench.call(to="a@b", labels=untrusted)

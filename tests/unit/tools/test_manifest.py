@@ -3,8 +3,9 @@
 import pytest
 
 from symbi.errors import ConfigError
+from symbi.policy.fields import Effect, Risk, Role
 from symbi.tools.manifest import Manifest, ToolEntry, parse_manifest
-from symbi.types import RecoveryClass
+from symbi.types import Confidentiality, Integrity, Label, RecoveryClass
 
 GOOD = """
 [server]
@@ -65,6 +66,54 @@ def test_a_tool_that_is_not_named_is_never_repeated():
         ),
         ('[server]\nname = "a"\n[tools]\nx = 3', "f.toml:4:1: `tools.x` must be a table"),
         (
+            '[server]\nname = "a"\nrisk = "hgh"',
+            "f.toml:3:1: `hgh` is no risk; did you mean `high`?",
+        ),
+        (
+            '[server]\nname = "a"\n[tools.x]\neffect = "reads"',
+            "f.toml:4:1: `reads` is no effect; did you mean `read`?",
+        ),
+        (
+            '[server]\nname = "a"\n[tools.x]\nsink = ["a"]',
+            "f.toml:4:1: unknown key `tools.x.sink`; did you mean `sinks`?",
+        ),
+        (
+            '[server]\nname = "a"\n[tools.x]\nsinks = "to"',
+            "f.toml:4:1: `tools.x.sinks` must be a list of argument paths",
+        ),
+        (
+            '[server]\nname = "a"\n[tools.x]\nsinks = ["to"]\nplain = ["to"]',
+            "f.toml:5:1: `to` is declared twice; an argument has one role",
+        ),
+        (
+            '[server]\nname = "a"\n[tools.x]\ntext = ["a[0]"]',
+            "f.toml:4:1: `a[0]` is not a path; write `recipient`, `options.url`, `items[*].date`, `ratings.*~`, or `$` for the whole",
+        ),
+        (
+            '[server]\nname = "a"\n[tools.x]\ntypes = { n = "int" }',
+            "f.toml:4:1: `int` is no type; one of string, integer, number, boolean, array, object",
+        ),
+        (
+            '[server]\nname = "a"\n[tools.x.output]\n"[*].date" = "systm"',
+            "f.toml:4:1: `systm` is no integrity of an answer; did you mean `system`?",
+        ),
+        (
+            '[server]\nname = "a"\n[tools.x.output]\n"[*].date" = "user"',
+            "f.toml:4:1: `user` is no integrity of an answer; one of system, trusted, untrusted",
+        ),
+        (
+            '[server]\nname = "a"\n[tools.x.output]\nmail.date = "system"',
+            "f.toml:4:1: `mail` is not labelled; one of system, trusted, untrusted, or a table of integrity, confidentiality, categories; quote a path with dots",
+        ),
+        (
+            '[server]\nname = "a"\n[tools.x.output]\nmail = { confidentiality = "high" }',
+            "f.toml:4:1: `high` is no confidentiality; one of public, internal, confidential, secret",
+        ),
+        (
+            '[server]\nname = "a"\n[tools.x.output]\nmail = { categories = ["PII"] }',
+            "f.toml:4:1: `tools.x.output.mail.categories` must be a list of up to 16 short words",
+        ),
+        (
             '[server]\nname = "a"\n[tools.x]\nmax_output_bytes = 2000000',
             "f.toml:4:1: `tools.x.max_output_bytes` must be a number from 1 to 1048576",
         ),
@@ -80,6 +129,51 @@ def test_a_wrong_manifest_says_where_and_what(text, message):
 def test_a_timeout_is_a_number_of_seconds_in_bounds(value):
     with pytest.raises(ConfigError, match="timeout_s"):
         parse_manifest("f.toml", f'[server]\nname = "a"\n[tools.x]\ntimeout_s = {value}')
+
+
+FLOW = """
+[server]
+name = "mail"
+risk = "high"
+output = { confidentiality = "internal" }
+
+[tools.send]
+effect = "send"
+risk = "medium"
+sinks = ["to"]
+text = ["body"]
+plain = ["options.*"]
+types = { to = "string" }
+
+[tools.send.output]
+"[*].id" = "system"
+"[*].from" = { integrity = "trusted", categories = ["contacts"] }
+
+[tools.list]
+output = "trusted"
+"""
+
+
+def test_effect_risk_sinks_and_labels_are_read():
+    manifest = parse_manifest("mail.toml", FLOW)
+    send, listed, other = (manifest.entry(name).flow for name in ("send", "list", "unheard-of"))
+    assert (send.effect, send.risk, send.types) == (Effect.SEND, Risk.MEDIUM, {"to": "string"})
+    roles = [send.role(steps) for steps in (("to",), ("body",), ("options", "x"), ("options",), ("new",))]
+    assert roles == [Role.SINK, Role.TEXT, Role.PLAIN, Role.SINK, Role.SINK]
+    assert send.label((0, "id")) == Label(Integrity.SYSTEM, Confidentiality.INTERNAL)
+    assert send.label((0, "from")) == Label(Integrity.TRUSTED, Confidentiality.INTERNAL, (), ("contacts",))
+    assert send.label((0, "text")) == Label(Integrity.UNTRUSTED, Confidentiality.INTERNAL)
+    assert listed.label((0,)) == Label(Integrity.TRUSTED), "its own rule for the whole stands in place of the server's"
+    assert (other.effect, other.risk, other.role(("x",))) == (Effect.ANY, Risk.HIGH, Role.SINK)
+    assert other.label(("x",)) == Label(Integrity.UNTRUSTED, Confidentiality.INTERNAL)
+
+
+@pytest.mark.parametrize("server", ["banking", "slack"])
+def test_the_gateways_manifests_say_what_each_tool_can_do(root, server):
+    path = root / "examples" / "gateway" / "manifests" / f"{server}.toml"
+    manifest = parse_manifest(path.name, path.read_text())
+    assert manifest.server == server
+    assert Effect.ANY not in {entry.flow.effect for entry in manifest.tools.values()}
 
 
 @pytest.mark.parametrize("server", ["files", "notify"])

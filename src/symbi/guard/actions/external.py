@@ -6,6 +6,9 @@ from typing import ClassVar
 
 from symbi.guard.actions.base import Action
 from symbi.policy.context import label_context, tool_context
+from symbi.policy.fields import UNDECLARED, ToolFlow
+from symbi.policy.grants import Grant, granted
+from symbi.policy.sinks import call_facts
 from symbi.types import JsonValue, Label, RecoveryClass, Resource, SecurityTier, ToolName
 
 
@@ -54,6 +57,7 @@ class ToolRef:
         input_schema: JSON Schema 2020-12 of the arguments.
         verified: A signature holds and the pin is unchanged.
         recovery: Declared in the operator's manifest; never-retry otherwise.
+        flow: Likewise: effect, risk, and which arguments are sinks; by default all of them.
     """
 
     name: ToolName
@@ -62,6 +66,7 @@ class ToolRef:
     input_schema: Mapping[str, JsonValue] = field(compare=False)
     verified: bool = False
     recovery: RecoveryClass = RecoveryClass.NEVER_RETRY
+    flow: ToolFlow = field(default=UNDECLARED, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +80,7 @@ class InvokeTool(Action):
         secrets: Paths of the vault references in the arguments.
         timeout_s: Deadline of the call.
         recheck: Runs before the call on the effective action: raises if tool, pin or schema no longer fit.
+        grant: What the task's request calls for, or None where nobody has said.
     """
 
     kind: ClassVar[str] = "InvokeTool"
@@ -84,6 +90,7 @@ class InvokeTool(Action):
     secrets: tuple[str, ...] = ()
     timeout_s: float = 30.0
     recheck: Callable[["InvokeTool"], None] | None = field(default=None, compare=False)
+    grant: Grant | None = None
 
     @property
     def recovery(self) -> RecoveryClass:
@@ -105,13 +112,17 @@ class InvokeTool(Action):
                 ("server", self.tool.server),
                 ("verified", self.tool.verified),
                 ("recovery", self.tool.recovery.value),
+                ("risk", self.tool.flow.risk.value),
+                ("effect", self.tool.flow.effect.value),
             ),
             (("ToolServer", self.tool.server),),
         )
 
     def context(self) -> Mapping[str, JsonValue]:
-        """Arguments by the tool's schema, the label of each, their join, and the secrets asked for."""
-        return tool_context(self.tool.input_schema, self.values, self.labels, self.label, self.secrets)
+        """Arguments by the tool's schema, the label of each, their join, the secrets asked for, the sinks and the grant."""
+        facts = call_facts(self.tool.flow, self.values, self.labels, self.label)
+        grant = granted(self.grant, self.tool.name, self.values)
+        return tool_context(self.tool.input_schema, self.values, self.labels, self.label, self.secrets, facts, grant)
 
     def arguments(self) -> Mapping[str, JsonValue]:
         """The arguments, with vault references unresolved."""
