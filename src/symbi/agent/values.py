@@ -158,6 +158,12 @@ def taken(container: Value, item: Value) -> Value:
     return Value(item.data, join(item.label, container.label), item.weight)
 
 
+def key_of(record: Value, key: str) -> Value:
+    """The name of a field as a value: whoever wrote the field may have written its name."""
+    assert isinstance(record.data, Mapping)
+    return Value(key, join(record.label, record.data[key].label))
+
+
 def from_json(data: JsonValue, label: Label, depth: int = MAX_DEPTH) -> Value:
     """JSON as a value, every leaf under one label.
 

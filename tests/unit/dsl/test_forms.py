@@ -26,6 +26,8 @@ from symbi.testing.requests import (
     clock,
     connect,
     create,
+    declassify,
+    endorse,
     execute,
     knowledge,
     log,
@@ -39,7 +41,7 @@ from symbi.testing.requests import (
     subscribe,
     write,
 )
-from symbi.types import SecurityTier
+from symbi.types import Confidentiality, Integrity, Label, SecurityTier
 
 OPERATOR = PolicySource("operator.cedar", '@id("operator") permit(principal, action, resource);')
 TOOLS = [ToolType(name, schema) for name, schema in SCHEMAS.items()]
@@ -73,6 +75,8 @@ def personal(name: str) -> PolicyRequest:
 
 
 MAIL = 'allow: call("mail.send")'
+INTERNAL = Confidentiality.INTERNAL
+SECRET_STRANGER = Label(Integrity.UNTRUSTED, Confidentiality.SECRET)
 FORMS = [
     # allow
     Form("allow: read(records) if data.verified == true", memory("ReadData"), memory("ReadData", label=TAINTED)),
@@ -99,6 +103,11 @@ FORMS = [
     Form('allow: read("files.read")', read(), write()),
     Form('allow: write("notes") if resource.owner == "ada"', memory("WriteData"), memory("WriteData", owner="bob")),
     Form('allow: export("notes") if destination == "archive"', memory("ExportData"), memory("ReadData")),
+    Form('allow: endorse("checked")', endorse(), endorse("other")),
+    Form('allow: endorse(any) if label.confidentiality == "public"', endorse(), endorse(label=SECRET_STRANGER)),
+    Form('allow: declassify("summary")', declassify(), declassify("other")),
+    Form('allow: declassify(any) if after.confidentiality == "internal"', declassify(to=INTERNAL), declassify()),
+    Form('deny: declassify("summary")', declassify("other"), declassify(), beside="allow: declassify(any)"),
     Form('allow: send("b")', message(), message("c")),
     Form('allow: publish("news") if resource.classification == "internal"', publish(), publish("gossip")),
     Form('allow: subscribe("news")', subscribe(), publish()),
