@@ -230,10 +230,10 @@ class RunEffects:
     async def declassify(self, value: Value, name: Value, to: Value, span: ast.Span) -> Value:
         """The value, free to travel from here on: `public`, or no more than `to`, and of no category; likewise."""
         level = "public" if to.data is None else to.data
-        if to.label != TEMPLATE or level not in LEVELS:
+        if to.label != TEMPLATE or not isinstance(level, str) or level not in LEVELS:
             msg = f"the level of `declassify` must be one of {', '.join(LEVELS)}, and stand in the agent file"
             raise ScriptFailed(msg, place=span.place(self._file))
-        change = declassified(LEVELS[str(level)])
+        change = declassified(LEVELS[level])
         facts = self._released(value, name, change, span)
         return await self._release(value, DeclassifyValue(**facts), DeclassifyValue, change)
 

@@ -41,8 +41,8 @@ class EndorseValue(Action):
         return {"label": label_context(self.label), "after": label_context(self.after)}
 
     def arguments(self) -> Mapping[str, JsonValue]:
-        """Digest and size of the value, and the label after."""
-        return _arguments(self.value_digest, self.value_bytes, self.after)
+        """Name, digest and size of the value, and the label after."""
+        return _arguments(self.name, self.value_digest, self.value_bytes, self.after)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +77,9 @@ class DeclassifyValue(Action):
         return {"label": label_context(self.label), "after": label_context(self.after)}
 
     def arguments(self) -> Mapping[str, JsonValue]:
-        """Digest and size of the value, and the label after."""
-        return _arguments(self.value_digest, self.value_bytes, self.after)
+        """Name, digest and size of the value, and the label after."""
+        return _arguments(self.name, self.value_digest, self.value_bytes, self.after)
 
 
-def _arguments(digest: str, size: int, after: Label) -> Mapping[str, JsonValue]:
-    return {"valueDigest": digest, "valueBytes": size, "after": label_context(after)}
+def _arguments(name: str, digest: str, size: int, after: Label) -> Mapping[str, JsonValue]:
+    return {"name": name, "valueDigest": digest, "valueBytes": size, "after": label_context(after)}
