@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -13,9 +14,10 @@ from symbi import __version__
 from symbi.adapters.keys import EnvironmentKeyStore, FileKeyStore, KeyringKeyStore
 from symbi.adapters.machine import Finding, machine_capacity, probe_machine
 from symbi.adapters.monty import MontySandbox
+from symbi.adapters.notices import CommandNotice
 from symbi.adapters.secrets import EnvironmentSecrets, FileSecrets, KeyringSecrets, SecretChain
 from symbi.adapters.sqlite import DATABASE_NAME, SqliteReader, SqliteStore
-from symbi.agent.effects import World
+from symbi.agent.effects import World, no_word
 from symbi.agent.interpreter import BodyLimits
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog
@@ -24,13 +26,15 @@ from symbi.config import Settings, describe_settings, refuse_unsafe
 from symbi.config.sections import ServerSettings
 from symbi.config.settings import OriginKind
 from symbi.crypto.keys import KeyRing, KeyStore
-from symbi.crypto.provider import open_provider
+from symbi.crypto.provider import CryptoProvider, open_provider
 from symbi.crypto.signing import VerifyingKey
 from symbi.dsl.compile import compile_file
 from symbi.dsl.parser import parse
 from symbi.dsl.spec import CompiledFile
-from symbi.errors import ConfigError, InputError, StoreUnavailable, SymbiError, Unavailable
+from symbi.errors import ApprovalPending, ConfigError, InputError, Place, StoreUnavailable, SymbiError, Unavailable
+from symbi.guard.desk import ApprovalDesk, DeskRules, Notice
 from symbi.guard.gate import Guard, no_probe
+from symbi.guard.people import People, Person
 from symbi.policy.catalog import ToolType
 from symbi.policy.engine import PolicyEngine, PolicySource
 from symbi.policy.policies import PolicySet
@@ -188,6 +192,8 @@ async def open_runtime(
     clock: Clock | None = None,
     emit: Callable[[AgentId, str], None] = no_emit,
     probe: Callable[[str], None] = no_probe,
+    hold_s: float | None = 0.0,
+    held: Callable[[ApprovalPending], None] = no_word,
 ) -> AsyncIterator[Runtime]:
     """A running runtime, from settings.
 
@@ -196,6 +202,8 @@ async def open_runtime(
         clock: The machine's if None.
         emit: Takes what runs log and print; nobody if not given.
         probe: Called at named points around each effect; for tests.
+        hold_s: How long a run waits for people before it ends as held; None: until they answer or their time is up.
+        held: Told of each action that waits for people.
 
     Raises:
         ConfigError: A setting is unsafe in production mode, or names something that is not there.
@@ -221,6 +229,7 @@ async def open_runtime(
         guard = Guard(
             engine, log, store, clock, ids,
             epoch=store.epoch, enforcing=settings.security.enforce_policies, probe=probe,
+            approvals=ApprovalDesk(log, store, clock, desk_rules(settings, provider)),
         )  # fmt: skip
         report = await guard.open()
         await log.append(started(settings))
@@ -233,8 +242,9 @@ async def open_runtime(
         catalog = Catalog(guard, verifier, links)
         interpreter = await stack.enter_async_context(MontySandbox(guard.authority))
         world = World(
-            guard, log, clock, Invoker(catalog, guard, secrets), Sandboxes({interpreter.tier: interpreter}), emit
-        )
+            guard, log, clock, Invoker(catalog, guard, secrets), Sandboxes({interpreter.tier: interpreter}), emit,
+            hold_s, held,
+        )  # fmt: skip
         agents = scheduler(settings, clock)
         rooms = Rooms(world, engine, sources, catalog, store, store, agents, ids, settings.principal)
         yield Runtime(rooms, runtime_config(settings), report, warnings)
@@ -279,7 +289,71 @@ def runtime_config(settings: Settings) -> RuntimeConfig:
         code_timeout_s=limits.code_timeout_s,
         run_timeout_s=limits.run_timeout_s,
         output_bytes=limits.output_bytes,
+        base=str(settings.folder),
     )
+
+
+def folder_owner(settings: Settings) -> int:
+    """Number of the operating-system user who owns the data folder; ours where there is none yet."""
+    try:
+        return settings.runtime.data_dir.stat().st_uid
+    except OSError:
+        return os.geteuid()
+
+
+def registered_people(settings: Settings, provider: CryptoProvider) -> People:
+    """Who may agree to held actions: those of the configuration, or else whoever owns the data folder.
+
+    Raises:
+        ConfigError: A person has neither key nor user, names a user who is not there, or is there twice.
+    """
+    persons = []
+    for one in settings.approvals.people:
+        place = settings.origin(f"approvals.people.{one.name}.user").place
+        if one.public_key is None and one.user is None:
+            msg = f"`approvals.people.{one.name}` has neither `public_key` nor `user`, and so can say nothing"
+            raise ConfigError(msg, code="config.people", place=place)
+        key = None if one.public_key is None else VerifyingKey.from_hex(one.public_key, provider)
+        uid = None if one.user is None else _uid(one.user, place)
+        user = "" if uid is None else _user_name(uid)
+        persons.append(Person(one.name, uid, user, key, one.groups, one.accounts))
+    if not persons:
+        uid = folder_owner(settings)
+        persons.append(Person(_user_name(uid), uid, _user_name(uid)))
+    return People(persons)
+
+
+def desk_rules(settings: Settings, provider: CryptoProvider) -> DeskRules:
+    """What the configuration says of approvals.
+
+    Raises:
+        ConfigError: As `registered_people`.
+    """
+    told = settings.approvals
+    notices: list[tuple[str, Notice]] = []
+    if told.notify_command:
+        command = CommandNotice(told.notify_command, settings.folder, timeout_s=told.notify_timeout_s)
+        notices.append(("command", command))
+    if told.notify_webhook is not None:
+        from symbi.adapters.webhook import WebhookNotice  # noqa: PLC0415 - an HTTP client, for those who ask for it
+
+        notices.append(("webhook", WebhookNotice(told.notify_webhook, timeout_s=told.notify_timeout_s)))
+    return DeskRules(registered_people(settings, provider), told.expires_s, tuple(notices), told.notify_timeout_s)
+
+
+def _uid(user: str, place: Place | None) -> int:
+    try:
+        return int(user) if user.isascii() and user.isdigit() else pwd.getpwnam(user).pw_uid
+    except (KeyError, ValueError):
+        msg = f"there is no operating-system user `{user}`"
+        raise ConfigError(msg, code="config.people", place=place) from None
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid-{uid}"
 
 
 def scheduler(settings: Settings, clock: Clock) -> AgentScheduler:

@@ -45,6 +45,7 @@ class Action:
 
     kind: ClassVar[str]
     leasable: ClassVar[bool] = False
+    own: ClassVar[bool] = False
     principal: Principal
     slot: RunSlot | None = None
     label: Label = field(default_factory=Label)
@@ -53,6 +54,15 @@ class Action:
     def recovery(self) -> RecoveryClass:
         """What may be done about this effect after a crash."""
         return RecoveryClass.NEVER_RETRY
+
+    @property
+    def holdable(self) -> bool:
+        """Whether it may wait for people: it has a place in a run, or the runtime asks for it again by itself (`own`)."""
+        return self.own or self.slot is not None
+
+    def approvals(self) -> tuple[str, ...]:
+        """What it asks of people by itself, beside what policies ask; in the form of `@approval`."""
+        return ()
 
     @property
     def resource(self) -> Resource:
@@ -85,6 +95,7 @@ class CreateAgent(Action):
     """
 
     kind: ClassVar[str] = "CreateAgent"
+    own: ClassVar[bool] = True
     source_digest: str
     tier: SecurityTier
     risk: float
@@ -126,6 +137,7 @@ class AllocateResources(Action):
     """Reserve memory, CPU and bandwidth in the pool."""
 
     kind: ClassVar[str] = "AllocateResources"
+    own: ClassVar[bool] = True
     limits: ResourceLimits
     priority: Priority = Priority.NORMAL
 
@@ -166,6 +178,7 @@ class ConnectServer(Action):
     """
 
     kind: ClassVar[str] = "ConnectServer"
+    own: ClassVar[bool] = True
     server: str
     command: str
     secrets: tuple[str, ...] = ()

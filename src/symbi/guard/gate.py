@@ -1,9 +1,10 @@
 """THE GATE. Every effect of every agent passes `Guard.enforce`.
 
 1. put the action to the policy engine (default deny, forbid wins, any error denies);
-2. carry out the conditions of the permits that fired, and have the changed action rechecked;
-3. in one transaction: reserve the effect in the ledger, append the decision to the trail, mark the effect dispatched;
-   go back to 1 if the policy set changed meanwhile; wait until it is durable;
+2. carry out the conditions of the permits that fired, and have the changed action rechecked; where people must agree,
+   hold it at the desk (`symbi.guard.desk`) until it is asked for again and they have;
+3. in one transaction: reserve the effect in the ledger with its approval, append the decision to the trail, mark the
+   effect dispatched; go back to 1 if the policy set or the approval changed meanwhile; wait until it is durable;
 4. mint the permit;
 5. on leaving, in one transaction: append the outcome and settle the ledger.
 
@@ -23,6 +24,7 @@ from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock, IdSource
 from symbi.errors import (
+    ApprovalPending,
     ApprovalRequired,
     EffectInDoubt,
     InputError,
@@ -33,7 +35,9 @@ from symbi.errors import (
     SymbiError,
 )
 from symbi.guard.action import Action, Canary, InvokeTool
+from symbi.guard.approval import ApprovalRecord, HeldCase
 from symbi.guard.conditions import carry_out
+from symbi.guard.desk import ApprovalChanged, ApprovalDesk
 from symbi.guard.lease import Lease
 from symbi.guard.ledger import EffectRecord, EffectState, EffectStore
 from symbi.guard.outcome import decision_json, encode_error, encode_result
@@ -47,6 +51,7 @@ from symbi.guard.records import (
     record_refused,
 )
 from symbi.guard.settlement import Admission, Settlement
+from symbi.policy.approval import parse_demands
 from symbi.policy.decision import AllowWithConditions, Deny, PolicyDecision
 from symbi.policy.engine import PolicyEngine
 from symbi.policy.obligations import Obligations, combine
@@ -101,6 +106,7 @@ class Guard:
         epoch: The owner number of the data folder; every record carries it.
         enforcing: False decides and records but lets everything through; development mode only.
         metrics: Counts decisions, effects and how long they take.
+        approvals: Where actions wait for people; without it, what needs an approval is denied.
         probe: Called at named points around an effect; tests crash the process there.
     """
 
@@ -115,6 +121,7 @@ class Guard:
         epoch: int,
         enforcing: bool = True,
         metrics: Metrics | None = None,
+        approvals: ApprovalDesk | None = None,
         probe: Callable[[str], None] = no_probe,
     ) -> None:
         self._engine = engine
@@ -125,6 +132,7 @@ class Guard:
         self._epoch = epoch
         self._enforcing = enforcing
         self.metrics = metrics or Metrics()
+        self.approvals = approvals
         self.probe = probe
         self.authority = Authority(clock)
         self._settlement = Settlement(log, ledger, clock, self.metrics)
@@ -155,7 +163,8 @@ class Guard:
 
         Raises:
             PolicyDenied: The decision is no, or could not be made.
-            ApprovalRequired: A person has to agree first.
+            ApprovalPending: A person has been asked to agree: ask again once one has.
+            ApprovalRequired: A person had to agree and did not.
             EffectInDoubt: The action was in flight at this place of the run before, and must not be repeated.
             InputError: The arguments cannot be put to the engine, or do not fit once conditions changed them.
             StoreUnavailable: The decision, or the outcome, could not be made durable.
@@ -250,16 +259,25 @@ class Guard:
             decision = self._decide(action)
             try:
                 effective, obligations = self._effective(action, decision)
+                asked = (*obligations.approvals, *action.approvals())
+                case = HeldCase(action, effective, decision, parse_demands(asked), effect_id, earlier is not None)
+                approval = await self._approved(case)
+            except ApprovalPending:
+                self.metrics.inc(DECISIONS, action=action.kind, verdict="held")
+                self.probe("held")
+                raise
             except SymbiError as refusal:
                 await self._refuse(action, effect_id, decision, refusal, earlier)
                 raise
-            record = self._record(action, effect_id, decision, EffectState.DISPATCHED, earlier)
+            record = self._record(
+                action, approval.id if approval else effect_id, decision, EffectState.DISPATCHED, earlier
+            )
             draft = decision_draft(effective, record, decision, obligations.record)
-            draft = replace(draft, event_type=kind, details={**draft.details, **extra})
+            draft = replace(draft, event_type=kind, details={**draft.details, **_agreed(approval), **extra})
             try:
                 self.probe("before_dispatch")
-                await self._log.transact(lambda r=record, d=draft: self._reserve(r, d, earlier))  # type: ignore[misc]  # bound now, run on the store's thread
-            except _PolicyChanged:
+                await self._log.transact(lambda r=record, d=draft, a=approval: self._reserve(r, d, earlier, a))  # type: ignore[misc]  # bound now, run on the store's thread
+            except (_PolicyChanged, ApprovalChanged):
                 continue
             self.metrics.inc(DECISIONS, action=action.kind, verdict="allow")
             self.metrics.observe(ADMISSION_SECONDS, self._clock.monotonic_s() - started_s)
@@ -267,14 +285,34 @@ class Guard:
         msg = "the policy set changes faster than a decision can be made"
         raise Overloaded(msg, retry_after_s=RETRY_AFTER_S)
 
-    def _reserve(self, record: EffectRecord, draft: Draft, earlier: EffectRecord | None) -> tuple[None, tuple[Draft]]:
+    def _reserve(
+        self, record: EffectRecord, draft: Draft, earlier: EffectRecord | None, approval: ApprovalRecord | None
+    ) -> tuple[None, tuple[Draft, ...]]:
         if self._engine.current.version != record.policy_version:
             raise _PolicyChanged
+        used = self.approvals.use(approval) if approval is not None and self.approvals is not None else None
         if earlier is None:
             self._ledger.put_effect(record)
         else:
             self._ledger.move_effect(record, earlier.state)
-        return None, (draft,)
+        return None, (draft,) if used is None else (used, draft)
+
+    async def _approved(self, case: HeldCase) -> ApprovalRecord | None:
+        """The approval under which a case may go on; None where nobody is asked.
+
+        Raises:
+            ApprovalPending, ApprovalRequired, InputError, StoreUnavailable: As `ApprovalDesk.demand`.
+        """
+        if not case.demands:
+            return None
+        wanted = ", ".join(demand.text for demand in case.demands)
+        if self.approvals is None or not case.action.holdable:
+            why = "nobody can be asked here" if self.approvals is None else f"`{case.action.kind}` cannot be held"
+            msg = f"a person must approve this first, and {why}: {wanted}"
+            raise ApprovalRequired(msg)
+        approval = await self.approvals.demand(case)
+        self.probe("approved")
+        return approval
 
     async def _earlier(self, action: Action) -> EffectRecord | None:
         """The record of the same place in the run, if a crash left it in doubt and it may be done again."""
@@ -331,9 +369,6 @@ class Guard:
                 "NOT ENFORCED: a denial has no effect", extra=log_fields(action=action.kind, policies=policies)
             )
         obligations = combine(decision.conditions if isinstance(decision, AllowWithConditions) else ())
-        if obligations.approvals:
-            msg = f"a person must approve this first: {', '.join(obligations.approvals)}"
-            raise ApprovalRequired(msg, hint="approvals are not available in this release, so the action is denied")
         effective = carry_out(action, obligations)
         if isinstance(effective, InvokeTool) and effective.recheck is not None:
             effective.recheck(effective)
@@ -349,6 +384,8 @@ class Guard:
     ) -> None:
         """Record a refusal: nothing happened, and the trail says why."""
         self.metrics.inc(DECISIONS, action=action.kind, verdict="deny")
+        if isinstance(refusal, ApprovalRequired) and "approval" in refusal.fields:
+            effect_id = EffectId(str(refusal.fields["approval"]))
         record = replace(
             self._record(action, effect_id, decision, EffectState.DENIED, earlier), error=encode_error(refusal)
         )
@@ -361,6 +398,8 @@ class Guard:
         def work() -> tuple[None, tuple[Draft]]:
             if earlier is None:
                 self._ledger.put_effect(record)
+            if self.approvals is not None and isinstance(refusal, ApprovalRequired):
+                self.approvals.told(record.effect_id)
             return None, (draft,)
 
         await self._log.transact(work, wait=True)
@@ -398,3 +437,11 @@ class Guard:
     def _policies_changed(self, _policies: PolicySet) -> None:
         """A new set ends every lease; permits of effects already dispatched are a decision that was made."""
         self.authority.revoke_leases()
+
+
+def _agreed(approval: ApprovalRecord | None) -> dict[str, JsonValue]:
+    """The approval of a decision, and the people, for its event."""
+    if approval is None:
+        return {}
+    people: list[JsonValue] = [vote.person for vote in approval.votes if vote.agrees]
+    return {"approval": {"id": approval.id, "digest": approval.digest, "people": people}}

@@ -26,13 +26,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from symbi.errors import InputError, did_you_mean
+from symbi.policy.approval import parse_demand
 from symbi.policy.decision import ConditionKind, PolicyCondition
 from symbi.types import JsonValue, SecurityTier
 
 REDACTED: Final = "[redacted]"
 """What stands in place of a redacted field."""
-
-MAX_APPROVAL_CHARS: Final = 200  # bounds what a policy shows to the person who is asked
 
 TIER_RANK: Final[Mapping[SecurityTier, int]] = {SecurityTier.TIER1: 1, SecurityTier.TIER2: 2}
 """How far a tier keeps code from the host. The interpreter is outside of the order: any of them is above it."""
@@ -115,7 +114,7 @@ def combine(conditions: Iterable[PolicyCondition]) -> Obligations:
             case ConditionKind.TIMEOUT:
                 timeouts_s.append(_timeout_s(condition.value))
             case ConditionKind.APPROVAL:
-                approvals.add(_approval(condition.value))
+                approvals.add(parse_demand(condition.value).text)
             case ConditionKind.RECORD:
                 records.append(_record(condition.value))
             case _:
@@ -169,16 +168,6 @@ def _timeout_s(value: str) -> float:
             f"`{value}` is not a time", code="policy.condition", hint="write a number and `ms`, `s`, `m` or `h`"
         )
     return int(match[1]) * _UNIT_S[match[2]]
-
-
-def _approval(value: str) -> str:
-    if not value.strip() or len(value) > MAX_APPROVAL_CHARS or not value.isprintable():
-        raise InputError(
-            "an approval must say who agrees or why, in one line",
-            code="policy.condition",
-            hint=f"use 1 to {MAX_APPROVAL_CHARS} printable characters",
-        )
-    return value
 
 
 def _record(value: str) -> str:

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,9 +19,18 @@ from symbi.agent.run import Bounds, RunOutcome, RunPlan, check_inputs, execute
 from symbi.audit.event import AuditEventType, Draft
 from symbi.clock import IdSource, rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile, CompiledPolicy
-from symbi.errors import InputError, InternalError, StoreUnavailable, SymbiError, TimeLimit, Unavailable
+from symbi.errors import (
+    ApprovalPending,
+    InputError,
+    InternalError,
+    StoreUnavailable,
+    SymbiError,
+    TimeLimit,
+    Unavailable,
+)
 from symbi.guard.action import AllocateResources, CreateAgent
-from symbi.guard.gate import GateReport
+from symbi.guard.desk import ApprovalDesk
+from symbi.guard.gate import GateReport, Guard
 from symbi.guard.ledger import EffectRecord, EffectStore
 from symbi.guard.outcome import encode_error, encode_result
 from symbi.policy.catalog import ToolType
@@ -50,6 +60,8 @@ class RuntimeConfig:
         code_memory_mib, code_timeout_s: Bounds of one piece of code.
         run_timeout_s: The longest that any run may take, whatever its file says, and the longest it waits to start.
         output_bytes: The largest value of a run.
+        base: Folder from which policies of agent files are named, so that a set has one version wherever it is loaded
+            from; empty leaves names as they are.
     """
 
     mode: str
@@ -61,6 +73,7 @@ class RuntimeConfig:
     code_timeout_s: float
     run_timeout_s: float
     output_bytes: int
+    base: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +126,18 @@ class Runtime:
     def catalog(self) -> Catalog:
         """The tools there are."""
         return self._rooms.catalog
+
+    @property
+    def guard(self) -> Guard:
+        """The gate."""
+        return self._rooms.world.guard
+
+    @property
+    def desk(self) -> ApprovalDesk:
+        """Where actions wait for people."""
+        desk = self.guard.approvals
+        assert desk is not None, "a runtime is opened with one"
+        return desk
 
     def describe(self) -> str:
         """The start-up line: what is enforced."""
@@ -236,13 +261,13 @@ class Runtime:
             ToolServerUnavailable: One cannot be started or does not speak the protocol.
         """
         for server in servers:
-            await self._rooms.catalog.refresh(server, principal)
+            await self._rooms.world.hold(partial(self._rooms.catalog.refresh, server, principal))
         self._refresh_policies()
 
     def _refresh_policies(self) -> None:
         """The set for what is loaded and catalogued now; the version changes, so that leases end."""
         rooms = self._rooms
-        compiled = [policy for file in self._compiled.values() for policy in all_policies(file)]
+        compiled = [named_from(p, self._config.base) for file in self._compiled.values() for p in all_policies(file)]
         tools = [ToolType(ref.name, ref.input_schema) for ref in rooms.catalog.refs]
         rooms.engine.replace(PolicySet.load(rooms.sources, compiled, tools))
 
@@ -292,16 +317,26 @@ class Runtime:
             inputs=tuple(json.loads(record.inputs)),
             factors=assessment.factors.texts(),
         )
-        async with self._rooms.world.guard.enforce(action) as permit:
-            self._rooms.world.guard.authority.redeem(permit, CreateAgent)
-            permit.observe({"tier": tier.value, "risk": assessment.facts()})
+        guard = self._rooms.world.guard
+
+        async def create() -> None:
+            async with guard.enforce(action) as permit:
+                guard.authority.redeem(permit, CreateAgent)
+                permit.observe({"tier": tier.value, "risk": assessment.facts()})
+
+        await self._rooms.world.hold(create)
 
     @asynccontextmanager
     async def _allocated(self, spec: AgentSpec, principal: Principal) -> AsyncIterator[None]:
         action = AllocateResources(principal=principal, limits=spec.limits)
-        async with self._rooms.world.guard.enforce(action) as permit:
-            self._rooms.world.guard.authority.redeem(permit, AllocateResources)
-            await self._wait_for_turn(spec)
+        guard = self._rooms.world.guard
+
+        async def allocate() -> None:
+            async with guard.enforce(action) as permit:
+                guard.authority.redeem(permit, AllocateResources)
+                await self._wait_for_turn(spec)
+
+        await self._rooms.world.hold(allocate)
         try:
             yield
         finally:
@@ -333,8 +368,8 @@ class Runtime:
         self._started.discard(spec.id)
 
     async def _ended_early(self, record: RunRecord, error: SymbiError) -> None:
-        """A run that could not begin: held where a dependency was missing, failed otherwise."""
-        state = RunState.HELD if isinstance(error, Unavailable) else RunState.FAILED
+        """A run that could not begin: held where a dependency or an answer was missing, failed otherwise."""
+        state = RunState.HELD if isinstance(error, Unavailable | ApprovalPending) else RunState.FAILED
         clock, log, runs = self._rooms.world.clock, self._rooms.world.log, self._rooms.runs
         ended = replace(record, state=state, error=encode_error(error), finished_at=rfc3339(clock.now_ns()))
         details: dict[str, JsonValue] = {"state": state.value, "error": error.code, "message": str(error)}
@@ -379,3 +414,12 @@ def absolute(file: str) -> str:
 def all_policies(compiled: CompiledFile) -> list[CompiledPolicy]:
     """The policies of a file: those of its agents, and those that stand free."""
     return [*compiled.policies, *(policy for spec in compiled.agents for policy in spec.policies)]
+
+
+def named_from(policy: CompiledPolicy, base: str) -> CompiledPolicy:
+    """A policy of an agent file with the file's name as seen from a folder, whatever the file was called by."""
+    if not base:
+        return policy
+    file = policy.place.file
+    named = os.path.relpath(file, base)
+    return replace(policy, id=named + policy.id.removeprefix(file), place=replace(policy.place, file=named))

@@ -10,6 +10,7 @@ from symbi.adapters.sqlite import SqliteStore
 from symbi.audit.event import AuditEvent, parse_event
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock, IdSource
+from symbi.guard.desk import ApprovalDesk, DeskRules
 from symbi.guard.gate import Guard, no_probe
 from symbi.policy.catalog import ToolType
 from symbi.policy.engine import PolicyEngine, PolicySource
@@ -46,12 +47,17 @@ async def open_gate(
     enforcing: bool = True,
     probe: Callable[[str], None] = no_probe,
     clock: Clock | None = None,
+    desk: DeskRules | None = None,
 ) -> AsyncIterator[Gate]:
-    """A gate over some policies; in memory, or in a folder where the trail is to last."""
+    """A gate over some policies; in memory, or in a folder where the trail is to last; with a desk for approvals or without."""
     clock = clock or ManualClock()
     ids = IdSource(clock)
     engine = PolicyEngine(PolicySet.load([PolicySource("test.cedar", policies)], tools=tools))
     with SqliteStore(folder) as store:
         async with AuditLog(store, fixed_signing_key(), clock, ids) as log:
-            guard = Guard(engine, log, store, clock, ids, epoch=store.epoch, enforcing=enforcing, probe=probe)
+            approvals = None if desk is None else ApprovalDesk(log, store, clock, desk)
+            guard = Guard(
+                engine, log, store, clock, ids,
+                epoch=store.epoch, enforcing=enforcing, probe=probe, approvals=approvals,
+            )  # fmt: skip
             yield Gate(guard, engine, log, store, clock, ids)

@@ -191,6 +191,8 @@ def test_the_base_library_is_valid_without_any_tool():
         "base.allocate",
         "base.interpreter",
         "base.log",
+        "base.ask-people",
+        "base.control",
     ]
 
 

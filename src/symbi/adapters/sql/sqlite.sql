@@ -68,3 +68,23 @@ ON CONFLICT (tool) DO UPDATE SET key_fingerprint = excluded.key_fingerprint, dig
 
 -- name: pins
 SELECT tool, key_fingerprint, digest, form, definition, pinned_at, state FROM pins ORDER BY tool
+
+-- name: put_approval
+INSERT INTO approvals (approval_id, run_id, position, agent_id, place, facts, digest, shown, state, votes, created_at,
+                       expires_at, revision)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: move_approval
+UPDATE approvals SET place = ?, shown = ?, state = ?, votes = ?, revision = ? WHERE approval_id = ? AND revision = ?
+
+-- name: get_approval
+SELECT approval_id, run_id, position, agent_id, place, facts, digest, shown, state, votes, created_at, expires_at, revision
+FROM approvals WHERE approval_id = ?
+
+-- name: approval_at
+SELECT approval_id, run_id, position, agent_id, place, facts, digest, shown, state, votes, created_at, expires_at, revision
+FROM approvals WHERE place = ? AND place != ''
+
+-- name: approvals
+SELECT approval_id, run_id, position, agent_id, place, facts, digest, shown, state, votes, created_at, expires_at, revision
+FROM approvals WHERE state IN (SELECT value FROM json_each(?)) ORDER BY approval_id DESC LIMIT ?

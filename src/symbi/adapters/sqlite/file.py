@@ -13,7 +13,7 @@ from symbi.errors import ChainBroken, StoreUnavailable
 from symbi.guard.ledger import EffectRecord, EffectState
 from symbi.types import AgentId, EffectId, RecoveryClass, RunId
 
-STORE_VERSION: Final = 1
+STORE_VERSION: Final = 2
 DATABASE_NAME: Final = "symbi.db"
 LOCK_NAME: Final = "owner.lock"
 BUSY_TIMEOUT_S: Final = 5.0  # readers never block the writer in WAL mode; this bounds checkpoints and backups
@@ -133,7 +133,8 @@ def head_bytes(value: object, last: int) -> bytes:
     raise ChainBroken(msg, sequence=last, reason="head")
 
 
-def _damaged(error: ValueError) -> StoreUnavailable:
+def damaged(error: Exception) -> StoreUnavailable:
+    """The error for a row that cannot be read as a record."""
     msg = f"the store holds a record that was not written by it: {error}"
     return StoreUnavailable(msg, code="unavailable.store_damaged", hint="restore the data folder from a copy")
 
@@ -152,7 +153,7 @@ def to_effect(row: Any) -> EffectRecord:
             RecoveryClass(recovery), version, decision, label, epoch, attempt, EffectState(state), result, error,
         )  # fmt: skip
     except ValueError as unknown:
-        raise _damaged(unknown) from unknown
+        raise damaged(unknown) from unknown
 
 
 def to_run(row: Any) -> RunRecord:
@@ -168,4 +169,4 @@ def to_run(row: Any) -> RunRecord:
             finished_at,
         )  # fmt: skip
     except ValueError as unknown:
-        raise _damaged(unknown) from unknown
+        raise damaged(unknown) from unknown

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from symbi.adapters.sqlite.approvals import approval_of, approvals_in
 from symbi.adapters.sqlite.file import (
     DATABASE_NAME,
     LOCK_NAME,
@@ -23,6 +24,7 @@ from symbi.adapters.sqlite.file import (
 from symbi.agent.journal import RunRecord
 from symbi.audit.port import StoredEvent
 from symbi.errors import StoreUnavailable
+from symbi.guard.approval import ApprovalRecord, ApprovalState
 from symbi.guard.ledger import EffectRecord, EffectState
 from symbi.tools.port import Pin
 from symbi.types import RunId
@@ -109,6 +111,14 @@ class SqliteReader:
     def effects_in(self, state: EffectState) -> Sequence[EffectRecord]:
         """The effects in a state, oldest first."""
         return self._use(lambda db: [to_effect(row) for row in db.execute(SQL["effects_in"], (state.value,))])
+
+    def approvals(self, states: Sequence[ApprovalState], limit: int) -> Sequence[ApprovalRecord]:
+        """The newest approvals in some states, newest first."""
+        return self._use(lambda db: approvals_in(db, states, limit))
+
+    def get_approval(self, approval_id: str) -> ApprovalRecord | None:
+        """One approval."""
+        return self._use(lambda db: approval_of(db, approval_id))
 
     def pins(self) -> Sequence[Pin]:
         """All pins, by tool."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from symbi.adapters.sqlite.approvals import ApprovalTable
 from symbi.adapters.sqlite.file import (
     DATABASE_NAME,
     LOCK_NAME,
@@ -32,8 +33,8 @@ from symbi.tools.port import Pin
 from symbi.types import RunId
 
 
-class SqliteStore:
-    """AuditStore, EffectStore, RunStore and PinStore on one file, for its one owner.
+class SqliteStore(ApprovalTable):
+    """AuditStore, EffectStore, ApprovalStore, RunStore and PinStore on one file, for its one owner.
 
     Args:
         folder: The data folder; made with mode 0700 if it is not there. None keeps everything in memory, for
@@ -100,7 +101,7 @@ class SqliteStore:
                 self._db.execute(SQL["put_meta"], ("epoch", str(self._epoch)))
 
     @property
-    def _db(self) -> sqlite3.Connection:
+    def _db(self) -> sqlite3.Connection:  # type: ignore[override]  # the tables beside it read it alone
         if self._connection is None:
             msg = "the store is closed"
             raise StoreUnavailable(msg)
