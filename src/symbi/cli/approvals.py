@@ -11,7 +11,6 @@ from typing import Annotated, Any, Final
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from symbi.api.approvals import record_json
 from symbi.api.client import ask_owner, connect_owner
@@ -57,14 +56,11 @@ def list_approvals(
         if not rows:
             out.print("nothing waits for people")
             return
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        for column in ("approval", "state", "agent", "what", "asks", "until"):
-            table.add_column(column, no_wrap=True)
         for row in rows:
             asks = "; ".join(ask["text"] for ask in row["asks"])
-            cells = (row["id"], row["state"], row["agent"], row["resource"], asks, row["expires_at"][:19])
-            table.add_row(*(escape(printable(cell)) for cell in cells))
-        out.print(table)
+            out.print(f"[bold]{escape(row['id'])}[/] {row['state']} [dim]until {row['expires_at'][:19]}Z[/]")
+            what = printable(f"{row['agent']}: {row['resource']}")
+            out.print(f"  {escape(what)} [dim]{escape(printable(asks))}[/]")
 
 
 @app.command("show")
