@@ -329,16 +329,18 @@ def desk_rules(settings: Settings, provider: CryptoProvider) -> DeskRules:
     Raises:
         ConfigError: As `registered_people`.
     """
-    told = settings.approvals
+    approvals = settings.approvals
     notices: list[tuple[str, Notice]] = []
-    if told.notify_command:
-        command = CommandNotice(told.notify_command, settings.folder, timeout_s=told.notify_timeout_s)
+    if approvals.notify_command:
+        command = CommandNotice(approvals.notify_command, settings.folder, timeout_s=approvals.notify_timeout_s)
         notices.append(("command", command))
-    if told.notify_webhook is not None:
+    if approvals.notify_webhook is not None:
         from symbi.adapters.webhook import WebhookNotice  # noqa: PLC0415 - an HTTP client, for those who ask for it
 
-        notices.append(("webhook", WebhookNotice(told.notify_webhook, timeout_s=told.notify_timeout_s)))
-    return DeskRules(registered_people(settings, provider), told.expires_s, tuple(notices), told.notify_timeout_s)
+        notices.append(("webhook", WebhookNotice(approvals.notify_webhook, timeout_s=approvals.notify_timeout_s)))
+    return DeskRules(
+        registered_people(settings, provider), approvals.expires_s, tuple(notices), approvals.notify_timeout_s
+    )
 
 
 def _uid(user: str, place: Place | None) -> int:

@@ -132,7 +132,8 @@ class ApprovalRecord:
 
     def settled(self) -> "ApprovalRecord":
         """The record with nothing asked at its place any more, and no arguments that should not stay."""
-        return replace(self, place="", shown=self.shown if self.read_facts()["keep_arguments"] else None)
+        keep = fault_of(self) is None and self.read_facts().get("keep_arguments") is True
+        return replace(self, place="", shown=self.shown if keep else None)
 
     def read_facts(self) -> dict[str, Any]:
         """The facts as values.
@@ -193,7 +194,7 @@ class HeldCase:
         effective: As conditions left it.
         decision: What the policies said.
         demands: What is asked of whom.
-        effect_id: The id of the effect, if it is asked for now for the first time.
+        effect_id: The id of the effect, if it is asked for the first time.
         in_doubt: A crash left this effect in doubt, and it may be repeated.
     """
 

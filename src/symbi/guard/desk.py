@@ -155,6 +155,9 @@ class ApprovalDesk:
             used = self._store.get_approval(case.effect_id)
             if used is not None and used.state is ApprovalState.USED and mismatch(used, case) is None:
                 return (used, False), drafts
+        if found is not None and found.state in {ApprovalState.USED, ApprovalState.VOID}:
+            msg = f"approval `{found.id}` is {found.state.value} and is asked for all the same: the store was altered"
+            raise ApprovalRequired(msg, code="approval.altered")
         if found is not None and found.state in OPEN:
             why = mismatch(found, case)
             if why is None and found.state is ApprovalState.GRANTED:
