@@ -55,7 +55,13 @@ def refuse_version(version: int, folder: Path | None) -> None:
     """Return if a file is of the version that this release reads."""
     if version != STORE_VERSION:
         msg = f"the store in `{folder}` has version {version}, and this release reads {STORE_VERSION}"
-        raise StoreUnavailable(msg, code="unavailable.store_version", hint="use the release that wrote it")
+        older = version < STORE_VERSION
+        hint = (
+            "a command that writes, such as `symbi run`, brings it up to date"
+            if older
+            else "use the release that wrote it"
+        )
+        raise StoreUnavailable(msg, code="unavailable.store_version", hint=hint)
 
 
 _HINTS: Final = {

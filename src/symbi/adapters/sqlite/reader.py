@@ -62,7 +62,12 @@ class SqliteReader:
             self._lock_fd = _lock_at_rest(self._folder)
             if self._lock_fd is None:
                 raise
-            self._connection = _snapshot(path, "mode=ro&immutable=1")
+            try:
+                self._connection = _snapshot(path, "mode=ro&immutable=1")
+            except StoreUnavailable:
+                os.close(self._lock_fd)
+                self._lock_fd = None
+                raise
         return self
 
     def __exit__(

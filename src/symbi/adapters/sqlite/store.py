@@ -2,13 +2,14 @@
 
 import fcntl
 import os
+import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from symbi.adapters.sqlite.approvals import ApprovalTable
 from symbi.adapters.sqlite.file import (
@@ -31,6 +32,9 @@ from symbi.errors import InternalError, StoreUnavailable
 from symbi.guard.ledger import MOVES, EffectRecord, EffectState
 from symbi.tools.port import Pin
 from symbi.types import RunId
+
+STORE_VERSION_BEFORE: Final = 1  # lacks tables that this release has, and is given them
+_MADE: Final = re.compile(r"^CREATE (?:UNIQUE )?(?:TABLE|INDEX) (\w+)", re.MULTILINE)
 
 
 class SqliteStore(ApprovalTable):
@@ -88,13 +92,15 @@ class SqliteStore(ApprovalTable):
             self._connection = connect(str(self._folder / DATABASE_NAME))
         with mapped("open"):
             version = self._one("PRAGMA user_version")[0]
-            if version != 0:
+            if version not in {0, STORE_VERSION_BEFORE}:
                 refuse_version(version, self._folder)
             with self.transaction():
-                if version == 0:
+                if version != STORE_VERSION:
                     schema = files("symbi.adapters").joinpath("sql/sqlite_schema.sql").read_text(encoding="utf-8")
+                    there = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master")}
                     for statement in _split(schema):
-                        self._db.execute(statement)
+                        if _MADE.search(statement)[1] not in there:  # type: ignore[index]  # each makes something
+                            self._db.execute(statement)
                     self._db.execute(f"PRAGMA user_version = {STORE_VERSION}")
                 row = self._db.execute(SQL["get_meta"], ("epoch",)).fetchone()
                 self._epoch = int(row[0]) + 1 if row else 1
