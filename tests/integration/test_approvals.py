@@ -7,16 +7,18 @@ import anyio
 import pytest
 
 from symbi.audit.event import AuditEventType as T
-from symbi.clock import rfc3339
 from symbi.crypto.provider import open_provider
 from symbi.crypto.signing import SigningKey
 from symbi.errors import (
     ApprovalPending,
     ApprovalRequired,
     ConfigError,
+    EffectInDoubt,
     InputError,
+    Overloaded,
     PolicyDenied,
     SignatureInvalid,
+    StoreUnavailable,
     Unavailable,
 )
 from symbi.guard.action import CreateAgent, InvokeTool, RunSlot, ToolRef, WriteLog
@@ -30,7 +32,7 @@ from symbi.policy.engine import PolicySource
 from symbi.policy.policies import PolicySet
 from symbi.testing.clock import ManualClock
 from symbi.testing.gate import open_gate
-from symbi.types import AgentId, Integrity, Label, Principal, RunId, SecurityTier, ToolName
+from symbi.types import AgentId, Integrity, Label, Principal, RecoveryClass, RunId, SecurityTier, ToolName
 
 pytestmark = pytest.mark.anyio
 
@@ -190,7 +192,6 @@ async def test_two_people_are_two_persons():
         assert (await vote(gate, approval_id, "ada")).state is S.WAITING
         with pytest.raises(InputError, match="`ada` has agreed already"):
             await vote(gate, approval_id, "ada")
-        await held(gate)
         with pytest.raises(PolicyDenied, match="not among those who are asked"):
             await vote(gate, approval_id, "zoe")
         assert (await vote(gate, approval_id, "eve")).state is S.GRANTED  # by key
@@ -276,15 +277,15 @@ async def test_a_vote_is_bound_to_what_was_seen_and_to_yes_or_no():
             await gate.guard.approvals.vote(Ballot(approval_id, digest, True, "", 0, no, EVE_KEY.key_id))
 
 
-def same(text: str = "finance", note: str = "") -> PolicySet:
-    return PolicySet.load([PolicySource("test.cedar", f"// {note}\n{asks(text)}")], tools=TOOLS)
+def same(note: str) -> PolicySet:
+    return PolicySet.load([PolicySource("test.cedar", f"// {note}\n{asks()}")], tools=TOOLS)
 
 
 async def test_a_new_policy_version_that_asks_the_same_voids_the_grant_and_asks_anew():
     async with desk() as gate:
         first = await held(gate)
         await vote(gate, first)
-        gate.engine.replace(same(note="a line further down"))
+        gate.engine.replace(same("a line further down"))
         second = await held(gate)
         assert second != first
         assert (await gate.guard.approvals.find(first)).state is S.VOID
@@ -298,7 +299,7 @@ async def test_a_policy_that_changes_between_grant_and_reservation_voids_it_too(
     async with desk() as gate:
         first = await held(gate)
         await vote(gate, first)
-        gate.guard.probe = lambda point: gate.engine.replace(same(note="new")) if point == "before_dispatch" else None
+        gate.guard.probe = lambda point: gate.engine.replace(same("new")) if point == "before_dispatch" else None
         second = await held(gate)
         assert second != first
 
@@ -416,7 +417,6 @@ async def test_where_policies_record_little_the_arguments_are_shown_and_then_era
 
 
 async def test_an_idempotent_effect_in_doubt_is_repeated_under_its_approval(tmp_path):
-    from symbi.types import RecoveryClass  # noqa: PLC0415 - named where it matters
 
     action = send()
     action = replace(action, tool=replace(action.tool, recovery=RecoveryClass.IDEMPOTENT))
@@ -431,8 +431,6 @@ async def test_an_idempotent_effect_in_doubt_is_repeated_under_its_approval(tmp_
 
 
 async def test_an_effect_in_doubt_whose_policy_changed_is_not_repeated(tmp_path):
-    from symbi.errors import EffectInDoubt  # noqa: PLC0415 - named where it matters
-    from symbi.types import RecoveryClass  # noqa: PLC0415 - likewise
 
     action = send()
     action = replace(action, tool=replace(action.tool, recovery=RecoveryClass.IDEMPOTENT))
@@ -485,5 +483,17 @@ def test_one_person_is_not_registered_twice():
             People(twice)
 
 
-def test_times_sort_as_texts():
-    assert rfc3339(1) < rfc3339(10**18)
+async def test_a_store_that_cannot_take_the_question_refuses_nothing_for_good(monkeypatch):
+    """Neither asked nor denied: a later attempt at the same place asks."""
+    async with desk() as gate:
+        for error in (Overloaded("busy", retry_after_s=1), StoreUnavailable("the disk is full")):
+            with monkeypatch.context() as broken:
+
+                def fail(_case, error=error) -> None:
+                    raise error
+
+                broken.setattr(gate.guard.approvals, "_stand", fail)
+                with pytest.raises(StoreUnavailable):
+                    await happens(gate)
+            assert gate.store.effect_at(RunId("r"), 0) is None
+        await held(gate)

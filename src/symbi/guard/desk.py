@@ -422,7 +422,7 @@ class ApprovalDesk:
                 _log.warning("nobody was told of approval `%s` by %s: %s", record.id, name, fault)
             details: dict[str, JsonValue] = {"by": name, "told": fault is None}
             draft = draft_of(record, AuditEventType.APPROVAL_TOLD, details | ({"reason": fault} if fault else {}))
-            await self._log.transact(lambda d=draft: (None, (d,)))  # type: ignore[misc]  # bound now, run on the store's thread
+            await self._log.transact(lambda d=draft: (None, (d,)), wait=True)  # type: ignore[misc]  # bound now, run on the store's thread
 
 
 def question(record: ApprovalRecord) -> dict[str, JsonValue]:

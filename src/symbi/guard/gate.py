@@ -266,6 +266,8 @@ class Guard:
                 self.metrics.inc(DECISIONS, action=action.kind, verdict="held")
                 self.probe("held")
                 raise
+            except (Overloaded, StoreUnavailable):
+                raise  # nobody was asked, and so nobody refused
             except SymbiError as refusal:
                 await self._refuse(action, effect_id, decision, refusal, earlier)
                 raise
