@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-FAILED, INPUT, UNAVAILABLE = 1, 2, 5
+FAILED, INPUT, DENIED, UNAVAILABLE = 1, 2, 3, 5
 POLICY = '@id("all")\npermit (principal, action, resource);\n'
 ASK = 'tool("odd.echo", text = text);'
 
@@ -254,9 +254,6 @@ ENDLESS = {
     "runs code without end": ('python("while True: pass");', "limit.time", {"timeout_s": 1}),
     "runs code that eats memory": ('python("[0] * 10 ** 9");', "limit.memory", {}),
     "runs code that prints without end": ('python("while True: print(1)");', "limit.output", {}),
-    "hands a tool a huge argument": (
-        'let s = text; for i in range(21) { s = s + s; } tool("odd.echo", text = s);', "limit.output", {},
-    ),
 }  # fmt: skip
 
 
@@ -269,6 +266,13 @@ def test_an_agent_without_bounds(workshop, body, code, changes):
     # A time limit strikes anywhere.
     assert code == "limit.time" or re.match(r"error: (work\.symbi|<code>):\d+:\d+: ", error), error
     assert workshop.recorded("run.finished", "failed", code)
+    workshop.works()
+
+
+def test_an_agent_that_hands_a_tool_a_huge_argument_is_denied(workshop):
+    workshop.write('let s = text; for i in range(21) { s = s + s; } tool("odd.echo", text = s);')
+    workshop.run_inside().error(DENIED, "does not fit the schema: it is larger than 4194304 bytes")
+    assert workshop.recorded("run.finished", "failed", "policy.denied")
     workshop.works()
 
 
