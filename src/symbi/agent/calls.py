@@ -28,6 +28,9 @@ class Effects(Protocol):
     async def random(self) -> Value:
         """A number from 0 to 1, without 1."""
 
+    async def approval(self, who: Value, what: Value, span: ast.Span) -> Value:
+        """Ask people to agree."""
+
     async def endorse(self, value: Value, name: Value, span: ast.Span) -> Value:
         """The value, believed from here on: what is untrusted in it becomes `trusted`."""
 
@@ -64,6 +67,8 @@ def asked(
             return effects.now
         case "random", [] if not named:
             return effects.random
+        case "approval", [Value(data=str()) as who, Value(data=str()) as what] if not named:
+            return lambda: effects.approval(who, what, span)
         case (("endorse" | "declassify"), _):
             return _release(effects, name, positional, named, span)
         case _:

@@ -12,6 +12,7 @@ from symbi.cli.output import EXIT_DENIED, EXIT_FAILED, errors_to_exit, out, prin
 from symbi.cli.policy_check import check
 from symbi.cli.policy_diff import diff
 from symbi.cli.policy_replay import replay
+from symbi.cli.policy_set import set_policies
 from symbi.cli.policy_sign import sign
 from symbi.cli.policy_suggest import suggest_policies
 from symbi.cli.policy_what_if import print_what_if, what_if_json
@@ -35,6 +36,7 @@ app.command("check")(check)
 app.command("suggest")(suggest_policies)
 app.command("why")(why)
 app.command("diff")(diff)
+app.command("set")(set_policies)
 app.command("sign")(sign)
 app.command("replay")(replay)
 

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Final
 
 from symbi.errors import (
+    ApprovalPending,
     ApprovalRequired,
     CodeFailed,
     Denied,
@@ -78,6 +79,7 @@ EFFECTS: Final = _table(
     Signature("random"),
     Signature("endorse", ("value", "name"), 2),
     Signature("declassify", ("value", "name", "to"), 2),
+    Signature("approval", ("who", "what"), 2),
 )
 """What reaches the world: each call passes the gate and is journalled."""
 
@@ -90,7 +92,7 @@ RELEASE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 RELEASE_LEVELS: Final = ("public", "internal", "confidential")
 """What a value can be declassified to."""
 
-LATER_EFFECTS: Final = ("send", "ask", "publish", "remember", "recall", "search", "reason", "run", "approval")
+LATER_EFFECTS: Final = ("send", "ask", "publish", "remember", "recall", "search", "reason", "run")
 """Effects of the language that have no room yet; `check` refuses them where they stand."""
 
 LATER_DECLARATIONS: Final = ("schedule", "channel", "memory", "webhook")
@@ -195,6 +197,7 @@ NEVER_CAUGHT: Final[tuple[type[SymbiError], ...]] = (
     StepLimit,
     StoreUnavailable,
     EffectInDoubt,
+    ApprovalPending,
     InternalError,
 )
 """What ends a run whatever its body says; to be looked at before `CATCHABLE`."""

@@ -96,6 +96,7 @@ SELECT version FROM policy_sets ORDER BY version
 SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
        decision, label, epoch, attempt, state, result, error
 FROM effects WHERE effect_id = ?
+
 -- name: get_tally
 SELECT total, latest_ns FROM tallies WHERE counter = ? AND scope = ?
 
@@ -143,3 +144,23 @@ INSERT INTO run_grants (run_id, task_grant) VALUES (?, ?)
 
 -- name: put_run_labels
 INSERT INTO run_labels (run_id, labels) VALUES (?, ?)
+
+-- name: put_approval
+INSERT INTO approvals (approval_id, run_id, position, agent_id, place, facts, digest, shown, state, votes, created_at,
+                       expires_at, revision)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: move_approval
+UPDATE approvals SET place = ?, shown = ?, state = ?, votes = ?, revision = ? WHERE approval_id = ? AND revision = ?
+
+-- name: get_approval
+SELECT approval_id, run_id, position, agent_id, place, facts, digest, shown, state, votes, created_at, expires_at, revision
+FROM approvals WHERE approval_id = ?
+
+-- name: approval_at
+SELECT approval_id, run_id, position, agent_id, place, facts, digest, shown, state, votes, created_at, expires_at, revision
+FROM approvals WHERE place = ? AND place != ''
+
+-- name: approvals
+SELECT approval_id, run_id, position, agent_id, place, facts, digest, shown, state, votes, created_at, expires_at, revision
+FROM approvals WHERE state IN (SELECT value FROM json_each(?)) ORDER BY approval_id DESC LIMIT ?
