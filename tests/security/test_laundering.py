@@ -377,6 +377,18 @@ async def test_a_field_that_is_declared_passes_and_its_neighbour_does_not(root, 
         assert sent(tmp_path) == []
 
 
+@pytest.mark.parametrize("to", ["first(keys(card))", "card.address", "first(items(card)).key"])
+@pytest.mark.parametrize(("names", "passes"), [("", False), ('"*~" = "system"\n', True)])
+async def test_a_wildcard_does_not_vouch_for_names(root, tmp_path, to, names, passes):
+    """Nor for which field it was that they led to."""
+    body = f'let card = tool("drive.card", name = "note.txt"); let to = {to};'
+    manifest = MANIFEST.replace('address = "system"\n', '"*" = "system"\n' + names)
+    outcome = await outcome_of(tmp_path, *set_up(root, tmp_path, body, WORK, manifest))
+    assert (outcome.error is None) is passes, outcome
+    if not passes:
+        assert outcome.error.fields["policies"] == ["no-tainted-recipient"]
+
+
 # --- grants and labels of inputs --------------------------------------------------------------
 
 GRANTED = (

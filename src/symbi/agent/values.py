@@ -197,7 +197,8 @@ def from_answer(data: JsonValue, labels: AnswerLabels, steps: tuple[Step, ...] =
     label = labels.at(steps, data)
     if isinstance(data, Mapping):
         made = {_encodable(key): from_answer(item, labels, (*steps, key)) for key, item in data.items()}
-        return Value(made, label)
+        items = {key: item.label for key, item in made.items()}
+        return Value(made, join(label, *labels.unvouched_names(steps, items)))
     if isinstance(data, list | tuple):
         return Value(tuple([from_answer(item, labels, (*steps, index)) for index, item in enumerate(data)]), label)
     return from_json(data, label)
