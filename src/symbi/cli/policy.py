@@ -22,12 +22,12 @@ from symbi.wiring import known_tools, load_policies, read_text
 
 app = typer.Typer(help="Check, explain, test and replay policies.", no_args_is_help=True)
 app.command("check")(check)
+app.command("explain")(explain)
 app.command("suggest")(suggest_policies)
 app.command("why")(why)
 app.command("diff")(diff)
 app.command("sign")(sign)
 app.command("replay")(replay)
-app.command("explain")(explain)
 
 
 @app.command("test")

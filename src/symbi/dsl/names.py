@@ -228,7 +228,7 @@ def unknown_tool(pattern: str, tools: Tools) -> str | None:
 
 def _counter(path: Path) -> Attribute | None:
     """A counter; which there are, and of which type, is checked where the set is loaded."""
-    if len(path) != 2 or not _PLAIN_NAME.fullmatch(path[1]) or path[1] in _CEDAR_WORDS:  # noqa: PLR2004 - `history` and a name
+    if len(path) != 2 or not _PLAIN_NAME.fullmatch(path[1]) or path[1] in _CEDAR_WORDS:  # noqa: PLR2004 - the word and a name
         return None
     return Attribute(f"context.{HISTORY}.{path[1]}", Kind.COUNTER)
 
