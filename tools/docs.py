@@ -316,6 +316,7 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "enforcement-points": partial(table_of, "symbi.guard.action"),
         "requirements": partial(table_of, "symbi.dsl.conditions"),
         "conditions": partial(table_of, "symbi.policy.obligations"),
+        "approvals": partial(table_of, "symbi.policy.approval"),
         "argument-types": partial(table_of, "symbi.policy.shape"),
         "verification-modes": partial(table_of, "symbi.tools.verifier"),
         "risk": partial(table_of, "symbi.sandbox.tier"),

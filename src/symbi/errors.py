@@ -3,7 +3,7 @@
 ```
 SymbiError              code "area.reason" (stable), retryable, fields; never parsed from text
 ├── InputError          the caller     DslError(span) · PolicySyntaxError · ConfigError
-├── Denied              policy         PolicyDenied(policy_ids) · ApprovalRequired · RateLimited · PermitRefused
+├── Denied              policy         PolicyDenied(policy_ids) · ApprovalRequired · ApprovalPending · RateLimited · PermitRefused
 ├── VerificationError   integrity      SignatureInvalid · PinMismatch · ChainBroken · DecryptionFailed
 ├── LimitExceeded       a budget       TimeLimit · MemoryLimit · OutputLimit · TokenLimit · StepLimit
 ├── Unavailable         a dependency   StoreUnavailable · SandboxUnavailable · ToolServerUnavailable · Overloaded
@@ -105,9 +105,15 @@ class PolicyDenied(Denied):
 
 
 class ApprovalRequired(Denied):
-    """A person has to agree first; nothing happened yet."""
+    """A person had to agree, and said no, or not in time, or cannot be asked; nothing happened."""
 
     default_code = "policy.approval_required"
+
+
+class ApprovalPending(Denied):
+    """A person has been asked to agree and has not answered yet; `fields["approval"]` names what is held."""
+
+    default_code = "policy.approval_pending"
 
 
 class RateLimited(Denied):

@@ -20,7 +20,7 @@ def reads(modules, root):
     return {
         (getattr(node.value, "attr", None) or getattr(node.value, "id", None), node.attr)
         for path, _, tree in modules
-        if path.relative_to(root / "src/symbi").parts[0] in {"wiring.py", "cli", "api"}
+        if path.relative_to(root / "src/symbi").parts[0] in {"wiring", "cli", "api"}
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute)
     }

@@ -6,9 +6,13 @@ effect gives its recorded result or error again and nothing is done; one in doub
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Final, TypeVar
+
+import anyio
 
 from symbi.agent.operators import text
 from symbi.agent.rendering import shown
@@ -18,25 +22,54 @@ from symbi.audit.log import AuditLog
 from symbi.clock import Clock, random_bytes
 from symbi.dsl import ast
 from symbi.dsl.names import TOOL_NAME
-from symbi.errors import InternalError, ScriptFailed, SymbiError
+from symbi.errors import ApprovalPending, InputError, InternalError, ScriptFailed, SymbiError
 from symbi.guard.action import Action, DrawRandom, ExecuteCode, InvokeTool, ReadClock, RunSlot, ToolRef, WriteLog
+from symbi.guard.actions.people import RequestApproval
 from symbi.guard.gate import Guard
 from symbi.guard.ledger import EffectRecord, EffectState
 from symbi.guard.outcome import decode_error
 from symbi.guard.permit import Permit
 from symbi.guard.records import action_name, digest_arguments, never_began, obligations_of
+from symbi.policy.approval import parse_demand
 from symbi.policy.flow import join
 from symbi.sandbox.pool import Sandboxes
 from symbi.tools.invoke import Invoker
 from symbi.tools.text import shown_name
 from symbi.types import AgentId, Integrity, JsonValue, Label, Principal, RunId, SecurityTier, ToolName
 
+T = TypeVar("T")
 ActionT = TypeVar("ActionT", bound=Action)
 
 MAX_LOG_CHARS: Final = 4096  # one line of a run's log
 MAX_TOOL_CHARS: Final = 200  # the name of a tool, with that of its server
+MAX_QUESTION_CHARS: Final = 1000  # what `approval` asks people
 SYSTEM_LABEL: Final = Label(Integrity.SYSTEM)
 """Clock and random generator: made by the system, known to nobody before."""
+
+
+class RunClock:
+    """The time that a run has; it stands still while people are asked."""
+
+    def __init__(self) -> None:
+        self.scope: anyio.CancelScope | None = None
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Give the run back the time that passes in here."""
+        scope = self.scope
+        if scope is None:
+            yield
+            return
+        left_s = scope.deadline - anyio.current_time()
+        scope.deadline = inf
+        try:
+            yield
+        finally:
+            scope.deadline = anyio.current_time() + left_s
+
+
+def no_word(_pending: ApprovalPending) -> None:
+    """The default of `held`: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +83,8 @@ class World:
         invoker: Tools.
         sandboxes: Where code runs.
         emit: Takes what a run logs and what its code prints, with the agent's id; it goes to whoever started the run.
+        hold_s: How long a run waits for people before it ends as held; None waits until they answer or their time is up.
+        held: Told of each action that waits for people.
     """
 
     guard: Guard
@@ -58,6 +93,32 @@ class World:
     invoker: Invoker
     sandboxes: Sandboxes
     emit: Callable[[AgentId, str], None]
+    hold_s: float | None = 0.0
+    held: Callable[[ApprovalPending], None] = no_word
+
+    async def hold(self, work: Callable[[], Awaitable[T]], clock: RunClock | None = None) -> T:
+        """Do some work, and do it again where it was held and people have answered.
+
+        Args:
+            work: Passes the gate.
+            clock: Stands still meanwhile.
+
+        Raises:
+            ApprovalPending: Nobody has answered within `hold_s`.
+        """
+        told = ""
+        while True:
+            try:
+                return await work()
+            except ApprovalPending as pending:
+                desk, approval_id = self.guard.approvals, str(pending.fields["approval"])
+                if desk is None:
+                    raise
+                if told != approval_id:
+                    self.held(pending)
+                    told = approval_id
+                with clock.stopped() if clock else nullcontext():
+                    await desk.wait(pending, inf if self.hold_s is None else self.hold_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +167,7 @@ class RunEffects:
         self._code = code
         self._recorded = {record.position: record for record in recorded}
         self._position = 0
+        self.clock = RunClock()
         self.replayed = 0
 
     @property
@@ -205,6 +267,31 @@ class RunEffects:
         done = await self._perform(action, self._gated(action, draw))
         return from_json(done.value, join(SYSTEM_LABEL, done.mark))
 
+    async def approval(self, who: Value, what: Value, span: ast.Span) -> Value:
+        """Ask people to agree; true once they have. A no, and no answer in time, are errors that a body may catch."""
+        name, question = text(who), text(what)
+        try:
+            demand = parse_demand(f"who={name}") if name else None
+        except InputError as error:
+            raise ScriptFailed(error.message, place=span.place(self._file), hint=error.hint) from None
+        if not 0 < len(question) <= MAX_QUESTION_CHARS or not question.isprintable():
+            msg = f"what people are asked is one line of 1 to {MAX_QUESTION_CHARS} printable characters"
+            raise ScriptFailed(msg, place=span.place(self._file))
+        action = RequestApproval(
+            principal=self._principal,
+            slot=self._slot(),
+            label=join(deep_label(who), deep_label(what)),
+            who=demand.who if demand else "",
+            what=question,
+        )
+
+        async def agreed(permit: Permit[RequestApproval]) -> JsonValue:
+            self._world.guard.authority.redeem(permit, RequestApproval)
+            return True
+
+        done = await self._perform(action, self._gated(action, agreed))
+        return from_json(done.value, join(Label(Integrity.SYSTEM, sources=(done.effect_id,)), done.mark))
+
     async def _write(self, permit: Permit[WriteLog]) -> JsonValue:
         line = self._world.guard.authority.redeem(permit, WriteLog).message
         self._world.emit(self._principal.agent, line)
@@ -241,12 +328,12 @@ class RunEffects:
         assert action.slot is not None
         record = self._recorded.get(action.slot.position)
         if record is None:
-            return await effect()
+            return await self._world.hold(effect, self.clock)
         if record.action != action_name(action) or record.arguments_digest != digest_arguments(action):
             msg = f"effect {record.position} of run `{self._run_id}` is not what it was before the restart"
             raise InternalError(msg, code="internal.diverged", hint="the run cannot go on; start it again")
         if record.state is EffectState.UNKNOWN and (record.error is None or never_began(record)):
-            return await effect()
+            return await self._world.hold(effect, self.clock)
         self.replayed += 1
         if record.error is not None:
             raise decode_error(record.error)

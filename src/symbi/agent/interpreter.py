@@ -74,6 +74,9 @@ class Effects(Protocol):
     async def random(self) -> Value:
         """A number from 0 to 1, without 1."""
 
+    async def approval(self, who: Value, what: Value, span: ast.Span) -> Value:
+        """Ask people to agree."""
+
 
 class _Returned(Exception):
     """A `return` on its way to its function; never seen outside."""
@@ -393,6 +396,8 @@ class Interpreter:
                 return await self._placed(effects.now, node)
             case "random", [] if not named:
                 return await self._placed(effects.random, node)
+            case "approval", [Value(data=str()) as who, Value(data=str()) as what] if not named:
+                return await self._placed(lambda: effects.approval(who, what, node.span), node)
             case _:
                 raise self._failed(f"`{name}` is not called like this", node, f"it is {EFFECTS[name]}")
 

@@ -6,7 +6,7 @@ was started with and how it ended.
 ```
  running ──► finished | failed | held
     └── (process died) ── `--resume` ──► running again
- held ── an effect in doubt was settled ──► running again
+ held ── an effect in doubt was settled, people answered ──► running again
 ```
 """
 

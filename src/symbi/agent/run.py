@@ -16,6 +16,7 @@ from symbi.clock import rfc3339
 from symbi.dsl import ast
 from symbi.dsl.spec import AgentSpec
 from symbi.errors import (
+    ApprovalPending,
     EffectInDoubt,
     InputError,
     InternalError,
@@ -154,6 +155,7 @@ async def execute(plan: RunPlan, world: World, runs: RunStore) -> RunOutcome:
         raise InputError(msg, code="input.no_body")
     try:
         with anyio.move_on_after(spec.limits.execution_timeout) as scope:
+            effects.clock.scope = scope
             value = await interpreter.run(spec.body, variables)
             output = _output(value, spec, plan.bounds.output_bytes)
         if scope.cancelled_caught:
@@ -201,7 +203,7 @@ def _output(value: Value, spec: AgentSpec, most_bytes: int) -> JsonValue:
 def _state(failure: SymbiError | None) -> RunState:
     if failure is None:
         return RunState.FINISHED
-    return RunState.HELD if isinstance(failure, EffectInDoubt) else RunState.FAILED
+    return RunState.HELD if isinstance(failure, EffectInDoubt | ApprovalPending) else RunState.FAILED
 
 
 def _finished(record: RunRecord, outcome: RunOutcome) -> Draft:

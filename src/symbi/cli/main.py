@@ -11,8 +11,9 @@ import typer
 from rich.markup import escape
 
 import symbi
-from symbi.cli import audit, bench, demo, files, machine, policy, run, tools
+from symbi.cli import approvals, audit, bench, demo, files, machine, policy, run, tools
 from symbi.cli.output import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_UNAVAILABLE, err, exit_code, show_error
+from symbi.cli.waiting import WaitingCommand
 from symbi.errors import InputError, SymbiError
 
 NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -25,11 +26,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("init")(files.init)
-app.command("run")(run.run)
+app.command("run", cls=WaitingCommand)(run.run)
 app.command("check")(files.check)
 app.command("fmt")(files.fmt)
 app.add_typer(policy.app, name="policy")
 app.add_typer(audit.app, name="audit")
+app.add_typer(approvals.app, name="approvals")
 app.add_typer(tools.app, name="tools")
 app.add_typer(machine.config_app, name="config")
 app.command("doctor")(machine.doctor)

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from symbi.errors import (
     AgentFailed,
+    ApprovalPending,
     Denied,
     EffectInDoubt,
     InputError,
@@ -29,11 +30,13 @@ EXIT_DENIED: Final = 3
 EXIT_VERIFICATION: Final = 4
 EXIT_UNAVAILABLE: Final = 5
 EXIT_HELD: Final = 6
+EXIT_APPROVAL: Final = 7
 EXIT_INTERNAL: Final = 70
 EXIT_INTERRUPTED: Final = 130
 
 EXIT_CODES: Final[Mapping[type[SymbiError], int]] = {
     EffectInDoubt: EXIT_HELD,
+    ApprovalPending: EXIT_APPROVAL,
     InputError: EXIT_USAGE,
     Denied: EXIT_DENIED,
     VerificationError: EXIT_VERIFICATION,
@@ -52,6 +55,7 @@ EXIT_MEANINGS: Final[Mapping[int, str]] = {
     EXIT_VERIFICATION: "a signature, a pin or the audit trail does not verify",
     EXIT_UNAVAILABLE: "something needed is not available: store, sandbox, tool server",
     EXIT_HELD: "the run is held: an effect is in doubt and a person has to decide",
+    EXIT_APPROVAL: "the run is held: people have been asked and have not answered; `symbi run --resume` goes on once they have",
     EXIT_INTERNAL: "a defect of Symbi itself",
     EXIT_INTERRUPTED: "interrupted; `symbi run --resume` goes on",
 }

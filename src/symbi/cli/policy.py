@@ -12,6 +12,7 @@ from symbi.cli.policy_check import check
 from symbi.cli.policy_diff import diff
 from symbi.cli.policy_explain import explain
 from symbi.cli.policy_replay import replay
+from symbi.cli.policy_set import set_policies
 from symbi.cli.policy_sign import sign
 from symbi.cli.policy_suggest import suggest_policies
 from symbi.cli.policy_tools import known_to_cases
@@ -26,6 +27,7 @@ app.command("explain")(explain)
 app.command("suggest")(suggest_policies)
 app.command("why")(why)
 app.command("diff")(diff)
+app.command("set")(set_policies)
 app.command("sign")(sign)
 app.command("replay")(replay)
 

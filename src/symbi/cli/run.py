@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
@@ -13,6 +14,7 @@ from anyio.abc import TaskStatus
 from rich.markup import escape
 
 from symbi.agent.run import RunOutcome
+from symbi.api.control import ControlSocket
 from symbi.cli.options import Config, Json
 from symbi.cli.output import (
     err,
@@ -23,9 +25,10 @@ from symbi.cli.output import (
     print_text,
     show_error,
 )
+from symbi.cli.waiting import wait_s
 from symbi.config import Settings, find_config, load_settings
 from symbi.dsl.spec import AgentSpec
-from symbi.errors import InputError, SymbiError
+from symbi.errors import ApprovalPending, InputError, SymbiError
 from symbi.runtime.runtime import Runtime, absolute
 from symbi.tools.text import printable
 from symbi.types import AgentId, JsonValue, RunId
@@ -37,7 +40,7 @@ PATH_TYPE: Final = "Path"
 """Inputs of this type name files; they are taken from the folder in which the command was given."""
 
 
-def run(
+def run(  # noqa: PLR0913 - the options of the command
     file: Annotated[Path | None, typer.Argument(help="Agent file.")] = None,
     *,
     inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help="NAME=VALUE, once for each input.")] = None,
@@ -46,10 +49,18 @@ def run(
     run_id: Annotated[
         str | None, typer.Option("--run", help="Which run to resume; the newest open one if not given.")
     ] = None,
+    wait: Annotated[
+        str | None,
+        typer.Option(
+            "--wait",
+            metavar="[TIME]",
+            help="Wait for people where an action is held: for a time such as 30m, or until decided.",
+        ),
+    ] = None,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Run an agent. Exit codes: 0 done, 1 failed, 2 wrong input, 3 denied, 4 not verified, 5 unavailable, 6 held."""
+    """Run an agent. Exit codes: 0 done, 1 failed, 2 wrong input, 3 denied, 4 not verified, 5 unavailable, 6 in doubt, 7 held."""
     with errors_to_exit(as_json=as_json):
         if (file is None) is not resume and not (file and resume):
             msg = "give an agent file, or `--resume`"
@@ -57,10 +68,9 @@ def run(
         settings = settings_for(file, config)
         start_logging(settings)
         try:
-            outcome = run_to_end(
-                partial(_main, settings, file, list(inputs or ()), agent, RunId(run_id or "") if resume else None),
-                settings,
-            )
+            wanted = RunId(run_id or "") if resume else None
+            work = partial(_main, settings, file, list(inputs or ()), agent, wanted, wait_s(wait))
+            outcome = run_to_end(work, settings)
         except KeyboardInterrupt:
             err.print("go on with [bold]symbi run --resume[/]")
             raise
@@ -75,10 +85,20 @@ def settings_for(file: Path | None, config: Path | None) -> Settings:
 
 
 async def _main(
-    settings: Settings, file: Path | None, inputs: Sequence[str], agent: str | None, resume: RunId | None
+    settings: Settings,
+    file: Path | None,
+    inputs: Sequence[str],
+    agent: str | None,
+    resume: RunId | None,
+    hold_s: float | None,
 ) -> RunOutcome:
-    async with open_runtime(settings, emit=show_line) as runtime:
+    async with AsyncExitStack() as stack:
+        runtime = await stack.enter_async_context(
+            open_runtime(settings, emit=show_line, hold_s=hold_s, held=partial(show_held, waits=hold_s != 0))
+        )
         announce(runtime)
+        if settings.security.audit_enabled:
+            await stack.enter_async_context(ControlSocket(runtime, settings.runtime.data_dir))
         if resume is not None:
             return await resume_run(runtime, resume or None, file)
         assert file is not None
@@ -133,6 +153,15 @@ def show_line(agent: AgentId, text: str) -> None:
     """What a run logs, on standard error."""
     for line in text.splitlines() or [""]:
         err.print(f"[cyan]{escape(agent)}[/] [dim]|[/] {escape(printable(line))}")
+
+
+def show_held(pending: ApprovalPending, *, waits: bool) -> None:
+    """What waits for people, and how it is released."""
+    approval_id = escape(str(pending.fields["approval"]))
+    err.print(f"[bold yellow]held:[/] {escape(printable(pending.message))}")
+    err.print(f"  until {escape(str(pending.fields['expires_at']))}; see [bold]symbi approvals show {approval_id}[/]")
+    err.print(f"  [bold]symbi approvals approve {approval_id}[/] or [bold]deny[/]", end=" ")
+    err.print("while this run waits" if waits else "and then [bold]symbi run --resume[/]")
 
 
 def announce(runtime: Runtime) -> None:

@@ -24,6 +24,7 @@ from symbi.config.sections import (
     TABLES,
     AgentSettings,
     Key,
+    PersonSettings,
     ServerSettings,
 )
 from symbi.config.settings import Origin, OriginKind, Settings
@@ -122,6 +123,8 @@ def parse_settings(
         msg = f"{len(servers)} tool servers are configured, but `mcp.max_concurrent_connections` is {most}"
         raise ConfigError(msg, place=reader.place(("mcp", "servers")), hint="raise it or remove servers")
     sections["mcp"] = replace(sections["mcp"], servers=servers)
+    people = tuple(PersonSettings(**one) for one in reader.named_tables("approvals.people"))
+    sections["approvals"] = replace(sections["approvals"], people=people)
     return Settings(
         folder=reader.folder,
         file=file,

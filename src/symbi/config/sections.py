@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
 
+from symbi.config.approval_kinds import HexKey, Program, Webhook
 from symbi.config.kinds import (
     Address,
     ByteSize,
@@ -369,6 +370,40 @@ class AgentSettings:
     trust: Trust = _declare(Trust.STANDARD, OneOf(Trust), "how far policies may trust it")
 
 
+@dataclass(frozen=True, slots=True)
+class PersonSettings:
+    """`[approvals.people.NAME]`: somebody who may agree to a held action, by a key, as an operating-system user, or both."""
+
+    name: str
+    public_key: str | None = _declare(
+        None, HexKey(), "Ed25519 key that signs for the person; `symbi approvals keygen` makes one", unset="none"
+    )
+    user: str | None = _declare(
+        None, Text("name or number of a user"), "operating-system user who acts for the person", unset="none"
+    )
+    groups: tuple[str, ...] = _declare((), Several(Text()), "groups that `@approval` may ask")
+    accounts: tuple[str, ...] = _declare(
+        (), Several(Text()), "further names by which an agent's `owner` may call the person, who never approves for it"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalSettings:
+    """`[approvals]`."""
+
+    expires_s: float = _declare(
+        86_400.0, Real(1, 2_678_400, "seconds"), "how long a held action waits for people where no policy says so"
+    )
+    notify_command: tuple[str, ...] | None = _declare(
+        None, Program(), "program that is told of each held action, as JSON on its standard input", unset="none"
+    )
+    notify_webhook: str | None = _declare(
+        None, Webhook(), "address to which each held action is posted as JSON", unset="none"
+    )
+    notify_timeout_s: float = _declare(10.0, Real(0.1, 60, "seconds"), "how long telling somebody may take")
+    people: tuple[PersonSettings, ...] = ()
+
+
 SECTIONS: Final[Mapping[str, type]] = MappingProxyType(
     {
         "runtime": RuntimeSettings,
@@ -381,11 +416,14 @@ SECTIONS: Final[Mapping[str, type]] = MappingProxyType(
         "context": ContextSettings,
         "models": ModelSettings,
         "mcp": McpSettings,
+        "approvals": ApprovalSettings,
     }
 )
 """Sections with one table each, in the order in which they are shown."""
 
-TABLES: Final[Mapping[str, type]] = MappingProxyType({"agents": AgentSettings, "mcp.servers": ServerSettings})
+TABLES: Final[Mapping[str, type]] = MappingProxyType(
+    {"agents": AgentSettings, "mcp.servers": ServerSettings, "approvals.people": PersonSettings}
+)
 """Sections with a table for each name."""
 
 CONFIG_PATH_VARIABLE: Final = "SYMBI_CONFIG_PATH"

@@ -8,6 +8,7 @@ from typing import Final
 
 from symbi.config.sections import (
     AgentSettings,
+    ApprovalSettings,
     AuditSettings,
     ContextSettings,
     KeySettings,
@@ -77,6 +78,7 @@ class Settings:
     context: ContextSettings = field(default_factory=ContextSettings)
     models: ModelSettings = field(default_factory=ModelSettings)
     mcp: McpSettings = field(default_factory=McpSettings)
+    approvals: ApprovalSettings = field(default_factory=ApprovalSettings)
     agents: tuple[AgentSettings, ...] = ()
     origins: Mapping[str, Origin] = field(default_factory=dict)
     spelled: Mapping[str, str] = field(default_factory=dict)

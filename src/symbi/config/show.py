@@ -12,6 +12,7 @@ from symbi.config.sections import (
     TABLE_KEYS,
     AgentSettings,
     Key,
+    PersonSettings,
     ServerSettings,
 )
 from symbi.config.settings import Origin, Settings
@@ -35,9 +36,10 @@ def describe_settings(settings: Settings) -> tuple[Shown, ...]:
         )
         for name, key in KEYS.items()
     ]
-    tables: list[tuple[str, AgentSettings | ServerSettings]] = [
+    tables: list[tuple[str, AgentSettings | ServerSettings | PersonSettings]] = [
         *(("agents", agent) for agent in settings.agents),
         *(("mcp.servers", server) for server in settings.mcp.servers),
+        *(("approvals.people", person) for person in settings.approvals.people),
     ]
     for section, table in tables:
         for field, key in TABLE_KEYS[section].items():

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from symbi.errors import (
+    ApprovalPending,
     ApprovalRequired,
     CodeFailed,
     Denied,
@@ -75,10 +76,11 @@ EFFECTS: Final = _table(
     Signature("log", ("message",), 1),
     Signature("now"),
     Signature("random"),
+    Signature("approval", ("who", "what"), 2),
 )
 """What reaches the world: each call passes the gate and is journalled."""
 
-LATER_EFFECTS: Final = ("send", "ask", "publish", "remember", "recall", "search", "reason", "run", "approval")
+LATER_EFFECTS: Final = ("send", "ask", "publish", "remember", "recall", "search", "reason", "run")
 """Effects of the language that have no room yet; `check` refuses them where they stand."""
 
 LATER_DECLARATIONS: Final = ("schedule", "channel", "memory", "webhook")
@@ -183,6 +185,7 @@ NEVER_CAUGHT: Final[tuple[type[SymbiError], ...]] = (
     StepLimit,
     StoreUnavailable,
     EffectInDoubt,
+    ApprovalPending,
     InternalError,
 )
 """What ends a run whatever its body says; to be looked at before `CATCHABLE`."""

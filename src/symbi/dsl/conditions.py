@@ -2,7 +2,7 @@
 
 | written | what it asks for | on permits of |
 |---|---|---|
-| `approval(user)`, `approval: "ops"` | that person agrees first | every action |
+| `approval(user)`, `approval: "ops"` | people agree first: whoever is registered by that name, as a person or group, or else anybody who is | every action |
 | `redact("body")`, `redact: ["body", "cc"]` | these arguments are replaced by `[redacted]` | whatever has them |
 | `cap("amount", 500)`, `cap: { amount: 500 }` | a larger number is lowered to the bound | whatever has it |
 | `tier("gvisor")`, `tier: "gvisor"` | code runs in this sandbox at least | code |

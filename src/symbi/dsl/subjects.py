@@ -8,7 +8,7 @@ from typing import Final
 from symbi.dsl import ast
 from symbi.dsl.builtins import LATER_EFFECTS
 from symbi.dsl.findings import Findings
-from symbi.dsl.names import TOOL_PATTERN, Target, Tools, entity, path_of, unknown_tool
+from symbi.dsl.names import TOOL_PATTERN, Target, Tools, cedar_text, entity, path_of, unknown_tool
 from symbi.dsl.settings import LATER_SANDBOXES, SANDBOXES, sandbox_tier
 from symbi.dsl.vocabulary import ANY_WORDS, ATTRIBUTES, DATA_WORDS, MODEL_WORDS, VERB_BY_WORD, Verb
 from symbi.errors import did_you_mean
@@ -208,6 +208,10 @@ def _nothing(_word: _Word, _verb: Verb, _reader: SubjectReader, _deny: bool) -> 
     return None
 
 
+def _people(word: _Word, verb: Verb, _reader: SubjectReader, _deny: bool) -> list[Target] | None:  # noqa: FBT001 - the makers' common shape
+    return [Target(verb.actions[0], "", "" if word.any else f"context.who == {cedar_text(word.text)}")]
+
+
 def _tools_of(word: _Word, _verb: Verb, reader: SubjectReader, _deny: bool) -> list[Target] | None:  # noqa: FBT001 - the makers' common shape
     if word.any:
         return [Target("InvokeTool")]
@@ -262,6 +266,7 @@ _MAKERS: Final[Mapping[str, _Maker]] = MappingProxyType(
         "log": _nothing,
         "now": _nothing,
         "random": _nothing,
+        "approval": _people,
         "read": _data,
         "write": _data,
         "export": _data,
@@ -280,5 +285,6 @@ _BARE: Final[Mapping[str, Callable[[SubjectReader], Target]]] = MappingProxyType
         "log": lambda _: Target("WriteLog", f"resource == {entity('Resource', 'log')}"),
         "now": lambda _: Target("ReadClock", f"resource == {entity('Resource', 'clock')}"),
         "random": lambda _: Target("DrawRandom", f"resource == {entity('Resource', 'random')}"),
+        "approval": lambda _: Target("RequestApproval", f"resource == {entity('Resource', 'people')}"),
     }
 )

@@ -67,6 +67,13 @@ VERBS: Final = (
     Verb("now", ("ReadClock",), "now", "read the clock", aliases=("clock",), bare=True),
     Verb("random", ("DrawRandom",), "random", "draw random numbers", bare=True),
     Verb(
+        "approval",
+        ("RequestApproval",),
+        'approval, approval("finance-leads")',
+        "ask people to agree, anybody or those named",
+        bare=True,
+    ),
+    Verb(
         "read",
         ("ReadData",),
         'read("store"), read("server.tool"), read(data), read(any)',
@@ -290,6 +297,7 @@ ATTRIBUTES: Final[Mapping[str, Mapping[str, Attribute]]] = MappingProxyType(
         "ReadClock": _PRINCIPAL,
         "DrawRandom": _PRINCIPAL,
         "WriteLog": {**_PRINCIPAL, **_LABEL},
+        "RequestApproval": {**_PRINCIPAL, **_LABEL, "who": _text("context.who")},
     }
 )
 """What guards can read, by action. A tool's arguments come on top: `to`, `arguments.to`, `labels.to.integrity`."""

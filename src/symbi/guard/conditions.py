@@ -10,6 +10,7 @@
 What a lease stands for is many effects with arguments of their own, so a redaction or a cap denies it.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -20,17 +21,45 @@ from symbi.guard.action import (
     Action,
     AllocateResources,
     CallModel,
+    Canary,
     ConfigureAgent,
     CreateAgent,
     ExecuteCode,
     InvokeTool,
 )
+from symbi.policy.decision import AllowWithConditions, Deny, PolicyDecision
 from symbi.policy.flow import join
-from symbi.policy.obligations import ALTERABLE, NUMBERS, Obligations
+from symbi.policy.obligations import ALTERABLE, NUMBERS, Obligations, combine
+from symbi.telemetry import log_fields
 from symbi.types import JsonValue, ResourceLimits
 
 FIELDS: Final[Mapping[str, str]] = MappingProxyType({"maxTokens": "max_tokens", "maxItems": "max_items"})
 """Fields of actions that are not called as the argument that they stand for."""
+
+_log = logging.getLogger("symbi.guard")
+
+
+def effective_of(action: Action, decision: PolicyDecision, *, enforcing: bool) -> tuple[Action, Obligations]:
+    """The action as it may happen, with what is left to obey.
+
+    Raises:
+        Denied: It may not happen.
+        InputError: Conditions cannot be carried out on it, or what they leave does not fit the tool.
+    """
+    if isinstance(decision, Deny):
+        if enforcing or type(action) is Canary:
+            raise PolicyDenied(
+                decision.reason,
+                policies=[ref.id for ref in decision.policies],
+                at=[f"{ref.file}:{ref.line}" for ref in decision.policies],
+            )
+        policies = ",".join(ref.id for ref in decision.policies) or "none"
+        _log.warning("NOT ENFORCED: a denial has no effect", extra=log_fields(action=action.kind, policies=policies))
+    obligations = combine(decision.conditions if isinstance(decision, AllowWithConditions) else ())
+    effective = carry_out(action, obligations)
+    if isinstance(effective, InvokeTool) and effective.recheck is not None:
+        effective.recheck(effective)
+    return effective, obligations
 
 
 def carry_out(action: Action, obligations: Obligations) -> Action:

@@ -1,10 +1,11 @@
 """THE GATE. Every effect of every agent passes `Guard.enforce`.
 
 1. put the action, with what came before it, to the policy engine (default deny, forbid wins, any error denies);
-2. carry out the conditions of the permits that fired, and have the changed action rechecked;
-3. in one transaction: reserve the effect in the ledger and in counters and rates, append the decision to the trail,
-   mark the effect dispatched; go back to 1 if the policy set, or what came before, changed meanwhile so that the
-   decision would be another; wait until it is durable;
+2. carry out the conditions of the permits that fired, and have the changed action rechecked; where people must agree,
+   hold it at the desk (`symbi.guard.desk`) until it is asked for again and they have;
+3. in one transaction: reserve the effect in the ledger, in counters and rates, and with its approval, append the
+   decision to the trail, mark the effect dispatched; go back to 1 if the policy set, the approval, or what came before
+   changed meanwhile so that the decision would be another; wait until it is durable;
 4. mint the permit;
 5. on leaving, in one transaction: append the outcome and settle the ledger.
 
@@ -12,7 +13,6 @@ If the store cannot commit step 3, the effect does not happen. If it cannot comm
 error and the effect stays `dispatched`, which the next start turns into `unknown`.
 """
 
-import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -25,6 +25,7 @@ from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock, IdSource
 from symbi.errors import (
+    ApprovalPending,
     ApprovalRequired,
     EffectInDoubt,
     InputError,
@@ -35,8 +36,10 @@ from symbi.errors import (
     StoreUnavailable,
     SymbiError,
 )
-from symbi.guard.action import Action, Canary, InvokeTool
-from symbi.guard.conditions import carry_out
+from symbi.guard.action import Action, Canary
+from symbi.guard.approval import ApprovalRecord, HeldCase
+from symbi.guard.conditions import effective_of
+from symbi.guard.desk import ApprovalChanged, ApprovalDesk
 from symbi.guard.history import Claim, FactsChanged, History
 from symbi.guard.lease import Lease
 from symbi.guard.ledger import EffectRecord, EffectState
@@ -52,17 +55,15 @@ from symbi.guard.records import (
 )
 from symbi.guard.settlement import Admission, Settlement
 from symbi.guard.tally import GateStore
-from symbi.policy.decision import AllowWithConditions, Deny, PolicyDecision, PolicyRequest
+from symbi.policy.approval import parse_demands
+from symbi.policy.decision import Deny, PolicyDecision, PolicyRequest
 from symbi.policy.engine import PolicyEngine
 from symbi.policy.history import Past, supply
-from symbi.policy.obligations import Obligations, combine
 from symbi.policy.policies import PolicySet
-from symbi.telemetry import ADMISSION_SECONDS, DECISION_SECONDS, DECISIONS, Metrics, log_fields
+from symbi.telemetry import ADMISSION_SECONDS, DECISION_SECONDS, DECISIONS, Metrics
 from symbi.types import SYSTEM_AGENT, EffectId, JsonValue, Principal
 
 A = TypeVar("A", bound=Action)
-
-_log = logging.getLogger("symbi.guard")
 
 CANARY_POLICY: Final = "symbi.canary"
 NOTHING: Final[Mapping[str, JsonValue]] = {}
@@ -111,6 +112,7 @@ class Guard:
         epoch: The owner number of the data folder; every record carries it.
         enforcing: False decides and records but lets everything through; development mode only.
         metrics: Counts decisions, effects and how long they take.
+        approvals: Where actions wait for people; without it, what needs an approval is denied.
         probe: Called at named points around an effect; tests crash the process there.
     """
 
@@ -125,6 +127,7 @@ class Guard:
         epoch: int,
         enforcing: bool = True,
         metrics: Metrics | None = None,
+        approvals: ApprovalDesk | None = None,
         probe: Callable[[str], None] = no_probe,
     ) -> None:
         self._engine = engine
@@ -135,6 +138,7 @@ class Guard:
         self._epoch = epoch
         self._enforcing = enforcing
         self.metrics = metrics or Metrics()
+        self.approvals = approvals
         self.probe = probe
         self.tell: Callable[[Decided], None] = (
             told_nobody  # hears of each decision once it is on record; must neither raise nor wait
@@ -170,7 +174,8 @@ class Guard:
 
         Raises:
             PolicyDenied: The decision is no, or could not be made.
-            ApprovalRequired: A person has to agree first.
+            ApprovalPending: A person has been asked to agree: ask again once one has.
+            ApprovalRequired: A person had to agree and did not.
             EffectInDoubt: The action was in flight at this place of the run before, and must not be repeated.
             InputError: The arguments cannot be put to the engine, or do not fit once conditions changed them.
             StoreUnavailable: The decision, or the outcome, could not be made durable.
@@ -280,26 +285,39 @@ class Guard:
             decided = Decided(effect_id, action, asked, self._decide(action, past))
             decision = decided.decision
             try:
-                effective, obligations = self._effective(action, decision)
+                effective, obligations = effective_of(action, decision, enforcing=self._enforcing)
                 entries = self._history.entries(effective, policies, uses)
+                wanted = parse_demands((*obligations.approvals, *action.approvals()))
+                approval = await self._approved(
+                    HeldCase(action, effective, decision, wanted, effect_id, earlier is not None)
+                )
+            except ApprovalPending:
+                self.metrics.inc(DECISIONS, action=action.kind, verdict="held")
+                self.probe("held")
+                raise
+            except (Overloaded, StoreUnavailable):
+                raise  # nobody was asked, and so nobody refused
             except SymbiError as refusal:
                 await self._refuse(decided, refusal, earlier, told)
                 raise
-            record = self._recorder.record(decided, EffectState.DISPATCHED, earlier)
+            agreed = decided if approval is None else replace(decided, effect_id=approval.id)
+            record = self._recorder.record(agreed, EffectState.DISPATCHED, earlier)
             draft = decision_draft(effective, record, decision, obligations.record)
-            draft = replace(draft, event_type=kind, details={**draft.details, **told, **extra})
+            draft = replace(draft, event_type=kind, details={**draft.details, **told, **_agreed(approval), **extra})
             claim = Claim(
-                action, policies, past, decision, entries, obligations.rates, effect_id, again=earlier is not None
-            )
+                action, policies, past, decision, entries, obligations.rates, agreed.effect_id,
+                again=earlier is not None, approval=approval,
+            )  # fmt: skip
             try:
                 self.probe("before_dispatch")
                 await self._log.transact(partial(self._reserve, record, draft, earlier, claim))
-            except (_PolicyChanged, FactsChanged):
+            except (_PolicyChanged, FactsChanged, ApprovalChanged):
                 continue
             except (RateLimited, InputError) as refusal:
-                await self._refuse(decided, refusal, earlier, told)
+                # By its own id: the approval is not used, and holds for the same action asked again.
+                await self._refuse(decided, refusal, earlier, {**told, **_agreed(approval)})
                 raise
-            self.tell(decided)
+            self.tell(agreed)
             self.metrics.inc(DECISIONS, action=action.kind, verdict="allow")
             log_decision(record, "allow")
             self.metrics.observe(ADMISSION_SECONDS, self._clock.monotonic_s() - started_s)
@@ -309,15 +327,33 @@ class Guard:
 
     def _reserve(
         self, record: EffectRecord, draft: Draft, earlier: EffectRecord | None, claim: Claim
-    ) -> tuple[None, tuple[Draft]]:
+    ) -> tuple[None, tuple[Draft, ...]]:
         if not self._engine.holds(record.policy_version):
             raise _PolicyChanged
         self._history.reserve(claim, self._decide)
+        used = self.approvals.use(claim.approval) if claim.approval is not None and self.approvals is not None else None
         if earlier is None:
             self._ledger.put_effect(record)
         else:
             self._ledger.move_effect(record, earlier.state)
-        return None, (draft,)
+        return None, (draft,) if used is None else (used, draft)
+
+    async def _approved(self, case: HeldCase) -> ApprovalRecord | None:
+        """The approval under which a case may go on; None where nobody is asked.
+
+        Raises:
+            ApprovalPending, ApprovalRequired, InputError, StoreUnavailable: As `ApprovalDesk.demand`.
+        """
+        if not case.demands:
+            return None
+        if self.approvals is None or not case.action.holdable:
+            wanted = ", ".join(demand.text for demand in case.demands)
+            why = "nobody can be asked here" if self.approvals is None else f"`{case.action.kind}` cannot be held"
+            msg = f"a person must approve this first, and {why}: {wanted}"
+            raise ApprovalRequired(msg)
+        approval = await self.approvals.demand(case)
+        self.probe("approved")
+        return approval
 
     async def _past(self, action: Action, policies: PolicySet, uses: int, earlier: EffectRecord | None) -> Past:
         """What came before; the store is read where policies ask about it."""
@@ -363,39 +399,14 @@ class Guard:
         except Exception as error:  # noqa: BLE001 - whatever an engine raises is a no, and is recorded as one
             return Deny("the policy engine failed", (), version, (f"{type(error).__name__}: {error}",))
 
-    def _effective(self, action: Action, decision: PolicyDecision) -> tuple[Action, Obligations]:
-        """The action as it may happen, with what is left to obey.
-
-        Raises:
-            Denied: It may not happen.
-            InputError: Conditions cannot be carried out on it, or what they leave does not fit the tool.
-        """
-        if isinstance(decision, Deny):
-            if self._enforcing or type(action) is Canary:
-                raise PolicyDenied(
-                    decision.reason,
-                    policies=[ref.id for ref in decision.policies],
-                    at=[f"{ref.file}:{ref.line}" for ref in decision.policies],
-                )
-            policies = ",".join(ref.id for ref in decision.policies) or "none"
-            _log.warning(
-                "NOT ENFORCED: a denial has no effect", extra=log_fields(action=action.kind, policies=policies)
-            )
-        obligations = combine(decision.conditions if isinstance(decision, AllowWithConditions) else ())
-        if obligations.approvals:
-            msg = f"a person must approve this first: {', '.join(obligations.approvals)}"
-            raise ApprovalRequired(msg, hint="approvals are not available in this release, so the action is denied")
-        effective = carry_out(action, obligations)
-        if isinstance(effective, InvokeTool) and effective.recheck is not None:
-            effective.recheck(effective)
-        return effective, obligations
-
     async def _refuse(
         self, decided: Decided, refusal: SymbiError, earlier: EffectRecord | None, told: Mapping[str, JsonValue]
     ) -> None:
         """Record a refusal: nothing happened, and the trail says why, and what the decision was told of the past."""
         action, decision = decided.action, decided.decision
         self.metrics.inc(DECISIONS, action=action.kind, verdict="deny")
+        if isinstance(refusal, ApprovalRequired) and "approval" in refusal.fields:
+            decided = replace(decided, effect_id=EffectId(str(refusal.fields["approval"])))
         record = self._recorder.record(decided, EffectState.DENIED, earlier)
         record = replace(record, error=encode_error(refusal))
         draft = decision_draft(action, record, decision, record_refused(decision), refusal)
@@ -413,6 +424,8 @@ class Guard:
                 self._history.refused(action, self._engine.current, record.effect_id)
             else:
                 self._ledger.put_facts(record)
+            if self.approvals is not None and isinstance(refusal, ApprovalRequired):
+                self.approvals.told(record.effect_id)
             return None, (draft,)
 
         await self._log.transact(work, wait=True)
@@ -428,3 +441,11 @@ class Guard:
 def _question(action: Action, policies: PolicySet, past: Past) -> PolicyRequest:
     """What is put to the engine: the action's own request, and what came before."""
     return supply(policies.counters, policies.reads, action.request(), past)
+
+
+def _agreed(approval: ApprovalRecord | None) -> dict[str, JsonValue]:
+    """The approval of a decision, and who agreed, for its event."""
+    if approval is None:
+        return {}
+    people: list[JsonValue] = [vote.person for vote in approval.votes if vote.agrees]
+    return {"approval": {"id": approval.id, "digest": approval.digest, "people": people}}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from symbi.clock import Clock
 from symbi.errors import InputError, RateLimited
 from symbi.guard.action import Action, InvokeTool
+from symbi.guard.approval import ApprovalRecord
 from symbi.guard.records import action_name
 from symbi.guard.tally import Reading, RunUsage, Tally, TallyStore
 from symbi.policy.counters import NS, Counter, Verdict, Window
@@ -41,6 +42,7 @@ class Claim:
         rates: Rates that it must keep.
         effect_id: The effect.
         again: It was in flight before a crash and is done again.
+        approval: What people agreed to, where they had to.
     """
 
     asked: Action
@@ -51,6 +53,7 @@ class Claim:
     rates: tuple[Rate, ...]
     effect_id: EffectId
     again: bool
+    approval: ApprovalRecord | None = None
 
 
 class History:

@@ -37,14 +37,13 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from symbi.errors import InputError, did_you_mean
+from symbi.policy.approval import parse_demand
 from symbi.policy.decision import ConditionKind, PolicyCondition
 from symbi.policy.flow import join
 from symbi.types import Confidentiality, Integrity, JsonValue, Label, PolicyId, SecurityTier
 
 REDACTED: Final = "[redacted]"
 """What stands in place of a redacted field."""
-
-MAX_APPROVAL_CHARS: Final = 200  # bounds what a policy shows to the person who is asked
 
 TIER_RANK: Final[Mapping[SecurityTier, int]] = {SecurityTier.TIER1: 1, SecurityTier.TIER2: 2}
 """How far a tier keeps code from the host. The interpreter is outside of the order: any of them is above it."""
@@ -239,16 +238,6 @@ def _timeout_s(value: str) -> float:
     return int(match[1]) * _UNIT_S[match[2]]
 
 
-def _approval(value: str) -> str:
-    if not value.strip() or len(value) > MAX_APPROVAL_CHARS or not value.isprintable():
-        raise InputError(
-            "an approval must say who agrees or why, in one line",
-            code="policy.condition",
-            hint=f"use 1 to {MAX_APPROVAL_CHARS} printable characters",
-        )
-    return value
-
-
 def _one_of(what: str, words: Iterable[str]) -> Callable[[str], str]:
     known = tuple(words)
 
@@ -318,7 +307,7 @@ _READERS: Final[Mapping[ConditionKind, Callable[[PolicyCondition], Any]]] = {
     ConditionKind.CAP: _value(_bounds),
     ConditionKind.TIER: _value(_tier),
     ConditionKind.TIMEOUT: _value(_timeout_s),
-    ConditionKind.APPROVAL: _value(_approval),
+    ConditionKind.APPROVAL: _value(lambda text: parse_demand(text).text),
     ConditionKind.RECORD: _value(_one_of("a way to record", RECORD_RANK)),
     ConditionKind.OUTPUT: _value(_one_of("a way to record a result", OUTPUT_RANK)),
     ConditionKind.MARK: _value(_mark),

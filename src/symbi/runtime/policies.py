@@ -12,6 +12,7 @@ catalogue. A change is, in order:
 
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -78,11 +79,14 @@ class PolicyTerms:
         rules: What the permits of agent files are worth.
         require_signed: The operator's files must be signed.
         trusted: By whom.
+        base: Folder from which policies of agent files are named, so that a set has one version wherever it is loaded
+            from; empty leaves names as they are.
     """
 
     rules: AgentRules = AgentRules.FULL
     require_signed: bool = False
     trusted: Mapping[KeyId, VerifyingKey] = field(default_factory=dict)
+    base: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +106,17 @@ class _Parts:
         """A file waits no more."""
         return replace(self, pending=tuple(one for one in self.pending if one[0] != ticket))
 
-    def admitting(self, ticket: int, compiled: CompiledFile) -> "_Parts":
+    def admitting(self, ticket: int, file: str, rules: FileRules) -> "_Parts":
         """A file is admitted, in place of an earlier version of it."""
         files = dict(self.files)
-        files[compiled.file] = rules_of(compiled)
+        files[file] = rules
         return replace(self.without(ticket), files=tuple(files.items()))
 
-    def staging(self, ticket: int, compiled: CompiledFile) -> "_Parts":
+    def staging(self, ticket: int, file: str, rules: FileRules) -> "_Parts":
         """A file waits. One that is admitted already, just as it stands, has nothing to add."""
-        if dict(self.files).get(compiled.file) == rules_of(compiled):
+        if dict(self.files).get(file) == rules:
             return self
-        return replace(self, pending=(*self.pending, (ticket, rules_of(compiled, admitted=False))))
+        return replace(self, pending=(*self.pending, (ticket, replace(rules, admitted=False))))
 
 
 class PolicyBook:
@@ -203,7 +207,8 @@ class PolicyBook:
         """
         self._tickets += 1
         ticket = self._tickets
-        await self._change(Cause.ADMISSION, lambda parts: parts.staging(ticket, compiled))
+        rules = rules_of(compiled, self._terms.base)
+        await self._change(Cause.ADMISSION, lambda parts: parts.staging(ticket, compiled.file, rules))
         return ticket
 
     async def admit(self, ticket: int, compiled: CompiledFile) -> None:
@@ -212,7 +217,8 @@ class PolicyBook:
         Raises:
             PolicySyntaxError, StoreUnavailable: As `stage`.
         """
-        await self._change(Cause.AGENT_FILE, lambda parts: parts.admitting(ticket, compiled))
+        rules = rules_of(compiled, self._terms.base)
+        await self._change(Cause.AGENT_FILE, lambda parts: parts.admitting(ticket, compiled.file, rules))
 
     async def withdraw(self, ticket: int) -> None:
         """Forget an agent file that was staged: its agent was not created.
@@ -373,14 +379,23 @@ def content_of(bundles: Iterable[Bundle]) -> str:
     return digest.hexdigest()
 
 
-def rules_of(compiled: CompiledFile, *, admitted: bool = True) -> FileRules:
-    """The rules of an agent file, as the set is composed of them."""
-    return FileRules(tuple(all_policies(compiled)), admitted)
+def rules_of(compiled: CompiledFile, base: str = "") -> FileRules:
+    """The rules of an admitted agent file, as the set is composed of them; named as seen from a folder, if one is given."""
+    return FileRules(tuple(named_from(policy, base) for policy in all_policies(compiled)), admitted=True)
 
 
 def all_policies(compiled: CompiledFile) -> list[CompiledPolicy]:
     """The policies of a file: those of its agents, and those that stand free."""
     return [*compiled.policies, *(policy for spec in compiled.agents for policy in spec.policies)]
+
+
+def named_from(policy: CompiledPolicy, base: str) -> CompiledPolicy:
+    """A policy of an agent file with the file's name as seen from a folder, whatever the file was called by."""
+    if not base:
+        return policy
+    file = policy.place.file
+    named = os.path.relpath(file, base)
+    return replace(policy, id=named + policy.id.removeprefix(file), place=replace(policy.place, file=named))
 
 
 def _text(name: str, data: bytes) -> str:

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,9 +19,18 @@ from symbi.agent.run import Bounds, RunOutcome, RunPlan, check_inputs, execute
 from symbi.audit.event import AuditEventType, Draft
 from symbi.clock import IdSource, rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile
-from symbi.errors import InputError, InternalError, StoreUnavailable, SymbiError, TimeLimit, Unavailable
+from symbi.errors import (
+    ApprovalPending,
+    InputError,
+    InternalError,
+    StoreUnavailable,
+    SymbiError,
+    TimeLimit,
+    Unavailable,
+)
 from symbi.guard.action import AllocateResources, CreateAgent
-from symbi.guard.gate import GateReport
+from symbi.guard.desk import ApprovalDesk
+from symbi.guard.gate import GateReport, Guard
 from symbi.guard.ledger import EffectRecord, EffectStore
 from symbi.guard.outcome import encode_error, encode_result
 from symbi.runtime.agent_scheduler import AgentConfig, AgentScheduler, SystemStatus
@@ -126,6 +136,18 @@ class Runtime:
     def catalog(self) -> Catalog:
         """The tools there are."""
         return self._rooms.catalog
+
+    @property
+    def guard(self) -> Guard:
+        """The gate."""
+        return self._rooms.world.guard
+
+    @property
+    def desk(self) -> ApprovalDesk:
+        """Where actions wait for people."""
+        desk = self.guard.approvals
+        assert desk is not None, "a runtime is opened with one"
+        return desk
 
     def describe(self) -> str:
         """The start-up line: what is enforced."""
@@ -245,7 +267,7 @@ class Runtime:
             ToolServerUnavailable: One cannot be started or does not speak the protocol.
         """
         for server in servers:
-            await self._rooms.catalog.refresh(server, principal)
+            await self._rooms.world.hold(partial(self._rooms.catalog.refresh, server, principal))
         await self._rooms.policies.refresh()
 
     @asynccontextmanager
@@ -313,18 +335,29 @@ class Runtime:
             factors=assessment.factors.texts(),
             within=record.run_id,
         )
-        async with self._rooms.world.guard.enforce(action) as permit:
-            tier = self._rooms.world.guard.authority.redeem(permit, CreateAgent).tier
-            permit.observe({"tier": tier.value, "risk": assessment.facts()})
-        return tier
+        guard = self._rooms.world.guard
+
+        async def create() -> SecurityTier:
+            async with guard.enforce(action) as permit:
+                effective = guard.authority.redeem(permit, CreateAgent).tier
+                permit.observe({"tier": effective.value, "risk": assessment.facts()})
+            return effective
+
+        return await self._rooms.world.hold(create)
 
     @asynccontextmanager
     async def _allocated(self, spec: AgentSpec, principal: Principal, run_id: RunId) -> AsyncIterator[ResourceLimits]:
         """The limits that the agent gets, which policies may have lowered; they are its own until the block ends."""
         action = AllocateResources(principal=principal, limits=spec.limits, within=run_id)
-        async with self._rooms.world.guard.enforce(action) as permit:
-            limits = self._rooms.world.guard.authority.redeem(permit, AllocateResources).limits
-            await self._wait_for_turn(replace(spec, limits=limits))
+        guard = self._rooms.world.guard
+
+        async def allocate() -> ResourceLimits:
+            async with guard.enforce(action) as permit:
+                allowed = guard.authority.redeem(permit, AllocateResources).limits
+                await self._wait_for_turn(replace(spec, limits=allowed))
+            return allowed
+
+        limits = await self._rooms.world.hold(allocate)
         try:
             yield limits
         finally:
@@ -356,8 +389,8 @@ class Runtime:
         self._started.discard(spec.id)
 
     async def _ended_early(self, record: RunRecord, error: SymbiError) -> None:
-        """A run that could not begin: held where a dependency was missing, failed otherwise."""
-        state = RunState.HELD if isinstance(error, Unavailable) else RunState.FAILED
+        """A run that could not begin: held where a dependency or an answer was missing, failed otherwise."""
+        state = RunState.HELD if isinstance(error, Unavailable | ApprovalPending) else RunState.FAILED
         clock, log, runs = self._rooms.world.clock, self._rooms.world.log, self._rooms.runs
         ended = replace(record, state=state, error=encode_error(error), finished_at=rfc3339(clock.now_ns()))
         details: dict[str, JsonValue] = {"state": state.value, "error": error.code, "message": str(error)}

@@ -23,6 +23,7 @@ from typing import Final
 
 from symbi.errors import (
     AgentFailed,
+    ApprovalPending,
     ApprovalRequired,
     ChainBroken,
     CodeFailed,
@@ -100,6 +101,7 @@ REMEDIES: Final[Mapping[type[SymbiError], Remedy]] = MappingProxyType(
         InputError: Remedy.TERMINATE,
         Denied: Remedy.SUSPEND,
         ApprovalRequired: Remedy.SUSPEND,
+        ApprovalPending: Remedy.SUSPEND,
         RateLimited: Remedy.RETRY,
         VerificationError: Remedy.SUSPEND,
         ChainBroken: Remedy.TERMINATE,

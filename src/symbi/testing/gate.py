@@ -10,6 +10,7 @@ from symbi.adapters.sqlite import SqliteStore
 from symbi.audit.event import AuditEvent, parse_event
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock, IdSource
+from symbi.guard.desk import ApprovalDesk, DeskRules
 from symbi.guard.gate import Guard, no_probe
 from symbi.policy.catalog import ToolType
 from symbi.policy.engine import PolicyEngine, PolicySource
@@ -38,7 +39,7 @@ class Gate:
 
 
 @asynccontextmanager
-async def open_gate(
+async def open_gate(  # noqa: PLR0913 - one option for each part of a gate
     policies: str = ALLOW_ALL,
     *,
     history: str = "",
@@ -47,13 +48,18 @@ async def open_gate(
     enforcing: bool = True,
     probe: Callable[[str], None] = no_probe,
     clock: Clock | None = None,
+    desk: DeskRules | None = None,
 ) -> AsyncIterator[Gate]:
-    """A gate over some policies and counters; in memory, or in a folder where the trail is to last."""
+    """A gate over some policies and counters; in memory, or in a folder where the trail is to last; with a desk or without."""
     clock = clock or ManualClock()
     ids = IdSource(clock)
     sources = [PolicySource("test.cedar", policies), PolicySource("history.toml", history)]
     engine = PolicyEngine(PolicySet.load(sources, tools=tools))
     with SqliteStore(folder) as store:
         async with AuditLog(store, fixed_signing_key(), clock, ids) as log:
-            guard = Guard(engine, log, store, clock, ids, epoch=store.epoch, enforcing=enforcing, probe=probe)
+            approvals = None if desk is None else ApprovalDesk(log, store, clock, desk)
+            guard = Guard(
+                engine, log, store, clock, ids,
+                epoch=store.epoch, enforcing=enforcing, probe=probe, approvals=approvals,
+            )  # fmt: skip
             yield Gate(guard, engine, log, store, clock, ids)

@@ -8,6 +8,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 from symbi.config import Secret, Settings, load, parse_settings
+from symbi.config.approval_kinds import Program, Webhook
 from symbi.config.kinds import (
     Address,
     ByteSize,
@@ -93,6 +94,10 @@ def samples(kind: Kind) -> list[tuple[str, str, object]]:
         case OneOf(words=words):
             some = [word.value for word in words] * 2
             return [(f'"{word}"', word.upper(), words(word)) for word in some[:3]]
+        case Webhook():
+            return [(f'"https://h{n}"', f"https://h{n}", f"https://h{n}") for n in range(3)]
+        case Program():
+            return [(f'["p{n}", "a b"]', f"p{n} 'a b'", (f"p{n}", "a b")) for n in range(3)]
         case Address():
             return [(f'"http://h{n}"', f"http://h{n}", f"http://h{n}") for n in range(3)]
         case Text():
@@ -205,7 +210,7 @@ def test_every_key_with_one_value_has_a_systematic_variable_and_no_two_share_one
 def test_every_field_of_every_section_is_declared():
     for section, cls in SECTIONS.items():
         declared = {key.field for key in KEYS.values() if key.section == section}
-        assert {one.name for one in fields(cls)} - declared <= {"servers"}
+        assert {one.name for one in fields(cls)} - declared <= {"servers", "people"}
     for section, cls in TABLES.items():
         assert {one.name for one in fields(cls)} - set(TABLE_KEYS[section]) == {"name"}
 

@@ -192,6 +192,8 @@ def test_the_base_library_is_valid_without_any_tool():
         "base.interpreter",
         "base.log",
         "base.configure-policies",
+        "base.ask-people",
+        "base.control",
     ]
 
 

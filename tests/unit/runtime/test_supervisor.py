@@ -26,6 +26,7 @@ EXPECTED = {
     "ConfigError": "terminate",
     "PolicyDenied": "suspend",
     "ApprovalRequired": "suspend",
+    "ApprovalPending": "suspend",
     "RateLimited": "retry",
     "PermitRefused": "suspend",
     "SignatureInvalid": "suspend",

@@ -94,6 +94,7 @@ SELECT version FROM policy_sets ORDER BY version
 SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
        decision, label, epoch, attempt, state, result, error
 FROM effects WHERE effect_id = ?
+
 -- name: get_tally
 SELECT total, latest_ns FROM tallies WHERE counter = ? AND scope = ?
 
@@ -135,3 +136,23 @@ SELECT started_ns, effects, denied, calls FROM run_usage WHERE run_id = ?
 -- name: put_usage
 INSERT INTO run_usage (run_id, started_ns, effects, denied, calls) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (run_id) DO UPDATE SET effects = excluded.effects, denied = excluded.denied, calls = excluded.calls
+
+-- name: put_approval
+INSERT INTO approvals (approval_id, run_id, position, agent_id, place, facts, digest, shown, state, votes, created_at,
+                       expires_at, revision)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: move_approval
+UPDATE approvals SET place = ?, shown = ?, state = ?, votes = ?, revision = ? WHERE approval_id = ? AND revision = ?
+
+-- name: get_approval
+SELECT approval_id, run_id, position, agent_id, place, facts, digest, shown, state, votes, created_at, expires_at, revision
+FROM approvals WHERE approval_id = ?
+
+-- name: approval_at
+SELECT approval_id, run_id, position, agent_id, place, facts, digest, shown, state, votes, created_at, expires_at, revision
+FROM approvals WHERE place = ? AND place != ''
+
+-- name: approvals
+SELECT approval_id, run_id, position, agent_id, place, facts, digest, shown, state, votes, created_at, expires_at, revision
+FROM approvals WHERE state IN (SELECT value FROM json_each(?)) ORDER BY approval_id DESC LIMIT ?

@@ -1,4 +1,4 @@
--- The one store of a data folder: trail, ledger, runs and pins. Version 1.
+-- The one store of a data folder: trail, ledger, runs, pins and approvals. Version 2.
 -- WAL and synchronous=FULL: a commit that returned survives a crash of the process and of the machine.
 
 CREATE TABLE meta (
@@ -75,6 +75,7 @@ CREATE TABLE policy_sets (
     version TEXT PRIMARY KEY,         -- covers the text
     text    TEXT NOT NULL
 ) STRICT;
+
 CREATE TABLE tallies (
     counter   TEXT NOT NULL,
     scope     TEXT NOT NULL,
@@ -102,3 +103,22 @@ CREATE TABLE run_usage (
     denied     INTEGER NOT NULL,
     calls      INTEGER NOT NULL
 ) WITHOUT ROWID, STRICT;
+
+CREATE TABLE approvals (
+    approval_id TEXT PRIMARY KEY,     -- the effect id
+    run_id      TEXT NOT NULL,
+    position    INTEGER NOT NULL,
+    agent_id    TEXT NOT NULL,
+    place       TEXT NOT NULL,        -- where it is asked for; empty once nothing more comes of it
+    facts       BLOB NOT NULL,        -- canonical JSON of all that it is bound to
+    digest      TEXT NOT NULL,
+    shown       BLOB,                 -- canonical JSON of the arguments; gone where little is to be recorded
+    state       TEXT NOT NULL,
+    votes       BLOB NOT NULL,
+    created_at  TEXT NOT NULL,
+    expires_at  TEXT NOT NULL,
+    revision    INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
+
+CREATE UNIQUE INDEX approvals_place ON approvals (place) WHERE place != '';
+CREATE INDEX approvals_open ON approvals (state) WHERE state IN ('waiting', 'granted');

@@ -13,7 +13,7 @@ from symbi.errors import ChainBroken, StoreUnavailable
 from symbi.guard.ledger import EffectRecord, EffectState
 from symbi.types import AgentId, EffectId, RecoveryClass, RunId
 
-STORE_VERSION: Final = 1
+STORE_VERSION: Final = 2
 DATABASE_NAME: Final = "symbi.db"
 LOCK_NAME: Final = "owner.lock"
 BUSY_TIMEOUT_S: Final = 5.0  # readers never block the writer in WAL mode; this bounds checkpoints and backups
@@ -55,7 +55,13 @@ def refuse_version(version: int, folder: Path | None) -> None:
     """Return if a file is of the version that this release reads."""
     if version != STORE_VERSION:
         msg = f"the store in `{folder}` has version {version}, and this release reads {STORE_VERSION}"
-        raise StoreUnavailable(msg, code="unavailable.store_version", hint="use the release that wrote it")
+        older = version < STORE_VERSION
+        hint = (
+            "a command that writes, such as `symbi run`, brings it up to date"
+            if older
+            else "use the release that wrote it"
+        )
+        raise StoreUnavailable(msg, code="unavailable.store_version", hint=hint)
 
 
 _HINTS: Final = {
@@ -133,7 +139,8 @@ def head_bytes(value: object, last: int) -> bytes:
     raise ChainBroken(msg, sequence=last, reason="head")
 
 
-def _damaged(error: ValueError) -> StoreUnavailable:
+def damaged(error: Exception) -> StoreUnavailable:
+    """The error for a row that cannot be read as a record."""
     msg = f"the store holds a record that was not written by it: {error}"
     return StoreUnavailable(msg, code="unavailable.store_damaged", hint="restore the data folder from a copy")
 
@@ -152,7 +159,7 @@ def to_effect(row: Any) -> EffectRecord:
             RecoveryClass(recovery), version, decision, label, epoch, attempt, EffectState(state), result, error,
         )  # fmt: skip
     except ValueError as unknown:
-        raise _damaged(unknown) from unknown
+        raise damaged(unknown) from unknown
 
 
 def to_run(row: Any) -> RunRecord:
@@ -168,4 +175,4 @@ def to_run(row: Any) -> RunRecord:
             finished_at,
         )  # fmt: skip
     except ValueError as unknown:
-        raise _damaged(unknown) from unknown
+        raise damaged(unknown) from unknown

@@ -1,9 +1,9 @@
 """Tallies and usage in the store. A reading is a few look-ups by primary key: totals are kept, not summed."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from symbi.adapters.sqlite.file import SQL
+from symbi.adapters.sqlite.rows import Rows
 from symbi.errors import InputError
 from symbi.guard.tally import Reading, RunUsage, Tally
 from symbi.policy.history import LARGEST
@@ -12,17 +12,8 @@ from symbi.types import EffectId, RunId
 _BEGINNING = -(2**63)  # before every time
 
 
-class TalliesInSqlite:
+class TalliesInSqlite(Rows):
     """`symbi.guard.tally.TallyStore` for the store that mixes it in."""
-
-    def _one(self, sql: str, values: tuple[object, ...] = ()) -> Any:
-        raise NotImplementedError
-
-    def _all(self, sql: str, values: tuple[object, ...] = ()) -> list[Any]:
-        raise NotImplementedError
-
-    def _write(self, sql: str, values: tuple[object, ...]) -> int:
-        raise NotImplementedError
 
     def read_tallies(
         self, tallies: Sequence[Tally], now_ns: int, *, without: EffectId | None = None, prune: bool = False

@@ -1,20 +1,15 @@
 """Which signed policy sets were in force: a part of the store."""
 
-from typing import Any, Final
+from typing import Final
 
 from symbi.adapters.sqlite.file import SQL
+from symbi.adapters.sqlite.rows import Rows
 
 PREFIX: Final = "policy."  # what the store itself keeps in the same table has other names
 
 
-class PolicyNotes:
+class PolicyNotes(Rows):
     """PolicyMemory, for the store that it is a base of."""
-
-    def _one(self, sql: str, values: tuple[object, ...] = ()) -> Any:
-        raise NotImplementedError
-
-    def _write(self, sql: str, values: tuple[object, ...]) -> int:
-        raise NotImplementedError
 
     def policy_note(self, key: str) -> str | None:
         """What was noted under a key."""

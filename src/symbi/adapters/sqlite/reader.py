@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from symbi.adapters.sqlite.approvals import approval_of, approvals_in
 from symbi.adapters.sqlite.facts import FactReader
 from symbi.adapters.sqlite.file import (
     DATABASE_NAME,
@@ -24,6 +25,7 @@ from symbi.adapters.sqlite.file import (
 from symbi.agent.journal import RunRecord
 from symbi.audit.port import StoredEvent
 from symbi.errors import StoreUnavailable
+from symbi.guard.approval import ApprovalRecord, ApprovalState
 from symbi.guard.ledger import EffectRecord, EffectState
 from symbi.tools.port import Pin
 from symbi.types import RunId
@@ -61,7 +63,12 @@ class SqliteReader(FactReader):
             self._lock_fd = _lock_at_rest(self._folder)
             if self._lock_fd is None:
                 raise
-            self._connection = _snapshot(path, "mode=ro&immutable=1")
+            try:
+                self._connection = _snapshot(path, "mode=ro&immutable=1")
+            except StoreUnavailable:
+                os.close(self._lock_fd)
+                self._lock_fd = None
+                raise
         return self
 
     def __exit__(
@@ -110,6 +117,14 @@ class SqliteReader(FactReader):
     def effects_in(self, state: EffectState) -> Sequence[EffectRecord]:
         """The effects in a state, oldest first."""
         return self._use(lambda db: [to_effect(row) for row in db.execute(SQL["effects_in"], (state.value,))])
+
+    def approvals(self, states: Sequence[ApprovalState], limit: int) -> Sequence[ApprovalRecord]:
+        """The newest approvals in some states, newest first."""
+        return self._use(lambda db: approvals_in(db, states, limit))
+
+    def get_approval(self, approval_id: str) -> ApprovalRecord | None:
+        """One approval."""
+        return self._use(lambda db: approval_of(db, approval_id))
 
     def pins(self) -> Sequence[Pin]:
         """All pins, by tool."""

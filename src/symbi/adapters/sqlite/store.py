@@ -2,14 +2,16 @@
 
 import fcntl
 import os
+import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Final, Self
 
+from symbi.adapters.sqlite.approvals import ApprovalTable
 from symbi.adapters.sqlite.facts import write_facts
 from symbi.adapters.sqlite.file import (
     DATABASE_NAME,
@@ -34,9 +36,12 @@ from symbi.guard.ledger import MOVES, EffectRecord, EffectState
 from symbi.tools.port import Pin
 from symbi.types import RunId
 
+STORE_VERSION_BEFORE: Final = 1  # lacks tables that this release has, and is given them
+_MADE: Final = re.compile(r"^CREATE (?:UNIQUE )?(?:TABLE|INDEX) (\w+)", re.MULTILINE)
 
-class SqliteStore(PolicyNotes, TalliesInSqlite):
-    """AuditStore, EffectStore, TallyStore, RunStore, PinStore and PolicyMemory on one file, for its one owner.
+
+class SqliteStore(PolicyNotes, TalliesInSqlite, ApprovalTable):
+    """AuditStore, EffectStore, TallyStore, ApprovalStore, RunStore, PinStore and PolicyMemory on one file, for its owner.
 
     Args:
         folder: The data folder; made with mode 0700 if it is not there. None keeps everything in memory, for
@@ -44,10 +49,9 @@ class SqliteStore(PolicyNotes, TalliesInSqlite):
     """
 
     def __init__(self, folder: Path | None) -> None:
+        super().__init__()
         self._folder = folder
         self._lock_fd: int | None = None
-        self._connection: sqlite3.Connection | None = None
-        self._epoch = 0
 
     @property
     def epoch(self) -> int:
@@ -90,36 +94,19 @@ class SqliteStore(PolicyNotes, TalliesInSqlite):
             self._connection = connect(str(self._folder / DATABASE_NAME))
         with mapped("open"):
             version = self._one("PRAGMA user_version")[0]
-            if version != 0:
+            if version not in {0, STORE_VERSION_BEFORE}:
                 refuse_version(version, self._folder)
             with self.transaction():
-                if version == 0:
+                if version != STORE_VERSION:
                     schema = files("symbi.adapters").joinpath("sql/sqlite_schema.sql").read_text(encoding="utf-8")
+                    there = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master")}
                     for statement in _split(schema):
-                        self._db.execute(statement)
+                        if _MADE.search(statement)[1] not in there:  # type: ignore[index]  # each makes something
+                            self._db.execute(statement)
                     self._db.execute(f"PRAGMA user_version = {STORE_VERSION}")
                 row = self._db.execute(SQL["get_meta"], ("epoch",)).fetchone()
                 self._epoch = int(row[0]) + 1 if row else 1
                 self._db.execute(SQL["put_meta"], ("epoch", str(self._epoch)))
-
-    @property
-    def _db(self) -> sqlite3.Connection:
-        if self._connection is None:
-            msg = "the store is closed"
-            raise StoreUnavailable(msg)
-        return self._connection
-
-    def _one(self, sql: str, values: tuple[object, ...] = ()) -> Any:
-        with mapped("read"):
-            return self._db.execute(sql, values).fetchone()
-
-    def _all(self, sql: str, values: tuple[object, ...] = ()) -> list[Any]:
-        with mapped("read"):
-            return self._db.execute(sql, values).fetchall()
-
-    def _write(self, sql: str, values: tuple[object, ...]) -> int:
-        with mapped("write"):
-            return self._db.execute(sql, values).rowcount
 
     # --- transactions ---------------------------------------------------------------------------
 
@@ -219,12 +206,6 @@ class SqliteStore(PolicyNotes, TalliesInSqlite):
     def effects_in(self, state: EffectState) -> Sequence[EffectRecord]:
         """The effects in a state, oldest first."""
         return [to_effect(row) for row in self._all(SQL["effects_in"], (state.value,))]
-
-    def _fence(self, epoch: int) -> None:
-        stored = int(self._one(SQL["get_meta"], ("epoch",))[0])
-        if epoch != stored:
-            msg = f"this process is owner {epoch} of the data folder, which owner {stored} has taken over"
-            raise StoreUnavailable(msg, code="unavailable.store_fenced")
 
     # --- RunStore -------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ class CreateAgent(Action):
     """
 
     kind: ClassVar[str] = "CreateAgent"
+    own: ClassVar[bool] = True
     source_digest: str
     tier: SecurityTier
     risk: float

@@ -33,6 +33,7 @@ class Action:
 
     kind: ClassVar[str]
     leasable: ClassVar[bool] = False
+    own: ClassVar[bool] = False
     principal: Principal
     slot: RunSlot | None = None
     label: Label = field(default_factory=Label)
@@ -50,6 +51,15 @@ class Action:
     def recovery(self) -> RecoveryClass:
         """What may be done about this effect after a crash."""
         return RecoveryClass.NEVER_RETRY
+
+    @property
+    def holdable(self) -> bool:
+        """Whether it may wait for people: it has a place in a run, or the runtime asks for it again by itself (`own`)."""
+        return self.own or self.slot is not None
+
+    def approvals(self) -> tuple[str, ...]:
+        """What it asks of people by itself, beside what policies ask; in the form of `@approval`."""
+        return ()
 
     @property
     def resource(self) -> Resource:

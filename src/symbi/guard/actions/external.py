@@ -23,6 +23,7 @@ class ConnectServer(Action):
     """
 
     kind: ClassVar[str] = "ConnectServer"
+    own: ClassVar[bool] = True
     server: str
     command: str
     secrets: tuple[str, ...] = ()

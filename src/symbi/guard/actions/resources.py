@@ -13,6 +13,7 @@ class AllocateResources(Action):
     """Reserve memory, CPU and bandwidth in the pool."""
 
     kind: ClassVar[str] = "AllocateResources"
+    own: ClassVar[bool] = True
     limits: ResourceLimits
     priority: Priority = Priority.NORMAL
 

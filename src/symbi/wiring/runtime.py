@@ -1,10 +1,8 @@
-"""The one place that picks implementations: settings in, a running runtime out. It knows both sides and has no logic."""
+"""A running runtime, from settings."""
 
-import json
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -16,43 +14,40 @@ from symbi.adapters.machine import Finding, machine_capacity, probe_machine
 from symbi.adapters.monty import MontySandbox
 from symbi.adapters.policy_files import PolicyFolders
 from symbi.adapters.secrets import EnvironmentSecrets, FileSecrets, KeyringSecrets, SecretChain
-from symbi.adapters.sqlite import DATABASE_NAME, SqliteReader, SqliteStore
-from symbi.agent.effects import World
+from symbi.adapters.sqlite import SqliteStore
+from symbi.agent.effects import World, no_word
 from symbi.agent.interpreter import BodyLimits
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock, IdSource, SystemClock
 from symbi.config import Settings, describe_settings, refuse_unsafe
-from symbi.config.sections import Mode, ServerSettings
-from symbi.config.settings import OriginKind
+from symbi.config.sections import ServerSettings
 from symbi.crypto.keys import KeyRing, KeyStore
-from symbi.crypto.pem import read_verifying_key
 from symbi.crypto.provider import open_provider
 from symbi.crypto.signing import VerifyingKey
-from symbi.dsl.compile import compile_file
-from symbi.dsl.parser import parse
-from symbi.dsl.spec import CompiledFile
-from symbi.errors import ConfigError, InputError, StoreUnavailable, SymbiError, Unavailable
+from symbi.errors import ApprovalPending, InputError, StoreUnavailable, SymbiError, Unavailable
+from symbi.guard.desk import ApprovalDesk
 from symbi.guard.gate import Guard, no_probe
 from symbi.policy.catalog import ToolType
-from symbi.policy.compose import AgentRules, compose
-from symbi.policy.engine import PolicyEngine, PolicySource
+from symbi.policy.engine import PolicyEngine
 from symbi.policy.policies import PolicySet
 from symbi.runtime.agent_scheduler import AgentScheduler
-from symbi.runtime.policies import Cause, PolicyBook, PolicyTerms, rules_of, sources_of
+from symbi.runtime.policies import Cause, PolicyBook
 from symbi.runtime.policy_shadow import PolicyShadow
 from symbi.runtime.policy_watch import PolicyWatch, watching
 from symbi.runtime.resources import Amount, Node, NodeId, ResourcePool
 from symbi.runtime.runtime import Rooms, Runtime, RuntimeConfig
 from symbi.sandbox.pool import Sandboxes
 from symbi.telemetry import setup_logging
-from symbi.tools.catalog import Catalog, Pin, SecretSource, ServerLink, ToolVerifier, VerificationMode
+from symbi.tools.catalog import Catalog, SecretSource, ServerLink, ToolVerifier, VerificationMode
 from symbi.tools.invoke import Invoker
 from symbi.tools.manifest import Manifest, parse_manifest
 from symbi.tools.schemapin import PublicKey, load_public_key
-from symbi.types import SYSTEM_AGENT, AgentId, JsonValue, KeyId, SecurityTier, ToolName
+from symbi.types import SYSTEM_AGENT, AgentId, JsonValue, KeyId, SecurityTier
+from symbi.wiring.people import desk_rules
+from symbi.wiring.policies import policy_paths, policy_terms, shadow_paths
+from symbi.wiring.sources import read_text
 
-MAX_SOURCE_BYTES: Final = 4_194_304  # one agent file or policy file
 UNMEASURED_BANDWIDTH: Final = 1_000_000  # MiB/s and Mibit/s of the pool: bandwidth is claimed, not measured, here
 KEYS_FOLDER: Final = "keys"
 
@@ -60,161 +55,6 @@ KEYS_FOLDER: Final = "keys"
 def start_logging(settings: Settings) -> None:
     """Log to standard error as configured."""
     setup_logging(settings.runtime.log_level.value, json=settings.runtime.log_format.value == "json")
-
-
-def read_text(path: Path) -> str:
-    """A source file as text.
-
-    Raises:
-        InputError: It cannot be read, is not UTF-8, or is too large.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_SOURCE_BYTES + 1)
-        text = data.decode()
-    except OSError as error:
-        msg = f"cannot read `{path}`: {error.strerror or error}"
-        raise InputError(msg, code="input.unreadable") from error
-    except UnicodeDecodeError as error:
-        msg = f"`{path}` is not UTF-8: {error.reason} at byte {error.start}"
-        raise InputError(msg, code="input.encoding") from error
-    if len(data) > MAX_SOURCE_BYTES:
-        msg = f"`{path}` is larger than {MAX_SOURCE_BYTES} bytes"
-        raise InputError(msg, code="input.size")
-    return text
-
-
-def compile_agents(path: Path) -> CompiledFile:
-    """Read and compile an agent file.
-
-    Raises:
-        DslError: It is wrong.
-        InputError: It cannot be read.
-    """
-    text = read_text(path)
-    return compile_file(parse(text, str(path)), text)
-
-
-def read_policies(settings: Settings) -> list[PolicySource]:
-    """The policies and counters that the settings name, in order; names as seen from the configuration's folder.
-
-    Raises:
-        ConfigError: A path that was set is not there.
-        InputError: A file cannot be read.
-    """
-    reader = PolicyFolders(settings.folder)
-    return list(sources_of(reader.read(policy_paths(settings))))
-
-
-def policy_paths(settings: Settings) -> tuple[str, ...]:
-    """`policy.paths` as seen from the configuration's folder.
-
-    Raises:
-        ConfigError: One that was set is not there.
-    """
-    return _present(settings, "policy.paths", settings.policy.paths)
-
-
-def shadow_paths(settings: Settings) -> tuple[str, ...]:
-    """`policy.shadow` as seen from the configuration's folder.
-
-    Raises:
-        ConfigError: One is not there.
-    """
-    return _present(settings, "policy.shadow", settings.policy.shadow)
-
-
-def _present(settings: Settings, key: str, paths: Sequence[Path]) -> tuple[str, ...]:
-    origin = settings.origin(key)
-    for path in paths:
-        if origin.kind is not OriginKind.DEFAULT and not (settings.folder / path).exists():
-            msg = f"`{key}` names `{path}`, which is not there"
-            raise ConfigError(msg, place=origin.place)
-    return tuple(os.path.relpath(settings.folder / path, settings.folder) for path in paths)
-
-
-def agent_rules(settings: Settings) -> AgentRules:
-    """What the permits of agent files are worth."""
-    strict = settings.runtime.mode is Mode.PRODUCTION
-    return settings.policy.agent_rules or (AgentRules.RESTRICT if strict else AgentRules.FULL)
-
-
-def policy_terms(settings: Settings) -> PolicyTerms:
-    """What is asked of policies.
-
-    Raises:
-        ConfigError: Signatures are asked for, and no key is trusted.
-        InputError: A key file cannot be read, or is no Ed25519 key.
-    """
-    if settings.policy.require_signed and not settings.policy.trusted_keys:
-        place = settings.origin("policy.require_signed").place
-        msg = "`policy.require_signed` is set and `policy.trusted_keys` names no key"
-        raise ConfigError(msg, place=place, hint="name the PEM file of the key that signs policies")
-    provider = open_provider(settings.security.crypto_provider.value)
-    keys = [
-        read_verifying_key(read_text(settings.folder / path).encode(), provider)
-        for path in settings.policy.trusted_keys
-    ]
-    trusted = {key.key_id: key for key in keys}
-    return PolicyTerms(agent_rules(settings), settings.policy.require_signed, trusted)
-
-
-def load_policies(settings: Settings, agent_files: Iterable[Path] = (), tools: Sequence[ToolType] = ()) -> PolicySet:
-    """The whole policy set, with the policies of some agent files.
-
-    Raises:
-        PolicySyntaxError: A policy does not parse or does not fit the schema.
-        DslError: An agent file is wrong.
-        ConfigError, InputError: Something cannot be read.
-    """
-    return _with_agents(settings, read_policies(settings), agent_files, tools)
-
-
-def policies_in(
-    settings: Settings, path: str, agent_files: Iterable[Path] = (), tools: Sequence[ToolType] = ()
-) -> PolicySet:
-    """The policies of one path as seen from the working folder, in place of the configured ones.
-
-    Raises:
-        PolicySyntaxError, DslError, InputError: As `load_policies`.
-    """
-    sources = sources_of(policy_folders(Path.cwd()).read((path,)))
-    return _with_agents(settings, sources, agent_files, tools)
-
-
-def policy_folders(folder: Path) -> PolicyFolders:
-    """Reads policy files; paths are seen from a folder."""
-    return PolicyFolders(folder)
-
-
-def _with_agents(
-    settings: Settings, sources: Iterable[PolicySource], agent_files: Iterable[Path], tools: Sequence[ToolType]
-) -> PolicySet:
-    rules, warnings = compose([rules_of(compile_agents(path)) for path in agent_files], agent_rules(settings))
-    loaded = PolicySet.load(sources, rules, tools)
-    return replace(loaded, warnings=(*loaded.warnings, *warnings))
-
-
-def known_tools(settings: Settings) -> tuple[ToolType, ...]:
-    """Tools whose definitions are pinned; none where there is no store yet.
-
-    Raises:
-        StoreUnavailable: The store is there and cannot be read.
-    """
-    definitions = [(pin.tool, json.loads(pin.definition)) for pin in known_pins(settings)]
-    return tuple(ToolType(ToolName(name), definition["inputSchema"]) for name, definition in definitions)
-
-
-def known_pins(settings: Settings) -> tuple[Pin, ...]:
-    """The pins; none where there is no store yet.
-
-    Raises:
-        StoreUnavailable: The store is there and cannot be read.
-    """
-    if not (settings.runtime.data_dir / DATABASE_NAME).is_file():
-        return ()
-    with open_reader(settings) as reader:
-        return tuple(reader.pins())
 
 
 def key_store(settings: Settings) -> KeyStore:
@@ -239,11 +79,6 @@ def verifying_keys(settings: Settings) -> dict[KeyId, VerifyingKey]:
     return {key.key_id: key.verifying_key()}
 
 
-def open_reader(settings: Settings) -> SqliteReader:
-    """The store, read-only, beside its owner; to be entered."""
-    return SqliteReader(settings.runtime.data_dir)
-
-
 def probe(settings: Settings) -> list[Finding]:
     """What this machine can do."""
     return list(probe_machine(settings.runtime.data_dir))
@@ -260,6 +95,8 @@ async def open_runtime(
     clock: Clock | None = None,
     emit: Callable[[AgentId, str], None] = no_emit,
     probe: Callable[[str], None] = no_probe,
+    hold_s: float | None = 0.0,
+    held: Callable[[ApprovalPending], None] = no_word,
 ) -> AsyncIterator[Runtime]:
     """A running runtime, from settings.
 
@@ -268,6 +105,8 @@ async def open_runtime(
         clock: The machine's if None.
         emit: Takes what runs log and print; nobody if not given.
         probe: Called at named points around each effect; for tests.
+        hold_s: How long a run waits for people before it ends as held; None: until they answer or their time is up.
+        held: Told of each action that waits for people.
 
     Raises:
         ConfigError: A setting is unsafe in production mode, or names something that is not there.
@@ -296,6 +135,7 @@ async def open_runtime(
         guard = Guard(
             engine, log, store, clock, ids,
             epoch=store.epoch, enforcing=settings.security.enforce_policies, probe=probe,
+            approvals=ApprovalDesk(log, store, clock, desk_rules(settings, provider)),
         )  # fmt: skip
         report = await guard.open()
         await log.append(started(settings))
@@ -309,8 +149,9 @@ async def open_runtime(
         book.tools = lambda: (ToolType(ref.name, ref.input_schema) for ref in catalog.refs)
         interpreter = await stack.enter_async_context(MontySandbox(guard.authority))
         world = World(
-            guard, log, clock, Invoker(catalog, guard, secrets), Sandboxes({interpreter.tier: interpreter}), emit
-        )
+            guard, log, clock, Invoker(catalog, guard, secrets), Sandboxes({interpreter.tier: interpreter}), emit,
+            hold_s, held,
+        )  # fmt: skip
         agents = scheduler(settings, clock)
         rooms = Rooms(world, book, watch, catalog, store, store, agents, ids, settings.principal)
         watches = [watch]

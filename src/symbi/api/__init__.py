@@ -1,0 +1,1 @@
+"""Doors for others: the control socket of a running owner."""

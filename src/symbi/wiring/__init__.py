@@ -1,0 +1,25 @@
+"""The one place that picks implementations: settings in, a running runtime out. It knows both sides and has no logic."""
+
+from symbi.wiring.people import folder_owner, registered_people
+from symbi.wiring.policies import known_pins, known_tools, load_policies, policies_in, policy_folders, read_policies
+from symbi.wiring.runtime import manifests, open_runtime, probe, start_logging, verifying_keys
+from symbi.wiring.sources import compile_agents, open_reader, read_text
+
+__all__ = [
+    "compile_agents",
+    "folder_owner",
+    "known_pins",
+    "known_tools",
+    "load_policies",
+    "manifests",
+    "open_reader",
+    "open_runtime",
+    "policies_in",
+    "policy_folders",
+    "probe",
+    "read_policies",
+    "read_text",
+    "registered_people",
+    "start_logging",
+    "verifying_keys",
+]

@@ -1,0 +1,51 @@
+"""Runs or resumes an agent and kills itself with SIGKILL at the n-th passing of a named point around an effect.
+
+python approval_run.py FOLDER POINT N [--resume]
+
+With POINT `-` it ends by itself.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import anyio
+
+from symbi.cli.run import resume_run, start_run
+from symbi.config import load_settings
+from symbi.errors import ApprovalPending
+from symbi.wiring import open_runtime
+
+HELD = 7
+
+
+def crash_at(point: str, number: int):
+    seen = 0
+
+    def probe(passed: str) -> None:
+        nonlocal seen
+        if passed == point:
+            seen += 1
+            if seen == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return probe
+
+
+async def main(folder: Path, point: str, number: int) -> int:
+    settings = load_settings(folder / "symbi.toml", overrides={"runtime.log_level": "error"})
+    async with open_runtime(settings, probe=crash_at(point, number)) as runtime:
+        if "--resume" in sys.argv:
+            outcome = await resume_run(runtime, None, None)
+        else:
+            outcome = await start_run(runtime, folder / "work.symbi", ["text=hello"], None)
+        if isinstance(outcome.error, ApprovalPending):
+            return HELD
+        if outcome.error is not None:
+            raise outcome.error
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(anyio.run(main, Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))
