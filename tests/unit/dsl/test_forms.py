@@ -11,6 +11,7 @@ import pytest
 
 from symbi.dsl.compile import compile_file
 from symbi.dsl.parser import parse
+from symbi.errors import PolicySyntaxError
 from symbi.policy.catalog import ToolType
 from symbi.policy.decision import Allow, AllowWithConditions, Deny, PolicyRequest
 from symbi.policy.engine import decide
@@ -293,3 +294,36 @@ def test_the_table_has_a_row_for_every_effect_and_every_word():
     missing = [word for word in (*_READERS, *_AUDIT) if word not in text]
     missing += [verb.name for verb in VERBS if not any(word in text for word in (verb.name, *verb.aliases))]
     assert missing == ["configure"]  # it has rows of its own: tests/unit/dsl/test_rules.py
+
+
+@pytest.mark.parametrize(
+    ("guard", "hint"),
+    [
+        ("history.piad > 5", "did you mean `paid`?"),
+        ("history.mails_sent > 5", "declare `[history.mails_sent]` in a `history.toml`"),
+    ],
+)
+def test_a_counter_that_nobody_declares_is_refused_where_the_set_is_loaded(guard, hint):
+    with pytest.raises(PolicySyntaxError, match="not found") as caught:
+        load(Form(f"deny: log if {guard}", log(), log()))
+    assert (caught.value.place.line, caught.value.hint) == (4, hint)
+
+
+def test_a_counter_is_of_the_type_that_it_is_compared_with():
+    for guard in ("history.paid", "history.reported > 5"):
+        with pytest.raises(PolicySyntaxError) as caught:
+            load(Form(f"deny: log if {guard}", log(), log()))
+        assert caught.value.place.line == 4
+
+
+def test_the_risk_of_a_tool_and_that_of_an_agent_are_told_apart_by_what_they_are_compared_with():
+    beside = 'allow: create() allow: call("mail.send")'
+    word = load(Form('require: approval(user) if risk == "high"', log(), log(), beside))
+    number = load(Form("require: approval(user) if risk > 0.5", log(), log(), beside))
+    for policies, asked, free in (
+        (word, told(send(), {"risk": "high"}), create(0.6)),
+        (number, create(0.6), told(send(), {"risk": "high"})),
+    ):
+        assert isinstance(answer(policies, asked), AllowWithConditions)
+        assert isinstance(answer(policies, free), Allow)
+    assert isinstance(answer(word, told(send(), {"risk": "low"})), Allow)
