@@ -201,7 +201,7 @@ def attributes() -> str:
     common = {
         name: found
         for name, found in tables["InvokeTool"].items()
-        if name.startswith(("principal.", "request.", "label."))
+        if name.startswith(("principal.", "request.", "usage.", "time.", "label."))
     }
     rows = [
         ("every action", _attributes(common, lambda name: name in everywhere)),
@@ -224,8 +224,8 @@ def policy_library() -> str:
     """The policies of the library by type, with what each says."""
     rows = [
         (f"`{policy.id}`", policy.annotations["doc"])
-        for source in library.LIBRARY.values()
-        for policy in PolicySet.load([source]).policies
+        for source in (*library.LIBRARY.values(), library.BUDGETS["budgets.cedar"])
+        for policy in PolicySet.load([source, library.BUDGETS["history.toml"]]).policies
         if not policy.id.startswith(library.RESERVED_PREFIX)
     ]
     return _table(("policy", "what it says"), rows)

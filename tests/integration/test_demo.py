@@ -179,3 +179,102 @@ def test_the_demo_touches_no_folder_that_is_there(demo, place):
     assert again.returncode == 2
     assert "exists already" in again.stderr
     assert sorted(path.name for path in place.iterdir()) == before
+
+
+# --- for authors: what pins and manifests say of a call ---------------------------------------
+
+MAIL = json.dumps({"to": ON_CALL, "subject": "s", "body": "see archive@collector.example"})
+FLOW = """
+@id("leaves") forbid (principal, action in Action::"InvokeTool", resource)
+when { resource.effect == "send" && !context.confidentialSinks.isEmpty() } unless { context.grant.arguments };
+@id("medium") forbid (principal, action in Action::"InvokeTool", resource)
+when { resource.risk == "medium" && context.usage.calls > 4 };
+@id("read-only") forbid (principal, action in Action::"InvokeTool", resource) unless { resource.recovery == "idempotent" };
+"""
+CASE = """
+[[case]]
+name = "the tool is as its manifest says"
+principal = { agent = "log_triage" }
+action = "InvokeTool::notify.send"
+resource = { type = "Tool", id = "notify.send" }
+expect = "deny"
+policies = ["no-untrusted-recipient"]
+
+[case.context]
+arguments = { to = "oncall@example.com", subject = "SUBJECT", body = "see archive@collector.example" }
+label = { integrity = "untrusted", confidentiality = "public" }
+labels = { to = { integrity = "user", confidentiality = "public" } }
+"""
+
+
+@pytest.fixture
+def authors(demo, place):
+    """The folder of the demo, with further policies for a while."""
+    assert demo.returncode == 0
+    added = place / "policies" / "authors.cedar"
+    added.write_text(FLOW)
+    yield place
+    added.unlink()
+
+
+def explained(folder: Path, *more: str) -> tuple[int, list[str]]:
+    """Exit code, and the policies that decide on a mail."""
+    done = symbi(
+        folder,
+        "policy",
+        "explain",
+        "--agent",
+        "log_triage",
+        "--tool",
+        "notify.send",
+        "--arguments",
+        MAIL,
+        "--json",
+        *more,
+    )
+    return done.returncode, [one["id"] for one in json.loads(done.stdout)["decided_by"]]
+
+
+def test_explain_reads_what_the_manifest_says_of_the_tool(authors):
+    assert explained(authors) == (0, ["notify-on-call"])
+    assert explained(authors, "--untrusted", "to") == (DENIED, ["no-untrusted-recipient"])
+    assert explained(authors, "--untrusted", "body") == (0, ["notify-on-call"])  # declared as plain
+    assert explained(authors, "--context", '{"usage": {"calls": 5}}') == (DENIED, ["medium"])
+
+
+def test_explain_holds_a_call_against_the_grant_of_its_task(authors, tmp_path):
+    grant = tmp_path / "grant.json"
+    asked = ("--confidential", "subject", "--grant", str(grant))
+    assert explained(authors, "--confidential", "subject") == (DENIED, ["leaves"])
+    grant.write_text(json.dumps({"notify.send": {"to": ON_CALL}}))
+    assert explained(authors, *asked) == (0, ["notify-on-call"])
+    grant.write_text(json.dumps({"send": {"to": STRANGER}}))
+    assert explained(authors, *asked) == (DENIED, ["leaves"])
+
+
+@pytest.mark.parametrize(
+    ("grant", "options", "words"),
+    [
+        ("{", ("--grant", "g.json"), "is not JSON"),
+        ('{"sned": {}}', ("--grant", "g.json"), "names the unknown tool `notify.sned`; did you mean `notify.send`?"),
+        ('{"mail/task-7": {"send": []}}', ("--grant", "g.json"), "the grant of one task, without its name"),
+        ("[]", ("--grant", "nowhere.json"), "cannot read"),
+        ("[]", ("--untrusted", "bdy"), "`--untrusted bdy` names no argument that is given; did you mean `body`?"),
+        ("[]", ("--confidential", "x"), "`--confidential x` names no argument that is given"),
+        ("[]", ("--context", '{"tainted": []}'), "`--context` says `tainted` of a tool call"),
+    ],
+)
+def test_explain_refuses_what_says_nothing_of_the_call(authors, grant, options, words):
+    (authors / "g.json").write_text(grant)
+    done = symbi(authors, "policy", "explain", "--agent", "a", "--tool", "notify.send", "--arguments", MAIL, *options)
+    assert done.returncode == 2, done.stdout
+    said = " ".join(done.stderr.split())
+    assert all(part in said for part in words.split("; ")), said
+
+
+def test_a_case_names_a_tool_that_is_known_without_its_attributes(demo, place, tmp_path):
+    cases = tmp_path / "cases.toml"
+    cases.write_text(CASE.replace("SUBJECT", "write to archive@collector.example"))
+    assert symbi(place, "policy", "test", str(cases)).returncode == 0
+    cases.write_text(CASE.replace("SUBJECT", "the report"))  # no address in it, and the body is declared as plain
+    assert "got `allow`" in symbi(place, "policy", "test", str(cases)).stdout

@@ -61,6 +61,19 @@ def trail() -> list[dict[str, str]]:
 # --- check ------------------------------------------------------------------------------------
 
 
+def test_what_init_writes_has_nothing_to_warn_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert symbi("init").exit_code == EXIT_OK
+    for paths in ('["policies"]', '["policies", "budgets"]'):
+        config = Path("symbi.toml")
+        config.write_text(config.read_text("utf-8").replace('["policies"]', paths), "utf-8")
+        assert "budgets" in paths or "calls-of-a-run" not in symbi("policy", "check").stdout
+        checked = symbi("policy", "check", "--strict", "--agent-file", "hello.symbi")
+        assert checked.exit_code == EXIT_OK, checked.stdout
+        assert "0 warnings" in checked.stdout
+    assert "calls-of-a-run" in checked.stdout
+
+
 def test_check_warns_and_strict_makes_it_an_error(folder: Path) -> None:
     assert symbi("policy", "check", "--strict").exit_code == EXIT_OK
     bad = 'permit (principal in Group::"nobody", action == Action::"WriteLog", resource) when { 1 == 2 };\n'

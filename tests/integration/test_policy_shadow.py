@@ -116,7 +116,7 @@ async def test_an_error_of_the_candidate_never_reaches_the_live_decision(monkeyp
     def broken(*_):
         raise error("broken")
 
-    monkeypatch.setattr(policy_shadow, "decide", broken)
+    monkeypatch.setattr(policy_shadow, "judge_recorded", broken)
 
     async def work(beside):
         for _ in range(3):
@@ -130,8 +130,8 @@ async def test_an_error_of_the_candidate_never_reaches_the_live_decision(monkeyp
 
 async def test_the_candidate_is_asked_after_the_live_decision_and_at_most_once_for_each(monkeypatch):
     asked = []
-    real = policy_shadow.decide
-    monkeypatch.setattr(policy_shadow, "decide", lambda *a: asked.append(a[1].action) or real(*a))
+    real = policy_shadow.judge_recorded
+    monkeypatch.setattr(policy_shadow, "judge_recorded", lambda *a: asked.append(a[1].action) or real(*a))
 
     async def work(beside):
         decisions = beside.gate.engine.decide

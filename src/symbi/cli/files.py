@@ -17,7 +17,7 @@ from symbi.dsl.format import format_text
 from symbi.dsl.parser import parse
 from symbi.dsl.spec import Diagnostic
 from symbi.errors import DslError, InputError, Place
-from symbi.policy.library import BASE, LIBRARY
+from symbi.policy.library import BASE, BUDGETS, LIBRARY
 from symbi.wiring import known_tools, read_text
 
 AGENT: Final = """\
@@ -43,7 +43,7 @@ CONFIG: Final = """\
 mode = "development"
 
 [policy]
-paths = ["policies"]
+paths = ["policies"] # with "budgets" as well, what is used up over time is bounded: see budgets/budgets.cedar
 """
 
 
@@ -56,6 +56,7 @@ def init(
             folder / CONFIG_NAME: CONFIG,
             folder / "policies" / "base.cedar": BASE.text,
             **{folder / "policies" / f"{name}.cedar": source.text for name, source in LIBRARY.items()},
+            **{folder / "budgets" / name: source.text for name, source in BUDGETS.items()},
             folder / "hello.symbi": AGENT,
         }
         taken = [path for path in written if path.exists()]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +37,7 @@ _VERSION: Final = re.compile(r"[0-9a-f]{8,64}")
 _COLOURS: Final = {Shift.ALLOWED: "red", Shift.DENIED: "yellow", Shift.CONDITIONS: "cyan"}
 
 
-_Kind = tuple[Shift, str, str, str, str, str]
+_Kind = tuple[Shift, str, str, str, str, str, tuple[str, ...]]
 
 
 @dataclass(slots=True)
@@ -54,16 +55,25 @@ class _Trail:
 
     compared: int = 0
     withheld: int = 0
+    assumed: Counter[str] = field(default_factory=Counter)
+    with_assumed: int = 0
     groups: dict[_Kind, _Group] = field(default_factory=dict)
 
     def add(self, one: Difference) -> None:
         """Count a difference."""
         resource = f"{one.request.resource.type}::{one.request.resource.id}"
-        kind = (one.shift, one.request.principal.agent, one.request.action, resource, _told(one.old), _told(one.new))
+        request = one.request
+        told = _told(one.old), _told(one.new)
+        kind = (one.shift, request.principal.agent, request.action, resource, *told, one.assumed)
         group = self.groups.setdefault(kind, _Group(one))
         group.count += 1
         if len(group.effects) < MAX_EXAMPLES:
             group.effects.append(one.effect_id)
+
+    def assume(self, facts: tuple[str, ...]) -> None:
+        """Count a request that lacks facts."""
+        self.with_assumed += 1
+        self.assumed.update(facts)
 
     def total(self, shift: Shift) -> int:
         """How many differences of a kind there are."""
@@ -113,7 +123,7 @@ def _load(settings: Settings, name: str, agent_files: Sequence[Path]) -> PolicyS
 
 def _over_trail(settings: Settings, before: PolicySet, after: PolicySet) -> _Trail:
     seen = _Trail()
-    for difference in compare_decisions(before, after, recorded_requests(settings, seen)):
+    for difference in compare_decisions(before, after, recorded_requests(settings, seen), seen.assume):
         seen.add(difference)
     return seen
 
@@ -172,11 +182,17 @@ def _as_json(before: PolicySet, after: PolicySet, change: SetChange, seen: _Trai
             "resource": kind[3],
             "count": group.count,
             "effects": group.effects,
+            "assumed": list(kind[6]),
             **difference_facts(group.first.old, group.first.new),
         }
         for kind, group in seen.groups.items()
     ]
-    return found | {"compared": seen.compared, "withheld": seen.withheld, "differences": groups}
+    return found | {
+        "compared": seen.compared,
+        "withheld": seen.withheld,
+        "assumed": dict(sorted(seen.assumed.items())),
+        "differences": groups,
+    }
 
 
 def _print(change: SetChange, seen: _Trail | None) -> None:
@@ -191,12 +207,17 @@ def _print(change: SetChange, seen: _Trail | None) -> None:
         out.print("the policies are the same")
     if seen is None:
         return
-    for (shift, agent, action, resource, old, new), group in seen.groups.items():
+    for (shift, agent, action, resource, old, new, assumed), group in seen.groups.items():
         head = printable(f"{agent}: {action} on {resource}")
         out.print(f"\n[bold {_COLOURS[shift]}]{shift.value}[/] {escape(head)} [dim]{group.count} times[/]")
         out.print(f"  was {escape(printable(old))}\n  is  {escape(printable(new))}")
+        if assumed:
+            out.print(f"  [yellow]by facts that were not recorded[/], taken as zero: {escape(', '.join(assumed))}")
         out.print(f"  [dim]effects {', '.join(group.effects)}[/]")
     counts = ", ".join(f"{seen.total(shift)} {shift.value}" for shift in Shift)
     out.print(f"\n{seen.compared} recorded requests: {counts}")
+    if seen.with_assumed:
+        facts = escape(", ".join(sorted(seen.assumed)))
+        out.print(f"{seen.with_assumed} of them were decided by facts that were not recorded, taken as zero: {facts}")
     if seen.withheld:
         out.print(f"{seen.withheld} more were not compared: some of what they held is not kept")

@@ -1,5 +1,6 @@
 """`symbi policy suggest`: least-privilege policies from what was recorded, as a diff to review. It writes nothing."""
 
+import dataclasses
 import difflib
 import hashlib
 import os
@@ -20,6 +21,7 @@ from symbi.config import Settings, load_settings
 from symbi.errors import InputError, VerificationError, did_you_mean
 from symbi.policy.catalog import ToolType
 from symbi.policy.edit import removed
+from symbi.policy.history import reads
 from symbi.policy.policies import PolicySet
 from symbi.policy.source import PolicySource
 from symbi.policy.stored import load_set, read_request
@@ -37,6 +39,7 @@ class _Record:
 
     examples: list[Example] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
+    permitted_by: list[frozenset[str]] = field(default_factory=list)
     permits: set[str] = field(default_factory=set)
     version: str = ""
     set_text: str | None = None
@@ -60,7 +63,10 @@ def suggest_policies(
     with errors_to_exit(as_json=as_json):
         settings = load_settings(config)
         record = _read(settings, run, _time(since))
-        tools = _tools(settings, record)
+        last = None if record.set_text is None else load_set(record.set_text, record.version).policies
+        tools = known_tools(settings) if last is None else last.tools  # the catalogue of the last of the requests
+        if last is not None:
+            record.examples = _with_changing(record, last)
         suggestions = suggest(record.examples, tools)
         name = str(file) if file is not None else _default_file(settings)
         new = suggested_source(name, suggestions)
@@ -156,7 +162,8 @@ def _take(record: _Record, event: AuditEvent, effect_id: EffectId, rows: Mapping
         msg = f"the stored request of effect `{effect_id}` is not the one that was decided on"
         raise VerificationError(msg, code="verify.request", hint="`symbi policy why` says more")
     stored = read_request(data)
-    record.permits |= {str(ref["id"]) for ref in _listed(event, "policies")}
+    permits = frozenset(str(ref["id"]) for ref in _listed(event, "policies"))
+    record.permits |= permits
     if stored.withheld:
         record.left_out.append((effect_id, stored.withheld))
         return
@@ -164,6 +171,7 @@ def _take(record: _Record, event: AuditEvent, effect_id: EffectId, rows: Mapping
     labels = {
         name: (integrity, confidentiality, sources) for name, integrity, confidentiality, sources in stored.labels
     }
+    record.permitted_by.append(permits)
     record.examples.append(Example(effect_id, stored.request, conditions, labels))
     record.version = str(event.details["policy_version"])
 
@@ -173,11 +181,15 @@ def _listed(event: AuditEvent, name: str) -> list[Mapping[str, object]]:
     return [item for item in listed if isinstance(item, Mapping)] if isinstance(listed, list) else []
 
 
-def _tools(settings: Settings, record: _Record) -> tuple[ToolType, ...]:
-    """The catalogue that the last of the requests was decided with."""
-    if record.set_text is None:
-        return known_tools(settings)
-    return load_set(record.set_text, record.version).policies.tools
+def _with_changing(record: _Record, policies: PolicySet) -> list[Example]:
+    """The requests, with what the permits that allowed them read of the time and of what came before."""
+    known = {policy.id: reads(policy.json["conditions"]) for policy in policies.policies if policy.id in record.permits}
+    return [
+        dataclasses.replace(
+            example, changing=frozenset[str]().union(*(known.get(PolicyId(one), ()) for one in permits))
+        )
+        for example, permits in zip(record.examples, record.permitted_by, strict=True)
+    ]
 
 
 def _without_permits(

@@ -13,9 +13,13 @@ unknown), and compiled twice:
 Types are those of Cedar. An argument takes the type of what it is compared with: `5` is a whole number (JSON Schema
 `integer`), `5.0` a decimal (JSON Schema `number`). Where that does not fit the tool's schema, validation of the policy
 set fails, and nothing is allowed. `.contains("x")` looks into a text; `"x" in argument` looks into a list. A duration
-is compared with `timeout` only, for an argument has no unit.
+is compared with `timeout` only, for an argument has no unit. A counter (`history.NAME`) is a whole number, or true or
+false; which it is, and whether there is one, is known where the set is loaded, and a guard that is wrong about it fails
+there. `risk` is a number where an agent is created and a word where a tool is called: what it is compared with says
+which of the two is meant.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,17 +39,20 @@ from symbi.dsl.names import (
     present,
     resolve,
 )
-from symbi.dsl.vocabulary import Kind
+from symbi.dsl.vocabulary import ARGUMENT_SETS, VARYING, Kind
 from symbi.errors import did_you_mean
 
 _COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
 _DECIMAL_METHODS = {"<": "lessThan", "<=": "lessThanOrEqual", ">": "greaterThan", ">=": "greaterThanOrEqual"}
 _ARGUMENTS = (("arguments",), ("context", "arguments"))
+_NAMING = frozenset(path for name in ARGUMENT_SETS for path in ((name,), ("context", name)))
+_EMPTY: Final = "is_empty"
 _TEXT_TESTS = ("contains", "starts_with", "ends_with")
 _MAX_LONG: Final = 2**63 - 1  # bounds Cedar's integers
 _DECIMAL_PLACES: Final = 4  # bounds the fraction of Cedar's decimals
 _MAX_DECIMAL: Final = 922_337_203_685_477  # bounds the whole part of Cedar's decimals
-_ORDERED = (Kind.WHOLE, Kind.DECIMAL, Kind.MILLIS, Kind.ARGUMENT)
+_ORDERED = (Kind.WHOLE, Kind.DECIMAL, Kind.MILLIS, Kind.COUNTER, Kind.ARGUMENT)
+_OF_COUNTERS = (Kind.COUNTER, Kind.WHOLE, Kind.TRUTH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +111,18 @@ class GuardCompiler:
 
 def paths(guard: ast.Expr) -> tuple[Path, ...]:
     """Every path that a guard reads, in order."""
-    found: list[Path] = []
+    return tuple(path for node in _nodes(guard) if (path := path_of(node)) is not None)
+
+
+def _nodes(guard: ast.Expr) -> Iterator[ast.Expr]:
+    """The parts of a guard, in order; a path is one."""
     pending = [guard]
     while pending:
         node = pending.pop()
-        if (path := path_of(node)) is not None:
-            found.append(path)
-            continue
+        yield node
         match node:
+            case _ if path_of(node) is not None:
+                continue
             case ast.Unary(operand=operand):
                 pending.append(operand)
             case ast.Binary(left=left, right=right):
@@ -124,15 +135,37 @@ def paths(guard: ast.Expr) -> tuple[Path, ...]:
                 pending += (argument.value for argument in reversed(arguments))
             case _:
                 pass
-    return tuple(found)
 
 
 def bears(guard: ast.Expr | None, target: Target) -> bool:
-    """Whether an action has everything that a guard reads."""
-    return guard is None or all(
-        resolve(path, target) is not None or (path in _ARGUMENTS and target.action == "InvokeTool")
-        for path in paths(guard)
+    """Whether an action has everything that a guard reads; a name of another type elsewhere, as it is compared."""
+    return guard is None or (
+        all(
+            resolve(path, target) is not None or (path in _ARGUMENTS and target.action == "InvokeTool")
+            for path in paths(guard)
+        )
+        and all(_as_compared(node, target) for node in _nodes(guard))
     )
+
+
+def _as_compared(node: ast.Expr, target: Target) -> bool:
+    """Whether what a comparison reads is, on this action, of the type that it is compared with."""
+    pairs: list[tuple[ast.Expr, ast.Expr]] = []
+    match node:
+        case ast.Binary(op="in", left=left, right=ast.Array(items=items)):
+            pairs = [(left, item) for item in items]
+        case ast.Call(callee=ast.Member(object=ast.Array(items=items)), arguments=(ast.Argument(value=left),)):
+            pairs = [(left, item) for item in items]
+        case ast.Binary(op=op, left=left, right=right) if op in _COMPARISONS:
+            pairs = [(left, right), (right, left)]
+        case _:
+            pass
+    for reading, constant in pairs:
+        path = path_of(reading)
+        found = None if path is None or path[-1] not in VARYING else resolve(path, target)
+        if found is not None and isinstance(constant, ast.String) != (found.kind is Kind.TEXT):
+            return False
+    return True
 
 
 def _condition(node: ast.Expr, target: Target, compiler: GuardCompiler, *, certain: bool) -> str:
@@ -163,14 +196,17 @@ def _condition(node: ast.Expr, target: Target, compiler: GuardCompiler, *, certa
             arguments=(ast.Argument(value=subject, name=None), ast.Argument(value=item, name=None)),
         ) if test in _TEXT_TESTS:
             return _test(test, subject, item, (target, compiler), certain=certain)
+        case ast.Call(callee=ast.Member(object=subject, name=test), arguments=()) if test == _EMPTY:
+            return _emptiness(_term(subject, target, compiler), certain=certain)
         case ast.Boolean(value=value):
             return "true" if value else "false"
         case ast.Call():
-            known = ", ".join(f"`.{test}(x)`" for test in _TEXT_TESTS)
+            known = ", ".join([*(f"`.{test}(x)`" for test in _TEXT_TESTS), f"`.{_EMPTY}()`"])
             raise _Wrong("guard", "a guard cannot call this", node.span, f"it can ask {known}")
     term = _term(node, target, compiler)
-    if term.kind not in {Kind.TRUTH, Kind.ARGUMENT} or term.literal:
-        raise _Wrong("guard", f"a guard is true or false, and this is {term.kind}", node.span, "compare it with ==")
+    if term.kind not in {Kind.TRUTH, Kind.COUNTER, Kind.ARGUMENT} or term.literal:
+        hint = f"write `!NAME.{_EMPTY}()`, or `.contains(x)`" if term.kind is Kind.SET else "compare it with =="
+        raise _Wrong("guard", f"a guard is true or false, and this is {term.kind}", node.span, hint)
     return _atom(term.cedar, term.needs, certain=certain)
 
 
@@ -179,6 +215,12 @@ def _atom(text: str, needs: tuple[str, ...], *, certain: bool) -> str:
         return text
     there = " && ".join(dict.fromkeys(needs))
     return f"({there} && {text})" if certain else f"(if {there} then {text} else true)"
+
+
+def _emptiness(holder: _Term, *, certain: bool) -> str:
+    if holder.literal or holder.kind is not Kind.SET:
+        raise _Wrong("guard", f"`.{_EMPTY}()` asks a set, and this is {_described(holder)}", holder.span)
+    return _atom(f"{holder.cedar}.isEmpty()", holder.needs, certain=certain)
 
 
 def _test(test: str, subject: ast.Expr, item: ast.Expr, scope: tuple[Target, GuardCompiler], *, certain: bool) -> str:
@@ -219,6 +261,8 @@ def _membership(container: ast.Expr, item: ast.Expr, target: Target, compiler: G
     if holder.literal or holder.kind not in {Kind.SET, Kind.ARGUMENT}:
         hint = "write `.contains(…)` to look into a text" if holder.kind is Kind.TEXT else ""
         raise _Wrong("guard", f"`in` asks a list, and this is {_described(holder)}", holder.span, hint)
+    if path_of(container) in _NAMING and isinstance(asked.value, str):
+        _check_argument((asked.value,), asked.span, target, compiler)
     if asked.kind not in {Kind.TEXT, Kind.ARGUMENT} and (holder.kind is Kind.SET or asked.kind is not Kind.WHOLE):
         raise _Wrong("guard", f"{_described(asked)} is never in {_described(holder)}", asked.span)
     return _atom(f"{holder.cedar}.contains({asked.cedar})", (*holder.needs, *asked.needs), certain=certain)
@@ -242,7 +286,8 @@ def _comparison(op: str, sides: tuple[_Term, _Term], span: ast.Span, *, certain:
         return _atom(f"({left.cedar} {op} {right.cedar})", needs, certain=certain)
     for side in (left, right):
         if side.kind not in _ORDERED:
-            raise _Wrong("guard", f"`{op}` orders numbers, and this is {_described(side)}", side.span)
+            message = f"`{op}` orders numbers, and this is {_described(side)}"
+            raise _Wrong("guard", message, side.span, _values_of(side))
     if Kind.DECIMAL in {left.kind, right.kind}:
         text = f"{left.cedar}.{_DECIMAL_METHODS[op]}({right.cedar})"
     else:
@@ -254,8 +299,7 @@ def _unified(left: _Term, right: _Term) -> tuple[_Term, _Term]:
     """Both sides, of one type; a whole number beside a decimal attribute is one itself."""
     for mine, other in ((left, right), (right, left)):
         if mine.values and isinstance(other.value, str) and other.value not in mine.values:
-            known = ", ".join(f"`{value}`" for value in mine.values)
-            hint = did_you_mean(other.value, mine.values) or f"it can be {known}"
+            hint = did_you_mean(other.value, mine.values) or _values_of(mine)
             raise _Wrong("guard", f"this is never `{other.value}`", other.span, hint)
         if mine.kind is Kind.ARGUMENT and other.literal and other.kind is Kind.MILLIS:
             raise _Wrong("guard", "an argument has no unit", other.span, "write the number that the tool takes")
@@ -266,9 +310,13 @@ def _unified(left: _Term, right: _Term) -> tuple[_Term, _Term]:
             text = _decimal(float(other.value), f"{other.value}.0", other.span)
             whole = _Term(text, Kind.DECIMAL, other.span, value=other.value)
             return (whole, right) if other is left else (left, whole)
-    if left.kind is not right.kind and Kind.ARGUMENT not in {left.kind, right.kind}:
+    kinds = {left.kind, right.kind}
+    if Kind.COUNTER in kinds and not kinds <= {*_OF_COUNTERS, Kind.ARGUMENT}:
         message = f"this compares {_described(left)} with {_described(right)}"
-        hint = "write a duration such as `30s`" if Kind.MILLIS in {left.kind, right.kind} else ""
+        raise _Wrong("guard", message, right.span, "a count is a whole number, a sum is in whole units")
+    if len(kinds) > 1 and not kinds & {Kind.ARGUMENT, Kind.COUNTER}:
+        message = f"this compares {_described(left)} with {_described(right)}"
+        hint = "write a duration such as `30s`" if Kind.MILLIS in kinds else _values_of(left) or _values_of(right)
         raise _Wrong("guard", message, right.span, hint)
     return left, right
 
@@ -299,6 +347,10 @@ def _term(node: ast.Expr, target: Target, compiler: GuardCompiler, other: ast.Ex
         case _:
             hint = "it reads names, and compares them with texts, numbers, durations, true and false"
             raise _Wrong("guard", "a guard cannot hold this", span, hint)
+
+
+def _values_of(term: _Term) -> str:
+    return f"it can be {', '.join(f'`{value}`' for value in term.values)}" if term.values else ""
 
 
 def _check_word(path: Path, span: ast.Span, other: ast.Expr | None, target: Target) -> None:

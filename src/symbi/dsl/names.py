@@ -12,8 +12,8 @@ from symbi.dsl.vocabulary import (
     CONFIDENTIALITIES,
     DATA_ATTRIBUTES,
     DATA_WORDS,
+    HISTORY,
     INTEGRITIES,
-    RESERVED_NAMES,
     Attribute,
     Kind,
 )
@@ -133,6 +133,8 @@ def resolve(path: Path, target: Target) -> Attribute | None:
         return found
     if path[0] in target.data_words and len(path) == 2 and path[1] in DATA_ATTRIBUTES and "label.integrity" in table:  # noqa: PLR2004 - a word and its attribute
         return DATA_ATTRIBUTES[path[1]]
+    if table and path[0] == HISTORY:
+        return _counter(path)
     if target.action != "InvokeTool":
         return None
     match path:
@@ -142,7 +144,10 @@ def resolve(path: Path, target: Target) -> Attribute | None:
             return _label_of(argument, "integrity", INTEGRITIES)
         case ("labels", argument, "confidentiality"):
             return _label_of(argument, "confidentiality", CONFIDENTIALITIES)
-        case (root, *_) if explicit or root in ARGUMENT_ROOTS or root in RESERVED_NAMES:
+        case ("labels", argument, "categories"):
+            text, needs = present(("labels", argument))
+            return Attribute(f"{text}.categories", Kind.SET, (), needs)
+        case (root, *_) if explicit or root in ARGUMENT_ROOTS:
             return None
         case _:
             return _argument(path)
@@ -162,16 +167,17 @@ def argument_of(path: Path, target: Target) -> str | None:
 def explain(path: Path, target: Target, parameters: Collection[str]) -> str:
     """A hint for a path that `resolve` does not know."""
     table = ATTRIBUTES.get(target.action, {})
-    if target.action == "InvokeTool" and path[0] in RESERVED_NAMES:
-        return f"`{path[0]}` is the agent's score; write `arguments.{path[0]}` for an argument of that name"
+    if path[0] == HISTORY:
+        return "write `history.NAME`, with the name of a counter that a `history.toml` declares"
     if hint := did_you_mean(".".join(path), table):
         return hint
     if path[0] in parameters:
         return "policies do not see the values of an agent's inputs"
-    names = [name for name in table if not name.startswith(("principal.", "request."))]
-    return (
-        f"it knows {', '.join(f'`{name}`' for name in names)}" if names else "it knows `principal` and `request` alone"
-    )
+    if target.action == "InvokeTool" and path[0] in ARGUMENT_ROOTS and path[0] not in {"arguments", "context"}:
+        return f"write `arguments.{'.'.join(path)}` for an argument of that name"
+    names = [name for name in table if not name.startswith(("principal.", "request.", "usage.", "time."))]
+    known = names or ["principal", "request", "usage", "time", HISTORY]
+    return f"it knows {', '.join(f'`{name}`' for name in known)}"
 
 
 def present(path: Path) -> tuple[str, tuple[str, ...]]:
@@ -218,6 +224,13 @@ def unknown_tool(pattern: str, tools: Tools) -> str | None:
         servers = {name.partition(".")[0] for name in tools}
         return did_you_mean(pattern[:-2], servers) or "no such tool server is connected"
     return did_you_mean(pattern, tools) or "`symbi tools list` shows the tools there are"
+
+
+def _counter(path: Path) -> Attribute | None:
+    """A counter; which there are, and of which type, is checked where the set is loaded."""
+    if len(path) != 2 or not _PLAIN_NAME.fullmatch(path[1]) or path[1] in _CEDAR_WORDS:  # noqa: PLR2004 - the word and a name
+        return None
+    return Attribute(f"context.{HISTORY}.{path[1]}", Kind.COUNTER)
 
 
 def _argument(path: Path) -> Attribute:

@@ -336,7 +336,7 @@ def _check_conditions_apply(agent: _Agent) -> None:
 
 
 def _note_unknown(agent: _Agent, guard: ast.Expr, targets: Iterable[Target]) -> None:
-    """None of the actions has all that a guard reads: say which name."""
+    """None of the actions has all that a guard reads: say which name, or which comparison."""
     for path in paths(guard):
         unaware = [target for target in targets if resolve(path, target) is None]
         if unaware:
@@ -344,6 +344,7 @@ def _note_unknown(agent: _Agent, guard: ast.Expr, targets: Iterable[Target]) -> 
             hint = explain(path, unaware[0], agent.reader.parameters)
             agent.findings.error("unknown_name", message, guard.span, hint)
             return
+    agent.guards.certainly(guard, next(iter(targets)))  # all names are known: it says what is wrong with their types
 
 
 def _refuse_ambiguous(agent: _Agent, guard: ast.Expr, targets: Iterable[Target]) -> None:

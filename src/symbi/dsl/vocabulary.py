@@ -9,6 +9,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from symbi.policy.fields import Effect, Risk
 from symbi.types import Confidentiality, Integrity, Priority, RecoveryClass, SecurityTier
 
 
@@ -138,6 +139,8 @@ class Kind(StrEnum):
     MILLIS = "a duration"
     SET = "a set of texts"
     GROUPS = "the agent's groups"
+    COUNTER = "a counter"
+    """A counter of `history.toml`: a whole number, or true or false where it is a `formerly`."""
     ARGUMENT = "an argument"
     """An argument of a tool: its type is in the tool's schema, and what it is compared with must fit."""
 
@@ -182,10 +185,17 @@ _PRINCIPAL: Final[Mapping[str, Attribute]] = {
     "request.run": _text("context.request.run"),
     "request.position": Attribute("context.request.position", Kind.WHOLE),
     "request.attempt": Attribute("context.request.attempt", Kind.WHOLE),
+    **{
+        f"usage.{name}": Attribute(f"context.usage.{name}", Kind.WHOLE)
+        for name in ("effects", "denied", "calls", "seconds")
+    },
+    **{f"time.{name}": Attribute(f"context.time.{name}", Kind.WHOLE) for name in ("hour", "minute", "weekday", "day")},
+    "time.epoch_s": Attribute("context.time.epochS", Kind.WHOLE),
 }
 _LABEL: Final[Mapping[str, Attribute]] = {
     "label.integrity": _text("context.label.integrity", *INTEGRITIES),
     "label.confidentiality": _text("context.label.confidentiality", *CONFIDENTIALITIES),
+    "label.categories": Attribute("context.label.categories", Kind.SET),
 }
 _AGENT: Final[Mapping[str, Attribute]] = {
     "resource.owner": _text("resource.owner"),
@@ -214,19 +224,40 @@ _RUN_LIMITS: Final[Mapping[str, Attribute]] = {
     "timeout_ms": Attribute("context.timeoutMs", Kind.WHOLE),
     "timeout": Attribute("context.timeoutMs", Kind.MILLIS),
 }
+_MANIFEST: Final[Mapping[str, Attribute]] = {
+    "risk": _text("resource.risk", *_values(Risk)),
+    "effect": _text("resource.effect", *_values(Effect)),
+}
 _TOOL: Final[Mapping[str, Attribute]] = {
-    f"{root}.{name}": attribute
-    for root in ("resource", "tool")
-    for name, attribute in {
-        "server": _text("resource.server"),
-        "verified": Attribute("resource.verified", Kind.TRUTH),
-        "recovery": _text("resource.recovery", *_values(RecoveryClass)),
-    }.items()
+    **_MANIFEST,
+    **{
+        f"{root}.{name}": attribute
+        for root in ("resource", "tool")
+        for name, attribute in {
+            "server": _text("resource.server"),
+            "verified": Attribute("resource.verified", Kind.TRUTH),
+            "recovery": _text("resource.recovery", *_values(RecoveryClass)),
+            **_MANIFEST,
+        }.items()
+    },
 }
 
-_SETS: Final[Mapping[str, Attribute]] = {
+ARGUMENT_SETS: Final[Mapping[str, Attribute]] = MappingProxyType(
+    {
+        "opaque": Attribute("context.opaque", Kind.SET),
+        "sinks": Attribute("context.sinks", Kind.SET),
+        "tainted": Attribute("context.tainted", Kind.SET),
+        "confidential_sinks": Attribute("context.confidentialSinks", Kind.SET),
+        "unexplained": Attribute("context.unexplained", Kind.SET),
+    }
+)
+"""Sets of a call whose members are names of its arguments."""
+
+_CALL: Final[Mapping[str, Attribute]] = {
+    **ARGUMENT_SETS,
     "secrets": Attribute("context.secrets", Kind.SET),
-    "opaque": Attribute("context.opaque", Kind.SET),
+    "words_known": Attribute("context.wordsKnown", Kind.TRUTH),
+    **{f"grant.{name}": Attribute(f"context.grant.{name}", Kind.TRUTH) for name in ("given", "tool", "arguments")},
 }
 
 ATTRIBUTES: Final[Mapping[str, Mapping[str, Attribute]]] = MappingProxyType(
@@ -258,7 +289,7 @@ ATTRIBUTES: Final[Mapping[str, Mapping[str, Attribute]]] = MappingProxyType(
             "priority": _text("context.priority", *_values(Priority)),
         },
         "ConnectServer": {**_PRINCIPAL, "command": _text("context.command")},
-        "InvokeTool": {**_PRINCIPAL, **_LABEL, **_TOOL, **_SETS},
+        "InvokeTool": {**_PRINCIPAL, **_LABEL, **_TOOL, **_CALL},
         "ExecuteCode": {
             **_PRINCIPAL,
             **_LABEL,
@@ -289,10 +320,19 @@ ATTRIBUTES: Final[Mapping[str, Mapping[str, Attribute]]] = MappingProxyType(
 )
 """What guards can read, by action. A tool's arguments come on top: `to`, `arguments.to`, `labels.to.integrity`."""
 
+VARYING: Final = frozenset(
+    name
+    for table in ATTRIBUTES.values()
+    for name, attribute in table.items()
+    if any(attribute.kind is not other[name].kind for other in ATTRIBUTES.values() if name in other)
+)
+"""Names that are of another type from action to action: what they are compared with says which is meant."""
+
 DATA_ATTRIBUTES: Final[Mapping[str, Attribute]] = MappingProxyType(
     {
         "integrity": _LABEL["label.integrity"],
         "confidentiality": _LABEL["label.confidentiality"],
+        "categories": _LABEL["label.categories"],
         "verified": Attribute('(context.label.integrity != "untrusted")', Kind.TRUTH),
         "contains_pii": Attribute(
             '(["confidential", "secret"].contains(context.label.confidentiality))',
@@ -306,19 +346,25 @@ DATA_ATTRIBUTES: Final[Mapping[str, Attribute]] = MappingProxyType(
 the operator has labelled so.
 """
 
+HISTORY: Final = "history"
+"""First word of the counters that `history.toml` declares: `history.NAME`. The set knows which there are."""
+
 ARGUMENT_ROOTS: Final = (
     "arguments",
     "labels",
     "label",
     "secrets",
-    "opaque",
+    *ARGUMENT_SETS,
+    "words_known",
+    "grant",
     "principal",
     "resource",
     "tool",
     "context",
     "request",
+    "usage",
+    "time",
+    HISTORY,
+    *_MANIFEST,
 )
-"""First words that are never the bare name of a tool's argument; `arguments.label` reads one that is called so."""
-
-RESERVED_NAMES: Final = ("risk",)
-"""Bare names that are never a tool's argument: `risk` is the agent's score. `arguments.risk` reads the argument."""
+"""First words that are never the bare name of a tool's argument; `arguments.time` reads one that is called so."""

@@ -17,7 +17,9 @@ labels = { recipient = { integrity = "untrusted", confidentiality = "public" } }
 
 Of `principal` only `agent` is needed, of `resource` only `type` and `id`. A float in the context stands for a decimal.
 In the context of a tool's action, what is left out is empty, no grant, or the label of what a user wrote; a label may
-leave out its categories. A `Tool` without them is of medium risk, and nothing is known of its effect. Attributes and
+leave out its categories. `sinks`, `tainted` and `confidentialSinks` follow from the arguments and their labels, as in a
+call. A `Tool` without attributes is as its manifest says, where the manifests are known; else it is of medium risk,
+nothing is known of its effect, and every argument is a sink. Attributes and
 parents of an `Agent` that are left out are those of the principal, or the defaults. `request`, where it is left out, is
 that of something no run asked for. In the context of every action, what is left out of `time`, `usage` and `history` is
 zero or false; a counter is given as `NAME` or as `NAME_before`, and the other follows from what the action adds.
@@ -30,19 +32,22 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
 
 from symbi.errors import InputError, Place, did_you_mean
 from symbi.policy.catalog import TOOL_GROUP
 from symbi.policy.context import NO_REQUEST, agent_attributes, decimal_value, flow_context, label_context, whole_label
 from symbi.policy.decision import Allow, AllowWithConditions, Deny, PolicyDecision, PolicyRequest
 from symbi.policy.engine import decide
-from symbi.policy.fields import Effect, Risk
+from symbi.policy.fields import UNDECLARED, ToolFlow
 from symbi.policy.grants import NO_GRANT
 from symbi.policy.history import offline
 from symbi.policy.policies import PolicySet
-from symbi.policy.sinks import CallFacts
-from symbi.types import AgentId, JsonValue, Label, Principal, Resource
+from symbi.policy.sinks import CallFacts, call_facts
+from symbi.types import AgentId, Confidentiality, Integrity, JsonValue, Label, Principal, Resource
+
+_LevelT = TypeVar("_LevelT", Integrity, Confidentiality)
 
 VERDICTS: Final = ("allow", "deny", "allow_with_conditions")
 """What a case may expect."""
@@ -51,6 +56,14 @@ _CASE_KEYS: Final = ("name", "principal", "action", "resource", "context", "expe
 _PRINCIPAL_KEYS: Final = ("agent", "owner", "groups", "trust", "tier", "capabilities")
 _RESOURCE_KEYS: Final = ("type", "id", "attributes", "parents")
 _HEADER: Final = re.compile(r"^[ \t]*\[\[[ \t]*case[ \t]*\]\]", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownTool:
+    """A tool that cases may name without saying what it is: as the runtime puts it to policies, and what its manifest says."""
+
+    resource: Resource
+    flow: ToolFlow = UNDECLARED
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +138,13 @@ def _listed(names: Iterable[str]) -> str:
 # --- reading ----------------------------------------------------------------------------------
 
 
-def parse_cases(file: str, text: str) -> list[PolicyCase]:
+def parse_cases(file: str, text: str, tools: Mapping[str, KnownTool] = MappingProxyType({})) -> list[PolicyCase]:
     """Read a file of cases.
 
     Args:
         file: Its name, for messages.
         text: TOML.
+        tools: What is known of tools, by `server.tool`; of others a case says it itself.
 
     Raises:
         InputError: It is not TOML, a key is unknown or missing, or a value is of the wrong kind; with its place.
@@ -152,7 +166,7 @@ def parse_cases(file: str, text: str) -> list[PolicyCase]:
         raise InputError(
             "`case` is not a list of tables", code="policy.case", place=Place(file, 1, 1), hint="write `[[case]]`"
         )
-    return [_CaseReader(outline, index, entry).read() for index, entry in enumerate(entries)]
+    return [_CaseReader(outline, index, entry, tools).read() for index, entry in enumerate(entries)]
 
 
 class _Outline:
@@ -188,10 +202,11 @@ class _Outline:
 class _CaseReader:
     """Reads one case."""
 
-    def __init__(self, outline: _Outline, index: int, entry: Mapping[str, Any]) -> None:
+    def __init__(self, outline: _Outline, index: int, entry: Mapping[str, Any], tools: Mapping[str, KnownTool]) -> None:
         self._outline = outline
         self._index = index
         self._entry = entry
+        self._tools = tools
 
     def read(self) -> PolicyCase:
         self._outline.check_keys(self._entry, _CASE_KEYS, self._index)
@@ -200,10 +215,11 @@ class _CaseReader:
         if expect not in VERDICTS:
             hint = did_you_mean(expect, VERDICTS) or f"use one of {_listed(VERDICTS)}"
             raise self._wrong("expect", f"`{expect}` is no verdict", hint)
+        resource = self._resource()
         return PolicyCase(
             name=self._text(self._entry, "name"),
             place=self._outline.place(self._index),
-            request=PolicyRequest(self._principal(), action, self._resource(), self._context(action)),
+            request=PolicyRequest(self._principal(), action, resource, self._context(action, resource)),
             expect=expect,
             policies=frozenset(self._texts(self._entry, "policies")) if "policies" in self._entry else None,
             conditions=frozenset(self._texts(self._entry, "conditions")) if "conditions" in self._entry else None,
@@ -238,21 +254,25 @@ class _CaseReader:
         )
 
     def _unsaid(self, resource: Mapping[str, Any], written: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Attributes that a case leaves out: of an agent as the runtime would say them, of a tool as without a manifest."""
+        """Attributes that a case leaves out: of an agent as the runtime would say them, of a tool as its manifest does."""
         known: dict[str, Any] = {}
-        if resource.get("type") == "Tool" and written:
-            known = {"risk": Risk.MEDIUM.value, "effect": Effect.ANY.value}
+        if resource.get("type") == "Tool" and (tool := self._tools.get(str(resource.get("id")))):
+            known = dict(tool.resource.attributes)
+        elif resource.get("type") == "Tool" and written:
+            known = {"risk": UNDECLARED.risk.value, "effect": UNDECLARED.effect.value}
         elif resource.get("type") == "Agent":
             asking = self._principal()
             known = dict(agent_attributes(asking if resource.get("id") == asking.agent else Principal(AgentId(""))))
         return {name: value for name, value in known.items() if name not in written}
 
     def _known_parents(self, resource: Mapping[str, Any]) -> list[list[str]]:
+        if resource.get("type") == "Tool" and (tool := self._tools.get(str(resource.get("id")))):
+            return [list(parent) for parent in tool.resource.parents]
         asking = self._principal()
         itself = resource.get("type") == "Agent" and resource.get("id") == asking.agent
         return [["Group", group] for group in asking.groups] if itself else []
 
-    def _context(self, action: str) -> Mapping[str, JsonValue]:
+    def _context(self, action: str, resource: Resource) -> Mapping[str, JsonValue]:
         table = self._table(self._entry, "context", needed=False)
         context = {name: self._json(value, "context", name) for name, value in table.items()}
         context.setdefault("request", dict(NO_REQUEST))
@@ -263,15 +283,39 @@ class _CaseReader:
                 "label": label_context(Label()),
                 "secrets": [],
                 "opaque": [],
-                **flow_context(CallFacts(), NO_GRANT),
             }
             context = {**empty, **context}
             labels = context["labels"]
             if isinstance(labels, Mapping):
                 context["labels"] = {name: whole_label(label) for name, label in labels.items()}
+            context = {**flow_context(self._facts(context, resource), NO_GRANT), **context}
         if "label" in context:
             context["label"] = whole_label(context["label"])
         return context
+
+    def _facts(self, context: Mapping[str, JsonValue], resource: Resource) -> CallFacts:
+        """The sinks of the call; nothing is said of them where the case itself is not of the right kind."""
+        values, labels = context["arguments"], context["labels"]
+        if not isinstance(values, Mapping) or not isinstance(labels, Mapping):
+            return CallFacts()
+        tool = self._tools.get(resource.id)
+        own = {name: self._label(label, f"labels.{name}") for name, label in labels.items()}
+        whole = self._label(context["label"], "label")
+        return call_facts(UNDECLARED if tool is None else tool.flow, values, own, whole)
+
+    def _label(self, label: JsonValue, name: str) -> Label:
+        if not isinstance(label, Mapping):
+            raise self._wrong("context", f"`{name}` is not a table", "write `{ integrity = …, confidentiality = … }`")
+        return Label(self._level(label, name, Integrity), self._level(label, name, Confidentiality))
+
+    def _level(self, label: Mapping[str, JsonValue], name: str, kind: type[_LevelT]) -> _LevelT:
+        key = kind.__name__.lower()
+        known = {level.value: level for level in kind}
+        written = str(label.get(key))
+        if written not in known:
+            hint = did_you_mean(written, known) or f"it is one of {_listed(known)}"
+            raise self._wrong(key if key in label else "context", f"`{name}.{key}` is no {key}", hint)
+        return known[written]
 
     def _json(self, value: object, key: str, path: str) -> JsonValue:
         """A TOML value as Cedar's JSON: floats are decimals, times are refused."""

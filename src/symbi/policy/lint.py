@@ -105,8 +105,8 @@ def _absent(policies: PolicySet, chosen: Sequence[Policy], known: Known) -> Iter
             ("Group", known.groups, "the groups of any configured agent"),
             ("ToolServer", known.servers, "the configured tool servers"),
         ):
-            if names is None:
-                continue
+            if names is None or (kind == "Group" and not names and policy.effect == "forbid"):
+                continue  # where there are no groups yet, a forbid waits for the first member
             for name in sorted(name for type_, name in policy.names if type_ == kind and name not in names):
                 hint = did_you_mean(name, names) or f"add it, or remove `{kind}::{name}`"
                 yield _of("unused", policy, f"`{name}` is not among {where}", hint)

@@ -35,6 +35,7 @@ _ONLY: Final = ("conditions", "only")  # name and value of that annotation
 _CONDITIONS: Final = tuple(kind.value for kind in ConditionKind)
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/#-]{0,127}")
 _CACHED_ENTITIES: Final = 1024  # bounds the parsed principals and resources that a set keeps, at about 2 KiB each
+_NO_COUNTER: Final = re.compile(r"attribute `history\.(\w+)` in context .* not found")
 _TOOL_PREFIX: Final = f"{TOOL_GROUP}::"
 
 
@@ -201,7 +202,7 @@ class PolicySet:
         except ValueError as error:
             raise PolicySyntaxError(f"the tools make no valid schema: {error}", code="policy.schema") from error
         if not problems:
-            problems.extend(_validate(policies, known, whole_schema))
+            problems.extend(_validate(policies, known, whole_schema, counters))
             problems.extend(check_counters(counters, tools, whole_schema))
         if problems:
             raise _all_of(problems)
@@ -448,7 +449,9 @@ def _absent_counted(counters: Iterable[Counter], known: set[str]) -> Iterator[Po
         )
 
 
-def _validate(policies: Sequence[Policy], known: set[str], schema: cedarpy.Schema) -> Iterator[PolicySyntaxError]:
+def _validate(
+    policies: Sequence[Policy], known: set[str], schema: cedarpy.Schema, counters: Iterable[Counter]
+) -> Iterator[PolicySyntaxError]:
     checked = []
     for policy in policies:
         actions = {name for type_, name in policy.names if type_ == "Action"}
@@ -469,6 +472,16 @@ def _validate(policies: Sequence[Policy], known: set[str], schema: cedarpy.Schem
     for error in result.errors:
         message = error.error.removeprefix(f"for policy `{error.policy_id}`, ")
         policy = by_position[error.policy_id]
-        yield PolicySyntaxError(f"policy `{policy.id}`: {message}", code="policy.schema", place=policy.place)
+        hint = _about_counter(message, counters)
+        yield PolicySyntaxError(f"policy `{policy.id}`: {message}", code="policy.schema", place=policy.place, hint=hint)
     if not result.validation_passed and not result.errors:
         yield PolicySyntaxError("the policies do not fit the schema", code="policy.schema")
+
+
+def _about_counter(message: str, counters: Iterable[Counter]) -> str | None:
+    """What to do about a counter that nobody declares."""
+    found = _NO_COUNTER.match(message)
+    if found is None:
+        return None
+    declared = [fact for counter in counters for fact in counter.facts]
+    return did_you_mean(found[1], declared) or f"declare `[history.{found[1]}]` in a `history.toml`"

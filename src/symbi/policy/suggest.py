@@ -54,12 +54,14 @@ class Example:
         request: As it was decided.
         conditions: (kind, value) of the conditions that it was allowed with.
         labels: Of its arguments, with sources.
+        changing: Which of `VOLATILE` the policies that permitted it read.
     """
 
     effect_id: str
     request: PolicyRequest
     conditions: frozenset[tuple[str, str]]
     labels: Labels
+    changing: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,8 @@ def _id(request: PolicyRequest, taken: set[str]) -> str:
 def _one(name: str, group: Sequence[Example], shape: RecordOf | None, taken: set[str]) -> Suggestion:
     request = group[0].request
     writer = _Writer(group)
+    for fact in sorted({fact for example in group for fact in example.changing}):
+        writer.remarks.append(f"context.{fact} is not bounded: what permitted this read it, and it changes by itself")
     contexts = [example.request.context for example in group]
     if shape is not None and all(isinstance(context.get("arguments"), Mapping) for context in contexts):
         writer.arguments([context["arguments"] for context in contexts], shape)  # type: ignore[misc]  # looked at just now

@@ -20,8 +20,8 @@ from symbi.audit.log import AuditLog
 from symbi.errors import InputError
 from symbi.guard.action import Canary
 from symbi.guard.recorder import Decided
-from symbi.policy.diff import difference_facts, shift_between
-from symbi.policy.engine import PolicyEngine, decide
+from symbi.policy.diff import difference_facts, judge_recorded, shift_between
+from symbi.policy.engine import PolicyEngine
 from symbi.policy.policies import PolicySet
 from symbi.policy.source import PolicySource
 from symbi.runtime.policies import Cause, PolicyBook, sources_of
@@ -188,7 +188,7 @@ def _differences(candidate: PolicySet, batch: Iterable[Decided]) -> list[Draft]:
     drafts = []
     for one in batch:
         request = one.request()
-        other = decide(candidate, request)
+        other, assumed = judge_recorded(candidate, request)
         shift = shift_between(one.decision, other)
         if shift is None:
             continue
@@ -200,6 +200,8 @@ def _differences(candidate: PolicySet, batch: Iterable[Decided]) -> list[Draft]:
             "enforced": False,
             **difference_facts(one.decision, other),
         }
+        if assumed:
+            details["assumed"] = list(assumed)
         run_id = one.action.slot.run_id if one.action.slot else ""
         drafts.append(Draft(AuditEventType.POLICY_SHADOW, one.action.principal.agent, details, run_id))
     return drafts

@@ -21,7 +21,8 @@ id = "system"
 sent_to = { integrity = "trusted", confidentiality = "internal", categories = ["contacts"] }
 ```
 
-Nothing else may stand in one. A tool that it does not name is `never-retry`, and all of its arguments are sinks.
+Where the whole answer has one label, `output` is that label: `"trusted"`, `{ confidentiality = "confidential" }`. Nothing
+else may stand in a manifest. A tool that it does not name is `never-retry`, and all of its arguments are sinks.
 """
 
 import math
@@ -182,7 +183,17 @@ class _Reader:
         if isinstance(table.get("output"), str):
             return (self._rule("$", table["output"], path),)
         declared = self.table(table, "output", path[:-1])
+        if declared and set(declared) <= set(_LABEL_KEYS):
+            return (self._whole(declared, path),)
         return [self._rule(written, value, (*path, written)) for written, value in declared.items()]
+
+    def _whole(self, label: Mapping[str, Any], path: tuple[str, ...]) -> OutputRule:
+        """A label of the whole answer; refused where the same words could label fields that are called so."""
+        if all(isinstance(value, dict) or value in _INTEGRITIES for value in label.values()):
+            name = next(iter(label))
+            hint = f'write `output = "…"` for the whole answer, or `"$.{name}" = …` for a field of that name'
+            self.fail(f"`{name}` may be a field of the answer, or the {name} of all of it", (*path, name), hint=hint)
+        return self._rule("$", label, path)
 
     def _rule(self, written: str, value: object, path: tuple[str, ...]) -> OutputRule:
         """A rule for the fields of an answer: the integrity alone, or a table."""
@@ -194,6 +205,8 @@ class _Reader:
         integrity = table.get("integrity")
         if integrity is not None and integrity not in _INTEGRITIES:
             hint = did_you_mean(str(integrity), _INTEGRITIES) or f"one of {', '.join(_INTEGRITIES)}"
+            if integrity in tuple(Confidentiality):
+                hint = f'write `{{ confidentiality = "{integrity}" }}`'
             self.fail(f"`{integrity}` is no integrity of an answer", path, hint=hint)
         secrecy = self._one_of(table, "confidentiality", path, Confidentiality, None)
         kinds = self.value(table, "categories", path, _is_categories, "a list of up to 16 short words")

@@ -2,7 +2,7 @@
 
 from symbi.wiring.people import folder_owner, registered_people
 from symbi.wiring.policies import known_pins, known_tools, load_policies, policies_in, policy_folders, read_policies
-from symbi.wiring.runtime import open_runtime, probe, start_logging, verifying_keys
+from symbi.wiring.runtime import manifests, open_runtime, probe, start_logging, verifying_keys
 from symbi.wiring.sources import compile_agents, open_reader, read_text
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "known_pins",
     "known_tools",
     "load_policies",
+    "manifests",
     "open_reader",
     "open_runtime",
     "policies_in",

@@ -5,16 +5,18 @@ through (or that it leaves alone) and one that it stops. Both are decided by the
 and without a permissive set of the operator's beside it, and `explain` must name the rule by its line.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from symbi.dsl.compile import compile_file
 from symbi.dsl.parser import parse
+from symbi.errors import PolicySyntaxError
 from symbi.policy.catalog import ToolType
 from symbi.policy.decision import Allow, AllowWithConditions, Deny, PolicyRequest
 from symbi.policy.engine import decide
 from symbi.policy.explain import explain
+from symbi.policy.history import offline
 from symbi.policy.policies import PolicySet
 from symbi.policy.source import PolicySource
 from symbi.testing.requests import (
@@ -44,6 +46,21 @@ from symbi.testing.requests import (
 from symbi.types import Confidentiality, Integrity, Label, SecurityTier
 
 OPERATOR = PolicySource("operator.cedar", '@id("operator") permit(principal, action, resource);')
+HISTORY = PolicySource(
+    "history.toml",
+    """
+    [history.paid]
+    kind = "sum"
+    action = "InvokeTool::other.path"
+    of = "arguments.to"
+    per = "owner"
+
+    [history.reported]
+    kind = "formerly"
+    action = "InvokeTool"
+    per = "run"
+    """,
+)
 TOOLS = [ToolType(name, schema) for name, schema in SCHEMAS.items()]
 
 
@@ -74,6 +91,25 @@ def personal(name: str) -> PolicyRequest:
     return call(name, {"to": "x"}, label=PERSONAL)
 
 
+def told(request: PolicyRequest, attributes=(), **context) -> PolicyRequest:
+    """A request with other facts of its resource, and of its context."""
+    resource = replace(
+        request.resource, attributes=tuple({**dict(request.resource.attributes), **dict(attributes)}.items())
+    )
+    return replace(request, resource=resource, context={**request.context, **context})
+
+
+def agent(request: PolicyRequest, **facts) -> PolicyRequest:
+    return replace(request, principal=replace(request.principal, **facts))
+
+
+def answer(policies: PolicySet, request: PolicyRequest):
+    return decide(policies, offline(policies.counters, request))
+
+
+PAY = call("other.path", {"to": 1})
+GIVEN = {"given": True, "tool": True, "arguments": True}
+PII = Label(Integrity.USER, Confidentiality.PUBLIC, categories=("pii",))
 MAIL = 'allow: call("mail.send")'
 INTERNAL = Confidentiality.INTERNAL
 SECRET_STRANGER = Label(Integrity.UNTRUSTED, Confidentiality.SECRET)
@@ -132,7 +168,33 @@ FORMS = [
          call("mail.send", {"to": "x"}, labels={"to": TAINTED}), beside=MAIL),
     Form('deny: "mail.send"', read(), send(), beside="allow: call(any)"),
     Form("deny: all", log(), log(), beside="allow: log"),
+    Form('deny: call("mail.send") if tainted.contains("to")', call("mail.send", {"to": "x"}, labels={"to": PERSONAL}),
+         call("mail.send", {"to": "x"}, labels={"to": TAINTED}), beside=MAIL),
+    Form('deny: call(any) if effect != "read" && !tainted.is_empty() && not grant.arguments',
+         told(call("mail.send", {"to": "x"}, label=TAINTED), grant=GIVEN), call("mail.send", {"to": "x"}, label=TAINTED),
+         beside=MAIL),
+    Form('deny: call(any) if "to" in confidential_sinks', send(to="x"), personal("mail.send"), beside=MAIL),
+    Form('deny: call(any) if "to" in sinks && words_known && unexplained.contains("cc")', send(to="x"),
+         told(send(to="x", cc="y"), unexplained=["cc"]), beside=MAIL),
+    Form('deny: any if label.categories.contains("pii")', send(), call("mail.send", {}, label=PII), beside=MAIL),
+    Form('deny: call(any) if labels.to.categories.contains("pii")', call("mail.send", {"to": "x"}, labels={"to": TAINTED}),
+         call("mail.send", {"to": "x"}, labels={"to": PII}), beside=MAIL),
+    Form('deny: call("other.*") if history.paid > 500', told(PAY, history={"paid_before": 499}),
+         told(PAY, history={"paid_before": 500}), beside="allow: call(any)"),
+    Form('deny: "other.path" if history.paid_before == 7 || history.reported', told(PAY, history={"paid": 7}),
+         told(PAY, history={"reported": True}), beside="allow: call(any)"),
+    Form("deny: any if usage.calls >= 100 || usage.denied > 5 || usage.seconds > 60", told(send(), usage={"calls": 99}),
+         told(send(), usage={"calls": 100}), beside=MAIL),
+    Form("allow: log if time.hour >= 8 && time.hour < 18 && time.weekday <= 5", told(log(), time={"hour": 17, "weekday": 5}),
+         told(log(), time={"hour": 17, "weekday": 6})),
+    Form('allow: call("mail.send") if risk == "low" || grant.tool', told(send(), {"risk": "low"}),
+         told(send(), {"risk": "high"})),
+    Form('allow: call("mail.send") if tool.effect in ["read", "write"] && resource.risk != "high"',
+         told(send(), {"effect": "write"}), told(send(), {"effect": "send"})),
+    Form('allow: call("mail.send") if principal.tier == "gvisor" && "mail.*" in principal.capabilities',
+         agent(send(), tier="gvisor", capabilities=("mail.*",)), agent(send(), tier="gvisor")),
     # require
+    Form('require: approval(user) if risk == "high"', told(send(), {"risk": "high"}), log(), MAIL, (("approval", "user"),)),
     Form("require: approval(user) if risk > 0.5", create(0.6), log(), "allow: create()", (("approval", "user"),)),
     Form('require: approval("ops")', send(), read(), MAIL, (("approval", "ops"),)),
     Form('require: ["signature_verification"]', send(), call("mail.send", verified=False), MAIL),
@@ -162,7 +224,7 @@ def load(form, *sources, capabilities=""):
     text = f"agent a(records: String) {{\n{capabilities} policy p {{\n{form.beside}\n{form.rule}\n}} with {{ return 1; }} }}"
     compiled = compile_file(parse(text, "t.symbi"), text)
     rules = [*compiled.policies, *(policy for agent in compiled.agents for policy in agent.policies)]
-    return PolicySet.load(sources, rules, TOOLS)
+    return PolicySet.load([*sources, HISTORY], rules, TOOLS)
 
 
 def without(form):
@@ -177,7 +239,7 @@ def lines(policies):
 @EACH
 def test_a_form_lets_one_request_through_and_stops_another(form):
     policies = load(form)
-    good, bad = decide(policies, form.good), decide(policies, form.bad)
+    good, bad = answer(policies, form.good), answer(policies, form.bad)
     if form.rule == "deny: all":
         assert isinstance(good, Deny)
     else:
@@ -191,22 +253,22 @@ def test_without_the_form_the_answer_is_another(form):
     """Else the row says nothing of the form."""
     with_it, without_it = load(form), load(without(form))
     if form.effect == "allow":
-        assert isinstance(decide(without_it, form.good), Deny) or form.rule == "allow: any"
+        assert isinstance(answer(without_it, form.good), Deny) or form.rule == "allow: any"
     elif form.asks:
-        decision = decide(with_it, form.good)
+        decision = answer(with_it, form.good)
         assert isinstance(decision, AllowWithConditions)
         asked = sorted((condition.kind.value, condition.value) for condition in decision.conditions)
         assert asked == sorted(form.asks)
-        assert isinstance(decide(without_it, form.good), Allow)
+        assert isinstance(answer(without_it, form.good), Allow)
     else:
-        assert isinstance(decide(without_it, form.bad), Allow)
+        assert isinstance(answer(without_it, form.bad), Allow)
 
 
 @EACH
 def test_explain_names_the_form_by_its_line(form):
-    told = explain(load(form), form.good if form.effect == "allow" or form.asks else form.bad)
-    assert 4 in lines(told.deciding), told.summary
-    assert any(policy.id.startswith("t.symbi:4") for policy in told.deciding)
+    found = explain(load(form), form.good if form.effect == "allow" or form.asks else form.bad)
+    assert 4 in lines(found.deciding), found.summary
+    assert any(policy.id.startswith("t.symbi:4") for policy in found.deciding)
 
 
 @EACH
@@ -216,14 +278,14 @@ def test_capabilities_bound_it_whatever_the_operator_permits(form):
     for request in (form.good, form.bad):
         if request.action in {"CreateAgent", "AllocateResources", "ConfigureAgent"}:
             continue
-        decision = decide(policies, request)
+        decision = answer(policies, request)
         assert isinstance(decision, Deny)
         assert any(ref.id.endswith("#capabilities") for ref in decision.policies), decision
 
 
 @EACH
 def test_what_takes_away_holds_against_a_permissive_operator(form):
-    decision = decide(load(form, OPERATOR), form.bad)
+    decision = answer(load(form, OPERATOR), form.bad)
     takes_away = form.effect == "deny" or "signature_verification" in form.rule
     if takes_away:
         assert isinstance(decision, Deny)
@@ -241,3 +303,36 @@ def test_the_table_has_a_row_for_every_effect_and_every_word():
     missing = [word for word in (*_READERS, *_AUDIT) if word not in text]
     missing += [verb.name for verb in VERBS if not any(word in text for word in (verb.name, *verb.aliases))]
     assert missing == ["configure"]  # it has rows of its own: tests/unit/dsl/test_rules.py
+
+
+@pytest.mark.parametrize(
+    ("guard", "hint"),
+    [
+        ("history.piad > 5", "did you mean `paid`?"),
+        ("history.mails_sent > 5", "declare `[history.mails_sent]` in a `history.toml`"),
+    ],
+)
+def test_a_counter_that_nobody_declares_is_refused_where_the_set_is_loaded(guard, hint):
+    with pytest.raises(PolicySyntaxError, match="not found") as caught:
+        load(Form(f"deny: log if {guard}", log(), log()))
+    assert (caught.value.place.line, caught.value.hint) == (4, hint)
+
+
+def test_a_counter_is_of_the_type_that_it_is_compared_with():
+    for guard in ("history.paid", "history.reported > 5"):
+        with pytest.raises(PolicySyntaxError) as caught:
+            load(Form(f"deny: log if {guard}", log(), log()))
+        assert caught.value.place.line == 4
+
+
+def test_the_risk_of_a_tool_and_that_of_an_agent_are_told_apart_by_what_they_are_compared_with():
+    beside = 'allow: create() allow: call("mail.send")'
+    word = load(Form('require: approval(user) if risk == "high"', log(), log(), beside))
+    number = load(Form("require: approval(user) if risk > 0.5", log(), log(), beside))
+    for policies, asked, free in (
+        (word, told(send(), {"risk": "high"}), create(0.6)),
+        (number, create(0.6), told(send(), {"risk": "high"})),
+    ):
+        assert isinstance(answer(policies, asked), AllowWithConditions)
+        assert isinstance(answer(policies, free), Allow)
+    assert isinstance(answer(word, told(send(), {"risk": "low"})), Allow)

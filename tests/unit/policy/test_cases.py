@@ -3,8 +3,9 @@
 import pytest
 
 from symbi.errors import InputError
-from symbi.policy.cases import parse_cases, run_cases
+from symbi.policy.cases import KnownTool, parse_cases, run_cases
 from symbi.policy.context import flow_context
+from symbi.policy.fields import Role, ToolFlow, parse_path
 from symbi.policy.grants import NO_GRANT
 from symbi.policy.sinks import CallFacts
 from symbi.types import AgentId, Principal, Resource
@@ -57,7 +58,7 @@ def test_a_case_is_read_whole(load):
         "secrets": [],
         "opaque": [],
         "request": {"run": "", "position": -1, "attempt": 1},
-        **flow_context(CallFacts(), NO_GRANT),
+        **flow_context(CallFacts(sinks=frozenset({"recipient"})), NO_GRANT),
     }
     assert (str(case.place), case.expect, case.policies, case.conditions) == ("c.toml:2:1", "deny", {"a"}, None)
 
@@ -155,3 +156,70 @@ def test_a_mistake_in_a_case_has_its_place(text, place, problem):
 
 def test_no_cases_are_no_cases():
     assert parse_cases("c.toml", "# nothing yet\n") == []
+
+
+CALL = '[[case]]\nname = "n"\nprincipal = { agent = "a" }\naction = "InvokeTool::notify.send"\nexpect = "deny"\n'
+KNOWN = {
+    "notify.send": KnownTool(
+        Resource(
+            "Tool",
+            "notify.send",
+            (
+                ("server", "notify"),
+                ("verified", True),
+                ("recovery", "idempotent"),
+                ("risk", "high"),
+                ("effect", "send"),
+            ),
+            (("ToolServer", "notify"),),
+        ),
+        ToolFlow(roles=((parse_path("body"), Role.TEXT),)),
+    )
+}
+
+
+def context_of(facts, resource='resource = { type = "Tool", id = "notify.send" }', tools=KNOWN):
+    (case,) = parse_cases("c.toml", f"{CALL}{resource}\ncontext = {facts}\n", tools)
+    return case.request
+
+
+def test_sinks_and_what_taints_them_follow_from_arguments_and_labels():
+    facts = (
+        '{ arguments = { recipient = "a", body = "hello" }, labels = { recipient = { integrity = "untrusted", '
+        'confidentiality = "public" }, body = { integrity = "user", confidentiality = "secret" } } }'
+    )
+    context = context_of(facts).context
+    assert (context["sinks"], context["tainted"], context["confidentialSinks"]) == (
+        ["recipient"],
+        ["recipient"],
+        ["body"],
+    )
+    context = context_of(facts, tools={}).context
+    assert context["sinks"] == ["body", "recipient"]  # nothing says that the body is text
+    context = context_of(facts.replace("{ arg", "{ tainted = [], arg")).context
+    assert context["tainted"] == []  # a case may say it itself
+
+
+def test_a_tool_that_is_known_need_not_be_described():
+    assert context_of("{}").resource == KNOWN["notify.send"].resource
+    told = context_of("{}", 'resource = { type = "Tool", id = "notify.send", attributes = { verified = false } }')
+    assert dict(told.resource.attributes)["verified"] is False
+    assert dict(told.resource.attributes)["risk"] == "high"
+    assert context_of("{}", tools={}).resource.attributes == ()
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        (
+            '{ labels = { to = { integrity = "usr", confidentiality = "public" } } }',
+            "`labels.to.integrity` is no integrity",
+        ),
+        ('{ label = { integrity = "user" } }', "`label.confidentiality` is no confidentiality"),
+        ('{ label = "user" }', "`label` is not a table"),
+    ],
+)
+def test_a_label_that_is_none_is_refused_with_its_place(facts, message):
+    with pytest.raises(InputError, match=message) as caught:
+        context_of(facts)
+    assert caught.value.place.line == 7

@@ -1,12 +1,14 @@
 """Two policy sets compared, by their policies and by what they decide."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from symbi.policy.context import NO_REQUEST
 from symbi.policy.decision import Deny, PolicyRequest
-from symbi.policy.diff import RecordedRequest, Shift, compare_decisions, compare_sets, difference_facts
+from symbi.policy.diff import RecordedRequest, Shift, compare_decisions, compare_sets, difference_facts, judge_recorded
 from symbi.policy.engine import PolicySource, decide
 from symbi.policy.policies import PolicySet
 from symbi.types import AgentId, EffectId, Principal, Resource
@@ -88,3 +90,31 @@ def test_what_is_listed_is_what_the_two_sets_do_not_agree_on(first, second):
     assert not any(mirrored[name] is found[name] for name in found)
     if set(first) == set(second):
         assert compare_sets(old, new).changed == ()
+
+
+COUNTED = '@id("f") forbid (principal, action == Action::"ReadClock", resource) when { context.history.n > 1 };'
+
+
+def test_a_counter_that_is_recorded_in_part_is_named_by_what_is_missing():
+    history = '[history.n]\nkind = "count"\naction = "ReadClock"\nper = "run"\n'
+    policies = PolicySet.load(
+        [PolicySource("p.cedar", permit("ReadClock") + COUNTED), PolicySource("history.toml", history)]
+    )
+    asked = request().request
+    _, assumed = judge_recorded(policies, asked)
+    assert assumed == ("history.n",)
+    told = replace(asked, context={**asked.context, "history": {"n": 2, "n_before": 1, "gone": 7}})
+    decision, assumed = judge_recorded(policies, told)
+    assert isinstance(decision, Deny)
+    assert (decision.errors, assumed) == ((), ())
+    _, assumed = judge_recorded(policies, replace(asked, action="DrawRandom", resource=Resource("Resource", "random")))
+    assert assumed == ()  # nothing that concerns it reads the counter
+
+
+def test_an_amount_that_cannot_be_added_up_is_denied_as_the_gate_does():
+    history = '[history.n]\nkind = "sum"\naction = "AllocateResources"\nof = "memoryMib"\nper = "run"\n'
+    policies = PolicySet.load([PolicySource("p.cedar", permit("ReadClock")), PolicySource("history.toml", history)])
+    asked = replace(request().request, action="AllocateResources", resource=Resource("Resource", "pool"))
+    decision, _ = judge_recorded(policies, asked)
+    assert isinstance(decision, Deny)
+    assert "`memoryMib`, which the counter `n` adds up, is missing" in decision.reason

@@ -1,15 +1,27 @@
 """The library of the four types: both verdicts of every policy, and that each denial is that policy's own."""
 
+import re
+
 import pytest
 
 from symbi.policy.cases import parse_cases, run_cases
 from symbi.policy.catalog import ToolType
-from symbi.policy.library import BASE, LIBRARY, TYPES, cases_of
+from symbi.policy.library import BASE, BUDGETS, LIBRARY, TYPES, cases_of
 from symbi.policy.policies import PolicySet
 from symbi.policy.source import PolicySource
 from symbi.testing.requests import SCHEMAS
 
-TOOLS = [ToolType(name, schema) for name, schema in SCHEMAS.items()]
+PAYMENT = {"type": "object", "properties": {"amount": {"type": "number"}}, "required": ["amount"]}
+TOOLS = [ToolType(name, schema) for name, schema in {**SCHEMAS, "bank.pay": PAYMENT}.items()]
+
+
+def in_force(source):
+    """A file of budgets with what stands in its comments as a proposal: the lines that are indented by three."""
+    return PolicySource(source.file, re.sub(r"^(?://|#)   ?(?= *\S)", "", source.text, flags=re.MULTILINE))
+
+
+COUNTERS = in_force(BUDGETS["history.toml"])
+FILES = {**LIBRARY, "budgets": in_force(BUDGETS["budgets.cedar"])}
 PERMITS = PolicySource(
     "permits.cedar",
     """
@@ -19,7 +31,9 @@ PERMITS = PolicySource(
     """,
 )
 POLICIES = {
-    policy.id: (name, policy) for name in TYPES for policy in PolicySet.load([LIBRARY[name]], (), TOOLS).policies[1:]
+    policy.id: (name, policy)
+    for name, source in FILES.items()
+    for policy in PolicySet.load([source, COUNTERS], (), TOOLS).policies[1:]
 }
 
 
@@ -30,10 +44,10 @@ def load(*names, without=None):
         for policy_id, (name, policy) in POLICIES.items()
         if name in names and policy_id != without
     ]
-    return PolicySet.load([PERMITS, *kept], (), TOOLS)
+    return PolicySet.load([PERMITS, *kept, *([COUNTERS] if "budgets" in names else [])], (), TOOLS)
 
 
-@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("name", FILES)
 def test_every_case_of_a_file_is_as_it_says(name):
     results = run_cases(load(name), parse_cases(f"{name}.toml", cases_of(name)))
     assert [(result.case.name, result.problems) for result in results if not result.passed] == []
@@ -56,8 +70,25 @@ def test_every_policy_has_a_case_of_either_verdict_and_the_denial_is_its_own(pol
 def test_the_whole_library_is_one_set_with_the_starter():
     whole = PolicySet.load([BASE, *LIBRARY.values()], (), TOOLS)
     assert not whole.warnings
-    assert {policy.effect for name in TYPES for owner, policy in POLICIES.values() if owner == name} == {"forbid"}
-    assert len(whole.policies) == len(POLICIES) + len(PolicySet.load([BASE]).policies)
+    assert {policy.effect for _, policy in POLICIES.values()} == {"forbid"}
+    of_types = sum(name in TYPES for name, _ in POLICIES.values())
+    assert len(whole.policies) == of_types + len(PolicySet.load([BASE]).policies)
+
+
+def test_budgets_are_one_set_with_the_rest_and_each_of_their_counters_is_read():
+    whole = PolicySet.load([BASE, *LIBRARY.values(), *BUDGETS.values()])
+    assert not whole.warnings
+    text = BUDGETS["budgets.cedar"].text
+    assert [counter.name for counter in whole.counters if f"context.history.{counter.name} " not in text] == []
+    proposed = PolicySet.load([FILES["budgets"], COUNTERS], (), TOOLS)
+    assert len(proposed.policies) == 1 + text.count("@id(")
+    assert "paid" in {counter.name for counter in proposed.counters} - {counter.name for counter in whole.counters}
+
+
+def test_what_is_written_by_default_reads_nothing_of_the_past():
+    """A set that does costs each decision a visit to the store; see tests/integration/test_history.py."""
+    assert PolicySet.load([BASE, *LIBRARY.values()], (), TOOLS).reads == frozenset()
+    assert PolicySet.load(BUDGETS.values()).reads == {"usage", "history"}
 
 
 def test_the_library_is_valid_before_any_tool_is_known():

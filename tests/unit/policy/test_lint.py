@@ -104,3 +104,11 @@ def test_agents_groups_and_servers_are_looked_up_where_they_are_known() -> None:
 
 def test_every_code_is_documented() -> None:
     assert set(LINTS) == {"unused", "never-fires", "unknown-value", "shadowed", "implied", "can-fail"}
+
+
+def test_a_forbid_about_a_group_waits_for_its_first_member():
+    text = '@id("f") {} (principal in Group::"batch", action, resource);'
+    for effect, groups, told in (("forbid", (), 0), ("permit", (), 1), ("forbid", ("bacth",), 1)):
+        policies = PolicySet.load([PolicySource("p.cedar", text.format(effect))])
+        found = lint(policies, Known(frozenset(), frozenset(groups), frozenset()))
+        assert [each.code for each in found] == ["unused"] * told

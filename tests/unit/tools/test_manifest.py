@@ -114,6 +114,21 @@ def test_a_tool_that_is_not_named_is_never_repeated():
             "f.toml:4:1: `tools.x.output.mail.categories` must be a list of up to 16 short words",
         ),
         (
+            '[server]\nname = "a"\n[tools.x]\noutput = { integrity = "system" }',
+            (
+                "f.toml:4:1: `integrity` may be a field of the answer, or the integrity of all of it; "
+                'write `output = "…"` for the whole answer, or `"$.integrity" = …` for a field of that name'
+            ),
+        ),
+        (
+            '[server]\nname = "a"\n[tools.x]\noutput = { confidentiality = "secrt" }',
+            "f.toml:4:1: `secrt` is no confidentiality; did you mean `secret`?",
+        ),
+        (
+            '[server]\nname = "a"\n[tools.x]\noutput = { integrity = "confidential", confidentiality = "secret" }',
+            'f.toml:4:1: `confidential` is no integrity of an answer; write `{ confidentiality = "confidential" }`',
+        ),
+        (
             '[server]\nname = "a"\n[tools.x]\nmax_output_bytes = 2000000',
             "f.toml:4:1: `tools.x.max_output_bytes` must be a number from 1 to 1048576",
         ),
@@ -182,3 +197,19 @@ def test_the_examples_manifests_declare_every_tool(root, server):
     manifest = parse_manifest(path.name, path.read_text())
     assert manifest.server == server
     assert RecoveryClass.NEVER_RETRY not in {entry.recovery for entry in manifest.tools.values()}
+
+
+def test_a_label_in_place_of_fields_is_that_of_the_whole_answer():
+    text = (
+        '[server]\nname = "a"\n'
+        '[tools.x]\noutput = { integrity = "trusted", confidentiality = "confidential", categories = ["pii"] }\n'
+        '[tools.y.output]\nconfidentiality = "secret"\n'
+        '[tools.z.output]\n"$.integrity" = "system"\nconfidentiality = "system"\n'
+    )
+    tools = parse_manifest("f.toml", text).tools
+    label = tools["x"].flow.label(("any", "field"))
+    assert (label.integrity, label.confidentiality, label.categories) == ("trusted", "confidential", ("pii",))
+    assert tools["y"].flow.label(()).confidentiality == "secret"
+    assert tools["y"].flow.label(()).integrity == "untrusted"
+    assert tools["z"].flow.label(("integrity",)).integrity == "system"
+    assert tools["z"].flow.label(("other",)).integrity == "untrusted"

@@ -1,7 +1,7 @@
 """Policies that come with Symbi: the canary, which is in every set, and the library that `symbi init` writes.
 
 The `.cedar` files in this folder are the policies; this module reads them once. The library is of the four types of
-policy. Beside each of its files stands a file of cases that prove both verdicts of each of its policies.
+policy, with budgets apart. Beside each of its files stands a file of cases that prove both verdicts of each of its policies.
 """
 
 from collections.abc import Mapping
@@ -41,6 +41,12 @@ TYPES: Final[Mapping[str, str]] = MappingProxyType(
 
 LIBRARY: Final[Mapping[str, PolicySource]] = MappingProxyType({name: _read(f"{name}.cedar") for name in TYPES})
 """The library by type. But for what is in `BASE` it permits nothing."""
+
+BUDGETS: Final[Mapping[str, PolicySource]] = MappingProxyType(
+    {name: _read(name) for name in ("budgets.cedar", "history.toml")}
+)
+"""Budgets by declared counters, and the counters, by file: further policies of the type `resources`, not in force until
+their folder is named, because a set that reads `usage` or `history` visits the store once more for each decision."""
 
 
 def cases_of(name: str) -> str:
