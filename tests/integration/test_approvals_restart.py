@@ -266,6 +266,23 @@ def test_an_agent_asks_people_by_itself(workshop):
     assert (done.code, done.stdout) == (0, "`ada` did not approve this: no\n"), done.stderr
 
 
+def test_an_endorsement_waits_for_people_who_see_no_value(workshop):
+    asked = '@approval("who=ops") permit (principal, action == Action::"EndorseValue", resource == Release::"checked");'
+    prepare(
+        workshop, policy=f"permit (principal, action, resource);\n{asked}", first='text = endorse(text, "checked");'
+    )
+    file = workshop.folder / "work.symbi"
+    workshop.put("work.symbi", file.read_text().replace('"approval"]', '"endorse"]'))
+    assert workshop.inside("run", "work.symbi", "--input", "text=hello", "--label", "text=untrusted").code == HELD
+    (row,) = waiting(workshop)
+    assert (row["action"], row["arguments"]["name"]) == ("EndorseValue", "checked")
+    assert row["arguments"]["after"]["integrity"] == "trusted"
+    assert "hello" not in json.dumps(row)
+    workshop.inside("approvals", "approve", row["id"])
+    done = workshop.inside("run", "--resume", "--json")
+    assert json.loads(done.stdout)["output"] == "done", done.stderr
+
+
 def test_creation_and_servers_can_be_held_too_and_go_on_after_a_restart(workshop):
     asked = (
         '@approval("who=ops") permit (principal, action in [Action::"CreateAgent", Action::"ConnectServer"], resource);'
