@@ -22,7 +22,7 @@ from typing import Any, Final, get_args
 import typer
 
 from symbi import errors
-from symbi.agent.interpreter import Effects
+from symbi.agent.calls import Effects
 from symbi.config import config_reference
 from symbi.dsl import builtins, settings, vocabulary
 from symbi.dsl.check import check

@@ -55,7 +55,8 @@ class Resource:
     """What is asked for: a Cedar entity, its attributes and its parents.
 
     Attributes:
-        type: Entity type of the schema: `Tool`, `Topic`, `Memory`, `Knowledge`, `Model`, `Sandbox`, `Resource`, `Agent`.
+        type: Entity type of the schema: `Tool`, `Topic`, `Memory`, `Knowledge`, `Model`, `Sandbox`, `Resource`, `Release`,
+            `Agent`.
         id: Entity id.
         attributes: Attributes as the schema declares them for the type; JSON without floats and nulls.
         parents: (type, id) of the entities it is in.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import anyio
 
-from symbi.cli.run import resume_run, start_run
+from symbi.cli.run import Told, resume_run, start_run
 from symbi.config import load_settings
 from symbi.errors import ApprovalPending
 from symbi.wiring import open_runtime
@@ -39,7 +39,7 @@ async def main(folder: Path, point: str, number: int) -> int:
         if "--resume" in sys.argv:
             outcome = await resume_run(runtime, None, None)
         else:
-            outcome = await start_run(runtime, folder / "work.symbi", ["text=hello"], None)
+            outcome = await start_run(runtime, folder / "work.symbi", Told(["text=hello"]), None)
         if isinstance(outcome.error, ApprovalPending):
             return HELD
         if outcome.error is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import anyio
 
-from symbi.cli.run import resume_run, start_run
+from symbi.cli.run import Told, resume_run, start_run
 from symbi.config import load_settings
 from symbi.wiring import open_runtime
 
@@ -34,7 +34,7 @@ async def main(folder: Path, point: str, number: int, *, resume: bool) -> None:
         if resume:
             await resume_run(runtime, None, None)
         else:
-            await start_run(runtime, folder / "triage.symbi", [f"log={folder / 'logs' / 'access.log'}"], None)
+            await start_run(runtime, folder / "triage.symbi", Told([f"log={folder / 'logs' / 'access.log'}"]), None)
 
 
 if __name__ == "__main__":

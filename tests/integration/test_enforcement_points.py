@@ -19,6 +19,8 @@ from symbi.guard.action import (
     ConnectServer,
     CreateAgent,
     DataRef,
+    DeclassifyValue,
+    EndorseValue,
     ExecuteCode,
     ExportData,
     InvokeTool,
@@ -58,6 +60,7 @@ TOOL = ToolRef(ToolName("mail.send"), "mail", "d" * 64, SCHEMA, verified=True)
 NOTES = DataRef("Memory", "notes", "ada", "long-term", "internal", "support")
 NEWS = TopicRef("news", "ada", "internal")
 TAINTED = Label(Integrity.UNTRUSTED)
+TRUSTED = Label(Integrity.TRUSTED)
 SECRET = Label(confidentiality=Confidentiality.SECRET)
 
 
@@ -105,6 +108,12 @@ POINTS = [
     (5, "ExportData", 'resource.classification == "internal" && context.destination == "archive"',
      ExportData(principal=ME, data=NOTES, destination="archive", content="x"),
      ExportData(principal=ME, data=NOTES, destination="web", content="x")),
+    (5, "EndorseValue", 'resource == Release::"checked" && context.after.integrity == "trusted"',
+     EndorseValue(principal=ME, label=TAINTED, name="checked", value_digest="d", after=TRUSTED),
+     EndorseValue(principal=ME, label=TAINTED, name="other", value_digest="d", after=TRUSTED)),
+    (5, "DeclassifyValue", 'context.label.confidentiality != "secret" && context.after.confidentiality == "public"',
+     DeclassifyValue(principal=ME, label=Label(), name="x", value_digest="d", after=Label()),
+     DeclassifyValue(principal=ME, label=SECRET, name="x", value_digest="d", after=Label())),
 ]  # fmt: skip
 IDS = [f"{point}-{name}-{number}" for number, (point, name, *_) in enumerate(POINTS)]
 

@@ -10,28 +10,41 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 
 from symbi.agent.operators import text
+from symbi.agent.release import LEVELS, Change, declassified, endorsed, is_release_name, relabelled
 from symbi.agent.rendering import shown
-from symbi.agent.values import Value, deep_label, from_answer, from_json, to_json, tool_arguments
+from symbi.agent.values import TEMPLATE, Value, deep_label, from_answer, from_json, to_json, tool_arguments
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock, random_bytes
 from symbi.dsl import ast
 from symbi.dsl.names import TOOL_NAME
 from symbi.errors import ApprovalPending, InputError, InternalError, ScriptFailed, SymbiError
-from symbi.guard.action import Action, DrawRandom, ExecuteCode, InvokeTool, ReadClock, RunSlot, ToolRef, WriteLog
+from symbi.guard.action import (
+    Action,
+    DeclassifyValue,
+    DrawRandom,
+    EndorseValue,
+    ExecuteCode,
+    InvokeTool,
+    ReadClock,
+    RunSlot,
+    ToolRef,
+    WriteLog,
+)
 from symbi.guard.actions.people import RequestApproval
 from symbi.guard.gate import Guard
 from symbi.guard.ledger import EffectRecord, EffectState
-from symbi.guard.outcome import decode_error
+from symbi.guard.outcome import decode_error, encode_result
 from symbi.guard.permit import Permit
 from symbi.guard.records import action_name, digest_arguments, never_began, obligations_of
 from symbi.policy.approval import parse_demand
 from symbi.policy.flow import join
+from symbi.policy.grants import Grant
 from symbi.sandbox.pool import Sandboxes
 from symbi.tools.invoke import Invoker
 from symbi.tools.text import shown_name
@@ -140,7 +153,7 @@ class _Outcome:
 
 
 class RunEffects:
-    """`symbi.agent.interpreter.Effects` of one run.
+    """`symbi.agent.calls.Effects` of one run.
 
     Args:
         world: The rooms that effects reach.
@@ -149,6 +162,7 @@ class RunEffects:
         file: Name of the agent file, for places.
         code: Bounds of code.
         recorded: The effects of this run that are on record already, by position.
+        grant: What the run's task calls for, or None where nobody has said.
     """
 
     def __init__(
@@ -159,6 +173,7 @@ class RunEffects:
         file: str,
         code: CodeLimits,
         recorded: Sequence[EffectRecord] = (),
+        grant: Grant | None = None,
     ) -> None:
         self._world = world
         self._principal = principal
@@ -167,6 +182,7 @@ class RunEffects:
         self._code = code
         self._recorded = {record.position: record for record in recorded}
         self._position = 0
+        self._grant = grant
         self.clock = RunClock()
         self.replayed = 0
 
@@ -188,6 +204,7 @@ class RunEffects:
             values=plain,
             labels=labels,
             secrets=secrets,
+            grant=self._grant,
         )
 
         async def call() -> _Outcome:
@@ -266,6 +283,46 @@ class RunEffects:
 
         done = await self._perform(action, self._gated(action, draw))
         return from_json(done.value, join(SYSTEM_LABEL, done.mark))
+
+    async def endorse(self, value: Value, name: Value, span: ast.Span) -> Value:
+        """The value, believed from here on: what is untrusted in it is `trusted`. It keeps its sources, and gains this effect."""
+        facts = self._released(value, name, endorsed, span)
+        return await self._release(value, EndorseValue(**facts), EndorseValue, endorsed)
+
+    async def declassify(self, value: Value, name: Value, to: Value, span: ast.Span) -> Value:
+        """The value, free to travel from here on: `public`, or no more than `to`, and of no category; likewise."""
+        level = "public" if to.data is None else to.data
+        if to.label != TEMPLATE or not isinstance(level, str) or level not in LEVELS:
+            msg = f"the level of `declassify` must be one of {', '.join(LEVELS)}, and stand in the agent file"
+            raise ScriptFailed(msg, place=span.place(self._file))
+        change = declassified(LEVELS[level])
+        facts = self._released(value, name, change, span)
+        return await self._release(value, DeclassifyValue(**facts), DeclassifyValue, change)
+
+    def _released(self, value: Value, name: Value, change: Change, span: ast.Span) -> dict[str, Any]:
+        """What both kinds of release say of themselves. No data chooses the name, for it is what policies permit."""
+        if name.label != TEMPLATE or not isinstance(name.data, str) or not is_release_name(name.data):
+            msg = "the name of a release must stand in the agent file: letters, digits and `_ . -`"
+            raise ScriptFailed(msg, place=span.place(self._file))
+        data = encode_result(to_json(value, span, self._file))
+        label = deep_label(value)
+        return {
+            "principal": self._principal,
+            "slot": self._slot(),
+            "label": label,
+            "name": name.data,
+            "value_digest": hashlib.sha256(data).hexdigest(),
+            "value_bytes": len(data),
+            "after": change(label),
+        }
+
+    async def _release(self, value: Value, action: ActionT, kind: type[ActionT], change: Change) -> Value:
+        async def lower(permit: Permit[ActionT]) -> JsonValue:
+            self._world.guard.authority.redeem(permit, kind)
+            return None
+
+        done = await self._perform(action, self._gated(action, lower))
+        return relabelled(value, change, join(Label(sources=(done.effect_id,)), done.mark))
 
     async def approval(self, who: Value, what: Value, span: ast.Span) -> Value:
         """Ask people to agree; true once they have. A no, and no answer in time, are errors that a body may catch."""
@@ -366,4 +423,4 @@ class RunEffects:
             draft = Draft(AuditEventType.TOOL_REFUSED, asked.principal.agent, details, self._run_id)
             await self._world.guard.refuse(asked, refusal, draft)
             raise
-        return replace(action, label=asked.label)
+        return replace(action, label=asked.label, grant=asked.grant)

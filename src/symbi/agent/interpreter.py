@@ -12,16 +12,17 @@ time of a body, and between two pauses nothing takes long.
 
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Final
 
 import anyio.lowlevel
 
 from symbi.agent import operators
+from symbi.agent.calls import Effect, Effects, asked
 from symbi.agent.pure import Caller, call_pure
-from symbi.agent.values import NULL, Closure, Scope, Secret, Value, deep_label, taken, type_name
+from symbi.agent.values import NULL, Closure, Scope, Secret, Value, deep_label, key_of, taken, type_name
 from symbi.dsl import ast
 from symbi.dsl.builtins import CATCHABLE, EFFECTS, METHODS, NEVER_CAUGHT, PURE
 from symbi.errors import (
@@ -54,28 +55,6 @@ class BodyLimits:
 
     steps: int = 2_000_000
     nesting: int = 200
-
-
-class Effects(Protocol):
-    """What a body can do to the world; implemented by `symbi.agent.effects` and by nothing else outside of tests."""
-
-    async def tool(self, name: Value, arguments: Mapping[str, Value], span: ast.Span) -> Value:
-        """Call a tool."""
-
-    async def python(self, code: Value, inputs: Mapping[str, Value], span: ast.Span) -> Value:
-        """Run code in a sandbox."""
-
-    async def log(self, message: Value, span: ast.Span) -> Value:
-        """Write a line."""
-
-    async def now(self) -> Value:
-        """The time, in seconds since the epoch."""
-
-    async def random(self) -> Value:
-        """A number from 0 to 1, without 1."""
-
-    async def approval(self, who: Value, what: Value, span: ast.Span) -> Value:
-        """Ask people to agree."""
 
 
 class _Returned(Exception):
@@ -192,7 +171,7 @@ class Interpreter:
             case tuple():
                 items: Sequence[Value] = [taken(iterable, item) for item in iterable.data]
             case Mapping():
-                items = [Value(key, iterable.label) for key in iterable.data]
+                items = [key_of(iterable, key) for key in iterable.data]
             case _:
                 raise self._failed(f"`for` needs a list or a record, not {type_name(iterable)}", node.iterable)
         for item in items:
@@ -378,36 +357,18 @@ class Interpreter:
         return result
 
     async def _effect(self, name: str, positional: list[Value], named: dict[str, Value], node: ast.Call) -> Value:
-        for value in [*positional, *named.values()]:
-            if isinstance(value.data, Closure):
-                raise self._failed(f"a function cannot be handed to `{name}`", node)
         await self._work(node, WALKED_PER_STEP, *positional, *named.values())
-        effects = self._effects
-        match name, positional:
-            case "tool", [Value(data=str()) as tool, *rest]:
-                if rest:
-                    raise self._failed('arguments of a tool are given by name: `tool("server.tool", path = p)`', node)
-                return await self._placed(lambda: effects.tool(tool, named, node.span), node)
-            case "python", [code]:
-                return await self._placed(lambda: effects.python(code, named, node.span), node)
-            case "log", [message] if not named:
-                return await self._placed(lambda: effects.log(message, node.span), node)
-            case "now", [] if not named:
-                return await self._placed(effects.now, node)
-            case "random", [] if not named:
-                return await self._placed(effects.random, node)
-            case "approval", [Value(data=str()) as who, Value(data=str()) as what] if not named:
-                return await self._placed(lambda: effects.approval(who, what, node.span), node)
-            case _:
-                raise self._failed(f"`{name}` is not called like this", node, f"it is {EFFECTS[name]}")
+        with self._at(node):
+            effect = asked(self._effects, name, positional, named, node.span)
+        return await self._placed(effect, node)
 
-    async def _placed(self, effect: Callable[[], Awaitable[Value]], node: ast.Node) -> Value:
+    async def _placed(self, effect: Effect, node: ast.Node) -> Value:
         if _frames_left() < EFFECT_FRAMES:
             msg = "the body nests too deeply for an effect"
             raise StepLimit(msg, code="limit.nesting", place=self._place(node))
         with self._at(node):
             value = await effect()
-        self._note(value.label)
+        self._note(deep_label(value))
         return value
 
     # --- bounds and places ----------------------------------------------------------------------

@@ -54,6 +54,8 @@ class RunRecord:
         error: JSON of the error, once failed or held.
         started_at: RFC 3339.
         finished_at: RFC 3339, once it ended.
+        grant: JSON of what its task calls for, or None where nobody has said.
+        labels: JSON of the labels of its inputs, or None where nobody has said.
     """
 
     run_id: RunId
@@ -66,6 +68,8 @@ class RunRecord:
     error: bytes | None = None
     started_at: str = ""
     finished_at: str | None = None
+    grant: bytes | None = None
+    labels: bytes | None = None
 
 
 class RunStore(Protocol):

@@ -30,6 +30,7 @@ from symbi.agent.values import (
     Value,
     deep_label,
     from_json,
+    key_of,
     taken,
     type_name,
 )
@@ -120,7 +121,7 @@ def _replace(value: Value, old: Value, new: Value) -> str:
 
 
 def _keys(value: Value) -> Value:
-    return Value(tuple(Value(key, value.label) for key in _fields(value)), value.label)
+    return Value(tuple(key_of(value, key) for key in _fields(value)), value.label)
 
 
 def _values(value: Value) -> Value:
@@ -144,7 +145,7 @@ def _get(value: Value, key: Value, default: Value = NULL) -> Value:
 
 
 def _items(value: Value) -> Value:
-    pairs = ((Value(key, value.label), item) for key, item in _fields(value).items())
+    pairs = ((key_of(value, key), item) for key, item in _fields(value).items())
     return Value(tuple(Value({"key": key, "value": item}, value.label) for key, item in pairs), value.label)
 
 

@@ -3,14 +3,14 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 import anyio
 
 from symbi.agent.effects import CodeLimits, RunEffects, World
 from symbi.agent.interpreter import BodyLimits, Interpreter
 from symbi.agent.journal import RunRecord, RunState, RunStore
-from symbi.agent.values import Value, from_json, to_json
+from symbi.agent.task import TASK_LABEL, Task, kept_task
+from symbi.agent.values import Value, deep_label, from_json, to_json
 from symbi.audit.event import AuditEventType, Draft
 from symbi.clock import rfc3339
 from symbi.dsl import ast
@@ -31,9 +31,6 @@ from symbi.guard.ledger import EffectRecord
 from symbi.guard.outcome import encode_error, encode_result
 from symbi.types import JsonValue, Label, Principal, RunId
 
-TASK_LABEL: Final = Label(sources=("task",))
-"""Inputs come from the person who asked: clean."""
-
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
@@ -46,6 +43,7 @@ class RunOutcome:
         error: What ended it otherwise.
         effects: Effects that the body asked for.
         replayed: Of these, those that were on record from before a restart.
+        label: Join of all that went into the value.
     """
 
     run_id: RunId
@@ -54,6 +52,7 @@ class RunOutcome:
     error: SymbiError | None = None
     effects: int = 0
     replayed: int = 0
+    label: Label | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +81,15 @@ class RunPlan:
     record: RunRecord
     bounds: Bounds
     recorded: Sequence[EffectRecord] = ()
+
+    @property
+    def task(self) -> Task:
+        """What is said of the run besides its inputs.
+
+        Raises:
+            StoreUnavailable: It is not of the form in which it was kept.
+        """
+        return kept_task(self.record.grant, self.record.labels)
 
 
 def check_inputs(spec: AgentSpec, inputs: Mapping[str, JsonValue]) -> None:
@@ -144,11 +152,14 @@ async def execute(plan: RunPlan, world: World, runs: RunStore) -> RunOutcome:
         InternalError: A defect of ours; the run is left as it was.
     """
     spec, record = plan.spec, plan.record
-    effects = RunEffects(world, plan.principal, record.run_id, spec.file, plan.bounds.code, plan.recorded)
+    task = plan.task
+    code, recorded = plan.bounds.code, plan.recorded
+    effects = RunEffects(world, plan.principal, record.run_id, spec.file, code, recorded, task.grant)
     interpreter = Interpreter(spec.file, spec.functions, effects, plan.bounds.body)
     inputs: dict[str, JsonValue] = json.loads(record.inputs)
-    variables = {p.name: from_json(inputs.get(p.name), TASK_LABEL) for p in spec.parameters}
+    variables = {p.name: from_json(inputs.get(p.name), task.label(p.name)) for p in spec.parameters}
     output: JsonValue = None
+    label: Label | None = None
     failure: SymbiError | None = None
     if spec.body is None:
         msg = f"agent `{spec.id}` has nothing to run: give it a `with` block or a function `main`"
@@ -158,6 +169,7 @@ async def execute(plan: RunPlan, world: World, runs: RunStore) -> RunOutcome:
             effects.clock.scope = scope
             value = await interpreter.run(spec.body, variables)
             output = _output(value, spec, plan.bounds.output_bytes)
+            label = deep_label(value)
         if scope.cancelled_caught:
             msg = f"the run took longer than {spec.limits.execution_timeout:g} s"
             failure = TimeLimit(msg, hint="raise `timeout` in the `with` attributes")
@@ -173,7 +185,7 @@ async def execute(plan: RunPlan, world: World, runs: RunStore) -> RunOutcome:
         error=None if failure is None else encode_error(failure),
         finished_at=rfc3339(world.clock.now_ns()),
     )
-    outcome = RunOutcome(record.run_id, state, output, failure, effects.count, effects.replayed)
+    outcome = RunOutcome(record.run_id, state, output, failure, effects.count, effects.replayed, label)
 
     def end() -> tuple[None, tuple[Draft]]:
         runs.move_run(ended, RunState.RUNNING)

@@ -158,6 +158,12 @@ def taken(container: Value, item: Value) -> Value:
     return Value(item.data, join(item.label, container.label), item.weight)
 
 
+def key_of(record: Value, key: str) -> Value:
+    """The name of a field as a value: whoever wrote the field may have written its name."""
+    assert isinstance(record.data, Mapping)
+    return Value(key, join(record.label, record.data[key].label))
+
+
 def from_json(data: JsonValue, label: Label, depth: int = MAX_DEPTH) -> Value:
     """JSON as a value, every leaf under one label.
 
@@ -191,7 +197,8 @@ def from_answer(data: JsonValue, labels: AnswerLabels, steps: tuple[Step, ...] =
     label = labels.at(steps, data)
     if isinstance(data, Mapping):
         made = {_encodable(key): from_answer(item, labels, (*steps, key)) for key, item in data.items()}
-        return Value(made, label)
+        items = {key: item.label for key, item in made.items()}
+        return Value(made, join(label, *labels.unvouched_names(steps, items)))
     if isinstance(data, list | tuple):
         return Value(tuple([from_answer(item, labels, (*steps, index)) for index, item in enumerate(data)]), label)
     return from_json(data, label)

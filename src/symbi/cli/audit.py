@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.box import SIMPLE
@@ -22,10 +22,12 @@ from symbi.config import Settings, load_settings
 from symbi.crypto.provider import open_provider
 from symbi.errors import ChainBroken, InputError, did_you_mean
 from symbi.tools.text import printable
+from symbi.types import JsonValue
 from symbi.wiring import open_reader, verifying_keys
 
 app = typer.Typer(help="Read, verify and export the audit trail.", no_args_is_help=True)
 
+SHOWN_DIGEST: Final = 12  # digits of a digest that a line shows
 PROGRESS_FROM_EVENTS = 20_000  # shorter trails verify before a bar could be read
 
 
@@ -83,7 +85,18 @@ def summary(event: AuditEvent) -> str:
     for name in ("reason", "error", "tool"):
         if details.get(name):
             parts.append(f"{name}: {details[name]}")
+    if isinstance(grant := details.get("grant_digest"), str):
+        parts.append(f"grant {grant[:SHOWN_DIGEST]}")
+    if isinstance(labels := details.get("input_labels"), dict):
+        parts += [f"{name}: {_label(label)}" for name, label in labels.items() if isinstance(label, dict)]
     return " ".join(dict.fromkeys(parts))
+
+
+def _label(label: Mapping[str, JsonValue]) -> str:
+    """A label in the words that a user writes."""
+    categories = label.get("categories")
+    listed = f":{','.join(map(str, categories))}" if isinstance(categories, list) and categories else ""
+    return f"{label.get('integrity')}, {label.get('confidentiality')}{listed}"
 
 
 @app.command("verify")

@@ -16,7 +16,7 @@ from symbi.audit.event import parse_event
 from symbi.audit.verify import verify_trail
 from symbi.cli.audit import decisions_table, show_report
 from symbi.cli.output import err, errors_to_exit, out, print_text
-from symbi.cli.run import announce, report, run_to_end, show_line, start_run
+from symbi.cli.run import Told, announce, report, run_to_end, show_line, start_run
 from symbi.config import CONFIG_NAME, Settings, load_settings
 from symbi.errors import InputError, InternalError
 from symbi.wiring import open_reader, open_runtime, start_logging, verifying_keys
@@ -59,7 +59,7 @@ def demo(
 async def _run(settings: Settings, place: Path) -> RunOutcome:
     async with open_runtime(settings, emit=show_line) as runtime:
         announce(runtime)
-        return await start_run(runtime, place / "triage.symbi", [f"log={place / 'logs' / 'access.log'}"], None)
+        return await start_run(runtime, place / "triage.symbi", Told([f"log={place / 'logs' / 'access.log'}"]), None)
 
 
 def copy_example(folder: Path | None) -> Path:

@@ -4,6 +4,7 @@ import json
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
@@ -14,6 +15,7 @@ from anyio.abc import TaskStatus
 from rich.markup import escape
 
 from symbi.agent.run import RunOutcome
+from symbi.agent.task import Task, parse_grant, parse_labels
 from symbi.api.control import ControlSocket
 from symbi.cli.options import Config, Json
 from symbi.cli.output import (
@@ -29,15 +31,40 @@ from symbi.cli.waiting import wait_s
 from symbi.config import Settings, find_config, load_settings
 from symbi.dsl.spec import AgentSpec
 from symbi.errors import ApprovalPending, InputError, SymbiError
+from symbi.policy.context import label_context
 from symbi.runtime.runtime import Runtime, absolute
 from symbi.tools.text import printable
 from symbi.types import AgentId, JsonValue, RunId
-from symbi.wiring import compile_agents, open_runtime, start_logging
+from symbi.wiring import compile_agents, open_runtime, read_text, start_logging
 
 T = TypeVar("T")
 
 PATH_TYPE: Final = "Path"
 """Inputs of this type name files; they are taken from the folder in which the command was given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the command line says of a new run.
+
+    Attributes:
+        inputs: NAME=VALUE for each input.
+        labels: NAME=LABEL for inputs that are not what the user wrote.
+        grant: The file that says what the task calls for.
+    """
+
+    inputs: Sequence[str] = ()
+    labels: Sequence[str] = ()
+    grant: Path | None = None
+
+    def task(self) -> Task:
+        """Labels and grant as they are kept with the run.
+
+        Raises:
+            InputError: A label is malformed, or the file cannot be read or is no grant.
+        """
+        grant = None if self.grant is None else parse_grant(str(self.grant), read_text(self.grant))
+        return Task(grant, parse_labels(self.labels))
 
 
 def run(  # noqa: PLR0913 - the options of the command
@@ -48,6 +75,14 @@ def run(  # noqa: PLR0913 - the options of the command
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted or held.")] = False,
     run_id: Annotated[
         str | None, typer.Option("--run", help="Which run to resume; the newest open one if not given.")
+    ] = None,
+    grant: Annotated[
+        Path | None,
+        typer.Option(help="What the task calls for, for policies to hold tool calls against: a JSON or TOML file."),
+    ] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option("--label", help="NAME=LABEL: what an input is, e.g. `untrusted` or `confidential:pii`."),
     ] = None,
     wait: Annotated[
         str | None,
@@ -65,11 +100,15 @@ def run(  # noqa: PLR0913 - the options of the command
         if (file is None) is not resume and not (file and resume):
             msg = "give an agent file, or `--resume`"
             raise InputError(msg, code="input.usage")
+        if resume and (grant is not None or labels):
+            msg = "`--grant` and `--label` are for a new run"
+            raise InputError(msg, code="input.usage", hint="a resumed run keeps those that it was started with")
+        told = Told(inputs or (), labels or (), grant)
         settings = settings_for(file, config)
         start_logging(settings)
         try:
             wanted = RunId(run_id or "") if resume else None
-            work = partial(_main, settings, file, list(inputs or ()), agent, wanted, wait_s(wait))
+            work = partial(_main, settings, file, told, agent, wanted, wait_s(wait))
             outcome = run_to_end(work, settings)
         except KeyboardInterrupt:
             err.print("go on with [bold]symbi run --resume[/]")
@@ -87,7 +126,7 @@ def settings_for(file: Path | None, config: Path | None) -> Settings:
 async def _main(
     settings: Settings,
     file: Path | None,
-    inputs: Sequence[str],
+    told: Told,
     agent: str | None,
     resume: RunId | None,
     hold_s: float | None,
@@ -102,7 +141,7 @@ async def _main(
         if resume is not None:
             return await resume_run(runtime, resume or None, file)
         assert file is not None
-        return await start_run(runtime, file, inputs, agent)
+        return await start_run(runtime, file, told, agent)
 
 
 def run_to_end(work: Callable[[], Awaitable[T]], settings: Settings) -> T:
@@ -176,16 +215,17 @@ def announce(runtime: Runtime) -> None:
         )
 
 
-async def start_run(runtime: Runtime, file: Path, inputs: Sequence[str], agent: str | None) -> RunOutcome:
-    """Compile a file and run one agent of it on inputs of the form NAME=VALUE."""
+async def start_run(runtime: Runtime, file: Path, told: Told, agent: str | None) -> RunOutcome:
+    """Compile a file and run one agent of it on what the command line says of the run."""
     try:
         compiled = compile_agents(file)
         spec = _choose(compiled.agents, agent, file)
-        values = parse_inputs(inputs, spec)
+        values = parse_inputs(told.inputs, spec)
+        task = told.task()
     except InputError as error:
         await runtime.refuse(file, error)
         raise
-    return await runtime.run(compiled, spec, values)
+    return await runtime.run(compiled, spec, values, task)
 
 
 async def resume_run(runtime: Runtime, run_id: RunId | None, file: Path | None) -> RunOutcome:
@@ -249,6 +289,7 @@ def report(outcome: RunOutcome, *, as_json: bool) -> None:
                 "run_id": outcome.run_id,
                 "state": outcome.state.value,
                 "output": outcome.output,
+                "label": None if outcome.label is None else label_context(outcome.label),
                 "effects": outcome.effects,
                 "replayed": outcome.replayed,
                 "error": None if outcome.error is None else error_json(outcome.error),

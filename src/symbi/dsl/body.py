@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from symbi.dsl import ast
-from symbi.dsl.builtins import CATCHABLE, EFFECTS, LATER_EFFECTS, METHODS, PURE, Signature
+from symbi.dsl.builtins import CATCHABLE, EFFECTS, LATER_EFFECTS, METHODS, PURE, RELEASES, Signature
 from symbi.dsl.findings import Findings
 from symbi.dsl.names import TOOL_NAME, Tools, path_of, unknown_tool
+from symbi.dsl.releases import check_release
 from symbi.dsl.rules import covers
 from symbi.errors import did_you_mean
 
@@ -364,6 +365,8 @@ class BodyChecker:
                 self._findings.error("arguments", message, argument.span, "write `x => …`")
 
     def _effect(self, node: ast.Call, name: str) -> None:
+        if name in RELEASES:
+            check_release(node, name, self._findings)
         if name == "tool":
             self._tool(node)
         elif self._around.capabilities is not None and not covers(self._around.capabilities, name):

@@ -6,6 +6,7 @@ functions; a variable may bear one (it is found where a value is asked for, neve
 `x.f(y)` is the helper `f(x, y)`, for every helper in `METHODS`.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -76,9 +77,20 @@ EFFECTS: Final = _table(
     Signature("log", ("message",), 1),
     Signature("now"),
     Signature("random"),
+    Signature("endorse", ("value", "name"), 2),
+    Signature("declassify", ("value", "name", "to"), 2),
     Signature("approval", ("who", "what"), 2),
 )
 """What reaches the world: each call passes the gate and is journalled."""
+
+RELEASES: Final = ("endorse", "declassify")
+"""Effects that lower the label of a value: each is written with a name, which policies permit."""
+
+RELEASE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+"""How a release is called."""
+
+RELEASE_LEVELS: Final = ("public", "internal", "confidential")
+"""What a value can be declassified to."""
 
 LATER_EFFECTS: Final = ("send", "ask", "publish", "remember", "recall", "search", "reason", "run")
 """Effects of the language that have no room yet; `check` refuses them where they stand."""

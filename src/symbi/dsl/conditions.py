@@ -49,7 +49,17 @@ APPLIES_TO: Final[Mapping[ConditionKind, frozenset[str]]] = MappingProxyType(
         ConditionKind.TIER: frozenset({"ExecuteCode"}),
         ConditionKind.TIMEOUT: frozenset({"InvokeTool", "ExecuteCode", "CallModel"}),
         ConditionKind.MARK: frozenset(
-            {"InvokeTool", "ExecuteCode", "CallModel", "ReadData", "SendMessage", "ReadClock", "DrawRandom"}
+            {
+                "InvokeTool",
+                "ExecuteCode",
+                "CallModel",
+                "ReadData",
+                "SendMessage",
+                "EndorseValue",
+                "DeclassifyValue",
+                "ReadClock",
+                "DrawRandom",
+            }
         ),
     }
 )

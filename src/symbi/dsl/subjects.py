@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Final
 
 from symbi.dsl import ast
-from symbi.dsl.builtins import LATER_EFFECTS
+from symbi.dsl.builtins import LATER_EFFECTS, RELEASE_NAME
 from symbi.dsl.findings import Findings
 from symbi.dsl.names import TOOL_PATTERN, Target, Tools, cedar_text, entity, path_of, unknown_tool
 from symbi.dsl.settings import LATER_SANDBOXES, SANDBOXES, sandbox_tier
@@ -182,6 +182,13 @@ def _named(kind: str) -> _Maker:
     return make
 
 
+def _release(word: _Word, verb: Verb, _reader: SubjectReader, _deny: bool) -> list[Target] | None:  # noqa: FBT001 - the makers' common shape
+    if word.any:
+        return [Target(verb.actions[0])]
+    named = RELEASE_NAME.fullmatch(word.text)
+    return [Target(verb.actions[0], f"resource == {entity('Release', word.text)}")] if named else None
+
+
 def _itself(word: _Word, verb: Verb, reader: SubjectReader, _deny: bool) -> list[Target] | None:  # noqa: FBT001 - the makers' common shape
     if word.any:
         return [Target(verb.actions[0])]
@@ -270,6 +277,8 @@ _MAKERS: Final[Mapping[str, _Maker]] = MappingProxyType(
         "read": _data,
         "write": _data,
         "export": _data,
+        "endorse": _release,
+        "declassify": _release,
         "send": _named("Agent"),
         "publish": _named("Topic"),
         "subscribe": _named("Topic"),

@@ -97,6 +97,18 @@ VERBS: Final = (
         "`deny: export(any)` also stops every tool and model, for arguments leave with a call",
         denies=("InvokeTool", "CallModel"),
     ),
+    Verb(
+        "endorse",
+        ("EndorseValue",),
+        'endorse("name"), endorse(any)',
+        'believe a value that is not trusted, at the `endorse(value, "name")` of that name',
+    ),
+    Verb(
+        "declassify",
+        ("DeclassifyValue",),
+        'declassify("name"), declassify(any)',
+        'let a confidential value travel, at the `declassify(value, "name")` of that name',
+    ),
     Verb("send", ("SendMessage",), 'send("agent"), send(any)', "send a message to an agent"),
     Verb("publish", ("PublishMessage",), 'publish("topic"), publish(any)', "publish to a topic"),
     Verb("subscribe", ("SubscribeTopic",), 'subscribe("topic"), subscribe(any)', "listen to a topic"),
@@ -202,6 +214,10 @@ _TOPIC: Final[Mapping[str, Attribute]] = {
     "resource.owner": _text("resource.owner"),
     "resource.classification": _text("resource.classification", *CONFIDENTIALITIES),
 }
+_AFTER: Final[Mapping[str, Attribute]] = {
+    "after.integrity": _text("context.after.integrity", *INTEGRITIES),
+    "after.confidentiality": _text("context.after.confidentiality", *CONFIDENTIALITIES),
+}
 _SIZE: Final[Mapping[str, Attribute]] = {"size_bytes": Attribute("context.sizeBytes", Kind.WHOLE)}
 _RUN_LIMITS: Final[Mapping[str, Attribute]] = {
     "memory_mib": Attribute("context.memoryMib", Kind.WHOLE),
@@ -294,6 +310,8 @@ ATTRIBUTES: Final[Mapping[str, Mapping[str, Attribute]]] = MappingProxyType(
         "ReadData": {**_PRINCIPAL, **_LABEL, **_STORE, "max_items": Attribute("context.maxItems", Kind.WHOLE)},
         "WriteData": {**_PRINCIPAL, **_LABEL, **_STORE, **_SIZE},
         "ExportData": {**_PRINCIPAL, **_LABEL, **_STORE, **_SIZE, "destination": _text("context.destination")},
+        "EndorseValue": {**_PRINCIPAL, **_LABEL, **_AFTER},
+        "DeclassifyValue": {**_PRINCIPAL, **_LABEL, **_AFTER},
         "ReadClock": _PRINCIPAL,
         "DrawRandom": _PRINCIPAL,
         "WriteLog": {**_PRINCIPAL, **_LABEL},

@@ -10,7 +10,7 @@ conditions redact, cap, raise the tier, shorten the time or mark what comes back
 | message sending and routing | `SendMessage`, `PublishMessage`, `SubscribeTopic` |
 | resource allocation | `AllocateResources` |
 | external tools, code and models | `ConnectServer`, `InvokeTool`, `ExecuteCode`, `CallModel` |
-| data access | `ReadData`, `WriteData`, `ExportData` |
+| data access | `ReadData`, `WriteData`, `ExportData`; of labels, `EndorseValue`, `DeclassifyValue` |
 """
 
 from symbi.guard.actions.agents import ConfigureAgent, CreateAgent
@@ -20,6 +20,7 @@ from symbi.guard.actions.data import DataRef, ExportData, ReadData, WriteData
 from symbi.guard.actions.external import CallModel, ConnectServer, ExecuteCode, InvokeTool, ModelRef, ToolRef
 from symbi.guard.actions.messages import PublishMessage, SendMessage, SubscribeTopic, TopicRef
 from symbi.guard.actions.operator import ConfigurePolicies
+from symbi.guard.actions.release import DeclassifyValue, EndorseValue
 from symbi.guard.actions.resources import AllocateResources
 
 __all__ = [
@@ -32,7 +33,9 @@ __all__ = [
     "ConnectServer",
     "CreateAgent",
     "DataRef",
+    "DeclassifyValue",
     "DrawRandom",
+    "EndorseValue",
     "ExecuteCode",
     "ExportData",
     "InvokeTool",

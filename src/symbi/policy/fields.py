@@ -15,7 +15,7 @@ that cover a field, the one with the most segments counts, then the one with few
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
@@ -135,6 +135,13 @@ class FieldPath:
     def names_field(self, steps: Sequence[Step]) -> bool:
         """Whether the path names exactly the field at which these steps end."""
         return self._reaches(steps) == len(steps)
+
+    def spells(self, steps: Sequence[Step]) -> bool:
+        """Whether the path says the name of the field at which these steps end, at its own end or on its way."""
+        return any(
+            wild is None and replace(self, segments=self.segments[:count]).names_field(steps)
+            for count, (_, wild) in enumerate(self.segments, 1)
+        )
 
 
 def parse_path(text: str) -> FieldPath:
@@ -276,6 +283,7 @@ class AnswerLabels:
     source: str
     mark: Label = field(default_factory=Label)
     _memo: dict[tuple[Step, ...], Label] = field(default_factory=dict, repr=False, compare=False)
+    _spellings: dict[tuple[Step, ...], bool] = field(default_factory=dict, repr=False, compare=False)
 
     def at(self, steps: Sequence[Step], value: JsonValue) -> Label:
         """The label of what stands at a place; of a list or object, that of its shape.
@@ -289,6 +297,26 @@ class AnswerLabels:
     def name_at(self, steps: Sequence[Step], name: str) -> Label:
         """The label of the name under which a field stands."""
         return self._careful(self._kept("name", steps, self.flow.name_label), steps, name)
+
+    def unvouched_names(self, steps: Sequence[Step], items: Mapping[str, Label]) -> Iterator[Label]:
+        """The labels of names that are believed less than what stands under them: a wildcard covers that, and not them.
+
+        Args:
+            steps: The place of an object.
+            items: The labels of its fields.
+        """
+        for name, item in items.items():
+            path = (*steps, name)
+            label = self.name_at(path, name)
+            lower = INTEGRITY_RANK[label.integrity] > INTEGRITY_RANK[item.integrity]
+            if lower and not self._spelled(path):
+                yield label
+
+    def _spelled(self, path: tuple[Step, ...]) -> bool:
+        key = tuple(0 if isinstance(step, int) else step for step in path)
+        if key not in self._spellings:
+            self._spellings[key] = any(rule.path.spells(path) for rule in self.flow.output)
+        return self._spellings[key]
 
     def _kept(self, what: str, steps: Sequence[Step], make: Callable[[Sequence[Step]], Label]) -> Label:
         """A label depends on names alone, not on the numbers of items."""

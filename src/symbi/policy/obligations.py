@@ -250,7 +250,12 @@ def _one_of(what: str, words: Iterable[str]) -> Callable[[str], str]:
     return read
 
 
-def _mark(value: str) -> Label:
+def read_mark(value: str) -> Label:
+    """What `untrusted, confidential:pii` raises a label to.
+
+    Raises:
+        InputError: A word is not known.
+    """
     return join(*(_one_mark(part.strip()) for part in value.split(",")))
 
 
@@ -310,7 +315,7 @@ _READERS: Final[Mapping[ConditionKind, Callable[[PolicyCondition], Any]]] = {
     ConditionKind.APPROVAL: _value(lambda text: parse_demand(text).text),
     ConditionKind.RECORD: _value(_one_of("a way to record", RECORD_RANK)),
     ConditionKind.OUTPUT: _value(_one_of("a way to record a result", OUTPUT_RANK)),
-    ConditionKind.MARK: _value(_mark),
+    ConditionKind.MARK: _value(read_mark),
     ConditionKind.RATE: _rate,
     ConditionKind.LOG: _value(_one_of("a level of the log", LOG_RANK)),
     ConditionKind.TAGS: _value(_tags),

@@ -16,6 +16,7 @@ from symbi.agent.effects import CodeLimits, World
 from symbi.agent.interpreter import BodyLimits
 from symbi.agent.journal import RunRecord, RunState, RunStore
 from symbi.agent.run import Bounds, RunOutcome, RunPlan, check_inputs, execute
+from symbi.agent.task import NO_TASK, Task, check_task, kept_task
 from symbi.audit.event import AuditEventType, Draft
 from symbi.clock import IdSource, rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile
@@ -163,8 +164,16 @@ class Runtime:
         """How many agents run and wait, and what is free."""
         return await self._rooms.scheduler.get_system_status()
 
-    async def run(self, compiled: CompiledFile, spec: AgentSpec, inputs: Mapping[str, JsonValue]) -> RunOutcome:
+    async def run(
+        self, compiled: CompiledFile, spec: AgentSpec, inputs: Mapping[str, JsonValue], task: Task = NO_TASK
+    ) -> RunOutcome:
         """Create an agent and run it on inputs, to its end.
+
+        Args:
+            compiled: Its file.
+            spec: The agent.
+            inputs: Its inputs by name.
+            task: What the run is asked to do, and what its inputs are.
 
         Raises:
             InputError: The inputs do not fit the agent.
@@ -173,6 +182,7 @@ class Runtime:
         """
         try:
             check_inputs(spec, inputs)
+            check_task(spec, task)
         except InputError as error:
             await self.refuse(Path(spec.file), error)
             raise
@@ -184,6 +194,8 @@ class Runtime:
             inputs=encode_result(dict(inputs)),
             state=RunState.RUNNING,
             started_at=rfc3339(self._rooms.world.clock.now_ns()),
+            grant=task.grant_json,
+            labels=task.labels_json,
         )
 
         def begin() -> tuple[None, tuple[Draft]]:
@@ -192,6 +204,7 @@ class Runtime:
                 "file": record.file,
                 "source_digest": record.source_digest,
                 "inputs_digest": hashlib.sha256(record.inputs).hexdigest(),
+                **task.facts(),
             }
             return None, (Draft(AuditEventType.RUN_STARTED, spec.id, details, record.run_id),)
 
@@ -203,11 +216,13 @@ class Runtime:
 
         Raises:
             InputError: The agent file is another than the run was started with.
+            StoreUnavailable: What is kept of its task cannot be read.
             SymbiError: As `run`.
         """
         if spec.source_digest != record.source_digest:
             msg = f"`{record.file}` has changed since run `{record.run_id}` was started"
             raise InputError(msg, code="input.source_changed", hint="restore the file, or start a new run")
+        task = kept_task(record.grant, record.labels)
         was = record.state
         record = replace(record, state=RunState.RUNNING, error=None, finished_at=None)
         recorded = await self._rooms.world.log.read(lambda: self._rooms.effects.effects_of(record.run_id))
@@ -215,7 +230,7 @@ class Runtime:
         def again() -> tuple[None, tuple[Draft]]:
             if was is not RunState.RUNNING:
                 self._rooms.runs.move_run(record, was)
-            details: dict[str, JsonValue] = {"effects": len(recorded)}
+            details: dict[str, JsonValue] = {"effects": len(recorded), **task.facts()}
             return None, (Draft(AuditEventType.RUN_RESUMED, spec.id, details, record.run_id),)
 
         await self._rooms.world.log.transact(again)

@@ -14,7 +14,9 @@ from symbi.guard.action import (
     ConnectServer,
     CreateAgent,
     DataRef,
+    DeclassifyValue,
     DrawRandom,
+    EndorseValue,
     ExecuteCode,
     ExportData,
     InvokeTool,
@@ -170,6 +172,18 @@ def clock() -> PolicyRequest:
 def random() -> PolicyRequest:
     """Draw a number."""
     return DrawRandom(principal=ME).request()
+
+
+def endorse(name: str = "checked", label: Label = TAINTED) -> PolicyRequest:
+    """Believe a value."""
+    after = Label(Integrity.TRUSTED, label.confidentiality)
+    return EndorseValue(principal=ME, label=label, name=name, value_digest="d", after=after).request()
+
+
+def declassify(name: str = "summary", to: Confidentiality = Confidentiality.PUBLIC) -> PolicyRequest:
+    """Let a confidential value travel."""
+    after = Label(confidentiality=to)
+    return DeclassifyValue(principal=ME, label=PERSONAL, name=name, value_digest="d", after=after).request()
 
 
 def model(name: str = "m") -> PolicyRequest:

@@ -1,5 +1,5 @@
 """A tool server with files and a mailbox, in the plainest MCP, for tests of what flows where: `read`, `write` and `names`
-work on the folder `drive`, `echo` gives a text back, `fail` fails with it, `send` adds a line to `sent.jsonl`."""
+work on the folder `drive`, `card` gives a record of its own address and a file's text, `echo` gives a text back, `fail` fails with it, `send` adds a line to `sent.jsonl`."""
 
 import json
 import sys
@@ -10,6 +10,7 @@ ARGUMENTS = {
     "read": ["name"],
     "write": ["name", "text"],
     "names": [],
+    "card": ["name"],
     "echo": ["text"],
     "fail": ["text"],
     "send": ["to", "body"],
@@ -31,6 +32,8 @@ def call(name, given):
             DRIVE.joinpath(given["name"]).write_text(given["text"])
         case "names":
             return "\n".join(sorted(path.name for path in DRIVE.iterdir()))
+        case "card":
+            return {"address": "desk@home.example", "note": DRIVE.joinpath(given["name"]).read_text()}
         case "echo":
             return given["text"]
         case "fail":
@@ -43,9 +46,12 @@ def call(name, given):
 
 def answer(params):
     try:
-        return {"content": [{"type": "text", "text": call(params["name"], params["arguments"])}]}
+        value = call(params["name"], params["arguments"])
     except (OSError, ValueError) as error:
         return {"content": [{"type": "text", "text": str(error)}], "isError": True}
+    if isinstance(value, dict):
+        return {"content": [{"type": "text", "text": json.dumps(value)}], "structuredContent": value}
+    return {"content": [{"type": "text", "text": value}]}
 
 
 DRIVE.mkdir(exist_ok=True)

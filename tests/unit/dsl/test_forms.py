@@ -28,6 +28,8 @@ from symbi.testing.requests import (
     clock,
     connect,
     create,
+    declassify,
+    endorse,
     execute,
     knowledge,
     log,
@@ -109,6 +111,8 @@ PAY = call("other.path", {"to": 1})
 GIVEN = {"given": True, "tool": True, "arguments": True}
 PII = Label(Integrity.USER, Confidentiality.PUBLIC, categories=("pii",))
 MAIL = 'allow: call("mail.send")'
+INTERNAL = Confidentiality.INTERNAL
+SECRET_STRANGER = Label(Integrity.UNTRUSTED, Confidentiality.SECRET)
 FORMS = [
     # allow
     Form("allow: read(records) if data.verified == true", memory("ReadData"), memory("ReadData", label=TAINTED)),
@@ -135,6 +139,11 @@ FORMS = [
     Form('allow: read("files.read")', read(), write()),
     Form('allow: write("notes") if resource.owner == "ada"', memory("WriteData"), memory("WriteData", owner="bob")),
     Form('allow: export("notes") if destination == "archive"', memory("ExportData"), memory("ReadData")),
+    Form('allow: endorse("checked")', endorse(), endorse("other")),
+    Form('allow: endorse(any) if label.confidentiality == "public"', endorse(), endorse(label=SECRET_STRANGER)),
+    Form('allow: declassify("summary")', declassify(), declassify("other")),
+    Form('allow: declassify(any) if after.confidentiality == "internal"', declassify(to=INTERNAL), declassify()),
+    Form('deny: declassify("summary")', declassify("other"), declassify(), beside="allow: declassify(any)"),
     Form('allow: send("b")', message(), message("c")),
     Form('allow: publish("news") if resource.classification == "internal"', publish(), publish("gossip")),
     Form('allow: subscribe("news")', subscribe(), publish()),

@@ -51,12 +51,14 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 UPDATE runs SET state = ?, output = ?, error = ?, finished_at = ? WHERE run_id = ? AND state = ?
 
 -- name: get_run
-SELECT run_id, agent_id, file, source_digest, inputs, state, output, error, started_at, finished_at
-FROM runs WHERE run_id = ?
+SELECT run_id, agent_id, file, source_digest, inputs, state, output, error, started_at, finished_at,
+       run_grants.task_grant, run_labels.labels
+FROM runs LEFT JOIN run_grants USING (run_id) LEFT JOIN run_labels USING (run_id) WHERE run_id = ?
 
 -- name: runs
-SELECT run_id, agent_id, file, source_digest, inputs, state, output, error, started_at, finished_at
-FROM runs ORDER BY run_id DESC LIMIT ?
+SELECT run_id, agent_id, file, source_digest, inputs, state, output, error, started_at, finished_at,
+       run_grants.task_grant, run_labels.labels
+FROM runs LEFT JOIN run_grants USING (run_id) LEFT JOIN run_labels USING (run_id) ORDER BY run_id DESC LIMIT ?
 
 -- name: get_pin
 SELECT tool, key_fingerprint, digest, form, definition, pinned_at, state FROM pins WHERE tool = ?
@@ -136,6 +138,12 @@ SELECT started_ns, effects, denied, calls FROM run_usage WHERE run_id = ?
 -- name: put_usage
 INSERT INTO run_usage (run_id, started_ns, effects, denied, calls) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (run_id) DO UPDATE SET effects = excluded.effects, denied = excluded.denied, calls = excluded.calls
+
+-- name: put_run_grant
+INSERT INTO run_grants (run_id, task_grant) VALUES (?, ?)
+
+-- name: put_run_labels
+INSERT INTO run_labels (run_id, labels) VALUES (?, ?)
 
 -- name: put_approval
 INSERT INTO approvals (approval_id, run_id, position, agent_id, place, facts, digest, shown, state, votes, created_at,

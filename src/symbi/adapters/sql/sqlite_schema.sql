@@ -104,6 +104,17 @@ CREATE TABLE run_usage (
     calls      INTEGER NOT NULL
 ) WITHOUT ROWID, STRICT;
 
+-- What the task of a run calls for, and the labels of its inputs, where somebody has said.
+CREATE TABLE run_grants (
+    run_id     TEXT PRIMARY KEY,
+    task_grant BLOB NOT NULL          -- JSON
+) WITHOUT ROWID, STRICT;
+
+CREATE TABLE run_labels (
+    run_id TEXT PRIMARY KEY,
+    labels BLOB NOT NULL              -- JSON
+) WITHOUT ROWID, STRICT;
+
 CREATE TABLE approvals (
     approval_id TEXT PRIMARY KEY,     -- the effect id
     run_id      TEXT NOT NULL,

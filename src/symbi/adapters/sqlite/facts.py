@@ -1,6 +1,7 @@
 """What decisions were made on, as the store keeps it: requests by effect, policy sets by version."""
 
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -43,11 +44,12 @@ def write_facts(db: sqlite3.Connection, record: EffectRecord) -> None:
         db.execute(SQL["put_policy_set"], (version, set_text(facts.policies)))
 
 
-class FactReader:
+class FactReader(ABC):
     """The part of the reader that looks for facts."""
 
+    @abstractmethod
     def _use(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        raise NotImplementedError
+        """Read from the open store."""
 
     def requests(self) -> Iterator[RequestRow]:
         """All requests that were decided on, by effect id: by the time at which they were asked for.

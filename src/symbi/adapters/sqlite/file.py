@@ -168,11 +168,11 @@ def to_run(row: Any) -> RunRecord:
     Raises:
         StoreUnavailable: It is none.
     """
-    run_id, agent_id, file, digest, inputs, state, output, error, started_at, finished_at = row
+    run_id, agent_id, file, digest, inputs, state, output, error, started_at, finished_at, grant, labels = row
     try:
         return RunRecord(
             RunId(run_id), AgentId(agent_id), file, digest, inputs, RunState(state), output, error, started_at,
-            finished_at,
+            finished_at, grant, labels,
         )  # fmt: skip
     except ValueError as unknown:
         raise damaged(unknown) from unknown

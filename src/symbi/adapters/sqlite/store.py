@@ -216,6 +216,10 @@ class SqliteStore(PolicyNotes, TalliesInSqlite, ApprovalTable):
             record.output, record.error, record.started_at, record.finished_at,
         )  # fmt: skip
         self._insert("put_run", values, f"run `{record.run_id}`")
+        if record.grant is not None:
+            self._write(SQL["put_run_grant"], (record.run_id, record.grant))
+        if record.labels is not None:
+            self._write(SQL["put_run_labels"], (record.run_id, record.labels))
 
     def move_run(self, record: RunRecord, was: RunState) -> None:
         """Move a run on, if it still stands where the caller saw it."""
