@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from symbi.agent.task import parse_grant
 from symbi.cli.options import Agents, Config, Json
 from symbi.cli.output import EXIT_DENIED, errors_to_exit, out, print_json
 from symbi.cli.policy_tools import known_refs
@@ -22,7 +23,7 @@ from symbi.policy.decision import PASSING, Deny, PolicyRequest
 from symbi.policy.engine import PolicySet
 from symbi.policy.explain import explain as explain_request
 from symbi.policy.flow import join
-from symbi.policy.grants import Grant, read_grant
+from symbi.policy.grants import Grant
 from symbi.types import AgentId, Confidentiality, Integrity, JsonValue, Label, Principal, Resource
 from symbi.wiring import known_tools, load_policies, read_text
 
@@ -37,7 +38,7 @@ def explain(  # noqa: PLR0913 - one option for each part of a request
     untrusted: Annotated[list[str] | None, typer.Option(help="An argument that came out of a tool's answer.")] = None,
     confidential: Annotated[list[str] | None, typer.Option(help="An argument that is confidential.")] = None,
     grant: Annotated[
-        Path | None, typer.Option(help="What the task's request calls for: a JSON file with the grant of one task.")
+        Path | None, typer.Option(help="What the task calls for: a file as `symbi run --grant` takes it.")
     ] = None,
     action: Annotated[str | None, typer.Option(help="Any other action of the schema.")] = None,
     resource: Annotated[str | None, typer.Option(help="Its resource: `Type::id`.")] = None,
@@ -64,7 +65,7 @@ def explain(  # noqa: PLR0913 - one option for each part of a request
                 values=values,
                 labels=labels,
                 label=join(Label(), *labels.values()),
-                grant=None if grant is None else _grant(grant, tool, refs),
+                grant=None if grant is None else _grant(grant, refs),
             )
             request = _told(call.request(), facts)
         elif action is not None and resource is not None:
@@ -104,18 +105,13 @@ def _labels(
     }
 
 
-def _grant(file: Path, tool: str, tools: dict[str, ToolRef]) -> Grant:
-    """The grant of one task; a tool that is written without a server is on that of the call."""
-    try:
-        data = json.loads(read_text(file))
-    except (ValueError, RecursionError) as error:
-        msg = f"`{file}` is not JSON: {error}"
-        raise InputError(msg, code="policy.grant") from error
-    grant = read_grant(data, tool.partition(".")[0])
+def _grant(file: Path, tools: dict[str, ToolRef]) -> Grant:
+    """The grant of one task, as `symbi run --grant` takes it; of tools that there are."""
+    grant = parse_grant(str(file), read_text(file))
     for name in grant.tools:
         if name not in tools:
             msg = f"the grant in `{file}` names the unknown tool `{name}`"
-            hint = did_you_mean(name, tools) or "the file holds the grant of one task, without its name"
+            hint = did_you_mean(name, tools) or "`symbi tools list` shows the tools there are"
             raise InputError(msg, code="policy.grant", hint=hint)
     return grant
 
