@@ -361,7 +361,8 @@ class PolicyEngine:
 
     def holds(self, version: str) -> bool:
         """Whether a decision of this version may go on record: it is the set in force, and nobody is replacing it."""
-        return version == self.current.version and not self._closing
+        # In this order: `replace` swaps first and then ends the closing, so a set that is seen after it is the new one.
+        return not self._closing and version == self.current.version
 
     def close(self) -> None:
         """From here on no decision of the set in force goes on record; `replace`, or `reopen`, ends it."""

@@ -262,3 +262,25 @@ def test_a_callback_that_fails_keeps_none_of_the_others_from_hearing(load):
         engine.replace(new)
     assert engine.current is new
     assert heard == [new]
+
+
+def test_a_set_that_is_replaced_while_it_is_asked_for_lets_no_decision_of_it_on_record(load):
+    old, new = load(PERMIT_LOG), load("")
+
+    class Swapping(PolicyEngine):
+        """Another thread puts the new set in force just after the one in force was read."""
+
+        @property
+        def current(self):
+            found = super().current
+            if found is old and self._closing:
+                self.replace(new)
+            return found
+
+    engine = Swapping(old)
+    assert engine.holds(old.version)
+    engine.close()
+    assert not engine.holds(old.version)
+    engine.replace(new)
+    assert engine.holds(new.version)
+    assert not engine.holds(old.version)
