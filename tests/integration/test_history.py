@@ -271,6 +271,20 @@ async def test_an_effect_in_doubt_is_not_counted_again_when_it_is_done_again(tmp
         assert not await allowed(gate, call("crm.read", run="r", position=3))  # the fourth of the run
 
 
+async def test_an_effect_in_doubt_is_not_among_what_its_run_has_used_when_it_is_done_again(tmp_path):
+    policies = ALLOW_ALL + (
+        '@id("use") forbid (principal, action, resource) when'
+        " { context.usage.effects >= 2 || context.usage.calls >= 2 };"
+    )
+    action = call(run="r", position=1, recovery=RecoveryClass.IDEMPOTENT)
+    async with open_gate(policies, history=SENT, tools=TOOLS, folder=tmp_path) as gate:
+        assert await allowed(gate, call(run="r"))
+        with pytest.raises(RuntimeError):
+            await perform(gate, action, RuntimeError("whether it happened, nobody knows"))
+        await perform(gate, action)  # it is the second itself, and no third
+        assert not await allowed(gate, call(run="r", position=2))
+
+
 async def crash(*_arguments, **_named):
     pass
 

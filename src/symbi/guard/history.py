@@ -7,7 +7,7 @@ through exactly N, however many ask at once.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from symbi.clock import Clock
 from symbi.errors import InputError, RateLimited
@@ -94,6 +94,8 @@ class History:
             for (name, _), reading in zip(owners, readings, strict=True):
                 before[name] = max(before[name], reading.total)
         used = self._store.usage_of(action.run_id) if action.run_id and "usage" in policies.reads else None
+        if used is not None and without is not None:
+            used = _without(used, action)
         return Past(now_ns, _usage(used, now_ns), tuple(before.items()), uses)
 
     def entries(self, action: Action, policies: PolicySet, uses: int) -> tuple[Entry, ...]:
@@ -196,6 +198,12 @@ def _differs(policies: PolicySet, old: Past, new: Past) -> bool:
     return ("history" in policies.reads and old.before != new.before) or (
         "usage" in policies.reads and old.usage != new.usage
     )
+
+
+def _without(used: RunUsage, action: Action) -> RunUsage:
+    """What a run has used, an earlier attempt at the same effect left out; that one was let through."""
+    calls = used.calls - isinstance(action, InvokeTool)
+    return replace(used, effects=max(0, used.effects - 1), calls=max(0, calls))
 
 
 def _usage(used: RunUsage | None, now_ns: int) -> Usage:
