@@ -373,6 +373,23 @@ async def test_many_at_the_same_place_use_one_grant_once():
         assert len(set(held_again)) == 1  # they share the next one
 
 
+async def test_a_yes_to_what_one_run_asked_is_none_to_another_run_that_asks_the_same():
+    async with desk() as gate:
+        action = CreateAgent(
+            principal=AGENT,
+            source_digest="0" * 64,
+            tier=SecurityTier.INTERPRETER,
+            risk=0.1,
+            inputs=("to",),  # what the inputs hold is no argument, and differs between runs
+            within=RunId("shown"),
+        )
+        approval_id = await held(gate, action)
+        assert (await gate.guard.approvals.find(approval_id)).run_id == "shown"
+        await vote(gate, approval_id)
+        assert await held(gate, replace(action, within=RunId("other"))) != approval_id
+        assert await happens(gate, action) == approval_id
+
+
 async def test_a_denied_action_without_a_place_in_a_run_can_be_asked_for_again():
     async with desk() as gate:
         action = CreateAgent(principal=AGENT, source_digest="0" * 64, tier=SecurityTier.INTERPRETER, risk=0.1)

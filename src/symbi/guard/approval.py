@@ -95,7 +95,7 @@ class ApprovalRecord:
 
     Attributes:
         id: The effect id.
-        run_id: The run, or empty for what the runtime does by itself.
+        run_id: The run that it belongs to; empty where it belongs to none.
         position: Place in the run, or -1.
         agent_id: Who asked.
         place: Where the same action would be asked for again; empty once nothing more comes of the approval.
@@ -212,7 +212,8 @@ class HeldCase:
         if slot is not None:
             return f"run:{slot.run_id}:{slot.position}"
         resource = self.action.resource
-        parts = [self.action.principal.agent, action_name(self.action), resource.type, resource.id]
+        within = self.action.run_id  # a yes to what one run asked is none to another run that asks the same
+        parts = [self.action.principal.agent, action_name(self.action), resource.type, resource.id, within]
         return f"own:{_sha256(canonical_json([*parts, digest_arguments(self.action)]))}"
 
     def shown(self) -> bytes:
@@ -241,7 +242,7 @@ class HeldCase:
         decided = decision_facts(self.decision)
         facts: dict[str, JsonValue] = {
             "effect_id": approval_id,
-            "run_id": slot.run_id if slot else "",
+            "run_id": action.run_id,
             "position": slot.position if slot else -1,
             "created_at": created_at,
             "expires_at": expires_at,

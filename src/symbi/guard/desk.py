@@ -43,7 +43,7 @@ from symbi.guard.approval import (
     statement,
 )
 from symbi.guard.people import VOTE_DOMAIN, People, Person
-from symbi.types import EffectId, JsonValue, RunId
+from symbi.types import EffectId, JsonValue
 
 _log = logging.getLogger("symbi.guard")
 
@@ -189,7 +189,7 @@ class ApprovalDesk:
         facts = case.facts(case.effect_id, created_at, expires_at)
         record = ApprovalRecord(
             id=case.effect_id,
-            run_id=slot.run_id if slot else RunId(""),
+            run_id=case.action.run_id,
             position=slot.position if slot else -1,
             agent_id=case.action.principal.agent,
             place=case.place,
