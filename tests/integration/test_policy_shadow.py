@@ -2,6 +2,8 @@
 
 from contextlib import suppress
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from symbi.audit.event import AuditEventType as T
@@ -10,6 +12,7 @@ from symbi.dsl.parser import parse
 from symbi.errors import InputError, PolicyDenied, StoreUnavailable
 from symbi.guard.action import DrawRandom, ReadClock, RunSlot
 from symbi.guard.recorder import Decided
+from symbi.policy.policies import PolicySet
 from symbi.runtime import policy_shadow
 from symbi.runtime.policies import Cause, PolicyBook, PolicyTerms
 from symbi.runtime.policy_shadow import PolicyShadow
@@ -184,3 +187,62 @@ async def test_the_canary_is_none_of_its_business():
 
     told, counts, _ = await run_beside("", ALL, work)
     assert (told, counts.told) == ([], 0)
+
+
+async def test_a_panic_while_a_candidate_is_read_refuses_it_and_touches_nothing(monkeypatch):
+    class PanicException(BaseException):
+        pass
+
+    async def work(beside):
+        def panics(*_):
+            raise PanicException
+
+        monkeypatch.setattr(PolicySet, "load", panics)
+        beside.gate.engine.replace(beside.gate.engine.current)  # so that the candidate is read again, for the next
+        assert await beside.asks()
+        while not beside.shadow.counts.failed:
+            await anyio.lowlevel.checkpoint()
+        with pytest.raises(InputError, match="cannot be read: PanicException"):
+            await beside.shadow.take_up([bundle(ALL)])
+        assert await beside.asks()
+
+    told, counts, events = await run_beside(CLOCK, ALL, work)
+    assert told == []
+    assert counts.failed == 2
+    refused = [event for event in events if event.event_type == T.POLICY_REFUSED]
+    assert [event.details["cause"] for event in refused] == ["shadow", "shadow"]
+
+
+async def test_what_cannot_be_put_to_an_engine_hides_no_difference_of_others():
+    def unfit():
+        raise InputError("no engine can be asked this")
+
+    async def work(beside):
+        action = ReadClock(principal=AGENT)
+        denied = beside.gate.engine.decide(action.request())
+        for number in range(3):  # without a pause, so that the candidate is asked about all of them at a stretch
+            beside.shadow.tell(Decided(f"u{number}", action, unfit, denied))
+            beside.shadow.tell(Decided(f"e{number}", action, action.request, denied))
+
+    told, counts, _ = await run_beside("", ALL, work)
+    assert [event.details["effect_id"] for event in told] == ["e0", "e1", "e2"]
+    assert (counts.told, counts.differing, counts.failed) == (6, 3, 3)
+
+
+async def test_the_candidate_is_the_last_one_taken_up_however_long_an_earlier_one_is_read(monkeypatch):
+    read = policy_shadow._read
+
+    def slowly(sources, live):
+        if sources[0].file == "slow.cedar":
+            anyio.from_thread.run(beside[0].shadow.take_up, [bundle(CLOCK, "quick.cedar")])
+        return read(sources, live)
+
+    beside = []
+
+    async def work(found):
+        beside.append(found)
+        monkeypatch.setattr(policy_shadow, "_read", slowly)
+        await found.shadow.take_up([bundle(ALL, "slow.cedar")])
+        assert found.shadow.candidate.sources[0].file == "quick.cedar"
+
+    await run_beside(CLOCK, CLOCK, work)

@@ -13,7 +13,8 @@ catalogue. A change is, in order:
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
@@ -300,16 +301,9 @@ class PolicyBook:
         return tuple(verify_bundle(bundle, self._terms.trusted) for bundle in bundles)
 
     def _load(self, parts: _Parts) -> tuple[PolicySet, tuple[PolicyWarning, ...]]:
-        try:
+        with refusing():
             rules, warnings = compose(parts.all_files(), self._terms.rules)
             loaded = PolicySet.load((*parts.operator, *parts.registered), rules, tuple(self.tools()))
-        except BaseException as error:
-            # A panic of Cedar's library is no Exception. What a text can do to it must not end a runtime.
-            known = isinstance(error, InputError)
-            if known or not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
-                raise
-            msg = f"the policies cannot be read: {type(error).__name__}"
-            raise PolicySyntaxError(msg) from error
         return loaded, (*loaded.warnings, *warnings)
 
     async def _record(self, event: Draft, seals: Sequence[Seal]) -> None:
@@ -330,6 +324,24 @@ class PolicyBook:
             given_up = True
             self._engine.reopen()
             raise
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Policies are read here: whatever a text does to the library that reads them is a refusal of the text.
+
+    Raises:
+        InputError: They are wrong, or cannot be read.
+    """
+    try:
+        yield
+    except BaseException as error:
+        # A panic of Cedar's library is no Exception. What a text can do to it must not end a runtime.
+        known = isinstance(error, InputError)
+        if known or not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
+            raise
+        msg = f"the policies cannot be read: {type(error).__name__}"
+        raise PolicySyntaxError(msg) from error
 
 
 def _remember(seals: Sequence[Seal], memory: PolicyMemory) -> tuple[None, tuple[()]]:

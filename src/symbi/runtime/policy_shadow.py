@@ -24,7 +24,7 @@ from symbi.policy.diff import difference_facts, judge_recorded, shift_between
 from symbi.policy.engine import PolicyEngine
 from symbi.policy.policies import PolicySet
 from symbi.policy.source import PolicySource
-from symbi.runtime.policies import Cause, PolicyBook, sources_of
+from symbi.runtime.policies import Cause, PolicyBook, refusing, sources_of
 from symbi.runtime.port import Bundle
 from symbi.telemetry import log_fields
 
@@ -158,11 +158,12 @@ class PolicyShadow:
         if candidate is None:
             self.counts.failed += len(batch)
             return
-        drafts = await anyio.to_thread.run_sync(_differences, candidate, batch)
+        drafts, failed = await anyio.to_thread.run_sync(_differences, candidate, batch)
         if drafts:
             await self._log.transact(lambda: (None, drafts), wait=True)
         self.counts.differing += len(drafts)
-        self.counts.same += len(batch) - len(drafts)
+        self.counts.failed += failed
+        self.counts.same += len(batch) - len(drafts) - failed
 
     async def _compose(self) -> None:
         """The candidate with the tools and the agent files of the set in force.
@@ -171,11 +172,13 @@ class PolicyShadow:
             InputError: It does not fit them; there is none then.
         """
         self._stale, self._candidate = False, None
-        if self._sources is None:
+        sources, live = self._sources, self._engine.current
+        if sources is None:
             return
-        live = self._engine.current
         try:
-            self._candidate = await anyio.to_thread.run_sync(PolicySet.load, self._sources, live.compiled, live.tools)
+            loaded = await anyio.to_thread.run_sync(_read, sources, live)
+            if self._sources is sources:  # else another was taken up, or refused, while this one was read
+                self._candidate = loaded
         except InputError as refusal:
             await self._book.refuse(Cause.SHADOW, refusal)
             raise
@@ -184,24 +187,41 @@ class PolicyShadow:
         self._stale = True
 
 
-def _differences(candidate: PolicySet, batch: Iterable[Decided]) -> list[Draft]:
-    drafts = []
+def _read(sources: Sequence[PolicySource], live: PolicySet) -> PolicySet:
+    with refusing():
+        return PolicySet.load(sources, live.compiled, live.tools)
+
+
+def _differences(candidate: PolicySet, batch: Iterable[Decided]) -> tuple[list[Draft], int]:
+    """The events of those that differ, and how many could not be decided: one of these hides none of the others."""
+    drafts, failed = [], 0
     for one in batch:
-        request = one.request()
-        other, assumed = judge_recorded(candidate, request)
-        shift = shift_between(one.decision, other)
-        if shift is None:
+        try:
+            draft = _difference(candidate, one)
+        except Exception as error:  # noqa: BLE001 - also what cannot be put to an engine, which the gate has denied
+            failed += 1
+            _log.warning("a candidate of policies failed", extra=log_fields(error=type(error).__name__))
             continue
-        details = {
-            "effect_id": one.effect_id,
-            "action": request.action,
-            "resource": f"{request.resource.type}::{request.resource.id}",
-            "shift": shift.value,
-            "enforced": False,
-            **difference_facts(one.decision, other),
-        }
-        if assumed:
-            details["assumed"] = list(assumed)
-        run_id = one.action.slot.run_id if one.action.slot else ""
-        drafts.append(Draft(AuditEventType.POLICY_SHADOW, one.action.principal.agent, details, run_id))
-    return drafts
+        if draft is not None:
+            drafts.append(draft)
+    return drafts, failed
+
+
+def _difference(candidate: PolicySet, one: Decided) -> Draft | None:
+    request = one.request()
+    other, assumed = judge_recorded(candidate, request)
+    shift = shift_between(one.decision, other)
+    if shift is None:
+        return None
+    details = {
+        "effect_id": one.effect_id,
+        "action": request.action,
+        "resource": f"{request.resource.type}::{request.resource.id}",
+        "shift": shift.value,
+        "enforced": False,
+        **difference_facts(one.decision, other),
+    }
+    if assumed:
+        details["assumed"] = list(assumed)
+    run_id = one.action.slot.run_id if one.action.slot else ""
+    return Draft(AuditEventType.POLICY_SHADOW, one.action.principal.agent, details, run_id)
