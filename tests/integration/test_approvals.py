@@ -459,6 +459,26 @@ async def test_an_effect_in_doubt_whose_policy_changed_is_not_repeated(tmp_path)
             await happens(gate, action)
 
 
+@pytest.mark.parametrize("what", ["in time", "late", "one who agreed is registered no more"])
+async def test_an_effect_in_doubt_is_repeated_only_as_long_as_its_approval_holds(what, tmp_path):
+    clock = ManualClock()
+    action = send()
+    action = replace(action, tool=replace(action.tool, recovery=RecoveryClass.IDEMPOTENT))
+    async with desk(folder=tmp_path, clock=clock, rules={"expires_s": 60.0}) as gate:
+        await vote(gate, await held(gate, action))
+        await gate.guard._admit(action)  # and the process dies
+    clock.advance(60 if what == "late" else 30)
+    without_ada = People([Person("bob", 1002, "bob", groups=("finance",))])
+    people = without_ada if what.startswith("one") else PEOPLE
+    async with desk(people=people, folder=tmp_path, clock=clock) as gate:
+        await gate.guard.open()
+        if what == "in time":
+            await happens(gate, action)
+        else:
+            with pytest.raises(EffectInDoubt, match="holds no more"):
+                await happens(gate, action)
+
+
 async def test_whoever_waits_goes_on_when_it_is_granted_and_gives_up_when_the_time_is_over():
     clock = ManualClock()
     async with desk(clock=clock) as gate:

@@ -151,9 +151,9 @@ class ApprovalDesk:
         drafts: list[Draft] = []
         found = self._store.approval_at(case.place)
         if found is None and case.in_doubt:
-            # The effect was approved, and a crash left it in doubt: doing the same again is what was agreed to.
             used = self._store.get_approval(case.effect_id)
-            if used is not None and used.state is ApprovalState.USED and mismatch(used, case) is None:
+            if used is not None and used.state is ApprovalState.USED:
+                self._check_again(used, case)
                 return (used, False), drafts
         if found is not None and found.state in {ApprovalState.USED, ApprovalState.VOID}:
             msg = f"approval `{found.id}` is {found.state.value} and is asked for all the same: the store was altered"
@@ -161,8 +161,7 @@ class ApprovalDesk:
         if found is not None and found.state in OPEN:
             why = mismatch(found, case)
             if why is None and found.state is ApprovalState.GRANTED:
-                lines = self.people.unmet(found, case.action.principal.owner)
-                why = f"the people who agreed count no more: {'; '.join(lines)}" if lines else None
+                why = self._uncounted(found, case)
             if why is None and case.in_doubt and found.id != case.effect_id:
                 why = "it is about another effect"
             if why is not None:
@@ -177,6 +176,23 @@ class ApprovalDesk:
         record = self._asked(case)
         drafts.append(draft_of(record, AuditEventType.APPROVAL_ASKED, question(record)))
         return (record, True), drafts
+
+    def _check_again(self, used: ApprovalRecord, case: HeldCase) -> None:
+        """Return if an approved effect that a crash left in doubt may be done again under its approval.
+
+        Raises:
+            ApprovalRequired: It holds no more; nobody is asked again, for the effect may have happened.
+        """
+        over = f"it held until {used.expires_at}" if self._is_over(used) else None
+        why = mismatch(used, case) or self._uncounted(used, case) or over
+        if why is not None:
+            msg = f"this effect may have happened, and its approval `{used.id}` holds no more: {why}"
+            raise ApprovalRequired(msg, code="approval.void")
+
+    def _uncounted(self, record: ApprovalRecord, case: HeldCase) -> str | None:
+        """Why those who agreed are too few by the register as it stands now, or None."""
+        lines = self.people.unmet(record, case.action.principal.owner)
+        return f"the people who agreed count no more: {'; '.join(lines)}" if lines else None
 
     def _asked(self, case: HeldCase) -> ApprovalRecord:
         if self._store.get_approval(case.effect_id) is not None:
