@@ -116,3 +116,10 @@ def test_links_to_folders_are_not_followed(folder):
     (outside / "x.cedar").write_text("x")
     (folder / "policies/linked").symlink_to(outside)
     assert "linked/x.cedar" not in [file.name for file in PolicyFolders(folder).read(["policies"])[0].files]
+
+
+@pytest.mark.parametrize("ask", ["look", "read"])
+def test_a_path_that_the_system_cannot_even_look_at_is_an_input_error(folder, ask):
+    for path in ("x" * 300, "x" * 5000):
+        with pytest.raises(InputError, match="cannot read `"):
+            getattr(PolicyFolders(folder), ask)([path])

@@ -5,9 +5,10 @@ files are followed, links to folders are not.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from symbi.errors import InputError
 from symbi.runtime.policy_signing import MANIFEST_NAME
@@ -17,6 +18,8 @@ MAX_FILE_BYTES: Final = 4_194_304  # one policy file
 MAX_FILES: Final = 100_000  # of one path
 SUFFIXES: Final = (".cedar", ".toml")
 """What can change what is decided, and so is read, watched and signed."""
+
+T = TypeVar("T")
 
 Stamp = tuple[str, int, int, int, int]
 
@@ -36,13 +39,13 @@ class PolicyFolders:
         return tuple(
             stamp
             for path in paths
-            for file in (*self._files(path), self.manifest_of(path))
+            for file in _reaching(path, partial(self._looked_at, path))
             for stamp in self._stamp(file)
         )
 
     def read(self, paths: Sequence[str]) -> tuple[Bundle, ...]:
         """A bundle for each path, in order; an empty one where nothing is there."""
-        return tuple(self._bundle(path) for path in paths)
+        return tuple(_reaching(path, partial(self._bundle, path)) for path in paths)
 
     def manifest_of(self, path: str) -> Path:
         """Where the signature of a path is."""
@@ -73,6 +76,9 @@ class PolicyFolders:
             raise InputError(msg, code="input.size")
         return found
 
+    def _looked_at(self, path: str) -> tuple[Path, ...]:
+        return *self._files(path), self.manifest_of(path)
+
     def _stamp(self, file: Path) -> Iterator[Stamp]:
         try:
             status = file.stat()
@@ -81,6 +87,14 @@ class PolicyFolders:
         except OSError as error:
             raise _unreadable(file, error) from error
         yield str(file), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _reaching(path: str, work: Callable[[], T]) -> T:
+    """What is found at a path; an error of the system on the way there is one of ours."""
+    try:
+        return work()
+    except OSError as error:
+        raise _unreadable(Path(path), error) from error
 
 
 def _walk(root: Path) -> Iterator[Path]:
