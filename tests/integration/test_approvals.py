@@ -373,23 +373,6 @@ async def test_many_at_the_same_place_use_one_grant_once():
         assert len(set(held_again)) == 1  # they share the next one
 
 
-async def test_a_yes_to_what_one_run_asked_is_none_to_another_run_that_asks_the_same():
-    async with desk() as gate:
-        action = CreateAgent(
-            principal=AGENT,
-            source_digest="0" * 64,
-            tier=SecurityTier.INTERPRETER,
-            risk=0.1,
-            inputs=("to",),  # what the inputs hold is no argument, and differs between runs
-            within=RunId("shown"),
-        )
-        approval_id = await held(gate, action)
-        assert (await gate.guard.approvals.find(approval_id)).run_id == "shown"
-        await vote(gate, approval_id)
-        assert await held(gate, replace(action, within=RunId("other"))) != approval_id
-        assert await happens(gate, action) == approval_id
-
-
 async def test_a_denied_action_without_a_place_in_a_run_can_be_asked_for_again():
     async with desk() as gate:
         action = CreateAgent(principal=AGENT, source_digest="0" * 64, tier=SecurityTier.INTERPRETER, risk=0.1)
@@ -457,26 +440,6 @@ async def test_an_effect_in_doubt_whose_policy_changed_is_not_repeated(tmp_path)
         await gate.guard.open()
         with pytest.raises(EffectInDoubt):
             await happens(gate, action)
-
-
-@pytest.mark.parametrize("what", ["in time", "late", "one who agreed is registered no more"])
-async def test_an_effect_in_doubt_is_repeated_only_as_long_as_its_approval_holds(what, tmp_path):
-    clock = ManualClock()
-    action = send()
-    action = replace(action, tool=replace(action.tool, recovery=RecoveryClass.IDEMPOTENT))
-    async with desk(folder=tmp_path, clock=clock, rules={"expires_s": 60.0}) as gate:
-        await vote(gate, await held(gate, action))
-        await gate.guard._admit(action)  # and the process dies
-    clock.advance(60 if what == "late" else 30)
-    without_ada = People([Person("bob", 1002, "bob", groups=("finance",))])
-    people = without_ada if what.startswith("one") else PEOPLE
-    async with desk(people=people, folder=tmp_path, clock=clock) as gate:
-        await gate.guard.open()
-        if what == "in time":
-            await happens(gate, action)
-        else:
-            with pytest.raises(EffectInDoubt, match="holds no more"):
-                await happens(gate, action)
 
 
 async def test_whoever_waits_goes_on_when_it_is_granted_and_gives_up_when_the_time_is_over():
