@@ -24,7 +24,7 @@ MAX_REQUEST_BYTES: Final = 65_536  # of one stored request; the arguments of a l
 MAX_PAST_SETS: Final = 4  # sets that a decision may still be of while it is recorded
 
 _OF_THE_RUN: Final = frozenset({"label", "labels", "secrets", "opaque", "request", "time", "usage", "history"})
-"""Parts of a context that hold no value of an argument."""
+"""Parts of a context that hold no value of an argument, but for sums: what they count, the store keeps in any case."""
 
 
 @dataclass(frozen=True, slots=True)
