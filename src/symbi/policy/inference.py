@@ -97,13 +97,14 @@ class FlowSession:
             for leaf in leaves(value, (name,)):
                 role = flow.role(leaf.steps)
                 label = self._label(leaf)
-                if not leaf.name:
+                chosen = leaf.name and role is Role.SINK and not flow.spells(leaf.steps[-1])
+                if chosen or not leaf.name:
                     own.append(label)
                 if role is not Role.PLAIN and is_confidential(label):
                     confidential.add(name)
-                if is_sink(role, leaf):
+                if chosen or is_sink(role, leaf):
                     sinks.add(name)
-                    for value_of_it in self._tainted_values(role, leaf, label):
+                    for value_of_it in self._tainted_values(role, leaf, label, in_full=chosen):
                         tainted.add(name)
                         if self._is_explained(value_of_it):
                             explained.add(name)
@@ -185,9 +186,9 @@ class FlowSession:
             return self._text_label(value)
         return self._read  # too deep, or too large, to be looked at
 
-    def _tainted_values(self, role: Role, leaf: Leaf, label: Label) -> list[JsonValue]:
-        """What of a sink is untrusted: the value, or the addresses in a text."""
-        if isinstance(leaf.value, str) and (role is Role.TEXT or leaf.name):
+    def _tainted_values(self, role: Role, leaf: Leaf, label: Label, *, in_full: bool) -> list[JsonValue]:
+        """What of a sink is untrusted: the value, or the addresses in a text that does not count in full."""
+        if isinstance(leaf.value, str) and not in_full and (role is Role.TEXT or leaf.name):
             if self._is_users(leaf.value):
                 return []
             found = addresses(leaf.value)
@@ -270,7 +271,7 @@ class FlowSession:
             if not found:
                 return None
             labels.extend(found)
-        return join(*labels)
+        return join(*labels) if labels else None
 
     def _tainted_seams(self, flow: ToolFlow, arguments: Mapping[str, JsonValue]) -> frozenset[str]:
         """Texts that hold an address only once they are read one behind the other."""
