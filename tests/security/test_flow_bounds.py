@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from symbi.policy import matching, material, normal
+from symbi.policy import inference, matching, material, normal
 from symbi.policy.addresses import addresses
 from symbi.policy.fields import OutputRule, Role, ToolFlow, parse_path
 from symbi.policy.inference import FlowSession
@@ -97,6 +97,24 @@ def test_a_text_of_many_parts_like_the_value_is_given_up_in_favour_of_taint(monk
     assert not contains(text, value)
     monkeypatch.setattr(matching, "MAX_COMPARED_CHARS", 1000)
     assert Hay("ab-" * 4000).holds(Needle("ab"))
+
+
+def test_a_text_of_many_words_is_not_held_against_many_texts_and_bears_the_label_of_all_that_was_read(monkeypatch):
+    session = _after("nothing of interest")
+    session.observe(SYSTEM, {}, ["blue", "green"], "step:1")
+    assert _judge(session, to="blue green").labels["to"].integrity is Integrity.SYSTEM
+    monkeypatch.setattr(inference, "MAX_COMPARISONS", 5)
+    monkeypatch.setattr(matching.Voucher, "vouches", _counted(calls := [], matching.Voucher.vouches))
+    assert _judge(session, to="blue green").labels["to"].integrity is Integrity.UNTRUSTED
+    assert not [one for one in calls if one == "green"], "no word was looked for by itself"
+
+
+def _counted(calls, function):
+    def called(self, value):
+        calls.append(value)
+        return function(self, value)
+
+    return called
 
 
 # --- places to hide ---------------------------------------------------------------------------

@@ -32,6 +32,9 @@ TASK: Final = "task"
 """The source of what the user wrote."""
 
 MAX_REMEMBERED_CHARS: Final = 16_777_216  # untrusted text of one session; after more, only the user's words are clean
+MAX_COMPARISONS: Final = (
+    250_000  # words of one value, times texts they are held against; with more it is not made of them
+)
 MIN_ECHO_CHARS: Final = 4  # a shorter argument does not mark what a tool answers as its echo
 _URL_HEAD: Final = re.compile(r"^(?:https?://)?(?:www\.)?", re.IGNORECASE)
 _NEXT_SENTENCE: Final = re.compile(r"(?<=[a-z0-9])\.(?=[A-Z][a-z])")
@@ -255,6 +258,8 @@ class FlowSession:
         """The label of a text of several words, each of which is vouched for; addresses have to be whole."""
         words = _WORD.findall(text)
         if len(words) < 2 or is_address(text):  # noqa: PLR2004 - one word is no composition
+            return None
+        if len(words) * (len(self._clean) + len(self._untrusted)) > MAX_COMPARISONS:
             return None
         labels: list[Label] = []
         for word in words:

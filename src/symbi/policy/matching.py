@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Final
 
 from symbi.policy.normal import decodings, loose, squeezed, strict, turned
@@ -218,6 +219,11 @@ def _days_in(text: str) -> Iterator[tuple[int, int]]:
         yield _MONTHS.index(one[2]) + 1, int(one[1])
 
 
+@lru_cache(maxsize=4)  # one value is held against many texts, one after the other
+def _asked(value: str) -> tuple[str, str | None]:
+    return strict(value), account_digits(value)
+
+
 @dataclass(slots=True)
 class Voucher:
     """A text that vouches for what stands in it.
@@ -254,10 +260,9 @@ class Voucher:
 
     def vouches(self, value: str) -> bool:
         """Whether the value is what stands there, or a part of it where parts count."""
-        plain = strict(value)
+        plain, account = _asked(value)
         if plain in self.items:
             return True
-        account = account_digits(value)
         if account is not None and self.whole and any(account_digits(one) == account for one in self.items):
             return True
         if self.whole:
