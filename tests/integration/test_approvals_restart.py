@@ -87,7 +87,12 @@ def test_asked_in_one_process_answered_in_another_done_in_a_third(place):
 def test_a_no_is_an_error_that_ends_the_run_or_that_its_body_catches(place):
     place.run_inside()
     (row,) = waiting(place)
+    assert "waiting until 2" in place.inside("approvals", "show", row["id"]).stdout
     assert place.inside("approvals", "deny", row["id"], "--reason", "not today").code == 0
+    (first, second) = place.inside("approvals", "list", "--all").stdout.splitlines()
+    assert first == f"{row['id']} denied", "what is over lasts until no time"
+    assert second.strip().startswith("work: InvokeTool::desk.send on Tool::desk.send")
+    assert "``" not in place.inside("approvals", "--help").stdout, "a name in brackets is no markup"
     ended = place.inside("run", "--resume")
     ended.error(3, "`ada` did not approve this: not today")
     assert place.sent() == []

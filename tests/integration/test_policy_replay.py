@@ -207,3 +207,16 @@ def test_arguments_of_any_kind_are_judged(replay):
     surrogate = {"tool": "read", "args": {"\ud800": "x"}, "output": 1}
     (answer,) = _lines(replay(json.dumps({**TRACE, "steps": [surrogate]}), "--json"))
     assert answer["steps"][0]["verdict"] == "deny", "a name that no policy can read"
+
+
+def test_names_that_fit_nothing_are_warned_of(replay):
+    grants = {"bank/task 1": {"red": {}, "pay": {}}, "bank/tsk 1": ["pay"]}
+    (replay.folder / "g.json").write_text(json.dumps(grants))
+    steps = [STEP, {**PAY, "tool": "pai"}]
+    done = replay(json.dumps({**TRACE, "steps": steps}), "--grants", str(replay.folder / "g.json"))
+    assert done.exit_code == 0
+    said = " ".join(done.stderr.split())
+    assert "no manifest names the tool `bank.pai` of the traces; did you mean `bank.pay`?" in said
+    assert "the grant of `bank/task 1` names the unknown tool `bank.red`; did you mean `bank.read`?" in said
+    assert "the grant of `bank/tsk 1` fits no trace" in said
+    assert "warning" not in replay(json.dumps(TRACE)).stderr

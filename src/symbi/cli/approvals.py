@@ -58,8 +58,8 @@ def list_approvals(
             return
         for row in rows:
             asks = "; ".join(ask["text"] for ask in row["asks"])
-            out.print(f"[bold]{escape(row['id'])}[/] {row['state']} [dim]until {row['expires_at'][:19]}Z[/]")
-            what = printable(f"{row['agent']}: {row['resource']}")
+            out.print(f"[bold]{escape(row['id'])}[/] {_state(row)}")
+            what = printable(f"{row['agent']}: {row['action']} on {row['resource']}")
             out.print(f"  {escape(what)} [dim]{escape(printable(asks))}[/]")
 
 
@@ -96,7 +96,7 @@ def keygen(
     *,
     as_json: Json = False,
 ) -> None:
-    """Make a key that signs votes; prints its public half, for `[approvals.people.NAME]`."""
+    """Make a key that signs votes; prints its public half, for `approvals.people`."""
     with errors_to_exit(as_json=as_json):
         seed = random_bytes(32)
         public = SigningKey(seed, open_provider("openssl")).verifying_key()
@@ -212,7 +212,7 @@ def _print(row: Mapping[str, Any], *, to: Any = out) -> None:
     def line(name: str, value: object) -> None:
         to.print(f"[bold]{name:<10}[/] {escape(printable(str(value)))}")
 
-    line("approval", f"{row['id']} ({row['state']} until {row['expires_at']})")
+    line("approval", f"{row['id']} ({_state(row)})")
     line("agent", f"{row['agent']} of {row['owner']}, run {row['run'] or 'none'}, effect {row['position']}")
     line("action", f"{row['action']} on {row['resource']}")
     for name, value in row["arguments"].items():
@@ -229,6 +229,12 @@ def _print(row: Mapping[str, Any], *, to: Any = out) -> None:
     for vote in row["votes"]:
         line("vote", f"{vote['person']}: {vote['vote']} at {vote['at'][:19]} {vote['reason']}")
     line("digest", row["digest"])
+
+
+def _state(row: Mapping[str, Any]) -> str:
+    """The state, and until when it lasts if it is one that ends by itself."""
+    is_open = row["state"] in {state.value for state in OPEN}
+    return f"{row['state']} until {row['expires_at'][:19]}Z" if is_open else str(row["state"])
 
 
 def _told(label: Mapping[str, Any]) -> str:

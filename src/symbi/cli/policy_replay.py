@@ -3,7 +3,7 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -11,14 +11,15 @@ import typer
 from rich.markup import escape
 
 from symbi.cli.options import Json
-from symbi.cli.output import errors_to_exit, out
-from symbi.errors import InputError
+from symbi.cli.output import err, errors_to_exit, out
+from symbi.errors import InputError, did_you_mean
 from symbi.policy.decision import AllowWithConditions
 from symbi.policy.inference import describe
 from symbi.policy.policies import PolicySet
 from symbi.policy.replay import Replay, ReplayTool, Trace, Verdict, declared_types, read_grants, read_traces
 from symbi.policy.source import PolicySource
 from symbi.tools.manifest import Manifest, ToolEntry, parse_manifest
+from symbi.tools.text import printable
 from symbi.types import AgentId, JsonValue, Principal
 from symbi.wiring import read_text
 
@@ -52,6 +53,23 @@ def replay(
                 sys.stdout.write(json.dumps(answer(trace, steps)) + "\n")
         else:
             _summarise(traces, verdicts)
+            for warning in _unknown(judge, traces):
+                err.print(f"[bold yellow]warning:[/] {escape(printable(warning))}")
+
+
+def _unknown(judge: Replay, traces: Iterable[Trace]) -> Iterator[str]:
+    """Names that fit nothing, as a misspelt one does."""
+    tasks = {f"{trace.suite}/{trace.user}" for trace in traces}
+    called = {judge.full_name(trace.suite, step.tool) for trace in traces for step in trace.steps}
+    for name in sorted(called - set(judge.tools)):
+        hint = did_you_mean(name, judge.tools)
+        yield f"no manifest names the tool `{name}` of the traces" + (f"; {hint}" if hint else "")
+    for task, grant in (judge.grants or {}).items():
+        if task not in tasks:
+            yield f"the grant of `{task}` fits no trace"
+        for name in sorted(set(grant.tools) - set(judge.tools) - called):
+            hint = did_you_mean(name, judge.tools)
+            yield f"the grant of `{task}` names the unknown tool `{name}`" + (f"; {hint}" if hint else "")
 
 
 def answer(trace: Trace, verdicts: Iterable[Verdict]) -> Mapping[str, JsonValue]:

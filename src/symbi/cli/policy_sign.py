@@ -21,7 +21,7 @@ def sign(
     path: Annotated[Path, typer.Argument(help="A folder or file of `policy.paths`.")],
     *,
     key: Annotated[Path, typer.Option(help="PEM file of an Ed25519 private key.")],
-    new_key: Annotated[bool, typer.Option("--new-key", help="Make the key first, and NAME.pub beside it.")] = False,
+    new_key: Annotated[bool, typer.Option("--new-key", help="Make the key first, and KEY.pub beside it.")] = False,
     name: Annotated[
         str | None, typer.Option("--set", help="Name of the set; else the one it was signed under, or the folder's.")
     ] = None,
@@ -74,7 +74,7 @@ def _refuse_open(path: Path) -> None:
         mode = path.stat().st_mode
     except OSError as error:
         msg = f"cannot read `{path}`: {error.strerror or error}"
-        raise InputError(msg, code="input.unreadable") from error
+        raise InputError(msg, code="input.unreadable", hint="`--new-key` makes it") from error
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         msg = f"the key `{path}` is open to others"
         raise InputError(msg, code="crypto.key_file", hint=f"chmod 600 {path}")

@@ -198,7 +198,9 @@ def show_held(pending: ApprovalPending, *, waits: bool) -> None:
     """What waits for people, and how it is released."""
     approval_id = escape(str(pending.fields["approval"]))
     err.print(f"[bold yellow]held:[/] {escape(printable(pending.message))}")
-    err.print(f"  until {escape(str(pending.fields['expires_at']))}; see [bold]symbi approvals show {approval_id}[/]")
+    err.print(
+        f"  until {escape(str(pending.fields['expires_at'])[:19])}Z; see [bold]symbi approvals show {approval_id}[/]"
+    )
     err.print(f"  [bold]symbi approvals approve {approval_id}[/] or [bold]deny[/]", end=" ")
     err.print("while this run waits" if waits else "and then [bold]symbi run --resume[/]")
 

@@ -477,7 +477,7 @@ def pending(record: ApprovalRecord) -> ApprovalPending:
     facts = record.read_facts()
     resource = facts["resource"]
     asks = "; ".join(facts["demands"])
-    msg = f"`{resource['type']}::{resource['id']}` is held until a person approves it: {asks}"
+    msg = f"`{facts['action']}` on `{resource['type']}::{resource['id']}` is held until people approve it: {asks}"
     return ApprovalPending(
         msg, hint=f"`symbi approvals approve {record.id}` releases it", approval=record.id, expires_at=record.expires_at
     )

@@ -13,12 +13,12 @@ from urllib.parse import unquote
 
 MAX_ADDRESSES: Final = 4096  # of one text; one that holds more is an address as a whole
 
-_EMAIL: Final = re.compile(r"(?<![\w.+-])[\w.%+'-]{1,64}@\w[\w-]{0,62}(?:\.[\w-]{1,63}){0,8}")
+_EMAIL: Final = re.compile(r"(?<![\w.+%'-])[\w.%+'-]+@\w[\w-]{0,62}(?:\.[\w-]{1,63}){0,126}")
 _URL: Final = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]{1,15}:(?://)?[^\s<>\"'`|\\^{}]{3,}|(?<![:\w])//[^\s/<>\"'`]{3,}")
 _WWW: Final = re.compile(r"\bwww\d?\.[^\s<>\"'`|\\^{}]{2,}", re.IGNORECASE)
 _HOST: Final = re.compile(
-    r"(?<![\w@.%-])(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8}(?P<top>[^\W\d_]{2,24}|xn--[\w-]{2,59})\.?"
-    r"(?P<rest>:\d{1,5})?(?P<path>[/?#][^\s<>\"'`|\\^{}]*)?(?![\w@-])"
+    r"(?<![^\W_])(?<![^\W_][.-])(?<![@%])(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,126}(?P<top>[^\W\d_]{2,24}|xn--[\w-]{2,59})\.?"
+    r"(?P<rest>:\d{1,5})?(?P<path>[/?#][^\s<>\"'`|\\^{}]*)?(?![_-]{0,8}[^\W_]|@)"
 )
 _IP: Final = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\w)")
 _IBAN: Final = re.compile(

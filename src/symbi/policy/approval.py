@@ -24,6 +24,7 @@ MAX_PEOPLE: Final = 9  # persons that one policy may ask for
 MAX_EXPIRES_S: Final = 31 * 86_400.0  # no action waits longer for its people than a month
 
 _FIELDS: Final = ("who", "people", "expires", "why")
+_FIELD_WITHIN: Final = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(_FIELDS)})\s*=", re.IGNORECASE)
 _STRUCTURED: Final = re.compile(r"\s*[A-Za-z_]+\s*=")
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}", re.ASCII)
 _PEOPLE: Final = re.compile(r"[1-9]", re.ASCII)
@@ -68,7 +69,7 @@ def parse_demand(text: str) -> Demand:
             hint=f"use 1 to {MAX_APPROVAL_CHARS} printable characters",
         )
     if not _STRUCTURED.match(text):
-        return Demand(text, why=text)
+        return Demand(text, why=_without_fields(text))
     fields: dict[str, str] = {}
     for part in text.split(";"):
         name, equals, value = (piece.strip() for piece in part.partition("="))
@@ -129,4 +130,20 @@ def _expires_s(value: str) -> float:
 def _why(value: str) -> str:
     if not value:
         raise InputError("`why=` says nothing", code="policy.condition", hint="say why, or leave it out")
+    return _without_fields(value)
+
+
+def _without_fields(value: str) -> str:
+    """A reason. A field within it would be shown, and not asked for.
+
+    Raises:
+        InputError: There is one.
+    """
+    found = _FIELD_WITHIN.search(value)
+    if found:
+        raise InputError(
+            f"`{found.group()}` stands within the text of an approval, where it asks for nothing",
+            code="policy.condition",
+            hint='part fields by `;`: "people=2; expires=1h; why=TEXT"',
+        )
     return value

@@ -203,6 +203,10 @@ class ToolFlow:
         found = [(path.rank(), _STRICTNESS[role], role) for path, role in self.roles if path.covers(steps)]
         return max(found)[2] if found else Role.SINK
 
+    def spells(self, name: Step) -> bool:
+        """Whether a path to an argument, or into one, has this name in it, so that nobody chose it for the call."""
+        return any(wild is None and name == said for path, _ in self.roles for said, wild in path.segments)
+
     def label(self, steps: Sequence[Step]) -> Label:
         """The label of a field of the output, without sources."""
         return _combined([rule for rule in self.output if not rule.path.names and rule.path.covers(steps)])

@@ -32,6 +32,9 @@ TASK: Final = "task"
 """The source of what the user wrote."""
 
 MAX_REMEMBERED_CHARS: Final = 16_777_216  # untrusted text of one session; after more, only the user's words are clean
+MAX_COMPARISONS: Final = (
+    250_000  # words of one value, times texts they are held against; with more it is not made of them
+)
 MIN_ECHO_CHARS: Final = 4  # a shorter argument does not mark what a tool answers as its echo
 _URL_HEAD: Final = re.compile(r"^(?:https?://)?(?:www\.)?", re.IGNORECASE)
 _NEXT_SENTENCE: Final = re.compile(r"(?<=[a-z0-9])\.(?=[A-Z][a-z])")
@@ -97,13 +100,14 @@ class FlowSession:
             for leaf in leaves(value, (name,)):
                 role = flow.role(leaf.steps)
                 label = self._label(leaf)
-                if not leaf.name:
+                chosen = leaf.name and role is Role.SINK and not flow.spells(leaf.steps[-1])
+                if chosen or not leaf.name:
                     own.append(label)
                 if role is not Role.PLAIN and is_confidential(label):
                     confidential.add(name)
-                if is_sink(role, leaf):
+                if chosen or is_sink(role, leaf):
                     sinks.add(name)
-                    for value_of_it in self._tainted_values(role, leaf, label):
+                    for value_of_it in self._tainted_values(role, leaf, label, in_full=chosen):
                         tainted.add(name)
                         if self._is_explained(value_of_it):
                             explained.add(name)
@@ -185,9 +189,9 @@ class FlowSession:
             return self._text_label(value)
         return self._read  # too deep, or too large, to be looked at
 
-    def _tainted_values(self, role: Role, leaf: Leaf, label: Label) -> list[JsonValue]:
-        """What of a sink is untrusted: the value, or the addresses in a text."""
-        if isinstance(leaf.value, str) and (role is Role.TEXT or leaf.name):
+    def _tainted_values(self, role: Role, leaf: Leaf, label: Label, *, in_full: bool) -> list[JsonValue]:
+        """What of a sink is untrusted: the value, or the addresses in a text that does not count in full."""
+        if isinstance(leaf.value, str) and not in_full and (role is Role.TEXT or leaf.name):
             if self._is_users(leaf.value):
                 return []
             found = addresses(leaf.value)
@@ -255,6 +259,8 @@ class FlowSession:
         words = _WORD.findall(text)
         if len(words) < 2 or is_address(text):  # noqa: PLR2004 - one word is no composition
             return None
+        if len(words) * (len(self._clean) + len(self._untrusted)) > MAX_COMPARISONS:
+            return None
         labels: list[Label] = []
         for word in words:
             bare = word.strip(".:!?()'\"")
@@ -270,7 +276,7 @@ class FlowSession:
             if not found:
                 return None
             labels.extend(found)
-        return join(*labels)
+        return join(*labels) if labels else None
 
     def _tainted_seams(self, flow: ToolFlow, arguments: Mapping[str, JsonValue]) -> frozenset[str]:
         """Texts that hold an address only once they are read one behind the other."""

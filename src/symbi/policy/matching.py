@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Final
 
 from symbi.policy.normal import decodings, loose, squeezed, strict, turned
@@ -13,13 +14,17 @@ MIN_SQUEEZED: Final = 6
 MAX_SHARED_CHARS: Final = 512  # bounds the parts of a value that are looked for
 MIN_ACCOUNT_DIGITS: Final = 6  # of a value that is looked for without regard to the groups it is written in
 MAX_NUMBER_CHARS: Final = 40  # a longer run of digits is no quantity
+MAX_COMPARED_CHARS: Final = 16_777_216  # bounds the looking for one value in one text that repeats parts of it
 
 _NUMBER: Final = re.compile(
     r"(?<![\w.,])[+-]?\d{1,3}(?:[,.'\u2019 ]\d{3})+(?:[.,]\d+)?(?![\w])|(?<!\w)[+-]?\d+(?:[.,]\d+)?(?!\w)"
 )
+_WITH_UNIT: Final = re.compile(  # `USD500`, `500eur`, `5k`, `1e3`; no `3gs`, which is a name
+    r"(?<!\w)(?:[^\W\d_]{2,4})?(?P<number>\d{1,15}(?:[.,]\d{1,15})?)(?:e[+-]?\d{1,3}|[kmbx]|bn|mn|[^\W\d_]{3,12})?(?!\w)"
+)
 _NUMBER_WORD: Final = re.compile(
     r"\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\w+teen|twenty|thirty|forty|fifty|sixty|seventy"
-    r"|eighty|ninety|hundred|thousand|million|billion|double|triple|half|twice|percent|all|everything|maximum|much|many)\b"
+    r"|eighty|ninety|hundred|thousand|million|billion|double|triple|half|twice|percent|dozen|all|everything|maximum|much|many)\b"
 )
 _DATE: Final = re.compile(r"(?<!\d)(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?!\d)")
 _DAY_FIRST: Final = re.compile(r"(?<!\d)(\d{1,2})[-/. ]+(\d{1,2})(?:[-/. ]+(?:\d{2}|\d{4}))?(?!\d)")
@@ -59,8 +64,12 @@ def numbers_in(text: str, *, every_reading: bool = False) -> Iterator[Decimal]:
 
     Args:
         text: The text.
-        every_reading: Also take a point for a comma and the other way round.
+        every_reading: Also take a point for a comma and the other way round, and the number of `500EUR` or `5k`.
     """
+    if every_reading:
+        for match in _WITH_UNIT.finditer(text):
+            forms = {match["number"].replace(",", ""), match["number"].replace(",", ".")}
+            yield from (number for form in sorted(forms) if (number := number_of(form)) is not None)
     for match in _NUMBER.finditer(text):
         written = re.sub(r"['\u2019 ]", "", match.group())
         english = written.replace(",", "")
@@ -72,17 +81,26 @@ def numbers_in(text: str, *, every_reading: bool = False) -> Iterator[Decimal]:
         yield from (number for form in sorted(forms) if (number := number_of(form)) is not None)
 
 
-def contains(text: str, value: str) -> bool:
+def contains(text: str, value: str, *, undecided: bool = False) -> bool:
     """Whether a value stands in a text as a whole: not as a part of a longer word, number, date or address.
 
     Both in the same form, `strict` or `loose`.
+
+    Args:
+        text: Where to look.
+        value: What to look for.
+        undecided: The answer where `text` holds so many parts like `value` that looking further costs too much.
     """
     if not value:
         return False
+    left = MAX_COMPARED_CHARS
     at = text.find(value)
     while at >= 0:
         if _is_bounded(text, at, at + len(value)):
             return True
+        left -= len(value)
+        if left < 0:
+            return undecided
         at = text.find(value, at + 1)
     return False
 
@@ -148,29 +166,33 @@ class Hay:
     numbers: frozenset[Decimal] = field(init=False)
     counts: bool = field(init=False)
     """It speaks of numbers at all, in digits or in words."""
+    complete: bool = field(init=False)
+    """All that it holds in encoded form was looked into; else it may hold anything."""
 
     def __post_init__(self) -> None:
-        texts = (self.text, *decodings(self.text))
+        decoded, self.complete = decodings(self.text)
+        texts = (self.text, *decoded)
         other = tuple(turned(self.text))
         self.forms = tuple(loose(one) for one in texts)
         self.turned = tuple(loose(one) for one in other)
         self.undated = tuple(_TIMES.sub(" ; ", one) for one in self.forms)
         self.squeezed = tuple(dict.fromkeys(squeezed(one) for one in (*texts, *other)))
         self.numbers = frozenset(number for one in self.undated for number in numbers_in(one, every_reading=True))
-        self.counts = bool(self.numbers) or any(_NUMBER_WORD.search(one) for one in self.undated)
+        self.counts = not self.complete or bool(self.numbers) or any(_NUMBER_WORD.search(one) for one in self.undated)
 
     def holds(self, value: "Needle") -> bool:
         """Whether the value stands in it, in whatever spelling or encoding."""
+        if not self.complete:
+            return True
         if len(value.squeezed) >= MIN_SQUEEZED and any(value.squeezed in hay for hay in self.squeezed):
             return True
-        if _SHORT_NUMBER.fullmatch(value.loose):
-            return any(contains(hay, value.loose) for hay in self.undated)
-        return any(contains(hay, value.loose) for hay in (*self.forms, *self.turned))
+        hays = self.undated if _SHORT_NUMBER.fullmatch(value.loose) else (*self.forms, *self.turned)
+        return any(contains(hay, value.loose, undecided=True) for hay in hays)
 
     def shares(self, value: "Needle") -> bool:
         """Whether a good part of the value stands in it; of a long value, that is not looked into."""
         bare = value.squeezed
-        if len(bare) > MAX_SHARED_CHARS:
+        if len(bare) > MAX_SHARED_CHARS or not self.complete:
             return True
         parts = {bare[at : at + MIN_SQUEEZED] for at in range(len(bare) - MIN_SQUEEZED + 1)} or {bare}
         return any(part in hay for hay in self.squeezed for part in parts if part)
@@ -181,7 +203,7 @@ class Hay:
         if found is None:
             return False
         month, day = int(found[2]), int(found[3])
-        return any((month, day) in _days_in(hay) for hay in self.forms)
+        return not self.complete or any((month, day) in _days_in(hay) for hay in self.forms)
 
 
 def _days_in(text: str) -> Iterator[tuple[int, int]]:
@@ -195,6 +217,11 @@ def _days_in(text: str) -> Iterator[tuple[int, int]]:
         yield _MONTHS.index(one[1]) + 1, int(one[2])
     for one in _DAY_MONTH.finditer(text):
         yield _MONTHS.index(one[2]) + 1, int(one[1])
+
+
+@lru_cache(maxsize=4)  # one value is held against many texts, one after the other
+def _asked(value: str) -> tuple[str, str | None]:
+    return strict(value), account_digits(value)
 
 
 @dataclass(slots=True)
@@ -233,10 +260,9 @@ class Voucher:
 
     def vouches(self, value: str) -> bool:
         """Whether the value is what stands there, or a part of it where parts count."""
-        plain = strict(value)
+        plain, account = _asked(value)
         if plain in self.items:
             return True
-        account = account_digits(value)
         if account is not None and self.whole and any(account_digits(one) == account for one in self.items):
             return True
         if self.whole:

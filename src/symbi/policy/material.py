@@ -19,6 +19,7 @@ from symbi.types import Integrity, JsonValue, Label
 MAX_PARSED_CHARS: Final = 1_048_576  # a longer text is one field
 MAX_LITERAL_CHARS: Final = 131_072  # likewise, of Python literals, whose reader takes more memory
 MAX_NODES: Final = 50_000  # likewise
+MAX_REPEATS: Final = 64  # of one name in an object; one that repeats it more often is read as a text
 
 _LOADER: Final = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _BRACKETS: Final = re.compile(r"[\[({\])}]")
@@ -43,15 +44,22 @@ class Piece:
     lines: bool = False
 
 
+class TooMuch(Exception):
+    """A text is data, and more of it than is taken apart."""
+
+
 def pieces(flow: ToolFlow, output: JsonValue, source: str) -> list[Piece]:
-    """The fields of an output, labelled as the manifest says.
+    """The fields of an output, labelled as the manifest says; what is too much to take apart is untrusted.
 
     Args:
         flow: What is declared of the tool.
         output: A text, or JSON.
         source: What the output came from, for the labels.
     """
-    value = read(output) if isinstance(output, str) else output
+    try:
+        value = _parsed(output) if isinstance(output, str) else output
+    except TooMuch:
+        flow, value = ToolFlow(), output
     labels = AnswerLabels(flow, Label(), source)
     found: list[Piece] = []
     for leaf in leaves(value):
@@ -66,8 +74,22 @@ def pieces(flow: ToolFlow, output: JsonValue, source: str) -> list[Piece]:
 
 def read(text: str) -> JsonValue:
     """A text as the data that it writes down, or as itself."""
+    try:
+        return _parsed(text)
+    except TooMuch:
+        return text
+
+
+def _parsed(text: str) -> JsonValue:
+    """Likewise.
+
+    Raises:
+        TooMuch: A bound is hit, so that it is not known what stands where.
+    """
     bare = text.strip()
-    if not bare or len(text) > MAX_PARSED_CHARS:
+    if len(text) > MAX_PARSED_CHARS:
+        raise TooMuch
+    if not bare:
         return text
     for reader in (_json, _literal, _block):
         value = reader(bare)
@@ -81,7 +103,9 @@ def _json(text: str) -> JsonValue:
         return None
     try:
         value: JsonValue = json.loads(text, object_pairs_hook=_Pairs.of)
-    except (ValueError, RecursionError):
+    except RecursionError:
+        raise TooMuch from None
+    except ValueError:
         return None
     return value
 
@@ -98,9 +122,12 @@ class _Pairs(dict[str, Any]):
 
 
 def _put(into: dict[str, Any], name: str, value: Any) -> None:
-    while name in into:
+    for _ in range(MAX_REPEATS):
+        if name not in into:
+            into[name] = value
+            return
         name = f"{name}'"
-    into[name] = value
+    raise TooMuch
 
 
 def _literal(text: str) -> JsonValue:
@@ -110,10 +137,12 @@ def _literal(text: str) -> JsonValue:
     for match in _BRACKETS.finditer(text):
         depth += 1 if match.group() in "[({" else -1
         if depth > MAX_DEPTH:
-            return None
+            raise TooMuch
     try:
         return _constant(ast.parse(text, mode="eval").body)
-    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+    except (RecursionError, MemoryError):
+        raise TooMuch from None
+    except (ValueError, SyntaxError, TypeError):
         return None
 
 
@@ -143,7 +172,7 @@ def _block(text: str) -> JsonValue:
         return None
     try:
         return _Builder(text).build()
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except (yaml.YAMLError, ValueError):
         return None
 
 
@@ -165,7 +194,9 @@ class _Builder:
                 documents += 1
                 _require(documents == 1 and not event.explicit)
             elif isinstance(event, yaml.NodeEvent):
-                _require(not isinstance(event, yaml.AliasEvent) and event.anchor is None and nodes <= MAX_NODES)
+                _require(not isinstance(event, yaml.AliasEvent) and event.anchor is None)
+                if nodes > MAX_NODES:
+                    raise TooMuch
                 _require(getattr(event, "tag", None) is None)
                 if isinstance(event, yaml.ScalarEvent):
                     self._add(event.value)
@@ -186,7 +217,8 @@ class _Builder:
         self._end = max(self._end, event.end_mark.index if isinstance(event, yaml.ScalarEvent) else start)
 
     def _enter(self, container: Any) -> None:
-        _require(len(self._open) <= MAX_DEPTH)
+        if len(self._open) > MAX_DEPTH:
+            raise TooMuch
         self._add(container)
         self._open.append(container)
         self._keys.append(None)

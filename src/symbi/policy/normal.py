@@ -22,7 +22,9 @@ _SPACE: Final = re.compile(r"\s+")
 _NOT_WORD: Final = re.compile(r"[\W_]+")
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{8,}={0,2}")
 _HEX: Final = re.compile(r"(?:[0-9A-Fa-f]{2}[\s:,]?){4,}")
-_SPELLED_POINT: Final = re.compile(r"\s*[\[({]\s*(?:(?P<dot>dot|punkt|point)|(?P<at>at))\s*[\])}]\s*", re.IGNORECASE)
+_SPELLED_POINT: Final = re.compile(
+    r"(?<!\s)\s*[\[({]\s*(?:(?P<dot>dot|punkt|point)|(?P<at>at))\s*[\])}]\s*", re.IGNORECASE
+)
 
 # Letters of other scripts that look like Latin ones. Far from all there are: what is not in here makes a value that is
 # found nowhere, and so one that joins all that was read.
@@ -80,10 +82,14 @@ def squeezed(text: str) -> str:
     return _NOT_WORD.sub("", loose(text))
 
 
-def decodings(text: str, depth: int = _DECODING_DEPTH) -> Iterator[str]:
-    """What the text may hold in encoded form: entities, percent-encoding, base64, hexadecimal digits."""
+def decodings(text: str, depth: int = _DECODING_DEPTH) -> tuple[list[str], bool]:
+    """What the text may hold in encoded form: entities, percent-encoding, base64, hexadecimal digits.
+
+    Returns:
+        The decoded texts, and whether that is all: something was left out where they got too long.
+    """
     if depth == 0:
-        return
+        return [], True
     wholes = (html.unescape(text), unquote(text), _SPELLED_POINT.sub(_point, text))
     found = [whole for whole in wholes if whole != text]
     for pattern, decode in ((_BASE64, _from_base64), (_HEX, _from_hex)):
@@ -91,13 +97,16 @@ def decodings(text: str, depth: int = _DECODING_DEPTH) -> Iterator[str]:
         found.extend(parts)
         if len(parts) > 1:
             found.append("".join(parts))
-    left = MAX_DECODED_CHARS
+    left, decoded, complete = MAX_DECODED_CHARS, list[str](), True
     for one in found:
         if len(one) > left:
-            break
+            complete = False
+            continue
         left -= len(one)
-        yield one
-        yield from decodings(one, depth - 1)
+        within, whole = decodings(one, depth - 1)
+        decoded += [one, *within]
+        complete = complete and whole
+    return decoded, complete
 
 
 def turned(text: str) -> Iterator[str]:

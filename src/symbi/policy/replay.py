@@ -205,6 +205,10 @@ class Replay:
             judged.append(Verdict(step.tool, verdict_of(decision), decision, labels))
         return judged
 
+    def full_name(self, suite: str, written: str) -> str:
+        """The `server.tool` that a trace means."""
+        return self._tool(suite, written)[0]
+
     def _tool(self, suite: str, written: str) -> tuple[str, ReplayTool]:
         """`suite.tool`; a name that says its server itself is taken as it is."""
         for name in (f"{suite}.{written}", written):

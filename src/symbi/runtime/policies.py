@@ -246,7 +246,9 @@ class PolicyBook:
         """
         place = str(refusal.place) if refusal.place else ""
         fields = log_fields(cause=cause.value, code=refusal.code, place=place)
-        _log.warning("policies are refused, and the old set stays in force", extra=fields)
+        _log.warning(
+            "policies are refused, the old set stays; the event policy.refused of the trail says why", extra=fields
+        )
         found = refusal.fields.get("errors")
         errors = list(found) if isinstance(found, Sequence) and not isinstance(found, str) else [str(refusal)]
         details: dict[str, JsonValue] = {

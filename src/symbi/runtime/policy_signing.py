@@ -203,13 +203,14 @@ def _read(bundle: Bundle) -> Mapping[str, JsonValue]:
 def _check_files(bundle: Bundle, named: JsonValue) -> None:
     assert isinstance(named, Mapping)
     found = dict(_digests(bundle))
+    hint = "look at what changed, and sign it again with `symbi policy sign` if it is meant"
     for name in sorted(found.keys() | named.keys()):
         if name not in named:
-            raise _refused(bundle, f"`{name}` is there and was not signed")
+            raise _refused(bundle, f"`{name}` is there and was not signed", hint)
         if name not in found:
-            raise _refused(bundle, f"`{name}` was signed and is not there")
+            raise _refused(bundle, f"`{name}` was signed and is not there", hint)
         if found[name] != named[name]:
-            raise _refused(bundle, f"`{name}` is not what was signed")
+            raise _refused(bundle, f"`{name}` is not what was signed", hint)
 
 
 def _serial(value: JsonValue) -> int:

@@ -28,7 +28,8 @@ def test_fields_are_read_and_a_text_is_a_reason():
         ("who=", "names no group"), ("who=a b", "names no group"), ("who=a,b", "names no group"), ("who=-x", "names no"),
         ("people=0", "no number"), ("people=10", "no number"), ("people=two", "no number"), ("people=²", "no number"),
         ("expires=0s", "no time"), ("expires=1w", "no time"), ("expires=32d", "no time"), ("expires=1", "no time"),
-        ("why=", "says nothing"),
+        ("why=", "says nothing"), ("why=it is public, expires=20s", "`expires=` stands within"),
+        ("finance; people=2", "`people=` stands within"), ("please, WHO = ada", "`WHO =` stands within"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_refused_where_the_policy_stands(text, message):
