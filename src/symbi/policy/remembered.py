@@ -18,6 +18,7 @@ from symbi.types import JsonValue
 MAX_DECISIONS: Final = 4096  # bounds the decisions that are remembered
 MAX_KEY_BYTES: Final = 4096  # a larger request is decided each time; bounds what they take to 16 MiB
 
+_PASSING: Final = tuple(sorted(PASSING))  # in the one order in which keys have them
 _FORMAT: Final = 0  # of marshal: types and values alone; later formats refer to what was written before
 _LONG_MIN: Final = -(2**63)
 _LONG_MAX: Final = 2**63 - 1
@@ -28,11 +29,14 @@ def key_of(request: PolicyRequest) -> bytes | None:
     principal, resource, context = request.principal, request.resource, request.context
     if type(context) is not dict:
         return None
-    facts: tuple[tuple[str, tuple[str, ...], str], ...] = ()
-    if not PASSING.isdisjoint(context):
-        facts = tuple(fact for name in sorted(PASSING) if (fact := _fact(name, context.get(name))))
-        told = {name for name, _, _ in facts}
-        context = {name: value for name, value in context.items() if name not in told}
+    facts: list[tuple[str, tuple[str, ...], str]] = []
+    for name in _PASSING:
+        fact = _fact(name, context[name]) if name in context else None
+        if fact is not None:
+            if not facts:
+                context = context.copy()
+            del context[name]
+            facts.append(fact)
     parts: Any = (
         (
             principal.agent,
@@ -63,7 +67,7 @@ def _fact(name: str, value: JsonValue) -> tuple[str, tuple[str, ...], str] | Non
             kinds += "b"
         elif type(number) is int and _LONG_MIN <= number <= _LONG_MAX:
             kinds += "i"
-        elif type(number) is str and is_text(number):
+        elif type(number) is str and (number.isascii() or is_text(number)):
             kinds += "s"
         else:
             return None
