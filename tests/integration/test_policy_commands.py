@@ -45,9 +45,11 @@ def test_a_signed_folder_runs_and_one_that_was_changed_does_not(place):
     assert place.run_inside().code == 0
     place.put("policies/p.cedar", LIFE + CLOCK + LOG + "// changed\n")
     place.run_inside().error(4, "`p.cedar` is not what was signed")
+    place.inside("policy", "check").error(4, "`p.cedar` is not what was signed")
     assert place.recorded("policy.refused", "is not what was signed")
     again = json.loads(place.inside("policy", "sign", "policies", "--key", "ops.pem", "--json").stdout)
     assert (again["set"], again["serial"], again["files"]) == ("policies", 2, ["p.cedar"])
+    assert place.inside("policy", "check").code == 0
     assert place.run_inside().code == 0
     place.inside("policy", "sign", "policies", "--key", "ops.pem", "--serial", "1")
     place.run_inside().error(4, "serial 1 is below 2")

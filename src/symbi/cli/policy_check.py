@@ -13,7 +13,7 @@ from symbi.config import Settings, load_settings
 from symbi.policy.lint import Known, Lint, lint
 from symbi.policy.policies import PolicySet
 from symbi.types import OPERATOR_AGENT, SYSTEM_AGENT
-from symbi.wiring import compile_agents, known_tools, load_policies
+from symbi.wiring import compile_agents, known_tools, load_policies, verify_policies
 
 
 def check(
@@ -23,9 +23,10 @@ def check(
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Parse the policies of the configuration, validate them against the schema, and warn of what does nothing."""
+    """Parse the policies of the configuration, validate them, also their signature, and warn of what does nothing."""
     with errors_to_exit(as_json=as_json):
         settings = load_settings(config)
+        verify_policies(settings)
         policies = load_policies(settings, agent_files or (), known_tools(settings))
         found = lint(policies, known(settings, agent_files or ()))
         if as_json:

@@ -1,7 +1,15 @@
 """The one place that picks implementations: settings in, a running runtime out. It knows both sides and has no logic."""
 
 from symbi.wiring.people import folder_owner, registered_people
-from symbi.wiring.policies import known_pins, known_tools, load_policies, policies_in, policy_folders, read_policies
+from symbi.wiring.policies import (
+    known_pins,
+    known_tools,
+    load_policies,
+    policies_in,
+    policy_folders,
+    read_policies,
+    verify_policies,
+)
 from symbi.wiring.runtime import manifests, open_runtime, probe, start_logging, verifying_keys
 from symbi.wiring.sources import compile_agents, open_reader, read_text
 
@@ -21,5 +29,6 @@ __all__ = [
     "read_text",
     "registered_people",
     "start_logging",
+    "verify_policies",
     "verifying_keys",
 ]

@@ -19,6 +19,7 @@ from symbi.policy.compose import AgentRules, compose
 from symbi.policy.engine import PolicySource
 from symbi.policy.policies import PolicySet
 from symbi.runtime.policies import PolicyTerms, rules_of, sources_of
+from symbi.runtime.policy_signing import verify_bundle
 from symbi.tools.catalog import Pin
 from symbi.types import ToolName
 from symbi.wiring.sources import compile_agents, open_reader, read_text
@@ -86,6 +87,21 @@ def policy_terms(settings: Settings) -> PolicyTerms:
     ]
     trusted = {key.key_id: key for key in keys}
     return PolicyTerms(agent_rules(settings), settings.policy.require_signed, trusted, str(settings.folder))
+
+
+def verify_policies(settings: Settings) -> None:
+    """Return if the policy files are signed as the settings ask.
+
+    Whether they are newer than those of before is for the owner of the store to say.
+
+    Raises:
+        SignatureInvalid: Something is not what was signed, or not signed by a trusted key.
+        ConfigError, InputError: Something cannot be read.
+    """
+    terms = policy_terms(settings)
+    if terms.require_signed:
+        for bundle in PolicyFolders(settings.folder).read(policy_paths(settings)):
+            verify_bundle(bundle, terms.trusted)
 
 
 def load_policies(settings: Settings, agent_files: Iterable[Path] = (), tools: Sequence[ToolType] = ()) -> PolicySet:
