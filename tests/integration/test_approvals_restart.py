@@ -13,6 +13,7 @@ import pytest
 
 from symbi.api.client import ask_owner, connect_owner
 from symbi.audit.event import AuditEventType as T
+from symbi.cli import approvals as cli
 
 DRIVER = Path(__file__).parents[1] / "data" / "approval_run.py"
 SIGKILLED = -9
@@ -373,3 +374,10 @@ def code_open(workshop) -> bool:
     }
     begun = {event.run_id for event in workshop.trail() if event.event_type == T.RUN_STARTED}
     return bool(begun - ended)
+
+
+def test_what_ended_without_an_owner_alive_is_shown_as_expired():
+    row = {"state": "waiting", "expires_at": "2020-01-01T00:00:00.000000000Z"}
+    assert cli._state(row) == "expired at 2020-01-01T00:00:00Z"
+    assert cli._state(row | {"expires_at": "2999-01-01T00:00:00.000000000Z"}) == "waiting until 2999-01-01T00:00:00Z"
+    assert cli._state(row | {"state": "denied"}) == "denied"

@@ -18,7 +18,7 @@ from symbi.api.control import OPERATIONS, Caller, operate
 from symbi.cli.options import Config, Json
 from symbi.cli.output import err, errors_to_exit, out, print_json
 from symbi.cli.run import run_to_end
-from symbi.clock import random_bytes
+from symbi.clock import SystemClock, parse_rfc3339, random_bytes
 from symbi.config import Settings, load_settings
 from symbi.crypto.canonical import canonical_json
 from symbi.crypto.provider import open_provider
@@ -233,8 +233,11 @@ def _print(row: Mapping[str, Any], *, to: Any = out) -> None:
 
 def _state(row: Mapping[str, Any]) -> str:
     """The state, and until when it lasts if it is one that ends by itself."""
-    is_open = row["state"] in {state.value for state in OPEN}
-    return f"{row['state']} until {row['expires_at'][:19]}Z" if is_open else str(row["state"])
+    if row["state"] not in {state.value for state in OPEN}:
+        return str(row["state"])
+    end = f"{row['expires_at'][:19]}Z"
+    over = SystemClock().now_ns() >= parse_rfc3339(row["expires_at"])
+    return f"expired at {end}" if over else f"{row['state']} until {end}"
 
 
 def _told(label: Mapping[str, Any]) -> str:
