@@ -8,11 +8,14 @@ this script reads what it left in `mutants/` and sorts the survivors:
 
     python tools/mutation.py                 the score and the survivors in logic, file by file
     python tools/mutation.py --write         likewise, into docs/security/assurance.md
+    python tools/mutation.py --sample 1500   of a random sample alone, the same one each time
+    python tools/mutation.py --sample 1500 --names    the names of that sample, for tools/mutation.sh
 """
 
 import argparse
 import ast
 import json
+import random
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -22,8 +25,7 @@ from pathlib import Path
 MUTANTS = Path("mutants/src")
 PAGE = Path("docs/security/assurance.md")
 BEGIN, END = "<!-- measured: mutation -->", "<!-- end of measured text -->"
-KILLED_BY_TESTS = (1, 3)
-TIMED_OUT = (-24, 24, 36, 152, 255)
+SEED = 2026  # of the sample
 SURVIVED = 0
 NO_TESTS = 33
 SHOWN_CHARS = 110
@@ -75,9 +77,21 @@ def is_message(node: ast.AST) -> bool:
     return False
 
 
-def survivors(meta: Path) -> Iterator[Survivor]:
+def results_of(meta: Path) -> dict[str, int | None]:
+    """What came of each change of one file; None where it was not tried."""
+    results: dict[str, int | None] = json.loads(meta.read_text("utf-8"))["exit_code_by_key"]
+    return results
+
+
+def sample_of(size: int) -> frozenset[str]:
+    """The names of some changes, drawn by chance from all of them."""
+    names = sorted(name for meta in MUTANTS.glob("symbi/**/*.meta") for name in results_of(meta))
+    return frozenset(random.Random(SEED).sample(names, min(size, len(names))))  # noqa: S311 - no secret
+
+
+def survivors(meta: Path, chosen: frozenset[str] | None) -> Iterator[Survivor]:
     """The survivors of one file."""
-    results = json.loads(meta.read_text("utf-8"))["exit_code_by_key"]
+    results = {name: code for name, code in results_of(meta).items() if chosen is None or name in chosen}
     source = meta.with_suffix("")
     known = functions(ast.parse(source.read_text("utf-8")))
     file = str(source.relative_to(MUTANTS.parent))
@@ -102,17 +116,18 @@ def short(node: ast.AST) -> str:
     return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
 
 
-def report() -> str:
-    """The table of scores, and the survivors in logic."""
+def report(chosen: frozenset[str] | None) -> str:
+    """The table of scores, and the survivors in logic; of all changes that were tried, or of those chosen."""
     lines = ["| file | changes | found | survive in words | survive in logic |", "| --- | ---: | ---: | ---: | ---: |"]
     total: Counter[str] = Counter()
     listed: list[str] = []
     for meta in sorted(MUTANTS.glob("symbi/**/*.meta")):
-        codes = list(json.loads(meta.read_text("utf-8"))["exit_code_by_key"].values())
-        tried = [code for code in codes if code is not None]
+        every = results_of(meta)
+        tried = [name for name, code in every.items() if code is not None and (chosen is None or name in chosen)]
+        total["all"] += len(every)
         if not tried:
             continue
-        left = list(survivors(meta))
+        left = list(survivors(meta, chosen))
         logic = [one for one in left if not one.words]
         row = {
             "tried": len(tried),
@@ -124,12 +139,13 @@ def report() -> str:
         file = str(meta.relative_to(MUTANTS / "symbi")).removesuffix(".meta")
         lines.append(f"| `{file}` | {row['tried']} | {row['found']} | {row['words']} | {row['logic']} |")
         listed += [f"- `{file}`, `{s.function}`: `{s.before}` → `{s.after}`" for s in logic]
-    if not total:
+    if not total["tried"]:
         sys.exit("mutation: nothing in `mutants/`; run tools/mutation.sh first")
     lines.append(f"| all | {total['tried']} | {total['found']} | {total['words']} | {total['logic']} |")
     score = total["found"] / total["tried"]
     relevant = total["found"] / (total["tried"] - total["words"])
-    head = f"Of {total['tried']} changes the tests find {score:.1%}; of those that are not in words, {relevant:.1%}."
+    which = f"a sample of {total['tried']} of {total['all']}" if total["tried"] < total["all"] else str(total["all"])
+    head = f"Of {which} changes the tests find {score:.1%}; of those that are not in words, {relevant:.1%}."
     return "\n".join([head, "", *lines, "", "Survivors in logic:", "", *listed])
 
 
@@ -137,8 +153,15 @@ def main() -> None:
     """Print the report, or write it into the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--write", action="store_true", help="write docs/security/assurance.md")
-    text = report()
-    if not parser.parse_args().write:
+    parser.add_argument("--sample", type=int, help="so many changes, drawn by chance")
+    parser.add_argument("--names", action="store_true", help="print the names of the sample, and nothing else")
+    options = parser.parse_args()
+    chosen = None if options.sample is None else sample_of(options.sample)
+    if options.names:
+        print(*sorted(chosen or ()), sep="\n")
+        return
+    text = report(chosen)
+    if not options.write:
         print(text)
         return
     page = PAGE.read_text("utf-8")
