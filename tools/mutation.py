@@ -26,8 +26,7 @@ MUTANTS = Path("mutants/src")
 PAGE = Path("docs/security/assurance.md")
 BEGIN, END = "<!-- measured: mutation -->", "<!-- end of measured text -->"
 SEED = 2026  # of the sample
-SURVIVED = 0
-NO_TESTS = 33
+SURVIVED, NO_TESTS = 0, 33  # exit codes of the tests of one change
 SHOWN_CHARS = 110
 
 
@@ -96,7 +95,7 @@ def survivors(meta: Path, chosen: frozenset[str] | None) -> Iterator[Survivor]:
     known = functions(ast.parse(source.read_text("utf-8")))
     file = str(source.relative_to(MUTANTS.parent))
     for key, code in results.items():
-        if code not in {SURVIVED, NO_TESTS}:
+        if code != SURVIVED:
             continue
         name = key.rpartition(".")[2]
         old, new = known[f"{name.partition('__mutmut_')[0]}__mutmut_orig"], known[name]
@@ -118,34 +117,36 @@ def short(node: ast.AST) -> str:
 
 def report(chosen: frozenset[str] | None) -> str:
     """The table of scores, and the survivors in logic; of all changes that were tried, or of those chosen."""
-    lines = ["| file | changes | found | survive in words | survive in logic |", "| --- | ---: | ---: | ---: | ---: |"]
+    columns = ("changes", "found", "not reached", "survive in words", "survive in logic")
+    lines = [f"| file | {' | '.join(columns)} |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
     total: Counter[str] = Counter()
     listed: list[str] = []
     for meta in sorted(MUTANTS.glob("symbi/**/*.meta")):
         every = results_of(meta)
-        tried = [name for name, code in every.items() if code is not None and (chosen is None or name in chosen)]
+        tried = {n: code for n, code in every.items() if code is not None and (chosen is None or n in chosen)}
         total["all"] += len(every)
         if not tried:
             continue
         left = list(survivors(meta, chosen))
         logic = [one for one in left if not one.words]
-        row = {
-            "tried": len(tried),
-            "found": len(tried) - len(left),
-            "words": len(left) - len(logic),
-            "logic": len(logic),
-        }
+        missed = sum(code == NO_TESTS for code in tried.values())
+        found = len(tried) - missed - len(left)
+        row = dict(zip(columns, (len(tried), found, missed, len(left) - len(logic), len(logic)), strict=True))
         total.update(row)
         file = str(meta.relative_to(MUTANTS / "symbi")).removesuffix(".meta")
-        lines.append(f"| `{file}` | {row['tried']} | {row['found']} | {row['words']} | {row['logic']} |")
+        lines.append(f"| `{file}` | {' | '.join(map(str, row.values()))} |")
         listed += [f"- `{file}`, `{s.function}`: `{s.before}` → `{s.after}`" for s in logic]
-    if not total["tried"]:
+    if not total["changes"]:
         sys.exit("mutation: nothing in `mutants/`; run tools/mutation.sh first")
-    lines.append(f"| all | {total['tried']} | {total['found']} | {total['words']} | {total['logic']} |")
-    score = total["found"] / total["tried"]
-    relevant = total["found"] / (total["tried"] - total["words"])
-    which = f"a sample of {total['tried']} of {total['all']}" if total["tried"] < total["all"] else str(total["all"])
-    head = f"Of {which} changes the tests find {score:.1%}; of those that are not in words, {relevant:.1%}."
+    lines.append(f"| all | {' | '.join(str(total[column]) for column in columns)} |")
+    reached = total["changes"] - total["not reached"]
+    which = (
+        f"a sample of {total['changes']} of {total['all']}" if total["changes"] < total["all"] else str(total["all"])
+    )
+    head = (
+        f"Of {which} changes the tests that took part reach {reached}. Of those they find {total['found'] / reached:.1%};"
+        f" of those that are not in words, {total['found'] / (reached - total['survive in words']):.1%}."
+    )
     return "\n".join([head, "", *lines, "", "Survivors in logic:", "", *listed])
 
 
