@@ -11,6 +11,7 @@ interpreter, with the text `[...]` or `{...}` in it; a function or another objec
 of its own. Code that raises `MemoryError`, `TimeoutError` or `RecursionError` itself is taken at its word.
 """
 
+import asyncio
 import hashlib
 import keyword
 import os
@@ -179,7 +180,7 @@ class _Output:
 
     def __init__(self, scope: anyio.CancelScope) -> None:
         self._scope = scope
-        self._loop = anyio.lowlevel.current_token()
+        self._loop = asyncio.get_running_loop()
         self._pieces: list[str] = []
         self._left = MAX_STDOUT_BYTES
         self.full = False
@@ -193,8 +194,8 @@ class _Output:
             return
         self.full = True
         self._pieces.clear()
-        with suppress(anyio.RunFinishedError):  # the loop has ended, and the run with it
-            anyio.from_thread.run_sync(self._scope.cancel, token=self._loop)
+        with suppress(RuntimeError):  # the loop has ended, and the run with it
+            self._loop.call_soon_threadsafe(self._scope.cancel)
 
     @property
     def text(self) -> str:

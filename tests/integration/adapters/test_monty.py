@@ -152,11 +152,8 @@ async def test_running_out_of_time_says_the_limit(sandbox):
 async def test_output_up_to_its_bound_comes_back_whole(sandbox):
     result = await sandbox.run(f"print('x' * {MAX_STDOUT_BYTES - 1})")
     assert result.stdout == "x" * (MAX_STDOUT_BYTES - 1) + "\n"
-
-
-@pytest.mark.parametrize("code", [f"print('x' * {MAX_STDOUT_BYTES})", f"print('é' * {MAX_STDOUT_BYTES // 2})"])
-async def test_output_over_its_bound_is_refused(sandbox, code):
-    await sandbox.fails(OutputLimit, code)
+    await sandbox.fails(OutputLimit, f"print('x' * {MAX_STDOUT_BYTES})")
+    await sandbox.fails(OutputLimit, f"print('é' * {MAX_STDOUT_BYTES // 2})")
 
 
 async def test_code_and_inputs_have_bounds(sandbox):
