@@ -34,6 +34,7 @@ _log = logging.getLogger("symbi.api")
 
 SOCKET_NAME: Final = "symbi.sock"
 MAX_REQUEST_BYTES: Final = 262_144  # one request line
+MAX_DISCARDED_BYTES: Final = 4_194_304  # of what is sent beyond it
 REQUEST_TIMEOUT_S: Final = 10.0  # to send the request, and again to take the answer
 OPERATION_TIMEOUT_S: Final = 120.0  # to carry it out
 MAX_CONNECTIONS: Final = 16  # at a time; further ones wait to be accepted
@@ -154,6 +155,7 @@ class ControlSocket:
                 answer = await self._answer(connection)
                 with anyio.fail_after(REQUEST_TIMEOUT_S):
                     await _send(connection, json.dumps(answer, ensure_ascii=False).encode() + b"\n")
+                    await _discard(connection)
             except (OSError, TimeoutError) as error:
                 _log.warning("whoever asked at the control socket took no answer: %s", type(error).__name__)
             finally:
@@ -228,6 +230,18 @@ async def _send(connection: socket.socket, data: bytes) -> None:
     while view:
         await anyio.wait_writable(connection)
         view = view[connection.send(view) :]
+
+
+async def _discard(connection: socket.socket) -> None:
+    """Say that no more comes, and read what is still sent: to close over unread bytes takes the answer away again."""
+    connection.shutdown(socket.SHUT_WR)
+    left = MAX_DISCARDED_BYTES
+    while left > 0:
+        await anyio.wait_readable(connection)
+        part = connection.recv(_RECEIVE_BYTES)
+        if not part:
+            return
+        left -= len(part)
 
 
 def _bind(folder: Path) -> socket.socket:
