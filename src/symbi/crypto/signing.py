@@ -2,7 +2,8 @@
 
 What is signed is never the message alone but `symbi/sign/1`, a zero byte, the length of the domain in one byte, the
 domain in ASCII, the message. So a signature made for one purpose means nothing for another, and no choice of message
-can make one domain look like another.
+can make one domain look like another. Notes in the C2SP format (`symbi.audit.checkpoint`) are signed as they are, for
+others must be able to check them; none begins as a domain does.
 """
 
 from typing import Final
@@ -76,6 +77,10 @@ class VerifyingKey(Unpicklable):
             msg = f"the signature is not by key `{self._key_id}` for `{domain}` over these bytes"
             raise SignatureInvalid(msg, key_id=self._key_id)
 
+    def verifies_note(self, text: bytes, signature: bytes) -> bool:
+        """Whether the signature was made by this key over a note."""
+        return not text.startswith(_PREFIX) and self._verify(signature, text)
+
     def __eq__(self, other: object) -> bool:
         return self._public == other.public if isinstance(other, VerifyingKey) else NotImplemented
 
@@ -123,6 +128,17 @@ class SigningKey(Unpicklable):
             InputError: The domain is not 1 to 255 ASCII characters.
         """
         return self._sign(_prefixed(domain, message))
+
+    def sign_note(self, text: bytes) -> bytes:
+        """A signature of 64 bytes over the text of a note, as it is.
+
+        Raises:
+            InputError: The text begins as a message in a domain does.
+        """
+        if text.startswith(_PREFIX):
+            msg = "this is no note, but a message in a domain"
+            raise InputError(msg, code="crypto.domain")
+        return self._sign(text)
 
     def __repr__(self) -> str:
         return f"SigningKey(key_id={self.key_id})"
