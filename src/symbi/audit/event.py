@@ -20,7 +20,7 @@ from symbi.crypto.signing import SigningKey, VerifyingKey
 from symbi.errors import ChainBroken, InputError, did_you_mean
 from symbi.types import SYSTEM_AGENT, AgentId, EventId, JsonValue, KeyId
 
-SCHEMA_VERSION: Final = 1  # of events, heads and the rules that join them
+SCHEMA_VERSION: Final = 2  # of events and the rules that join them
 GENESIS_HASH: Final = GENESIS.hex()  # what the first event follows
 EVENT_DOMAIN: Final = "audit.event"
 HEAD_DOMAIN: Final = "audit.head"
@@ -254,6 +254,16 @@ def parse_event(record: bytes, *, sequence: int = 0) -> AuditEvent:
         ChainBroken: The record is not canonical JSON, has other fields than an event, or a field of another form;
             `fields["reason"]` is `canonical` or `fields`.
     """
+    values = parse_fields(record, sequence=sequence)
+    return AuditEvent(**(values | {"event_type": AuditEventType(values["event_type"])}))
+
+
+def parse_fields(record: bytes, *, sequence: int = 0) -> dict[str, Any]:
+    """The fields of a record, read as strictly as by `parse_event`, in plain JSON types.
+
+    Raises:
+        ChainBroken: As of `parse_event`.
+    """
     if len(record) > MAX_RECORD_BYTES:
         msg = f"event {sequence} has {len(record)} bytes; an event has at most {MAX_RECORD_BYTES}"
         raise ChainBroken(msg, sequence=sequence, reason="canonical")
@@ -266,8 +276,7 @@ def parse_event(record: bytes, *, sequence: int = 0) -> AuditEvent:
     if fault is not None:
         msg = f"event {sequence} is malformed: {fault}"
         raise ChainBroken(msg, sequence=sequence, reason="fields")
-    values = cast("dict[str, Any]", fields)
-    return AuditEvent(**(values | {"event_type": AuditEventType(values["event_type"])}))
+    return cast("dict[str, Any]", fields)
 
 
 def is_timestamp(value: object) -> bool:
@@ -292,8 +301,8 @@ def is_key_id(value: object) -> bool:
 
 
 def is_signature(value: object) -> bool:
-    """Whether a value is a signature of 64 bytes in lower-case hexadecimal."""
-    return isinstance(value, str) and _SIGNATURE.fullmatch(value) is not None
+    """Whether a value is a signature of 64 bytes in lower-case hexadecimal, or empty."""
+    return isinstance(value, str) and (not value or _SIGNATURE.fullmatch(value) is not None)
 
 
 def is_place(value: object) -> bool:
@@ -306,7 +315,7 @@ def _is_event_type(value: object) -> bool:
 
 
 def _is_version(value: object) -> bool:
-    return type(value) is int and value == SCHEMA_VERSION
+    return type(value) is int and 1 <= value <= SCHEMA_VERSION
 
 
 def _is_name(value: object) -> bool:

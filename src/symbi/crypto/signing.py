@@ -30,9 +30,10 @@ class VerifyingKey(Unpicklable):
         InputError: The bytes are no public key, or one by which every signature would verify.
     """
 
-    __slots__ = ("_key_id", "_public", "_verify")
+    __slots__ = ("_key_id", "_public", "_verify", "provider")
 
     def __init__(self, public: bytes, provider: CryptoProvider) -> None:
+        self.provider = provider
         self._verify = provider.verifier(public)
         self._public = public
         self._key_id = _key_id(public, provider)
