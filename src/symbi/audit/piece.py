@@ -300,7 +300,7 @@ def rotated_to(details: Mapping[str, Any], key: VerifyingKey, place: int) -> Ver
     """
     public, named = details.get("public_key"), details.get("key_id")
     try:
-        found = public_key(public, key.provider.name) if isinstance(public, str) else None
+        found = public_key(public, key.provider_name) if isinstance(public, str) else None
     except InputError:
         found = None
     if found is None or found.hex != public or found.key_id != named or found.key_id == key.key_id:

@@ -393,7 +393,7 @@ def _kept(size: int, data: bytes) -> Claim:
 
 def _known(keys: Mapping[KeyId, VerifyingKey]) -> tuple[tuple[tuple[str, str], ...], str]:
     """Trusted keys as plain values, and the library that checks them."""
-    provider = next((key.provider.name for key in keys.values()), DEFAULT_PROVIDER)
+    provider = next((key.provider_name for key in keys.values()), DEFAULT_PROVIDER)
     return tuple((key_id, key.hex) for key_id, key in keys.items()), provider
 
 

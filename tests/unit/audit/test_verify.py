@@ -308,8 +308,8 @@ def test_kept_checkpoints_are_held_against_the_events():
 @pytest.mark.parametrize(
     ("altered", "reason"),
     [
-        (lambda at: b"", "checkpoint"),
-        (lambda at: LONG.head, "checkpoint"),
+        (lambda _: b"", "checkpoint"),
+        (lambda _: LONG.head, "checkpoint"),
         (lambda at: checkpoint_over(LONG.events[:at], SECOND), "key"),
         (lambda at: checkpoint_over(LONG.events[:at], KEY, root=bytes(32)), "checkpoint"),
         (lambda at: checkpoint_over(LONG.events[:at], KEY, chain_hash="ab" * 32), "checkpoint"),
@@ -329,7 +329,10 @@ def test_a_kept_checkpoint_that_does_not_fit_is_found_where_it_stands(index, alt
 def test_checkpoints_out_of_their_order_or_place_are_found():
     first, second, *_ = LONG.checkpoints
     assert broken(LONG.events, LONG.head, claims=claims_of([second, first])) == (15, "checkpoint")
-    assert broken(LONG.events[:10], checkpoint_over(LONG.events[:10], KEY), claims=claims_of([second])) == (11, "checkpoint")
+    assert broken(LONG.events[:10], checkpoint_over(LONG.events[:10], KEY), claims=claims_of([second])) == (
+        11,
+        "checkpoint",
+    )
     start = start_before(LONG.events, 10)
     assert broken(LONG.events[10:], LONG.head, start=start, claims=claims_of([first])) == (11, "checkpoint")
 
@@ -341,7 +344,9 @@ def seen(*notes):
 def test_a_witness_that_saw_the_same_agrees():
     report = verify_trail(LONG.events, LONG.head, LONG.keys, claims=seen(LONG.checkpoints[1][1]))
     assert report.witnessed == 14
-    assert verify_trail(LONG.events, LONG.head, LONG.keys, claims=seen(LONG.head, LONG.checkpoints[1][1])).witnessed == 41
+    assert (
+        verify_trail(LONG.events, LONG.head, LONG.keys, claims=seen(LONG.head, LONG.checkpoints[1][1])).witnessed == 41
+    )
 
 
 def test_a_witness_finds_a_store_that_was_put_back():
@@ -386,7 +391,10 @@ def test_a_stretch_of_a_trail_is_verified_from_its_frontier_on():
 
 def test_a_frontier_that_is_not_the_one_before_is_found():
     start = start_before(TRAIL.events, 3)
-    assert broken(TRAIL.events[3:], TRAIL.head, start=replace(start, hashes=(bytes(32), start.hashes[1]))) == (5, "head")
+    assert broken(TRAIL.events[3:], TRAIL.head, start=replace(start, hashes=(bytes(32), start.hashes[1]))) == (
+        5,
+        "head",
+    )
     assert broken(TRAIL.events[3:], TRAIL.head, start=replace(start, chain_hash="ab" * 32)) == (4, "link")
 
 
