@@ -316,7 +316,7 @@ def verify(folder: Path, keys: dict[str, bytes], witness: dict[int, list[Note]])
         bad(first, "is missing: there are no events")
     head_note = read_note(read(notes[head], MAX_NOTE)) if head else None
     if head_note is None or head_note.size != head:
-        bad(trail.size, "is the last, and the head, which tells that, is missing or not of its form")
+        bad(trail.unsigned or trail.size, "is not vouched for: the head, which tells the end, is missing or of no form")
     if head > trail.size:
         bad(trail.size + 1, f"is missing: the head says that the trail ends with event {head}")
     if max(witness, default=0) > trail.size:
