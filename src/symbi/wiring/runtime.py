@@ -169,7 +169,9 @@ async def open_runtime(
             hold_s, held,
         )  # fmt: skip
         agents = scheduler(settings, clock)
-        rooms = Rooms(world, book, watch, catalog, store, store, agents, ids, settings.principal)
+        rooms = Rooms(
+            world, book, watch, catalog, store, store, agents, ids, settings.principal, ring.next_signing_key
+        )  # fmt: skip
         watches = [watch]
         if settings.policy.shadow:
             shadow = PolicyShadow(engine, book, log)
