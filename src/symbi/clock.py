@@ -8,11 +8,13 @@ import os
 import threading
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final, Protocol
-from uuid import UUID
 
 _COUNTER_BITS: Final = 12
 _COUNTER_MAX: Final = (1 << _COUNTER_BITS) - 1
+_RANDOM_BITS: Final = (1 << 62) - 1
+_VARIANT: Final = 0b10 << 62  # RFC 9562, section 4.1
 _FRACTION_LENGTH: Final = 10  # nine digits and the Z
 
 
@@ -64,14 +66,20 @@ class IdSource:
                 self._last_ms += 1
                 self._counter = 0
             ms, counter = self._last_ms, self._counter
-        random62 = int.from_bytes(os.urandom(8)) & ((1 << 62) - 1)
-        return str(UUID(int=(ms << 80) | (0x7 << 76) | (counter << 64) | (0b10 << 62) | random62))
+        tail = int.from_bytes(os.urandom(8)) & _RANDOM_BITS | _VARIANT
+        # As `uuid.UUID` writes it, which takes three times as long; every event of the trail has one.
+        return f"{ms >> 16:08x}-{ms & 0xFFFF:04x}-7{counter:03x}-{tail >> 48:04x}-{tail & 0xFFFF_FFFF_FFFF:012x}"
 
 
 def rfc3339(ns: int) -> str:
     """Nanoseconds since the epoch as RFC 3339 in UTC with nine decimals, e.g. `2026-01-02T03:04:05.000000006Z`."""
     seconds, rest = divmod(ns, 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+    return f"{_whole(seconds)}.{rest:09d}Z"
+
+
+@lru_cache(16)  # most calls are for the second of the call before
+def _whole(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def parse_rfc3339(text: str) -> int:

@@ -268,6 +268,7 @@ class Unsigned(NamedTuple):
         timestamp: As it is written.
         sequence: Its place.
         chain_hash: 32 bytes.
+        chain_hex: The same in hexadecimal.
     """
 
     agent: bytes
@@ -275,14 +276,14 @@ class Unsigned(NamedTuple):
     timestamp: bytes
     sequence: int
     chain_hash: bytes
+    chain_hex: str
 
     def finish(self, signature: bytes) -> StoredEvent:
         """The event with its signature of 64 bytes, or without any."""
-        chain_hash = self.chain_hash.hex()
         record = b'{"agent_id":%b,"chain_hash":"%b"%b,"signature":"%b","timestamp":"%b"}' % (
-            self.agent, chain_hash.encode(), self.middle, signature.hex().encode(), self.timestamp
+            self.agent, self.chain_hex.encode(), self.middle, signature.hex().encode(), self.timestamp
         )  # fmt: skip
-        return StoredEvent(self.sequence, record, chain_hash)
+        return StoredEvent(self.sequence, record, self.chain_hex)
 
 
 def place_event(
@@ -319,7 +320,8 @@ def place_event(
     if size > MAX_RECORD_BYTES:
         msg = f"an event of {size} bytes; the trail takes {MAX_RECORD_BYTES}"
         raise InputError(msg, code="audit.too_large", hint="record a digest and a size instead")
-    return Unsigned(draft.agent, middle, written, sequence, link(previous_hash, body))
+    chain_hash = link(previous_hash, body)
+    return Unsigned(draft.agent, middle, written, sequence, chain_hash, chain_hash.hex())
 
 
 def seal_event(

@@ -23,7 +23,6 @@ from anyio.abc import TaskGroup
 
 from symbi.audit.checkpoint import origin_of
 from symbi.audit.event import (
-    EVENT_DOMAIN,
     AuditEventType,
     Draft,
     Prepared,
@@ -37,6 +36,7 @@ from symbi.audit.event import (
     signing_changed,
     trail_started,
 )
+from symbi.audit.finish import Finisher
 from symbi.audit.port import AuditStore, EventIndex, StoredEvent, TrailCommit
 from symbi.audit.position import Position, take_up
 from symbi.clock import Clock, IdSource, rfc3339
@@ -144,6 +144,7 @@ class AuditLog:
         self._signing = signing
         self._cadence = cadence
         self._thread = anyio.CapacityLimiter(1)
+        self._finisher = Finisher()
         self._max_pending = max_pending
         self._pending = 0
         self._waiting: deque[_Group] = deque()
@@ -217,6 +218,7 @@ class AuditLog:
             await self._stopped.wait()
         tasks.cancel_scope.cancel("the trail is closed")
         await tasks.__aexit__(None, None, None)
+        self._finisher.close()
 
     async def append(self, draft: Draft) -> Receipt:
         """Append one event; returns when it is durable.
@@ -407,9 +409,15 @@ class AuditLog:
                 self._kept, self._kept_s = at.sequence, self._clock.monotonic_s()
 
     def _run_unit(self, unit: _Unit[Any], at: Position, sealed: _Sealed) -> None:
+        work = unit.work
+        if type(work) is Prepared and work.event_type not in _CHANGES:
+            try:
+                unit.receipts = (self._place(work, at, sealed),)
+            except InputError as error:  # which leaves place and list as they were
+                unit.error = error
+            return
         before, length = at.copy(), len(sealed.events)
         try:
-            work = unit.work
             if isinstance(work, Prepared):
                 unit.receipts = (self._place(work, at, sealed),)
                 return
@@ -439,7 +447,7 @@ class AuditLog:
         at.move(unsigned.sequence, unsigned.chain_hash, time_ns)
         if draft.event_type in _CHANGES:
             self._change(draft, event_id, at)
-        return Receipt(unsigned.sequence, EventId(event_id), unsigned.chain_hash.hex())
+        return Receipt(unsigned.sequence, EventId(event_id), unsigned.chain_hex)
 
     def _change(self, draft: Prepared, event_id: str, at: Position) -> None:
         """What an event changes for those that follow it."""
@@ -462,10 +470,7 @@ class AuditLog:
         """Sign what was sealed, and put the tree and the head over it."""
         if not sealed.events:
             return None
-        events = [
-            unsigned.finish(b"" if key is None else key.sign(EVENT_DOMAIN, unsigned.chain_hash))
-            for unsigned, key in sealed.events
-        ]
+        events = self._finisher.finish(sealed.events)
         at.tree = at.tree.copy()
         tiles = at.tree.extend([event.record for event in events])
         waited_s = self._clock.monotonic_s() - self._kept_s
