@@ -55,20 +55,27 @@ class IdSource:
 
     def new(self) -> str:
         """A new id in canonical text form (36 characters)."""
+        return self.several(1)[0]
+
+    def several(self, count: int) -> list[str]:
+        """New ids in order, as so many calls of `new` would make them, in less time."""
+        random = os.urandom(8 * count)
         with self._lock:
-            ms = self._clock.now_ns() // 1_000_000
-            if ms > self._last_ms:
-                self._last_ms = ms
-                self._counter = 0
-            elif self._counter < _COUNTER_MAX:
-                self._counter += 1
-            else:
-                self._last_ms += 1
-                self._counter = 0
-            ms, counter = self._last_ms, self._counter
-        tail = int.from_bytes(os.urandom(8)) & _RANDOM_BITS | _VARIANT
+            return [self._next(int.from_bytes(random[at : at + 8])) for at in range(0, 8 * count, 8)]
+
+    def _next(self, random64: int) -> str:
+        ms = self._clock.now_ns() // 1_000_000
+        if ms > self._last_ms:
+            self._last_ms = ms
+            self._counter = 0
+        elif self._counter < _COUNTER_MAX:
+            self._counter += 1
+        else:
+            self._last_ms += 1
+            self._counter = 0
+        ms, tail = self._last_ms, random64 & _RANDOM_BITS | _VARIANT
         # As `uuid.UUID` writes it, which takes three times as long; every event of the trail has one.
-        return f"{ms >> 16:08x}-{ms & 0xFFFF:04x}-7{counter:03x}-{tail >> 48:04x}-{tail & 0xFFFF_FFFF_FFFF:012x}"
+        return f"{ms >> 16:08x}-{ms & 0xFFFF:04x}-7{self._counter:03x}-{tail >> 48:04x}-{tail & 0xFFFF_FFFF_FFFF:012x}"
 
 
 def rfc3339(ns: int) -> str:

@@ -20,8 +20,7 @@ def finisher():
 def place(sequence):
     draft = Draft(AuditEventType.RUN_STARTED, AgentId("a"), {})
     return place_event(
-        prepare(draft), sequence=sequence, previous_hash=bytes(32), event_id="e", key_id=KEY.key_id,
-        timestamp="2026-01-02T03:04:05.000000006Z",
+        prepare(draft), sequence, bytes(32), b"e", b"2026-01-02T03:04:05.000000006Z", KEY.key_id.encode()
     )  # fmt: skip
 
 
