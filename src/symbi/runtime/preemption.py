@@ -86,10 +86,6 @@ class RunningTasks:
         self._stopping[node] = self._stopping.get(node, NOTHING).plus(run.placement.claim)
         return run
 
-    def is_making_room(self, node: NodeId) -> bool:
-        """Whether somebody on a node was told to stop, and has not yet."""
-        return self._stopping.get(node, NOTHING) != NOTHING
-
     def victims(
         self, pool: ResourcePool, kept: Mapping[NodeId, Amount], claim: Amount, *, slots: int
     ) -> tuple[NodeId, list[TaskId]] | None:

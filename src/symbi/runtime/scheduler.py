@@ -249,8 +249,6 @@ class SchedulerCore:
                 del self._promised[entry.task.id]
                 self._waiting.remove(entry.task.id)
                 starts.append(self._start(entry, placement))
-            elif not self._running.is_making_room(node):
-                del self._promised[entry.task.id]  # others are to be asked
         return starts
 
     def _placed(self, entry: Entry, look: Look) -> Start | None:
