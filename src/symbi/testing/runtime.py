@@ -33,6 +33,7 @@ async def open_in(
     policies: str = "",
     environ: Mapping[str, str] | None = None,
     probe: Callable[[str], None] = no_probe,
+    hold_s: float | None = 0.0,
 ) -> AsyncIterator[RunningRuntime]:
     """Write an agent file into a folder, and open a runtime there.
 
@@ -43,6 +44,7 @@ async def open_in(
         policies: Text of the operator's policies, if there are any.
         environ: Variables that the configuration may come from; none if not given.
         probe: Called at named points around each effect.
+        hold_s: How long a run waits for people; None: until they answer.
 
     Raises:
         SymbiError: Whatever is wrong with configuration, agent file or folder.
@@ -52,7 +54,7 @@ async def open_in(
         _write(folder / POLICIES_NAME, policies)
     settings = parse_settings(config, file=folder / CONFIG_NAME, cwd=folder, environ=environ or {}, overrides={})
     compiled = compile_agents(file)
-    async with open_runtime(settings, probe=probe) as runtime:
+    async with open_runtime(settings, probe=probe, hold_s=hold_s) as runtime:
         yield RunningRuntime(runtime, compiled)
 
 
