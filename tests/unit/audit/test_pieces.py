@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from symbi.audit.checkpoint import parse_note
 from symbi.audit.piece import ANY, examine
 from symbi.audit.verify import PIECE_EVENTS, claims_of, verify_trail
 from symbi.crypto.merkle import consistency_proof, leaf_hash, node_hash
@@ -69,6 +70,9 @@ def test_a_stretch_that_ends_before_the_head_is_joined_to_it_by_a_proof():
     assert broken(stretch, LONG.head, start=start, beyond=proof[1:]) == (30, "head")
     assert broken(stretch, LONG.head, start=replace(start, hashes=(bytes(32),)), beyond=proof) == (30, "head")
     assert broken(stretch, checkpoint_over(LONG.events, SECOND), start=start, beyond=proof) == (41, "key")
+    later = build_trail(60, key=KEY, every=50)
+    claims = claims_of((), [parse_note(later.checkpoints[0][1])])
+    assert broken(stretch, LONG.head, start=start, beyond=proof, claims=claims) == (42, "witness")
 
 
 def pieces_apart(check, pieces):
