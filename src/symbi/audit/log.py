@@ -46,6 +46,7 @@ T = TypeVar("T")
 MAX_PENDING: Final = 8192  # units of work that may wait; more is overload, never unbounded memory
 MAX_GROUP: Final = 1024  # units of work in one commit; bounds how long the first of them waits
 COMMIT_TIMEOUT_S: Final = 60.0  # after this the store counts as unavailable for whoever waits for a commit
+WATCH_INTERVAL_S: Final = 5.0  # between two looks at how long the running commit has taken
 RETRY_AFTER_S: Final = 0.1  # a commit's length on a busy disk, roughly
 
 _SLOW: Final = "look at the disk and the other load on this machine"
@@ -345,7 +346,7 @@ class AuditLog:
     async def _watch(self) -> None:
         """Let nobody wait longer than a commit may take; what the thread still does is told of when it is done."""
         while True:
-            await anyio.sleep(COMMIT_TIMEOUT_S / 10)
+            await anyio.sleep(WATCH_INTERVAL_S)
             if self._group is None or anyio.current_time() - self._since_s < COMMIT_TIMEOUT_S:
                 continue
             group, self._group = self._group, None
