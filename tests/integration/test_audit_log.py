@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from functools import partial
 from typing import Any
 
 import anyio
@@ -167,6 +168,65 @@ async def test_a_closed_log_refuses(tmp_path):
             pass
         with pytest.raises(StoreUnavailable, match="closed"):
             await log.append(draft(1))
+
+
+async def test_who_waits_for_room_gets_it_before_others_and_also_while_the_log_is_closed(tmp_path):
+    free, kinds = threading.Event(), []
+
+    class Slow(SqliteStore):
+        def append(self, commit):
+            free.wait(30)
+            super().append(commit)
+            kinds.extend(parse_event(event.record).details.get("n") for event in commit.events)
+
+    free.set()
+    with Slow(tmp_path) as store:
+        log, refused = log_on(store, max_pending=1), []
+
+        async def append(number):
+            try:
+                await log.append(draft(number))
+            except Overloaded:
+                refused.append(number)
+
+        async def let_go():
+            while log._open:
+                await anyio.lowlevel.checkpoint()
+            free.set()
+
+        async with anyio.create_task_group() as tasks, log:
+            free.clear()
+            tasks.start_soon(append, 1)
+            while log._group is None or log._waiting:  # the first is being committed
+                await anyio.lowlevel.checkpoint()
+            tasks.start_soon(append, 2)
+            await anyio.lowlevel.checkpoint()
+            for number in (3, 4, 5):
+                tasks.start_soon(partial(log.transact, partial(lambda n: (None, (draft(n),)), number), wait=True))
+                await anyio.lowlevel.checkpoint()
+            tasks.start_soon(append, 6)
+            tasks.start_soon(let_go)
+            await anyio.lowlevel.checkpoint()
+        assert refused == [6]
+        assert kinds == [None, 1, 2, 3, 4, 5]
+        assert verify(store) == 6
+        with pytest.raises(StoreUnavailable, match="closed"):
+            await log.append(draft(7))
+
+
+async def test_a_callback_that_raises_ends_the_log_and_what_was_acknowledged_stays(tmp_path):
+    def broken(_events):
+        msg = "broken"
+        raise RuntimeError(msg)
+
+    with SqliteStore(tmp_path) as store:
+        with pytest.raises(BaseExceptionGroup) as caught:
+            async with log_on(store) as log:
+                log.on_commit(broken)
+                await log.append(draft(1))
+                await anyio.sleep_forever()
+        assert [str(error) for error in caught.value.exceptions] == ["broken"]
+        assert verify(store) == 2
 
 
 async def test_nobody_waits_longer_than_a_commit_may_take_and_what_comes_late_is_told_of(tmp_path, monkeypatch):
