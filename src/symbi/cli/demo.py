@@ -14,7 +14,8 @@ import symbi
 from symbi.agent.run import RunOutcome
 from symbi.audit.event import parse_event
 from symbi.audit.verify import verify_trail
-from symbi.cli.audit import decisions_table, show_report
+from symbi.cli.audit import show_report
+from symbi.cli.audit_lines import decisions_table
 from symbi.cli.output import err, errors_to_exit, out, print_text
 from symbi.cli.run import Told, announce, report, run_to_end, show_line, start_run
 from symbi.config import CONFIG_NAME, Settings, load_settings
