@@ -264,7 +264,8 @@ def _policy_refused(_event: AuditEvent, details: Details) -> str:
 
 
 def _tool(_event: AuditEvent, details: Details) -> str:
-    signed = {True: "signed", False: "not signed"}.get(details.get("signed"), "")  # type: ignore[arg-type]  # anything may stand there
+    said = details.get("signed")
+    signed = ("signed" if said else "not signed") if isinstance(said, bool) else ""
     digest = _short(details, "digest")
     return _joined(_text(details, "tool"), signed, f"digest {digest}" if digest else "", _why(details))
 

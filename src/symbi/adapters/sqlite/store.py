@@ -32,9 +32,11 @@ from symbi.adapters.sqlite.file import (
 )
 from symbi.adapters.sqlite.history import TalliesInSqlite
 from symbi.adapters.sqlite.policy_notes import PolicyNotes
+from symbi.adapters.sqlite.select import last_sequence, select_events
 from symbi.adapters.sqlite.trail import set_trail_aside, take_trail_back, write_commit
 from symbi.agent.journal import RUN_MOVES, RunRecord, RunState
 from symbi.audit.port import StoredEvent, TrailCommit
+from symbi.audit.query import EventFilter
 from symbi.errors import InternalError, StoreUnavailable
 from symbi.guard.ledger import MOVES, EffectRecord, EffectState
 from symbi.tools.port import Pin
@@ -174,6 +176,16 @@ class SqliteStore(PolicyNotes, TalliesInSqlite, ApprovalTable):
     def read(self, first: int, last: int | None = None) -> Iterator[StoredEvent]:
         """Events in order, a page at a time."""
         return read_events(self._db, first, last)
+
+    def select(
+        self, wanted: EventFilter, after: int = 0, limit: int | None = None, *, descending: bool = False
+    ) -> Iterator[StoredEvent]:
+        """Events that the index says fit; see `symbi.audit.query.EventSource`."""
+        return select_events(self._db, wanted, after, limit, descending=descending)
+
+    def event_count(self) -> int:
+        """Sequence number of the last event; 0 where there is none."""
+        return last_sequence(self._db)
 
     def checkpoints(self, first: int, last: int | None = None) -> Iterator[tuple[int, bytes]]:
         """Kept checkpoints and their sizes in order, a page at a time."""
