@@ -25,8 +25,10 @@ MAX_BUFFERED: Final = 8192  # events that wait for one subscriber; they are shar
 STORED_PAGE: Final = 256  # events that are read of the store at once
 RETRY_AFTER_S: Final = 1.0  # for whoever found no place
 
-PageReader = Callable[[EventFilter, int, int], Awaitable[tuple[Sequence[StoredEvent], int]]]
-"""`(wanted, after, limit) -> events, end`: events of one snapshot of the store, and the last sequence number in it."""
+Page = tuple[Sequence[StoredEvent], int]
+"""Events of one snapshot of the store, and the last sequence number in it."""
+PageReader = Callable[[EventFilter, int, int], Awaitable[Page]]
+"""`(wanted, after, limit) -> page`."""
 
 
 class _Commit:

@@ -271,10 +271,10 @@ def _tool(_event: AuditEvent, details: Details) -> str:
 
 
 def _trail(_event: AuditEvent, details: Details) -> str:
-    signing = _text(details, "signing")
+    covered = {"event": "a signature on each event", "batch": "signed heads cover the events"}
     return _joined(
         f"format {_text(details, 'format')}, {_text(details, 'signature_algorithm')} key {_short(details, 'public_key')}…",
-        f"signed by {signing}" if signing else "",
+        covered.get(_text(details, "signing"), ""),
     )
 
 

@@ -18,6 +18,7 @@ from symbi.agent.journal import RunRecord, RunState, RunStore
 from symbi.agent.run import Bounds, RunOutcome, RunPlan, check_inputs, execute
 from symbi.agent.task import NO_TASK, Task, check_task, kept_task
 from symbi.audit.event import AuditEventType, Draft
+from symbi.audit.stream import AuditStream
 from symbi.clock import IdSource, rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile
 from symbi.errors import (
@@ -97,6 +98,7 @@ class Rooms:
         scheduler: Says when an agent may start, and holds the pool.
         ids: Makes run ids.
         principal: An agent as policies see it.
+        stream: The trail as it grows.
     """
 
     world: World
@@ -108,6 +110,7 @@ class Rooms:
     scheduler: AgentScheduler
     ids: IdSource
     principal: Callable[[AgentId], Principal]
+    stream: AuditStream
 
 
 class Runtime:
@@ -142,6 +145,11 @@ class Runtime:
     def guard(self) -> Guard:
         """The gate."""
         return self._rooms.world.guard
+
+    @property
+    def events(self) -> AuditStream:
+        """The trail as it grows: `async with runtime.events.subscribe(…) as events`."""
+        return self._rooms.stream
 
     @property
     def desk(self) -> ApprovalDesk:

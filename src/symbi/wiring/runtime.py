@@ -47,6 +47,7 @@ from symbi.types import SYSTEM_AGENT, AgentId, JsonValue, KeyId, SecurityTier
 from symbi.wiring.people import desk_rules
 from symbi.wiring.policies import policy_paths, policy_terms, shadow_paths
 from symbi.wiring.sources import read_text
+from symbi.wiring.stream import audit_stream
 
 UNMEASURED_BANDWIDTH: Final = 1_000_000  # MiB/s and Mibit/s of the pool: bandwidth is claimed, not measured, here
 KEYS_FOLDER: Final = "keys"
@@ -153,7 +154,8 @@ async def open_runtime(
             hold_s, held,
         )  # fmt: skip
         agents = scheduler(settings, clock)
-        rooms = Rooms(world, book, watch, catalog, store, store, agents, ids, settings.principal)
+        stream = await stack.enter_async_context(audit_stream(log, store, folder))
+        rooms = Rooms(world, book, watch, catalog, store, store, agents, ids, settings.principal, stream)
         watches = [watch]
         if settings.policy.shadow:
             shadow = PolicyShadow(engine, book, log)
