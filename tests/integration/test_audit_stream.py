@@ -1,6 +1,7 @@
 """Subscribers of the trail: no gap, no repeat, nobody waits for them, and who is too slow is told where to go on."""
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from symbi.audit.event import AuditEventType, Draft
@@ -110,6 +111,8 @@ async def test_a_slow_reader_is_cut_with_the_place_to_go_on_and_can_go_on_there(
         # It reads no more; the writer goes on all the same.
         for number in range(3, 33):
             await append(trail, number, 1)
+        assert (await anext(walk)).sequence == 3
+        await append(trail, 33, 1)  # there is room again, and it would leave a gap
         with pytest.raises(Overloaded) as cut:
             async for event in events:
                 last = event.sequence
@@ -117,22 +120,23 @@ async def test_a_slow_reader_is_cut_with_the_place_to_go_on_and_can_go_on_there(
         assert cut.value.fields["after"] == last == events.after == 12
         assert str(cut.value).endswith("go on after event 12")
     async with stream.subscribe(after=last) as events:
-        assert await take(events, 32 - last) == list(range(13, 33))
+        assert await take(events, 33 - last) == list(range(13, 34))
 
 
-async def test_a_reader_that_is_still_at_what_is_stored_is_never_cut(small):
+@pytest.mark.parametrize("stored", [20, 2 * STORED_PAGE])
+async def test_a_reader_that_is_still_at_what_is_stored_is_never_cut(small, stored):
     trail, stream = small
-    await append(trail, 2, 2 * STORED_PAGE)
+    await append(trail, 2, stored)
     async with stream.subscribe() as events:
         found = []
         with anyio.fail_after(60):
             async for event in events:
                 found.append(event.sequence)
-                if len(found) <= 40:
-                    await append(trail, 1 + 2 * STORED_PAGE + len(found), 1)  # more than its buffer takes
-                if len(found) == 2 * STORED_PAGE + 41:
+                if len(found) <= 15:
+                    await append(trail, 1 + stored + len(found), 1)  # more than its buffer takes
+                if len(found) == stored + 16:
                     break
-    assert found == list(range(1, 2 * STORED_PAGE + 42))
+    assert found == list(range(1, stored + 17))
 
 
 async def test_a_commit_that_is_larger_than_the_buffer_arrives(small):
@@ -166,6 +170,20 @@ async def test_subscriptions_end_with_the_stream_once_they_gave_what_they_hold(t
         with pytest.raises(Unavailable, match="closed"):
             async with stream.subscribe():
                 pytest.fail("a closed stream took a subscriber")
+
+
+@pytest.mark.parametrize("stored", [0, 5])
+async def test_the_place_to_go_on_is_after_what_was_looked_at_though_nothing_fits(opened, stored):
+    trail, stream = opened
+    await append(trail, 2, stored)
+    async with stream.subscribe(EventFilter(agent="nobody")) as events, anyio.create_task_group() as tasks:
+        tasks.start_soon(take, events, 1)
+        for more in range(3):
+            with anyio.fail_after(60):
+                while events.after < 1 + stored + more:
+                    await anyio.lowlevel.checkpoint()
+            await append(trail, 2 + stored + more, 1)
+        tasks.cancel_scope.cancel()
 
 
 async def test_an_index_that_was_changed_is_told(tmp_path):
