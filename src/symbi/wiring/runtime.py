@@ -14,7 +14,7 @@ from symbi.adapters.machine import Finding, machine_capacity, probe_machine
 from symbi.adapters.monty import MontySandbox
 from symbi.adapters.policy_files import PolicyFolders
 from symbi.adapters.secrets import EnvironmentSecrets, FileSecrets, KeyringSecrets, SecretChain
-from symbi.adapters.sqlite import SqliteStore
+from symbi.adapters.sqlite import SqliteStore, check_store
 from symbi.agent.effects import World, no_word
 from symbi.agent.interpreter import BodyLimits
 from symbi.audit.event import AuditEventType, Draft
@@ -97,8 +97,10 @@ def open_log(settings: Settings, store: SqliteStore, ring: KeyRing, clock: Clock
 
 
 def probe(settings: Settings) -> list[Finding]:
-    """What this machine can do."""
-    return list(probe_machine(settings.runtime.data_dir))
+    """What this machine can do, and how the store is."""
+    health = check_store(settings.runtime.data_dir, SystemClock())
+    store = Finding("audit store", health.ok, health.detail, health.hint, required=True)
+    return [*probe_machine(settings.runtime.data_dir), store]
 
 
 def no_emit(_agent: AgentId, _text: str) -> None:

@@ -90,6 +90,12 @@ SELECT sequence FROM event_policies WHERE policy = ? AND sequence >= ? ORDER BY 
 -- name: events_by_policy_down
 SELECT sequence FROM event_policies WHERE policy = ? AND sequence <= ? ORDER BY sequence DESC LIMIT ?
 
+-- name: newest_with_index
+SELECT sequence, record, chain_hash, agent_id, run_id, event_type, verdict FROM events ORDER BY sequence DESC LIMIT ?
+
+-- name: has_policy
+SELECT 1 FROM event_policies WHERE policy = ? AND sequence = ?
+
 -- name: put_effect
 INSERT INTO effects (effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
                      decision, label, epoch, attempt, state, result, error)

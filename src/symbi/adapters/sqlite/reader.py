@@ -4,6 +4,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -25,6 +26,7 @@ from symbi.adapters.sqlite.file import (
     to_effect,
     to_run,
 )
+from symbi.adapters.sqlite.mark import read_mark, refuse_lost
 from symbi.adapters.sqlite.select import select_events
 from symbi.agent.journal import RunRecord
 from symbi.audit.port import StoredEvent
@@ -59,6 +61,7 @@ class SqliteReader(FactReader):
             StoreUnavailable: There is no store, or it cannot be read.
         """
         path = self._folder / DATABASE_NAME
+        refuse_lost(self._folder, read_mark(self._folder))
         if not path.is_file():
             msg = f"there is no store in `{self._folder}`"
             raise StoreUnavailable(msg, code="unavailable.store_absent", hint="run an agent first, or name the folder")
@@ -95,6 +98,17 @@ class SqliteReader(FactReader):
             raise StoreUnavailable(msg)
         with mapped("read"):
             return read(self._connection)
+
+    @contextmanager
+    def looking(self) -> Iterator[sqlite3.Connection]:
+        """The connection itself, to look for damage with; its progress handler is taken away afterwards."""
+        if self._connection is None:
+            msg = "the store is closed"
+            raise StoreUnavailable(msg)
+        try:
+            yield self._connection
+        finally:
+            self._connection.set_progress_handler(None, 0)
 
     def head_record(self) -> bytes | None:
         """The signed head as it stands, or None; whether it fits the events is for the verifier."""

@@ -16,7 +16,7 @@ from symbi.adapters.sqlite.file import SQL, mapped, stored_event
 from symbi.audit.event import parse_event
 from symbi.audit.port import StoredEvent
 from symbi.audit.query import LARGEST_SEQUENCE, EventFilter
-from symbi.errors import ChainBroken
+from symbi.errors import ChainBroken, StoreUnavailable
 
 LIST_PAGE: Final = 64  # entries of a list that are fetched at once
 SCAN_PAGE: Final = 256  # events that are fetched at once where no list is asked
@@ -143,18 +143,25 @@ def _next_event(db: sqlite3.Connection, low: int, high: int) -> StoredEvent | No
 
 
 def _scan(db: sqlite3.Connection, low: int, high: int) -> Iterator[StoredEvent]:
-    """All events between two keys, a page at a time."""
+    """All events between two keys, a page at a time; those before damage one by one, before it is told."""
     sign, sql = (1, SQL["read_events"]) if low > 0 else (-1, SQL["read_events_down"])
+    size = SCAN_PAGE
     while low <= high:
-        with mapped("read"):
-            rows: list[tuple[Any, Any, Any]] = db.execute(sql, (sign * low, sign * high, SCAN_PAGE)).fetchall()
+        try:
+            with mapped("read"):
+                rows: list[Any] = db.execute(sql, (sign * low, sign * high, size)).fetchall()
+        except StoreUnavailable:
+            if size == 1:
+                raise
+            size = 1  # a page is lost whole with one bad event in it
+            continue
         for row in rows:
             stored = stored_event(row)
             if sign * stored.sequence < low:
                 _disordered(stored.sequence)
             low = sign * stored.sequence + 1
             yield stored
-        if len(rows) < SCAN_PAGE:
+        if len(rows) < size:
             return
 
 
