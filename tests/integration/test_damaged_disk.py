@@ -10,7 +10,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from symbi.adapters.sqlite import SqliteReader, SqliteStore, check_store
@@ -82,7 +82,7 @@ def test_no_damage_of_any_page_ends_in_anything_but_a_name_or_a_trail_that_verif
     folder = workshop.folder / ".symbi"
     good, trail = (folder / "symbi.db").read_bytes(), workshop.trail()
 
-    @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+    @settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow], deadline=None)
     @given(damages)
     def holds(where):
         put(folder, damage(good, where))
@@ -102,7 +102,8 @@ def test_a_run_on_a_damaged_store_ends_well_or_has_no_effect(workshop):
     shutil.copytree(folder, kept)
     good, first = (folder / "symbi.db").read_bytes(), workshop.trail()[0]
 
-    @settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+    # A run takes a second or two; a case that fails is shown as it was found.
+    @settings(max_examples=6, suppress_health_check=[HealthCheck.too_slow], deadline=None, phases=[Phase.generate])
     @given(damages)
     def holds(where):
         shutil.rmtree(folder)
