@@ -12,10 +12,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, cast
 
+from symbi.audit.kinds import AuditEventType as AuditEventType  # noqa: PLC0414 - others take both from here
+from symbi.audit.kinds import Signing as Signing  # noqa: PLC0414 - likewise
 from symbi.audit.port import EventIndex, StoredEvent
 from symbi.crypto.canonical import canonical_json, parse_canonical
 from symbi.crypto.chain import GENESIS, link
@@ -35,66 +36,6 @@ _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _SIGNATURE: Final = re.compile(r"[0-9a-f]{128}")
 _SECONDS_LENGTH: Final = len("2026-01-02T03:04:05")
 _SEAL_BYTES: Final = len(',"chain_hash":"","signature":""') + 64 + 128  # what a signed record has beside its body
-
-
-class AuditEventType(StrEnum):
-    """What an event tells. A type that is not here can be neither written nor read."""
-
-    TRAIL_STARTED = "trail.started"
-    """The first event of every trail, and only the first: its format and public key."""
-    RUNTIME_STARTED = "runtime.started"
-    RUNTIME_STOPPED = "runtime.stopped"
-    CONFIG_RECORDED = "config.recorded"
-    GATE_CANARY = "gate.canary"
-    POLICY_CHANGED = "policy.changed"
-    POLICY_REFUSED = "policy.refused"
-    POLICY_SHADOW = "policy.shadow"
-    """A candidate set would have decided otherwise; nothing came of it."""
-    DECISION_ALLOW = "decision.allow"
-    DECISION_DENY = "decision.deny"
-    EFFECT_OUTCOME = "effect.outcome"
-    EFFECT_UNKNOWN = "effect.unknown"
-    EFFECT_RECONCILED = "effect.reconciled"
-    LEASE_GRANTED = "lease.granted"
-    LEASE_CLOSED = "lease.closed"
-    AGENT_TRANSITION = "agent.transition"
-    RUN_STARTED = "run.started"
-    RUN_RESUMED = "run.resumed"
-    RUN_FINISHED = "run.finished"
-    TOOL_VERIFIED = "tool.verified"
-    TOOL_PINNED = "tool.pinned"
-    TOOL_REFUSED = "tool.refused"
-    APPROVAL_ASKED = "approval.asked"
-    APPROVAL_TOLD = "approval.told"
-    """Whether a notice of a held action reached anybody."""
-    APPROVAL_VOTED = "approval.voted"
-    APPROVAL_REFUSED = "approval.refused"
-    """Somebody voted who may not, or on something else."""
-    APPROVAL_GRANTED = "approval.granted"
-    APPROVAL_DENIED = "approval.denied"
-    APPROVAL_EXPIRED = "approval.expired"
-    APPROVAL_VOIDED = "approval.voided"
-    APPROVAL_USED = "approval.used"
-    KEY_ROTATED = "key.rotated"
-    """The last event by one key: from the next one on another key signs, which it names."""
-    SIGNING_CHANGED = "signing.changed"
-    """From the next event on, each has a signature of its own, or the signed head alone covers it."""
-    SEGMENT_SEALED = "segment.sealed"
-    """A closed part of the trail was copied to the audit storage with its checkpoint."""
-    SEGMENT_REMOVED = "segment.removed"
-    """A sealed part, kept in the audit storage, was taken out of the live store."""
-    CHECKPOINT_WITNESSED = "checkpoint.witnessed"
-    CHECKPOINT_ANCHORED = "checkpoint.anchored"
-    """A time-stamping authority put its time on a checkpoint (RFC 3161)."""
-    SUBJECT_EXPORTED = "subject.exported"
-    SUBJECT_ERASED = "subject.erased"
-    SUBJECT_HELD = "subject.held"
-    """A legal hold blocks the erasure of a subject."""
-    SUBJECT_RELEASED = "subject.released"
-    COMPLIANCE_REPORTED = "compliance.reported"
-    """A report was made; its hash stands here."""
-    INPUT_REFUSED = "input.refused"
-    """Something that was to be run could not even be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,15 +101,6 @@ class AuditEvent:
     key_id: KeyId
     chain_hash: str
     signature: str
-
-
-class Signing(StrEnum):
-    """What covers an event: the mode stands in `trail.started`, and `signing.changed` changes it."""
-
-    EVENT = "event"
-    """A signature of its own, and the signed head."""
-    BATCH = "batch"
-    """The signed head alone; its signature is the empty text."""
 
 
 class Prepared(NamedTuple):
@@ -476,6 +408,8 @@ _FORMS: Final = {
     "chain_hash": is_hash,
     "signature": is_signature,
 }
+FIELDS: Final = frozenset(_FORMS)
+"""The names of the fields of an event."""
 
 
 def _fault(fields: JsonValue) -> str | None:

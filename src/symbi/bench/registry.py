@@ -13,6 +13,7 @@ from symbi.bench.lifecycle import lifecycle
 from symbi.bench.machine import describe_machine
 from symbi.bench.measure import Measurement, Scale
 from symbi.bench.policy import policy
+from symbi.bench.preemption import preemption
 from symbi.bench.sandbox import sandbox
 from symbi.bench.scheduler import scheduler
 from symbi.errors import InputError, did_you_mean
@@ -45,6 +46,7 @@ BENCHMARKS: Final = (
     Benchmark("AUD-4", "audit trail", trail),
     Benchmark("SBX-4", "interpreter sandbox", sandbox),
     Benchmark("SCHED-3", "scheduling decisions", scheduler),
+    Benchmark("SCHED-4", "preemption", preemption),
     Benchmark("LIFE-5", "agent start-up", lifecycle),
     Benchmark("CRY-1", "cryptography of an event", crypto),
 )

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from symbi.audit.checkpoint import Note, parse_note
 from symbi.audit.event import parse_event
 from symbi.audit.export import (
+    EVENTS_NAME,
     FRONTIER_NAME,
     KEYS_NAME,
     MAX_KEYS_BYTES,
@@ -50,6 +51,8 @@ from symbi.wiring import TrailReader, on_all_cores, open_reader, verifying_keys
 T = TypeVar("T")
 
 PROGRESS_FROM_EVENTS = 20_000  # shorter trails verify before a bar could be read
+
+LEAST_RECORD_BYTES: Final = 300  # what a record has at least, roughly
 
 _SPAN: Final = re.compile(r"([1-9][0-9]{0,15})?(\.\.)?([1-9][0-9]{0,15})?")
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,15}")
@@ -238,10 +241,12 @@ def _verify_export(
         sizes = list_notes(folder).sizes
         begins = folder / FRONTIER_NAME
         first = read_frontier(read_bounded(begins, MAX_KEYS_BYTES)).size if begins.exists() else 0
+        events = folder / EVENTS_NAME
+        size = events.stat().st_size if events.exists() else 0
     except OSError as error:
         msg = f"cannot read the export `{folder}`: {error.strerror or error}"
         raise InputError(msg, code="input.export") from error
-    total = sizes[-1] - first if sizes else 0
+    total = min(sizes[-1] - first, size // LEAST_RECORD_BYTES) if sizes else 0
     with on_all_cores(total) as run, _bar(total, quiet=quiet) as track:
         return verify_folder(folder, keys, witness=witness, run=run, track=track)
 
