@@ -19,6 +19,7 @@ from symbi.agent.run import Bounds, RunOutcome, RunPlan, check_inputs, execute
 from symbi.agent.task import NO_TASK, Task, check_task, kept_task
 from symbi.agent.turn import Turn
 from symbi.audit.event import AuditEventType, Draft
+from symbi.audit.stream import AuditStream
 from symbi.clock import IdSource, rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile
 from symbi.errors import (
@@ -118,6 +119,7 @@ class Rooms:
         ids: Makes run ids.
         principal: An agent as policies see it.
         next_key: The key that is to sign the trail after another.
+        stream: The trail as it grows.
         terms: How it stands among others.
     """
 
@@ -131,6 +133,7 @@ class Rooms:
     ids: IdSource
     principal: Callable[[AgentId], Principal]
     next_key: NextKey
+    stream: AuditStream
     terms: Callable[[AgentId], Terms] = no_terms
 
 
@@ -165,6 +168,11 @@ class Runtime:
     def guard(self) -> Guard:
         """The gate."""
         return self._rooms.world.guard
+
+    @property
+    def events(self) -> AuditStream:
+        """The trail as it grows: `async with runtime.events.subscribe(…) as events`."""
+        return self._rooms.stream
 
     @property
     def desk(self) -> ApprovalDesk:
