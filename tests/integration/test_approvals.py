@@ -7,6 +7,7 @@ import anyio
 import pytest
 
 from symbi.audit.event import AuditEventType as T
+from symbi.crypto.canonical import canonical_json
 from symbi.crypto.provider import open_provider
 from symbi.crypto.signing import SigningKey
 from symbi.errors import (
@@ -21,6 +22,7 @@ from symbi.errors import (
     StoreUnavailable,
     Unavailable,
 )
+from symbi.guard import approval
 from symbi.guard.action import CreateAgent, InvokeTool, RunSlot, ToolRef, WriteLog
 from symbi.guard.approval import ApprovalState as S
 from symbi.guard.approval import hidden, statement
@@ -114,6 +116,14 @@ async def test_a_held_action_is_durable_with_all_that_a_person_needs():
         assert facts["labels"]["to"] == {**LABEL, "integrity": "untrusted", "sources": ["e9"]}
         assert facts["policies"] == [{"id": "p", "file": "test.cedar", "line": 1}]
         assert facts["demands"] == ["finance"]
+        assert facts["conditions"] == [
+            {"kind": "approval", "value": "finance", "policy": "p"},
+            {"kind": "redact", "value": "arguments.body", "policy": "p"},
+        ]
+        assert facts["principal"] == {
+            "agent": "a", "owner": "carl", "groups": [], "trust": "standard", "tier": "none", "capabilities": [],
+        }  # fmt: skip
+        assert facts["limits"] == {"timeout_ms": 30_000, "schema_digest": "d" * 64, "secrets": []}
         assert kinds(gate) == [T.APPROVAL_ASKED]
         assert gate.store.effect_at(RunId("r"), 0) is None  # nothing has happened
 
@@ -131,6 +141,12 @@ async def test_what_is_granted_happens_once_and_the_decision_names_the_people():
         record = await gate.guard.approvals.find(approval_id)
         assert decision["approval"] == {"id": approval_id, "digest": record.digest, "people": ["ada"]}
         assert (record.state, record.place) == (S.USED, "")
+        told = {event.event_type: event.details for event in gate.events()}
+        assert told[T.APPROVAL_USED]["people"] == ["ada"]
+        assert (
+            told[T.APPROVAL_VOTED] | {"person": "ada", "vote": "approve", "by": "user", "reason": "fine"}
+            == told[T.APPROVAL_VOTED]
+        )
         assert await held(gate, send(1)) != approval_id  # the next one asks again
 
 
@@ -143,6 +159,8 @@ async def test_a_no_is_a_denial_at_its_place_for_good():
         record = gate.store.effect_at(RunId("r"), 0)
         assert (record.state, record.effect_id) == (EffectState.DENIED, approval_id)
         assert kinds(gate)[-1] == T.DECISION_DENY
+        told = {event.event_type: event.details for event in gate.events()}
+        assert told[T.APPROVAL_VOTED]["reason"] == told[T.APPROVAL_DENIED]["reason"] == "too much"
         with pytest.raises(InputError, match="is denied"):
             await vote(gate, approval_id, "bob")
 
@@ -351,6 +369,52 @@ async def test_the_recheck_runs_again_after_a_grant():
             await happens(gate, action)
 
 
+async def test_a_grant_of_people_who_are_registered_no_more_is_void_and_asked_anew(tmp_path):
+    clock = ManualClock()
+    async with desk(folder=tmp_path, clock=clock) as gate:
+        approval_id = await held(gate)
+        assert (await vote(gate, approval_id)).state is S.GRANTED
+    clock.advance(1)
+    others = People([person for name in ("bob", "eve") if (person := PEOPLE.named(name))])
+    async with desk(people=others, folder=tmp_path, clock=clock) as gate:
+        again = await held(gate)
+        assert again != approval_id
+        assert (await gate.guard.approvals.find(approval_id)).state is S.VOID
+        (void,) = [event.details for event in gate.events() if event.event_type == T.APPROVAL_VOIDED]
+        assert "the people who agreed count no more" in void["reason"]
+        await vote(gate, again, "bob")
+        assert await happens(gate) == again
+
+
+async def test_a_signed_vote_stands_by_its_signature_and_not_by_whoever_carried_it():
+    async with desk() as gate:
+        approval_id = await held(gate)
+        (cast,) = (await vote(gate, approval_id, "eve")).votes
+        assert (cast.person, cast.uid, len(cast.signature)) == ("eve", None, 128)
+        (told,) = [event.details for event in gate.events() if event.event_type == T.APPROVAL_VOTED]
+        assert told["by"] == "key"
+        assert await happens(gate) == approval_id
+
+
+def test_what_is_signed_is_the_same_in_every_release():
+    assert statement("a1", "d2", agrees=True, reason="r") == (
+        b'{"approval":"a1","digest":"d2","reason":"r","vote":"approve"}'
+    )
+    assert b'"vote":"deny"' in statement("a1", "d2", agrees=False, reason="")
+
+
+@pytest.mark.parametrize(("room", "fits"), [(0, True), (-1, False)])
+async def test_as_much_as_a_person_can_read_is_asked_about_and_no_byte_more(monkeypatch, room, fits):
+    size = len(canonical_json(ARGUMENTS))
+    monkeypatch.setattr(approval, "MAX_SHOWN_BYTES", size + room)
+    async with desk() as gate:
+        if fits:
+            await held(gate)
+        else:
+            with pytest.raises(InputError, match=f"arguments of {size} bytes"):
+                await happens(gate)
+
+
 async def test_many_at_the_same_place_use_one_grant_once():
     async with desk() as gate:
         action = CreateAgent(principal=AGENT, source_digest="0" * 64, tier=SecurityTier.INTERPRETER, risk=0.1)
@@ -447,6 +511,7 @@ async def test_whoever_waits_goes_on_when_it_is_granted_and_gives_up_when_the_ti
     async with desk(clock=clock) as gate:
         with pytest.raises(ApprovalPending) as pending:
             await happens(gate)
+        assert pending.value.hint == f"`symbi approvals approve {pending.value.fields['approval']}` releases it"
         with pytest.raises(ApprovalPending):
             await gate.guard.approvals.wait(pending.value, 0)
         with anyio.fail_after(5):
@@ -457,7 +522,7 @@ async def test_whoever_waits_goes_on_when_it_is_granted_and_gives_up_when_the_ti
         await happens(gate)
 
 
-async def test_notices_are_sent_once_and_a_failing_one_opens_nothing():
+async def test_notices_are_sent_once_and_a_failing_one_opens_nothing(caplog):
     told = []
 
     async def good(facts) -> None:
@@ -470,7 +535,10 @@ async def test_notices_are_sent_once_and_a_failing_one_opens_nothing():
     async with desk(rules={"notices": (("bad", bad), ("good", good))}) as gate:
         approval_id = await held(gate)
         await held(gate)
-        assert [facts["approval"] for facts in told] == [approval_id]
+        assert [(facts["approval"], facts["agent"], facts["run"]) for facts in told] == [(approval_id, "a", "r")]
+        assert [each.getMessage() for each in caplog.records if "nobody was told" in each.getMessage()] == [
+            f"nobody was told of approval `{approval_id}` by bad: no route"
+        ]
         assert "x@example.com" not in str(told)  # no arguments leave
         events = [event.details for event in gate.events() if event.event_type == T.APPROVAL_TOLD]
         assert [(event["by"], event["told"]) for event in events] == [("bad", False), ("good", True)]
