@@ -37,6 +37,7 @@ from symbi.guard.action import (
 )
 from symbi.guard.ledger import EffectState
 from symbi.policy.catalog import ToolType
+from symbi.policy.fields import Effect, Risk, Role, ToolFlow, parse_path
 from symbi.testing.gate import ALLOW_ALL, open_gate
 from symbi.types import (
     AgentId,
@@ -146,6 +147,28 @@ async def test_a_point_allows_and_denies_and_both_are_recorded(_point, name, whe
         assert {event.details["action"] for event in events} == {name}
 
 
+def test_what_a_tool_declares_of_its_arguments_is_what_policies_see():
+    flow = ToolFlow(Effect.SEND, Risk.HIGH, ((parse_path("amount"), Role.PLAIN),))
+    action = InvokeTool(
+        principal=ME,
+        tool=replace(TOOL, flow=flow),
+        values={"to": "x@example.com", "amount": 1},
+        labels={"to": TAINTED, "amount": TAINTED},
+    )
+    request = action.request()
+    assert (request.context["sinks"], request.context["tainted"]) == (["to"], ["to"])
+    assert {"risk": "high", "effect": "send"}.items() <= dict(request.resource.attributes).items()
+
+
+def test_what_leaves_is_measured_and_what_runs_stands_in_the_arguments():
+    leaves = ExportData(principal=ME, data=NOTES, destination="web", content={"a": "\u00e9"})
+    assert leaves.request().context["sizeBytes"] == len('{"a":"\u00e9"}'.encode())
+    asked = CallModel(principal=ME, model=ModelRef("m", "acme"), prompt="hi", tools=(ToolName("b.x"), ToolName("a.x")))
+    assert asked.arguments() == {"prompt": "hi", "tools": ["a.x", "b.x"], "maxTokens": 1024}
+    run = code(tier=SecurityTier.TIER2, inputs={"n": 1})
+    assert run.arguments() == {"code_digest": "d", "tier": "gvisor", "inputs": {"n": 1}}
+
+
 # --- conditions on every kind of action -------------------------------------------------------
 
 
@@ -188,6 +211,9 @@ async def test_caps_and_time_outs_reach_resources_and_a_tier_the_creation():
         '@cap("arguments.memoryMib=128, arguments.cpuMilli=500") @timeout("1m")',
     )
     assert got.limits == ResourceLimits(memory_mb=128, cpu_cores=0.5, execution_timeout=60.0)
+    limits = ResourceLimits(512, 2.0, 7, 9, execution_timeout=1.5)
+    capped = await effective(AllocateResources(principal=ME, limits=limits), '@cap("arguments.memoryMib=128")')
+    assert capped.limits == replace(limits, memory_mb=128)  # and nothing else
     made = await effective(create(tier=SecurityTier.INTERPRETER), '@tier("gvisor")')
     assert (made.tier, made.principal.tier) == (SecurityTier.TIER2, "gvisor")
     assert (await effective(code(timeout_s=60.0), '@timeout("5s")')).timeout_s == 5.0
@@ -254,6 +280,9 @@ async def test_tags_retention_and_results_stand_on_the_trail_and_the_level_in_th
         assert ended.details["result"] == '{"sent":1}'
         told = [record for record in caplog.records if record.getMessage() == "decision"]
         assert [record.levelname for record in told] == ["WARNING"]
+        assert {"action": "InvokeTool::mail.send", "verdict": "allow", "agent": "a"}.items() <= told[
+            0
+        ].symbi_fields.items()
         assert "secret@x" not in caplog.text
 
 
