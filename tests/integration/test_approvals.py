@@ -7,13 +7,11 @@ import anyio
 import pytest
 
 from symbi.audit.event import AuditEventType as T
-from symbi.crypto.canonical import canonical_json
 from symbi.crypto.provider import open_provider
 from symbi.crypto.signing import SigningKey
 from symbi.errors import (
     ApprovalPending,
     ApprovalRequired,
-    ConfigError,
     EffectInDoubt,
     InputError,
     Overloaded,
@@ -22,7 +20,6 @@ from symbi.errors import (
     StoreUnavailable,
     Unavailable,
 )
-from symbi.guard import approval
 from symbi.guard.action import CreateAgent, InvokeTool, RunSlot, ToolRef, WriteLog
 from symbi.guard.approval import ApprovalState as S
 from symbi.guard.approval import hidden, statement
@@ -369,52 +366,6 @@ async def test_the_recheck_runs_again_after_a_grant():
             await happens(gate, action)
 
 
-async def test_a_grant_of_people_who_are_registered_no_more_is_void_and_asked_anew(tmp_path):
-    clock = ManualClock()
-    async with desk(folder=tmp_path, clock=clock) as gate:
-        approval_id = await held(gate)
-        assert (await vote(gate, approval_id)).state is S.GRANTED
-    clock.advance(1)
-    others = People([person for name in ("bob", "eve") if (person := PEOPLE.named(name))])
-    async with desk(people=others, folder=tmp_path, clock=clock) as gate:
-        again = await held(gate)
-        assert again != approval_id
-        assert (await gate.guard.approvals.find(approval_id)).state is S.VOID
-        (void,) = [event.details for event in gate.events() if event.event_type == T.APPROVAL_VOIDED]
-        assert "the people who agreed count no more" in void["reason"]
-        await vote(gate, again, "bob")
-        assert await happens(gate) == again
-
-
-async def test_a_signed_vote_stands_by_its_signature_and_not_by_whoever_carried_it():
-    async with desk() as gate:
-        approval_id = await held(gate)
-        (cast,) = (await vote(gate, approval_id, "eve")).votes
-        assert (cast.person, cast.uid, len(cast.signature)) == ("eve", None, 128)
-        (told,) = [event.details for event in gate.events() if event.event_type == T.APPROVAL_VOTED]
-        assert told["by"] == "key"
-        assert await happens(gate) == approval_id
-
-
-def test_what_is_signed_is_the_same_in_every_release():
-    assert statement("a1", "d2", agrees=True, reason="r") == (
-        b'{"approval":"a1","digest":"d2","reason":"r","vote":"approve"}'
-    )
-    assert b'"vote":"deny"' in statement("a1", "d2", agrees=False, reason="")
-
-
-@pytest.mark.parametrize(("room", "fits"), [(0, True), (-1, False)])
-async def test_as_much_as_a_person_can_read_is_asked_about_and_no_byte_more(monkeypatch, room, fits):
-    size = len(canonical_json(ARGUMENTS))
-    monkeypatch.setattr(approval, "MAX_SHOWN_BYTES", size + room)
-    async with desk() as gate:
-        if fits:
-            await held(gate)
-        else:
-            with pytest.raises(InputError, match=f"arguments of {size} bytes"):
-                await happens(gate)
-
-
 async def test_many_at_the_same_place_use_one_grant_once():
     async with desk() as gate:
         action = CreateAgent(principal=AGENT, source_digest="0" * 64, tier=SecurityTier.INTERPRETER, risk=0.1)
@@ -506,22 +457,6 @@ async def test_an_effect_in_doubt_whose_policy_changed_is_not_repeated(tmp_path)
             await happens(gate, action)
 
 
-async def test_whoever_waits_goes_on_when_it_is_granted_and_gives_up_when_the_time_is_over():
-    clock = ManualClock()
-    async with desk(clock=clock) as gate:
-        with pytest.raises(ApprovalPending) as pending:
-            await happens(gate)
-        assert pending.value.hint == f"`symbi approvals approve {pending.value.fields['approval']}` releases it"
-        with pytest.raises(ApprovalPending):
-            await gate.guard.approvals.wait(pending.value, 0)
-        with anyio.fail_after(5):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(gate.guard.approvals.wait, pending.value, 1e9)
-                await anyio.lowlevel.checkpoint()
-                await vote(gate, pending.value.fields["approval"])
-        await happens(gate)
-
-
 async def test_notices_are_sent_once_and_a_failing_one_opens_nothing(caplog):
     told = []
 
@@ -542,12 +477,6 @@ async def test_notices_are_sent_once_and_a_failing_one_opens_nothing(caplog):
         assert "x@example.com" not in str(told)  # no arguments leave
         events = [event.details for event in gate.events() if event.event_type == T.APPROVAL_TOLD]
         assert [(event["by"], event["told"]) for event in events] == [("bad", False), ("good", True)]
-
-
-def test_one_person_is_not_registered_twice():
-    for twice in ([Person("a", 1), Person("b", 1)], [Person("a", key=EVE_KEY.verifying_key())] * 2):
-        with pytest.raises(ConfigError, match="the same"):
-            People(twice)
 
 
 async def test_a_store_that_cannot_take_the_question_refuses_nothing_for_good(monkeypatch):

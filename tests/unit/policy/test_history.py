@@ -125,6 +125,13 @@ def test_the_time_is_that_of_the_clock_on_the_wall_in_utc():
     second = 1_000_000_000
     last = int(datetime(2024, 2, 29, 23, 59, 59, tzinfo=UTC).timestamp())
     assert time_facts(last * second) == {"hour": 23, "minute": 59, "weekday": 4, "day": 29, "epochS": last}
+    assert time_facts((last - 3599) * second) == {
+        "hour": 23,
+        "minute": 0,
+        "weekday": 4,
+        "day": 29,
+        "epochS": last - 3599,
+    }
     assert time_facts((last + 1) * second) == {"hour": 0, "minute": 0, "weekday": 5, "day": 1, "epochS": last + 1}
 
 
