@@ -16,6 +16,7 @@ from symbi.guard.action import (
     AllocateResources,
     CallModel,
     ConfigureAgent,
+    ConfigurePolicies,
     ConnectServer,
     CreateAgent,
     DataRef,
@@ -35,6 +36,7 @@ from symbi.guard.action import (
     WriteData,
     WriteLog,
 )
+from symbi.guard.actions.people import ControlRuntime, RequestApproval
 from symbi.guard.ledger import EffectState
 from symbi.policy.catalog import ToolType
 from symbi.policy.fields import Effect, Risk, Role, ToolFlow, parse_path
@@ -45,6 +47,7 @@ from symbi.types import (
     Integrity,
     Label,
     Principal,
+    Resource,
     ResourceLimits,
     RunId,
     SecurityTier,
@@ -71,6 +74,14 @@ def create(**changes):
 
 def code(**changes):
     return ExecuteCode(**{"principal": ME, "code": "1", "code_digest": "d", **changes})
+
+
+def steer(**changes):
+    return ControlRuntime(**{"principal": ME, "operation": "stop", "uid": 1001, "folder_owner": True, **changes})
+
+
+def replace_policies(**changes):
+    return ConfigurePolicies(**{"principal": ME, "paths": ("b", "a", "b"), "digest": "d", "files": 2, **changes})
 
 
 # (point, action's name, when, allowed, denied): the policy permits the first and not the second
@@ -145,6 +156,37 @@ async def test_a_point_allows_and_denies_and_both_are_recorded(_point, name, whe
         assert [event.event_type for event in events] == [T.DECISION_ALLOW, T.EFFECT_OUTCOME, T.DECISION_DENY]
         assert events[0].details["policies"] == [{"id": "may", "file": "test.cedar", "line": 1}]
         assert {event.details["action"] for event in events} == {name}
+
+
+@pytest.mark.parametrize(
+    ("when", "good", "bad"),
+    [
+        ("context.folderOwner && context.uid == 1001", steer(), steer(folder_owner=False)),
+        ('context.person == "ada" && resource == Resource::"stop"', steer(person="ada"), steer()),
+        ("context.files <= 2", replace_policies(), replace_policies(files=3)),
+        ('context.paths == ["a", "b"] && context.digest == "d"', replace_policies(), replace_policies(paths=("a",))),
+    ],
+)
+async def test_what_people_ask_of_the_runtime_is_decided_like_anything_else(when, good, bad):
+    async with open_gate(permit(good.kind, when)) as gate:
+        async with gate.guard.enforce(good) as granted:
+            assert gate.guard.authority.redeem(granted, type(good)) == good
+        with pytest.raises(PolicyDenied, match=f"no policy permits `{good.kind}`"):
+            async with gate.guard.enforce(bad):
+                pytest.fail("the body ran")
+        decided = gate.events()[1].details
+        assert (decided["arguments"], decided["recovery"]) == (good.arguments(), "read-only")
+
+
+def test_what_people_ask_stands_in_the_arguments_with_who_asks():
+    assert steer(person="ada", values={"id": "x"}).arguments() == {"uid": 1001, "person": "ada", "values": {"id": "x"}}
+    assert replace_policies().arguments() == {"paths": ["b", "a", "b"], "digest": "d", "files": 2}
+    assert replace_policies().resource == Resource("Resource", "policies")
+    asked = RequestApproval(principal=ME, who="ops", what="send it?", label=SECRET)
+    assert (asked.arguments(), asked.approvals()) == ({"who": "ops", "what": "send it?"}, ("who=ops",))
+    assert asked.request().context["who"] == "ops"
+    assert asked.request().context["label"]["confidentiality"] == "secret"
+    assert (replace(asked, who="").approvals(), asked.resource) == (("people=1",), Resource("Resource", "people"))
 
 
 def test_what_a_tool_declares_of_its_arguments_is_what_policies_see():
