@@ -158,6 +158,7 @@ async def test_a_no_is_a_denial_at_its_place_for_good():
         assert kinds(gate)[-1] == T.DECISION_DENY
         told = {event.event_type: event.details for event in gate.events()}
         assert told[T.APPROVAL_VOTED]["reason"] == told[T.APPROVAL_DENIED]["reason"] == "too much"
+        assert told[T.APPROVAL_VOTED]["vote"] == "deny"
         with pytest.raises(InputError, match="is denied"):
             await vote(gate, approval_id, "bob")
 
@@ -476,7 +477,10 @@ async def test_notices_are_sent_once_and_a_failing_one_opens_nothing(caplog):
         ]
         assert "x@example.com" not in str(told)  # no arguments leave
         events = [event.details for event in gate.events() if event.event_type == T.APPROVAL_TOLD]
-        assert [(event["by"], event["told"]) for event in events] == [("bad", False), ("good", True)]
+        assert [(event["by"], event["told"], event.get("reason")) for event in events] == [
+            ("bad", False, "no route"), ("good", True, None),
+        ]  # fmt: skip
+        assert told[0]["label"] == "user/public"
 
 
 async def test_a_store_that_cannot_take_the_question_refuses_nothing_for_good(monkeypatch):

@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from symbi.audit.event import AuditEventType as T
-from symbi.crypto.canonical import canonical_json
+from symbi.crypto.canonical import canonical_json, parse_canonical
 from symbi.crypto.provider import open_provider
 from symbi.crypto.signing import SigningKey
 from symbi.errors import ApprovalPending, ConfigError, EffectInDoubt, InputError
@@ -159,6 +159,27 @@ async def test_whoever_waits_goes_on_when_it_is_granted_and_gives_up_when_the_ti
                 await anyio.lowlevel.checkpoint()
                 await granted(gate, action)
         await happens(gate, action)
+
+
+@pytest.mark.parametrize(
+    "leaf", ["context_digest", "effective_digest", "shown_digest", "arguments_digest", "conditions"]
+)
+async def test_whatever_differs_is_named_where_it_is_asked_anew(leaf, monkeypatch):
+    action = WriteLog(principal=AGENT, slot=RunSlot(RunId("r"), 0), message="x")
+    async with desk(ADA) as gate:
+        approval_id = await granted(gate, action)
+        facts = approval.HeldCase.facts
+
+        def other(case, *said):
+            found = parse_canonical(facts(case, *said))
+            assert isinstance(found, dict)
+            assert leaf in found
+            return canonical_json({**found, leaf: "another"})
+
+        monkeypatch.setattr(approval.HeldCase, "facts", other)
+        assert await held(gate, action) != approval_id
+        (void,) = [event.details for event in gate.events() if event.event_type == T.APPROVAL_VOIDED]
+        assert void["reason"] == f"not what was asked about any more: `{leaf}`"
 
 
 def test_one_person_is_not_registered_twice():

@@ -207,6 +207,11 @@ def test_what_leaves_is_measured_and_what_runs_stands_in_the_arguments():
     assert leaves.request().context["sizeBytes"] == len('{"a":"\u00e9"}'.encode())
     asked = CallModel(principal=ME, model=ModelRef("m", "acme"), prompt="hi", tools=(ToolName("b.x"), ToolName("a.x")))
     assert asked.arguments() == {"prompt": "hi", "tools": ["a.x", "b.x"], "maxTokens": 1024}
+    assert leaves.arguments() == {"content": {"a": "\u00e9"}, "destination": "web", "purpose": "unknown"}
+    for kind in (EndorseValue, DeclassifyValue):
+        released = kind(principal=ME, label=TAINTED, name="n", value_digest="d", value_bytes=7, after=TRUSTED)
+        after = {"integrity": "trusted", "confidentiality": "public", "categories": []}
+        assert released.arguments() == {"name": "n", "valueDigest": "d", "valueBytes": 7, "after": after}
     run = code(tier=SecurityTier.TIER2, inputs={"n": 1})
     assert run.arguments() == {"code_digest": "d", "tier": "gvisor", "inputs": {"n": 1}}
 

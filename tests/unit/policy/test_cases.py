@@ -141,6 +141,8 @@ expect = "allow"
         (HEAD + 'expect = "deny"\nresource = 3', "7:1", "`resource` is not a table"),
         (HEAD + 'expect = "deny"\nresource = { type = "Tool", id = "x", kind = 1 }', "7:39", "unknown key `kind`"),
         (HEAD + 'expect = "deny"\nresource = { type = "Tool", id = "x", parents = ["a"] }', "7:39", "list of pairs"),
+        (HEAD + 'expect = "deny"\nresource = { type = "Tool", id = "x", parents = ["ab"] }', "7:39", "list of pairs"),
+        (HEAD + 'expect = "deny"\nresource = { type = "Tool", id = "x", parents = [["a"]] }', "7:39", "list of pairs"),
         (HEAD + TOOL + 'expect = "deny"\npolicies = "a"', "9:1", "list of strings"),
         (HEAD.replace("groups", "group") + TOOL + 'expect = "deny"', "5:33", "did you mean `groups`"),
         (HEAD + TOOL + 'expect = "deny"\ncontext = { at = 2026-01-01 }', "9:1", "`at` is a date"),

@@ -39,6 +39,9 @@ def scoped(principal: str = "principal", resource: str = "resource") -> str:
         (when("!resource.verified && resource.verified"), "never-fires", "`!resource.verified` and its opposite"),
         (when('context.label.integrity == "untrustd"'), "unknown-value", "`context.label.integrity` is never `untrustd`"),
         (when('["high", "trusted"].contains(principal.trust)'), "unknown-value", "never `high`"),
+        (when('context.labels has to && context.labels.to.integrity == "usr"'), "unknown-value", "never `usr`"),
+        (when('context.labels has to && context.labels.to.confidentiality == "top"'), "unknown-value", "never `top`"),
+        (when('context.label.confidentiality == "top"'), "unknown-value", "`context.label.confidentiality` is never `top`"),
         (when(AMOUNT + "context.arguments.amount + 1 < 5", "forbid"), "can-fail", "overflows for large numbers"),
         (when(AMOUNT + "-context.arguments.amount < 5", "forbid"), "can-fail", "overflows for large numbers"),
         (when(AMOUNT + "context.arguments.amount > 5 && context.arguments.amount * 2 < 5", "forbid"), "can-fail", "* 2"),
@@ -108,6 +111,13 @@ def test_what_is_sound_is_left_alone(text: str) -> None:
 )
 def test_what_stays_within_bounds_that_were_checked_before_cannot_fail(condition: str) -> None:
     assert "can-fail" not in {found.code for found in remarks(when(AMOUNT + condition, "forbid"))}
+
+
+def test_a_decimal_that_is_written_out_cannot_fail() -> None:
+    risky = (
+        'forbid (principal, action == Action::"CreateAgent", resource) when { context.risk.lessThan(decimal("0.5")) };'
+    )
+    assert remarks(risky) == []
 
 
 def test_where_no_tool_is_known_nothing_is_said_of_tools_in_general() -> None:
