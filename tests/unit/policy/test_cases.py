@@ -153,8 +153,8 @@ expect = "allow"
             "`id` is missing",
         ),
         (
-            HEAD + TOOL + 'expect = "deny"\n' + HEAD.replace("groups", "group") + TOOL + 'expect = "deny"',
-            "13:33",
+            f'{HEAD}{TOOL}context = {{ group = "x" }}\nexpect = "deny"\n{HEAD.replace("groups", "group")}{TOOL}expect = "deny"',
+            "14:33",
             "did you mean `groups`",
         ),
         (
