@@ -113,6 +113,12 @@ def test_what_stays_within_bounds_that_were_checked_before_cannot_fail(condition
     assert "can-fail" not in {found.code for found in remarks(when(AMOUNT + condition, "forbid"))}
 
 
+def test_a_policy_that_can_fail_hides_nothing_behind_it() -> None:
+    failing = when(AMOUNT + "context.arguments.amount * 2 < 5", "forbid")
+    found = remarks("\n".join([failing, when("resource.verified"), when("resource.verified")]))
+    assert [(each.code, each.place.line) for each in found] == [("can-fail", 1), ("implied", 3)]
+
+
 def test_a_decimal_that_is_written_out_cannot_fail() -> None:
     risky = (
         'forbid (principal, action == Action::"CreateAgent", resource) when { context.risk.lessThan(decimal("0.5")) };'
