@@ -82,10 +82,11 @@ def results_of(meta: Path) -> dict[str, int | None]:
     return results
 
 
-def sample_of(size: int) -> frozenset[str]:
-    """The names of some changes, drawn by chance from all of them."""
+def sample_of(size: int) -> list[str]:
+    """The names of some changes, drawn by chance from all of them; a smaller sample is the beginning of a larger one."""
     names = sorted(name for meta in MUTANTS.glob("symbi/**/*.meta") for name in results_of(meta))
-    return frozenset(random.Random(SEED).sample(names, min(size, len(names))))  # noqa: S311 - no secret
+    random.Random(SEED).shuffle(names)  # noqa: S311 - no secret
+    return names[:size]
 
 
 def survivors(meta: Path, chosen: frozenset[str] | None) -> Iterator[Survivor]:
@@ -157,11 +158,11 @@ def main() -> None:
     parser.add_argument("--sample", type=int, help="so many changes, drawn by chance")
     parser.add_argument("--names", action="store_true", help="print the names of the sample, and nothing else")
     options = parser.parse_args()
-    chosen = None if options.sample is None else sample_of(options.sample)
+    sample = None if options.sample is None else sample_of(options.sample)
     if options.names:
-        print(*sorted(chosen or ()), sep="\n")
+        print(*(sample or ()), sep="\n")
         return
-    text = report(chosen)
+    text = report(None if sample is None else frozenset(sample))
     if not options.write:
         print(text)
         return

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +10,12 @@ import pytest
 from symbi.adapters.sqlite import SqliteReader
 from symbi.adapters.sqlite.facts import RequestRow
 from symbi.audit.event import Draft
-from symbi.errors import ApprovalRequired, InputError, PolicyDenied, StoreUnavailable, SymbiError
+from symbi.errors import ApprovalRequired, InputError, Place, PolicyDenied, StoreUnavailable, SymbiError
 from symbi.guard.action import InvokeTool, ReadClock, ToolRef
 from symbi.guard.facts import MAX_REQUEST_BYTES, FactKeeper
 from symbi.guard.why import derive
 from symbi.policy.catalog import ToolType
-from symbi.policy.decision import Allow
+from symbi.policy.decision import Allow, Deny, PolicyRequest
 from symbi.policy.engine import PolicyEngine, PolicySource, decide
 from symbi.policy.policies import PolicySet
 from symbi.policy.stored import load_set, read_request, set_text
@@ -48,6 +48,15 @@ def send(**values: JsonValue) -> InvokeTool:
     ref = ToolRef(ToolName("mail.send"), "mail", "0", SCHEMA, verified=True, recovery=RecoveryClass.IDEMPOTENT)
     label = Label(Integrity.UNTRUSTED, Confidentiality.INTERNAL, ("e1", "e2"))
     return InvokeTool(principal=ME, tool=ref, values=values, labels={"to": label}, label=label)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A compiled rule, as a set takes it."""
+
+    id: str
+    text: str
+    place: Place
 
 
 async def decide_one(policies: str, action: InvokeTool | ReadClock, folder: Path) -> tuple[RequestRow, str, str]:
@@ -216,6 +225,42 @@ async def test_held_means_kept(tmp_path: Path) -> None:
         assert isinstance(await attempt(gate, ReadClock(principal=ME)), ApprovalRequired)
     with SqliteReader(tmp_path) as reader:
         assert len(list(reader.requests())) == 1
+
+
+async def test_of_a_request_that_is_large_without_its_arguments_only_who_asked_for_what_is_kept() -> None:
+    async with open_gate(ALLOW_ALL, tools=[MAIL]) as gate:
+        action = replace(send(to="x"), values={f"open-{number:05}": 1 for number in range(6000)})
+        assert await attempt(gate, action) is None
+        ((request,),) = gate.store._all("SELECT request FROM requests")
+        stored = read_request(request)
+        assert stored.withheld == f"the request has more than {MAX_REQUEST_BYTES} bytes"
+        assert (stored.request.principal, stored.request.action) == (ME, "InvokeTool::mail.send")
+
+
+def test_a_request_that_cannot_be_made_is_refused_where_it_was_allowed_and_noted_where_it_was_denied() -> None:
+    policies = PolicySet.load([PolicySource("a.cedar", ALLOW_ALL)])
+    keeper = FactKeeper(PolicyEngine(policies))
+
+    def fail() -> PolicyRequest:
+        raise RuntimeError(DANGER)
+
+    for decision in (Deny("no", (), policies.version), Allow((), policies.version)):
+        if isinstance(decision, Allow):
+            with pytest.raises(RuntimeError):
+                keeper.of(fail, send(), decision, refused=False)
+        else:
+            kept = keeper.of(fail, send(), decision, refused=True)
+            assert read_request(kept.request).withheld == "the action cannot be put to the engine: RuntimeError"
+
+
+def test_a_stored_set_with_rules_of_agent_files_is_made_again_as_it_was() -> None:
+    rule = Rule("triage.symbi:3", "permit (principal, action, resource);", Place("triage.symbi", 3, 5))
+    policies = PolicySet.load([PolicySource("a.cedar", ALLOW_ALL)], [rule], [MAIL])
+    again = load_set(set_text(policies), policies.version)
+    assert again.same_schema
+    assert [(each.id, each.place) for each in again.policies.policies] == [
+        (each.id, each.place) for each in policies.policies
+    ]
 
 
 def test_a_stored_set_that_was_altered_is_told_from_itself() -> None:

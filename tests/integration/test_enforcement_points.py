@@ -16,6 +16,7 @@ from symbi.guard.action import (
     AllocateResources,
     CallModel,
     ConfigureAgent,
+    ConfigurePolicies,
     ConnectServer,
     CreateAgent,
     DataRef,
@@ -35,8 +36,10 @@ from symbi.guard.action import (
     WriteData,
     WriteLog,
 )
+from symbi.guard.actions.people import ControlRuntime, RequestApproval
 from symbi.guard.ledger import EffectState
 from symbi.policy.catalog import ToolType
+from symbi.policy.fields import Effect, Risk, Role, ToolFlow, parse_path
 from symbi.testing.gate import ALLOW_ALL, open_gate
 from symbi.types import (
     AgentId,
@@ -44,6 +47,7 @@ from symbi.types import (
     Integrity,
     Label,
     Principal,
+    Resource,
     ResourceLimits,
     RunId,
     SecurityTier,
@@ -70,6 +74,14 @@ def create(**changes):
 
 def code(**changes):
     return ExecuteCode(**{"principal": ME, "code": "1", "code_digest": "d", **changes})
+
+
+def steer(**changes):
+    return ControlRuntime(**{"principal": ME, "operation": "stop", "uid": 1001, "folder_owner": True, **changes})
+
+
+def replace_policies(**changes):
+    return ConfigurePolicies(**{"principal": ME, "paths": ("b", "a", "b"), "digest": "d", "files": 2, **changes})
 
 
 # (point, action's name, when, allowed, denied): the policy permits the first and not the second
@@ -146,6 +158,64 @@ async def test_a_point_allows_and_denies_and_both_are_recorded(_point, name, whe
         assert {event.details["action"] for event in events} == {name}
 
 
+@pytest.mark.parametrize(
+    ("when", "good", "bad"),
+    [
+        ("context.folderOwner && context.uid == 1001", steer(), steer(folder_owner=False)),
+        ('context.person == "ada" && resource == Resource::"stop"', steer(person="ada"), steer()),
+        ("context.files <= 2", replace_policies(), replace_policies(files=3)),
+        ('context.paths == ["a", "b"] && context.digest == "d"', replace_policies(), replace_policies(paths=("a",))),
+    ],
+)
+async def test_what_people_ask_of_the_runtime_is_decided_like_anything_else(when, good, bad):
+    async with open_gate(permit(good.kind, when)) as gate:
+        async with gate.guard.enforce(good) as granted:
+            assert gate.guard.authority.redeem(granted, type(good)) == good
+        with pytest.raises(PolicyDenied, match=f"no policy permits `{good.kind}`"):
+            async with gate.guard.enforce(bad):
+                pytest.fail("the body ran")
+        decided = gate.events()[1].details
+        assert (decided["arguments"], decided["recovery"]) == (good.arguments(), "read-only")
+
+
+def test_what_people_ask_stands_in_the_arguments_with_who_asks():
+    assert steer(person="ada", values={"id": "x"}).arguments() == {"uid": 1001, "person": "ada", "values": {"id": "x"}}
+    assert replace_policies().arguments() == {"paths": ["b", "a", "b"], "digest": "d", "files": 2}
+    assert replace_policies().resource == Resource("Resource", "policies")
+    asked = RequestApproval(principal=ME, who="ops", what="send it?", label=SECRET)
+    assert (asked.arguments(), asked.approvals()) == ({"who": "ops", "what": "send it?"}, ("who=ops",))
+    assert asked.request().context["who"] == "ops"
+    assert asked.request().context["label"]["confidentiality"] == "secret"
+    assert (replace(asked, who="").approvals(), asked.resource) == (("people=1",), Resource("Resource", "people"))
+
+
+def test_what_a_tool_declares_of_its_arguments_is_what_policies_see():
+    flow = ToolFlow(Effect.SEND, Risk.HIGH, ((parse_path("amount"), Role.PLAIN),))
+    action = InvokeTool(
+        principal=ME,
+        tool=replace(TOOL, flow=flow),
+        values={"to": "x@example.com", "amount": 1},
+        labels={"to": TAINTED, "amount": TAINTED},
+    )
+    request = action.request()
+    assert (request.context["sinks"], request.context["tainted"]) == (["to"], ["to"])
+    assert {"risk": "high", "effect": "send"}.items() <= dict(request.resource.attributes).items()
+
+
+def test_what_leaves_is_measured_and_what_runs_stands_in_the_arguments():
+    leaves = ExportData(principal=ME, data=NOTES, destination="web", content={"a": "\u00e9"})
+    assert leaves.request().context["sizeBytes"] == len('{"a":"\u00e9"}'.encode())
+    asked = CallModel(principal=ME, model=ModelRef("m", "acme"), prompt="hi", tools=(ToolName("b.x"), ToolName("a.x")))
+    assert asked.arguments() == {"prompt": "hi", "tools": ["a.x", "b.x"], "maxTokens": 1024}
+    assert leaves.arguments() == {"content": {"a": "\u00e9"}, "destination": "web", "purpose": "unknown"}
+    for kind in (EndorseValue, DeclassifyValue):
+        released = kind(principal=ME, label=TAINTED, name="n", value_digest="d", value_bytes=7, after=TRUSTED)
+        after = {"integrity": "trusted", "confidentiality": "public", "categories": []}
+        assert released.arguments() == {"name": "n", "valueDigest": "d", "valueBytes": 7, "after": after}
+    run = code(tier=SecurityTier.TIER2, inputs={"n": 1})
+    assert run.arguments() == {"code_digest": "d", "tier": "gvisor", "inputs": {"n": 1}}
+
+
 # --- conditions on every kind of action -------------------------------------------------------
 
 
@@ -188,6 +258,9 @@ async def test_caps_and_time_outs_reach_resources_and_a_tier_the_creation():
         '@cap("arguments.memoryMib=128, arguments.cpuMilli=500") @timeout("1m")',
     )
     assert got.limits == ResourceLimits(memory_mb=128, cpu_cores=0.5, execution_timeout=60.0)
+    limits = ResourceLimits(512, 2.0, 7, 9, execution_timeout=1.5)
+    capped = await effective(AllocateResources(principal=ME, limits=limits), '@cap("arguments.memoryMib=128")')
+    assert capped.limits == replace(limits, memory_mb=128)  # and nothing else
     made = await effective(create(tier=SecurityTier.INTERPRETER), '@tier("gvisor")')
     assert (made.tier, made.principal.tier) == (SecurityTier.TIER2, "gvisor")
     assert (await effective(code(timeout_s=60.0), '@timeout("5s")')).timeout_s == 5.0
@@ -254,6 +327,9 @@ async def test_tags_retention_and_results_stand_on_the_trail_and_the_level_in_th
         assert ended.details["result"] == '{"sent":1}'
         told = [record for record in caplog.records if record.getMessage() == "decision"]
         assert [record.levelname for record in told] == ["WARNING"]
+        assert {"action": "InvokeTool::mail.send", "verdict": "allow", "agent": "a"}.items() <= told[
+            0
+        ].symbi_fields.items()
         assert "secret@x" not in caplog.text
 
 

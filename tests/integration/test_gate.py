@@ -20,9 +20,11 @@ from symbi.errors import (
 )
 from symbi.guard.action import DrawRandom, ExecuteCode, InvokeTool, ReadClock, RunSlot, ToolRef, WriteLog
 from symbi.guard.ledger import EffectState
+from symbi.guard.records import digest_arguments
 from symbi.policy.catalog import ToolType
 from symbi.policy.engine import PolicySource
 from symbi.policy.policies import PolicySet
+from symbi.telemetry import ADMISSION_SECONDS
 from symbi.testing.clock import ManualClock
 from symbi.testing.gate import ALLOW_ALL, DENY_ALL, open_gate
 from symbi.types import AgentId, Principal, RecoveryClass, RunId, SecurityTier, ToolName
@@ -63,8 +65,28 @@ async def test_an_allowed_effect_leaves_decision_and_outcome_and_a_confirmed_rec
         assert outcome.event_type == T.EFFECT_OUTCOME
         assert outcome.details["outcome"] == "confirmed"
         record = gate.store.effect_at(RunId("r"), 0)
-        assert record.state is EffectState.CONFIRMED
+        assert (record.state, record.attempt) == (EffectState.CONFIRMED, 1)
         assert json.loads(record.result) == {"ok": True}
+
+
+async def test_how_long_it_took_to_let_an_effect_happen_is_measured_without_the_effect():
+    clock = ManualClock()
+    clock.advance(1000)
+
+    def probe(point: str) -> None:
+        clock.advance({"before_dispatch": 2.0, "dispatched": 64.0}.get(point, 0.0))
+
+    async with open_gate(tools=TOOLS, clock=clock, probe=probe) as gate:
+        async with gate.guard.enforce(send()):
+            pass
+        (took,) = [series for series in gate.guard.metrics.snapshot() if series.metric is ADMISSION_SECONDS]
+        assert (took.count, took.total) == (1, 2.0)
+
+
+def test_arguments_without_a_canonical_form_have_a_digest_of_their_own():
+    odd, other = (digest_arguments(send(amount=amount)) for amount in (2**70, 2**70 + 1))
+    assert odd != other
+    assert odd == digest_arguments(send(amount=2**70))
 
 
 async def test_with_nothing_permitted_everything_is_denied_and_recorded():
@@ -224,9 +246,11 @@ async def test_an_undeclared_effect_in_doubt_is_not_repeated(tmp_path):
     await crash_in_flight(tmp_path, send())
     async with open_gate(folder=tmp_path, tools=TOOLS) as gate:
         await gate.guard.open()
-        with pytest.raises(EffectInDoubt):
+        with pytest.raises(EffectInDoubt) as doubt:
             async with gate.guard.enforce(send()):
                 pytest.fail("the body ran")
+        record = gate.store.effect_at(RunId("r"), 0)
+        assert doubt.value.fields == {"effect_id": record.effect_id, "position": 0}
 
 
 async def test_an_effect_in_doubt_does_not_come_back_as_another(tmp_path):
@@ -254,6 +278,7 @@ async def test_the_canary_is_denied_recorded_and_named_in_the_report():
     async with open_gate(ALLOW_ALL) as gate:
         report = await gate.guard.open()
         assert report.enforcing
+        assert (report.policies, report.policy_version) == (2, gate.engine.current.version)
         (event,) = [e for e in gate.events() if e.details.get("action") == "Canary"]
         assert event.event_type == T.DECISION_DENY
         assert event.details["policies"][0]["id"] == "symbi.canary"

@@ -322,6 +322,31 @@ async def test_denials_are_counted_where_a_counter_asks_for_them():
         assert done == [True, False, True, False, False, False]
 
 
+async def test_a_denial_counts_also_where_the_action_could_not_even_be_put_to_the_engine():
+    history = '[history.refused]\nkind = "count"\naction = "InvokeTool"\nverdict = "deny"\nper = "agent"'
+    policies = ALLOW_ALL + "forbid (principal, action, resource) when { context.history.refused >= 2 };"
+    async with open_gate(policies, history=history, tools=TOOLS) as gate:
+        for _ in range(2):
+            assert await allowed(gate, call())
+            assert not await allowed(gate, call("bank.pay", to="\ud800"))
+        assert not await allowed(gate, call())
+
+
+async def test_nothing_is_dropped_from_the_counters_outside_of_a_transaction(monkeypatch):
+    async with open_gate(AT_MOST_3, history=SENT, tools=TOOLS) as gate:
+        pruned, read = [], gate.store.read_tallies
+
+        def read_tallies(*arguments, prune=False, **named):
+            pruned.append((gate.store._db.in_transaction, prune))
+            return read(*arguments, prune=prune, **named)
+
+        monkeypatch.setattr(gate.store, "read_tallies", read_tallies, raising=False)
+        assert await allowed(gate, call())
+        assert (False, False) in pruned
+        assert (True, True) in pruned
+        assert (False, True) not in pruned
+
+
 async def test_a_counter_may_be_about_a_label_and_a_group():
     history = (
         '[history.tainted]\nkind = "count"\naction = "InvokeTool"\nper = "group"\nwithin = "day"\n'

@@ -1,6 +1,7 @@
 """Policies outside of a slice neither fire nor fail, and a slice on what it reads decides as the whole set on everything."""
 
 import re
+from dataclasses import replace
 from functools import lru_cache
 
 from hypothesis import event, given, settings
@@ -87,6 +88,9 @@ CONDITIONS = (
     "when { {of: context}.of == context }",
     "when { context has keys && context.keys.isEmpty() }",
     'when { action in Action::"InvokeTool" } when { true }',
+    'when { Action::"InvokeTool::s.u" in Action::"InvokeTool" }',
+    'when { [Action::"ReadClock", action].contains(Action::"WriteLog") || action in [Action::"WriteLog", Action::"InvokeTool"] }',
+    'when { principal in [Group::"g", Group::"h"] && !(action in Action::"InvokeTool") }',
 )
 ANNOTATIONS = ("", '@record("digest") ', '@timeout("30s") @redact("arguments.path") ')
 
@@ -201,19 +205,34 @@ BAD = (
 def spoiled(draw):
     """A request with something in it that the schema may not allow."""
     good = draw(requests())
-    match draw(st.integers(0, 4)):
+    match draw(st.integers(0, 6)):
         case 0:
             return PolicyRequest(
                 good.principal, draw(st.sampled_from(["X", "InvokeTool", "ReadClock"])), good.resource, good.context
             )
         case 1:
             resource = Resource(
-                draw(st.sampled_from(["Tool", "Agent", "Group", "X"])),
+                draw(st.sampled_from(["Tool", "Agent", "Group", "X", "Action"])),
                 "g",
                 good.resource.attributes,
                 good.resource.parents,
             )
             return PolicyRequest(good.principal, good.action, resource, good.context)
+        case 2:
+            attributes = dict(good.resource.attributes) or {"new": "x"}
+            name = draw(st.sampled_from([*attributes, "new"]))
+            spoiled_ = {**attributes, name: draw(st.sampled_from(BAD))}
+            above = draw(
+                st.sampled_from([good.resource.parents, (("Group", "g"),), (("Tool", "s.u"),), (("X", "\ud800"),)])
+            )
+            resource = Resource(good.resource.type, good.resource.id, tuple(spoiled_.items()), above)
+            return PolicyRequest(good.principal, good.action, resource, good.context)
+        case 3:
+            attribute = draw(st.sampled_from(["agent", "owner", "trust", "tier", "groups", "capabilities"]))
+            value = draw(st.sampled_from(["", "\ud800", "\x00", "1.0000", 1, None]))
+            several = attribute in {"groups", "capabilities"}
+            principal = replace(good.principal, **{attribute: (value, value) if several else value})
+            return PolicyRequest(principal, good.action, good.resource, good.context)
         case _:
             context = place = dict(good.context)
             if "arguments" in context and draw(st.booleans()):

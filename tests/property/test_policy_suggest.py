@@ -155,6 +155,16 @@ def test_paths_below_one_folder_become_the_folder_and_do_not_climb() -> None:
     assert "context.arguments.path is not bounded" in found.remarks[0]
 
 
+def test_a_folder_is_told_from_the_paths_that_begin_with_it() -> None:
+    seen = [example(call("files.read", {"path": f"logs/app/{'x' * n}"})) for n in range(9)]
+    (found,) = suggest(seen, TOOLS)
+    assert 'context.arguments.path like "logs/app/*"' in found.text
+    for apart in (lambda n: f"/{n}", lambda n: f"{n}.log", lambda n: f"https://{n}.example.com/"):
+        (found,) = suggest([example(call("files.read", {"path": apart(n)})) for n in range(9)], TOOLS)
+        assert "like" not in found.text
+        assert "context.arguments.path is not bounded" in found.remarks[0]
+
+
 def test_values_out_of_untrusted_data_are_never_written_without_saying_so() -> None:
     tainted = Label(Integrity.UNTRUSTED)
     one = Example(

@@ -17,18 +17,34 @@ from symbi.errors import (
     InputError,
     InternalError,
     Overloaded,
+    PermitRefused,
     PinMismatch,
+    Place,
+    PolicySyntaxError,
     StoreUnavailable,
+    ToolFailed,
 )
 from symbi.guard.action import AllocateResources, InvokeTool, RunSlot, ToolRef
 from symbi.guard.ledger import EffectState
-from symbi.guard.outcome import decode_error, encode_error
+from symbi.guard.outcome import decode_error, encode_error, error_label, mark_error
+from symbi.guard.permit import Authority
 from symbi.policy.catalog import ToolType
 from symbi.policy.engine import PolicySource
 from symbi.policy.policies import PolicySet
 from symbi.testing import gate as testing_gate
+from symbi.testing.clock import ManualClock
 from symbi.testing.gate import ALLOW_ALL, DENY_ALL, open_gate
-from symbi.types import AgentId, Principal, RecoveryClass, ResourceLimits, RunId, ToolName
+from symbi.types import (
+    AgentId,
+    Confidentiality,
+    EffectId,
+    Label,
+    Principal,
+    RecoveryClass,
+    ResourceLimits,
+    RunId,
+    ToolName,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -173,6 +189,44 @@ async def test_what_is_refused_before_the_gate_and_was_in_flight_is_in_doubt(tmp
         with pytest.raises(EffectInDoubt):
             await gate.guard.refuse(send(RecoveryClass.IDEMPOTENT), PinMismatch("changed"), draft)
         assert gate.events()[-1].event_type == T.TOOL_REFUSED
+
+
+def test_an_error_comes_back_from_the_ledger_as_it_was():
+    error = PolicySyntaxError(
+        "no such word", code="policy.word", hint="did you mean `x`?", place=Place("a.cedar", 3, 7)
+    )
+    back = decode_error(encode_error(error))
+    assert (type(back), back.message, back.code, back.hint) == (type(error), error.message, error.code, error.hint)
+    assert back.place == Place("a.cedar", 3, 7)
+    assert decode_error(b'{"class": "Nothing"}').message == "unknown error"
+
+
+def test_marks_of_an_error_add_up():
+    error = ToolFailed("x")
+    mark_error(error, Label(confidentiality=Confidentiality.SECRET, categories=("pii",)))
+    mark_error(error, Label(confidentiality=Confidentiality.INTERNAL, categories=("health",)))
+    label = error_label(error)
+    assert (label.confidentiality, label.categories) == (Confidentiality.SECRET, ("health", "pii"))
+
+
+def test_a_permit_that_is_closed_or_of_another_gate_has_no_uses():
+    ours, theirs = Authority(ManualClock()), Authority(ManualClock())
+    permit = ours.mint(EffectId("e"), send(), uses=3)
+    assert permit.observed is None
+    assert (ours.uses_left(permit), theirs.uses_left(permit)) == (3, 0)
+    forged = theirs.mint(EffectId("f"), send(), uses=5)
+    theirs._live[id(permit)] = theirs._live[id(forged)]  # another permit lies where this one is
+    assert theirs.uses_left(permit) == 0
+    with pytest.raises(PermitRefused) as refused:
+        theirs.redeem(permit, InvokeTool)
+    assert refused.value.code == "permit.unknown"
+    for _ in range(3):
+        ours.redeem(permit, InvokeTool)
+    with pytest.raises(PermitRefused) as refused:
+        ours.redeem(permit, InvokeTool)
+    assert refused.value.code == "permit.spent"
+    ours.close(permit)
+    assert ours.uses_left(permit) == 0
 
 
 def test_an_overload_that_comes_back_from_the_ledger_still_says_when_to_try_again():

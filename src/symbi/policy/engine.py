@@ -14,7 +14,6 @@ The rules, in this order; whatever no rule allows is denied:
 An answer that is not understood, and an exception, deny as well.
 """
 
-import json
 import marshal
 import re
 import threading
@@ -22,17 +21,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import cedarpy
-import msgspec
 
 from symbi.errors import InputError, InternalError
-from symbi.policy.context import agent_attributes
 from symbi.policy.decision import VOLATILE, Allow, AllowWithConditions, Deny, PolicyDecision, PolicyRequest
+from symbi.policy.entities import encode, encode_plain, entities_of
 from symbi.policy.policies import Compiled, Policy, PolicySet, PolicyWarning
 from symbi.policy.remembered import InForce, key_of
 from symbi.policy.requirement import missing
 from symbi.policy.slice import MAX_SLICE_POLICIES, SliceTooLarge
 from symbi.policy.source import PolicySource
-from symbi.types import JsonValue, PolicyId, Principal, Resource
+from symbi.types import JsonValue, PolicyId
 
 __all__ = [
     "Compiled",
@@ -84,10 +82,10 @@ def ask(policies: PolicySet, cedar: cedarpy.PolicySet, request: PolicyRequest) -
     return cedarpy.is_authorized(
         {
             **_question(request),
-            "context": _encode(_read_of(policies, request.context)),
+            "context": encode(_read_of(policies, request.context)),
         },
         cedar,
-        policies.entities(_encode(_entities(request.principal, request.resource))),
+        policies.entities.whole(request.principal, request.resource),
         policies.cedar_schema,
     )
 
@@ -158,7 +156,7 @@ def _size_bytes(request: PolicyRequest) -> int:
     try:
         return len(marshal.dumps(parts, 0))
     except ValueError:  # not made of plain values alone
-        return len(_encode(request.context)) + len(_encode(_entities(request.principal, resource)))
+        return len(encode(request.context)) + len(encode(entities_of(request.principal, resource)))
 
 
 def _ask_whole(policies: PolicySet, request: PolicyRequest) -> Sequence[cedarpy.AuthzResult]:
@@ -169,21 +167,13 @@ def _ask_slices(policies: PolicySet, request: PolicyRequest) -> Sequence[cedarpy
     slices = policies.slices.of(request)
     if not policies.fits(request):
         return [ask(policies, each.cedar, request) for each in slices] or [ask(policies, NO_POLICIES, request)]
-    entities = policies.entities(_entities_text(request))
+    entities = policies.entities.of(request)
     question = _question(request)
     results = []
     for each in slices:
-        question["context"] = _encode_plain(each.reads.of(request.context)).decode()
+        question["context"] = encode_plain(each.reads.of(request.context)).decode()
         results.append(cedarpy.is_authorized(question, each.cedar, entities))
     return results
-
-
-def _entities_text(request: PolicyRequest) -> str:
-    entities = _entities(request.principal, request.resource)
-    for _, value in request.resource.attributes:
-        if type(value) is not str and type(value) is not bool:
-            return _encode(entities)
-    return _encode_plain(entities).decode()
 
 
 def _judge(policies: PolicySet, request: PolicyRequest, results: Sequence[cedarpy.AuthzResult]) -> PolicyDecision:
@@ -254,52 +244,6 @@ def _told(policies: PolicySet, error: str) -> str:
         match.group() if match else "a value is not of the declared type" if not about else "evaluation failed"
     )
     return _bounded(told)
-
-
-def _entities(principal: Principal, resource: Resource) -> list[dict[str, JsonValue]]:
-    """Principal and resource in Cedar's JSON; one entity where they are the same.
-
-    Raises:
-        InputError: An attribute is there twice, or principal and resource are one agent with different attributes.
-    """
-    agent = _entity(
-        "Agent",
-        principal.agent,
-        agent_attributes(principal),
-        tuple(("Group", group) for group in principal.groups),
-    )
-    other = _entity(resource.type, resource.id, resource.attributes, resource.parents)
-    if agent["uid"] != other["uid"]:
-        return [agent, other]
-    if agent != other:
-        raise InputError("the agent has other attributes as principal than as resource")
-    return [agent]
-
-
-def _entity(
-    type_: str, id_: str, attributes: Sequence[tuple[str, JsonValue]], parents: Sequence[tuple[str, str]]
-) -> dict[str, JsonValue]:
-    attrs = dict(attributes)
-    if len(attrs) != len(attributes):
-        raise InputError("an attribute of the resource is there twice")
-    return {
-        "uid": {"type": type_, "id": id_},
-        "attrs": attrs,
-        "parents": [{"type": parent, "id": name} for parent, name in sorted(set(parents))],
-    }
-
-
-def _plain(value: object) -> object:
-    """What the JSON encoder does not know by itself: read-only mappings, and sequences that are no lists."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, Sequence):
-        return list(value)
-    raise InputError(f"a value of type `{type(value).__name__}` is not JSON")
-
-
-_encode_plain: Final = msgspec.json.Encoder().encode  # for text, numbers, booleans, lists and records alone
-_encode: Final = json.JSONEncoder(allow_nan=False, default=_plain).encode
 
 
 class PolicyEngine:

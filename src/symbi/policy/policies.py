@@ -3,9 +3,8 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final, Protocol, Self
 
@@ -16,6 +15,7 @@ from symbi.policy.catalog import BASE_ACTIONS, TOOL_GROUP, ToolType, schema_text
 from symbi.policy.counters import Counter
 from symbi.policy.decision import ConditionKind, PolicyCondition, PolicyRef
 from symbi.policy.declared import absent_from, check_counters, is_history, read_counters
+from symbi.policy.entities import EntityReader
 from symbi.policy.fit import Fit
 from symbi.policy.history import reads
 from symbi.policy.library import CANARY, RESERVED_PREFIX
@@ -34,7 +34,6 @@ CONDITIONS_ONLY: Final = '@conditions("only")'
 _ONLY: Final = ("conditions", "only")  # name and value of that annotation
 _CONDITIONS: Final = tuple(kind.value for kind in ConditionKind)
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/#-]{0,127}")
-_CACHED_ENTITIES: Final = 1024  # bounds the parsed principals and resources that a set keeps, at about 2 KiB each
 _NO_COUNTER: Final = re.compile(r"attribute `history\.(\w+)` in context .* not found")
 _TOOL_PREFIX: Final = f"{TOOL_GROUP}::"
 
@@ -147,7 +146,7 @@ class PolicySet:
         by_id: The policies by id.
         cedar: The parsed set.
         cedar_schema: The parsed schema, without what of `VOLATILE` no policy reads.
-        entities: Parses entities against the schema, from JSON; keeps the latest.
+        entities: Reads entities against the schema; keeps the latest.
         slices: Finds the policies that a request can touch.
         fits: Whether a request is known to fit the schema.
     """
@@ -164,7 +163,7 @@ class PolicySet:
     by_id: Mapping[PolicyId, Policy] = field(repr=False)
     cedar: cedarpy.PolicySet = field(repr=False)
     cedar_schema: cedarpy.Schema = field(repr=False)
-    entities: Callable[[str], cedarpy.Entities] = field(repr=False)
+    entities: EntityReader = field(repr=False)
     slices: Slices = field(repr=False)
     fits: Fit = field(repr=False)
 
@@ -207,6 +206,7 @@ class PolicySet:
         if problems:
             raise _all_of(problems)
         actions = cedarpy.Entities.from_json_str("[]", cedar_schema)
+        groups = _action_groups(actions)
         return cls(
             sources=sources,
             compiled=compiled,
@@ -220,8 +220,8 @@ class PolicySet:
             by_id=MappingProxyType({policy.id: policy for policy in policies}),
             cedar=cedar_set({policy.id: policy.json for policy in policies}),
             cedar_schema=cedar_schema,
-            entities=_entity_cache(cedar_schema),
-            slices=Slices(policies, _action_groups(actions)),
+            entities=EntityReader(cedar_schema, groups, _named_in_conditions(policies)),
+            slices=Slices(policies, groups),
             fits=Fit(cedar_schema, actions),
         )
 
@@ -236,12 +236,10 @@ def _action_groups(actions: cedarpy.Entities) -> Mapping[str, frozenset[str]]:
     return MappingProxyType({name: groups(name) for name in above})
 
 
-def _entity_cache(schema: cedarpy.Schema) -> Callable[[str], cedarpy.Entities]:
-    @lru_cache(maxsize=_CACHED_ENTITIES)
-    def parse_entities(text: str) -> cedarpy.Entities:
-        return cedarpy.Entities.from_json_str(text, schema)
-
-    return parse_entities
+def _named_in_conditions(policies: Iterable[Policy]) -> frozenset[str]:
+    """The actions that conditions name: what such an action is in may be asked whatever the request is for."""
+    named = (entity for policy in policies for entity in _literals(policy.json["conditions"]))
+    return frozenset(name for type_, name in named if type_ == "Action")
 
 
 def version_of(policies: Sequence[Policy], counters: Sequence[Counter], schema: str) -> str:
@@ -416,7 +414,11 @@ def _names(parsed: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for entity in (scope.get("entity"), within.get("entity"), *scope.get("entities", ())):
             if entity is not None:
                 yield entity["type"], entity["id"]
-    stack: list[Any] = [parsed["conditions"]]
+    yield from _literals(parsed["conditions"])
+
+
+def _literals(conditions: object) -> Iterator[tuple[str, str]]:
+    stack: list[Any] = [conditions]
     while stack:
         node = stack.pop()
         if isinstance(node, list):

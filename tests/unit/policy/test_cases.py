@@ -84,6 +84,10 @@ def test_a_denial_passes_where_the_forbid_is_the_expected_one(load):
             'expect = "allow_with_conditions"\nconditions = []',
             "expected the conditions none, got `redact=arguments.body`",
         ),
+        (
+            'expect = "allow_with_conditions"\npolicies = ["b", "a"]',
+            "expected the policies `a`, `b`, got `send`",
+        ),
     ],
 )
 def test_a_case_fails_where_something_is_different(load, more, problem):
@@ -137,6 +141,8 @@ expect = "allow"
         (HEAD + 'expect = "deny"\nresource = 3', "7:1", "`resource` is not a table"),
         (HEAD + 'expect = "deny"\nresource = { type = "Tool", id = "x", kind = 1 }', "7:39", "unknown key `kind`"),
         (HEAD + 'expect = "deny"\nresource = { type = "Tool", id = "x", parents = ["a"] }', "7:39", "list of pairs"),
+        (HEAD + 'expect = "deny"\nresource = { type = "Tool", id = "x", parents = ["ab"] }', "7:39", "list of pairs"),
+        (HEAD + 'expect = "deny"\nresource = { type = "Tool", id = "x", parents = [["a"]] }', "7:39", "list of pairs"),
         (HEAD + TOOL + 'expect = "deny"\npolicies = "a"', "9:1", "list of strings"),
         (HEAD.replace("groups", "group") + TOOL + 'expect = "deny"', "5:33", "did you mean `groups`"),
         (HEAD + TOOL + 'expect = "deny"\ncontext = { at = 2026-01-01 }', "9:1", "`at` is a date"),
@@ -146,6 +152,22 @@ expect = "allow"
             "10:1",
             "`id` is missing",
         ),
+        (
+            f'{HEAD}{TOOL}context = {{ group = "x" }}\nexpect = "deny"\n{HEAD.replace("groups", "group")}{TOOL}expect = "deny"',
+            "14:33",
+            "did you mean `groups`",
+        ),
+        (
+            HEAD + 'expect = "deny"\nresource = { type = "Tool", id = "x", attributes = { at = 2026-01-01 } }',
+            "7:39",
+            "`at` is a date",
+        ),
+        (
+            HEAD + 'expect = "deny"\nresource = { type = "Tool", id = "x", attributes = { risk = 0.12345 } }',
+            "7:39",
+            "`risk` has more than four decimal places",
+        ),
+        ('[[case]]\nname = "n"\naction = 1', "3:1", "`action` is not a string"),
     ],
 )
 def test_a_mistake_in_a_case_has_its_place(text, place, problem):

@@ -44,7 +44,8 @@ def test_every_key_is_read():
 @pytest.mark.parametrize(
     ("text", "place", "says"),
     [
-        ("[history.n", "1:11", "not TOML"),
+        ("[history.n", "1:11", "not TOML: expected ']' at the end of a table declaration"),
+        ("\n[history.n]\nkind = = 1", "3:8", "not TOML: invalid value"),
         ("[histroy.n]\nkind = 1", "1:2", "unknown key `histroy`; did you mean `history`?"),
         ("history = 1", "1:1", "`history` must be a table"),
         ("history.n = 1", "1:9", "`history.n` must be a table"),
@@ -84,6 +85,7 @@ def test_a_wrong_declaration_is_refused_at_its_place(text, place, says):
         parse_counters("x/history.toml", text)
     assert str(refusal.value).startswith(f"x/history.toml:{place}: ")
     assert says in str(refusal.value)
+    assert "(at " not in str(refusal.value)  # the place stands in front
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,18 @@ def test_conditions_are_told(load, log_request):
     assert explain(policies, log_request()).summary == "allowed by a (p0.cedar:1) with conditions: record digest"
 
 
+def test_several_permits_and_what_each_asks_for_are_told(load, log_request):
+    scope = '(principal, action == Action::"WriteLog", resource);'
+    policies = load(f'@id("a") @record("digest") permit{scope}\n@id("b") @timeout("5s") permit{scope}')
+    assert explain(policies, log_request()).summary == (
+        "allowed by a (p0.cedar:1), b (p0.cedar:2) with conditions: record digest, timeout 5s"
+    )
+
+
+def test_a_denial_that_nothing_comes_near_to_says_no_more(load, log_request):
+    assert explain(load(), log_request()).summary == "denied: no policy permits `WriteLog` for agent `triage`"
+
+
 def test_a_request_that_fits_nothing_is_explained_too(load, send_request):
     request = send_request({"recipient": "a"})
     explanation = explain(load(POLICIES, tools=()), request)

@@ -27,6 +27,20 @@ def test_a_path_covers_what_it_names_and_all_below(path, covered, apart):
 
 
 @pytest.mark.parametrize(
+    ("path", "through", "not_through"),
+    [
+        ("a.b.c", [(), ("a",), ("a", "b"), (0,), ("a", 0, 1, "b", 2)], [("b",), ("a", "c"), ("a", "b", "c")]),
+        ("a[*].b", [("a",), ("a", 3)], [("a", "b"), ("a", 3, "b"), ("a", 3, "c")]),
+        ("*.b", [("x",), (1, "x")], [("x", "c"), ("x", "b")]),
+        ("$", [], [(), ("a",)]),
+    ],
+)
+def test_a_path_leads_through_what_lies_above_its_end(path, through, not_through):
+    parsed = parse_path(path)
+    assert [steps for steps in (*through, *not_through) if parsed.leads_through(steps)] == through
+
+
+@pytest.mark.parametrize(
     "path",
     ["", "$a", ".a", "a.", "a..b", "[0]", "[*", "a b", "$~", "~", "a[*", "$$", "a.[*]", '"a', "x" * 3 + "." * 40],
 )

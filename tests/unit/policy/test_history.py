@@ -1,5 +1,6 @@
 """What came before, as values: amounts, scopes, facts, what offline requests leave out, and which policies read it."""
 
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
@@ -120,6 +121,32 @@ def test_the_gate_supplies_what_is_read_and_nothing_else():
     assert supply(counters, (), request(), past) == request()  # not even the amount is looked at
 
 
+def test_the_time_is_that_of_the_clock_on_the_wall_in_utc():
+    second = 1_000_000_000
+    last = int(datetime(2024, 2, 29, 23, 59, 59, tzinfo=UTC).timestamp())
+    assert time_facts(last * second) == {"hour": 23, "minute": 59, "weekday": 4, "day": 29, "epochS": last}
+    assert time_facts((last - 3599) * second) == {
+        "hour": 23,
+        "minute": 0,
+        "weekday": 4,
+        "day": 29,
+        "epochS": last - 3599,
+    }
+    assert time_facts((last + 1) * second) == {"hour": 0, "minute": 0, "weekday": 5, "day": 1, "epochS": last + 1}
+
+
+def test_the_trail_has_what_policies_read_of_the_past_and_nothing_else():
+    past = Past(7_000_000_000, Usage(1, 2, 3, 4), (("paid", 2**62), ("seen", 1)))
+    usage = {"effects": 1, "denied": 2, "calls": 3, "seconds": 4}
+    assert past.recorded({"time"}) == {"past": {"epoch_s": 7}}
+    assert past.recorded({"usage"}) == {"past": {"usage": usage}}
+    assert past.recorded({"history"}) == {"past": {"history": {"paid": str(2**62), "seen": "1"}}}
+    assert past.recorded(VOLATILE) == {
+        "past": {"epoch_s": 7, "usage": usage, "history": {"paid": str(2**62), "seen": "1"}}
+    }
+    assert past.recorded(()) == {}
+
+
 def test_a_value_beyond_a_long_is_refused():
     past = Past(0, Usage(), (("paid", LARGEST), ("seen", 0)))
     with pytest.raises(InputError, match="`paid` is beyond"):
@@ -160,6 +187,8 @@ def test_what_an_offline_request_leaves_out_is_zero_and_follows_from_the_rest():
     assert history(paid=700, seen=True) == {"paid": 700, "paid_before": 200, "seen": True}
     assert history(paid=9, paid_before=4) == {"paid": 9, "paid_before": 4, "seen": False}
     assert history(other=1)["other"] == 1  # the schema refuses it
+    assert offline((PAID_COUNTER,), request(5, history="none")).context["history"] == "none"  # likewise
+    assert offline((), request(5, usage=["none"])).context["usage"] == ["none"]
     context = offline((), request(5, usage={"calls": 3})).context
     assert context["usage"] == {"effects": 0, "denied": 0, "calls": 3, "seconds": 0}
     assert set(context["time"].values()) == {0}

@@ -22,6 +22,10 @@ def when(condition: str, effect: str = "permit") -> str:
     return f"{effect} (principal, {SEND}, resource) when {{ {condition} }};"
 
 
+def scoped(principal: str = "principal", resource: str = "resource") -> str:
+    return f"permit ({principal}, {SEND}, {resource});\n"
+
+
 @pytest.mark.parametrize(
     ("text", "code", "told"),
     [
@@ -31,10 +35,16 @@ def when(condition: str, effect: str = "permit") -> str:
         (when('["a", "b"].contains(principal.owner) && principal.owner like "c*"'), "never-fires", 'must be "a", "b"'),
         (when("resource is Memory", "forbid"), "never-fires", "`resource is Memory` is never true of what its scope"),
         (when("context.arguments has nope"), "never-fires", "`context.arguments has nope`"),
-        (when("resource.verified && !resource.verified"), "never-fires", "its opposite"),
+        (when("resource.verified && !resource.verified"), "never-fires", "`resource.verified` and its opposite"),
+        (when("!resource.verified && resource.verified"), "never-fires", "`!resource.verified` and its opposite"),
         (when('context.label.integrity == "untrustd"'), "unknown-value", "`context.label.integrity` is never `untrustd`"),
         (when('["high", "trusted"].contains(principal.trust)'), "unknown-value", "never `high`"),
+        (when('context.labels has to && context.labels.to.integrity == "usr"'), "unknown-value", "never `usr`"),
+        (when('context.labels has to && context.labels.to.confidentiality == "top"'), "unknown-value", "never `top`"),
+        (when('context.label.confidentiality == "top"'), "unknown-value", "`context.label.confidentiality` is never `top`"),
         (when(AMOUNT + "context.arguments.amount + 1 < 5", "forbid"), "can-fail", "overflows for large numbers"),
+        (when(AMOUNT + "-context.arguments.amount < 5", "forbid"), "can-fail", "overflows for large numbers"),
+        (when(AMOUNT + "context.arguments.amount > 5 && context.arguments.amount * 2 < 5", "forbid"), "can-fail", "* 2"),
         (when('Agent::"b".trust == "trusted"', "forbid"), "can-fail", "not part of a request"),
         (when("resource.verified") + f"\nforbid (principal, {SEND}, resource);", "shadowed", "forbid p.cedar:2"),
         (when("resource.verified") + '\nforbid (principal, action in Action::"InvokeTool", resource);', "shadowed", ""),
@@ -42,6 +52,12 @@ def when(condition: str, effect: str = "permit") -> str:
         (when("true") + "\n" + when("resource.verified"), "implied", "permit p.cedar:1"),
         (when("resource.verified") + "\n" + when("resource.verified"), "implied", "permit p.cedar:1"),
         (when("resource.verified", "forbid") + "\n" + when("resource.verified && true", "forbid"), "implied", "forbid p"),
+        (scoped("principal is Agent") + scoped('principal == Agent::"a"', "resource"), "implied", "permit p.cedar:1"),
+        (scoped("principal is Agent") + scoped('principal is Agent in Group::"g"'), "implied", "permit p.cedar:1"),
+        (scoped('principal in Group::"g"') + scoped('principal is Agent in Group::"g"'), "implied", "permit p.cedar:1"),
+        (scoped(resource='resource in Tool::"mail.send"') + scoped(resource='resource == Tool::"mail.send"'), "implied", ""),
+        (scoped(resource="resource is Tool") + scoped(resource='resource == Tool::"mail.send"'), "implied", ""),
+        (scoped(resource="resource is Tool") + scoped(resource='resource is Tool in ToolServer::"mail"'), "implied", ""),
         ('permit (principal, action == Action::"InvokeTool::mail.sent", resource);', "unused", "no tool `mail.sent`"),
     ],
 )  # fmt: skip
@@ -73,11 +89,41 @@ def test_a_remark_names_policy_place_and_reason(text: str, code: str, told: str)
         (f'permit (principal, {SEND}, resource is Tool) when {{ resource.verified }};\n'
         f'forbid (principal, {SEND}, resource is Tool in ToolServer::"mail");'),
         'permit (principal == Agent::"a", action, resource);\npermit (principal == Agent::"b", action, resource);',
+        scoped('principal in Group::"g"') + scoped('principal is Agent in Group::"h"'),
+        scoped(resource='resource in ToolServer::"mail"') + scoped(resource="resource is Tool"),
         'permit (principal, action in Action::"InvokeTool", resource) when { context.arguments has path };',
     ],
 )  # fmt: skip
 def test_what_is_sound_is_left_alone(text: str) -> None:
     assert [found for found in remarks(text) if found.code != "can-fail"] == []
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "context.arguments.amount > 0 && context.arguments.amount < 100 && context.arguments.amount + 1 < 5",
+        "context.arguments.amount >= 0 && -context.arguments.amount < 5",
+        "context.arguments.amount == 7 && context.arguments.amount * context.arguments.amount < 50",
+        "context.arguments.amount <= 0 && context.arguments.amount + 9223372036854775807 > 5",
+        "!(context.arguments.amount > 100) && context.arguments.amount + 5 < 50",
+        "9223372036854775806 + 1 > context.arguments.amount",
+    ],
+)
+def test_what_stays_within_bounds_that_were_checked_before_cannot_fail(condition: str) -> None:
+    assert "can-fail" not in {found.code for found in remarks(when(AMOUNT + condition, "forbid"))}
+
+
+def test_a_policy_that_can_fail_hides_nothing_behind_it() -> None:
+    failing = when(AMOUNT + "context.arguments.amount * 2 < 5", "forbid")
+    found = remarks("\n".join([failing, when("resource.verified"), when("resource.verified")]))
+    assert [(each.code, each.place.line) for each in found] == [("can-fail", 1), ("implied", 3)]
+
+
+def test_a_decimal_that_is_written_out_cannot_fail() -> None:
+    risky = (
+        'forbid (principal, action == Action::"CreateAgent", resource) when { context.risk.lessThan(decimal("0.5")) };'
+    )
+    assert remarks(risky) == []
 
 
 def test_where_no_tool_is_known_nothing_is_said_of_tools_in_general() -> None:

@@ -154,6 +154,8 @@ def test_a_changing_fact_stands_in_the_key_by_name_and_type_only(name):
         {**TIME, "hour": 2**63},
         {**TIME, "hour": -(2**63) - 1},
         {**TIME, "hour": "1"},
+        {"hour": 1},
+        {"hour": True},
         {**TIME, "more": 1},
         {name: value for name, value in TIME.items() if name != "day"},
         [1],

@@ -28,6 +28,13 @@ def test_a_missing_requirement_denies_and_is_named():
     assert not decision.errors
 
 
+def test_the_amount_that_is_missing_is_named():
+    decision = judge(REQUIRED.format("record=full"), PERMIT.format('@record("digest")'))
+    assert decision.reason == (
+        '`need` (p0.cedar:1) requires @record("full") of the permits, and they do not ask for it'
+    )
+
+
 def test_what_asks_for_it_is_allowed_by_its_permits_alone():
     decision = judge(REQUIRED.format("record"), PERMIT.format('@record("digest")'))
     assert isinstance(decision, AllowWithConditions)

@@ -35,6 +35,7 @@ def test_an_empty_text_holds_no_policy():
     [
         (f"{ALL} when {{\n  context.x. }};", "2:14", "unexpected token `}`"),
         (f"{ALL};\n{ALL} when {{ a\n & b }};", "3:2", "invalid token"),
+        (f"{ALL} when {{\n  true\n  && context.x. }};", "3:17", "unexpected token `}`"),
         ("permit(principal action, resource);", "1:18", "unexpected token `action`"),
         ("permit(principal, action,\n\tresurce);", "2:2", "resurce"),
         ("allow(principal, action, resource);", "1:1", "invalid policy effect"),
