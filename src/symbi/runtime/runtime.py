@@ -17,7 +17,7 @@ from symbi.agent.interpreter import BodyLimits
 from symbi.agent.journal import RunRecord, RunState, RunStore
 from symbi.agent.run import Bounds, RunOutcome, RunPlan, check_inputs, execute
 from symbi.agent.task import NO_TASK, Task, check_task, kept_task
-from symbi.audit.event import AuditEventType, Draft
+from symbi.audit.event import AuditEventType, Draft, Receipt
 from symbi.clock import IdSource, rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile
 from symbi.errors import (
@@ -262,6 +262,15 @@ class Runtime:
         """Record that a file or its inputs could not be read, so that also what never ran is in the trail."""
         details: dict[str, JsonValue] = {"file": str(file), "code": error.code, "reason": str(error)}
         await self._rooms.world.log.append(Draft(AuditEventType.INPUT_REFUSED, SYSTEM_AGENT, details))
+
+    async def record(self, draft: Draft) -> Receipt:
+        """Put on the trail what an operation was asked to record; returns when it is durable.
+
+        Raises:
+            InputError: The draft cannot stand in the trail.
+            StoreUnavailable: It is not durable, or nobody can tell.
+        """
+        return await self._rooms.world.log.append(draft)
 
     async def set_policies(self, principal: Principal, paths: Sequence[str]) -> Mapping[str, JsonValue]:
         """Replace the operator's policies, through the gate; see `symbi.runtime.policy_change`.

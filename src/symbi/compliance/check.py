@@ -1,0 +1,170 @@
+"""Checks a report that somebody hands in, against a trail that was verified.
+
+1. its SHA-256 stands in the trail, in the event that tells of it;
+2. the file is the JSON of a report, to the byte as it was written;
+3. its checkpoint is signed by a trusted key, says what the report says of it, and the trail continues it;
+4. each event that it shows stands at its place in the tree of the checkpoint, by its inclusion proof;
+5. and says what the report says of it, read from the trail anew;
+6. its summary counts its controls.
+
+A file in another format is checked by its hash alone.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Never
+
+from symbi.audit.checkpoint import Checkpoint, parse_note, verify_note
+from symbi.audit.event import AuditEvent
+from symbi.compliance.evaluate import Status
+from symbi.compliance.recorded import find_report
+from symbi.compliance.report import FORMAT, Trail, facts_of, render_json
+from symbi.crypto.merkle import Nodes, root_of, verify_inclusion
+from symbi.crypto.signing import VerifyingKey
+from symbi.errors import ChainBroken, InputError, VerificationError
+from symbi.types import KeyId
+
+CODE: Final = "verify.report"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedReport:
+    """What was checked.
+
+    Attributes:
+        recorded: The event that tells of the report.
+        document: The report; None where the file is not JSON, so that only its hash was checked.
+        proofs: How many events of it were proved.
+    """
+
+    recorded: AuditEvent
+    document: Mapping[str, Any] | None
+    proofs: int
+
+
+def check_report(data: bytes, trail: Trail, event_at: Callable[[int], AuditEvent], nodes: Nodes) -> CheckedReport:
+    """Return if a report is what was made from this trail.
+
+    Args:
+        data: The file.
+        trail: Verified.
+        event_at: The event of a sequence number of it.
+        nodes: Hashes of complete subtrees over its records.
+
+    Raises:
+        InputError: It is JSON, but no report.
+        VerificationError: It is not, or not any more; the message says what is wrong.
+        StoreUnavailable: The trail cannot be read.
+    """
+    # 1 the hash
+    digest = hashlib.sha256(data).hexdigest()
+    recorded = find_report(trail.evidence.events(), digest)
+    if recorded is None:
+        msg = f"no event of the trail tells of a report with SHA-256 {digest}"
+        hint = "it was altered, or made from another trail, or its making was not recorded"
+        raise VerificationError(msg, code=CODE, hint=hint)
+    if recorded.details["format"] != "json":
+        return CheckedReport(recorded, None, 0)
+    # 2 the document
+    document = read_report(data)
+    try:
+        return CheckedReport(recorded, document, _check(document, trail, event_at, nodes))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        msg = f"the report lacks a part, or has one of another form: {error}"
+        raise InputError(msg, code="compliance.report") from error
+
+
+def read_report(data: bytes) -> Mapping[str, Any]:
+    """A report from its JSON file.
+
+    Raises:
+        InputError: It is no report of a known format.
+    """
+    try:
+        document = json.loads(data)
+        written = render_json(document) if isinstance(document, dict) else b""
+    except (ValueError, RecursionError) as error:
+        msg = "the report is not JSON"
+        raise InputError(msg, code="compliance.report") from error
+    if written != data or document.get("format") != FORMAT:
+        msg = f"the file is no report of the format `{FORMAT}` as it was written"
+        raise InputError(msg, code="compliance.report")
+    return dict(document)
+
+
+def _check(document: Mapping[str, Any], trail: Trail, event_at: Callable[[int], AuditEvent], nodes: Nodes) -> int:
+    # 3 the checkpoint
+    told = document["trail"]
+    if told["checkpoint"] is None:
+        if any(True for _ in samples_of(document)):
+            _wrong("the report shows events and has no checkpoint")
+        checkpoint = None
+    else:
+        checkpoint = _checkpoint(told, trail, nodes)
+    # 4 and 5 the events
+    proved = set()
+    for sample in samples_of(document):
+        assert checkpoint is not None
+        _check_sample(sample, checkpoint, event_at)
+        proved.add(sample["sequence"])
+    # 6 the summary
+    counted = {status.value: 0 for status in Status}
+    for control in document["controls"]:
+        counted[control["status"]] += 1
+    if counted != document["summary"]:
+        _wrong("the summary of the report does not count its controls")
+    return len(proved)
+
+
+def _checkpoint(told: Mapping[str, Any], trail: Trail, nodes: Nodes) -> Checkpoint:
+    note = parse_note(told["checkpoint"].encode())
+    checkpoint = note.checkpoint
+    _verify_by_any(note, trail.keys)
+    said = (told["origin"], told["events"], told["root"], told["chain_hash"])
+    if said != (checkpoint.origin, checkpoint.size, checkpoint.root.hex(), checkpoint.chain_hash):
+        _wrong("the report says otherwise than its checkpoint")
+    if checkpoint.size > trail.evidence.size or root_of(checkpoint.size, nodes) != checkpoint.root:
+        _wrong(f"the trail does not continue the checkpoint at event {checkpoint.size}", checkpoint.size)
+    return checkpoint
+
+
+def _verify_by_any(note: Any, keys: Mapping[KeyId, VerifyingKey]) -> None:
+    """Return if one of the trusted keys signed a note.
+
+    Raises:
+        ChainBroken: None of them did.
+    """
+    refusal: ChainBroken | None = None
+    for key in keys.values():
+        try:
+            verify_note(note, key)
+        except ChainBroken as error:
+            refusal = error
+        else:
+            return
+    raise refusal or ChainBroken("no key is trusted here", sequence=note.checkpoint.size, reason="key")
+
+
+def _check_sample(sample: Mapping[str, Any], checkpoint: Checkpoint, event_at: Callable[[int], AuditEvent]) -> None:
+    sequence = sample["sequence"]
+    path = [bytes.fromhex(one) for one in sample["proof"]]
+    leaf = bytes.fromhex(sample["leaf"])
+    if type(sequence) is not int or not verify_inclusion(leaf, sequence - 1, checkpoint.size, path, checkpoint.root):
+        _wrong(f"the inclusion proof of event {sequence} does not hold", sequence)
+    if facts_of(event_at(sequence)) != {key: value for key, value in sample.items() if key not in {"leaf", "proof"}}:
+        _wrong(f"the report says otherwise of event {sequence} than the trail", sequence)
+
+
+def samples_of(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Every event that a report shows."""
+    for control in document["controls"]:
+        applies = [control["applies"]] if control["applies"] is not None else []
+        for claim in (*applies, *control["evidence"]):
+            yield from claim["bearing"]["samples"]
+            yield from claim["against"]["samples"]
+
+
+def _wrong(message: str, sequence: int = 0) -> Never:
+    raise VerificationError(message, code=CODE, sequence=sequence)
