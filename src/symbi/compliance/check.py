@@ -20,6 +20,7 @@ from symbi.audit.checkpoint import Checkpoint, parse_note, verify_note
 from symbi.audit.event import AuditEvent
 from symbi.compliance.evaluate import Status
 from symbi.compliance.recorded import find_report
+from symbi.compliance.render import Format
 from symbi.compliance.report import FORMAT, Trail, facts_of, render_json
 from symbi.crypto.merkle import Nodes, root_of, verify_inclusion
 from symbi.crypto.signing import VerifyingKey
@@ -35,11 +36,13 @@ class CheckedReport:
 
     Attributes:
         recorded: The event that tells of the report.
+        form: The format that the event says the file has.
         document: The report; None where the file is not JSON, so that only its hash was checked.
         proofs: How many events of it were proved.
     """
 
     recorded: AuditEvent
+    form: str
     document: Mapping[str, Any] | None
     proofs: int
 
@@ -60,17 +63,18 @@ def check_report(data: bytes, trail: Trail, event_at: Callable[[int], AuditEvent
     """
     # 1 the hash
     digest = hashlib.sha256(data).hexdigest()
-    recorded = find_report(trail.evidence.events(), digest)
-    if recorded is None:
+    found = find_report(trail.evidence.events(), digest)
+    if found is None:
         msg = f"no event of the trail tells of a report with SHA-256 {digest}"
         hint = "it was altered, or made from another trail, or its making was not recorded"
         raise VerificationError(msg, code=CODE, hint=hint)
-    if recorded.details["format"] != "json":
-        return CheckedReport(recorded, None, 0)
+    recorded, form = found
+    if form != Format.JSON:
+        return CheckedReport(recorded, form, None, 0)
     # 2 the document
     document = read_report(data)
     try:
-        return CheckedReport(recorded, document, _check(document, trail, event_at, nodes))
+        return CheckedReport(recorded, form, document, _check(document, trail, event_at, nodes))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         msg = f"the report lacks a part, or has one of another form: {error}"
         raise InputError(msg, code="compliance.report") from error

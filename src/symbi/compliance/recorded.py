@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from symbi.audit.event import AuditEvent, AuditEventType, Draft
@@ -22,29 +22,26 @@ _TIME: Final = re.compile(r"(?:[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9
 _TEXTS: Final = {
     "framework": _NAME,
     "framework_sha256": _HASH,
-    "format": re.compile("|".join(Format)),
-    "sha256": _HASH,
     "report_sha256": _HASH,
     "from": _TIME,
     "to": _TIME,
     "chain_hash": _EMPTY_OR_HASH,
 }
+MAX_FILES: Final = 8  # that one report is written to
 _COUNTS: Final = ("size", *(status.name.lower() for status in Status))
 
 
-def facts_of_report(document: Mapping[str, Any], form: Format, data: bytes) -> dict[str, JsonValue]:
+def facts_of_report(document: Mapping[str, Any], files: Sequence[tuple[Format, bytes]]) -> dict[str, JsonValue]:
     """What the trail is told of a report.
 
     Args:
         document: The report.
-        form: The format it was written in.
-        data: The file.
+        files: Each file that it is written to, and its format.
     """
     return {
         "framework": document["framework"]["id"],
         "framework_sha256": document["framework"]["sha256"],
-        "format": form.value,
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "files": [{"format": form.value, "sha256": hashlib.sha256(data).hexdigest()} for form, data in files],
         "report_sha256": content_hash(document),
         "from": document["period"]["from"],
         "to": document["period"]["to"],
@@ -65,8 +62,8 @@ def reported(facts: Mapping[str, JsonValue], agent: AgentId, person: str) -> Dra
     Raises:
         InputError: A fact is missing, unknown or not of its form.
     """
-    if set(facts) != {*_TEXTS, *_COUNTS}:
-        msg = "a report is recorded with " + ", ".join(f"`{name}`" for name in (*_TEXTS, *_COUNTS))
+    if set(facts) != {*_TEXTS, *_COUNTS, "files"}:
+        msg = "a report is recorded with " + ", ".join(f"`{name}`" for name in ("files", *_TEXTS, *_COUNTS))
         raise InputError(msg, code="control.argument")
     for name, form in _TEXTS.items():
         value = facts[name]
@@ -76,6 +73,9 @@ def reported(facts: Mapping[str, JsonValue], agent: AgentId, person: str) -> Dra
         value = facts[name]
         if type(value) is not int or not 0 <= value < 2**53:
             _refuse(name)
+    files = facts["files"]
+    if not isinstance(files, list) or not 0 < len(files) <= MAX_FILES or not all(_is_file(one) for one in files):
+        _refuse("files")
     return Draft(AuditEventType.COMPLIANCE_REPORTED, agent, {**facts, "person": person})
 
 
@@ -84,9 +84,20 @@ def _refuse(name: str) -> None:
     raise InputError(msg, code="control.argument")
 
 
-def find_report(events: Iterable[AuditEvent], digest: str) -> AuditEvent | None:
-    """The first event that tells of a file with this SHA-256 (hex), or None."""
+def _is_file(value: JsonValue) -> bool:
+    if not isinstance(value, Mapping) or set(value) != {"format", "sha256"} or value["format"] not in list(Format):
+        return False
+    digest = value["sha256"]
+    return isinstance(digest, str) and _HASH.fullmatch(digest) is not None
+
+
+def find_report(events: Iterable[AuditEvent], digest: str) -> tuple[AuditEvent, str] | None:
+    """The first event that tells of a file with this SHA-256 (hex), and the file's format; or None."""
     for event in events:
-        if event.event_type is AuditEventType.COMPLIANCE_REPORTED and event.details.get("sha256") == digest:
-            return event
+        if event.event_type is not AuditEventType.COMPLIANCE_REPORTED:
+            continue
+        files = event.details.get("files")
+        for one in files if isinstance(files, list) else ():
+            if isinstance(one, Mapping) and one.get("sha256") == digest:
+                return event, str(one.get("format"))
     return None

@@ -203,12 +203,13 @@ def _checking(document: Mapping[str, Any]) -> Markup:
         tag(
             "p",
             "Each event that is shown stands in the trail that the signed checkpoint below is about: its inclusion proof "
-            "(RFC 9162) leads from the hash of the event to the root of the checkpoint. The same report as JSON is "
-            "checked, proofs, checkpoint and events, with:",
+            "(RFC 9162) leads from the hash of the event to the root of the checkpoint. The same report as JSON is what a "
+            "program checks, its hash, checkpoint, proofs and events against the trail; both are written at once:",
         ),
         tag(
             "pre",
-            f"symbi compliance report {framework['id']} --format json --out report.json\nsymbi compliance verify report.json",
+            f"symbi compliance report {framework['id']} --out report.html --out report.json\n"
+            "symbi compliance verify report.json",
         ),
         tag("p", "Checkpoint, a signed note:", class_="part"),
         tag("pre", trail["checkpoint"]),

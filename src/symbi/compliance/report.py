@@ -17,7 +17,9 @@ from symbi.compliance.evaluate import ControlResult, Status, evaluate
 from symbi.compliance.evidence import Evidence
 from symbi.compliance.framework import Framework
 from symbi.compliance.gauges import ClaimResult, Found, Period
+from symbi.crypto.merkle import EMPTY_ROOT, verify_inclusion
 from symbi.crypto.signing import VerifyingKey
+from symbi.errors import ChainBroken
 from symbi.types import JsonValue, KeyId
 
 FORMAT: Final = "symbi.compliance/1"
@@ -64,17 +66,19 @@ def make_report(framework: Framework, trail: Trail, since: str = "", until: str 
 
     Raises:
         StoreUnavailable: The trail cannot be read.
-        ChainBroken: The checkpoint is malformed.
+        ChainBroken: The checkpoint is malformed, or the tree beside the trail does not lead to it.
     """
     evidence = trail.evidence
     period = Period(since or trail.first_time or EPOCH, until or FAR)
     end = trail.last_time or period.since
     found = evaluate(framework, evidence.events(), period, size=evidence.size, end=end)
+    note = evidence.checkpoint
+    root = parse_note(note).checkpoint.root if note is not None else EMPTY_ROOT
     inclusions: dict[int, dict[str, JsonValue]] = {}
 
     def sample(event: AuditEvent) -> dict[str, JsonValue]:
         if event.sequence not in inclusions:
-            inclusions[event.sequence] = _sample(event, evidence)
+            inclusions[event.sequence] = _sample(event, evidence, root)
         return inclusions[event.sequence]
 
     controls = [_control(result, sample) for result in found.controls]
@@ -90,7 +94,7 @@ def make_report(framework: Framework, trail: Trail, since: str = "", until: str 
         },
         "period": {
             "from": period.since if since or trail.first_time else "",
-            "to": until or trail.last_time,
+            "to": until or (trail.last_time if trail.last_time >= period.since else ""),
             "events": found.events,
             "first": found.first,
             "last": found.last,
@@ -157,9 +161,12 @@ def _claim(result: ClaimResult, sample: Callable[[AuditEvent], dict[str, JsonVal
     }
 
 
-def _sample(event: AuditEvent, evidence: Evidence) -> dict[str, JsonValue]:
+def _sample(event: AuditEvent, evidence: Evidence, root: bytes) -> dict[str, JsonValue]:
     """One event: where it stands, what it says in short, and the proof that it stands there."""
     inclusion = evidence.inclusion(event.sequence)
+    if not verify_inclusion(inclusion.leaf, event.sequence - 1, evidence.size, inclusion.path, root):
+        msg = f"the tree beside the trail does not lead from event {event.sequence} to the checkpoint"
+        raise ChainBroken(msg, sequence=event.sequence, reason="head")
     return {**facts_of(event), "leaf": inclusion.leaf.hex(), "proof": [one.hex() for one in inclusion.path]}
 
 
