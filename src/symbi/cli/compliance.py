@@ -272,15 +272,21 @@ def init(
 def verify(
     file: Annotated[Path, typer.Argument(help="A report, as JSON; of another format only the hash is checked.")],
     *,
+    framework: Annotated[
+        Path | None, typer.Option(help="The framework, where it is one of your own, to make the report again.")
+    ] = None,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Check a report: its hash stands on the trail, and each event in it is proved. Exit code 4 if it is not so."""
+    """Check a report: its hash is on the trail, its events are proved, made again it is the same. Exit code 4: no."""
     with errors_to_exit(as_json=as_json):
         settings = load_settings(config)
         data = _read_report(file)
+        known = [framework_named(name) for name in NAMES]
+        if framework is not None:
+            known.append(_framework(str(framework.absolute())))
         with verified_store(settings) as store:
-            checked = check_report(data, store.trail, store.event_at, store.nodes())
+            checked = check_report(data, store, known)
         if as_json:
             print_json(_checked_json(checked))
         else:
@@ -308,6 +314,7 @@ def _checked_json(checked: CheckedReport) -> dict[str, JsonValue]:
         "framework": recorded.details["framework"],
         "format": checked.form,
         "proofs": checked.proofs,
+        "made_again": checked.made_again,
     }
 
 
@@ -322,4 +329,8 @@ def _print_checked(checked: CheckedReport) -> None:
         out.print(f"  its hash alone was checked, as {escape(checked.form)} has no proofs that a program reads")
         return
     out.print(f"  {checked.proofs} events proved against the checkpoint at event {checked.document['trail']['events']}")
+    if checked.made_again:
+        out.print("  made again from the trail as it stood then, it says the same")
+    else:
+        out.print("  [yellow]its judgement was not made again[/]: give its framework by `--framework FILE`")
     out.print(f"  {escape(printable(verdict(checked.document)))}")

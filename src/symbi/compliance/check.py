@@ -5,29 +5,47 @@
 3. its checkpoint is signed by a trusted key, says what the report says of it, and the trail continues it;
 4. each event that it shows stands at its place in the tree of the checkpoint, by its inclusion proof;
 5. and says what the report says of it, read from the trail anew;
-6. its summary counts its controls.
+6. made again from the trail as it stood, it says the same; where the framework is at hand.
 
 A file in another format is checked by its hash alone.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Never
+from typing import Any, Final, Never, Protocol
 
 from symbi.audit.checkpoint import Checkpoint, parse_note, verify_note
 from symbi.audit.event import AuditEvent
-from symbi.compliance.evaluate import Status
-from symbi.compliance.recorded import find_report
+from symbi.compliance.framework import Framework
+from symbi.compliance.recorded import facts_of_report, find_report
 from symbi.compliance.render import Format
-from symbi.compliance.report import FORMAT, Trail, facts_of, render_json
+from symbi.compliance.report import FORMAT, Trail, facts_of, make_report, render_json
 from symbi.crypto.merkle import Nodes, root_of, verify_inclusion
 from symbi.crypto.signing import VerifyingKey
 from symbi.errors import ChainBroken, InputError, VerificationError
 from symbi.types import KeyId
 
 CODE: Final = "verify.report"
+
+
+class Verified(Protocol):
+    """A trail that was verified, of which any event can be had."""
+
+    @property
+    def trail(self) -> Trail:
+        """The trail."""
+
+    def event_at(self, sequence: int) -> AuditEvent:
+        """An event of it.
+
+        Raises:
+            ChainBroken: There is none of that number.
+        """
+
+    def nodes(self) -> Nodes:
+        """Hashes of complete subtrees over its records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +57,23 @@ class CheckedReport:
         form: The format that the event says the file has.
         document: The report; None where the file is not JSON, so that only its hash was checked.
         proofs: How many events of it were proved.
+        made_again: It was made again, and came out the same.
     """
 
     recorded: AuditEvent
     form: str
     document: Mapping[str, Any] | None
     proofs: int
+    made_again: bool
 
 
-def check_report(data: bytes, trail: Trail, event_at: Callable[[int], AuditEvent], nodes: Nodes) -> CheckedReport:
+def check_report(data: bytes, store: Verified, frameworks: Iterable[Framework]) -> CheckedReport:
     """Return if a report is what was made from this trail.
 
     Args:
         data: The file.
-        trail: Verified.
-        event_at: The event of a sequence number of it.
-        nodes: Hashes of complete subtrees over its records.
+        store: The trail.
+        frameworks: Those at hand.
 
     Raises:
         InputError: It is JSON, but no report.
@@ -63,18 +82,25 @@ def check_report(data: bytes, trail: Trail, event_at: Callable[[int], AuditEvent
     """
     # 1 the hash
     digest = hashlib.sha256(data).hexdigest()
-    found = find_report(trail.evidence.events(), digest)
+    found = find_report(store.trail.evidence.events(), digest)
     if found is None:
         msg = f"no event of the trail tells of a report with SHA-256 {digest}"
         hint = "it was altered, or made from another trail, or its making was not recorded"
         raise VerificationError(msg, code=CODE, hint=hint)
     recorded, form = found
     if form != Format.JSON:
-        return CheckedReport(recorded, form, None, 0)
+        return CheckedReport(recorded, form, None, 0, made_again=False)
     # 2 the document
     document = read_report(data)
     try:
-        return CheckedReport(recorded, form, document, _check(document, trail, event_at, nodes))
+        told = facts_of_report(document, [(Format.JSON, data)])
+        if any(recorded.details.get(name) != value for name, value in told.items() if name != "files"):
+            _wrong("the event tells of another report", recorded.sequence)
+        proofs = _check(document, store)
+        framework = next((one for one in frameworks if one.digest == document["framework"]["sha256"]), None)
+        if framework is not None:
+            _make_again(document, framework, store)
+        return CheckedReport(recorded, form, document, proofs, made_again=framework is not None)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         msg = f"the report lacks a part, or has one of another form: {error}"
         raise InputError(msg, code="compliance.report") from error
@@ -98,7 +124,7 @@ def read_report(data: bytes) -> Mapping[str, Any]:
     return dict(document)
 
 
-def _check(document: Mapping[str, Any], trail: Trail, event_at: Callable[[int], AuditEvent], nodes: Nodes) -> int:
+def _check(document: Mapping[str, Any], store: Verified) -> int:
     # 3 the checkpoint
     told = document["trail"]
     if told["checkpoint"] is None:
@@ -106,30 +132,24 @@ def _check(document: Mapping[str, Any], trail: Trail, event_at: Callable[[int], 
             _wrong("the report shows events and has no checkpoint")
         checkpoint = None
     else:
-        checkpoint = _checkpoint(told, trail, nodes)
+        checkpoint = _checkpoint(told, store)
     # 4 and 5 the events
     proved = set()
     for sample in samples_of(document):
         assert checkpoint is not None
-        _check_sample(sample, checkpoint, event_at)
+        _check_sample(sample, checkpoint, store)
         proved.add(sample["sequence"])
-    # 6 the summary
-    counted = {status.value: 0 for status in Status}
-    for control in document["controls"]:
-        counted[control["status"]] += 1
-    if counted != document["summary"]:
-        _wrong("the summary of the report does not count its controls")
     return len(proved)
 
 
-def _checkpoint(told: Mapping[str, Any], trail: Trail, nodes: Nodes) -> Checkpoint:
+def _checkpoint(told: Mapping[str, Any], store: Verified) -> Checkpoint:
     note = parse_note(told["checkpoint"].encode())
     checkpoint = note.checkpoint
-    _verify_by_any(note, trail.keys)
+    _verify_by_any(note, store.trail.keys)
     said = (told["origin"], told["events"], told["root"], told["chain_hash"])
     if said != (checkpoint.origin, checkpoint.size, checkpoint.root.hex(), checkpoint.chain_hash):
         _wrong("the report says otherwise than its checkpoint")
-    if checkpoint.size > trail.evidence.size or root_of(checkpoint.size, nodes) != checkpoint.root:
+    if checkpoint.size > store.trail.evidence.size or root_of(checkpoint.size, store.nodes()) != checkpoint.root:
         _wrong(f"the trail does not continue the checkpoint at event {checkpoint.size}", checkpoint.size)
     return checkpoint
 
@@ -151,14 +171,29 @@ def _verify_by_any(note: Any, keys: Mapping[KeyId, VerifyingKey]) -> None:
     raise refusal or ChainBroken("no key is trusted here", sequence=note.checkpoint.size, reason="key")
 
 
-def _check_sample(sample: Mapping[str, Any], checkpoint: Checkpoint, event_at: Callable[[int], AuditEvent]) -> None:
+def _check_sample(sample: Mapping[str, Any], checkpoint: Checkpoint, store: Verified) -> None:
     sequence = sample["sequence"]
     path = [bytes.fromhex(one) for one in sample["proof"]]
     leaf = bytes.fromhex(sample["leaf"])
     if type(sequence) is not int or not verify_inclusion(leaf, sequence - 1, checkpoint.size, path, checkpoint.root):
         _wrong(f"the inclusion proof of event {sequence} does not hold", sequence)
-    if facts_of(event_at(sequence)) != {key: value for key, value in sample.items() if key not in {"leaf", "proof"}}:
+    if facts_of(store.event_at(sequence)) != {
+        key: value for key, value in sample.items() if key not in {"leaf", "proof"}
+    }:
         _wrong(f"the report says otherwise of event {sequence} than the trail", sequence)
+
+
+def _make_again(document: Mapping[str, Any], framework: Framework, store: Verified) -> None:
+    # 6 the judgement
+    period, told, trail = document["period"], document["trail"], store.trail
+    size = told["events"]
+    first, last = (store.event_at(1).timestamp, store.event_at(size).timestamp) if size else ("", "")
+    note = told["checkpoint"].encode() if size else None
+    then = Trail(trail.evidence.up_to(size, note), trail.keys, first, last)
+    again = make_report(framework, then, period["from"], period["to"] if period["bounded"] else "")
+    for part in ("framework", "period", "summary", "controls", "statement"):
+        if again[part] != document[part]:
+            _wrong(f"made again from the trail as it stood, the report has another `{part}`")
 
 
 def samples_of(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from symbi.audit.event import AuditEvent
@@ -37,6 +38,9 @@ class Evidence(Protocol):
         Raises:
             StoreUnavailable: The trail cannot be read.
         """
+
+    def up_to(self, size: int, checkpoint: bytes | None) -> "Evidence":
+        """The same trail as it stood at an earlier checkpoint."""
 
     @property
     def checkpoint(self) -> bytes | None:
@@ -87,6 +91,10 @@ class TrailEvidence:
         """The proof that an event stands in the tree of the checkpoint."""
         index = sequence - 1
         return Inclusion(self._nodes(0, index), tuple(inclusion_proof(index, self._size, self._nodes)))
+
+    def up_to(self, size: int, checkpoint: bytes | None) -> "TrailEvidence":
+        """The same trail as it stood at an earlier checkpoint."""
+        return TrailEvidence(size, checkpoint, lambda: islice(self._read(), size), self._nodes)
 
 
 def no_evidence() -> TrailEvidence:

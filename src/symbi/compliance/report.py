@@ -95,6 +95,7 @@ def make_report(framework: Framework, trail: Trail, since: str = "", until: str 
         "period": {
             "from": period.since if since or trail.first_time else "",
             "to": until or (trail.last_time if trail.last_time >= period.since else ""),
+            "bounded": bool(until),
             "events": found.events,
             "first": found.first,
             "last": found.last,
