@@ -60,6 +60,9 @@ def report(
         begins, ends = period_of(since, until)
         places: list[tuple[Path | None, Format]] = [(file, _format_of(file, form)) for file in files or ()]
         places = places or [(None, form or Format.MD)]
+        if len({file for file, _ in places}) < len(places):
+            msg = "the same file is named twice"
+            raise InputError(msg, code="input.usage")
         with verified_store(settings) as store:
             document = make_report(framework, store.trail, begins, ends)
         written = [(file, one, RENDERERS[one](document)) for file, one in places]
@@ -88,7 +91,7 @@ def _format_of(file: Path, form: Format | None) -> Format:
         msg = f"the name `{file}` does not tell a format"
         raise InputError(msg, code="input.usage", hint=f"end it in .{', .'.join(Format)}, or give `--format`")
     if told is not None and form not in {None, told}:
-        msg = f"`{file}` would be of the format `{form}`"
+        msg = f"`{file}` is of the format `{told}` by its name"
         raise InputError(msg, code="input.usage", hint="leave out `--format`")
     return told or form or Format.MD
 

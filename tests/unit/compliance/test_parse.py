@@ -72,6 +72,13 @@ def test_the_template_is_a_framework_of_ones_own():
         template("No Id")
 
 
+def test_the_example_of_the_reference_is_a_framework(root):
+    page = (root / "docs/reference/frameworks.md").read_text("utf-8")
+    framework = parse_framework("frameworks.md", page.split("```toml\n")[1].split("```")[0])
+    assert isinstance(framework.controls[0].claims[0].test, Paired)
+    assert framework.controls[0].applies is not None
+
+
 CHANGES = [
     ("no TOML", 'id = "own"', "id = own", 2, "not TOML"),
     ("unknown top key", "[framework]", "[frameworks]", 1, "unknown key `frameworks`"),
