@@ -29,7 +29,7 @@ from symbi.config import Settings, load_settings
 from symbi.errors import InputError, PolicyDenied
 from symbi.tools.text import printable
 from symbi.types import JsonValue
-from symbi.wiring import folder_owner, open_runtime, read_text, start_logging, verified_store
+from symbi.wiring import folder_owner, open_runtime, read_text, start_logging, verified_trail
 
 app = typer.Typer(help="Report on what the trail shows for the controls of a framework.", no_args_is_help=True)
 
@@ -63,8 +63,8 @@ def report(
         if len({file for file, _ in places}) < len(places):
             msg = "the same file is named twice"
             raise InputError(msg, code="input.usage")
-        with verified_store(settings) as store:
-            document = make_report(framework, store.trail, begins, ends)
+        with verified_trail(settings) as trail:
+            document = make_report(framework, trail, begins, ends)
         written = [(file, one, RENDERERS[one](document)) for file, one in places]
         facts = facts_of_report(document, [(one, data) for _, one, data in written])
         with ExitStack() as stack:
@@ -288,8 +288,8 @@ def verify(
         known = [framework_named(name) for name in NAMES]
         if framework is not None:
             known.append(_framework(str(framework.absolute())))
-        with verified_store(settings) as store:
-            checked = check_report(data, store, known)
+        with verified_trail(settings) as trail:
+            checked = check_report(data, trail, known)
         if as_json:
             print_json(_checked_json(checked))
         else:

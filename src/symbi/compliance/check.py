@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Never, Protocol
+from typing import Any, Final, Never
 
 from symbi.audit.checkpoint import Checkpoint, parse_note, verify_note
 from symbi.audit.event import AuditEvent
@@ -22,30 +22,12 @@ from symbi.compliance.framework import Framework
 from symbi.compliance.recorded import facts_of_report, find_report
 from symbi.compliance.render import Format
 from symbi.compliance.report import FORMAT, Trail, facts_of, make_report, render_json
-from symbi.crypto.merkle import Nodes, root_of, verify_inclusion
+from symbi.crypto.merkle import root_of, verify_inclusion
 from symbi.crypto.signing import VerifyingKey
 from symbi.errors import ChainBroken, InputError, VerificationError
 from symbi.types import KeyId
 
 CODE: Final = "verify.report"
-
-
-class Verified(Protocol):
-    """A trail that was verified, of which any event can be had."""
-
-    @property
-    def trail(self) -> Trail:
-        """The trail."""
-
-    def event_at(self, sequence: int) -> AuditEvent:
-        """An event of it.
-
-        Raises:
-            ChainBroken: There is none of that number.
-        """
-
-    def nodes(self) -> Nodes:
-        """Hashes of complete subtrees over its records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +49,12 @@ class CheckedReport:
     made_again: bool
 
 
-def check_report(data: bytes, store: Verified, frameworks: Iterable[Framework]) -> CheckedReport:
+def check_report(data: bytes, trail: Trail, frameworks: Iterable[Framework]) -> CheckedReport:
     """Return if a report is what was made from this trail.
 
     Args:
         data: The file.
-        store: The trail.
+        trail: Verified.
         frameworks: Those at hand.
 
     Raises:
@@ -82,7 +64,7 @@ def check_report(data: bytes, store: Verified, frameworks: Iterable[Framework]) 
     """
     # 1 the hash
     digest = hashlib.sha256(data).hexdigest()
-    found = find_report(store.trail.evidence.events(), digest)
+    found = find_report(trail.evidence.events(), digest)
     if found is None:
         msg = f"no event of the trail tells of a report with SHA-256 {digest}"
         hint = "it was altered, or made from another trail, or its making was not recorded"
@@ -96,10 +78,10 @@ def check_report(data: bytes, store: Verified, frameworks: Iterable[Framework]) 
         told = facts_of_report(document, [(Format.JSON, data)])
         if any(recorded.details.get(name) != value for name, value in told.items() if name != "files"):
             _wrong("the event tells of another report", recorded.sequence)
-        proofs = _check(document, store)
+        proofs = _check(document, trail)
         framework = next((one for one in frameworks if one.digest == document["framework"]["sha256"]), None)
         if framework is not None:
-            _make_again(document, framework, store)
+            _make_again(document, framework, trail)
         return CheckedReport(recorded, form, document, proofs, made_again=framework is not None)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         msg = f"the report lacks a part, or has one of another form: {error}"
@@ -124,7 +106,7 @@ def read_report(data: bytes) -> Mapping[str, Any]:
     return dict(document)
 
 
-def _check(document: Mapping[str, Any], store: Verified) -> int:
+def _check(document: Mapping[str, Any], trail: Trail) -> int:
     # 3 the checkpoint
     told = document["trail"]
     if told["checkpoint"] is None:
@@ -132,24 +114,24 @@ def _check(document: Mapping[str, Any], store: Verified) -> int:
             _wrong("the report shows events and has no checkpoint")
         checkpoint = None
     else:
-        checkpoint = _checkpoint(told, store)
+        checkpoint = _checkpoint(told, trail)
     # 4 and 5 the events
     proved = set()
     for sample in samples_of(document):
         assert checkpoint is not None
-        _check_sample(sample, checkpoint, store)
+        _check_sample(sample, checkpoint, trail)
         proved.add(sample["sequence"])
     return len(proved)
 
 
-def _checkpoint(told: Mapping[str, Any], store: Verified) -> Checkpoint:
+def _checkpoint(told: Mapping[str, Any], trail: Trail) -> Checkpoint:
     note = parse_note(told["checkpoint"].encode())
     checkpoint = note.checkpoint
-    _verify_by_any(note, store.trail.keys)
+    _verify_by_any(note, trail.keys)
     said = (told["origin"], told["events"], told["root"], told["chain_hash"])
     if said != (checkpoint.origin, checkpoint.size, checkpoint.root.hex(), checkpoint.chain_hash):
         _wrong("the report says otherwise than its checkpoint")
-    if checkpoint.size > store.trail.evidence.size or root_of(checkpoint.size, store.nodes()) != checkpoint.root:
+    if checkpoint.size > trail.evidence.size or root_of(checkpoint.size, trail.evidence.nodes) != checkpoint.root:
         _wrong(f"the trail does not continue the checkpoint at event {checkpoint.size}", checkpoint.size)
     return checkpoint
 
@@ -171,23 +153,23 @@ def _verify_by_any(note: Any, keys: Mapping[KeyId, VerifyingKey]) -> None:
     raise refusal or ChainBroken("no key is trusted here", sequence=note.checkpoint.size, reason="key")
 
 
-def _check_sample(sample: Mapping[str, Any], checkpoint: Checkpoint, store: Verified) -> None:
+def _check_sample(sample: Mapping[str, Any], checkpoint: Checkpoint, trail: Trail) -> None:
     sequence = sample["sequence"]
     path = [bytes.fromhex(one) for one in sample["proof"]]
     leaf = bytes.fromhex(sample["leaf"])
     if type(sequence) is not int or not verify_inclusion(leaf, sequence - 1, checkpoint.size, path, checkpoint.root):
         _wrong(f"the inclusion proof of event {sequence} does not hold", sequence)
-    if facts_of(store.event_at(sequence)) != {
+    if facts_of(trail.evidence.event_at(sequence)) != {
         key: value for key, value in sample.items() if key not in {"leaf", "proof"}
     }:
         _wrong(f"the report says otherwise of event {sequence} than the trail", sequence)
 
 
-def _make_again(document: Mapping[str, Any], framework: Framework, store: Verified) -> None:
+def _make_again(document: Mapping[str, Any], framework: Framework, trail: Trail) -> None:
     # 6 the judgement
-    period, told, trail = document["period"], document["trail"], store.trail
+    period, told = document["period"], document["trail"]
     size = told["events"]
-    first, last = (store.event_at(1).timestamp, store.event_at(size).timestamp) if size else ("", "")
+    first, last = (trail.evidence.event_at(1).timestamp, trail.evidence.event_at(size).timestamp) if size else ("", "")
     note = told["checkpoint"].encode() if size else None
     then = Trail(trail.evidence.up_to(size, note), trail.keys, first, last)
     again = make_report(framework, then, period["from"], period["to"] if period["bounded"] else "")

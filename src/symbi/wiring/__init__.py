@@ -1,6 +1,6 @@
 """The one place that picks implementations: settings in, a running runtime out. It knows both sides and has no logic."""
 
-from symbi.wiring.compliance import VerifiedStore, verified_store
+from symbi.wiring.compliance import verified_trail
 from symbi.wiring.people import folder_owner, registered_people
 from symbi.wiring.policies import (
     known_pins,
@@ -15,7 +15,6 @@ from symbi.wiring.runtime import manifests, open_runtime, probe, start_logging, 
 from symbi.wiring.sources import compile_agents, open_reader, read_text
 
 __all__ = [
-    "VerifiedStore",
     "compile_agents",
     "folder_owner",
     "known_pins",
@@ -31,7 +30,7 @@ __all__ = [
     "read_text",
     "registered_people",
     "start_logging",
-    "verified_store",
+    "verified_trail",
     "verify_policies",
     "verifying_keys",
 ]

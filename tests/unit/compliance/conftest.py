@@ -26,9 +26,6 @@ class Built:
             return self._leaves[index]
         return node_hash(self.node(level - 1, 2 * index), self.node(level - 1, 2 * index + 1))
 
-    def nodes(self):
-        return self.node
-
     def event_at(self, sequence):
         return self.events[sequence - 1]
 

@@ -31,7 +31,7 @@ def check(build, drafts, document):
         facts = facts_of_report(told, [(form, data)]) | (facts or {})
         more = [reported(facts, OPERATOR_AGENT, "ada")] if record else []
         built = build([*drafts, *before, *more])
-        return check_report(data, built, frameworks)
+        return check_report(data, built.trail, frameworks)
 
     return run
 
