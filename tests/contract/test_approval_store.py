@@ -1,21 +1,11 @@
 """The approvals port on every store: SQLite on disk and in memory."""
 
-import sqlite3
-from dataclasses import replace
-
 import pytest
 
-from symbi.adapters.sqlite import DATABASE_NAME, SqliteReader, SqliteStore
+from symbi.adapters.sqlite import SqliteReader, SqliteStore
 from symbi.errors import StoreUnavailable
 from symbi.guard.approval import ApprovalState
 from symbi.testing.contracts_approvals import APPROVAL_CHECKS, approval
-
-NEW_IN_2 = ("requests", "policy_sets", "tallies", "tally_entries", "run_usage", "approvals")
-
-
-def made(db: sqlite3.Connection) -> set[tuple[str, str, str]]:
-    """Every table and index, as it was made."""
-    return set(db.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -57,24 +47,3 @@ def test_a_row_that_is_none_is_no_approval(tmp_path):
             store._db.execute(f"UPDATE approvals SET {column} = ?", (value,))
             with pytest.raises(StoreUnavailable, match="was not written by it"):
                 store.get_approval("e0")
-
-
-def test_a_store_of_the_version_before_gets_what_it_lacks_and_keeps_what_it_has(tmp_path):
-    with SqliteStore(tmp_path) as store, store.transaction():
-        store._db.execute("INSERT INTO meta VALUES ('mine', 'kept')")
-    db = sqlite3.connect(tmp_path / DATABASE_NAME)
-    whole = made(db)
-    assert set(NEW_IN_2) < {name for _, name, _ in whole}
-    db.executescript("".join(f"DROP TABLE {name};" for name in NEW_IN_2) + "PRAGMA user_version = 1;")
-    assert len(made(db)) <= len(whole) - len(NEW_IN_2)
-    db.close()
-    with pytest.raises(StoreUnavailable, match="has version 1"), SqliteReader(tmp_path):
-        pytest.fail("it was read")
-    with SqliteStore(tmp_path) as store:
-        with store.transaction():
-            store.put_approval(replace(approval(), shown=None))
-        assert store._db.execute("SELECT value FROM meta WHERE key = 'mine'").fetchone() == ("kept",)
-        assert store._db.execute("PRAGMA user_version").fetchone() == (2,)
-        assert made(store._db) == whole
-    with SqliteStore(tmp_path) as store:
-        assert store.get_approval("e0") is not None

@@ -12,8 +12,8 @@ import pytest
 from symbi.adapters.sqlite import DATABASE_NAME, SqliteReader, SqliteStore
 from symbi.adapters.sqlite.facts import REQUEST_PAGE
 from symbi.agent.journal import RunRecord, RunState
-from symbi.audit.port import StoredEvent
-from symbi.errors import InternalError, StoreUnavailable
+from symbi.audit.port import EventIndex, StoredEvent, Tile, TrailCommit
+from symbi.errors import ChainBroken, InternalError, StoreUnavailable
 from symbi.guard.facts import Facts
 from symbi.guard.ledger import MOVES, EffectRecord, EffectState
 from symbi.tools.port import Pin
@@ -49,8 +49,11 @@ def run_record(run_id: str = "r1") -> RunRecord:
     return RunRecord(RunId(run_id), AgentId("a"), "/f.symbi", "ff", b"{}", RunState.RUNNING, started_at="t")
 
 
-def events(first: int, count: int) -> list[StoredEvent]:
-    return [StoredEvent(n, f'{{"n":{n}}}'.encode(), f"h{n}") for n in range(first, first + count)]
+def commit(first: int, count: int, head: bytes, *, keep: bool = False) -> TrailCommit:
+    numbers = range(first, first + count)
+    events = [StoredEvent(n, f'{{"n":{n}}}'.encode(), f"h{n}") for n in numbers]
+    index = [EventIndex(f"agent-{n % 2}", "", "run.started", "", ("p", "q") if n % 2 else ()) for n in numbers]
+    return TrailCommit(events, index, (), head, keep)
 
 
 def test_an_empty_trail_has_no_head(store: SqliteStore) -> None:
@@ -60,17 +63,54 @@ def test_an_empty_trail_has_no_head(store: SqliteStore) -> None:
 
 def test_appended_events_come_back_in_order_with_the_last_head(store: SqliteStore) -> None:
     with store.transaction():
-        store.append(events(1, 2500), b"head-1")
+        store.append(commit(1, 2500, b"head-1"))
     with store.transaction():
-        store.append(events(2501, 1), b"head-2")
+        store.append(commit(2501, 1, b"head-2"))
     assert [event.sequence for event in store.read(1)] == list(range(1, 2502))
     assert [event.sequence for event in store.read(5, 7)] == [5, 6, 7]
     assert store.head() == (StoredEvent(2501, b'{"n":2501}', "h2501"), b"head-2")
 
 
+def test_what_events_are_found_by_stands_beside_them(store: SqliteStore) -> None:
+    with store.transaction():
+        store.append(commit(1, 5, b"head"))
+    by_agent = store._db.execute("SELECT sequence FROM events WHERE agent_id = 'agent-1' ORDER BY sequence")
+    assert by_agent.fetchall() == [(1,), (3,), (5,)]
+    by_policy = store._db.execute("SELECT sequence FROM event_policies WHERE policy = 'q' ORDER BY sequence")
+    assert by_policy.fetchall() == [(1,), (3,), (5,)]
+
+
+def test_checkpoints_are_kept_where_they_are_to_be_and_take_more_signatures(store: SqliteStore) -> None:
+    assert store.last_checkpoint() == 0
+    with store.transaction():
+        store.append(commit(1, 3, b"head-3", keep=True))
+    with store.transaction():
+        store.append(commit(4, 2, b"head-5"))
+    with store.transaction():
+        store.put_checkpoint(5, b"head-5")
+        store.put_checkpoint(3, b"head-3 and a cosignature")
+    assert list(store.checkpoints(1)) == [(3, b"head-3 and a cosignature"), (5, b"head-5")]
+    assert list(store.checkpoints(4, 4)) == []
+    assert store.last_checkpoint() == 5
+
+
+def test_tiles_and_records_come_back_and_damaged_ones_are_named(store: SqliteStore) -> None:
+    hashes = bytes(256 * 32)
+    with store.transaction():
+        store.append(replace(commit(1, 3, b"head"), tiles=(Tile(1, 7, hashes),)))
+    assert store.tile(1, 7) == hashes
+    assert store.tile(0, 7) is None
+    assert store.record(2) == b'{"n":2}'
+    with pytest.raises(ChainBroken, match="event 4 is missing"):
+        store.record(4)
+    store._db.execute("UPDATE tiles SET hashes = x'00'")
+    with pytest.raises(ChainBroken, match="tile 7 at level 1"):
+        store.tile(1, 7)
+
+
 def test_a_transaction_that_raises_leaves_nothing(store: SqliteStore) -> None:
     with pytest.raises(RuntimeError), store.transaction():
-        store.append(events(1, 1), b"head")
+        store.append(commit(1, 1, b"head"))
         store.put_effect(effect())
         raise RuntimeError
     assert store.head() is None
@@ -214,11 +254,11 @@ def test_a_file_that_is_no_database_is_unavailable_not_a_crash(tmp_path: Path) -
 
 def test_a_reader_sees_what_is_committed_beside_the_owner_and_cannot_write(tmp_path: Path) -> None:
     with SqliteStore(tmp_path) as owner, owner.transaction():
-        owner.append(events(1, 3), b"head")
+        owner.append(commit(1, 3, b"head"))
     with SqliteStore(tmp_path) as owner, SqliteReader(tmp_path) as reader:
         assert len(list(reader.read(1))) == 3
         with owner.transaction():
-            owner.append(events(4, 1), b"head-4")
+            owner.append(commit(4, 1, b"head-4"))
         assert len(list(reader.read(1))) == 3  # one snapshot: events and head always fit
         assert reader.head_record() == b"head"
     with SqliteReader(tmp_path) as reader:

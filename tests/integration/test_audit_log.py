@@ -55,10 +55,10 @@ async def test_many_appenders_share_commits_and_the_chain_verifies(tmp_path):
     commits = 0
 
     class Counting(SqliteStore):
-        def append(self, events, head):
+        def append(self, commit):
             nonlocal commits
             commits += 1
-            super().append(events, head)
+            super().append(commit)
 
     with Counting(tmp_path) as store:
         async with log_on(store) as log, anyio.create_task_group() as tasks:

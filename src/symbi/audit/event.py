@@ -2,8 +2,10 @@
 
 A record is the canonical JSON (RFC 8785) of all twelve fields. Its body is the canonical JSON of all but `chain_hash`
 and `signature`; the chain hash links the body to the chain hash before it (`symbi.crypto.chain`), and the signature
-(`symbi.crypto.signing`, domain `audit.event`) is over the 32 bytes of the chain hash. The head is the canonical JSON of
-where the trail ends, signed in the domain `audit.head` over the canonical JSON of its other fields.
+(`symbi.crypto.signing`, domain `audit.event`) is over the 32 bytes of the chain hash. In the mode `batch` it is the
+empty text, and the signed head (`symbi.audit.checkpoint`) covers the event; `key.rotated` has one in either mode. Records
+of schema version 1 differ in nothing else than that they had no modes; trails that a release before this one began keep
+theirs.
 """
 
 import re
@@ -11,19 +13,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, cast
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, cast
 
-from symbi.audit.port import StoredEvent
+from symbi.audit.port import EventIndex, StoredEvent
 from symbi.crypto.canonical import canonical_json, parse_canonical
 from symbi.crypto.chain import GENESIS, link
 from symbi.crypto.signing import SigningKey, VerifyingKey
 from symbi.errors import ChainBroken, InputError, did_you_mean
 from symbi.types import SYSTEM_AGENT, AgentId, EventId, JsonValue, KeyId
 
-SCHEMA_VERSION: Final = 1  # of events, heads and the rules that join them
+SCHEMA_VERSION: Final = 2  # of events and the rules that join them
+READABLE_VERSIONS: Final = frozenset({1, 2})  # of events; never going down within a trail
 GENESIS_HASH: Final = GENESIS.hex()  # what the first event follows
 EVENT_DOMAIN: Final = "audit.event"
-HEAD_DOMAIN: Final = "audit.head"
 MAX_RECORD_BYTES: Final = 1_048_576  # bounds one event: the trail holds facts and digests, not payloads
 
 _TIMESTAMP: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{9}Z")
@@ -31,6 +34,7 @@ _KEY_ID: Final = re.compile(r"[0-9a-f]{16}")
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _SIGNATURE: Final = re.compile(r"[0-9a-f]{128}")
 _SECONDS_LENGTH: Final = len("2026-01-02T03:04:05")
+_SEAL_BYTES: Final = len(',"chain_hash":"","signature":""') + 64 + 128  # what a signed record has beside its body
 
 
 class AuditEventType(StrEnum):
@@ -139,9 +143,9 @@ class AuditEvent:
         event_type: What it tells.
         details: Facts of its type.
         previous_hash: Hex of the chain hash before it; `GENESIS_HASH` for the first.
-        key_id: Which key signed it.
+        key_id: Which key was in force.
         chain_hash: Hex, 32 bytes.
-        signature: Hex, 64 bytes.
+        signature: Hex, 64 bytes, or empty where the signed head covers it.
     """
 
     schema_version: int
@@ -158,17 +162,175 @@ class AuditEvent:
     signature: str
 
 
-def trail_started(key: VerifyingKey) -> Draft:
+class Signing(StrEnum):
+    """What covers an event: the mode stands in `trail.started`, and `signing.changed` changes it."""
+
+    EVENT = "event"
+    """A signature of its own, and the signed head."""
+    BATCH = "batch"
+    """The signed head alone; its signature is the empty text."""
+
+
+class Prepared(NamedTuple):
+    """A draft that was checked and copied: nothing that its writer does later changes what is recorded.
+
+    Attributes:
+        event_type: What it tells.
+        agent: The agent id in JSON.
+        details: Canonical JSON.
+        run: The run id in JSON.
+        found_by: What the event will be found by.
+        key_id: Of the key that a `key.rotated` names; empty elsewhere.
+        signing: The mode that a `signing.changed` names; empty elsewhere.
+    """
+
+    event_type: AuditEventType
+    agent: bytes
+    details: bytes
+    run: bytes
+    found_by: EventIndex
+    key_id: str
+    signing: str
+
+
+def trail_started(key: VerifyingKey, signing: Signing = Signing.EVENT) -> Draft:
     """The draft of a trail's first event.
 
     The public key in it tells a reader which key to ask for; it is no reason to trust that key.
     """
-    details: dict[str, JsonValue] = {"format": SCHEMA_VERSION, "signature_algorithm": "Ed25519", "public_key": key.hex}
+    details: dict[str, JsonValue] = {
+        "format": SCHEMA_VERSION,
+        "signature_algorithm": "Ed25519",
+        "public_key": key.hex,
+        "signing": signing.value,
+    }
     return Draft(AuditEventType.TRAIL_STARTED, SYSTEM_AGENT, details)
 
 
+def key_rotated(key: VerifyingKey, signing: Signing) -> Draft:
+    """The draft of the last event by one key, which names the next, and the mode that goes on."""
+    details: dict[str, JsonValue] = {"public_key": key.hex, "key_id": key.key_id, "signing": signing.value}
+    return Draft(AuditEventType.KEY_ROTATED, SYSTEM_AGENT, details)
+
+
+def signing_changed(signing: Signing) -> Draft:
+    """The draft of the last event in one mode, which names the next."""
+    return Draft(AuditEventType.SIGNING_CHANGED, SYSTEM_AGENT, {"signing": signing.value})
+
+
+def prepare(draft: Draft) -> Prepared:
+    """Check a draft and put it in the form that it is recorded in.
+
+    Args:
+        draft: What to record; it is read once.
+
+    Raises:
+        InputError: The type is unknown, the details cannot stand in canonical JSON, or it has no agent.
+    """
+    event_type = _known_type(draft.event_type)
+    agent_id, run_id, details = draft.agent_id, draft.run_id, draft.details
+    written = canonical_json(details)
+    if not written.startswith(b"{"):
+        msg = "the event cannot be written: `details` is not of its form"
+        raise InputError(msg, code="audit.event")
+    if not agent_id:
+        msg = "the event cannot be written: `agent_id` is not of its form"
+        raise InputError(msg, code="audit.event")
+    agent, run = _quoted(agent_id), _quoted(run_id)
+    key_id = signing = ""
+    if event_type is AuditEventType.KEY_ROTATED:
+        key_id = str(details.get("key_id", ""))
+    elif event_type is AuditEventType.SIGNING_CHANGED:
+        signing = str(details.get("signing", ""))
+    index = index_of(agent_id, run_id, event_type, details)
+    return Prepared(event_type, agent, written, run, index, key_id, signing)
+
+
+def index_of(agent_id: str, run_id: str, event_type: str, details: Mapping[str, JsonValue]) -> EventIndex:
+    """What an event is found by."""
+    verdict, policies = "", ()
+    if event_type in _DECISIONS:
+        verdict = str(details.get("verdict", ""))
+        named = details.get("policies")
+        if isinstance(named, list | tuple):
+            policies = tuple(
+                {one["id"]: None for one in named if isinstance(one, Mapping) and type(one.get("id")) is str}
+            )
+    return EventIndex(agent_id, run_id, str(event_type), verdict, policies)
+
+
+class Unsigned(NamedTuple):
+    """An event in its place that still lacks its signature; the record is put together from these pieces.
+
+    Attributes:
+        agent: The agent id in JSON.
+        middle: The fields from `details` to `sequence` as they stand in body and record.
+        timestamp: As it is written.
+        sequence: Its place.
+        chain_hash: 32 bytes.
+    """
+
+    agent: bytes
+    middle: bytes
+    timestamp: bytes
+    sequence: int
+    chain_hash: bytes
+
+    def finish(self, signature: bytes) -> StoredEvent:
+        """The event with its signature of 64 bytes, or without any."""
+        chain_hash = self.chain_hash.hex()
+        record = b'{"agent_id":%b,"chain_hash":"%b"%b,"signature":"%b","timestamp":"%b"}' % (
+            self.agent, chain_hash.encode(), self.middle, signature.hex().encode(), self.timestamp
+        )  # fmt: skip
+        return StoredEvent(self.sequence, record, chain_hash)
+
+
+def place_event(
+    draft: Prepared, *, sequence: int, previous_hash: bytes, event_id: str, timestamp: str, key_id: str
+) -> Unsigned:
+    """Give a draft its place in the chain.
+
+    Body and record are written as canonical JSON writes them, fields in the order of their names.
+
+    Args:
+        draft: What to record.
+        sequence: One more than that of the event before it.
+        previous_hash: The chain hash of the event before it, 32 bytes.
+        event_id: A new id.
+        timestamp: `symbi.clock.rfc3339`, not before that of the event before it.
+        key_id: Of the key that is in force.
+
+    Raises:
+        InputError: The event is too large, or `trail.started` is not the first event and nothing else is.
+    """
+    if (sequence == 1) is not (draft.event_type is AuditEventType.TRAIL_STARTED):
+        msg = f"a trail begins with `{AuditEventType.TRAIL_STARTED}`, once: event {sequence} cannot be `{draft.event_type}`"
+        raise InputError(msg, code="audit.first_event")
+    middle = (
+        b',"details":%b,"event_id":"%b","event_type":"%b","key_id":"%b","previous_hash":"%b","run_id":%b,'
+        b'"schema_version":%d,"sequence":%d'
+    ) % (
+        draft.details, event_id.encode(), draft.event_type.encode(), key_id.encode(), previous_hash.hex().encode(),
+        draft.run, SCHEMA_VERSION, sequence,
+    )  # fmt: skip
+    written = timestamp.encode()
+    body = b'{"agent_id":%b%b,"timestamp":"%b"}' % (draft.agent, middle, written)
+    size = len(body) + _SEAL_BYTES
+    if size > MAX_RECORD_BYTES:
+        msg = f"an event of {size} bytes; the trail takes {MAX_RECORD_BYTES}"
+        raise InputError(msg, code="audit.too_large", hint="record a digest and a size instead")
+    return Unsigned(draft.agent, middle, written, sequence, link(previous_hash, body))
+
+
 def seal_event(
-    draft: Draft, *, sequence: int, previous_hash: str, event_id: EventId, timestamp: str, key: SigningKey
+    draft: Draft,
+    *,
+    sequence: int,
+    previous_hash: str,
+    event_id: EventId,
+    timestamp: str,
+    key: SigningKey,
+    signing: Signing = Signing.EVENT,
 ) -> tuple[AuditEvent, StoredEvent]:
     """Give a draft its place in the chain, and sign it.
 
@@ -179,6 +341,7 @@ def seal_event(
         event_id: A new id.
         timestamp: `symbi.clock.rfc3339`, not before that of the event before it.
         key: The trail's key.
+        signing: The mode in force.
 
     Returns:
         The event, and what to store of it.
@@ -187,60 +350,26 @@ def seal_event(
         InputError: The type is unknown, the details cannot stand in canonical JSON, the event is too large, or
             `trail.started` is not the first event and nothing else is.
     """
-    event_type = _known_type(draft.event_type)
-    if (sequence == 1) is not (event_type is AuditEventType.TRAIL_STARTED):
-        msg = f"a trail begins with `{AuditEventType.TRAIL_STARTED}`, once: event {sequence} cannot be `{event_type}`"
-        raise InputError(msg, code="audit.first_event")
-    # A copy in plain JSON types: nobody can change it between the hash and the record.
-    details = parse_canonical(canonical_json(draft.details))
-    fields: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "sequence": sequence,
-        "event_id": event_id,
-        "timestamp": timestamp,
-        "agent_id": draft.agent_id,
-        "run_id": draft.run_id,
-        "event_type": event_type.value,
-        "details": details,
-        "previous_hash": previous_hash,
-        "key_id": key.key_id,
-    }
-    chain_hash = link(bytes.fromhex(previous_hash), canonical_json(fields))
-    fields["chain_hash"] = chain_hash.hex()
-    fields["signature"] = key.sign(EVENT_DOMAIN, chain_hash).hex()
-    record = canonical_json(fields)
-    if len(record) > MAX_RECORD_BYTES:
-        msg = f"an event of {len(record)} bytes; the trail takes {MAX_RECORD_BYTES}"
-        raise InputError(msg, code="audit.too_large", hint="record a digest and a size instead")
-    fault = _fault(fields)
-    if fault is not None:
-        msg = f"the event cannot be written: {fault}"
+    if not is_hash(previous_hash):
+        msg = "the event cannot be written: `previous_hash` is not of its form"
         raise InputError(msg, code="audit.event")
-    event = AuditEvent(**(fields | {"event_type": event_type}))
-    return event, StoredEvent(sequence, record, event.chain_hash)
+    unsigned = place_event(
+        prepare(draft), sequence=sequence, previous_hash=bytes.fromhex(previous_hash), event_id=event_id,
+        timestamp=timestamp, key_id=key.key_id,
+    )  # fmt: skip
+    signed = needs_signature(_known_type(draft.event_type), signing)
+    stored = unsigned.finish(key.sign(EVENT_DOMAIN, unsigned.chain_hash) if signed else b"")
+    try:
+        event = parse_event(stored.record, sequence=sequence)
+    except ChainBroken as fault:
+        msg = f"the event cannot be written: {fault.message}"
+        raise InputError(msg, code="audit.event") from fault
+    return event, stored
 
 
-def seal_head(sequence: int, chain_hash: str, timestamp: str, key: SigningKey) -> bytes:
-    """Where the trail ends, signed: makes a truncated tail visible.
-
-    Args:
-        sequence: That of the last event.
-        chain_hash: That of the last event, hex.
-        timestamp: That of the last event.
-        key: The key of the last event.
-
-    Returns:
-        Canonical JSON.
-    """
-    fields: dict[str, JsonValue] = {
-        "schema_version": SCHEMA_VERSION,
-        "sequence": sequence,
-        "chain_hash": chain_hash,
-        "timestamp": timestamp,
-        "key_id": key.key_id,
-    }
-    fields["signature"] = key.sign(HEAD_DOMAIN, canonical_json(fields)).hex()
-    return canonical_json(fields)
+def needs_signature(event_type: AuditEventType, signing: Signing) -> bool:
+    """Whether an event has a signature of its own: each in the mode `event`, and whatever hands over to another key."""
+    return signing is Signing.EVENT or event_type is AuditEventType.KEY_ROTATED
 
 
 def parse_event(record: bytes, *, sequence: int = 0) -> AuditEvent:
@@ -292,8 +421,8 @@ def is_key_id(value: object) -> bool:
 
 
 def is_signature(value: object) -> bool:
-    """Whether a value is a signature of 64 bytes in lower-case hexadecimal."""
-    return isinstance(value, str) and _SIGNATURE.fullmatch(value) is not None
+    """Whether a value is a signature of 64 bytes in lower-case hexadecimal, or the empty text."""
+    return isinstance(value, str) and (not value or _SIGNATURE.fullmatch(value) is not None)
 
 
 def is_place(value: object) -> bool:
@@ -306,7 +435,7 @@ def _is_event_type(value: object) -> bool:
 
 
 def _is_version(value: object) -> bool:
-    return type(value) is int and value == SCHEMA_VERSION
+    return type(value) is int and value in READABLE_VERSIONS
 
 
 def _is_name(value: object) -> bool:
@@ -322,6 +451,8 @@ def _is_object(value: object) -> bool:
 
 
 _TYPES: Final = frozenset(AuditEventType)
+_TYPE_OF: Final = {one.value: one for one in AuditEventType}
+_DECISIONS: Final = frozenset({AuditEventType.DECISION_ALLOW, AuditEventType.DECISION_DENY})
 _FORMS: Final = {
     "schema_version": _is_version,
     "sequence": is_place,
@@ -352,9 +483,14 @@ def _fault(fields: JsonValue) -> str | None:
 
 
 def _known_type(name: str) -> AuditEventType:
-    try:
-        return AuditEventType(name)
-    except ValueError:
+    found = _TYPE_OF.get(name)
+    if found is None:
         msg = f"unknown event type `{name}`"
         hint = did_you_mean(name, AuditEventType)
-        raise InputError(msg, code="audit.event_type", hint=hint or None) from None
+        raise InputError(msg, code="audit.event_type", hint=hint or None)
+    return found
+
+
+@lru_cache(4096)
+def _quoted(text: str) -> bytes:
+    return canonical_json(text)

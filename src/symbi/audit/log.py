@@ -4,61 +4,111 @@ A unit of work is a function that runs on the store's thread inside the running 
 returns the drafts of its events. Each commit takes whatever arrived during the last one, so an idle log costs one
 fsync a unit and a busy one amortises it. A unit that raises is undone alone; a commit that fails undoes all of them,
 and the chain stays where the last durable commit left it.
+
+Each commit replaces the head, which is the newest checkpoint. On a cadence, and when the log is closed, the head is
+kept as a checkpoint of its own.
 """
 
+import math
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar, cast
 
 import anyio
+import anyio.to_thread
 from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from symbi.audit.checkpoint import origin_of
 from symbi.audit.event import (
-    GENESIS_HASH,
+    EVENT_DOMAIN,
     AuditEventType,
     Draft,
+    Prepared,
     Receipt,
-    parse_event,
-    seal_event,
-    seal_head,
+    Signing,
+    Unsigned,
+    key_rotated,
+    needs_signature,
+    place_event,
+    prepare,
+    signing_changed,
     trail_started,
 )
-from symbi.audit.port import AuditStore, StoredEvent
-from symbi.audit.verify import verify_head
-from symbi.clock import Clock, IdSource, parse_rfc3339, rfc3339
+from symbi.audit.port import AuditStore, EventIndex, StoredEvent, TrailCommit
+from symbi.audit.position import Position, take_up
+from symbi.clock import Clock, IdSource, rfc3339
 from symbi.crypto.signing import SigningKey
-from symbi.errors import ChainBroken, Overloaded, StoreUnavailable, SymbiError
-from symbi.types import EventId
+from symbi.errors import InputError, Overloaded, StoreUnavailable, SymbiError
+from symbi.types import EventId, KeyId
 
 T = TypeVar("T")
 
 MAX_PENDING: Final = 8192  # units of work that may wait; more is overload, never unbounded memory
 MAX_GROUP: Final = 1024  # units of work in one commit; bounds how long the first of them waits
-COMMIT_TIMEOUT_S: Final = 60.0  # after this the store counts as unavailable for the caller
+COMMIT_TIMEOUT_S: Final = 60.0  # after this the store counts as unavailable for whoever waits for a commit
 RETRY_AFTER_S: Final = 0.1  # a commit's length on a busy disk, roughly
 
+_SLOW: Final = "look at the disk and the other load on this machine"
+_CHANGES: Final = frozenset({AuditEventType.TRAIL_STARTED, AuditEventType.SIGNING_CHANGED, AuditEventType.KEY_ROTATED})
+
 Work = Callable[[], tuple[T, Sequence[Draft]]]
+OnCommit = Callable[[Sequence[StoredEvent]], None]
 
 
-@dataclass(slots=True)
-class _Entry(Generic[T]):
-    work: Work[T]
-    done: anyio.Event = field(default_factory=anyio.Event)
-    result: T | None = None
-    receipts: tuple[Receipt, ...] = ()
-    error: Exception | None = None
+@dataclass(frozen=True, slots=True)
+class Cadence:
+    """When the head is kept as a checkpoint: whichever comes first.
+
+    Attributes:
+        events: After so many events.
+        interval_s: After so long, where there were any.
+    """
+
+    events: int = 1000
+    interval_s: float = 60.0
 
 
-@dataclass(slots=True)
-class _Position:
-    """Where the chain stands."""
+class _Group:
+    """Units that are committed together, and wait for the same event."""
 
-    sequence: int
-    chain_hash: str
-    time_ns: int
+    __slots__ = ("done", "units")
+
+    def __init__(self) -> None:
+        self.units: list[_Unit[Any]] = []
+        self.done = anyio.Event()
+
+    def fail(self, error: Exception) -> None:
+        for unit in self.units:
+            unit.error, unit.receipts = error, ()
+        self.done.set()
+
+
+class _Unit(Generic[T]):
+    """One unit of work: a function, or an event that was prepared already and touches nothing else."""
+
+    __slots__ = ("error", "receipts", "result", "work")
+
+    def __init__(self, work: Work[T] | Prepared) -> None:
+        self.work = work
+        self.result: T | None = None
+        self.receipts: tuple[Receipt, ...] = ()
+        self.error: Exception | None = None
+
+
+class _Sealed:
+    """What a commit has sealed so far."""
+
+    __slots__ = ("events", "index")
+
+    def __init__(self) -> None:
+        self.events: list[tuple[Unsigned, SigningKey | None]] = []  # with the key that is still to sign it
+        self.index: list[EventIndex] = []
+
+    def cut(self, length: int) -> None:
+        del self.events[length:], self.index[length:]
 
 
 class AuditLog:
@@ -66,30 +116,70 @@ class AuditLog:
 
     Args:
         store: Where events and ledger live; used on one thread at a time.
-        key: Signs events and heads.
+        key: Signs a new trail; one that was begun goes on with the key that it stands at.
         clock: Source of timestamps; they never go back in the trail, whatever the clock does.
         ids: Source of event ids.
+        others: Keys of other generations: the trail may stand at one of them.
+        signing: What covers an event from now on.
+        cadence: When checkpoints are kept.
         max_pending: How many units of work may wait.
     """
 
-    def __init__(
-        self, store: AuditStore, key: SigningKey, clock: Clock, ids: IdSource, *, max_pending: int = MAX_PENDING
+    def __init__(  # noqa: PLR0913 - the four that it needs come by place, the others have defaults
+        self,
+        store: AuditStore,
+        key: SigningKey,
+        clock: Clock,
+        ids: IdSource,
+        *,
+        others: Sequence[SigningKey] = (),
+        signing: Signing = Signing.EVENT,
+        cadence: Cadence = Cadence(),
+        max_pending: int = MAX_PENDING,
     ) -> None:
         self._store = store
-        self._key = key
+        self._keys = {one.key_id: one for one in (*others, key)}
         self._clock = clock
         self._ids = ids
+        self._signing = signing
+        self._cadence = cadence
         self._thread = anyio.CapacityLimiter(1)
         self._max_pending = max_pending
-        self._send: MemoryObjectSendStream[_Entry[Any]] | None = None
+        self._pending = 0
+        self._waiting: deque[_Group] = deque()
+        self._arrived = anyio.Event()
+        self._room = anyio.Event()
+        self._open = False
         self._tasks: TaskGroup | None = None
         self._stopped = anyio.Event()
-        self._at = _Position(0, GENESIS_HASH, 0)
+        self._group: _Group | None = None  # is being committed
+        self._since_s = 0.0
+        self._durable: deque[Sequence[StoredEvent]] = deque()  # committed, and not told of yet
+        self._callbacks: list[OnCommit] = []
+        self._at = Position(key, signing)
+        self._kept = 0  # size of the newest kept checkpoint
+        self._kept_s = clock.monotonic_s()
 
     @property
     def sequence(self) -> int:
         """Sequence number of the last durable event."""
         return self._at.sequence
+
+    @property
+    def key(self) -> SigningKey:
+        """The key that signs from now on."""
+        return self._at.key
+
+    def on_commit(self, callback: OnCommit) -> Callable[[], None]:
+        """Have a function called after each durable commit, on the event loop, with its events in order.
+
+        It must not wait and must not raise: what it raises ends the log.
+
+        Returns:
+            What ends the calls.
+        """
+        self._callbacks.append(callback)
+        return lambda: self._callbacks.remove(callback)
 
     async def __aenter__(self) -> Self:
         """Take up the chain where it ends, and begin a new trail with `trail.started`.
@@ -99,24 +189,27 @@ class AuditLog:
             StoreUnavailable: The store cannot be read or written.
         """
         await anyio.to_thread.run_sync(self._take_up, limiter=self._thread)
-        self._send, receive = anyio.create_memory_object_stream[_Entry[Any]](self._max_pending)
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
-        self._tasks.start_soon(self._run, receive)
-        if self._at.sequence == 0:
-            try:
-                await self.append(trail_started(self._key.verifying_key()))
-            except BaseException:
-                await self.__aexit__(None, None, None)
-                raise
+        self._open = True
+        self._tasks.start_soon(self._run)
+        self._tasks.start_soon(self._watch)
+        try:
+            if self._at.sequence == 0:
+                await self.append(trail_started(self._at.key.verifying_key(), self._signing))
+            elif self._at.signing is not self._signing:
+                await self.append(signing_changed(self._signing))
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Commit what is pending, then stop."""
-        if self._send is not None:
-            self._send.close()
+        """Commit what is pending, keep a checkpoint, then stop."""
+        self._open = False
+        self._arrived.set()
         tasks, self._tasks = self._tasks, None
         assert tasks is not None
         # The writer ends by itself once nothing waits; the group is left without an error, for it has none of its own.
@@ -133,8 +226,9 @@ class AuditLog:
             InputError: The details cannot stand in canonical JSON.
             StoreUnavailable: It is not durable, or nobody can tell.
         """
-        _, receipts = await self.transact(lambda: (None, (draft,)))
-        return receipts[0]
+        unit: _Unit[None] = _Unit(prepare(draft))
+        await self._committed(unit, wait=False)
+        return unit.receipts[0]
 
     async def transact(self, work: Work[T], *, wait: bool = False) -> tuple[T, tuple[Receipt, ...]]:
         """Run a unit of work in the store's transaction and append its events; returns when both are durable.
@@ -150,29 +244,28 @@ class AuditLog:
             StoreUnavailable: It is not durable, or nobody can tell.
             SymbiError: Whatever the work raised; nothing of it is left.
         """
-        entry = _Entry(work)
-        if self._send is None:
-            msg = "the audit trail is not open"
-            raise StoreUnavailable(msg)
-        try:
-            if not wait:
-                self._send.send_nowait(entry)
-            with anyio.CancelScope(shield=True), anyio.move_on_after(COMMIT_TIMEOUT_S):
-                if wait:
-                    await self._send.send(entry)
-                await entry.done.wait()
-        except anyio.WouldBlock:
-            msg = "too many effects wait for the audit trail"
-            raise Overloaded(msg, retry_after_s=RETRY_AFTER_S) from None
-        except (anyio.ClosedResourceError, anyio.BrokenResourceError):
-            msg = "the audit trail is closed"
-            raise StoreUnavailable(msg) from None
-        if not entry.done.is_set():
-            msg = f"the store did not commit within {COMMIT_TIMEOUT_S:g} s"
-            raise StoreUnavailable(msg, hint="look at the disk and the other load on this machine")
-        if entry.error is not None:
-            raise entry.error
-        return cast("T", entry.result), entry.receipts
+        unit = _Unit(work)
+        await self._committed(unit, wait=wait)
+        return cast("T", unit.result), unit.receipts
+
+    async def rotate(self, key: SigningKey) -> Receipt:
+        """Hand the trail over to another key, which has to be kept durably already; returns when it signs.
+
+        Raises:
+            InputError: It signs already.
+            Overloaded: Too much is waiting.
+            StoreUnavailable: It is not durable, or nobody can tell.
+        """
+        self._keys[key.key_id] = key
+
+        def hand_over() -> tuple[None, tuple[Draft]]:
+            if key.key_id == self._at.key.key_id:
+                msg = f"key `{key.key_id}` signs the trail already"
+                raise InputError(msg, code="audit.key_rotated")
+            return None, (key_rotated(key.verifying_key(), self._at.signing),)
+
+        _, receipts = await self.transact(hand_over)
+        return receipts[0]
 
     async def read(self, query: Callable[[], T]) -> T:
         """Run a reading function on the store's thread, between commits.
@@ -182,77 +275,200 @@ class AuditLog:
         """
         return await anyio.to_thread.run_sync(query, limiter=self._thread)
 
-    def _take_up(self) -> None:
-        head = self._store.head()
-        if head is None:
-            return
-        last, signed = head
-        event = parse_event(last.record)
-        verify_head(signed, last, {self._key.key_id: self._key.verifying_key()})
-        if event.sequence != last.sequence:
-            msg = f"event {last.sequence} says that it is event {event.sequence}"
-            raise ChainBroken(msg, sequence=last.sequence)
-        self._at = _Position(event.sequence, event.chain_hash, parse_rfc3339(event.timestamp))
+    # --- on the event loop ------------------------------------------------------------------------
 
-    async def _run(self, receive: MemoryObjectReceiveStream[_Entry[Any]]) -> None:
+    async def _committed(self, unit: _Unit[Any], *, wait: bool) -> None:
+        """Hand a unit to the writer, and wait until its commit is over."""
+        if wait:
+            with anyio.CancelScope(shield=True):
+                while self._open and self._pending >= self._max_pending:
+                    await self._room.wait()
+        if not self._open:
+            msg = f"the audit trail is {'closed' if self._stopped.is_set() else 'not open'}"
+            raise StoreUnavailable(msg)
+        if self._pending >= self._max_pending:
+            msg = "too many effects wait for the audit trail"
+            raise Overloaded(msg, retry_after_s=RETRY_AFTER_S)
+        if not self._waiting or len(self._waiting[-1].units) >= MAX_GROUP:
+            self._waiting.append(_Group())
+        group = self._waiting[-1]
+        group.units.append(unit)
+        self._pending += 1
+        self._arrived.set()
         try:
-            with anyio.CancelScope(shield=True), receive:
-                async for first in receive:
-                    group = [first]
-                    while len(group) < MAX_GROUP:
-                        try:
-                            group.append(receive.receive_nowait())
-                        except (anyio.WouldBlock, anyio.EndOfStream):
-                            break
-                    await anyio.to_thread.run_sync(partial(self._commit, group), limiter=self._thread)
-                    for entry in group:
-                        entry.done.set()
-        finally:
-            self._stopped.set()  # also where the writer itself fails, so that nobody waits for it
+            await group.done.wait()
+        except anyio.get_cancelled_exc_class():
+            if anyio.current_effective_deadline() != -math.inf:
+                raise  # no scope was cancelled: whoever runs the loop ends this task
+            with anyio.CancelScope(shield=True):
+                await group.done.wait()
+        if unit.error is not None:
+            raise unit.error
 
-    def _commit(self, group: Sequence[_Entry[Any]]) -> None:
-        at = _Position(self._at.sequence, self._at.chain_hash, self._at.time_ns)
-        events: list[StoredEvent] = []
+    async def _run(self) -> None:
+        try:
+            with anyio.CancelScope(shield=True):
+                while self._open or self._waiting:
+                    if self._waiting:
+                        await self._write(self._waiting.popleft())
+                    else:
+                        await self._idle()
+                await self._keep()
+        finally:
+            self._open = False
+            self._stopped.set()  # also where the writer itself fails, so that nobody waits for it
+            self._fail("the audit trail is closed")
+
+    async def _write(self, group: _Group) -> None:
+        self._take(group)
+        self._group, self._since_s = group, anyio.current_time()
+        await anyio.to_thread.run_sync(self._commit, group.units, limiter=self._thread)
+        self._group = None
+        group.done.set()
+        while self._durable:
+            events = self._durable.popleft()
+            for callback in tuple(self._callbacks):
+                callback(events)
+
+    async def _idle(self) -> None:
+        """Wait for the next unit; keep a checkpoint when its time comes before that."""
+        self._arrived = anyio.Event()
+        left_s = math.inf
+        if self._at.sequence > self._kept:
+            left_s = self._cadence.interval_s - (self._clock.monotonic_s() - self._kept_s)
+        if left_s <= 0:
+            await self._keep()
+            return
+        with anyio.move_on_after(left_s):
+            await self._arrived.wait()
+
+    async def _keep(self) -> None:
+        if self._at.sequence > self._kept:
+            await anyio.to_thread.run_sync(self._keep_head, limiter=self._thread)
+
+    async def _watch(self) -> None:
+        """Let nobody wait longer than a commit may take; what the thread still does is told of when it is done."""
+        while True:
+            await anyio.sleep(COMMIT_TIMEOUT_S / 10)
+            if self._group is None or anyio.current_time() - self._since_s < COMMIT_TIMEOUT_S:
+                continue
+            group, self._group = self._group, None
+            what = f"the store did not commit within {COMMIT_TIMEOUT_S:g} s"
+            group.fail(StoreUnavailable(what, hint=_SLOW))
+            self._fail(what)
+
+    def _take(self, group: _Group) -> None:
+        self._pending -= len(group.units)
+        room, self._room = self._room, anyio.Event()
+        room.set()
+
+    def _fail(self, what: str) -> None:
+        """Give up all that still waits; nothing of it was begun."""
+        while self._waiting:
+            group = self._waiting.popleft()
+            self._take(group)
+            group.fail(StoreUnavailable(what, hint=_SLOW))
+        self._room.set()
+
+    # --- on the store's thread --------------------------------------------------------------------
+
+    def _take_up(self) -> None:
+        self._at = take_up(self._store, self._keys) or self._at
+        self._kept = self._store.last_checkpoint()
+
+    def _commit(self, units: Sequence[_Unit[Any]]) -> None:
+        at, sealed = self._at.copy(), _Sealed()
         try:
             with self._store.transaction():
-                for entry in group:
-                    self._run_entry(entry, at, events)
-                if events:
-                    self._store.append(events, seal_head(at.sequence, at.chain_hash, rfc3339(at.time_ns), self._key))
+                for unit in units:
+                    self._run_unit(unit, at, sealed)
+                commit = self._close(at, sealed)
+                if commit is not None:
+                    self._store.append(commit)
         except Exception as error:  # noqa: BLE001 - handed to every caller that waits for this commit
             failure = error if isinstance(error, SymbiError) else StoreUnavailable(f"the store failed: {error}")
-            for entry in group:
-                entry.error = failure
-                entry.receipts = ()
+            for unit in units:
+                unit.error, unit.receipts = failure, ()
             return
         self._at = at
+        if commit is not None:
+            self._durable.append(commit.events)
+            if commit.keep:
+                self._kept, self._kept_s = at.sequence, self._clock.monotonic_s()
 
-    def _run_entry(self, entry: _Entry[Any], at: _Position, events: list[StoredEvent]) -> None:
-        before = (at.sequence, at.chain_hash, at.time_ns, len(events))
+    def _run_unit(self, unit: _Unit[Any], at: Position, sealed: _Sealed) -> None:
+        before, length = at.copy(), len(sealed.events)
         try:
+            work = unit.work
+            if isinstance(work, Prepared):
+                unit.receipts = (self._place(work, at, sealed),)
+                return
             with self._store.savepoint():
-                entry.result, drafts = entry.work()
-                entry.receipts = tuple(self._seal(draft, at, events) for draft in drafts)
+                unit.result, drafts = work()
+                unit.receipts = tuple(self._place(prepare(draft), at, sealed) for draft in drafts)
         except StoreUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - handed to the one caller whose unit of work failed
-            entry.error = error
-            at.sequence, at.chain_hash, at.time_ns, length = before
-            del events[length:]
+            unit.error, unit.receipts = error, ()
+            at.go_back(before)
+            sealed.cut(length)
 
-    def _seal(self, draft: Draft, at: _Position, events: list[StoredEvent]) -> Receipt:
+    def _place(self, draft: Prepared, at: Position, sealed: _Sealed) -> Receipt:
         time_ns = max(at.time_ns, self._clock.now_ns())
-        event, stored = seal_event(
+        event_id = self._ids.new()
+        unsigned = place_event(
             draft,
             sequence=at.sequence + 1,
             previous_hash=at.chain_hash,
-            event_id=EventId(self._ids.new()),
+            event_id=event_id,
             timestamp=rfc3339(time_ns),
-            key=self._key,
+            key_id=at.key.key_id,
         )
-        events.append(stored)
-        at.sequence, at.chain_hash, at.time_ns = event.sequence, event.chain_hash, time_ns
-        return Receipt(event.sequence, event.event_id, event.chain_hash)
+        sealed.events.append((unsigned, at.key if needs_signature(draft.event_type, at.signing) else None))
+        sealed.index.append(draft.found_by)
+        at.move(unsigned.sequence, unsigned.chain_hash, time_ns)
+        if draft.event_type in _CHANGES:
+            self._change(draft, event_id, at)
+        return Receipt(unsigned.sequence, EventId(event_id), unsigned.chain_hash.hex())
+
+    def _change(self, draft: Prepared, event_id: str, at: Position) -> None:
+        """What an event changes for those that follow it."""
+        match draft.event_type:
+            case AuditEventType.TRAIL_STARTED:
+                at.origin = origin_of(EventId(event_id))
+            case AuditEventType.SIGNING_CHANGED if draft.signing in {*Signing} - {at.signing}:
+                at.signing = Signing(draft.signing)
+            case AuditEventType.SIGNING_CHANGED:
+                msg = f"`{draft.signing}` is not another mode of signing than the one in force"
+                raise InputError(msg, code="audit.signing")
+            case _:
+                key = self._keys.get(KeyId(draft.key_id))
+                if key is None or key is at.key:
+                    msg = f"the trail cannot be handed over to key `{draft.key_id}`, which this runtime has not or uses already"
+                    raise InputError(msg, code="audit.key_rotated")
+                at.key = key
+
+    def _close(self, at: Position, sealed: _Sealed) -> TrailCommit | None:
+        """Sign what was sealed, and put the tree and the head over it."""
+        if not sealed.events:
+            return None
+        events = [
+            unsigned.finish(b"" if key is None else key.sign(EVENT_DOMAIN, unsigned.chain_hash))
+            for unsigned, key in sealed.events
+        ]
+        at.tree = at.tree.copy()
+        tiles = at.tree.extend([event.record for event in events])
+        waited_s = self._clock.monotonic_s() - self._kept_s
+        keep = at.sequence - self._kept >= self._cadence.events or waited_s >= self._cadence.interval_s
+        return TrailCommit(events, sealed.index, tiles, at.head(), keep)
+
+    def _keep_head(self) -> None:
+        """Keep the head as a checkpoint. Where the store refuses, nothing is lost: the head itself is durable."""
+        self._kept_s = self._clock.monotonic_s()
+        with suppress(StoreUnavailable):
+            with self._store.transaction():
+                self._store.put_checkpoint(self._at.sequence, self._at.head())
+            self._kept = self._at.sequence
 
 
-__all__ = ["AuditEventType", "AuditLog", "Draft", "Receipt", "Work"]
+__all__ = ["AuditEventType", "AuditLog", "Cadence", "Draft", "Receipt", "Signing", "Work"]

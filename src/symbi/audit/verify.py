@@ -18,38 +18,26 @@ kept elsewhere shows that.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Never
+from typing import Never
 
+from symbi.audit.checkpoint import parse_note, verify_note
 from symbi.audit.event import (
     EVENT_DOMAIN,
     GENESIS_HASH,
-    HEAD_DOMAIN,
-    MAX_RECORD_BYTES,
-    SCHEMA_VERSION,
+    READABLE_VERSIONS,
     AuditEvent,
     AuditEventType,
-    is_hash,
-    is_key_id,
-    is_place,
-    is_signature,
-    is_timestamp,
+    Signing,
     parse_event,
 )
 from symbi.audit.port import StoredEvent
-from symbi.crypto.canonical import canonical_json, parse_canonical
+from symbi.crypto.canonical import canonical_json
 from symbi.crypto.chain import link
+from symbi.crypto.merkle import Frontier, leaf_hash
+from symbi.crypto.provider import open_provider
 from symbi.crypto.signing import VerifyingKey
-from symbi.errors import ChainBroken, InputError, SignatureInvalid
+from symbi.errors import ChainBroken, SignatureInvalid
 from symbi.types import JsonValue, KeyId
-
-_HEAD_FORMS: Final = {
-    "schema_version": lambda value: type(value) is int and value == SCHEMA_VERSION,
-    "sequence": is_place,
-    "chain_hash": is_hash,
-    "timestamp": is_timestamp,
-    "key_id": is_key_id,
-    "signature": is_signature,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +87,12 @@ def verify_trail(
     first: AuditEvent | None = None
     last: AuditEvent | None = None
     key_ids: dict[KeyId, None] = {}
+    rules, tree = _Rules(dict(keys)), Frontier()
     for place, stored in enumerate(events, expect_first):
-        last = _check_event(stored, place, last, keys)
+        last = _check_event(stored, place, last, rules)
         first = first or last
         key_ids[last.key_id] = None
+        tree.append(leaf_hash(stored.record))
     if first is None or last is None:
         _broken(
             expect_first,
@@ -111,7 +101,7 @@ def verify_trail(
         )
     if head is None:
         _broken(last.sequence, "head", "the trail has no signed head, so that nobody can tell where it ends")
-    _check_head(head, last, keys)
+    _check_head(head, last, rules, tree.root() if expect_first == 1 else None)
     return TrailReport(
         events=last.sequence - first.sequence + 1,
         first=first.sequence,
@@ -123,18 +113,30 @@ def verify_trail(
     )
 
 
-def verify_head(head: bytes, last: StoredEvent, keys: Mapping[KeyId, VerifyingKey]) -> None:
-    """Return if a store's last event is in order by itself, and the head is signed and says what it says.
+@dataclass(slots=True)
+class _Rules:
+    """What holds from here on: the trusted keys, the key in force, and the mode of signing."""
 
-    Raises:
-        ChainBroken: It is not, or does not; fields as of `verify_trail`.
-    """
-    _check_head(head, _check_event(last, last.sequence, None, keys), keys)
+    keys: dict[KeyId, VerifyingKey]
+    key_id: KeyId | None = None
+    signing: Signing | None = None
+
+    def follow(self, event: AuditEvent) -> None:
+        """Take in what an event changes for those after it."""
+        details = event.details
+        if event.event_type in {AuditEventType.TRAIL_STARTED, AuditEventType.SIGNING_CHANGED}:
+            self.signing = Signing(str(details.get("signing", Signing.EVENT)))
+        self.key_id = event.key_id
+        if event.event_type is AuditEventType.KEY_ROTATED:
+            self.key_id = KeyId(str(details["key_id"]))
+            trusted = self.keys.get(event.key_id)
+            if trusted is not None:
+                self.keys[self.key_id] = VerifyingKey.from_hex(
+                    str(details["public_key"]), open_provider(trusted.provider_name)
+                )
 
 
-def _check_event(
-    stored: StoredEvent, place: int, before: AuditEvent | None, keys: Mapping[KeyId, VerifyingKey]
-) -> AuditEvent:
+def _check_event(stored: StoredEvent, place: int, before: AuditEvent | None, rules: _Rules) -> AuditEvent:
     # 1 canonical form and fields
     event = parse_event(stored.record, sequence=place)
     # 2 sequence
@@ -143,7 +145,7 @@ def _check_event(
     if stored.sequence != place:
         _broken(place, "column", f"the store keeps event {place} as event {stored.sequence}")
     # 3 beginning
-    _check_start(event, place, keys)
+    _check_start(event, place, rules.keys)
     # 4 link
     expected = before.chain_hash if before is not None else (GENESIS_HASH if place == 1 else event.previous_hash)
     if event.previous_hash != expected:
@@ -155,7 +157,11 @@ def _check_event(
     if stored.chain_hash != event.chain_hash:
         _broken(place, "column", f"the store keeps another hash beside event {place}")
     # 6 signature
-    _check_signature(keys, event.key_id, EVENT_DOMAIN, chain_hash, event.signature, place)
+    if rules.key_id not in {None, event.key_id}:
+        _broken(place, "key", f"event {place} names key `{event.key_id}`, and `{rules.key_id}` is in force")
+    if event.signature or rules.signing is not Signing.BATCH or event.event_type is AuditEventType.KEY_ROTATED:
+        _check_signature(rules.keys, event, chain_hash)
+    rules.follow(event)
     # 7 time; the texts have a fixed width in UTC, so they sort as times do
     if before is not None and event.timestamp < before.timestamp:
         _broken(place, "time", f"event {place} is dated before the event before it")
@@ -184,50 +190,43 @@ def _check_start(event: AuditEvent, place: int, keys: Mapping[KeyId, VerifyingKe
         _broken(place, "start", f"event {place} is `{event.event_type}`; a trail starts once, with its first event")
     if not starts:
         return
-    if event.details.get("format") != SCHEMA_VERSION:
-        _broken(place, "start", f"the trail is not of format {SCHEMA_VERSION}")
+    if event.details.get("format") not in READABLE_VERSIONS:
+        _broken(place, "start", "the trail is of a format that is not read here")
     key = keys.get(event.key_id)
     if key is not None and event.details.get("public_key") != key.hex:
         _broken(place, "start", "the trail says that it was started with another key than the one that signed it")
 
 
-def _check_head(head: bytes, last: AuditEvent, keys: Mapping[KeyId, VerifyingKey]) -> None:
+def _check_head(head: bytes, last: AuditEvent, rules: _Rules, root: bytes | None) -> None:
     place = last.sequence
-    if len(head) > MAX_RECORD_BYTES:
-        _broken(place, "head", "the head is too large to be one")
-    try:
-        fields: Any = parse_canonical(head)
-    except InputError as error:
-        _broken(place, "head", f"the head is {error.message}")
-    if not isinstance(fields, dict) or fields.keys() != _HEAD_FORMS.keys():
-        _broken(place, "head", "the head has not the fields of a head")
-    for name, holds in _HEAD_FORMS.items():
-        if not holds(fields[name]):
-            _broken(place, "head", f"`{name}` of the head is not of its form")
-    if fields["sequence"] != place:
+    note = parse_note(head)
+    found = note.checkpoint
+    if found.size != place:
         _broken(
-            min(place, fields["sequence"]) + 1,
+            min(place, found.size) + 1,
             "head",
-            f"the head says that the trail ends with event {fields['sequence']}, and it ends with event {place}",
+            f"the head says that the trail ends with event {found.size}, and it ends with event {place}",
         )
-    for name in ("chain_hash", "timestamp", "key_id"):
-        if fields[name] != getattr(last, name):
+    for name in ("chain_hash", "timestamp"):
+        if getattr(found, name) != getattr(last, name):
             _broken(place, "head", f"`{name}` of the head is not that of the last event")
-    message = canonical_json({name: value for name, value in fields.items() if name != "signature"})
-    _check_signature(keys, fields["key_id"], HEAD_DOMAIN, message, fields["signature"], place)
+    key = rules.keys.get(last.key_id)
+    if key is None:
+        _broken(place, "key", f"the head is signed by key `{last.key_id}`, which is not trusted here")
+    verify_note(note, key)
+    if root is not None and found.root != root:
+        _broken(place, "head", "the head was signed over other events")
 
 
-def _check_signature(
-    keys: Mapping[KeyId, VerifyingKey], key_id: KeyId, domain: str, message: bytes, signature: str, place: int
-) -> None:
-    what = "the head" if domain == HEAD_DOMAIN else f"event {place}"
-    key = keys.get(key_id)
-    if key is None or key.key_id != key_id:
-        _broken(place, "key", f"{what} is signed by key `{key_id}`, which is not trusted here")
+def _check_signature(keys: Mapping[KeyId, VerifyingKey], event: AuditEvent, chain_hash: bytes) -> None:
+    place = event.sequence
+    key = keys.get(event.key_id)
+    if key is None or key.key_id != event.key_id:
+        _broken(place, "key", f"event {place} is signed by key `{event.key_id}`, which is not trusted here")
     try:
-        key.verify(domain, message, bytes.fromhex(signature))
+        key.verify(EVENT_DOMAIN, chain_hash, bytes.fromhex(event.signature))
     except SignatureInvalid as error:
-        msg = f"the signature of {what} is wrong"
+        msg = f"the signature of event {place} is wrong"
         raise ChainBroken(msg, sequence=place, reason="signature") from error
 
 

@@ -30,10 +30,11 @@ class VerifyingKey(Unpicklable):
         InputError: The bytes are no public key, or one by which every signature would verify.
     """
 
-    __slots__ = ("_key_id", "_public", "_verify")
+    __slots__ = ("_key_id", "_provider_name", "_public", "_verify")
 
     def __init__(self, public: bytes, provider: CryptoProvider) -> None:
         self._verify = provider.verifier(public)
+        self._provider_name = provider.name
         self._public = public
         self._key_id = _key_id(public, provider)
 
@@ -60,6 +61,11 @@ class VerifyingKey(Unpicklable):
     def public(self) -> bytes:
         """The 32 bytes of the key."""
         return self._public
+
+    @property
+    def provider_name(self) -> str:
+        """The library that does it; `open_provider` takes the name."""
+        return self._provider_name
 
     @property
     def hex(self) -> str:

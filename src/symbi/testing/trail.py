@@ -4,9 +4,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from symbi.audit.event import GENESIS_HASH, AuditEvent, AuditEventType, Draft, seal_event, seal_head, trail_started
+from symbi.audit.checkpoint import Checkpoint, origin_of, seal_checkpoint
+from symbi.audit.event import GENESIS_HASH, AuditEvent, AuditEventType, Draft, seal_event, trail_started
 from symbi.audit.port import StoredEvent
 from symbi.clock import rfc3339
+from symbi.crypto.merkle import Frontier, leaf_hash
 from symbi.crypto.provider import SEED_BYTES, CryptoProvider, open_provider
 from symbi.crypto.signing import SigningKey, VerifyingKey
 from symbi.types import AgentId, EventId, JsonValue, KeyId
@@ -79,5 +81,9 @@ def build_trail(
         parsed.append(event)
         previous_hash = event.chain_hash
     last = parsed[-1]
-    head = seal_head(last.sequence, last.chain_hash, last.timestamp, key)
+    tree = Frontier()
+    for stored in events:
+        tree.append(leaf_hash(stored.record))
+    checkpoint = Checkpoint(origin_of(parsed[0].event_id), last.sequence, tree.root(), last.chain_hash, last.timestamp)
+    head = seal_checkpoint(checkpoint, key)
     return BuiltTrail(tuple(events), tuple(parsed), head, {key.key_id: key.verifying_key()})

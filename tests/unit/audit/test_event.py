@@ -8,14 +8,15 @@ from symbi.audit.event import (
     GENESIS_HASH,
     AuditEventType,
     Draft,
+    Signing,
+    key_rotated,
     parse_event,
     seal_event,
-    seal_head,
     trail_started,
 )
 from symbi.crypto.canonical import canonical_json
 from symbi.crypto.provider import open_provider
-from symbi.errors import ChainBroken, InputError, SignatureInvalid
+from symbi.errors import ChainBroken, InputError
 from symbi.testing.trail import build_trail, fixed_signing_key, sample_draft
 from symbi.types import SYSTEM_AGENT, AgentId, EventId
 
@@ -144,25 +145,18 @@ def test_what_could_not_be_read_is_not_written(change):
 def test_the_start_names_format_and_key():
     draft = trail_started(KEY.verifying_key())
     assert (draft.event_type, draft.agent_id) == (AuditEventType.TRAIL_STARTED, SYSTEM_AGENT)
-    assert draft.details == {"format": 1, "signature_algorithm": "Ed25519", "public_key": KEY.verifying_key().hex}
+    assert draft.details == {
+        "format": 2, "signature_algorithm": "Ed25519", "public_key": KEY.verifying_key().hex, "signing": "event",
+    }  # fmt: skip
     assert bytes(32).hex() == GENESIS_HASH == TRAIL.parsed[0].previous_hash
 
 
-def test_a_head_is_canonical_and_signed_over_its_other_fields():
-    head = seal_head(7, "ab" * 32, "2026-01-02T03:04:05.000000006Z", KEY)
-    fields = json.loads(head)
-    assert head == canonical_json(fields)
-    signature = bytes.fromhex(fields.pop("signature"))
-    assert fields == {
-        "schema_version": 1,
-        "sequence": 7,
-        "chain_hash": "ab" * 32,
-        "timestamp": "2026-01-02T03:04:05.000000006Z",
-        "key_id": KEY.key_id,
-    }
-    KEY.verifying_key().verify("audit.head", canonical_json(fields), signature)
-    with pytest.raises(SignatureInvalid):
-        KEY.verifying_key().verify("audit.event", canonical_json(fields), signature)
+def test_in_batch_mode_an_event_has_no_signature_and_one_that_hands_over_has():
+    _, stored = seal(signing=Signing.BATCH)
+    assert fields_of(stored)["signature"] == ""
+    handing_over = key_rotated(fixed_signing_key(2).verifying_key(), Signing.BATCH)
+    fields = fields_of(seal(handing_over, signing=Signing.BATCH)[1])
+    KEY.verifying_key().verify("audit.event", bytes.fromhex(fields["chain_hash"]), bytes.fromhex(fields["signature"]))
 
 
 @pytest.mark.parametrize(

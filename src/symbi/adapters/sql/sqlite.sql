@@ -5,7 +5,31 @@ SELECT value FROM meta WHERE key = ?
 INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value
 
 -- name: append_event
-INSERT INTO events (sequence, record, chain_hash) VALUES (?, ?, ?)
+INSERT INTO events (sequence, chain_hash, agent_id, run_id, event_type, verdict, record) VALUES (?, ?, ?, ?, ?, ?, ?)
+
+-- name: append_policy
+INSERT INTO event_policies (policy, sequence) VALUES (?, ?)
+
+-- name: append_tile
+INSERT INTO tiles (level, number, hashes) VALUES (?, ?, ?)
+
+-- name: put_checkpoint
+INSERT INTO checkpoints (size, note) VALUES (?, ?) ON CONFLICT (size) DO UPDATE SET note = excluded.note
+
+-- name: checkpoints
+SELECT size, note FROM checkpoints WHERE size >= ? AND size <= ? ORDER BY size LIMIT ?
+
+-- name: last_checkpoint
+SELECT coalesce(max(size), 0) FROM checkpoints
+
+-- name: get_tile
+SELECT hashes FROM tiles WHERE level = ? AND number = ?
+
+-- name: get_record
+SELECT record FROM events WHERE sequence = ?
+
+-- name: read_events_before
+SELECT sequence, record, chain_hash FROM events_before WHERE sequence > ? ORDER BY sequence LIMIT ?
 
 -- name: put_head
 INSERT INTO head (id, record) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET record = excluded.record

@@ -1,4 +1,4 @@
--- The one store of a data folder: trail, ledger, runs, pins and approvals. Version 2.
+-- The one store of a data folder: trail, ledger, runs, pins and approvals. Version 3.
 -- WAL and synchronous=FULL: a commit that returned survives a crash of the process and of the machine.
 
 CREATE TABLE meta (
@@ -6,15 +6,47 @@ CREATE TABLE meta (
     value TEXT NOT NULL
 ) WITHOUT ROWID, STRICT;
 
+-- What an event is found by stands before its record, so that it is read without the record's further pages.
 CREATE TABLE events (
     sequence   INTEGER PRIMARY KEY,   -- 1, 2, 3 …
-    record     BLOB NOT NULL,         -- canonical JSON of the whole event
-    chain_hash TEXT NOT NULL          -- hex, repeated from the record
+    chain_hash TEXT NOT NULL,         -- hex, repeated from the record, as are the next four
+    agent_id   TEXT NOT NULL,
+    run_id     TEXT NOT NULL,         -- empty for what belongs to no run
+    event_type TEXT NOT NULL,
+    verdict    TEXT NOT NULL,         -- of decisions; empty elsewhere
+    record     BLOB NOT NULL          -- canonical JSON of the whole event
 ) STRICT;
 
+CREATE INDEX events_agent ON events (agent_id);  -- each ends in the sequence, as every index of SQLite
+CREATE INDEX events_run ON events (run_id) WHERE run_id != '';
+CREATE INDEX events_type ON events (event_type);
+CREATE INDEX events_verdict ON events (verdict) WHERE verdict != '';
+
+-- Which policies made the decisions.
+CREATE TABLE event_policies (
+    policy   TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    PRIMARY KEY (policy, sequence)
+) WITHOUT ROWID, STRICT;
+
+-- The newest checkpoint; covers every event.
 CREATE TABLE head (
     id     INTEGER PRIMARY KEY CHECK (id = 1),
-    record BLOB NOT NULL              -- canonical JSON, signed
+    record BLOB NOT NULL              -- signed note
+) STRICT;
+
+-- Those that are kept: of the cadence, and of each shutdown, with the cosignatures that were added later.
+CREATE TABLE checkpoints (
+    size INTEGER PRIMARY KEY,         -- how many events it covers
+    note BLOB NOT NULL
+) STRICT;
+
+-- Complete tiles of the Merkle tree over the records: level 0 holds the hashes of leaves, each further one roots below.
+CREATE TABLE tiles (
+    level  INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    hashes BLOB NOT NULL,             -- 256 of 32 bytes
+    PRIMARY KEY (level, number)
 ) STRICT;
 
 CREATE TABLE effects (

@@ -9,11 +9,12 @@ from typing import Any, Final
 
 from symbi.agent.journal import RunRecord, RunState
 from symbi.audit.port import StoredEvent
+from symbi.audit.tree import TILE_BYTES
 from symbi.errors import ChainBroken, StoreUnavailable
 from symbi.guard.ledger import EffectRecord, EffectState
 from symbi.types import AgentId, EffectId, RecoveryClass, RunId
 
-STORE_VERSION: Final = 2
+STORE_VERSION: Final = 3
 DATABASE_NAME: Final = "symbi.db"
 LOCK_NAME: Final = "owner.lock"
 BUSY_TIMEOUT_S: Final = 5.0  # readers never block the writer in WAL mode; this bounds checkpoints and backups
@@ -99,7 +100,7 @@ def last_event(db: sqlite3.Connection) -> tuple[StoredEvent, bytes] | None:
     if last is None or head is None:
         msg = "the trail has events without a signed head, or a head without events: something was removed"
         raise StoreUnavailable(msg, code="unavailable.store_truncated", hint="run `symbi audit verify`")
-    return _stored(last), head_bytes(head[0], last[0])
+    return stored_event(last), head_bytes(head[0], last[0])
 
 
 def read_events(db: sqlite3.Connection, first: int, last: int | None) -> Iterator[StoredEvent]:
@@ -108,13 +109,60 @@ def read_events(db: sqlite3.Connection, first: int, last: int | None) -> Iterato
     while True:
         with mapped("read"):
             rows = db.execute(SQL["read_events"], (first, upto, READ_PAGE)).fetchall()
-        yield from map(_stored, rows)
+        yield from map(stored_event, rows)
         if len(rows) < READ_PAGE:
             return
         first = rows[-1][0] + 1
 
 
-def _stored(row: tuple[Any, Any, Any]) -> StoredEvent:
+def tile_of(db: sqlite3.Connection, level: int, number: int) -> bytes | None:
+    """The hashes of a complete tile, or None where it is not complete.
+
+    Raises:
+        ChainBroken: It is not stored as a tile is.
+    """
+    with mapped("read"):
+        row = db.execute(SQL["get_tile"], (level, number)).fetchone()
+    if row is None:
+        return None
+    if isinstance(row[0], bytes) and len(row[0]) == TILE_BYTES:
+        return row[0]
+    msg = f"tile {number} at level {level} of the tree is not stored as a tile is"
+    raise ChainBroken(msg, sequence=(number << 8 * (level + 1)) + 1, reason="tile")
+
+
+def record_of(db: sqlite3.Connection, sequence: int) -> bytes:
+    """The record of one event.
+
+    Raises:
+        ChainBroken: It is not in the store, or is not stored as a record is.
+    """
+    with mapped("read"):
+        row = db.execute(SQL["get_record"], (sequence,)).fetchone()
+    if row is not None and isinstance(row[0], bytes):
+        return row[0]
+    msg = f"event {sequence} is " + ("missing" if row is None else "not stored as an event is")
+    raise ChainBroken(msg, sequence=sequence, reason="sequence" if row is None else "column")
+
+
+def read_checkpoints(db: sqlite3.Connection, first: int, last: int | None) -> Iterator[tuple[int, bytes]]:
+    """Kept checkpoints and their sizes in order, a page at a time.
+
+    Raises:
+        ChainBroken: One is not stored as a checkpoint is.
+    """
+    upto = _LAST if last is None else last
+    while True:
+        with mapped("read"):
+            rows = db.execute(SQL["checkpoints"], (first, upto, READ_PAGE)).fetchall()
+        for size, note in rows:
+            yield size, head_bytes(note, size)
+        if len(rows) < READ_PAGE:
+            return
+        first = rows[-1][0] + 1
+
+
+def stored_event(row: tuple[Any, Any, Any]) -> StoredEvent:
     """A row as an event. The tables are strict, but whoever can write the file can make others.
 
     Raises:

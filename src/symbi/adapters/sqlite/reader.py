@@ -17,8 +17,11 @@ from symbi.adapters.sqlite.file import (
     connect,
     head_bytes,
     mapped,
+    read_checkpoints,
     read_events,
+    record_of,
     refuse_version,
+    tile_of,
     to_effect,
     to_run,
 )
@@ -101,6 +104,18 @@ class SqliteReader(FactReader):
     def read(self, first: int, last: int | None = None) -> Iterator[StoredEvent]:
         """Events in order, a page at a time."""
         return self._use(lambda db: read_events(db, first, last))
+
+    def tile(self, level: int, number: int) -> bytes | None:
+        """The hashes of a complete tile, or None where it is not complete."""
+        return self._use(lambda db: tile_of(db, level, number))
+
+    def record(self, sequence: int) -> bytes:
+        """The record of one event."""
+        return self._use(lambda db: record_of(db, sequence))
+
+    def checkpoints(self, first: int, last: int | None = None) -> Iterator[tuple[int, bytes]]:
+        """Kept checkpoints and their sizes in order, a page at a time."""
+        return self._use(lambda db: read_checkpoints(db, first, last))
 
     def runs(self, limit: int) -> Sequence[RunRecord]:
         """The newest runs first."""

@@ -21,22 +21,26 @@ from symbi.adapters.sqlite.file import (
     connect,
     last_event,
     mapped,
+    read_checkpoints,
     read_events,
+    record_of,
     refuse_version,
+    tile_of,
     to_effect,
     to_run,
     unavailable,
 )
 from symbi.adapters.sqlite.history import TalliesInSqlite
 from symbi.adapters.sqlite.policy_notes import PolicyNotes
+from symbi.adapters.sqlite.trail import set_trail_aside, take_trail_back, write_commit
 from symbi.agent.journal import RUN_MOVES, RunRecord, RunState
-from symbi.audit.port import StoredEvent
+from symbi.audit.port import StoredEvent, TrailCommit
 from symbi.errors import InternalError, StoreUnavailable
 from symbi.guard.ledger import MOVES, EffectRecord, EffectState
 from symbi.tools.port import Pin
 from symbi.types import RunId
 
-STORE_VERSION_BEFORE: Final = 1  # lacks tables that this release has, and is given them
+STORE_VERSIONS_BEFORE: Final = frozenset({1, 2})  # of a trail without index and tree, which it is given
 _MADE: Final = re.compile(r"^CREATE (?:UNIQUE )?(?:TABLE|INDEX) (\w+)", re.MULTILINE)
 
 
@@ -94,15 +98,19 @@ class SqliteStore(PolicyNotes, TalliesInSqlite, ApprovalTable):
             self._connection = connect(str(self._folder / DATABASE_NAME))
         with mapped("open"):
             version = self._one("PRAGMA user_version")[0]
-            if version not in {0, STORE_VERSION_BEFORE}:
+            if version and version not in STORE_VERSIONS_BEFORE:
                 refuse_version(version, self._folder)
             with self.transaction():
+                if version in STORE_VERSIONS_BEFORE:
+                    set_trail_aside(self._db)
+                schema = files("symbi.adapters").joinpath("sql/sqlite_schema.sql").read_text(encoding="utf-8")
+                there = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master")}
+                for statement in _split(schema):
+                    if _MADE.search(statement)[1] not in there:  # type: ignore[index]  # each makes something
+                        self._db.execute(statement)
+                if version in STORE_VERSIONS_BEFORE:
+                    take_trail_back(self._db)
                 if version != STORE_VERSION:
-                    schema = files("symbi.adapters").joinpath("sql/sqlite_schema.sql").read_text(encoding="utf-8")
-                    there = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master")}
-                    for statement in _split(schema):
-                        if _MADE.search(statement)[1] not in there:  # type: ignore[index]  # each makes something
-                            self._db.execute(statement)
                     self._db.execute(f"PRAGMA user_version = {STORE_VERSION}")
                 row = self._db.execute(SQL["get_meta"], ("epoch",)).fetchone()
                 self._epoch = int(row[0]) + 1 if row else 1
@@ -146,11 +154,18 @@ class SqliteStore(PolicyNotes, TalliesInSqlite, ApprovalTable):
 
     # --- AuditStore -----------------------------------------------------------------------------
 
-    def append(self, events: list[StoredEvent], head: bytes) -> None:
-        """Add events and replace the signed head."""
+    def append(self, commit: TrailCommit) -> None:
+        """Add events with their index and tiles, and replace the head."""
         with mapped("write"):
-            self._db.executemany(SQL["append_event"], [(e.sequence, e.record, e.chain_hash) for e in events])
-            self._db.execute(SQL["put_head"], (head,))
+            write_commit(self._db, commit)
+
+    def put_head(self, note: bytes) -> None:
+        """Replace the head alone."""
+        self._write(SQL["put_head"], (note,))
+
+    def put_checkpoint(self, size: int, note: bytes) -> None:
+        """Keep a checkpoint, or replace the one of that size."""
+        self._write(SQL["put_checkpoint"], (size, note))
 
     def head(self) -> tuple[StoredEvent, bytes] | None:
         """The last event and the signed head."""
@@ -159,6 +174,22 @@ class SqliteStore(PolicyNotes, TalliesInSqlite, ApprovalTable):
     def read(self, first: int, last: int | None = None) -> Iterator[StoredEvent]:
         """Events in order, a page at a time."""
         return read_events(self._db, first, last)
+
+    def checkpoints(self, first: int, last: int | None = None) -> Iterator[tuple[int, bytes]]:
+        """Kept checkpoints and their sizes in order, a page at a time."""
+        return read_checkpoints(self._db, first, last)
+
+    def last_checkpoint(self) -> int:
+        """The size of the newest kept checkpoint; 0 where there is none."""
+        return int(self._one(SQL["last_checkpoint"])[0])
+
+    def tile(self, level: int, number: int) -> bytes | None:
+        """The hashes of a complete tile, or None where it is not complete."""
+        return tile_of(self._db, level, number)
+
+    def record(self, sequence: int) -> bytes:
+        """The record of one event."""
+        return record_of(self._db, sequence)
 
     # --- EffectStore ----------------------------------------------------------------------------
 
