@@ -25,8 +25,11 @@ from symbi.adapters.sqlite.file import (
     to_effect,
     to_run,
 )
+from symbi.adapters.sqlite.keeping import anchors_in, segments_in
 from symbi.agent.journal import RunRecord
+from symbi.audit.anchor import Anchor
 from symbi.audit.port import StoredEvent
+from symbi.audit.segments import Segment
 from symbi.errors import StoreUnavailable
 from symbi.guard.approval import ApprovalRecord, ApprovalState
 from symbi.guard.ledger import EffectRecord, EffectState
@@ -116,6 +119,18 @@ class SqliteReader(FactReader):
     def checkpoints(self, first: int, last: int | None = None) -> Iterator[tuple[int, bytes]]:
         """Kept checkpoints and their sizes in order, a page at a time."""
         return self._use(lambda db: read_checkpoints(db, first, last))
+
+    def first_event(self) -> int:
+        """Sequence number of the first event that is here; those before it are in the audit storage."""
+        return int(self._use(lambda db: db.execute(SQL["first_event"]).fetchone())[0])
+
+    def segments(self) -> Sequence[Segment]:
+        """All segments that were sealed, by their first event."""
+        return self._use(segments_in)
+
+    def anchors(self, first: int, last: int | None = None) -> Sequence[Anchor]:
+        """Time stamps of the checkpoints with a size from `first` to `last`, by size."""
+        return self._use(lambda db: anchors_in(db, first, last))
 
     def runs(self, limit: int) -> Sequence[RunRecord]:
         """The newest runs first."""
