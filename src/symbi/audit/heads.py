@@ -1,7 +1,7 @@
 """Heads that are kept: as a checkpoint, with what a witness signed, with the time that an authority put on it."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 import anyio
@@ -62,6 +62,7 @@ class Heads:
         log: The trail.
         store: What it stands in.
         clock: For the time between two stamps.
+        keys: The trail's own public keys.
         stamp: The time-stamping authority; None where there is none.
         interval_s: Time between two stamps by itself; None for none.
     """
@@ -71,6 +72,7 @@ class Heads:
         log: AuditLog,
         store: AnchorStore,
         clock: Clock,
+        keys: Callable[[], Mapping[KeyId, VerifyingKey]],
         *,
         stamp: Stamp | None = None,
         interval_s: float | None = None,
@@ -78,17 +80,17 @@ class Heads:
         self._log = log
         self._store = store
         self._clock = clock
+        self._keys = keys
         self._stamp = stamp
         self._interval_s = interval_s
         self._next_s = clock.monotonic_s()
         self._failures = 0
 
-    async def witnessed(self, note: Note, keys: Mapping[KeyId, VerifyingKey], witness: str) -> dict[str, JsonValue]:
+    async def witnessed(self, note: Note, witness: str) -> dict[str, JsonValue]:
         """Keep what a witness signed under a checkpoint of this trail; whether its signature holds is for who has its key.
 
         Args:
             note: The checkpoint with the cosignature.
-            keys: The trail's own keys.
             witness: Whose.
 
         Returns:
@@ -98,7 +100,7 @@ class Heads:
             ChainBroken: The checkpoint is not one of this trail.
             InputError: No line is by that witness.
         """
-        verify_by(note, keys)
+        verify_by(note, self._keys())
         lines = tuple(one for one in cosignatures_of(note) if one.name == witness)
         if not lines:
             msg = f"no line of the checkpoint is by witness `{witness[:80]}`"

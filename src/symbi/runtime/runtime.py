@@ -18,6 +18,7 @@ from symbi.agent.journal import RunRecord, RunState, RunStore
 from symbi.agent.run import Bounds, RunOutcome, RunPlan, check_inputs, execute
 from symbi.agent.task import NO_TASK, Task, check_task, kept_task
 from symbi.audit.event import AuditEventType, Draft
+from symbi.audit.heads import Heads
 from symbi.clock import IdSource, rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile
 from symbi.errors import (
@@ -97,6 +98,7 @@ class Rooms:
         scheduler: Says when an agent may start, and holds the pool.
         ids: Makes run ids.
         principal: An agent as policies see it.
+        heads: What others say of the heads of the trail.
     """
 
     world: World
@@ -108,6 +110,7 @@ class Rooms:
     scheduler: AgentScheduler
     ids: IdSource
     principal: Callable[[AgentId], Principal]
+    heads: Heads
 
 
 class Runtime:
@@ -142,6 +145,11 @@ class Runtime:
     def guard(self) -> Guard:
         """The gate."""
         return self._rooms.world.guard
+
+    @property
+    def heads(self) -> Heads:
+        """What others say of the heads of the trail."""
+        return self._rooms.heads
 
     @property
     def desk(self) -> ApprovalDesk:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -44,6 +45,7 @@ from symbi.tools.invoke import Invoker
 from symbi.tools.manifest import Manifest, parse_manifest
 from symbi.tools.schemapin import PublicKey, load_public_key
 from symbi.types import SYSTEM_AGENT, AgentId, JsonValue, KeyId, SecurityTier
+from symbi.wiring.keeping import keeping, probe_storage, refuse_half
 from symbi.wiring.people import desk_rules
 from symbi.wiring.policies import policy_paths, policy_terms, shadow_paths
 from symbi.wiring.sources import read_text
@@ -81,7 +83,7 @@ def verifying_keys(settings: Settings) -> dict[KeyId, VerifyingKey]:
 
 def probe(settings: Settings) -> list[Finding]:
     """What this machine can do."""
-    return list(probe_machine(settings.runtime.data_dir))
+    return [*probe_machine(settings.runtime.data_dir), *probe_storage(settings)]
 
 
 def no_emit(_agent: AgentId, _text: str) -> None:
@@ -116,6 +118,7 @@ async def open_runtime(
         InternalError: The gate does not close.
     """
     warnings = refuse_unsafe(settings)
+    refuse_half(settings)
     anyio.to_thread.current_default_thread_limiter().total_tokens = settings.runtime.scheduler_threads
     clock = clock or SystemClock()
     ids = IdSource(clock)
@@ -139,6 +142,10 @@ async def open_runtime(
         )  # fmt: skip
         report = await guard.open()
         await log.append(started(settings))
+        keys = partial(verifying_keys, settings)
+        heads, keeper = await stack.enter_async_context(keeping(settings, log, store, clock, keys))
+        if keeper is not None:
+            guard.barrier = keeper.barrier
         secrets = secret_source(settings, guard)
         links = [await _link(stack, server, settings, guard, secrets) for server in settings.mcp.servers]
         verifier = ToolVerifier(
@@ -153,7 +160,7 @@ async def open_runtime(
             hold_s, held,
         )  # fmt: skip
         agents = scheduler(settings, clock)
-        rooms = Rooms(world, book, watch, catalog, store, store, agents, ids, settings.principal)
+        rooms = Rooms(world, book, watch, catalog, store, store, agents, ids, settings.principal, heads)
         watches = [watch]
         if settings.policy.shadow:
             shadow = PolicyShadow(engine, book, log)
