@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ async def test_full_segments_are_sealed_and_verify_there_alone(storage):
         assert kept.keeper.status.failure == ""
         assert segments[0].first == 1
         assert segments[-1].last >= 700
-        assert all(after.first == before.last + 1 for before, after in zip(segments, segments[1:], strict=False))
+        assert all(after.first == before.last + 1 for before, after in pairwise(segments))
         for segment in segments:
             folder = kept.storage.path(segment.folder)
             report = verify_segment(trusted, folder)

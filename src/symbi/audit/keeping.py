@@ -16,7 +16,6 @@ stop once too many segments wait for it.
 """
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +30,16 @@ import anyio.to_thread
 from symbi.audit.anchor import Anchor
 from symbi.audit.checkpoint import parse_note
 from symbi.audit.event import AuditEventType, Draft, parse_event
-from symbi.audit.export import KEYS_NAME, keys_document
+from symbi.audit.export import (
+    ANCHORS_NAME,
+    CHECKPOINTS_NAME,
+    FRONTIER_NAME,
+    KEYS_NAME,
+    anchor_name,
+    frontier_document,
+    keys_document,
+    note_name,
+)
 from symbi.audit.heads import keep_head
 from symbi.audit.log import AuditLog
 from symbi.audit.port import AuditStore
@@ -48,9 +56,9 @@ from symbi.audit.segments import (
     waiting,
 )
 from symbi.audit.tree import nodes_of
-from symbi.audit.verify import TrailReport
+from symbi.audit.verify import Start, TrailReport
 from symbi.clock import Clock, rfc3339
-from symbi.crypto.merkle import Frontier, Nodes, frontier_of
+from symbi.crypto.merkle import Nodes, frontier_of
 from symbi.crypto.signing import VerifyingKey
 from symbi.errors import ChainBroken, StoreUnavailable, Unavailable, VerificationError
 from symbi.types import SYSTEM_AGENT, KeyId
@@ -60,7 +68,6 @@ _log = logging.getLogger("symbi.audit")
 FIRST_WAIT_S: Final = 1.0  # before a storage that failed is tried again; doubled each time
 LONGEST_WAIT_S: Final = 300.0
 PAGE: Final = 1000  # events read at once, between two commits
-FRONTIER_NAME: Final = "frontier.json"
 _RETENTION: Final = b'"retention_days"'
 
 
@@ -264,7 +271,7 @@ class Keeper:
         storage = self._archive.storage
         # 1 write
         if not await anyio.to_thread.run_sync(storage.has, name):
-            files = {f"checkpoints/{size:012}.note": note for size, note in notes}
+            files = {f"{CHECKPOINTS_NAME}/{note_name(size)}": note for size, note in notes}
             files |= await self._other_files(first, last, segments)
             await anyio.to_thread.run_sync(partial(storage.put, name, self._pages(first, last), files))
         self._probe("stored")
@@ -288,11 +295,11 @@ class Keeper:
     async def _other_files(self, first: int, last: int, segments: Sequence[Segment]) -> dict[str, bytes]:
         files = {KEYS_NAME: keys_document(self._archive.keys())}
         anchors = await self._log.read(partial(self._store.anchors, first, last))
-        files |= {f"anchors/{anchor.size:012}.tsr": anchor.token for anchor in anchors}
+        files |= {f"{ANCHORS_NAME}/{anchor_name(anchor.size)}": anchor.token for anchor in anchors}
         if first > 1:
             chain_hash = segments[-1].chain_hash
             frontier = await self._log.read(lambda: frontier_of(first - 1, self._nodes()))
-            files[FRONTIER_NAME] = frontier_document(frontier, chain_hash)
+            files[FRONTIER_NAME] = frontier_document(Start(first - 1, frontier.hashes, chain_hash))
         return files
 
     def _nodes(self) -> Nodes:
@@ -341,12 +348,6 @@ class Keeper:
     def _take_out(self, segment: Segment, removed_at: str) -> tuple[None, Sequence[Draft]]:
         self._store.remove_segment(replace(segment, removed_at=removed_at))
         return None, (Draft(AuditEventType.SEGMENT_REMOVED, SYSTEM_AGENT, segment.facts()),)
-
-
-def frontier_document(frontier: Frontier, chain_hash: str) -> bytes:
-    """`frontier.json`: what stands before the first event of an export."""
-    listed = {"size": frontier.size, "hashes": [one.hex() for one in frontier.hashes], "chain_hash": chain_hash}
-    return json.dumps(listed).encode() + b"\n"
 
 
 def _paged(first: int, last: int) -> Iterator[tuple[int, int]]:

@@ -16,15 +16,25 @@ from symbi.api.caller import Caller, operate
 from symbi.api.client import ask_owner, connect_owner
 from symbi.api.control import OPERATIONS
 from symbi.audit.checkpoint import Note, parse_note
+from symbi.audit.export import KEYS_NAME, export_start, list_notes, open_events, read_events, verify_folder
 from symbi.audit.segments import Segment
 from symbi.audit.tree import nodes_of
-from symbi.audit.witness import AddCheckpoint, WitnessKey, check_continues, check_name, countersign, name_head
+from symbi.audit.witness import (
+    AddCheckpoint,
+    WitnessKey,
+    check_continues,
+    check_name,
+    countersign,
+    name_head,
+    prove_from_leaves,
+)
+from symbi.cli.audit_verify import trusted_keys
 from symbi.cli.options import Config, Json
 from symbi.cli.output import err, errors_to_exit, out, print_json
 from symbi.cli.run import run_to_end
 from symbi.clock import SystemClock
 from symbi.config import Settings, load_settings
-from symbi.crypto.merkle import consistency_proof
+from symbi.crypto.merkle import Frontier, consistency_proof, leaf_hash
 from symbi.crypto.signing import VerifyingKey
 from symbi.errors import InputError
 from symbi.tools.text import printable
@@ -52,7 +62,7 @@ class Shown:
     live: bool
 
 
-def witness(
+def witness(  # noqa: PLR0913 - one parameter for each option of the command line
     *,
     to: Annotated[
         Path | None, typer.Option(help="File of the witness, or a folder with one for each trail.", metavar="PATH")
@@ -156,9 +166,27 @@ def _from_store(settings: Settings) -> Shown:
 
 
 def _from_export(settings: Settings, folder: Path, trusted: Path | None) -> Shown:
-    found: Any = read_folder(settings, folder, trusted)
-    note = found.head
-    return Shown(note, found.prove, found.keys, live=False)
+    keys = trusted_keys(trusted or folder / KEYS_NAME, settings)
+    if trusted is None:
+        err.print(
+            "[yellow]the keys are those of the export itself[/]: the first head shows whom you trust; give `--keys`"
+        )
+    size = verify_folder(folder, keys).last
+    head = list_notes(folder).head()
+    assert head is not None, "what verifies has a head"
+
+    def prove(old: int) -> Sequence[bytes]:
+        if not 0 < old <= size:
+            return ()
+        start = export_start(folder)
+        if old < start.size:
+            msg = f"the export begins after event {start.size}, and the witness has seen a head at event {old}"
+            raise InputError(msg, code="witness.export", hint="export from there, or the whole trail")
+        with open_events(folder) as lines:
+            leaves = map(leaf_hash, read_events(lines, start.size + 1))
+            return prove_from_leaves(old, size, Frontier(start.size, start.hashes), leaves)[0]
+
+    return Shown(parse_note(head), prove, keys, live=False)
 
 
 def _show_witnessed(note: Note, by: WitnessKey, said: Any, *, as_json: bool) -> None:
@@ -208,7 +236,7 @@ def segments(*, as_json: Json = False, config: Config = None) -> None:
                 live = f"removed {row.removed_at[:10]}" if row.removed_at else "yes"
                 if row.keep_until and not row.removed_at:
                     live += f", at least until {row.keep_until[:10]}"
-                table.add_row(f"{row.first}–{row.last}", f"{row.last_at[:19]}Z", live, escape(row.folder))
+                table.add_row(f"{row.first} to {row.last}", f"{row.last_at[:19]}Z", live, escape(row.folder))
             out.print(table)
         out.print(f"live: events {first} to {last}; open: {last - sealed} events that are in no segment yet")
         if settings.audit.storage is None:

@@ -1,6 +1,6 @@
 """A trail with a keeper on a real store and a real storage, for tests of what is sealed and removed."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +9,7 @@ from typing import Final
 
 from symbi.adapters.audit_storage import AuditStorage, no_probe
 from symbi.adapters.sqlite import SqliteStore
-from symbi.audit.event import AuditEvent, parse_event
+from symbi.audit.event import AuditEvent, Draft, parse_event
 from symbi.audit.heads import Heads
 from symbi.audit.keeping import Archive, Keeper
 from symbi.audit.log import AuditLog
@@ -38,12 +38,15 @@ class Kept:
     async def append(self, count: int) -> None:
         """Append some sample events, in commits of a hundred."""
         for low in range(0, count, 100):
-            drafts = [sample_draft(number) for number in range(low, min(low + 100, count))]
-            await self.log.transact(lambda drafts=drafts: (None, drafts))
+            await self.log.transact(partial(_drafts, low, min(low + 100, count)))
 
     def events(self) -> list[AuditEvent]:
         """What is live."""
         return [parse_event(stored.record) for stored in self.store.read(1)]
+
+
+def _drafts(low: int, high: int) -> tuple[None, Sequence[Draft]]:
+    return None, [sample_draft(number) for number in range(low, high)]
 
 
 def trusted() -> Mapping[KeyId, VerifyingKey]:

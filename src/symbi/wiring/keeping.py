@@ -12,19 +12,22 @@ from symbi.adapters.sqlite import SqliteReader, SqliteStore
 from symbi.adapters.timestamps import TimeStampAuthority
 from symbi.adapters.witness import GitWitness, HttpWitness, WitnessFile, witness_key
 from symbi.audit.anchor import Stamp
-from symbi.audit.event import parse_event
+from symbi.audit.checkpoint import parse_note
+from symbi.audit.event import AuditEventType, parse_event
+from symbi.audit.export import verify_folder
 from symbi.audit.heads import Heads
 from symbi.audit.keeping import Archive, Keeper
 from symbi.audit.log import AuditLog
-from symbi.audit.port import StoredEvent
 from symbi.audit.segments import KeepingRules, waiting
-from symbi.audit.verify import TrailReport, verify_trail
+from symbi.audit.tree import nodes_of
+from symbi.audit.verify import BEGINNING, Start, TrailReport
 from symbi.audit.witness import WitnessKey
 from symbi.clock import Clock
 from symbi.config import Settings
+from symbi.crypto.merkle import frontier_of
 from symbi.crypto.provider import open_provider
 from symbi.crypto.signing import SigningKey, VerifyingKey
-from symbi.errors import ConfigError, StoreUnavailable, Unavailable
+from symbi.errors import ChainBroken, ConfigError, InputError, StoreUnavailable, Unavailable
 from symbi.runtime.policy_watch import Runs, watching
 from symbi.types import KeyId
 
@@ -111,18 +114,56 @@ async def keeping(
 
 
 def verify_segment(keys: Keys, folder: Path) -> TrailReport:
-    """TEMP."""
+    """Verify a segment alone, as an auditor would.
+
+    Raises:
+        ChainBroken: It does not verify.
+        Unavailable: It cannot be read.
+    """
     try:
-        lines = (folder / "events.jsonl").read_bytes().splitlines(keepends=True)
-    except OSError as error:
-        msg = f"cannot read the segment `{folder}`: {error.strerror or error}"
-        raise Unavailable(msg, code="unavailable.audit_storage") from error
-    events = []
-    for line in lines:
-        e = parse_event(line[:-1])
-        events.append(StoredEvent(e.sequence, line[:-1], e.chain_hash))
-    note = sorted((folder / "checkpoints").iterdir())[-1].read_bytes()
-    return verify_trail(events, note, keys(), expect_first=events[0].sequence)
+        return verify_folder(folder, keys())
+    except InputError as error:
+        raise Unavailable(error.message, code="unavailable.audit_storage") from error
+
+
+def live_start(reader: SqliteReader) -> Start:
+    """What stands before the first event that is live; where events were removed, as the checkpoint there and the tree say.
+
+    None of it is believed: it fits what comes after it, or verification fails there.
+
+    Raises:
+        ChainBroken: The events before it are gone, and no checkpoint stands in their place.
+    """
+    first, head = reader.first_event(), reader.head_record()
+    if first == 1 or head is None:
+        return BEGINNING
+    kept = next(iter(reader.checkpoints(first - 1, first - 1)), None)
+    if kept is None:
+        msg = f"event 1 is missing, as are all up to event {first - 1}, and no checkpoint stands in their place"
+        raise ChainBroken(msg, sequence=1, reason="sequence")
+    size = parse_note(head).checkpoint.size
+    try:
+        hashes = frontier_of(first - 1, nodes_of(size, reader.tile, reader.record)).hashes
+    except ValueError as error:
+        msg = f"the tree over the events up to {first - 1} is not whole: {error}"
+        raise ChainBroken(msg, sequence=first, reason="head") from error
+    return Start(first - 1, hashes, parse_note(kept[1]).checkpoint.chain_hash)
+
+
+def check_removed(reader: SqliteReader, start: Start) -> None:
+    """Return if the trail itself, which has been verified, says that what stands before was removed.
+
+    Raises:
+        ChainBroken: It does not: somebody else took those events out.
+    """
+    if not start.size:
+        return
+    for stored in reader.events_of_type(AuditEventType.SEGMENT_REMOVED):
+        details = parse_event(stored.record, sequence=stored.sequence).details
+        if details.get("last") == start.size and details.get("chain_hash") == start.chain_hash:
+            return
+    msg = f"event 1 is missing, as are all up to event {start.size}, and no event says that they were removed"
+    raise ChainBroken(msg, sequence=1, reason="sequence")
 
 
 def probe_storage(settings: Settings) -> list[Finding]:
@@ -177,12 +218,15 @@ def own_witness_key(settings: Settings, path: Path) -> SigningKey:
 
 __all__: Sequence[str] = [
     "audit_storage",
+    "check_removed",
     "keeping",
     "keeping_rules",
+    "live_start",
     "own_witness_key",
     "probe_storage",
     "refuse_half",
     "remote_witness",
     "time_stamp_authority",
+    "verify_segment",
     "witness_place",
 ]

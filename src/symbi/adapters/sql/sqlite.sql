@@ -214,6 +214,9 @@ DELETE FROM event_policies WHERE policy IN (SELECT policy FROM named) AND sequen
 -- name: first_event
 SELECT coalesce(min(sequence), 1) FROM events
 
+-- name: events_of_type
+SELECT sequence, record, chain_hash FROM events WHERE event_type = ? ORDER BY sequence DESC LIMIT ?
+
 -- name: anchors
 SELECT size, token, time, authority FROM anchors WHERE size >= ? AND size <= ? ORDER BY size, time
 

@@ -13,6 +13,7 @@ from symbi.adapters.sqlite.facts import FactReader
 from symbi.adapters.sqlite.file import (
     DATABASE_NAME,
     LOCK_NAME,
+    READ_PAGE,
     SQL,
     connect,
     head_bytes,
@@ -21,6 +22,7 @@ from symbi.adapters.sqlite.file import (
     read_events,
     record_of,
     refuse_version,
+    stored_event,
     tile_of,
     to_effect,
     to_run,
@@ -123,6 +125,12 @@ class SqliteReader(FactReader):
     def first_event(self) -> int:
         """Sequence number of the first event that is here; those before it are in the audit storage."""
         return int(self._use(lambda db: db.execute(SQL["first_event"]).fetchone())[0])
+
+    def events_of_type(self, event_type: str, limit: int = READ_PAGE) -> Sequence[StoredEvent]:
+        """The newest events of a type, newest first."""
+        return self._use(
+            lambda db: [stored_event(row) for row in db.execute(SQL["events_of_type"], (event_type, limit))]
+        )
 
     def segments(self) -> Sequence[Segment]:
         """All segments that were sealed, by their first event."""
