@@ -151,7 +151,7 @@ class GitWitness(WitnessFile):
         super().__init__(folder)
         self._folder = folder
         self._push = push
-        if not folder.is_dir() or self._git("rev-parse", "--is-inside-work-tree").strip() != "true":
+        if not folder.is_dir() or self._outside():
             msg = f"`{folder}` is not in a Git repository"
             raise InputError(msg, code="witness.git", hint=f"git init {folder}")
 
@@ -168,6 +168,10 @@ class GitWitness(WitnessFile):
             self._git(*who, "commit", "--quiet", "--message", f"{name} saw a head", "--", file)
         if self._push:
             self._git("push", "--quiet")
+
+    def _outside(self) -> bool:
+        done = self._run("rev-parse", "--is-inside-work-tree")
+        return done.stdout.strip() != "true" and (not done.returncode or "not a git repository" in done.stderr)
 
     def _has_name(self) -> bool:
         return self._run("config", "user.email").returncode == 0 and self._run("config", "user.name").returncode == 0

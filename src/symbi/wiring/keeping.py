@@ -20,7 +20,7 @@ from symbi.audit.keeping import Archive, Keeper
 from symbi.audit.log import AuditLog
 from symbi.audit.segments import KeepingRules, waiting
 from symbi.audit.tree import nodes_of
-from symbi.audit.verify import BEGINNING, Start, TrailReport
+from symbi.audit.verify import BEGINNING, Start, TrailReport, verify_trail
 from symbi.audit.witness import WitnessKey
 from symbi.clock import Clock
 from symbi.config import Settings
@@ -166,6 +166,18 @@ def check_removed(reader: SqliteReader, start: Start) -> None:
     raise ChainBroken(msg, sequence=1, reason="sequence")
 
 
+def verify_live(reader: SqliteReader, keys: Mapping[KeyId, VerifyingKey]) -> TrailReport:
+    """Verify what is live of a trail; `first` of the report says where that begins.
+
+    Raises:
+        ChainBroken: It does not verify.
+    """
+    start = live_start(reader)
+    report = verify_trail(reader.read(start.size + 1), reader.head_record(), keys, start=start)
+    check_removed(reader, start)
+    return report
+
+
 def probe_storage(settings: Settings) -> list[Finding]:
     """Whether the audit storage takes segments, and how many wait for it; nothing where none is configured."""
     storage, required = audit_storage(settings), settings.audit.storage_required
@@ -227,6 +239,7 @@ __all__: Sequence[str] = [
     "refuse_half",
     "remote_witness",
     "time_stamp_authority",
+    "verify_live",
     "verify_segment",
     "witness_place",
 ]

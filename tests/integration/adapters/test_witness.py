@@ -169,7 +169,7 @@ def test_nothing_else_is_committed_and_nothing_pushed_unless_asked_for(repositor
 
 def test_a_folder_that_is_no_repository_is_refused(tmp_path):
     for folder in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(InputError, match=r"not in a Git repository|git rev-parse"):
+        with pytest.raises(InputError, match="not in a Git repository"):
             GitWitness(folder)
 
 
