@@ -23,7 +23,7 @@ from typing import Any, Final, Self
 import anyio
 from anyio.abc import TaskGroup
 
-from symbi.api import approvals, keeping, policies
+from symbi.api import approvals, audit, keeping, policies
 from symbi.api.caller import Caller, Operation, operate
 from symbi.errors import InputError, InternalError, PolicyDenied, StoreUnavailable, SymbiError
 from symbi.guard.outcome import encode_error
@@ -44,6 +44,7 @@ _RECEIVE_BYTES: Final = 65_536
 OPERATIONS: Final[Mapping[str, Operation]] = {
     **approvals.OPERATIONS,
     **policies.OPERATIONS,
+    **audit.OPERATIONS,
     **keeping.OPERATIONS,
 }
 """Everything that can be asked; whoever has more to offer adds its table here."""

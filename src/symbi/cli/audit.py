@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from symbi.audit.event import AuditEvent, AuditEventType, parse_event
-from symbi.cli import audit_verify
+from symbi.cli import audit_keys, audit_verify
 from symbi.cli.options import Config, Json
 from symbi.cli.output import errors_to_exit, out, print_json_line
 from symbi.config import load_settings
@@ -23,6 +23,7 @@ app = typer.Typer(help="Read, verify and export the audit trail.", no_args_is_he
 app.command("verify")(audit_verify.verify)
 app.command("export")(audit_verify.export)
 app.command("prove")(audit_verify.prove)
+app.command("rotate-key")(audit_keys.rotate_key)
 
 SHOWN_DIGEST: Final = 12  # digits of a digest that a line shows
 

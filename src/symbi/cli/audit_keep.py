@@ -1,9 +1,7 @@
 """`symbi audit witness|anchor|segments`: who else has seen the trail, and where its parts are kept."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +10,6 @@ from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
-from symbi.api.caller import Caller, operate
-from symbi.api.client import ask_owner, connect_owner
-from symbi.api.control import OPERATIONS
 from symbi.audit.checkpoint import Note, parse_note
 from symbi.audit.export import KEYS_NAME, export_start, list_notes, open_events, read_events, verify_folder
 from symbi.audit.segments import Segment
@@ -31,15 +26,15 @@ from symbi.audit.witness import (
 from symbi.cli.audit_verify import trusted_keys
 from symbi.cli.options import Config, Json
 from symbi.cli.output import err, errors_to_exit, out, print_json
-from symbi.cli.run import run_to_end
+from symbi.cli.owner import ask_or_own
 from symbi.clock import SystemClock
 from symbi.config import Settings, load_settings
 from symbi.crypto.merkle import Frontier, consistency_proof, leaf_hash
 from symbi.crypto.signing import VerifyingKey
 from symbi.errors import InputError
 from symbi.tools.text import printable
-from symbi.types import JsonValue, KeyId
-from symbi.wiring import folder_owner, open_reader, open_runtime, start_logging, verifying_keys
+from symbi.types import KeyId
+from symbi.wiring import open_reader, start_logging, verifying_keys
 from symbi.wiring.keeping import own_witness_key, remote_witness, witness_place
 
 DEFAULT_KEY = Path("witness.key")
@@ -241,21 +236,3 @@ def segments(*, as_json: Json = False, config: Config = None) -> None:
         out.print(f"live: events {first} to {last}; open: {last - sealed} events that are in no segment yet")
         if settings.audit.storage is None:
             err.print("[yellow]`audit.storage` is not set[/]: segments are kept nowhere else")
-
-
-def ask_or_own(settings: Settings, operation: str, arguments: Mapping[str, JsonValue]) -> JsonValue:
-    """Ask the owner of the data folder; without one, become it while it takes.
-
-    Raises:
-        SymbiError: What the owner said, or what the runtime has to say.
-    """
-    connection = connect_owner(settings.runtime.data_dir)
-    if connection is not None:
-        return ask_owner(connection, operation, arguments)
-    return run_to_end(partial(_own, settings, operation, arguments), settings)
-
-
-async def _own(settings: Settings, operation: str, arguments: Mapping[str, JsonValue]) -> JsonValue:
-    async with open_runtime(settings) as runtime:
-        caller = Caller(os.geteuid(), folder_owner=os.geteuid() == folder_owner(settings))
-        return await operate(runtime, OPERATIONS, caller, operation, arguments)

@@ -186,9 +186,31 @@ class PolicySettings:
     )
 
 
+class SigningMode(StrEnum):
+    """What covers an event of the trail."""
+
+    EVENT = "event"
+    """A signature of its own."""
+    BATCH = "batch"
+    """The signature of the checkpoint that each commit makes."""
+
+
 @dataclass(frozen=True, slots=True)
 class AuditSettings:
     """`[audit]`."""
+
+    signing: SigningMode = _declare(
+        SigningMode.EVENT,
+        OneOf(SigningMode),
+        "`event` signs each event, `batch` only the checkpoint of each commit, which covers them: quicker, and one event"
+        " is then proved by its place in the tree; a change is recorded",
+    )
+    checkpoint_events: int = _declare(
+        1000, Whole(1, 1_000_000_000, "events"), "a checkpoint is kept after so many events"
+    )
+    checkpoint_interval_s: float = _declare(
+        60.0, Real(0.1, 86_400, "seconds"), "and after so long where there were any; one is kept at each shutdown too"
+    )
 
     storage: Path | None = _declare(
         None,

@@ -36,6 +36,7 @@ from symbi.guard.gate import GateReport, Guard
 from symbi.guard.ledger import EffectRecord, EffectStore
 from symbi.guard.outcome import encode_error, encode_result
 from symbi.runtime.agent_scheduler import AgentConfig, AgentScheduler, SystemStatus
+from symbi.runtime.key_change import NextKey, rotate_key
 from symbi.runtime.life import Life
 from symbi.runtime.lifecycle import Event
 from symbi.runtime.policies import PolicyBook
@@ -99,6 +100,7 @@ class Rooms:
         ids: Makes run ids.
         principal: An agent as policies see it.
         heads: What others say of the heads of the trail.
+        next_key: The key that is to sign the trail after another.
     """
 
     world: World
@@ -111,6 +113,7 @@ class Rooms:
     ids: IdSource
     principal: Callable[[AgentId], Principal]
     heads: Heads
+    next_key: NextKey
 
 
 class Runtime:
@@ -281,6 +284,16 @@ class Runtime:
         """
         rooms = self._rooms
         return await set_policies(rooms.world.guard, rooms.policies, rooms.policy_files, principal, paths)
+
+    async def rotate_key(self) -> Mapping[str, JsonValue]:
+        """Hand the trail over to its next signing key; see `symbi.runtime.key_change`.
+
+        Raises:
+            ConfigError: There is none, and the keys are kept where none can be put.
+            InputError: Somebody else has just done it.
+            StoreUnavailable: The key or the event cannot be stored; the old key goes on.
+        """
+        return await rotate_key(self._rooms.world.log, self._rooms.next_key)
 
     async def connect(self, servers: Sequence[str], principal: Principal) -> None:
         """Connect tool servers and take up their tools.

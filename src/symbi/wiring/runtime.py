@@ -19,7 +19,7 @@ from symbi.adapters.sqlite import SqliteStore
 from symbi.agent.effects import World, no_word
 from symbi.agent.interpreter import BodyLimits
 from symbi.audit.event import AuditEventType, Draft
-from symbi.audit.log import AuditLog
+from symbi.audit.log import AuditLog, Cadence, Signing
 from symbi.clock import Clock, IdSource, SystemClock
 from symbi.config import Settings, describe_settings, refuse_unsafe
 from symbi.config.sections import ServerSettings
@@ -77,8 +77,24 @@ def verifying_keys(settings: Settings) -> dict[KeyId, VerifyingKey]:
         ConfigError: There is no key yet, or it is not kept safely.
     """
     provider = open_provider(settings.security.crypto_provider.value)
-    key = KeyRing(key_store(settings), provider, create=False).signing_key()
-    return {key.key_id: key.verifying_key()}
+    keys = KeyRing(key_store(settings), provider, create=False).signing_keys()
+    return {key.key_id: key.verifying_key() for key in keys}
+
+
+def open_log(settings: Settings, store: SqliteStore, ring: KeyRing, clock: Clock, ids: IdSource) -> AuditLog:
+    """The trail as configured, to be entered.
+
+    Raises:
+        ConfigError: There is no key, or it is not kept safely.
+    """
+    *others, key = ring.signing_keys()
+    audit = settings.audit
+    return AuditLog(
+        store, key, clock, ids,
+        others=others,
+        signing=Signing(audit.signing.value),
+        cadence=Cadence(audit.checkpoint_events, audit.checkpoint_interval_s),
+    )  # fmt: skip
 
 
 def probe(settings: Settings) -> list[Finding]:
@@ -126,9 +142,9 @@ async def open_runtime(
     async with AsyncExitStack() as stack:
         store = stack.enter_context(SqliteStore(folder))
         provider = open_provider(settings.security.crypto_provider.value)
-        # A trail that was begun is never continued under another key, so a lost one is not replaced.
-        key = KeyRing(key_store(settings), provider, create=store.head() is None).signing_key()
-        log = await stack.enter_async_context(AuditLog(store, key, clock, ids))
+        # A trail that was begun is continued by the key that it names, so a lost one is not replaced.
+        ring = KeyRing(key_store(settings), provider, create=store.head() is None)
+        log = await stack.enter_async_context(open_log(settings, store, ring, clock, ids))
         await stack.enter_async_context(noting_end(log, store.epoch))
         engine = PolicyEngine(PolicySet.load(()))  # which permits nothing
         book = PolicyBook(engine, log, store, policy_terms(settings))
@@ -160,7 +176,10 @@ async def open_runtime(
             hold_s, held,
         )  # fmt: skip
         agents = scheduler(settings, clock)
-        rooms = Rooms(world, book, watch, catalog, store, store, agents, ids, settings.principal, heads)
+        rooms = Rooms(
+            world, book, watch, catalog, store, store, agents, ids, settings.principal, heads,
+            ring.next_signing_key
+        )  # fmt: skip
         watches = [watch]
         if settings.policy.shadow:
             shadow = PolicyShadow(engine, book, log)
