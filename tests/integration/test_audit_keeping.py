@@ -12,14 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from symbi.adapters.sqlite import SqliteReader
 from symbi.audit.checkpoint import parse_note
-from symbi.audit.event import AuditEventType, Draft
+from symbi.audit.event import AuditEventType, Draft, Signing
 from symbi.audit.segments import segment_folder
-from symbi.errors import StoreUnavailable, Unavailable
+from symbi.audit.verify import in_process
+from symbi.cli.audit_archive import verify_archive
+from symbi.errors import ChainBroken, StoreUnavailable, Unavailable
 from symbi.testing.clock import ManualClock
-from symbi.testing.keeping import RULES, open_kept, trusted
+from symbi.testing.keeping import OTHER_KEY, RULES, open_kept, trusted
+from symbi.testing.trail import fixed_signing_key
 from symbi.types import AgentId
-from symbi.wiring.keeping import verify_segment
+from symbi.wiring.keeping import verify_live, verify_segment
 
 pytestmark = pytest.mark.anyio
 DAY_S = 86_400.0
@@ -62,6 +66,37 @@ async def test_full_segments_are_sealed_and_verify_there_alone(storage):
             assert (folder / "frontier.json").exists() is (segment.first > 1)
         said = [event for event in kept.events() if event.event_type == AuditEventType.SEGMENT_SEALED]
         assert [event.details["last"] for event in said] == [segment.last for segment in segments]
+
+
+@pytest.mark.parametrize("signing", list(Signing))
+async def test_segments_verify_alone_and_in_a_row_in_both_modes_and_across_a_rotation(tmp_path, storage, signing):
+    async with open_kept(tmp_path / "data", storage, signing=signing) as kept:
+        await kept.append(300)
+        await kept.keeper.look()
+        await kept.append(100)
+        await kept.log.rotate(fixed_signing_key(OTHER_KEY))
+        await kept.append(400)
+        await kept.keeper.look()
+        await kept.append(300)
+        await kept.keeper.look()
+        assert kept.keeper.status.failure == ""
+        kept.clock.advance(40 * DAY_S)
+        await kept.keeper.look()
+        segments = kept.store.segments()
+        assert len(segments) == 3
+        assert [bool(one.removed_at) for one in segments] == [True, True, False]
+    folders = [kept.storage.path(one.folder) for one in segments]
+    for folder in folders:
+        verify_segment(trusted, folder)
+    whole = verify_archive(folders, trusted(), run=in_process, track=iter)
+    assert (whole.events, len(whole.key_ids)) == (segments[-1].last, 2)
+    old = fixed_signing_key().verifying_key()
+    assert verify_archive(folders, {old.key_id: old}, run=in_process, track=iter).events == whole.events
+    with pytest.raises(ChainBroken):  # the new key alone is trusted by nobody at the beginning
+        new = fixed_signing_key(OTHER_KEY).verifying_key()
+        verify_archive(folders, {new.key_id: new}, run=in_process, track=iter)
+    with SqliteReader(tmp_path / "data") as reader:
+        assert verify_live(reader, trusted()).first == segments[1].last + 1
 
 
 async def test_what_is_not_full_stays_open_until_its_interval_is_over(storage):

@@ -9,7 +9,7 @@ from typing import Final
 
 from symbi.adapters.audit_storage import AuditStorage, no_probe
 from symbi.adapters.sqlite import SqliteStore
-from symbi.audit.event import AuditEvent, Draft, parse_event
+from symbi.audit.event import AuditEvent, Draft, Signing, parse_event
 from symbi.audit.heads import Heads
 from symbi.audit.keeping import Archive, Keeper
 from symbi.audit.log import AuditLog
@@ -21,6 +21,7 @@ from symbi.testing.trail import fixed_signing_key, sample_draft
 from symbi.types import KeyId
 from symbi.wiring.keeping import verify_segment
 
+OTHER_KEY: Final = 7  # number of the key that such a trail may be handed over to
 RULES: Final = KeepingRules(events=256, interval_s=3600.0, retention_days=30)
 
 
@@ -50,9 +51,9 @@ def _drafts(low: int, high: int) -> tuple[None, Sequence[Draft]]:
 
 
 def trusted() -> Mapping[KeyId, VerifyingKey]:
-    """The key of such a trail."""
-    key = fixed_signing_key().verifying_key()
-    return {key.key_id: key}
+    """The keys of such a trail: the one that begins it, and one that it may be handed over to."""
+    keys = (fixed_signing_key().verifying_key(), fixed_signing_key(OTHER_KEY).verifying_key())
+    return {key.key_id: key for key in keys}
 
 
 @asynccontextmanager
@@ -63,6 +64,7 @@ async def open_kept(
     rules: KeepingRules = RULES,
     clock: ManualClock | None = None,
     probe: Callable[[str], None] = no_probe,
+    signing: Signing = Signing.EVENT,
 ) -> AsyncIterator[Kept]:
     """A trail in a folder, or in memory, with a keeper that was not opened yet.
 
@@ -72,11 +74,13 @@ async def open_kept(
         rules: When segments are closed and leave.
         clock: A new manual one if None.
         probe: Called at the points of storage and keeper.
+        signing: What covers an event.
     """
     clock = clock or ManualClock()
     place = AuditStorage(storage, probe=probe)
     archive = Archive(place, partial(verify_segment, trusted), trusted)
     with SqliteStore(folder) as store:
-        async with AuditLog(store, fixed_signing_key(), clock, IdSource(clock)) as log:
+        key, other = fixed_signing_key(), fixed_signing_key(OTHER_KEY)
+        async with AuditLog(store, key, clock, IdSource(clock), others=(other,), signing=signing) as log:
             keeper = Keeper(log, store, archive, rules, clock, probe=probe)
             yield Kept(log, store, place, keeper, Heads(log, store, clock, trusted), clock)
