@@ -44,9 +44,9 @@ class FileRig:
     def store(self):
         return FileKeyStore(self.folder)
 
-    def put(self, purpose, secret):
+    def put(self, purpose, secret, suffix=""):
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = self.folder / f"{purpose}.key"
+        path = self.folder / f"{purpose}{suffix and f'.{suffix}'}.key"
         path.write_bytes(secret)
         path.chmod(0o600)
 
@@ -60,8 +60,8 @@ class EnvironmentRig:
     def store(self):
         return EnvironmentKeyStore(self.environment)
 
-    def put(self, purpose, secret):
-        self.environment[f"SYMBI_KEY_{purpose.name}"] = base64.b64encode(secret).decode()
+    def put(self, purpose, secret, suffix=""):
+        self.environment[f"SYMBI_KEY_{purpose.name}{suffix and f'_{suffix}'}"] = base64.b64encode(secret).decode()
 
 
 class KeyringRig:
@@ -74,8 +74,8 @@ class KeyringRig:
     def store(self):
         return KeyringKeyStore()
 
-    def put(self, purpose, secret):
-        self.keyring.set_password("symbi", purpose.value, base64.b64encode(secret).decode())
+    def put(self, purpose, secret, suffix=""):
+        self.keyring.set_password("symbi", f"{purpose}{suffix and f'.{suffix}'}", base64.b64encode(secret).decode())
 
 
 @pytest.fixture(autouse=True)
@@ -133,6 +133,29 @@ def test_a_key_is_never_replaced(rig):
         rig.store().store(KeyPurpose.AUDIT_SIGNING, b"\x02" * 32)
     assert caught.value.code == "config.key_exists"
     assert rig.store().load(KeyPurpose.AUDIT_SIGNING) == b"\x01" * 32
+
+
+def test_each_generation_has_its_own_key(rig):
+    rig.put(KeyPurpose.AUDIT_SIGNING, b"\x01" * 32)
+    assert rig.store().load(KeyPurpose.AUDIT_SIGNING, 2) is None
+    rig.put(KeyPurpose.AUDIT_SIGNING, b"\x02" * 32, "2")
+    rig.put(KeyPurpose.AUDIT_SIGNING, b"\x03" * 31, "3")
+    assert [rig.store().load(KeyPurpose.AUDIT_SIGNING, number) for number in (1, 2)] == [b"\x01" * 32, b"\x02" * 32]
+    with pytest.raises(ConfigError, match="a key has 32 bytes"):
+        rig.store().load(KeyPurpose.AUDIT_SIGNING, 3)
+
+
+def test_a_generation_is_stored_beside_the_others_and_never_replaced(rig):
+    rig.put(KeyPurpose.AUDIT_SIGNING, b"\x01" * 32)
+    if not rig.takes:
+        with pytest.raises(ConfigError, match="none can be put there") as caught:
+            rig.store().store(KeyPurpose.AUDIT_SIGNING, bytes(32), 2)
+        assert "SYMBI_KEY_AUDIT_SIGNING_2" in caught.value.hint
+        return
+    rig.store().store(KeyPurpose.AUDIT_SIGNING, b"\x02" * 32, 2)
+    with pytest.raises(ConfigError, match="is not replaced"):
+        rig.store().store(KeyPurpose.AUDIT_SIGNING, b"\x03" * 32, 2)
+    assert [rig.store().load(KeyPurpose.AUDIT_SIGNING, number) for number in (1, 2)] == [b"\x01" * 32, b"\x02" * 32]
 
 
 def test_a_ring_finds_the_same_keys_again(rig):

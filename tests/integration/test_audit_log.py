@@ -4,15 +4,18 @@ import signal
 import subprocess
 import sys
 import textwrap
+from typing import Any
 
 import anyio
 import pytest
 
 from symbi.adapters.sqlite import SqliteReader, SqliteStore
-from symbi.audit.event import AuditEventType, Draft, parse_event
-from symbi.audit.log import AuditLog
+from symbi.audit.checkpoint import parse_note, verify_note
+from symbi.audit.event import AuditEventType, Draft, Signing, key_rotated, parse_event, signing_changed
+from symbi.audit.log import AuditLog, Cadence
 from symbi.audit.verify import verify_trail
-from symbi.clock import IdSource
+from symbi.clock import IdSource, SystemClock
+from symbi.crypto.merkle import Frontier, leaf_hash
 from symbi.errors import ChainBroken, InputError, Overloaded, StoreUnavailable
 from symbi.testing.clock import ManualClock
 from symbi.testing.trail import fixed_signing_key
@@ -28,7 +31,7 @@ def draft(number: int) -> Draft:
     return Draft(AuditEventType.RUN_STARTED, AgentId("a"), {"n": number})
 
 
-def log_on(store: SqliteStore, clock: ManualClock | None = None, **more: int) -> AuditLog:
+def log_on(store: SqliteStore, clock: ManualClock | None = None, **more: Any) -> AuditLog:
     clock = clock or ManualClock()
     return AuditLog(store, KEY, clock, IdSource(clock), **more)
 
@@ -162,6 +165,170 @@ async def test_a_closed_log_refuses(tmp_path):
             pass
         with pytest.raises(StoreUnavailable, match="closed"):
             await log.append(draft(1))
+
+
+# --- checkpoints --------------------------------------------------------------------------------------------
+
+
+def kept(store: SqliteStore) -> list[int]:
+    for size, note in store.checkpoints(1):
+        checkpoint = parse_note(note).checkpoint
+        verify_note(parse_note(note), KEY.verifying_key())
+        tree = Frontier()
+        for event in store.read(1, size):
+            tree.append(leaf_hash(event.record))
+        assert (checkpoint.size, checkpoint.root) == (size, tree.root())
+    return [size for size, _ in store.checkpoints(1)]
+
+
+async def test_a_checkpoint_is_kept_after_so_many_events_and_at_the_end(tmp_path):
+    with SqliteStore(tmp_path) as store:
+        async with log_on(store, cadence=Cadence(events=3, interval_s=1e9)) as log:
+            for number in range(7):
+                await log.append(draft(number))
+            assert kept(store) == [3, 6]
+        assert kept(store) == [3, 6, 8]
+        async with log_on(store, cadence=Cadence(events=3, interval_s=1e9)) as log:
+            pass
+        assert kept(store) == [3, 6, 8]  # nothing was added
+        async with log_on(store, cadence=Cadence(events=3, interval_s=1e9)) as log:
+            for number in range(3):
+                await log.append(draft(number))
+        assert kept(store) == [3, 6, 8, 11]
+
+
+async def test_a_checkpoint_is_kept_after_so_long(tmp_path):
+    clock = ManualClock()
+    with SqliteStore(tmp_path) as store:
+        async with log_on(store, clock, cadence=Cadence(events=1000, interval_s=60)) as log:
+            await log.append(draft(1))
+            clock.advance(59)
+            await log.append(draft(2))
+            assert kept(store) == []
+            clock.advance(1)
+            await log.append(draft(3))
+            assert kept(store) == [4]
+            clock.advance(59)
+            await log.append(draft(4))
+            assert kept(store) == [4]
+
+
+async def test_a_checkpoint_is_kept_in_time_where_nothing_follows(tmp_path):
+    with SqliteStore(tmp_path) as store:
+        clock = SystemClock()
+        log = AuditLog(store, KEY, clock, IdSource(clock), cadence=Cadence(events=1000, interval_s=0.01))
+        async with log:
+            sequence = (await log.append(draft(1))).sequence
+            with anyio.fail_after(10):
+                while sequence not in await log.read(lambda: kept(store)):
+                    await anyio.lowlevel.checkpoint()
+
+
+async def test_each_commit_is_told_of_once_in_order_and_only_once_durable(tmp_path):
+    told: list[int] = []
+
+    def tell(events):
+        assert store.head()[0].sequence >= events[-1].sequence
+        told.extend(event.sequence for event in events)
+
+    with SqliteStore(tmp_path) as store:
+        async with log_on(store) as log:
+            end = log.on_commit(tell)
+            async with anyio.create_task_group() as tasks:
+                for number in range(50):
+                    tasks.start_soon(log.append, draft(number))
+            end()
+            await log.append(draft(51))
+    assert told == list(range(2, 52))
+
+
+async def test_a_tree_that_does_not_give_the_heads_root_is_not_taken_up(tmp_path):
+    with SqliteStore(tmp_path) as store:
+        async with log_on(store) as log, anyio.create_task_group() as tasks:
+            for number in range(600):
+                tasks.start_soon(log.append, draft(number))
+        assert store.tile(0, 1) is not None
+        store._db.execute("UPDATE tiles SET hashes = zeroblob(8192) WHERE number = 1")
+    with SqliteStore(tmp_path) as store, pytest.raises(ChainBroken, match="does not give the root"):
+        async with log_on(store):
+            pytest.fail("a broken trail was taken up")
+
+
+@pytest.mark.parametrize("change", ["DELETE FROM tiles", "UPDATE events SET record = x'7b7d' WHERE sequence = 600"])
+async def test_an_edge_that_was_changed_is_not_taken_up_and_a_lost_tile_is_made_up_for(tmp_path, change):
+    with SqliteStore(tmp_path) as store:
+        async with log_on(store) as log, anyio.create_task_group() as tasks:
+            for number in range(600):
+                tasks.start_soon(log.append, draft(number))
+        store._db.execute(change)
+    with SqliteStore(tmp_path) as store:
+        if "tiles" in change:
+            async with log_on(store) as log:
+                assert log.sequence == 601
+            return
+        with pytest.raises(ChainBroken, match="does not give the root"):
+            async with log_on(store):
+                pytest.fail("a broken trail was taken up")
+
+
+# --- what signs ---------------------------------------------------------------------------------------------
+
+
+async def test_in_batch_mode_events_have_no_signature_and_a_change_is_an_event(tmp_path):
+    modes = [Signing.EVENT, Signing.BATCH, Signing.BATCH, Signing.EVENT]
+    with SqliteStore(tmp_path) as store:
+        for mode in modes:
+            async with log_on(store, signing=mode) as log:
+                await log.append(draft(1))
+            assert verify(store) == log.sequence
+        events = [parse_event(event.record) for event in store.read(1)]
+    assert [(event.event_type, bool(event.signature)) for event in events] == [
+        ("trail.started", True),
+        ("run.started", True),
+        ("signing.changed", True),
+        ("run.started", False),
+        ("run.started", False),
+        ("signing.changed", False),
+        ("run.started", True),
+    ]
+    assert events[0].details["signing"] == "event"
+    assert [event.details["signing"] for event in events if event.event_type == "signing.changed"] == ["batch", "event"]
+
+
+@pytest.mark.parametrize("mode", Signing)
+async def test_a_trail_is_handed_over_to_another_key_and_back_to_none(tmp_path, mode):
+    keys = [KEY, fixed_signing_key(2), fixed_signing_key(3)]
+    with SqliteStore(tmp_path) as store:
+        async with log_on(store, signing=mode) as log:
+            await log.append(draft(1))
+            await log.rotate(keys[1])
+            with pytest.raises(InputError, match="signs the trail already"):
+                await log.rotate(keys[1])
+            assert log.key is keys[1]
+        assert verify(store) == 3  # by a head of the first key
+        async with log_on(store, signing=mode, others=keys[1:]) as log:
+            await log.append(draft(2))
+            await log.rotate(keys[2])
+            await log.rotate(keys[0])
+            await log.append(draft(3))
+        assert verify(store) == 7
+        events = [parse_event(event.record) for event in store.read(1)]
+        assert [event.key_id for event in events] == [keys[number].key_id for number in (0, 0, 0, 1, 1, 2, 0)]
+        assert all(event.signature for event in events if event.event_type == "key.rotated")
+    with SqliteStore(tmp_path) as store, pytest.raises(ChainBroken, match="not among the keys"):
+        async with AuditLog(store, keys[1], ManualClock(), IdSource(ManualClock()), signing=mode):
+            pytest.fail("a trail was continued without its key")
+
+
+async def test_a_key_that_this_runtime_has_not_is_not_handed_over_to(tmp_path):
+    with SqliteStore(tmp_path) as store:
+        async with log_on(store) as log:
+            with pytest.raises(InputError, match="cannot be handed over"):
+                await log.append(key_rotated(fixed_signing_key(9).verifying_key(), Signing.EVENT))
+            with pytest.raises(InputError, match="not another mode"):
+                await log.append(signing_changed(Signing.EVENT))
+            await log.append(draft(1))
+        assert verify(store) == 2
 
 
 WRITER = textwrap.dedent(

@@ -59,8 +59,10 @@ def fill(monkeypatch):
     monkeypatch.setattr(testing_gate, "AuditLog", partial(audit_log.AuditLog, max_pending=4))
 
     async def append(gate) -> None:
-        with suppress(Overloaded):
-            await gate.log.append(Draft(T.INPUT_REFUSED, AgentId("filler"), {}))
+        for _ in range(200):  # whatever room there is, somebody else takes it
+            with suppress(Overloaded):
+                await gate.log.append(Draft(T.INPUT_REFUSED, AgentId("filler"), {}))
+            await anyio.lowlevel.checkpoint()
 
     async def fill(gate, tasks) -> None:
         for _ in range(20):

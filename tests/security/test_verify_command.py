@@ -158,7 +158,10 @@ SHIFT_UP = (  # by way of negative numbers, for each number stands once at any t
     "UPDATE events SET sequence = -sequence - 1 WHERE sequence >= {place}",
     "UPDATE events SET sequence = -sequence WHERE sequence < 0",
 )
-COPY = "INSERT INTO events SELECT {to}, record, chain_hash FROM events WHERE sequence = {source}"
+COPY = (
+    "INSERT INTO events (sequence, record, chain_hash, agent_id, run_id, event_type, verdict)"
+    " SELECT {to}, record, chain_hash, agent_id, run_id, event_type, verdict FROM events WHERE sequence = {source}"
+)
 SWAP_ROWS = (
     "UPDATE events SET sequence = -9 WHERE sequence = 9",
     "UPDATE events SET sequence = 9 WHERE sequence = 5",
@@ -235,7 +238,7 @@ def test_head_and_events_of_another_trail_are_found(folder, other, events):
     assert first_bad(folder) == 6
     alter(folder, ("UPDATE events SET record = ?, chain_hash = ? WHERE sequence = 6", events[5][1:]))
     alter(folder, ("UPDATE head SET record = ?", (head,)))
-    assert first_bad(folder) == len(strangers) + 1
+    assert first_bad(folder) == len(strangers)
     # All of it, but not the key.
     shutil.copy(other / ".symbi" / "symbi.db", folder / ".symbi" / "symbi.db")
     assert first_bad(folder) == 1
@@ -257,7 +260,7 @@ def test_a_table_that_was_made_anew_without_types_gives_no_crash(folder, value, 
         folder,
         "ALTER TABLE events RENAME TO before",
         "CREATE TABLE events (sequence, record, chain_hash)",
-        "INSERT INTO events SELECT * FROM before",
+        "INSERT INTO events SELECT sequence, record, chain_hash FROM before",
         (f"UPDATE events SET {column} = ? WHERE sequence = 11", (value,)),
     )
     assert first_bad(folder) == 11
@@ -332,6 +335,10 @@ def lines_of(export: Path) -> list[bytes]:
     return (export / "events.jsonl").read_bytes().splitlines(keepends=True)
 
 
+def head_of(export: Path) -> Path:
+    return max((export / "checkpoints").iterdir())
+
+
 def put(export: Path, lines: list[bytes]) -> None:
     (export / "events.jsonl").write_bytes(b"".join(lines))
 
@@ -386,10 +393,28 @@ def test_an_export_that_ends_within_its_last_line_is_found(trail, export, events
 @pytest.mark.parametrize("head", [b"", b"{}\n", b"null", b"[" * 500_000, b"\xff", b"x" * 3_000_000, None])
 def test_a_head_that_was_removed_or_replaced_in_an_export_is_found(trail, export, events, head):
     if head is None:
-        (export / "head.json").unlink()
+        shutil.rmtree(export / "checkpoints")
     else:
-        (export / "head.json").write_bytes(head)
+        head_of(export).write_bytes(head)
     assert first_bad(trail, "--export", str(export)) == len(events)
+
+
+def test_events_beyond_the_last_checkpoint_of_an_export_are_found(trail, export):
+    head_of(export).unlink()
+    left = head_of(export)
+    assert first_bad(trail, "--export", str(export)) == int(left.stem) + 1
+
+
+@pytest.mark.parametrize("name", ["7.note", "000000000007.txt", "note", "000000000007.note.bak"])
+def test_what_is_no_checkpoint_among_those_of_an_export_is_found(trail, export, name):
+    (export / "checkpoints" / name).write_bytes(head_of(export).read_bytes())
+    assert first_bad(trail, "--export", str(export)) == 1
+
+
+def test_a_checkpoint_under_the_name_of_another_is_found(trail, export):
+    head = head_of(export)
+    head.rename(head.with_name("000000999999.note"))
+    assert first_bad(trail, "--export", str(export)) == int(head.stem)
 
 
 def test_events_that_were_removed_from_an_export_are_missed(trail, export):

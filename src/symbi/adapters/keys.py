@@ -1,6 +1,6 @@
 """Where keys are kept: files, environment variables, or the keyring of the operating system.
 
-Each satisfies `symbi.crypto.keys.KeyStore`. None of them ever replaces a key.
+Each satisfies `symbi.crypto.keys.KeyStore`. None of them ever replaces a key: a new generation stands beside the old ones.
 """
 
 import base64
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from symbi.clock import random_bytes
-from symbi.crypto.keys import SECRET_BYTES, KeyPurpose, require_secret_length
+from symbi.crypto.keys import SECRET_BYTES, KeyPurpose, generation_name, require_secret_length
 from symbi.errors import ConfigError, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -42,14 +42,14 @@ class FileKeyStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def load(self, purpose: KeyPurpose) -> bytes | None:
+    def load(self, purpose: KeyPurpose, generation: int = 1) -> bytes | None:
         """The key, or None where there is no file.
 
         Raises:
             ConfigError: The folder or the file is a link, is not ours, is open to others, or has another length.
             StoreUnavailable: It cannot be read.
         """
-        path = self._path(purpose)
+        path = self._path(purpose, generation)
         with self._mapped("read"):
             if not self._check_folder():
                 return None
@@ -73,7 +73,7 @@ class FileKeyStore:
             raise _malformed(f"`{path}`", f"has {status.st_size} bytes", "put the key back from a backup")
         return secret
 
-    def store(self, purpose: KeyPurpose, secret: bytes) -> None:
+    def store(self, purpose: KeyPurpose, secret: bytes, generation: int = 1) -> None:
         """Keep a key; it is on the disk when this returns.
 
         Raises:
@@ -82,7 +82,7 @@ class FileKeyStore:
             StoreUnavailable: It cannot be written.
         """
         require_secret_length(secret)
-        path = self._path(purpose)
+        path = self._path(purpose, generation)
         beside = self._folder / f".{purpose}.{random_bytes(8).hex()}"
         with self._mapped("write"):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -102,8 +102,8 @@ class FileKeyStore:
         """The folder."""
         return f"files in `{self._folder}`"
 
-    def _path(self, purpose: KeyPurpose) -> Path:
-        return self._folder / f"{purpose}.key"
+    def _path(self, purpose: KeyPurpose, generation: int) -> Path:
+        return self._folder / f"{generation_name(purpose.value, generation, '.')}.key"
 
     def _check_folder(self) -> bool:
         """Whether the folder is there; raises if it is there and not ours alone."""
@@ -127,7 +127,10 @@ class FileKeyStore:
 
 
 class EnvironmentKeyStore:
-    """Keys in environment variables, e.g. `SYMBI_KEY_AUDIT_SIGNING`: 32 bytes in base64. It takes none.
+    """Keys in environment variables: 32 bytes in base64. It takes none.
+
+    `SYMBI_KEY_AUDIT_SIGNING` is the first signing key, `SYMBI_KEY_AUDIT_SIGNING_2` the next, to be put there before the
+    trail is handed over to it; the earlier ones stay, for what they signed is verified with them.
 
     Args:
         environment: The variables; read at each `load`.
@@ -136,17 +139,17 @@ class EnvironmentKeyStore:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
 
-    def load(self, purpose: KeyPurpose) -> bytes | None:
+    def load(self, purpose: KeyPurpose, generation: int = 1) -> bytes | None:
         """The key, or None where the variable is not set.
 
         Raises:
             ConfigError: The variable is set to something else than 32 bytes in base64.
         """
-        name = _variable(purpose)
+        name = _variable(purpose, generation)
         text = self._environment.get(name)
         return None if text is None else _decode(text, f"`{name}`")
 
-    def store(self, purpose: KeyPurpose, secret: bytes) -> None:
+    def store(self, purpose: KeyPurpose, secret: bytes, generation: int = 1) -> None:
         """Refuse: a process cannot set variables for its next start.
 
         Raises:
@@ -154,7 +157,7 @@ class EnvironmentKeyStore:
             InputError: It is not 32 bytes long.
         """
         require_secret_length(secret)
-        name = _variable(purpose)
+        name = _variable(purpose, generation)
         if name in self._environment:
             raise _exists(purpose, self.describe())
         msg = f"there is no key for `{purpose}` in {self.describe()}, and none can be put there"
@@ -187,18 +190,19 @@ class KeyringKeyStore:
             raise ConfigError(msg, code="config.keyring", hint="keep the keys in files, or set up a keyring")
         self._service = service
 
-    def load(self, purpose: KeyPurpose) -> bytes | None:
+    def load(self, purpose: KeyPurpose, generation: int = 1) -> bytes | None:
         """The key, or None where the keyring has none.
 
         Raises:
             ConfigError: The entry is something else than 32 bytes in base64.
             StoreUnavailable: The keyring is locked or gone.
         """
+        entry = generation_name(purpose.value, generation, ".")
         with _mapped_keyring("read"):
-            text = self._keyring.get_password(self._service, purpose.value)
-        return None if text is None else _decode(text, f"the entry `{purpose}` of {self.describe()}")
+            text = self._keyring.get_password(self._service, entry)
+        return None if text is None else _decode(text, f"the entry `{entry}` of {self.describe()}")
 
-    def store(self, purpose: KeyPurpose, secret: bytes) -> None:
+    def store(self, purpose: KeyPurpose, secret: bytes, generation: int = 1) -> None:
         """Keep a key.
 
         Raises:
@@ -207,12 +211,13 @@ class KeyringKeyStore:
             StoreUnavailable: The keyring is locked or gone, or refuses.
         """
         require_secret_length(secret)
+        entry = generation_name(purpose.value, generation, ".")
         with _mapped_keyring("read"):
-            taken = self._keyring.get_password(self._service, purpose.value) is not None
+            taken = self._keyring.get_password(self._service, entry) is not None
         if taken:
             raise _exists(purpose, self.describe())
         with _mapped_keyring("write"):
-            self._keyring.set_password(self._service, purpose.value, base64.b64encode(secret).decode("ascii"))
+            self._keyring.set_password(self._service, entry, base64.b64encode(secret).decode("ascii"))
 
     def describe(self) -> str:
         """The keyring's kind and the service's name."""
@@ -248,8 +253,8 @@ def _refuse_others(path: Path, status: os.stat_result, mode: int) -> None:
         raise _unsafe(path, is_open, f"if nobody has read it: chmod {mode:o} {path}")
 
 
-def _variable(purpose: KeyPurpose) -> str:
-    return VARIABLE_PREFIX + purpose.name
+def _variable(purpose: KeyPurpose, generation: int) -> str:
+    return VARIABLE_PREFIX + generation_name(purpose.name, generation, "_")
 
 
 def _decode(text: str, where: str) -> bytes:

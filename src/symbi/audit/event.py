@@ -383,6 +383,16 @@ def parse_event(record: bytes, *, sequence: int = 0) -> AuditEvent:
         ChainBroken: The record is not canonical JSON, has other fields than an event, or a field of another form;
             `fields["reason"]` is `canonical` or `fields`.
     """
+    values = parse_fields(record, sequence=sequence)
+    return AuditEvent(**(values | {"event_type": AuditEventType(values["event_type"])}))
+
+
+def parse_fields(record: bytes, *, sequence: int = 0) -> dict[str, Any]:
+    """The fields of a record, read as strictly as by `parse_event`, in plain JSON types.
+
+    Raises:
+        ChainBroken: As of `parse_event`.
+    """
     if len(record) > MAX_RECORD_BYTES:
         msg = f"event {sequence} has {len(record)} bytes; an event has at most {MAX_RECORD_BYTES}"
         raise ChainBroken(msg, sequence=sequence, reason="canonical")
@@ -395,8 +405,7 @@ def parse_event(record: bytes, *, sequence: int = 0) -> AuditEvent:
     if fault is not None:
         msg = f"event {sequence} is malformed: {fault}"
         raise ChainBroken(msg, sequence=sequence, reason="fields")
-    values = cast("dict[str, Any]", fields)
-    return AuditEvent(**(values | {"event_type": AuditEventType(values["event_type"])}))
+    return cast("dict[str, Any]", fields)
 
 
 def is_timestamp(value: object) -> bool:

@@ -148,7 +148,7 @@ class AuditLog:
         self._pending = 0
         self._waiting: deque[_Group] = deque()
         self._arrived = anyio.Event()
-        self._room = anyio.Event()
+        self._queue: deque[anyio.Event] = deque()  # of those who wait for room
         self._open = False
         self._tasks: TaskGroup | None = None
         self._stopped = anyio.Event()
@@ -280,13 +280,11 @@ class AuditLog:
     async def _committed(self, unit: _Unit[Any], *, wait: bool) -> None:
         """Hand a unit to the writer, and wait until its commit is over."""
         if wait:
-            with anyio.CancelScope(shield=True):
-                while self._open and self._pending >= self._max_pending:
-                    await self._room.wait()
+            await self._wait_for_room()
         if not self._open:
             msg = f"the audit trail is {'closed' if self._stopped.is_set() else 'not open'}"
             raise StoreUnavailable(msg)
-        if self._pending >= self._max_pending:
+        if not wait and (self._pending >= self._max_pending or self._queue):
             msg = "too many effects wait for the audit trail"
             raise Overloaded(msg, retry_after_s=RETRY_AFTER_S)
         if not self._waiting or len(self._waiting[-1].units) >= MAX_GROUP:
@@ -304,6 +302,19 @@ class AuditLog:
                 await group.done.wait()
         if unit.error is not None:
             raise unit.error
+
+    async def _wait_for_room(self) -> None:
+        """Wait for a place, in the order of arrival; nobody who does not wait gets one before."""
+        if self._open and (self._pending >= self._max_pending or self._queue):
+            turn = anyio.Event()
+            self._queue.append(turn)
+            with anyio.CancelScope(shield=True):
+                await turn.wait()
+
+    def _make_room(self) -> None:
+        free = self._max_pending - self._pending if self._open else len(self._queue)
+        for _ in range(min(free, len(self._queue))):
+            self._queue.popleft().set()
 
     async def _run(self) -> None:
         try:
@@ -359,8 +370,7 @@ class AuditLog:
 
     def _take(self, group: _Group) -> None:
         self._pending -= len(group.units)
-        room, self._room = self._room, anyio.Event()
-        room.set()
+        self._make_room()
 
     def _fail(self, what: str) -> None:
         """Give up all that still waits; nothing of it was begun."""
@@ -368,7 +378,7 @@ class AuditLog:
             group = self._waiting.popleft()
             self._take(group)
             group.fail(StoreUnavailable(what, hint=_SLOW))
-        self._room.set()
+        self._make_room()
 
     # --- on the store's thread --------------------------------------------------------------------
 

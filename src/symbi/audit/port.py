@@ -93,7 +93,39 @@ class TreeSource(Protocol):
         """
 
 
-class AuditStore(TreeSource, Protocol):
+class CheckpointStore(Protocol):
+    """Keeps the head, which is the newest checkpoint, and those before it that are to last."""
+
+    def put_checkpoint(self, size: int, note: bytes) -> None:
+        """Keep a checkpoint, or replace the one of that size by one with more signatures, inside the transaction.
+
+        Raises:
+            StoreUnavailable: The store cannot be written.
+        """
+
+    def put_head(self, note: bytes) -> None:
+        """Replace the head alone, inside the running transaction.
+
+        Raises:
+            StoreUnavailable: The store cannot be written.
+        """
+
+    def checkpoints(self, first: int, last: int | None = None) -> Iterator[tuple[int, bytes]]:
+        """The kept checkpoints with a size from `first` to `last`, and the sizes, in order.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+
+    def last_checkpoint(self) -> int:
+        """The size of the newest kept checkpoint; 0 where there is none.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+
+
+class AuditStore(TreeSource, CheckpointStore, Protocol):
     """Appends events and their signed head in transactions; the methods block and run on one thread."""
 
     def transaction(self) -> AbstractContextManager[None]:
@@ -113,36 +145,8 @@ class AuditStore(TreeSource, Protocol):
             StoreUnavailable: The store cannot be written.
         """
 
-    def put_checkpoint(self, size: int, note: bytes) -> None:
-        """Keep a checkpoint, or replace the one of that size by one with more signatures, inside the transaction.
-
-        Raises:
-            StoreUnavailable: The store cannot be written.
-        """
-
-    def put_head(self, note: bytes) -> None:
-        """Replace the head alone, inside the running transaction.
-
-        Raises:
-            StoreUnavailable: The store cannot be written.
-        """
-
     def head(self) -> tuple[StoredEvent, bytes] | None:
         """The last event and the head (a signed note), or None where the trail is empty.
-
-        Raises:
-            StoreUnavailable: The store cannot be read.
-        """
-
-    def checkpoints(self, first: int, last: int | None = None) -> Iterator[tuple[int, bytes]]:
-        """The kept checkpoints with a size from `first` to `last`, and the sizes, in order.
-
-        Raises:
-            StoreUnavailable: The store cannot be read.
-        """
-
-    def last_checkpoint(self) -> int:
-        """The size of the newest kept checkpoint; 0 where there is none.
 
         Raises:
             StoreUnavailable: The store cannot be read.

@@ -106,20 +106,22 @@ def nodes_of(size: int, tile: TileOf, record: RecordOf) -> Nodes:
 
     @lru_cache(CACHED_TILES)
     def kept(level: int, number: int) -> bytes | None:
-        return tile(level, number)
+        complete = (number + 1) * TILE_WIDTH <= size >> level * TILE_HEIGHT
+        return tile(level, number) if complete else None
 
     @lru_cache(CACHED_ROOTS)
-    def entry(level: int, index: int) -> bytes:
-        """One hash of a level of tiles."""
-        number, at = divmod(index, TILE_WIDTH)
-        hashes = kept(level, number) if (number + 1) * TILE_WIDTH <= size >> level * TILE_HEIGHT else None
-        if hashes is not None:
-            return hashes[at * HASH_BYTES : (at + 1) * HASH_BYTES]
+    def edge(level: int, index: int) -> bytes:
+        """One hash of a level of tiles that is not kept in a tile."""
         return leaf_hash(record(index + 1)) if level == 0 else under(level - 1, index * TILE_WIDTH, TILE_WIDTH)
 
     def under(level: int, first: int, count: int) -> bytes:
-        """The root over some neighbours in a level of tiles; `count` is a power of two and divides `first`."""
-        hashes = [entry(level, index) for index in range(first, first + count)]
+        """The root over some neighbours in one tile; `count` is a power of two and divides `first`."""
+        number, at = divmod(first, TILE_WIDTH)
+        row = kept(level, number)
+        if row is None:
+            hashes = [edge(level, index) for index in range(first, first + count)]
+        else:
+            hashes = [row[place * HASH_BYTES : (place + 1) * HASH_BYTES] for place in range(at, at + count)]
         while len(hashes) > 1:
             hashes = [node_hash(*hashes[at : at + 2]) for at in range(0, len(hashes), 2)]
         return hashes[0]

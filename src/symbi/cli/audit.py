@@ -1,34 +1,31 @@
-"""`symbi audit`: read the trail, verify it, export it. All of it opens the store read-only, beside its owner."""
+"""`symbi audit`: read the trail; `symbi.cli.audit_verify` has what an auditor asks of it. All of it opens the store read-only."""
 
-import shutil
 from collections import Counter
 from collections.abc import Mapping
-from functools import partial
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 from rich.box import SIMPLE
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from symbi.audit.event import MAX_RECORD_BYTES, AuditEvent, AuditEventType, parse_event
-from symbi.audit.export import EVENTS_NAME, HEAD_NAME, KEYS_NAME, keys_document, read_events, read_keys
-from symbi.audit.verify import TrailReport, verify_trail
+from symbi.audit.event import AuditEvent, AuditEventType, parse_event
+from symbi.cli import audit_keys, audit_verify
 from symbi.cli.options import Config, Json
-from symbi.cli.output import err, errors_to_exit, out, print_json, print_json_line
-from symbi.config import Settings, load_settings
-from symbi.crypto.provider import open_provider
-from symbi.errors import ChainBroken, InputError, did_you_mean
+from symbi.cli.output import errors_to_exit, out, print_json_line
+from symbi.config import load_settings
+from symbi.errors import InputError, did_you_mean
 from symbi.tools.text import printable
 from symbi.types import JsonValue
-from symbi.wiring import open_reader, verifying_keys
+from symbi.wiring import open_reader
 
 app = typer.Typer(help="Read, verify and export the audit trail.", no_args_is_help=True)
+app.command("verify")(audit_verify.verify)
+app.command("export")(audit_verify.export)
+app.command("prove")(audit_verify.prove)
+app.command("rotate-key")(audit_keys.rotate_key)
 
 SHOWN_DIGEST: Final = 12  # digits of a digest that a line shows
-PROGRESS_FROM_EVENTS = 20_000  # shorter trails verify before a bar could be read
 
 
 @app.command("show")
@@ -97,131 +94,6 @@ def _label(label: Mapping[str, JsonValue]) -> str:
     categories = label.get("categories")
     listed = f":{','.join(map(str, categories))}" if isinstance(categories, list) and categories else ""
     return f"{label.get('integrity')}, {label.get('confidentiality')}{listed}"
-
-
-@app.command("verify")
-def verify(
-    *,
-    export: Annotated[Path | None, typer.Option(help="Verify this exported folder instead of the store.")] = None,
-    keys: Annotated[
-        Path | None, typer.Option(help="Trust the public keys of this file, not those that the export brings along.")
-    ] = None,
-    as_json: Json = False,
-    config: Config = None,
-) -> None:
-    """Check every event, its signature, the chain, and the signed head. Exit code 4 names the first bad event."""
-    with errors_to_exit(as_json=as_json):
-        settings = load_settings(config)
-        if keys is not None and export is None:
-            msg = "`--keys` goes with `--export`"
-            raise InputError(msg, code="input.usage", hint="the store is verified with the keys of its own runtime")
-        try:
-            if export is not None:
-                report = _verify_export(export, keys, settings.security.crypto_provider.value)
-            else:
-                report = _verify_store(settings, quiet=as_json)
-        except ChainBroken as broken:
-            broken.hint = broken.hint or f"the first bad event is {broken.fields['sequence']}"
-            raise
-        show_report(report, as_json=as_json)
-        if export is not None and keys is None and not as_json:
-            err.print(
-                "[yellow]the keys are those of the export itself[/]: compare their ids with those you know, or give `--keys`"
-            )
-
-
-def _verify_store(settings: Settings, *, quiet: bool) -> TrailReport:
-    keys = verifying_keys(settings)
-    with open_reader(settings) as reader:
-        head = reader.head_record()
-        count = reader.event_count()
-        with Progress(
-            TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), console=err, transient=True,
-            disable=quiet or count < PROGRESS_FROM_EVENTS,
-        ) as bar:  # fmt: skip
-            return verify_trail(bar.track(reader.read(1), total=count), head, keys)
-
-
-def _verify_export(folder: Path, trusted: Path | None, provider: str) -> TrailReport:
-    head_file, events_file = folder / HEAD_NAME, folder / EVENTS_NAME
-    try:
-        keys = read_keys(_read_bounded(trusted or folder / KEYS_NAME), open_provider(provider))
-        # What was taken out of an export is missing from the trail: that is for the verifier to say.
-        head = _read_bounded(head_file).removesuffix(b"\n") if head_file.exists() else None
-        if not events_file.exists():
-            return verify_trail((), head, keys)
-        with events_file.open("rb") as events:
-            lines = iter(partial(events.readline, MAX_RECORD_BYTES + 2), b"")
-            return verify_trail(read_events(lines), head, keys)
-    except OSError as error:
-        msg = f"cannot read the export `{folder}`: {error.strerror or error}"
-        raise InputError(msg, code="input.export") from error
-
-
-def _read_bounded(path: Path) -> bytes:
-    """A small file; of one that is too large to be right, enough to see that."""
-    with path.open("rb") as file:
-        return file.read(MAX_RECORD_BYTES + 2)
-
-
-def show_report(report: TrailReport, *, as_json: bool) -> None:
-    """The verdict on a trail that verifies."""
-    if as_json:
-        print_json({"verified": True} | {name: getattr(report, name) for name in TrailReport.__dataclass_fields__})
-        return
-    out.print(
-        f"[bold green]verified[/]: {report.events} events, {report.first_timestamp[:19]}Z to {report.last_timestamp[:19]}Z"
-    )
-    out.print(f"  chain hash {report.chain_hash}, signed by {', '.join(report.key_ids)}")
-
-
-@app.command("export")
-def export(
-    folder: Annotated[Path, typer.Argument(help="Folder to make; it must not exist yet.")],
-    *,
-    as_json: Json = False,
-    config: Config = None,
-) -> None:
-    """Write the trail, its signed head and the public keys to a folder for an auditor; verifies it first."""
-    with errors_to_exit(as_json=as_json):
-        settings = load_settings(config)
-        keys = verifying_keys(settings)
-        with open_reader(settings) as reader:
-            count = reader.event_count()
-            events = list(reader.read(1, count))
-            head = reader.head_record()
-        if head is None or not events:
-            msg = "the trail is empty"
-            raise InputError(msg, code="input.export")
-        report = verify_trail(events, head, keys)
-        files = {
-            EVENTS_NAME: b"".join(event.record + b"\n" for event in events),
-            HEAD_NAME: head + b"\n",
-            KEYS_NAME: keys_document(keys),
-        }
-        _write_export(folder, files)
-        if as_json:
-            print_json({"folder": str(folder), "events": report.events, "chain_hash": report.chain_hash})
-        else:
-            out.print(
-                f"wrote {report.events} events to {escape(str(folder))}; check it with [bold]symbi audit verify --export[/]"
-            )
-
-
-def _write_export(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write a new folder, whole or not at all."""
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        msg = f"cannot make `{folder}`: {error.strerror or error}"
-        raise InputError(msg, code="input.export", hint="name a folder that does not exist yet") from error
-    try:
-        for name, data in files.items():
-            (folder / name).write_bytes(data)
-    except OSError as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        msg = f"cannot write in `{folder}`: {error.strerror or error}"
-        raise InputError(msg, code="input.unwritable") from error
 
 
 def decisions_table(events: list[AuditEvent]) -> Table:

@@ -13,13 +13,13 @@ from rich.rule import Rule
 import symbi
 from symbi.agent.run import RunOutcome
 from symbi.audit.event import parse_event
-from symbi.audit.verify import verify_trail
-from symbi.cli.audit import decisions_table, show_report
+from symbi.cli.audit import decisions_table
+from symbi.cli.audit_verify import show_report, verify_store
 from symbi.cli.output import err, errors_to_exit, out, print_text
 from symbi.cli.run import Told, announce, report, run_to_end, show_line, start_run
 from symbi.config import CONFIG_NAME, Settings, load_settings
 from symbi.errors import InputError, InternalError
-from symbi.wiring import open_reader, open_runtime, start_logging, verifying_keys
+from symbi.wiring import open_reader, open_runtime, start_logging
 
 EXAMPLE: Final = "log-triage"
 ASKED: Final = '{"to": "archive@collector.example", "subject": "s", "body": "b"}'
@@ -52,7 +52,7 @@ def demo(
             events = [parse_event(stored.record) for stored in reader.read(1)]
             out.print(decisions_table(events))
             out.print()
-            show_report(verify_trail(reader.read(1), reader.head_record(), verifying_keys(settings)), as_json=False)
+            show_report(verify_store(settings), as_json=False)
         _next(place)
 
 

@@ -9,8 +9,10 @@ from symbi.crypto.provider import AES_KEY_BYTES, CryptoProvider
 from symbi.crypto.sealing import SealingKey
 from symbi.crypto.signing import SigningKey
 from symbi.errors import ConfigError, InputError, StoreUnavailable
+from symbi.types import KeyId
 
 SECRET_BYTES: Final = 32  # of every purpose: an Ed25519 seed, and the input of HKDF for sealing keys
+MAX_GENERATIONS: Final = 1000  # of one purpose; all are read when a trail is opened
 
 _SEALING_SALT: Final = b"symbi/sealing/1"
 
@@ -25,9 +27,9 @@ class KeyPurpose(StrEnum):
 
 
 class KeyStore(Protocol):
-    """Keeps one secret of 32 bytes for each purpose."""
+    """Keeps secrets of 32 bytes: for each purpose one, or several generations, numbered 1, 2, 3 … without a gap."""
 
-    def load(self, purpose: KeyPurpose) -> bytes | None:
+    def load(self, purpose: KeyPurpose, generation: int = 1) -> bytes | None:
         """The secret, or None where none was stored yet.
 
         Raises:
@@ -35,7 +37,7 @@ class KeyStore(Protocol):
             StoreUnavailable: Nobody can tell: the store cannot be read, is locked or gone.
         """
 
-    def store(self, purpose: KeyPurpose, secret: bytes) -> None:
+    def store(self, purpose: KeyPurpose, secret: bytes, generation: int = 1) -> None:
         """Keep a secret, durably, when it returns. A stored secret is never replaced.
 
         Raises:
@@ -46,6 +48,11 @@ class KeyStore(Protocol):
 
     def describe(self) -> str:
         """Where the secrets are, for people, e.g. ``files in `/var/lib/symbi/keys` ``."""
+
+
+def generation_name(name: str, generation: int, separator: str) -> str:
+    """What the secret of a generation is called: the first by the name of its purpose alone."""
+    return name if generation == 1 else f"{name}{separator}{generation}"
 
 
 class KeyRing:
@@ -70,11 +77,21 @@ class KeyRing:
         self._provider = provider
         self._create = create
         self._random = random
-        self._signing: dict[KeyPurpose, SigningKey] = {}
+        self._signing: dict[KeyPurpose, tuple[SigningKey, ...]] = {}
         self._sealing: dict[str, SealingKey] = {}
 
     def signing_key(self, purpose: KeyPurpose = KeyPurpose.AUDIT_SIGNING) -> SigningKey:
-        """The signing key of a purpose.
+        """The newest signing key of a purpose.
+
+        Raises:
+            ConfigError: The store holds something unsafe, or nothing and none is to be made.
+            StoreUnavailable: The store cannot be used.
+            InputError: The purpose is not one of signing.
+        """
+        return self.signing_keys(purpose)[-1]
+
+    def signing_keys(self, purpose: KeyPurpose = KeyPurpose.AUDIT_SIGNING) -> tuple[SigningKey, ...]:
+        """The signing keys of a purpose, oldest first; there is one at least.
 
         Raises:
             ConfigError: The store holds something unsafe, or nothing and none is to be made.
@@ -85,8 +102,39 @@ class KeyRing:
             msg = f"the key for `{purpose}` does not sign"
             raise InputError(msg, code="crypto.key_purpose")
         if purpose not in self._signing:
-            self._signing[purpose] = SigningKey(self._secret(purpose), self._provider)
+            keys = [SigningKey(self._secret(purpose), self._provider)]
+            while (secret := self._store.load(purpose, len(keys) + 1)) is not None:
+                if len(keys) == MAX_GENERATIONS:
+                    msg = f"{self._store.describe()} has more than {MAX_GENERATIONS} keys for `{purpose}`"
+                    raise ConfigError(msg, code="config.key_generations")
+                keys.append(SigningKey(secret, self._provider))
+            self._signing[purpose] = tuple(keys)
         return self._signing[purpose]
+
+    def next_signing_key(self, current: KeyId, purpose: KeyPurpose = KeyPurpose.AUDIT_SIGNING) -> SigningKey:
+        """The key of the generation after one, made and durably stored if it is not there yet.
+
+        Args:
+            current: The key that is in use.
+            purpose: Of both.
+
+        Raises:
+            ConfigError: The store takes no keys and has no further one, or has not the current one.
+            StoreUnavailable: The store cannot be used.
+        """
+        self._signing.pop(purpose, None)  # somebody may have put one there since
+        keys = self.signing_keys(purpose)
+        place = next((number for number, key in enumerate(keys, 1) if key.key_id == current), None)
+        if place is None:
+            msg = f"key `{current}` is not in {self._store.describe()}"
+            raise ConfigError(msg, code="config.key_absent")
+        if place == len(keys):
+            if place == MAX_GENERATIONS:
+                msg = f"there are {MAX_GENERATIONS} keys for `{purpose}` already"
+                raise ConfigError(msg, code="config.key_generations")
+            self._store.store(purpose, self._random(SECRET_BYTES), place + 1)
+            self._signing.pop(purpose)
+        return self.signing_keys(purpose)[place]
 
     def sealing_key(self, label: str) -> SealingKey:
         """The sealing key for a label, derived from the master secret (RFC 5869: the label is `info`).

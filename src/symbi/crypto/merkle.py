@@ -68,6 +68,23 @@ class Frontier:
         self._hashes.append(carried)
         self._size += 1
 
+    def append_subtree(self, level: int, root: bytes) -> None:
+        """Add a complete subtree of `2**level` leaves by its root.
+
+        Raises:
+            ValueError: Subtrees of that level do not begin here.
+        """
+        size = self._size >> level
+        if size << level != self._size:
+            msg = f"no subtree of {1 << level} leaves begins after {self._size} leaves"
+            raise ValueError(msg)
+        carried = root
+        while size & 1:
+            carried = node_hash(self._hashes.pop(), carried)
+            size >>= 1
+        self._hashes.append(carried)
+        self._size += 1 << level
+
     def root(self) -> bytes:
         """The root of the tree as it stands."""
         if not self._hashes:
@@ -80,6 +97,36 @@ class Frontier:
     def copy(self) -> "Frontier":
         """Another frontier that stands where this one does."""
         return Frontier(self._size, self._hashes)
+
+
+class Stretch:
+    """A stretch of leaves by the roots of its complete subtrees, so that stretches can be hashed apart and joined.
+
+    Args:
+        first: Index of its first leaf.
+    """
+
+    __slots__ = ("_size", "_subtrees")
+
+    def __init__(self, first: int) -> None:
+        self._size = first
+        self._subtrees: list[tuple[int, bytes]] = []
+
+    @property
+    def subtrees(self) -> tuple[tuple[int, bytes], ...]:
+        """`(level, root)` in order; `Frontier.append_subtree` takes each."""
+        return tuple(self._subtrees)
+
+    def append(self, leaf: bytes) -> None:
+        """Add the hash of one leaf."""
+        subtrees = self._subtrees
+        size, level = self._size, 0
+        self._size += 1
+        while size & 1 and subtrees and subtrees[-1][0] == level:
+            leaf = node_hash(subtrees.pop()[1], leaf)
+            size >>= 1
+            level += 1
+        subtrees.append((level, leaf))
 
 
 def root_of(size: int, node: Nodes) -> bytes:

@@ -19,6 +19,7 @@ from symbi.agent.run import Bounds, RunOutcome, RunPlan, check_inputs, execute
 from symbi.agent.task import NO_TASK, Task, check_task, kept_task
 from symbi.agent.turn import Turn
 from symbi.audit.event import AuditEventType, Draft, Receipt
+from symbi.audit.heads import Heads
 from symbi.clock import IdSource, rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile
 from symbi.errors import (
@@ -35,6 +36,7 @@ from symbi.guard.gate import GateReport, Guard
 from symbi.guard.ledger import EffectRecord, EffectStore
 from symbi.guard.outcome import encode_error, encode_result
 from symbi.runtime.agent_scheduler import AgentConfig, AgentScheduler, SystemStatus
+from symbi.runtime.key_change import NextKey, rotate_key
 from symbi.runtime.life import Life
 from symbi.runtime.lifecycle import Event
 from symbi.runtime.policies import PolicyBook
@@ -116,6 +118,8 @@ class Rooms:
         scheduler: Says when an agent may start, and holds the pool.
         ids: Makes run ids.
         principal: An agent as policies see it.
+        heads: What others say of the heads of the trail.
+        next_key: The key that is to sign the trail after another.
         terms: How it stands among others.
     """
 
@@ -128,6 +132,8 @@ class Rooms:
     scheduler: AgentScheduler
     ids: IdSource
     principal: Callable[[AgentId], Principal]
+    heads: Heads
+    next_key: NextKey
     terms: Callable[[AgentId], Terms] = no_terms
 
 
@@ -162,6 +168,11 @@ class Runtime:
     def guard(self) -> Guard:
         """The gate."""
         return self._rooms.world.guard
+
+    @property
+    def heads(self) -> Heads:
+        """What others say of the heads of the trail."""
+        return self._rooms.heads
 
     @property
     def desk(self) -> ApprovalDesk:
@@ -302,6 +313,16 @@ class Runtime:
         """
         rooms = self._rooms
         return await set_policies(rooms.world.guard, rooms.policies, rooms.policy_files, principal, paths)
+
+    async def rotate_key(self) -> Mapping[str, JsonValue]:
+        """Hand the trail over to its next signing key; see `symbi.runtime.key_change`.
+
+        Raises:
+            ConfigError: There is none, and the keys are kept where none can be put.
+            InputError: Somebody else has just done it.
+            StoreUnavailable: The key or the event cannot be stored; the old key goes on.
+        """
+        return await rotate_key(self._rooms.world.log, self._rooms.next_key)
 
     async def connect(self, servers: Sequence[str], principal: Principal) -> None:
         """Connect tool servers and take up their tools.

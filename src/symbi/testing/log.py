@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from symbi.adapters.sqlite import SqliteStore
-from symbi.audit.log import AuditLog
+from symbi.audit.log import AuditLog, Signing
 from symbi.audit.port import StoredEvent
 from symbi.audit.verify import TrailReport, verify_trail
 from symbi.clock import Clock, IdSource, SystemClock
@@ -40,7 +40,11 @@ class OpenLog:
 
 @asynccontextmanager
 async def open_log(
-    folder: Path | None = None, *, provider: str = DEFAULT_PROVIDER, clock: Clock | None = None
+    folder: Path | None = None,
+    *,
+    provider: str = DEFAULT_PROVIDER,
+    clock: Clock | None = None,
+    signing: Signing = Signing.EVENT,
 ) -> AsyncIterator[OpenLog]:
     """A trail in a folder, or in memory.
 
@@ -48,9 +52,10 @@ async def open_log(
         folder: Where the file is; None keeps it in memory.
         provider: The library that signs.
         clock: The machine's if None.
+        signing: What covers an event.
     """
     clock = clock or SystemClock()
     key = fixed_signing_key(provider=open_provider(provider))
     with SqliteStore(folder) as store:
-        async with AuditLog(store, key, clock, IdSource(clock)) as log:
+        async with AuditLog(store, key, clock, IdSource(clock), signing=signing) as log:
             yield OpenLog(log, store, key)

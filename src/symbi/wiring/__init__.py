@@ -12,15 +12,18 @@ from symbi.wiring.policies import (
     verify_policies,
 )
 from symbi.wiring.runtime import manifests, open_runtime, probe, start_logging, verifying_keys
-from symbi.wiring.sources import compile_agents, open_reader, read_text
+from symbi.wiring.sources import TrailReader, compile_agents, open_reader, read_text
+from symbi.wiring.verification import on_all_cores
 
 __all__ = [
+    "TrailReader",
     "compile_agents",
     "folder_owner",
     "known_pins",
     "known_tools",
     "load_policies",
     "manifests",
+    "on_all_cores",
     "open_reader",
     "open_runtime",
     "policies_in",

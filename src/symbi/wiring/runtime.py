@@ -19,7 +19,7 @@ from symbi.adapters.sqlite import SqliteStore
 from symbi.agent.effects import World, no_word
 from symbi.agent.interpreter import BodyLimits
 from symbi.audit.event import AuditEventType, Draft
-from symbi.audit.log import AuditLog
+from symbi.audit.log import AuditLog, Cadence, Signing
 from symbi.clock import Clock, IdSource, SystemClock
 from symbi.config import Settings, describe_settings, refuse_unsafe
 from symbi.config.sections import ServerSettings
@@ -45,6 +45,7 @@ from symbi.tools.invoke import Invoker
 from symbi.tools.manifest import Manifest, parse_manifest
 from symbi.tools.schemapin import PublicKey, load_public_key
 from symbi.types import SYSTEM_AGENT, AgentId, JsonValue, KeyId, SecurityTier
+from symbi.wiring.keeping import keeping, probe_storage, refuse_half
 from symbi.wiring.people import desk_rules
 from symbi.wiring.policies import policy_paths, policy_terms, shadow_paths
 from symbi.wiring.sources import read_text
@@ -76,13 +77,29 @@ def verifying_keys(settings: Settings) -> dict[KeyId, VerifyingKey]:
         ConfigError: There is no key yet, or it is not kept safely.
     """
     provider = open_provider(settings.security.crypto_provider.value)
-    key = KeyRing(key_store(settings), provider, create=False).signing_key()
-    return {key.key_id: key.verifying_key()}
+    keys = KeyRing(key_store(settings), provider, create=False).signing_keys()
+    return {key.key_id: key.verifying_key() for key in keys}
+
+
+def open_log(settings: Settings, store: SqliteStore, ring: KeyRing, clock: Clock, ids: IdSource) -> AuditLog:
+    """The trail as configured, to be entered.
+
+    Raises:
+        ConfigError: There is no key, or it is not kept safely.
+    """
+    *others, key = ring.signing_keys()
+    audit = settings.audit
+    return AuditLog(
+        store, key, clock, ids,
+        others=others,
+        signing=Signing(audit.signing.value),
+        cadence=Cadence(audit.checkpoint_events, audit.checkpoint_interval_s),
+    )  # fmt: skip
 
 
 def probe(settings: Settings) -> list[Finding]:
     """What this machine can do."""
-    return list(probe_machine(settings.runtime.data_dir))
+    return [*probe_machine(settings.runtime.data_dir), *probe_storage(settings)]
 
 
 def no_emit(_agent: AgentId, _text: str) -> None:
@@ -117,6 +134,7 @@ async def open_runtime(
         InternalError: The gate does not close.
     """
     warnings = refuse_unsafe(settings)
+    refuse_half(settings)
     anyio.to_thread.current_default_thread_limiter().total_tokens = settings.runtime.scheduler_threads
     clock = clock or SystemClock()
     ids = IdSource(clock)
@@ -124,9 +142,9 @@ async def open_runtime(
     async with AsyncExitStack() as stack:
         store = stack.enter_context(SqliteStore(folder))
         provider = open_provider(settings.security.crypto_provider.value)
-        # A trail that was begun is never continued under another key, so a lost one is not replaced.
-        key = KeyRing(key_store(settings), provider, create=store.head() is None).signing_key()
-        log = await stack.enter_async_context(AuditLog(store, key, clock, ids))
+        # A trail that was begun is continued by the key that it names, so a lost one is not replaced.
+        ring = KeyRing(key_store(settings), provider, create=store.head() is None)
+        log = await stack.enter_async_context(open_log(settings, store, ring, clock, ids))
         await stack.enter_async_context(noting_end(log, store.epoch))
         engine = PolicyEngine(PolicySet.load(()))  # which permits nothing
         book = PolicyBook(engine, log, store, policy_terms(settings))
@@ -140,6 +158,10 @@ async def open_runtime(
         )  # fmt: skip
         report = await guard.open()
         await log.append(started(settings))
+        keys = partial(verifying_keys, settings)
+        heads, keeper = await stack.enter_async_context(keeping(settings, log, store, clock, keys))
+        if keeper is not None:
+            guard.barrier = keeper.barrier
         secrets = secret_source(settings, guard)
         links = [await _link(stack, server, settings, guard, secrets) for server in settings.mcp.servers]
         verifier = ToolVerifier(
@@ -155,8 +177,9 @@ async def open_runtime(
         )  # fmt: skip
         agents = scheduler(settings, clock)
         rooms = Rooms(
-            world, book, watch, catalog, store, store, agents, ids, settings.principal, partial(terms_of, settings)
-        )
+            world, book, watch, catalog, store, store, agents, ids, settings.principal, heads,
+            ring.next_signing_key, partial(terms_of, settings),
+        )  # fmt: skip
         watches = [watch]
         if settings.policy.shadow:
             shadow = PolicyShadow(engine, book, log)

@@ -1,7 +1,7 @@
 """What is read from disk: agent files, policy files, the store."""
 
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from symbi.adapters.sqlite import SqliteReader
 from symbi.config import Settings
@@ -9,6 +9,9 @@ from symbi.dsl.compile import compile_file
 from symbi.dsl.parser import parse
 from symbi.dsl.spec import CompiledFile
 from symbi.errors import InputError
+
+TrailReader: TypeAlias = SqliteReader
+"""What reads the trail, for those who only use it."""
 
 MAX_SOURCE_BYTES: Final = 4_194_304  # one agent file or policy file
 

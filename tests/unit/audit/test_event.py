@@ -165,7 +165,7 @@ def test_in_batch_mode_an_event_has_no_signature_and_one_that_hands_over_has():
         {"extra": 1},
         {"details": ...},
         {"signature": ...},
-        {"schema_version": 2},
+        {"schema_version": 3},
         {"schema_version": True},
         {"schema_version": "1"},
         {"sequence": 0},

@@ -1,5 +1,6 @@
 """What `verify_trail` refuses although every hash and signature is right, and what it says of each fault."""
 
+import base64
 import hashlib
 import json
 from dataclasses import replace
@@ -7,17 +8,29 @@ from dataclasses import replace
 import pytest
 from nacl.signing import VerifyKey
 
-from symbi.audit.event import AuditEventType, Draft, seal_head
+from symbi.audit.checkpoint import parse_note
+from symbi.audit.event import AuditEventType, Draft
+from symbi.audit.piece import ANY, examine
 from symbi.audit.port import StoredEvent
-from symbi.audit.verify import verify_head, verify_trail
+from symbi.audit.verify import PIECE_EVENTS, Start, claims_of, verify_trail
+from symbi.crypto.merkle import Frontier, consistency_proof, leaf_hash, node_hash
 from symbi.crypto.provider import open_provider
 from symbi.errors import ChainBroken
-from symbi.testing.trail import build_trail, fixed_signing_key, sample_draft
+from symbi.testing.trail import (
+    TrailBuilder,
+    build_trail,
+    checkpoint_over,
+    fixed_signing_key,
+    sample_draft,
+    seal_fields,
+)
 from symbi.types import AgentId
 
-KEY = fixed_signing_key(1)
-SECOND = fixed_signing_key(2)
-TRAIL = build_trail(4)
+PROVIDER = open_provider("libsodium")
+KEY, SECOND, THIRD = (fixed_signing_key(number, PROVIDER) for number in (1, 2, 3))
+TRAIL = build_trail(4, key=KEY)
+BATCH = build_trail(4, key=KEY, signing="batch")
+LONG = build_trail(40, key=KEY, every=7)
 BOTH = {key.key_id: key.verifying_key() for key in (KEY, SECOND)}
 
 
@@ -25,28 +38,21 @@ def canonical(fields):
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def sign(fields, key=KEY):
-    """Hash and sign fields as a writer that follows other rules would."""
-    body = {name: value for name, value in fields.items() if name not in {"chain_hash", "signature"}}
-    chain_hash = hashlib.sha256(b"symbi/chain/1\0" + bytes.fromhex(fields["previous_hash"]) + canonical(body)).digest()
-    record = canonical(body | {"chain_hash": chain_hash.hex(), "signature": key.sign("audit.event", chain_hash).hex()})
-    return StoredEvent(fields["sequence"], record, chain_hash.hex())
+def start_before(events, index):
+    frontier = Frontier()
+    for event in events[:index]:
+        frontier.append(leaf_hash(event.record))
+    return Start(index, frontier.hashes, events[index - 1].chain_hash)
 
 
-def head_of(stored, key=KEY, **changes):
-    fields = json.loads(stored.record)
-    values = {name: fields[name] for name in ("sequence", "chain_hash", "timestamp")} | changes
-    return seal_head(**values, key=key)
-
-
-def resigned(changes_by_place, key=KEY):
+def resealed(changes_by_place, key=KEY, trail=TRAIL, *, signed=True):
     """The trail with some fields changed, then linked, hashed and signed anew from there on: well made and wrong."""
     events = []
-    for place, stored in enumerate(TRAIL.events, 1):
+    for place, stored in enumerate(trail.events, 1):
         fields = json.loads(stored.record)
         if events:
             fields["previous_hash"] = events[-1].chain_hash
-        events.append(sign(fields | changes_by_place.get(place, {}), key))
+        events.append(seal_fields(fields | changes_by_place.get(place, {}), key if signed else None))
     return events
 
 
@@ -62,32 +68,44 @@ def test_a_whole_trail_is_reported():
     assert (report.first_timestamp, report.last_timestamp) == (TRAIL.parsed[0].timestamp, TRAIL.parsed[-1].timestamp)
     assert report.chain_hash == TRAIL.parsed[-1].chain_hash
     assert report.key_ids == (KEY.key_id,)
+    assert bytes.fromhex(report.root) == parse_note(TRAIL.head).checkpoint.root
+    assert (report.checkpoints, report.witnessed) == (0, 0)
 
 
-def test_a_trail_can_be_verified_from_its_documentation_alone():
+@pytest.mark.parametrize("trail", [TRAIL, BATCH], ids=["event", "batch"])
+def test_a_trail_can_be_verified_from_its_documentation_alone(trail):
     """With the standard library and any Ed25519: what an auditor writes who does not trust this code."""
     public = VerifyKey(KEY.verifying_key().public)
     previous = bytes(32)
-    for place, stored in enumerate(TRAIL.events, 1):
+    leaves = []
+    for place, stored in enumerate(trail.events, 1):
         fields = json.loads(stored.record)
         assert canonical(fields) == stored.record
         assert fields["sequence"] == place
         assert fields["previous_hash"] == previous.hex()
         signature, chain_hash = bytes.fromhex(fields.pop("signature")), bytes.fromhex(fields.pop("chain_hash"))
         assert hashlib.sha256(b"symbi/chain/1\0" + previous + canonical(fields)).digest() == chain_hash
-        public.verify(b"symbi/sign/1\0" + b"\x0baudit.event" + chain_hash, signature)
+        if trail is TRAIL:
+            public.verify(b"symbi/sign/1\0" + b"\x0baudit.event" + chain_hash, signature)
+        else:
+            assert signature == b""
         previous = chain_hash
-    head = json.loads(TRAIL.head)
-    signature = bytes.fromhex(head.pop("signature"))
-    public.verify(b"symbi/sign/1\0" + b"\x0aaudit.head" + canonical(head), signature)
-    assert (head["sequence"], head["chain_hash"]) == (len(TRAIL.events), previous.hex())
+        leaves.append(hashlib.sha256(b"\0" + stored.record).digest())
+    text, _, signatures = trail.head.decode().partition("\n\n")
+    origin, size, root, chain, _ = text.split("\n")
+    name, signature = signatures.removeprefix("\u2014 ").split()
+    assert origin == name == "symbi.trail/01900000-0000-7000-9000-000000000001"
+    assert (size, chain) == ("5", f"chain {previous.hex()}")
+    four = node_hash(node_hash(*leaves[:2]), node_hash(*leaves[2:4]))
+    assert base64.b64decode(root) == node_hash(four, leaves[4])
+    public.verify(text.encode() + b"\n", base64.b64decode(signature)[4:])
 
 
 def test_the_forger_of_these_tests_makes_good_trails():
-    events = resigned({})
+    events = resealed({})
     assert events == list(TRAIL.events)
-    changed = resigned({3: {"details": {"changed": True}}})
-    assert verify_trail(changed, head_of(changed[-1]), TRAIL.keys).events == 5
+    changed = resealed({3: {"details": {"changed": True}}})
+    assert verify_trail(changed, checkpoint_over(changed, KEY), TRAIL.keys).events == 5
 
 
 def test_an_empty_trail_is_never_verified():
@@ -104,7 +122,11 @@ def test_without_trusted_keys_nothing_is_verified():
     assert broken(TRAIL.events, TRAIL.head, {}) == (1, "key")
     assert broken(TRAIL.events, TRAIL.head, {SECOND.key_id: SECOND.verifying_key()}) == (1, "key")
     assert broken(TRAIL.events, TRAIL.head, {KEY.key_id: SECOND.verifying_key()}) == (1, "start")
-    assert broken(TRAIL.events[1:], TRAIL.head, {KEY.key_id: SECOND.verifying_key()}, expect_first=2) == (2, "key")
+    later = start_before(TRAIL.events, 1)
+    assert broken(TRAIL.events[1:], TRAIL.head, {KEY.key_id: SECOND.verifying_key()}, start=later) == (2, "key")
+
+
+FIRST = {"format": 2, "public_key": KEY.verifying_key().hex, "signing": "event"}
 
 
 @pytest.mark.parametrize(
@@ -119,29 +141,42 @@ def test_without_trusted_keys_nothing_is_verified():
         (1, {"event_type": "run.started"}, "start"),
         (4, {"event_type": "trail.started"}, "start"),
         (1, {"details": {}}, "start"),
-        (1, {"details": {"format": 2, "public_key": KEY.verifying_key().hex}}, "start"),
-        (1, {"details": {"format": 1, "public_key": SECOND.verifying_key().hex}}, "start"),
-        (1, {"details": {"format": 1}}, "start"),
+        (1, {"details": FIRST | {"format": 3}}, "start"),
+        (1, {"details": FIRST | {"format": 1}}, "start"),
+        (1, {"details": FIRST | {"format": True}}, "start"),
+        (1, {"details": FIRST | {"public_key": SECOND.verifying_key().hex}}, "start"),
+        (1, {"details": FIRST | {"signing": "none"}}, "start"),
+        (1, {"details": FIRST | {"signing": ["event"]}}, "start"),
+        (1, {"details": {name: FIRST[name] for name in ("format", "public_key")}}, "start"),
         (3, {"event_type": "decision.maybe"}, "fields"),
-        (3, {"schema_version": 2}, "fields"),
+        (3, {"schema_version": 3}, "fields"),
+        (3, {"schema_version": 0}, "fields"),
+        (3, {"schema_version": 1}, "version"),
         (3, {"extra": 1}, "fields"),
         (3, {"key_id": SECOND.key_id}, "key"),
         (3, {"key_id": "0" * 16}, "key"),
+        (3, {"event_type": "key.rotated"}, "rotation"),
+        (3, {"event_type": "key.rotated", "details": {"public_key": "00" * 32, "key_id": "66687aadf862bd77"}}, "rotation"),
+        (3, {"event_type": "key.rotated", "details": {"public_key": KEY.verifying_key().hex, "key_id": KEY.key_id}}, "rotation"),
+        (3, {"event_type": "key.rotated", "details": {"public_key": SECOND.verifying_key().hex, "key_id": KEY.key_id}}, "rotation"),
+        (3, {"event_type": "signing.changed"}, "rotation"),
+        (3, {"event_type": "signing.changed", "details": {"signing": "event"}}, "rotation"),
+        (3, {"event_type": "signing.changed", "details": {"signing": {}}}, "rotation"),
     ],
-)
+)  # fmt: skip
 def test_a_well_signed_event_that_breaks_the_rules_is_found(place, changes, reason):
-    events = resigned({place: changes})
-    assert broken(events, head_of(events[-1])) == (place, reason)
+    events = resealed({place: changes})
+    assert broken(events, TRAIL.head) == (place, reason)
 
 
 def test_an_event_signed_by_another_key_than_it_names_is_found():
-    assert broken(resigned({}, SECOND), TRAIL.head) == (1, "signature")
-    forged = sign(json.loads(TRAIL.events[3].record), SECOND)
+    assert broken(resealed({}, SECOND), TRAIL.head) == (1, "signature")
+    forged = seal_fields(json.loads(TRAIL.events[3].record), SECOND)
     assert broken([*TRAIL.events[:3], forged, TRAIL.events[4]], TRAIL.head, BOTH) == (4, "signature")
 
 
 def test_a_signature_for_another_purpose_is_none():
-    """The chain hash signed as if it were a head is not a signature of the event."""
+    """The chain hash signed in another domain is not a signature of the event."""
     fields = json.loads(TRAIL.events[2].record)
     fields["signature"] = KEY.sign("audit.head", bytes.fromhex(fields["chain_hash"])).hex()
     events = [*TRAIL.events[:2], replace(TRAIL.events[2], record=canonical(fields)), *TRAIL.events[3:]]
@@ -150,66 +185,303 @@ def test_a_signature_for_another_purpose_is_none():
 
 def test_events_at_the_same_time_are_in_order():
     time = TRAIL.parsed[0].timestamp
-    events = resigned({place: {"timestamp": time} for place in range(1, 6)})
-    assert verify_trail(events, head_of(events[-1]), TRAIL.keys).last_timestamp == time
+    events = resealed({place: {"timestamp": time} for place in range(1, 6)})
+    assert verify_trail(events, checkpoint_over(events, KEY), TRAIL.keys).last_timestamp == time
 
 
-def test_a_trail_may_go_on_with_another_trusted_key():
-    changed = {place: {"key_id": SECOND.key_id} for place in (4, 5)}
-    events = resigned({})[:3]
-    for place in (4, 5):
-        fields = json.loads(TRAIL.events[place - 1].record)
-        events.append(sign(fields | changed[place] | {"previous_hash": events[-1].chain_hash}, SECOND))
-    head = head_of(events[-1], SECOND)
-    assert verify_trail(events, head, BOTH).key_ids == (KEY.key_id, SECOND.key_id)
-    assert broken(events, head) == (4, "key")
-    assert broken(events, head_of(events[-1], KEY), BOTH) == (5, "head")
+# --- signing modes and rotation ------------------------------------------------------------------------------------------
+
+
+def test_an_event_without_a_signature_is_refused_where_each_has_one():
+    events = list(TRAIL.events)
+    events[2] = seal_fields(json.loads(events[2].record), None)
+    assert broken(events, checkpoint_over(events, KEY)) == (3, "signature")
+    assert broken(resealed({}, signed=False), TRAIL.head) == (1, "signature")
+
+
+def test_a_batch_signed_trail_is_covered_by_its_head():
+    assert verify_trail(BATCH.events, BATCH.head, BATCH.keys).events == 5
+    assert not any(event.signature for event in BATCH.parsed)
+    assert broken(BATCH.events, checkpoint_over(BATCH.events, SECOND)) == (1, "key")
+    changed = resealed({4: {"details": {"changed": True}}}, trail=BATCH, signed=False)
+    assert broken(changed, BATCH.head) == (1, "head")
+    assert broken(changed, checkpoint_over(changed, SECOND)) == (1, "key")
+
+
+def test_what_was_written_anew_is_named_as_near_as_the_checkpoints_tell():
+    trail = build_trail(40, key=KEY, signing="batch", every=7)
+    changed = resealed({20: {"details": {"changed": True}}}, trail=trail, signed=False)
+    with pytest.raises(ChainBroken, match="one of the events 15 to 21") as caught:
+        verify_trail(changed, trail.head, trail.keys, claims=claims_of(trail.checkpoints))
+    assert caught.value.fields == {"sequence": 15, "reason": "checkpoint"}
+
+
+def test_a_signature_that_a_batch_signed_event_has_all_the_same_is_checked():
+    events = list(BATCH.events)
+    fields = json.loads(events[2].record)
+    events[2] = seal_fields(fields, KEY)
+    assert verify_trail(events, checkpoint_over(events, KEY), BATCH.keys).events == 5
+    events[2] = seal_fields(fields, SECOND)
+    assert broken(events, checkpoint_over(events, KEY)) == (3, "signature")
+
+
+def test_modes_and_keys_change_by_events_of_the_trail():
+    changes = {3: SECOND, 6: "batch", 9: THIRD, 12: "event"}
+    trail = build_trail(15, key=KEY, changes=changes, every=2)
+    report = verify_trail(trail.events, trail.head, trail.keys, claims=claims_of(trail.checkpoints))
+    assert report.key_ids == (KEY.key_id, SECOND.key_id, THIRD.key_id)
+    assert report.checkpoints == report.events // 2
+    unsigned = [event.sequence for event in trail.parsed if not event.signature]
+    rotated = [event.sequence for event in trail.parsed if event.event_type is AuditEventType.KEY_ROTATED]
+    assert rotated == [5, 13]
+    assert unsigned == [10, 11, 12, 14, 15, 16, 17]
+
+
+def test_a_rotation_has_a_signature_in_either_mode():
+    """Else anybody could hand a batch-signed trail over to a key of his own."""
+    builder = TrailBuilder(KEY, signing="batch")
+    events = [builder.start()]
+    rotated = builder.rotate(SECOND)
+    events.append(seal_fields(json.loads(rotated.record), None))
+    assert broken(events, checkpoint_over(events, SECOND)) == (2, "signature")
+    assert broken(events, checkpoint_over(events, KEY)) == (2, "signature")
+
+
+def test_after_a_rotation_the_key_before_is_trusted_no_more():
+    builder = TrailBuilder(KEY)
+    events = [builder.start(), builder.rotate(SECOND), builder.add(sample_draft(1))]
+    assert verify_trail(events, builder.checkpoint(), TRAIL.keys).key_ids == (KEY.key_id, SECOND.key_id)
+    fields = json.loads(events[2].record)
+    forged = [*events[:2], seal_fields(fields | {"key_id": KEY.key_id}, KEY)]
+    for keys in (TRAIL.keys, BOTH):
+        assert broken(forged, checkpoint_over(forged, KEY), keys) == (3, "key")
+        assert broken(events, checkpoint_over(events, KEY), keys) == (3, "key")
+
+
+def test_a_key_that_no_event_hands_over_to_is_refused_though_it_is_trusted():
+    events = resealed({})[:3]
+    fields = json.loads(TRAIL.events[3].record)
+    events.append(seal_fields(fields | {"key_id": SECOND.key_id}, SECOND))
+    assert broken(events, checkpoint_over(events, SECOND), BOTH) == (4, "key")
+
+
+def test_a_trail_of_the_schema_before_goes_on_in_this_one_and_not_back():
+    builder = TrailBuilder(KEY, version=1)
+    events = [builder.start(), builder.add(sample_draft(1))]
+    builder.version = 2
+    events.append(builder.add(sample_draft(2)))
+    assert verify_trail(events, builder.checkpoint(), TRAIL.keys).events == 3
+    builder.version = 1
+    events.append(builder.add(sample_draft(3)))
+    assert broken(events, builder.checkpoint()) == (4, "version")
+
+
+# --- checkpoints, the head, witnesses -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("changes", "place"),
     [
-        ({"sequence": 4}, 5),
-        ({"sequence": 6}, 6),
-        ({"sequence": 2**53 - 1}, 6),
-        ({"sequence": 1}, 2),
+        ({"size": 4}, 5),
+        ({"size": 6}, 6),
+        ({"size": 2**53 - 1}, 6),
+        ({"size": 1}, 2),
         ({"chain_hash": "ab" * 32}, 5),
+        ({"root": bytes(32)}, 5),
         ({"timestamp": "2026-01-02T00:00:00.000000000Z"}, 5),
+        ({"origin": "symbi.trail/other"}, 5),
     ],
 )
 def test_a_well_signed_head_that_says_something_else_is_found(changes, place):
-    assert broken(TRAIL.events, head_of(TRAIL.events[-1], **changes)) == (place, "head")
+    found = broken(TRAIL.events, checkpoint_over(TRAIL.events, KEY, **changes))
+    # A head of fewer events is bad in itself where it stands, before what lies beyond it.
+    assert found in {(place, "head"), (changes.get("size"), "head")}
 
 
-@pytest.mark.parametrize("change", [{"extra": 1}, {"schema_version": 2}, {"sequence": "5"}, {"signature": "ab" * 64}])
-def test_a_head_of_another_form_is_found(change):
-    head = canonical(json.loads(TRAIL.head) | change)
-    assert broken(TRAIL.events, head) == (5, "signature" if "signature" in change else "head")
+def test_kept_checkpoints_are_held_against_the_events():
+    claims = claims_of(LONG.checkpoints)
+    report = verify_trail(LONG.events, LONG.head, LONG.keys, claims=claims)
+    assert (report.events, report.checkpoints) == (41, 5)
 
 
-def test_a_stretch_of_a_trail_is_verified_from_its_first_number_on():
-    report = verify_trail(TRAIL.events[2:], TRAIL.head, TRAIL.keys, expect_first=3)
-    assert (report.events, report.first, report.last) == (3, 3, 5)
-    assert broken(TRAIL.events[2:], TRAIL.head, expect_first=2) == (2, "sequence")
-    assert broken(TRAIL.events[3:], TRAIL.head, expect_first=3) == (3, "sequence")
+@pytest.mark.parametrize("index", range(5))
+@pytest.mark.parametrize(
+    ("altered", "reason"),
+    [
+        (lambda _: b"", "checkpoint"),
+        (lambda _: LONG.head, "checkpoint"),
+        (lambda at: checkpoint_over(LONG.events[:at], SECOND), "key"),
+        (lambda at: checkpoint_over(LONG.events[:at], KEY, root=bytes(32)), "checkpoint"),
+        (lambda at: checkpoint_over(LONG.events[:at], KEY, chain_hash="ab" * 32), "checkpoint"),
+        (lambda at: checkpoint_over(LONG.events[:at], KEY, timestamp=LONG.parsed[-1].timestamp), "checkpoint"),
+        (lambda at: checkpoint_over(LONG.events[:at], KEY, origin="symbi.trail/x"), "checkpoint"),
+        (lambda at: checkpoint_over(LONG.events[:at], KEY)[:-4] + b"AA=\n", "signature"),
+    ],
+)
+def test_a_kept_checkpoint_that_does_not_fit_is_found_where_it_stands(index, altered, reason):
+    checkpoints = list(LONG.checkpoints)
+    size = checkpoints[index][0]
+    checkpoints[index] = (size, altered(size))
+    found = broken(LONG.events, LONG.head, LONG.keys, claims=claims_of(checkpoints))
+    assert found in {(size, reason), (size, "checkpoint")}
 
 
-def test_verify_head_takes_the_last_event_and_no_other():
-    verify_head(TRAIL.head, TRAIL.events[-1], TRAIL.keys)
-    for stored in TRAIL.events[:-1]:
-        with pytest.raises(ChainBroken):
-            verify_head(TRAIL.head, stored, TRAIL.keys)
-    alone = build_trail(0)
-    verify_head(alone.head, alone.events[0], alone.keys)
+def test_checkpoints_out_of_their_order_or_place_are_found():
+    first, second, *_ = LONG.checkpoints
+    assert broken(LONG.events, LONG.head, claims=claims_of([second, first])) == (15, "checkpoint")
+    assert broken(LONG.events[:10], checkpoint_over(LONG.events[:10], KEY), claims=claims_of([second])) == (
+        11,
+        "checkpoint",
+    )
+    start = start_before(LONG.events, 10)
+    assert broken(LONG.events[10:], LONG.head, start=start, claims=claims_of([first])) == (11, "checkpoint")
 
 
-def test_verify_head_finds_an_altered_last_event():
-    fields = json.loads(TRAIL.events[-1].record) | {"agent_id": "other"}
-    with pytest.raises(ChainBroken) as caught:
-        verify_head(TRAIL.head, replace(TRAIL.events[-1], record=canonical(fields)), TRAIL.keys)
-    assert caught.value.fields == {"sequence": 5, "reason": "hash"}
-    with pytest.raises(ChainBroken):
-        verify_head(TRAIL.head, replace(TRAIL.events[-1], sequence=4), TRAIL.keys)
+def seen(*notes):
+    return claims_of(LONG.checkpoints, [parse_note(note) for note in notes])
+
+
+def test_a_witness_that_saw_the_same_agrees():
+    report = verify_trail(LONG.events, LONG.head, LONG.keys, claims=seen(LONG.checkpoints[1][1]))
+    assert report.witnessed == 14
+    assert (
+        verify_trail(LONG.events, LONG.head, LONG.keys, claims=seen(LONG.head, LONG.checkpoints[1][1])).witnessed == 41
+    )
+
+
+def test_a_witness_finds_a_store_that_was_put_back():
+    earlier = LONG.events[:20]
+    head = checkpoint_over(earlier, KEY)
+    kept = LONG.checkpoints[:2]
+    assert verify_trail(earlier, head, LONG.keys, claims=claims_of(kept)).events == 20
+    claims = claims_of(kept, [parse_note(LONG.checkpoints[4][1])])
+    with pytest.raises(ChainBroken, match="a witness has seen event 35, and it ends with event 20") as caught:
+        verify_trail(earlier, head, LONG.keys, claims=claims)
+    assert caught.value.fields == {"sequence": 21, "reason": "witness"}
+
+
+def test_a_witness_finds_a_history_that_the_holder_of_the_key_wrote_anew():
+    events = resealed({18: {"details": {"changed": True}}}, trail=LONG)
+    kept = [(size, checkpoint_over(events[:size], KEY)) for size, _ in LONG.checkpoints]
+    head = checkpoint_over(events, KEY)
+    assert verify_trail(events, head, LONG.keys, claims=claims_of(kept)).events == 41
+    saw = [parse_note(LONG.checkpoints[index][1]) for index in (0, 1, 2)]
+    with pytest.raises(ChainBroken, match="one of the events 15 to 21") as caught:
+        verify_trail(events, head, LONG.keys, claims=claims_of(kept, saw))
+    assert caught.value.fields == {"sequence": 15, "reason": "witness"}
+
+
+def test_what_a_witness_saw_of_another_trail_is_no_comfort():
+    other = parse_note(checkpoint_over(LONG.events[:7], KEY, origin="symbi.trail/other"))
+    assert broken(LONG.events, LONG.head, claims=claims_of((), [other])) == (1, "witness")
+    unsigned = parse_note(checkpoint_over(LONG.events[:7], SECOND))
+    assert broken(LONG.events, LONG.head, claims=claims_of((), [unsigned]))[1] == "key"
+
+
+# --- stretches, pieces ------------------------------------------------------------------------------------------------------
+
+
+def test_a_stretch_of_a_trail_is_verified_from_its_frontier_on():
+    for index in range(1, 5):
+        report = verify_trail(TRAIL.events[index:], TRAIL.head, TRAIL.keys, start=start_before(TRAIL.events, index))
+        assert (report.events, report.first, report.last) == (5 - index, index + 1, 5)
+    assert broken(TRAIL.events[2:], TRAIL.head, start=start_before(TRAIL.events, 1)) == (2, "sequence")
+    assert broken(TRAIL.events[3:], TRAIL.head, start=start_before(TRAIL.events, 2)) == (3, "sequence")
+
+
+def test_a_frontier_that_is_not_the_one_before_is_found():
+    start = start_before(TRAIL.events, 3)
+    assert broken(TRAIL.events[3:], TRAIL.head, start=replace(start, hashes=(bytes(32), start.hashes[1]))) == (
+        5,
+        "head",
+    )
+    assert broken(TRAIL.events[3:], TRAIL.head, start=replace(start, chain_hash="ab" * 32)) == (4, "link")
+
+
+def test_a_stretch_goes_on_from_the_report_of_the_one_before():
+    trail = build_trail(15, key=KEY, changes={3: SECOND, 6: "batch", 9: THIRD, 12: "event"}, every=1)
+    heads = dict(trail.checkpoints)
+    for cut in range(1, len(trail.events)):
+        begun = verify_trail(trail.events[:cut], heads[cut], trail.keys)
+        whole = verify_trail(trail.events[cut:], trail.head, {}, start=begun.end)
+        assert (whole.first, whole.last) == (cut + 1, len(trail.events))
+
+
+def test_a_stretch_that_ends_before_the_head_is_joined_to_it_by_a_proof():
+    leaves = [leaf_hash(event.record) for event in LONG.events]
+
+    def node(level, index):
+        if level == 0:
+            return leaves[index]
+        return node_hash(node(level - 1, 2 * index), node(level - 1, 2 * index + 1))
+
+    for first, last in ((1, 20), (9, 30), (15, 15), (40, 41)):
+        start = start_before(LONG.events, first - 1) if first > 1 else Start()
+        proof = consistency_proof(last, 41, node)
+        report = verify_trail(LONG.events[first - 1 : last], LONG.head, LONG.keys, start=start, beyond=proof)
+        assert (report.first, report.last) == (first, last)
+    stretch = LONG.events[8:30]
+    start = start_before(LONG.events, 8)
+    proof = consistency_proof(30, 41, node)
+    assert broken(stretch, LONG.head, start=start, beyond=proof[1:]) == (30, "head")
+    assert broken(stretch, LONG.head, start=replace(start, hashes=(bytes(32),)), beyond=proof) == (30, "head")
+    assert broken(stretch, checkpoint_over(LONG.events, SECOND), start=start, beyond=proof) == (41, "key")
+
+
+def pieces_apart(check, pieces):
+    """As another process would: several pieces are checked before the first is joined."""
+    waiting = []
+    for piece in pieces:
+        waiting.append((piece, check(piece)))
+        if len(waiting) > 3:
+            yield waiting.pop(0)
+    yield from waiting
+
+
+def looks_again(check, pieces):
+    for piece in pieces:
+        yield piece, None
+
+
+SEVERAL = build_trail(
+    PIECE_EVENTS * 7, key=KEY, every=900, changes={1500: SECOND, 3000: "batch", 4000: THIRD, 6000: "event"}
+)
+
+
+@pytest.mark.parametrize("run", [pieces_apart, looks_again])
+def test_wherever_pieces_are_checked_the_verdict_is_the_same(run):
+    def verdict(events, run_):
+        try:
+            claims = claims_of(SEVERAL.checkpoints)
+            return verify_trail(events, SEVERAL.head, SEVERAL.keys, claims=claims, **run_)
+        except ChainBroken as error:
+            return error.message, error.fields
+
+    events = list(SEVERAL.events)
+    assert verdict(events, {"run": run}) == verdict(events, {})
+    for place in (1, 1025, 1026, 1501, 4003, 7000):
+        altered = list(events)
+        altered[place - 1] = replace(events[place - 1], record=events[place - 1].record.replace(b"run-", b"ran-"))
+        del altered[place + 2 : place + 5]
+        found = verdict(altered, {"run": run})
+        assert found == verdict(altered, {})
+        assert isinstance(found, tuple)
+
+
+def test_a_piece_whose_assumption_does_not_hold_is_not_taken_as_checked():
+    """Events without signatures, checked apart as if the mode were `batch`, in a trail where each must have one."""
+    events = list(build_trail(PIECE_EVENTS + 10, key=KEY).events)
+    place = PIECE_EVENTS + 5
+    events[place - 1] = seal_fields(json.loads(events[place - 1].record), None)
+
+    def assumes_anything(check, pieces):
+        for piece in pieces:
+            loose = piece._replace(force=ANY)
+            yield loose, examine(loose)
+
+    assert broken(events, TRAIL.head, run=assumes_anything)[1] in {"signature", "head"}
+    events[place:] = ()
+    assert broken(events, checkpoint_over(events, KEY), run=assumes_anything) == (place, "signature")
 
 
 @pytest.mark.parametrize("provider", ["openssl", "libsodium"])
@@ -223,6 +495,10 @@ def test_both_providers_verify_what_either_wrote(provider):
 
 def test_unusual_details_survive():
     details = {"": {"\U0001f600": [None, True, 1.5, 1e30, 5e-324]}, "\ufb33": "\x00\u2028\uffff", "n": -(2**53 - 1)}
-    trail = build_trail([Draft(AuditEventType.CONFIG_RECORDED, AgentId("ägent"), details), sample_draft(1)])
+    agent = AgentId('"ägent\\",\\"chain_hash\\":\\"' + "a" * 64)
+    trail = build_trail([Draft(AuditEventType.CONFIG_RECORDED, agent, details), sample_draft(1)], key=KEY)
     assert verify_trail(trail.events, trail.head, trail.keys).events == 3
     assert trail.parsed[1].details == details
+    records = [event.record for event in trail.events]
+    assert verify_trail(records, trail.head, trail.keys).events == 3
+    assert isinstance(trail.events[0], StoredEvent)

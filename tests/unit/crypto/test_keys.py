@@ -18,25 +18,26 @@ class Store:
         self.forgets = False
         self.rival = None
 
-    def load(self, purpose):
+    def load(self, purpose, generation=1):
         self.loads.append(purpose)
-        return self.secrets.get(purpose)
+        return self.secrets.get(purpose if generation == 1 else (purpose, generation))
 
-    def store(self, purpose, secret):
+    def store(self, purpose, secret, generation=1):
+        name = purpose if generation == 1 else (purpose, generation)
         if self.rival is not None:
-            self.secrets[purpose] = self.rival
-        if purpose in self.secrets:
+            self.secrets[name] = self.rival
+        if name in self.secrets:
             msg = "there already"
             raise ConfigError(msg)
         if not self.forgets:
-            self.secrets[purpose] = secret
+            self.secrets[name] = secret
 
     def describe(self):
         return "a test"
 
 
 class ReadOnly(Store):
-    def store(self, purpose, secret):
+    def store(self, purpose, secret, generation=1):
         msg = "takes none"
         raise ConfigError(msg)
 
@@ -70,7 +71,7 @@ def test_a_key_is_loaded_once():
     ring = KeyRing(store, PROVIDER)
     assert ring.signing_key() is ring.signing_key()
     assert ring.sealing_key("backups") is ring.sealing_key("backups")
-    assert len(store.loads) == 4
+    assert len(store.loads) == 5  # each twice where it is made, and whether a second signing key is there
 
 
 def test_each_label_has_a_sealing_key_of_its_own():
@@ -132,3 +133,35 @@ def test_the_ring_shows_where_keys_are_and_no_key():
     ring = KeyRing(Store(AUDIT_SIGNING=b"\x5a" * 32), PROVIDER)
     ring.signing_key()
     assert repr(ring) == "KeyRing(a test)"
+
+
+def test_the_newest_generation_signs_and_the_older_ones_stay():
+    store = Store()
+    ring = KeyRing(store, PROVIDER)
+    first = ring.signing_key()
+    second = ring.next_signing_key(first.key_id)
+    assert [key.key_id for key in KeyRing(store, PROVIDER).signing_keys()] == [first.key_id, second.key_id]
+    assert ring.signing_key().key_id == second.key_id != first.key_id
+
+
+def test_a_generation_that_was_made_and_never_used_is_the_next_one():
+    store = Store()
+    first = KeyRing(store, PROVIDER).signing_key()
+    made = [KeyRing(store, PROVIDER).next_signing_key(first.key_id).key_id for _ in range(3)]
+    assert len(set(made)) == 1
+    assert len(store.secrets) == 2
+
+
+def test_a_store_that_takes_no_keys_has_the_next_one_put_there():
+    store = ReadOnly(AUDIT_SIGNING=b"\x01" * 32)
+    ring = KeyRing(store, PROVIDER)
+    current = ring.signing_key().key_id
+    with pytest.raises(ConfigError, match="takes none"):
+        ring.next_signing_key(current)
+    store.secrets[KeyPurpose.AUDIT_SIGNING, 2] = b"\x02" * 32
+    assert ring.next_signing_key(current).key_id == SigningKey(b"\x02" * 32, PROVIDER).key_id
+
+
+def test_no_key_follows_one_that_is_not_there():
+    with pytest.raises(ConfigError, match="is not in a test"):
+        KeyRing(Store(), PROVIDER).next_signing_key("00" * 8)
