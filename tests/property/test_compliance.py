@@ -31,6 +31,8 @@ def fitting(condition):
         return condition.like.replace("*", "x").replace("?", "x")
     if condition.at_least is not None:
         return condition.at_least
+    if condition.at_most is not None:
+        return condition.at_most
     assert condition.none_of or condition.present
     return "somebody"
 
