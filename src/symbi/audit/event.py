@@ -268,6 +268,7 @@ class Unsigned(NamedTuple):
         timestamp: As it is written.
         sequence: Its place.
         chain_hash: 32 bytes.
+        chain_hex: The same in hexadecimal.
     """
 
     agent: bytes
@@ -275,18 +276,18 @@ class Unsigned(NamedTuple):
     timestamp: bytes
     sequence: int
     chain_hash: bytes
+    chain_hex: str
 
     def finish(self, signature: bytes) -> StoredEvent:
         """The event with its signature of 64 bytes, or without any."""
-        chain_hash = self.chain_hash.hex()
         record = b'{"agent_id":%b,"chain_hash":"%b"%b,"signature":"%b","timestamp":"%b"}' % (
-            self.agent, chain_hash.encode(), self.middle, signature.hex().encode(), self.timestamp
+            self.agent, self.chain_hex.encode(), self.middle, signature.hex().encode(), self.timestamp
         )  # fmt: skip
-        return StoredEvent(self.sequence, record, chain_hash)
+        return StoredEvent(self.sequence, record, self.chain_hex)
 
 
 def place_event(
-    draft: Prepared, *, sequence: int, previous_hash: bytes, event_id: str, timestamp: str, key_id: str
+    draft: Prepared, sequence: int, previous_hash: bytes, event_id: bytes, timestamp: bytes, key_id: bytes
 ) -> Unsigned:
     """Give a draft its place in the chain.
 
@@ -310,16 +311,16 @@ def place_event(
         b',"details":%b,"event_id":"%b","event_type":"%b","key_id":"%b","previous_hash":"%b","run_id":%b,'
         b'"schema_version":%d,"sequence":%d'
     ) % (
-        draft.details, event_id.encode(), draft.event_type.encode(), key_id.encode(), previous_hash.hex().encode(),
+        draft.details, event_id, draft.event_type.encode(), key_id, previous_hash.hex().encode(),
         draft.run, SCHEMA_VERSION, sequence,
     )  # fmt: skip
-    written = timestamp.encode()
-    body = b'{"agent_id":%b%b,"timestamp":"%b"}' % (draft.agent, middle, written)
+    body = b'{"agent_id":%b%b,"timestamp":"%b"}' % (draft.agent, middle, timestamp)
     size = len(body) + _SEAL_BYTES
     if size > MAX_RECORD_BYTES:
         msg = f"an event of {size} bytes; the trail takes {MAX_RECORD_BYTES}"
         raise InputError(msg, code="audit.too_large", hint="record a digest and a size instead")
-    return Unsigned(draft.agent, middle, written, sequence, link(previous_hash, body))
+    chain_hash = link(previous_hash, body)
+    return Unsigned(draft.agent, middle, timestamp, sequence, chain_hash, chain_hash.hex())
 
 
 def seal_event(
@@ -354,8 +355,7 @@ def seal_event(
         msg = "the event cannot be written: `previous_hash` is not of its form"
         raise InputError(msg, code="audit.event")
     unsigned = place_event(
-        prepare(draft), sequence=sequence, previous_hash=bytes.fromhex(previous_hash), event_id=event_id,
-        timestamp=timestamp, key_id=key.key_id,
+        prepare(draft), sequence, bytes.fromhex(previous_hash), event_id.encode(), timestamp.encode(), key.key_id.encode()
     )  # fmt: skip
     signed = needs_signature(_known_type(draft.event_type), signing)
     stored = unsigned.finish(key.sign(EVENT_DOMAIN, unsigned.chain_hash) if signed else b"")
