@@ -13,7 +13,7 @@ from symbi.adapters.sqlite import SqliteReader
 from symbi.audit.event import AuditEvent, parse_event
 from symbi.audit.export import open_events, read_events, verify_folder
 from symbi.audit.tree import nodes_of
-from symbi.audit.verify import BEGINNING, TrailReport, verify_trail
+from symbi.audit.verify import BEGINNING, Run, TrailReport, claims_of, verify_trail
 from symbi.compliance.evidence import Evidence, no_evidence
 from symbi.compliance.report import Trail
 from symbi.config import Settings
@@ -24,6 +24,7 @@ from symbi.types import KeyId
 from symbi.wiring.keeping import audit_storage, check_removed
 from symbi.wiring.runtime import verifying_keys
 from symbi.wiring.sources import open_reader
+from symbi.wiring.verification import on_all_cores
 
 
 @contextmanager
@@ -37,6 +38,9 @@ def verified_trail(settings: Settings) -> Iterator[Trail]:
     """
     with ExitStack() as stack:
         try:
+            with open_reader(settings) as looked:
+                count = looked.event_count()
+            run = stack.enter_context(on_all_cores(count))  # processes are started before the store is open
             reader = stack.enter_context(open_reader(settings))
         except StoreUnavailable as error:
             if error.code != "unavailable.store_absent":
@@ -48,9 +52,10 @@ def verified_trail(settings: Settings) -> Iterator[Trail]:
             yield Trail(no_evidence(), {})
             return
         keys = verifying_keys(settings)
-        archived = _verify_archived(_archived(settings, reader), keys)
+        archived = _verify_archived(_archived(settings, reader), keys, run)
         start = archived[-1][1].end if archived else BEGINNING
-        report = verify_trail(reader.read(start.size + 1, size), head, keys, start=start)
+        claims = claims_of(reader.checkpoints(start.size + 1))
+        report = verify_trail(reader.read(start.size + 1, size), head, keys, start=start, claims=claims, run=run)
         check_removed(reader, start)
         nodes = nodes_of(size, reader.tile, reader.record)
 
@@ -82,7 +87,9 @@ def _archived(settings: Settings, reader: SqliteReader) -> Sequence[Path]:
     return [storage.path(segment.folder) for segment in reader.segments() if segment.last < live]
 
 
-def _verify_archived(folders: Sequence[Path], keys: Mapping[KeyId, VerifyingKey]) -> Sequence[tuple[Path, TrailReport]]:
+def _verify_archived(
+    folders: Sequence[Path], keys: Mapping[KeyId, VerifyingKey], run: Run
+) -> Sequence[tuple[Path, TrailReport]]:
     """Each segment with the report on it; what follows it must continue that.
 
     Raises:
@@ -95,7 +102,7 @@ def _verify_archived(folders: Sequence[Path], keys: Mapping[KeyId, VerifyingKey]
             msg = f"events have left the live store, and `{folder}` is not there"
             raise Unavailable(msg, code="unavailable.audit_storage", hint="is the audit storage mounted?")
         try:
-            report = verify_folder(folder, keys, start=found[-1][1].end if found else BEGINNING)
+            report = verify_folder(folder, keys, start=found[-1][1].end if found else BEGINNING, run=run)
         except InputError as error:
             raise Unavailable(error.message, code="unavailable.audit_storage", hint=error.hint) from error
         found.append((folder, report))
