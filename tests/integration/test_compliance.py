@@ -115,7 +115,7 @@ def test_a_report_on_a_real_run_in_three_formats_and_its_hashes_on_the_trail(dem
     assert files == {form: hashlib.sha256((demo.path / f"r.{form}").read_bytes()).hexdigest() for form in files}
     assert set(files) == {"html", "json", "md"}
     assert (told.details["report_sha256"], told.details["framework"]) == (files["json"], name)
-    assert f"recorded as event {told.sequence} of the trail" in done.stderr
+    assert f"recorded as event {told.sequence} of the trail" in done.stdout
     decided = [e for e in demo.events("decision.allow") if e.details["resource"] == "Resource::compliance.record"]
     assert len(decided) == 1
     assert decided[0].sequence < told.sequence

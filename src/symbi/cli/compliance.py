@@ -72,11 +72,12 @@ def report(
             recorded: Any = _record(settings, facts)
             for one in publish:
                 one()
-        err.print(escape(printable(verdict(document))))
+        told = out if files else err  # beside a report on standard output nothing else stands
+        told.print(escape(printable(verdict(document))))
         for file, _, data in written:
             where = "" if file is None else f"{escape(str(file))}: "
-            err.print(f"{where}SHA-256 {hashlib.sha256(data).hexdigest()}")
-        err.print(f"recorded as event {recorded['sequence']} of the trail")
+            told.print(f"{where}SHA-256 {hashlib.sha256(data).hexdigest()}")
+        told.print(f"recorded as event {recorded['sequence']} of the trail")
 
 
 def _format_of(file: Path, form: Format | None) -> Format:
