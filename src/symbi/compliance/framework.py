@@ -217,12 +217,14 @@ class Claim:
             case Paired(after, partner, same, within_s, differ):
                 told = f"every one of {self.query.text()} {'followed' if after else 'preceded'} by {partner.text()}"
                 told += f", with the same {_listed(same, 'and')}"
-                told += f", within {within_s} s" if within_s else ""
+                told += f", within {duration(within_s)}" if within_s else ""
                 return told + (f", where `{differ[0]}` is not its `{differ[1]}`" if differ else "")
             case InForce(condition):
                 return f"each {'configuration' if self.source is Source.CONFIGURATION else 'policy set'} in force: {condition.text()}"
             case Verified(count):
-                return f"the whole trail verifies, with at least {count} events after its first"
+                return (
+                    f"the whole trail verifies, with at least {count} event{'s' if count > 1 else ''} after its first"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +321,14 @@ def reached(value: JsonValue, names: Sequence[str]) -> Iterator[JsonValue]:
         return
     for one in found:
         yield from reached(one, rest)
+
+
+def duration(seconds: int) -> str:
+    """A number of seconds in the largest unit that divides it."""
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds % length == 0:
+            return f"{seconds // length} {unit}{'s' if seconds > length else ''}"
+    return f"{seconds} s"
 
 
 def fits(text: str, pattern: str) -> bool:

@@ -28,6 +28,7 @@ from symbi.compliance.framework import (
 from symbi.compliance.reader import Path, Reader, dotted, parse_document
 from symbi.errors import did_you_mean
 
+APPLIES: Final = "Something happened, or was in force, that the control is about."
 MAX_CONTROLS: Final = 500
 MAX_CLAIMS: Final = 32  # of one control
 MAX_WITHIN_S: Final = 31_622_400  # a leap year
@@ -124,7 +125,7 @@ class _Controls:
         given = reader.table(table, "applies_when", path[:-1])
         reader.allow(given, ("from", "types", "where", "key", "test", "otherwise"), path)
         otherwise = reader.text(given, "otherwise", path)
-        claim = self._claim_of({"test": {"at_least": 1}, **given}, path, "applies", "the control applies")
+        claim = self._claim_of({"test": {"at_least": 1}, **given}, path, "applies", APPLIES)
         if not claim.positive:
             reader.fail("`applies_when` asks for something that happened", (*path, "test"))
         return Applies(claim, otherwise)

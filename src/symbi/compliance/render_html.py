@@ -121,7 +121,7 @@ def _control(control: Mapping[str, Any]) -> Markup:
     if control["applies"] is not None:
         parts += [
             tag("p", "Whether it applies", class_="part"),
-            tag("ul", _claim(control["applies"]), class_="evidence"),
+            tag("ul", _claim(control["applies"], asks=True), class_="evidence"),
         ]
     if control["evidence"]:
         evidence = [_claim(claim) for claim in control["evidence"]]
@@ -138,7 +138,8 @@ def _control(control: Mapping[str, Any]) -> Markup:
     return tag("section", header, parts, class_=f"control {CLASSES[control['status']]}", id=_anchor(control))
 
 
-def _claim(claim: Mapping[str, Any]) -> Markup:
+def _claim(claim: Mapping[str, Any], *, asks: bool = False) -> Markup:
+    """A piece of evidence; one that only `asks` whether the control applies is no fault where it does not hold."""
     finding = tag("div", claim["finding"], class_="finding")
     told = tag(
         "div",
@@ -151,7 +152,7 @@ def _claim(claim: Mapping[str, Any]) -> Markup:
         tag("div", finding, told, class_="line"),
         _events("contradicting", claim["against"]),
         _events("supporting", claim["bearing"]),
-        class_=CLASSES[claim["finding"]],
+        class_=CLASSES[Status.NOT_APPLICABLE.value if asks else claim["finding"]],
     )
 
 
