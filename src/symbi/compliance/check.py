@@ -2,7 +2,7 @@
 
 1. its SHA-256 stands in the trail, in the event that tells of it;
 2. the file is the JSON of a report, to the byte as it was written;
-3. its checkpoint is signed by a trusted key, says what the report says of it, and the trail continues it;
+3. its checkpoint is signed by a trusted key, says what the report says of the trail, and the trail continues it;
 4. each event that it shows stands at its place in the tree of the checkpoint, by its inclusion proof;
 5. and says what the report says of it, read from the trail anew;
 6. made again from the trail as it stood, it says the same; where the framework is at hand.
@@ -21,7 +21,7 @@ from symbi.audit.event import AuditEvent
 from symbi.compliance.framework import Framework
 from symbi.compliance.recorded import facts_of_report, find_report
 from symbi.compliance.render import Format
-from symbi.compliance.report import FORMAT, Trail, facts_of, make_report, render_json
+from symbi.compliance.report import FORMAT, Trail, facts_of, make_report, render_json, trail_facts
 from symbi.crypto.merkle import root_of, verify_inclusion
 from symbi.crypto.signing import VerifyingKey
 from symbi.errors import ChainBroken, InputError, VerificationError
@@ -115,6 +115,11 @@ def _check(document: Mapping[str, Any], trail: Trail) -> int:
         checkpoint = None
     else:
         checkpoint = _checkpoint(told, trail)
+    keys = {key_id: key.hex for key_id, key in trail.keys.items()}
+    if any(keys.get(key_id) != key for key_id, key in told["keys"].items()):
+        _wrong("the report names a key that is not trusted here")
+    if {**trail_facts(_as_it_stood(document, trail)), "keys": told["keys"]} != told:
+        _wrong("the report says otherwise of the trail than the trail itself")
     # 4 and 5 the events
     proved = set()
     for sample in samples_of(document):
@@ -167,15 +172,23 @@ def _check_sample(sample: Mapping[str, Any], checkpoint: Checkpoint, trail: Trai
 
 def _make_again(document: Mapping[str, Any], framework: Framework, trail: Trail) -> None:
     # 6 the judgement
-    period, told = document["period"], document["trail"]
-    size = told["events"]
-    first, last = (trail.evidence.event_at(1).timestamp, trail.evidence.event_at(size).timestamp) if size else ("", "")
-    note = told["checkpoint"].encode() if size else None
-    then = Trail(trail.evidence.up_to(size, note), trail.keys, first, last)
-    again = make_report(framework, then, period["from"], period["to"] if period["bounded"] else "")
+    period = document["period"]
+    again = make_report(
+        framework, _as_it_stood(document, trail), period["from"], period["to"] if period["bounded"] else ""
+    )
     for part in ("framework", "period", "summary", "controls", "statement"):
         if again[part] != document[part]:
             _wrong(f"made again from the trail as it stood, the report has another `{part}`")
+
+
+def _as_it_stood(document: Mapping[str, Any], trail: Trail) -> Trail:
+    """The trail as it stood at the checkpoint of a report, which was checked before."""
+    told, evidence = document["trail"], trail.evidence
+    if told["checkpoint"] is None:
+        return Trail(evidence.up_to(0, None), {})
+    size = told["events"]
+    first, last = evidence.event_at(1).timestamp, evidence.event_at(size).timestamp
+    return Trail(evidence.up_to(size, told["checkpoint"].encode()), trail.keys, first, last)
 
 
 def samples_of(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -100,13 +100,13 @@ def make_report(framework: Framework, trail: Trail, since: str = "", until: str 
             "first": found.first,
             "last": found.last,
         },
-        "trail": _trail(trail),
+        "trail": trail_facts(trail),
         "summary": {status.value: sum(one.status is status for one in found.controls) for status in Status},
         "controls": controls,
     }
 
 
-def _trail(trail: Trail) -> dict[str, JsonValue]:
+def trail_facts(trail: Trail) -> dict[str, JsonValue]:
     """Which trail it was, and up to where."""
     note = trail.evidence.checkpoint
     told: dict[str, JsonValue] = {
