@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from symbi.compliance.evaluate import Status
 from symbi.compliance.gauges import Finding
+from symbi.compliance.library import NAMES
 from symbi.compliance.markup import Markup, tag
 from symbi.compliance.report import content_hash, span, verdict
 
@@ -196,6 +197,7 @@ def _events(kind: str, found: Mapping[str, Any]) -> Markup | None:
 def _checking(document: Mapping[str, Any]) -> Markup:
     """How somebody else checks the report, and against what."""
     trail, framework = document["trail"], document["framework"]
+    named = framework["id"] if framework["id"] in NAMES else f"{framework['id']}.toml"
     parts: list[Markup] = [tag("h2", "How to check this report")]
     if not trail["verified"]:
         parts.append(tag("p", "The trail is empty, so there is nothing that could be proved of it."))
@@ -209,8 +211,7 @@ def _checking(document: Mapping[str, Any]) -> Markup:
         ),
         tag(
             "pre",
-            f"symbi compliance report {framework['id']} --out report.html --out report.json\n"
-            "symbi compliance verify report.json",
+            f"symbi compliance report {named} --out report.html --out report.json\nsymbi compliance verify report.json",
         ),
         tag("p", "Checkpoint, a signed note:", class_="part"),
         tag("pre", trail["checkpoint"]),
