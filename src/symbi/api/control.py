@@ -23,7 +23,7 @@ from typing import Any, Final, Self
 import anyio
 from anyio.abc import TaskGroup
 
-from symbi.api import approvals, audit, policies
+from symbi.api import approvals, audit, compliance, keeping, policies
 from symbi.api.caller import Caller, Operation, operate
 from symbi.errors import InputError, InternalError, PolicyDenied, StoreUnavailable, SymbiError
 from symbi.guard.outcome import encode_error
@@ -45,6 +45,8 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     **approvals.OPERATIONS,
     **policies.OPERATIONS,
     **audit.OPERATIONS,
+    **keeping.OPERATIONS,
+    **compliance.OPERATIONS,
 }
 """Everything that can be asked; whoever has more to offer adds its table here."""
 

@@ -119,6 +119,11 @@ def note_name(size: int) -> str:
     return f"{size:012}.note"
 
 
+def anchor_name(size: int) -> str:
+    """The name of the file with the time stamp of a checkpoint."""
+    return f"{size:012}.tsr"
+
+
 def read_events(lines: Iterable[bytes], first: int = 1) -> Iterator[bytes]:
     """The records of an `events.jsonl`, to be verified.
 
@@ -199,9 +204,7 @@ def verify_folder(
         InputError: The folder cannot be read, or a file is not of its form.
     """
     with _mapped(folder):
-        found = BEGINNING
-        if (folder / FRONTIER_NAME).exists():
-            found = read_frontier(read_bounded(folder / FRONTIER_NAME, MAX_KEYS_BYTES))
+        found = export_start(folder)
         if start is not None:
             if (found.size, found.hashes, found.chain_hash) != (start.size, start.hashes, start.chain_hash):
                 msg = f"`{folder}` begins after event {found.size}, and does not continue what ends with event {start.size}"
@@ -225,6 +228,17 @@ def _head_of(notes: Notes) -> tuple[bytes | None, Iterator[tuple[int, bytes]]]:
     except ChainBroken:
         good = False
     return (head, notes.kept(-1)) if good else (b"", notes.kept())
+
+
+def export_start(folder: Path) -> Start:
+    """What an export says that stands before its first event.
+
+    Raises:
+        InputError: It cannot be read, or is not of its form.
+    """
+    with _mapped(folder):
+        path = folder / FRONTIER_NAME
+        return read_frontier(read_bounded(path, MAX_KEYS_BYTES)) if path.exists() else BEGINNING
 
 
 @contextmanager
@@ -295,7 +309,13 @@ class ExportWriter:
                 self._events.write(event.record + b"\n")
             yield event
 
-    def finish(self, notes: Iterable[tuple[int, bytes]], keys: Mapping[KeyId, VerifyingKey], start: Start) -> None:
+    def finish(
+        self,
+        notes: Iterable[tuple[int, bytes]],
+        keys: Mapping[KeyId, VerifyingKey],
+        start: Start,
+        anchors: Iterable[tuple[int, bytes]] = (),
+    ) -> None:
         """Write the other files, flush all to the disk, and give the folder its name.
 
         Raises:
@@ -310,7 +330,12 @@ class ExportWriter:
             self._write(Path(KEYS_NAME), keys_document(keys))
             if start.size:
                 self._write(Path(FRONTIER_NAME), frontier_document(start))
-            _flush_folder(self._beside / CHECKPOINTS_NAME)
+            for size, token in anchors:
+                (self._beside / ANCHORS_NAME).mkdir(exist_ok=True)
+                self._write(Path(ANCHORS_NAME) / anchor_name(size), token)
+            for folder in self._beside.iterdir():
+                if folder.is_dir():
+                    _flush_folder(folder)
             _flush_folder(self._beside)
             self._beside.rename(self._folder)
             _flush_folder(self._folder.parent)

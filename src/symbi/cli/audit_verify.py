@@ -16,14 +16,13 @@ from symbi.audit.checkpoint import Note, parse_note
 from symbi.audit.event import parse_event
 from symbi.audit.export import (
     EVENTS_NAME,
-    FRONTIER_NAME,
     KEYS_NAME,
     MAX_KEYS_BYTES,
     MAX_WITNESS_BYTES,
     ExportWriter,
+    export_start,
     list_notes,
     read_bounded,
-    read_frontier,
     read_keys,
     read_witness,
     verify_folder,
@@ -37,7 +36,8 @@ from symbi.audit.proof import (
     read_proof,
 )
 from symbi.audit.tree import nodes_of
-from symbi.audit.verify import BEGINNING, Run, Start, TrailReport, claims_of, verify_trail
+from symbi.audit.verify import Run, Start, TrailReport, claims_of, verify_trail
+from symbi.cli.audit_archive import archive_events, archive_keys, segment_folders, verify_archive
 from symbi.cli.options import Config, Json
 from symbi.cli.output import err, errors_to_exit, out, print_json
 from symbi.config import Settings, load_settings
@@ -47,9 +47,11 @@ from symbi.crypto.signing import VerifyingKey
 from symbi.errors import ChainBroken, InputError
 from symbi.types import KeyId
 from symbi.wiring import TrailReader, on_all_cores, open_reader, verifying_keys
+from symbi.wiring.keeping import check_removed, live_start
 
 T = TypeVar("T")
 
+SHOWN_EVERY: Final = 256  # events between two movements of the bar
 PROGRESS_FROM_EVENTS = 20_000  # shorter trails verify before a bar could be read
 
 LEAST_RECORD_BYTES: Final = 300  # what a record has at least, roughly
@@ -95,12 +97,15 @@ def read_span(text: str | None) -> Span:
     return Span(first, last)
 
 
-def verify(
+def verify(  # noqa: PLR0913 - the options of the command
     span: Annotated[
         str | None, typer.Argument(metavar="FROM..TO", help="Only these events: `10..20`, `10..`, `..20` or `17`.")
     ] = None,
     *,
     export: Annotated[Path | None, typer.Option(help="Verify this exported folder instead of the store.")] = None,
+    archive: Annotated[
+        Path | None, typer.Option(help="Verify all sealed segments in this folder of the audit storage, in a row.")
+    ] = None,
     proof: Annotated[
         Path | None, typer.Option(help="Verify this proof, as `prove` wrote it, and nothing else.")
     ] = None,
@@ -115,21 +120,26 @@ def verify(
     with errors_to_exit(as_json=as_json):
         settings = load_settings(config)
         wanted = read_span(span)
-        _refuse_usage(span, export, proof, keys, witness)
+        _refuse_usage(span, export or archive, proof, keys, witness)
+        if export is not None and archive is not None:
+            msg = "`--export` or `--archive`, not both"
+            raise InputError(msg, code="input.usage")
         try:
             if proof is not None:
-                _show_proof(proof, _trusted(keys, settings), as_json=as_json)
+                _show_proof(proof, trusted_keys(keys, settings), as_json=as_json)
                 return
             seen = () if witness is None else read_witness(_read(witness, MAX_WITNESS_BYTES, "witness file"))
             if export is not None:
-                report = _verify_export(export, _trusted(keys or export / KEYS_NAME, settings), seen, quiet=as_json)
+                report = _verify_export(export, trusted_keys(keys or export / KEYS_NAME, settings), seen, quiet=as_json)
+            elif archive is not None:
+                report = _verify_archive(archive, keys, settings, seen, quiet=as_json)
             else:
                 report = verify_store(settings, wanted, seen, quiet=as_json)
         except ChainBroken as broken:
             broken.hint = broken.hint or f"the first bad event is {broken.fields['sequence']}"
             raise
         show_report(report, as_json=as_json)
-        if export is not None and keys is None and not as_json:
+        if (export or archive) is not None and keys is None and not as_json:
             err.print(
                 "[yellow]the keys are those of the export itself[/]: compare their ids with those you know, or give `--keys`"
             )
@@ -139,7 +149,7 @@ def _refuse_usage(
     span: str | None, export: Path | None, proof: Path | None, keys: Path | None, witness: Path | None
 ) -> None:
     if keys is not None and export is None and proof is None:
-        msg = "`--keys` goes with `--export` or `--proof`"
+        msg = "`--keys` goes with `--export`, `--archive` or `--proof`"
         raise InputError(msg, code="input.usage", hint="the store is verified with the keys of its own runtime")
     if proof is not None and (export is not None or witness is not None or span is not None):
         msg = "`--proof` stands for itself: no range, export or witness goes with it"
@@ -149,7 +159,7 @@ def _refuse_usage(
         raise InputError(msg, code="input.usage")
 
 
-def _trusted(file: Path | None, settings: Settings) -> Mapping[KeyId, VerifyingKey]:
+def trusted_keys(file: Path | None, settings: Settings) -> Mapping[KeyId, VerifyingKey]:
     """The keys of a file, or of this runtime."""
     if file is None:
         return verifying_keys(settings)
@@ -184,12 +194,18 @@ def verify_store(
     with on_all_cores(min(count, span.last or count) - span.first + 1) as run, open_reader(settings) as reader:
         head, count = reader.head_record(), reader.event_count()
         last = _last_of(span, count)
-        start, beyond = BEGINNING, None
-        if head is not None and (span.first > 1 or last < count):
-            start, beyond = _stretch(reader, head, span.first, last)
+        live = live_start(reader)
+        if span == Span():
+            span = Span(live.size + 1)
+        elif span.first <= live.size:
+            msg = f"events 1 to {live.size} have left the live store"
+            raise InputError(msg, code="input.range", hint="`symbi audit segments` says where they are")
+        start, beyond = live, None
+        if head is not None and (span.first > live.size + 1 or last < count):
+            start, beyond = _stretch(reader, head, span.first, last, live)
         total = last - span.first + 1
         with _bar(total, quiet=quiet) as track:
-            return verify_trail(
+            report = verify_trail(
                 track(reader.read(span.first, last if span.last else None)),
                 head,
                 keys,
@@ -198,6 +214,9 @@ def verify_store(
                 run=run,
                 beyond=beyond,
             )
+        if start.size == live.size:
+            check_removed(reader, live)
+        return report
 
 
 def _last_of(span: Span, count: int) -> int:
@@ -208,15 +227,15 @@ def _last_of(span: Span, count: int) -> int:
     return last
 
 
-def _stretch(reader: TrailReader, head: bytes, first: int, last: int) -> tuple[Start, list[bytes] | None]:
+def _stretch(reader: TrailReader, head: bytes, first: int, last: int, live: Start) -> tuple[Start, list[bytes] | None]:
     """What stands before the first event, and how the head goes on from the last; both hold only if the roots come out."""
     size = parse_note(head).checkpoint.size
     if size < last:
         msg = f"the head says that the trail ends with event {size}, and event {size + 1} follows"
         raise ChainBroken(msg, sequence=size + 1, reason="head")
     node = nodes_of(size, reader.tile, reader.record)
-    start = BEGINNING
-    if first > 1:
+    start = live
+    if first > live.size + 1:
         before = next(iter(reader.read(first - 1, first - 1)), None)
         if before is None:
             msg = f"event {first - 1} is missing"
@@ -239,8 +258,7 @@ def _verify_export(
 ) -> TrailReport:
     try:
         sizes = list_notes(folder).sizes
-        begins = folder / FRONTIER_NAME
-        first = read_frontier(read_bounded(begins, MAX_KEYS_BYTES)).size if begins.exists() else 0
+        first = export_start(folder).size
         events = folder / EVENTS_NAME
         size = events.stat().st_size if events.exists() else 0
     except OSError as error:
@@ -251,6 +269,15 @@ def _verify_export(
         return verify_folder(folder, keys, witness=witness, run=run, track=track)
 
 
+def _verify_archive(
+    archive: Path, keys: Path | None, settings: Settings, witness: Sequence[Note], *, quiet: bool
+) -> TrailReport:
+    folders = segment_folders(archive)
+    trusted, total = trusted_keys(keys or archive_keys(folders), settings), archive_events(folders)
+    with on_all_cores(total) as run, _bar(total, quiet=quiet) as track:
+        return verify_archive(folders, trusted, witness=witness, run=run, track=track)
+
+
 @contextmanager
 def _bar(total: int, *, quiet: bool) -> Iterator[Callable[[Iterable[T]], Iterable[T]]]:
     """A bar on standard error that moves with what passes through it; none where it could not be read."""
@@ -258,7 +285,15 @@ def _bar(total: int, *, quiet: bool) -> Iterator[Callable[[Iterable[T]], Iterabl
         TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=err, transient=True,
         disable=quiet or total < PROGRESS_FROM_EVENTS,
     ) as bar:  # fmt: skip
-        yield lambda events: events if bar.disable else bar.track(events, total=total)
+        task = bar.add_task("verifying", total=total)
+
+        def pass_on(events: Iterable[T]) -> Iterator[T]:
+            for number, event in enumerate(events, 1):
+                yield event
+                if not number % SHOWN_EVERY:
+                    bar.advance(task, SHOWN_EVERY)
+
+        yield lambda events: events if bar.disable else pass_on(events)
 
 
 def show_report(report: TrailReport, *, as_json: bool) -> None:
@@ -307,13 +342,16 @@ def export(
 def _export(
     reader: TrailReader, writer: ExportWriter, keys: Mapping[KeyId, VerifyingKey], run: Run, *, quiet: bool
 ) -> TrailReport:
-    head = reader.head_record()
-    with _bar(reader.event_count(), quiet=quiet) as track:
-        claims = claims_of(reader.checkpoints(1))
-        report = verify_trail(writer.copy(track(reader.read(1))), head, keys, claims=claims, run=run)
+    head, start = reader.head_record(), live_start(reader)
+    first = start.size + 1
+    with _bar(reader.event_count() - start.size, quiet=quiet) as track:
+        claims = claims_of(reader.checkpoints(first))
+        report = verify_trail(writer.copy(track(reader.read(first))), head, keys, start=start, claims=claims, run=run)
+    check_removed(reader, start)
     assert head is not None
-    notes = ((size, note) for size, note in reader.checkpoints(1) if size != report.last)
-    writer.finish((*notes, (report.last, head)), keys, BEGINNING)
+    notes = ((size, note) for size, note in reader.checkpoints(first) if size != report.last)
+    anchors = ((anchor.size, anchor.token) for anchor in reader.anchors(first))
+    writer.finish((*notes, (report.last, head)), keys, start, anchors)
     return report
 
 
@@ -370,6 +408,9 @@ def _prove(reader: TrailReader, event: str | None, consistency: str | None) -> P
     if place > size:
         msg = f"there is no event {place}"
         raise InputError(msg, code="input.event", hint=f"events are numbered from 1 to {size}")
+    if place < reader.first_event():
+        msg = f"event {place} has left the live store"
+        raise InputError(msg, code="input.event", hint="`symbi audit segments` says where it is")
     record = reader.record(place)
     return _guarded(lambda: prove_inclusion(record, place - 1, note, node), place)
 

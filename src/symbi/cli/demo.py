@@ -28,6 +28,7 @@ COMMANDS: Final = (
     f"symbi policy explain --agent log_triage --tool notify.send --arguments '{ASKED}' --untrusted to",
     "symbi run triage.symbi --input log=/var/log/nginx/access.log",
     "symbi audit export ../evidence && symbi audit verify --export ../evidence",
+    "symbi compliance report hipaa --out ../hipaa.html --out ../hipaa.json && symbi compliance verify ../hipaa.json",
 )
 """What the demo tells people to try; a test runs them."""
 

@@ -14,7 +14,6 @@ import typer
 from rich.markup import escape
 
 from symbi.audit.event import AuditEvent, AuditEventType, parse_event
-from symbi.audit.verify import verify_trail
 from symbi.cli.options import Config, Json
 from symbi.cli.output import EXIT_FAILED, err, errors_to_exit, print_json
 from symbi.config import Settings, load_settings
@@ -28,6 +27,7 @@ from symbi.policy.stored import load_set, read_request
 from symbi.policy.suggest import Example, Suggestion, differing, suggest, suggested_source
 from symbi.types import EffectId, PolicyId
 from symbi.wiring import known_tools, open_reader, read_policies, read_text, verifying_keys
+from symbi.wiring.keeping import verify_live
 
 _ALLOWED = frozenset({"allow", "allow_with_conditions"})
 _DECIDED = frozenset({AuditEventType.DECISION_ALLOW, AuditEventType.LEASE_GRANTED})
@@ -120,7 +120,11 @@ def _read(settings: Settings, run: str | None, since: str) -> _Record:
     """
     record = _Record()
     with open_reader(settings) as reader:
-        verify_trail(reader.read(1), reader.head_record(), verifying_keys(settings))
+        report = verify_live(reader, verifying_keys(settings))
+        if report.first > 1:
+            err.print(
+                f"[yellow]events 1 to {report.first - 1} have left the live store[/]: what they allowed is not seen"
+            )
         events = [parse_event(stored.record, sequence=stored.sequence) for stored in reader.read(1)]
         for event in _chosen(events, run, since):
             effect_id = EffectId(str(event.details["effect_id"]))

@@ -7,11 +7,11 @@ import typer
 from rich.markup import escape
 
 from symbi.audit.event import AuditEvent, parse_event
-from symbi.audit.verify import verify_trail
 from symbi.cli.audit_lines import summary
 from symbi.cli.options import Config, Json
 from symbi.cli.output import EXIT_VERIFICATION, errors_to_exit, out, print_json
 from symbi.cli.policy_what_if import print_what_if, state_json, what_if_json
+from symbi.clock import parse_rfc3339
 from symbi.config import Settings, load_settings
 from symbi.errors import InputError, VerificationError, did_you_mean
 from symbi.guard.records import decision_facts
@@ -22,6 +22,7 @@ from symbi.policy.stored import request_json
 from symbi.tools.text import printable
 from symbi.types import EffectId, JsonValue
 from symbi.wiring import open_reader, verifying_keys
+from symbi.wiring.keeping import verify_live
 
 
 def why(
@@ -60,10 +61,14 @@ def _derive(settings: Settings, effect_id: EffectId) -> tuple[list[AuditEvent], 
         VerificationError: The trail does not verify, or lacks the effect.
     """
     with open_reader(settings) as reader:
-        verify_trail(reader.read(1), reader.head_record(), verifying_keys(settings))
+        report = verify_live(reader, verifying_keys(settings))
         every = [parse_event(stored.record, sequence=stored.sequence) for stored in reader.read(1)]
         events = [event for event in every if event.details.get("effect_id") == effect_id]
         record = reader.get_effect(effect_id)
+        if not events and record is not None and report.first > 1 and is_before(effect_id, report.first_timestamp):
+            msg = f"the events of effect `{effect_id}` have left the live store, which begins with event {report.first}"
+            hint = "`symbi audit segments` says where they are"
+            raise InputError(msg, code="input.removed", hint=hint)
         if not events and record is not None:
             msg = f"effect `{effect_id}` is in the ledger, and the trail does not know it"
             raise VerificationError(msg, code="verify.effect")
@@ -76,6 +81,8 @@ def _derive(settings: Settings, effect_id: EffectId) -> tuple[list[AuditEvent], 
         if not decided:
             msg = f"the trail has no decision on effect `{effect_id}`: {events[-1].event_type}, {summary(events[-1])}"
             hint = "it was refused before policies were asked, or it waits for a person"
+            if report.first > 1 and is_before(effect_id, report.first_timestamp):
+                hint = "the decision has left the live store: `symbi audit segments` says where it is"
             raise InputError(msg, code="input.effect", hint=hint)
         rows = {row.digest: row.request for row in reader.requests_of(effect_id)}
         derived = [
@@ -88,6 +95,14 @@ def _derive(settings: Settings, effect_id: EffectId) -> tuple[list[AuditEvent], 
             for event in decided
         ]
     return events, derived
+
+
+def is_before(effect_id: EffectId, timestamp: str) -> bool:
+    """Whether an effect was asked for before a time: its id, a UUIDv7, begins with the millisecond."""
+    digits = effect_id.replace("-", "")[:12]
+    if len(digits) < 12 or not all(digit in "0123456789abcdef" for digit in digits):  # noqa: PLR2004 - 48 bits
+        return False
+    return int(digits, 16) * 1_000_000 <= parse_rfc3339(timestamp)
 
 
 def _event_json(event: AuditEvent) -> dict[str, object]:

@@ -5,20 +5,22 @@ The loader, `symbi config show`, the reference page and the tests are all driven
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, TypeVar, cast
+from typing import Final
 
 from symbi.config.approval_kinds import HexKey, Program, Webhook
+from symbi.config.declared import DECLARED, Declaration, Key
+from symbi.config.declared import declare as _declare
+from symbi.config.declared import require as _require
 from symbi.config.kinds import (
     Address,
     ByteSize,
     Command,
     FilePath,
     Flag,
-    Kind,
     OneOf,
     Real,
     Secret,
@@ -30,10 +32,6 @@ from symbi.config.kinds import (
 )
 from symbi.policy.compose import AgentRules
 from symbi.types import Priority, SecurityTier
-
-T = TypeVar("T")
-
-_DECLARED: Final = "symbi"
 
 
 class Mode(StrEnum):
@@ -101,60 +99,6 @@ class Trust(StrEnum):
     UNTRUSTED = "untrusted"
     STANDARD = "standard"
     TRUSTED = "trusted"
-
-
-@dataclass(frozen=True, slots=True)
-class _Declaration:
-    kind: Kind[Any]
-    meaning: str
-    unset: str
-    variables: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """One key as declared.
-
-    Attributes:
-        name: `section.key`; for a key of a named table `mcp.servers.NAME.key`.
-        section: Name of the section.
-        field: Name of the field.
-        kind: How a value is read and shown.
-        default: Its value where nobody sets it; None where there is none.
-        required: It has to be given wherever its table is.
-        meaning: One line.
-        unset: What None means.
-        variables: Environment variables, the systematic one first; none for keys of named tables.
-    """
-
-    name: str
-    section: str
-    field: str
-    kind: Kind[Any]
-    default: object
-    required: bool
-    meaning: str
-    unset: str
-    variables: tuple[str, ...]
-
-    @property
-    def secret(self) -> bool:
-        """It is read from the environment alone and never shown."""
-        return isinstance(self.kind, SecretText)
-
-    def show(self, value: object) -> str:
-        """A value as text; what None means where there is none."""
-        return f"({self.unset})" if value is None else self.kind.show(value)
-
-
-def _declare(default: T, kind: Kind[Any], meaning: str, *, unset: str = "unset", also: tuple[str, ...] = ()) -> T:
-    """A field with its default; `also` are environment variables beside the systematic one."""
-    return field(default=default, metadata={_DECLARED: _Declaration(kind, meaning, unset, also)})
-
-
-def _require(kind: Kind[T], meaning: str) -> T:
-    """A field without a default."""
-    return cast("T", field(metadata={_DECLARED: _Declaration(kind, meaning, "", ())}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,8 +213,42 @@ class AuditSettings:
     )
 
     storage: Path | None = _declare(
-        None, FilePath(), "folder that receives a copy of each closed part of the trail", unset="no copy"
+        None,
+        FilePath(),
+        "folder, which must be there, that receives a copy of each closed segment of the trail",
+        unset="no copy",
     )
+    storage_required: bool = _declare(
+        default=False, kind=Flag(), meaning="stop effects while more than `storage_max_waiting` segments wait for it"
+    )
+    storage_max_waiting: int = _declare(
+        4, Whole(0, 1_000_000, "segments"), "full segments that may wait for a storage that is required"
+    )
+    segment_events: int = _declare(
+        65_536, Whole(256, 2**32, "events"), "events after which a segment is closed, at the next checkpoint"
+    )
+    segment_interval_s: float = _declare(
+        86_400.0, Real(1, 31_536_000, "seconds"), "time after which a segment is closed though it is not full"
+    )
+    retention_days: int | None = _declare(
+        None,
+        Whole(1, 36_500, "days"),
+        "age at which events leave the live store, once their segment is in the storage",
+        unset="never",
+    )
+    tsa_url: str | None = _declare(
+        None, Address(("https", "http")), "time-stamping authority (RFC 3161) that anchors checkpoints", unset="none"
+    )
+    tsa_certificate: Path | None = _declare(
+        None, FilePath(), "PEM file of the roots, and what stands between, that its answers are checked against"
+    )
+    tsa_interval_s: float | None = _declare(
+        None,
+        Real(1, 31_536_000, "seconds"),
+        "time between two anchors",
+        unset="only when `symbi audit anchor` asks",
+    )
+    tsa_timeout_s: float = _declare(30.0, Real(0.1, 300, "seconds"), "how long the authority may take")
 
 
 @dataclass(frozen=True, slots=True)
@@ -462,8 +440,8 @@ FOREIGN_PREFIXES: Final = ("SYMBI_SECRET_", "SYMBI_KEY_")
 def _declared(section: str, cls: type, prefix: str) -> Iterator[Key]:
     named = section in TABLES
     for one in fields(cls):
-        declaration = one.metadata.get(_DECLARED)
-        if not isinstance(declaration, _Declaration):
+        declaration = one.metadata.get(DECLARED)
+        if not isinstance(declaration, Declaration):
             continue
         systematic = () if named else (f"SYMBI_{section}_{one.name}".upper(),)
         variables = (*systematic, *declaration.variables)

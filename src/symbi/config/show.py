@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+from symbi.config.declared import Key
 from symbi.config.safety import LATER
 from symbi.config.sections import (
     CONFIG_PATH_VARIABLE,
@@ -11,7 +12,6 @@ from symbi.config.sections import (
     SECTIONS,
     TABLE_KEYS,
     AgentSettings,
-    Key,
     PersonSettings,
     ServerSettings,
 )

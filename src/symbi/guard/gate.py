@@ -96,6 +96,10 @@ def told_nobody(_decided: Decided) -> None:
     """The default of `Guard.tell`: nothing."""
 
 
+def no_barrier() -> None:
+    """The default of `Guard.barrier`: effects may happen."""
+
+
 def no_probe(_point: str) -> None:
     """The default of `probe`: nothing."""
 
@@ -143,6 +147,7 @@ class Guard:
         self.tell: Callable[[Decided], None] = (
             told_nobody  # hears of each decision once it is on record; must neither raise nor wait
         )
+        self.barrier: Callable[[], None] = no_barrier  # raises where no effect may happen, whatever policy says
         self.authority = Authority(clock)
         self._recorder = Recorder(engine, epoch)
         self._settlement = Settlement(log, ledger, clock, self.metrics)
@@ -270,6 +275,7 @@ class Guard:
         *,
         uses: int = 1,
     ) -> Admission:
+        self.barrier()
         started_s = self._clock.monotonic_s()
         earlier = await self._earlier(action)
         effect_id = earlier.effect_id if earlier is not None else EffectId(self._ids.new())

@@ -185,13 +185,20 @@ class _Unlisted(str):
     __slots__ = ()
 
 
+class Runs(Protocol):
+    """Something that goes on until it is cancelled, such as a watch."""
+
+    async def run(self) -> None:
+        """Go on."""
+
+
 @asynccontextmanager
-async def watching(watches: Iterable[PolicyWatch]) -> AsyncIterator[None]:
+async def watching(watches: Iterable[Runs]) -> AsyncIterator[None]:
     """Let watches look for as long as the body lasts. If one fails, the body is cancelled, and its error is raised."""
     failures: list[Exception] = []
     tasks = anyio.create_task_group()
 
-    async def run(watch: PolicyWatch) -> None:
+    async def run(watch: Runs) -> None:
         try:
             await watch.run()
         except Exception as error:

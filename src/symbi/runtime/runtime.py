@@ -18,7 +18,8 @@ from symbi.agent.journal import RunRecord, RunState, RunStore
 from symbi.agent.run import Bounds, RunOutcome, RunPlan, check_inputs, execute
 from symbi.agent.task import NO_TASK, Task, check_task, kept_task
 from symbi.agent.turn import Turn
-from symbi.audit.event import AuditEventType, Draft
+from symbi.audit.event import AuditEventType, Draft, Receipt
+from symbi.audit.heads import Heads
 from symbi.audit.stream import AuditStream
 from symbi.clock import IdSource, rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile
@@ -118,6 +119,7 @@ class Rooms:
         scheduler: Says when an agent may start, and holds the pool.
         ids: Makes run ids.
         principal: An agent as policies see it.
+        heads: What others say of the heads of the trail.
         next_key: The key that is to sign the trail after another.
         stream: The trail as it grows.
         terms: How it stands among others.
@@ -132,6 +134,7 @@ class Rooms:
     scheduler: AgentScheduler
     ids: IdSource
     principal: Callable[[AgentId], Principal]
+    heads: Heads
     next_key: NextKey
     stream: AuditStream
     terms: Callable[[AgentId], Terms] = no_terms
@@ -173,6 +176,10 @@ class Runtime:
     def events(self) -> AuditStream:
         """The trail as it grows: `async with runtime.events.subscribe(…) as events`."""
         return self._rooms.stream
+
+    def heads(self) -> Heads:
+        """What others say of the heads of the trail."""
+        return self._rooms.heads
 
     @property
     def desk(self) -> ApprovalDesk:
@@ -293,6 +300,15 @@ class Runtime:
         """Record that a file or its inputs could not be read, so that also what never ran is in the trail."""
         details: dict[str, JsonValue] = {"file": str(file), "code": error.code, "reason": str(error)}
         await self._rooms.world.log.append(Draft(AuditEventType.INPUT_REFUSED, SYSTEM_AGENT, details))
+
+    async def record(self, draft: Draft) -> Receipt:
+        """Put on the trail what an operation was asked to record; returns when it is durable.
+
+        Raises:
+            InputError: The draft cannot stand in the trail.
+            StoreUnavailable: It is not durable, or nobody can tell.
+        """
+        return await self._rooms.world.log.append(draft)
 
     async def set_policies(self, principal: Principal, paths: Sequence[str]) -> Mapping[str, JsonValue]:
         """Replace the operator's policies, through the gate; see `symbi.runtime.policy_change`.

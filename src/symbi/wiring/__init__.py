@@ -1,5 +1,6 @@
 """The one place that picks implementations: settings in, a running runtime out. It knows both sides and has no logic."""
 
+from symbi.wiring.compliance import verified_trail
 from symbi.wiring.people import folder_owner, registered_people
 from symbi.wiring.policies import (
     known_pins,
@@ -32,6 +33,7 @@ __all__ = [
     "read_text",
     "registered_people",
     "start_logging",
+    "verified_trail",
     "verify_policies",
     "verifying_keys",
 ]

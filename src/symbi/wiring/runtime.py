@@ -45,6 +45,7 @@ from symbi.tools.invoke import Invoker
 from symbi.tools.manifest import Manifest, parse_manifest
 from symbi.tools.schemapin import PublicKey, load_public_key
 from symbi.types import SYSTEM_AGENT, AgentId, JsonValue, KeyId, SecurityTier
+from symbi.wiring.keeping import keeping, probe_storage, refuse_half
 from symbi.wiring.people import desk_rules
 from symbi.wiring.policies import policy_paths, policy_terms, shadow_paths
 from symbi.wiring.sources import read_text
@@ -98,10 +99,10 @@ def open_log(settings: Settings, store: SqliteStore, ring: KeyRing, clock: Clock
 
 
 def probe(settings: Settings) -> list[Finding]:
-    """What this machine can do, and how the store is."""
+    """What this machine can do, and how the store and its copies are."""
     health = check_store(settings.runtime.data_dir, SystemClock())
     store = Finding("audit store", health.ok, health.detail, health.hint, required=True)
-    return [*probe_machine(settings.runtime.data_dir), store]
+    return [*probe_machine(settings.runtime.data_dir), store, *probe_storage(settings)]
 
 
 def no_emit(_agent: AgentId, _text: str) -> None:
@@ -136,6 +137,7 @@ async def open_runtime(
         InternalError: The gate does not close.
     """
     warnings = refuse_unsafe(settings)
+    refuse_half(settings)
     anyio.to_thread.current_default_thread_limiter().total_tokens = settings.runtime.scheduler_threads
     clock = clock or SystemClock()
     ids = IdSource(clock)
@@ -159,6 +161,10 @@ async def open_runtime(
         )  # fmt: skip
         report = await guard.open()
         await log.append(started(settings))
+        keys = partial(verifying_keys, settings)
+        heads, keeper = await stack.enter_async_context(keeping(settings, log, store, clock, keys))
+        if keeper is not None:
+            guard.barrier = keeper.barrier
         secrets = secret_source(settings, guard)
         links = [await _link(stack, server, settings, guard, secrets) for server in settings.mcp.servers]
         verifier = ToolVerifier(
@@ -175,8 +181,8 @@ async def open_runtime(
         agents = scheduler(settings, clock)
         stream = await stack.enter_async_context(audit_stream(log, store, folder))
         rooms = Rooms(
-            world, book, watch, catalog, store, store, agents, ids, settings.principal, ring.next_signing_key, stream,
-            partial(terms_of, settings),
+            world, book, watch, catalog, store, store, agents, ids, settings.principal, heads,
+            ring.next_signing_key, stream, partial(terms_of, settings),
         )  # fmt: skip
         watches = [watch]
         if settings.policy.shadow:

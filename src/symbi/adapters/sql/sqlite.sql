@@ -241,3 +241,38 @@ FROM approvals WHERE place = ? AND place != ''
 -- name: approvals
 SELECT approval_id, run_id, position, agent_id, place, facts, digest, shown, state, votes, created_at, expires_at, revision
 FROM approvals WHERE state IN (SELECT value FROM json_each(?)) ORDER BY approval_id DESC LIMIT ?
+
+-- name: segments
+SELECT first, last, chain_hash, root, folder, digest, last_at, keep_until, sealed_at, removed_at
+FROM segments ORDER BY first
+
+-- name: put_segment
+INSERT INTO segments (first, last, chain_hash, root, folder, digest, last_at, keep_until, sealed_at, removed_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: mark_segment_removed
+UPDATE segments SET removed_at = ? WHERE first = ? AND last = ? AND removed_at = ''
+
+-- name: remove_events
+DELETE FROM events WHERE sequence >= ? AND sequence <= ?
+
+-- name: remove_event_policies
+WITH RECURSIVE named (policy) AS (
+    SELECT min(policy) FROM event_policies
+    UNION ALL
+    SELECT (SELECT min(policy) FROM event_policies WHERE policy > named.policy) FROM named WHERE policy IS NOT NULL
+)
+DELETE FROM event_policies WHERE policy IN (SELECT policy FROM named) AND sequence >= ? AND sequence <= ?
+
+-- name: first_event
+SELECT coalesce(min(sequence), 1) FROM events
+
+-- name: events_of_type
+SELECT sequence, record, chain_hash FROM events WHERE event_type = ? ORDER BY sequence DESC LIMIT ?
+
+-- name: anchors
+SELECT size, token, time, authority FROM anchors WHERE size >= ? AND size <= ? ORDER BY size, time
+
+-- name: put_anchor
+INSERT INTO anchors (size, authority, time, token) VALUES (?, ?, ?, ?)
+ON CONFLICT (size, authority) DO UPDATE SET time = excluded.time, token = excluded.token

@@ -49,6 +49,29 @@ CREATE TABLE tiles (
     PRIMARY KEY (level, number)
 ) STRICT;
 
+-- Closed parts of the trail that are in the audit storage, read back and verified.
+CREATE TABLE segments (
+    first      INTEGER PRIMARY KEY,   -- sequence of its first event
+    last       INTEGER NOT NULL,      -- of its last, and the size of its checkpoint
+    chain_hash TEXT NOT NULL,
+    root       TEXT NOT NULL,
+    folder     TEXT NOT NULL,         -- where it is, in the storage
+    digest     TEXT NOT NULL,         -- SHA-256 (hex) of its events there
+    last_at    TEXT NOT NULL,
+    keep_until TEXT NOT NULL,         -- by the word of its own events; empty where none says so
+    sealed_at  TEXT NOT NULL,
+    removed_at TEXT NOT NULL          -- when its events left this store; empty while they are here
+) STRICT;
+
+-- Time stamps (RFC 3161) of checkpoints.
+CREATE TABLE anchors (
+    size      INTEGER NOT NULL,
+    authority TEXT NOT NULL,
+    time      TEXT NOT NULL,          -- by the authority's clock
+    token     BLOB NOT NULL,          -- DER of the response
+    PRIMARY KEY (size, authority)
+) STRICT;
+
 CREATE TABLE effects (
     effect_id        TEXT PRIMARY KEY,
     run_id           TEXT NOT NULL,   -- empty for what the runtime does by itself

@@ -14,6 +14,7 @@ from symbi.adapters.sqlite.facts import FactReader
 from symbi.adapters.sqlite.file import (
     DATABASE_NAME,
     LOCK_NAME,
+    READ_PAGE,
     SQL,
     connect,
     head_bytes,
@@ -22,15 +23,19 @@ from symbi.adapters.sqlite.file import (
     read_events,
     record_of,
     refuse_version,
+    stored_event,
     tile_of,
     to_effect,
     to_run,
 )
+from symbi.adapters.sqlite.keeping import anchors_in, segments_in
 from symbi.adapters.sqlite.mark import read_mark, refuse_lost
 from symbi.adapters.sqlite.select import select_events
 from symbi.agent.journal import RunRecord
+from symbi.audit.anchor import Anchor
 from symbi.audit.port import StoredEvent
 from symbi.audit.query import EventFilter
+from symbi.audit.segments import Segment
 from symbi.errors import StoreUnavailable
 from symbi.guard.approval import ApprovalRecord, ApprovalState
 from symbi.guard.ledger import EffectRecord, EffectState
@@ -165,6 +170,24 @@ class SqliteReader(FactReader):
         self._seen = seen
         db.execute("BEGIN")
         return True
+
+    def first_event(self) -> int:
+        """Sequence number of the first event that is here; those before it are in the audit storage."""
+        return int(self._use(lambda db: db.execute(SQL["first_event"]).fetchone())[0])
+
+    def events_of_type(self, event_type: str, limit: int = READ_PAGE) -> Sequence[StoredEvent]:
+        """The newest events of a type, newest first."""
+        return self._use(
+            lambda db: [stored_event(row) for row in db.execute(SQL["events_of_type"], (event_type, limit))]
+        )
+
+    def segments(self) -> Sequence[Segment]:
+        """All segments that were sealed, by their first event."""
+        return self._use(segments_in)
+
+    def anchors(self, first: int, last: int | None = None) -> Sequence[Anchor]:
+        """Time stamps of the checkpoints with a size from `first` to `last`, by size."""
+        return self._use(lambda db: anchors_in(db, first, last))
 
     def runs(self, limit: int) -> Sequence[RunRecord]:
         """The newest runs first."""

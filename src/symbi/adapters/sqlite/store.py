@@ -32,6 +32,7 @@ from symbi.adapters.sqlite.file import (
     unavailable,
 )
 from symbi.adapters.sqlite.history import TalliesInSqlite
+from symbi.adapters.sqlite.keeping import SegmentTable
 from symbi.adapters.sqlite.mark import flush_folder, origin_in, read_mark, refuse_lost, refuse_other, write_mark
 from symbi.adapters.sqlite.policy_notes import PolicyNotes
 from symbi.adapters.sqlite.select import last_sequence, select_events
@@ -48,7 +49,7 @@ STORE_VERSIONS_BEFORE: Final = frozenset({1, 2})  # of a trail without index and
 _MADE: Final = re.compile(r"^CREATE (?:UNIQUE )?(?:TABLE|INDEX) (\w+)", re.MULTILINE)
 
 
-class SqliteStore(PolicyNotes, TalliesInSqlite, ApprovalTable):
+class SqliteStore(PolicyNotes, TalliesInSqlite, ApprovalTable, SegmentTable):
     """AuditStore, EffectStore, TallyStore, ApprovalStore, RunStore, PinStore and PolicyMemory on one file, for its owner.
 
     Args:

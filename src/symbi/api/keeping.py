@@ -1,0 +1,31 @@
+"""What people can ask about the keeping of the trail: anchor the head, keep what a witness signed. Behind the gate."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from symbi.api.approvals import text_of
+from symbi.api.caller import Caller, Operation
+from symbi.audit.checkpoint import parse_note
+from symbi.errors import ChainBroken, InputError
+from symbi.runtime.runtime import Runtime
+from symbi.types import JsonValue
+
+
+async def anchor(runtime: Runtime, _caller: Caller, _arguments: Mapping[str, JsonValue]) -> JsonValue:
+    """Have the head stamped by the configured authority."""
+    return await runtime.heads.anchor()
+
+
+async def witnessed(runtime: Runtime, _caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
+    """Keep what a witness signed under a checkpoint of this trail."""
+    try:
+        note = parse_note(text_of(arguments, "note").encode())
+    except (ChainBroken, UnicodeEncodeError) as error:
+        msg = f"`note` is no checkpoint: {error}"
+        raise InputError(msg, code="control.argument") from error
+    return await runtime.heads.witnessed(note, text_of(arguments, "witness"))
+
+
+OPERATIONS: Final[Mapping[str, Operation]] = MappingProxyType({"audit.anchor": anchor, "audit.witnessed": witnessed})
+"""Operations by name."""
