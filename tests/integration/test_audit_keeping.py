@@ -6,10 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import anyio
 import pytest
 
 from symbi.adapters.sqlite import SqliteReader
@@ -19,6 +21,7 @@ from symbi.audit.segments import segment_folder
 from symbi.audit.verify import in_process
 from symbi.cli.audit_archive import verify_archive
 from symbi.errors import ChainBroken, StoreUnavailable, Unavailable
+from symbi.telemetry import HealthState
 from symbi.testing.clock import ManualClock
 from symbi.testing.keeping import OTHER_KEY, RULES, open_kept, trusted
 from symbi.testing.trail import fixed_signing_key
@@ -53,6 +56,7 @@ async def test_full_segments_are_sealed_and_verify_there_alone(storage):
         await kept.keeper.open()
         segments = kept.store.segments()
         assert kept.keeper.status.failure == ""
+        assert (await kept.keeper.check()).state is HealthState.HEALTHY
         assert segments[0].first == 1
         assert segments[-1].last >= 700
         assert all(after.first == before.last + 1 for before, after in pairwise(segments))
@@ -88,6 +92,8 @@ async def test_segments_verify_alone_and_in_a_row_in_both_modes_and_across_a_rot
     folders = [kept.storage.path(one.folder) for one in segments]
     for folder in folders:
         verify_segment(trusted, folder)
+        verifier = Path(__file__).parents[2] / "tools/verify_audit.py"
+        await anyio.run_process((sys.executable, str(verifier), str(folder)))  # raises unless it says that all holds
     whole = verify_archive(folders, trusted(), run=in_process, track=iter)
     assert (whole.events, len(whole.key_ids)) == (segments[-1].last, 2)
     old = fixed_signing_key().verifying_key()
@@ -185,9 +191,11 @@ async def test_effects_stop_only_where_the_storage_is_required_and_too_far_behin
     for required in (True, False):
         async with open_kept(None, storage / "absent", rules=replace(rules, required=required)) as kept:
             await kept.append(400)
+            assert (await kept.keeper.check()).state is HealthState.DEGRADED
             await kept.keeper.open()
             kept.keeper.barrier()
             await kept.append(200)
+            assert (await kept.keeper.check()).state is (HealthState.UNHEALTHY if required else HealthState.DEGRADED)
             if required:
                 with pytest.raises(StoreUnavailable, match="2 segments of the trail wait") as refused:
                     kept.keeper.barrier()
@@ -217,6 +225,33 @@ async def test_a_folder_that_holds_something_else_is_neither_trusted_nor_written
         assert kept.store.segments() == []
         assert kept.keeper.status.failure
         assert (place / "events.jsonl").read_bytes() == before
+
+
+@pytest.fixture
+def disk():
+    """A disk of its own, outside of the folder that pytest tidies up by itself."""
+    place = Path(tempfile.mkdtemp(prefix="symbi-storage-"))
+    command = [shutil.which("mount") or "", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    if not command[0] or subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("only root may mount a disk; the tests before this one have the same failures by another way")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+    place.rmdir()
+
+
+async def test_a_real_disk_that_is_full_or_read_only_takes_segments_once_it_can(disk):
+    async with open_kept(None, disk) as kept:
+        await kept.append(1000)
+        for option, said in (("size=256k", "No space left"), ("ro,size=30m", "Read-only"), ("rw,size=30m", "")):
+            await anyio.run_process(["mount", "-o", f"remount,{option}", str(disk)])
+            kept.clock.advance(400)
+            await kept.keeper.look()
+            assert said in kept.keeper.status.failure
+            assert (kept.store.segments() == []) is bool(said)
+            await kept.append(1)
+        assert kept.keeper.status.failure == ""
+        for segment in kept.store.segments():
+            verify_segment(trusted, kept.storage.path(segment.folder))
 
 
 # --- removing -----------------------------------------------------------------------------------------

@@ -153,13 +153,9 @@ class Notes:
         """One of them; of one that is too large, enough to see that."""
         return read_bounded(self.folder / note_name(size), MAX_NOTE_BYTES)
 
-    def head(self) -> bytes | None:
-        """The last one."""
-        return self.read(self.sizes[-1]) if self.sizes else None
-
-    def kept(self) -> Iterator[tuple[int, bytes]]:
-        """The others."""
-        for size in self.sizes[:-1]:
+    def kept(self, upto: int | None = None) -> Iterator[tuple[int, bytes]]:
+        """All of them, or all but some at the end."""
+        for size in self.sizes[:upto]:
             yield size, self.read(size)
 
 
@@ -215,16 +211,23 @@ def verify_folder(
                 raise ChainBroken(msg, sequence=start.size + 1, reason="link")
             found = start
         notes = list_notes(folder)
-        head = notes.head()
+        head, kept = _head_of(notes)
         with open_events(folder) as lines:
             events = track(read_events(lines, found.size + 1))
-            report = verify_trail(
-                events, head, keys, start=found, claims=claims_of(notes.kept(), witness), run=run
-            )  # fmt: skip
-        if notes.sizes[-1] != report.last:
-            msg = f"the head, which is of event {report.last}, is named `{note_name(notes.sizes[-1])}`"
-            raise ChainBroken(msg, sequence=report.last, reason="head")
-        return report
+            claims = claims_of(kept, witness)
+            return verify_trail(events, head, keys, start=found, claims=claims, run=run)
+
+
+def _head_of(notes: Notes) -> tuple[bytes | None, Iterator[tuple[int, bytes]]]:
+    """The head, and the other checkpoints; a last one that is of no form or under a wrong name is none, and is judged where it is."""
+    if not notes.sizes:
+        return None, iter(())
+    head = notes.read(notes.sizes[-1])
+    try:
+        good = parse_note(head).checkpoint.size == notes.sizes[-1]
+    except ChainBroken:
+        good = False
+    return (head, notes.kept(-1)) if good else (b"", notes.kept())
 
 
 def export_start(folder: Path) -> Start:

@@ -327,7 +327,7 @@ class _Trail:
             what = ", and its head says that it has" if self._has_head else ""
             _broken(self._start.size + 1, "empty", f"the trail has no events{what}")
         if self._headless is not None:
-            _broken(last.size, "head", self._headless.message)
+            _broken(self._unsigned or last.size, "head", self._headless.message)
         if self._beyond is not None:
             self._check_beyond(self._beyond, last)
         elif self._next_claim is not None:

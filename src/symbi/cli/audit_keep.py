@@ -167,8 +167,7 @@ def _from_export(settings: Settings, folder: Path, trusted: Path | None) -> Show
             "[yellow]the keys are those of the export itself[/]: the first head shows whom you trust; give `--keys`"
         )
     size = verify_folder(folder, keys).last
-    head = list_notes(folder).head()
-    assert head is not None, "what verifies has a head"
+    head = list_notes(folder).read(size)
 
     def prove(old: int) -> Sequence[bytes]:
         if not 0 < old <= size:

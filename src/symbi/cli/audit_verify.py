@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from symbi.audit.checkpoint import Note, parse_note
 from symbi.audit.event import parse_event
 from symbi.audit.export import (
+    EVENTS_NAME,
     KEYS_NAME,
     MAX_KEYS_BYTES,
     MAX_WITNESS_BYTES,
@@ -52,6 +53,8 @@ T = TypeVar("T")
 
 SHOWN_EVERY: Final = 256  # events between two movements of the bar
 PROGRESS_FROM_EVENTS = 20_000  # shorter trails verify before a bar could be read
+
+LEAST_RECORD_BYTES: Final = 300  # what a record has at least, roughly
 
 _SPAN: Final = re.compile(r"([1-9][0-9]{0,15})?(\.\.)?([1-9][0-9]{0,15})?")
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,15}")
@@ -253,8 +256,14 @@ def _guarded(compute: Callable[[], T], place: int) -> T:
 def _verify_export(
     folder: Path, keys: Mapping[KeyId, VerifyingKey], witness: Sequence[Note], *, quiet: bool
 ) -> TrailReport:
-    sizes = list_notes(folder).sizes
-    total = sizes[-1] - export_start(folder).size if sizes else 0
+    sizes, first = list_notes(folder).sizes, export_start(folder).size
+    try:
+        events = folder / EVENTS_NAME
+        size = events.stat().st_size if events.exists() else 0
+    except OSError as error:
+        msg = f"cannot read the export `{folder}`: {error.strerror or error}"
+        raise InputError(msg, code="input.export") from error
+    total = min(sizes[-1] - first, size // LEAST_RECORD_BYTES) if sizes else 0
     with on_all_cores(total) as run, _bar(total, quiet=quiet) as track:
         return verify_folder(folder, keys, witness=witness, run=run, track=track)
 
