@@ -282,6 +282,11 @@ def test_a_segment_that_is_missing_or_of_another_trail_breaks_the_row(ran, folde
     assert report["first"] == rows[1]["first"]  # the beginning may be elsewhere, and the report says where it begins
     aside.rename(place)
     second = archived / rows[1]["folder"]
+    renamed = second.with_name(f"{rows[1]['first']:012}-{rows[1]['last'] + 1:012}")
+    second.rename(renamed)
+    error = as_json(folder, "audit", "verify", "--archive", str(archived), code=4)
+    assert "not what its name says" in error["error"]
+    renamed.rename(second)
     shutil.copytree(second, aside)
     shutil.rmtree(second)
     shutil.copytree(place, second)

@@ -310,6 +310,18 @@ async def test_a_copy_that_was_altered_keeps_the_original(storage):
         assert kept.events()[0].sequence == 1
 
 
+async def test_a_copy_that_is_not_the_one_that_was_sealed_keeps_the_original(storage):
+    async with open_kept(None, storage) as kept:
+        await kept.append(700)
+        await kept.keeper.open()
+        kept.store._db.execute("UPDATE segments SET digest = ?", ("00" * 32,))
+        kept.clock.advance(60 * DAY_S)
+        await kept.append(300)
+        await kept.keeper.look()
+        assert "not the copy that was sealed" in kept.keeper.status.failure
+        assert kept.events()[0].sequence == 1
+
+
 async def test_a_copy_that_is_gone_keeps_the_original(storage):
     async with open_kept(None, storage) as kept:
         await kept.append(700)
