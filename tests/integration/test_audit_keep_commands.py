@@ -220,7 +220,16 @@ def test_the_head_is_anchored_and_the_export_has_the_token(folder, tmp_path):
         call(folder, "audit", "export", str(tmp_path / "out"))
         token = tmp_path / f"out/anchors/{said['size']:012}.tsr"
         assert authority.verify(tmp_path / f"out/checkpoints/{said['size']:012}.note", token)
-    assert authority.asked == 1
+        configure(folder, "")
+        again = as_json(folder, "audit", "anchor", "--tsa", authority.url, "--certificate", str(authority.root))
+        assert (again["authority"], again["size"] > said["size"]) == (authority.url, True)
+        for wrong in (
+            ("--tsa", authority.url),
+            ("--certificate", str(authority.root)),
+            ("--tsa", "x", "--certificate", "y"),
+        ):
+            assert "--tsa" in as_json(folder, "audit", "anchor", *wrong, code=2)["error"]
+    assert authority.asked == 2
     assert as_json(folder, "audit", "verify", "--export", str(tmp_path / "out"))["verified"]
 
 

@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import anyio
+import anyio.from_thread
 import pytest
 
 from symbi.adapters.sqlite import SqliteReader
@@ -184,6 +185,29 @@ async def test_a_storage_that_is_full_in_the_middle_leaves_nothing_with_a_name(s
             with pytest.raises(Unavailable, match="No space left"):
                 kept.storage.put("t/000000000001-000000000002", [b"x"], {})
         assert folders(storage) in ([], [".000000000001-000000000002.partial"])
+
+
+async def test_a_keeper_that_is_cancelled_in_the_middle_leaves_nothing_with_a_name(storage):
+    scope = anyio.CancelScope()
+
+    def probe(point):
+        if point == "writing" and not scope.cancel_called:
+            anyio.from_thread.run_sync(scope.cancel)
+
+    async with open_kept(None, storage, probe=probe) as kept:
+        await kept.append(5000)
+        with scope:
+            await kept.keeper.look()
+        assert scope.cancelled_caught
+        assert kept.store.segments() == []
+        for name in folders(storage):
+            if not name.startswith("."):
+                verify_segment(trusted, next(storage.glob(f"*/{name}")))
+        await kept.keeper.look()
+        assert kept.keeper.status.failure == ""
+        verify_archive(
+            [kept.storage.path(one.folder) for one in kept.store.segments()], trusted(), run=in_process, track=iter
+        )
 
 
 async def test_effects_stop_only_where_the_storage_is_required_and_too_far_behind(storage):

@@ -253,8 +253,9 @@ class Keeper:
         first = self._sealed + 1
         if self._log.sequence < first:
             return None
-        sizes = await self._log.read(lambda: [size for size, _ in self._store.checkpoints(first)])
-        end = closed_at(first, sizes, self._rules)
+        end = await self._log.read(
+            lambda: closed_at(first, (size for size, _ in self._store.checkpoints(first)), self._rules)
+        )
         if end is not None:
             return end
         if self._log.sequence - self._sealed >= self._rules.events or await self._is_due(first):
