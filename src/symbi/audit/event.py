@@ -476,6 +476,8 @@ _FORMS: Final = {
     "chain_hash": is_hash,
     "signature": is_signature,
 }
+FIELDS: Final = frozenset(_FORMS)
+"""The names of the fields of an event."""
 
 
 def _fault(fields: JsonValue) -> str | None:

@@ -83,6 +83,14 @@ class VerifyingKey(Unpicklable):
             msg = f"the signature is not by key `{self._key_id}` for `{domain}` over these bytes"
             raise SignatureInvalid(msg, key_id=self._key_id)
 
+    def verifies(self, domain: str, message: bytes, signature: bytes) -> bool:
+        """Whether `verify` would return.
+
+        Raises:
+            InputError: The domain is not 1 to 255 ASCII characters.
+        """
+        return self._verify(signature, _prefixed(domain, message))
+
     def verifies_note(self, text: bytes, signature: bytes) -> bool:
         """Whether the signature was made by this key over a note."""
         return not text.startswith(_PREFIX) and self._verify(signature, text)

@@ -208,3 +208,10 @@ def checkpoint_over(events: Iterable[StoredEvent], key: SigningKey, **changes: A
         origin_of(begun.event_id), frontier.size, frontier.root(), ended.chain_hash, ended.timestamp
     )  # fmt: skip
     return seal_checkpoint(replace(at, **changes), key)
+
+
+def checkpoint_at(size: int, root: bytes, record: bytes, key: SigningKey) -> bytes:
+    """The checkpoint of a trail made here, from its root and its last record."""
+    last = parse_event(record)
+    origin = origin_of(EventId(f"01900000-0000-7000-9000-{1:012x}"))
+    return seal_checkpoint(Checkpoint(origin, size, root, last.chain_hash, last.timestamp), key)

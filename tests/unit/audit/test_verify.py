@@ -9,10 +9,11 @@ import pytest
 from nacl.signing import VerifyKey
 
 from symbi.audit.checkpoint import parse_note
-from symbi.audit.event import AuditEventType, Draft
+from symbi.audit.event import FIELDS, AuditEventType, Draft
 from symbi.audit.piece import ANY, examine
 from symbi.audit.port import StoredEvent
 from symbi.audit.verify import PIECE_EVENTS, Start, claims_of, verify_trail
+from symbi.crypto.canonical import canonical_json
 from symbi.crypto.merkle import Frontier, consistency_proof, leaf_hash, node_hash
 from symbi.crypto.provider import open_provider
 from symbi.errors import ChainBroken
@@ -126,6 +127,7 @@ def test_without_trusted_keys_nothing_is_verified():
     assert broken(TRAIL.events[1:], TRAIL.head, {KEY.key_id: SECOND.verifying_key()}, start=later) == (2, "key")
 
 
+SEALED = {"sequence", "previous_hash", "chain_hash", "signature"}  # what the sealing of these tests sets or needs
 FIRST = {"format": 2, "public_key": KEY.verifying_key().hex, "signing": "event"}
 
 
@@ -167,6 +169,30 @@ FIRST = {"format": 2, "public_key": KEY.verifying_key().hex, "signing": "event"}
 def test_a_well_signed_event_that_breaks_the_rules_is_found(place, changes, reason):
     events = resealed({place: changes})
     assert broken(events, TRAIL.head) == (place, reason)
+
+
+@pytest.mark.parametrize("field", sorted(FIELDS))
+def test_what_is_taken_as_ordinary_is_what_each_step_would_take(monkeypatch, field):
+    """The short way through ordinary events lets nothing pass that the long way would not."""
+    values = (None, True, False, 0, 1, 2, 3, 3.0, "", "x", "AB" * 64, " " * 128, "\ud7ff", [], {}, {"a": 1.5}, "b" * 64, "c" * 16,
+              "2026-01-01T00:00:00.003000003Z", "2026-01-01T24:00:00.000000000Z", "run.started", "key.rotated")  # fmt: skip
+    verdicts = []
+    for short in (True, False):
+        if not short:
+            monkeypatch.setattr("symbi.audit.piece._Walk._pass", lambda *_: False)
+        told = []
+        for trail, signed in ((TRAIL, True), (BATCH, False)):
+            for value in values:
+                fields = json.loads(trail.events[2].record)
+                written = [seal_fields(fields | {field: value}, KEY if signed else None)] if field not in SEALED else []
+                for stored in (*written, replace(trail.events[2], record=canonical_json(fields | {field: value}))):
+                    events = (*trail.events[:2], stored, *trail.events[3:])
+                    try:
+                        told.append(verify_trail(events, trail.head, trail.keys).chain_hash)
+                    except ChainBroken as error:
+                        told.append((error.message, error.fields))
+        verdicts.append(told)
+    assert verdicts[0] == verdicts[1]
 
 
 def test_an_event_signed_by_another_key_than_it_names_is_found():
