@@ -8,11 +8,13 @@ import os
 import threading
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final, Protocol
-from uuid import UUID
 
 _COUNTER_BITS: Final = 12
 _COUNTER_MAX: Final = (1 << _COUNTER_BITS) - 1
+_RANDOM_BITS: Final = (1 << 62) - 1
+_VARIANT: Final = 0b10 << 62  # RFC 9562, section 4.1
 _FRACTION_LENGTH: Final = 10  # nine digits and the Z
 
 
@@ -53,25 +55,38 @@ class IdSource:
 
     def new(self) -> str:
         """A new id in canonical text form (36 characters)."""
+        return self.several(1)[0]
+
+    def several(self, count: int) -> list[str]:
+        """New ids in order, as so many calls of `new` would make them, in less time."""
+        random = os.urandom(8 * count)
         with self._lock:
-            ms = self._clock.now_ns() // 1_000_000
-            if ms > self._last_ms:
-                self._last_ms = ms
-                self._counter = 0
-            elif self._counter < _COUNTER_MAX:
-                self._counter += 1
-            else:
-                self._last_ms += 1
-                self._counter = 0
-            ms, counter = self._last_ms, self._counter
-        random62 = int.from_bytes(os.urandom(8)) & ((1 << 62) - 1)
-        return str(UUID(int=(ms << 80) | (0x7 << 76) | (counter << 64) | (0b10 << 62) | random62))
+            return [self._next(int.from_bytes(random[at : at + 8])) for at in range(0, 8 * count, 8)]
+
+    def _next(self, random64: int) -> str:
+        ms = self._clock.now_ns() // 1_000_000
+        if ms > self._last_ms:
+            self._last_ms = ms
+            self._counter = 0
+        elif self._counter < _COUNTER_MAX:
+            self._counter += 1
+        else:
+            self._last_ms += 1
+            self._counter = 0
+        ms, tail = self._last_ms, random64 & _RANDOM_BITS | _VARIANT
+        # As `uuid.UUID` writes it, which takes three times as long; every event of the trail has one.
+        return f"{ms >> 16:08x}-{ms & 0xFFFF:04x}-7{self._counter:03x}-{tail >> 48:04x}-{tail & 0xFFFF_FFFF_FFFF:012x}"
 
 
 def rfc3339(ns: int) -> str:
     """Nanoseconds since the epoch as RFC 3339 in UTC with nine decimals, e.g. `2026-01-02T03:04:05.000000006Z`."""
     seconds, rest = divmod(ns, 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+    return f"{_whole(seconds)}.{rest:09d}Z"
+
+
+@lru_cache(16)  # most calls are for the second of the call before
+def _whole(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def parse_rfc3339(text: str) -> int:

@@ -12,10 +12,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, cast
 
+from symbi.audit.kinds import AuditEventType as AuditEventType  # noqa: PLC0414 - others take both from here
+from symbi.audit.kinds import Signing as Signing  # noqa: PLC0414 - likewise
 from symbi.audit.port import EventIndex, StoredEvent
 from symbi.crypto.canonical import canonical_json, parse_canonical
 from symbi.crypto.chain import GENESIS, link
@@ -35,66 +36,6 @@ _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _SIGNATURE: Final = re.compile(r"[0-9a-f]{128}")
 _SECONDS_LENGTH: Final = len("2026-01-02T03:04:05")
 _SEAL_BYTES: Final = len(',"chain_hash":"","signature":""') + 64 + 128  # what a signed record has beside its body
-
-
-class AuditEventType(StrEnum):
-    """What an event tells. A type that is not here can be neither written nor read."""
-
-    TRAIL_STARTED = "trail.started"
-    """The first event of every trail, and only the first: its format and public key."""
-    RUNTIME_STARTED = "runtime.started"
-    RUNTIME_STOPPED = "runtime.stopped"
-    CONFIG_RECORDED = "config.recorded"
-    GATE_CANARY = "gate.canary"
-    POLICY_CHANGED = "policy.changed"
-    POLICY_REFUSED = "policy.refused"
-    POLICY_SHADOW = "policy.shadow"
-    """A candidate set would have decided otherwise; nothing came of it."""
-    DECISION_ALLOW = "decision.allow"
-    DECISION_DENY = "decision.deny"
-    EFFECT_OUTCOME = "effect.outcome"
-    EFFECT_UNKNOWN = "effect.unknown"
-    EFFECT_RECONCILED = "effect.reconciled"
-    LEASE_GRANTED = "lease.granted"
-    LEASE_CLOSED = "lease.closed"
-    AGENT_TRANSITION = "agent.transition"
-    RUN_STARTED = "run.started"
-    RUN_RESUMED = "run.resumed"
-    RUN_FINISHED = "run.finished"
-    TOOL_VERIFIED = "tool.verified"
-    TOOL_PINNED = "tool.pinned"
-    TOOL_REFUSED = "tool.refused"
-    APPROVAL_ASKED = "approval.asked"
-    APPROVAL_TOLD = "approval.told"
-    """Whether a notice of a held action reached anybody."""
-    APPROVAL_VOTED = "approval.voted"
-    APPROVAL_REFUSED = "approval.refused"
-    """Somebody voted who may not, or on something else."""
-    APPROVAL_GRANTED = "approval.granted"
-    APPROVAL_DENIED = "approval.denied"
-    APPROVAL_EXPIRED = "approval.expired"
-    APPROVAL_VOIDED = "approval.voided"
-    APPROVAL_USED = "approval.used"
-    KEY_ROTATED = "key.rotated"
-    """The last event by one key: from the next one on another key signs, which it names."""
-    SIGNING_CHANGED = "signing.changed"
-    """From the next event on, each has a signature of its own, or the signed head alone covers it."""
-    SEGMENT_SEALED = "segment.sealed"
-    """A closed part of the trail was copied to the audit storage with its checkpoint."""
-    SEGMENT_REMOVED = "segment.removed"
-    """A sealed part, kept in the audit storage, was taken out of the live store."""
-    CHECKPOINT_WITNESSED = "checkpoint.witnessed"
-    CHECKPOINT_ANCHORED = "checkpoint.anchored"
-    """A time-stamping authority put its time on a checkpoint (RFC 3161)."""
-    SUBJECT_EXPORTED = "subject.exported"
-    SUBJECT_ERASED = "subject.erased"
-    SUBJECT_HELD = "subject.held"
-    """A legal hold blocks the erasure of a subject."""
-    SUBJECT_RELEASED = "subject.released"
-    COMPLIANCE_REPORTED = "compliance.reported"
-    """A report was made; its hash stands here."""
-    INPUT_REFUSED = "input.refused"
-    """Something that was to be run could not even be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,15 +101,6 @@ class AuditEvent:
     key_id: KeyId
     chain_hash: str
     signature: str
-
-
-class Signing(StrEnum):
-    """What covers an event: the mode stands in `trail.started`, and `signing.changed` changes it."""
-
-    EVENT = "event"
-    """A signature of its own, and the signed head."""
-    BATCH = "batch"
-    """The signed head alone; its signature is the empty text."""
 
 
 class Prepared(NamedTuple):
@@ -268,6 +200,7 @@ class Unsigned(NamedTuple):
         timestamp: As it is written.
         sequence: Its place.
         chain_hash: 32 bytes.
+        chain_hex: The same in hexadecimal.
     """
 
     agent: bytes
@@ -275,18 +208,18 @@ class Unsigned(NamedTuple):
     timestamp: bytes
     sequence: int
     chain_hash: bytes
+    chain_hex: str
 
     def finish(self, signature: bytes) -> StoredEvent:
         """The event with its signature of 64 bytes, or without any."""
-        chain_hash = self.chain_hash.hex()
         record = b'{"agent_id":%b,"chain_hash":"%b"%b,"signature":"%b","timestamp":"%b"}' % (
-            self.agent, chain_hash.encode(), self.middle, signature.hex().encode(), self.timestamp
+            self.agent, self.chain_hex.encode(), self.middle, signature.hex().encode(), self.timestamp
         )  # fmt: skip
-        return StoredEvent(self.sequence, record, chain_hash)
+        return StoredEvent(self.sequence, record, self.chain_hex)
 
 
 def place_event(
-    draft: Prepared, *, sequence: int, previous_hash: bytes, event_id: str, timestamp: str, key_id: str
+    draft: Prepared, sequence: int, previous_hash: bytes, event_id: bytes, timestamp: bytes, key_id: bytes
 ) -> Unsigned:
     """Give a draft its place in the chain.
 
@@ -310,16 +243,16 @@ def place_event(
         b',"details":%b,"event_id":"%b","event_type":"%b","key_id":"%b","previous_hash":"%b","run_id":%b,'
         b'"schema_version":%d,"sequence":%d'
     ) % (
-        draft.details, event_id.encode(), draft.event_type.encode(), key_id.encode(), previous_hash.hex().encode(),
+        draft.details, event_id, draft.event_type.encode(), key_id, previous_hash.hex().encode(),
         draft.run, SCHEMA_VERSION, sequence,
     )  # fmt: skip
-    written = timestamp.encode()
-    body = b'{"agent_id":%b%b,"timestamp":"%b"}' % (draft.agent, middle, written)
+    body = b'{"agent_id":%b%b,"timestamp":"%b"}' % (draft.agent, middle, timestamp)
     size = len(body) + _SEAL_BYTES
     if size > MAX_RECORD_BYTES:
         msg = f"an event of {size} bytes; the trail takes {MAX_RECORD_BYTES}"
         raise InputError(msg, code="audit.too_large", hint="record a digest and a size instead")
-    return Unsigned(draft.agent, middle, written, sequence, link(previous_hash, body))
+    chain_hash = link(previous_hash, body)
+    return Unsigned(draft.agent, middle, timestamp, sequence, chain_hash, chain_hash.hex())
 
 
 def seal_event(
@@ -354,8 +287,7 @@ def seal_event(
         msg = "the event cannot be written: `previous_hash` is not of its form"
         raise InputError(msg, code="audit.event")
     unsigned = place_event(
-        prepare(draft), sequence=sequence, previous_hash=bytes.fromhex(previous_hash), event_id=event_id,
-        timestamp=timestamp, key_id=key.key_id,
+        prepare(draft), sequence, bytes.fromhex(previous_hash), event_id.encode(), timestamp.encode(), key.key_id.encode()
     )  # fmt: skip
     signed = needs_signature(_known_type(draft.event_type), signing)
     stored = unsigned.finish(key.sign(EVENT_DOMAIN, unsigned.chain_hash) if signed else b"")

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar, cast
 
@@ -21,28 +22,24 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from symbi.audit.checkpoint import origin_of
 from symbi.audit.event import (
-    EVENT_DOMAIN,
     AuditEventType,
     Draft,
     Prepared,
     Receipt,
     Signing,
-    Unsigned,
     key_rotated,
-    needs_signature,
-    place_event,
     prepare,
     signing_changed,
     trail_started,
 )
-from symbi.audit.port import AuditStore, EventIndex, StoredEvent, TrailCommit
+from symbi.audit.finish import Finisher
+from symbi.audit.port import AuditStore, StoredEvent, TrailCommit
 from symbi.audit.position import Position, take_up
-from symbi.clock import Clock, IdSource, rfc3339
+from symbi.audit.sealer import Sealer, changes_nothing
+from symbi.clock import Clock, IdSource
 from symbi.crypto.signing import SigningKey
 from symbi.errors import InputError, Overloaded, StoreUnavailable, SymbiError
-from symbi.types import EventId, KeyId
 
 T = TypeVar("T")
 
@@ -52,7 +49,6 @@ COMMIT_TIMEOUT_S: Final = 60.0  # after this the store counts as unavailable for
 RETRY_AFTER_S: Final = 0.1  # a commit's length on a busy disk, roughly
 
 _SLOW: Final = "look at the disk and the other load on this machine"
-_CHANGES: Final = frozenset({AuditEventType.TRAIL_STARTED, AuditEventType.SIGNING_CHANGED, AuditEventType.KEY_ROTATED})
 
 Work = Callable[[], tuple[T, Sequence[Draft]]]
 OnCommit = Callable[[Sequence[StoredEvent]], None]
@@ -98,19 +94,6 @@ class _Unit(Generic[T]):
         self.error: Exception | None = None
 
 
-class _Sealed:
-    """What a commit has sealed so far."""
-
-    __slots__ = ("events", "index")
-
-    def __init__(self) -> None:
-        self.events: list[tuple[Unsigned, SigningKey | None]] = []  # with the key that is still to sign it
-        self.index: list[EventIndex] = []
-
-    def cut(self, length: int) -> None:
-        del self.events[length:], self.index[length:]
-
-
 class AuditLog:
     """Appends to the trail, durably and in order.
 
@@ -144,6 +127,7 @@ class AuditLog:
         self._signing = signing
         self._cadence = cadence
         self._thread = anyio.CapacityLimiter(1)
+        self._finisher = Finisher()
         self._max_pending = max_pending
         self._pending = 0
         self._waiting: deque[_Group] = deque()
@@ -217,6 +201,7 @@ class AuditLog:
             await self._stopped.wait()
         tasks.cancel_scope.cancel("the trail is closed")
         await tasks.__aexit__(None, None, None)
+        self._finisher.close()
 
     async def append(self, draft: Draft) -> Receipt:
         """Append one event; returns when it is durable.
@@ -387,12 +372,11 @@ class AuditLog:
         self._kept = self._store.last_checkpoint()
 
     def _commit(self, units: Sequence[_Unit[Any]]) -> None:
-        at, sealed = self._at.copy(), _Sealed()
+        sealer = Sealer(self._at.copy(), self._keys, self._clock, self._ids)
         try:
             with self._store.transaction():
-                for unit in units:
-                    self._run_unit(unit, at, sealed)
-                commit = self._close(at, sealed)
+                self._run_units(units, sealer)
+                commit = self._close(sealer)
                 if commit is not None:
                     self._store.append(commit)
         except Exception as error:  # noqa: BLE001 - handed to every caller that waits for this commit
@@ -400,77 +384,52 @@ class AuditLog:
             for unit in units:
                 unit.error, unit.receipts = failure, ()
             return
-        self._at = at
+        self._at = sealer.at
         if commit is not None:
             self._durable.append(commit.events)
             if commit.keep:
-                self._kept, self._kept_s = at.sequence, self._clock.monotonic_s()
+                self._kept, self._kept_s = self._at.sequence, self._clock.monotonic_s()
 
-    def _run_unit(self, unit: _Unit[Any], at: Position, sealed: _Sealed) -> None:
-        before, length = at.copy(), len(sealed.events)
+    def _run_units(self, units: Sequence[_Unit[Any]], sealer: Sealer) -> None:
+        """Units that are only events are placed together; the others one by one, each undone alone if it raises."""
+        for plain, group in groupby(units, lambda unit: isinstance(unit.work, Prepared) and changes_nothing(unit.work)):
+            if plain:
+                alike = list(group)
+                for unit, said in zip(
+                    alike, sealer.place_each([cast("Prepared", unit.work) for unit in alike]), strict=True
+                ):
+                    if isinstance(said, Receipt):
+                        unit.receipts = (said,)
+                    else:
+                        unit.error = said
+            else:
+                for unit in group:
+                    self._run_unit(unit, sealer)
+
+    def _run_unit(self, unit: _Unit[Any], sealer: Sealer) -> None:
+        work = unit.work
         try:
-            work = unit.work
             if isinstance(work, Prepared):
-                unit.receipts = (self._place(work, at, sealed),)
+                unit.receipts = sealer.place((work,))
                 return
             with self._store.savepoint():
                 unit.result, drafts = work()
-                unit.receipts = tuple(self._place(prepare(draft), at, sealed) for draft in drafts)
+                unit.receipts = sealer.place(drafts)
         except StoreUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - handed to the one caller whose unit of work failed
             unit.error, unit.receipts = error, ()
-            at.go_back(before)
-            sealed.cut(length)
 
-    def _place(self, draft: Prepared, at: Position, sealed: _Sealed) -> Receipt:
-        time_ns = max(at.time_ns, self._clock.now_ns())
-        event_id = self._ids.new()
-        unsigned = place_event(
-            draft,
-            sequence=at.sequence + 1,
-            previous_hash=at.chain_hash,
-            event_id=event_id,
-            timestamp=rfc3339(time_ns),
-            key_id=at.key.key_id,
-        )
-        sealed.events.append((unsigned, at.key if needs_signature(draft.event_type, at.signing) else None))
-        sealed.index.append(draft.found_by)
-        at.move(unsigned.sequence, unsigned.chain_hash, time_ns)
-        if draft.event_type in _CHANGES:
-            self._change(draft, event_id, at)
-        return Receipt(unsigned.sequence, EventId(event_id), unsigned.chain_hash.hex())
-
-    def _change(self, draft: Prepared, event_id: str, at: Position) -> None:
-        """What an event changes for those that follow it."""
-        match draft.event_type:
-            case AuditEventType.TRAIL_STARTED:
-                at.origin = origin_of(EventId(event_id))
-            case AuditEventType.SIGNING_CHANGED if draft.signing in {*Signing} - {at.signing}:
-                at.signing = Signing(draft.signing)
-            case AuditEventType.SIGNING_CHANGED:
-                msg = f"`{draft.signing}` is not another mode of signing than the one in force"
-                raise InputError(msg, code="audit.signing")
-            case _:
-                key = self._keys.get(KeyId(draft.key_id))
-                if key is None or key is at.key:
-                    msg = f"the trail cannot be handed over to key `{draft.key_id}`, which this runtime has not or uses already"
-                    raise InputError(msg, code="audit.key_rotated")
-                at.key = key
-
-    def _close(self, at: Position, sealed: _Sealed) -> TrailCommit | None:
+    def _close(self, sealer: Sealer) -> TrailCommit | None:
         """Sign what was sealed, and put the tree and the head over it."""
-        if not sealed.events:
+        if not sealer.events:
             return None
-        events = [
-            unsigned.finish(b"" if key is None else key.sign(EVENT_DOMAIN, unsigned.chain_hash))
-            for unsigned, key in sealed.events
-        ]
+        at, events = sealer.at, self._finisher.finish(sealer.events)
         at.tree = at.tree.copy()
         tiles = at.tree.extend([event.record for event in events])
         waited_s = self._clock.monotonic_s() - self._kept_s
         keep = at.sequence - self._kept >= self._cadence.events or waited_s >= self._cadence.interval_s
-        return TrailCommit(events, sealed.index, tiles, at.head(), keep)
+        return TrailCommit(events, sealer.index, tiles, at.head(), keep)
 
     def _keep_head(self) -> None:
         """Keep the head as a checkpoint. Where the store refuses, nothing is lost: the head itself is durable."""

@@ -130,9 +130,9 @@ def _grow(size: int) -> _Grown:
             first if place == 1 else drafts[place % len(drafts)],
             sequence=place,
             previous_hash=chain_hash,
-            event_id=f"01900000-0000-7000-9000-{place:012x}",
-            timestamp=rfc3339(START_NS + place * STEP_NS),
-            key_id=key.key_id,
+            event_id=f"01900000-0000-7000-9000-{place:012x}".encode(),
+            timestamp=rfc3339(START_NS + place * STEP_NS).encode(),
+            key_id=key.key_id.encode(),
         )
         chain_hash, record = unsigned.chain_hash, unsigned.finish(b"").record
         batch.append(record)

@@ -37,7 +37,7 @@ from symbi.runtime.policies import Cause, PolicyBook
 from symbi.runtime.policy_shadow import PolicyShadow
 from symbi.runtime.policy_watch import PolicyWatch, watching
 from symbi.runtime.resources import Amount, Node, NodeId, ResourcePool
-from symbi.runtime.runtime import Rooms, Runtime, RuntimeConfig
+from symbi.runtime.runtime import Rooms, Runtime, RuntimeConfig, Terms
 from symbi.sandbox.pool import Sandboxes
 from symbi.telemetry import setup_logging
 from symbi.tools.catalog import Catalog, SecretSource, ServerLink, ToolVerifier, VerificationMode
@@ -178,7 +178,7 @@ async def open_runtime(
         agents = scheduler(settings, clock)
         rooms = Rooms(
             world, book, watch, catalog, store, store, agents, ids, settings.principal, heads,
-            ring.next_signing_key
+            ring.next_signing_key, partial(terms_of, settings),
         )  # fmt: skip
         watches = [watch]
         if settings.policy.shadow:
@@ -249,6 +249,12 @@ def scheduler(settings: Settings, clock: Clock) -> AgentScheduler:
     )
     pool = ResourcePool((Node.empty(NodeId("local"), capacity),))
     return AgentScheduler(pool, clock, max_running=settings.runtime.max_concurrent_agents)
+
+
+def terms_of(settings: Settings, agent: AgentId) -> Terms:
+    """How an agent stands among others, as configured."""
+    known = settings.of_agent(agent)
+    return Terms(known.priority, known.batch)
 
 
 def secret_source(settings: Settings, guard: Guard) -> SecretSource:

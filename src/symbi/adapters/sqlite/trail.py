@@ -2,12 +2,17 @@
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import chain
+from typing import Final
 
 from symbi.adapters.sqlite.file import READ_PAGE, SQL, mapped, stored_event
 from symbi.audit.event import index_of, parse_event
 from symbi.audit.port import EventIndex, StoredEvent, Tile, TrailCommit
 from symbi.audit.tree import Tree
 from symbi.errors import ChainBroken, StoreUnavailable
+
+_INSERT_SIZES: Final = (256, 64, 16, 4, 1)  # rows of one statement; the statements are prepared once
 
 
 def write_commit(db: sqlite3.Connection, commit: TrailCommit) -> None:
@@ -21,18 +26,35 @@ def write_commit(db: sqlite3.Connection, commit: TrailCommit) -> None:
 def _write_events(
     db: sqlite3.Connection, events: Sequence[StoredEvent], index: Sequence[EventIndex], tiles: Sequence[Tile]
 ) -> None:
-    rows = [
-        (one.sequence, one.chain_hash, at.agent_id, at.run_id, at.event_type, at.verdict, one.record)
-        for one, at in zip(events, index, strict=True)
-    ]
-    db.executemany(SQL["append_event"], rows)
+    rows = [(one.sequence, one.chain_hash, *at[:4], one.record) for one, at in zip(events, index, strict=True)]
+    _insert(db, "append_event", rows)
     policies = [
         (policy, one.sequence) for one, at in zip(events, index, strict=True) if at.policies for policy in at.policies
     ]
     if policies:
-        db.executemany(SQL["append_policy"], policies)
+        _insert(db, "append_policy", policies)
     if tiles:
         db.executemany(SQL["append_tile"], [(tile.level, tile.number, tile.hashes) for tile in tiles])
+
+
+def _insert(db: sqlite3.Connection, name: str, rows: Sequence[tuple[object, ...]]) -> None:
+    """Insert rows by few statements of many rows.
+
+    The interpreter lets go of its lock for each statement and may wait long to get it back while the event loop is
+    busy; one statement for each row would wait as often.
+    """
+    at, left = 0, len(rows)
+    for size in _INSERT_SIZES:
+        while left >= size:
+            db.execute(_many(name, size), list(chain.from_iterable(rows[at : at + size])))
+            at, left = at + size, left - size
+
+
+@lru_cache
+def _many(name: str, rows: int) -> str:
+    """A statement that inserts one row, for many."""
+    head, values = SQL[name].split("VALUES")
+    return f"{head}VALUES{', '.join([values] * rows)}"
 
 
 def set_trail_aside(db: sqlite3.Connection) -> None:
