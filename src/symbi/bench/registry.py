@@ -7,6 +7,7 @@ from typing import Final, TypeAlias
 import anyio
 
 from symbi.bench.audit import audit
+from symbi.bench.audit_query import audit_query
 from symbi.bench.crypto import crypto
 from symbi.bench.lifecycle import lifecycle
 from symbi.bench.machine import describe_machine
@@ -35,9 +36,14 @@ class Benchmark:
     run: Run
 
 
+async def trail(scale: Scale) -> list[Measurement]:
+    """Writing and verifying a trail, and questions to a long one."""
+    return [*await audit(scale), *await audit_query(scale)]
+
+
 BENCHMARKS: Final = (
     Benchmark("POL-5", "policy decisions", policy),
-    Benchmark("AUD-4", "audit trail", audit),
+    Benchmark("AUD-4", "audit trail", trail),
     Benchmark("SBX-4", "interpreter sandbox", sandbox),
     Benchmark("SCHED-3", "scheduling decisions", scheduler),
     Benchmark("SCHED-4", "preemption", preemption),

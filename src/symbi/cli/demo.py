@@ -13,7 +13,7 @@ from rich.rule import Rule
 import symbi
 from symbi.agent.run import RunOutcome
 from symbi.audit.event import parse_event
-from symbi.cli.audit import decisions_table
+from symbi.cli.audit_lines import decisions_table
 from symbi.cli.audit_verify import show_report, verify_store
 from symbi.cli.output import err, errors_to_exit, out, print_text
 from symbi.cli.run import Told, announce, report, run_to_end, show_line, start_run

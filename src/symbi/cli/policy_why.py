@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 
 from symbi.audit.event import AuditEvent, parse_event
-from symbi.cli.audit import summary
+from symbi.cli.audit_lines import summary
 from symbi.cli.options import Config, Json
 from symbi.cli.output import EXIT_VERIFICATION, errors_to_exit, out, print_json
 from symbi.cli.policy_what_if import print_what_if, state_json, what_if_json

@@ -20,6 +20,7 @@ from symbi.agent.task import NO_TASK, Task, check_task, kept_task
 from symbi.agent.turn import Turn
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.heads import Heads
+from symbi.audit.stream import AuditStream
 from symbi.clock import IdSource, rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile
 from symbi.errors import (
@@ -120,6 +121,7 @@ class Rooms:
         principal: An agent as policies see it.
         heads: What others say of the heads of the trail.
         next_key: The key that is to sign the trail after another.
+        stream: The trail as it grows.
         terms: How it stands among others.
     """
 
@@ -134,6 +136,7 @@ class Rooms:
     principal: Callable[[AgentId], Principal]
     heads: Heads
     next_key: NextKey
+    stream: AuditStream
     terms: Callable[[AgentId], Terms] = no_terms
 
 
@@ -173,6 +176,11 @@ class Runtime:
     def heads(self) -> Heads:
         """What others say of the heads of the trail."""
         return self._rooms.heads
+
+    @property
+    def events(self) -> AuditStream:
+        """The trail as it grows: `async with runtime.events.subscribe(…) as events`."""
+        return self._rooms.stream
 
     @property
     def desk(self) -> ApprovalDesk:

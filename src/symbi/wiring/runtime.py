@@ -15,7 +15,7 @@ from symbi.adapters.machine import Finding, machine_capacity, probe_machine
 from symbi.adapters.monty import MontySandbox
 from symbi.adapters.policy_files import PolicyFolders
 from symbi.adapters.secrets import EnvironmentSecrets, FileSecrets, KeyringSecrets, SecretChain
-from symbi.adapters.sqlite import SqliteStore
+from symbi.adapters.sqlite import SqliteStore, check_store
 from symbi.agent.effects import World, no_word
 from symbi.agent.interpreter import BodyLimits
 from symbi.audit.event import AuditEventType, Draft
@@ -49,6 +49,7 @@ from symbi.wiring.keeping import keeping, probe_storage, refuse_half
 from symbi.wiring.people import desk_rules
 from symbi.wiring.policies import policy_paths, policy_terms, shadow_paths
 from symbi.wiring.sources import read_text
+from symbi.wiring.stream import audit_stream
 
 UNMEASURED_BANDWIDTH: Final = 1_000_000  # MiB/s and Mibit/s of the pool: bandwidth is claimed, not measured, here
 KEYS_FOLDER: Final = "keys"
@@ -98,8 +99,10 @@ def open_log(settings: Settings, store: SqliteStore, ring: KeyRing, clock: Clock
 
 
 def probe(settings: Settings) -> list[Finding]:
-    """What this machine can do."""
-    return [*probe_machine(settings.runtime.data_dir), *probe_storage(settings)]
+    """What this machine can do, and how the store is."""
+    health = check_store(settings.runtime.data_dir, SystemClock())
+    store = Finding("audit store", health.ok, health.detail, health.hint, required=True)
+    return [*probe_machine(settings.runtime.data_dir), store, *probe_storage(settings)]
 
 
 def no_emit(_agent: AgentId, _text: str) -> None:
@@ -176,9 +179,10 @@ async def open_runtime(
             hold_s, held,
         )  # fmt: skip
         agents = scheduler(settings, clock)
+        stream = await stack.enter_async_context(audit_stream(log, store, folder))
         rooms = Rooms(
             world, book, watch, catalog, store, store, agents, ids, settings.principal, heads,
-            ring.next_signing_key, partial(terms_of, settings),
+            ring.next_signing_key, stream, partial(terms_of, settings),
         )  # fmt: skip
         watches = [watch]
         if settings.policy.shadow:

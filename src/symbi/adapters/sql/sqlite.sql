@@ -43,6 +43,59 @@ SELECT record FROM head WHERE id = 1
 -- name: read_events
 SELECT sequence, record, chain_hash FROM events WHERE sequence >= ? AND sequence <= ? ORDER BY sequence LIMIT ?
 
+-- name: read_events_down
+SELECT sequence, record, chain_hash FROM events WHERE sequence <= ? AND sequence >= ? ORDER BY sequence DESC LIMIT ?
+
+-- name: first_sequence
+SELECT sequence FROM events ORDER BY sequence LIMIT 1
+
+-- name: last_sequence
+SELECT sequence FROM events ORDER BY sequence DESC LIMIT 1
+
+-- name: events_by_agent
+SELECT sequence FROM events INDEXED BY events_agent
+WHERE agent_id = ? AND sequence >= ? ORDER BY sequence LIMIT ?
+
+-- name: events_by_agent_down
+SELECT sequence FROM events INDEXED BY events_agent
+WHERE agent_id = ? AND sequence <= ? ORDER BY sequence DESC LIMIT ?
+
+-- name: events_by_run
+SELECT sequence FROM events INDEXED BY events_run
+WHERE run_id = ? AND run_id != '' AND sequence >= ? ORDER BY sequence LIMIT ?
+
+-- name: events_by_run_down
+SELECT sequence FROM events INDEXED BY events_run
+WHERE run_id = ? AND run_id != '' AND sequence <= ? ORDER BY sequence DESC LIMIT ?
+
+-- name: events_by_type
+SELECT sequence FROM events INDEXED BY events_type
+WHERE event_type = ? AND sequence >= ? ORDER BY sequence LIMIT ?
+
+-- name: events_by_type_down
+SELECT sequence FROM events INDEXED BY events_type
+WHERE event_type = ? AND sequence <= ? ORDER BY sequence DESC LIMIT ?
+
+-- name: events_by_verdict
+SELECT sequence FROM events INDEXED BY events_verdict
+WHERE verdict = ? AND verdict != '' AND sequence >= ? ORDER BY sequence LIMIT ?
+
+-- name: events_by_verdict_down
+SELECT sequence FROM events INDEXED BY events_verdict
+WHERE verdict = ? AND verdict != '' AND sequence <= ? ORDER BY sequence DESC LIMIT ?
+
+-- name: events_by_policy
+SELECT sequence FROM event_policies WHERE policy = ? AND sequence >= ? ORDER BY sequence LIMIT ?
+
+-- name: events_by_policy_down
+SELECT sequence FROM event_policies WHERE policy = ? AND sequence <= ? ORDER BY sequence DESC LIMIT ?
+
+-- name: newest_with_index
+SELECT sequence, record, chain_hash, agent_id, run_id, event_type, verdict FROM events ORDER BY sequence DESC LIMIT ?
+
+-- name: has_policy
+SELECT 1 FROM event_policies WHERE policy = ? AND sequence = ?
+
 -- name: put_effect
 INSERT INTO effects (effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
                      decision, label, epoch, attempt, state, result, error)

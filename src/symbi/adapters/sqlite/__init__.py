@@ -6,7 +6,8 @@ older epoch than the stored one is refused. Anybody may read beside the owner. S
 """
 
 from symbi.adapters.sqlite.file import DATABASE_NAME, LOCK_NAME
+from symbi.adapters.sqlite.health import StoreHealth, check_store
 from symbi.adapters.sqlite.reader import SqliteReader
 from symbi.adapters.sqlite.store import SqliteStore
 
-__all__ = ["DATABASE_NAME", "LOCK_NAME", "SqliteReader", "SqliteStore"]
+__all__ = ["DATABASE_NAME", "LOCK_NAME", "SqliteReader", "SqliteStore", "StoreHealth", "check_store"]

@@ -54,6 +54,11 @@ def connect(database: str, *, uri: bool = False) -> sqlite3.Connection:
 
 def refuse_version(version: int, folder: Path | None) -> None:
     """Return if a file is of the version that this release reads."""
+    if version == 0:
+        msg = f"the file of the store in `{folder}` is empty"
+        raise StoreUnavailable(
+            msg, code="unavailable.store_absent", hint="run an agent first, or restore it from a copy"
+        )
     if version != STORE_VERSION:
         msg = f"the store in `{folder}` has version {version}, and this release reads {STORE_VERSION}"
         older = version < STORE_VERSION
@@ -65,10 +70,13 @@ def refuse_version(version: int, folder: Path | None) -> None:
         raise StoreUnavailable(msg, code="unavailable.store_version", hint=hint)
 
 
+DAMAGED_HINT: Final = "the file is damaged: keep a copy of the folder; `symbi doctor` says what of it can still be read"
+
 _HINTS: Final = {
     "full": "the disk is full: free some space and start again; nothing that was acknowledged is lost",
     "readonly": "the file or its folder is read-only",
-    "malformed": "the file is damaged: keep a copy, then `symbi audit verify` says how far it can be trusted",
+    "malformed": DAMAGED_HINT,
+    "not a database": DAMAGED_HINT,
     "locked": "another process holds the file",
     "I/O": "the disk is full or failing: `symbi doctor` and the system's own log say more",
 }
@@ -88,6 +96,9 @@ def mapped(doing: str) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise unavailable(doing, error) from error
+    except UnicodeDecodeError as error:  # an error of SQLite that quotes damaged bytes
+        msg = f"the store cannot {doing}: {error.object.decode(errors='replace')}"
+        raise StoreUnavailable(msg, hint=DAMAGED_HINT) from error
 
 
 def last_event(db: sqlite3.Connection) -> tuple[StoredEvent, bytes] | None:

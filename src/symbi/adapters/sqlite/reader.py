@@ -4,6 +4,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -28,9 +29,12 @@ from symbi.adapters.sqlite.file import (
     to_run,
 )
 from symbi.adapters.sqlite.keeping import anchors_in, segments_in
+from symbi.adapters.sqlite.mark import read_mark, refuse_lost
+from symbi.adapters.sqlite.select import select_events
 from symbi.agent.journal import RunRecord
 from symbi.audit.anchor import Anchor
 from symbi.audit.port import StoredEvent
+from symbi.audit.query import EventFilter
 from symbi.audit.segments import Segment
 from symbi.errors import StoreUnavailable
 from symbi.guard.approval import ApprovalRecord, ApprovalState
@@ -52,6 +56,8 @@ class SqliteReader(FactReader):
         self._folder = folder
         self._connection: sqlite3.Connection | None = None
         self._lock_fd: int | None = None
+        self._seen = 0  # SQLite's counter of what others committed
+        self._file: tuple[int, int] | None = None
 
     def __enter__(self) -> Self:
         """Open the file read-only.
@@ -60,11 +66,13 @@ class SqliteReader(FactReader):
             StoreUnavailable: There is no store, or it cannot be read.
         """
         path = self._folder / DATABASE_NAME
+        refuse_lost(self._folder, read_mark(self._folder))
         if not path.is_file():
             msg = f"there is no store in `{self._folder}`"
             raise StoreUnavailable(msg, code="unavailable.store_absent", hint="run an agent first, or name the folder")
+        self._file = _identity(path)
         try:
-            self._connection = _snapshot(path, "mode=ro")
+            self._connection, self._seen = _snapshot(path, "mode=ro")
         except StoreUnavailable:
             # A disk that is full or read-only has no room for what readers and an owner share; without an owner
             # nothing need be shared.
@@ -72,7 +80,7 @@ class SqliteReader(FactReader):
             if self._lock_fd is None:
                 raise
             try:
-                self._connection = _snapshot(path, "mode=ro&immutable=1")
+                self._connection, self._seen = _snapshot(path, "mode=ro&immutable=1")
             except StoreUnavailable:
                 os.close(self._lock_fd)
                 self._lock_fd = None
@@ -95,6 +103,17 @@ class SqliteReader(FactReader):
             raise StoreUnavailable(msg)
         with mapped("read"):
             return read(self._connection)
+
+    @contextmanager
+    def looking(self) -> Iterator[sqlite3.Connection]:
+        """The connection itself, to look for damage with; its progress handler is taken away afterwards."""
+        if self._connection is None:
+            msg = "the store is closed"
+            raise StoreUnavailable(msg)
+        try:
+            yield self._connection
+        finally:
+            self._connection.set_progress_handler(None, 0)
 
     def head_record(self) -> bytes | None:
         """The signed head as it stands, or None; whether it fits the events is for the verifier."""
@@ -139,6 +158,36 @@ class SqliteReader(FactReader):
     def anchors(self, first: int, last: int | None = None) -> Sequence[Anchor]:
         """Time stamps of the checkpoints with a size from `first` to `last`, by size."""
         return self._use(lambda db: anchors_in(db, first, last))
+
+    def select(
+        self, wanted: EventFilter, after: int = 0, limit: int | None = None, *, descending: bool = False
+    ) -> Iterator[StoredEvent]:
+        """Events that the index says fit; see `symbi.audit.query.EventSource`."""
+        return self._use(lambda db: select_events(db, wanted, after, limit, descending=descending))
+
+    def refresh(self) -> bool:
+        """Look again: whether anything was committed since the last look, which is then seen.
+
+        Raises:
+            StoreUnavailable: The store is gone, was replaced, or cannot be read while an owner changes it.
+        """
+        if self._lock_fd is not None:
+            msg = "the disk has no room, or takes no writing, for what a reader and an owner share"
+            raise StoreUnavailable(msg, hint="what is stored can be read; what comes cannot be waited for here")
+        if _identity(self._folder / DATABASE_NAME) != self._file:
+            msg = f"the store in `{self._folder}` was removed or replaced"
+            raise StoreUnavailable(msg, code="unavailable.store_absent")
+        return self._use(self._look_again)
+
+    def _look_again(self, db: sqlite3.Connection) -> bool:
+        if db.in_transaction:
+            db.execute("ROLLBACK")  # between two looks nothing is held, so that the owner's log of changes can end
+        (seen,) = db.execute("PRAGMA data_version").fetchone()
+        if seen == self._seen:
+            return False
+        self._seen = seen
+        db.execute("BEGIN")
+        return True
 
     def runs(self, limit: int) -> Sequence[RunRecord]:
         """The newest runs first."""
@@ -186,15 +235,29 @@ def _lock_at_rest(folder: Path) -> int | None:
     return descriptor
 
 
-def _snapshot(path: Path, options: str) -> sqlite3.Connection:
-    """Open a store for reading: one transaction, so that events and head fit while the owner goes on."""
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file this is; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _snapshot(path: Path, options: str) -> tuple[sqlite3.Connection, int]:
+    """Open a store for reading: one transaction, so that events and head fit while the owner goes on.
+
+    Returns:
+        The connection, and SQLite's counter of what others committed.
+    """
     connection = connect(f"{path.absolute().as_uri()}?{options}", uri=True)
     try:
         with mapped("read"):
+            (seen,) = connection.execute("PRAGMA data_version").fetchone()
             connection.execute("BEGIN")
             version = connection.execute("PRAGMA user_version").fetchone()[0]
         refuse_version(version, path.parent)
     except StoreUnavailable:
         connection.close()
         raise
-    return connection
+    return connection, seen

@@ -5,7 +5,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from symbi.adapters.sqlite.file import (
     SQL,
     STORE_VERSION,
     connect,
+    head_bytes,
     last_event,
     mapped,
     read_checkpoints,
@@ -32,10 +33,13 @@ from symbi.adapters.sqlite.file import (
 )
 from symbi.adapters.sqlite.history import TalliesInSqlite
 from symbi.adapters.sqlite.keeping import SegmentTable
+from symbi.adapters.sqlite.mark import flush_folder, origin_in, read_mark, refuse_lost, refuse_other, write_mark
 from symbi.adapters.sqlite.policy_notes import PolicyNotes
+from symbi.adapters.sqlite.select import last_sequence, select_events
 from symbi.adapters.sqlite.trail import set_trail_aside, take_trail_back, write_commit
 from symbi.agent.journal import RUN_MOVES, RunRecord, RunState
 from symbi.audit.port import StoredEvent, TrailCommit
+from symbi.audit.query import EventFilter
 from symbi.errors import InternalError, StoreUnavailable
 from symbi.guard.ledger import MOVES, EffectRecord, EffectState
 from symbi.tools.port import Pin
@@ -57,6 +61,7 @@ class SqliteStore(PolicyNotes, TalliesInSqlite, ApprovalTable, SegmentTable):
         super().__init__()
         self._folder = folder
         self._lock_fd: int | None = None
+        self._unmarked: bytes | None = None  # the origin of a trail whose folder does not name it yet
 
     @property
     def epoch(self) -> int:
@@ -95,6 +100,7 @@ class SqliteStore(PolicyNotes, TalliesInSqlite, ApprovalTable, SegmentTable):
             self._connection = connect(":memory:")
         else:
             self._lock_fd = _take_folder(self._folder)
+            refuse_lost(self._folder, read_mark(self._folder))
             os.close(_open_file(self._folder / DATABASE_NAME))  # made here, so that its mode is ours
             self._connection = connect(str(self._folder / DATABASE_NAME))
         with mapped("open"):
@@ -116,6 +122,26 @@ class SqliteStore(PolicyNotes, TalliesInSqlite, ApprovalTable, SegmentTable):
                 row = self._db.execute(SQL["get_meta"], ("epoch",)).fetchone()
                 self._epoch = int(row[0]) + 1 if row else 1
                 self._db.execute(SQL["put_meta"], ("epoch", str(self._epoch)))
+                if self._folder is not None:
+                    self._check_mark(self._folder)
+
+    def _check_mark(self, folder: Path) -> None:
+        """Refuse a store that is not the one of its folder, before anything of this opening is kept."""
+        mark, row = read_mark(folder), self._one(SQL["get_head"])
+        head = None if row is None else head_bytes(row[0], 0)
+        if mark is not None:
+            refuse_other(folder, mark, head)
+        elif head is not None:
+            self._unmarked = origin_in(head)
+            self._mark()
+
+    def _mark(self) -> None:
+        """Name the trail beside its store. What is durable stays so where that fails; it is tried with each commit."""
+        origin = self._unmarked
+        if origin is not None and self._folder is not None:
+            with suppress(OSError):
+                write_mark(self._folder, origin)
+                self._unmarked = None
 
     # --- transactions ---------------------------------------------------------------------------
 
@@ -124,9 +150,11 @@ class SqliteStore(PolicyNotes, TalliesInSqlite, ApprovalTable, SegmentTable):
         """One transaction, durable when left without an error."""
         with mapped("begin"):
             self._db.execute("BEGIN IMMEDIATE")
+        unmarked = self._unmarked
         try:
             yield
         except BaseException:
+            self._unmarked = unmarked
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
@@ -134,9 +162,11 @@ class SqliteStore(PolicyNotes, TalliesInSqlite, ApprovalTable, SegmentTable):
             with mapped("commit"):
                 self._db.execute("COMMIT")
         except StoreUnavailable:
+            self._unmarked = unmarked
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+        self._mark()
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -159,6 +189,8 @@ class SqliteStore(PolicyNotes, TalliesInSqlite, ApprovalTable, SegmentTable):
         """Add events with their index and tiles, and replace the head."""
         with mapped("write"):
             write_commit(self._db, commit)
+        if commit.events[0].sequence == 1:
+            self._unmarked = origin_in(commit.head)
 
     def put_head(self, note: bytes) -> None:
         """Replace the head alone."""
@@ -175,6 +207,16 @@ class SqliteStore(PolicyNotes, TalliesInSqlite, ApprovalTable, SegmentTable):
     def read(self, first: int, last: int | None = None) -> Iterator[StoredEvent]:
         """Events in order, a page at a time."""
         return read_events(self._db, first, last)
+
+    def select(
+        self, wanted: EventFilter, after: int = 0, limit: int | None = None, *, descending: bool = False
+    ) -> Iterator[StoredEvent]:
+        """Events that the index says fit; see `symbi.audit.query.EventSource`."""
+        return select_events(self._db, wanted, after, limit, descending=descending)
+
+    def event_count(self) -> int:
+        """Sequence number of the last event; 0 where there is none."""
+        return last_sequence(self._db)
 
     def checkpoints(self, first: int, last: int | None = None) -> Iterator[tuple[int, bytes]]:
         """Kept checkpoints and their sizes in order, a page at a time."""
@@ -306,14 +348,6 @@ def _open_file(path: Path) -> int:
         raise _unusable(path.parent, error) from error
 
 
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _unusable(folder: Path, error: OSError) -> StoreUnavailable:
     msg = f"cannot use the data folder `{folder}`: {error.strerror}"
     return StoreUnavailable(msg, hint="check its permissions and the disk, or name another with `runtime.data_dir`")
@@ -324,7 +358,7 @@ def _take_folder(folder: Path) -> int:
         above = [path.parent for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for parent in above:
-            _flush_folder(parent)  # SQLite does it for its own files, and so in the folder itself
+            flush_folder(parent)  # SQLite does it for its own files, and so in the folder itself
     except OSError as error:
         raise _unusable(folder, error) from error
     descriptor = _open_file(folder / LOCK_NAME)
