@@ -1,12 +1,14 @@
 """`symbi audit verify` on a real trail that somebody has been at: in the store's file, and in an export."""
 
+import importlib.util
 import json
 import re
 import shutil
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from random import Random
 
@@ -23,6 +25,16 @@ FIELDS = [
 ]  # fmt: skip
 FLIPS_PER_FIELD = 5
 BROKEN = 4
+
+
+def second_verifier():
+    spec = importlib.util.spec_from_file_location("verify_audit", ROOT / "tools" / "verify_audit.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+VERIFY_AUDIT = second_verifier()
 
 
 def symbi(folder: Path, *arguments: str) -> None:
@@ -114,7 +126,19 @@ def first_bad(folder: Path, *arguments: str) -> int:
     assert len(plain.stderr.splitlines()) <= 2
     number = told["details"]["sequence"]
     assert re.search(rf"\bevent (is )?{number}\b", plain.stderr), plain.stderr
+    if "--export" in arguments:
+        assert second_opinion(*arguments[1:]) == number
     return number
+
+
+def second_opinion(*arguments: str) -> int | None:
+    """The first bad event of an export by the verifier that stands alone; None if all holds."""
+    told = StringIO()
+    with redirect_stderr(told), redirect_stdout(StringIO()):
+        code = VERIFY_AUDIT.main(list(arguments))
+    found = re.match(r"NOT VERIFIED: event (\d+) ", told.getvalue())
+    assert (code, found is None) in {(0, True), (1, False)}, told.getvalue()
+    return int(found[1]) if found else None
 
 
 def flipped(record: bytes, position: int, bit: int) -> bytes:
@@ -130,6 +154,7 @@ def test_an_untouched_trail_verifies_as_it_stands_and_as_it_was_exported(folder,
         assert f"verified: {len(events)} events" in done.stdout
         told = json.loads(verify(folder, *arguments, "--json").stdout)
         assert (told["verified"], told["events"], told["chain_hash"]) == (True, len(events), events[-1][2])
+    assert second_opinion(str(export)) is None
 
 
 # --- the store's file --------------------------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def _grow(size: int) -> _Grown:
             first if place == 1 else drafts[place % len(drafts)],
             sequence=place,
             previous_hash=chain_hash,
-            event_id=f"01900000-0000-7000-9000-{place:012x}".encode(),
+            event_id=b"01900000-0000-7000-9000-%012x" % place,
             timestamp=rfc3339(START_NS + place * STEP_NS).encode(),
             key_id=key.key_id.encode(),
         )

@@ -1,12 +1,13 @@
 """A whole trail in memory, as the writer would leave it, made without the writer from what the format says."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from symbi.audit.checkpoint import Checkpoint, origin_of, seal_checkpoint
 from symbi.audit.event import EVENT_DOMAIN, GENESIS_HASH, SCHEMA_VERSION, AuditEvent, AuditEventType, Draft, parse_event
 from symbi.audit.port import StoredEvent
+from symbi.audit.verify import BEGINNING, Start
 from symbi.clock import rfc3339
 from symbi.crypto.canonical import canonical_json
 from symbi.crypto.chain import link
@@ -215,3 +216,13 @@ def checkpoint_at(size: int, root: bytes, record: bytes, key: SigningKey) -> byt
     last = parse_event(record)
     origin = origin_of(EventId(f"01900000-0000-7000-9000-{1:012x}"))
     return seal_checkpoint(Checkpoint(origin, size, root, last.chain_hash, last.timestamp), key)
+
+
+def start_before(events: Sequence[StoredEvent], index: int) -> Start:
+    """Where the verification of `events[index:]` begins, of a trail that begins with the first of them."""
+    if index == 0:
+        return BEGINNING
+    frontier = Frontier()
+    for stored in events[:index]:
+        frontier.append(leaf_hash(stored.record))
+    return Start(index, frontier.hashes, events[index - 1].chain_hash)
