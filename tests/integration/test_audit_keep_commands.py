@@ -220,7 +220,16 @@ def test_the_head_is_anchored_and_the_export_has_the_token(folder, tmp_path):
         call(folder, "audit", "export", str(tmp_path / "out"))
         token = tmp_path / f"out/anchors/{said['size']:012}.tsr"
         assert authority.verify(tmp_path / f"out/checkpoints/{said['size']:012}.note", token)
-    assert authority.asked == 1
+        configure(folder, "")
+        again = as_json(folder, "audit", "anchor", "--tsa", authority.url, "--certificate", str(authority.root))
+        assert (again["authority"], again["size"] > said["size"]) == (authority.url, True)
+        for wrong in (
+            ("--tsa", authority.url),
+            ("--certificate", str(authority.root)),
+            ("--tsa", "x", "--certificate", "y"),
+        ):
+            assert "--tsa" in as_json(folder, "audit", "anchor", *wrong, code=2)["error"]
+    assert authority.asked == 2
     assert as_json(folder, "audit", "verify", "--export", str(tmp_path / "out"))["verified"]
 
 
@@ -282,6 +291,11 @@ def test_a_segment_that_is_missing_or_of_another_trail_breaks_the_row(ran, folde
     assert report["first"] == rows[1]["first"]  # the beginning may be elsewhere, and the report says where it begins
     aside.rename(place)
     second = archived / rows[1]["folder"]
+    renamed = second.with_name(f"{rows[1]['first']:012}-{rows[1]['last'] + 1:012}")
+    second.rename(renamed)
+    error = as_json(folder, "audit", "verify", "--archive", str(archived), code=4)
+    assert "not what its name says" in error["error"]
+    renamed.rename(second)
     shutil.copytree(second, aside)
     shutil.rmtree(second)
     shutil.copytree(place, second)
@@ -374,9 +388,7 @@ def test_events_that_are_old_are_in_the_storage_and_what_is_live_verifies_from_t
     exported = as_json(folder, "audit", "verify", "--export", str(tmp_path / "out"))
     assert (exported["first"], exported["last"]) == (first, told["live"]["last"])
     verifier = Path(__file__).parents[2] / "tools/verify_audit.py"
-    if verifier.exists():
-        run(folder, "--version")
-        subprocess.run((sys.executable, str(verifier), str(tmp_path / "out")), check=True, capture_output=True)
+    subprocess.run((sys.executable, str(verifier), str(tmp_path / "out")), check=True, capture_output=True)
 
 
 def test_what_has_left_is_told_and_proofs_go_on(old, tmp_path):

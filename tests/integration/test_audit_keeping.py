@@ -6,10 +6,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import anyio
+import anyio.from_thread
 import pytest
 
 from symbi.adapters.sqlite import SqliteReader
@@ -19,6 +22,7 @@ from symbi.audit.segments import segment_folder
 from symbi.audit.verify import in_process
 from symbi.cli.audit_archive import verify_archive
 from symbi.errors import ChainBroken, StoreUnavailable, Unavailable
+from symbi.telemetry import HealthState
 from symbi.testing.clock import ManualClock
 from symbi.testing.keeping import OTHER_KEY, RULES, open_kept, trusted
 from symbi.testing.trail import fixed_signing_key
@@ -53,6 +57,7 @@ async def test_full_segments_are_sealed_and_verify_there_alone(storage):
         await kept.keeper.open()
         segments = kept.store.segments()
         assert kept.keeper.status.failure == ""
+        assert (await kept.keeper.check()).state is HealthState.HEALTHY
         assert segments[0].first == 1
         assert segments[-1].last >= 700
         assert all(after.first == before.last + 1 for before, after in pairwise(segments))
@@ -88,6 +93,8 @@ async def test_segments_verify_alone_and_in_a_row_in_both_modes_and_across_a_rot
     folders = [kept.storage.path(one.folder) for one in segments]
     for folder in folders:
         verify_segment(trusted, folder)
+        verifier = Path(__file__).parents[2] / "tools/verify_audit.py"
+        await anyio.run_process((sys.executable, str(verifier), str(folder)))  # raises unless it says that all holds
     whole = verify_archive(folders, trusted(), run=in_process, track=iter)
     assert (whole.events, len(whole.key_ids)) == (segments[-1].last, 2)
     old = fixed_signing_key().verifying_key()
@@ -180,14 +187,39 @@ async def test_a_storage_that_is_full_in_the_middle_leaves_nothing_with_a_name(s
         assert folders(storage) in ([], [".000000000001-000000000002.partial"])
 
 
+async def test_a_keeper_that_is_cancelled_in_the_middle_leaves_nothing_with_a_name(storage):
+    scope = anyio.CancelScope()
+
+    def probe(point):
+        if point == "writing" and not scope.cancel_called:
+            anyio.from_thread.run_sync(scope.cancel)
+
+    async with open_kept(None, storage, probe=probe) as kept:
+        await kept.append(5000)
+        with scope:
+            await kept.keeper.look()
+        assert scope.cancelled_caught
+        assert kept.store.segments() == []
+        for name in folders(storage):
+            if not name.startswith("."):
+                verify_segment(trusted, next(storage.glob(f"*/{name}")))
+        await kept.keeper.look()
+        assert kept.keeper.status.failure == ""
+        verify_archive(
+            [kept.storage.path(one.folder) for one in kept.store.segments()], trusted(), run=in_process, track=iter
+        )
+
+
 async def test_effects_stop_only_where_the_storage_is_required_and_too_far_behind(storage):
     rules = replace(RULES, required=True, max_waiting=1)
     for required in (True, False):
         async with open_kept(None, storage / "absent", rules=replace(rules, required=required)) as kept:
             await kept.append(400)
+            assert (await kept.keeper.check()).state is HealthState.DEGRADED
             await kept.keeper.open()
             kept.keeper.barrier()
             await kept.append(200)
+            assert (await kept.keeper.check()).state is (HealthState.UNHEALTHY if required else HealthState.DEGRADED)
             if required:
                 with pytest.raises(StoreUnavailable, match="2 segments of the trail wait") as refused:
                     kept.keeper.barrier()
@@ -217,6 +249,33 @@ async def test_a_folder_that_holds_something_else_is_neither_trusted_nor_written
         assert kept.store.segments() == []
         assert kept.keeper.status.failure
         assert (place / "events.jsonl").read_bytes() == before
+
+
+@pytest.fixture
+def disk():
+    """A disk of its own, outside of the folder that pytest tidies up by itself."""
+    place = Path(tempfile.mkdtemp(prefix="symbi-storage-"))
+    command = [shutil.which("mount") or "", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    if not command[0] or subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("only root may mount a disk; the tests before this one have the same failures by another way")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+    place.rmdir()
+
+
+async def test_a_real_disk_that_is_full_or_read_only_takes_segments_once_it_can(disk):
+    async with open_kept(None, disk) as kept:
+        await kept.append(1000)
+        for option, said in (("size=256k", "No space left"), ("ro,size=30m", "Read-only"), ("rw,size=30m", "")):
+            await anyio.run_process(["mount", "-o", f"remount,{option}", str(disk)])
+            kept.clock.advance(400)
+            await kept.keeper.look()
+            assert said in kept.keeper.status.failure
+            assert (kept.store.segments() == []) is bool(said)
+            await kept.append(1)
+        assert kept.keeper.status.failure == ""
+        for segment in kept.store.segments():
+            verify_segment(trusted, kept.storage.path(segment.folder))
 
 
 # --- removing -----------------------------------------------------------------------------------------
@@ -272,6 +331,18 @@ async def test_a_copy_that_was_altered_keeps_the_original(storage):
         await kept.append(300)
         await kept.keeper.look()
         assert kept.keeper.status.failure
+        assert kept.events()[0].sequence == 1
+
+
+async def test_a_copy_that_is_not_the_one_that_was_sealed_keeps_the_original(storage):
+    async with open_kept(None, storage) as kept:
+        await kept.append(700)
+        await kept.keeper.open()
+        kept.store._db.execute("UPDATE segments SET digest = ?", ("00" * 32,))
+        kept.clock.advance(60 * DAY_S)
+        await kept.append(300)
+        await kept.keeper.look()
+        assert "not the copy that was sealed" in kept.keeper.status.failure
         assert kept.events()[0].sequence == 1
 
 

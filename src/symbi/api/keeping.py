@@ -1,6 +1,7 @@
 """What people can ask about the keeping of the trail: anchor the head, keep what a witness signed. Behind the gate."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
@@ -12,9 +13,10 @@ from symbi.runtime.runtime import Runtime
 from symbi.types import JsonValue
 
 
-async def anchor(runtime: Runtime, _caller: Caller, _arguments: Mapping[str, JsonValue]) -> JsonValue:
-    """Have the head stamped by the configured authority."""
-    return await runtime.heads.anchor()
+async def anchor(runtime: Runtime, _caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
+    """Have the head stamped by the configured authority, or by another one."""
+    url, certificate = text_of(arguments, "tsa", ""), text_of(arguments, "certificate", "")
+    return await runtime.heads.anchor(url, Path(certificate) if certificate else None)
 
 
 async def witnessed(runtime: Runtime, _caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:

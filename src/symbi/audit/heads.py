@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final, Protocol
 
 import anyio
@@ -29,8 +30,8 @@ LONGEST_WAIT_S: Final = 3600.0
 class AnchorStore(AuditStore, Protocol):
     """Where time stamps are kept, beside the trail; written inside the running transaction."""
 
-    def anchors(self, first: int, last: int | None = None) -> Sequence[Anchor]:
-        """Time stamps of the checkpoints with a size from `first` to `last`, by size."""
+    def last_anchor(self) -> int:
+        """Size of the newest checkpoint that has one; 0 where none has."""
 
     def put_anchor(self, anchor: Anchor) -> None:
         """Keep a time stamp."""
@@ -64,6 +65,7 @@ class Heads:
         clock: For the time between two stamps.
         keys: The trail's own public keys.
         stamp: The time-stamping authority; None where there is none.
+        authority: Makes another one, from an address and a file of certificates.
         interval_s: Time between two stamps by itself; None for none.
     """
 
@@ -75,6 +77,7 @@ class Heads:
         keys: Callable[[], Mapping[KeyId, VerifyingKey]],
         *,
         stamp: Stamp | None = None,
+        authority: Callable[[str, Path], Stamp] | None = None,
         interval_s: float | None = None,
     ) -> None:
         self._log = log
@@ -82,6 +85,7 @@ class Heads:
         self._clock = clock
         self._keys = keys
         self._stamp = stamp
+        self._authority = authority
         self._interval_s = interval_s
         self._next_s = clock.monotonic_s()
         self._failures = 0
@@ -159,21 +163,25 @@ class Heads:
             msg = f"the head {name_head(note.checkpoint)} is not of this trail, whose root there is {root.hex()[:16]}…"
             raise ChainBroken(msg, sequence=size, reason="fork")
 
-    async def anchor(self, stamp: Stamp | None = None) -> dict[str, JsonValue]:
+    async def anchor(self, url: str = "", certificate: Path | None = None) -> dict[str, JsonValue]:
         """Have the head stamped, and keep the token.
 
         Args:
-            stamp: Another authority than the configured one.
+            url: Of another authority than the configured one.
+            certificate: PEM file that its answers are checked against.
 
         Returns:
             What the trail says of it.
 
         Raises:
             InputError: No authority is known.
+            ConfigError: The certificates cannot be read.
             Unavailable: It cannot be reached, or the store cannot.
             SignatureInvalid: Its answer does not hold.
         """
-        stamp = stamp or self._stamp
+        stamp = self._stamp
+        if url and certificate is not None and self._authority is not None:
+            stamp = self._authority(url, certificate)
         if stamp is None:
             msg = "no time-stamping authority is known"
             hint = "set `audit.tsa_url` and `audit.tsa_certificate`, or give `--tsa` and `--certificate`"
@@ -221,8 +229,7 @@ class Heads:
             self._next_s = self._clock.monotonic_s() + self._interval_s
 
     def _has_news(self) -> bool:
-        anchors = self._store.anchors(1)
-        after = anchors[-1].size if anchors else 0
+        after = self._store.last_anchor()
         return holds_more_than_keeping(
             parse_event(one.record, sequence=one.sequence) for one in self._store.read(after + 1)
         )

@@ -61,6 +61,7 @@ from symbi.clock import Clock, rfc3339
 from symbi.crypto.merkle import Nodes, frontier_of
 from symbi.crypto.signing import VerifyingKey
 from symbi.errors import ChainBroken, StoreUnavailable, Unavailable, VerificationError
+from symbi.telemetry import ComponentHealth, HealthState
 from symbi.types import SYSTEM_AGENT, KeyId
 
 _log = logging.getLogger("symbi.audit")
@@ -175,6 +176,22 @@ class Keeper:
         """How far it has come."""
         return KeepingStatus(self._sealed, waiting(self._log.sequence, self._sealed, self._rules), self._failure)
 
+    @property
+    def component(self) -> str:
+        """Its name where health is told."""
+        return "audit storage"
+
+    async def check(self) -> ComponentHealth:
+        """Unhealthy where effects stop, degraded where segments wait or the storage failed."""
+        status = self.status
+        if self._rules.required and status.waiting > self._rules.max_waiting:
+            return ComponentHealth(
+                HealthState.UNHEALTHY, f"{status.waiting} segments wait; {status.failure}".rstrip("; ")
+            )
+        if status.failure or status.waiting:
+            return ComponentHealth(HealthState.DEGRADED, status.failure or f"{status.waiting} segments wait")
+        return ComponentHealth(HealthState.HEALTHY)
+
     async def open(self) -> None:
         """Learn what is sealed already, and take up what was left undone."""
         segments = await self._log.read(self._store.segments)
@@ -236,8 +253,9 @@ class Keeper:
         first = self._sealed + 1
         if self._log.sequence < first:
             return None
-        sizes = await self._log.read(lambda: [size for size, _ in self._store.checkpoints(first)])
-        end = closed_at(first, sizes, self._rules)
+        end = await self._log.read(
+            lambda: closed_at(first, (size for size, _ in self._store.checkpoints(first)), self._rules)
+        )
         if end is not None:
             return end
         if self._log.sequence - self._sealed >= self._rules.events or await self._is_due(first):

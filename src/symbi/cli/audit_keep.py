@@ -32,8 +32,9 @@ from symbi.config import Settings, load_settings
 from symbi.crypto.merkle import Frontier, consistency_proof, leaf_hash
 from symbi.crypto.signing import VerifyingKey
 from symbi.errors import InputError
+from symbi.runtime.runtime import absolute
 from symbi.tools.text import printable
-from symbi.types import KeyId
+from symbi.types import JsonValue, KeyId
 from symbi.wiring import open_reader, start_logging, verifying_keys
 from symbi.wiring.keeping import own_witness_key, remote_witness, witness_place
 
@@ -167,8 +168,7 @@ def _from_export(settings: Settings, folder: Path, trusted: Path | None) -> Show
             "[yellow]the keys are those of the export itself[/]: the first head shows whom you trust; give `--keys`"
         )
     size = verify_folder(folder, keys).last
-    notes = list_notes(folder)
-    head = notes.read(notes.sizes[-1])
+    head = list_notes(folder).read(size)
 
     def prove(old: int) -> Sequence[bytes]:
         if not 0 < old <= size:
@@ -199,12 +199,29 @@ def _show_witnessed(note: Note, by: WitnessKey, said: Any, *, as_json: bool) -> 
     out.print(f"  by {escape(str(by))}")
 
 
-def anchor(*, as_json: Json = False, config: Config = None) -> None:
-    """Have the time-stamping authority of `audit.tsa_url` (RFC 3161) put its time on the head of the trail."""
+def anchor(
+    *,
+    tsa: Annotated[
+        str | None, typer.Option(help="Ask this authority, not that of `audit.tsa_url`.", metavar="URL")
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(help="With `--tsa`: PEM file of its roots; else that of `audit.tsa_certificate`.")
+    ] = None,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Have a time-stamping authority (RFC 3161) put its time on the head of the trail."""
     with errors_to_exit(as_json=as_json):
         settings = load_settings(config)
         start_logging(settings)
-        said: Any = ask_or_own(settings, "audit.anchor", {})
+        arguments: dict[str, JsonValue] = {}
+        roots = certificate or settings.audit.tsa_certificate
+        if tsa is not None and roots is not None and tsa.startswith(("https://", "http://")):
+            arguments = {"tsa": tsa, "certificate": absolute(str(roots))}
+        elif tsa is not None or certificate is not None:
+            msg = "`--tsa` is an `http:` or `https:` address, and goes with `--certificate` or `audit.tsa_certificate`"
+            raise InputError(msg, code="input.usage")
+        said: Any = ask_or_own(settings, "audit.anchor", arguments)
         if as_json:
             print_json(said)
             return

@@ -256,9 +256,8 @@ def _guarded(compute: Callable[[], T], place: int) -> T:
 def _verify_export(
     folder: Path, keys: Mapping[KeyId, VerifyingKey], witness: Sequence[Note], *, quiet: bool
 ) -> TrailReport:
+    sizes, first = list_notes(folder).sizes, export_start(folder).size
     try:
-        sizes = list_notes(folder).sizes
-        first = export_start(folder).size
         events = folder / EVENTS_NAME
         size = events.stat().st_size if events.exists() else 0
     except OSError as error:

@@ -173,13 +173,14 @@ class Runtime:
         return self._rooms.world.guard
 
     @property
-    def events(self) -> AuditStream:
-        """The trail as it grows: `async with runtime.events.subscribe(…) as events`."""
-        return self._rooms.stream
-
     def heads(self) -> Heads:
         """What others say of the heads of the trail."""
         return self._rooms.heads
+
+    @property
+    def events(self) -> AuditStream:
+        """The trail as it grows: `async with runtime.events.subscribe(…) as events`."""
+        return self._rooms.stream
 
     @property
     def desk(self) -> ApprovalDesk:

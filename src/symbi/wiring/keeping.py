@@ -98,7 +98,8 @@ async def keeping(
     stamp: Stamp | None = None
     if audit.tsa_url is not None and audit.tsa_certificate is not None:
         stamp = time_stamp_authority(settings, audit.tsa_url, audit.tsa_certificate)
-    heads = Heads(log, store, clock, keys, stamp=stamp, interval_s=audit.tsa_interval_s)
+    another = partial(time_stamp_authority, settings)
+    heads = Heads(log, store, clock, keys, stamp=stamp, authority=another, interval_s=audit.tsa_interval_s)
     keeper: Keeper | None = None
     works: list[Runs] = [heads] if audit.tsa_interval_s is not None else []
     async with AsyncExitStack() as stack:

@@ -99,7 +99,7 @@ def open_log(settings: Settings, store: SqliteStore, ring: KeyRing, clock: Clock
 
 
 def probe(settings: Settings) -> list[Finding]:
-    """What this machine can do, and how the store and its copies are."""
+    """What this machine can do, and how the store is."""
     health = check_store(settings.runtime.data_dir, SystemClock())
     store = Finding("audit store", health.ok, health.detail, health.hint, required=True)
     return [*probe_machine(settings.runtime.data_dir), store, *probe_storage(settings)]

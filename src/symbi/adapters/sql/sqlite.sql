@@ -273,6 +273,9 @@ SELECT sequence, record, chain_hash FROM events WHERE event_type = ? ORDER BY se
 -- name: anchors
 SELECT size, token, time, authority FROM anchors WHERE size >= ? AND size <= ? ORDER BY size, time
 
+-- name: last_anchor
+SELECT coalesce(max(size), 0) FROM anchors
+
 -- name: put_anchor
 INSERT INTO anchors (size, authority, time, token) VALUES (?, ?, ?, ?)
 ON CONFLICT (size, authority) DO UPDATE SET time = excluded.time, token = excluded.token

@@ -41,6 +41,10 @@ class SegmentTable(Rows):
         """Time stamps of the checkpoints with a size from `first` to `last`, by size."""
         return anchors_in(self._db, first, last)
 
+    def last_anchor(self) -> int:
+        """Size of the newest checkpoint that has one; 0 where none has."""
+        return int(self._one(SQL["last_anchor"])[0])
+
     def put_anchor(self, anchor: Anchor) -> None:
         """Keep a time stamp."""
         self._fence(self._epoch)

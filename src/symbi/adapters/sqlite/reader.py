@@ -141,6 +141,24 @@ class SqliteReader(FactReader):
         """Kept checkpoints and their sizes in order, a page at a time."""
         return self._use(lambda db: read_checkpoints(db, first, last))
 
+    def first_event(self) -> int:
+        """Sequence number of the first event that is here; those before it are in the audit storage."""
+        return int(self._use(lambda db: db.execute(SQL["first_event"]).fetchone())[0])
+
+    def events_of_type(self, event_type: str, limit: int = READ_PAGE) -> Sequence[StoredEvent]:
+        """The newest events of a type, newest first."""
+        return self._use(
+            lambda db: [stored_event(row) for row in db.execute(SQL["events_of_type"], (event_type, limit))]
+        )
+
+    def segments(self) -> Sequence[Segment]:
+        """All segments that were sealed, by their first event."""
+        return self._use(segments_in)
+
+    def anchors(self, first: int, last: int | None = None) -> Sequence[Anchor]:
+        """Time stamps of the checkpoints with a size from `first` to `last`, by size."""
+        return self._use(lambda db: anchors_in(db, first, last))
+
     def select(
         self, wanted: EventFilter, after: int = 0, limit: int | None = None, *, descending: bool = False
     ) -> Iterator[StoredEvent]:
@@ -170,24 +188,6 @@ class SqliteReader(FactReader):
         self._seen = seen
         db.execute("BEGIN")
         return True
-
-    def first_event(self) -> int:
-        """Sequence number of the first event that is here; those before it are in the audit storage."""
-        return int(self._use(lambda db: db.execute(SQL["first_event"]).fetchone())[0])
-
-    def events_of_type(self, event_type: str, limit: int = READ_PAGE) -> Sequence[StoredEvent]:
-        """The newest events of a type, newest first."""
-        return self._use(
-            lambda db: [stored_event(row) for row in db.execute(SQL["events_of_type"], (event_type, limit))]
-        )
-
-    def segments(self) -> Sequence[Segment]:
-        """All segments that were sealed, by their first event."""
-        return self._use(segments_in)
-
-    def anchors(self, first: int, last: int | None = None) -> Sequence[Anchor]:
-        """Time stamps of the checkpoints with a size from `first` to `last`, by size."""
-        return self._use(lambda db: anchors_in(db, first, last))
 
     def runs(self, limit: int) -> Sequence[RunRecord]:
         """The newest runs first."""
