@@ -164,3 +164,35 @@ FROM approvals WHERE place = ? AND place != ''
 -- name: approvals
 SELECT approval_id, run_id, position, agent_id, place, facts, digest, shown, state, votes, created_at, expires_at, revision
 FROM approvals WHERE state IN (SELECT value FROM json_each(?)) ORDER BY approval_id DESC LIMIT ?
+
+-- name: put_subject_key
+INSERT INTO subject_keys (key_id, pseudonym, wrapped, created_at, destroyed_at) VALUES (?, ?, ?, ?, ?)
+
+-- name: subject_key
+SELECT key_id, pseudonym, wrapped, created_at, destroyed_at FROM subject_keys WHERE key_id = ?
+
+-- name: subject_keys
+SELECT key_id, pseudonym, wrapped, created_at, destroyed_at FROM subject_keys WHERE pseudonym = ?
+ORDER BY created_at, key_id
+
+-- name: any_subject_key
+SELECT key_id, pseudonym, wrapped, created_at, destroyed_at FROM subject_keys WHERE wrapped IS NOT NULL LIMIT 1
+
+-- name: blank_subject_keys
+UPDATE subject_keys SET wrapped = zeroblob(length(wrapped)) WHERE pseudonym = ? AND wrapped IS NOT NULL
+
+-- name: destroy_subject_keys
+UPDATE subject_keys SET wrapped = NULL, destroyed_at = ? WHERE pseudonym = ? AND wrapped IS NOT NULL
+
+-- name: set_hold
+INSERT INTO subject_holds (pseudonym, note, held_at) VALUES (?, ?, ?)
+ON CONFLICT (pseudonym) DO UPDATE SET note = excluded.note, held_at = excluded.held_at
+
+-- name: hold_of
+SELECT pseudonym, note, held_at FROM subject_holds WHERE pseudonym = ?
+
+-- name: holds
+SELECT pseudonym, note, held_at FROM subject_holds ORDER BY pseudonym
+
+-- name: release_hold
+DELETE FROM subject_holds WHERE pseudonym = ?

@@ -22,6 +22,7 @@ from symbi.adapters.sqlite.file import (
     to_effect,
     to_run,
 )
+from symbi.adapters.sqlite.subjects import SubjectReader
 from symbi.agent.journal import RunRecord
 from symbi.audit.port import StoredEvent
 from symbi.errors import StoreUnavailable
@@ -33,7 +34,7 @@ from symbi.types import RunId
 T = TypeVar("T")
 
 
-class SqliteReader(FactReader):
+class SqliteReader(FactReader, SubjectReader):
     """Reads a store without owning it, as it is at the first look, beside its owner if there is one.
 
     Args:

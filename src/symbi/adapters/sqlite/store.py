@@ -29,6 +29,7 @@ from symbi.adapters.sqlite.file import (
 )
 from symbi.adapters.sqlite.history import TalliesInSqlite
 from symbi.adapters.sqlite.policy_notes import PolicyNotes
+from symbi.adapters.sqlite.subjects import SubjectTable
 from symbi.agent.journal import RUN_MOVES, RunRecord, RunState
 from symbi.audit.port import StoredEvent
 from symbi.errors import InternalError, StoreUnavailable
@@ -40,8 +41,8 @@ STORE_VERSION_BEFORE: Final = 1  # lacks tables that this release has, and is gi
 _MADE: Final = re.compile(r"^CREATE (?:UNIQUE )?(?:TABLE|INDEX) (\w+)", re.MULTILINE)
 
 
-class SqliteStore(PolicyNotes, TalliesInSqlite, ApprovalTable):
-    """AuditStore, EffectStore, TallyStore, ApprovalStore, RunStore, PinStore and PolicyMemory on one file, for its owner.
+class SqliteStore(PolicyNotes, TalliesInSqlite, ApprovalTable, SubjectTable):
+    """Every store of a runtime on one file, for its owner: trail, ledger, tallies, approvals, runs, pins, keys of subjects.
 
     Args:
         folder: The data folder; made with mode 0700 if it is not there. None keeps everything in memory, for
