@@ -1,0 +1,1 @@
+"""What the law asks of the trail: what is kept of a person, and how it is forgotten."""
