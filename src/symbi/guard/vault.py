@@ -45,6 +45,7 @@ class SubjectKey:
         wrapped: The key, sealed by the master; None once it was destroyed.
         created_at: RFC 3339.
         destroyed_at: RFC 3339, once it was destroyed.
+        name: The subject's name, sealed by the key itself; gone with it.
     """
 
     key_id: KeyId
@@ -52,6 +53,7 @@ class SubjectKey:
     wrapped: bytes | None
     created_at: str
     destroyed_at: str | None = None
+    name: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +253,7 @@ class Vault:
         if self._log is None:
             msg = "who only reads makes no keys"
             raise InternalError(msg, code="internal.vault")
-        keys, _ = await self._log.transact(lambda: (self._take(pseudonyms), _NO_DRAFTS), wait=wait)
+        keys, _ = await self._log.transact(lambda: (self._take(names), _NO_DRAFTS), wait=wait)
         with self._lock:
             for pseudonym, key in zip(pseudonyms, keys, strict=True):
                 self._keep(key, pseudonym)
@@ -263,8 +265,7 @@ class Vault:
         Raises:
             ConfigError, InputError, StoreUnavailable: As `ready`.
         """
-        pseudonyms = [self.pseudonym(name) for name in sorted(set(subjects))]
-        return Keys(self._take(pseudonyms))  # and none is remembered, for the transaction may be undone
+        return Keys(self._take(sorted(set(subjects))))  # and none is remembered, for the transaction may be undone
 
     def seal(self, subjects: Iterable[str], plaintext: bytes, associated: bytes) -> bytes:
         """A value for a column, under keys that `ready` has given.
@@ -368,21 +369,33 @@ class Vault:
                 found.append(key)
             return found
 
-    def _take(self, pseudonyms: Sequence[str]) -> list[_DataKey]:
+    def name_of(self, key: SubjectKey) -> str:
+        """Whose key it is; raises as `open`."""
+        if key.name is None:
+            msg = f"nobody can say any more whose key `{key.key_id}` was"
+            raise DecryptionFailed(msg, code="verify.erased", reason="erased", key_id=key.key_id)
+        return self.open(key.name, _naming(key.key_id)).decode()
+
+    def _take(self, names: Sequence[str]) -> list[_DataKey]:
         """The living keys of subjects, made where there is none; inside the transaction."""
         taken: list[_DataKey] = []
-        for pseudonym in pseudonyms:
-            row = next((key for key in self._store.subject_keys(pseudonym) if key.wrapped is not None), None)
-            taken.append(self._make(pseudonym) if row is None else self._load(row, row.key_id))
+        for name in names:
+            keys = self._store.subject_keys(self.pseudonym(name))
+            row = next((key for key in keys if key.wrapped is not None), None)
+            taken.append(self._make(name) if row is None else self._load(row, row.key_id))
         return taken
 
-    def _make(self, pseudonym: str) -> _DataKey:
+    def _make(self, name: str) -> _DataKey:
+        pseudonym = self.pseudonym(name)
         self._require_master()
         key_id = KeyId(self._random(KEY_ID_BYTES).hex())
         secret = self._random(AES_KEY_BYTES)
         wrapped = self._ring.sealing_key(WRAPPING).seal(secret, _wrapping(key_id, pseudonym)).to_bytes()
-        self._store.put_subject_key(SubjectKey(key_id, pseudonym, wrapped, rfc3339(self._clock.now_ns())))
-        return _DataKey(key_id, secret, self._provider)
+        key = _DataKey(key_id, secret, self._provider)
+        sealed_name = Keys((key,)).seal(name.encode(), _naming(key_id))
+        at = rfc3339(self._clock.now_ns())
+        self._store.put_subject_key(SubjectKey(key_id, pseudonym, wrapped, at, name=sealed_name))
+        return key
 
     def _require_master(self) -> None:
         """Refuse to wrap under another master than the one before: under it no erasure would find the older keys."""
@@ -455,9 +468,18 @@ def agent_subject(agent: AgentId) -> str:
     return f"{_AGENT}{agent}"
 
 
+def agent_of(name: str) -> AgentId | None:
+    """Whose payloads are sealed under a name, or None where it is that of a person."""
+    return AgentId(name.removeprefix(_AGENT)) if name.startswith(_AGENT) else None
+
+
 def place(table: str, column: str, key: JsonValue) -> bytes:
     """Associated data of a sealed column: it opens in this column of this row alone."""
     return f"{table}\0{column}\0{key}".encode()
+
+
+def _naming(key_id: KeyId) -> bytes:
+    return place("subject_keys", "name", key_id)
 
 
 def _label(key_id: KeyId) -> str:

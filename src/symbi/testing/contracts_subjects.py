@@ -22,7 +22,7 @@ class SubjectKeyStoreUnderTest(SubjectKeyStore, Protocol):
 
 def subject_key(number: int = 0, pseudonym: str = "p0") -> SubjectKey:
     """A living key."""
-    return SubjectKey(KeyId(f"{number:016x}"), pseudonym, bytes([number + 1]) * 69, _AT)
+    return SubjectKey(KeyId(f"{number:016x}"), pseudonym, bytes([number + 1]) * 69, _AT, name=b"name")
 
 
 def a_key_comes_back_as_it_was_put(store: SubjectKeyStoreUnderTest) -> None:
@@ -57,7 +57,7 @@ def a_destroyed_key_leaves_a_tombstone(store: SubjectKeyStoreUnderTest) -> None:
         assert store.destroy_subject_keys("p0", _LATER) == 0
         assert store.destroy_subject_keys("p9", _LATER) == 0
         store.put_subject_key(subject_key(2))
-    tombstone = replace(subject_key(0), wrapped=None, destroyed_at=_LATER)
+    tombstone = replace(subject_key(0), wrapped=None, destroyed_at=_LATER, name=None)
     assert store.subject_key(tombstone.key_id) == tombstone
     assert list(store.subject_keys("p0")) == [tombstone, subject_key(2)]
     assert store.subject_key(subject_key(1).key_id) == subject_key(1, "p1")

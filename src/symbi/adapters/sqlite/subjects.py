@@ -20,7 +20,7 @@ class SubjectTable(Rows):
     def put_subject_key(self, key: SubjectKey) -> None:
         """Insert a key."""
         self._fence(self._epoch)
-        values = (key.key_id, key.pseudonym, key.wrapped, key.created_at, key.destroyed_at)
+        values = (key.key_id, key.pseudonym, key.wrapped, key.created_at, key.destroyed_at, key.name)
         try:
             self._db.execute(SQL["put_subject_key"], values)
         except sqlite3.IntegrityError as error:
@@ -31,17 +31,17 @@ class SubjectTable(Rows):
 
     def subject_keys(self, pseudonym: str) -> Sequence[SubjectKey]:
         """All keys of a subject."""
-        return [_key(row) for row in self._all(SQL["subject_keys"], (pseudonym,))]
+        return [to_subject_key(row) for row in self._all(SQL["subject_keys"], (pseudonym,))]
 
     def subject_key(self, key_id: KeyId) -> SubjectKey | None:
         """One key."""
         row = self._one(SQL["subject_key"], (key_id,))
-        return None if row is None else _key(row)
+        return None if row is None else to_subject_key(row)
 
     def any_subject_key(self) -> SubjectKey | None:
         """Some living key."""
         row = self._one(SQL["any_subject_key"])
-        return None if row is None else _key(row)
+        return None if row is None else to_subject_key(row)
 
     def destroy_subject_keys(self, pseudonym: str, at: str) -> int:
         """Overwrite the keys of a subject."""
@@ -79,15 +79,15 @@ class SubjectReader(ABC):
 
     def subject_keys(self, pseudonym: str) -> Sequence[SubjectKey]:
         """All keys of a subject."""
-        return [_key(row) for row in self._subject_rows("subject_keys", (pseudonym,))]
+        return [to_subject_key(row) for row in self._subject_rows("subject_keys", (pseudonym,))]
 
     def subject_key(self, key_id: KeyId) -> SubjectKey | None:
         """One key."""
-        return next((_key(row) for row in self._subject_rows("subject_key", (key_id,))), None)
+        return next((to_subject_key(row) for row in self._subject_rows("subject_key", (key_id,))), None)
 
     def any_subject_key(self) -> SubjectKey | None:
         """Some living key."""
-        return next((_key(row) for row in self._subject_rows("any_subject_key", ())), None)
+        return next((to_subject_key(row) for row in self._subject_rows("any_subject_key", ())), None)
 
     def hold_of(self, pseudonym: str) -> Hold | None:
         """The hold of a subject."""
@@ -121,6 +121,7 @@ def _read_only(what: str) -> InternalError:
     return InternalError(f"a store that is open for reading cannot {what}", code="internal.read_only")
 
 
-def _key(row: Any) -> SubjectKey:
-    key_id, pseudonym, wrapped, created_at, destroyed_at = row
-    return SubjectKey(KeyId(key_id), pseudonym, wrapped, created_at, destroyed_at)
+def to_subject_key(row: Any) -> SubjectKey:
+    """A row as a key."""
+    key_id, pseudonym, wrapped, created_at, destroyed_at, name = row
+    return SubjectKey(KeyId(key_id), pseudonym, wrapped, created_at, destroyed_at, name)
