@@ -23,6 +23,25 @@ class Caller:
     folder_owner: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Discreet:
+    """An operation of whose arguments the trail shows something else than what was sent.
+
+    Attributes:
+        work: The operation.
+        shown: What the record of it shows: ids, pseudonyms and counts. May raise `SymbiError`: then nothing happens.
+        timeout_s: How long it may take at the control socket.
+    """
+
+    work: Callable[[Runtime, Caller, Mapping[str, JsonValue]], Awaitable[JsonValue]]
+    shown: Callable[[Runtime, Mapping[str, JsonValue]], Mapping[str, JsonValue]]
+    timeout_s: float
+
+    async def __call__(self, runtime: Runtime, caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
+        """Carry it out."""
+        return await self.work(runtime, caller, arguments)
+
+
 Operation: TypeAlias = Callable[[Runtime, Caller, Mapping[str, JsonValue]], Awaitable[JsonValue]]
 """Something that can be asked: runtime, who asks, arguments; answers JSON, or raises `SymbiError`."""
 
@@ -58,7 +77,7 @@ async def operate(
         uid=caller.uid,
         person=person.name if person else "",
         folder_owner=caller.folder_owner,
-        values=arguments,
+        values=operation.shown(runtime, arguments) if isinstance(operation, Discreet) else arguments,
     )
     async with runtime.guard.enforce(action) as permit:
         runtime.guard.authority.redeem(permit, ControlRuntime)

@@ -19,6 +19,7 @@ from symbi.agent.run import Bounds, RunOutcome, RunPlan, check_inputs, execute
 from symbi.agent.task import NO_TASK, Task, check_task, kept_task
 from symbi.audit.event import AuditEventType, Draft
 from symbi.clock import IdSource, rfc3339
+from symbi.compliance.privacy import Privacy
 from symbi.dsl.spec import AgentSpec, CompiledFile
 from symbi.errors import (
     ApprovalPending,
@@ -97,6 +98,7 @@ class Rooms:
         scheduler: Says when an agent may start, and holds the pool.
         ids: Makes run ids.
         principal: An agent as policies see it.
+        privacy: Exports and erasures of what is kept of people.
     """
 
     world: World
@@ -108,6 +110,7 @@ class Rooms:
     scheduler: AgentScheduler
     ids: IdSource
     principal: Callable[[AgentId], Principal]
+    privacy: Privacy
 
 
 class Runtime:
@@ -149,6 +152,11 @@ class Runtime:
         desk = self.guard.approvals
         assert desk is not None, "a runtime is opened with one"
         return desk
+
+    @property
+    def privacy(self) -> Privacy:
+        """Exports and erasures of what is kept of people."""
+        return self._rooms.privacy
 
     def describe(self) -> str:
         """The start-up line: what is enforced."""

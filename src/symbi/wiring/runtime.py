@@ -28,6 +28,7 @@ from symbi.crypto.signing import VerifyingKey
 from symbi.errors import ApprovalPending, InputError, StoreUnavailable, SymbiError, Unavailable
 from symbi.guard.desk import ApprovalDesk
 from symbi.guard.gate import Guard, no_probe
+from symbi.guard.vault import Vault
 from symbi.policy.catalog import ToolType
 from symbi.policy.engine import PolicyEngine
 from symbi.policy.policies import PolicySet
@@ -46,6 +47,7 @@ from symbi.tools.schemapin import PublicKey, load_public_key
 from symbi.types import SYSTEM_AGENT, AgentId, JsonValue, KeyId, SecurityTier
 from symbi.wiring.people import desk_rules
 from symbi.wiring.policies import policy_paths, policy_terms, shadow_paths
+from symbi.wiring.privacy import open_privacy
 from symbi.wiring.sources import read_text
 
 UNMEASURED_BANDWIDTH: Final = 1_000_000  # MiB/s and Mibit/s of the pool: bandwidth is claimed, not measured, here
@@ -153,7 +155,11 @@ async def open_runtime(
             hold_s, held,
         )  # fmt: skip
         agents = scheduler(settings, clock)
-        rooms = Rooms(world, book, watch, catalog, store, store, agents, ids, settings.principal)
+        # Nor is a master that has wrapped keys.
+        masters = KeyRing(key_store(settings), provider, create=store.any_subject_key() is None)
+        vault = Vault(store, masters, provider, clock, log)
+        privacy = open_privacy(settings, store, log, vault, lambda: key, clock, probe)
+        rooms = Rooms(world, book, watch, catalog, store, store, agents, ids, settings.principal, privacy)
         watches = [watch]
         if settings.policy.shadow:
             shadow = PolicyShadow(engine, book, log)

@@ -140,7 +140,8 @@ CREATE TABLE subject_keys (
     pseudonym    TEXT NOT NULL,       -- HMAC of the subject's name under a key derived from the master
     wrapped      BLOB,                -- NULL once destroyed
     created_at   TEXT NOT NULL,
-    destroyed_at TEXT
+    destroyed_at TEXT,
+    name         BLOB                 -- sealed by the key; NULL once destroyed
 ) WITHOUT ROWID, STRICT;
 
 CREATE UNIQUE INDEX subject_keys_living ON subject_keys (pseudonym) WHERE wrapped IS NOT NULL;
@@ -150,4 +151,12 @@ CREATE TABLE subject_holds (
     pseudonym TEXT PRIMARY KEY,
     note      BLOB NOT NULL,          -- sealed under the subject's key
     held_at   TEXT NOT NULL
+) WITHOUT ROWID, STRICT;
+
+-- How far the erasure of each subject has come.
+CREATE TABLE erasures (
+    pseudonym TEXT PRIMARY KEY,
+    state     TEXT NOT NULL,
+    facts     BLOB NOT NULL,          -- JSON: what was done until then, or the certificate
+    at        TEXT NOT NULL
 ) WITHOUT ROWID, STRICT;

@@ -29,6 +29,7 @@ from symbi.adapters.sqlite.file import (
 )
 from symbi.adapters.sqlite.history import TalliesInSqlite
 from symbi.adapters.sqlite.policy_notes import PolicyNotes
+from symbi.adapters.sqlite.privacy import PrivacyTable
 from symbi.adapters.sqlite.subjects import SubjectTable
 from symbi.agent.journal import RUN_MOVES, RunRecord, RunState
 from symbi.audit.port import StoredEvent
@@ -41,7 +42,7 @@ STORE_VERSION_BEFORE: Final = 1  # lacks tables that this release has, and is gi
 _MADE: Final = re.compile(r"^CREATE (?:UNIQUE )?(?:TABLE|INDEX) (\w+)", re.MULTILINE)
 
 
-class SqliteStore(PolicyNotes, TalliesInSqlite, ApprovalTable, SubjectTable):
+class SqliteStore(PolicyNotes, TalliesInSqlite, ApprovalTable, SubjectTable, PrivacyTable):
     """Every store of a runtime on one file, for its owner: trail, ledger, tallies, approvals, runs, pins, keys of subjects.
 
     Args:
