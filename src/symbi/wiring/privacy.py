@@ -1,11 +1,12 @@
 """Exports and erasures, over every store that holds personal data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 from symbi.adapters.folders import folder_files
 from symbi.adapters.sqlite import SqliteStore
-from symbi.adapters.sqlite.privacy import SEALED_STORES
+from symbi.adapters.sqlite.privacy import SEALED_STORES, large_cells
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock
 from symbi.compliance.privacy import Privacy
@@ -28,11 +29,12 @@ def open_privacy(
     probe: Callable[[str], None],
 ) -> Privacy:
     """Exports and erasures in a data folder."""
-    folders = []
+    folders: list[tuple[str, Path]] = []
     if settings.security.audit_enabled:
         folders.append(("", settings.runtime.data_dir))
-        if settings.audit.storage is not None:
-            folders.append((STORAGE_PREFIX, settings.folder / settings.audit.storage))
+        storage = settings.audit.storage
+        if storage is not None and not _lies_in(settings.folder / storage, settings.runtime.data_dir):
+            folders.append((STORAGE_PREFIX, settings.folder / storage))
     return Privacy(
         PrivacyRooms(
             log=log,
@@ -42,7 +44,7 @@ def open_privacy(
             stores=sealed_stores(store, log, vault),
             signing=signing,
             head=partial(head_text, store),
-            files=partial(folder_files, folders),
+            files=partial(every_byte, folders),
             clock=clock,
             probe=probe,
         )
@@ -54,6 +56,17 @@ def sealed_stores(store: SqliteStore, log: AuditLog, vault: Vault) -> tuple[Seal
     return tuple(
         SealedStore(name, frozenset(columns), store, vault, log.read) for name, columns in SEALED_STORES.items()
     )
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def every_byte(folders: Sequence[tuple[str, Path]]) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """The bytes of every file, and what the store's file holds in pieces."""
+    yield from folder_files(folders)
+    for _, folder in folders:
+        yield from large_cells(folder)
 
 
 def head_text(store: SqliteStore) -> str:

@@ -243,3 +243,6 @@ SELECT approval_id, state, facts, shown FROM approvals WHERE state IN ('waiting'
 
 -- name: open_effects
 SELECT effect_id, state, request FROM effects JOIN requests USING (effect_id) WHERE state IN ('dispatched', 'unknown')
+
+-- name: tables
+SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name

@@ -1,11 +1,13 @@
 """What the store holds of people, for exports and erasures: sealed columns, erasures, and old bytes let go."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 
-from symbi.adapters.sqlite.file import SQL, mapped
+from symbi.adapters.sqlite.file import DATABASE_NAME, SQL, connect, mapped
 from symbi.adapters.sqlite.rows import Rows
 from symbi.adapters.sqlite.subjects import to_subject_key
 from symbi.audit.event import parse_event
@@ -30,6 +32,7 @@ SEALED_STORES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 )
 """The stores in this one that hold personal data, and the columns in which they do, in the order of their statements."""
 
+LEAST_CELL: Final = 400  # characters or bytes; less than what any page holds of a row before it goes on in another
 _HEAD: Final = 4  # key, run, effect and time come before the columns
 
 
@@ -99,6 +102,31 @@ class PrivacyTable(Rows):
             msg = "a reader still holds old pages of the store, with what was destroyed in them"
             hint = "end other `symbi` commands that read this folder, then ask again: what was begun is finished"
             raise StoreUnavailable(msg, code="unavailable.store_readers", hint=hint)
+
+
+def large_cells(folder: Path) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """What the file holds in pieces, whole: a value that goes from one page to another is not found in its bytes.
+
+    Args:
+        folder: The data folder.
+
+    Yields:
+        `symbi.db/TABLE.COLUMN/KEY`, and what stands there.
+
+    Raises:
+        StoreUnavailable: The store cannot be read.
+    """
+    path = folder / DATABASE_NAME
+    if not path.is_file():
+        return
+    with mapped("read"), closing(connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        for (table,) in db.execute(SQL["tables"]).fetchall():
+            columns = [(row[1], row[5]) for row in db.execute(f"PRAGMA table_info('{table}')")]
+            keys = [name for name, place in columns if place] or [name for name, _ in columns]
+            for column, _ in columns:
+                large = f'SELECT "{keys[0]}", CAST("{column}" AS BLOB) FROM "{table}" WHERE length("{column}") > ?'  # noqa: S608 - names of our own schema
+                for key, data in db.execute(large, (LEAST_CELL,)):
+                    yield f"{DATABASE_NAME}/{table}.{column}/{key}", iter((data,))
 
 
 def made_at(effect_id: str) -> str:
