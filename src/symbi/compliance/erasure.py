@@ -29,7 +29,7 @@ from symbi.compliance.residue import MAX_PATTERNS, Findings, search_files
 from symbi.compliance.rooms import Order, PrivacyRooms, SubjectKeys
 from symbi.compliance.sealed import LOST_KEY, personal_part
 from symbi.errors import InputError
-from symbi.guard.vault import subject_name
+from symbi.policy.about import subject_name
 from symbi.types import OPERATOR_AGENT, JsonValue
 
 STORE_FILE: Final = "symbi.db"  # is written anew where something is left in it

@@ -18,7 +18,8 @@ from symbi.compliance.residue import MAX_PATTERNS, search_files
 from symbi.compliance.rooms import Order, PrivacyRooms, SubjectKeys, hold_place
 from symbi.compliance.sealed import personal_part
 from symbi.errors import DecryptionFailed, InputError
-from symbi.guard.vault import Hold, SubjectKey, agent_of, subject_name
+from symbi.guard.vault import Hold, SubjectKey, agent_of
+from symbi.policy.about import subject_name
 from symbi.policy.flow import MORE_SUBJECTS
 from symbi.types import OPERATOR_AGENT, JsonValue, KeyId
 

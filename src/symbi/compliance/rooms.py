@@ -10,7 +10,8 @@ from symbi.clock import Clock, rfc3339
 from symbi.compliance.port import PrivacyStore, Subject, SubjectStore
 from symbi.crypto.signing import SigningKey
 from symbi.errors import DecryptionFailed, InputError
-from symbi.guard.vault import Hold, SubjectKey, SubjectKeyStore, Vault, place, subject_name
+from symbi.guard.vault import Hold, SubjectKey, SubjectKeyStore, Vault, place
+from symbi.policy.about import subject_name
 from symbi.policy.flow import MORE_SUBJECTS
 from symbi.types import JsonValue
 

@@ -9,13 +9,13 @@ from typing import Final, Protocol, TypeVar
 from symbi.audit.event import parse_event
 from symbi.compliance.port import Erased, Held, SealedRow, SealedRows, Subject
 from symbi.errors import DecryptionFailed
+from symbi.guard.confidential import PRIVATE, event_place, request_place
 from symbi.guard.sealed import SealedText, is_sealed, is_sealed_json, read_sealed, read_sealed_json
 from symbi.guard.vault import Vault, place
 from symbi.types import JsonValue
 
 T = TypeVar("T")
 
-PRIVATE: Final = "private"  # the detail of an event that holds the sealed ones
 LOST_KEY: Final = "lost its key"
 MARKED: Final = b'"sealed"'  # in JSON with something sealed in it
 
@@ -154,10 +154,9 @@ def bound_to(row: SealedRow) -> bytes:
     if row.table == "events":
         event = parse_event(row.data)
         shown = {name: value for name, value in event.details.items() if name != PRIVATE}
-        effect, attempt, digest = (shown.get(name, "") for name in ("effect_id", "attempt", "digest"))
-        return place("events", PRIVATE, f"{event.event_type}\0{event.run_id}\0{effect}\0{attempt}\0{digest}")
+        return event_place(event.event_type, event.run_id, shown)
     if row.table == "requests":
-        return place(row.table, row.column, row.effect_id)
+        return request_place(row.effect_id)
     return place(row.table, row.column, row.key)
 
 

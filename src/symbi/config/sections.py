@@ -87,6 +87,15 @@ class KeyStorage(StrEnum):
     KEYRING = "keyring"
 
 
+class Confidential(StrEnum):
+    """What of the payloads in the store is sealed."""
+
+    SUBJECTS = "subjects"
+    """What is about a data subject, under keys of the subjects."""
+    ALL = "all"
+    """Also what is about none, under a key of its agent."""
+
+
 class SecretOrigin(StrEnum):
     """Where `vault://` references are looked up."""
 
@@ -248,6 +257,11 @@ class AuditSettings:
 
     storage: Path | None = _declare(
         None, FilePath(), "folder that receives a copy of each closed part of the trail", unset="no copy"
+    )
+    confidential: Confidential = _declare(
+        Confidential.SUBJECTS,
+        OneOf(Confidential),
+        "which payloads are sealed: those about data subjects, or all, the rest under a key of their agent",
     )
 
 

@@ -7,7 +7,6 @@ pseudonym, an HMAC under a key that is derived from the master.
 """
 
 import threading
-import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,11 +21,11 @@ from symbi.crypto.provider import AES_KEY_BYTES, CryptoProvider
 from symbi.crypto.sealing import KEY_ID_BYTES, Ciphertext, SealingKey
 from symbi.errors import ConfigError, DecryptionFailed, InputError, InternalError
 from symbi.guard.sealed import SealedText, bound, is_sealed, read_sealed, read_sealed_json
+from symbi.policy.about import subject_name
 from symbi.policy.flow import MORE_SUBJECTS
 from symbi.types import AgentId, JsonValue, KeyId
 
 MAX_CACHED_KEYS: Final = 4096  # data keys in memory at once; others are read again
-MAX_SUBJECT_CHARS: Final = 256  # of the name of a subject
 WRAPPING: Final = "subject-keys/1"
 PSEUDONYMS: Final = "subject-pseudonyms/1"
 
@@ -443,24 +442,6 @@ class Vault:
             self._current.move_to_end(pseudonym)
             while len(self._current) > MAX_CACHED_KEYS:
                 self._current.popitem(last=False)
-
-
-def subject_name(text: str) -> str:
-    """The name of a data subject in the one spelling that is kept: trimmed, composed (NFC), an address in small letters.
-
-    Raises:
-        InputError: It is empty, too long, has control characters, or is the mark of more subjects than are named.
-    """
-    name = unicodedata.normalize("NFC", text.strip())
-    if "@" in name:
-        name = name.casefold()
-    if not name or len(name) > MAX_SUBJECT_CHARS:
-        msg = f"the name of a data subject has 1 to {MAX_SUBJECT_CHARS} characters"
-        raise InputError(msg, code="input.subject")
-    if name == MORE_SUBJECTS or any(unicodedata.category(one).startswith("C") for one in name):
-        msg = f"the name of a data subject has no control characters and is not `{MORE_SUBJECTS}`"
-        raise InputError(msg, code="input.subject")
-    return name
 
 
 def agent_subject(agent: AgentId) -> str:

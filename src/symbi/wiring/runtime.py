@@ -28,7 +28,8 @@ from symbi.crypto.signing import VerifyingKey
 from symbi.errors import ApprovalPending, InputError, StoreUnavailable, SymbiError, Unavailable
 from symbi.guard.desk import ApprovalDesk
 from symbi.guard.gate import Guard, no_probe
-from symbi.guard.vault import Vault
+from symbi.guard.sealed_approvals import SealedApprovals
+from symbi.guard.vault import SubjectKeyStore, Vault
 from symbi.policy.catalog import ToolType
 from symbi.policy.engine import PolicyEngine
 from symbi.policy.policies import PolicySet
@@ -79,6 +80,18 @@ def verifying_keys(settings: Settings) -> dict[KeyId, VerifyingKey]:
     provider = open_provider(settings.security.crypto_provider.value)
     key = KeyRing(key_store(settings), provider, create=False).signing_key()
     return {key.key_id: key.verifying_key()}
+
+
+def sealing_ring(settings: Settings, store: SubjectKeyStore) -> KeyRing:
+    """The ring that has the master key; a lost one is not replaced while there are keys that it wrapped."""
+    provider = open_provider(settings.security.crypto_provider.value)
+    return KeyRing(key_store(settings), provider, create=store.any_subject_key() is None)
+
+
+def reading_vault(settings: Settings, store: SubjectKeyStore) -> Vault:
+    """Opens what is sealed in a store that is read, and makes and destroys nothing."""
+    provider = open_provider(settings.security.crypto_provider.value)
+    return Vault(store, KeyRing(key_store(settings), provider, create=False), provider, SystemClock())
 
 
 def probe(settings: Settings) -> list[Finding]:
@@ -134,10 +147,18 @@ async def open_runtime(
         folders, interval_s = PolicyFolders(settings.folder), settings.policy.watch_interval_s
         watch = PolicyWatch(book, folders, policy_paths(settings), clock, interval_s=interval_s)
         await watch.use(await watch.read(), Cause.START)
+        vault = Vault(
+            store,
+            sealing_ring(settings, store),
+            provider,
+            clock,
+            log,
+            all_agents=settings.audit.confidential.value == "all",
+        )
         guard = Guard(
             engine, log, store, clock, ids,
-            epoch=store.epoch, enforcing=settings.security.enforce_policies, probe=probe,
-            approvals=ApprovalDesk(log, store, clock, desk_rules(settings, provider)),
+            epoch=store.epoch, enforcing=settings.security.enforce_policies, probe=probe, vault=vault,
+            approvals=ApprovalDesk(log, SealedApprovals(store, vault), clock, desk_rules(settings, provider)),
         )  # fmt: skip
         report = await guard.open()
         await log.append(started(settings))
@@ -155,9 +176,6 @@ async def open_runtime(
             hold_s, held,
         )  # fmt: skip
         agents = scheduler(settings, clock)
-        # Nor is a master that has wrapped keys.
-        masters = KeyRing(key_store(settings), provider, create=store.any_subject_key() is None)
-        vault = Vault(store, masters, provider, clock, log)
         privacy = open_privacy(settings, store, log, vault, lambda: key, clock, probe)
         rooms = Rooms(world, book, watch, catalog, store, store, agents, ids, settings.principal, privacy)
         watches = [watch]

@@ -11,7 +11,8 @@ from symbi.crypto.provider import open_provider
 from symbi.errors import ConfigError, DecryptionFailed, InputError, InternalError
 from symbi.guard import vault as vault_module
 from symbi.guard.sealed import is_sealed, is_sealed_json, read_sealed
-from symbi.guard.vault import NO_KEYS, Hold, Vault, agent_subject, place, subject_name
+from symbi.guard.vault import NO_KEYS, Hold, Vault, agent_subject, place
+from symbi.policy.about import subject_name
 from symbi.policy.flow import MORE_SUBJECTS
 from symbi.testing.clock import ManualClock
 from symbi.testing.log import open_log
