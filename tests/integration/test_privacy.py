@@ -6,12 +6,14 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
+from symbi.adapters import archive
 from symbi.agent.journal import RunRecord, RunState
 from symbi.audit.event import AuditEventType as T
-from symbi.audit.event import parse_event
+from symbi.audit.event import Draft, parse_event
 from symbi.compliance.certificate import certificate_digest, verify_certificate
 from symbi.compliance.rooms import Order
 from symbi.errors import ConfigError, DecryptionFailed, InputError, StoreUnavailable
+from symbi.guard.confidential import confided
 from symbi.guard.vault import place
 from symbi.testing.runtime import open_in
 from symbi.types import AgentId, RunId
@@ -336,6 +338,56 @@ async def test_what_is_recorded_while_an_erasure_goes_on_is_never_certified_as_g
         place.rooms.store.let_go = let_go
         certificate = await place.privacy.erase(Order(JANE))
         assert len(certificate["keys"]) == 2
+
+
+async def test_a_hold_on_anybody_keeps_what_is_about_more_people_than_are_named(tmp_path):
+    async with opened(tmp_path) as place:
+        await planted(place)
+        await place.keep("r9", {"all": "of many people"}, "*")
+        await place.privacy.hold(Order(JOHN, reason="case 4711"))
+        with pytest.raises(InputError, match="so many subjects") as refused:
+            await place.privacy.erase(Order(JANE))
+        assert refused.value.code == "privacy.held"
+        assert await place.open("r1") == {"name": "Jane Roe", "street": STREET}
+
+
+async def test_what_only_looks_sealed_stands_in_nobodys_way(tmp_path):
+    async with opened(tmp_path) as place:
+        await planted(place)
+        keys = await place.rooms.log.read(lambda: place.rooms.keys_of(JANE))
+        for number, like in enumerate(
+            ({"keys": ["x"], "text": 7}, {"keys": [keys.rows[0].key_id], "text": "AAAA"}, [])
+        ):
+            await place.keep(f"t{number}", {"sealed": like})
+        said = await place.privacy.export(Order(JANE))
+        assert [one["run"] for one in said["records"]] == ["r1", "r3"]
+        assert (await place.privacy.erase(Order(JANE)))["search"]["clean"]
+        assert await place.open("t1") == {"sealed": {"keys": [keys.rows[0].key_id], "text": "AAAA"}}
+
+
+async def test_events_that_have_left_the_live_store_are_exported_and_erased_too(tmp_path, monkeypatch):
+    event = Draft(T.RUN_STARTED, AgentId("work"), {"file": "/f", "arguments": {"street": STREET}}, "r7")
+    storage = tmp_path / "storage"
+    async with opened(tmp_path, config='[audit]\nstorage = "storage"\n') as place:
+        keys = await place.rooms.vault.ready((JANE,))
+        receipt = await place.rooms.log.append(confided(event, keys))
+        assert receipt.sequence == 5
+        await place.rooms.log.append(Draft(T.RUN_STARTED, AgentId("work"), {"file": "/f"}, "r8"))
+        stored = await place.rooms.log.read(lambda: list(place.rooms.store.read(1)))
+        for name, part in (("1", stored[:3]), ("2", stored[3:])):
+            (storage / name).mkdir(parents=True)
+            (storage / name / "events.jsonl").write_bytes(b"".join(one.record + b"\n" for one in part))
+        said = await place.privacy.export(Order(JANE))
+        assert [one["place"] for one in said["records"]] == ["events.record"]  # not twice
+        monkeypatch.setattr(archive, "LINES_AT_ONCE", 1)
+        await place.rooms.log.read(lambda: place.rooms.store._db.execute("DELETE FROM events WHERE sequence <= 5"))
+        said = await place.privacy.export(Order(JANE))
+        assert [(one["place"], one["record"], one["value"]["arguments"]) for one in said["records"]] == [
+            ("archive.record", str(receipt.sequence), {"street": STREET}),
+        ]
+        certificate = await place.privacy.erase(Order(JANE))
+        assert certificate["stores"]["archive"]["places"] == {"archive.record": 1}
+        assert certificate["search"]["clean"]
 
 
 async def test_values_about_more_people_than_are_named_go_with_any_of_them(tmp_path):

@@ -163,7 +163,7 @@ def test_nothing_of_the_person_is_left_and_nothing_of_another_is_touched(office)
     for value in (NAME, STREET, CARD, OWES, MISSING):
         assert value in told  # so that the export and what is searched for are no empty lists
     assert {one["place"].split(".")[0] for one in hers} >= {"events", "effects", "requests", "runs", "run_labels"}
-    assert all(one["at"] and one["run"] for one in hers if one["place"] != "events.record.private")
+    assert all(one["at"] and one["run"] for one in hers if one["place"] != "events.record")
     said = office.inside("privacy", "erase", JANE, "--reason", "letter of 3 May")
     certificate = json.loads(said.stdout)
     assert said.exit_code == 0, said.stderr

@@ -170,6 +170,7 @@ class SealedRow:
         effect_id: The effect that it belongs to, or empty.
         at: RFC 3339.
         data: What stands there.
+        place: As certificates and exports name it, e.g. `effects.result`.
     """
 
     table: str
@@ -179,6 +180,7 @@ class SealedRow:
     effect_id: str
     at: str
     data: bytes
+    place: str
 
 
 class SealedRows(Protocol):
@@ -188,7 +190,7 @@ class SealedRows(Protocol):
         """Columns with something sealed in the next part of a store, and from where to go on; None at its end.
 
         Args:
-            store: `trail`, `effects`, `requests`, `runs`, `approvals` or `keys`.
+            store: `trail`, `archive`, `effects`, `requests`, `runs`, `approvals` or `keys`.
             after: What the call before returned; empty at the beginning.
 
         Raises:

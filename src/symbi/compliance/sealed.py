@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
@@ -16,6 +16,7 @@ from symbi.types import JsonValue
 
 T = TypeVar("T")
 
+EVENTS: Final = "events"  # the table of the trail
 LOST_KEY: Final = "lost its key"
 MARKED: Final = b'"sealed"'  # in JSON with something sealed in it
 
@@ -35,13 +36,25 @@ class Read(Protocol):
         """What the function returns."""
 
 
+Pages = Callable[[str, str], Awaitable[tuple[Sequence[SealedRow], str | None]]]
+
+
+def pages_of(rows: SealedRows, read: Read) -> Pages:
+    """The pages of rows that are read on the store's thread."""
+
+    async def page(store: str, after: str) -> tuple[Sequence[SealedRow], str | None]:
+        return await read(partial(rows.sealed_rows, store, after))
+
+    return page
+
+
 class SealedStore:
     """SubjectStore over sealed columns of the one store.
 
     Args:
         name: See `SealedRows.sealed_rows`.
         columns: Its columns that are sealed, as `table.column`.
-        rows: Reads them.
+        pages: Reads them, some at a time, see `SealedRows.sealed_rows`.
         vault: Opens them.
         read: Takes a function to the store's thread.
     """
@@ -50,13 +63,13 @@ class SealedStore:
         self,
         name: str,
         columns: frozenset[str],
-        rows: SealedRows,
+        pages: Pages,
         vault: Vault,
         read: Read,
     ) -> None:
         self._name = name
         self._columns = columns
-        self._rows = rows
+        self._pages = pages
         self._vault = vault
         self._read = read
 
@@ -73,15 +86,15 @@ class SealedStore:
     async def holds(self, subject: Subject) -> Mapping[str, int]:
         """How many sealed values there are, by place."""
         count: Counter[str] = Counter()
-        async for row, path, _ in self._sealed(subject):
-            count[place_of(row, path)] += 1
+        async for row, _ in self._sealed(subject):
+            count[row.place] += 1
         return count
 
     async def export(self, subject: Subject) -> AsyncIterator[Held]:
         """What is sealed, opened."""
-        async for row, path, sealed in self._sealed(subject):
+        async for row, sealed in self._sealed(subject):
             also = len(set(sealed.keys) - subject.keys)
-            held = partial(Held, place_of(row, path), row.key, row.run_id, row.effect_id, row.at, also)
+            held = partial(Held, row.place, row.key, row.run_id, row.effect_id, row.at, also)
             try:
                 opening = partial(self._vault.open_text, sealed, bound_to(row))
                 data = await self._read(opening)
@@ -94,42 +107,31 @@ class SealedStore:
         """Count what loses its key once that is destroyed."""
         return Erased(LOST_KEY, await self.holds(subject))
 
-    async def _sealed(self, subject: Subject) -> AsyncIterator[tuple[SealedRow, tuple[str, ...], SealedText]]:
+    async def _sealed(self, subject: Subject) -> AsyncIterator[tuple[SealedRow, SealedText]]:
         after: str | None = ""
         while after is not None:
-            rows, after = await self._read(partial(self._rows.sealed_rows, self._name, after))
+            rows, after = await self._pages(self._name, after)
             for row in rows:
-                for path, sealed in sealed_in(row.data):
-                    if not subject.keys.isdisjoint(sealed.keys):
-                        yield row, path, sealed
+                sealed = sealed_of(row.table, row.data)
+                if sealed is not None and not subject.keys.isdisjoint(sealed.keys):
+                    yield row, sealed
 
 
-def sealed_in(data: bytes) -> Iterator[tuple[tuple[str, ...], SealedText]]:
-    """What is sealed in a column: all of it (with an empty path), or parts of a JSON document (with the path to each).
+def sealed_of(table: str, data: bytes) -> SealedText | None:
+    """What is sealed in a column, or None where nothing is.
 
-    Raises:
-        DecryptionFailed: Something says that it is sealed and has not the form.
+    In an event it is the detail `private`; in any other column it is the whole of it. What an agent, a tool or a person made
+    to look like it is none: it stands in no such place, or has not the form, and nobody could open it.
     """
-    if is_sealed(data):
-        yield (), read_sealed(data)
-    elif MARKED in data:
-        yield from _walk(json.loads(data), ())
-
-
-def _walk(value: JsonValue, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], SealedText]]:
-    if is_sealed_json(value):
-        yield path, read_sealed_json(value)
-    elif isinstance(value, Mapping):
-        for name, item in value.items():
-            yield from _walk(item, (*path, name))
-    elif isinstance(value, list):
-        for number, item in enumerate(value):
-            yield from _walk(item, (*path, str(number)))
-
-
-def place_of(row: SealedRow, path: Sequence[str]) -> str:
-    """A place as certificates and exports name it."""
-    return ".".join((row.table, row.column, *path))
+    try:
+        if table == EVENTS:
+            private = parse_event(data).details.get(PRIVATE)
+            return read_sealed_json(private) if is_sealed_json(private) else None
+        return read_sealed(data) if is_sealed(data) else None
+    except DecryptionFailed as malformed:
+        if malformed.fields.get("reason") == "form":
+            return None
+        raise
 
 
 def personal_part(held: Held) -> JsonValue:
@@ -144,14 +146,25 @@ def personal_part(held: Held) -> JsonValue:
         context = value.get("context")
         shown = context if isinstance(context, Mapping) else {}
         return {name: part for name, part in shown.items() if name not in _CONTEXT_OF_THE_RUN}
-    if held.place.startswith("events.") or held.place == "approvals.facts":
+    if held.place.startswith(("events.", "archive.")) or held.place == "approvals.facts":
         return [value.get(name) for name in ("arguments", "result", "shown")]
     return None if held.place.endswith(_FRAMES) else value
 
 
+def event_row(record: bytes, sequence: int, where: str) -> SealedRow:
+    """An event as a row.
+
+    Raises:
+        ChainBroken: It is no event.
+    """
+    event = parse_event(record, sequence=sequence)
+    effect = str(event.details.get("effect_id", ""))
+    return SealedRow(EVENTS, "record", str(event.sequence), event.run_id, effect, event.timestamp, record, where)
+
+
 def bound_to(row: SealedRow) -> bytes:
     """The associated data of what is sealed in a row."""
-    if row.table == "events":
+    if row.table == EVENTS:
         event = parse_event(row.data)
         shown = {name: value for name, value in event.details.items() if name != PRIVATE}
         return event_place(event.event_type, event.run_id, shown)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from symbi.adapters.archive import ArchivedTrail
 from symbi.adapters.folders import folder_files
 from symbi.adapters.sqlite import SqliteStore
 from symbi.adapters.sqlite.privacy import SEALED_STORES, large_cells
@@ -11,7 +12,7 @@ from symbi.audit.log import AuditLog
 from symbi.clock import Clock
 from symbi.compliance.privacy import Privacy
 from symbi.compliance.rooms import PrivacyRooms
-from symbi.compliance.sealed import SealedStore
+from symbi.compliance.sealed import SealedStore, pages_of
 from symbi.config import Settings
 from symbi.crypto.signing import SigningKey
 from symbi.guard.vault import Vault
@@ -29,19 +30,19 @@ def open_privacy(
     probe: Callable[[str], None],
 ) -> Privacy:
     """Exports and erasures in a data folder."""
+    storage = None if settings.audit.storage is None else settings.folder / settings.audit.storage
     folders: list[tuple[str, Path]] = []
     if settings.security.audit_enabled:
         folders.append(("", settings.runtime.data_dir))
-        storage = settings.audit.storage
-        if storage is not None and not _lies_in(settings.folder / storage, settings.runtime.data_dir):
-            folders.append((STORAGE_PREFIX, settings.folder / storage))
+        if storage is not None and not _lies_in(storage, settings.runtime.data_dir):
+            folders.append((STORAGE_PREFIX, storage))
     return Privacy(
         PrivacyRooms(
             log=log,
             vault=vault,
             keys=store,
             store=store,
-            stores=sealed_stores(store, log, vault),
+            stores=sealed_stores(store, log, vault, storage),
             signing=signing,
             head=partial(head_text, store),
             files=partial(every_byte, folders),
@@ -51,10 +52,13 @@ def open_privacy(
     )
 
 
-def sealed_stores(store: SqliteStore, log: AuditLog, vault: Vault) -> tuple[SealedStore, ...]:
-    """The stores in the one store whose personal data is sealed."""
-    return tuple(
-        SealedStore(name, frozenset(columns), store, vault, log.read) for name, columns in SEALED_STORES.items()
+def sealed_stores(store: SqliteStore, log: AuditLog, vault: Vault, storage: Path | None) -> tuple[SealedStore, ...]:
+    """The stores whose personal data is sealed: those in the one store, and the audit storage."""
+    pages = pages_of(store, log.read)
+    archive = ArchivedTrail(storage, partial(log.read, store.first_live))
+    return (
+        *(SealedStore(name, frozenset(columns), pages, vault, log.read) for name, columns in SEALED_STORES.items()),
+        SealedStore("archive", frozenset(), archive.pages, vault, log.read),
     )
 
 

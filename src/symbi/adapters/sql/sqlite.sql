@@ -246,3 +246,6 @@ SELECT effect_id, state, request FROM effects JOIN requests USING (effect_id) WH
 
 -- name: tables
 SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name
+
+-- name: first_live
+SELECT min(sequence) FROM events

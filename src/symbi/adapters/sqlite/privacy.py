@@ -10,10 +10,9 @@ from uuid import UUID
 from symbi.adapters.sqlite.file import DATABASE_NAME, SQL, connect, mapped
 from symbi.adapters.sqlite.rows import Rows
 from symbi.adapters.sqlite.subjects import to_subject_key
-from symbi.audit.event import parse_event
 from symbi.clock import rfc3339
 from symbi.compliance.port import Erasure, ErasureState, OpenWork, SealedRow
-from symbi.compliance.sealed import MARKED, sealed_in
+from symbi.compliance.sealed import MARKED, event_row, sealed_of
 from symbi.errors import StoreUnavailable
 from symbi.guard.vault import SubjectKey
 from symbi.types import KeyId
@@ -50,7 +49,9 @@ class PrivacyTable(Rows):
             for place, data in zip(SEALED_STORES[store], row[_HEAD:], strict=True):
                 if data is not None and MARKED in data:
                     table, _, column = place.partition(".")
-                    found.append(SealedRow(table, column, key, run_id, effect_id, at or made_at(effect_id), data))
+                    found.append(
+                        SealedRow(table, column, key, run_id, effect_id, at or made_at(effect_id), data, place)
+                    )
         return found, rows[-1][0] if len(rows) == ROWS_AT_ONCE else None
 
     def _trail_rows(self, after: int) -> tuple[Sequence[SealedRow], str | None]:
@@ -58,11 +59,12 @@ class PrivacyTable(Rows):
         found: list[SealedRow] = []
         for sequence, record in rows:
             if MARKED in record:
-                event = parse_event(record, sequence=sequence)
-                effect = str(event.details.get("effect_id", ""))
-                row = SealedRow("events", "record", str(sequence), event.run_id, effect, event.timestamp, record)
-                found.append(row)
+                found.append(event_row(record, sequence, "events.record"))
         return found, str(rows[-1][0]) if len(rows) == ROWS_AT_ONCE else None
+
+    def first_live(self) -> int:
+        """Sequence of the first event that the store still holds."""
+        return int(self._one(SQL["first_live"])[0] or 1)
 
     def put_erasure(self, erasure: Erasure) -> None:
         """Insert or replace."""
@@ -139,4 +141,5 @@ def made_at(effect_id: str) -> str:
 
 
 def _sealed_by(data: bytes | None, keys: frozenset[KeyId]) -> bool:
-    return data is not None and any(not keys.isdisjoint(sealed.keys) for _, sealed in sealed_in(data))
+    sealed = None if data is None else sealed_of("", data)
+    return sealed is not None and not keys.isdisjoint(sealed.keys)
