@@ -25,7 +25,7 @@ from symbi.audit.event import AuditEventType, Draft
 from symbi.compliance.certificate import certificate_digest, sign_certificate
 from symbi.compliance.forms import Sought, Wanted
 from symbi.compliance.port import Erasure, ErasureState, OpenWork, Subject
-from symbi.compliance.residue import MAX_PATTERNS, Findings, search_files
+from symbi.compliance.residue import MAX_PATTERNS, Findings, search_files, set_apart
 from symbi.compliance.rooms import Order, PrivacyRooms, SubjectKeys
 from symbi.compliance.sealed import LOST_KEY, personal_part
 from symbi.errors import InputError
@@ -123,6 +123,7 @@ class Eraser:
         for store in self._rooms.stores:
             async for held in store.export(everybody):
                 course.wanted.add_opened(personal_part(held))
+        set_apart(course.wanted, await self._rooms.log.read(self._rooms.texts))
         for row in (*course.keys.living, *course.keys.living_crowd):
             for secret in (row.wrapped, row.name):
                 if secret is not None:

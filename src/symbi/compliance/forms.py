@@ -60,12 +60,14 @@ class Pattern:
         data: The bytes.
         sought: Why.
         form: How the value stands in them, e.g. `base64`.
+        value: Number of the value, or of the piece of one, that it is a form of.
         whole: Digits beside it make it another number.
     """
 
     data: bytes
     sought: Sought
     form: str
+    value: int = 0
     whole: bool = False
 
 
@@ -78,6 +80,7 @@ class Wanted:
         values: How many values there are, by reason.
         too_short: How many were too short to look for.
         left_out: How many were left out because there were too many.
+        shared: How many stand in texts of the operator too, and count as ordinary words.
     """
 
     max_patterns: int
@@ -85,6 +88,8 @@ class Wanted:
     values: dict[Sought, int]
     too_short: int = 0
     left_out: int = 0
+    shared: int = 0
+    _number: int = 0
 
     @classmethod
     def empty(cls, max_patterns: int) -> "Wanted":
@@ -122,10 +127,11 @@ class Wanted:
 
     def _add(self, forms: Iterable[tuple[str, bytes]], sought: Sought) -> None:
         order = list(Sought)
+        self._number += 1
         for form, data in forms:
             there = self.patterns.get(data)
             if there is None or order.index(sought) < order.index(there.sought):
-                self.patterns[data] = Pattern(data, sought, form, form == "plain" and data.isdigit())
+                self.patterns[data] = Pattern(data, sought, form, self._number, form == "plain" and data.isdigit())
 
 
 def leaves_of(value: JsonValue) -> Iterator[str]:

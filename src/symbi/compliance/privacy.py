@@ -14,7 +14,7 @@ from symbi.audit.event import AuditEventType, Draft
 from symbi.compliance.erasure import Eraser
 from symbi.compliance.forms import Sought, Wanted
 from symbi.compliance.port import Held, Subject
-from symbi.compliance.residue import MAX_PATTERNS, search_files
+from symbi.compliance.residue import MAX_PATTERNS, search_files, set_apart
 from symbi.compliance.rooms import Order, PrivacyRooms, SubjectKeys, hold_place
 from symbi.compliance.sealed import personal_part
 from symbi.errors import DecryptionFailed, InputError
@@ -147,6 +147,7 @@ class Privacy:
             wanted.add_text(value, Sought.GIVEN)
         async for held in self._held(keys.subject()):
             wanted.add_opened(personal_part(held))
+        set_apart(wanted, await self.rooms.log.read(self.rooms.texts))
         findings = await anyio.to_thread.run_sync(partial(search_files, wanted, self.rooms.files))
         return {"pseudonym": keys.pseudonym, "clean": findings.clean, **findings.as_json(wanted)}
 

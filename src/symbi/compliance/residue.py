@@ -4,7 +4,7 @@ Finds name the file, the offset, and why and in which form it was looked for; ne
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ahocorasick_rs import BytesAhoCorasick
@@ -80,6 +80,7 @@ class Findings:
             "searched_for": {sought.value: count for sought, count in sorted(wanted.values.items())},
             "too_short": wanted.too_short,
             "left_out": wanted.left_out,
+            "shared_words": wanted.shared,
             "residue": self.residue,
             "finds": [find.as_json() for find in self.finds if find.sought is not Sought.ORDINARY],
             "ordinary_words": self.count.get(Sought.ORDINARY, 0),
@@ -152,6 +153,30 @@ class Search:
                     self.findings.note(Find(place, start + first, pattern.sought, pattern.form))
 
 
+def set_apart(wanted: Wanted, texts: Iterable[bytes]) -> None:
+    """Count what was opened and stands in these texts too, which people wrote for everybody, among the ordinary words.
+
+    A name, and a value that somebody gave, stays what it is.
+
+    Args:
+        wanted: What is to be looked for.
+        texts: Policies, definitions of tools, the configuration.
+    """
+    opened = [pattern for pattern in wanted.patterns.values() if pattern.sought is Sought.OPENED]
+    if not opened:
+        return
+    automaton = BytesAhoCorasick([pattern.data for pattern in opened])
+    shared = {
+        opened[index].value
+        for text in texts
+        for index, _, _ in automaton.find_matches_as_indexes(text, overlapping=True)
+    }
+    for pattern in opened:
+        if pattern.value in shared:
+            wanted.patterns[pattern.data] = replace(pattern, sought=Sought.ORDINARY)
+    wanted.shared = len(shared)
+
+
 def search_files(wanted: Wanted, files: Callable[[], Iterable[tuple[str, Iterator[bytes]]]]) -> Findings:
     """Search files for all that is wanted.
 
@@ -175,4 +200,4 @@ def _beside_digits(buffer: bytes, first: int, last: int) -> bool:
     return buffer[max(0, first - 1) : first].isdigit() or buffer[last : last + 1].isdigit()
 
 
-__all__ = ["CHUNK_BYTES", "MAX_PATTERNS", "Find", "Findings", "Search", "Wanted", "search_files"]
+__all__ = ["CHUNK_BYTES", "MAX_PATTERNS", "Find", "Findings", "Search", "Wanted", "search_files", "set_apart"]

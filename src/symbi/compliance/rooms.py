@@ -37,6 +37,7 @@ class PrivacyRooms:
         signing: The key of the trail.
         head: The signed head of the trail, as text; on the store's thread.
         files: Every file that a search reads, by its name for people: the data folder and the audit storage.
+        texts: What the operator wrote for everybody: policies, definitions of tools, the configuration; on the store's thread.
         clock: For times.
         probe: Called at named points of an erasure; for tests.
     """
@@ -49,6 +50,7 @@ class PrivacyRooms:
     signing: Callable[[], SigningKey]
     head: Callable[[], str]
     files: Callable[[], Iterable[FileBytes]]
+    texts: Callable[[], Iterable[bytes]]
     clock: Clock
     probe: Callable[[str], None] = no_probe
 

@@ -1,5 +1,6 @@
 """Exports and erasures, over every store that holds personal data."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from symbi.clock import Clock
 from symbi.compliance.privacy import Privacy
 from symbi.compliance.rooms import PrivacyRooms
 from symbi.compliance.sealed import SealedStore, pages_of
-from symbi.config import Settings
+from symbi.config import Settings, describe_settings
 from symbi.crypto.signing import SigningKey
 from symbi.guard.vault import Vault
 
@@ -46,6 +47,7 @@ def open_privacy(
             signing=signing,
             head=partial(head_text, store),
             files=partial(every_byte, folders),
+            texts=partial(operators_texts, settings, store),
             clock=clock,
             probe=probe,
         )
@@ -71,6 +73,12 @@ def every_byte(folders: Sequence[tuple[str, Path]]) -> Iterator[tuple[str, Itera
     yield from folder_files(folders)
     for _, folder in folders:
         yield from large_cells(folder)
+
+
+def operators_texts(settings: Settings, store: SqliteStore) -> list[bytes]:
+    """Policies that were ever in force, definitions of tools, and the configuration; on the store's thread."""
+    shown = json.dumps([[row.key, str(row.value)] for row in describe_settings(settings)], ensure_ascii=False)
+    return [*store.operators_texts(), shown.encode()]
 
 
 def head_text(store: SqliteStore) -> str:

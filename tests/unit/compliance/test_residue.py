@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symbi.compliance.forms import LONG_CHARS, PIECE_CHARS, Sought, Wanted, leaves_of
-from symbi.compliance.residue import MAX_FINDS, MAX_PATTERNS, Search
+from symbi.compliance.residue import MAX_FINDS, MAX_PATTERNS, Search, set_apart
 
 NAME = "Jürgen Müller"
 
@@ -137,6 +137,20 @@ def test_finds_are_counted_beyond_those_that_are_told():
     search.look("f", [b"Jane Doe"] * (MAX_FINDS + 5))
     assert len(search.findings.finds) == MAX_FINDS
     assert search.findings.residue == MAX_FINDS + 5
+
+
+def test_what_the_operator_wrote_for_everybody_counts_as_ordinary_and_names_never_do():
+    sought = wanted(
+        name="Jane Doe", given=("Room 7b",), opened={"to": "On Call <oncall@example.com>", "street": "17 Elm Street"}
+    )
+    policies = b'permit when { arguments.to == "On Call <oncall@example.com>" } // Jane Doe, Room 7b'
+    set_apart(sought, [b"", policies])
+    search = Search(sought.patterns)
+    search.look("f", [policies, b" 17 Elm Street", b"On Call <oncall@example.com>".hex().encode()])
+    assert {find.sought for find in search.findings.finds} == set(Sought) - {Sought.KEY}
+    told = {find.offset for find in search.findings.finds if find.sought is not Sought.ORDINARY}
+    assert told == {policies.index(b"Jane"), policies.index(b"Room"), len(policies) + 1}
+    assert sought.shared == 2  # the text, and the address in it
 
 
 def test_looking_for_nothing_finds_nothing():

@@ -249,3 +249,6 @@ SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name
 
 -- name: first_live
 SELECT min(sequence) FROM events
+
+-- name: operators_texts
+SELECT text FROM policy_sets UNION ALL SELECT definition FROM pins

@@ -62,6 +62,10 @@ class PrivacyTable(Rows):
                 found.append(event_row(record, sequence, "events.record"))
         return found, str(rows[-1][0]) if len(rows) == ROWS_AT_ONCE else None
 
+    def operators_texts(self) -> list[bytes]:
+        """The policy sets, and the definitions of tools."""
+        return [str(text).encode() for (text,) in self._all(SQL["operators_texts"])]
+
     def first_live(self) -> int:
         """Sequence of the first event that the store still holds."""
         return int(self._one(SQL["first_live"])[0] or 1)
