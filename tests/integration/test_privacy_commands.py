@@ -149,7 +149,17 @@ def test_without_the_master_key_it_is_said_which_is_missing(kept):
 
 def test_the_policy_of_the_operator_decides(kept):
     kept.put("policies/all.cedar", '@id("no") forbid (principal, action == Action::"ControlRuntime", resource);')
-    kept.inside("privacy", "erase", JANE).error(3)
+    for asked in (
+        ("export", JANE),
+        ("erase", JANE),
+        ("hold", JANE, "--reason", "x"),
+        ("release", JANE),
+        ("list",),
+        ("scan", JANE),
+    ):
+        said = kept.inside("privacy", *asked)
+        said.error(3)
+        assert said.stdout == ""
     kept.put("policies/all.cedar", '@id("all")\npermit (principal, action, resource);\n')
     (record,) = json.loads(kept.inside("privacy", "export", JANE).stdout)["records"]
     assert record["value"] == {"at": STREET}
