@@ -206,6 +206,7 @@ async def test_a_hold_refuses_an_erasure_until_it_is_released(tmp_path):
         rows = {row["name"]: row for row in await place.privacy.listed()}
         assert rows[JANE]["hold"]["reason"] == "case 4711"
         assert rows[JOHN]["hold"] is None
+        assert "case 4711" not in json.dumps(await place.privacy.export(Order(JANE)))  # she need not learn of it so
         await place.privacy.release(Order(JANE))
         with pytest.raises(InputError, match="no hold"):
             await place.privacy.release(Order(JANE))

@@ -23,6 +23,7 @@ from symbi.policy.about import subject_name
 from symbi.policy.flow import MORE_SUBJECTS
 from symbi.types import OPERATOR_AGENT, JsonValue, KeyId
 
+HOLD_NOTE: Final = "subject_holds.note"
 KEYS_AT_ONCE: Final = 1000  # read between two commits
 
 
@@ -57,6 +58,8 @@ class Privacy:
         records: list[JsonValue] = []
         unopened = 0
         async for held in self._held(keys.subject()):
+            if held.place == HOLD_NOTE:
+                continue  # what the operator noted of a case is not for who asks
             unopened += bool(held.unopened)
             records.append(_held_json(held))
         crowd = 0
