@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.markup import escape
 
-from symbi.api.approvals import record_json
+from symbi.api.approvals import record_json, row_json
 from symbi.api.client import ask_owner, connect_owner
 from symbi.api.control import OPERATIONS, Caller, operate
 from symbi.cli.options import Config, Json
@@ -57,6 +57,9 @@ def list_approvals(
             out.print("nothing waits for people")
             return
         for row in rows:
+            if "fault" in row:
+                out.print(f"[bold]{escape(printable(row['id']))}[/] [red]altered[/]: {escape(row['fault'])}")
+                continue
             asks = "; ".join(ask["text"] for ask in row["asks"])
             out.print(f"[bold]{escape(row['id'])}[/] {_state(row)}")
             what = printable(f"{row['agent']}: {row['action']} on {row['resource']}")
@@ -194,7 +197,7 @@ def _read(settings: Settings, operation: str, arguments: Mapping[str, JsonValue]
     with open_reader(settings) as reader:
         if operation == "approvals.list":
             states = tuple(ApprovalState) if arguments["all"] else tuple(OPEN)
-            return [record_json(record, people) for record in reader.approvals(states, MAX_LISTED)]
+            return [row_json(record, people) for record in reader.approvals(states, MAX_LISTED)]
         record = reader.get_approval(str(arguments["id"]))
     if record is None:
         msg = f"there is no approval `{str(arguments['id'])[:64]}`"
