@@ -7,7 +7,7 @@ from typing import TypeAlias
 from symbi.errors import InputError, did_you_mean
 from symbi.guard.actions.people import ControlRuntime
 from symbi.runtime.runtime import Runtime
-from symbi.types import OPERATOR_AGENT, JsonValue, Principal
+from symbi.types import OPERATOR_AGENT, JsonValue, Label, Principal
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,17 @@ def principal_of(runtime: Runtime, caller: Caller) -> Principal:
     """A caller as policies see it: the operator, with the owner and groups of the registered person, if it is one."""
     person = runtime.desk.people.of_uid(caller.uid)
     return Principal(OPERATOR_AGENT, person.name if person else "unknown", person.groups if person else ())
+
+
+async def _about(runtime: Runtime, arguments: Mapping[str, JsonValue]) -> tuple[str, ...]:
+    """The people whom an approval is about that arguments name: what is said to it may be about them too."""
+    approval_id = arguments.get("id")
+    if not isinstance(approval_id, str):
+        return ()
+    try:
+        return (await runtime.desk.find(approval_id)).about()
+    except InputError:  # there is none, or it was altered: the operation itself says so
+        return ()
 
 
 async def operate(
@@ -58,6 +69,7 @@ async def operate(
         uid=caller.uid,
         person=person.name if person else "",
         folder_owner=caller.folder_owner,
+        label=Label(subjects=await _about(runtime, arguments)),
         values=arguments,
     )
     async with runtime.guard.enforce(action) as permit:
