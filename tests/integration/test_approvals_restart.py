@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -254,6 +255,22 @@ def test_bad_requests_get_errors_and_end_nothing(place):
     finally:
         run.kill()
         run.communicate()
+
+
+def test_one_altered_approval_hides_no_other(place):
+    for _ in range(2):
+        assert place.run_inside().code == HELD
+    first, second = (row["id"] for row in waiting(place))
+    with sqlite3.connect(place.folder / ".symbi" / "symbi.db") as store:
+        store.execute("UPDATE approvals SET agent_id = 'another' WHERE approval_id = ?", (first,))
+    rows = {row["id"]: row for row in waiting(place)}
+    assert (rows[first]["state"], rows[first]["fault"]) == ("altered", "its agent is not the one that asked")
+    assert rows[second]["state"] == "waiting"
+    listed = place.inside("approvals", "list")
+    assert listed.code == 0
+    assert f"{first} altered: its agent is not the one that asked" in listed.stdout
+    assert place.inside("approvals", "approve", first).code != 0
+    assert place.inside("approvals", "approve", second).code == 0
 
 
 def test_an_agent_asks_people_by_itself(workshop):

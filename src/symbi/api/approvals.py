@@ -16,7 +16,7 @@ from symbi.types import JsonValue
 async def list_approvals(runtime: Runtime, _caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
     """The newest approvals: those that wait or are granted, or all of them with `all`."""
     states = tuple(ApprovalState) if arguments.get("all") is True else tuple(OPEN)
-    return [record_json(record, runtime.desk.people) for record in await runtime.desk.listed(states)]
+    return [row_json(record, runtime.desk.people) for record in await runtime.desk.listed(states)]
 
 
 async def show_approval(runtime: Runtime, _caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
@@ -61,6 +61,13 @@ def text_of(arguments: Mapping[str, JsonValue], name: str, default: str | None =
         msg = f"the operation needs `{name}`, a text"
         raise InputError(msg, code="control.argument")
     return value
+
+
+def row_json(record: ApprovalRecord, people: People) -> dict[str, JsonValue]:
+    """An approval in a list: as `record_json`, and where it was altered its id and what is wrong, beside the others."""
+    if fault := fault_of(record):
+        return {"id": record.id, "state": "altered", "agent": record.agent_id, "run": record.run_id, "fault": fault}
+    return record_json(record, people)
 
 
 def record_json(record: ApprovalRecord, people: People) -> dict[str, JsonValue]:

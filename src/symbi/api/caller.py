@@ -7,7 +7,7 @@ from typing import TypeAlias
 from symbi.errors import InputError, did_you_mean
 from symbi.guard.actions.people import ControlRuntime
 from symbi.runtime.runtime import Runtime
-from symbi.types import OPERATOR_AGENT, JsonValue, Principal
+from symbi.types import OPERATOR_AGENT, JsonValue, Label, Principal
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,17 @@ def principal_of(runtime: Runtime, caller: Caller) -> Principal:
     return Principal(OPERATOR_AGENT, person.name if person else "unknown", person.groups if person else ())
 
 
+async def _about(runtime: Runtime, arguments: Mapping[str, JsonValue]) -> tuple[str, ...]:
+    """The people whom an approval is about that arguments name: what is said to it may be about them too."""
+    approval_id = arguments.get("id")
+    if not isinstance(approval_id, str):
+        return ()
+    try:
+        return (await runtime.desk.find(approval_id)).about()
+    except InputError:  # there is none, or it was altered: the operation itself says so
+        return ()
+
+
 async def operate(
     runtime: Runtime,
     operations: Mapping[str, Operation],
@@ -77,6 +88,7 @@ async def operate(
         uid=caller.uid,
         person=person.name if person else "",
         folder_owner=caller.folder_owner,
+        label=Label(subjects=await _about(runtime, arguments)),
         values=operation.shown(runtime, arguments) if isinstance(operation, Discreet) else arguments,
     )
     async with runtime.guard.enforce(action) as permit:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.markup import escape
 
-from symbi.api.approvals import record_json
+from symbi.api.approvals import record_json, row_json
 from symbi.api.client import ask_owner, connect_owner
 from symbi.api.control import OPERATIONS, Caller, operate
 from symbi.cli.options import Config, Json
@@ -27,9 +27,18 @@ from symbi.errors import InputError, SymbiError
 from symbi.guard.approval import MAX_REASON_CHARS, OPEN, ApprovalState, statement
 from symbi.guard.desk import MAX_LISTED
 from symbi.guard.people import VOTE_DOMAIN
+from symbi.guard.sealed_approvals import opened_approval
 from symbi.tools.text import printable
 from symbi.types import JsonValue
-from symbi.wiring import folder_owner, open_reader, open_runtime, read_text, registered_people, start_logging
+from symbi.wiring import (
+    folder_owner,
+    open_reader,
+    open_runtime,
+    read_text,
+    reading_vault,
+    registered_people,
+    start_logging,
+)
 
 app = typer.Typer(help="See what waits for people, and answer it.", no_args_is_help=True)
 
@@ -57,6 +66,9 @@ def list_approvals(
             out.print("nothing waits for people")
             return
         for row in rows:
+            if "fault" in row:
+                out.print(f"[bold]{escape(printable(row['id']))}[/] [red]altered[/]: {escape(row['fault'])}")
+                continue
             asks = "; ".join(ask["text"] for ask in row["asks"])
             out.print(f"[bold]{escape(row['id'])}[/] {_state(row)}")
             what = printable(f"{row['agent']}: {row['action']} on {row['resource']}")
@@ -192,10 +204,15 @@ def _ask(settings: Settings, operation: str, arguments: Mapping[str, JsonValue])
 def _read(settings: Settings, operation: str, arguments: Mapping[str, JsonValue]) -> JsonValue:
     people = registered_people(settings, open_provider(settings.security.crypto_provider.value))
     with open_reader(settings) as reader:
+        vault = reading_vault(settings, reader)
         if operation == "approvals.list":
             states = tuple(ApprovalState) if arguments["all"] else tuple(OPEN)
-            return [record_json(record, people) for record in reader.approvals(states, MAX_LISTED)]
-        record = reader.get_approval(str(arguments["id"]))
+            return [
+                row_json(record, people)
+                for record in [opened_approval(each, vault) for each in reader.approvals(states, MAX_LISTED)]
+            ]
+        found = reader.get_approval(str(arguments["id"]))
+        record = None if found is None else opened_approval(found, vault)
     if record is None:
         msg = f"there is no approval `{str(arguments['id'])[:64]}`"
         raise InputError(msg, code="approval.unknown", hint="`symbi approvals list` shows what waits")

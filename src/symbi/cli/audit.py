@@ -21,9 +21,10 @@ from symbi.cli.output import err, errors_to_exit, out, print_json, print_json_li
 from symbi.config import Settings, load_settings
 from symbi.crypto.provider import open_provider
 from symbi.errors import ChainBroken, InputError, did_you_mean
+from symbi.guard.confidential import PRIVATE, revealed
 from symbi.tools.text import printable
 from symbi.types import JsonValue
-from symbi.wiring import open_reader, verifying_keys
+from symbi.wiring import open_reader, reading_vault, verifying_keys
 
 app = typer.Typer(help="Read, verify and export the audit trail.", no_args_is_help=True)
 
@@ -43,6 +44,7 @@ def show(
 ) -> None:
     """Print events, oldest first: one line each, or JSON lines with `--json`."""
     with errors_to_exit(as_json=as_json), open_reader(load_settings(config)) as reader:
+        vault = reading_vault(load_settings(config), reader)
         if kind is not None and kind not in list(AuditEventType):
             msg = f"unknown event type `{kind}`"
             raise InputError(msg, code="input.event_type", hint=did_you_mean(kind, AuditEventType) or None)
@@ -54,11 +56,11 @@ def show(
             if kind not in {None, event.event_type}:
                 continue
             if last is None:
-                _print(event, as_json=as_json)
+                _print(revealed(event, vault), as_json=as_json)
             else:
                 chosen = [*chosen[-(last - 1) :], event] if last > 1 else [event]
         for event in chosen:
-            _print(event, as_json=as_json)
+            _print(revealed(event, vault), as_json=as_json)
 
 
 def _print(event: AuditEvent, *, as_json: bool) -> None:
@@ -82,7 +84,7 @@ def summary(event: AuditEvent) -> str:
     policies = details.get("policies")
     if isinstance(policies, list):
         parts += [f"{p['id']} ({p['file']}:{p['line']})" for p in policies if isinstance(p, dict)]
-    for name in ("reason", "error", "tool"):
+    for name in ("reason", "error", "tool", PRIVATE):
         if details.get(name):
             parts.append(f"{name}: {details[name]}")
     if isinstance(grant := details.get("grant_digest"), str):

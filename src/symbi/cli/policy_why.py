@@ -14,6 +14,7 @@ from symbi.cli.output import EXIT_VERIFICATION, errors_to_exit, out, print_json
 from symbi.cli.policy_what_if import print_what_if, state_json, what_if_json
 from symbi.config import Settings, load_settings
 from symbi.errors import InputError, VerificationError, did_you_mean
+from symbi.guard.confidential import revealed
 from symbi.guard.records import decision_facts
 from symbi.guard.why import Derivation, derive
 from symbi.policy.decision import Deny
@@ -21,7 +22,7 @@ from symbi.policy.expression import shown
 from symbi.policy.stored import request_json
 from symbi.tools.text import printable
 from symbi.types import EffectId, JsonValue
-from symbi.wiring import open_reader, verifying_keys
+from symbi.wiring import open_reader, reading_vault, verifying_keys
 
 
 def why(
@@ -61,8 +62,9 @@ def _derive(settings: Settings, effect_id: EffectId) -> tuple[list[AuditEvent], 
     """
     with open_reader(settings) as reader:
         verify_trail(reader.read(1), reader.head_record(), verifying_keys(settings))
+        vault = reading_vault(settings, reader)
         every = [parse_event(stored.record, sequence=stored.sequence) for stored in reader.read(1)]
-        events = [event for event in every if event.details.get("effect_id") == effect_id]
+        events = [revealed(event, vault) for event in every if event.details.get("effect_id") == effect_id]
         record = reader.get_effect(effect_id)
         if not events and record is not None:
             msg = f"effect `{effect_id}` is in the ledger, and the trail does not know it"
@@ -84,6 +86,7 @@ def _derive(settings: Settings, effect_id: EffectId) -> tuple[list[AuditEvent], 
                 rows.get(str(event.details.get("request_digest"))),
                 reader.policy_set(str(event.details.get("policy_version"))),
                 record,
+                vault,
             )
             for event in decided
         ]

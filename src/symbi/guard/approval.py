@@ -21,11 +21,12 @@ from symbi.clock import random_bytes
 from symbi.crypto.canonical import canonical_json, parse_canonical
 from symbi.errors import InputError
 from symbi.guard.action import Action, ExecuteCode, InvokeTool
-from symbi.guard.confidential import keyed
+from symbi.guard.confidential import keyed, subjects_of
 from symbi.guard.records import action_name, decision_facts, digest_arguments
 from symbi.guard.vault import NO_KEYS, Keys
 from symbi.policy.approval import Demand, parse_demands
 from symbi.policy.decision import AllowWithConditions, ConditionKind, PolicyDecision
+from symbi.policy.flow import MORE_SUBJECTS, join_subjects
 from symbi.policy.obligations import REDACTED
 from symbi.types import AgentId, EffectId, JsonValue, Label, RunId
 
@@ -155,6 +156,14 @@ class ApprovalRecord:
             msg = f"the facts of approval `{self.id}` are no object"
             raise InputError(msg, code="approval.altered")
         return facts
+
+    def about(self) -> tuple[str, ...]:
+        """The people whom it is about; a crowd, where that cannot be read any more.
+
+        Raises:
+            InputError: Its facts were altered.
+        """
+        return (MORE_SUBJECTS,) if self.lost else join_subjects(map(str, self.read_facts().get("about", ())))
 
     def demands(self) -> tuple[Demand, ...]:
         """What was asked for.
@@ -294,7 +303,7 @@ class HeldCase:
             "keep_arguments": self._keeps_arguments(),
         }
         if self.keys:
-            facts["blind"] = blind or random_bytes(16).hex()
+            facts |= {"blind": blind or random_bytes(16).hex(), "about": list(subjects_of(action))}
         return canonical_json(facts)
 
     def _keeps_arguments(self) -> bool:

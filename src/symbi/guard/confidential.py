@@ -69,8 +69,12 @@ def outcome_subjects(action: Action, outcome: object) -> tuple[str, ...]:
 
 
 def failure_subjects(action: Action) -> tuple[str, ...]:
-    """Whom an error is about that may quote an answer which never came: somebody, where answers are about people."""
-    return (MORE_SUBJECTS,) if isinstance(action, InvokeTool) and action.tool.flow.about else ()
+    """Whom an error is about that may quote an answer which never came, beside whom the action is about.
+
+    Where answers are about people, and the call names none of them, it may be about any.
+    """
+    silent = isinstance(action, InvokeTool) and action.tool.flow.about and not subjects_of(action)
+    return (MORE_SUBJECTS,) if silent else ()
 
 
 async def keys_for(vault: Vault | None, agent: AgentId, subjects: Iterable[str], *, wait: bool = False) -> Keys:
@@ -240,3 +244,22 @@ def request_place(effect_id: str) -> bytes:
 def sha256_hex(data: bytes) -> str:
     """Of plain bytes, for `keyed`."""
     return hashlib.sha256(data).hexdigest()
+
+
+def opened_request(request: bytes, effect_id: str, vault: Vault | None) -> tuple[bytes | None, str]:
+    """A stored request as it was decided on; or why it cannot be read, in one line.
+
+    Raises:
+        DecryptionFailed: It was altered, or moved from elsewhere.
+    """
+    try:
+        return open_column(vault, request, request_place(effect_id)), ""
+    except ConfigError:
+        return None, "the request is sealed, and there is no key at hand to open it"
+    except DecryptionFailed as error:
+        lost = lost_text(error)
+        if lost == ERASED_TEXT:
+            return None, "the request was erased with what is kept of its data subject"
+        if lost == SEALED_TEXT:
+            return None, "the request is sealed, and the key at hand does not open it"
+        raise

@@ -10,7 +10,7 @@ from symbi.wiring.policies import (
     read_policies,
     verify_policies,
 )
-from symbi.wiring.runtime import manifests, open_runtime, probe, start_logging, verifying_keys
+from symbi.wiring.runtime import manifests, open_runtime, probe, reading_vault, start_logging, verifying_keys
 from symbi.wiring.sources import compile_agents, open_reader, read_text
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "probe",
     "read_policies",
     "read_text",
+    "reading_vault",
     "registered_people",
     "start_logging",
     "verify_policies",

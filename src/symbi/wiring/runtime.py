@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+import anyio
 import anyio.to_thread
 
 from symbi import __version__
@@ -141,7 +142,8 @@ async def open_runtime(
         # A trail that was begun is never continued under another key, so a lost one is not replaced.
         key = KeyRing(key_store(settings), provider, create=store.head() is None).signing_key()
         log = await stack.enter_async_context(AuditLog(store, key, clock, ids))
-        await stack.enter_async_context(noting_end(log, store.epoch))
+        up = anyio.Event()
+        await stack.enter_async_context(noting_end(log, store.epoch, up))
         engine = PolicyEngine(PolicySet.load(()))  # which permits nothing
         book = PolicyBook(engine, log, store, policy_terms(settings))
         folders, interval_s = PolicyFolders(settings.folder), settings.policy.watch_interval_s
@@ -191,12 +193,20 @@ async def open_runtime(
             watches.append(other)
         if settings.policy.watch:
             await stack.enter_async_context(watching(watches))
+        up.set()
         yield Runtime(rooms, runtime_config(settings), report, warnings)
 
 
 @asynccontextmanager
-async def noting_end(log: AuditLog, epoch: int) -> AsyncIterator[None]:
-    """Put the end of a runtime on the trail, and the error that ended it, also one that did not let it begin."""
+async def noting_end(log: AuditLog, epoch: int, up: anyio.Event) -> AsyncIterator[None]:
+    """Put the end of a runtime on the trail, and the error that ended it, also one that did not let it begin.
+
+    Args:
+        log: The trail.
+        epoch: Number of the owner.
+        up: Set once the runtime is up. What ends it from then on stands where it happened, and may quote what is about
+            somebody: its text is not repeated.
+    """
     details: dict[str, JsonValue] = {"epoch": epoch}
     try:
         yield
@@ -204,7 +214,7 @@ async def noting_end(log: AuditLog, epoch: int) -> AsyncIterator[None]:
         raise  # and nothing can be recorded
     except BaseException as error:
         if isinstance(error, SymbiError):
-            details |= {"error": error.code, "reason": str(error)}
+            details |= {"error": error.code} if up.is_set() else {"error": error.code, "reason": str(error)}
         else:
             details["error"] = type(error).__name__
         with suppress(Unavailable):  # the error itself is the one to report
