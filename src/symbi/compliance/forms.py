@@ -32,7 +32,7 @@ _ORDINARY: Final = re.compile(
     r"[a-z][a-z_.-]{0,19}|[A-Z_]{1,20}"  # a word of a program or a sentence
     r"|[-+]?[0-9]{1,8}(\.[0-9]{1,8})?"  # a small number
     r"|[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.]{1,18}(Z|[-+][0-9:]{1,6})?)?"  # a day or a time
-    r"|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"  # an id of ours
+    r"|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{64}"  # an id or a digest, as the trail has them
 )
 _MAIL: Final = re.compile(r"[^\s<>\"'(),;:]+@[^\s<>\"'(),;:]+\.[^\s<>\"'(),;:]+[^\s<>\"'(),;:.]")
 

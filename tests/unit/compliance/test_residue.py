@@ -87,10 +87,10 @@ def test_what_was_opened_is_searched_by_its_texts_and_ordinary_words_are_told_ap
     opened = {
         "name": "Jane Doe", "state": "approved", "at": "2026-11-25T21:00:00Z", "day": "2026-11-25", "n": 3,
         "card": 4929123412341234, "id": "0199d2c0-0000-7000-8000-000000000000", "inner": '{"mail": "jane@example.com"}',
-        "no": None, "yes": True, "x": "ab",
+        "no": None, "yes": True, "x": "ab", "digest": "0f" * 32,
     }  # fmt: skip
     sought = wanted(opened=opened)
-    assert sought.values == {Sought.OPENED: 4, Sought.ORDINARY: 4}  # the inner JSON as a text, and its address
+    assert sought.values == {Sought.OPENED: 4, Sought.ORDINARY: 5}  # the inner JSON as a text, and its address
     assert sought.too_short == 1
     plain = b"Jane Doe approved 2026-11-25T21:00:00Z 0199d2c0-0000-7000-8000-000000000000 4929123412341234"
     search = Search(sought.patterns)
