@@ -2,8 +2,18 @@
 
 import sqlite3
 
+import pytest
+
 from symbi.adapters.sqlite import SqliteStore
 from symbi.adapters.sqlite.columns import COLUMNS, Holds
+from symbi.adapters.sqlite.privacy import SEALED_STORES
+from symbi.audit.event import Draft
+from symbi.compliance.port import Subject
+from symbi.guard.confidential import confided
+from symbi.testing.runtime import open_in
+from symbi.types import AgentId
+
+pytestmark = pytest.mark.anyio
 
 NOTE = "say in symbi.adapters.sqlite.columns what it may hold of people, and seal it if it may hold values"
 
@@ -40,3 +50,50 @@ def test_what_is_sealed_can_hold_bytes():
     with SqliteStore(None) as store:
         kinds = columns(store._db)
         assert {kinds[name] for name, holds in COLUMNS.items() if holds in {Holds.SEALED, Holds.KEY}} == {"BLOB"}
+
+
+def test_every_store_that_holds_personal_data_answers_for_it():
+    answered = {name for columns in SEALED_STORES.values() for name in columns}
+    sealed = {name for name, holds in COLUMNS.items() if holds is Holds.SEALED}
+    assert sorted(sealed - answered) == [], (
+        "register it in symbi.adapters.sqlite.privacy, so that it is exported and erased"
+    )
+    assert sorted(answered - sealed) == []
+
+
+async def test_every_store_is_asked_when_somebody_is_exported_or_erased(tmp_path):
+    async with open_in(tmp_path, 'agent a() { with { "done" } }') as running:
+        stores = running.runtime.privacy.rooms.stores
+        assert {store.name for store in stores} == {*SEALED_STORES, "archive"}
+        asked = {name for store in stores for name in store.columns}
+        assert asked == {name for name, holds in COLUMNS.items() if holds is Holds.SEALED}
+
+
+async def test_each_sealed_column_is_read_where_it_is_said_to_be(tmp_path):
+    """Something sealed in each column of each table is found there, by the statements that look for it."""
+    async with open_in(tmp_path, 'agent a() { with { "done" } }') as running:
+        rooms = running.runtime.privacy.rooms
+        keys = await rooms.vault.ready(("jane@example.com",))
+        await rooms.log.append(confided(Draft("run.started", AgentId("a"), {"arguments": {"x": 1}}, "r"), keys))
+
+        def plant():
+            db = rooms.store._db
+            for table in sorted({name.partition(".")[0] for name in COLUMNS} - {"events", "head"}):
+                columns = [row[1:3] for row in db.execute(f"PRAGMA table_info('{table}')")]
+                sealed = {name: COLUMNS[f"{table}.{name}"] is Holds.SEALED for name, _ in columns}
+                if any(sealed.values()):
+                    values = [_filler(name, kind, keys if sealed[name] else None) for name, kind in columns]
+                    db.execute(f"INSERT INTO {table} VALUES ({','.join('?' * len(values))})", values)
+
+        await rooms.log.read(plant)
+        subject = Subject("p", frozenset(keys.ids))
+        places = [set(await store.holds(subject)) for store in rooms.stores]
+        assert set().union(*places) == {name for name, holds in COLUMNS.items() if holds is Holds.SEALED}
+
+
+def _filler(name, kind, keys):
+    if keys is not None:
+        return keys.seal(b"1", b"anywhere")
+    if kind == "INTEGER":
+        return 0
+    return b"{}" if kind == "BLOB" else "row"

@@ -20,7 +20,7 @@ class Holds(StrEnum):
     PSEUDONYM = "pseudonym"
     """What stands for a subject: an HMAC under a key derived from the master."""
     KEY = "key"
-    """A data key, wrapped by the master."""
+    """A data key, wrapped by the master; or whose it is, sealed by it, which goes with it."""
     AMOUNT = "amount"
     """Numbers that policies count, by effect and by who is counted; nothing that says whom they are about."""
     NOTHING = "no personal data"
@@ -33,8 +33,8 @@ _SAID: Final[Mapping[Holds, str]] = {
         run_labels.labels requests.request approvals.facts approvals.shown approvals.votes subject_holds.note
     """,
     Holds.DIGEST: "effects.arguments_digest requests.digest approvals.digest approvals.place",
-    Holds.PSEUDONYM: "subject_keys.pseudonym subject_holds.pseudonym",
-    Holds.KEY: "subject_keys.wrapped",
+    Holds.PSEUDONYM: "subject_keys.pseudonym subject_holds.pseudonym erasures.pseudonym",
+    Holds.KEY: "subject_keys.wrapped subject_keys.name",
     Holds.AMOUNT: "tallies.total tally_entries.amount",
     Holds.NOTHING: """
         meta.key meta.value events.sequence events.chain_hash head.id head.record
@@ -50,6 +50,7 @@ _SAID: Final[Mapping[Holds, str]] = {
         approvals.approval_id approvals.run_id approvals.position approvals.agent_id approvals.state approvals.created_at
         approvals.expires_at approvals.revision
         subject_keys.key_id subject_keys.created_at subject_keys.destroyed_at subject_holds.held_at
+        erasures.state erasures.facts erasures.at
     """,
 }
 
