@@ -345,11 +345,38 @@ async def test_a_hold_on_anybody_keeps_what_is_about_more_people_than_are_named(
     async with opened(tmp_path) as place:
         await planted(place)
         await place.keep("r9", {"all": "of many people"}, "*")
-        await place.privacy.hold(Order(JOHN, reason="case 4711"))
+        await place.privacy.hold(Order("zoe@example.com", reason="case 4711"))
         with pytest.raises(InputError, match="so many subjects") as refused:
             await place.privacy.erase(Order(JANE))
         assert refused.value.code == "privacy.held"
         assert await place.open("r1") == {"name": "Jane Roe", "street": STREET}
+
+
+async def test_a_hold_keeps_what_is_about_another_too(tmp_path):
+    async with opened(tmp_path) as place:
+        await planted(place)
+        await place.privacy.hold(Order(JOHN, reason="case 4711"))
+        with pytest.raises(InputError, match="also about one who is under a legal hold") as refused:
+            await place.privacy.erase(Order(JANE))
+        assert refused.value.code == "privacy.held"
+        assert await place.open("r3") == {"both": "Jane owes John"}
+        await place.privacy.release(Order(JOHN))
+        assert (await place.privacy.erase(Order(JANE)))["search"]["clean"]
+
+
+async def test_a_hold_that_comes_while_an_erasure_is_begun_is_seen(tmp_path):
+    async with opened(tmp_path) as place:
+        await planted(place)
+        destroy = place.privacy._eraser._destroy
+
+        async def held(course):
+            await place.privacy.hold(Order(JOHN, reason="case 4711"))
+            await destroy(course)
+
+        place.privacy._eraser._destroy = held
+        with pytest.raises(InputError, match="a hold was put on somebody"):
+            await place.privacy.erase(Order(JANE))
+        assert await place.open("r3") == {"both": "Jane owes John"}
 
 
 async def test_what_only_looks_sealed_stands_in_nobodys_way(tmp_path):

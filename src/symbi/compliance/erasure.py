@@ -1,6 +1,7 @@
 """Erasing a subject, in steps that a crash at any moment leaves to be asked for again.
 
-1. a legal hold refuses; so does what is under way about the subject, unless whoever asks includes it;
+1. a legal hold refuses, also one on somebody whom a value is about too; so does what is under way about the subject,
+   unless whoever asks includes it;
 2. what will vanish is read, to be searched for afterwards; every other store deletes what it holds;
 3. in one transaction, the keys are overwritten and it is noted how far the erasure has come;
 4. the write-ahead log is moved into the file and cut to nothing;
@@ -30,7 +31,7 @@ from symbi.compliance.rooms import Order, PrivacyRooms, SubjectKeys
 from symbi.compliance.sealed import LOST_KEY, personal_part
 from symbi.errors import InputError
 from symbi.policy.about import subject_name
-from symbi.types import OPERATOR_AGENT, JsonValue
+from symbi.types import OPERATOR_AGENT, JsonValue, KeyId
 
 STORE_FILE: Final = "symbi.db"  # is written anew where something is left in it
 MAX_TOLD: Final = 10  # of what is under way, in an error
@@ -44,6 +45,8 @@ class _Course:
     keys: SubjectKeys
     wanted: Wanted
     facts: dict[str, Any]
+    resumed: bool
+    held: frozenset[KeyId] = frozenset()
 
 
 class Eraser:
@@ -97,7 +100,8 @@ class Eraser:
         if noted:
             before = msgspec.json.decode(noted[0].facts)
             facts |= {"stores": before["stores"], "open": before["open"], "crowd": before.get("crowd", [])}
-        return _Course(order, keys, wanted, facts)
+        resumed = bool(noted) and noted[0].state is ErasureState.DESTROYED
+        return _Course(order, keys, wanted, facts, resumed)
 
     def _refuse(self, order: Order, keys: SubjectKeys) -> Sequence[OpenWork]:
         """Return what is under way, if nothing forbids the erasure; on the store's thread."""
@@ -120,8 +124,13 @@ class Eraser:
         """Read what will vanish, and let the stores do their part."""
         course.facts["opened"] = True
         everybody = course.keys.subject()
+        course.held = await self._rooms.log.read(self._held_keys)
         for store in self._rooms.stores:
             async for held in store.export(everybody):
+                if not course.held.isdisjoint(held.others):
+                    msg = f"something about subject `{everybody.pseudonym}` is also about one who is under a legal hold"
+                    hint = f"it stands in `{held.place}` of `{held.record}`; release that hold first"
+                    raise InputError(msg, code="privacy.held", hint=hint)
                 course.wanted.add_opened(personal_part(held))
         set_apart(course.wanted, await self._rooms.log.read(self._rooms.texts))
         for row in (*course.keys.living, *course.keys.living_crowd):
@@ -134,7 +143,9 @@ class Eraser:
             done = await store.erase(all_keys)
             before = course.facts["stores"].get(store.name)
             places = dict(done.places)
-            if before is not None and done.what != LOST_KEY:  # what was deleted before a crash is there no more
+            if (
+                before is not None and course.resumed and done.what != LOST_KEY
+            ):  # what was deleted before a crash is there no more
                 places = {
                     name: places.get(name, 0) + before["places"].get(name, 0) for name in {*places, *before["places"]}
                 }
@@ -147,6 +158,9 @@ class Eraser:
 
         def destroy() -> tuple[None, tuple[Draft, ...]]:
             keys = rooms.keys_of(course.order.subject)
+            if self._held_keys() != course.held:
+                msg = "a hold was put on somebody while this was begun"
+                raise InputError(msg, code="privacy.again", hint="erase it again")
             under_way = self._refuse(course.order, keys)
             course.facts["open"] = [{"kind": one.kind, "id": one.id, "state": one.state} for one in under_way]
             rooms.vault.destroy(course.order.subject)
@@ -156,6 +170,11 @@ class Eraser:
             return None, ()
 
         await rooms.log.transact(destroy)
+
+    def _held_keys(self) -> frozenset[KeyId]:
+        """The keys of all who are under a legal hold; on the store's thread."""
+        holds = self._rooms.keys.holds()
+        return frozenset(key.key_id for hold in holds for key in self._rooms.keys.subject_keys(hold.pseudonym))
 
     async def _search(self, wanted: Wanted) -> Findings:
         return await anyio.to_thread.run_sync(partial(search_files, wanted, self._rooms.files))

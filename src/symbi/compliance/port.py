@@ -32,7 +32,7 @@ class Held:
         run_id: The run that it belongs to, or empty.
         effect_id: The effect that it belongs to, or empty.
         at: RFC 3339, when it came to be.
-        also_about: How many others it is about too.
+        others: Keys of others that it is about too.
         value: What it says; None where it cannot be opened.
         unopened: Why it cannot be opened, e.g. `erased`; empty where it can.
     """
@@ -42,7 +42,7 @@ class Held:
     run_id: str
     effect_id: str
     at: str
-    also_about: int = 0
+    others: frozenset[KeyId] = frozenset()
     value: JsonValue = None
     unopened: str = ""
 

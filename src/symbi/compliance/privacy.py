@@ -224,5 +224,5 @@ def _subject_row(rows: dict[str, dict[str, Any]], pseudonym: str) -> dict[str, A
 def _held_json(held: Held) -> dict[str, JsonValue]:
     return {
         "place": held.place, "record": held.record, "run": held.run_id, "effect": held.effect_id, "at": held.at,
-        "also_about": held.also_about, "value": held.value, "unopened": held.unopened,
+        "also_about": len(held.others), "value": held.value, "unopened": held.unopened,
     }  # fmt: skip

@@ -93,7 +93,7 @@ class SealedStore:
     async def export(self, subject: Subject) -> AsyncIterator[Held]:
         """What is sealed, opened."""
         async for row, sealed in self._sealed(subject):
-            also = len(set(sealed.keys) - subject.keys)
+            also = frozenset(sealed.keys) - subject.keys
             held = partial(Held, row.place, row.key, row.run_id, row.effect_id, row.at, also)
             try:
                 opening = partial(self._vault.open_text, sealed, bound_to(row))

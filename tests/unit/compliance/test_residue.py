@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import tracemalloc
 from urllib.parse import quote
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symbi.compliance.forms import LONG_CHARS, PIECE_CHARS, Sought, Wanted, leaves_of
-from symbi.compliance.residue import MAX_FINDS, MAX_PATTERNS, Search, set_apart
+from symbi.compliance.residue import CHUNK_BYTES, MAX_FINDS, MAX_PATTERNS, Search, set_apart
 
 NAME = "Jürgen Müller"
 
@@ -151,6 +152,19 @@ def test_what_the_operator_wrote_for_everybody_counts_as_ordinary_and_names_neve
     told = {find.offset for find in search.findings.finds if find.sought is not Sought.ORDINARY}
     assert told == {policies.index(b"Jane"), policies.index(b"Room"), len(policies) + 1}
     assert sought.shared == 2  # the text, and the address in it
+
+
+def test_a_search_takes_the_memory_of_a_chunk_however_much_it_reads():
+    def peak(chunks: int) -> int:
+        search = Search(wanted(name="Jane Doe", opened=[f"customer number {n}" for n in range(100)]).patterns)
+        tracemalloc.start()
+        try:
+            search.look("f", (bytes(CHUNK_BYTES) for _ in range(chunks)))
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(32) < 1.5 * peak(4)
 
 
 def test_looking_for_nothing_finds_nothing():
