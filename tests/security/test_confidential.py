@@ -351,3 +351,20 @@ def test_bad_input_about_somebody_is_not_quoted_in_the_open(place):
     assert done.exit_code == 2
     assert place.found(*ANNA) == []
     assert len([event for event in place.verify() if event.event_type == "input.refused"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("call", "refused"),
+    [('tool("crm.find", id = "cust-0017", bogus = 1)', 1), ('tool(format("crm.{}", id), to = "x")', 0)],
+)
+def test_what_does_not_get_to_the_gate_is_sealed_as_well(place, call, refused):
+    agent = f"""\
+agent work(id: String) -> String {{
+    capabilities = ["crm.find"]
+    with sandbox = interpreter, timeout = 60.seconds {{ {call}; "done" }}
+}}
+"""
+    place.write(agent, policy=POLICY)
+    assert place.drive("-", 0, "id=Quuxbury", "--subject", "anna.quux") == 1, place.stderr
+    assert place.found(*ANNA) == []
+    assert [event.event_type for event in place.verify()].count("tool.refused") == refused

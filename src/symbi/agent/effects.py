@@ -44,6 +44,7 @@ from symbi.guard.permit import Permit
 from symbi.guard.records import action_name, never_began, obligations_of
 from symbi.policy.about import About
 from symbi.policy.approval import parse_demand
+from symbi.policy.fields import UNDECLARED
 from symbi.policy.flow import MORE_SUBJECTS, join
 from symbi.policy.grants import Grant
 from symbi.sandbox.pool import Sandboxes
@@ -197,12 +198,14 @@ class RunEffects:
         """Call a tool; its manifest says what of the answer is not untrusted. Which tool it is may come from data, and so bears a label too."""
         server = self._server_of(name, span)
         plain, labels, secrets = tool_arguments(arguments, span, self._file)
-        # As it is asked for: whether there is such a tool now is not for a replay to know.
+        # As it is asked for: whether there is such a tool now is not for a replay to know, but for whom it is about.
         asked = InvokeTool(
             principal=self._principal,
             slot=self._slot(),
             label=join(name.label, *labels.values()),
-            tool=ToolRef(ToolName(text(name)), server, "", {}),
+            tool=ToolRef(
+                ToolName(text(name)), server, "", {}, flow=self._world.invoker.flow_of(text(name)) or UNDECLARED
+            ),
             values=plain,
             labels=labels,
             secrets=secrets,
@@ -364,7 +367,7 @@ class RunEffects:
         if len(name) > MAX_TOOL_CHARS or not TOOL_NAME.fullmatch(name):
             msg = f"`{shown_name(name)}` is not the name of a tool"
             raise ScriptFailed(msg, place=span.place(self._file), hint="write `server.tool`")
-        if tool.label.subjects and not self._world.invoker.knows(name):
+        if tool.label.subjects and self._world.invoker.flow_of(name) is None:
             msg = "the name of a tool was made of what is about a data subject, and there is no such tool"
             raise ScriptFailed(msg, place=span.place(self._file))
         return name.partition(".")[0]

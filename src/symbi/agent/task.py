@@ -105,7 +105,7 @@ def kept_task(grant: bytes | None, labels: bytes | None) -> Task:
     """
     try:
         said = None if grant is None else read_grant(json.loads(grant), "")
-        kept = {} if labels is None else dict(json.loads(labels))
+        kept: dict[str, Any] = {} if labels is None else {**json.loads(labels)}
         subjects = join_subjects([str(one) for one in kept.pop(_WHOLE, ())])
         raised = {name: _kept_label(label) for name, label in kept.items()}
     except (SymbiError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -26,7 +26,7 @@ from symbi.errors import InputError, OutputLimit, SymbiError, TimeLimit, ToolFai
 from symbi.guard.action import InvokeTool, RunSlot
 from symbi.guard.gate import Guard
 from symbi.guard.permit import Permit
-from symbi.policy.fields import UNDECLARED, AnswerLabels
+from symbi.policy.fields import UNDECLARED, AnswerLabels, ToolFlow
 from symbi.policy.flow import join, join_subjects
 from symbi.tools.catalog import Catalog
 from symbi.tools.mask import VAULT_SCHEME, SecretMask, references
@@ -165,20 +165,16 @@ class Invoker:
             arguments: What the tool was called with.
             answer: The answer.
         """
-        try:
-            flow = self._catalog.find(name).ref.flow
-        except SymbiError:
-            flow = UNDECLARED
+        flow = self.flow_of(name) or UNDECLARED
         given = replace(given, subjects=join_subjects(given.subjects, flow.subjects_of_call(arguments)))
         return AnswerLabels(flow, given, effect_id, about=flow.subjects_of_answer(answer))
 
-    def knows(self, name: str) -> bool:
-        """Whether there is such a tool."""
+    def flow_of(self, name: str) -> ToolFlow | None:
+        """What is declared of a tool; None where it is not to be had."""
         try:
-            self._catalog.find(name)
+            return self._catalog.find(name).ref.flow
         except SymbiError:
-            return False
-        return True
+            return None
 
     async def _effect(self, permit: Permit[InvokeTool]) -> JsonValue:
         mask = SecretMask()
