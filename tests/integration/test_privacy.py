@@ -4,6 +4,7 @@ import json
 import sqlite3
 from contextlib import asynccontextmanager, suppress
 
+import anyio
 import pytest
 
 from symbi.adapters import archive
@@ -350,6 +351,29 @@ async def test_a_hold_on_anybody_keeps_what_is_about_more_people_than_are_named(
             await place.privacy.erase(Order(JANE))
         assert refused.value.code == "privacy.held"
         assert await place.open("r1") == {"name": "Jane Roe", "street": STREET}
+
+
+async def test_others_go_on_while_somebody_is_erased(tmp_path):
+    async with opened(tmp_path) as place:
+        await planted(place)
+        ended = anyio.Event()
+        kept = []
+
+        async def go_on():
+            while not ended.is_set():
+                await place.keep(f"n{len(kept)}", {"city": CITY, "n": len(kept)}, JOHN)
+                kept.append(len(kept))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(go_on)
+            certificate = await place.privacy.erase(Order(JANE))
+            ended.set()
+        assert certificate["search"]["clean"]
+        assert len(kept) > 1
+        for number in kept:
+            assert await place.open(f"n{number}") == {"city": CITY, "n": number}
+        with pytest.raises(DecryptionFailed):
+            await place.open("r1")
 
 
 async def test_a_hold_keeps_what_is_about_another_too(tmp_path):
