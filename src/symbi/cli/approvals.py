@@ -260,7 +260,9 @@ def _state(row: Mapping[str, Any]) -> str:
 def _told(label: Mapping[str, Any]) -> str:
     sources = ", ".join(label["sources"])
     kinds = "".join(f":{category}" for category in label["categories"])
-    return f"{label['integrity']}, {label['confidentiality']}{kinds}{f', from {sources}' if sources else ''}"
+    about = ", ".join(label.get("subjects", ()))
+    told = f"{label['integrity']}, {label['confidentiality']}{kinds}{f', from {sources}' if sources else ''}"
+    return f"{told}, about {about}" if about else told
 
 
 def _checked_digest(row: Mapping[str, Any]) -> str:

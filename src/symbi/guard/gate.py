@@ -229,7 +229,7 @@ class Guard:
             EffectInDoubt: It was in flight at this place before the restart, so nobody can say that it did not happen.
             StoreUnavailable: The refusal could not be made durable.
         """
-        keys = await self._keys(action)
+        keys = await keys_for(self.vault, action.principal.agent, subjects_of(action), wait=True)
         earlier = await self._earlier(action)
         decision = Deny(refusal.message, (), self._engine.current.version)
         effect_id = EffectId(self._ids.new()) if earlier is None else earlier.effect_id

@@ -301,6 +301,7 @@ def describe(labels: Mapping[str, Label]) -> Mapping[str, JsonValue]:
             "integrity": label.integrity.value,
             "confidentiality": label.confidentiality.value,
             "sources": list(label.sources),
+            **({"subjects": list(label.subjects)} if label.subjects else {}),
         }
         for name, label in labels.items()
     }
