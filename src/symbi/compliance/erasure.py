@@ -132,7 +132,8 @@ class Eraser:
                     hint = f"it stands in `{held.place}` of `{held.record}`; release that hold first"
                     raise InputError(msg, code="privacy.held", hint=hint)
                 course.wanted.add_opened(personal_part(held))
-        set_apart(course.wanted, await self._rooms.log.read(self._rooms.texts))
+        texts = await self._rooms.log.read(self._rooms.texts)
+        await anyio.to_thread.run_sync(partial(set_apart, course.wanted, texts))
         for row in (*course.keys.living, *course.keys.living_crowd):
             for secret in (row.wrapped, row.name):
                 if secret is not None:

@@ -13,7 +13,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 from urllib.parse import quote
@@ -90,6 +90,7 @@ class Wanted:
     left_out: int = 0
     shared: int = 0
     _number: int = 0
+    _seen: set[str] = field(default_factory=set)
 
     @classmethod
     def empty(cls, max_patterns: int) -> "Wanted":
@@ -114,6 +115,9 @@ class Wanted:
     def add_opened(self, value: JsonValue) -> None:
         """What stands in a value that was opened: its texts and numbers, long texts in pieces."""
         for leaf in leaves_of(value):
+            if leaf in self._seen:  # the same value stands in the trail, the ledger and the request
+                continue
+            self._seen.add(leaf)
             if len(leaf) < LEAST_CHARS:
                 self.too_short += 1
                 continue

@@ -150,7 +150,8 @@ class Privacy:
             wanted.add_text(value, Sought.GIVEN)
         async for held in self._held(keys.subject()):
             wanted.add_opened(personal_part(held))
-        set_apart(wanted, await self.rooms.log.read(self.rooms.texts))
+        texts = await self.rooms.log.read(self.rooms.texts)
+        await anyio.to_thread.run_sync(partial(set_apart, wanted, texts))
         findings = await anyio.to_thread.run_sync(partial(search_files, wanted, self.rooms.files))
         return {"pseudonym": keys.pseudonym, "clean": findings.clean, **findings.as_json(wanted)}
 

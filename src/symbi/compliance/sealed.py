@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
@@ -86,35 +87,41 @@ class SealedStore:
     async def holds(self, subject: Subject) -> Mapping[str, int]:
         """How many sealed values there are, by place."""
         count: Counter[str] = Counter()
-        async for row, _ in self._sealed(subject):
-            count[row.place] += 1
+        async for page in self._sealed(subject):
+            count.update(row.place for row, _ in page)
         return count
 
     async def export(self, subject: Subject) -> AsyncIterator[Held]:
         """What is sealed, opened."""
-        async for row, sealed in self._sealed(subject):
-            also = frozenset(sealed.keys) - subject.keys
-            held = partial(Held, row.place, row.key, row.run_id, row.effect_id, row.at, also)
-            try:
-                opening = partial(self._vault.open_text, sealed, bound_to(row))
-                data = await self._read(opening)
-            except DecryptionFailed as error:
-                yield held(unopened=str(error.fields.get("reason", "altered")))
-                continue
-            yield held(value=_document(data))
+        async for page in self._sealed(subject):
+            for held in await self._read(partial(self._open, subject, page)):
+                yield held
 
     async def erase(self, subject: Subject) -> Erased:
         """Count what loses its key once that is destroyed."""
         return Erased(LOST_KEY, await self.holds(subject))
 
-    async def _sealed(self, subject: Subject) -> AsyncIterator[tuple[SealedRow, SealedText]]:
+    async def _sealed(self, subject: Subject) -> AsyncIterator[list[tuple[SealedRow, SealedText]]]:
+        """What is sealed by keys of a subject, a page at a time."""
         after: str | None = ""
         while after is not None:
             rows, after = await self._pages(self._name, after)
-            for row in rows:
-                sealed = sealed_of(row.table, row.data)
-                if sealed is not None and not subject.keys.isdisjoint(sealed.keys):
-                    yield row, sealed
+            found = [(row, sealed) for row in rows if (sealed := sealed_of(row.table, row.data)) is not None]
+            if page := [(row, sealed) for row, sealed in found if not subject.keys.isdisjoint(sealed.keys)]:
+                yield page
+
+    def _open(self, subject: Subject, page: Sequence[tuple[SealedRow, SealedText]]) -> list[Held]:
+        """A page, opened; on the store's thread."""
+        opened: list[Held] = []
+        for row, sealed in page:
+            others = frozenset(sealed.keys) - subject.keys
+            held = Held(row.place, row.key, row.run_id, row.effect_id, row.at, others)
+            try:
+                value = _document(self._vault.open_text(sealed, bound_to(row)))
+                opened.append(replace(held, value=value))
+            except DecryptionFailed as error:
+                opened.append(replace(held, unopened=str(error.fields.get("reason", "altered"))))
+        return opened
 
 
 def sealed_of(table: str, data: bytes) -> SealedText | None:
