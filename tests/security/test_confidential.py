@@ -368,3 +368,15 @@ agent work(id: String) -> String {{
     assert place.drive("-", 0, "id=Quuxbury", "--subject", "anna.quux") == 1, place.stderr
     assert place.found(*ANNA) == []
     assert [event.event_type for event in place.verify()].count("tool.refused") == refused
+
+
+@pytest.mark.slow
+def test_a_manifest_that_forgets_whom_answers_are_about_opens_nothing(place):
+    place.write(policy=POLICY)
+    words = [word for word in BEN if word != "cust-0018"]  # nobody said of the input whom it is about
+    assert place.drive("before_dispatch", 6, "id=cust-0018") == SIGKILLED, place.stderr
+    manifest = place.folder / "crm.toml"
+    manifest.write_text("\n".join(line for line in MANIFEST.splitlines() if not line.startswith("subject_")))
+    assert place.drive("-", 0, "--resume") == 0, place.stderr
+    assert "Wobbleton" in (place.folder / "outbox.jsonl").read_text()
+    assert place.found(*words) == []

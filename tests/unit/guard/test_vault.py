@@ -1,6 +1,7 @@
 """The vault: keys that are durable before they seal, and that can be destroyed."""
 
 import json
+from contextlib import contextmanager
 
 import pytest
 
@@ -8,7 +9,7 @@ from symbi.adapters.keys import FileKeyStore
 from symbi.adapters.sqlite import SqliteReader, SqliteStore
 from symbi.crypto.keys import KeyRing
 from symbi.crypto.provider import open_provider
-from symbi.errors import ConfigError, DecryptionFailed, InputError, InternalError
+from symbi.errors import ConfigError, DecryptionFailed, InputError, InternalError, StoreUnavailable
 from symbi.guard import vault as vault_module
 from symbi.guard.sealed import is_sealed, is_sealed_json, read_sealed
 from symbi.guard.vault import NO_KEYS, Hold, Vault, agent_subject, place
@@ -140,6 +141,26 @@ async def test_a_key_whose_transaction_was_undone_seals_nothing_later(vault, tra
 
     with pytest.raises(LookupError):
         await trail.log.transact(undone)
+    with pytest.raises(InternalError, match="not ready"):
+        vault.seal(["anna"], TEXT, HERE)
+    keys = await vault.ready(["anna"])
+    assert trail.store.subject_key(keys.ids[0]) is not None
+
+
+async def test_a_key_whose_commit_failed_seals_nothing(vault, trail, monkeypatch):
+    real = trail.store.transaction
+
+    @contextmanager
+    def failing():
+        with real():
+            yield
+            raise StoreUnavailable("the disk is full")
+
+    monkeypatch.setattr(trail.store, "transaction", failing)
+    with pytest.raises(StoreUnavailable, match="full"):
+        await vault.ready(["anna"])
+    monkeypatch.undo()
+    assert trail.store.any_subject_key() is None
     with pytest.raises(InternalError, match="not ready"):
         vault.seal(["anna"], TEXT, HERE)
     keys = await vault.ready(["anna"])
