@@ -58,6 +58,7 @@ def test_an_erasure_prints_a_certificate_that_verifies_here_and_with_the_keys_of
     said = kept.inside("privacy", "erase", JANE, "--value", "AC-7781", "--reason", "letter of 3 May")
     assert said.code == 0, said.stderr
     assert "nothing of the subject is left" in said.stderr
+    assert "out of reach: copies of the data folder: backups" in said.stderr
     kept.put("certificate.json", said.stdout)
     verified = kept.inside("privacy", "verify-certificate", "certificate.json")
     assert verified.code == 0, verified.stderr
