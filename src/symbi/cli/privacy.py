@@ -143,7 +143,7 @@ def scan(subject: Subject, *, values: Values = None, as_json: Json = False, conf
             if not said["clean"]:
                 raise typer.Exit(EXIT_VERIFICATION)
             return
-        out.print(f"searched {said['places']} files, {said['bytes']} bytes")
+        out.print(f"searched {said['places']} files and stored values, {said['bytes']} bytes")
         _tell_search(said)
 
 
@@ -233,7 +233,7 @@ def _tell_search(search: Mapping[str, Any]) -> None:
     if not search["clean"]:
         err.print(f"[bold red]{search['residue']} places hold something of the subject in plain text[/]")
         raise typer.Exit(EXIT_VERIFICATION)
-    err.print(f"nothing of the subject is left in {search['places']} files, {search['bytes']} bytes")
+    err.print(f"nothing of the subject is left in {search['places']} files and stored values, {search['bytes']} bytes")
 
 
 def _who(row: Mapping[str, Any]) -> str:

@@ -45,7 +45,7 @@ class Findings:
     Attributes:
         finds: The first of them.
         count: How many there are, by reason.
-        places: How many files and cells were searched.
+        places: How many files, and large values of the store by themselves, were searched.
         size: Their bytes.
         unread: What could not be read, and why.
     """
