@@ -125,12 +125,14 @@ class Label:
         confidentiality: Most confidential of what went into the value.
         sources: Effect ids, `task` or `file` that the value came from, sorted.
         categories: What kinds of data went into the value, e.g. `pii`, `health`; sorted.
+        subjects: The people that the value is about, by the names that `symbi.guard.vault` knows them by; sorted.
     """
 
     integrity: Integrity = Integrity.USER
     confidentiality: Confidentiality = Confidentiality.PUBLIC
     sources: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
+    subjects: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

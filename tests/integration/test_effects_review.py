@@ -48,7 +48,10 @@ class Tools:
             label=join(*labels.values()),
         )  # fmt: skip
 
-    def answer_labels(self, name, given, effect_id):
+    def flow_of(self, _name):
+        return None if self.unfit else UNDECLARED
+
+    def answer_labels(self, _name, given, effect_id, _arguments, _answer):
         return AnswerLabels(UNDECLARED, given, effect_id)
 
     async def call(self, action):

@@ -40,9 +40,11 @@ from symbi.guard.gate import Guard
 from symbi.guard.ledger import EffectRecord, EffectState
 from symbi.guard.outcome import decode_error, encode_result
 from symbi.guard.permit import Permit
-from symbi.guard.records import action_name, digest_arguments, never_began, obligations_of
+from symbi.guard.records import action_name, never_began, obligations_of
+from symbi.policy.about import About
 from symbi.policy.approval import parse_demand
-from symbi.policy.flow import join
+from symbi.policy.fields import UNDECLARED
+from symbi.policy.flow import MORE_SUBJECTS, join
 from symbi.policy.grants import Grant
 from symbi.sandbox.pool import Sandboxes
 from symbi.tools.invoke import Invoker
@@ -125,11 +127,12 @@ class CodeLimits:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What came of an effect, its id, and what policies raise the label of the value to."""
+    """What came of an effect, its id, what policies raise the label of the value to, and whether it was kept as somebody's."""
 
     value: JsonValue
     effect_id: str
     mark: Label
+    kept_sealed: bool = False
 
 
 class RunEffects:
@@ -178,12 +181,14 @@ class RunEffects:
         """Call a tool; its manifest says what of the answer is not untrusted. Which tool it is may come from data, and so bears a label too."""
         server = self._server_of(name, span)
         plain, labels, secrets = tool_arguments(arguments, span, self._file)
-        # As it is asked for: whether there is such a tool now is not for a replay to know.
+        # As it is asked for: whether there is such a tool now is not for a replay to know, but for whom it is about.
         asked = InvokeTool(
             principal=self._principal,
             slot=self._slot(),
             label=join(name.label, *labels.values()),
-            tool=ToolRef(ToolName(text(name)), server, "", {}),
+            tool=ToolRef(
+                ToolName(text(name)), server, "", {}, flow=self._world.invoker.flow_of(text(name)) or UNDECLARED
+            ),
             values=plain,
             labels=labels,
             secrets=secrets,
@@ -195,7 +200,10 @@ class RunEffects:
             return _Outcome(result.value, result.effect_id, result.mark)
 
         done = await self._perform(asked, call)
-        answer = self._world.invoker.answer_labels(text(name), asked.label, done.effect_id)
+        answer = self._world.invoker.answer_labels(text(name), asked.label, done.effect_id, plain, done.value)
+        if done.kept_sealed and not (answer.given.subjects or answer.about.scopes):
+            # The manifest that knew whom it is about has gone: it is still about somebody.
+            answer = replace(answer, about=About({(): (MORE_SUBJECTS,)}))
         return from_answer(done.value, replace(answer, mark=done.mark))
 
     async def python(self, code: Value, inputs: Mapping[str, Value], span: ast.Span) -> Value:
@@ -342,6 +350,9 @@ class RunEffects:
         if len(name) > MAX_TOOL_CHARS or not TOOL_NAME.fullmatch(name):
             msg = f"`{shown_name(name)}` is not the name of a tool"
             raise ScriptFailed(msg, place=span.place(self._file), hint="write `server.tool`")
+        if tool.label.subjects and self._world.invoker.flow_of(name) is None:
+            msg = "the name of a tool was made of what is about a data subject, and there is no such tool"
+            raise ScriptFailed(msg, place=span.place(self._file))
         return name.partition(".")[0]
 
     async def _printed(self, text: str, label: Label) -> None:
@@ -370,7 +381,7 @@ class RunEffects:
         if record is None:
             await self.clock.boundary()
             return await self._world.hold(effect, self.clock)
-        if record.action != action_name(action) or record.arguments_digest != digest_arguments(action):
+        if record.action != action_name(action) or not await self._world.guard.asked_alike(record, action):
             msg = f"effect {record.position} of run `{self._run_id}` is not what it was before the restart"
             raise InternalError(msg, code="internal.diverged", hint="the run cannot go on; start it again")
         if record.state is EffectState.UNKNOWN and (record.error is None or never_began(record)):
@@ -382,7 +393,7 @@ class RunEffects:
         if record.result is None:
             msg = f"effect {record.position} of run `{self._run_id}` is {record.state.value} without a result"
             raise InternalError(msg, code="internal.no_result")
-        return _Outcome(json.loads(record.result), record.effect_id, obligations_of(record).mark)
+        return _Outcome(json.loads(record.result), record.effect_id, obligations_of(record).mark, record.somebodys)
 
     async def _prepared(self, asked: InvokeTool) -> InvokeTool:
         """The action for the gate. What does not get there has its record and its place in the trail all the same.

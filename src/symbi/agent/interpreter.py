@@ -89,6 +89,11 @@ class Interpreter:
         self._seen = Label()
 
     @property
+    def seen(self) -> Label:
+        """How confidential what the body has seen is, and whom it is about."""
+        return self._seen
+
+    @property
     def steps(self) -> int:
         """Steps taken so far."""
         return self._steps
@@ -402,9 +407,9 @@ class Interpreter:
         await anyio.lowlevel.checkpoint()
 
     def _note(self, *labels: Label) -> None:
-        """Remember how confidential what the body has seen is, for errors that may quote it."""
+        """Remember how confidential what the body has seen is, and about whom, for errors that may quote it."""
         seen = join(self._seen, *labels)
-        self._seen = Label(confidentiality=seen.confidentiality, categories=seen.categories)
+        self._seen = replace(seen, integrity=Integrity.USER, sources=())
 
     def _error_value(self, error: SymbiError) -> Value:
         """What a `catch` binds. A message may quote anything that the body has seen, also from outside."""

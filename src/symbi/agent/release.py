@@ -5,6 +5,7 @@ what was made of the value later finds the release that lowered it.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from symbi.agent.values import Value
@@ -26,7 +27,7 @@ def is_release_name(text: str) -> bool:
 def endorsed(label: Label) -> Label:
     """Trusted, if it was not; what is the user's or the system's own stays so."""
     integrity = min(label.integrity, Integrity.TRUSTED, key=INTEGRITY_RANK.__getitem__)
-    return Label(integrity, label.confidentiality, label.sources, label.categories)
+    return replace(label, integrity=integrity)
 
 
 def declassified(to: Confidentiality) -> Change:
@@ -34,7 +35,7 @@ def declassified(to: Confidentiality) -> Change:
 
     def change(label: Label) -> Label:
         level = min(label.confidentiality, to, key=CONFIDENTIALITY_RANK.__getitem__)
-        return Label(label.integrity, level, label.sources)
+        return replace(label, confidentiality=level, categories=())  # whom it is about, no release changes
 
     return change
 

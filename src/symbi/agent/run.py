@@ -9,6 +9,7 @@ import anyio
 from symbi.agent.effects import CodeLimits, RunEffects, World
 from symbi.agent.interpreter import BodyLimits, Interpreter
 from symbi.agent.journal import RunRecord, RunState, RunStore
+from symbi.agent.sealing import sealed_run
 from symbi.agent.task import TASK_LABEL, Task, kept_task
 from symbi.agent.turn import ALWAYS, RunClock, Turn
 from symbi.agent.values import Value, deep_label, from_json, to_json
@@ -28,8 +29,10 @@ from symbi.errors import (
     TimeLimit,
     did_you_mean,
 )
+from symbi.guard.confidential import confided, keys_for
 from symbi.guard.ledger import EffectRecord
-from symbi.guard.outcome import encode_error, encode_result
+from symbi.guard.outcome import encode_error, encode_result, error_label
+from symbi.policy.flow import join
 from symbi.types import JsonValue, Label, Principal, RunId
 
 
@@ -74,7 +77,7 @@ class RunPlan:
         principal: On whose behalf.
         record: Its journal record, in state running.
         bounds: Its bounds.
-        recorded: Effects on record from before a restart.
+        recorded: Effects on record from before a restart, open.
         turn: Whether it may go on.
     """
 
@@ -190,10 +193,14 @@ async def execute(plan: RunPlan, world: World, runs: RunStore) -> RunOutcome:
         finished_at=rfc3339(world.clock.now_ns()),
     )
     outcome = RunOutcome(record.run_id, state, output, failure, effects.count, effects.replayed, label)
+    # An error may quote whatever the body has seen, and what its last effect was about.
+    about = label if failure is None else join(interpreter.seen, error_label(failure))
+    keys = await keys_for(world.guard.vault, spec.id, () if about is None else about.subjects, wait=True)
+    kept, draft = sealed_run(ended, keys), confided(_finished(ended, outcome), keys)
 
     def end() -> tuple[None, tuple[Draft]]:
-        runs.move_run(ended, RunState.RUNNING)
-        return None, (_finished(ended, outcome),)
+        runs.move_run(kept, RunState.RUNNING)
+        return None, (draft,)
 
     await world.log.transact(end, wait=True)
     return outcome

@@ -24,14 +24,19 @@ from typing import Any, Final
 from symbi.dsl.names import TOOL_NAME
 from symbi.dsl.spec import AgentSpec
 from symbi.errors import InputError, Place, StoreUnavailable, SymbiError, did_you_mean
+from symbi.guard.confidential import keyed
 from symbi.guard.outcome import encode_result
+from symbi.guard.vault import NO_KEYS, Keys
+from symbi.policy.about import subject_name
 from symbi.policy.context import label_context
-from symbi.policy.flow import join
+from symbi.policy.flow import join, join_subjects
 from symbi.policy.grants import Grant, read_grant
 from symbi.policy.obligations import read_mark
 from symbi.types import Confidentiality, Integrity, JsonValue, Label
 
 MAX_GRANT_DEPTH: Final = 16  # nesting of a grant file; bounds what reading one takes
+_WHOLE: Final = ""  # no input is called so: among kept labels, the people whom all of it is about
+_SUBJECT: Final = "subject:"
 TASK_LABEL: Final = Label(sources=("task",))
 """Inputs come from the person who asked: clean, unless that person says otherwise."""
 
@@ -43,14 +48,21 @@ class Task:
     Attributes:
         grant: What the task calls for, or None where nobody has said.
         labels: What the label of an input is raised to, by its name.
+        subjects: The people whom the whole task, every input and the grant, is about; sorted.
     """
 
     grant: Grant | None = None
     labels: Mapping[str, Label] = field(default_factory=dict)
+    subjects: tuple[str, ...] = ()
 
     def label(self, name: str) -> Label:
         """The label of an input."""
-        return join(TASK_LABEL, self.labels.get(name, TASK_LABEL))
+        return join(TASK_LABEL, Label(subjects=self.subjects), self.labels.get(name, TASK_LABEL))
+
+    @property
+    def everybody(self) -> tuple[str, ...]:
+        """The people whom anything of the task is about."""
+        return join_subjects(self.subjects, *(label.subjects for label in self.labels.values()))
 
     @property
     def grant_json(self) -> bytes | None:
@@ -60,15 +72,22 @@ class Task:
     @property
     def labels_json(self) -> bytes | None:
         """The labels as they are kept."""
-        if not self.labels:
+        if not (self.labels or self.subjects):
             return None
-        return encode_result({name: dict(label_context(label)) for name, label in sorted(self.labels.items())})
+        kept: dict[str, JsonValue] = {name: _label_json(label) for name, label in sorted(self.labels.items())}
+        if self.subjects:
+            kept[_WHOLE] = list(self.subjects)
+        return encode_result(kept)
 
-    def facts(self) -> dict[str, JsonValue]:
-        """What the trail says of it: the digest of the grant, and the labels."""
+    def facts(self, keys: Keys = NO_KEYS) -> dict[str, JsonValue]:
+        """What the trail says of it: the digest of the grant, and the labels.
+
+        Args:
+            keys: Of whom the task is about.
+        """
         facts: dict[str, JsonValue] = {}
         if (grant := self.grant_json) is not None:
-            facts["grant_digest"] = hashlib.sha256(grant).hexdigest()
+            facts["grant_digest"] = keyed(hashlib.sha256(grant).hexdigest(), keys)
         if self.labels:
             facts["input_labels"] = {name: label_context(label) for name, label in sorted(self.labels.items())}
         return facts
@@ -86,16 +105,28 @@ def kept_task(grant: bytes | None, labels: bytes | None) -> Task:
     """
     try:
         said = None if grant is None else read_grant(json.loads(grant), "")
-        raised = {} if labels is None else {name: _kept_label(kept) for name, kept in json.loads(labels).items()}
+        kept: dict[str, Any] = {} if labels is None else {**json.loads(labels)}
+        subjects = join_subjects([str(one) for one in kept.pop(_WHOLE, ())])
+        raised = {name: _kept_label(label) for name, label in kept.items()}
     except (SymbiError, ValueError, KeyError, TypeError, AttributeError) as error:
         msg = f"the store holds a grant or labels of a run that were not written by it: {error}"
         raise StoreUnavailable(msg, code="unavailable.store_damaged") from error
-    return Task(said, raised)
+    return Task(said, raised, subjects)
+
+
+def _label_json(label: Label) -> dict[str, JsonValue]:
+    subjects: dict[str, JsonValue] = {"subjects": list(label.subjects)} if label.subjects else {}
+    return {**label_context(label), **subjects}
 
 
 def _kept_label(kept: Mapping[str, Any]) -> Label:
     integrity, confidentiality = Integrity(kept["integrity"]), Confidentiality(kept["confidentiality"])
-    return Label(integrity, confidentiality, categories=tuple(str(one) for one in kept["categories"]))
+    return Label(
+        integrity,
+        confidentiality,
+        categories=tuple(str(one) for one in kept["categories"]),
+        subjects=join_subjects([str(one) for one in kept.get("subjects", ())]),
+    )
 
 
 def parse_grant(file: str, text: str) -> Grant:
@@ -185,12 +216,30 @@ def parse_labels(pairs: Sequence[str]) -> dict[str, Label]:
             msg = f"`--label {pair}` is not of the form NAME=LABEL"
             raise InputError(msg, code="input.usage", hint="write e.g. `--label note=untrusted`")
         try:
-            label = read_mark(text)
+            label = _read_label(text)
         except InputError as error:
             msg = f"`--label {pair}`: {error.message.replace('a mark', 'a label')}"
             raise InputError(msg, code="input.label", hint=error.hint) from None
         labels[name] = join(labels.get(name, label), label)
     return labels
+
+
+def _read_label(text: str) -> Label:
+    """A label in the words of a mark; among them `subject:NAME`, of which the name has no comma."""
+    words = [word.strip() for word in text.split(",")]
+    names = [word.removeprefix(_SUBJECT) for word in words if word.startswith(_SUBJECT)]
+    rest = [word for word in words if not word.startswith(_SUBJECT)]
+    label = read_mark(",".join(rest)) if rest else Label()
+    return join(label, Label(subjects=parse_subjects(names)))
+
+
+def parse_subjects(names: Iterable[str]) -> tuple[str, ...]:
+    """The people whom something is about, by the names that somebody wrote.
+
+    Raises:
+        InputError: One of them is no name.
+    """
+    return join_subjects([subject_name(name) for name in names])
 
 
 def check_task(spec: AgentSpec, task: Task) -> None:

@@ -192,7 +192,7 @@ def from_answer(data: JsonValue, labels: AnswerLabels, steps: tuple[Step, ...] =
     if len(steps) > MAX_DEPTH:
         msg = f"the data is nested deeper than {MAX_DEPTH} levels"
         raise OutputLimit(msg)
-    if not labels.flow.output:
+    if not labels.flow.output and not labels.about.parts:
         return from_json(data, labels.at(steps, data))
     label = labels.at(steps, data)
     if isinstance(data, Mapping):

@@ -7,7 +7,7 @@ from typing import TypeAlias
 from symbi.errors import InputError, did_you_mean
 from symbi.guard.actions.people import ControlRuntime
 from symbi.runtime.runtime import Runtime
-from symbi.types import OPERATOR_AGENT, JsonValue, Principal
+from symbi.types import OPERATOR_AGENT, JsonValue, Label, Principal
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,25 @@ class Caller:
     folder_owner: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Discreet:
+    """An operation of whose arguments the trail shows something else than what was sent.
+
+    Attributes:
+        work: The operation.
+        shown: What the record of it shows: ids, pseudonyms and counts. May raise `SymbiError`: then nothing happens.
+        timeout_s: How long it may take at the control socket.
+    """
+
+    work: Callable[[Runtime, Caller, Mapping[str, JsonValue]], Awaitable[JsonValue]]
+    shown: Callable[[Runtime, Mapping[str, JsonValue]], Mapping[str, JsonValue]]
+    timeout_s: float
+
+    async def __call__(self, runtime: Runtime, caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
+        """Carry it out."""
+        return await self.work(runtime, caller, arguments)
+
+
 Operation: TypeAlias = Callable[[Runtime, Caller, Mapping[str, JsonValue]], Awaitable[JsonValue]]
 """Something that can be asked: runtime, who asks, arguments; answers JSON, or raises `SymbiError`."""
 
@@ -31,6 +50,17 @@ def principal_of(runtime: Runtime, caller: Caller) -> Principal:
     """A caller as policies see it: the operator, with the owner and groups of the registered person, if it is one."""
     person = runtime.desk.people.of_uid(caller.uid)
     return Principal(OPERATOR_AGENT, person.name if person else "unknown", person.groups if person else ())
+
+
+async def _about(runtime: Runtime, arguments: Mapping[str, JsonValue]) -> tuple[str, ...]:
+    """The people whom an approval is about that arguments name: what is said to it may be about them too."""
+    approval_id = arguments.get("id")
+    if not isinstance(approval_id, str):
+        return ()
+    try:
+        return (await runtime.desk.find(approval_id)).about()
+    except InputError:  # there is none, or it was altered: the operation itself says so
+        return ()
 
 
 async def operate(
@@ -58,7 +88,8 @@ async def operate(
         uid=caller.uid,
         person=person.name if person else "",
         folder_owner=caller.folder_owner,
-        values=arguments,
+        label=Label(subjects=await _about(runtime, arguments)),
+        values=operation.shown(runtime, arguments) if isinstance(operation, Discreet) else arguments,
     )
     async with runtime.guard.enforce(action) as permit:
         runtime.guard.authority.redeem(permit, ControlRuntime)

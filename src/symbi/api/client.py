@@ -48,8 +48,19 @@ def connect_owner(folder: Path) -> socket.socket | None:
     return connection
 
 
-def ask_owner(connection: socket.socket, operation: str, arguments: Mapping[str, JsonValue]) -> JsonValue:
+def ask_owner(
+    connection: socket.socket,
+    operation: str,
+    arguments: Mapping[str, JsonValue],
+    timeout_s: float = OPERATION_TIMEOUT_S,
+) -> JsonValue:
     """Ask, and close the connection.
+
+    Args:
+        connection: From `connect_owner`.
+        operation: What is asked.
+        arguments: Its arguments.
+        timeout_s: How long the answer may take.
 
     Raises:
         SymbiError: What the owner said.
@@ -59,6 +70,7 @@ def ask_owner(connection: socket.socket, operation: str, arguments: Mapping[str,
     data = bytearray()
     try:
         with connection:
+            connection.settimeout(timeout_s)
             connection.sendall(request)
             while part := connection.recv(_RECEIVE_BYTES):
                 data += part

@@ -23,8 +23,8 @@ from typing import Any, Final, Self
 import anyio
 from anyio.abc import TaskGroup
 
-from symbi.api import approvals, audit, compliance, keeping, policies
-from symbi.api.caller import Caller, Operation, operate
+from symbi.api import approvals, audit, compliance, keeping, policies, privacy
+from symbi.api.caller import Caller, Discreet, Operation, operate
 from symbi.errors import InputError, InternalError, PolicyDenied, StoreUnavailable, SymbiError
 from symbi.guard.outcome import encode_error
 from symbi.runtime.runtime import Runtime
@@ -47,6 +47,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     **audit.OPERATIONS,
     **keeping.OPERATIONS,
     **compliance.OPERATIONS,
+    **privacy.OPERATIONS,
 }
 """Everything that can be asked; whoever has more to offer adds its table here."""
 
@@ -173,7 +174,9 @@ class ControlSocket:
                 line = await _receive(connection)
             caller = self._caller(connection)
             name, arguments = _parsed(line)
-            with anyio.fail_after(OPERATION_TIMEOUT_S):
+            operation = self._operations.get(name)
+            timeout_s = operation.timeout_s if isinstance(operation, Discreet) else OPERATION_TIMEOUT_S
+            with anyio.fail_after(timeout_s):
                 return {"ok": await operate(self._runtime, self._operations, caller, name, arguments)}
         except TimeoutError:
             late = StoreUnavailable("the request came, or was carried out, too slowly", code="unavailable.control")

@@ -27,9 +27,10 @@ from symbi.errors import InputError, SymbiError
 from symbi.guard.approval import MAX_REASON_CHARS, OPEN, ApprovalState, statement
 from symbi.guard.desk import MAX_LISTED
 from symbi.guard.people import VOTE_DOMAIN
+from symbi.guard.sealed_approvals import opened_approval
 from symbi.tools.text import printable
 from symbi.types import JsonValue
-from symbi.wiring import open_reader, read_text, registered_people, start_logging
+from symbi.wiring import open_reader, read_text, reading_vault, registered_people, start_logging
 
 app = typer.Typer(help="See what waits for people, and answer it.", no_args_is_help=True)
 
@@ -195,10 +196,15 @@ def _ask(settings: Settings, operation: str, arguments: Mapping[str, JsonValue])
 def _read(settings: Settings, operation: str, arguments: Mapping[str, JsonValue]) -> JsonValue:
     people = registered_people(settings, open_provider(settings.security.crypto_provider.value))
     with open_reader(settings) as reader:
+        vault = reading_vault(settings, reader)
         if operation == "approvals.list":
             states = tuple(ApprovalState) if arguments["all"] else tuple(OPEN)
-            return [row_json(record, people) for record in reader.approvals(states, MAX_LISTED)]
-        record = reader.get_approval(str(arguments["id"]))
+            return [
+                row_json(record, people)
+                for record in [opened_approval(each, vault) for each in reader.approvals(states, MAX_LISTED)]
+            ]
+        found = reader.get_approval(str(arguments["id"]))
+        record = None if found is None else opened_approval(found, vault)
     if record is None:
         msg = f"there is no approval `{str(arguments['id'])[:64]}`"
         raise InputError(msg, code="approval.unknown", hint="`symbi approvals list` shows what waits")
@@ -240,7 +246,9 @@ def _state(row: Mapping[str, Any]) -> str:
 def _told(label: Mapping[str, Any]) -> str:
     sources = ", ".join(label["sources"])
     kinds = "".join(f":{category}" for category in label["categories"])
-    return f"{label['integrity']}, {label['confidentiality']}{kinds}{f', from {sources}' if sources else ''}"
+    about = ", ".join(label.get("subjects", ()))
+    told = f"{label['integrity']}, {label['confidentiality']}{kinds}{f', from {sources}' if sources else ''}"
+    return f"{told}, about {about}" if about else told
 
 
 def _checked_digest(row: Mapping[str, Any]) -> str:

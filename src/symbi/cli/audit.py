@@ -1,5 +1,8 @@
 """`symbi audit`: read the trail; `symbi.cli.audit_verify` has what an auditor asks of it. All of it opens the store read-only."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
@@ -13,7 +16,9 @@ from symbi.cli.options import Config, Json
 from symbi.cli.output import err, errors_to_exit, print_json
 from symbi.clock import SystemClock
 from symbi.config import load_settings
-from symbi.wiring import open_reader
+from symbi.guard.confidential import revealed
+from symbi.guard.vault import Vault
+from symbi.wiring import TrailReader, open_reader, reading_vault
 
 app = typer.Typer(help="Read, verify and export the audit trail.", no_args_is_help=True)
 app.command("verify")(audit_verify.verify)
@@ -44,6 +49,14 @@ Span: TypeAlias = Annotated[
 ]
 
 
+@contextmanager
+def _opened(config: Path | None) -> Iterator[tuple[TrailReader, Vault]]:
+    """The trail, and what opens the details that are sealed in it, as far as there are keys."""
+    settings = load_settings(config)
+    with open_reader(settings) as reader:
+        yield reader, reading_vault(settings, reader)
+
+
 @app.command("show")
 def show(  # noqa: PLR0913 - one option for each part of a filter
     span: Span = None,
@@ -61,18 +74,18 @@ def show(  # noqa: PLR0913 - one option for each part of a filter
     config: Config = None,
 ) -> None:
     """Print events, oldest first: one line each, or JSON lines with `--json`. Times are in UTC."""
-    with errors_to_exit(as_json=as_json), quiet_end(ends=follow), open_reader(load_settings(config)) as reader:
+    with errors_to_exit(as_json=as_json), quiet_end(ends=follow), _opened(config) as (reader, vault):
         asked = Asked(agent, run, tuple(kind or ()), verdict, policy, since, until, span)
         wanted = read_filter(asked, SystemClock().now_ns())
         if follow:
             refuse_end(asked, wanted)
         shown = 0
         for event in newest(reader, wanted, last) if last else judged(wanted, reader.select(wanted)):
-            print_event(event, as_json=as_json)
+            print_event(revealed(event, vault), as_json=as_json)
             shown += 1
         if follow:
             for event in later(reader, wanted, wait_for_more):
-                print_event(event, as_json=as_json)
+                print_event(revealed(event, vault), as_json=as_json)
         elif not shown:
             err.print("no event fits" if wanted != EventFilter() else "the trail is empty")
 
@@ -96,7 +109,8 @@ def query(  # noqa: PLR0913 - one option for each part of a filter
     config: Config = None,
 ) -> None:
     """Print a page of events as JSON: `events`, whether there are `more`, and `next`, the cursor that goes on after it."""
-    with errors_to_exit(as_json=True), quiet_end(), open_reader(load_settings(config)) as reader:
+    with errors_to_exit(as_json=True), quiet_end(), _opened(config) as (reader, vault):
         asked = Asked(agent, run, tuple(kind or ()), verdict, policy, since, until, span)
         page = read_page(reader, asked, SystemClock().now_ns(), cursor=after, limit=limit, descending=newest_first)
-        print_json({"events": [event_json(event) for event in page.events], "more": page.more, "next": page.next})
+        events = [event_json(revealed(event, vault)) for event in page.events]
+        print_json({"events": events, "more": page.more, "next": page.next})

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from symbi.audit.event import AuditEvent, AuditEventType
 from symbi.cli.output import out, print_json_line
+from symbi.guard.confidential import PRIVATE
 from symbi.tools.text import cut, printable
 from symbi.types import SYSTEM_AGENT, JsonValue
 
@@ -72,8 +73,9 @@ def event_line(event: AuditEvent, *, coloured: bool = False) -> str:
 
 def summary(event: AuditEvent) -> str:
     """The facts of an event that a person looks for first."""
-    told = _SUMMARIES.get(event.event_type, _any)
-    return told(event, event.details)
+    told = _SUMMARIES.get(event.event_type, _any)(event, event.details)
+    hidden = event.details.get(PRIVATE)
+    return f"{told} {hidden}".strip() if isinstance(hidden, str) else told
 
 
 def decisions_table(events: Iterable[AuditEvent]) -> Table:

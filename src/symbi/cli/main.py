@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 import symbi
-from symbi.cli import approvals, audit, audit_keep, bench, compliance, demo, files, machine, policy, run, tools
+from symbi.cli import approvals, audit, audit_keep, bench, compliance, demo, files, machine, policy, privacy, run, tools
 from symbi.cli.output import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_UNAVAILABLE, err, exit_code, show_error
 from symbi.cli.waiting import WaitingCommand
 from symbi.errors import InputError, SymbiError
@@ -35,6 +35,7 @@ audit.app.command("segments")(audit_keep.segments)
 app.add_typer(policy.app, name="policy")
 app.add_typer(audit.app, name="audit")
 app.add_typer(approvals.app, name="approvals")
+app.add_typer(privacy.app, name="privacy")
 app.add_typer(tools.app, name="tools")
 app.add_typer(compliance.app, name="compliance")
 app.add_typer(machine.config_app, name="config")

@@ -52,7 +52,7 @@ EXIT_MEANINGS: Final[Mapping[int, str]] = {
     EXIT_FAILED: "the agent, a tool or a test failed, or a limit was reached",
     EXIT_USAGE: "the command line, a file or an input is wrong",
     EXIT_DENIED: "policy refused",
-    EXIT_VERIFICATION: "a signature, a pin or the audit trail does not verify",
+    EXIT_VERIFICATION: "a signature, a pin, a certificate or the audit trail does not verify, or something is left of an erased person",
     EXIT_UNAVAILABLE: "something needed is not available: store, sandbox, tool server",
     EXIT_HELD: "the run is held: an effect is in doubt and a person has to decide",
     EXIT_APPROVAL: "the run is held: people have been asked and have not answered; `symbi run --resume` goes on once they have",

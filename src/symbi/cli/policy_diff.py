@@ -16,6 +16,7 @@ from symbi.cli.options import Config, Json
 from symbi.cli.output import errors_to_exit, out, print_json
 from symbi.config import Settings, load_settings
 from symbi.errors import InputError, VerificationError
+from symbi.guard.confidential import opened_request
 from symbi.policy.decision import Deny, PolicyDecision
 from symbi.policy.diff import (
     Difference,
@@ -30,7 +31,7 @@ from symbi.policy.policies import PolicySet
 from symbi.policy.stored import load_set, read_request
 from symbi.tools.text import printable
 from symbi.types import EffectId
-from symbi.wiring import known_tools, open_reader, policies_in
+from symbi.wiring import known_tools, open_reader, policies_in, reading_vault
 
 MAX_EXAMPLES: Final = 3  # effects that are named of each kind of difference
 _VERSION: Final = re.compile(r"[0-9a-f]{8,64}")
@@ -136,12 +137,14 @@ def recorded_requests(settings: Settings, seen: _Trail) -> Iterator[RecordedRequ
         StoreUnavailable: There is no store, or it cannot be read.
     """
     with open_reader(settings) as reader:
+        vault = reading_vault(settings, reader)
         for row in reader.requests():
             if hashlib.sha256(row.request).hexdigest() != row.digest:
                 msg = f"the request of effect `{row.effect_id}` was changed after it was recorded"
                 raise VerificationError(msg, code="verify.request", hint="`symbi audit verify` looks at the trail")
-            stored = read_request(row.request)
-            if stored.withheld:
+            opened, _ = opened_request(row.request, row.effect_id, vault)
+            stored = None if opened is None else read_request(opened)
+            if stored is None or stored.withheld:
                 seen.withheld += 1
                 continue
             seen.compared += 1

@@ -18,6 +18,8 @@ from symbi.cli.options import Config, Json
 from symbi.cli.output import EXIT_FAILED, err, errors_to_exit, print_json
 from symbi.config import Settings, load_settings
 from symbi.errors import InputError, VerificationError, did_you_mean
+from symbi.guard.confidential import opened_request
+from symbi.guard.vault import Vault
 from symbi.policy.catalog import ToolType
 from symbi.policy.edit import removed
 from symbi.policy.history import reads
@@ -26,7 +28,7 @@ from symbi.policy.source import PolicySource
 from symbi.policy.stored import load_set, read_request
 from symbi.policy.suggest import Example, Suggestion, differing, suggest, suggested_source
 from symbi.types import EffectId, PolicyId
-from symbi.wiring import known_tools, open_reader, read_policies, read_text, verifying_keys
+from symbi.wiring import known_tools, open_reader, read_policies, read_text, reading_vault, verifying_keys
 from symbi.wiring.keeping import verify_live
 
 _ALLOWED = frozenset({"allow", "allow_with_conditions"})
@@ -126,10 +128,11 @@ def _read(settings: Settings, run: str | None, since: str) -> _Record:
                 f"[yellow]events 1 to {report.first - 1} have left the live store[/]: what they allowed is not seen"
             )
         events = [parse_event(stored.record, sequence=stored.sequence) for stored in reader.read(1)]
+        vault = reading_vault(settings, reader)
         for event in _chosen(events, run, since):
             effect_id = EffectId(str(event.details["effect_id"]))
             rows = {row.digest: row.request for row in reader.requests_of(effect_id)}
-            _take(record, event, effect_id, rows)
+            _take(record, event, effect_id, rows, vault)
         record.set_text = reader.policy_set(record.version)
     if not record.examples:
         why = f"; {len(record.left_out)} are not kept in full" if record.left_out else ""
@@ -156,7 +159,7 @@ def _chosen(events: Sequence[AuditEvent], run: str | None, since: str) -> list[A
     return [event for event in decided if event.timestamp >= since]
 
 
-def _take(record: _Record, event: AuditEvent, effect_id: EffectId, rows: Mapping[str, bytes]) -> None:
+def _take(record: _Record, event: AuditEvent, effect_id: EffectId, rows: Mapping[str, bytes], vault: Vault) -> None:
     digest = event.details.get("request_digest")
     if digest is None:
         record.left_out.append((effect_id, "a release that kept no requests recorded it"))
@@ -165,7 +168,11 @@ def _take(record: _Record, event: AuditEvent, effect_id: EffectId, rows: Mapping
     if data is None or hashlib.sha256(data).hexdigest() != digest:
         msg = f"the stored request of effect `{effect_id}` is not the one that was decided on"
         raise VerificationError(msg, code="verify.request", hint="`symbi policy why` says more")
-    stored = read_request(data)
+    opened, lost = opened_request(data, effect_id, vault)
+    if opened is None:
+        record.left_out.append((effect_id, lost))
+        return
+    stored = read_request(opened)
     permits = frozenset(str(ref["id"]) for ref in _listed(event, "policies"))
     record.permits |= permits
     if stored.withheld:

@@ -14,6 +14,7 @@ from symbi.cli.policy_what_if import print_what_if, state_json, what_if_json
 from symbi.clock import parse_rfc3339
 from symbi.config import Settings, load_settings
 from symbi.errors import InputError, VerificationError, did_you_mean
+from symbi.guard.confidential import revealed
 from symbi.guard.records import decision_facts
 from symbi.guard.why import Derivation, derive
 from symbi.policy.decision import Deny
@@ -21,7 +22,7 @@ from symbi.policy.expression import shown
 from symbi.policy.stored import request_json
 from symbi.tools.text import printable
 from symbi.types import EffectId, JsonValue
-from symbi.wiring import open_reader, verifying_keys
+from symbi.wiring import open_reader, reading_vault, verifying_keys
 from symbi.wiring.keeping import verify_live
 
 
@@ -62,8 +63,9 @@ def _derive(settings: Settings, effect_id: EffectId) -> tuple[list[AuditEvent], 
     """
     with open_reader(settings) as reader:
         report = verify_live(reader, verifying_keys(settings))
+        vault = reading_vault(settings, reader)
         every = [parse_event(stored.record, sequence=stored.sequence) for stored in reader.read(1)]
-        events = [event for event in every if event.details.get("effect_id") == effect_id]
+        events = [revealed(event, vault) for event in every if event.details.get("effect_id") == effect_id]
         record = reader.get_effect(effect_id)
         if not events and record is not None and report.first > 1 and is_before(effect_id, report.first_timestamp):
             msg = f"the events of effect `{effect_id}` have left the live store, which begins with event {report.first}"
@@ -91,6 +93,7 @@ def _derive(settings: Settings, effect_id: EffectId) -> tuple[list[AuditEvent], 
                 rows.get(str(event.details.get("request_digest"))),
                 reader.policy_set(str(event.details.get("policy_version"))),
                 record,
+                vault,
             )
             for event in decided
         ]

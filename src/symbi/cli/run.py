@@ -15,7 +15,7 @@ from anyio.abc import TaskStatus
 from rich.markup import escape
 
 from symbi.agent.run import RunOutcome
-from symbi.agent.task import Task, parse_grant, parse_labels
+from symbi.agent.task import Task, parse_grant, parse_labels, parse_subjects
 from symbi.api.control import ControlSocket
 from symbi.cli.options import Config, Json
 from symbi.cli.output import (
@@ -32,6 +32,7 @@ from symbi.config import Settings, find_config, load_settings
 from symbi.dsl.spec import AgentSpec
 from symbi.errors import ApprovalPending, InputError, SymbiError
 from symbi.policy.context import label_context
+from symbi.policy.flow import MORE_SUBJECTS
 from symbi.runtime.runtime import Runtime, absolute
 from symbi.tools.text import printable
 from symbi.types import AgentId, JsonValue, RunId
@@ -51,11 +52,22 @@ class Told:
         inputs: NAME=VALUE for each input.
         labels: NAME=LABEL for inputs that are not what the user wrote.
         grant: The file that says what the task calls for.
+        subjects: The people whom the inputs are about.
     """
 
     inputs: Sequence[str] = ()
     labels: Sequence[str] = ()
     grant: Path | None = None
+    subjects: Sequence[str] = ()
+
+    @property
+    def everybody(self) -> tuple[str, ...]:
+        """The people whom the inputs are about; a crowd where somebody is meant and it cannot be read who."""
+        try:
+            return Task(None, parse_labels(self.labels), parse_subjects(self.subjects)).everybody
+        except InputError:  # which is told when the task is made
+            meant = self.subjects or any("subject:" in label for label in self.labels)
+            return (MORE_SUBJECTS,) if meant else ()
 
     def task(self) -> Task:
         """Labels and grant as they are kept with the run.
@@ -64,7 +76,7 @@ class Told:
             InputError: A label is malformed, or the file cannot be read or is no grant.
         """
         grant = None if self.grant is None else parse_grant(str(self.grant), read_text(self.grant))
-        return Task(grant, parse_labels(self.labels))
+        return Task(grant, parse_labels(self.labels), parse_subjects(self.subjects))
 
 
 def run(  # noqa: PLR0913 - the options of the command
@@ -82,7 +94,13 @@ def run(  # noqa: PLR0913 - the options of the command
     ] = None,
     labels: Annotated[
         list[str] | None,
-        typer.Option("--label", help="NAME=LABEL: what an input is, e.g. `untrusted` or `confidential:pii`."),
+        typer.Option(
+            "--label", help="NAME=LABEL: what an input is, e.g. `untrusted`, `confidential:pii`, `subject:WHO`."
+        ),
+    ] = None,
+    subjects: Annotated[
+        list[str] | None,
+        typer.Option("--subject", metavar="WHO", help="Whom the inputs are about: what is kept of them can be erased."),
     ] = None,
     wait: Annotated[
         str | None,
@@ -100,10 +118,10 @@ def run(  # noqa: PLR0913 - the options of the command
         if (file is None) is not resume and not (file and resume):
             msg = "give an agent file, or `--resume`"
             raise InputError(msg, code="input.usage")
-        if resume and (grant is not None or labels):
-            msg = "`--grant` and `--label` are for a new run"
+        if resume and (grant is not None or labels or subjects):
+            msg = "`--grant`, `--label` and `--subject` are for a new run"
             raise InputError(msg, code="input.usage", hint="a resumed run keeps those that it was started with")
-        told = Told(inputs or (), labels or (), grant)
+        told = Told(inputs or (), labels or (), grant, subjects or ())
         settings = settings_for(file, config)
         start_logging(settings)
         try:
@@ -225,7 +243,7 @@ async def start_run(runtime: Runtime, file: Path, told: Told, agent: str | None)
         values = parse_inputs(told.inputs, spec)
         task = told.task()
     except InputError as error:
-        await runtime.refuse(file, error)
+        await runtime.refuse(file, error, told.everybody)
         raise
     return await runtime.run(compiled, spec, values, task)
 

@@ -85,6 +85,15 @@ class KeyStorage(StrEnum):
     KEYRING = "keyring"
 
 
+class Confidential(StrEnum):
+    """What of the payloads in the store is sealed."""
+
+    SUBJECTS = "subjects"
+    """What is about a data subject, under keys of the subjects."""
+    ALL = "all"
+    """Also what is about none, under a key of its agent."""
+
+
 class SecretOrigin(StrEnum):
     """Where `vault://` references are looked up."""
 
@@ -249,6 +258,11 @@ class AuditSettings:
         unset="only when `symbi audit anchor` asks",
     )
     tsa_timeout_s: float = _declare(30.0, Real(0.1, 300, "seconds"), "how long the authority may take")
+    confidential: Confidential = _declare(
+        Confidential.SUBJECTS,
+        OneOf(Confidential),
+        "which payloads are sealed: those about data subjects, or all, the rest under a key of their agent",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Final, Protocol
 
 from symbi.clock import random_bytes
+from symbi.crypto.mac import MacKey
 from symbi.crypto.provider import AES_KEY_BYTES, CryptoProvider
 from symbi.crypto.sealing import SealingKey
 from symbi.crypto.signing import SigningKey
@@ -23,7 +24,7 @@ class KeyPurpose(StrEnum):
     AUDIT_SIGNING = "audit-signing"
     """Signs events and heads of the trail (Ed25519)."""
     SEALING_MASTER = "sealing-master"
-    """Sealing keys are derived from it, one for each label (HKDF-SHA256, AES-256-GCM)."""
+    """Sealing keys and keys of digests are derived from it, one for each label (HKDF-SHA256; AES-256-GCM, HMAC)."""
 
 
 class KeyStore(Protocol):
@@ -79,6 +80,7 @@ class KeyRing:
         self._random = random
         self._signing: dict[KeyPurpose, tuple[SigningKey, ...]] = {}
         self._sealing: dict[str, SealingKey] = {}
+        self._macs: dict[str, MacKey] = {}
 
     def signing_key(self, purpose: KeyPurpose = KeyPurpose.AUDIT_SIGNING) -> SigningKey:
         """The newest signing key of a purpose.
@@ -149,6 +151,17 @@ class KeyRing:
             )
             self._sealing[label] = SealingKey(secret, label, self._provider, random=self._random)
         return self._sealing[label]
+
+    def mac_key(self, label: str) -> MacKey:
+        """The key of keyed digests for a label, derived from the master secret.
+
+        Raises:
+            ConfigError: The store holds something unsafe, or nothing and none is to be made.
+            StoreUnavailable: The store cannot be used.
+        """
+        if label not in self._macs:
+            self._macs[label] = MacKey(self._secret(KeyPurpose.SEALING_MASTER), label, self._provider)
+        return self._macs[label]
 
     def _secret(self, purpose: KeyPurpose) -> bytes:
         secret = self._store.load(purpose)

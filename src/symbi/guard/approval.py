@@ -12,17 +12,21 @@ compares with the action that is about to happen: changed by a byte, the approva
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
+from symbi.clock import random_bytes
 from symbi.crypto.canonical import canonical_json, parse_canonical
 from symbi.errors import InputError
 from symbi.guard.action import Action, ExecuteCode, InvokeTool
+from symbi.guard.confidential import keyed, subjects_of
 from symbi.guard.records import action_name, decision_facts, digest_arguments
+from symbi.guard.vault import NO_KEYS, Keys
 from symbi.policy.approval import Demand, parse_demands
 from symbi.policy.decision import AllowWithConditions, ConditionKind, PolicyDecision
+from symbi.policy.flow import MORE_SUBJECTS, join_subjects
 from symbi.policy.obligations import REDACTED
 from symbi.types import AgentId, EffectId, JsonValue, Label, RunId
 
@@ -107,6 +111,9 @@ class ApprovalRecord:
         created_at: RFC 3339.
         expires_at: RFC 3339; from then on it is denied.
         revision: Grows by one with each write; a write on another revision is refused.
+        keys: Seal facts, arguments and votes where it is about somebody.
+        lost: Why facts, arguments and votes cannot be read: they are sealed, or were erased. They are empty then.
+        sealed_votes: The votes as they are kept where it is about somebody; `votes` is empty there.
     """
 
     id: EffectId
@@ -122,6 +129,9 @@ class ApprovalRecord:
     created_at: str
     expires_at: str
     revision: int = 1
+    keys: Keys = field(default=NO_KEYS, compare=False, repr=False)
+    lost: str = ""
+    sealed_votes: bytes | None = field(default=None, repr=False)
 
     def moved(self, state: ApprovalState, votes: tuple[Vote, ...] | None = None) -> "ApprovalRecord":
         """The record one step on. What is over is erased where the policies want little recorded."""
@@ -146,6 +156,14 @@ class ApprovalRecord:
             msg = f"the facts of approval `{self.id}` are no object"
             raise InputError(msg, code="approval.altered")
         return facts
+
+    def about(self) -> tuple[str, ...]:
+        """The people whom it is about; a crowd, where that cannot be read any more.
+
+        Raises:
+            InputError: Its facts were altered.
+        """
+        return (MORE_SUBJECTS,) if self.lost else join_subjects(map(str, self.read_facts().get("about", ())))
 
     def demands(self) -> tuple[Demand, ...]:
         """What was asked for.
@@ -196,6 +214,7 @@ class HeldCase:
         demands: What is asked of whom.
         effect_id: The id of the effect, if it is asked for the first time.
         in_doubt: A crash left this effect in doubt, and it may be repeated.
+        keys: Of whom it is about.
     """
 
     action: Action
@@ -204,6 +223,7 @@ class HeldCase:
     demands: tuple[Demand, ...]
     effect_id: EffectId
     in_doubt: bool = False
+    keys: Keys = NO_KEYS
 
     @property
     def place(self) -> str:
@@ -214,7 +234,7 @@ class HeldCase:
         resource = self.action.resource
         within = self.action.run_id  # a yes to what one run asked is none to another run that asks the same
         parts = [self.action.principal.agent, action_name(self.action), resource.type, resource.id, within]
-        return f"own:{_sha256(canonical_json([*parts, digest_arguments(self.action)]))}"
+        return f"own:{_sha256(canonical_json([*parts, keyed(digest_arguments(self.action), self.keys)]))}"
 
     def shown(self) -> bytes:
         """The effective arguments as a person sees them.
@@ -231,8 +251,15 @@ class HeldCase:
             raise InputError(msg, code="approval.too_large")
         return data
 
-    def facts(self, approval_id: EffectId, created_at: str, expires_at: str) -> bytes:
+    def facts(self, approval_id: EffectId, created_at: str, expires_at: str, blind: str = "") -> bytes:
         """Canonical JSON of everything that an approval of this action is bound to.
+
+        Args:
+            approval_id: The effect id.
+            created_at: RFC 3339.
+            expires_at: RFC 3339.
+            blind: What facts about somebody hold besides, at random, so that nobody guesses them by their digest; a new
+                one where it is empty.
 
         Raises:
             InputError: Something has no canonical form.
@@ -262,8 +289,8 @@ class HeldCase:
                 "parents": sorted([kind, name] for kind, name in resource.parents),
             },
             "recovery": action.recovery.value,
-            "arguments_digest": digest_arguments(action),
-            "effective_digest": digest_arguments(effective),
+            "arguments_digest": keyed(digest_arguments(action), self.keys),
+            "effective_digest": keyed(digest_arguments(effective), self.keys),
             "shown_digest": _sha256(self.shown()),
             "context_digest": _sha256(canonical_json(effective.context())),
             "label": _label(action.label),
@@ -275,6 +302,8 @@ class HeldCase:
             "demands": [demand.text for demand in self.demands],
             "keep_arguments": self._keeps_arguments(),
         }
+        if self.keys:
+            facts |= {"blind": blind or random_bytes(16).hex(), "about": list(subjects_of(action))}
         return canonical_json(facts)
 
     def _keeps_arguments(self) -> bool:
@@ -294,6 +323,7 @@ def _label(label: Label) -> dict[str, JsonValue]:
         "confidentiality": label.confidentiality.value,
         "sources": list(label.sources),
         "categories": list(label.categories),
+        **({"subjects": list(label.subjects)} if label.subjects else {}),
     }
 
 
@@ -327,6 +357,8 @@ def statement(approval_id: str, digest: str, *, agrees: bool, reason: str) -> by
 
 def fault_of(record: ApprovalRecord) -> str | None:
     """What is wrong with a record by itself, or None: it must be bound to its own digest, column by column."""
+    if record.lost:
+        return record.lost
     try:
         facts = record.read_facts()
         if sealed(record.facts) != record.digest:
@@ -355,10 +387,11 @@ def mismatch(record: ApprovalRecord, case: HeldCase) -> str | None:
     """In what a record and the action that is about to happen differ, or None where they are the same."""
     if fault := fault_of(record):
         return fault
-    now = case.facts(record.id, record.created_at, record.expires_at)
+    before = record.read_facts()
+    now = case.facts(record.id, record.created_at, record.expires_at, str(before.get("blind", "")))
     if sealed(now) == record.digest:
         return None
-    before, after = record.read_facts(), parse_canonical(now)
+    after = parse_canonical(now)
     assert isinstance(after, dict)
     names = [name for name in after if before.get(name) != after[name]]
     if "policy_version" in names:

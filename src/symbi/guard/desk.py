@@ -42,6 +42,7 @@ from symbi.guard.approval import (
     sealed,
     statement,
 )
+from symbi.guard.confidential import confided
 from symbi.guard.people import VOTE_DOMAIN, People, Person
 from symbi.types import EffectId, JsonValue
 
@@ -209,14 +210,11 @@ class ApprovalDesk:
             position=slot.position if slot else -1,
             agent_id=case.action.principal.agent,
             place=case.place,
-            facts=facts,
-            digest=sealed(facts),
-            shown=case.shown(),
-            state=ApprovalState.WAITING,
-            votes=(),
-            created_at=created_at,
-            expires_at=expires_at,
-        )
+            facts=facts, digest=sealed(facts), shown=case.shown(),
+            state=ApprovalState.WAITING, votes=(),
+            created_at=created_at, expires_at=expires_at,
+            keys=case.keys,
+        )  # fmt: skip
         self._store.put_approval(record)
         return record
 
@@ -469,7 +467,7 @@ def question(record: ApprovalRecord) -> dict[str, JsonValue]:
 def draft_of(record: ApprovalRecord, kind: AuditEventType, details: Mapping[str, JsonValue]) -> Draft:
     """An event of an approval; each names it, its digest and its place in the run."""
     named: dict[str, JsonValue] = {"effect_id": record.id, "digest": record.digest, "position": record.position}
-    return Draft(kind, record.agent_id, {**named, **details}, record.run_id)
+    return confided(Draft(kind, record.agent_id, {**named, **details}, record.run_id), record.keys)
 
 
 def pending(record: ApprovalRecord) -> ApprovalPending:

@@ -32,7 +32,7 @@ class Facts:
     """What one decision was made on.
 
     Attributes:
-        request: The request, as `symbi.policy.stored` writes it.
+        request: The request, as `symbi.policy.stored` writes it; sealed where it is about somebody.
         policies: The set; None where it is not in force any more, and was kept when it was.
     """
 
@@ -141,7 +141,9 @@ def _without_values(context: Mapping[str, JsonValue], hidden: _Hidden) -> dict[s
 
 
 def _label(label: Label) -> dict[str, JsonValue]:
-    values = ((each.name, getattr(label, each.name)) for each in fields(label))
+    values = (
+        (each.name, getattr(label, each.name)) for each in fields(label) if each.name != "subjects" or label.subjects
+    )
     return {name: list(v) if isinstance(v, tuple) else v.value if isinstance(v, Enum) else v for name, v in values}
 
 

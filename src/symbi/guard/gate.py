@@ -39,6 +39,15 @@ from symbi.errors import (
 from symbi.guard.action import Action, Canary
 from symbi.guard.approval import ApprovalRecord, HeldCase
 from symbi.guard.conditions import effective_of
+from symbi.guard.confidential import (
+    confided,
+    failure_subjects,
+    is_keyed,
+    keyed_alike,
+    keys_for,
+    sealed_effect,
+    subjects_of,
+)
 from symbi.guard.desk import ApprovalChanged, ApprovalDesk
 from symbi.guard.history import Claim, FactsChanged, History
 from symbi.guard.lease import Lease
@@ -55,13 +64,15 @@ from symbi.guard.records import (
 )
 from symbi.guard.settlement import Admission, Settlement
 from symbi.guard.tally import GateStore
+from symbi.guard.vault import Keys, Vault
 from symbi.policy.approval import parse_demands
 from symbi.policy.decision import Deny, PolicyDecision, PolicyRequest
 from symbi.policy.engine import PolicyEngine
+from symbi.policy.flow import join, join_subjects
 from symbi.policy.history import Past, supply
 from symbi.policy.policies import PolicySet
 from symbi.telemetry import ADMISSION_SECONDS, DECISION_SECONDS, DECISIONS, Metrics
-from symbi.types import SYSTEM_AGENT, EffectId, JsonValue, Principal
+from symbi.types import SYSTEM_AGENT, EffectId, JsonValue, Label, Principal
 
 A = TypeVar("A", bound=Action)
 
@@ -117,6 +128,7 @@ class Guard:
         enforcing: False decides and records but lets everything through; development mode only.
         metrics: Counts decisions, effects and how long they take.
         approvals: Where actions wait for people; without it, what needs an approval is denied.
+        vault: Has the keys of data subjects; without it, what is about one is refused.
         probe: Called at named points around an effect; tests crash the process there.
     """
 
@@ -132,6 +144,7 @@ class Guard:
         enforcing: bool = True,
         metrics: Metrics | None = None,
         approvals: ApprovalDesk | None = None,
+        vault: Vault | None = None,
         probe: Callable[[str], None] = no_probe,
     ) -> None:
         self._engine = engine
@@ -143,6 +156,7 @@ class Guard:
         self._enforcing = enforcing
         self.metrics = metrics or Metrics()
         self.approvals = approvals
+        self.vault = vault
         self.probe = probe
         self.tell: Callable[[Decided], None] = (
             told_nobody  # hears of each decision once it is on record; must neither raise nor wait
@@ -150,7 +164,7 @@ class Guard:
         self.barrier: Callable[[], None] = no_barrier  # raises where no effect may happen, whatever policy says
         self.authority = Authority(clock)
         self._recorder = Recorder(engine, epoch)
-        self._settlement = Settlement(log, ledger, clock, self.metrics)
+        self._settlement = Settlement(log, ledger, clock, self.metrics, vault)
         self._history = History(ledger, clock, str(epoch))
         engine.on_change(self._policies_changed)
 
@@ -202,14 +216,15 @@ class Guard:
         except BaseException as error:
             used = self.authority.uses_left(permit) == 0
             self.authority.close(permit)
-            mark_error(error, admission.action.mark)
+            whom = join_subjects(admission.subjects, failure_subjects(admission.action))
+            mark_error(error, join(admission.action.mark, Label(subjects=whom)))
             self.probe("before_settle")
             await self._settlement.failure(admission, error, used=used)
             raise
         self.probe("done")
         self.authority.close(permit)
         self.probe("before_settle")
-        await self._settlement.success(admission, result)
+        await self._settlement.success(admission, permit.observed, result)
         self.probe("settled")
 
     async def refuse(self, action: Action, refusal: SymbiError, draft: Draft) -> None:
@@ -219,14 +234,16 @@ class Guard:
             EffectInDoubt: It was in flight at this place before the restart, so nobody can say that it did not happen.
             StoreUnavailable: The refusal could not be made durable.
         """
+        keys = await keys_for(self.vault, action.principal.agent, subjects_of(action), wait=True)
         earlier = await self._earlier(action)
         decision = Deny(refusal.message, (), self._engine.current.version)
         effect_id = EffectId(self._ids.new()) if earlier is None else earlier.effect_id
         record = self._recorder.record(
-            Decided(effect_id, action, action.request, decision), EffectState.DENIED, earlier
+            Decided(effect_id, action, action.request, decision, keys), EffectState.DENIED, earlier
         )
-        draft = replace(draft, details={**draft.details, "effect_id": effect_id})
-        await self._put_refusal(action, replace(record, error=encode_error(refusal)), draft, earlier, refusal)
+        record = sealed_effect(replace(record, error=encode_error(refusal)), keys)
+        draft = confided(replace(draft, details={**draft.details, "effect_id": effect_id}), keys)
+        await self._put_refusal(action, record, draft, earlier, refusal)
 
     @asynccontextmanager
     async def lease(self, action: A, *, uses: int, seconds: float) -> AsyncIterator[Lease[A]]:
@@ -253,7 +270,7 @@ class Guard:
         permit = self.authority.mint(
             admission.record.effect_id, cast("A", admission.action), uses=uses, seconds=seconds
         )
-        lease = Lease(self.authority, permit)
+        lease = Lease(self.authority, permit, admission.keys)
         if self._engine.current.version != admission.record.policy_version:
             self.authority.close(permit)  # the set changed between grant and here: the lease ends unused
         try:
@@ -261,6 +278,7 @@ class Guard:
         finally:
             self.authority.close(permit)
             record = replace(admission.record, state=EffectState.CONFIRMED, result=encode_result(lease.account()))
+            record = sealed_effect(record, admission.keys)
             with anyio.CancelScope(shield=True):
                 self.probe("before_settle")
                 await self._settlement.settle(admission, record, lease.account(), AuditEventType.LEASE_CLOSED)
@@ -277,6 +295,7 @@ class Guard:
     ) -> Admission:
         self.barrier()
         started_s = self._clock.monotonic_s()
+        keys = await self._keys(action)
         earlier = await self._earlier(action)
         effect_id = earlier.effect_id if earlier is not None else EffectId(self._ids.new())
         if earlier is not None:
@@ -288,14 +307,14 @@ class Guard:
                 continue
             told = past.recorded(policies.reads)
             asked = partial(_question, action, policies, past)
-            decided = Decided(effect_id, action, asked, self._decide(action, past))
+            decided = Decided(effect_id, action, asked, self._decide(action, past), keys)
             decision = decided.decision
             try:
                 effective, obligations = effective_of(action, decision, enforcing=self._enforcing)
                 entries = self._history.entries(effective, policies, uses)
                 wanted = parse_demands((*obligations.approvals, *action.approvals()))
                 approval = await self._approved(
-                    HeldCase(action, effective, decision, wanted, effect_id, earlier is not None)
+                    HeldCase(action, effective, decision, wanted, effect_id, earlier is not None, keys)
                 )
             except ApprovalPending:
                 self.metrics.inc(DECISIONS, action=action.kind, verdict="held")
@@ -309,7 +328,8 @@ class Guard:
             agreed = decided if approval is None else replace(decided, effect_id=approval.id)
             record = self._recorder.record(agreed, EffectState.DISPATCHED, earlier)
             draft = decision_draft(effective, record, decision, obligations.record)
-            draft = replace(draft, event_type=kind, details={**draft.details, **told, **_agreed(approval), **extra})
+            details = {**draft.details, **told, **_agreed(approval), **extra}
+            draft = confided(replace(draft, event_type=kind, details=details), keys)
             claim = Claim(
                 action, policies, past, decision, entries, obligations.rates, agreed.effect_id,
                 again=earlier is not None, approval=approval,
@@ -323,13 +343,18 @@ class Guard:
                 # By its own id: the approval is not used, and holds for the same action asked again.
                 await self._refuse(decided, refusal, earlier, {**told, **_agreed(approval)})
                 raise
-            self.tell(agreed)
-            self.metrics.inc(DECISIONS, action=action.kind, verdict="allow")
-            log_decision(record, "allow")
-            self.metrics.observe(ADMISSION_SECONDS, self._clock.monotonic_s() - started_s)
-            return Admission(record, effective, started_s, counted=bool(entries or obligations.rates))
+            self._tell_allowed(agreed, record, started_s)
+            return Admission(
+                record, effective, started_s, bool(entries or obligations.rates), subjects_of(action), keys
+            )
         msg = "the policy set, or what it reads, changes faster than a decision can be made"
         raise Overloaded(msg, retry_after_s=RETRY_AFTER_S)
+
+    def _tell_allowed(self, decided: Decided, record: EffectRecord, started_s: float) -> None:
+        self.tell(decided)
+        self.metrics.inc(DECISIONS, action=decided.action.kind, verdict="allow")
+        log_decision(record, "allow")
+        self.metrics.observe(ADMISSION_SECONDS, self._clock.monotonic_s() - started_s)
 
     def _reserve(
         self, record: EffectRecord, draft: Draft, earlier: EffectRecord | None, claim: Claim
@@ -380,7 +405,7 @@ class Guard:
                 f"effect {slot.position} of run `{slot.run_id}` is {earlier.state.value} and cannot be asked for again"
             )
             raise InternalError(msg, code="internal.effect_repeated")
-        if earlier.action != action.request().action or earlier.arguments_digest != digest_arguments(action):
+        if earlier.action != action.request().action or not await self.asked_alike(earlier, action):
             msg = f"effect {slot.position} of run `{slot.run_id}` is not what it was before the restart"
             raise InternalError(msg, code="internal.diverged", hint="the run cannot go on; start it again")
         if not may_repeat(earlier, action.recovery):
@@ -390,6 +415,21 @@ class Guard:
             )
             raise EffectInDoubt(msg, effect_id=earlier.effect_id, position=earlier.position)
         return earlier
+
+    async def asked_alike(self, earlier: EffectRecord, action: Action) -> bool:
+        """Whether an action has the arguments of an effect on record.
+
+        Raises:
+            DecryptionFailed: They were about somebody whose key was destroyed: nobody can say.
+        """
+        vault, digest = self.vault, digest_arguments(action)
+        if vault is None or not is_keyed(earlier.arguments_digest):
+            return earlier.arguments_digest == digest
+        return await self._log.read(lambda: keyed_alike(earlier.arguments_digest, digest, vault.keys_of))
+
+    async def _keys(self, action: Action) -> Keys:
+        """The keys of whom an action is about, made if they are not there; raises as `keys_for`."""
+        return await keys_for(self.vault, action.principal.agent, subjects_of(action))
 
     def _decide(self, action: Action, past: Past) -> PolicyDecision:
         current = self._engine.current
@@ -414,9 +454,9 @@ class Guard:
         if isinstance(refusal, ApprovalRequired) and "approval" in refusal.fields:
             decided = replace(decided, effect_id=EffectId(str(refusal.fields["approval"])))
         record = self._recorder.record(decided, EffectState.DENIED, earlier)
-        record = replace(record, error=encode_error(refusal))
+        record = sealed_effect(replace(record, error=encode_error(refusal)), decided.keys)
         draft = decision_draft(action, record, decision, record_refused(decision), refusal)
-        draft = replace(draft, details={**draft.details, **told})
+        draft = confided(replace(draft, details={**draft.details, **told}), decided.keys)
         log_decision(record, "deny")
         await self._put_refusal(action, record, draft, earlier, refusal)
         self.tell(decided)

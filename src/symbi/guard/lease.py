@@ -6,7 +6,9 @@ from typing import Generic, TypeVar
 
 from symbi.crypto.canonical import canonical_json
 from symbi.guard.action import Action
+from symbi.guard.confidential import keyed
 from symbi.guard.permit import Authority, Permit
+from symbi.guard.vault import NO_KEYS, Keys
 from symbi.types import JsonValue
 
 A = TypeVar("A", bound=Action)
@@ -18,11 +20,13 @@ class Lease(Generic[A]):
     Args:
         authority: The gate's.
         permit: What was granted.
+        keys: Of whom the uses are about.
     """
 
-    def __init__(self, authority: Authority, permit: Permit[A]) -> None:
+    def __init__(self, authority: Authority, permit: Permit[A], keys: Keys = NO_KEYS) -> None:
         self._authority = authority
         self._permit = permit
+        self._keys = keys
         self._used = 0
         self._digest = hashlib.sha256()
 
@@ -41,5 +45,5 @@ class Lease(Generic[A]):
         return action
 
     def account(self) -> dict[str, JsonValue]:
-        """How often it was used, and SHA-256 (hex) over the canonical arguments of each use with their lengths."""
-        return {"uses": self._used, "digest": self._digest.hexdigest()}
+        """How often it was used, and the digest over the canonical arguments of each use with their lengths."""
+        return {"uses": self._used, "digest": keyed(self._digest.hexdigest(), self._keys)}

@@ -64,6 +64,7 @@ class EffectRecord:
         result: Canonical JSON of the result, once confirmed.
         error: Canonical JSON of the error, once denied or failed.
         facts: What was decided on; written with the record, and not read back with it.
+        somebodys: The result is kept under the key of somebody else than the agent; noted where it is opened.
     """
 
     effect_id: EffectId
@@ -83,6 +84,7 @@ class EffectRecord:
     result: bytes | None = None
     error: bytes | None = None
     facts: Facts | None = field(default=None, repr=False, compare=False)
+    somebodys: bool = field(default=False, compare=False)
 
 
 class EffectStore(Protocol):

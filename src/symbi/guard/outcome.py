@@ -47,6 +47,10 @@ def encode_error(error: SymbiError) -> bytes:
     return json.dumps(data, separators=(",", ":"), default=str).encode()
 
 
+NOT_STARTED_JSON: Final = encode_error(SymbiError("cancelled before it began", code=NOT_STARTED))
+"""How such an effect stands in the ledger, of whomever it is."""
+
+
 def decode_error(data: bytes) -> SymbiError:
     """The error that `encode_error` wrote, of the same class, to be raised again in a replay."""
     parsed: dict[str, Any] = json.loads(data)
@@ -69,14 +73,19 @@ def mark_error(error: BaseException, mark: Label) -> None:
     if isinstance(error, SymbiError) and mark != Label():
         whole = join(mark, error_label(error))
         error.fields |= {"confidentiality": whole.confidentiality.value, "categories": list(whole.categories)}
+        if whole.subjects:
+            error.fields["subjects"] = list(whole.subjects)
 
 
 def error_label(error: SymbiError) -> Label:
     """What `mark_error` noted; its integrity is left out, for no error is trusted."""
     confidentiality = Confidentiality(str(error.fields.get("confidentiality", Confidentiality.PUBLIC.value)))
-    categories = error.fields.get("categories", ())
+    categories, subjects = error.fields.get("categories", ()), error.fields.get("subjects", ())
     assert isinstance(categories, list | tuple)
-    return Label(confidentiality=confidentiality, categories=tuple(str(category) for category in categories))
+    assert isinstance(subjects, list | tuple)
+    return Label(
+        confidentiality=confidentiality, categories=tuple(map(str, categories)), subjects=tuple(map(str, subjects))
+    )
 
 
 def state_after(error: BaseException, *, used: bool, recovery: RecoveryClass) -> EffectState:

@@ -1,13 +1,15 @@
 """Records of effects, with what each decision was made on."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from symbi.guard.action import Action
+from symbi.guard.confidential import keyed, ledger_decision, sealed_request
 from symbi.guard.facts import FactKeeper
 from symbi.guard.ledger import EffectRecord, EffectState
 from symbi.guard.outcome import decision_json
 from symbi.guard.records import action_name, decision_facts, digest_arguments
+from symbi.guard.vault import NO_KEYS, Keys
 from symbi.policy.decision import PolicyDecision, PolicyRequest
 from symbi.policy.engine import PolicyEngine
 from symbi.types import EffectId, RunId
@@ -22,12 +24,14 @@ class Decided:
         action: As it was asked for.
         request: Makes the question that was put to the engine.
         decision: The answer.
+        keys: Seal what is kept of it.
     """
 
     effect_id: EffectId
     action: Action
     request: Callable[[], PolicyRequest]
     decision: PolicyDecision
+    keys: Keys = NO_KEYS
 
 
 class Recorder:
@@ -53,7 +57,8 @@ class Recorder:
         Raises:
             InputError: A request that was allowed cannot be written down.
         """
-        action, decision = decided.action, decided.decision
+        action, decision, keys = decided.action, decided.decision, decided.keys
+        facts = self._facts.of(decided.request, action, decision, refused=state is EffectState.DENIED)
         return EffectRecord(
             effect_id=decided.effect_id,
             run_id=action.slot.run_id if action.slot else RunId(""),
@@ -61,13 +66,13 @@ class Recorder:
             agent_id=action.principal.agent,
             action=action_name(action),
             resource=f"{action.resource.type}::{action.resource.id}",
-            arguments_digest=digest_arguments(action),
+            arguments_digest=keyed(digest_arguments(action), keys),
             recovery=action.recovery,
             policy_version=decision.version,
-            decision=decision_json(decision_facts(decision)),
+            decision=decision_json(ledger_decision(decision_facts(decision), keys)),
             label=f"{action.label.integrity.value}/{action.label.confidentiality.value}",
             epoch=self._epoch,
             attempt=earlier.attempt + 1 if earlier else 1,
             state=state,
-            facts=self._facts.of(decided.request, action, decision, refused=state is EffectState.DENIED),
+            facts=replace(facts, request=sealed_request(facts.request, decided.effect_id, keys)),
         )

@@ -54,7 +54,7 @@ def action_name(action: Action) -> str:
 
 
 def digest_arguments(action: Action) -> str:
-    """SHA-256 (hex) of the canonical arguments; of their JSON text where they have no canonical form."""
+    """SHA-256 (hex) of the canonical arguments; of their JSON text where they have no canonical form. See `confidential.keyed`."""
     try:
         data = canonical_json(action.arguments())
     except InputError:
@@ -153,9 +153,15 @@ def obligations_of(record: EffectRecord) -> Obligations:
         raise InternalError(msg, code="internal.conditions") from error
 
 
-def recorded_result(record: EffectRecord, result: bytes) -> dict[str, JsonValue]:
-    """How a result stands in the trail: by digest and size, and in full where a policy asks for it and it is small."""
-    facts: dict[str, JsonValue] = {"result_digest": hashlib.sha256(result).hexdigest(), "result_bytes": len(result)}
+def recorded_result(record: EffectRecord, result: bytes, kept: bytes) -> dict[str, JsonValue]:
+    """How a result stands in the trail: by digest and size, and in full where a policy asks for it and it is small.
+
+    Args:
+        record: The effect.
+        result: What came back.
+        kept: The same as the ledger keeps it, sealed where it is about somebody; the digest is of this.
+    """
+    facts: dict[str, JsonValue] = {"result_digest": hashlib.sha256(kept).hexdigest(), "result_bytes": len(result)}
     if obligations_of(record).output == "full" and len(result) <= MAX_RECORDED_RESULT_BYTES:
         facts["result"] = result.decode()
     return facts

@@ -8,10 +8,13 @@ from symbi.audit.log import AuditLog
 from symbi.clock import Clock
 from symbi.errors import SymbiError
 from symbi.guard.action import Action
+from symbi.guard.confidential import confided, failure_subjects, keys_for, outcome_subjects, sealed_effect
 from symbi.guard.ledger import EffectRecord, EffectState
-from symbi.guard.outcome import NOT_STARTED, encode_error, state_after
+from symbi.guard.outcome import NOT_STARTED_JSON, encode_error, state_after
 from symbi.guard.records import may_repeat, recorded_result
 from symbi.guard.tally import GateStore
+from symbi.guard.vault import NO_KEYS, Keys, Vault
+from symbi.policy.flow import join_subjects
 from symbi.telemetry import EFFECT_SECONDS, EFFECTS, Metrics
 from symbi.types import JsonValue
 
@@ -24,6 +27,8 @@ class Admission:
     action: Action
     started_s: float
     counted: bool = False
+    subjects: tuple[str, ...] = ()
+    keys: Keys = NO_KEYS
 
 
 class Settlement:
@@ -34,18 +39,32 @@ class Settlement:
         ledger: Keeps effect records and counts, in the log's store.
         clock: For durations.
         metrics: Counts effects and how long they take.
+        vault: Has the keys of whom outcomes are about.
     """
 
-    def __init__(self, log: AuditLog, ledger: GateStore, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self, log: AuditLog, ledger: GateStore, clock: Clock, metrics: Metrics, vault: Vault | None = None
+    ) -> None:
+        self._vault = vault
         self._log = log
         self._ledger = ledger
         self._clock = clock
         self._metrics = metrics
 
-    async def success(self, admission: Admission, result: bytes) -> None:
-        """The effect happened, with this result."""
-        record = replace(admission.record, state=EffectState.CONFIRMED, result=result)
-        await self.settle(admission, record, recorded_result(admission.record, result))
+    async def success(self, admission: Admission, observed: object, result: bytes) -> None:
+        """The effect happened, with this result; `observed` is what `result` encodes."""
+        keys = await self._keys(admission, outcome_subjects(admission.action, observed))
+        record = sealed_effect(replace(admission.record, state=EffectState.CONFIRMED, result=result), keys)
+        assert record.result is not None
+        details = recorded_result(admission.record, result, record.result)
+        await self.settle(replace(admission, keys=keys), record, details)
+
+    async def _keys(self, admission: Admission, subjects: tuple[str, ...]) -> Keys:
+        """The keys of an outcome: of whom the action is about, and of whom else the outcome is."""
+        if not subjects:
+            return admission.keys
+        everybody = join_subjects(admission.subjects, subjects)
+        return await keys_for(self._vault, admission.record.agent_id, everybody, wait=True)
 
     async def failure(self, admission: Admission, error: BaseException, *, used: bool) -> None:
         """The effect ended in an error; `used` says whether its permit was redeemed, so that it may have begun."""
@@ -55,10 +74,11 @@ class Settlement:
             details: dict[str, JsonValue] = {"error": error.code, "message": error.message}
         else:
             # Cancelled, or a defect: whether to do it again is for the restart to decide.
-            data = None if used else encode_error(SymbiError("cancelled before it began", code=NOT_STARTED))
+            data = None if used else NOT_STARTED_JSON
             details = {"error": "cancelled" if _is_cancellation(error) else "internal", "message": type(error).__name__}
-        record = replace(admission.record, state=state, error=data)
-        await self.settle(admission, record, details | {"used": used}, used=used)
+        keys = await self._keys(admission, failure_subjects(admission.action) if used else ())
+        record = sealed_effect(replace(admission.record, state=state, error=data), keys)
+        await self.settle(replace(admission, keys=keys), record, details | {"used": used}, used=used)
 
     async def settle(
         self,
@@ -91,6 +111,7 @@ class Settlement:
             },
             record.run_id,
         )
+        draft = confided(draft, admission.keys)
 
         def work() -> tuple[None, tuple[Draft]]:
             self._ledger.move_effect(record, EffectState.DISPATCHED)

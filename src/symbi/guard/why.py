@@ -17,8 +17,10 @@ from typing import Final
 
 from symbi.audit.event import AuditEvent
 from symbi.errors import InputError
+from symbi.guard.confidential import opened_request
 from symbi.guard.ledger import EffectRecord
 from symbi.guard.records import decision_facts
+from symbi.guard.vault import Vault
 from symbi.policy.counterfactual import WhatIf, what_if
 from symbi.policy.decision import PolicyDecision
 from symbi.policy.engine import decide
@@ -57,7 +59,13 @@ class Derivation:
         return self.decision is not None and not self.problems and not self.notes
 
 
-def derive(event: AuditEvent, request: bytes | None, set_text: str | None, record: EffectRecord | None) -> Derivation:
+def derive(
+    event: AuditEvent,
+    request: bytes | None,
+    set_text: str | None,
+    record: EffectRecord | None,
+    vault: Vault | None = None,
+) -> Derivation:
     """Derive the decision of an event again.
 
     Args:
@@ -65,9 +73,13 @@ def derive(event: AuditEvent, request: bytes | None, set_text: str | None, recor
         request: The stored request that has the digest of the event as its key, or None.
         set_text: The stored policy set that has the version of the event as its key, or None.
         record: The effect as the ledger has it, or None.
+        vault: Opens what is sealed.
+
+    Raises:
+        DecryptionFailed: The request was altered together with its digest.
     """
     problems, notes = _ledger_problems(event, record), list[str]()
-    stored = _request(event, request, problems, notes)
+    stored = _request(event, request, vault, problems, notes)
     policies = _set(event, set_text, problems, notes)
     named = event.details.get("policies")
     ids = [PolicyId(str(ref["id"])) for ref in named if isinstance(ref, Mapping)] if isinstance(named, Sequence) else []
@@ -99,7 +111,9 @@ def _ledger_problems(event: AuditEvent, record: EffectRecord | None) -> list[str
     return [] if same else ["the ledger's record of the decision is not that of the event"]
 
 
-def _request(event: AuditEvent, data: bytes | None, problems: list[str], notes: list[str]) -> StoredRequest | None:
+def _request(
+    event: AuditEvent, data: bytes | None, vault: Vault | None, problems: list[str], notes: list[str]
+) -> StoredRequest | None:
     digest = event.details.get("request_digest")
     if digest is None:
         notes.append("the event names no request: a release that kept none wrote it")
@@ -110,8 +124,12 @@ def _request(event: AuditEvent, data: bytes | None, problems: list[str], notes: 
     if hashlib.sha256(data).hexdigest() != digest:
         problems.append("the stored request is not the one that was decided on: its digest is another")
         return None
+    opened, lost = opened_request(data, str(event.details.get("effect_id")), vault)
+    if opened is None:
+        notes.append(lost)
+        return None
     try:
-        stored = read_request(data)
+        stored = read_request(opened)
     except InputError as error:
         problems.append(error.message)
         return None

@@ -22,7 +22,8 @@ from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from symbi.errors import InputError
-from symbi.policy.flow import CONFIDENTIALITY_RANK, INTEGRITY_RANK, join
+from symbi.policy.about import NOBODY, About, about
+from symbi.policy.flow import CONFIDENTIALITY_RANK, INTEGRITY_RANK, join, join_subjects
 from symbi.types import Confidentiality, Integrity, JsonValue, Label
 
 MAX_NAME_CHARS: Final = 128  # a longer text is prose
@@ -190,6 +191,8 @@ class ToolFlow:
         roles: Role by path of the arguments that were declared.
         output: Rules for the output.
         types: JSON Schema type by argument, for where the tool's own schema is not at hand.
+        named_by: Arguments that name the people whom a call and its answer are about.
+        about: Fields of the answer that name the people whom it is about.
     """
 
     effect: Effect = Effect.ANY
@@ -197,6 +200,16 @@ class ToolFlow:
     roles: tuple[tuple[FieldPath, Role], ...] = ()
     output: tuple[OutputRule, ...] = ()
     types: Mapping[str, str] = field(default_factory=dict, hash=False)
+    named_by: tuple[FieldPath, ...] = ()
+    about: tuple[FieldPath, ...] = ()
+
+    def subjects_of_call(self, arguments: Mapping[str, JsonValue]) -> tuple[str, ...]:
+        """The people whom a call and its answer are about, by what its arguments name."""
+        return about([path.segments for path in self.named_by], arguments).everybody
+
+    def subjects_of_answer(self, answer: JsonValue) -> About:
+        """The people whom an answer is about, by what its fields name."""
+        return about([path.segments for path in self.about], answer)
 
     def role(self, steps: Sequence[Step]) -> Role:
         """The role of a field of the arguments."""
@@ -280,12 +293,14 @@ class AnswerLabels:
         given: Join of the labels of what the tool was called with; the answer is at least as confidential.
         source: What the answer came from: an effect id.
         mark: What policies raise every label to.
+        about: The people whom it, and its parts, are about.
     """
 
     flow: ToolFlow
     given: Label
     source: str
     mark: Label = field(default_factory=Label)
+    about: About = NOBODY
     _memo: dict[tuple[Step, ...], Label] = field(default_factory=dict, repr=False, compare=False)
     _spellings: dict[tuple[Step, ...], bool] = field(default_factory=dict, repr=False, compare=False)
 
@@ -295,12 +310,17 @@ class AnswerLabels:
         A text that is prose is untrusted, whoever is said to have made it, unless it is the whole answer.
         """
         if isinstance(value, Mapping) or (isinstance(value, Sequence) and not isinstance(value, str)):
-            return self._kept("shape", steps, self.flow.shape_label)
-        return self._careful(self._kept("value", steps, self.flow.label), steps, value)
+            return self._named(self._kept("shape", steps, self.flow.shape_label), steps)
+        return self._named(self._careful(self._kept("value", steps, self.flow.label), steps, value), steps)
 
     def name_at(self, steps: Sequence[Step], name: str) -> Label:
         """The label of the name under which a field stands."""
-        return self._careful(self._kept("name", steps, self.flow.name_label), steps, name)
+        return self._named(self._careful(self._kept("name", steps, self.flow.name_label), steps, name), steps)
+
+    def _named(self, label: Label, steps: Sequence[Step]) -> Label:
+        """A label with the people whom this place is about."""
+        names = self.about.at(steps)
+        return replace(label, subjects=join_subjects(label.subjects, names)) if names else label
 
     def unvouched_names(self, steps: Sequence[Step], items: Mapping[str, Label]) -> Iterator[Label]:
         """The labels of names that are believed less than what stands under them: a wildcard covers that, and not them.

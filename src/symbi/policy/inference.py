@@ -15,7 +15,7 @@ It looks at one call at a time and never at what comes later.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Final
 
@@ -149,7 +149,7 @@ class FlowSession:
         for text in echoed:
             label = self._text_label(text)
             if label.integrity is Integrity.UNTRUSTED:
-                self._distrust(text, Label(Integrity.UNTRUSTED, label.confidentiality, (source,), label.categories))
+                self._distrust(text, replace(label, sources=(source,)))
         for piece in pieces(ToolFlow() if failed else flow, output, source):
             if piece.text.strip() == "":
                 continue
@@ -301,6 +301,7 @@ def describe(labels: Mapping[str, Label]) -> Mapping[str, JsonValue]:
             "integrity": label.integrity.value,
             "confidentiality": label.confidentiality.value,
             "sources": list(label.sources),
+            **({"subjects": list(label.subjects)} if label.subjects else {}),
         }
         for name, label in labels.items()
     }

@@ -60,7 +60,7 @@ def pieces(flow: ToolFlow, output: JsonValue, source: str) -> list[Piece]:
         value = _parsed(output) if isinstance(output, str) else output
     except TooMuch:
         flow, value = ToolFlow(), output
-    labels = AnswerLabels(flow, Label(), source)
+    labels = AnswerLabels(flow, Label(), source, about=flow.subjects_of_answer(value))
     found: list[Piece] = []
     for leaf in leaves(value):
         if leaf.name and flow.declares_name(leaf.steps):

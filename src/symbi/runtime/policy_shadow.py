@@ -19,6 +19,7 @@ from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog
 from symbi.errors import InputError
 from symbi.guard.action import Canary
+from symbi.guard.confidential import confided
 from symbi.guard.recorder import Decided
 from symbi.policy.diff import difference_facts, judge_recorded, shift_between
 from symbi.policy.engine import PolicyEngine
@@ -224,4 +225,4 @@ def _difference(candidate: PolicySet, one: Decided) -> Draft | None:
     if assumed:
         details["assumed"] = list(assumed)
     run_id = one.action.slot.run_id if one.action.slot else ""
-    return Draft(AuditEventType.POLICY_SHADOW, one.action.principal.agent, details, run_id)
+    return confided(Draft(AuditEventType.POLICY_SHADOW, one.action.principal.agent, details, run_id), one.keys)

@@ -16,12 +16,14 @@ from symbi.agent.effects import CodeLimits, World
 from symbi.agent.interpreter import BodyLimits
 from symbi.agent.journal import RunRecord, RunState, RunStore
 from symbi.agent.run import Bounds, RunOutcome, RunPlan, check_inputs, execute
+from symbi.agent.sealing import opened_history, sealed_run
 from symbi.agent.task import NO_TASK, Task, check_task, kept_task
 from symbi.agent.turn import Turn
 from symbi.audit.event import AuditEventType, Draft, Receipt
 from symbi.audit.heads import Heads
 from symbi.audit.stream import AuditStream
 from symbi.clock import IdSource, rfc3339
+from symbi.compliance.privacy import Privacy
 from symbi.dsl.spec import AgentSpec, CompiledFile
 from symbi.errors import (
     ApprovalPending,
@@ -32,10 +34,12 @@ from symbi.errors import (
     Unavailable,
 )
 from symbi.guard.action import AllocateResources, CreateAgent
+from symbi.guard.confidential import confided, keys_for
 from symbi.guard.desk import ApprovalDesk
 from symbi.guard.gate import GateReport, Guard
 from symbi.guard.ledger import EffectRecord, EffectStore
-from symbi.guard.outcome import encode_error, encode_result
+from symbi.guard.outcome import encode_error, encode_result, error_label
+from symbi.policy.flow import join_subjects
 from symbi.runtime.agent_scheduler import AgentConfig, AgentScheduler, SystemStatus
 from symbi.runtime.key_change import NextKey, rotate_key
 from symbi.runtime.life import Life
@@ -119,6 +123,7 @@ class Rooms:
         scheduler: Says when an agent may start, and holds the pool.
         ids: Makes run ids.
         principal: An agent as policies see it.
+        privacy: Exports and erasures of what is kept of people.
         heads: What others say of the heads of the trail.
         next_key: The key that is to sign the trail after another.
         stream: The trail as it grows.
@@ -134,6 +139,7 @@ class Rooms:
     scheduler: AgentScheduler
     ids: IdSource
     principal: Callable[[AgentId], Principal]
+    privacy: Privacy
     heads: Heads
     next_key: NextKey
     stream: AuditStream
@@ -189,6 +195,11 @@ class Runtime:
         assert desk is not None, "a runtime is opened with one"
         return desk
 
+    @property
+    def privacy(self) -> Privacy:
+        """Exports and erasures of what is kept of people."""
+        return self._rooms.privacy
+
     def describe(self) -> str:
         """The start-up line: what is enforced."""
         report = self.report
@@ -223,7 +234,7 @@ class Runtime:
             check_inputs(spec, inputs)
             check_task(spec, task)
         except InputError as error:
-            await self.refuse(Path(spec.file), error)
+            await self.refuse(Path(spec.file), error, task.everybody)
             raise
         record = RunRecord(
             run_id=RunId(self._rooms.ids.new()),
@@ -237,15 +248,18 @@ class Runtime:
             labels=task.labels_json,
         )
 
+        keys = await keys_for(self.guard.vault, spec.id, task.everybody)
+        kept = sealed_run(record, keys)
+
         def begin() -> tuple[None, tuple[Draft]]:
-            self._rooms.runs.put_run(record)
+            self._rooms.runs.put_run(kept)
             details: dict[str, JsonValue] = {
                 "file": record.file,
                 "source_digest": record.source_digest,
-                "inputs_digest": hashlib.sha256(record.inputs).hexdigest(),
-                **task.facts(),
+                "inputs_digest": hashlib.sha256(kept.inputs).hexdigest(),
+                **task.facts(keys),
             }
-            return None, (Draft(AuditEventType.RUN_STARTED, spec.id, details, record.run_id),)
+            return None, (confided(Draft(AuditEventType.RUN_STARTED, spec.id, details, record.run_id), keys),)
 
         await self._rooms.world.log.transact(begin)
         return await self._go(compiled, spec, record, ())
@@ -254,25 +268,34 @@ class Runtime:
         """Go on with a run after its last finished effect.
 
         Raises:
-            InputError: The agent file is another than the run was started with.
+            InputError: The agent file is another than the run was started with, or what the run knew was erased.
             StoreUnavailable: What is kept of its task cannot be read.
+            DecryptionFailed: What is sealed was altered.
+            ConfigError: There is no key to open it.
             SymbiError: As `run`.
         """
         if spec.source_digest != record.source_digest:
             msg = f"`{record.file}` has changed since run `{record.run_id}` was started"
             raise InputError(msg, code="input.source_changed", hint="restore the file, or start a new run")
-        task = kept_task(record.grant, record.labels)
-        was = record.state
+        was, log, vault = record.state, self._rooms.world.log, self.guard.vault
+        kept = await log.read(lambda: self._rooms.effects.effects_of(record.run_id))
+        own = await keys_for(vault, spec.id, ())
         record = replace(record, state=RunState.RUNNING, error=None, finished_at=None)
-        recorded = await self._rooms.world.log.read(lambda: self._rooms.effects.effects_of(record.run_id))
+        try:
+            record, recorded = await log.read(partial(opened_history, record, kept, vault, own.ids))
+        except InputError as erased:
+            await self._ended_erased(record, was, erased)
+            raise
+        task = kept_task(record.grant, record.labels)
+        keys = await keys_for(vault, spec.id, task.everybody)
 
         def again() -> tuple[None, tuple[Draft]]:
             if was is not RunState.RUNNING:
                 self._rooms.runs.move_run(record, was)
-            details: dict[str, JsonValue] = {"effects": len(recorded), **task.facts()}
-            return None, (Draft(AuditEventType.RUN_RESUMED, spec.id, details, record.run_id),)
+            details: dict[str, JsonValue] = {"effects": len(recorded), **task.facts(keys)}
+            return None, (confided(Draft(AuditEventType.RUN_RESUMED, spec.id, details, record.run_id), keys),)
 
-        await self._rooms.world.log.transact(again)
+        await log.transact(again)
         return await self._go(compiled, spec, record, recorded)
 
     async def find_open_run(self, run_id: RunId | None, file: str | None) -> RunRecord:
@@ -297,10 +320,17 @@ class Runtime:
         msg = "there is no run to resume"
         raise InputError(msg, code="input.run", hint="every run has ended")
 
-    async def refuse(self, file: Path, error: InputError) -> None:
-        """Record that a file or its inputs could not be read, so that also what never ran is in the trail."""
+    async def refuse(self, file: Path, error: InputError, subjects: Sequence[str] = ()) -> None:
+        """Record that a file or its inputs could not be read, so that also what never ran is in the trail.
+
+        Args:
+            file: The agent file.
+            error: Why; it may quote inputs.
+            subjects: The people whom the inputs are about.
+        """
         details: dict[str, JsonValue] = {"file": str(file), "code": error.code, "reason": str(error)}
-        await self._rooms.world.log.append(Draft(AuditEventType.INPUT_REFUSED, SYSTEM_AGENT, details))
+        keys = await keys_for(self.guard.vault, SYSTEM_AGENT, subjects)
+        await self._rooms.world.log.append(confided(Draft(AuditEventType.INPUT_REFUSED, SYSTEM_AGENT, details), keys))
 
     async def record(self, draft: Draft) -> Receipt:
         """Put on the trail what an operation was asked to record; returns when it is durable.
@@ -449,13 +479,28 @@ class Runtime:
         state = RunState.HELD if isinstance(error, Unavailable | ApprovalPending) else RunState.FAILED
         clock, log, runs = self._rooms.world.clock, self._rooms.world.log, self._rooms.runs
         ended = replace(record, state=state, error=encode_error(error), finished_at=rfc3339(clock.now_ns()))
-        details: dict[str, JsonValue] = {"state": state.value, "error": error.code, "message": str(error)}
+        about = join_subjects(kept_task(record.grant, record.labels).everybody, error_label(error).subjects)
+        keys = await keys_for(self.guard.vault, record.agent_id, about, wait=True)
+        kept, draft = sealed_run(ended, keys), confided(_finished(ended, error), keys)
 
         def end() -> tuple[None, tuple[Draft]]:
-            runs.move_run(ended, RunState.RUNNING)
-            return None, (Draft(AuditEventType.RUN_FINISHED, record.agent_id, details, record.run_id),)
+            runs.move_run(kept, RunState.RUNNING)
+            return None, (draft,)
 
         await log.transact(end, wait=True)
+
+    async def _ended_erased(self, record: RunRecord, was: RunState, error: InputError) -> None:
+        """A run that cannot go on, for what it knew was erased; the error says so, and quotes nothing."""
+        clock, runs = self._rooms.world.clock, self._rooms.runs
+        ended = replace(record, state=RunState.FAILED, error=encode_error(error), finished_at=rfc3339(clock.now_ns()))
+
+        def end() -> tuple[None, tuple[Draft]]:
+            if was is not RunState.RUNNING:
+                runs.move_run(record, was)
+            runs.move_run(ended, RunState.RUNNING)
+            return None, (_finished(ended, error),)
+
+        await self._rooms.world.log.transact(end, wait=True)
 
     def _code_limits(self, tier: SecurityTier) -> CodeLimits:
         return CodeLimits(tier, self._config.code_memory_mib, self._config.code_timeout_s)
@@ -481,6 +526,12 @@ class Runtime:
             return servers
         named = {capability.partition(".")[0] for capability in spec.capabilities if "." in capability}
         return tuple(server for server in servers if server in named)
+
+
+def _finished(record: RunRecord, error: SymbiError) -> Draft:
+    """The event of a run that ended without its body's end."""
+    details: dict[str, JsonValue] = {"state": record.state.value, "error": error.code, "message": str(error)}
+    return Draft(AuditEventType.RUN_FINISHED, record.agent_id, details, record.run_id)
 
 
 def absolute(file: str) -> str:

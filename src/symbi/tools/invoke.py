@@ -15,7 +15,7 @@
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
@@ -26,8 +26,8 @@ from symbi.errors import InputError, OutputLimit, SymbiError, TimeLimit, ToolFai
 from symbi.guard.action import InvokeTool, RunSlot
 from symbi.guard.gate import Guard
 from symbi.guard.permit import Permit
-from symbi.policy.fields import UNDECLARED, AnswerLabels
-from symbi.policy.flow import join
+from symbi.policy.fields import UNDECLARED, AnswerLabels, ToolFlow
+from symbi.policy.flow import join, join_subjects
 from symbi.tools.catalog import Catalog
 from symbi.tools.mask import VAULT_SCHEME, SecretMask, references
 from symbi.tools.port import RawToolResult, SecretSource
@@ -147,22 +147,34 @@ class Invoker:
         # 8. the gate is left
         # 9. the result
         action = permit.action
-        labels = AnswerLabels(action.tool.flow, action.label, permit.effect_id, action.mark)
+        flow, given = action.tool.flow, action.label
+        about = flow.subjects_of_answer(value)
+        given = replace(given, subjects=join_subjects(given.subjects, flow.subjects_of_call(action.values)))
+        labels = AnswerLabels(flow, given, permit.effect_id, action.mark, about)
         return ToolResult(value, labels, permit.effect_id, action.mark)
 
-    def answer_labels(self, name: str, given: Label, effect_id: str) -> AnswerLabels:
+    def answer_labels(
+        self, name: str, given: Label, effect_id: str, arguments: Mapping[str, JsonValue], answer: JsonValue
+    ) -> AnswerLabels:
         """The labels of an answer that is on record: by the manifest in force; untrusted where the tool is not to be had.
 
         Args:
             name: `server.tool`.
             given: Join of the labels of what the tool was called with.
             effect_id: The effect whose result it is.
+            arguments: What the tool was called with.
+            answer: The answer.
         """
+        flow = self.flow_of(name) or UNDECLARED
+        given = replace(given, subjects=join_subjects(given.subjects, flow.subjects_of_call(arguments)))
+        return AnswerLabels(flow, given, effect_id, about=flow.subjects_of_answer(answer))
+
+    def flow_of(self, name: str) -> ToolFlow | None:
+        """What is declared of a tool; None where it is not to be had."""
         try:
-            flow = self._catalog.find(name).ref.flow
+            return self._catalog.find(name).ref.flow
         except SymbiError:
-            flow = UNDECLARED
-        return AnswerLabels(flow, given, effect_id)
+            return None
 
     async def _effect(self, permit: Permit[InvokeTool]) -> JsonValue:
         mask = SecretMask()

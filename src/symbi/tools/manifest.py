@@ -15,6 +15,8 @@ sinks = ["recipients", "cc"]   # arguments that decide where something goes
 text = ["subject", "body"]     # free text: addresses, URLs and account numbers in it are sinks
 plain = ["priority"]           # neither; an argument that is not named is a sink
 types = { priority = "integer" }
+subject_argument = "recipients"    # who a call and its answer are about: the path of an argument, or a list of them
+subject_field = "threads[*].from"  # likewise, the path of a field of the answer; see docs/security/confidentiality.md
 
 [tools.send_email.output]      # labels of the answer's fields; what is not named is untrusted
 id = "system"
@@ -42,6 +44,7 @@ from symbi.types import Confidentiality, Integrity, RecoveryClass
 MIN_TIMEOUT_S: Final = 0.001  # what a call can end in at all
 MAX_TIMEOUT_S: Final = 86_400.0  # a day; a tool that needs longer answers at once and is asked again
 
+MAX_SUBJECT_PATHS: Final = 8  # of one tool
 MAX_CATEGORIES: Final = 16  # of one rule; a label joins them and is not cut
 CATEGORY: Final = re.compile(r"[a-z0-9_-]{1,32}")
 
@@ -49,7 +52,10 @@ _KindT = TypeVar("_KindT", bound=StrEnum)
 _DefaultT = TypeVar("_DefaultT")
 
 _ROLE_KEYS: Final[Mapping[str, Role]] = MappingProxyType({"sinks": Role.SINK, "text": Role.TEXT, "plain": Role.PLAIN})
-_TOOL_KEYS: Final = ("recovery", "timeout_s", "max_output_bytes", "risk", "effect", *_ROLE_KEYS, "types", "output")
+_SUBJECT_KEYS: Final = ("subject_argument", "subject_field")
+_TOOL_KEYS: Final = (
+    "recovery", "timeout_s", "max_output_bytes", "risk", "effect", *_ROLE_KEYS, "types", "output", *_SUBJECT_KEYS
+)  # fmt: skip
 _LABEL_KEYS: Final = ("integrity", "confidentiality", "categories")
 _INTEGRITIES: Final = tuple(one.value for one in (Integrity.SYSTEM, Integrity.TRUSTED, Integrity.UNTRUSTED))
 _TYPES: Final = ("string", "integer", "number", "boolean", "array", "object")
@@ -176,7 +182,24 @@ class _Reader:
             roles=tuple(roles.values()),
             output=tuple(rules.values()),
             types=types,
+            named_by=self._subjects(table, "subject_argument", path),
+            about=self._subjects(table, "subject_field", path),
         )
+
+    def _subjects(self, table: Mapping[str, Any], key: str, path: tuple[str, ...]) -> tuple[FieldPath, ...]:
+        """The paths to what names the people that data is about."""
+        written = table.get(key, [])
+        listed = [written] if isinstance(written, str) else written
+        if not _is_texts(listed) or len(listed) > MAX_SUBJECT_PATHS or (key in table and not listed):
+            self.fail(
+                f"`{'.'.join((*path, key))}` must be a path, or a list of up to {MAX_SUBJECT_PATHS}", (*path, key)
+            )
+        found = tuple(self._path(one, (*path, key)) for one in listed)
+        for one in found:
+            if one.names or not one.segments:
+                hint = "name the field that holds the name of a person, e.g. `customer.email`"
+                self.fail(f"`{one.text}` is no field that names somebody", (*path, key), hint=hint)
+        return found
 
     def _rules(self, table: Mapping[str, Any], path: tuple[str, ...]) -> Iterable[OutputRule]:
         path = (*path, "output")

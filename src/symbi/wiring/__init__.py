@@ -11,7 +11,7 @@ from symbi.wiring.policies import (
     read_policies,
     verify_policies,
 )
-from symbi.wiring.runtime import manifests, open_runtime, probe, start_logging, verifying_keys
+from symbi.wiring.runtime import manifests, open_runtime, probe, reading_vault, start_logging, verifying_keys
 from symbi.wiring.sources import TrailReader, compile_agents, open_reader, read_text
 from symbi.wiring.verification import on_all_cores
 
@@ -31,6 +31,7 @@ __all__ = [
     "probe",
     "read_policies",
     "read_text",
+    "reading_vault",
     "registered_people",
     "start_logging",
     "verified_trail",

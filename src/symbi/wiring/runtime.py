@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import anyio
 import anyio.to_thread
 
 from symbi import __version__
@@ -29,6 +30,8 @@ from symbi.crypto.signing import VerifyingKey
 from symbi.errors import ApprovalPending, InputError, StoreUnavailable, SymbiError, Unavailable
 from symbi.guard.desk import ApprovalDesk
 from symbi.guard.gate import Guard, no_probe
+from symbi.guard.sealed_approvals import SealedApprovals
+from symbi.guard.vault import SubjectKeyStore, Vault
 from symbi.policy.catalog import ToolType
 from symbi.policy.engine import PolicyEngine
 from symbi.policy.policies import PolicySet
@@ -48,6 +51,7 @@ from symbi.types import SYSTEM_AGENT, AgentId, JsonValue, KeyId, SecurityTier
 from symbi.wiring.keeping import keeping, probe_storage, refuse_half
 from symbi.wiring.people import desk_rules
 from symbi.wiring.policies import policy_paths, policy_terms, shadow_paths
+from symbi.wiring.privacy import open_privacy
 from symbi.wiring.sources import read_text
 from symbi.wiring.stream import audit_stream
 
@@ -96,6 +100,18 @@ def open_log(settings: Settings, store: SqliteStore, ring: KeyRing, clock: Clock
         signing=Signing(audit.signing.value),
         cadence=Cadence(audit.checkpoint_events, audit.checkpoint_interval_s),
     )  # fmt: skip
+
+
+def sealing_ring(settings: Settings, store: SubjectKeyStore) -> KeyRing:
+    """The ring that has the master key; a lost one is not replaced while there are keys that it wrapped."""
+    provider = open_provider(settings.security.crypto_provider.value)
+    return KeyRing(key_store(settings), provider, create=store.any_subject_key() is None)
+
+
+def reading_vault(settings: Settings, store: SubjectKeyStore) -> Vault:
+    """Opens what is sealed in a store that is read, and makes and destroys nothing."""
+    provider = open_provider(settings.security.crypto_provider.value)
+    return Vault(store, KeyRing(key_store(settings), provider, create=False), provider, SystemClock())
 
 
 def probe(settings: Settings) -> list[Finding]:
@@ -148,16 +164,27 @@ async def open_runtime(
         # A trail that was begun is continued by the key that it names, so a lost one is not replaced.
         ring = KeyRing(key_store(settings), provider, create=store.head() is None)
         log = await stack.enter_async_context(open_log(settings, store, ring, clock, ids))
-        await stack.enter_async_context(noting_end(log, store.epoch))
+        up = anyio.Event()
+        await stack.enter_async_context(noting_end(log, store.epoch, up))
         engine = PolicyEngine(PolicySet.load(()))  # which permits nothing
         book = PolicyBook(engine, log, store, policy_terms(settings))
-        folders, interval_s = PolicyFolders(settings.folder), settings.policy.watch_interval_s
-        watch = PolicyWatch(book, folders, policy_paths(settings), clock, interval_s=interval_s)
+        watch = PolicyWatch(
+            book, PolicyFolders(settings.folder), policy_paths(settings), clock,
+            interval_s=settings.policy.watch_interval_s,
+        )  # fmt: skip
         await watch.use(await watch.read(), Cause.START)
+        vault = Vault(
+            store,
+            sealing_ring(settings, store),
+            provider,
+            clock,
+            log,
+            all_agents=settings.audit.confidential.value == "all",
+        )
         guard = Guard(
             engine, log, store, clock, ids,
-            epoch=store.epoch, enforcing=settings.security.enforce_policies, probe=probe,
-            approvals=ApprovalDesk(log, store, clock, desk_rules(settings, provider)),
+            epoch=store.epoch, enforcing=settings.security.enforce_policies, probe=probe, vault=vault,
+            approvals=ApprovalDesk(log, SealedApprovals(store, vault), clock, desk_rules(settings, provider)),
         )  # fmt: skip
         report = await guard.open()
         await log.append(started(settings))
@@ -179,30 +206,46 @@ async def open_runtime(
             hold_s, held,
         )  # fmt: skip
         agents = scheduler(settings, clock)
+        privacy = open_privacy(settings, store, log, vault, lambda: log.key, clock, probe)
         stream = await stack.enter_async_context(audit_stream(log, store, folder))
         rooms = Rooms(
-            world, book, watch, catalog, store, store, agents, ids, settings.principal, heads,
+            world, book, watch, catalog, store, store, agents, ids, settings.principal, privacy, heads,
             ring.next_signing_key, stream, partial(terms_of, settings),
         )  # fmt: skip
         watches = [watch]
         if settings.policy.shadow:
             shadow = PolicyShadow(engine, book, log)
-            other = PolicyWatch(
-                shadow, folders, shadow_paths(settings), clock, interval_s=interval_s, cause=Cause.SHADOW
-            )
-            with suppress(InputError):  # which is recorded: a candidate stops nothing
-                await other.use(await other.read())
             guard.tell = shadow.tell
-            await stack.enter_async_context(shadow.asking())
-            watches.append(other)
+            watches.append(await stack.enter_async_context(shadowing(settings, shadow, clock)))
         if settings.policy.watch:
             await stack.enter_async_context(watching(watches))
+        up.set()
         yield Runtime(rooms, runtime_config(settings), report, warnings)
 
 
 @asynccontextmanager
-async def noting_end(log: AuditLog, epoch: int) -> AsyncIterator[None]:
-    """Put the end of a runtime on the trail, and the error that ended it, also one that did not let it begin."""
+async def shadowing(settings: Settings, shadow: PolicyShadow, clock: Clock) -> AsyncIterator[PolicyWatch]:
+    """A candidate set that decides beside the one in force, and what watches its files."""
+    files = PolicyFolders(settings.folder)
+    watch = PolicyWatch(
+        shadow, files, shadow_paths(settings), clock, interval_s=settings.policy.watch_interval_s, cause=Cause.SHADOW
+    )
+    with suppress(InputError):  # which is recorded: a candidate stops nothing
+        await watch.use(await watch.read())
+    async with shadow.asking():
+        yield watch
+
+
+@asynccontextmanager
+async def noting_end(log: AuditLog, epoch: int, up: anyio.Event) -> AsyncIterator[None]:
+    """Put the end of a runtime on the trail, and the error that ended it, also one that did not let it begin.
+
+    Args:
+        log: The trail.
+        epoch: Number of the owner.
+        up: Set once the runtime is up. What ends it from then on stands where it happened, and may quote what is about
+            somebody: its text is not repeated.
+    """
     details: dict[str, JsonValue] = {"epoch": epoch}
     try:
         yield
@@ -210,7 +253,7 @@ async def noting_end(log: AuditLog, epoch: int) -> AsyncIterator[None]:
         raise  # and nothing can be recorded
     except BaseException as error:
         if isinstance(error, SymbiError):
-            details |= {"error": error.code, "reason": str(error)}
+            details |= {"error": error.code} if up.is_set() else {"error": error.code, "reason": str(error)}
         else:
             details["error"] = type(error).__name__
         with suppress(Unavailable):  # the error itself is the one to report

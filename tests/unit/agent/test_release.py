@@ -164,3 +164,11 @@ async def test_a_condition_that_changes_arguments_denies_a_release():
     async with open_gate(ALLOW_ALL.replace("permit", '@redact("arguments.valueDigest") permit')) as gate:
         with pytest.raises(PolicyDenied, match="cannot be changed so in `EndorseValue`"):
             await effects_on(gate).endorse(Value("x", THEIRS), Value("checked"), ast.NOWHERE)
+
+
+def test_no_release_says_that_a_value_is_about_nobody():
+    label = Label(Integrity.UNTRUSTED, Confidentiality.SECRET, ("e",), ("pii",), ("anna",))
+    assert endorsed(label) == Label(Integrity.TRUSTED, Confidentiality.SECRET, ("e",), ("pii",), ("anna",))
+    assert declassified(Confidentiality.PUBLIC)(label) == Label(
+        Integrity.UNTRUSTED, Confidentiality.PUBLIC, ("e",), (), ("anna",)
+    )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from symbi.agent.task import NO_TASK, Task, kept_task, parse_grant, parse_labels
+from symbi.agent.task import NO_TASK, Task, kept_task, parse_grant, parse_labels, parse_subjects
 from symbi.errors import InputError, StoreUnavailable
 from symbi.policy.grants import Grant
 from symbi.types import Confidentiality, Integrity, Label
@@ -103,3 +103,26 @@ def test_an_input_is_the_users_unless_it_is_said_otherwise():
 def test_what_was_changed_in_the_store_lets_no_run_go_on(grant, labels):
     with pytest.raises(StoreUnavailable, match="were not written by it"):
         kept_task(grant, labels)
+
+
+def test_subjects_of_inputs_come_back_and_join():
+    labels = parse_labels(["note=confidential:pii, subject: Anna@X.org ", "note=subject:C-17", "id=untrusted"])
+    assert labels["note"] == Label(
+        confidentiality=Confidentiality.CONFIDENTIAL, categories=("pii",), subjects=("C-17", "anna@x.org")
+    )
+    task = Task(None, labels, parse_subjects(["ben", " ben "]))
+    assert task.everybody == ("C-17", "anna@x.org", "ben")
+    assert task.label("note").subjects == ("C-17", "anna@x.org", "ben")
+    assert task.label("other").subjects == ("ben",)
+    assert kept_task(None, task.labels_json) == task
+    assert kept_task(None, Task(None, {}, ("ben",)).labels_json) == Task(None, {}, ("ben",))
+    assert "ben" not in str(task.facts())
+    assert "anna" not in str(task.facts())
+
+
+@pytest.mark.parametrize("name", ["", " ", "*", "a\nb", "x" * 257])
+def test_what_is_no_name_of_a_subject_is_refused(name):
+    with pytest.raises(InputError, match="the name of a data subject"):
+        parse_subjects([name])
+    with pytest.raises(InputError, match="the name of a data subject"):
+        parse_labels([f"note=subject:{name}"])

@@ -385,9 +385,9 @@ async def test_7_each_field_of_an_answer_bears_the_label_that_the_manifest_gives
         assert at(("mails", 0, "sender"), "a@b") == sender
         assert at(("mails", 0, "body"), "pay me").integrity is Integrity.UNTRUSTED
         assert at(("more",), 3).integrity is Integrity.UNTRUSTED
-        again = bench.invoker.answer_labels("mail.send", Label(), result.effect_id)
+        again = bench.invoker.answer_labels("mail.send", Label(), result.effect_id, {}, result.value)
         assert again.at(("mails", 0, "id"), "m1").integrity is Integrity.SYSTEM
-        gone = bench.invoker.answer_labels("mail.gone", Label(), result.effect_id)
+        gone = bench.invoker.answer_labels("mail.gone", Label(), result.effect_id, {}, result.value)
         assert gone.at(("mails", 0, "id"), "m1").integrity is Integrity.UNTRUSTED
 
 

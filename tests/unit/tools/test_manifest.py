@@ -213,3 +213,31 @@ def test_a_label_in_place_of_fields_is_that_of_the_whole_answer():
     assert tools["y"].flow.label(()).integrity == "untrusted"
     assert tools["z"].flow.label(("integrity",)).integrity == "system"
     assert tools["z"].flow.label(("other",)).integrity == "untrusted"
+
+
+def test_a_manifest_says_who_is_named_where():
+    text = '[server]\nname = "crm"\n[tools.find]\nsubject_argument = "id"\nsubject_field = ["a[*].email", "owner.id"]\n'
+    flow = parse_manifest("f.toml", text).entry("find").flow
+    assert [path.text for path in flow.named_by] == ["id"]
+    assert [path.text for path in flow.about] == ["a[*].email", "owner.id"]
+    assert flow.subjects_of_call({"id": 17}) == ("17",)
+    assert flow.subjects_of_answer({"a": [{"email": "A@x.org"}], "owner": {"id": "o"}}).everybody == ("a@x.org", "o")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("subject_field = 3", "f.toml:4:1: `tools.find.subject_field` must be a path, or a list of up to 8"),
+        ("subject_field = []", "f.toml:4:1: `tools.find.subject_field` must be a path"),
+        ('subject_argument = ["a", 1]', "f.toml:4:1: `tools.find.subject_argument` must be a path"),
+        ('subject_field = ["a", "a", "a", "a", "a", "a", "a", "a", "a"]', "must be a path, or a list of up to 8"),
+        ('subject_field = "a..b"', "f.toml:4:1: `a..b` is not a path"),
+        ('subject_field = "$"', "f.toml:4:1: `$` is no field that names somebody"),
+        ('subject_field = "a.*~"', "f.toml:4:1: `a.*~` is no field that names somebody"),
+        ('subject_fields = "a"', "unknown key `tools.find.subject_fields`; did you mean `subject_field`?"),
+    ],
+)
+def test_what_names_nobody_is_refused(line, message):
+    with pytest.raises(ConfigError) as caught:
+        parse_manifest("f.toml", f'[server]\nname = "crm"\n[tools.find]\n{line}\n')
+    assert message in str(caught.value)

@@ -279,3 +279,91 @@ SELECT coalesce(max(size), 0) FROM anchors
 -- name: put_anchor
 INSERT INTO anchors (size, authority, time, token) VALUES (?, ?, ?, ?)
 ON CONFLICT (size, authority) DO UPDATE SET time = excluded.time, token = excluded.token
+
+-- name: put_subject_key
+INSERT INTO subject_keys (key_id, pseudonym, wrapped, created_at, destroyed_at, name) VALUES (?, ?, ?, ?, ?, ?)
+
+-- name: subject_key
+SELECT key_id, pseudonym, wrapped, created_at, destroyed_at, name FROM subject_keys WHERE key_id = ?
+
+-- name: subject_keys
+SELECT key_id, pseudonym, wrapped, created_at, destroyed_at, name FROM subject_keys WHERE pseudonym = ?
+ORDER BY created_at, key_id
+
+-- name: any_subject_key
+SELECT key_id, pseudonym, wrapped, created_at, destroyed_at, name FROM subject_keys WHERE wrapped IS NOT NULL LIMIT 1
+
+-- name: blank_subject_keys
+UPDATE subject_keys SET wrapped = zeroblob(length(wrapped)), name = zeroblob(length(name)) WHERE pseudonym = ? AND wrapped IS NOT NULL
+
+-- name: destroy_subject_keys
+UPDATE subject_keys SET wrapped = NULL, name = NULL, destroyed_at = ? WHERE pseudonym = ? AND wrapped IS NOT NULL
+
+-- name: set_hold
+INSERT INTO subject_holds (pseudonym, note, held_at) VALUES (?, ?, ?)
+ON CONFLICT (pseudonym) DO UPDATE SET note = excluded.note, held_at = excluded.held_at
+
+-- name: hold_of
+SELECT pseudonym, note, held_at FROM subject_holds WHERE pseudonym = ?
+
+-- name: holds
+SELECT pseudonym, note, held_at FROM subject_holds ORDER BY pseudonym
+
+-- name: release_hold
+DELETE FROM subject_holds WHERE pseudonym = ?
+
+-- name: all_subject_keys
+SELECT key_id, pseudonym, wrapped, created_at, destroyed_at, name FROM subject_keys WHERE key_id > ?
+ORDER BY key_id LIMIT ?
+
+-- name: put_erasure
+INSERT INTO erasures (pseudonym, state, facts, at) VALUES (?, ?, ?, ?)
+ON CONFLICT (pseudonym) DO UPDATE SET state = excluded.state, facts = excluded.facts, at = excluded.at
+
+-- name: erasures
+SELECT pseudonym, state, facts, at FROM erasures WHERE ?1 IS NULL OR pseudonym = ?1 ORDER BY at, pseudonym
+
+-- name: rows_of_trail
+SELECT sequence, record FROM events WHERE sequence > ? ORDER BY sequence LIMIT ?
+
+-- name: rows_of_effects
+SELECT effect_id, run_id, effect_id, '', result, error FROM effects WHERE effect_id > ? ORDER BY effect_id LIMIT ?
+
+-- name: rows_of_requests
+SELECT effect_id || ' ' || digest, coalesce(effects.run_id, ''), effect_id, '', request
+FROM requests LEFT JOIN effects USING (effect_id)
+WHERE (effect_id, requests.digest) > (substr(?1, 1, instr(?1, ' ') - 1), substr(?1, instr(?1, ' ') + 1))
+ORDER BY effect_id, requests.digest LIMIT ?
+
+-- name: rows_of_runs
+SELECT run_id, run_id, '', started_at, inputs, output, error, run_labels.labels, run_grants.task_grant
+FROM runs LEFT JOIN run_grants USING (run_id) LEFT JOIN run_labels USING (run_id)
+WHERE run_id > ? ORDER BY run_id LIMIT ?
+
+-- name: rows_of_approvals
+SELECT approval_id, run_id, approval_id, created_at, facts, shown, votes FROM approvals WHERE approval_id > ?
+ORDER BY approval_id LIMIT ?
+
+-- name: rows_of_keys
+SELECT pseudonym, '', '', held_at, note FROM subject_holds WHERE pseudonym > ? ORDER BY pseudonym LIMIT ?
+
+-- name: open_runs
+SELECT run_id, state, inputs, labels FROM runs LEFT JOIN run_labels USING (run_id) WHERE state IN ('running', 'held')
+
+-- name: results_of
+SELECT result FROM effects WHERE run_id = ? AND result IS NOT NULL
+
+-- name: open_approvals
+SELECT approval_id, state, facts, shown FROM approvals WHERE state IN ('waiting', 'granted')
+
+-- name: open_effects
+SELECT effect_id, state, request FROM effects JOIN requests USING (effect_id) WHERE state IN ('dispatched', 'unknown')
+
+-- name: tables
+SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name
+
+-- name: first_live
+SELECT min(sequence) FROM events
+
+-- name: operators_texts
+SELECT text FROM policy_sets UNION ALL SELECT definition FROM pins

@@ -188,3 +188,30 @@ CREATE TABLE approvals (
 
 CREATE UNIQUE INDEX approvals_place ON approvals (place) WHERE place != '';
 CREATE INDEX approvals_open ON approvals (state) WHERE state IN ('waiting', 'granted');
+
+-- The keys of data subjects, wrapped by the master; a destroyed one leaves a tombstone.
+CREATE TABLE subject_keys (
+    key_id       TEXT PRIMARY KEY,
+    pseudonym    TEXT NOT NULL,       -- HMAC of the subject's name under a key derived from the master
+    wrapped      BLOB,                -- NULL once destroyed
+    created_at   TEXT NOT NULL,
+    destroyed_at TEXT,
+    name         BLOB                 -- sealed by the key; NULL once destroyed
+) WITHOUT ROWID, STRICT;
+
+CREATE UNIQUE INDEX subject_keys_living ON subject_keys (pseudonym) WHERE wrapped IS NOT NULL;
+CREATE INDEX subject_keys_subject ON subject_keys (pseudonym);
+
+CREATE TABLE subject_holds (
+    pseudonym TEXT PRIMARY KEY,
+    note      BLOB NOT NULL,          -- sealed under the subject's key
+    held_at   TEXT NOT NULL
+) WITHOUT ROWID, STRICT;
+
+-- How far the erasure of each subject has come.
+CREATE TABLE erasures (
+    pseudonym TEXT PRIMARY KEY,
+    state     TEXT NOT NULL,
+    facts     BLOB NOT NULL,          -- JSON: what was done until then, or the certificate
+    at        TEXT NOT NULL
+) WITHOUT ROWID, STRICT;

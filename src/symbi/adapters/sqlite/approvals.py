@@ -11,6 +11,7 @@ from symbi.adapters.sqlite.file import SQL, damaged, unavailable
 from symbi.adapters.sqlite.rows import Rows
 from symbi.errors import InternalError
 from symbi.guard.approval import APPROVAL_MOVES, ApprovalRecord, ApprovalState, Vote
+from symbi.guard.sealed import is_sealed
 from symbi.types import AgentId, EffectId, RunId
 
 
@@ -18,9 +19,14 @@ def approval_row(record: ApprovalRecord) -> tuple[object, ...]:
     """A record as a row."""
     return (
         record.id, record.run_id, record.position, record.agent_id, record.place, record.facts, record.digest,
-        record.shown, record.state.value, msgspec.json.encode(record.votes), record.created_at, record.expires_at,
+        record.shown, record.state.value, votes_column(record), record.created_at, record.expires_at,
         record.revision,
     )  # fmt: skip
+
+
+def votes_column(record: ApprovalRecord) -> bytes:
+    """The votes as they stand in their column."""
+    return msgspec.json.encode(record.votes) if record.sealed_votes is None else record.sealed_votes
 
 
 def to_approval(row: Any) -> ApprovalRecord:
@@ -34,7 +40,8 @@ def to_approval(row: Any) -> ApprovalRecord:
     try:
         return ApprovalRecord(
             EffectId(approval_id), RunId(run_id), position, AgentId(agent_id), place, facts, digest, shown,
-            ApprovalState(state), msgspec.json.decode(votes, type=tuple[Vote, ...]), created_at, expires_at, revision,
+            ApprovalState(state), () if is_sealed(votes) else msgspec.json.decode(votes, type=tuple[Vote, ...]),
+            created_at, expires_at, revision, sealed_votes=votes if is_sealed(votes) else None,
         )  # fmt: skip
     except (ValueError, msgspec.MsgspecError) as unknown:
         raise damaged(unknown) from unknown
@@ -60,8 +67,15 @@ class ApprovalTable(Rows):
             msg = f"an approval cannot move from {was.state.value} to {record.state.value}"
             raise InternalError(msg, code="internal.approval_move")
         self._fence(self._epoch)
-        votes = msgspec.json.encode(record.votes)
-        values = (record.place, record.shown, record.state.value, votes, record.revision, was.id, was.revision)
+        values = (
+            record.place,
+            record.shown,
+            record.state.value,
+            votes_column(record),
+            record.revision,
+            was.id,
+            was.revision,
+        )
         try:
             moved = self._db.execute(SQL["move_approval"], values).rowcount
         except sqlite3.Error as error:

@@ -44,6 +44,7 @@ def connect(database: str, *, uri: bool = False) -> sqlite3.Connection:
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute("PRAGMA fullfsync = ON")
                 connection.execute("PRAGMA checkpoint_fullfsync = ON")
+                connection.execute("PRAGMA secure_delete = ON")  # what is removed is overwritten, not only unlinked
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.execute("PRAGMA cell_size_check = ON")
     except StoreUnavailable:

@@ -31,6 +31,7 @@ from symbi.adapters.sqlite.file import (
 from symbi.adapters.sqlite.keeping import anchors_in, segments_in
 from symbi.adapters.sqlite.mark import read_mark, refuse_lost
 from symbi.adapters.sqlite.select import select_events
+from symbi.adapters.sqlite.subjects import SubjectReader
 from symbi.agent.journal import RunRecord
 from symbi.audit.anchor import Anchor
 from symbi.audit.port import StoredEvent
@@ -45,7 +46,7 @@ from symbi.types import RunId
 T = TypeVar("T")
 
 
-class SqliteReader(FactReader):
+class SqliteReader(FactReader, SubjectReader):
     """Reads a store without owning it, as it is at the first look, beside its owner if there is one.
 
     Args:

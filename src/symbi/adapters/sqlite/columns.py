@@ -1,0 +1,60 @@
+"""What each column of the store may hold of people. A column that is not here fails a test.
+
+A sealed column is sealed where its row is about somebody (`symbi.guard.confidential`); what is about nobody stands in it
+in plain text, or, with `[audit] confidential = "all"`, under a key of its agent.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+
+class Holds(StrEnum):
+    """What a column may hold of a data subject."""
+
+    SEALED = "sealed"
+    """Values, under the keys of whom they are about."""
+    DIGEST = "digest"
+    """A digest that nobody can guess values by: keyed, of sealed bytes, or of facts with a random part."""
+    PSEUDONYM = "pseudonym"
+    """What stands for a subject: an HMAC under a key derived from the master."""
+    KEY = "key"
+    """A data key, wrapped by the master; or whose it is, sealed by it, which goes with it."""
+    AMOUNT = "amount"
+    """Numbers that policies count, by effect and by who is counted; nothing that says whom they are about."""
+    NOTHING = "no personal data"
+    """Ids, times, states, and words of the operator: names of agents, tools, policies and registered persons."""
+
+
+_SAID: Final[Mapping[Holds, str]] = {
+    Holds.SEALED: """
+        events.record effects.result effects.error runs.inputs runs.output runs.error run_grants.task_grant
+        run_labels.labels requests.request approvals.facts approvals.shown approvals.votes subject_holds.note
+    """,
+    Holds.DIGEST: "effects.arguments_digest requests.digest approvals.digest approvals.place",
+    Holds.PSEUDONYM: "subject_keys.pseudonym subject_holds.pseudonym erasures.pseudonym",
+    Holds.KEY: "subject_keys.wrapped subject_keys.name",
+    Holds.AMOUNT: "tallies.total tally_entries.amount",
+    Holds.NOTHING: """
+        meta.key meta.value events.sequence events.chain_hash head.id head.record
+        effects.effect_id effects.run_id effects.position effects.agent_id effects.action effects.resource
+        effects.recovery effects.policy_version effects.decision effects.label effects.epoch effects.attempt effects.state
+        runs.run_id runs.agent_id runs.file runs.source_digest runs.state runs.started_at runs.finished_at
+        pins.tool pins.key_fingerprint pins.digest pins.form pins.definition pins.pinned_at pins.state
+        requests.effect_id policy_sets.version policy_sets.text
+        tallies.counter tallies.scope tallies.latest_ns
+        tally_entries.counter tally_entries.scope tally_entries.at_ns tally_entries.effect_id tally_entries.windowed
+        run_usage.run_id run_usage.started_ns run_usage.effects run_usage.denied run_usage.calls
+        run_grants.run_id run_labels.run_id
+        approvals.approval_id approvals.run_id approvals.position approvals.agent_id approvals.state approvals.created_at
+        approvals.expires_at approvals.revision
+        subject_keys.key_id subject_keys.created_at subject_keys.destroyed_at subject_holds.held_at
+        erasures.state erasures.facts erasures.at
+    """,
+}
+
+COLUMNS: Final[Mapping[str, Holds]] = MappingProxyType(
+    {column: holds for holds, columns in _SAID.items() for column in columns.split()}
+)
+"""What each `table.column` may hold."""
