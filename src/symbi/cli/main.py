@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 import symbi
-from symbi.cli import approvals, audit, bench, demo, files, machine, policy, run, tools
+from symbi.cli import approvals, audit, bench, demo, files, machine, policy, run, tools, up
 from symbi.cli.output import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_UNAVAILABLE, err, exit_code, show_error
 from symbi.cli.waiting import WaitingCommand
 from symbi.errors import InputError, SymbiError
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.command("init")(files.init)
 app.command("run", cls=WaitingCommand)(run.run)
+app.command("up")(up.up)
 app.command("check")(files.check)
 app.command("fmt")(files.fmt)
 app.add_typer(policy.app, name="policy")

@@ -37,6 +37,7 @@ from symbi.guard.outcome import encode_error, encode_result
 from symbi.runtime.agent_scheduler import AgentConfig, AgentScheduler, SystemStatus
 from symbi.runtime.life import Life
 from symbi.runtime.lifecycle import Event
+from symbi.runtime.occurrences import OccurrenceStore
 from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_change import set_policies
 from symbi.runtime.policy_watch import PolicyWatch
@@ -113,6 +114,7 @@ class Rooms:
         catalog: Tools.
         runs: The journal.
         effects: The ledger.
+        occurrences: What became of the times at which schedules were due.
         scheduler: Says when an agent may start, and holds the pool.
         ids: Makes run ids.
         principal: An agent as policies see it.
@@ -125,6 +127,7 @@ class Rooms:
     catalog: Catalog
     runs: RunStore
     effects: EffectStore
+    occurrences: OccurrenceStore
     scheduler: AgentScheduler
     ids: IdSource
     principal: Callable[[AgentId], Principal]
@@ -147,6 +150,11 @@ class Runtime:
         self._turns = Turns(rooms.scheduler, config.run_timeout_s)
         self.report = report
         self.warnings = tuple(warnings)
+
+    @property
+    def rooms(self) -> Rooms:
+        """What it stands on."""
+        return self._rooms
 
     @property
     def policies(self) -> PolicyBook:
@@ -185,7 +193,13 @@ class Runtime:
         return await self._rooms.scheduler.get_system_status()
 
     async def run(
-        self, compiled: CompiledFile, spec: AgentSpec, inputs: Mapping[str, JsonValue], task: Task = NO_TASK
+        self,
+        compiled: CompiledFile,
+        spec: AgentSpec,
+        inputs: Mapping[str, JsonValue],
+        task: Task = NO_TASK,
+        *,
+        run_id: RunId | None = None,
     ) -> RunOutcome:
         """Create an agent and run it on inputs, to its end.
 
@@ -194,6 +208,7 @@ class Runtime:
             spec: The agent.
             inputs: Its inputs by name.
             task: What the run is asked to do, and what its inputs are.
+            run_id: Its id, where somebody has promised one; new if None.
 
         Raises:
             InputError: The inputs do not fit the agent.
@@ -207,7 +222,7 @@ class Runtime:
             await self.refuse(Path(spec.file), error)
             raise
         record = RunRecord(
-            run_id=RunId(self._rooms.ids.new()),
+            run_id=run_id or RunId(self._rooms.ids.new()),
             agent_id=spec.id,
             file=absolute(spec.file),
             source_digest=spec.source_digest,

@@ -155,8 +155,9 @@ async def open_runtime(
         )  # fmt: skip
         agents = scheduler(settings, clock)
         rooms = Rooms(
-            world, book, watch, catalog, store, store, agents, ids, settings.principal, partial(terms_of, settings)
-        )
+            world, book, watch, catalog, store, store, store, agents, ids, settings.principal,
+            partial(terms_of, settings),
+        )  # fmt: skip
         watches = [watch]
         if settings.policy.shadow:
             shadow = PolicyShadow(engine, book, log)

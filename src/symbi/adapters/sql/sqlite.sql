@@ -164,3 +164,21 @@ FROM approvals WHERE place = ? AND place != ''
 -- name: approvals
 SELECT approval_id, run_id, position, agent_id, place, facts, digest, shown, state, votes, created_at, expires_at, revision
 FROM approvals WHERE state IN (SELECT value FROM json_each(?)) ORDER BY approval_id DESC LIMIT ?
+
+-- name: put_schedule
+INSERT INTO schedules (schedule, since_ns) VALUES (?, ?) ON CONFLICT (schedule) DO NOTHING
+
+-- name: get_schedule
+SELECT since_ns FROM schedules WHERE schedule = ?
+
+-- name: put_occurrence
+INSERT INTO occurrences (schedule, at_ns, run_id, state, reason) VALUES (?, ?, ?, ?, ?)
+
+-- name: end_occurrence
+UPDATE occurrences SET state = ?, reason = ? WHERE schedule = ? AND at_ns = ? AND state = 'claimed'
+
+-- name: last_occurrence
+SELECT schedule, at_ns, run_id, state, reason FROM occurrences WHERE schedule = ? ORDER BY at_ns DESC LIMIT 1
+
+-- name: open_occurrences
+SELECT schedule, at_ns, run_id, state, reason FROM occurrences WHERE state = 'claimed' ORDER BY at_ns, schedule

@@ -28,6 +28,7 @@ from symbi.adapters.sqlite.file import (
     unavailable,
 )
 from symbi.adapters.sqlite.history import TalliesInSqlite
+from symbi.adapters.sqlite.occurrences import OccurrenceTable
 from symbi.adapters.sqlite.policy_notes import PolicyNotes
 from symbi.agent.journal import RUN_MOVES, RunRecord, RunState
 from symbi.audit.port import StoredEvent
@@ -40,8 +41,8 @@ STORE_VERSION_BEFORE: Final = 1  # lacks tables that this release has, and is gi
 _MADE: Final = re.compile(r"^CREATE (?:UNIQUE )?(?:TABLE|INDEX) (\w+)", re.MULTILINE)
 
 
-class SqliteStore(PolicyNotes, TalliesInSqlite, ApprovalTable):
-    """AuditStore, EffectStore, TallyStore, ApprovalStore, RunStore, PinStore and PolicyMemory on one file, for its owner.
+class SqliteStore(PolicyNotes, TalliesInSqlite, ApprovalTable, OccurrenceTable):
+    """AuditStore, EffectStore, TallyStore, ApprovalStore, RunStore, OccurrenceStore, PinStore and PolicyMemory on one file, for its owner.
 
     Args:
         folder: The data folder; made with mode 0700 if it is not there. None keeps everything in memory, for
