@@ -23,7 +23,7 @@ from typing import Any, Final, Self
 import anyio
 from anyio.abc import TaskGroup
 
-from symbi.api import approvals, policies
+from symbi.api import agents, approvals, policies
 from symbi.api.caller import Caller, Operation, operate
 from symbi.errors import InputError, InternalError, PolicyDenied, StoreUnavailable, SymbiError
 from symbi.guard.outcome import encode_error
@@ -41,7 +41,11 @@ MAX_CONNECTIONS: Final = 16  # at a time; further ones wait to be accepted
 MAX_ANCESTORS: Final = 64  # parents of a process that are looked at
 _RECEIVE_BYTES: Final = 65_536
 
-OPERATIONS: Final[Mapping[str, Operation]] = {**approvals.OPERATIONS, **policies.OPERATIONS}
+OPERATIONS: Final[Mapping[str, Operation]] = {
+    **agents.OPERATIONS,
+    **approvals.OPERATIONS,
+    **policies.OPERATIONS,
+}
 """Everything that can be asked; whoever has more to offer adds its table here."""
 
 

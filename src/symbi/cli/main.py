@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 import symbi
-from symbi.cli import approvals, audit, bench, demo, files, machine, policy, run, tools, up
+from symbi.cli import agents, approvals, audit, bench, demo, files, machine, policy, run, tools, up
 from symbi.cli.output import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_UNAVAILABLE, err, exit_code, show_error
 from symbi.cli.waiting import WaitingCommand
 from symbi.errors import InputError, SymbiError
@@ -32,6 +32,8 @@ app.command("check")(files.check)
 app.command("fmt")(files.fmt)
 app.add_typer(policy.app, name="policy")
 app.add_typer(audit.app, name="audit")
+app.add_typer(agents.app, name="agents")
+app.add_typer(agents.runs_app, name="runs")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(tools.app, name="tools")
 app.add_typer(machine.config_app, name="config")
