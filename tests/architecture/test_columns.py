@@ -63,7 +63,7 @@ def test_every_store_that_holds_personal_data_answers_for_it():
 
 async def test_every_store_is_asked_when_somebody_is_exported_or_erased(tmp_path):
     async with open_in(tmp_path, 'agent a() { with { "done" } }') as running:
-        stores = running.runtime.privacy.rooms.stores
+        stores = running.runtime.rooms.privacy.rooms.stores
         assert {store.name for store in stores} == {*SEALED_STORES, "archive"}
         asked = {name for store in stores for name in store.columns}
         assert asked == {name for name, holds in COLUMNS.items() if holds is Holds.SEALED}
@@ -72,7 +72,7 @@ async def test_every_store_is_asked_when_somebody_is_exported_or_erased(tmp_path
 async def test_each_sealed_column_is_read_where_it_is_said_to_be(tmp_path):
     """Something sealed in each column of each table is found there, by the statements that look for it."""
     async with open_in(tmp_path, 'agent a() { with { "done" } }') as running:
-        rooms = running.runtime.privacy.rooms
+        rooms = running.runtime.rooms.privacy.rooms
         keys = await rooms.vault.ready(("jane@example.com",))
         await rooms.log.append(confided(Draft("run.started", AgentId("a"), {"arguments": {"x": 1}}, "r"), keys))
 

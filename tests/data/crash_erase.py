@@ -25,7 +25,7 @@ STREET, CITY = "17 Elm Street", "Springfield Heights"
 
 async def keep(folder: Path) -> None:
     async with open_runtime(load_settings(folder / "symbi.toml")) as runtime:
-        rooms = runtime.privacy.rooms
+        rooms = runtime.rooms.privacy.rooms
 
         def put():
             for run, value, subject in (("r1", STREET, JANE), ("r2", CITY, JOHN)):
@@ -48,7 +48,7 @@ async def erase(folder: Path, point: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     async with open_runtime(load_settings(folder / "symbi.toml"), probe=probe) as runtime:
-        await runtime.privacy.erase(Order(JANE))
+        await runtime.rooms.privacy.erase(Order(JANE))
 
 
 if __name__ == "__main__":

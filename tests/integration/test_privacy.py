@@ -32,8 +32,8 @@ class Opened:
     def __init__(self, runtime, folder):
         self.runtime = runtime
         self.folder = folder
-        self.privacy = runtime.privacy
-        self.rooms = runtime.privacy.rooms
+        self.privacy = runtime.rooms.privacy
+        self.rooms = runtime.rooms.privacy.rooms
 
     async def keep(self, run: str, values, *subjects, state: RunState = RunState.FINISHED) -> None:
         """A run with sealed inputs."""

@@ -23,7 +23,7 @@ from typing import Any, Final, Self
 import anyio
 from anyio.abc import TaskGroup
 
-from symbi.api import approvals, audit, compliance, keeping, policies, privacy
+from symbi.api import agents, approvals, audit, compliance, keeping, policies, privacy
 from symbi.api.caller import Caller, Discreet, Operation, operate
 from symbi.errors import InputError, InternalError, PolicyDenied, StoreUnavailable, SymbiError
 from symbi.guard.outcome import encode_error
@@ -42,6 +42,7 @@ MAX_ANCESTORS: Final = 64  # parents of a process that are looked at
 _RECEIVE_BYTES: Final = 65_536
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
+    **agents.OPERATIONS,
     **approvals.OPERATIONS,
     **policies.OPERATIONS,
     **audit.OPERATIONS,

@@ -16,7 +16,7 @@ from symbi.types import JsonValue
 async def anchor(runtime: Runtime, _caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
     """Have the head stamped by the configured authority, or by another one."""
     url, certificate = text_of(arguments, "tsa", ""), text_of(arguments, "certificate", "")
-    return await runtime.heads.anchor(url, Path(certificate) if certificate else None)
+    return await runtime.rooms.heads.anchor(url, Path(certificate) if certificate else None)
 
 
 async def witnessed(runtime: Runtime, _caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
@@ -26,7 +26,7 @@ async def witnessed(runtime: Runtime, _caller: Caller, arguments: Mapping[str, J
     except (ChainBroken, UnicodeEncodeError) as error:
         msg = f"`note` is no checkpoint: {error}"
         raise InputError(msg, code="control.argument") from error
-    return await runtime.heads.witnessed(note, text_of(arguments, "witness"))
+    return await runtime.rooms.heads.witnessed(note, text_of(arguments, "witness"))
 
 
 OPERATIONS: Final[Mapping[str, Operation]] = MappingProxyType({"audit.anchor": anchor, "audit.witnessed": witnessed})

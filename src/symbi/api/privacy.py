@@ -20,32 +20,32 @@ MAX_VALUES: Final = 1000  # given to one search
 
 async def export(runtime: Runtime, caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
     """Everything that can be opened about a subject."""
-    return await runtime.privacy.export(_order(runtime, caller, arguments))
+    return await runtime.rooms.privacy.export(_order(runtime, caller, arguments))
 
 
 async def erase(runtime: Runtime, caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
     """Destroy the keys of a subject; answers the certificate."""
-    return await runtime.privacy.erase(_order(runtime, caller, arguments))
+    return await runtime.rooms.privacy.erase(_order(runtime, caller, arguments))
 
 
 async def hold(runtime: Runtime, caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
     """Keep the data of a subject from being erased."""
-    return await runtime.privacy.hold(_order(runtime, caller, arguments))
+    return await runtime.rooms.privacy.hold(_order(runtime, caller, arguments))
 
 
 async def release(runtime: Runtime, caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
     """End a hold."""
-    return await runtime.privacy.release(_order(runtime, caller, arguments))
+    return await runtime.rooms.privacy.release(_order(runtime, caller, arguments))
 
 
 async def list_subjects(runtime: Runtime, _caller: Caller, _arguments: Mapping[str, JsonValue]) -> JsonValue:
     """The subjects, with their names while a key lives."""
-    return await runtime.privacy.listed()
+    return await runtime.rooms.privacy.listed()
 
 
 async def scan(runtime: Runtime, caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
     """Search every file for a subject in plain text."""
-    return await runtime.privacy.scan(_order(runtime, caller, arguments))
+    return await runtime.rooms.privacy.scan(_order(runtime, caller, arguments))
 
 
 def shown(runtime: Runtime, arguments: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
@@ -59,7 +59,7 @@ def shown(runtime: Runtime, arguments: Mapping[str, JsonValue]) -> Mapping[str, 
         return {}
     order = _order(runtime, None, arguments)
     return {
-        "pseudonym": runtime.privacy.pseudonym(order.subject), "values": len(order.values), "reason": order.reason,
+        "pseudonym": runtime.rooms.privacy.pseudonym(order.subject), "values": len(order.values), "reason": order.reason,
         "include_open": order.include_open,
     }  # fmt: skip
 

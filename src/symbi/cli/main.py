@@ -11,7 +11,22 @@ import typer
 from rich.markup import escape
 
 import symbi
-from symbi.cli import approvals, audit, audit_keep, bench, compliance, demo, files, machine, policy, privacy, run, tools
+from symbi.cli import (
+    agents,
+    approvals,
+    audit,
+    audit_keep,
+    bench,
+    compliance,
+    demo,
+    files,
+    machine,
+    policy,
+    privacy,
+    run,
+    tools,
+    up,
+)
 from symbi.cli.output import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_UNAVAILABLE, err, exit_code, show_error
 from symbi.cli.waiting import WaitingCommand
 from symbi.errors import InputError, SymbiError
@@ -27,6 +42,7 @@ app = typer.Typer(
 )
 app.command("init")(files.init)
 app.command("run", cls=WaitingCommand)(run.run)
+app.command("up")(up.up)
 app.command("check")(files.check)
 app.command("fmt")(files.fmt)
 audit.app.command("witness")(audit_keep.witness)
@@ -34,6 +50,8 @@ audit.app.command("anchor")(audit_keep.anchor)
 audit.app.command("segments")(audit_keep.segments)
 app.add_typer(policy.app, name="policy")
 app.add_typer(audit.app, name="audit")
+app.add_typer(agents.app, name="agents")
+app.add_typer(agents.runs_app, name="runs")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(tools.app, name="tools")

@@ -171,8 +171,33 @@ def run_to_end(work: Callable[[], Awaitable[T]], settings: Settings) -> T:
     return anyio.run(until_terminated, work, settings.runtime.shutdown_grace_s)
 
 
-async def until_terminated(work: Callable[[], Awaitable[T]], grace_s: float) -> T:
+def run_until_stopped(
+    work: Callable[[Callable[[Callable[[], None]], None]], Awaitable[None]], settings: Settings
+) -> None:
+    """Do some work that ends by itself once it is told to stop.
+
+    Args:
+        work: Is given a function that takes what tells it to stop.
+        settings: How long it may take then.
+
+    Raises:
+        KeyboardInterrupt: It did not end in that time, or was interrupted twice.
+    """
+    stops: list[Callable[[], None]] = []
+
+    def told() -> None:
+        for stop in stops:
+            stop()
+
+    anyio.run(partial(until_terminated, stop=told), partial(work, stops.append), settings.runtime.shutdown_grace_s)
+
+
+async def until_terminated(
+    work: Callable[[], Awaitable[T]], grace_s: float, *, stop: Callable[[], None] | None = None
+) -> T:
     """Do some work. SIGTERM lets it end within the grace, then cancels it; SIGINT cancels it at once.
+
+    Where it can be told to `stop`, both tell it that, and it has the grace; a second SIGINT cancels it at once.
 
     What is in flight is settled either way, and the run can be resumed. Both cancel a scope: the loop's own answer to
     SIGINT would break off also what is shielded, such as the wait for a commit. A second SIGINT does.
@@ -187,11 +212,15 @@ async def until_terminated(work: Callable[[], Awaitable[T]], grace_s: float) -> 
         async def stop_on_signal(*, task_status: TaskStatus[None]) -> None:
             with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 task_status.started()
+                told = stop is None
                 async for number in signals:
-                    interrupted = number == signal.SIGINT
-                    tasks.cancel_scope.deadline = anyio.current_time() + (0 if interrupted else grace_s)
-                    if interrupted:
+                    now = told and number == signal.SIGINT
+                    tasks.cancel_scope.deadline = anyio.current_time() + (0 if now else grace_s)
+                    if now:
                         return
+                    if stop is not None:
+                        told = True
+                        stop()
 
         await tasks.start(stop_on_signal)
         try:

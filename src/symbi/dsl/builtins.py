@@ -95,7 +95,7 @@ RELEASE_LEVELS: Final = ("public", "internal", "confidential")
 LATER_EFFECTS: Final = ("send", "ask", "publish", "remember", "recall", "search", "reason", "run")
 """Effects of the language that have no room yet; `check` refuses them where they stand."""
 
-LATER_DECLARATIONS: Final = ("schedule", "channel", "memory", "webhook")
+LATER_DECLARATIONS: Final = ("channel", "memory", "webhook")
 """Declarations of the language that have no room yet; `check` refuses them where they stand."""
 
 PURE: Final = _table(

@@ -4,6 +4,7 @@ Nothing that parses is passed over: what has no room to carry it out yet is an e
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Final
 
 from symbi.dsl import ast
@@ -12,6 +13,7 @@ from symbi.dsl.builtins import BUILTIN_TYPES, EFFECTS, GENERIC_TYPES, LATER_DECL
 from symbi.dsl.findings import Findings
 from symbi.dsl.names import TOOL_PATTERN, Tools, unknown_tool
 from symbi.dsl.rules import capabilities_of, check_cedar, compile_rules
+from symbi.dsl.schedules import read_schedules
 from symbi.dsl.settings import read_settings
 from symbi.dsl.spec import Diagnostic
 from symbi.dsl.walk import children
@@ -37,6 +39,7 @@ def check(file: ast.File, *, tools: Tools = None) -> tuple[Diagnostic, ...]:
     functions = _functions(file.declarations, findings)
     _agents(file, functions, tools, findings)
     _rules(file, tools, findings)
+    read_schedules(file, partial(has_body, file), findings)
     return findings.sorted()
 
 
@@ -59,6 +62,11 @@ def body_of(agent: ast.Agent, functions: Mapping[str, ast.Function]) -> ast.Bloc
     return None if main is None else main.body
 
 
+def has_body(file: ast.File, agent: ast.Agent) -> bool:
+    """Whether an agent of a file has something to run."""
+    return body_of(agent, functions_of(agent, file)) is not None
+
+
 def functions_of(agent: ast.Agent, file: ast.File) -> Mapping[str, ast.Function]:
     """The functions that an agent sees, by name: the file's, and its own in their stead."""
     found = {item.name: item for item in file.declarations if isinstance(item, ast.Function)}
@@ -70,7 +78,7 @@ def functions_of(agent: ast.Agent, file: ast.File) -> Mapping[str, ast.Function]
 
 
 def _later(file: ast.File, findings: Findings) -> None:
-    kinds = (ast.Schedule, ast.Channel, ast.Memory, ast.Webhook)
+    kinds = (ast.Channel, ast.Memory, ast.Webhook)
     words = dict(zip(kinds, LATER_DECLARATIONS, strict=True))
     for node in file.declarations:
         word = words.get(type(node))

@@ -1,12 +1,14 @@
 """From a checked file to what the floors above take: agents, limits, Cedar policies. Pure."""
 
 import hashlib
+from functools import partial
 
 from symbi.dsl import ast
-from symbi.dsl.check import body_of, check, functions_of, with_block
+from symbi.dsl.check import body_of, check, functions_of, has_body, with_block
 from symbi.dsl.findings import ERROR, Findings
 from symbi.dsl.names import Tools
 from symbi.dsl.rules import AgentPolicies, capabilities_of, compile_rules
+from symbi.dsl.schedules import read_schedules
 from symbi.dsl.settings import Settings, read_settings
 from symbi.dsl.spec import AgentSpec, CompiledFile, Diagnostic
 from symbi.errors import DslError
@@ -39,6 +41,7 @@ def compile_file(file: ast.File, text: str, *, tools: Tools = None) -> CompiledF
             if isinstance(node, ast.Metadata)
             for entry in node.entries
         ),
+        schedules=read_schedules(file, partial(has_body, file), findings),
     )
     _refuse_errors(findings.sorted())
     return compiled

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from symbi.dsl import ast
+from symbi.dsl.timetable import Timetable
 from symbi.errors import Place
 from symbi.types import AgentId, JsonValue, ResourceLimits, SecurityTier
 
@@ -55,6 +56,23 @@ class AgentSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ScheduleSpec:
+    """When an agent of the file is run.
+
+    Attributes:
+        name: Of the schedule.
+        agent: Which agent.
+        timetable: When it is due.
+        one_shot: Only the first time.
+    """
+
+    name: str
+    agent: AgentId
+    timetable: Timetable
+    one_shot: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Diagnostic:
     """One finding of the checker.
 
@@ -79,9 +97,10 @@ class Diagnostic:
 
 @dataclass(frozen=True, slots=True)
 class CompiledFile:
-    """All agents and free-standing policies of one file."""
+    """All agents, free-standing policies and schedules of one file."""
 
     file: str
     agents: tuple[AgentSpec, ...]
     policies: tuple[CompiledPolicy, ...]
     metadata: tuple[tuple[str, JsonValue], ...] = ()
+    schedules: tuple[ScheduleSpec, ...] = ()

@@ -12,6 +12,9 @@ from symbi.types import AgentId, JsonValue, RunId
 NOTHING: Final[Mapping[str, JsonValue]] = {}
 
 
+_STOPS: Final = {AgentState.READY: Event.SHUTDOWN, AgentState.SUSPENDED: Event.MANUAL_OVERRIDE}
+
+
 class Life:
     """Where an agent stands, and which moves are not yet on the trail.
 
@@ -21,7 +24,7 @@ class Life:
     """
 
     def __init__(self, agent: AgentId, run_id: RunId) -> None:
-        self._agent = agent
+        self.agent = agent
         self.run_id = run_id
         self._pending: list[Draft] = []
         self.state = FIRST
@@ -38,7 +41,7 @@ class Life:
         """
         before, self.state = self.state, advance(self.state, event)
         details = {"from": before.value, "event": event.value, "to": self.state.value, **more}
-        self._pending.append(Draft(AuditEventType.AGENT_TRANSITION, self._agent, details, self.run_id))
+        self._pending.append(Draft(AuditEventType.AGENT_TRANSITION, self.agent, details, self.run_id))
 
     def end(self, error: SymbiError | None) -> None:
         """The task is over: a finished agent is put away, a failed one goes where the supervisor's table sends it."""
@@ -56,6 +59,10 @@ class Life:
             self.move(Event.SHUTDOWN)
         else:
             self.move(event_for(error))
+
+    def stop(self, more: Mapping[str, JsonValue]) -> None:
+        """An operator has stopped it, wherever it stands."""
+        self.move(_STOPS.get(self.state, Event.FORCED), more)
 
     def drafts(self) -> tuple[Draft, ...]:
         """The moves since the last call."""

@@ -3,147 +3,64 @@
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import anyio
 
-from symbi.agent.effects import CodeLimits, World
-from symbi.agent.interpreter import BodyLimits
-from symbi.agent.journal import RunRecord, RunState, RunStore
+from symbi.agent.effects import CodeLimits
+from symbi.agent.journal import RunRecord, RunState
 from symbi.agent.run import Bounds, RunOutcome, RunPlan, check_inputs, execute
 from symbi.agent.sealing import opened_history, sealed_run
 from symbi.agent.task import NO_TASK, Task, check_task, kept_task
 from symbi.agent.turn import Turn
 from symbi.audit.event import AuditEventType, Draft, Receipt
-from symbi.audit.heads import Heads
 from symbi.audit.stream import AuditStream
-from symbi.clock import IdSource, rfc3339
-from symbi.compliance.privacy import Privacy
+from symbi.clock import rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile
 from symbi.errors import (
+    AgentFailed,
     ApprovalPending,
     InputError,
     InternalError,
     StoreUnavailable,
     SymbiError,
     Unavailable,
+    did_you_mean,
 )
 from symbi.guard.action import AllocateResources, CreateAgent
 from symbi.guard.confidential import confided, keys_for
 from symbi.guard.desk import ApprovalDesk
 from symbi.guard.gate import GateReport, Guard
-from symbi.guard.ledger import EffectRecord, EffectStore
+from symbi.guard.ledger import EffectRecord
 from symbi.guard.outcome import encode_error, encode_result, error_label
 from symbi.policy.flow import join_subjects
-from symbi.runtime.agent_scheduler import AgentConfig, AgentScheduler, SystemStatus
-from symbi.runtime.key_change import NextKey, rotate_key
+from symbi.runtime.agent_scheduler import AgentConfig, SystemStatus
+from symbi.runtime.assessment import assess_agent, servers_of
+from symbi.runtime.key_change import rotate_key
 from symbi.runtime.life import Life
 from symbi.runtime.lifecycle import Event
 from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_change import set_policies
-from symbi.runtime.policy_watch import PolicyWatch
+from symbi.runtime.rooms import AtWork, Rooms, RuntimeConfig
 from symbi.runtime.turns import Seat, Turns
-from symbi.sandbox.tier import CodeTrust, Needs, RiskAssessment, RiskProfile, assess_security_tier, choose_tier
+from symbi.sandbox.tier import RiskAssessment
 from symbi.tools.catalog import Catalog
 from symbi.types import (
     SYSTEM_AGENT,
     AgentId,
-    Confidentiality,
     JsonValue,
     Principal,
-    Priority,
     ResourceLimits,
     RunId,
     SecurityTier,
 )
 
 MAX_OPEN_RUNS: Final = 1000  # runs looked at to find one that is open
-
-
-@dataclass(frozen=True, slots=True)
-class RuntimeConfig:
-    """What the runtime itself is told.
-
-    Attributes:
-        mode: `development` or `production`, for the start-up line.
-        data_folder: Where the store is, for the start-up line.
-        verification: Mode of tool verification, for the start-up line.
-        least_tier: The least tier for anything but pure computation.
-        body: Bounds of a run's body.
-        code_memory_mib, code_timeout_s: Bounds of one piece of code.
-        run_timeout_s: The longest that any run may take, whatever its file says, and the longest it waits to start.
-        output_bytes: The largest value of a run.
-    """
-
-    mode: str
-    data_folder: str
-    verification: str
-    least_tier: SecurityTier
-    body: BodyLimits
-    code_memory_mib: int
-    code_timeout_s: float
-    run_timeout_s: float
-    output_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """How an agent stands among others that want to run, as configured; policies can refuse it.
-
-    Attributes:
-        priority: Its class.
-        batch: It may wait behind everything else.
-    """
-
-    priority: Priority = Priority.NORMAL
-    batch: bool = False
-
-
-def no_terms(_agent: AgentId) -> Terms:
-    """An agent of which nothing is said."""
-    return Terms()
-
-
-@dataclass(frozen=True, slots=True)
-class Rooms:
-    """The rooms that a runtime stands on.
-
-    Attributes:
-        world: Gate, trail, clock, tools, sandboxes.
-        policies: The set in force.
-        policy_files: Where the operator's part of it comes from.
-        catalog: Tools.
-        runs: The journal.
-        effects: The ledger.
-        scheduler: Says when an agent may start, and holds the pool.
-        ids: Makes run ids.
-        principal: An agent as policies see it.
-        privacy: Exports and erasures of what is kept of people.
-        heads: What others say of the heads of the trail.
-        next_key: The key that is to sign the trail after another.
-        stream: The trail as it grows.
-        terms: How it stands among others.
-    """
-
-    world: World
-    policies: PolicyBook
-    policy_files: PolicyWatch
-    catalog: Catalog
-    runs: RunStore
-    effects: EffectStore
-    scheduler: AgentScheduler
-    ids: IdSource
-    principal: Callable[[AgentId], Principal]
-    privacy: Privacy
-    heads: Heads
-    next_key: NextKey
-    stream: AuditStream
-    terms: Callable[[AgentId], Terms] = no_terms
 
 
 class Runtime:
@@ -160,8 +77,14 @@ class Runtime:
         self._rooms = rooms
         self._config = config
         self._turns = Turns(rooms.scheduler, config.run_timeout_s)
+        self._at_work: dict[RunId, AtWork] = {}
         self.report = report
         self.warnings = tuple(warnings)
+
+    @property
+    def rooms(self) -> Rooms:
+        """What it stands on."""
+        return self._rooms
 
     @property
     def policies(self) -> PolicyBook:
@@ -179,11 +102,6 @@ class Runtime:
         return self._rooms.world.guard
 
     @property
-    def heads(self) -> Heads:
-        """What others say of the heads of the trail."""
-        return self._rooms.heads
-
-    @property
     def events(self) -> AuditStream:
         """The trail as it grows: `async with runtime.events.subscribe(…) as events`."""
         return self._rooms.stream
@@ -194,11 +112,6 @@ class Runtime:
         desk = self.guard.approvals
         assert desk is not None, "a runtime is opened with one"
         return desk
-
-    @property
-    def privacy(self) -> Privacy:
-        """Exports and erasures of what is kept of people."""
-        return self._rooms.privacy
 
     def describe(self) -> str:
         """The start-up line: what is enforced."""
@@ -215,7 +128,13 @@ class Runtime:
         return await self._rooms.scheduler.get_system_status()
 
     async def run(
-        self, compiled: CompiledFile, spec: AgentSpec, inputs: Mapping[str, JsonValue], task: Task = NO_TASK
+        self,
+        compiled: CompiledFile,
+        spec: AgentSpec,
+        inputs: Mapping[str, JsonValue],
+        task: Task = NO_TASK,
+        *,
+        run_id: RunId | None = None,
     ) -> RunOutcome:
         """Create an agent and run it on inputs, to its end.
 
@@ -224,6 +143,7 @@ class Runtime:
             spec: The agent.
             inputs: Its inputs by name.
             task: What the run is asked to do, and what its inputs are.
+            run_id: Its id, where somebody has promised one; new if None.
 
         Raises:
             InputError: The inputs do not fit the agent.
@@ -237,7 +157,7 @@ class Runtime:
             await self.refuse(Path(spec.file), error, task.everybody)
             raise
         record = RunRecord(
-            run_id=RunId(self._rooms.ids.new()),
+            run_id=run_id or RunId(self._rooms.ids.new()),
             agent_id=spec.id,
             file=absolute(spec.file),
             source_digest=spec.source_digest,
@@ -387,20 +307,77 @@ class Runtime:
                 await policies.withdraw(ticket)
             raise
 
+    @property
+    def at_work(self) -> Sequence[AtWork]:
+        """The agents at work, oldest first."""
+        return tuple(self._at_work.values())
+
+    async def suspend(self, agent: AgentId, by: str) -> None:
+        """Suspend an agent before its next effect; see `symbi.runtime.turns`."""
+        await self._turns.suspend(agent, by)
+
+    def let_go_on(self, agent: AgentId) -> None:
+        """Let an agent that an operator has suspended go on; see `symbi.runtime.turns`."""
+        self._turns.resume(agent)
+
+    async def stop(self, agents: Sequence[AgentId] | None, by: str) -> Sequence[RunId]:
+        """Stop agents where they are, and return once their runs are over; what they had in flight is settled.
+
+        Args:
+            agents: Which; all of them if None.
+            by: Who says so.
+
+        Raises:
+            InputError: One of them is not at work; none is stopped.
+        """
+        names = [one.life.agent for one in self._at_work.values()]
+        for agent in agents or ():
+            if agent not in names:
+                msg = f"agent `{agent}` is not at work"
+                raise InputError(msg, code="input.agent", hint=did_you_mean(agent, names) or None)
+        found = [one for one in self._at_work.values() if agents is None or one.life.agent in agents]
+        for one in found:
+            one.stopped_by = by
+            one.scope.cancel(f"stopped by {by}")
+        for one in found:
+            await one.over.wait()
+        return [one.life.run_id for one in found]
+
     async def _go(
         self, compiled: CompiledFile, spec: AgentSpec, record: RunRecord, recorded: Sequence[EffectRecord]
+    ) -> RunOutcome:
+        """Let an agent work until it ends, or is stopped."""
+        one = self._at_work[record.run_id] = AtWork(Life(spec.id, record.run_id), record)
+        try:
+            with one.scope:
+                return await self._work(compiled, spec, one.life, record, recorded)
+            error = AgentFailed(f"agent `{spec.id}` was stopped by {one.stopped_by}", code="agent.stopped")
+            one.life.stop({"by": one.stopped_by})
+            await self._record(one.life)
+            await self._ended_early(record, error)
+            return RunOutcome(record.run_id, RunState.FAILED, error=error)
+        finally:
+            del self._at_work[record.run_id]
+            one.over.set()
+
+    async def _work(
+        self,
+        compiled: CompiledFile,
+        spec: AgentSpec,
+        life: Life,
+        record: RunRecord,
+        recorded: Sequence[EffectRecord],
     ) -> RunOutcome:
         principal = self._rooms.principal(spec.id)
         limits = replace(spec.limits, execution_timeout=min(spec.limits.execution_timeout, self._config.run_timeout_s))
         spec = replace(spec, limits=limits)
-        life = Life(spec.id, record.run_id)
         try:
-            assessment, tier = self._assess(spec)
+            assessment, tier = assess_agent(spec, self._rooms.catalog.servers, self._config.least_tier)
             principal = replace(principal, tier=tier.value, capabilities=spec.capabilities or ())
             async with self._admission(compiled):
                 tier = await self._create(spec, principal, assessment, tier, record)
             principal = replace(principal, tier=tier.value)
-            await self.connect(self._servers_of(spec), principal)
+            await self.connect(servers_of(spec, self._rooms.catalog.servers), principal)
             life.move(Event.CONFIG_VALID)
             async with self._allocated(spec, principal, life) as (limits, turn):
                 spec = replace(spec, limits=limits)
@@ -504,28 +481,6 @@ class Runtime:
 
     def _code_limits(self, tier: SecurityTier) -> CodeLimits:
         return CodeLimits(tier, self._config.code_memory_mib, self._config.code_timeout_s)
-
-    def _assess(self, spec: AgentSpec) -> tuple[RiskAssessment, SecurityTier]:
-        """Score and tier of what the agent runs by itself; tools run where their servers run."""
-        assessment = assess_security_tier(
-            RiskProfile(
-                data_sensitivity=Confidentiality.INTERNAL,
-                code_trust=CodeTrust.UNSIGNED,
-                requires_network=False,
-                requires_filesystem=any(p.type.name == "Path" for p in spec.parameters),
-                external_apis=self._servers_of(spec),
-            )
-        )
-        floor = self._config.least_tier
-        return assessment, choose_tier(assessment, needs=Needs.PURE, requested=spec.sandbox, floor=floor)
-
-    def _servers_of(self, spec: AgentSpec) -> tuple[str, ...]:
-        """Servers that the agent's capabilities name; all of them where it sets no bound."""
-        servers = self._rooms.catalog.servers
-        if spec.capabilities is None:
-            return servers
-        named = {capability.partition(".")[0] for capability in spec.capabilities if "." in capability}
-        return tuple(server for server in servers if server in named)
 
 
 def _finished(record: RunRecord, error: SymbiError) -> Draft:

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 import anyio
 
-from symbi.errors import TimeLimit, Unavailable
+from symbi.errors import InputError, TimeLimit, Unavailable, did_you_mean
 from symbi.runtime.agent_scheduler import AgentConfig, AgentScheduler
 from symbi.runtime.lifecycle import Event
 from symbi.runtime.scheduler import Late, Preempt, Start
@@ -28,24 +28,27 @@ class Seat:
 
     Args:
         turns: Who hands it out.
-        agent: The agent.
+        config: The agent, and what it claims.
         note: Puts its moves on record.
     """
 
-    def __init__(self, turns: "Turns", agent: AgentId, note: Note) -> None:
+    def __init__(self, turns: "Turns", config: AgentConfig, note: Note) -> None:
         self._turns = turns
         self._moving = anyio.Lock()
-        self.agent = agent
+        self._let_go = anyio.Event()
+        self.config = config
         self.note = note
         self.holds = False  # what it claimed
+        self.waits = True  # for that, in the scheduler
         self.late = False
         self.waits_for_others = False
         self.told: Preempt | None = None
+        self.stopped_by: str | None = None  # the operator who suspended it
 
     @property
     def must_stop(self) -> bool:
-        """Somebody else needs what it holds, or has it already."""
-        return self.told is not None or not self.holds
+        """Somebody else needs what it holds, or has it already, or an operator has suspended it."""
+        return self.told is not None or self.stopped_by is not None or not self.holds
 
     def answered(self) -> bool:
         """The scheduler has let it start, or never will."""
@@ -67,22 +70,41 @@ class Seat:
             TimeLimit: Its turn does not come back in time.
             StoreUnavailable: It cannot be recorded.
         """
-        await self.step_aside()
-        if not self.holds:
-            await self._turns.wait(self)
-            await self.note(Event.RESUMED, {})
+        while self.must_stop:
+            await self.step_aside()
+            if self.stopped_by is not None:
+                await self._let_go.wait()
+                continue
+            if not self.holds:
+                if not self.waits:
+                    await self._turns.queue(self)
+                await self._turns.wait(self)
+                await self.note(Event.RESUMED, {})
 
     async def step_aside(self) -> None:
         """Give up what it holds, once that is on record."""
+        scheduler = self._turns.scheduler
         async with self._moving:
-            told = self.told
-            if told is None or not self.holds:
+            told, by = self.told, self.stopped_by
+            if not self.holds or (told is None and by is None):
                 return
-            await self.note(Event.PREEMPTED, {"for": told.for_task, "reason": "a critical task needs what it holds"})
-            with anyio.CancelScope(shield=True):
-                self.told = None
-                self.holds = False
-                await self._turns.scheduler.agent_suspended(self.agent)
+            if by is not None:
+                await self.note(Event.OPERATOR_SUSPENDED, {"by": by})
+                with anyio.CancelScope(shield=True):
+                    self.told, self.holds = None, False
+                    await scheduler.agent_ended(self.config.agent)
+            elif told is not None:
+                why = "a critical task needs what it holds"
+                await self.note(Event.PREEMPTED, {"for": told.for_task, "reason": why})
+                with anyio.CancelScope(shield=True):
+                    self.told, self.holds, self.waits = None, False, True
+                    await scheduler.agent_suspended(self.config.agent)
+
+    def let_go(self) -> None:
+        """The operator lets it go on."""
+        self.stopped_by = None
+        self._let_go.set()
+        self._let_go = anyio.Event()
 
 
 class Turns:
@@ -107,8 +129,8 @@ class Turns:
             Overloaded: As many wait as may.
             TimeLimit: Its turn does not come in time.
         """
-        await self.scheduler.schedule_agent(config)
-        seat = self._seats[config.agent] = Seat(self, config.agent, note)
+        seat = Seat(self, config, note)
+        await self.queue(seat)
         try:
             await self.wait(seat)
         except BaseException:
@@ -117,15 +139,59 @@ class Turns:
             raise
         return seat
 
+    async def queue(self, seat: Seat) -> None:
+        """Let a seat wait in the scheduler.
+
+        Raises:
+            InputError: Its agent is scheduled already, or asks for more than any node has.
+            Overloaded: As many wait as may.
+        """
+        await self.scheduler.schedule_agent(seat.config)
+        seat.waits = True
+        self._seats[seat.config.agent] = seat
+
     async def leave(self, seat: Seat) -> None:
         """Give a seat back, or stop waiting for it."""
-        del self._seats[seat.agent]
-        if seat.late:
-            return
+        del self._seats[seat.config.agent]
         if seat.holds:
-            await self.scheduler.agent_ended(seat.agent)
-        else:
-            await self.scheduler.withdraw_agent(seat.agent)
+            await self.scheduler.agent_ended(seat.config.agent)
+        elif seat.waits and not seat.late:
+            await self.scheduler.withdraw_agent(seat.config.agent)
+
+    async def suspend(self, agent: AgentId, by: str) -> None:
+        """An operator suspends an agent: before its next effect, or at once where it waits for people.
+
+        Raises:
+            InputError: It is not at work, or is suspended by an operator already.
+            StoreUnavailable: It cannot be recorded.
+        """
+        seat = self._at_work(agent)
+        if seat.stopped_by is not None:
+            msg = f"agent `{agent}` is suspended by `{seat.stopped_by}` already"
+            raise InputError(msg, code="input.agent")
+        seat.stopped_by = by
+        if seat.waits_for_others:
+            await seat.step_aside()
+
+    def resume(self, agent: AgentId) -> None:
+        """An operator lets a suspended agent go on, in its turn.
+
+        Raises:
+            InputError: It is not at work, or no operator has suspended it.
+        """
+        seat = self._at_work(agent)
+        if seat.stopped_by is None:
+            msg = f"agent `{agent}` is not suspended by an operator"
+            raise InputError(msg, code="input.agent")
+        seat.let_go()
+
+    def _at_work(self, agent: AgentId) -> Seat:
+        seat = self._seats.get(agent)
+        if seat is None:
+            msg = f"agent `{agent}` is not at work"
+            hint = did_you_mean(agent, self._seats) or None
+            raise InputError(msg, code="input.agent", hint=hint)
+        return seat
 
     async def wait(self, seat: Seat) -> None:
         """Return when a seat holds its claim.
@@ -140,12 +206,12 @@ class Turns:
                         if not seat.answered():
                             await self._ask()
         except TimeoutError:
-            msg = f"agent `{seat.agent}` was not started within {self._timeout_s:g} s"
+            msg = f"agent `{seat.config.agent}` was not started within {self._timeout_s:g} s"
             raise TimeLimit(
                 msg, hint="other agents hold the pool; `limits.memory_mb` and `limits.cpu_cores` size it"
             ) from None
         if seat.late:
-            msg = f"agent `{seat.agent}` could not be started by its deadline"
+            msg = f"agent `{seat.config.agent}` could not be started by its deadline"
             raise TimeLimit(msg, hint="other agents hold the pool")
 
     async def _ask(self) -> None:
@@ -154,7 +220,7 @@ class Turns:
             seat = self._seats[AgentId(decision.task.id)]
             match decision:
                 case Start():
-                    seat.holds = True
+                    seat.holds, seat.waits = True, False
                 case Preempt():
                     seat.told = decision
                     idle += [seat] if seat.waits_for_others else []

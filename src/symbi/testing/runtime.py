@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from symbi.clock import Clock
 from symbi.config import CONFIG_NAME, parse_settings
 from symbi.dsl.spec import CompiledFile
 from symbi.guard.gate import no_probe
@@ -37,6 +38,7 @@ async def open_in(  # noqa: PLR0913 - each is left out by most callers
     probe: Callable[[str], None] = no_probe,
     hold_s: float | None = 0.0,
     emit: Callable[[AgentId, str], None] = no_emit,
+    clock: Clock | None = None,
 ) -> AsyncIterator[RunningRuntime]:
     """Write an agent file into a folder, and open a runtime there.
 
@@ -49,6 +51,7 @@ async def open_in(  # noqa: PLR0913 - each is left out by most callers
         probe: Called at named points around each effect.
         hold_s: How long a run waits for people; None: until they answer.
         emit: Takes what runs log and print.
+        clock: The machine's if None.
 
     Raises:
         SymbiError: Whatever is wrong with configuration, agent file or folder.
@@ -58,7 +61,7 @@ async def open_in(  # noqa: PLR0913 - each is left out by most callers
         _write(folder / POLICIES_NAME, policies)
     settings = parse_settings(config, file=folder / CONFIG_NAME, cwd=folder, environ=environ or {}, overrides={})
     compiled = compile_agents(file)
-    async with open_runtime(settings, probe=probe, hold_s=hold_s, emit=emit) as runtime:
+    async with open_runtime(settings, probe=probe, hold_s=hold_s, emit=emit, clock=clock) as runtime:
         yield RunningRuntime(runtime, compiled)
 
 

@@ -40,7 +40,8 @@ from symbi.runtime.policies import Cause, PolicyBook
 from symbi.runtime.policy_shadow import PolicyShadow
 from symbi.runtime.policy_watch import PolicyWatch, watching
 from symbi.runtime.resources import Amount, Node, NodeId, ResourcePool
-from symbi.runtime.runtime import Rooms, Runtime, RuntimeConfig, Terms
+from symbi.runtime.rooms import Rooms, RuntimeConfig, Terms
+from symbi.runtime.runtime import Runtime
 from symbi.sandbox.pool import Sandboxes
 from symbi.telemetry import setup_logging
 from symbi.tools.catalog import Catalog, SecretSource, ServerLink, ToolVerifier, VerificationMode
@@ -209,7 +210,7 @@ async def open_runtime(
         privacy = open_privacy(settings, store, log, vault, lambda: log.key, clock, probe)
         stream = await stack.enter_async_context(audit_stream(log, store, folder))
         rooms = Rooms(
-            world, book, watch, catalog, store, store, agents, ids, settings.principal, privacy, heads,
+            world, book, watch, catalog, store, store, store, agents, ids, settings.principal, privacy, heads,
             ring.next_signing_key, stream, partial(terms_of, settings),
         )  # fmt: skip
         watches = [watch]

@@ -150,7 +150,6 @@ def test_an_effect_without_a_room_is_refused_at_its_place(name):
 @pytest.mark.parametrize(
     "source",
     [
-        'schedule s { cron: "0 * * * *", agent: a }',
         'channel s { platform: "slack" }',
         "memory s { store vector }",
         'webhook s { path "/x" }',

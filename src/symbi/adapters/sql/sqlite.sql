@@ -367,3 +367,21 @@ SELECT min(sequence) FROM events
 
 -- name: operators_texts
 SELECT text FROM policy_sets UNION ALL SELECT definition FROM pins
+
+-- name: put_schedule
+INSERT INTO schedules (schedule, since_ns) VALUES (?, ?) ON CONFLICT (schedule) DO NOTHING
+
+-- name: get_schedule
+SELECT since_ns FROM schedules WHERE schedule = ?
+
+-- name: put_occurrence
+INSERT INTO occurrences (schedule, at_ns, run_id, state, reason) VALUES (?, ?, ?, ?, ?)
+
+-- name: end_occurrence
+UPDATE occurrences SET state = ?, reason = ? WHERE schedule = ? AND at_ns = ? AND state = 'claimed'
+
+-- name: last_occurrence
+SELECT schedule, at_ns, run_id, state, reason FROM occurrences WHERE schedule = ? ORDER BY at_ns DESC LIMIT 1
+
+-- name: open_occurrences
+SELECT schedule, at_ns, run_id, state, reason FROM occurrences WHERE state = 'claimed' ORDER BY at_ns, schedule

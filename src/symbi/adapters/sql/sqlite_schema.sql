@@ -215,3 +215,20 @@ CREATE TABLE erasures (
     facts     BLOB NOT NULL,          -- JSON: what was done until then, or the certificate
     at        TEXT NOT NULL
 ) WITHOUT ROWID, STRICT;
+
+-- Schedules that were taken up, and what became of each time that one was due.
+CREATE TABLE schedules (
+    schedule TEXT PRIMARY KEY,        -- file and name
+    since_ns INTEGER NOT NULL         -- nothing before it is owed
+) WITHOUT ROWID, STRICT;
+
+CREATE TABLE occurrences (
+    schedule TEXT NOT NULL,
+    at_ns    INTEGER NOT NULL,        -- when it was due
+    run_id   TEXT NOT NULL,           -- of its run; empty where it was skipped
+    state    TEXT NOT NULL,
+    reason   TEXT NOT NULL,
+    PRIMARY KEY (schedule, at_ns)
+) WITHOUT ROWID, STRICT;
+
+CREATE INDEX occurrences_open ON occurrences (state) WHERE state = 'claimed';

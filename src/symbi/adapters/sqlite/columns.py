@@ -32,7 +32,10 @@ _SAID: Final[Mapping[Holds, str]] = {
         events.record effects.result effects.error runs.inputs runs.output runs.error run_grants.task_grant
         run_labels.labels requests.request approvals.facts approvals.shown approvals.votes subject_holds.note
     """,
-    Holds.DIGEST: "effects.arguments_digest requests.digest approvals.digest approvals.place",
+    Holds.DIGEST: """
+        effects.arguments_digest requests.digest approvals.digest approvals.place
+        checkpoints.note tiles.hashes segments.chain_hash segments.root segments.digest anchors.token
+    """,
     Holds.PSEUDONYM: "subject_keys.pseudonym subject_holds.pseudonym erasures.pseudonym",
     Holds.KEY: "subject_keys.wrapped subject_keys.name",
     Holds.AMOUNT: "tallies.total tally_entries.amount",
@@ -51,6 +54,11 @@ _SAID: Final[Mapping[Holds, str]] = {
         approvals.expires_at approvals.revision
         subject_keys.key_id subject_keys.created_at subject_keys.destroyed_at subject_holds.held_at
         erasures.state erasures.facts erasures.at
+        events.agent_id events.run_id events.event_type events.verdict event_policies.policy event_policies.sequence
+        checkpoints.size tiles.level tiles.number segments.first segments.last segments.folder segments.last_at
+        segments.keep_until segments.sealed_at segments.removed_at anchors.size anchors.authority anchors.time
+        schedules.schedule schedules.since_ns occurrences.schedule occurrences.at_ns occurrences.run_id occurrences.state
+        occurrences.reason
     """,
 }
 

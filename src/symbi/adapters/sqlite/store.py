@@ -34,6 +34,7 @@ from symbi.adapters.sqlite.file import (
 from symbi.adapters.sqlite.history import TalliesInSqlite
 from symbi.adapters.sqlite.keeping import SegmentTable
 from symbi.adapters.sqlite.mark import flush_folder, origin_in, read_mark, refuse_lost, refuse_other, write_mark
+from symbi.adapters.sqlite.occurrences import OccurrenceTable
 from symbi.adapters.sqlite.policy_notes import PolicyNotes
 from symbi.adapters.sqlite.privacy import PrivacyTable
 from symbi.adapters.sqlite.select import last_sequence, select_events
@@ -51,8 +52,10 @@ STORE_VERSIONS_BEFORE: Final = frozenset({1, 2})  # of a trail without index and
 _MADE: Final = re.compile(r"^CREATE (?:UNIQUE )?(?:TABLE|INDEX) (\w+)", re.MULTILINE)
 
 
-class SqliteStore(PolicyNotes, TalliesInSqlite, ApprovalTable, SegmentTable, SubjectTable, PrivacyTable):
-    """Every store of a runtime on one file, for its owner: trail, ledger, tallies, approvals, runs, pins, keys of subjects.
+class SqliteStore(
+    PolicyNotes, TalliesInSqlite, ApprovalTable, SegmentTable, SubjectTable, PrivacyTable, OccurrenceTable
+):
+    """Every store of a runtime on one file, for its owner: trail, ledger, tallies, approvals, runs, schedules, pins, subjects' keys.
 
     Args:
         folder: The data folder; made with mode 0700 if it is not there. None keeps everything in memory, for

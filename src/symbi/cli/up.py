@@ -1,0 +1,61 @@
+"""`symbi up`: a runtime that stays, owns the data folder, and runs what is due until it is told to stop."""
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from symbi.api.control import ControlSocket
+from symbi.cli.options import Config
+from symbi.cli.output import err, errors_to_exit
+from symbi.cli.run import announce, run_until_stopped, settings_for, show_held, show_line
+from symbi.clock import SystemClock, rfc3339
+from symbi.config import Settings
+from symbi.dsl.spec import CompiledFile
+from symbi.errors import ConfigError
+from symbi.runtime.host import Host
+from symbi.tools.text import printable
+from symbi.wiring import compile_agents, open_runtime, start_logging
+
+
+def up(
+    files: Annotated[list[Path], typer.Argument(help="Agent files; their schedules count.")], *, config: Config = None
+) -> None:
+    """Run the agents of some files when their schedules are due, until SIGTERM or SIGINT; what is at work may finish first."""
+    with errors_to_exit():
+        settings = settings_for(files[0], config)
+        if not settings.security.audit_enabled:
+            msg = "`symbi up` keeps its books in the data folder, and `security.audit_enabled` is false"
+            raise ConfigError(msg, code="config.unsafe")
+        start_logging(settings)
+        compiled = [compile_agents(file) for file in files]
+        run_until_stopped(partial(_main, settings, compiled), settings)
+
+
+async def _main(settings: Settings, files: list[CompiledFile], on_stop: Callable[[Callable[[], None]], None]) -> None:
+    async with AsyncExitStack() as stack:
+        runtime = await stack.enter_async_context(
+            open_runtime(settings, emit=show_line, hold_s=None, held=partial(show_held, waits=True))
+        )
+        host = Host(runtime, files)
+        on_stop(host.stop)
+        announce(runtime)
+        await stack.enter_async_context(ControlSocket(runtime, settings.runtime.data_dir))
+        _tell(host)
+        await host.run()
+        err.print("[dim]stopped[/]")
+
+
+def _tell(host: Host) -> None:
+    """What will be run, and when."""
+    now_ns = SystemClock().now_ns()
+    for job in host.jobs:
+        at_ns = job.schedule.timetable.after(now_ns)
+        when = "never again" if at_ns is None else f"next at {rfc3339(at_ns)[:19]}Z"
+        err.print(f"schedule [bold]{escape(printable(job.schedule.name))}[/] runs {escape(job.schedule.agent)}, {when}")
+    if not host.jobs:
+        err.print("[bold yellow]warning:[/] no file has a schedule: nothing is run, and the control socket is served")

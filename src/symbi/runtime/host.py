@@ -1,0 +1,201 @@
+"""A runtime that stays: it runs the agents of its files when their schedules are due, until it is told to stop.
+
+1. what was claimed before and is not over goes on: a crash loses no occurrence, and repeats none;
+2. what was missed while nobody ran is made up for by one run each, and the trail says how many it stands for;
+3. then each schedule is waited for. An agent that is still at work when it is due again is not started twice.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+from anyio.abc import TaskGroup
+
+from symbi.agent.journal import RunState
+from symbi.audit.event import AuditEventType, Draft
+from symbi.clock import rfc3339
+from symbi.dsl.spec import CompiledFile, ScheduleSpec
+from symbi.errors import InternalError, StoreUnavailable, SymbiError
+from symbi.runtime.occurrences import Occurrence, OccurrenceState, Owed, owed
+from symbi.runtime.runtime import Runtime, absolute
+from symbi.types import AgentId, JsonValue, RunId
+
+_log = logging.getLogger("symbi.runtime")
+
+MAX_NAP_S: Final = 5.0  # the wall clock is looked at this often, for it may be set
+NS: Final = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A schedule and the file that its agent stands in."""
+
+    compiled: CompiledFile
+    schedule: ScheduleSpec
+
+    @property
+    def name(self) -> str:
+        """File and name; two files may use one name."""
+        return f"{absolute(self.compiled.file)}#{self.schedule.name}"
+
+
+class Host:
+    """Runs what is due.
+
+    Args:
+        runtime: Runs agents, and keeps the books.
+        files: The files whose schedules count.
+    """
+
+    def __init__(self, runtime: Runtime, files: Sequence[CompiledFile]) -> None:
+        self._runtime = runtime
+        self._log = runtime.rooms.world.log
+        self._clock = runtime.rooms.world.clock
+        self.jobs = tuple(Job(compiled, schedule) for compiled in files for schedule in compiled.schedules)
+        self._since_ns: dict[str, int] = {}  # of each schedule, up to when it owes nothing
+        self._spent: set[str] = set()  # those that were to run once, and have
+        self.at_work: set[AgentId] = set()  # agents that run because they were due
+        self.looks = 0  # how often it has looked at what is due
+        self._stopping = False
+        self._changed = anyio.Event()
+
+    async def run(self) -> None:
+        """Run what is due until `stop`; then wait for what is at work.
+
+        Raises:
+            StoreUnavailable: The books cannot be kept.
+        """
+        async with anyio.create_task_group() as tasks:
+            await self._take_up(tasks)
+            while not self._stopping:
+                now_ns = self._clock.now_ns()
+                for job in self.jobs:
+                    await self._run_due(job, now_ns, tasks)
+                self.looks += 1
+                await self._nap(self.next_due_ns(now_ns), now_ns)
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self._stopping = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Look at the clock now."""
+        self._changed.set()
+
+    def next_due_ns(self, now_ns: int) -> int | None:
+        """When something is due next, in nanoseconds since the epoch; None for never."""
+        times = (
+            job.schedule.timetable.after(max(now_ns, self._since_ns.get(job.name, now_ns))) for job in self._live()
+        )
+        return min((at_ns for at_ns in times if at_ns is not None), default=None)
+
+    def _live(self) -> Iterable[Job]:
+        return (job for job in self.jobs if job.name not in self._spent)
+
+    async def _nap(self, until_ns: int | None, now_ns: int) -> None:
+        self._changed = anyio.Event()
+        if self._stopping:
+            return
+        left_s = MAX_NAP_S if until_ns is None else min(MAX_NAP_S, max(0.0, (until_ns - now_ns) / NS))
+        with anyio.move_on_after(left_s):
+            await self._changed.wait()
+
+    # --- what is due ----------------------------------------------------------------------------
+
+    async def _take_up(self, tasks: TaskGroup) -> None:
+        """Learn since when each schedule counts, and go on with what was claimed."""
+        occurrences, now_ns = self._runtime.rooms.occurrences, self._clock.now_ns()
+        jobs = {job.name: job for job in self.jobs}
+
+        def look() -> tuple[tuple[dict[str, int], Sequence[Occurrence]], tuple[Draft, ...]]:
+            since: dict[str, int] = {}
+            for name, job in jobs.items():
+                known_ns = occurrences.take_up_schedule(name, now_ns)
+                last = occurrences.last_occurrence(name)
+                since[name] = known_ns if last is None else max(known_ns, last.at_ns)
+                if job.schedule.one_shot and last is not None and last.state is not OccurrenceState.SKIPPED:
+                    self._spent.add(name)
+            return (since, occurrences.open_occurrences()), ()
+
+        (self._since_ns, claimed), _ = await self._log.transact(look)
+        for occurrence in claimed:
+            job = jobs.get(occurrence.schedule)
+            if job is None:
+                _log.warning(
+                    "schedule `%s` is gone; its run `%s` stays as it is", occurrence.schedule, occurrence.run_id
+                )
+            else:
+                self._begin(job, occurrence, tasks)
+
+    async def _run_due(self, job: Job, now_ns: int, tasks: TaskGroup) -> None:
+        if job.name in self._spent or self._stopping:
+            return
+        due = owed(job.schedule.timetable, self._since_ns[job.name], now_ns)
+        if due is None:
+            return
+        busy = job.schedule.agent in self.at_work
+        run_id = RunId("") if busy else RunId(self._runtime.rooms.ids.new())
+        state = OccurrenceState.SKIPPED if busy else OccurrenceState.CLAIMED
+        reason = f"agent `{job.schedule.agent}` was still at work" if busy else ""
+        occurrence = Occurrence(job.name, due.at_ns, run_id, state, reason)
+
+        def claim() -> tuple[None, list[Draft]]:
+            self._runtime.rooms.occurrences.put_occurrence(occurrence)
+            return None, _drafts(job, due, occurrence)
+
+        await self._log.transact(claim)
+        self._since_ns[job.name] = due.at_ns
+        if not busy:
+            if job.schedule.one_shot:
+                self._spent.add(job.name)
+            self._begin(job, occurrence, tasks)
+
+    def _begin(self, job: Job, occurrence: Occurrence, tasks: TaskGroup) -> None:
+        self.at_work.add(job.schedule.agent)
+        tasks.start_soon(self._carry_out, job, occurrence)
+
+    async def _carry_out(self, job: Job, occurrence: Occurrence) -> None:
+        """Run, or go on with the run of, an occurrence, and note how it ended."""
+        rooms, agent = self._runtime.rooms, job.schedule.agent
+        spec = next(spec for spec in job.compiled.agents if spec.id == agent)
+        try:
+            record = await self._log.read(lambda: rooms.runs.get_run(occurrence.run_id))
+            if record is None:
+                outcome = await self._runtime.run(job.compiled, spec, {}, run_id=occurrence.run_id)
+                ended = outcome.state.value
+            elif record.state in {RunState.RUNNING, RunState.HELD}:
+                ended = (await self._runtime.resume(job.compiled, spec, record)).state.value
+            else:
+                ended = record.state.value
+        except (StoreUnavailable, InternalError):
+            raise  # the occurrence stays claimed, and its run goes on at the next start
+        except SymbiError as error:
+            _log.warning("schedule `%s`: %s", job.schedule.name, error)
+            ended = error.code
+        finally:
+            self.at_work.discard(agent)
+        done = OccurrenceState.DONE
+
+        def end() -> tuple[None, tuple[Draft, ...]]:
+            rooms.occurrences.end_occurrence(occurrence, done, ended)
+            return None, ()
+
+        await self._log.transact(end, wait=True)
+
+
+def _drafts(job: Job, due: Owed, occurrence: Occurrence) -> list[Draft]:
+    """What the trail says of an occurrence, and of those that were missed before it."""
+    agent = job.schedule.agent
+    named: dict[str, JsonValue] = {"schedule": job.schedule.name, "file": job.compiled.file}
+    drafts: list[Draft] = []
+    if due.missed:
+        missed: dict[str, JsonValue] = {"missed": due.missed, "more": due.more, "reason": "nobody ran then"}
+        drafts.append(Draft(AuditEventType.SCHEDULE_SKIPPED, agent, named | missed))
+    at: dict[str, JsonValue] = {**named, "due_at": rfc3339(due.at_ns)}
+    if occurrence.state is OccurrenceState.SKIPPED:
+        skipped = {**at, "missed": 1, "reason": occurrence.reason}
+        return [*drafts, Draft(AuditEventType.SCHEDULE_SKIPPED, agent, skipped)]
+    return [*drafts, Draft(AuditEventType.SCHEDULE_DUE, agent, at, occurrence.run_id)]

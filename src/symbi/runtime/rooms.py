@@ -1,0 +1,125 @@
+"""What a runtime stands on, what it is told, and what it keeps of each agent at work."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import anyio
+
+from symbi.agent.effects import World
+from symbi.agent.interpreter import BodyLimits
+from symbi.agent.journal import RunRecord, RunStore
+from symbi.audit.heads import Heads
+from symbi.audit.stream import AuditStream
+from symbi.clock import IdSource
+from symbi.compliance.privacy import Privacy
+from symbi.guard.ledger import EffectStore
+from symbi.runtime.agent_scheduler import AgentScheduler
+from symbi.runtime.key_change import NextKey
+from symbi.runtime.life import Life
+from symbi.runtime.occurrences import OccurrenceStore
+from symbi.runtime.policies import PolicyBook
+from symbi.runtime.policy_watch import PolicyWatch
+from symbi.tools.catalog import Catalog
+from symbi.types import AgentId, Principal, Priority, SecurityTier
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeConfig:
+    """What the runtime itself is told.
+
+    Attributes:
+        mode: `development` or `production`, for the start-up line.
+        data_folder: Where the store is, for the start-up line.
+        verification: Mode of tool verification, for the start-up line.
+        least_tier: The least tier for anything but pure computation.
+        body: Bounds of a run's body.
+        code_memory_mib, code_timeout_s: Bounds of one piece of code.
+        run_timeout_s: The longest that any run may take, whatever its file says, and the longest it waits to start.
+        output_bytes: The largest value of a run.
+    """
+
+    mode: str
+    data_folder: str
+    verification: str
+    least_tier: SecurityTier
+    body: BodyLimits
+    code_memory_mib: int
+    code_timeout_s: float
+    run_timeout_s: float
+    output_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How an agent stands among others that want to run, as configured; policies can refuse it.
+
+    Attributes:
+        priority: Its class.
+        batch: It may wait behind everything else.
+    """
+
+    priority: Priority = Priority.NORMAL
+    batch: bool = False
+
+
+def no_terms(_agent: AgentId) -> Terms:
+    """An agent of which nothing is said."""
+    return Terms()
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """The rooms that a runtime stands on.
+
+    Attributes:
+        world: Gate, trail, clock, tools, sandboxes.
+        policies: The set in force.
+        policy_files: Where the operator's part of it comes from.
+        catalog: Tools.
+        runs: The journal.
+        effects: The ledger.
+        occurrences: What became of the times at which schedules were due.
+        scheduler: Says when an agent may start, and holds the pool.
+        ids: Makes run ids.
+        principal: An agent as policies see it.
+        privacy: Exports and erasures of what is kept of people.
+        heads: What others say of the heads of the trail.
+        next_key: The key that is to sign the trail after another.
+        stream: The trail as it grows.
+        terms: How it stands among others.
+    """
+
+    world: World
+    policies: PolicyBook
+    policy_files: PolicyWatch
+    catalog: Catalog
+    runs: RunStore
+    effects: EffectStore
+    occurrences: OccurrenceStore
+    scheduler: AgentScheduler
+    ids: IdSource
+    principal: Callable[[AgentId], Principal]
+    privacy: Privacy
+    heads: Heads
+    next_key: NextKey
+    stream: AuditStream
+    terms: Callable[[AgentId], Terms] = no_terms
+
+
+@dataclass(slots=True, eq=False)
+class AtWork:
+    """An agent at work.
+
+    Attributes:
+        life: Where it stands.
+        record: Its run.
+        scope: What is cancelled to stop it.
+        over: Set once its run is over.
+        stopped_by: The operator who has stopped it.
+    """
+
+    life: Life
+    record: RunRecord
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    over: anyio.Event = field(default_factory=anyio.Event)
+    stopped_by: str = ""

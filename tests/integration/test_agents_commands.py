@@ -1,0 +1,183 @@
+"""`symbi agents` and `symbi runs` on a runtime that stays: list, suspend, resume, stop, and the kill switch under load."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+from typer.testing import CliRunner
+
+from symbi.adapters.sqlite import SqliteReader
+from symbi.audit.event import AuditEventType, parse_event
+from symbi.cli.main import app
+from symbi.errors import InputError
+from symbi.testing.runtime import open_in
+
+pytestmark = pytest.mark.anyio
+
+PERMIT = "permit (principal, action, resource);"
+COUNT = 6
+AGENTS = "".join(
+    f'agent w{n} {{ with sandbox = interpreter, timeout = 300.seconds {{ for i in range(1000000) {{ log("line"); }} }} }}\n'
+    for n in range(COUNT)
+)
+CONFIG = f"[limits]\nmemory_mb = {64 * COUNT}\ncpu_cores = 64.0\nsteps = 1000000000\n"
+
+
+def events(folder, kind):
+    with SqliteReader(folder / ".symbi") as reader:
+        found = [parse_event(stored.record) for stored in reader.read(1)]
+    return [event for event in found if event.event_type == kind]
+
+
+class Works:
+    """Agents that would write lines for ever, in one runtime."""
+
+    def __init__(self, opened, lines):
+        self.runtime, self.opened, self.lines, self.outcomes = opened.runtime, opened, lines, {}
+
+    async def run(self, name):
+        spec = next(one for one in self.opened.compiled.agents if one.id == name)
+        self.outcomes[name] = await self.runtime.run(self.opened.compiled, spec, {})
+
+    async def until(self, condition):
+        while not condition():
+            await anyio.lowlevel.checkpoint()
+
+
+async def play(folder, names, act):
+    lines = []
+    with anyio.fail_after(120):
+        async with open_in(
+            folder, AGENTS, config=CONFIG, policies=PERMIT, emit=lambda agent, _: lines.append(agent)
+        ) as opened:
+            works = Works(opened, lines)
+            before = (await works.runtime.get_system_status()).free
+            async with anyio.create_task_group() as tasks:
+                for name in names:
+                    tasks.start_soon(works.run, name)
+                await works.until(lambda: set(lines) == set(names))
+                await act(works)
+            assert (await works.runtime.get_system_status()).free == before
+            assert works.runtime.at_work == ()
+    return works
+
+
+async def test_the_kill_switch_stops_all_under_load_and_the_trail_says_who(tmp_path):
+    async def act(works):
+        stopped = await works.runtime.stop(None, "ada")
+        assert len(stopped) == COUNT
+        assert works.runtime.at_work == ()
+
+    works = await play(tmp_path, [f"w{n}" for n in range(COUNT)], act)
+    assert {outcome.error.code for outcome in works.outcomes.values()} == {"agent.stopped"}
+    assert {outcome.state.value for outcome in works.outcomes.values()} == {"failed"}
+    ends = [e for e in events(tmp_path, AuditEventType.AGENT_TRANSITION) if e.details["to"] == "Terminated"]
+    assert [event.details["by"] for event in ends] == ["ada"] * COUNT
+    assert len(events(tmp_path, AuditEventType.RUN_FINISHED)) == COUNT
+
+
+async def test_one_is_stopped_and_the_others_go_on(tmp_path):
+    async def act(works):
+        with pytest.raises(InputError, match="`w9` is not at work"):
+            await works.runtime.stop(("w0", "w9"), "ada")
+        await works.runtime.stop(("w0",), "ada")
+        seen = works.lines.count("w1")
+        await works.until(lambda: works.lines.count("w1") > seen + 3)
+        assert [one.life.agent for one in works.runtime.at_work] == ["w1"]
+        await works.runtime.stop(None, "ada")
+
+    await play(tmp_path, ["w0", "w1"], act)
+
+
+async def test_an_operator_suspends_an_agent_and_lets_it_go_on(tmp_path):
+    async def act(works):
+        runtime = works.runtime
+        await runtime.suspend("w0", "ada")
+        with pytest.raises(InputError, match="suspended by `ada` already"):
+            await runtime.suspend("w0", "bob")
+        await works.until(lambda: runtime.at_work[0].life.state.value == "Suspended")
+        held = works.lines.count("w0")
+        seen = works.lines.count("w1")
+        await works.until(lambda: works.lines.count("w1") > seen + 5)
+        assert works.lines.count("w0") == held
+        runtime.let_go_on("w0")
+        with pytest.raises(InputError, match="not suspended by an operator"):
+            runtime.let_go_on("w1")
+        await works.until(lambda: works.lines.count("w0") > held + 3)
+        await runtime.suspend("w1", "ada")
+        await works.until(lambda: runtime.at_work[1].life.state.value == "Suspended")
+        await runtime.stop(None, "bob")
+
+    await play(tmp_path, ["w0", "w1"], act)
+    told = [e.details for e in events(tmp_path, AuditEventType.AGENT_TRANSITION)]
+    assert [
+        (d["from"], d["event"], d.get("by")) for d in told if d["event"] in {"Suspended by Operator", "Resumed"}
+    ] == [
+        ("Running", "Suspended by Operator", "ada"),
+        ("Suspended", "Resumed", None),
+        ("Running", "Suspended by Operator", "ada"),
+    ]
+    assert ("Suspended", "Manual Override") in {(d["from"], d["event"]) for d in told}
+
+
+TICK = """
+agent tick { with sandbox = interpreter, timeout = 60.seconds { for i in range(1000000) { log("line"); } } }
+schedule s { cron = "* * * * * *" agent = tick }
+"""
+
+
+def said(folder, *arguments):
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        done = CliRunner().invoke(app, arguments, env={"SYMBI_LOG_LEVEL": "error"})
+    finally:
+        os.chdir(before)
+    assert done.exception is None or isinstance(done.exception, SystemExit), repr(done.exception)
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_the_commands_act_on_a_runtime_that_is_alive(tmp_path):
+    (tmp_path / "tick.symbi").write_text(TICK)
+    (tmp_path / "policies").mkdir()
+    base = f"{PERMIT}\n"
+    (tmp_path / "policies" / "p.cedar").write_text(base)
+    code, _, err = said(tmp_path, "agents", "list")
+    assert code == 5
+    assert "no runtime is alive" in err
+    said_there = tmp_path / "said"  # a pipe that nobody reads would hold it up
+    with said_there.open("w") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from symbi.cli.main import main; main()", "up", "tick.symbi"],
+            cwd=tmp_path, env={**os.environ, "SYMBI_LOG_LEVEL": "error"}, stderr=stream,
+        )  # fmt: skip
+    try:
+        while "tick |" not in said_there.read_text():
+            assert process.poll() is None
+        code, out, _ = said(tmp_path, "agents", "list", "--json")
+        listed = json.loads(out)
+        assert [row["agent"] for row in listed["agents"]] == ["tick"]
+        code, out, _ = said(tmp_path, "agents", "list")
+        assert "tick Running" in out
+        assert "1 at work" in out
+        assert said(tmp_path, "agents", "suspend", "tick")[0] == 0
+        assert said(tmp_path, "agents", "suspend", "tock")[0] == 2
+        assert said(tmp_path, "agents", "resume", "tick")[0] == 0
+        assert said(tmp_path, "agents", "stop")[0] == 2
+        code, out, err = said(tmp_path, "agents", "stop", "--all")
+        assert (code, out) == (0, "stopped 1\n"), err
+        run_id = listed["agents"][0]["run"]
+        code, out, _ = said(tmp_path, "runs", "list", "--state", "failed", "--json")
+        assert run_id in {row["run"] for row in json.loads(out)}
+        code, out, _ = said(tmp_path, "runs", "show", run_id)
+        assert "is failed" in out
+        assert "WriteLog" in out
+        assert said(tmp_path, "runs", "show", "nothing")[0] == 2
+        assert said(tmp_path, "runs", "list", "--state", "faild")[0] == 2
+    finally:
+        process.terminate()
+        process.wait(timeout=60)

@@ -1,0 +1,288 @@
+"""Agents that are run when their schedules are due: on time, once, also over restarts, changed clocks and kill -9."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import anyio
+import pytest
+
+from symbi.adapters.sqlite import SqliteReader, SqliteStore
+from symbi.audit.event import AuditEventType, parse_event
+from symbi.clock import IdSource
+from symbi.dsl.timetable import NS
+from symbi.guard.approval import OPEN
+from symbi.guard.desk import Ballot
+from symbi.runtime.host import Host
+from symbi.runtime.occurrences import Occurrence, OccurrenceState
+from symbi.testing.clock import ManualClock
+from symbi.testing.runtime import open_in
+from symbi.types import RunId
+
+pytestmark = pytest.mark.anyio
+
+PERMIT = "permit (principal, action, resource);"
+DAY_S = 86_400.0
+BEGIN = round(datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp()) * NS
+DAILY = """
+agent daily { with sandbox = interpreter { log("ran"); 1 } }
+schedule nine { cron = "0 9 * * *" agent = daily }
+"""
+ASKING = """
+agent asking { with sandbox = interpreter, timeout = 60.seconds { approval("ops", "go on?"); 1 } }
+schedule hourly { cron = "0 * * * *" agent = asking }
+"""
+PEOPLE = '[approvals]\nexpires_s = 864000\n[approvals.people.ada]\nuser = "0"\ngroups = ["ops"]\n'
+
+
+class Stage:
+    def __init__(self, folder, clock, opened, host, said):
+        self.folder, self.clock, self.opened, self.host, self.said = folder, clock, opened, host, said
+
+    async def after(self, seconds):
+        """Let time pass, and whatever is due be done."""
+        self.clock.advance(seconds)
+        await self.settle()
+
+    async def settle(self):
+        """Return when it has looked at what is due now, and nothing is at work but what waits for people."""
+        for _ in range(2):  # it may be in the middle of a look
+            looks = self.host.looks
+            while self.host.looks == looks:
+                self.host.wake()
+                await anyio.lowlevel.checkpoint()
+        while self.host.at_work and not await self.opened.runtime.desk.listed(tuple(OPEN)):
+            await anyio.lowlevel.checkpoint()
+
+
+@asynccontextmanager
+async def hosted(folder, clock, text=DAILY, config=""):
+    said = []
+    with anyio.fail_after(60):
+        async with open_in(
+            folder,
+            text,
+            policies=PERMIT,
+            clock=clock,
+            config=config,
+            hold_s=None,
+            emit=lambda _, line: said.append(line),
+        ) as opened:
+            host = Host(opened.runtime, [opened.compiled])
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(host.run)
+                stage = Stage(folder, clock, opened, host, said)
+                await stage.settle()
+                yield stage
+                host.stop()
+
+
+def events(folder, *kinds):
+    with SqliteReader(folder / ".symbi") as reader:
+        found = [parse_event(stored.record) for stored in reader.read(1)]
+    return [event for event in found if event.event_type in kinds]
+
+
+def due_times(folder):
+    return [event.details["due_at"][5:16] for event in events(folder, AuditEventType.SCHEDULE_DUE)]
+
+
+async def test_an_agent_is_run_when_it_is_due_and_not_before(tmp_path):
+    clock = ManualClock(BEGIN)
+    async with hosted(tmp_path, clock) as stage:
+        assert stage.said == []
+        await stage.after(20 * 3600)
+        assert stage.said == []
+        await stage.after(3600)
+        assert stage.said == ["ran"]
+        await stage.after(60)
+        assert stage.said == ["ran"]
+        await stage.after(DAY_S)
+        assert stage.said == ["ran", "ran"]
+    assert due_times(tmp_path) == ["01-02T09:00", "01-03T09:00"]
+    runs = [event.run_id for event in events(tmp_path, AuditEventType.RUN_FINISHED)]
+    assert runs == [event.run_id for event in events(tmp_path, AuditEventType.SCHEDULE_DUE)]
+
+
+async def test_what_was_due_before_anybody_knew_the_schedule_is_not_owed(tmp_path):
+    async with hosted(tmp_path, ManualClock(BEGIN)) as stage:
+        assert stage.said == []
+    assert due_times(tmp_path) == []
+
+
+async def test_what_was_missed_is_made_up_for_by_one_run_and_the_trail_says_how_many(tmp_path):
+    clock = ManualClock(BEGIN)
+    async with hosted(tmp_path, clock):
+        pass
+    clock.advance(4 * DAY_S)
+    async with hosted(tmp_path, clock) as stage:
+        assert stage.said == ["ran"]
+        await stage.after(DAY_S)
+        assert stage.said == ["ran", "ran"]
+    assert due_times(tmp_path) == ["01-05T09:00", "01-06T09:00"]
+    (skipped,) = events(tmp_path, AuditEventType.SCHEDULE_SKIPPED)
+    assert (skipped.details["missed"], skipped.details["more"], skipped.details["schedule"]) == (3, False, "nine")
+
+
+async def test_a_clock_that_is_set_back_repeats_nothing_and_one_that_is_set_forward_skips_nothing_silently(tmp_path):
+    clock = ManualClock(BEGIN)
+    async with hosted(tmp_path, clock) as stage:
+        await stage.after(DAY_S)
+        clock.set_ns(BEGIN)
+        await stage.settle()
+        await stage.after(DAY_S)
+        assert stage.said == ["ran"]
+        clock.set_ns(BEGIN + round(10 * DAY_S) * NS)
+        await stage.settle()
+        assert stage.said == ["ran", "ran"]
+    (skipped,) = events(tmp_path, AuditEventType.SCHEDULE_SKIPPED)
+    assert skipped.details["missed"] == 8
+
+
+async def test_an_agent_that_is_still_at_work_is_not_started_twice_and_that_is_told(tmp_path):
+    clock = ManualClock(BEGIN)
+    async with hosted(tmp_path, clock, ASKING, PEOPLE) as stage:
+        await stage.after(3600)
+        (held,) = await stage.opened.runtime.desk.listed(tuple(OPEN))
+        await stage.after(3600)
+        await stage.after(3600)
+        await stage.opened.runtime.desk.vote(Ballot(held.id, held.digest, agrees=True, uid=0))
+        while stage.host.at_work:
+            await anyio.lowlevel.checkpoint()
+        await stage.after(3600)
+        (again,) = await stage.opened.runtime.desk.listed(tuple(OPEN))
+        await stage.opened.runtime.desk.vote(Ballot(again.id, again.digest, agrees=True, uid=0))
+    assert due_times(tmp_path) == ["01-01T13:00", "01-01T16:00"]
+    skipped = events(tmp_path, AuditEventType.SCHEDULE_SKIPPED)
+    assert [event.details["reason"] for event in skipped] == ["agent `asking` was still at work"] * 2
+
+
+@pytest.mark.parametrize("when", ['cron = "0 9 * * *" one_shot = true', 'at = "2026-01-02T09:00:00Z"'])
+async def test_what_is_to_run_once_runs_once_also_over_restarts(tmp_path, when):
+    text = DAILY.replace('cron = "0 9 * * *"', when)
+    clock = ManualClock(BEGIN)
+    said = []
+    for _ in range(3):
+        async with hosted(tmp_path, clock, text) as stage:
+            await stage.after(1.5 * DAY_S)
+            said += stage.said
+    assert said == ["ran"]
+    assert due_times(tmp_path) == ["01-02T09:00"]
+
+
+async def test_what_was_claimed_before_a_crash_is_run_once_under_the_id_that_it_was_promised(tmp_path):
+    clock = ManualClock(BEGIN)
+    async with hosted(tmp_path, clock):
+        pass
+    run_id = RunId(IdSource(clock).new())
+    name = f"{tmp_path / 'agent.symbi'}#nine"
+    with SqliteStore(tmp_path / ".symbi") as store, store.transaction():
+        store.put_occurrence(Occurrence(name, BEGIN - 3600 * NS, run_id))
+    for _ in range(2):
+        async with hosted(tmp_path, clock):
+            pass
+    assert [event.run_id for event in events(tmp_path, AuditEventType.RUN_FINISHED)] == [run_id]
+    with SqliteStore(tmp_path / ".symbi") as store:
+        last = store.last_occurrence(name)
+        assert (last.state, last.reason) == (OccurrenceState.DONE, "finished")
+        assert store.open_occurrences() == []
+
+
+async def test_an_agent_that_fails_is_due_again_all_the_same(tmp_path):
+    text = DAILY.replace('log("ran"); 1', 'log("ran"); int("x")')
+    clock = ManualClock(BEGIN)
+    async with hosted(tmp_path, clock, text) as stage:
+        await stage.after(DAY_S)
+        await stage.after(DAY_S)
+        assert stage.said == ["ran", "ran"]
+
+
+async def test_a_denied_agent_is_due_again_and_every_denial_is_on_the_trail(tmp_path):
+    clock = ManualClock(BEGIN)
+    forbid = '\nforbid (principal == Agent::"daily", action == Action::"CreateAgent", resource);'
+    async with open_in(tmp_path, DAILY, policies=f"{PERMIT}{forbid}", clock=clock) as opened:
+        host = Host(opened.runtime, [opened.compiled])
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(host.run)
+            stage = Stage(tmp_path, clock, opened, host, [])
+            await stage.settle()
+            await stage.after(DAY_S)
+            await stage.after(DAY_S)
+            host.stop()
+    denied = [e for e in events(tmp_path, AuditEventType.DECISION_DENY) if e.agent_id == "daily"]
+    assert len(denied) == 2
+
+
+SECONDS = """
+agent tick {{ with sandbox = interpreter {{ log("one"); log("two"); log("three"); 1 }} }}
+schedule s {{ cron = "* * * * * *" agent = tick }}
+"""
+
+
+def up(folder):
+    code = "import sys; from symbi.cli.main import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "up", "tick.symbi"],
+        cwd=folder,
+        env={**os.environ, "SYMBI_LOG_LEVEL": "error"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def lines_until(process, count):
+    """Read what the process says until an agent has said so many lines."""
+    found = 0
+    for line in process.stderr:
+        found += "tick |" in line
+        if found >= count:
+            return
+    pytest.fail(f"it ended after {found} lines")
+
+
+def test_kill_9_loses_no_occurrence_and_repeats_none(tmp_path):
+    (tmp_path / "tick.symbi").write_text(SECONDS.format())
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "p.cedar").write_text(PERMIT)
+    for lines in (1, 2, 4, 5):
+        process = up(tmp_path)
+        lines_until(process, lines)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    process = up(tmp_path)
+    lines_until(process, 3)
+    process.send_signal(signal.SIGTERM)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 0, rest
+    due = [event.run_id for event in events(tmp_path, AuditEventType.SCHEDULE_DUE)]
+    finished = Counter(event.run_id for event in events(tmp_path, AuditEventType.RUN_FINISHED))
+    assert finished == Counter(due)
+    assert max(finished.values()) == 1
+    allowed = [e for e in events(tmp_path, AuditEventType.EFFECT_OUTCOME) if e.details["action"] == "WriteLog"]
+    assert all(event.details["outcome"] in {"confirmed", "failed", "unknown"} for event in allowed)
+    with SqliteStore(tmp_path / ".symbi") as store:
+        assert store.open_occurrences() == []
+    verify = subprocess.run(
+        [sys.executable, "-c", "from symbi.cli.main import main; main()", "audit", "verify", "--json"],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(verify.stdout)["verified"] is True
+
+
+def test_sigterm_lets_what_is_at_work_finish_and_ends(tmp_path):
+    (tmp_path / "tick.symbi").write_text(SECONDS.format())
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "p.cedar").write_text(PERMIT)
+    process = up(tmp_path)
+    lines_until(process, 1)
+    process.send_signal(signal.SIGTERM)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "three" in rest
+    assert "stopped" in rest
+    assert not (tmp_path / ".symbi" / "symbi.sock").exists()
