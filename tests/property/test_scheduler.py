@@ -35,7 +35,7 @@ class Scheduler(RuleBasedStateMachine):
     @rule(sizes=st.lists(st.integers(0, SIZE + 1), min_size=1, max_size=12), priority=st.sampled_from(Priority))
     def submit(self, sizes, priority):
         for size in sizes:
-            task = Task(TaskId(str(self.count)), Amount(memory_mib=size), priority)
+            task = Task(TaskId(str(self.count)), Amount(memory_mib=size), priority, preemptible=False)
             try:
                 self.core.submit(task, self.now_s)
             except InputError:
@@ -58,7 +58,7 @@ class Scheduler(RuleBasedStateMachine):
     def finish(self, pick):
         if self.running:
             name = sorted(self.running)[pick % len(self.running)]
-            assert self.core.finish(name).task == self.running.pop(name)
+            assert self.core.finish(name) == self.running.pop(name)
 
     @rule(limit=st.integers(1, 20))
     def plan(self, limit):
@@ -115,7 +115,7 @@ def test_everything_that_is_submitted_starts_in_the_end_and_every_resource_comes
     for number, (size, priority, pause_s) in enumerate(tasks):
         now_s += pause_s
         core.submit(Task(TaskId(str(number)), Amount(memory_mib=size), priority), now_s)
-    while starts := [one for one in core.plan(now_s) if isinstance(one, Start)] or list(core.running.values()):
+    while (starts := [one for one in core.plan(now_s) if isinstance(one, Start)]) or core.running:
         order += [one.task.id for one in starts if one.task.id not in order]
         core.finish(next(iter(core.running)))  # the oldest ends
     assert sorted(order, key=int) == [str(number) for number in range(len(tasks))]

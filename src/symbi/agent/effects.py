@@ -6,17 +6,16 @@ effect gives its recorded result or error again and nothing is done; one in doub
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Final, TypeVar
 
-import anyio
-
 from symbi.agent.operators import text
 from symbi.agent.release import LEVELS, Change, declassified, endorsed, is_release_name, relabelled
 from symbi.agent.rendering import shown
+from symbi.agent.turn import RunClock
 from symbi.agent.values import TEMPLATE, Value, deep_label, from_answer, from_json, to_json, tool_arguments
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog
@@ -60,27 +59,6 @@ MAX_TOOL_CHARS: Final = 200  # the name of a tool, with that of its server
 MAX_QUESTION_CHARS: Final = 1000  # what `approval` asks people
 SYSTEM_LABEL: Final = Label(Integrity.SYSTEM)
 """Clock and random generator: made by the system, known to nobody before."""
-
-
-class RunClock:
-    """The time that a run has; it stands still while people are asked."""
-
-    def __init__(self) -> None:
-        self.scope: anyio.CancelScope | None = None
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        """Give the run back the time that passes in here."""
-        scope = self.scope
-        if scope is None:
-            yield
-            return
-        left_s = scope.deadline - anyio.current_time()
-        scope.deadline = inf
-        try:
-            yield
-        finally:
-            scope.deadline = anyio.current_time() + left_s
 
 
 def no_word(_pending: ApprovalPending) -> None:
@@ -134,6 +112,8 @@ class World:
                     told = approval_id
                 with clock.stopped() if clock else nullcontext():
                     await desk.wait(pending, inf if self.hold_s is None else self.hold_s)
+                if clock:
+                    await clock.boundary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +146,9 @@ class RunEffects:
         code: Bounds of code.
         recorded: The effects of this run that are on record already, by position.
         grant: What the run's task calls for, or None where nobody has said.
+
+    Attributes:
+        clock: The time that the run has; asked before each effect whether it may go on.
     """
 
     def __init__(
@@ -396,11 +379,13 @@ class RunEffects:
         assert action.slot is not None
         record = self._recorded.get(action.slot.position)
         if record is None:
+            await self.clock.boundary()
             return await self._world.hold(effect, self.clock)
         if record.action != action_name(action) or not await self._world.guard.asked_alike(record, action):
             msg = f"effect {record.position} of run `{self._run_id}` is not what it was before the restart"
             raise InternalError(msg, code="internal.diverged", hint="the run cannot go on; start it again")
         if record.state is EffectState.UNKNOWN and (record.error is None or never_began(record)):
+            await self.clock.boundary()
             return await self._world.hold(effect, self.clock)
         self.replayed += 1
         if record.error is not None:

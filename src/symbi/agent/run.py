@@ -11,6 +11,7 @@ from symbi.agent.interpreter import BodyLimits, Interpreter
 from symbi.agent.journal import RunRecord, RunState, RunStore
 from symbi.agent.sealing import sealed_run
 from symbi.agent.task import TASK_LABEL, Task, kept_task
+from symbi.agent.turn import ALWAYS, RunClock, Turn
 from symbi.agent.values import Value, deep_label, from_json, to_json
 from symbi.audit.event import AuditEventType, Draft
 from symbi.clock import rfc3339
@@ -77,6 +78,7 @@ class RunPlan:
         record: Its journal record, in state running.
         bounds: Its bounds.
         recorded: Effects on record from before a restart, open.
+        turn: Whether it may go on.
     """
 
     spec: AgentSpec
@@ -84,6 +86,7 @@ class RunPlan:
     record: RunRecord
     bounds: Bounds
     recorded: Sequence[EffectRecord] = ()
+    turn: Turn = ALWAYS
 
     @property
     def task(self) -> Task:
@@ -158,6 +161,7 @@ async def execute(plan: RunPlan, world: World, runs: RunStore) -> RunOutcome:
     task = plan.task
     code, recorded = plan.bounds.code, plan.recorded
     effects = RunEffects(world, plan.principal, record.run_id, spec.file, code, recorded, task.grant)
+    effects.clock = RunClock(plan.turn)
     interpreter = Interpreter(spec.file, spec.functions, effects, plan.bounds.body)
     inputs: dict[str, JsonValue] = json.loads(record.inputs)
     variables = {p.name: from_json(inputs.get(p.name), task.label(p.name)) for p in spec.parameters}

@@ -12,6 +12,7 @@ from symbi.bench.lifecycle import lifecycle
 from symbi.bench.machine import describe_machine
 from symbi.bench.measure import Measurement, Scale
 from symbi.bench.policy import policy
+from symbi.bench.preemption import preemption
 from symbi.bench.sandbox import sandbox
 from symbi.bench.scheduler import scheduler
 from symbi.errors import InputError, did_you_mean
@@ -39,6 +40,7 @@ BENCHMARKS: Final = (
     Benchmark("AUD-4", "audit trail", audit),
     Benchmark("SBX-4", "interpreter sandbox", sandbox),
     Benchmark("SCHED-3", "scheduling decisions", scheduler),
+    Benchmark("SCHED-4", "preemption", preemption),
     Benchmark("LIFE-5", "agent start-up", lifecycle),
     Benchmark("CRY-1", "cryptography of an event", crypto),
 )

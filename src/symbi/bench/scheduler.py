@@ -17,7 +17,7 @@ NODES: Final = (1, 4)
 RUNNING: Final = 1_000  # about as many as the pool has room for
 
 _METHOD: Final = (
-    f"pure core, one thread; a pool full with about {RUNNING:,} tasks of 32 to 128 MiB and four classes; one task ends,"
+    f"pure core, one thread; a pool full with about {RUNNING:,} tasks of 32 to 128 MiB, four classes and twenty owners; one task ends,"
     " then the plan is timed: all starts that it makes room for, back-filling included"
 )
 _STEP_S: Final = 0.001  # time that passes between two decisions
@@ -70,9 +70,10 @@ class _Tasks:
     def new(self) -> Task:
         self._count += 1
         claim = Amount(self._random.choice((32, 64, 64, 128)), self._random.choice((50, 100, 100, 200)))
-        return Task(TaskId(f"task-{self._count}"), claim, self._random.choice(tuple(Priority)))
+        priority, owner = self._random.choice(tuple(Priority)), f"owner-{self._random.randrange(20)}"
+        return Task(TaskId(f"task-{self._count}"), claim, priority, owner, preemptible=False)
 
-    def one_of(self, running: Mapping[TaskId, Start]) -> TaskId:
+    def one_of(self, running: Mapping[TaskId, object]) -> TaskId:
         """One of the fifty that run longest."""
         oldest = list(islice(running, 50))
         return self._random.choice(oldest)

@@ -29,7 +29,7 @@ from symbi.config.kinds import (
     Whole,
 )
 from symbi.policy.compose import AgentRules
-from symbi.types import SecurityTier
+from symbi.types import Priority, SecurityTier
 
 T = TypeVar("T")
 
@@ -382,6 +382,10 @@ class AgentSettings:
     owner: str = _declare("unknown", Text(), "person or account that answers for it")
     groups: tuple[str, ...] = _declare((), Several(Text()), "groups that policies may name")
     trust: Trust = _declare(Trust.STANDARD, OneOf(Trust), "how far policies may trust it")
+    priority: Priority = _declare(
+        Priority.NORMAL, OneOf(Priority), "its class among those that wait; a critical one makes lower ones step aside"
+    )
+    batch: bool = _declare(default=False, kind=Flag(), meaning="whether it may wait behind everything else")
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,8 +89,12 @@ class Settings:
 
     def principal(self, agent: AgentId) -> Principal:
         """An agent as policies see it: what `[agents.NAME]` says, or the defaults."""
-        known = next((one for one in self.agents if one.name == agent), AgentSettings(agent))
+        known = self.of_agent(agent)
         return Principal(agent, known.owner, known.groups, known.trust.value)
+
+    def of_agent(self, agent: AgentId) -> AgentSettings:
+        """What `[agents.NAME]` says, or the defaults."""
+        return next((one for one in self.agents if one.name == agent), AgentSettings(agent))
 
     @property
     def secrets_file(self) -> Path:

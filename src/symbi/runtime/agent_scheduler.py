@@ -8,7 +8,7 @@ import anyio
 
 from symbi.clock import Clock
 from symbi.runtime.resources import Amount, ResourcePool, amount_of
-from symbi.runtime.scheduler import MAX_QUEUED, SchedulerCore, Start, Task, TaskId
+from symbi.runtime.scheduler import MAX_QUEUED, Decision, SchedulerCore, Task, TaskId, Wait
 from symbi.types import AgentId, Priority, ResourceLimits
 
 
@@ -20,11 +20,17 @@ class AgentConfig:
         agent: Its id, and the id of its task.
         limits: What it may use, and therefore takes from the pool.
         priority: Its class.
+        owner: Who takes turns with other owners.
+        batch: It may wait behind everything else.
+        deadline_s: In how many seconds it must have started, or it is not worth starting; None for no such time.
     """
 
     agent: AgentId
     limits: ResourceLimits
     priority: Priority = Priority.NORMAL
+    owner: str = ""
+    batch: bool = False
+    deadline_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +69,18 @@ class AgentScheduler:
         self._changed = anyio.Event()
 
     async def schedule_agent(self, config: AgentConfig) -> AgentId:
-        """Queue an agent; it starts when `next_starts` hands it out.
+        """Queue an agent; it starts when `next_decisions` hands it out.
 
         Raises:
             InputError: It is scheduled already, or asks for more than any node has.
             Overloaded: As many wait as may.
         """
-        task = Task(TaskId(config.agent), amount_of(config.limits), config.priority)
-        self._core.submit(task, self._clock.monotonic_s())
+        now_s = self._clock.monotonic_s()
+        deadline_s = None if config.deadline_s is None else now_s + config.deadline_s
+        task = Task(
+            TaskId(config.agent), amount_of(config.limits), config.priority, config.owner, config.batch, deadline_s
+        )
+        self._core.submit(task, now_s)
         self._changed.set()
         return config.agent
 
@@ -92,17 +102,26 @@ class AgentScheduler:
         self._core.finish(TaskId(agent))
         self._changed.set()
 
-    async def next_starts(self, *, timeout_s: float) -> Sequence[Start]:
-        """What is to start now; waits until there is something, or for so long, and then returns nothing.
+    async def agent_suspended(self, agent: AgentId) -> None:
+        """An agent that was told to stop has stopped: it gives back what it held, and is resumed in its turn.
+
+        Raises:
+            InputError: It was not told to.
+        """
+        self._core.suspended(TaskId(agent))
+        self._changed.set()
+
+    async def next_decisions(self, *, timeout_s: float) -> Sequence[Decision]:
+        """What starts, stops or is late now; waits until there is something, or for so long, and then returns nothing.
 
         One caller at a time.
         """
         with anyio.move_on_after(timeout_s):
             while True:
                 self._changed = anyio.Event()
-                starts = [one for one in self._core.plan(self._clock.monotonic_s()) if isinstance(one, Start)]
-                if starts:
-                    return starts
+                decisions = [one for one in self._core.plan(self._clock.monotonic_s()) if not isinstance(one, Wait)]
+                if decisions:
+                    return decisions
                 await self._changed.wait()
         return ()
 

@@ -1,10 +1,15 @@
 """The life of one agent through one run: moves of the lifecycle table, gathered for the trail."""
 
+from collections.abc import Mapping
+from typing import Final
+
 from symbi.audit.event import AuditEventType, Draft
 from symbi.errors import LimitExceeded, SymbiError
 from symbi.runtime.lifecycle import FIRST, AgentState, Event, advance
 from symbi.runtime.supervisor import Remedy, remedy_for
-from symbi.types import AgentId, RunId
+from symbi.types import AgentId, JsonValue, RunId
+
+NOTHING: Final[Mapping[str, JsonValue]] = {}
 
 
 class Life:
@@ -17,19 +22,23 @@ class Life:
 
     def __init__(self, agent: AgentId, run_id: RunId) -> None:
         self._agent = agent
-        self._run_id = run_id
+        self.run_id = run_id
         self._pending: list[Draft] = []
         self.state = FIRST
 
-    def move(self, event: Event) -> None:
+    def move(self, event: Event, more: Mapping[str, JsonValue] = NOTHING) -> None:
         """Make a move of the table.
+
+        Args:
+            event: What happened.
+            more: What else the trail is to say of it.
 
         Raises:
             InputError: The table has no such move.
         """
         before, self.state = self.state, advance(self.state, event)
-        details = {"from": before.value, "event": event.value, "to": self.state.value}
-        self._pending.append(Draft(AuditEventType.AGENT_TRANSITION, self._agent, details, self._run_id))
+        details = {"from": before.value, "event": event.value, "to": self.state.value, **more}
+        self._pending.append(Draft(AuditEventType.AGENT_TRANSITION, self._agent, details, self.run_id))
 
     def end(self, error: SymbiError | None) -> None:
         """The task is over: a finished agent is put away, a failed one goes where the supervisor's table sends it."""

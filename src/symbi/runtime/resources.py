@@ -12,7 +12,7 @@ bandwidth in mebibits a second, so that nothing is rounded and what is given bac
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from enum import StrEnum
 from typing import Final, NewType
@@ -173,8 +173,11 @@ class ResourcePool:
     nodes: tuple[Node, ...]
     strategy: Strategy = Strategy.FIRST_FIT
     critical_share: int = CRITICAL_SHARE
+    _most: tuple[int, int, int, int] = field(init=False, repr=False, compare=False)  # that is free of each part
 
     def __post_init__(self) -> None:
+        most = tuple(map(max, (0, 0, 0, 0), (0, 0, 0, 0), *(node.free.parts for node in self.nodes)))
+        object.__setattr__(self, "_most", most)
         if len({node.id for node in self.nodes}) != len(self.nodes):
             msg = "two nodes of the pool bear one id"
             raise InputError(msg, code="resources.node")
@@ -231,15 +234,37 @@ class ResourcePool:
         self, claim: Amount, priority: Priority = Priority.NORMAL
     ) -> "tuple[ResourcePool, Placement] | None":
         """As `allocate`, for a claim that `require_possible` has let pass; None where there is no room now."""
-        fitting = [
-            index for index, node in enumerate(self.nodes) if claim.plus(self._kept(node, priority)).fits(node.free)
-        ]
+        memory, cpu, disk, network = self._most
+        if (
+            claim.memory_mib > memory
+            or claim.cpu_milli > cpu
+            or claim.disk_mibps > disk
+            or claim.network_mibitps > network
+        ):
+            return None  # most looks at a full pool end here
+        fitting = [index for index, node in enumerate(self.nodes) if self._has_room(node, claim, priority)]
         if not fitting:
             return None
         chosen = self._choose(fitting, claim, priority)
         node = self.nodes[chosen]
         pool = self._with(chosen, replace(node, free=node.free.minus(claim)))
         return pool, Placement(node.id, claim)
+
+    def allocate_on(self, node_id: NodeId, claim: Amount) -> "tuple[ResourcePool, Placement] | None":
+        """Take a claim from one node, whatever the strategy keeps there; None where there is no room now."""
+        for index, node in enumerate(self.nodes):
+            if node.id == node_id and claim.fits(node.free):
+                return self._with(index, replace(node, free=node.free.minus(claim))), Placement(node.id, claim)
+        return None
+
+    def without(self, node_id: NodeId, kept: Amount) -> "ResourcePool":
+        """The pool as it looks to others while so much of a node is kept for somebody, as far as it is free."""
+        for index, node in enumerate(self.nodes):
+            if node.id == node_id:
+                parts = zip(node.free.parts, kept.parts, strict=True)
+                left = Amount(*(max(0, free - part) for free, part in parts))
+                return self._with(index, replace(node, free=left))
+        return self
 
     def release(self, placement: Placement) -> "ResourcePool":
         """Give a placement back.
@@ -272,6 +297,12 @@ class ResourcePool:
         if self.strategy is not Strategy.PRIORITY_BASED or priority is Priority.CRITICAL:
             return NOTHING
         return node.capacity.share(self.critical_share)
+
+    def _has_room(self, node: Node, claim: Amount, priority: Priority) -> bool:
+        if not claim.fits(node.free):
+            return False
+        kept = self._kept(node, priority)
+        return kept is NOTHING or claim.plus(kept).fits(node.free)
 
     def _with(self, index: int, node: Node) -> "ResourcePool":
         return replace(self, nodes=(*self.nodes[:index], node, *self.nodes[index + 1 :]))

@@ -18,6 +18,7 @@ from symbi.agent.journal import RunRecord, RunState, RunStore
 from symbi.agent.run import Bounds, RunOutcome, RunPlan, check_inputs, execute
 from symbi.agent.sealing import opened_history, sealed_run
 from symbi.agent.task import NO_TASK, Task, check_task, kept_task
+from symbi.agent.turn import Turn
 from symbi.audit.event import AuditEventType, Draft
 from symbi.clock import IdSource, rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile
@@ -27,7 +28,6 @@ from symbi.errors import (
     InternalError,
     StoreUnavailable,
     SymbiError,
-    TimeLimit,
     Unavailable,
 )
 from symbi.guard.action import AllocateResources, CreateAgent
@@ -43,6 +43,7 @@ from symbi.runtime.lifecycle import Event
 from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_change import set_policies
 from symbi.runtime.policy_watch import PolicyWatch
+from symbi.runtime.turns import Seat, Turns
 from symbi.sandbox.tier import CodeTrust, Needs, RiskAssessment, RiskProfile, assess_security_tier, choose_tier
 from symbi.tools.catalog import Catalog
 from symbi.types import (
@@ -51,12 +52,12 @@ from symbi.types import (
     Confidentiality,
     JsonValue,
     Principal,
+    Priority,
     ResourceLimits,
     RunId,
     SecurityTier,
 )
 
-TURN_S: Final = 1.0  # how long one waiter asks the scheduler before another may
 MAX_OPEN_RUNS: Final = 1000  # runs looked at to find one that is open
 
 
@@ -87,6 +88,24 @@ class RuntimeConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """How an agent stands among others that want to run, as configured; policies can refuse it.
+
+    Attributes:
+        priority: Its class.
+        batch: It may wait behind everything else.
+    """
+
+    priority: Priority = Priority.NORMAL
+    batch: bool = False
+
+
+def no_terms(_agent: AgentId) -> Terms:
+    """An agent of which nothing is said."""
+    return Terms()
+
+
+@dataclass(frozen=True, slots=True)
 class Rooms:
     """The rooms that a runtime stands on.
 
@@ -100,6 +119,7 @@ class Rooms:
         scheduler: Says when an agent may start, and holds the pool.
         ids: Makes run ids.
         principal: An agent as policies see it.
+        terms: How it stands among others.
     """
 
     world: World
@@ -111,6 +131,7 @@ class Rooms:
     scheduler: AgentScheduler
     ids: IdSource
     principal: Callable[[AgentId], Principal]
+    terms: Callable[[AgentId], Terms] = no_terms
 
 
 class Runtime:
@@ -126,8 +147,7 @@ class Runtime:
     def __init__(self, rooms: Rooms, config: RuntimeConfig, report: GateReport, warnings: Sequence[str] = ()) -> None:
         self._rooms = rooms
         self._config = config
-        self._turn = anyio.Lock()
-        self._started: set[AgentId] = set()
+        self._turns = Turns(rooms.scheduler, config.run_timeout_s)
         self.report = report
         self.warnings = tuple(warnings)
 
@@ -336,13 +356,13 @@ class Runtime:
             principal = replace(principal, tier=tier.value)
             await self.connect(self._servers_of(spec), principal)
             life.move(Event.CONFIG_VALID)
-            async with self._allocated(spec, principal, record.run_id) as limits:
+            async with self._allocated(spec, principal, life) as (limits, turn):
                 spec = replace(spec, limits=limits)
                 life.move(Event.TASK_ASSIGNED)
                 await self._record(life)
                 bounds = Bounds(self._config.body, self._code_limits(tier), self._config.output_bytes)
                 outcome = await execute(
-                    RunPlan(spec, principal, record, bounds, recorded), self._rooms.world, self._rooms.runs
+                    RunPlan(spec, principal, record, bounds, recorded, turn), self._rooms.world, self._rooms.runs
                 )
         except (StoreUnavailable, InternalError):
             raise  # the run stays open: it can be resumed once the store or the defect is mended
@@ -383,47 +403,30 @@ class Runtime:
         return await self._rooms.world.hold(create)
 
     @asynccontextmanager
-    async def _allocated(self, spec: AgentSpec, principal: Principal, run_id: RunId) -> AsyncIterator[ResourceLimits]:
-        """The limits that the agent gets, which policies may have lowered; they are its own until the block ends."""
-        action = AllocateResources(principal=principal, limits=spec.limits, within=run_id)
+    async def _allocated(
+        self, spec: AgentSpec, principal: Principal, life: Life
+    ) -> AsyncIterator[tuple[ResourceLimits, Turn]]:
+        """The limits that the agent gets, which policies may have lowered, and its turn; its own until the block ends."""
+        terms = self._rooms.terms(spec.id)
+        action = AllocateResources(principal=principal, limits=spec.limits, priority=terms.priority, within=life.run_id)
         guard = self._rooms.world.guard
 
-        async def allocate() -> ResourceLimits:
+        async def note(event: Event, more: Mapping[str, JsonValue]) -> None:
+            life.move(event, more)
+            await self._record(life)
+
+        async def allocate() -> tuple[ResourceLimits, Seat]:
             async with guard.enforce(action) as permit:
-                allowed = guard.authority.redeem(permit, AllocateResources).limits
-                await self._wait_for_turn(replace(spec, limits=allowed))
-            return allowed
+                allowed = guard.authority.redeem(permit, AllocateResources)
+                config = AgentConfig(spec.id, allowed.limits, allowed.priority, principal.owner, batch=terms.batch)
+                seat = await self._turns.take(config, note)
+            return allowed.limits, seat
 
-        limits = await self._rooms.world.hold(allocate)
+        limits, seat = await self._rooms.world.hold(allocate)
         try:
-            yield limits
+            yield limits, seat
         finally:
-            await self._rooms.scheduler.agent_ended(spec.id)
-
-    async def _wait_for_turn(self, spec: AgentSpec) -> None:
-        """Queue the agent and wait until the scheduler starts it; whoever has the lock hands out for all."""
-        scheduler = self._rooms.scheduler
-        await scheduler.schedule_agent(AgentConfig(spec.id, spec.limits))
-        try:
-            with anyio.fail_after(self._config.run_timeout_s):
-                while spec.id not in self._started:
-                    async with self._turn:
-                        if spec.id not in self._started:
-                            starts = await scheduler.next_starts(timeout_s=TURN_S)
-                            self._started.update(AgentId(start.task.id) for start in starts)
-        except BaseException as error:
-            if spec.id in self._started:
-                self._started.discard(spec.id)
-                await scheduler.agent_ended(spec.id)
-            else:
-                await scheduler.withdraw_agent(spec.id)
-            if isinstance(error, TimeoutError):
-                msg = f"agent `{spec.id}` was not started within {self._config.run_timeout_s:g} s"
-                raise TimeLimit(
-                    msg, hint="other agents hold the pool; `limits.memory_mb` and `limits.cpu_cores` size it"
-                ) from None
-            raise
-        self._started.discard(spec.id)
+            await self._turns.leave(seat)
 
     async def _ended_early(self, record: RunRecord, error: SymbiError) -> None:
         """A run that could not begin: held where a dependency or an answer was missing, failed otherwise."""

@@ -1,55 +1,41 @@
 """Which task starts next: `SchedulerCore` decides and does nothing; pure.
 
-Order. Every task gets a rank when it is submitted: the time of submission, moved back by `AGEING_S` for each class
-above the lowest. Lower ranks go first. So a class is first in, first out; a higher class goes ahead; and, because all
-that wait age at one pace, ranks never change: nothing that is submitted more than 3 x `AGEING_S` after a task can
-ever go ahead of it, however critical it is.
+Order. `symbi.runtime.waiting`: classes with ageing, owners in turn, batch work last, real-time work first and by its
+deadline. What has not started by its deadline is given back as late.
 
 Backfilling. While the first task does not fit, those behind it that do fit may start: at most `BACKFILL_LIMIT` of them
 overtake one waiting head, and only the first `WINDOW` tasks are looked at. Once as many have overtaken it, nothing else
 starts until the head has; what runs then ends, each task within its time limit, and the head fits. So a large task
 holds up the small ones behind it for a while and never for ever, and they never starve it.
 
-Cost. A submission is one push on a heap; a start one pop, one placement and at most `WINDOW` looks besides: O(log n)
-in the number of waiting tasks, and O(nodes) in the pool.
+Preemption. A critical task among the first that does not fit is promised a node: those who have to make room there are
+told to stop (`symbi.runtime.preemption`), what is free there is kept for it, and it starts as soon as they have. What
+was suspended waits again at the turn that it had, and is resumed as others start.
+
+Cost. A submission, a start, a withdrawal and an end each are O(log n) in the number of tasks, and O(nodes) in the pool;
+a preemption costs as many looks as there are victims besides.
 """
 
-from bisect import insort
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
-from types import MappingProxyType
-from typing import Final, NewType, TypeAlias
+from typing import Final, TypeAlias
 
 from symbi.errors import InputError, Overloaded
-from symbi.runtime.resources import Amount, Placement, ResourcePool
+from symbi.runtime.preemption import Run, RunningTasks
+from symbi.runtime.resources import Amount, NodeId, Placement, ResourcePool
+from symbi.runtime.waiting import AGEING_S, WINDOW, Entry, Look, Task, TaskId, WaitingTasks
 from symbi.types import Priority
 
-TaskId = NewType("TaskId", str)
-"""One piece of work that waits or runs; unique among those."""
+__all__ = [
+    "AGEING_S", "BACKFILL_LIMIT", "MAX_QUEUED", "WINDOW",
+    "Decision", "Late", "Preempt", "Resume", "SchedulerCore", "Start", "Task", "TaskId", "Wait",
+]  # fmt: skip
 
-AGEING_S: Final = 60.0  # a task that has waited so much longer is worth a class
 BACKFILL_LIMIT: Final = 32  # tasks that may overtake one waiting head
-WINDOW: Final = 16  # waiting tasks that one plan looks at
 MAX_QUEUED: Final = 200_000  # waiting tasks; one takes about 0.5 kB
-MAX_STARTS: Final = 256  # starts in one plan, so that planning never holds up the event loop for long
+MAX_STARTS: Final = 256  # decisions of one plan, so that planning never holds up the event loop for long
+MAX_PROMISES: Final = 64  # critical tasks that others make room for at a time
 RETRY_AFTER_S: Final = 1.0  # what a caller is told whose task finds the queue full
-_LEVEL: Final[Mapping[Priority, int]] = MappingProxyType({priority: level for level, priority in enumerate(Priority)})
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """Work that wants to run.
-
-    Attributes:
-        id: Unique among what waits and runs.
-        claim: What it takes while it runs.
-        priority: Its class.
-    """
-
-    id: TaskId
-    claim: Amount
-    priority: Priority = Priority.NORMAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +45,37 @@ class Start:
     Attributes:
         task: The task; its claim is taken from the pool.
         placement: Where it runs.
-        waited_s: How long it waited.
+        waited_s: How long it has waited since it was submitted.
     """
 
     task: Task
     placement: Placement
     waited_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Resume(Start):
+    """Let this task, which was preempted, go on now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preempt:
+    """Suspend this task at its next effect boundary, and say so by `suspended`.
+
+    Attributes:
+        task: The task; it holds its claim until then.
+        for_task: The critical task that needs the room.
+    """
+
+    task: Task
+    for_task: TaskId
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """This task has not started by its deadline, and does not wait any more."""
+
+    task: Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,22 +95,7 @@ class Wait:
     overtaken: int
 
 
-Decision: TypeAlias = Start | Wait
-
-
-class _Entry:
-    """A waiting task."""
-
-    __slots__ = ("alive", "overtaken", "submitted_s", "task")
-
-    def __init__(self, task: Task, submitted_s: float) -> None:
-        self.task = task
-        self.submitted_s = submitted_s
-        self.overtaken = 0
-        self.alive = True
-
-
-_Ranked: TypeAlias = "tuple[float, int, _Entry]"  # rank, number of submission, entry; the number settles every tie
+Decision: TypeAlias = Start | Preempt | Late | Wait
 
 
 class SchedulerCore:
@@ -115,13 +111,9 @@ class SchedulerCore:
         self._pool = pool
         self._max_running = max_running
         self._max_queued = max_queued
-        self._front: list[_Ranked] = []  # the first tasks in order; each is before all that are in the heap
-        self._heap: list[_Ranked] = []
-        self._dead = 0  # withdrawn entries that are still in the heap
-        self._waiting: dict[TaskId, _Ranked] = {}
-        self._running: dict[TaskId, Start] = {}
-        self._queued = dict.fromkeys(Priority, 0)
-        self._submissions = 0
+        self._waiting = WaitingTasks()
+        self._running = RunningTasks()
+        self._promised: dict[TaskId, NodeId] = {}  # critical tasks, and where room is made for them
         self._now_s = float("-inf")
 
     @property
@@ -130,14 +122,14 @@ class SchedulerCore:
         return self._pool
 
     @property
-    def running(self) -> Mapping[TaskId, Start]:
-        """What runs, by task."""
-        return MappingProxyType(self._running)
+    def running(self) -> Mapping[TaskId, Run]:
+        """What runs, and what it holds, by task; oldest start first."""
+        return self._running.runs
 
     @property
     def queued(self) -> Mapping[Priority, int]:
         """How many wait in each class."""
-        return MappingProxyType(self._queued)
+        return dict(self._waiting.queued)
 
     def submit(self, task: Task, now_s: float) -> None:
         """Queue a task.
@@ -147,28 +139,21 @@ class SchedulerCore:
             now_s: A monotonic time in seconds; one that goes back counts as the latest seen.
 
         Raises:
-            InputError: A task of this id waits or runs, or its claim can never be met.
+            InputError: A task of this id waits or runs, its claim can never be met, or its deadline is no time.
             Overloaded: As many wait as may.
         """
         if task.id in self._waiting or task.id in self._running:
             msg = f"task `{task.id}` is already scheduled"
             raise InputError(msg, code="scheduler.duplicate")
+        if task.deadline_s is not None and not task.deadline_s < float("inf"):
+            msg = f"`{task.deadline_s}` is no deadline"
+            raise InputError(msg, code="scheduler.deadline")
         self._pool.require_possible(task.claim, task.priority)
         if len(self._waiting) >= self._max_queued:
             msg = f"{self._max_queued} tasks wait already"
             raise Overloaded(msg, retry_after_s=RETRY_AFTER_S)
         self._now_s = max(self._now_s, now_s)
-        rank_s = self._now_s - _LEVEL[task.priority] * AGEING_S
-        self._submissions += 1
-        ranked = (rank_s, self._submissions, _Entry(task, self._now_s))
-        self._waiting[task.id] = ranked
-        self._queued[task.priority] += 1
-        if self._front and ranked < self._front[-1]:
-            insort(self._front, ranked)
-            if len(self._front) > WINDOW:
-                heappush(self._heap, self._front.pop())
-        else:
-            heappush(self._heap, ranked)
+        self._waiting.submit(task, self._now_s)
 
     def withdraw(self, task_id: TaskId) -> Task:
         """Take a waiting task out of the queue.
@@ -176,22 +161,12 @@ class SchedulerCore:
         Raises:
             InputError: It does not wait.
         """
-        ranked = self._waiting.pop(task_id, None)
-        if ranked is None:
+        task = self._waiting.remove(task_id)
+        if task is None:
             msg = f"task `{task_id}` does not wait"
             raise InputError(msg, code="scheduler.unknown")
-        entry = ranked[2]
-        self._queued[entry.task.priority] -= 1
-        if ranked in self._front:
-            self._front.remove(ranked)
-        else:
-            entry.alive = False
-            self._dead += 1
-            if self._dead * 2 > len(self._heap):  # half of it: the cost is spread over as many withdrawals
-                self._heap = [kept for kept in self._heap if kept[2].alive]
-                heapify(self._heap)
-                self._dead = 0
-        return entry.task
+        self._promised.pop(task_id, None)
+        return task
 
     def plan(self, now_s: float, limit: int = MAX_STARTS) -> list[Decision]:
         """Decide what starts now, and take its claim from the pool.
@@ -201,78 +176,128 @@ class SchedulerCore:
             limit: Starts at most; as many in the answer mean that there may be more.
 
         Returns:
-            Starts in their order, and at the end one `Wait` if the first task has to wait.
+            What is late, starts and preemptions in their order, and at the end one `Wait` if the first task has to wait.
         """
         self._now_s = max(self._now_s, now_s)
-        decisions: list[Decision] = []
-        self._refill()
-        while self._front and len(decisions) < limit:
-            head = self._front[0][2]
-            if len(self._running) >= self._max_running:
-                decisions.append(self._wait(head, "concurrency"))
-                break
-            start = self._start_at(0)
-            if start is None:
-                decisions += self._backfill(head, limit - len(decisions))
-                decisions.append(self._wait(head, "resources"))
-                break
-            decisions.append(start)
-        return decisions
+        late = list(self._waiting.late(self._now_s))
+        for task in late:
+            self._promised.pop(task.id, None)
+        starts = self._keep_promises(limit)
+        look, head, wait = self._waiting.looks(), None, None
+        preempts: list[Preempt] | None = None
+        while len(starts) < limit and (entry := look.current()) is not None:
+            if head is None and self._slots() <= 0:
+                head, wait = entry, self._wait(entry, "concurrency")
+            elif head is not None and (head.overtaken >= BACKFILL_LIMIT or self._slots() <= 0):
+                pass
+            elif (start := self._placed(entry, look)) is not None:
+                starts.append(start)
+                if head is not None:
+                    head.overtaken += 1
+                continue
+            elif head is None:
+                head = entry
+            if preempts is None and entry.task.priority is Priority.CRITICAL and entry.task.id not in self._promised:
+                preempts = self._make_room(entry)  # for one in each plan
+            look.skip()
+        if head is not None:
+            wait = wait or self._wait(head, "resources")
+        return [*map(Late, late), *starts, *(preempts or ()), *([] if wait is None else [wait])]
 
-    def finish(self, task_id: TaskId) -> Start:
-        """Give back what a running task held; returns how it was started.
+    def finish(self, task_id: TaskId) -> Task:
+        """Give back what a running task held; returns the task.
 
         Raises:
             InputError: It does not run.
         """
-        start = self._running.pop(task_id, None)
-        if start is None:
+        run = self._running.remove(task_id)
+        if run is None:
             msg = f"task `{task_id}` does not run"
             raise InputError(msg, code="scheduler.unknown")
-        self._pool = self._pool.release(start.placement)
-        return start
+        self._pool = self._pool.release(run.placement)
+        return run.entry.task
 
-    def _backfill(self, head: _Entry, limit: int) -> list[Start]:
-        """Start what fits behind a head that does not."""
+    def suspended(self, task_id: TaskId) -> None:
+        """A task that was told to stop has stopped: it gives back what it held, and waits to be resumed.
+
+        Raises:
+            InputError: It does not run, or was not told to stop.
+        """
+        run = self._running.runs.get(task_id)
+        if run is None or not run.stopping:
+            msg = f"task `{task_id}` was not told to stop"
+            raise InputError(msg, code="scheduler.unknown")
+        self.finish(task_id)
+        run.entry.preempted += 1
+        self._waiting.put(run.entry)
+
+    # --- steps of a plan ------------------------------------------------------------------------
+
+    def _slots(self) -> int:
+        """How many more may run, besides those that others make room for."""
+        return self._max_running - len(self._running) - len(self._promised)
+
+    def _keep_promises(self, limit: int) -> list[Start]:
+        """Start the critical tasks that room was made for."""
         starts: list[Start] = []
-        index = 1
-        while (
-            index < len(self._front)
-            and len(starts) < limit
-            and head.overtaken < BACKFILL_LIMIT
-            and len(self._running) < self._max_running
-        ):
-            start = self._start_at(index)
-            if start is None:
-                index += 1
-            else:
-                starts.append(start)
-                head.overtaken += 1
+        for entry, node, claim in list(self._kept()):
+            if len(starts) >= limit or len(self._running) >= self._max_running:
+                break
+            answer = self._pool.allocate_on(node, claim)
+            if answer is not None:
+                self._pool, placement = answer
+                del self._promised[entry.task.id]
+                self._waiting.remove(entry.task.id)
+                starts.append(self._start(entry, placement))
         return starts
 
-    def _start_at(self, index: int) -> Start | None:
-        """Start the task at a position of the front, if it fits."""
-        entry = self._front[index][2]
-        answer = self._pool.allocate_possible(entry.task.claim, entry.task.priority)
+    def _placed(self, entry: Entry, look: Look) -> Start | None:
+        """Start the task that a look stands at, if it fits beside what is kept for others."""
+        task = entry.task
+        answer = self._open_pool().allocate_possible(task.claim, task.priority)
+        if answer is not None and self._promised:  # what the open pool gives is in the whole one
+            answer = self._pool.allocate_on(answer[1].node, task.claim)
         if answer is None:
             return None
         self._pool, placement = answer
-        del self._front[index]
-        del self._waiting[entry.task.id]
-        self._queued[entry.task.priority] -= 1
-        self._refill()
-        start = Start(entry.task, placement, self._now_s - entry.submitted_s)
-        self._running[entry.task.id] = start
-        return start
+        self._promised.pop(task.id, None)
+        look.take()
+        return self._start(entry, placement)
 
-    def _refill(self) -> None:
-        """Move the next tasks up into the front."""
-        while len(self._front) < WINDOW and self._heap:
-            ranked = heappop(self._heap)
-            if ranked[2].alive:
-                self._front.append(ranked)
-            else:
-                self._dead -= 1
+    def _open_pool(self) -> ResourcePool:
+        """The pool without what is kept for the promised."""
+        pool = self._pool
+        for _, node, claim in self._kept():
+            pool = pool.without(node, claim)
+        return pool
 
-    def _wait(self, entry: _Entry, reason: str) -> Wait:
+    def _kept(self) -> Iterator[tuple[Entry, NodeId, Amount]]:
+        """The promised, where, and what is kept for them there."""
+        for task_id, node in self._promised.items():
+            entry = self._waiting.get(task_id)
+            assert entry is not None
+            yield entry, node, entry.task.claim
+
+    def _start(self, entry: Entry, placement: Placement) -> Start:
+        self._running.add(entry, placement)
+        kind = Resume if entry.preempted else Start
+        return kind(entry.task, placement, self._now_s - entry.submitted_s)
+
+    def _make_room(self, entry: Entry) -> list[Preempt]:
+        """Who has to stop for a critical task that does not fit; it is promised the room."""
+        task = entry.task
+        if len(self._promised) >= MAX_PROMISES:
+            return []
+        lacking = 1 - (self._slots() + self._running.stopping)
+        kept: dict[NodeId, Amount] = {}
+        for _, node, claim in self._kept():
+            kept[node] = kept[node].plus(claim) if node in kept else claim
+        found = self._running.victims(self._pool, kept, task.claim, slots=max(0, lacking))
+        if found is None:
+            return []
+        node, victims = found
+        self._promised[task.id] = node
+        return [Preempt(self._running.stop(one).entry.task, task.id) for one in victims]
+
+    def _wait(self, entry: Entry, reason: str) -> Wait:
         return Wait(entry.task, reason, self._now_s - entry.submitted_s, entry.overtaken)

@@ -10,7 +10,9 @@ from symbi.config import CONFIG_NAME, parse_settings
 from symbi.dsl.spec import CompiledFile
 from symbi.guard.gate import no_probe
 from symbi.runtime.runtime import Runtime
+from symbi.types import AgentId
 from symbi.wiring import compile_agents, open_runtime
+from symbi.wiring.runtime import no_emit
 
 AGENT_NAME: Final = "agent.symbi"
 POLICIES_NAME: Final = "policies/operator.cedar"
@@ -25,7 +27,7 @@ class RunningRuntime:
 
 
 @asynccontextmanager
-async def open_in(
+async def open_in(  # noqa: PLR0913 - each is left out by most callers
     folder: Path,
     agent: str,
     *,
@@ -33,6 +35,8 @@ async def open_in(
     policies: str = "",
     environ: Mapping[str, str] | None = None,
     probe: Callable[[str], None] = no_probe,
+    hold_s: float | None = 0.0,
+    emit: Callable[[AgentId, str], None] = no_emit,
 ) -> AsyncIterator[RunningRuntime]:
     """Write an agent file into a folder, and open a runtime there.
 
@@ -43,6 +47,8 @@ async def open_in(
         policies: Text of the operator's policies, if there are any.
         environ: Variables that the configuration may come from; none if not given.
         probe: Called at named points around each effect.
+        hold_s: How long a run waits for people; None: until they answer.
+        emit: Takes what runs log and print.
 
     Raises:
         SymbiError: Whatever is wrong with configuration, agent file or folder.
@@ -52,7 +58,7 @@ async def open_in(
         _write(folder / POLICIES_NAME, policies)
     settings = parse_settings(config, file=folder / CONFIG_NAME, cwd=folder, environ=environ or {}, overrides={})
     compiled = compile_agents(file)
-    async with open_runtime(settings, probe=probe) as runtime:
+    async with open_runtime(settings, probe=probe, hold_s=hold_s, emit=emit) as runtime:
         yield RunningRuntime(runtime, compiled)
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -39,7 +40,7 @@ from symbi.runtime.policies import Cause, PolicyBook
 from symbi.runtime.policy_shadow import PolicyShadow
 from symbi.runtime.policy_watch import PolicyWatch, watching
 from symbi.runtime.resources import Amount, Node, NodeId, ResourcePool
-from symbi.runtime.runtime import Rooms, Runtime, RuntimeConfig
+from symbi.runtime.runtime import Rooms, Runtime, RuntimeConfig, Terms
 from symbi.sandbox.pool import Sandboxes
 from symbi.telemetry import setup_logging
 from symbi.tools.catalog import Catalog, SecretSource, ServerLink, ToolVerifier, VerificationMode
@@ -177,7 +178,9 @@ async def open_runtime(
             hold_s, held,
         )  # fmt: skip
         agents = scheduler(settings, clock)
-        rooms = Rooms(world, book, watch, catalog, store, store, agents, ids, settings.principal)
+        rooms = Rooms(
+            world, book, watch, catalog, store, store, agents, ids, settings.principal, partial(terms_of, settings)
+        )
         watches = [watch]
         if settings.policy.shadow:
             shadow = PolicyShadow(engine, book, log)
@@ -255,6 +258,12 @@ def scheduler(settings: Settings, clock: Clock) -> AgentScheduler:
     )
     pool = ResourcePool((Node.empty(NodeId("local"), capacity),))
     return AgentScheduler(pool, clock, max_running=settings.runtime.max_concurrent_agents)
+
+
+def terms_of(settings: Settings, agent: AgentId) -> Terms:
+    """How an agent stands among others, as configured."""
+    known = settings.of_agent(agent)
+    return Terms(known.priority, known.batch)
 
 
 def secret_source(settings: Settings, guard: Guard) -> SecretSource:

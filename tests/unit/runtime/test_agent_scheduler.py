@@ -27,7 +27,7 @@ async def test_the_public_scheduler_hands_out_what_may_start():
     assert await scheduler.schedule_agent(config) == "triage"
     await scheduler.schedule_agent(AgentConfig(AgentId("other"), ResourceLimits(memory_mb=60, cpu_cores=0.0)))
     clock.advance(2.0)
-    (start,) = await scheduler.next_starts(timeout_s=10.0)
+    (start,) = await scheduler.next_decisions(timeout_s=10.0)
     assert (start.task.id, start.waited_s) == ("triage", 2.0)
     assert await scheduler.get_system_status() == SystemStatus(
         running=1,
@@ -37,7 +37,7 @@ async def test_the_public_scheduler_hands_out_what_may_start():
         free=Amount(memory_mib=40),
     )
     await scheduler.agent_ended(AgentId("triage"))
-    assert started(await scheduler.next_starts(timeout_s=10.0)) == ["other"]
+    assert started(await scheduler.next_decisions(timeout_s=10.0)) == ["other"]
     await scheduler.agent_ended(AgentId("other"))
     assert (await scheduler.get_system_status()).free == Amount(memory_mib=100)
 
@@ -49,11 +49,11 @@ async def test_whoever_waits_for_a_start_is_woken_by_what_makes_one_possible(cha
     for name in ("running", "head") if change != "schedule" else ():
         await scheduler.schedule_agent(AgentConfig(AgentId(name), big))
     if change != "schedule":
-        await scheduler.next_starts(timeout_s=10.0)
+        await scheduler.next_decisions(timeout_s=10.0)
     found = []
 
     async def wait():
-        found.extend(started(await scheduler.next_starts(timeout_s=10.0)))
+        found.extend(started(await scheduler.next_decisions(timeout_s=10.0)))
 
     with anyio.fail_after(5.0):
         async with anyio.create_task_group() as tasks:
@@ -74,7 +74,7 @@ async def test_whoever_waits_for_a_start_is_woken_by_what_makes_one_possible(cha
 
 async def test_a_wait_for_a_start_is_bounded():
     scheduler = AgentScheduler(pool(), ManualClock(), max_running=10)
-    assert await scheduler.next_starts(timeout_s=0.0) == ()
+    assert await scheduler.next_decisions(timeout_s=0.0) == ()
 
 
 async def test_an_agent_that_asks_for_too_much_is_refused():

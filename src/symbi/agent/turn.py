@@ -1,0 +1,84 @@
+"""Whether a run may go on: the time that it has, and the turn that others may ask it to give up."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from math import inf
+from typing import Final, Protocol
+
+import anyio
+
+
+class Turn(Protocol):
+    """What a run holds while it works, and may have to give up for a while at an effect boundary."""
+
+    @property
+    def must_stop(self) -> bool:
+        """Somebody else needs what it holds, or has it already."""
+
+    async def keep(self) -> None:
+        """Return when the run may go on.
+
+        Raises:
+            TimeLimit: Its turn does not come back in time.
+            StoreUnavailable: It cannot be recorded.
+        """
+
+    def idle(self) -> AbstractContextManager[None]:
+        """While the run waits for somebody, its turn may be taken at once."""
+
+
+class Unscheduled:
+    """The turn of a run that nobody schedules."""
+
+    must_stop = False
+
+    async def keep(self) -> None:
+        """It may always go on."""
+
+    def idle(self) -> AbstractContextManager[None]:
+        """Nobody takes anything."""
+        return nullcontext()
+
+
+ALWAYS: Final = Unscheduled()
+
+
+class RunClock:
+    """The time that a run has; it stands still while people are asked, and while others have its turn.
+
+    Args:
+        turn: The turn of the run.
+    """
+
+    def __init__(self, turn: Turn = ALWAYS) -> None:
+        self._turn = turn
+        self.scope: anyio.CancelScope | None = None
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Give the run back the time that passes in here; its turn may be taken meanwhile."""
+        with self._turn.idle(), self._standing():
+            yield
+
+    async def boundary(self) -> None:
+        """Return when the next effect may begin.
+
+        Raises:
+            TimeLimit: The run was suspended, and is not resumed in time.
+        """
+        if self._turn.must_stop:
+            with self._standing():
+                await self._turn.keep()
+
+    @contextmanager
+    def _standing(self) -> Iterator[None]:
+        scope = self.scope
+        if scope is None:
+            yield
+            return
+        left_s = scope.deadline - anyio.current_time()
+        scope.deadline = inf
+        try:
+            yield
+        finally:
+            scope.deadline = anyio.current_time() + left_s
