@@ -95,7 +95,8 @@ def as_json(folder, *arguments, code=0):
 def rewritten(ran, place):
     """The same run again: another history of the same key."""
     shutil.copytree(ran, place)
-    (place / ".symbi/symbi.db").unlink()
+    for name in ("symbi.db", "trail"):  # whoever begins anew takes the mark of the trail before away too
+        (place / ".symbi" / name).unlink(missing_ok=True)
     run(place, "run", "work.symbi", "--input", "n=9")
     return place
 
