@@ -193,6 +193,15 @@ def test_a_witness_on_another_host_countersigns(folder):
     assert server.heads[first["origin"]].checkpoint.size == second["size"]
 
 
+def test_a_head_that_policy_does_not_let_us_record_is_kept_elsewhere_all_the_same(folder, tmp_path):
+    (folder / "policies/all.cedar").write_text(POLICY.replace("action,", 'action == Action::"CreateAgent",'))
+    heads, key = tmp_path / "heads.witness", str(tmp_path / "w.key")
+    told = as_json(folder, "audit", "witness", "--to", str(heads), "--key", key, code=3)
+    assert (told["recorded"], told["refused"]["code"]) == (None, "policy.denied")
+    assert [note.checkpoint.size for note in parse_witness_file(heads.read_bytes())] == [told["size"]]
+    assert "witnessed" in call(folder, "audit", "witness", "--to", str(heads), "--key", key, code=3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
