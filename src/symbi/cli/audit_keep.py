@@ -258,7 +258,7 @@ def segments(*, as_json: Json = False, config: Config = None) -> None:
         if rows:
             table = Table(box=SIMPLE, header_style="bold", pad_edge=False)
             for column in ("events", "until", "in the live store", "in the audit storage"):
-                table.add_column(column, overflow="fold")
+                table.add_column(column, no_wrap=True)
             for row in rows:
                 live = f"removed {row.removed_at[:10]}" if row.removed_at else "yes"
                 if row.keep_until and not row.removed_at:
