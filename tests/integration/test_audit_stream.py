@@ -7,9 +7,11 @@ import pytest
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.query import EventFilter
 from symbi.audit.stream import STORED_PAGE, AuditStream
+from symbi.config import load_settings
 from symbi.errors import ChainBroken, Overloaded, Unavailable
 from symbi.testing.log import open_log
 from symbi.types import AgentId
+from symbi.wiring import open_runtime
 from symbi.wiring.stream import audit_stream
 
 pytestmark = pytest.mark.anyio
@@ -193,3 +195,11 @@ async def test_an_index_that_was_changed_is_told(tmp_path):
         async with stream.subscribe(EventFilter(agent="b")) as events:
             with pytest.raises(ChainBroken, match="event 2 is not what the store's index says"):
                 await take(events, 2)
+
+
+async def test_a_runtime_hands_its_events_on(workshop):
+    settings = load_settings(workshop.folder / "symbi.toml", environ=workshop.environ)
+    async with open_runtime(settings) as runtime:
+        async with runtime.events.subscribe(EventFilter(types=(AuditEventType.RUNTIME_STARTED,))) as events:
+            (sequence,) = await take(events, 1)
+        assert events.after == sequence > 1

@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -344,7 +344,8 @@ class ExportWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._events is not None:
-            self._events.close()
+            with suppress(OSError):  # what is still in its buffer failed before, and that error is on its way
+                self._events.close()
         shutil.rmtree(self._beside, ignore_errors=True)  # there is none once it has its name
 
     def _write(self, name: Path, data: bytes) -> None:
