@@ -95,7 +95,8 @@ def as_json(folder, *arguments, code=0):
 def rewritten(ran, place):
     """The same run again: another history of the same key."""
     shutil.copytree(ran, place)
-    (place / ".symbi/symbi.db").unlink()
+    for name in ("symbi.db", "trail"):  # whoever begins anew takes the mark of the trail before away too
+        (place / ".symbi" / name).unlink(missing_ok=True)
     run(place, "run", "work.symbi", "--input", "n=9")
     return place
 
@@ -190,6 +191,15 @@ def test_a_witness_on_another_host_countersigns(folder):
     assert (first["recorded"], second["recorded"]) == (True, True)
     assert second["size"] > first["size"]
     assert server.heads[first["origin"]].checkpoint.size == second["size"]
+
+
+def test_a_head_that_policy_does_not_let_us_record_is_kept_elsewhere_all_the_same(folder, tmp_path):
+    (folder / "policies/all.cedar").write_text(POLICY.replace("action,", 'action == Action::"CreateAgent",'))
+    heads, key = tmp_path / "heads.witness", str(tmp_path / "w.key")
+    told = as_json(folder, "audit", "witness", "--to", str(heads), "--key", key, code=3)
+    assert (told["recorded"], told["refused"]["code"]) == (None, "policy.denied")
+    assert [note.checkpoint.size for note in parse_witness_file(heads.read_bytes())] == [told["size"]]
+    assert "witnessed" in call(folder, "audit", "witness", "--to", str(heads), "--key", key, code=3)
 
 
 @pytest.mark.parametrize(

@@ -287,6 +287,7 @@ class Keeper:
         checkpoint = parse_note(notes[-1][1]).checkpoint
         name = segment_folder(checkpoint.origin, first, last)
         storage = self._archive.storage
+        _log.info("sealing the events %d to %d of the trail", first, last)
         # 1 write
         if not await anyio.to_thread.run_sync(storage.has, name):
             files = {f"{CHECKPOINTS_NAME}/{note_name(size)}": note for size, note in notes}

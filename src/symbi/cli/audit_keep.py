@@ -25,13 +25,13 @@ from symbi.audit.witness import (
 )
 from symbi.cli.audit_verify import trusted_keys
 from symbi.cli.options import Config, Json
-from symbi.cli.output import err, errors_to_exit, out, print_json
+from symbi.cli.output import err, error_json, errors_to_exit, exit_code, out, print_json
 from symbi.cli.owner import ask_or_own
 from symbi.clock import SystemClock
 from symbi.config import Settings, load_settings
 from symbi.crypto.merkle import Frontier, consistency_proof, leaf_hash
 from symbi.crypto.signing import VerifyingKey
-from symbi.errors import InputError
+from symbi.errors import InputError, SymbiError
 from symbi.runtime.runtime import absolute
 from symbi.tools.text import printable
 from symbi.types import JsonValue, KeyId
@@ -96,10 +96,20 @@ def witness(  # noqa: PLR0913 - one parameter for each option of the command lin
             assert place is not None, "one of the three was given"
             asked = _Own(place, git=git is not None, push=push, key=key, name=name, new_trail=new_trail)
             note, by = _countersign(settings, shown, asked)
-        said: Any = None
+        refused, recorded = None, None
         if shown.live:
-            said = ask_or_own(settings, "audit.witnessed", {"note": note.to_bytes().decode(), "witness": by.name})
-        _show_witnessed(note, by, said, as_json=as_json)
+            try:
+                said: Any = ask_or_own(
+                    settings, "audit.witnessed", {"note": note.to_bytes().decode(), "witness": by.name}
+                )
+                recorded = bool(said["recorded"])
+            except SymbiError as error:
+                refused = error  # the head is kept elsewhere all the same, which is to be said first
+        _show_witnessed(note, by, refused, recorded=recorded, as_json=as_json)
+        if refused is not None and as_json:
+            raise typer.Exit(exit_code(refused))
+        if refused is not None:
+            raise refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,19 +194,24 @@ def _from_export(settings: Settings, folder: Path, trusted: Path | None) -> Show
     return Shown(parse_note(head), prove, keys, live=False)
 
 
-def _show_witnessed(note: Note, by: WitnessKey, said: Any, *, as_json: bool) -> None:
+def _show_witnessed(
+    note: Note, by: WitnessKey, refused: SymbiError | None, *, recorded: bool | None, as_json: bool
+) -> None:
     checkpoint = note.checkpoint
     if as_json:
         print_json(
             {
                 "origin": checkpoint.origin, "size": checkpoint.size, "root": checkpoint.root.hex(),
                 "time": checkpoint.timestamp, "witness": by.name, "witness_key": str(by),
-                "recorded": None if said is None else said["recorded"], "note": note.to_bytes().decode(),
+                "recorded": recorded, "refused": None if refused is None else error_json(refused),
+                "note": note.to_bytes().decode(),
             }
         )  # fmt: skip
         return
     out.print(f"[bold green]witnessed[/]: the head {escape(name_head(checkpoint))}")
     out.print(f"  by {escape(str(by))}")
+    if refused is not None:
+        err.print("[yellow]kept there, and not recorded in the store[/]:")
 
 
 def anchor(
@@ -243,13 +258,15 @@ def segments(*, as_json: Json = False, config: Config = None) -> None:
         if rows:
             table = Table(box=SIMPLE, header_style="bold", pad_edge=False)
             for column in ("events", "until", "in the live store", "in the audit storage"):
-                table.add_column(column, overflow="fold")
+                table.add_column(column, no_wrap=True)
             for row in rows:
                 live = f"removed {row.removed_at[:10]}" if row.removed_at else "yes"
                 if row.keep_until and not row.removed_at:
                     live += f", at least until {row.keep_until[:10]}"
-                table.add_row(f"{row.first} to {row.last}", f"{row.last_at[:19]}Z", live, escape(row.folder))
+                table.add_row(f"{row.first} to {row.last}", f"{row.last_at[:19]}Z", live, row.folder.rpartition("/")[2])
             out.print(table)
+            where = (settings.audit.storage or Path()) / rows[-1].folder
+            out.print(f"in the audit storage: {escape(str(where.parent))}")
         out.print(f"live: events {first} to {last}; open: {last - sealed} events that are in no segment yet")
         if settings.audit.storage is None:
             err.print("[yellow]`audit.storage` is not set[/]: segments are kept nowhere else")

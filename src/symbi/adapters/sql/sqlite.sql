@@ -264,9 +264,6 @@ WITH RECURSIVE named (policy) AS (
 )
 DELETE FROM event_policies WHERE policy IN (SELECT policy FROM named) AND sequence >= ? AND sequence <= ?
 
--- name: first_event
-SELECT coalesce(min(sequence), 1) FROM events
-
 -- name: events_of_type
 SELECT sequence, record, chain_hash FROM events WHERE event_type = ? ORDER BY sequence DESC LIMIT ?
 

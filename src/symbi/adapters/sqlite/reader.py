@@ -144,7 +144,8 @@ class SqliteReader(FactReader, SubjectReader):
 
     def first_event(self) -> int:
         """Sequence number of the first event that is here; those before it are in the audit storage."""
-        return int(self._use(lambda db: db.execute(SQL["first_event"]).fetchone())[0])
+        row = self._use(lambda db: db.execute(SQL["first_sequence"]).fetchone())
+        return 1 if row is None else int(row[0])
 
     def events_of_type(self, event_type: str, limit: int = READ_PAGE) -> Sequence[StoredEvent]:
         """The newest events of a type, newest first."""
