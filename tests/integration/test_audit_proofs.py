@@ -1,6 +1,7 @@
 """`symbi audit verify`, `export` and `prove` on a store of some thousand events: ranges, witnesses, proofs, whole or nothing."""
 
 import json
+import os
 import shutil
 import sqlite3
 import tracemalloc
@@ -19,7 +20,7 @@ from symbi.cli import audit_verify
 from symbi.cli.main import app
 from symbi.crypto.keys import KeyPurpose
 from symbi.crypto.provider import open_provider
-from symbi.errors import InputError
+from symbi.errors import InputError, Unavailable
 from symbi.testing.log import open_log
 from symbi.testing.trail import TrailBuilder, fixed_signing_key, sample_draft
 from symbi.wiring import on_all_cores
@@ -309,6 +310,11 @@ def test_on_several_cores_the_verdict_is_the_same(place):
         assert run is not alone
         assert verdict(run) == verdict(alone)
         assert isinstance(verdict(run), tuple) is (place is not None)
+
+
+def test_a_process_that_is_ended_from_outside_is_told():
+    with pytest.raises(Unavailable, match="was ended from outside"), on_all_cores(100_000, cores=2) as run:
+        list(run(os._exit, iter([7])))
 
 
 def test_the_command_uses_all_cores_for_a_long_trail(filled, monkeypatch):

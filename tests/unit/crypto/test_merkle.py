@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from symbi.crypto.merkle import (
     EMPTY_ROOT,
     Frontier,
+    Stretch,
     consistency_proof,
     frontier_of,
     inclusion_proof,
@@ -130,3 +131,27 @@ def test_what_is_not_there_has_no_proof():
     assert not verify_inclusion(EMPTY_ROOT, 0, 0, [], EMPTY_ROOT)
     assert not verify_consistency(2, 1, [], EMPTY_ROOT, EMPTY_ROOT)
     assert node_hash(EMPTY_ROOT, EMPTY_ROOT) != leaf_hash(EMPTY_ROOT + EMPTY_ROOT)
+
+
+@given(st.lists(st.integers(0, 40), max_size=6), st.integers(0, 70))
+def test_stretches_that_are_hashed_apart_join_to_the_same_tree(lengths, before):
+    leaves = [leaf_hash(bytes([number % 256])) for number in range(before + sum(lengths))]
+    joined, whole = Frontier(), Frontier()
+    for leaf in leaves[:before]:
+        joined.append(leaf)
+    for length in lengths:
+        stretch = Stretch(joined.size)
+        for leaf in leaves[joined.size : joined.size + length]:
+            stretch.append(leaf)
+        for level, root in stretch.subtrees:
+            joined.append_subtree(level, root)
+    for leaf in leaves:
+        whole.append(leaf)
+    assert (joined.size, joined.hashes) == (whole.size, whole.hashes)
+
+
+def test_a_subtree_begins_where_subtrees_of_its_level_do():
+    frontier = Frontier()
+    frontier.append(leaf_hash(b""))
+    with pytest.raises(ValueError, match="no subtree of 2 leaves begins after 1 leaves"):
+        frontier.append_subtree(1, leaf_hash(b""))
