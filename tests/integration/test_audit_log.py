@@ -4,12 +4,15 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+from functools import partial
 from typing import Any
 
 import anyio
 import pytest
 
 from symbi.adapters.sqlite import SqliteReader, SqliteStore
+from symbi.audit import log as audit_log
 from symbi.audit.checkpoint import parse_note, verify_note
 from symbi.audit.event import AuditEventType, Draft, Signing, key_rotated, parse_event, signing_changed
 from symbi.audit.log import AuditLog, Cadence
@@ -165,6 +168,111 @@ async def test_a_closed_log_refuses(tmp_path):
             pass
         with pytest.raises(StoreUnavailable, match="closed"):
             await log.append(draft(1))
+
+
+async def test_who_waits_for_room_gets_it_before_others_and_also_while_the_log_is_closed(tmp_path):
+    free, kinds = threading.Event(), []
+
+    class Slow(SqliteStore):
+        def append(self, commit):
+            free.wait(30)
+            super().append(commit)
+            kinds.extend(parse_event(event.record).details.get("n") for event in commit.events)
+
+    free.set()
+    with Slow(tmp_path) as store:
+        log, refused = log_on(store, max_pending=1), []
+
+        async def append(number):
+            try:
+                await log.append(draft(number))
+            except Overloaded:
+                refused.append(number)
+
+        async def let_go():
+            while log._open:
+                await anyio.lowlevel.checkpoint()
+            free.set()
+
+        async with anyio.create_task_group() as tasks, log:
+            free.clear()
+            tasks.start_soon(append, 1)
+            while log._group is None or log._waiting:  # the first is being committed
+                await anyio.lowlevel.checkpoint()
+            tasks.start_soon(append, 2)
+            await anyio.lowlevel.checkpoint()
+            for number in (3, 4, 5):
+                tasks.start_soon(partial(log.transact, partial(lambda n: (None, (draft(n),)), number), wait=True))
+                await anyio.lowlevel.checkpoint()
+            tasks.start_soon(append, 6)
+            tasks.start_soon(let_go)
+            await anyio.lowlevel.checkpoint()
+        assert refused == [6]
+        assert kinds == [None, 1, 2, 3, 4, 5]
+        assert verify(store) == 6
+        with pytest.raises(StoreUnavailable, match="closed"):
+            await log.append(draft(7))
+
+
+async def test_a_callback_that_raises_ends_the_log_and_what_was_acknowledged_stays(tmp_path):
+    def broken(_events):
+        msg = "broken"
+        raise RuntimeError(msg)
+
+    with SqliteStore(tmp_path) as store:
+        with pytest.raises(BaseExceptionGroup) as caught:
+            async with log_on(store) as log:
+                log.on_commit(broken)
+                await log.append(draft(1))
+                await anyio.sleep_forever()
+        assert [str(error) for error in caught.value.exceptions] == ["broken"]
+        assert verify(store) == 2
+
+
+async def test_nobody_waits_longer_than_a_commit_may_take_and_what_comes_late_is_told_of(tmp_path, monkeypatch):
+    stuck, told = threading.Event(), []
+
+    class Stuck(SqliteStore):
+        def append(self, commit):
+            if b'"n":1' in commit.events[-1].record:
+                stuck.wait(30)
+            super().append(commit)
+
+    monkeypatch.setattr(audit_log, "WATCH_INTERVAL_S", 0.01)
+    with Stuck(tmp_path) as store:
+        log = log_on(store)
+        async with log:
+            log.on_commit(lambda events: told.extend(event.sequence for event in events))
+            refused = []
+            monkeypatch.setattr(audit_log, "COMMIT_TIMEOUT_S", 0.05)
+
+            async def append(number):
+                try:
+                    await log.append(draft(number))
+                except StoreUnavailable as error:
+                    refused.append((number, error.message))
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(append, 1)
+                while not log._group:
+                    await anyio.lowlevel.checkpoint()
+                tasks.start_soon(append, 2)
+            assert sorted(refused) == [(number, "the store did not commit within 0.05 s") for number in (1, 2)]
+            monkeypatch.setattr(audit_log, "COMMIT_TIMEOUT_S", 60)
+            stuck.set()
+            assert (await log.append(draft(3))).sequence == 3  # after the late one, and without what never began
+        assert told == [2, 3]
+        assert verify(store) == 3
+
+
+async def test_a_caller_in_a_cancelled_scope_learns_what_became_of_its_event(tmp_path):
+    with SqliteStore(tmp_path) as store:
+        async with log_on(store) as log:
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                receipt = await log.append(draft(1))
+            assert receipt.sequence == 2
+        assert verify(store) == 2
 
 
 # --- checkpoints --------------------------------------------------------------------------------------------

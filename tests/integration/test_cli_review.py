@@ -8,7 +8,7 @@ import anyio.lowlevel
 import pytest
 from typer.testing import CliRunner
 
-from symbi.cli import audit, output, run
+from symbi.cli import audit_verify, output, run
 from symbi.cli.main import app
 
 
@@ -34,7 +34,7 @@ def test_every_command_that_is_interrupted_says_so_in_its_exit_code(command, mon
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    for module in (run, audit):
+    for module in (run, audit_verify):
         monkeypatch.setattr(module, "load_settings", interrupt)
     monkeypatch.setattr("symbi.cli.demo.copy_example", interrupt)
     monkeypatch.setattr("symbi.cli.tools.load_settings", interrupt)

@@ -2,18 +2,28 @@
 
 import base64
 import json
+import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
 
 from symbi.adapters.keys import FileKeyStore
+from symbi.api.client import ask_owner, connect_owner
+from symbi.api.control import ControlSocket, Peer
 from symbi.crypto.keys import KeyRing
 from symbi.crypto.provider import open_provider
+from symbi.errors import PolicyDenied
+from symbi.policy.library import BASE
+from symbi.testing.runtime import open_in
 
 pytestmark = pytest.mark.anyio
 
+AGENT = 'agent a() { with { "done" } }'
 DENY = '@id("no")\nforbid (principal, action == Action::"ControlRuntime", resource == Resource::"audit.rotate-key");\n'
 CRASH = textwrap.dedent(
     """
@@ -100,6 +110,30 @@ def test_keys_of_the_environment_are_put_there_by_hand(workshop, monkeypatch):
     said = rotate(workshop)
     workshop.inside("audit", "rotate-key").error(2, "SYMBI_KEY_AUDIT_SIGNING_3")
     assert {event.key_id for event in workshop.trail()} == {said["previous"], said["key_id"]}
+
+
+async def ask(folder: Path) -> Any:
+    def work() -> object:
+        connection = connect_owner(folder / ".symbi")
+        assert connection is not None
+        return ask_owner(connection, "audit.rotate-key", {})
+
+    return await anyio.to_thread.run_sync(work)
+
+
+async def test_a_runtime_that_is_alive_is_asked_through_its_socket_by_the_folders_owner_alone(tmp_path):
+    policies = tmp_path / "policies"
+    policies.mkdir()
+    (policies / "p.cedar").write_text(BASE.text)
+    async with open_in(tmp_path, AGENT) as running, ControlSocket(running.runtime, tmp_path / ".symbi"):
+        said = [await ask(tmp_path) for _ in range(2)]
+        assert said[1]["previous"] == said[0]["key_id"]
+    async with (
+        open_in(tmp_path, AGENT) as running,
+        ControlSocket(running.runtime, tmp_path / ".symbi", peer=lambda _: Peer(os.getpid(), 65_534)),
+    ):
+        with pytest.raises(PolicyDenied, match="no policy permits `ControlRuntime`"):
+            await ask(tmp_path)
 
 
 @pytest.mark.parametrize(

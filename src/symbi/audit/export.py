@@ -319,7 +319,7 @@ class ExportWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._events is not None:
-            with suppress(OSError):  # what is still in its buffer failed before, and that error is on its way
+            with suppress(OSError):  # what a full disk did not take is thrown away with the rest
                 self._events.close()
         shutil.rmtree(self._beside, ignore_errors=True)  # there is none once it has its name
 

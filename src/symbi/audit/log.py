@@ -46,6 +46,7 @@ T = TypeVar("T")
 MAX_PENDING: Final = 8192  # units of work that may wait; more is overload, never unbounded memory
 MAX_GROUP: Final = 1024  # units of work in one commit; bounds how long the first of them waits
 COMMIT_TIMEOUT_S: Final = 60.0  # after this the store counts as unavailable for whoever waits for a commit
+WATCH_INTERVAL_S: Final = 5.0  # between two looks at how long the running commit has taken
 RETRY_AFTER_S: Final = 0.1  # a commit's length on a busy disk, roughly
 
 _SLOW: Final = "look at the disk and the other load on this machine"
@@ -264,10 +265,9 @@ class AuditLog:
 
     async def _committed(self, unit: _Unit[Any], *, wait: bool) -> None:
         """Hand a unit to the writer, and wait until its commit is over."""
-        if wait:
-            await self._wait_for_room()
-        if not self._open:
-            msg = f"the audit trail is {'closed' if self._stopped.is_set() else 'not open'}"
+        reserved = wait and await self._wait_for_room()
+        if self._stopped.is_set() or not (self._open or reserved):
+            msg = f"the audit trail is {'closed' if self._stopped.is_set() or self._at.sequence else 'not open'}"
             raise StoreUnavailable(msg)
         if not wait and (self._pending >= self._max_pending or self._queue):
             msg = "too many effects wait for the audit trail"
@@ -276,7 +276,7 @@ class AuditLog:
             self._waiting.append(_Group())
         group = self._waiting[-1]
         group.units.append(unit)
-        self._pending += 1
+        self._pending += not reserved
         self._arrived.set()
         try:
             await group.done.wait()
@@ -288,23 +288,34 @@ class AuditLog:
         if unit.error is not None:
             raise unit.error
 
-    async def _wait_for_room(self) -> None:
-        """Wait for a place, in the order of arrival; nobody who does not wait gets one before."""
-        if self._open and (self._pending >= self._max_pending or self._queue):
-            turn = anyio.Event()
-            self._queue.append(turn)
+    async def _wait_for_room(self) -> bool:
+        """Wait for a place, in the order of arrival; nobody who does not wait gets one before. Whether it is reserved."""
+        if not self._open or (self._pending < self._max_pending and not self._queue):
+            return False
+        turn = anyio.Event()
+        self._queue.append(turn)
+        try:
             with anyio.CancelScope(shield=True):
                 await turn.wait()
+        except BaseException:  # no scope was cancelled: whoever runs the loop ends this task
+            if turn.is_set():
+                self._pending -= 1
+            else:
+                self._queue.remove(turn)
+            self._arrived.set()
+            raise
+        return True
 
     def _make_room(self) -> None:
-        free = self._max_pending - self._pending if self._open else len(self._queue)
-        for _ in range(min(free, len(self._queue))):
+        """Reserve free places for those who wait."""
+        while self._queue and self._pending < self._max_pending:
+            self._pending += 1
             self._queue.popleft().set()
 
     async def _run(self) -> None:
         try:
             with anyio.CancelScope(shield=True):
-                while self._open or self._waiting:
+                while self._open or self._pending or self._queue:
                     if self._waiting:
                         await self._write(self._waiting.popleft())
                     else:
@@ -313,7 +324,11 @@ class AuditLog:
         finally:
             self._open = False
             self._stopped.set()  # also where the writer itself fails, so that nobody waits for it
+            if self._group is not None:
+                self._group.fail(StoreUnavailable("the writer of the audit trail ended within a commit"))
             self._fail("the audit trail is closed")
+            while self._queue:
+                self._queue.popleft().set()
 
     async def _write(self, group: _Group) -> None:
         self._take(group)
@@ -345,7 +360,7 @@ class AuditLog:
     async def _watch(self) -> None:
         """Let nobody wait longer than a commit may take; what the thread still does is told of when it is done."""
         while True:
-            await anyio.sleep(COMMIT_TIMEOUT_S / 10)
+            await anyio.sleep(WATCH_INTERVAL_S)
             if self._group is None or anyio.current_time() - self._since_s < COMMIT_TIMEOUT_S:
                 continue
             group, self._group = self._group, None
@@ -363,7 +378,6 @@ class AuditLog:
             group = self._waiting.popleft()
             self._take(group)
             group.fail(StoreUnavailable(what, hint=_SLOW))
-        self._make_room()
 
     # --- on the store's thread --------------------------------------------------------------------
 

@@ -353,6 +353,12 @@ class _Trail:
         assert self._head is not None
         head = self._head.checkpoint
         size, root = last.size, self._frontier.root()
+        rest = (*(() if self._next_claim is None else (self._next_claim,)), *self._claims)
+        seen = max((claim.size for claim in rest if claim.order == _WITNESS), default=0)
+        if seen > head.size:
+            _broken(
+                head.size + 1, "witness", f"a witness has seen event {seen}, and the trail ends with event {head.size}"
+            )
         if head.origin != (self._origin or head.origin):
             _broken(size, "head", "the head is of another trail")
         self._origin = head.origin

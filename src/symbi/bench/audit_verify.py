@@ -112,7 +112,9 @@ def proofs(scale: Scale) -> list[Measurement]:
 def _size(metric: str, value: int, target: Target | None) -> Measurement:
     told = None if target is None else target.text("", "bytes")
     met = None if target is None else target.met(value)
-    return Measurement("AUD-4", metric, "bytes", value, None, None, None, told, met, 1, "the largest of those made")
+    return Measurement(
+        "AUD-4", metric, "bytes", float(value), None, None, None, told, met, 1, "the largest of those made"
+    )
 
 
 def _grow(size: int) -> _Grown:

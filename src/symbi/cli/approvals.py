@@ -14,9 +14,9 @@ from rich.markup import escape
 
 from symbi.api.approvals import record_json, row_json
 from symbi.api.client import ask_owner, connect_owner
-from symbi.api.control import OPERATIONS, Caller, operate
 from symbi.cli.options import Config, Json
 from symbi.cli.output import err, errors_to_exit, out, print_json
+from symbi.cli.owner import own
 from symbi.cli.run import run_to_end
 from symbi.clock import SystemClock, parse_rfc3339, random_bytes
 from symbi.config import Settings, load_settings
@@ -29,7 +29,7 @@ from symbi.guard.desk import MAX_LISTED
 from symbi.guard.people import VOTE_DOMAIN
 from symbi.tools.text import printable
 from symbi.types import JsonValue
-from symbi.wiring import folder_owner, open_reader, open_runtime, read_text, registered_people, start_logging
+from symbi.wiring import open_reader, read_text, registered_people, start_logging
 
 app = typer.Typer(help="See what waits for people, and answer it.", no_args_is_help=True)
 
@@ -189,7 +189,7 @@ def _ask(settings: Settings, operation: str, arguments: Mapping[str, JsonValue])
         return ask_owner(connection, operation, arguments)
     if operation in {"approvals.list", "approvals.show"}:
         return _read(settings, operation, arguments)
-    return run_to_end(partial(_own, settings, operation, arguments), settings)
+    return run_to_end(partial(own, settings, operation, arguments), settings)
 
 
 def _read(settings: Settings, operation: str, arguments: Mapping[str, JsonValue]) -> JsonValue:
@@ -203,12 +203,6 @@ def _read(settings: Settings, operation: str, arguments: Mapping[str, JsonValue]
         msg = f"there is no approval `{str(arguments['id'])[:64]}`"
         raise InputError(msg, code="approval.unknown", hint="`symbi approvals list` shows what waits")
     return record_json(record, people)
-
-
-async def _own(settings: Settings, operation: str, arguments: Mapping[str, JsonValue]) -> JsonValue:
-    async with open_runtime(settings) as runtime:
-        caller = Caller(os.geteuid(), folder_owner=os.geteuid() == folder_owner(settings))
-        return await operate(runtime, OPERATIONS, caller, operation, arguments)
 
 
 def _print(row: Mapping[str, Any], *, to: Any = out) -> None:

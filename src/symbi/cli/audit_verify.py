@@ -144,6 +144,9 @@ def _refuse_usage(
     if proof is not None and (export is not None or witness is not None or span is not None):
         msg = "`--proof` stands for itself: no range, export or witness goes with it"
         raise InputError(msg, code="input.usage")
+    if export is not None and not export.is_dir():
+        msg = f"cannot read the export `{export}`: it is no folder"
+        raise InputError(msg, code="input.export")
     if export is not None and span is not None:
         msg = "an export is verified as a whole: a range goes with the store"
         raise InputError(msg, code="input.usage")

@@ -5,12 +5,21 @@ from dataclasses import replace
 
 import pytest
 
+from symbi.audit.checkpoint import parse_note
 from symbi.audit.piece import ANY, examine
-from symbi.audit.verify import PIECE_EVENTS, claims_of, verify_trail
+from symbi.audit.verify import PIECE_EVENTS, claims_of, in_process, verify_trail
 from symbi.crypto.merkle import consistency_proof, leaf_hash, node_hash
 from symbi.crypto.provider import open_provider
 from symbi.errors import ChainBroken
-from symbi.testing.trail import build_trail, checkpoint_over, fixed_signing_key, seal_fields, start_before
+from symbi.testing.trail import (
+    START_NS,
+    STEP_NS,
+    build_trail,
+    checkpoint_over,
+    fixed_signing_key,
+    seal_fields,
+    start_before,
+)
 
 PROVIDER = open_provider("libsodium")
 KEY, SECOND, THIRD = (fixed_signing_key(number, PROVIDER) for number in (1, 2, 3))
@@ -69,6 +78,9 @@ def test_a_stretch_that_ends_before_the_head_is_joined_to_it_by_a_proof():
     assert broken(stretch, LONG.head, start=start, beyond=proof[1:]) == (30, "head")
     assert broken(stretch, LONG.head, start=replace(start, hashes=(bytes(32),)), beyond=proof) == (30, "head")
     assert broken(stretch, checkpoint_over(LONG.events, SECOND), start=start, beyond=proof) == (41, "key")
+    later = build_trail(60, key=KEY, every=50)
+    claims = claims_of((), [parse_note(later.checkpoints[0][1])])
+    assert broken(stretch, LONG.head, start=start, beyond=proof, claims=claims) == (42, "witness")
 
 
 def pieces_apart(check, pieces):
@@ -109,6 +121,23 @@ def test_wherever_pieces_are_checked_the_verdict_is_the_same(run):
         found = verdict(altered, {"run": run})
         assert found == verdict(altered, {})
         assert isinstance(found, tuple)
+
+
+@pytest.mark.parametrize("run", [pieces_apart, in_process])
+@pytest.mark.parametrize("signing", ["event", "batch"])
+def test_where_pieces_meet_nothing_passes(run, signing):
+    """A piece that is whole in itself, by the same key, and belongs elsewhere, or to another time."""
+    meet = 1 + PIECE_EVENTS + 1  # the first event is a piece of its own
+    ours, other = (
+        build_trail(meet + 20, key=KEY, signing=signing, start_ns=START_NS + late) for late in (0, STEP_NS // 2)
+    )
+    spliced = (*ours.events[: meet - 1], *other.events[meet - 1 :])
+    assert broken(spliced, other.head, run=run) == (meet, "link")
+    late = build_trail(PIECE_EVENTS, key=KEY, signing=signing)
+    fields = json.loads(ours.events[meet - 1].record) | {"timestamp": ours.parsed[meet - 3].timestamp}
+    early = seal_fields(fields, KEY if signing == "event" else None)
+    events = (*late.events, early)
+    assert broken(events, checkpoint_over(events, KEY), run=run) == (meet, "time")
 
 
 def test_a_piece_whose_assumption_does_not_hold_is_not_taken_as_checked():

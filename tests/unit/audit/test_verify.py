@@ -317,6 +317,11 @@ def test_a_well_signed_head_that_says_something_else_is_found(changes, place):
     assert found in {(place, "head"), (changes.get("size"), "head")}
 
 
+def test_events_beyond_the_head_are_not_covered_by_it():
+    for size in range(1, 5):
+        assert broken(TRAIL.events, checkpoint_over(TRAIL.events[:size], KEY)) == (size + 1, "head")
+
+
 def test_kept_checkpoints_are_held_against_the_events():
     claims = claims_of(LONG.checkpoints)
     report = verify_trail(LONG.events, LONG.head, LONG.keys, claims=claims)
