@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from symbi.adapters.sqlite import SqliteReader
-from symbi.audit.verify import verify_trail
+from symbi.audit.export import ExportWriter
+from symbi.audit.verify import Start, verify_trail
 from symbi.testing.trail import fixed_signing_key
 
 DRIVER = Path(__file__).parents[1] / "data" / "kill_rounds.py"
+SECOND_VERIFIER = Path(__file__).parents[2] / "tools" / "verify_audit.py"
 ROUNDS = 100  # in each mode
 KEY = fixed_signing_key()
 MEMORY = Path("/dev/shm")
@@ -35,7 +37,15 @@ def test_whatever_was_acknowledged_is_there_after_every_kill(folder, signing, se
     assert said["rounds"] == said["refused"] == ROUNDS
     assert said["acknowledged"] > ROUNDS
     with SqliteReader(folder / "data") as reader:
-        report = verify_trail(reader.read(1), reader.head_record(), {KEY.key_id: KEY.verifying_key()})
-        sizes = [size for size, _ in reader.checkpoints(1)]
+        keys = {KEY.key_id: KEY.verifying_key()}
+        with ExportWriter(folder / "export") as writer:
+            report = verify_trail(writer.copy(reader.read(1)), reader.head_record(), keys)
+            notes = list(reader.checkpoints(1))
+            writer.finish([*notes, (report.events, reader.head_record())], keys, Start())
+        sizes = [size for size, _ in notes]
     assert report.events == said["events"] >= said["acknowledged"]
     assert len(sizes) > ROUNDS / 20
+    second = subprocess.run(
+        [sys.executable, str(SECOND_VERIFIER), str(folder / "export")], capture_output=True, text=True, check=False
+    )
+    assert second.returncode == 0, second.stdout + second.stderr
