@@ -106,7 +106,7 @@ def check_resumed(workshop) -> None:
 
 def test_a_store_that_may_not_grow_stops_all_effects_and_the_run_goes_on_later(workshop):
     workshop.write(SENDING)
-    check_stopped(workshop, workshop.symbi(*RUN, largest_file=800_000))
+    check_stopped(workshop, workshop.symbi(*RUN, largest_file=1_000_000))
     for arguments in READERS:
         read = workshop.symbi(*arguments, largest_file=800_000)
         assert read.code == 0, read.stderr

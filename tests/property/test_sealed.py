@@ -50,7 +50,7 @@ def test_a_value_comes_back_at_its_place_alone(vault, subjects, plain, here, the
     assert is_sealed(sealed)
     assert vault.open(sealed, here) == plain
     assert read_sealed(sealed).keys == keys.ids
-    assert len(plain) < 8 or plain not in sealed
+    assert len(plain) < 8 or plain not in base64.b64decode(json.loads(sealed[1:])["sealed"]["text"])
     if here != there:
         with pytest.raises(DecryptionFailed):
             vault.open(sealed, there)

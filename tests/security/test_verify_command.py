@@ -339,7 +339,7 @@ def test_flipped_bits_anywhere_in_the_file_are_found_or_touch_no_event(folder):
         head = db.execute("SELECT record FROM head").fetchone()
     intact = read(folder)
     found = 0
-    for _ in range(60):
+    for _ in range(200):
         file.write_bytes(flipped(whole, random.randrange(len(whole)), random.randrange(8)))
         done = verify(folder)
         found += done.exit_code != 0

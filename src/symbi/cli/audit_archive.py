@@ -22,6 +22,9 @@ def segment_folders(archive: Path) -> list[Path]:
     Raises:
         InputError: There are none, or of several trails.
     """
+    if not archive.is_dir():
+        msg = f"there is no folder `{archive}`"
+        raise InputError(msg, code="input.archive")
     found = _segments(archive)
     if not found:
         trails = [folder for folder in _list(archive) if folder.is_dir() and _segments(folder)]
