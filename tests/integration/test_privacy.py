@@ -148,6 +148,7 @@ async def test_a_leak_is_found_and_told_by_place_and_not_by_what_it_says(tmp_pat
         assert STREET not in json.dumps(certificate)
         (event,) = await place.events(T.SUBJECT_ERASED)
         assert event.details["residue"] == 2
+        assert (event.details["unread"], event.details["left_out"]) == (0, 0)
         (place.data / "note.txt").unlink()
         (place.data / f"about {JANE}.txt").unlink()
         (place.data / "late.txt").write_text("AC-7781")

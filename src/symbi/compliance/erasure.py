@@ -212,7 +212,8 @@ class Eraser:
             rooms.store.put_erasure(Erasure(keys.pseudonym, ErasureState.CERTIFIED, kept, rooms.now()))
             details: dict[str, JsonValue] = {
                 "pseudonym": keys.pseudonym, "reason": order.reason, "by": dict(order.by), "certificate": digest,
-                "keys": len(destroyed), "residue": findings.residue,
+                "keys": len(destroyed), "residue": findings.residue, "unread": len(findings.unread),
+                "left_out": course.wanted.left_out,
             }  # fmt: skip
             return None, (Draft(AuditEventType.SUBJECT_ERASED, OPERATOR_AGENT, details),)
 
