@@ -129,7 +129,10 @@ def test_a_tree_that_does_not_lead_to_the_checkpoint_makes_no_report(build, draf
 
 
 def test_samples_are_bounded_and_counts_are_not(build, draft):
-    many = [draft("decision.deny", code="policy.denied", policy_version="1", effect_id=f"e{n}", label="x") for n in range(200)]
+    many = [
+        draft("decision.deny", code="policy.denied", policy_version="1", effect_id=f"e{n}", label="x")
+        for n in range(200)
+    ]
     document = make_report(framework_named("gdpr"), build(many).trail)
     (default,) = [one for one in document["controls"] if one["id"] == "art.25.2"]
     found = default["evidence"][0]["bearing"]
