@@ -454,3 +454,44 @@ async def test_values_about_more_people_than_are_named_go_with_any_of_them(tmp_p
         with pytest.raises(DecryptionFailed):
             await place.open("r9")
         assert await place.open("r2") == {"city": CITY}
+
+
+async def test_what_could_not_be_opened_any_more_is_not_said_to_have_been_searched_for(tmp_path):
+    """The erasure breaks off when the keys are gone, more is recorded, and it is asked for again."""
+
+    class Broken(Exception):
+        pass
+
+    def probe(at):
+        if at == "erase.destroyed":
+            raise Broken
+
+    async with opened(tmp_path, probe=probe) as place:
+        await planted(place)
+        with suppress(Broken):
+            await place.privacy.erase(Order(JANE))
+    async with opened(tmp_path) as place:
+        await place.keep("r4", {"note": "Something New"}, JANE)
+        certificate = await place.privacy.erase(Order(JANE))
+        assert certificate["search"]["searched_for"]["opened"] == 1
+        assert certificate["search"]["opened_before"] is False
+
+
+async def test_what_is_recorded_about_one_on_hold_while_an_erasure_is_begun_is_kept(tmp_path):
+    async with opened(tmp_path) as place:
+        await planted(place)
+        await place.keep("r4", {"case": "4711"}, JOHN)
+        await place.privacy.erase(Order(JANE))
+        await place.keep("r5", {"name": "Jane"}, JANE)  # what both were about is gone, and holds nobody up
+        await place.privacy.hold(Order(JOHN, reason="case 4711"))
+        destroy = place.privacy._eraser._destroy
+
+        async def more(course):
+            await place.keep("r6", {"both": "John paid"}, JANE, JOHN)
+            await destroy(course)
+
+        place.privacy._eraser._destroy = more
+        with pytest.raises(InputError) as refused:
+            await place.privacy.erase(Order(JANE))
+        assert refused.value.code == "privacy.held"
+        assert await place.open("r6") == {"both": "John paid"}

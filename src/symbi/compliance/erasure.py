@@ -47,6 +47,7 @@ class _Course:
     facts: dict[str, Any]
     resumed: bool
     held: frozenset[KeyId] = frozenset()
+    since: int = 0  # the last event before what will vanish is read
 
 
 class Eraser:
@@ -122,15 +123,14 @@ class Eraser:
 
     async def _gather(self, course: _Course) -> None:
         """Read what will vanish, and let the stores do their part."""
-        course.facts["opened"] = True
+        course.facts["opened"] = not course.resumed  # else what broke off has destroyed keys already
+        course.since = self._rooms.log.sequence
         everybody = course.keys.subject()
         course.held = await self._rooms.log.read(self._held_keys)
         for store in self._rooms.stores:
             async for held in store.export(everybody):
-                if not course.held.isdisjoint(held.others):
-                    msg = f"something about subject `{everybody.pseudonym}` is also about one who is under a legal hold"
-                    hint = f"it stands in `{held.place}` of `{held.record}`; release that hold first"
-                    raise InputError(msg, code="privacy.held", hint=hint)
+                if held.unopened != "erased" and not course.held.isdisjoint(held.others):
+                    raise _held_too(everybody.pseudonym, f"`{held.place}` of `{held.record}`")
                 course.wanted.add_opened(personal_part(held))
         texts = await self._rooms.log.read(self._rooms.texts)
         await anyio.to_thread.run_sync(partial(set_apart, course.wanted, texts))
@@ -162,6 +162,10 @@ class Eraser:
             if self._held_keys() != course.held:
                 msg = "a hold was put on somebody while this was begun"
                 raise InputError(msg, code="privacy.again", hint="erase it again")
+            living = frozenset(row.key_id for row in keys.living)
+            # What was recorded since it was read: a hold keeps that too.
+            if course.held and (where := rooms.store.about_both(living, course.held, course.since)) is not None:
+                raise _held_too(keys.pseudonym, where)
             under_way = self._refuse(course.order, keys)
             course.facts["open"] = [{"kind": one.kind, "id": one.id, "state": one.state} for one in under_way]
             rooms.vault.destroy(course.order.subject)
@@ -220,6 +224,11 @@ class Eraser:
         await rooms.log.transact(certify)
         rooms.probe("erase.certified")
         return certificate
+
+
+def _held_too(pseudonym: str, where: str) -> InputError:
+    msg = f"something about subject `{pseudonym}` is also about one who is under a legal hold"
+    return InputError(msg, code="privacy.held", hint=f"it stands in {where}; release that hold first")
 
 
 def _stores(stores: Mapping[str, Any]) -> dict[str, JsonValue]:

@@ -98,6 +98,18 @@ class PrivacyTable(Rows):
         about("effect", "open_effects", lambda row: row[2:])
         return list(found.values())
 
+    def about_both(self, ours: frozenset[KeyId], others: frozenset[KeyId], after: int) -> str | None:
+        """Where something stands that is about both."""
+        for store in SEALED_STORES:
+            at: str | None = str(after) if store == "trail" else ""
+            while at is not None:
+                rows, at = self.sealed_rows(store, at)
+                for row in rows:
+                    sealed = sealed_of(row.table, row.data)
+                    if sealed and not (ours.isdisjoint(sealed.keys) or others.isdisjoint(sealed.keys)):
+                        return f"`{row.place}` of `{row.key}`"
+        return None
+
     def let_go(self, *, rewrite: bool = False) -> None:
         """Cut the write-ahead log to nothing; on request, write the file anew."""
         if rewrite:
