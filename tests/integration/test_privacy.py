@@ -240,6 +240,21 @@ def test_a_reason_that_would_put_the_name_on_the_trail_is_refused(reason):
     assert "jane" not in str(refused.value).lower()
 
 
+@pytest.mark.parametrize(
+    ("subject", "reason"),
+    [
+        ("zoe.krueger@example.com", "letter of Zoe Krueger"),
+        ("zo\u00eb@example.com", "Zoe\u0308 asked"),
+        ("zoe@example.com", "cancelled by customer 7781"),
+    ],
+)
+def test_a_reason_tells_neither_part_of_the_name_nor_a_value(subject, reason):
+    with pytest.raises(InputError) as refused:
+        Order(subject, reason=reason, values=("Customer 7781",))
+    assert refused.value.code == "privacy.reason"
+    Order(subject, reason="letter of 3 May, a krueg", values=("Customer 7781",))
+
+
 async def test_what_is_under_way_refuses_an_erasure_unless_it_is_included(tmp_path):
     async with opened(tmp_path) as place:
         await planted(place)

@@ -1,6 +1,8 @@
 """What exports and erasures stand on, and the questions that both ask."""
 
 import json
+import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -18,6 +20,7 @@ from symbi.types import JsonValue
 FileBytes = tuple[str, Iterator[bytes]]
 MAX_REASON_CHARS: Final = 500
 LEAST_NAME_CHARS: Final = 3  # of a part of a name that may not stand in a reason
+_WORD: Final = re.compile(r"[^\W_]+")
 
 
 def no_probe(_point: str) -> None:
@@ -133,16 +136,23 @@ class Order:
         """Refuse a reason that would put the name on the trail.
 
         Raises:
-            InputError: The reason is too long, not printable, or names the subject.
+            InputError: The reason is too long, not printable, or names the subject or one of the values.
         """
         if len(self.reason) > MAX_REASON_CHARS or not self.reason.isprintable():
             msg = f"a reason is one line of at most {MAX_REASON_CHARS} printable characters"
             raise InputError(msg, code="privacy.reason")
-        told = self.reason.casefold()
-        parts = [self.subject, *self.subject.replace("@", " ").split()]
-        if any(part.casefold() in told for part in parts if len(part) >= LEAST_NAME_CHARS):
-            msg = "the reason names the subject, and would stand in the trail for good"
+        told, name = _folded(self.reason), _folded(self.subject)
+        parts = [name, *name.replace("@", " ").split(), *map(_folded, self.values)]
+        words = {*_WORD.findall(name.partition("@")[0])} & {*_WORD.findall(told)}
+        if any(part in told for part in parts if len(part) >= LEAST_NAME_CHARS) or any(
+            len(word) >= LEAST_NAME_CHARS for word in words
+        ):
+            msg = "the reason names the subject, or a value that is searched for, and would stand in the trail for good"
             raise InputError(msg, code="privacy.reason", hint="name a case or a letter instead")
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFC", text).casefold()
 
 
 def hold_place(pseudonym: str) -> bytes:
