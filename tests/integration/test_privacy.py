@@ -14,10 +14,11 @@ from symbi.audit.event import Draft, parse_event
 from symbi.compliance.certificate import certificate_digest, verify_certificate
 from symbi.compliance.rooms import Order
 from symbi.errors import ConfigError, DecryptionFailed, InputError, StoreUnavailable
-from symbi.guard.confidential import confided
+from symbi.guard.confidential import confided, sealed_effect
+from symbi.guard.ledger import EffectRecord, EffectState
 from symbi.guard.vault import place
 from symbi.testing.runtime import open_in
-from symbi.types import AgentId, RunId
+from symbi.types import AgentId, EffectId, RecoveryClass, RunId
 
 pytestmark = pytest.mark.anyio
 
@@ -510,3 +511,20 @@ async def test_what_is_recorded_about_one_on_hold_while_an_erasure_is_begun_is_k
             await place.privacy.erase(Order(JANE))
         assert refused.value.code == "privacy.held"
         assert await place.open("r6") == {"both": "John paid"}
+
+
+async def test_an_error_that_a_run_has_seen_makes_it_one_about_the_subject(tmp_path):
+    """What it caught it has in memory, and may record again."""
+    async with opened(tmp_path) as place:
+        await planted(place)
+        await place.keep("r4", {}, state=RunState.RUNNING)
+        keys = await place.rooms.vault.ready((JANE,))
+        effect = EffectRecord(
+            EffectId("e4"), RunId("r4"), 0, AgentId("work"), "InvokeTool::s.t", "Tool::s.t", "0" * 64,
+            RecoveryClass.READ_ONLY, "0" * 64, b"{}", "user/public", place.rooms.store.epoch, 1, EffectState.FAILED,
+            error=b'{"message":"Jane Roe lives elsewhere"}',
+        )  # fmt: skip
+        kept = sealed_effect(effect, keys)
+        await place.rooms.log.transact(lambda: (place.rooms.store.put_effect(kept), ()))
+        with pytest.raises(InputError, match="run `r4` \\(running\\)"):
+            await place.privacy.erase(Order(JANE))
