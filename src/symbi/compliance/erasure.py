@@ -26,7 +26,7 @@ from symbi.audit.event import AuditEventType, Draft
 from symbi.compliance.certificate import certificate_digest, sign_certificate
 from symbi.compliance.forms import Sought, Wanted
 from symbi.compliance.port import Erasure, ErasureState, OpenWork, Subject
-from symbi.compliance.residue import MAX_PATTERNS, Findings, search_files, set_apart
+from symbi.compliance.residue import MAX_PATTERNS, Findings, set_apart
 from symbi.compliance.rooms import Order, PrivacyRooms, SubjectKeys
 from symbi.compliance.sealed import LOST_KEY, personal_part
 from symbi.errors import InputError
@@ -77,10 +77,10 @@ class Eraser:
             self._rooms.probe("erase.destroyed")
             await self._rooms.log.read(self._rooms.store.let_go)
             self._rooms.probe("erase.let-go")
-            findings = await self._search(course.wanted)
+            findings = await self._rooms.search(course.wanted)
             if any(find.place == STORE_FILE for find in findings.finds if find.sought is not Sought.ORDINARY):
                 await self._rooms.log.read(partial(self._rooms.store.let_go, rewrite=True))
-                findings = await self._search(course.wanted)
+                findings = await self._rooms.search(course.wanted)
             self._rooms.probe("erase.searched")
             return await self._certify(course, findings)
 
@@ -127,6 +127,8 @@ class Eraser:
         course.since = self._rooms.log.sequence
         everybody = course.keys.subject()
         course.held = await self._rooms.log.read(self._held_keys)
+        if course.held:
+            await self._rooms.require_all()  # what is not there may be about one on hold too
         for store in self._rooms.stores:
             async for held in store.export(everybody):
                 if held.unopened != "erased" and not course.held.isdisjoint(held.others):
@@ -180,9 +182,6 @@ class Eraser:
         """The keys of all who are under a legal hold; on the store's thread."""
         holds = self._rooms.keys.holds()
         return frozenset(key.key_id for hold in holds for key in self._rooms.keys.subject_keys(hold.pseudonym))
-
-    async def _search(self, wanted: Wanted) -> Findings:
-        return await anyio.to_thread.run_sync(partial(search_files, wanted, self._rooms.files))
 
     async def _certify(self, course: _Course, findings: Findings) -> dict[str, JsonValue]:
         rooms, order = self._rooms, course.order

@@ -14,7 +14,7 @@ from symbi.audit.event import AuditEventType, Draft
 from symbi.compliance.erasure import Eraser
 from symbi.compliance.forms import Sought, Wanted
 from symbi.compliance.port import Held, Subject
-from symbi.compliance.residue import MAX_PATTERNS, search_files, set_apart
+from symbi.compliance.residue import MAX_PATTERNS, set_apart
 from symbi.compliance.rooms import Order, PrivacyRooms, SubjectKeys, hold_place
 from symbi.compliance.sealed import personal_part
 from symbi.errors import DecryptionFailed, InputError
@@ -52,9 +52,10 @@ class Privacy:
 
         Raises:
             InputError: Nothing is kept about it.
-            StoreUnavailable: A store cannot be read, or the export cannot be recorded.
+            StoreUnavailable: A store, or a part of the trail, cannot be read, or the export cannot be recorded.
         """
         keys = await self._known(order.subject)
+        await self.rooms.require_all()
         records: list[JsonValue] = []
         unopened = 0
         async for held in self._held(keys.subject()):
@@ -152,7 +153,7 @@ class Privacy:
             wanted.add_opened(personal_part(held))
         texts = await self.rooms.log.read(self.rooms.texts)
         await anyio.to_thread.run_sync(partial(set_apart, wanted, texts))
-        findings = await anyio.to_thread.run_sync(partial(search_files, wanted, self.rooms.files))
+        findings = await self.rooms.search(wanted)
         return {"pseudonym": keys.pseudonym, "clean": findings.clean, **findings.as_json(wanted)}
 
     async def _known(self, subject: str) -> SubjectKeys:

@@ -5,13 +5,18 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
+
+import anyio.to_thread
 
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock, rfc3339
+from symbi.compliance.forms import Wanted
 from symbi.compliance.port import PrivacyStore, Subject, SubjectStore
+from symbi.compliance.residue import Findings, search_files
 from symbi.crypto.signing import SigningKey
-from symbi.errors import DecryptionFailed, InputError
+from symbi.errors import DecryptionFailed, InputError, StoreUnavailable
 from symbi.guard.vault import Hold, SubjectKey, SubjectKeyStore, Vault, place
 from symbi.policy.about import subject_name
 from symbi.policy.flow import MORE_SUBJECTS
@@ -42,6 +47,7 @@ class PrivacyRooms:
         files: Every file that a search reads, by its name for people: the data folder and the audit storage.
         texts: What the operator wrote for everybody: policies, definitions of tools, the configuration; on the store's thread.
         clock: For times.
+        missing: Parts of the trail that have left the live store and cannot be found; on the store's thread.
         probe: Called at named points of an erasure; for tests.
     """
 
@@ -55,7 +61,25 @@ class PrivacyRooms:
     files: Callable[[], Iterable[FileBytes]]
     texts: Callable[[], Iterable[bytes]]
     clock: Clock
+    missing: Callable[[], Sequence[str]] = tuple
     probe: Callable[[str], None] = no_probe
+
+    async def search(self, wanted: Wanted) -> Findings:
+        """Search every file; a part of the trail that is not there was not read."""
+        findings = await anyio.to_thread.run_sync(partial(search_files, wanted, self.files))
+        findings.unread.extend(f"{name}: it is not there" for name in await self.log.read(self.missing))
+        return findings
+
+    async def require_all(self) -> None:
+        """Return if all of the trail is there.
+
+        Raises:
+            StoreUnavailable: Some of it has left the live store and is not in the audit storage.
+        """
+        missing = await self.log.read(self.missing)
+        if missing:
+            msg = f"{len(missing)} parts of the trail have left the live store and cannot be found: {missing[0]}"
+            raise StoreUnavailable(msg, code="unavailable.audit_storage", hint="`audit.storage` says where they are")
 
     def now(self) -> str:
         """RFC 3339."""
