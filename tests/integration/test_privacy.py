@@ -528,3 +528,27 @@ async def test_an_error_that_a_run_has_seen_makes_it_one_about_the_subject(tmp_p
         await place.rooms.log.transact(lambda: (place.rooms.store.put_effect(kept), ()))
         with pytest.raises(InputError, match="run `r4` \\(running\\)"):
             await place.privacy.erase(Order(JANE))
+
+
+async def test_a_short_value_of_a_long_row_that_goes_over_the_end_of_a_page_is_found(tmp_path):
+    async with opened(tmp_path) as place:
+        await planted(place)
+
+        def leak():
+            with place.rooms.store.transaction():
+                place.rooms.store._db.execute(
+                    "CREATE TABLE notes (id TEXT PRIMARY KEY, text BLOB, more TEXT, last BLOB) STRICT"
+                )
+                for before in range(5000, 5000 + 4096, 6):
+                    place.rooms.store._db.execute(
+                        "INSERT INTO notes VALUES (?, zeroblob(?), ?, zeroblob(?))",
+                        (f"n{before}", before, STREET, 10_000 - before),
+                    )
+            place.rooms.store.let_go()
+
+        await place.rooms.log.read(leak)
+        said = await place.privacy.scan(Order(JANE, values=(STREET,)))
+        raw = {find["offset"] for find in said["finds"] if find["place"] == "symbi.db"}
+        cells = {find["place"] for find in said["finds"] if find["place"].startswith("symbi.db/notes.more/n")}
+        assert len(raw) < 683  # which is why cells are searched as well
+        assert len(cells) == min(683, 1000 - len(raw))
