@@ -2,90 +2,23 @@
 
 import json
 import sqlite3
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 import anyio
 import pytest
 
 from symbi.adapters import archive
-from symbi.agent.journal import RunRecord, RunState
+from symbi.agent.journal import RunState
 from symbi.audit.event import AuditEventType as T
-from symbi.audit.event import Draft, parse_event
+from symbi.audit.event import Draft
 from symbi.compliance.certificate import certificate_digest, verify_certificate
 from symbi.compliance.rooms import Order
 from symbi.errors import ConfigError, DecryptionFailed, InputError, StoreUnavailable
-from symbi.guard.confidential import confided, sealed_effect
-from symbi.guard.ledger import EffectRecord, EffectState
-from symbi.guard.vault import place
-from symbi.testing.runtime import open_in
-from symbi.types import AgentId, EffectId, RecoveryClass, RunId
+from symbi.guard.confidential import confided
+from symbi.testing.privacy import CITY, JANE, JOHN, STREET, opened, planted
+from symbi.types import AgentId
 
 pytestmark = pytest.mark.anyio
-
-AGENT = 'agent work() -> String { with timeout = 5.seconds { "done" } }\n'
-JANE, JOHN = "jane@example.com", "John Roe"
-STREET, CITY = "17 Elm Street", "Springfield Heights"
-
-
-class Opened:
-    """A runtime, and what the tests do with it."""
-
-    def __init__(self, runtime, folder):
-        self.runtime = runtime
-        self.folder = folder
-        self.privacy = runtime.rooms.privacy
-        self.rooms = runtime.rooms.privacy.rooms
-
-    async def keep(self, run: str, values, *subjects, state: RunState = RunState.FINISHED) -> None:
-        """A run with sealed inputs."""
-        run_id = RunId(run)
-
-        def put():
-            sealed = self.rooms.vault.keys_now(subjects).seal(
-                json.dumps(values).encode(), place("runs", "inputs", run_id)
-            )
-            record = RunRecord(
-                run_id, AgentId("work"), "/f", "0" * 64, sealed, RunState.RUNNING, started_at="2026-01-01T0"
-            )
-            self.rooms.store.put_run(record)
-            if state is not RunState.RUNNING:
-                self.rooms.store.move_run(
-                    RunRecord(run_id, AgentId("work"), "/f", "0" * 64, sealed, state, started_at="2026-01-01T0"),
-                    RunState.RUNNING,
-                )
-            return None, ()
-
-        await self.rooms.log.transact(put)
-
-    async def open(self, run: str):
-        def read():
-            record = self.rooms.store.get_run(RunId(run))
-            return json.loads(self.rooms.vault.open(record.inputs, place("runs", "inputs", run)))
-
-        return await self.rooms.log.read(read)
-
-    async def events(self, kind: str):
-        stored = await self.rooms.log.read(lambda: list(self.rooms.store.read(1)))
-        return [event for one in stored if (event := parse_event(one.record)).event_type == kind]
-
-    def bytes(self) -> bytes:
-        return b"".join(path.read_bytes() for path in sorted(self.data.rglob("*")) if path.is_file())
-
-    @property
-    def data(self):
-        return self.folder / ".symbi"
-
-
-@asynccontextmanager
-async def opened(folder, **more):
-    async with open_in(folder, AGENT, **more) as running:
-        yield Opened(running.runtime, folder)
-
-
-async def planted(place):
-    await place.keep("r1", {"name": "Jane Roe", "street": STREET}, JANE)
-    await place.keep("r2", {"city": CITY}, JOHN)
-    await place.keep("r3", {"both": "Jane owes John"}, JANE, JOHN)
 
 
 async def test_an_export_has_what_can_be_opened_and_where_it_stands(tmp_path):
@@ -470,85 +403,3 @@ async def test_values_about_more_people_than_are_named_go_with_any_of_them(tmp_p
         with pytest.raises(DecryptionFailed):
             await place.open("r9")
         assert await place.open("r2") == {"city": CITY}
-
-
-async def test_what_could_not_be_opened_any_more_is_not_said_to_have_been_searched_for(tmp_path):
-    """The erasure breaks off when the keys are gone, more is recorded, and it is asked for again."""
-
-    class Broken(Exception):
-        pass
-
-    def probe(at):
-        if at == "erase.destroyed":
-            raise Broken
-
-    async with opened(tmp_path, probe=probe) as place:
-        await planted(place)
-        with suppress(Broken):
-            await place.privacy.erase(Order(JANE))
-    async with opened(tmp_path) as place:
-        await place.keep("r4", {"note": "Something New"}, JANE)
-        certificate = await place.privacy.erase(Order(JANE))
-        assert certificate["search"]["searched_for"]["opened"] == 1
-        assert certificate["search"]["opened_before"] is False
-
-
-async def test_what_is_recorded_about_one_on_hold_while_an_erasure_is_begun_is_kept(tmp_path):
-    async with opened(tmp_path) as place:
-        await planted(place)
-        await place.keep("r4", {"case": "4711"}, JOHN)
-        await place.privacy.erase(Order(JANE))
-        await place.keep("r5", {"name": "Jane"}, JANE)  # what both were about is gone, and holds nobody up
-        await place.privacy.hold(Order(JOHN, reason="case 4711"))
-        destroy = place.privacy._eraser._destroy
-
-        async def more(course):
-            await place.keep("r6", {"both": "John paid"}, JANE, JOHN)
-            await destroy(course)
-
-        place.privacy._eraser._destroy = more
-        with pytest.raises(InputError) as refused:
-            await place.privacy.erase(Order(JANE))
-        assert refused.value.code == "privacy.held"
-        assert await place.open("r6") == {"both": "John paid"}
-
-
-async def test_an_error_that_a_run_has_seen_makes_it_one_about_the_subject(tmp_path):
-    """What it caught it has in memory, and may record again."""
-    async with opened(tmp_path) as place:
-        await planted(place)
-        await place.keep("r4", {}, state=RunState.RUNNING)
-        keys = await place.rooms.vault.ready((JANE,))
-        effect = EffectRecord(
-            EffectId("e4"), RunId("r4"), 0, AgentId("work"), "InvokeTool::s.t", "Tool::s.t", "0" * 64,
-            RecoveryClass.READ_ONLY, "0" * 64, b"{}", "user/public", place.rooms.store.epoch, 1, EffectState.FAILED,
-            error=b'{"message":"Jane Roe lives elsewhere"}',
-        )  # fmt: skip
-        kept = sealed_effect(effect, keys)
-        await place.rooms.log.transact(lambda: (place.rooms.store.put_effect(kept), ()))
-        with pytest.raises(InputError, match="run `r4` \\(running\\)"):
-            await place.privacy.erase(Order(JANE))
-
-
-async def test_a_short_value_of_a_long_row_that_goes_over_the_end_of_a_page_is_found(tmp_path):
-    async with opened(tmp_path) as place:
-        await planted(place)
-
-        def leak():
-            with place.rooms.store.transaction():
-                place.rooms.store._db.execute(
-                    "CREATE TABLE notes (id TEXT PRIMARY KEY, text BLOB, more TEXT, last BLOB) STRICT"
-                )
-                for before in range(5000, 5000 + 4096, 6):
-                    place.rooms.store._db.execute(
-                        "INSERT INTO notes VALUES (?, zeroblob(?), ?, zeroblob(?))",
-                        (f"n{before}", before, STREET, 10_000 - before),
-                    )
-            place.rooms.store.let_go()
-
-        await place.rooms.log.read(leak)
-        said = await place.privacy.scan(Order(JANE, values=(STREET,)))
-        raw = {find["offset"] for find in said["finds"] if find["place"] == "symbi.db"}
-        cells = {find["place"] for find in said["finds"] if find["place"].startswith("symbi.db/notes.more/n")}
-        assert len(raw) < 683  # which is why cells are searched as well
-        assert len(cells) == min(683, 1000 - len(raw))

@@ -166,7 +166,7 @@ class Eraser:
                 raise InputError(msg, code="privacy.again", hint="erase it again")
             living = frozenset(row.key_id for row in keys.living)
             # What was recorded since it was read: a hold keeps that too.
-            if course.held and (where := rooms.store.about_both(living, course.held, course.since)) is not None:
+            if course.held and (where := rooms.about_both(living, course.held, course.since)) is not None:
                 raise _held_too(keys.pseudonym, where)
             under_way = self._refuse(course.order, keys)
             course.facts["open"] = [{"kind": one.kind, "id": one.id, "state": one.state} for one in under_way]

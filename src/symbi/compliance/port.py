@@ -148,15 +148,6 @@ class PrivacyStore(Protocol):
     def open_work(self, keys: frozenset[KeyId]) -> Sequence[OpenWork]:
         """Runs, approvals and effects that are under way, with something sealed by one of these keys."""
 
-    def about_both(self, ours: frozenset[KeyId], others: frozenset[KeyId], after: int) -> str | None:
-        """Where something stands that is sealed by keys of both, or None.
-
-        Args:
-            ours: Keys of one subject.
-            others: Keys of others.
-            after: Events up to this one are not looked at.
-        """
-
     def let_go(self, *, rewrite: bool = False) -> None:
         """Move all of the write-ahead log into the file and cut the log to nothing; outside of a transaction.
 

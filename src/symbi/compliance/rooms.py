@@ -20,7 +20,7 @@ from symbi.errors import DecryptionFailed, InputError, StoreUnavailable
 from symbi.guard.vault import Hold, SubjectKey, SubjectKeyStore, Vault, place
 from symbi.policy.about import subject_name
 from symbi.policy.flow import MORE_SUBJECTS
-from symbi.types import JsonValue
+from symbi.types import JsonValue, KeyId
 
 FileBytes = tuple[str, Iterator[bytes]]
 MAX_REASON_CHARS: Final = 500
@@ -45,6 +45,8 @@ class PrivacyRooms:
         signing: The key of the trail.
         head: The signed head of the trail, as text; on the store's thread.
         files: Every file that a search reads, by its name for people: the data folder and the audit storage.
+        about_both: Where something stands that is sealed by keys of both of two groups, in events after one and wherever
+            else; None where nothing does; on the store's thread.
         texts: What the operator wrote for everybody: policies, definitions of tools, the configuration; on the store's thread.
         clock: For times.
         missing: Parts of the trail that have left the live store and cannot be found; on the store's thread.
@@ -59,6 +61,7 @@ class PrivacyRooms:
     signing: Callable[[], SigningKey]
     head: Callable[[], str]
     files: Callable[[], Iterable[FileBytes]]
+    about_both: Callable[[frozenset[KeyId], frozenset[KeyId], int], str | None]
     texts: Callable[[], Iterable[bytes]]
     clock: Clock
     missing: Callable[[], Sequence[str]] = tuple

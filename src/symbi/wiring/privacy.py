@@ -47,6 +47,7 @@ def open_privacy(
             signing=signing,
             head=partial(head_text, store),
             files=partial(every_byte, folders),
+            about_both=store.about_both,
             texts=partial(operators_texts, settings, store),
             clock=clock,
             missing=partial(missing_parts, store, storage),

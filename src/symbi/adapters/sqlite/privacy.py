@@ -100,7 +100,7 @@ class PrivacyTable(Rows):
         return list(found.values())
 
     def about_both(self, ours: frozenset[KeyId], others: frozenset[KeyId], after: int) -> str | None:
-        """Where something stands that is about both."""
+        """Where something stands that is sealed by keys of both, or None; events up to `after` are not looked at."""
         for store in SEALED_STORES:
             at: str | None = str(after) if store == "trail" else ""
             while at is not None:
