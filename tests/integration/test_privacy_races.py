@@ -95,3 +95,14 @@ async def test_a_short_value_of_a_long_row_that_goes_over_the_end_of_a_page_is_f
         cells = {find["place"] for find in said["finds"] if find["place"].startswith("symbi.db/notes.more/n")}
         assert len(raw) < 683  # which is why cells are searched as well
         assert len(cells) == min(683, 1000 - len(raw))
+
+
+async def test_a_certificate_says_how_many_values_could_not_be_opened_to_be_searched_for(tmp_path):
+    async with opened(tmp_path) as place:
+        await planted(place)
+        flip = 'UPDATE runs SET inputs = CAST(replace(CAST(inputs AS TEXT), \'"text":"\', \'"text":"AAAA\') AS BLOB)'
+        await place.rooms.log.read(lambda: place.store._db.execute(f"{flip} WHERE run_id = 'r1'"))
+        certificate = await place.privacy.erase(Order(JANE))
+        assert certificate["search"]["unopened"] == 1
+        assert certificate["search"]["opened_before"]
+        assert (await place.privacy.erase(Order(JANE)))["search"]["unopened"] == 1

@@ -94,6 +94,8 @@ def erase(
             err.print(f"[bold yellow]was under way:[/] {one['kind']} {one['id']} ({one['state']})")
         if not certificate["search"]["opened_before"]:
             err.print("its values could not be opened any more: the search was for the name and for `--value` alone")
+        if certificate["search"]["unopened"]:
+            err.print(f"{certificate['search']['unopened']} values could not be opened, and were not searched for")
         for one in certificate["out_of_reach"]:
             err.print(f"[dim]out of reach: {escape(one)}[/]")
         _tell_search(certificate["search"])

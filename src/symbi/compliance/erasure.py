@@ -97,10 +97,11 @@ class Eraser:
         for value in order.values:
             wanted.add_text(value, Sought.GIVEN)
         noted = await rooms.log.read(partial(rooms.store.erasures, keys.pseudonym))
-        facts: dict[str, Any] = {"stores": {}, "open": [], "crowd": [], "opened": False}
+        facts: dict[str, Any] = {"stores": {}, "open": [], "crowd": [], "opened": False, "unopened": 0}
         if noted:
             before = msgspec.json.decode(noted[0].facts)
             facts |= {"stores": before["stores"], "open": before["open"], "crowd": before.get("crowd", [])}
+            facts["unopened"] = before.get("search", before).get("unopened", 0)
         resumed = bool(noted) and noted[0].state is ErasureState.DESTROYED
         return _Course(order, keys, wanted, facts, resumed)
 
@@ -133,6 +134,8 @@ class Eraser:
             async for held in store.export(everybody):
                 if held.unopened != "erased" and not course.held.isdisjoint(held.others):
                     raise _held_too(everybody.pseudonym, f"`{held.place}` of `{held.record}`")
+                if held.unopened not in {"", "erased"}:
+                    course.facts["unopened"] += 1
                 course.wanted.add_opened(personal_part(held))
         texts = await self._rooms.log.read(self._rooms.texts)
         await anyio.to_thread.run_sync(partial(set_apart, course.wanted, texts))
@@ -187,6 +190,7 @@ class Eraser:
         rooms, order = self._rooms, course.order
         keys = await rooms.log.read(partial(rooms.keys_of, order.subject))
         search = findings.as_json(course.wanted) | {"clean": findings.clean, "opened_before": course.facts["opened"]}
+        search["unopened"] = course.facts["unopened"]
         crowd = set(course.facts["crowd"])
         destroyed: list[JsonValue] = [
             {"key_id": row.key_id, "destroyed_at": row.destroyed_at, "of_many": row.key_id in crowd}

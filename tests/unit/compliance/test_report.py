@@ -13,7 +13,7 @@ from symbi.compliance.period import period_of
 from symbi.compliance.recorded import facts_of_report
 from symbi.compliance.render import RENDERERS, Format
 from symbi.compliance.render_html import render_html
-from symbi.compliance.render_md import render_md
+from symbi.compliance.render_md import plain, render_md
 from symbi.compliance.report import MAX_SUMMARY_CHARS, content_hash, make_report, render_json
 from symbi.crypto.merkle import verify_inclusion
 from symbi.errors import ChainBroken, InputError
@@ -194,6 +194,12 @@ cannot_know = ['{HOSTILE}']
     tags = {tag for tag, _ in Page(render_html(document)).tags}
     assert not tags & {"script", "img"}
     assert "<script" not in render_md(document).decode()
+
+
+def test_an_address_in_markdown_is_no_link():
+    """GitHub makes links of these by itself."""
+    for address in ("www.evil.example/login", "WWW.evil.example", "https://evil.example", "a@evil.example"):
+        assert not re.search(r"www\.|://|@", plain(f"see {address}"), re.IGNORECASE)
 
 
 # --- periods ----------------------------------------------------------------------------------
