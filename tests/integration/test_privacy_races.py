@@ -1,10 +1,13 @@
 """Erasures that something comes in the way of, and searches of what is hard to see."""
 
+import os
 from contextlib import suppress
 
 import pytest
 
 from symbi.agent.journal import RunState
+from symbi.api.caller import Caller, operate
+from symbi.api.control import OPERATIONS
 from symbi.compliance.rooms import Order
 from symbi.errors import InputError
 from symbi.guard.confidential import sealed_effect
@@ -106,3 +109,12 @@ async def test_a_certificate_says_how_many_values_could_not_be_opened_to_be_sear
         assert certificate["search"]["unopened"] == 1
         assert certificate["search"]["opened_before"]
         assert (await place.privacy.erase(Order(JANE)))["search"]["unopened"] == 1
+
+
+async def test_what_is_said_to_an_approval_that_is_not_there_does_not_stand_in_the_open(tmp_path):
+    """Nobody can say whom it is about."""
+    async with opened(tmp_path, policies='@id("all") permit (principal, action, resource);') as place:
+        said = {"id": "nowhere", "digest": "0" * 64, "reason": f"lives at {STREET}"}
+        with pytest.raises(InputError, match="no approval `nowhere`"):
+            await operate(place.runtime, OPERATIONS, Caller(os.getuid(), folder_owner=True), "approvals.deny", said)
+        assert STREET.encode() not in place.bytes()
