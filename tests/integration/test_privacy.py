@@ -62,6 +62,9 @@ async def test_erasing_takes_the_subject_out_of_every_file_and_leaves_others(tmp
             assert refused.value.fields["reason"] == "erased"
         again = await place.privacy.export(Order(JANE))
         assert {one["unopened"] for one in again["records"]} == {"erased"}
+        assert (again["unopened"], again["erased"]) == (0, 2)  # a copy without what was erased lacks nothing
+        (event,) = await place.events(T.SUBJECT_EXPORTED)
+        assert (event.details["unopened"], event.details["erased"]) == (0, 2)
         assert all(one["value"] is None for one in again["records"])
 
 

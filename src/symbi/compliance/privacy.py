@@ -57,24 +57,25 @@ class Privacy:
         keys = await self._known(order.subject)
         await self.rooms.require_all()
         records: list[JsonValue] = []
-        unopened = 0
+        unopened = erased = 0
         async for held in self._held(keys.subject()):
             if held.place == HOLD_NOTE:
                 continue  # what the operator noted of a case is not for who asks
-            unopened += bool(held.unopened)
+            gone = held.unopened == "erased"
+            erased, unopened = erased + gone, unopened + (bool(held.unopened) and not gone)
             records.append(_held_json(held))
         crowd = 0
         for store in self.rooms.stores:
             crowd += sum((await store.holds(keys.crowd_subject())).values())
         at = self.rooms.now()
         details: dict[str, JsonValue] = {
-            "pseudonym": keys.pseudonym, "records": len(records), "unopened": unopened, "reason": order.reason,
-            "by": dict(order.by),
+            "pseudonym": keys.pseudonym, "records": len(records), "unopened": unopened, "erased": erased,
+            "reason": order.reason, "by": dict(order.by),
         }  # fmt: skip
         await self.rooms.log.append(Draft(AuditEventType.SUBJECT_EXPORTED, OPERATOR_AGENT, details))
         return {
             "subject": subject_name(order.subject), "pseudonym": keys.pseudonym, "exported_at": at, "records": records,
-            "unopened": unopened, "among_many": crowd,
+            "unopened": unopened, "erased": erased, "among_many": crowd,
         }  # fmt: skip
 
     async def erase(self, order: Order) -> dict[str, JsonValue]:
