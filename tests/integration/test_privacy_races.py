@@ -118,3 +118,17 @@ async def test_what_is_said_to_an_approval_that_is_not_there_does_not_stand_in_t
         with pytest.raises(InputError, match="no approval `nowhere`"):
             await operate(place.runtime, OPERATIONS, Caller(os.getuid(), folder_owner=True), "approvals.deny", said)
         assert STREET.encode() not in place.bytes()
+
+
+async def test_a_find_in_a_file_whose_name_is_no_text_is_told_too(tmp_path):
+    async with opened(tmp_path) as place:
+        await planted(place)
+        odd = place.data / os.fsdecode(b"odd-\xff.txt")
+        odd.write_text(STREET)
+        (place.data / os.fsdecode(b"\xff")).mkdir()
+        (place.data / os.fsdecode(b"\xff") / JANE).touch()
+        certificate = await place.privacy.erase(Order(JANE))
+        assert [find["place"] for find in certificate["search"]["finds"]] == [
+            "odd-\ufffd.txt",
+            "\ufffd/(name withheld)",
+        ]
