@@ -222,6 +222,8 @@ def test_a_framework_of_ones_own(demo):
         (["report", "hipaa", "--out", "r.html", "--format", "md"], "is of the format `html` by its name"),
         (["report", "hipaa", "--out", "r.md", "--out", "r.md"], "is named twice"),
         (["report", "hipaa", "--out", "no/such/r.html"], "cannot write"),
+        (["report", "hipaa", "--out", "policies", "--format", "md"], "it is a folder"),
+        (["report", "hipaa", "--out", "r.md", "--out", "policies/../r.md"], "cannot write"),
         (["report", "hipaa", "--from", "tomorrow"], "`tomorrow` is no time"),
         (["report", "hipaa", "--from", "2026-02-01", "--to", "2026-01-01"], "is empty"),
         (["show", "nothing"], "there is no framework `nothing`"),
@@ -235,6 +237,14 @@ def test_what_is_wrong_is_said_and_nothing_is_recorded(demo, arguments, words):
     done = demo.symbi("compliance", *arguments, code=2)
     assert words in done.stderr
     assert len(demo.events()) == before
+
+
+def test_a_report_is_not_written_through_a_link_that_somebody_has_laid(demo):
+    victim = demo.path / "victim"
+    victim.write_text("mine")
+    (demo.path / f".r.md.{os.getpid()}").symlink_to(victim)
+    assert "cannot write" in demo.symbi("compliance", "report", "hipaa", "--out", "r.md", code=2).stderr
+    assert victim.read_text() == "mine"
 
 
 def test_the_frameworks_are_listed_and_shown(demo):

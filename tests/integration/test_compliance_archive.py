@@ -119,3 +119,31 @@ def test_a_storage_that_was_altered_gives_no_report(old, attack):
     done = call(old, "compliance", "report", "sox", code=BROKEN)
     assert done.stdout == ""
     assert "error:" in done.stderr
+
+
+def test_what_is_not_there_was_not_searched_and_may_be_about_one_on_hold(old):
+    for name in ("john", "jane"):
+        call(old, "privacy", "hold", name, "--reason", "case 4711")
+    call(old, "privacy", "release", "john")
+    shutil.move(old / "storage", old / "elsewhere")
+    (old / "storage").mkdir()
+    for ask in ("erase", "export"):
+        assert "cannot be found: audit-storage/" in call(old, "privacy", ask, "john", code=UNAVAILABLE).stderr
+    call(old, "privacy", "release", "jane")
+    certificate = json.loads(call(old, "privacy", "erase", "john", code=BROKEN).stdout)
+    assert not certificate["search"]["clean"]
+    assert all(one.endswith("it is not there") for one in certificate["search"]["unread"])
+    shutil.rmtree(old / "storage")
+    shutil.move(old / "elsewhere", old / "storage")
+    assert json.loads(call(old, "privacy", "erase", "john").stdout)["search"]["clean"]
+
+
+def test_a_certificate_stands_on_the_trail_when_its_event_has_left_the_live_store(old):
+    call(old, "privacy", "hold", "john", "--reason", "case 4711")
+    call(old, "privacy", "release", "john")
+    call(old, "privacy", "erase", "john", "--out", str(old / "certificate.json"))
+    anyio.run(run_on, old / "work", 0, 300)
+    anyio.run(run_on, old / "work", -40, 1)
+    live = json.loads(call(old, "audit", "segments", "--json").stdout)["live"]["first"]
+    told = json.loads(call(old, "privacy", "verify-certificate", str(old / "certificate.json"), "--json").stdout)
+    assert 0 < told["event"] < live

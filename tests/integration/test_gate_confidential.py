@@ -6,6 +6,9 @@ from dataclasses import replace
 import pytest
 
 from symbi.adapters.keys import FileKeyStore
+from symbi.compliance.evaluate import evaluate
+from symbi.compliance.gauges import Period
+from symbi.compliance.library import NAMES, framework_named
 from symbi.crypto.canonical import canonical_json
 from symbi.errors import DecryptionFailed, EffectInDoubt, InternalError, PolicyDenied, StoreUnavailable, ToolFailed
 from symbi.guard.action import InvokeTool, ReadClock, RunSlot, ToolRef
@@ -190,3 +193,20 @@ async def test_the_contract_of_approvals_holds_where_they_are_sealed(check, keys
         check(Sealed(gate.store, gate.vault))
         rows = gate.store._db.execute("SELECT facts, shown, votes FROM approvals").fetchall()
         assert all(column is None or column[:1] == b"\x01" for row in rows for column in row)
+
+
+async def test_a_refusal_about_a_person_is_as_good_evidence_as_any_other(keys, tmp_path):
+    """Its reason is sealed; no control may be less met for that."""
+    found = []
+    for subjects in ((), ("anna",)):
+        async with open_gate(DENY_ALL, tools=TOOLS, keys=keys, folder=tmp_path / f"d{len(subjects)}") as gate:
+            with pytest.raises(PolicyDenied):
+                await perform(gate, send(subjects=subjects))
+            events = gate.events()
+        period = Period(events[0].timestamp, "9999-12-31T23:59:59.999999999Z")
+        frameworks = [framework_named(name) for name in NAMES]
+        ends = events[-1].timestamp
+        results = [evaluate(one, events, period, size=len(events), end=ends).controls for one in frameworks]
+        found.append({(one.control.id, c.claim.id): c.finding for each in results for one in each for c in one.claims})
+        assert any(event.details.get("private") for event in events) is bool(subjects)
+    assert found[0] == found[1]

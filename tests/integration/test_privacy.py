@@ -2,89 +2,23 @@
 
 import json
 import sqlite3
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 import anyio
 import pytest
 
 from symbi.adapters import archive
-from symbi.agent.journal import RunRecord, RunState
+from symbi.agent.journal import RunState
 from symbi.audit.event import AuditEventType as T
-from symbi.audit.event import Draft, parse_event
+from symbi.audit.event import Draft
 from symbi.compliance.certificate import certificate_digest, verify_certificate
 from symbi.compliance.rooms import Order
 from symbi.errors import ConfigError, DecryptionFailed, InputError, StoreUnavailable
 from symbi.guard.confidential import confided
-from symbi.guard.vault import place
-from symbi.testing.runtime import open_in
-from symbi.types import AgentId, RunId
+from symbi.testing.privacy import CITY, JANE, JOHN, STREET, opened, planted
+from symbi.types import AgentId
 
 pytestmark = pytest.mark.anyio
-
-AGENT = 'agent work() -> String { with timeout = 5.seconds { "done" } }\n'
-JANE, JOHN = "jane@example.com", "John Roe"
-STREET, CITY = "17 Elm Street", "Springfield Heights"
-
-
-class Opened:
-    """A runtime, and what the tests do with it."""
-
-    def __init__(self, runtime, folder):
-        self.runtime = runtime
-        self.folder = folder
-        self.privacy = runtime.rooms.privacy
-        self.rooms = runtime.rooms.privacy.rooms
-
-    async def keep(self, run: str, values, *subjects, state: RunState = RunState.FINISHED) -> None:
-        """A run with sealed inputs."""
-        run_id = RunId(run)
-
-        def put():
-            sealed = self.rooms.vault.keys_now(subjects).seal(
-                json.dumps(values).encode(), place("runs", "inputs", run_id)
-            )
-            record = RunRecord(
-                run_id, AgentId("work"), "/f", "0" * 64, sealed, RunState.RUNNING, started_at="2026-01-01T0"
-            )
-            self.rooms.store.put_run(record)
-            if state is not RunState.RUNNING:
-                self.rooms.store.move_run(
-                    RunRecord(run_id, AgentId("work"), "/f", "0" * 64, sealed, state, started_at="2026-01-01T0"),
-                    RunState.RUNNING,
-                )
-            return None, ()
-
-        await self.rooms.log.transact(put)
-
-    async def open(self, run: str):
-        def read():
-            record = self.rooms.store.get_run(RunId(run))
-            return json.loads(self.rooms.vault.open(record.inputs, place("runs", "inputs", run)))
-
-        return await self.rooms.log.read(read)
-
-    async def events(self, kind: str):
-        stored = await self.rooms.log.read(lambda: list(self.rooms.store.read(1)))
-        return [event for one in stored if (event := parse_event(one.record)).event_type == kind]
-
-    def bytes(self) -> bytes:
-        return b"".join(path.read_bytes() for path in sorted(self.data.rglob("*")) if path.is_file())
-
-    @property
-    def data(self):
-        return self.folder / ".symbi"
-
-
-@asynccontextmanager
-async def opened(folder, **more):
-    async with open_in(folder, AGENT, **more) as running:
-        yield Opened(running.runtime, folder)
-
-
-async def planted(place):
-    await place.keep("r1", {"name": "Jane Roe", "street": STREET}, JANE)
-    await place.keep("r2", {"city": CITY}, JOHN)
-    await place.keep("r3", {"both": "Jane owes John"}, JANE, JOHN)
 
 
 async def test_an_export_has_what_can_be_opened_and_where_it_stands(tmp_path):
@@ -128,6 +62,9 @@ async def test_erasing_takes_the_subject_out_of_every_file_and_leaves_others(tmp
             assert refused.value.fields["reason"] == "erased"
         again = await place.privacy.export(Order(JANE))
         assert {one["unopened"] for one in again["records"]} == {"erased"}
+        assert (again["unopened"], again["erased"]) == (0, 2)  # a copy without what was erased lacks nothing
+        (event,) = await place.events(T.SUBJECT_EXPORTED)
+        assert (event.details["unopened"], event.details["erased"]) == (0, 2)
         assert all(one["value"] is None for one in again["records"])
 
 
@@ -148,6 +85,7 @@ async def test_a_leak_is_found_and_told_by_place_and_not_by_what_it_says(tmp_pat
         assert STREET not in json.dumps(certificate)
         (event,) = await place.events(T.SUBJECT_ERASED)
         assert event.details["residue"] == 2
+        assert (event.details["unread"], event.details["left_out"]) == (0, 0)
         (place.data / "note.txt").unlink()
         (place.data / f"about {JANE}.txt").unlink()
         (place.data / "late.txt").write_text("AC-7781")
@@ -237,6 +175,21 @@ def test_a_reason_that_would_put_the_name_on_the_trail_is_refused(reason):
         Order(JANE, reason=reason)
     assert refused.value.code == "privacy.reason"
     assert "jane" not in str(refused.value).lower()
+
+
+@pytest.mark.parametrize(
+    ("subject", "reason"),
+    [
+        ("zoe.krueger@example.com", "letter of Zoe Krueger"),
+        ("zo\u00eb@example.com", "Zoe\u0308 asked"),
+        ("zoe@example.com", "cancelled by customer 7781"),
+    ],
+)
+def test_a_reason_tells_neither_part_of_the_name_nor_a_value(subject, reason):
+    with pytest.raises(InputError) as refused:
+        Order(subject, reason=reason, values=("Customer 7781",))
+    assert refused.value.code == "privacy.reason"
+    Order(subject, reason="letter of 3 May, a krueg", values=("Customer 7781",))
 
 
 async def test_what_is_under_way_refuses_an_erasure_unless_it_is_included(tmp_path):

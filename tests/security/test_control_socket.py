@@ -260,3 +260,12 @@ def test_the_system_says_who_is_there():
     assert peer_of(one) == Peer(os.getpid(), os.geteuid())
     one.close()
     other.close()
+
+
+async def test_what_is_no_text_in_a_request_ends_no_owner(tmp_path):
+    """An error quotes what was asked for, and goes back over the socket."""
+    async with served(tmp_path):
+        for operation, more in (("agents.\ud800", {}), ("approvals.show", {"id": "\udfff"})):
+            with pytest.raises(SymbiError):
+                await ask(tmp_path, operation, **more)
+        assert await ask(tmp_path, "approvals.list")  # it is there

@@ -2,12 +2,15 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from symbi.errors import InputError, did_you_mean
 from symbi.guard.actions.people import ControlRuntime
+from symbi.policy.obligations import REDACTED
 from symbi.runtime.runtime import Runtime
 from symbi.types import OPERATOR_AGENT, JsonValue, Label, Principal
+
+MAX_ID_CHARS: Final = 64  # of the id of an approval that is not there
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +55,24 @@ def principal_of(runtime: Runtime, caller: Caller) -> Principal:
     return Principal(OPERATOR_AGENT, person.name if person else "unknown", person.groups if person else ())
 
 
-async def _about(runtime: Runtime, arguments: Mapping[str, JsonValue]) -> tuple[str, ...]:
-    """The people whom an approval is about that arguments name: what is said to it may be about them too."""
+async def _recorded(
+    runtime: Runtime, arguments: Mapping[str, JsonValue]
+) -> tuple[tuple[str, ...], Mapping[str, JsonValue]]:
+    """Whom arguments are about that name an approval, for what is said to it may be about them too; and what the trail shows.
+
+    Where nobody can say whom it is about, what is said to it is not shown.
+    """
     approval_id = arguments.get("id")
     if not isinstance(approval_id, str):
-        return ()
+        return (), arguments
     try:
-        return (await runtime.desk.find(approval_id)).about()
+        record = await runtime.desk.find(approval_id)
+        if not record.lost:
+            return record.about(), arguments
     except InputError:  # there is none, or it was altered: the operation itself says so
-        return ()
+        pass
+    hidden: dict[str, JsonValue] = dict.fromkeys(arguments, REDACTED)
+    return (), hidden | {"id": approval_id[:MAX_ID_CHARS]}
 
 
 async def operate(
@@ -82,14 +94,15 @@ async def operate(
         msg = f"there is no operation `{name[:64]}`"
         raise InputError(msg, code="control.operation", hint=did_you_mean(name, operations) or None)
     person = runtime.desk.people.of_uid(caller.uid)
+    about, recorded = await _recorded(runtime, arguments)
     action = ControlRuntime(
         principal=principal_of(runtime, caller),
         operation=name,
         uid=caller.uid,
         person=person.name if person else "",
         folder_owner=caller.folder_owner,
-        label=Label(subjects=await _about(runtime, arguments)),
-        values=operation.shown(runtime, arguments) if isinstance(operation, Discreet) else arguments,
+        label=Label(subjects=about),
+        values=operation.shown(runtime, arguments) if isinstance(operation, Discreet) else recorded,
     )
     async with runtime.guard.enforce(action) as permit:
         runtime.guard.authority.redeem(permit, ControlRuntime)

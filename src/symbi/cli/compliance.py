@@ -35,6 +35,9 @@ app = typer.Typer(help="Report on what the trail shows for the controls of a fra
 
 Name = Annotated[str, typer.Argument(metavar="FRAMEWORK", help="gdpr, hipaa or sox, or a file of your own (.toml).")]
 MAX_REPORT_BYTES: Final = 67_108_864  # of a report that is checked
+NEW_FILE: Final = (
+    os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+)  # nothing that lies there, nor a link, is written to
 SUFFIX: Final = ".toml"
 
 
@@ -143,10 +146,15 @@ def _beside(file: Path | None, data: bytes) -> Iterator[Callable[[], object]]:
     if file is None:
         yield partial(_print, data.decode())
         return
+    if file.is_dir():
+        msg = f"cannot write `{file}`: it is a folder"
+        raise InputError(msg, code="input.unwritable")
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
+        opened = os.open(beside, NEW_FILE, 0o666)
         try:
-            beside.write_bytes(data)
+            with os.fdopen(opened, "wb") as written:
+                written.write(data)
             yield partial(beside.replace, file)
         finally:
             beside.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -13,7 +13,7 @@ from rich.markup import escape
 from symbi.api.caller import Caller, operate
 from symbi.api.client import ask_owner, connect_owner
 from symbi.api.privacy import OPERATIONS, PRIVACY_TIMEOUT_S
-from symbi.audit.event import AuditEventType, parse_event
+from symbi.audit.event import AuditEvent, AuditEventType, parse_event
 from symbi.audit.export import read_keys
 from symbi.cli.options import Config, Json
 from symbi.cli.output import EXIT_VERIFICATION, err, errors_to_exit, out, print_json
@@ -24,7 +24,15 @@ from symbi.crypto.provider import open_provider
 from symbi.errors import InputError, StoreUnavailable
 from symbi.tools.text import printable
 from symbi.types import JsonValue
-from symbi.wiring import folder_owner, open_reader, open_runtime, read_text, start_logging, verifying_keys
+from symbi.wiring import (
+    folder_owner,
+    open_reader,
+    open_runtime,
+    read_text,
+    start_logging,
+    verified_trail,
+    verifying_keys,
+)
 
 app = typer.Typer(help="Export, erase and hold what is kept of a person.", no_args_is_help=True)
 
@@ -86,6 +94,8 @@ def erase(
             err.print(f"[bold yellow]was under way:[/] {one['kind']} {one['id']} ({one['state']})")
         if not certificate["search"]["opened_before"]:
             err.print("its values could not be opened any more: the search was for the name and for `--value` alone")
+        if certificate["search"]["unopened"]:
+            err.print(f"{certificate['search']['unopened']} values could not be opened, and were not searched for")
         for one in certificate["out_of_reach"]:
             err.print(f"[dim]out of reach: {escape(one)}[/]")
         _tell_search(certificate["search"])
@@ -259,13 +269,28 @@ def _read_certificate(path: Path) -> dict[str, Any]:
 
 
 def _on_trail(settings: Settings, digest: str) -> int | None:
-    """Which event names a certificate; None where none does, or there is no trail here."""
+    """Which event names a certificate; None where none does, or there is no trail here.
+
+    Raises:
+        StoreUnavailable: The trail is there and cannot be read.
+        Unavailable: Some of it is in the audit storage, which cannot be read.
+        ChainBroken: Some of it is, and the trail does not verify.
+    """
     try:
         with open_reader(settings) as reader:
-            for stored in reader.read(1):
-                event = parse_event(stored.record, sequence=stored.sequence)
-                if event.event_type is AuditEventType.SUBJECT_ERASED and event.details.get("certificate") == digest:
-                    return event.sequence
-    except StoreUnavailable:
+            found = _naming(digest, (parse_event(one.record, sequence=one.sequence) for one in reader.read(1)))
+            if found is not None or reader.first_event() <= 1:
+                return found
+        with verified_trail(settings) as trail:
+            return _naming(digest, trail.evidence.events())
+    except StoreUnavailable as error:
+        if error.code != "unavailable.store_absent":
+            raise
         return None
+
+
+def _naming(digest: str, events: Iterable[AuditEvent]) -> int | None:
+    for event in events:
+        if event.event_type is AuditEventType.SUBJECT_ERASED and event.details.get("certificate") == digest:
+            return event.sequence
     return None

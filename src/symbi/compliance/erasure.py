@@ -26,7 +26,7 @@ from symbi.audit.event import AuditEventType, Draft
 from symbi.compliance.certificate import certificate_digest, sign_certificate
 from symbi.compliance.forms import Sought, Wanted
 from symbi.compliance.port import Erasure, ErasureState, OpenWork, Subject
-from symbi.compliance.residue import MAX_PATTERNS, Findings, search_files, set_apart
+from symbi.compliance.residue import MAX_PATTERNS, Findings, set_apart
 from symbi.compliance.rooms import Order, PrivacyRooms, SubjectKeys
 from symbi.compliance.sealed import LOST_KEY, personal_part
 from symbi.errors import InputError
@@ -47,6 +47,7 @@ class _Course:
     facts: dict[str, Any]
     resumed: bool
     held: frozenset[KeyId] = frozenset()
+    since: int = 0  # the last event before what will vanish is read
 
 
 class Eraser:
@@ -76,10 +77,10 @@ class Eraser:
             self._rooms.probe("erase.destroyed")
             await self._rooms.log.read(self._rooms.store.let_go)
             self._rooms.probe("erase.let-go")
-            findings = await self._search(course.wanted)
+            findings = await self._rooms.search(course.wanted)
             if any(find.place == STORE_FILE for find in findings.finds if find.sought is not Sought.ORDINARY):
                 await self._rooms.log.read(partial(self._rooms.store.let_go, rewrite=True))
-                findings = await self._search(course.wanted)
+                findings = await self._rooms.search(course.wanted)
             self._rooms.probe("erase.searched")
             return await self._certify(course, findings)
 
@@ -96,10 +97,11 @@ class Eraser:
         for value in order.values:
             wanted.add_text(value, Sought.GIVEN)
         noted = await rooms.log.read(partial(rooms.store.erasures, keys.pseudonym))
-        facts: dict[str, Any] = {"stores": {}, "open": [], "crowd": [], "opened": False}
+        facts: dict[str, Any] = {"stores": {}, "open": [], "crowd": [], "opened": False, "unopened": 0}
         if noted:
             before = msgspec.json.decode(noted[0].facts)
             facts |= {"stores": before["stores"], "open": before["open"], "crowd": before.get("crowd", [])}
+            facts["unopened"] = before.get("search", before).get("unopened", 0)
         resumed = bool(noted) and noted[0].state is ErasureState.DESTROYED
         return _Course(order, keys, wanted, facts, resumed)
 
@@ -122,15 +124,18 @@ class Eraser:
 
     async def _gather(self, course: _Course) -> None:
         """Read what will vanish, and let the stores do their part."""
-        course.facts["opened"] = True
+        course.facts["opened"] = not course.resumed  # else what broke off has destroyed keys already
+        course.since = self._rooms.log.sequence
         everybody = course.keys.subject()
         course.held = await self._rooms.log.read(self._held_keys)
+        if course.held:
+            await self._rooms.require_all()  # what is not there may be about one on hold too
         for store in self._rooms.stores:
             async for held in store.export(everybody):
-                if not course.held.isdisjoint(held.others):
-                    msg = f"something about subject `{everybody.pseudonym}` is also about one who is under a legal hold"
-                    hint = f"it stands in `{held.place}` of `{held.record}`; release that hold first"
-                    raise InputError(msg, code="privacy.held", hint=hint)
+                if held.unopened != "erased" and not course.held.isdisjoint(held.others):
+                    raise _held_too(everybody.pseudonym, f"`{held.place}` of `{held.record}`")
+                if held.unopened not in {"", "erased"}:
+                    course.facts["unopened"] += 1
                 course.wanted.add_opened(personal_part(held))
         texts = await self._rooms.log.read(self._rooms.texts)
         await anyio.to_thread.run_sync(partial(set_apart, course.wanted, texts))
@@ -162,6 +167,10 @@ class Eraser:
             if self._held_keys() != course.held:
                 msg = "a hold was put on somebody while this was begun"
                 raise InputError(msg, code="privacy.again", hint="erase it again")
+            living = frozenset(row.key_id for row in keys.living)
+            # What was recorded since it was read: a hold keeps that too.
+            if course.held and (where := rooms.about_both(living, course.held, course.since)) is not None:
+                raise _held_too(keys.pseudonym, where)
             under_way = self._refuse(course.order, keys)
             course.facts["open"] = [{"kind": one.kind, "id": one.id, "state": one.state} for one in under_way]
             rooms.vault.destroy(course.order.subject)
@@ -177,13 +186,11 @@ class Eraser:
         holds = self._rooms.keys.holds()
         return frozenset(key.key_id for hold in holds for key in self._rooms.keys.subject_keys(hold.pseudonym))
 
-    async def _search(self, wanted: Wanted) -> Findings:
-        return await anyio.to_thread.run_sync(partial(search_files, wanted, self._rooms.files))
-
     async def _certify(self, course: _Course, findings: Findings) -> dict[str, JsonValue]:
         rooms, order = self._rooms, course.order
         keys = await rooms.log.read(partial(rooms.keys_of, order.subject))
         search = findings.as_json(course.wanted) | {"clean": findings.clean, "opened_before": course.facts["opened"]}
+        search["unopened"] = course.facts["unopened"]
         crowd = set(course.facts["crowd"])
         destroyed: list[JsonValue] = [
             {"key_id": row.key_id, "destroyed_at": row.destroyed_at, "of_many": row.key_id in crowd}
@@ -212,13 +219,19 @@ class Eraser:
             rooms.store.put_erasure(Erasure(keys.pseudonym, ErasureState.CERTIFIED, kept, rooms.now()))
             details: dict[str, JsonValue] = {
                 "pseudonym": keys.pseudonym, "reason": order.reason, "by": dict(order.by), "certificate": digest,
-                "keys": len(destroyed), "residue": findings.residue,
+                "keys": len(destroyed), "residue": findings.residue, "unread": len(findings.unread),
+                "left_out": course.wanted.left_out,
             }  # fmt: skip
             return None, (Draft(AuditEventType.SUBJECT_ERASED, OPERATOR_AGENT, details),)
 
         await rooms.log.transact(certify)
         rooms.probe("erase.certified")
         return certificate
+
+
+def _held_too(pseudonym: str, where: str) -> InputError:
+    msg = f"something about subject `{pseudonym}` is also about one who is under a legal hold"
+    return InputError(msg, code="privacy.held", hint=f"it stands in {where}; release that hold first")
 
 
 def _stores(stores: Mapping[str, Any]) -> dict[str, JsonValue]:

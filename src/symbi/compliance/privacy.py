@@ -14,7 +14,7 @@ from symbi.audit.event import AuditEventType, Draft
 from symbi.compliance.erasure import Eraser
 from symbi.compliance.forms import Sought, Wanted
 from symbi.compliance.port import Held, Subject
-from symbi.compliance.residue import MAX_PATTERNS, search_files, set_apart
+from symbi.compliance.residue import MAX_PATTERNS, set_apart
 from symbi.compliance.rooms import Order, PrivacyRooms, SubjectKeys, hold_place
 from symbi.compliance.sealed import personal_part
 from symbi.errors import DecryptionFailed, InputError
@@ -52,28 +52,30 @@ class Privacy:
 
         Raises:
             InputError: Nothing is kept about it.
-            StoreUnavailable: A store cannot be read, or the export cannot be recorded.
+            StoreUnavailable: A store, or a part of the trail, cannot be read, or the export cannot be recorded.
         """
         keys = await self._known(order.subject)
+        await self.rooms.require_all()
         records: list[JsonValue] = []
-        unopened = 0
+        unopened = erased = 0
         async for held in self._held(keys.subject()):
             if held.place == HOLD_NOTE:
                 continue  # what the operator noted of a case is not for who asks
-            unopened += bool(held.unopened)
+            gone = held.unopened == "erased"
+            erased, unopened = erased + gone, unopened + (bool(held.unopened) and not gone)
             records.append(_held_json(held))
         crowd = 0
         for store in self.rooms.stores:
             crowd += sum((await store.holds(keys.crowd_subject())).values())
         at = self.rooms.now()
         details: dict[str, JsonValue] = {
-            "pseudonym": keys.pseudonym, "records": len(records), "unopened": unopened, "reason": order.reason,
-            "by": dict(order.by),
+            "pseudonym": keys.pseudonym, "records": len(records), "unopened": unopened, "erased": erased,
+            "reason": order.reason, "by": dict(order.by),
         }  # fmt: skip
         await self.rooms.log.append(Draft(AuditEventType.SUBJECT_EXPORTED, OPERATOR_AGENT, details))
         return {
             "subject": subject_name(order.subject), "pseudonym": keys.pseudonym, "exported_at": at, "records": records,
-            "unopened": unopened, "among_many": crowd,
+            "unopened": unopened, "erased": erased, "among_many": crowd,
         }  # fmt: skip
 
     async def erase(self, order: Order) -> dict[str, JsonValue]:
@@ -152,7 +154,7 @@ class Privacy:
             wanted.add_opened(personal_part(held))
         texts = await self.rooms.log.read(self.rooms.texts)
         await anyio.to_thread.run_sync(partial(set_apart, wanted, texts))
-        findings = await anyio.to_thread.run_sync(partial(search_files, wanted, self.rooms.files))
+        findings = await self.rooms.search(wanted)
         return {"pseudonym": keys.pseudonym, "clean": findings.clean, **findings.as_json(wanted)}
 
     async def _known(self, subject: str) -> SubjectKeys:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from symbi.compliance.report import content_hash, span, verdict
 
+_WWW: Final = re.compile(r"(www)\.", re.IGNORECASE)
 _SPECIAL: Final = re.compile(r"([\\`*_{}\[\]()#+!|~$-])")
 
 
@@ -19,7 +20,8 @@ def plain(text: object) -> str:
     shown = "".join(c if c.isprintable() else " " if c in "\t\n" else "\ufffd" for c in str(text))
     shown = shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     # An address becomes a link by itself where nothing stands between its parts.
-    return _SPECIAL.sub(r"\\\1", shown).replace("://", ":&#47;/").replace("@", "&#64;")
+    shown = _SPECIAL.sub(r"\\\1", shown).replace("://", ":&#47;/").replace("@", "&#64;")
+    return _WWW.sub(r"\1&#46;", shown)
 
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:

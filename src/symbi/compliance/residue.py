@@ -127,8 +127,8 @@ class Search:
         hits = [self._first(part) for part in parts]
         whole = self._first(path)
         if whole is None:
-            return path
-        shown = "/".join("(name withheld)" if hit else part for part, hit in zip(parts, hits, strict=True))
+            return _text(path)
+        shown = "/".join("(name withheld)" if hit else _text(part) for part, hit in zip(parts, hits, strict=True))
         if not any(hits):
             shown = "(name withheld)"
         self.findings.note(Find(shown, 0, whole.sought, f"file name, {whole.form}"))
@@ -151,6 +151,11 @@ class Search:
                 pattern = self._patterns[index]
                 if not (pattern.whole and _beside_digits(buffer, first, last)):
                     self.findings.note(Find(place, start + first, pattern.sought, pattern.form))
+
+
+def _text(name: str) -> str:
+    """A name of a file as a certificate can hold it, also where its bytes are no text."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def set_apart(wanted: Wanted, texts: Iterable[bytes]) -> None:

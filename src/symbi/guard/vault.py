@@ -217,6 +217,7 @@ class Vault:
         self._lock = threading.Lock()
         self._by_id: OrderedDict[KeyId, _DataKey] = OrderedDict()
         self._current: OrderedDict[str, KeyId] = OrderedDict()  # by pseudonym
+        self._forgotten = 0  # how often keys were dropped
         self._master_seen = False
 
     def pseudonym(self, subject: str) -> str:
@@ -252,10 +253,13 @@ class Vault:
         if self._log is None:
             msg = "who only reads makes no keys"
             raise InternalError(msg, code="internal.vault")
-        keys, _ = await self._log.transact(lambda: (self._take(names), _NO_DRAFTS), wait=wait)
+        (keys, taken), _ = await self._log.transact(
+            lambda: ((self._take(names), self._forgotten), _NO_DRAFTS), wait=wait
+        )
         with self._lock:
-            for pseudonym, key in zip(pseudonyms, keys, strict=True):
-                self._keep(key, pseudonym)
+            if taken == self._forgotten:  # else one of them may have been destroyed before this goes on
+                for pseudonym, key in zip(pseudonyms, keys, strict=True):
+                    self._keep(key, pseudonym)
         return Keys(keys)
 
     def keys_now(self, subjects: Iterable[str]) -> Keys:
@@ -336,23 +340,20 @@ class Vault:
         if held is not None:
             msg = f"what is kept of this subject is on hold since {held.held_at}"
             raise InputError(msg, code="privacy.held", hint="release the hold first")
-        crowd = any(key.wrapped is not None for key in self._store.subject_keys(others))
-        if crowd and self._store.holds():
+        crowd = self._store.subject_keys(others)
+        if any(key.wrapped is not None for key in crowd) and self._store.holds():
             msg = "there are values about so many subjects that one on hold may be among them, and no erasure may touch it"
             raise InputError(msg, code="privacy.held", hint="release all holds first")
+        rows = self._store.subject_keys(pseudonym)
         at = rfc3339(self._clock.now_ns())
         count = self._store.destroy_subject_keys(pseudonym, at)
         self._store.destroy_subject_keys(others, at)
-        self.forget((pseudonym, others))
-        return count
-
-    def forget(self, pseudonyms: Iterable[str]) -> None:
-        """Drop keys from memory."""
         with self._lock:
-            for pseudonym in pseudonyms:
-                key_id = self._current.pop(pseudonym, None)
-                if key_id is not None:
-                    self._by_id.pop(key_id, None)
+            self._forgotten += 1
+            for row in (*rows, *crowd):
+                self._by_id.pop(row.key_id, None)
+                self._current.pop(row.pseudonym, None)
+        return count
 
     # --- keys -----------------------------------------------------------------------------------
 

@@ -84,8 +84,7 @@ def about(paths: Sequence[Segments], value: JsonValue) -> About:
     if not paths or _is_empty(value):
         return NOBODY
     if isinstance(value, str):
-        names = about(paths, _read(value)).everybody or _CROWD
-        return About({(): names})
+        return About({(): _named_in(paths, value) or _CROWD})
     found: dict[Steps, tuple[str, ...]] = {}
     missing: list[Steps] = []
     for segments in paths:
@@ -97,6 +96,14 @@ def about(paths: Sequence[Segments], value: JsonValue) -> About:
     for scope in missing:
         found.setdefault(scope, _CROWD)
     return About(found)
+
+
+def _named_in(paths: Sequence[Segments], text: str) -> tuple[str, ...]:
+    """Whom a text that is JSON names; nobody where it nests too deeply to be looked into."""
+    try:
+        return about(paths, _read(text)).everybody
+    except RecursionError:
+        return ()
 
 
 def _names(segments: Segments, value: JsonValue, steps: Steps, scope: Steps) -> Iterator[tuple[Steps, str]]:

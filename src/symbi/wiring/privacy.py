@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from symbi.adapters.archive import ArchivedTrail
+from symbi.adapters.archive import EVENTS_NAME, ArchivedTrail
 from symbi.adapters.folders import folder_files
 from symbi.adapters.sqlite import SqliteStore
 from symbi.adapters.sqlite.privacy import SEALED_STORES, large_cells
@@ -47,8 +47,10 @@ def open_privacy(
             signing=signing,
             head=partial(head_text, store),
             files=partial(every_byte, folders),
+            about_both=store.about_both,
             texts=partial(operators_texts, settings, store),
             clock=clock,
+            missing=partial(missing_parts, store, storage),
             probe=probe,
         )
     )
@@ -62,6 +64,15 @@ def sealed_stores(store: SqliteStore, log: AuditLog, vault: Vault, storage: Path
         *(SealedStore(name, frozenset(columns), pages, vault, log.read) for name, columns in SEALED_STORES.items()),
         SealedStore("archive", frozenset(), archive.pages, vault, log.read),
     )
+
+
+def missing_parts(store: SqliteStore, storage: Path | None) -> list[str]:
+    """The segments that have left the live store and are not in the audit storage; on the store's thread."""
+    live = store.first_live()
+    gone = [segment.folder for segment in store.segments() if segment.last < live]
+    return [
+        f"{STORAGE_PREFIX}{name}" for name in gone if storage is None or not (storage / name / EVENTS_NAME).is_file()
+    ]
 
 
 def _lies_in(path: Path, folder: Path) -> bool:

@@ -60,14 +60,29 @@ def drafts(draft):
     call = {"action": "InvokeTool::files.read", "effect_id": "effect-1", **decided}
     return [
         draft("policy.changed", SYSTEM_AGENT, "", version="f" * 64, previous="e" * 64, cause="start", policies=2),
-        draft("decision.deny", SYSTEM_AGENT, "", action="Canary", reason="forbidden", effect_id="effect-0", **policy),
+        draft(
+            "decision.deny",
+            SYSTEM_AGENT,
+            "",
+            action="Canary",
+            reason="forbidden",
+            code="policy.denied",
+            effect_id="effect-0",
+            **policy,
+        ),
         draft("runtime.started", SYSTEM_AGENT, "", version="1", configuration=CONFIGURATION),
         draft("run.started", source_digest="b" * 64, inputs_digest="c" * 64),
         draft("decision.allow", verdict="allow", enforced=True, **call),
         draft(
             "effect.outcome", outcome="confirmed", effect_id="effect-1", result_digest="d" * 64, action=call["action"]
         ),
-        draft("decision.deny", verdict="deny", reason="forbidden", **{**call, "effect_id": "effect-2"}),
+        draft(
+            "decision.deny",
+            verdict="deny",
+            reason="forbidden",
+            code="policy.denied",
+            **{**call, "effect_id": "effect-2"},
+        ),
         draft("run.finished", state="finished"),
         draft("runtime.stopped", SYSTEM_AGENT, "", epoch=1),
     ]

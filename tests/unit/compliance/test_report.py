@@ -13,7 +13,7 @@ from symbi.compliance.period import period_of
 from symbi.compliance.recorded import facts_of_report
 from symbi.compliance.render import RENDERERS, Format
 from symbi.compliance.render_html import render_html
-from symbi.compliance.render_md import render_md
+from symbi.compliance.render_md import plain, render_md
 from symbi.compliance.report import MAX_SUMMARY_CHARS, content_hash, make_report, render_json
 from symbi.crypto.merkle import verify_inclusion
 from symbi.errors import ChainBroken, InputError
@@ -129,7 +129,10 @@ def test_a_tree_that_does_not_lead_to_the_checkpoint_makes_no_report(build, draf
 
 
 def test_samples_are_bounded_and_counts_are_not(build, draft):
-    many = [draft("decision.deny", reason="no", policy_version="1", effect_id=f"e{n}", label="x") for n in range(200)]
+    many = [
+        draft("decision.deny", code="policy.denied", policy_version="1", effect_id=f"e{n}", label="x")
+        for n in range(200)
+    ]
     document = make_report(framework_named("gdpr"), build(many).trail)
     (default,) = [one for one in document["controls"] if one["id"] == "art.25.2"]
     found = default["evidence"][0]["bearing"]
@@ -191,6 +194,12 @@ cannot_know = ['{HOSTILE}']
     tags = {tag for tag, _ in Page(render_html(document)).tags}
     assert not tags & {"script", "img"}
     assert "<script" not in render_md(document).decode()
+
+
+def test_an_address_in_markdown_is_no_link():
+    """GitHub makes links of these by itself."""
+    for address in ("www.evil.example/login", "WWW.evil.example", "https://evil.example", "a@evil.example"):
+        assert not re.search(r"www\.|://|@", plain(f"see {address}"), re.IGNORECASE)
 
 
 # --- periods ----------------------------------------------------------------------------------

@@ -261,3 +261,29 @@ def test_a_store_in_memory_has_keys_too(tmp_path):
         with store.transaction():
             keys = vault.keys_now(["anna"])
         assert vault.open(keys.seal(TEXT, HERE), HERE) == TEXT
+
+
+async def test_a_key_that_is_destroyed_while_somebody_waits_for_it_seals_nothing_later(trail, vault, monkeypatch):
+    """Both may stand in one commit: who waits for the key goes on after it was destroyed."""
+    transact = trail.log.transact
+
+    async def and_destroyed(work, **options):
+        answer = await transact(work, **options)
+        await transact(lambda: (vault.destroy("anna"), ()))
+        return answer
+
+    monkeypatch.setattr(trail.log, "transact", and_destroyed)
+    first = await vault.ready(["anna"])
+    monkeypatch.undo()
+    later = await vault.ready(["anna"])
+    assert later.ids != first.ids
+    assert vault.open(later.seal(TEXT, HERE), HERE) == TEXT
+
+
+async def test_a_destroyed_key_is_in_memory_no_more_whoever_had_it_read(trail, vault, tmp_path):
+    sealed = (await vault.ready(["anna"])).seal(TEXT, HERE)
+    other = vault_of(trail, tmp_path)
+    assert other.open(sealed, HERE) == TEXT
+    assert list(other._by_id) == list(read_sealed(sealed).keys)
+    await destroy(trail, other, "anna")
+    assert not other._by_id

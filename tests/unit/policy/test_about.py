@@ -111,3 +111,11 @@ def test_whatever_is_answered_is_about_somebody_or_holds_nothing_there(value, pa
             part = part[step]  # every scope is a place in the answer
     if isinstance(value, dict) and value and not any(isinstance(one, list | dict) for one in value.values()):
         assert found.everybody, "a record without lists is about somebody"
+
+
+def test_a_text_that_nests_too_deeply_to_be_looked_into_is_about_a_crowd():
+    """A tool answers what it likes; the outcome is recorded all the same."""
+    for depth in (10, 500, 990, 5000, 200_000):
+        text = "[" * depth + '{"email": "anna"}' + "]" * depth
+        found = ToolFlow(about=(parse_path("email"),)).subjects_of_answer(text).everybody
+        assert found == (("anna",) if depth <= 500 else (MORE_SUBJECTS,))

@@ -348,7 +348,7 @@ SELECT pseudonym, '', '', held_at, note FROM subject_holds WHERE pseudonym > ? O
 SELECT run_id, state, inputs, labels FROM runs LEFT JOIN run_labels USING (run_id) WHERE state IN ('running', 'held')
 
 -- name: results_of
-SELECT result FROM effects WHERE run_id = ? AND result IS NOT NULL
+SELECT coalesce(result, error) FROM effects WHERE run_id = ? AND coalesce(result, error) IS NOT NULL
 
 -- name: open_approvals
 SELECT approval_id, state, facts, shown FROM approvals WHERE state IN ('waiting', 'granted')

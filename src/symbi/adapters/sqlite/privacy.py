@@ -31,7 +31,8 @@ SEALED_STORES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 )
 """The stores in this one that hold personal data, and the columns in which they do, in the order of their statements."""
 
-LEAST_CELL: Final = 400  # characters or bytes; less than what any page holds of a row before it goes on in another
+LEAST_ROW: Final = 900  # bytes; a row that a page does not hold whole has more, in whatever table
+LEAST_CELL: Final = 2  # bytes; of less, nothing can be in two pages
 _HEAD: Final = 4  # key, run, effect and time come before the columns
 
 
@@ -98,6 +99,18 @@ class PrivacyTable(Rows):
         about("effect", "open_effects", lambda row: row[2:])
         return list(found.values())
 
+    def about_both(self, ours: frozenset[KeyId], others: frozenset[KeyId], after: int) -> str | None:
+        """Where something stands that is sealed by keys of both, or None; events up to `after` are not looked at."""
+        for store in SEALED_STORES:
+            at: str | None = str(after) if store == "trail" else ""
+            while at is not None:
+                rows, at = self.sealed_rows(store, at)
+                for row in rows:
+                    sealed = sealed_of(row.table, row.data)
+                    if sealed and not (ours.isdisjoint(sealed.keys) or others.isdisjoint(sealed.keys)):
+                        return f"`{row.place}` of `{row.key}`"
+        return None
+
     def let_go(self, *, rewrite: bool = False) -> None:
         """Cut the write-ahead log to nothing; on request, write the file anew."""
         if rewrite:
@@ -129,10 +142,13 @@ def large_cells(folder: Path) -> Iterator[tuple[str, Iterator[bytes]]]:
         for (table,) in db.execute(SQL["tables"]).fetchall():
             columns = [(row[1], row[5]) for row in db.execute(f"PRAGMA table_info('{table}')")]
             keys = [name for name, place in columns if place] or [name for name, _ in columns]
-            for column, _ in columns:
-                large = f'SELECT "{keys[0]}", CAST("{column}" AS BLOB) FROM "{table}" WHERE length("{column}") > ?'  # noqa: S608 - names of our own schema
-                for key, data in db.execute(large, (LEAST_CELL,)):
-                    yield f"{DATABASE_NAME}/{table}.{column}/{key}", iter((data,))
+            bytes_of = [f'CAST("{name}" AS BLOB)' for name, _ in columns]
+            size = " + ".join(f"coalesce(length({one}), 0)" for one in bytes_of)
+            large = f'SELECT "{keys[0]}", {", ".join(bytes_of)} FROM "{table}" WHERE {size} > ?'  # noqa: S608 - names of our own schema
+            for key, *cells in db.execute(large, (LEAST_ROW,)):
+                for (column, _), data in zip(columns, cells, strict=True):
+                    if data is not None and len(data) >= LEAST_CELL:
+                        yield f"{DATABASE_NAME}/{table}.{column}/{key}", iter((data,))
 
 
 def made_at(effect_id: str) -> str:
