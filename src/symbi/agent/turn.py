@@ -1,7 +1,7 @@
 """Whether a run may go on: the time that it has, and the turn that others may ask it to give up."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from math import inf
 from typing import Final, Protocol
 
@@ -23,7 +23,7 @@ class Turn(Protocol):
             StoreUnavailable: It cannot be recorded.
         """
 
-    def idle(self) -> AbstractContextManager[None]:
+    def idle(self) -> AbstractAsyncContextManager[None]:
         """While the run waits for somebody, its turn may be taken at once."""
 
 
@@ -35,7 +35,7 @@ class Unscheduled:
     async def keep(self) -> None:
         """It may always go on."""
 
-    def idle(self) -> AbstractContextManager[None]:
+    def idle(self) -> AbstractAsyncContextManager[None]:
         """Nobody takes anything."""
         return nullcontext()
 
@@ -54,11 +54,12 @@ class RunClock:
         self._turn = turn
         self.scope: anyio.CancelScope | None = None
 
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def stopped(self) -> AsyncIterator[None]:
         """Give the run back the time that passes in here; its turn may be taken meanwhile."""
-        with self._turn.idle(), self._standing():
-            yield
+        with self._standing():
+            async with self._turn.idle():
+                yield
 
     async def boundary(self) -> None:
         """Return when the next effect may begin.

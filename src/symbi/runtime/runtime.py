@@ -391,8 +391,9 @@ class Runtime:
             raise  # the run stays open: it can be resumed once the store or the defect is mended
         except SymbiError as error:
             life.fail(error)
-            await self._record(life)
-            await self._ended_early(record, error)
+            with anyio.CancelScope(shield=True):  # it is over: who stops it now comes too late
+                await self._record(life)
+                await self._ended_early(record, error)
             raise
         life.end(outcome.error)
         await self._record(life)
@@ -435,21 +436,28 @@ class Runtime:
         guard = self._rooms.world.guard
 
         async def note(event: Event, more: Mapping[str, JsonValue]) -> None:
+            was = life.state
             life.move(event, more)
-            await self._record(life)
+            try:
+                await self._record(life)
+            except BaseException:
+                life.state = was  # for it is tried again
+                raise
+
+        seats: list[Seat] = []
 
         async def allocate() -> tuple[ResourceLimits, Seat]:
             async with guard.enforce(action) as permit:
                 allowed = guard.authority.redeem(permit, AllocateResources)
                 config = AgentConfig(spec.id, allowed.limits, allowed.priority, principal.owner, batch=terms.batch)
-                seat = await self._turns.take(config, note)
-            return allowed.limits, seat
+                seats.append(await self._turns.take(config, note))
+            return allowed.limits, seats[-1]
 
-        limits, seat = await self._rooms.world.hold(allocate)
         try:
-            yield limits, seat
+            yield await self._rooms.world.hold(allocate)
         finally:
-            await self._turns.leave(seat)
+            for seat in seats:  # also where it was taken, and that could not be recorded
+                await self._turns.leave(seat)
 
     async def _ended_early(self, record: RunRecord, error: SymbiError) -> None:
         """A run that could not begin: held where a dependency or an answer was missing, failed otherwise."""
