@@ -162,7 +162,9 @@ class ControlSocket:
             try:
                 answer = await self._answer(connection)
                 with anyio.fail_after(REQUEST_TIMEOUT_S):
-                    await _send(connection, json.dumps(answer, ensure_ascii=False).encode() + b"\n")
+                    await _send(
+                        connection, json.dumps(answer).encode() + b"\n"
+                    )  # ASCII: an answer may quote half a character
                     await _discard(connection)
             except (OSError, TimeoutError) as error:
                 _log.warning("whoever asked at the control socket took no answer: %s", type(error).__name__)

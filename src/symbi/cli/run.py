@@ -184,12 +184,20 @@ def run_until_stopped(
         KeyboardInterrupt: It did not end in that time, or was interrupted twice.
     """
     stops: list[Callable[[], None]] = []
+    was_told = False
 
     def told() -> None:
+        nonlocal was_told
+        was_told = True
         for stop in stops:
             stop()
 
-    anyio.run(partial(until_terminated, stop=told), partial(work, stops.append), settings.runtime.shutdown_grace_s)
+    def on_stop(stop: Callable[[], None]) -> None:
+        stops.append(stop)
+        if was_told:  # while it was being opened
+            stop()
+
+    anyio.run(partial(until_terminated, stop=told), partial(work, on_stop), settings.runtime.shutdown_grace_s)
 
 
 async def until_terminated(
@@ -215,7 +223,8 @@ async def until_terminated(
                 told = stop is None
                 async for number in signals:
                     now = told and number == signal.SIGINT
-                    tasks.cancel_scope.deadline = anyio.current_time() + (0 if now else grace_s)
+                    end_s = anyio.current_time() + (0 if now else grace_s)
+                    tasks.cancel_scope.deadline = min(tasks.cancel_scope.deadline, end_s)  # asked again is no respite
                     if now:
                         return
                     if stop is not None:
