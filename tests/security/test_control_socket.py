@@ -1,5 +1,6 @@
 """The control socket: who the system says is there, what the runtime started, what lies in the way, and long paths."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -260,3 +261,22 @@ def test_the_system_says_who_is_there():
     assert peer_of(one) == Peer(os.getpid(), os.geteuid())
     one.close()
     other.close()
+
+
+@pytest.mark.parametrize("operation", ["agents.\ud800", "agents.stop", "agents.suspend"])
+async def test_half_a_character_in_a_request_ends_nobody_but_it(tmp_path, operation):
+    async with served(tmp_path):
+        with pytest.raises(InputError):
+            await ask(tmp_path, operation, agent="\ud800")
+        assert await ask(tmp_path, "agents.list")
+
+
+@pytest.mark.parametrize("name", ["list", "show", "suspend", "resume", "stop"])
+async def test_policy_can_refuse_each_thing_that_is_asked_about_agents(tmp_path, name):
+    forbid = f'\nforbid (principal, action == Action::"ControlRuntime", resource == Resource::"agents.{name}");'
+    async with served(tmp_path, BASE.text + ASKS + forbid):
+        with pytest.raises(PolicyDenied):
+            await ask(tmp_path, f"agents.{name}", agent="a", all=True)
+    async with served(tmp_path):  # which the base policies permit to the owner of the folder
+        with contextlib.suppress(InputError):  # it is not at work
+            await ask(tmp_path, f"agents.{name}", agent="a", all=True)

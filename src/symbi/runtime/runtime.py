@@ -316,6 +316,10 @@ class Runtime:
         """Suspend an agent before its next effect; see `symbi.runtime.turns`."""
         await self._turns.suspend(agent, by)
 
+    def seat_of(self, agent: AgentId) -> Seat | None:
+        """What an agent at work has claimed, and how it stands with it; None where it has not come so far."""
+        return self._turns.seat_of(agent)
+
     def let_go_on(self, agent: AgentId) -> None:
         """Let an agent that an operator has suspended go on; see `symbi.runtime.turns`."""
         self._turns.resume(agent)

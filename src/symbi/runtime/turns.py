@@ -212,6 +212,10 @@ class Turns:
             raise InputError(msg, code="input.agent")
         seat.let_go()
 
+    def seat_of(self, agent: AgentId) -> Seat | None:
+        """The seat that an agent has or waits for; None where it has none yet."""
+        return self._seats.get(agent)
+
     def _at_work(self, agent: AgentId) -> Seat:
         seat = self._seats.get(agent)
         if seat is None:
