@@ -14,6 +14,7 @@ import typer
 from anyio.abc import TaskStatus
 from rich.markup import escape
 
+from symbi.agent.journal import absolute
 from symbi.agent.run import RunOutcome
 from symbi.agent.task import Task, parse_grant, parse_labels, parse_subjects
 from symbi.api.control import ControlSocket
@@ -33,7 +34,7 @@ from symbi.dsl.spec import AgentSpec
 from symbi.errors import ApprovalPending, InputError, SymbiError
 from symbi.policy.context import label_context
 from symbi.policy.flow import MORE_SUBJECTS
-from symbi.runtime.runtime import Runtime, absolute
+from symbi.runtime.runtime import Runtime
 from symbi.tools.text import printable
 from symbi.types import AgentId, JsonValue, RunId
 from symbi.wiring import compile_agents, open_runtime, read_text, start_logging

@@ -108,4 +108,4 @@ def patient_stderr() -> Iterator[None]:
     finally:
         read = patient.end(LAST_WORDS_S)
         # Where it was not read, what is still to be said would wait for ever.
-        sys.stderr = stream if read else Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+        sys.stderr = stream if read else Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - to the end

@@ -14,14 +14,14 @@ from typing import Final
 import anyio
 from anyio.abc import TaskGroup
 
-from symbi.agent.journal import RunRecord, RunState
+from symbi.agent.journal import RunRecord, RunState, absolute
 from symbi.agent.run import RunOutcome
 from symbi.audit.event import AuditEventType, Draft
 from symbi.clock import rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile, ScheduleSpec
 from symbi.errors import InternalError, StoreUnavailable, SymbiError
 from symbi.runtime.occurrences import Occurrence, OccurrenceState, OccurrenceStore, Owed, owed
-from symbi.runtime.runtime import Runtime, absolute
+from symbi.runtime.runtime import Runtime
 from symbi.types import AgentId, JsonValue, RunId
 
 _log = logging.getLogger("symbi.runtime")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -13,7 +12,7 @@ from typing import Final
 import anyio
 
 from symbi.agent.effects import CodeLimits
-from symbi.agent.journal import RunRecord, RunState
+from symbi.agent.journal import RunRecord, RunState, absolute
 from symbi.agent.run import Bounds, RunOutcome, RunPlan, check_inputs, execute
 from symbi.agent.sealing import opened_history, sealed_run
 from symbi.agent.task import NO_TASK, Task, check_task, kept_task
@@ -387,7 +386,9 @@ class Runtime:
                 spec = replace(spec, limits=limits)
                 life.move(Event.TASK_ASSIGNED)
                 await self._record(life)
-                bounds = Bounds(self._config.body, self._code_limits(tier), self._config.output_bytes)
+                told = self._config
+                code = CodeLimits(tier, told.code_memory_mib, told.code_timeout_s)
+                bounds = Bounds(told.body, code, told.output_bytes)
                 outcome = await execute(
                     RunPlan(spec, principal, record, bounds, recorded, turn), self._rooms.world, self._rooms.runs
                 )
@@ -491,16 +492,8 @@ class Runtime:
 
         await self._rooms.world.log.transact(end, wait=True)
 
-    def _code_limits(self, tier: SecurityTier) -> CodeLimits:
-        return CodeLimits(tier, self._config.code_memory_mib, self._config.code_timeout_s)
-
 
 def _finished(record: RunRecord, error: SymbiError) -> Draft:
     """The event of a run that ended without its body's end."""
     details: dict[str, JsonValue] = {"state": record.state.value, "error": error.code, "message": str(error)}
     return Draft(AuditEventType.RUN_FINISHED, record.agent_id, details, record.run_id)
-
-
-def absolute(file: str) -> str:
-    """A file's name as seen from the root; touches no file."""
-    return os.path.abspath(file)  # noqa: PTH100 - links in the name stay as the user wrote them
