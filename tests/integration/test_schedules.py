@@ -16,7 +16,7 @@ from symbi.adapters.sqlite import SqliteReader, SqliteStore
 from symbi.audit.event import AuditEventType, parse_event
 from symbi.clock import IdSource
 from symbi.dsl.timetable import NS
-from symbi.errors import InternalError, StoreUnavailable
+from symbi.errors import InternalError, Overloaded, StoreUnavailable
 from symbi.guard.approval import OPEN
 from symbi.guard.desk import Ballot
 from symbi.runtime.host import Host
@@ -304,6 +304,43 @@ async def test_who_is_told_to_stop_before_it_began_begins_nothing(tmp_path):
     assert events(tmp_path, AuditEventType.RUN_STARTED) == []
     with SqliteStore(tmp_path / ".symbi") as store:
         assert [each.schedule for each in store.open_occurrences()] == [name]
+
+
+async def test_what_is_due_while_too_much_waits_is_begun_again_until_it_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr("symbi.runtime.host.RETRY_S", 0.0)
+    clock = ManualClock(BEGIN)
+    async with hosted(tmp_path, clock) as stage:
+        run, tries = stage.opened.runtime.run, []
+
+        async def busy(*arguments, **more):
+            tries.append(more["run_id"])
+            if len(tries) < 4:
+                raise Overloaded("too much waits", retry_after_s=0.1)
+            return await run(*arguments, **more)
+
+        stage.opened.runtime.run = busy
+        await stage.after(DAY_S)
+        assert stage.said == ["ran"]
+        assert len(set(tries)) == 1
+    assert len(events(tmp_path, AuditEventType.RUN_FINISHED)) == 1
+
+
+async def test_a_run_whose_file_has_changed_is_not_gone_on_with_and_the_trail_says_so(tmp_path):
+    clock = ManualClock(BEGIN)
+    async with open_in(tmp_path, ASKING, policies=PERMIT, config=PEOPLE, clock=clock, hold_s=None) as opened:
+        host = Host(opened.runtime, [opened.compiled])
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(host.run)
+            stage = Stage(tmp_path, clock, opened, host, [])
+            await stage.settle()
+            await stage.after(3600)
+            tasks.cancel_scope.cancel("the grace is over")
+    async with hosted(tmp_path, clock, ASKING.replace("go on?", "really?"), PEOPLE) as stage:
+        await stage.settle()
+    (refused,) = events(tmp_path, AuditEventType.INPUT_REFUSED)
+    assert refused.details["code"] == "input.source_changed"
+    with SqliteStore(tmp_path / ".symbi") as store:
+        assert store.open_occurrences() == []
 
 
 SECONDS = """

@@ -7,6 +7,8 @@ from typing import Final, Protocol
 
 import anyio
 
+from symbi.errors import SymbiError
+
 
 class Turn(Protocol):
     """What a run holds while it works, and may have to give up for a while at an effect boundary."""
@@ -52,6 +54,7 @@ class RunClock:
 
     def __init__(self, turn: Turn = ALWAYS) -> None:
         self._turn = turn
+        self._lost: SymbiError | None = None  # why its turn does not come back
         self.scope: anyio.CancelScope | None = None
 
     @asynccontextmanager
@@ -65,11 +68,18 @@ class RunClock:
         """Return when the next effect may begin.
 
         Raises:
-            TimeLimit: The run was suspended, and is not resumed in time.
+            TimeLimit: The run was suspended, and is not resumed in time. Its body may catch that, but has no further
+                effect: nothing is on record at this place of the run, and what came after could not be replayed.
         """
+        if self._lost is not None:
+            raise self._lost
         if self._turn.must_stop:
-            with self._standing():
-                await self._turn.keep()
+            try:
+                with self._standing():
+                    await self._turn.keep()
+            except SymbiError as lost:
+                self._lost = lost
+                raise
 
     @contextmanager
     def _standing(self) -> Iterator[None]:

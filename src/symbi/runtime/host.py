@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import anyio
@@ -19,13 +20,14 @@ from symbi.agent.run import RunOutcome
 from symbi.audit.event import AuditEventType, Draft
 from symbi.clock import rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile, ScheduleSpec
-from symbi.errors import InternalError, StoreUnavailable, SymbiError
+from symbi.errors import InputError, InternalError, Overloaded, StoreUnavailable, SymbiError
 from symbi.runtime.occurrences import Occurrence, OccurrenceState, OccurrenceStore, Owed, owed
 from symbi.runtime.runtime import Runtime
 from symbi.types import AgentId, JsonValue, RunId
 
 _log = logging.getLogger("symbi.runtime")
 
+RETRY_S: Final = 1.0  # after which a run is begun again where too much waited
 MAX_NAP_S: Final = 5.0  # the wall clock is looked at this often, for it may be set
 NS: Final = 1_000_000_000
 
@@ -171,13 +173,16 @@ class Host:
         rooms, agent = self._runtime.rooms, job.schedule.agent
         spec = next(spec for spec in job.compiled.agents if spec.id == agent)
         try:
-            ended = await self._ended(job, spec, occurrence)
+            while (ended := await self._ended(job, spec, occurrence)) is None:
+                pass  # too much waited, and it has waited a little
             await self._log.transact(partial(_end, rooms.occurrences, occurrence, ended), wait=True)
         finally:
             self.at_work.discard(agent)
 
-    async def _ended(self, job: Job, spec: AgentSpec, occurrence: Occurrence) -> str:
-        """Run, or go on with the run of, an occurrence; returns how it ended. What one agent meets ends no other.
+    async def _ended(self, job: Job, spec: AgentSpec, occurrence: Occurrence) -> str | None:
+        """Run, or go on with the run of, an occurrence; returns how it ended, or None after a while where too much waits.
+
+        What one agent meets ends no other.
 
         Raises:
             StoreUnavailable: The occurrence stays claimed, and its run goes on at the next start.
@@ -194,8 +199,13 @@ class Host:
                 outcome = record
         except StoreUnavailable:
             raise
+        except Overloaded:
+            await anyio.sleep(RETRY_S)
+            return None
         except SymbiError as error:
             _log.warning("schedule `%s`: %s", job.schedule.name, error)
+            if error.code == "input.source_changed":  # of which nothing else says that it does not go on
+                await self._runtime.refuse(Path(job.compiled.file), InputError(error.message, code=error.code))
             return error.code
         except Exception as error:  # noqa: BLE001 - a defect that one agent meets; its run is left as it is
             _log.error("schedule `%s` met a defect", job.schedule.name, exc_info=error)

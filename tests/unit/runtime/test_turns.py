@@ -3,6 +3,7 @@
 import anyio
 import pytest
 
+from symbi.agent.turn import RunClock
 from symbi.errors import InputError, StoreUnavailable, TimeLimit
 from symbi.runtime.agent_scheduler import AgentConfig, AgentScheduler
 from symbi.runtime.lifecycle import Event
@@ -294,4 +295,21 @@ async def test_a_run_that_ends_while_its_stop_is_recorded_gives_back_once():
             while not now.holds:
                 await anyio.lowlevel.checkpoint()
     await place.turns.leave(now)
+    assert await place.free() == 64
+
+
+async def test_a_run_whose_turn_did_not_come_back_has_no_further_effect():
+    place = Place()
+    low = await place.take("low")
+    clock = RunClock(low)
+    async with low.idle():
+        now = await place.take("now", Priority.CRITICAL)
+    place.turns._timeout_s = 0.0
+    with pytest.raises(TimeLimit):
+        await clock.boundary()
+    place.turns._timeout_s = 30.0
+    await place.turns.leave(now)
+    with pytest.raises(TimeLimit):  # there is room again: but the place of the run that was passed over has no record
+        await clock.boundary()
+    await place.turns.leave(low)
     assert await place.free() == 64
