@@ -343,6 +343,26 @@ async def test_a_run_whose_file_has_changed_is_not_gone_on_with_and_the_trail_sa
         assert store.open_occurrences() == []
 
 
+async def test_what_is_kept_of_a_schedule_does_not_grow_with_how_often_it_was_due(tmp_path):
+    clock = ManualClock(BEGIN)
+    name = f"{tmp_path / 'agent.symbi'}#nine"
+    with SqliteStore(tmp_path / "apart") as store:
+        with store.transaction():
+            store.put_occurrence(Occurrence(name, 1, RunId("open")))
+            store.put_occurrence(Occurrence("another", 1, RunId(""), OccurrenceState.SKIPPED))
+            for at_ns in range(2, 50):
+                store.put_occurrence(Occurrence(name, at_ns, RunId(f"{at_ns}"), OccurrenceState.DONE))
+        kept = store._db.execute("SELECT schedule, at_ns FROM occurrences ORDER BY schedule, at_ns").fetchall()
+        assert [tuple(row) for row in kept] == [(name, 1), (name, 49), ("another", 1)]
+        assert [each.run_id for each in store.open_occurrences()] == ["open"]
+    async with hosted(tmp_path, clock) as stage:
+        for _ in range(5):
+            await stage.after(DAY_S)
+    with SqliteStore(tmp_path / ".symbi") as store:
+        assert store._db.execute("SELECT count(*) FROM occurrences").fetchone()[0] == 1
+    assert len(due_times(tmp_path)) == 5
+
+
 SECONDS = """
 agent tick {{ with sandbox = interpreter {{ log("one"); log("two"); log("three"); 1 }} }}
 schedule s {{ cron = "* * * * * *" agent = tick }}
