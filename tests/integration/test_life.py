@@ -91,3 +91,29 @@ async def test_who_is_stopped_while_its_failure_is_recorded_has_failed_and_no_mo
             await runtime.run(opened.compiled, spec, {})
         record = (await runtime.rooms.world.log.read(lambda: runtime.rooms.runs.runs(10)))[0]
         assert record.state is RunState.FAILED
+
+
+async def test_who_is_stopped_while_it_begins_begins_nothing(tmp_path):
+    async with open_in(tmp_path, agent("1"), policies=CREATION) as opened:
+        runtime, spec, stopped = opened.runtime, opened.compiled.agents[0], []
+        outcomes = []
+
+        async def run():
+            outcomes.append(await runtime.run(opened.compiled, spec, {}))
+
+        put = runtime.rooms.runs.put_run
+        begun = anyio.Event()
+
+        def begins(record):
+            anyio.from_thread.run_sync(begun.set)
+            put(record)
+
+        runtime.rooms.runs.put_run = begins
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            await begun.wait()
+            stopped += await runtime.stop(None, "ada")
+        assert [outcome.error.code for outcome in outcomes] == ["agent.stopped"]
+        assert stopped == [outcomes[0].run_id]
+        record = (await runtime.rooms.world.log.read(lambda: runtime.rooms.runs.runs(10)))[0]
+        assert record.state is RunState.FAILED

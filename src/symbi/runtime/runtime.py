@@ -18,6 +18,7 @@ from symbi.agent.sealing import opened_history, sealed_run
 from symbi.agent.task import NO_TASK, Task, check_task, kept_task
 from symbi.agent.turn import Turn
 from symbi.audit.event import AuditEventType, Draft, Receipt
+from symbi.audit.log import Work as Unit
 from symbi.audit.stream import AuditStream
 from symbi.clock import rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile
@@ -166,7 +167,6 @@ class Runtime:
             grant=task.grant_json,
             labels=task.labels_json,
         )
-
         keys = await keys_for(self.guard.vault, spec.id, task.everybody)
         kept = sealed_run(record, keys)
 
@@ -180,8 +180,7 @@ class Runtime:
             }
             return None, (confided(Draft(AuditEventType.RUN_STARTED, spec.id, details, record.run_id), keys),)
 
-        await self._rooms.world.log.transact(begin)
-        return await self._go(compiled, spec, record, ())
+        return await self._go(compiled, spec, record, (), begin)
 
     async def resume(self, compiled: CompiledFile, spec: AgentSpec, record: RunRecord) -> RunOutcome:
         """Go on with a run after its last finished effect.
@@ -214,8 +213,7 @@ class Runtime:
             details: dict[str, JsonValue] = {"effects": len(recorded), **task.facts(keys)}
             return None, (confided(Draft(AuditEventType.RUN_RESUMED, spec.id, details, record.run_id), keys),)
 
-        await log.transact(again)
-        return await self._go(compiled, spec, record, recorded)
+        return await self._go(compiled, spec, record, recorded, again)
 
     async def find_open_run(self, run_id: RunId | None, file: str | None) -> RunRecord:
         """The run to resume: the one named, or the newest that is running or held (of a file).
@@ -347,13 +345,19 @@ class Runtime:
         return [one.life.run_id for one in found]
 
     async def _go(
-        self, compiled: CompiledFile, spec: AgentSpec, record: RunRecord, recorded: Sequence[EffectRecord]
+        self,
+        compiled: CompiledFile,
+        spec: AgentSpec,
+        record: RunRecord,
+        recorded: Sequence[EffectRecord],
+        begin: Unit[None],
     ) -> RunOutcome:
-        """Let an agent work until it ends, or is stopped."""
+        """Put on record that a run begins, and let its agent work until it ends, or is stopped: from then on it can be."""
         one = self._at_work[record.run_id] = AtWork(Life(spec.id, record.run_id), record)
         try:
             with one.scope:
-                return await self._work(compiled, spec, one.life, record, recorded)
+                await self._rooms.world.log.transact(begin)
+                return await self._work(compiled, spec, one, recorded)
             error = AgentFailed(f"agent `{spec.id}` was stopped by {one.stopped_by}", code="agent.stopped")
             one.life.stop({"by": one.stopped_by})
             await self._record(one.life)
@@ -364,13 +368,9 @@ class Runtime:
             one.over.set()
 
     async def _work(
-        self,
-        compiled: CompiledFile,
-        spec: AgentSpec,
-        life: Life,
-        record: RunRecord,
-        recorded: Sequence[EffectRecord],
+        self, compiled: CompiledFile, spec: AgentSpec, one: AtWork, recorded: Sequence[EffectRecord]
     ) -> RunOutcome:
+        life, record = one.life, one.record
         principal = self._rooms.principal(spec.id)
         limits = replace(spec.limits, execution_timeout=min(spec.limits.execution_timeout, self._config.run_timeout_s))
         spec = replace(spec, limits=limits)
