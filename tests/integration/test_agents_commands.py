@@ -149,7 +149,7 @@ def test_the_commands_act_on_a_runtime_that_is_alive(tmp_path):
     code, _, err = said(tmp_path, "agents", "list")
     assert code == 5
     assert "no runtime is alive" in err
-    said_there = tmp_path / "said"  # a pipe that nobody reads would hold it up
+    said_there = tmp_path / "said"
     with said_there.open("w") as stream:
         process = subprocess.Popen(
             [sys.executable, "-c", "from symbi.cli.main import main; main()", "up", "tick.symbi"],
@@ -164,6 +164,9 @@ def test_the_commands_act_on_a_runtime_that_is_alive(tmp_path):
         code, out, _ = said(tmp_path, "agents", "list")
         assert "tick Running" in out
         assert "1 at work" in out
+        code, out, _ = said(tmp_path, "agents", "show", "tick")
+        assert (code, "tick is Running" in out, "milli-cores are held; normal" in out) == (0, True, True), out
+        assert said(tmp_path, "agents", "show", "tock")[0] == 2
         assert said(tmp_path, "agents", "suspend", "tick")[0] == 0
         assert said(tmp_path, "agents", "suspend", "tock")[0] == 2
         assert said(tmp_path, "agents", "resume", "tick")[0] == 0
@@ -181,3 +184,26 @@ def test_the_commands_act_on_a_runtime_that_is_alive(tmp_path):
     finally:
         process.terminate()
         process.wait(timeout=60)
+
+
+def test_a_standard_error_that_nobody_reads_holds_nothing_up(tmp_path):
+    (tmp_path / "tick.symbi").write_text(TICK.replace('"line"', f'"{"x" * 2000}"'))
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "p.cedar").write_text(PERMIT)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from symbi.cli.main import main; main()", "up", "tick.symbi"],
+        cwd=tmp_path, env={**os.environ, "SYMBI_LOG_LEVEL": "error"}, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        lines = 0
+        while lines * 2000 < 4 * 65_536:  # more than a pipe holds
+            assert process.poll() is None
+            code, out, _ = said(tmp_path, "runs", "list", "--json")
+            if code == 0 and (runs := json.loads(out)):
+                lines = len(json.loads(said(tmp_path, "runs", "show", runs[0]["run"], "--json")[1])["effects"])
+        assert said(tmp_path, "agents", "stop", "--all")[:2] == (0, "stopped 1\n")
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+        process.communicate()
+    assert process.returncode == 0

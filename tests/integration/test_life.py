@@ -3,11 +3,13 @@
 import contextlib
 import itertools
 
+import anyio
 import pytest
 
 from symbi.adapters.sqlite import SqliteReader
+from symbi.agent.journal import RunState
 from symbi.audit.event import AuditEventType, parse_event
-from symbi.errors import PolicyDenied
+from symbi.errors import PolicyDenied, StoreUnavailable
 from symbi.testing.runtime import open_in
 
 pytestmark = pytest.mark.anyio
@@ -50,3 +52,68 @@ async def moves(folder, text: str, policies: str) -> list[str]:
 )  # fmt: skip
 async def test_each_move_of_a_run_is_on_the_trail(tmp_path, text, policies, states):
     assert await moves(tmp_path, text, policies) == states
+
+
+async def test_a_seat_that_could_not_be_recorded_is_given_back(tmp_path):
+    async with open_in(tmp_path, agent("1"), policies=CREATION) as opened:
+        runtime, spec = opened.runtime, opened.compiled.agents[0]
+        settle = runtime.guard._settlement.success
+
+        async def fails(admission, *more):
+            if admission.action.kind == "AllocateResources":
+                raise StoreUnavailable("the disk is full")
+            await settle(admission, *more)
+
+        before = (await runtime.get_system_status()).free
+        runtime.guard._settlement.success = fails
+        with pytest.raises(StoreUnavailable):
+            await runtime.run(opened.compiled, spec, {})
+        runtime.guard._settlement.success = settle
+        assert (await runtime.get_system_status()).free == before
+        outcome = await runtime.run(opened.compiled, spec, {})
+        assert outcome.output == 1
+
+
+async def test_who_is_stopped_while_its_failure_is_recorded_has_failed_and_no_more(tmp_path):
+    async with open_in(tmp_path, agent("1"), policies="") as opened:  # its creation is refused
+        runtime, spec = opened.runtime, opened.compiled.agents[0]
+        ended_early = runtime._ended_early
+
+        async def stopped(record, error):
+            (one,) = runtime.at_work
+            one.stopped_by = "ada"
+            one.scope.cancel("stopped by ada")
+            await anyio.lowlevel.checkpoint()  # as where keys are looked for
+            await ended_early(record, error)
+
+        runtime._ended_early = stopped
+        with pytest.raises(PolicyDenied):
+            await runtime.run(opened.compiled, spec, {})
+        record = (await runtime.rooms.world.log.read(lambda: runtime.rooms.runs.runs(10)))[0]
+        assert record.state is RunState.FAILED
+
+
+async def test_who_is_stopped_while_it_begins_begins_nothing(tmp_path):
+    async with open_in(tmp_path, agent("1"), policies=CREATION) as opened:
+        runtime, spec, stopped = opened.runtime, opened.compiled.agents[0], []
+        outcomes = []
+
+        async def run():
+            outcomes.append(await runtime.run(opened.compiled, spec, {}))
+
+        put = runtime.rooms.runs.put_run
+        begun = anyio.Event()
+
+        def begins(record):
+            anyio.from_thread.run_sync(begun.set)
+            put(record)
+
+        runtime.rooms.runs.put_run = begins
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            await begun.wait()
+            stopped += await runtime.stop(None, "ada")
+        assert [outcome.error.code for outcome in outcomes] == ["agent.stopped"]
+        assert stopped == [outcomes[0].run_id]
+        record = (await runtime.rooms.world.log.read(lambda: runtime.rooms.runs.runs(10)))[0]
+        assert record.state is RunState.FAILED

@@ -16,6 +16,7 @@ from symbi.adapters.sqlite import SqliteReader, SqliteStore
 from symbi.audit.event import AuditEventType, parse_event
 from symbi.clock import IdSource
 from symbi.dsl.timetable import NS
+from symbi.errors import InternalError, Overloaded, StoreUnavailable
 from symbi.guard.approval import OPEN
 from symbi.guard.desk import Ballot
 from symbi.runtime.host import Host
@@ -216,6 +217,150 @@ async def test_a_denied_agent_is_due_again_and_every_denial_is_on_the_trail(tmp_
             host.stop()
     denied = [e for e in events(tmp_path, AuditEventType.DECISION_DENY) if e.agent_id == "daily"]
     assert len(denied) == 2
+
+
+TWO = """
+agent bad { with sandbox = interpreter { log("bad"); 1 } }
+agent good { with sandbox = interpreter { log("good"); 1 } }
+schedule b { cron = "0 * * * *" agent = bad }
+schedule g { cron = "0 * * * *" agent = good }
+"""
+
+
+class Breaks:
+    """A runtime's `run` that raises for one agent."""
+
+    def __init__(self, runtime, error):
+        self.run, self.error = runtime.run, error
+        runtime.run = self
+
+    async def __call__(self, compiled, spec, inputs, **more):
+        if spec.id == "bad":
+            raise self.error
+        return await self.run(compiled, spec, inputs, **more)
+
+
+@pytest.mark.parametrize("error", [InternalError("diverged", code="internal.diverged"), RuntimeError("a defect")])
+async def test_a_defect_that_one_agent_meets_ends_no_other_and_no_start_after_it(tmp_path, error):
+    clock = ManualClock(BEGIN)
+    async with hosted(tmp_path, clock, TWO) as stage:
+        Breaks(stage.opened.runtime, error)
+        await stage.after(3600)
+        await stage.after(3600)
+        assert stage.said == ["good", "good"]
+    with SqliteStore(tmp_path / ".symbi") as store:
+        assert store.open_occurrences() == []
+        last = store.last_occurrence(f"{tmp_path / 'agent.symbi'}#b")
+        assert (last.state, last.reason[:8]) == (OccurrenceState.DONE, "internal")
+
+
+async def test_a_store_that_is_lost_is_one_error_and_the_occurrence_stays_claimed(tmp_path):
+    clock = ManualClock(BEGIN)
+    async with open_in(tmp_path, TWO, policies=PERMIT, clock=clock) as opened:
+        host = Host(opened.runtime, [opened.compiled])
+        Breaks(opened.runtime, StoreUnavailable("the disk is full"))
+
+        async def due():
+            while not host.looks:
+                await anyio.lowlevel.checkpoint()
+            clock.advance(3600)
+            host.wake()
+
+        with anyio.fail_after(30), pytest.RaisesGroup(StoreUnavailable):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(due)
+                await host.run()
+    with SqliteStore(tmp_path / ".symbi") as store:
+        assert f"{tmp_path / 'agent.symbi'}#b" in [each.schedule for each in store.open_occurrences()]
+
+
+async def test_an_agent_is_at_work_until_its_end_is_durable(tmp_path, monkeypatch):
+    seen = []
+    end = SqliteStore.end_occurrence
+
+    def ended(self, occurrence, state, reason):
+        seen.append("daily" in host.at_work)
+        end(self, occurrence, state, reason)
+
+    clock = ManualClock(BEGIN)
+    async with hosted(tmp_path, clock) as stage:
+        host = stage.host
+        monkeypatch.setattr(SqliteStore, "end_occurrence", ended)
+        await stage.after(DAY_S)
+    assert seen == [True]
+
+
+async def test_who_is_told_to_stop_before_it_began_begins_nothing(tmp_path):
+    clock = ManualClock(BEGIN)
+    async with hosted(tmp_path, clock):
+        pass
+    with SqliteStore(tmp_path / ".symbi") as store, store.transaction():
+        name = f"{tmp_path / 'agent.symbi'}#nine"
+        store.put_occurrence(Occurrence(name, BEGIN - 3600 * NS, RunId(IdSource(clock).new())))
+    async with open_in(tmp_path, DAILY, policies=PERMIT, clock=clock) as opened:
+        host = Host(opened.runtime, [opened.compiled])
+        host.stop()
+        await host.run()
+    assert events(tmp_path, AuditEventType.RUN_STARTED) == []
+    with SqliteStore(tmp_path / ".symbi") as store:
+        assert [each.schedule for each in store.open_occurrences()] == [name]
+
+
+async def test_what_is_due_while_too_much_waits_is_begun_again_until_it_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr("symbi.runtime.host.RETRY_S", 0.0)
+    clock = ManualClock(BEGIN)
+    async with hosted(tmp_path, clock) as stage:
+        run, tries = stage.opened.runtime.run, []
+
+        async def busy(*arguments, **more):
+            tries.append(more["run_id"])
+            if len(tries) < 4:
+                raise Overloaded("too much waits", retry_after_s=0.1)
+            return await run(*arguments, **more)
+
+        stage.opened.runtime.run = busy
+        await stage.after(DAY_S)
+        assert stage.said == ["ran"]
+        assert len(set(tries)) == 1
+    assert len(events(tmp_path, AuditEventType.RUN_FINISHED)) == 1
+
+
+async def test_a_run_whose_file_has_changed_is_not_gone_on_with_and_the_trail_says_so(tmp_path):
+    clock = ManualClock(BEGIN)
+    async with open_in(tmp_path, ASKING, policies=PERMIT, config=PEOPLE, clock=clock, hold_s=None) as opened:
+        host = Host(opened.runtime, [opened.compiled])
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(host.run)
+            stage = Stage(tmp_path, clock, opened, host, [])
+            await stage.settle()
+            await stage.after(3600)
+            tasks.cancel_scope.cancel("the grace is over")
+    async with hosted(tmp_path, clock, ASKING.replace("go on?", "really?"), PEOPLE) as stage:
+        await stage.settle()
+    (refused,) = events(tmp_path, AuditEventType.INPUT_REFUSED)
+    assert refused.details["code"] == "input.source_changed"
+    with SqliteStore(tmp_path / ".symbi") as store:
+        assert store.open_occurrences() == []
+
+
+async def test_what_is_kept_of_a_schedule_does_not_grow_with_how_often_it_was_due(tmp_path):
+    clock = ManualClock(BEGIN)
+    name = f"{tmp_path / 'agent.symbi'}#nine"
+    with SqliteStore(tmp_path / "apart") as store:
+        with store.transaction():
+            store.put_occurrence(Occurrence(name, 1, RunId("open")))
+            store.put_occurrence(Occurrence("another", 1, RunId(""), OccurrenceState.SKIPPED))
+            for at_ns in range(2, 50):
+                store.put_occurrence(Occurrence(name, at_ns, RunId(f"{at_ns}"), OccurrenceState.DONE))
+        kept = store._db.execute("SELECT schedule, at_ns FROM occurrences ORDER BY schedule, at_ns").fetchall()
+        assert [tuple(row) for row in kept] == [(name, 1), (name, 49), ("another", 1)]
+        assert [each.run_id for each in store.open_occurrences()] == ["open"]
+    async with hosted(tmp_path, clock) as stage:
+        for _ in range(5):
+            await stage.after(DAY_S)
+    with SqliteStore(tmp_path / ".symbi") as store:
+        assert store._db.execute("SELECT count(*) FROM occurrences").fetchone()[0] == 1
+    assert len(due_times(tmp_path)) == 5
 
 
 SECONDS = """

@@ -1,5 +1,7 @@
 """The control socket: who the system says is there, what the runtime started, what lies in the way, and long paths."""
 
+import contextlib
+import errno
 import json
 import os
 import shutil
@@ -269,3 +271,48 @@ async def test_what_is_no_text_in_a_request_ends_no_owner(tmp_path):
             with pytest.raises(SymbiError):
                 await ask(tmp_path, operation, **more)
         assert await ask(tmp_path, "approvals.list")  # it is there
+
+
+@pytest.mark.parametrize("operation", ["agents.\ud800", "agents.stop", "agents.suspend"])
+async def test_half_a_character_in_a_request_ends_nobody_but_it(tmp_path, operation):
+    async with served(tmp_path):
+        with pytest.raises(InputError):
+            await ask(tmp_path, operation, agent="\ud800")
+        assert await ask(tmp_path, "agents.list")
+
+
+@pytest.mark.parametrize("name", ["list", "show", "suspend", "resume", "stop"])
+async def test_policy_can_refuse_each_thing_that_is_asked_about_agents(tmp_path, name):
+    forbid = f'\nforbid (principal, action == Action::"ControlRuntime", resource == Resource::"agents.{name}");'
+    async with served(tmp_path, BASE.text + ASKS + forbid):
+        with pytest.raises(PolicyDenied):
+            await ask(tmp_path, f"agents.{name}", agent="a", all=True)
+    async with served(tmp_path):  # which the base policies permit to the owner of the folder
+        with contextlib.suppress(InputError):  # it is not at work
+            await ask(tmp_path, f"agents.{name}", agent="a", all=True)
+
+
+async def test_a_connection_that_cannot_be_taken_is_not_tried_again_and_again_at_once(tmp_path):
+    class Full:
+        """A socket with somebody at the door, and no file left to let them in by."""
+
+        def __init__(self, descriptor):
+            self.descriptor, self.asked = descriptor, 0
+
+        def fileno(self):
+            return self.descriptor
+
+        def accept(self):
+            self.asked += 1
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    reading, writing = os.pipe()
+    os.write(writing, b"x")
+    async with served(tmp_path) as (runtime, _), anyio.create_task_group() as tasks:
+        full, control = Full(reading), ControlSocket(runtime, tmp_path)
+        control._tasks = tasks
+        with anyio.move_on_after(0.35):
+            await control._accept(full)
+        assert 1 <= full.asked <= 5
+    os.close(reading)
+    os.close(writing)

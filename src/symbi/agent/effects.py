@@ -110,7 +110,7 @@ class World:
                 if told != approval_id:
                     self.held(pending)
                     told = approval_id
-                with clock.stopped() if clock else nullcontext():
+                async with clock.stopped() if clock else nullcontext():
                     await desk.wait(pending, inf if self.hold_s is None else self.hold_s)
                 if clock:
                     await clock.boundary()

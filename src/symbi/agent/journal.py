@@ -10,6 +10,7 @@ was started with and how it ended.
 ```
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -104,3 +105,8 @@ class RunStore(Protocol):
         Raises:
             StoreUnavailable: The store cannot be read.
         """
+
+
+def absolute(file: str) -> str:
+    """A file's name as seen from the root; touches no file."""
+    return os.path.abspath(file)  # noqa: PTH100 - links in the name stay as the user wrote them

@@ -1,11 +1,13 @@
 """Whether a run may go on: the time that it has, and the turn that others may ask it to give up."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from math import inf
 from typing import Final, Protocol
 
 import anyio
+
+from symbi.errors import SymbiError
 
 
 class Turn(Protocol):
@@ -23,7 +25,7 @@ class Turn(Protocol):
             StoreUnavailable: It cannot be recorded.
         """
 
-    def idle(self) -> AbstractContextManager[None]:
+    def idle(self) -> AbstractAsyncContextManager[None]:
         """While the run waits for somebody, its turn may be taken at once."""
 
 
@@ -35,7 +37,7 @@ class Unscheduled:
     async def keep(self) -> None:
         """It may always go on."""
 
-    def idle(self) -> AbstractContextManager[None]:
+    def idle(self) -> AbstractAsyncContextManager[None]:
         """Nobody takes anything."""
         return nullcontext()
 
@@ -52,23 +54,32 @@ class RunClock:
 
     def __init__(self, turn: Turn = ALWAYS) -> None:
         self._turn = turn
+        self._lost: SymbiError | None = None  # why its turn does not come back
         self.scope: anyio.CancelScope | None = None
 
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def stopped(self) -> AsyncIterator[None]:
         """Give the run back the time that passes in here; its turn may be taken meanwhile."""
-        with self._turn.idle(), self._standing():
-            yield
+        with self._standing():
+            async with self._turn.idle():
+                yield
 
     async def boundary(self) -> None:
         """Return when the next effect may begin.
 
         Raises:
-            TimeLimit: The run was suspended, and is not resumed in time.
+            TimeLimit: The run was suspended, and is not resumed in time. Its body may catch that, but has no further
+                effect: nothing is on record at this place of the run, and what came after could not be replayed.
         """
+        if self._lost is not None:
+            raise self._lost
         if self._turn.must_stop:
-            with self._standing():
-                await self._turn.keep()
+            try:
+                with self._standing():
+                    await self._turn.keep()
+            except SymbiError as lost:
+                self._lost = lost
+                raise
 
     @contextmanager
     def _standing(self) -> Iterator[None]:

@@ -1,11 +1,13 @@
-"""What people can ask about agents at work: list, suspend, resume, stop. JSON in, JSON out, behind the gate."""
+"""What people can ask about agents at work: list, show, suspend, resume, stop. JSON in, JSON out, behind the gate."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
 from symbi.api.caller import Caller, Operation, principal_of
-from symbi.errors import InputError
+from symbi.errors import InputError, did_you_mean
+from symbi.runtime.resources import amount_of
+from symbi.runtime.rooms import AtWork
 from symbi.runtime.runtime import Runtime
 from symbi.types import AgentId, JsonValue
 
@@ -14,19 +16,49 @@ async def list_agents(runtime: Runtime, _caller: Caller, _arguments: Mapping[str
     """The agents at work, with how the pool stands."""
     status = await runtime.get_system_status()
     return {
-        "agents": [
-            {
-                "agent": one.life.agent,
-                "state": one.life.state.value,
-                "run": one.life.run_id,
-                "file": one.record.file,
-                "started_at": one.record.started_at,
-            }
-            for one in runtime.at_work
-        ],
+        "agents": [_row(one) for one in runtime.at_work],
         "queued": {priority.value: count for priority, count in status.queued.items()},
         "free": status.free.facts(),
         "capacity": status.capacity.facts(),
+    }
+
+
+async def show_agent(runtime: Runtime, _caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
+    """One at work: its runs, what it has claimed, and who keeps it from going on.
+
+    Raises:
+        InputError: It is not at work.
+    """
+    agent = agent_of(arguments)
+    rows: list[JsonValue] = [_row(one) for one in runtime.at_work if one.life.agent == agent]
+    if not rows:
+        msg = f"agent `{agent}` is not at work"
+        names = [one.life.agent for one in runtime.at_work]
+        raise InputError(msg, code="input.agent", hint=did_you_mean(agent, names) or None)
+    seat = runtime.seat_of(agent)
+    claim: JsonValue = None
+    if seat is not None:
+        claim = {
+            **amount_of(seat.config.limits).facts(),
+            "priority": seat.config.priority.value,
+            "owner": seat.config.owner,
+            "batch": seat.config.batch,
+            "held": seat.holds,
+            "waits": seat.waits,
+            "waits_for_people": seat.waits_for_others,
+            "suspended_by": seat.stopped_by,
+            "told_to_stop_for": None if seat.told is None else seat.told.for_task,
+        }
+    return {"agent": agent, "runs": rows, "claim": claim}
+
+
+def _row(one: AtWork) -> dict[str, JsonValue]:
+    return {
+        "agent": one.life.agent,
+        "state": one.life.state.value,
+        "run": one.life.run_id,
+        "file": one.record.file,
+        "started_at": one.record.started_at,
     }
 
 
@@ -73,6 +105,7 @@ def agent_of(arguments: Mapping[str, JsonValue]) -> AgentId:
 OPERATIONS: Final[Mapping[str, Operation]] = MappingProxyType(
     {
         "agents.list": list_agents,
+        "agents.show": show_agent,
         "agents.suspend": suspend_agent,
         "agents.resume": resume_agent,
         "agents.stop": stop_agents,

@@ -37,6 +37,7 @@ MAX_REQUEST_BYTES: Final = 262_144  # one request line
 MAX_DISCARDED_BYTES: Final = 4_194_304  # of what is sent beyond it
 REQUEST_TIMEOUT_S: Final = 10.0  # to send the request, and again to take the answer
 OPERATION_TIMEOUT_S: Final = 120.0  # to carry it out
+RETRY_S: Final = 0.1  # after a connection that could not be taken
 MAX_CONNECTIONS: Final = 16  # at a time; further ones wait to be accepted
 MAX_ANCESTORS: Final = 64  # parents of a process that are looked at
 _RECEIVE_BYTES: Final = 65_536
@@ -152,7 +153,7 @@ class ControlSocket:
             except OSError as error:  # who connected is gone again, or there are too many files
                 self._room.release_on_behalf_of(token)
                 _log.warning("a connection to the control socket was lost: %s", error.strerror)
-                await anyio.lowlevel.checkpoint()
+                await anyio.sleep(RETRY_S)  # too many files are open for a while
                 continue
             tasks.start_soon(self._serve, connection, token)
 

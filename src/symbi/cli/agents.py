@@ -43,6 +43,36 @@ def list_agents(*, as_json: Json = False, config: Config = None) -> None:
         )
 
 
+@app.command("show")
+def show_agent(agent: Name, *, as_json: Json = False, config: Config = None) -> None:
+    """Show an agent at work: its run, what it has claimed, and who keeps it from going on."""
+    with errors_to_exit(as_json=as_json):
+        answer: Any = _ask(config, "agents.show", {"agent": agent})
+        if as_json:
+            print_json(answer)
+            return
+        for row in answer["runs"]:
+            out.print(
+                f"[bold]{escape(printable(row['agent']))}[/] is [bold]{row['state']}[/] since {row['started_at'][:19]}Z"
+            )
+            out.print(f"  run {row['run']} of {escape(printable(row['file']))}; `symbi runs show` lists its effects")
+        claim = answer["claim"]
+        if claim is None:
+            out.print("  it has claimed nothing yet")
+            return
+        stands = "held" if claim["held"] else "waited for" if claim["waits"] else "given back"
+        out.print(
+            f"  {claim['memory_mib']} MiB and {claim['cpu_milli']} milli-cores are {stands}; {claim['priority']}"
+            f"{', batch' if claim['batch'] else ''}, owner {escape(printable(claim['owner']))}"
+        )
+        if claim["waits_for_people"]:
+            out.print("  it waits for people: `symbi approvals list`")
+        if claim["suspended_by"] is not None:
+            out.print(f"  suspended by {escape(printable(claim['suspended_by']))}: `symbi agents resume`")
+        if claim["told_to_stop_for"] is not None:
+            out.print(f"  told to stop for {escape(printable(claim['told_to_stop_for']))}")
+
+
 @app.command("suspend")
 def suspend(agent: Name, *, as_json: Json = False, config: Config = None) -> None:
     """Suspend an agent before its next effect; it gives back what it holds."""

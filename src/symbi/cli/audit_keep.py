@@ -10,6 +10,7 @@ from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
+from symbi.agent.journal import absolute
 from symbi.audit.checkpoint import Note, parse_note
 from symbi.audit.export import KEYS_NAME, export_start, list_notes, open_events, read_events, verify_folder
 from symbi.audit.segments import Segment
@@ -32,7 +33,6 @@ from symbi.config import Settings, load_settings
 from symbi.crypto.merkle import Frontier, consistency_proof, leaf_hash
 from symbi.crypto.signing import VerifyingKey
 from symbi.errors import InputError, SymbiError
-from symbi.runtime.runtime import absolute
 from symbi.tools.text import printable
 from symbi.types import JsonValue, KeyId
 from symbi.wiring import open_reader, start_logging, verifying_keys

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from symbi.agent.journal import absolute
 from symbi.api.client import ask_owner, connect_owner
 from symbi.cli.options import Config, Json
 from symbi.cli.output import errors_to_exit, out, print_json
 from symbi.config import load_settings
 from symbi.errors import StoreUnavailable
-from symbi.runtime.runtime import absolute
 from symbi.tools.text import printable
 
 

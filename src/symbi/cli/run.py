@@ -14,6 +14,7 @@ import typer
 from anyio.abc import TaskStatus
 from rich.markup import escape
 
+from symbi.agent.journal import absolute
 from symbi.agent.run import RunOutcome
 from symbi.agent.task import Task, parse_grant, parse_labels, parse_subjects
 from symbi.api.control import ControlSocket
@@ -33,7 +34,7 @@ from symbi.dsl.spec import AgentSpec
 from symbi.errors import ApprovalPending, InputError, SymbiError
 from symbi.policy.context import label_context
 from symbi.policy.flow import MORE_SUBJECTS
-from symbi.runtime.runtime import Runtime, absolute
+from symbi.runtime.runtime import Runtime
 from symbi.tools.text import printable
 from symbi.types import AgentId, JsonValue, RunId
 from symbi.wiring import compile_agents, open_runtime, read_text, start_logging
@@ -184,12 +185,20 @@ def run_until_stopped(
         KeyboardInterrupt: It did not end in that time, or was interrupted twice.
     """
     stops: list[Callable[[], None]] = []
+    was_told = False
 
     def told() -> None:
+        nonlocal was_told
+        was_told = True
         for stop in stops:
             stop()
 
-    anyio.run(partial(until_terminated, stop=told), partial(work, stops.append), settings.runtime.shutdown_grace_s)
+    def on_stop(stop: Callable[[], None]) -> None:
+        stops.append(stop)
+        if was_told:  # while it was being opened
+            stop()
+
+    anyio.run(partial(until_terminated, stop=told), partial(work, on_stop), settings.runtime.shutdown_grace_s)
 
 
 async def until_terminated(
@@ -215,7 +224,8 @@ async def until_terminated(
                 told = stop is None
                 async for number in signals:
                     now = told and number == signal.SIGINT
-                    tasks.cancel_scope.deadline = anyio.current_time() + (0 if now else grace_s)
+                    end_s = anyio.current_time() + (0 if now else grace_s)
+                    tasks.cancel_scope.deadline = min(tasks.cancel_scope.deadline, end_s)  # asked again is no respite
                     if now:
                         return
                     if stop is not None:

@@ -13,6 +13,7 @@ from symbi.api.control import ControlSocket
 from symbi.cli.options import Config
 from symbi.cli.output import err, errors_to_exit
 from symbi.cli.run import announce, run_until_stopped, settings_for, show_held, show_line
+from symbi.cli.unread import patient_stderr
 from symbi.clock import SystemClock, rfc3339
 from symbi.config import Settings
 from symbi.dsl.spec import CompiledFile
@@ -26,7 +27,7 @@ def up(
     files: Annotated[list[Path], typer.Argument(help="Agent files; their schedules count.")], *, config: Config = None
 ) -> None:
     """Run the agents of some files when their schedules are due, until SIGTERM or SIGINT; what is at work may finish first."""
-    with errors_to_exit():
+    with patient_stderr(), errors_to_exit():
         settings = settings_for(files[0], config)
         if not settings.security.audit_enabled:
             msg = "`symbi up` keeps its books in the data folder, and `security.audit_enabled` is false"

@@ -6,7 +6,7 @@
 | `"*/15 30 9 * * *"` | with seconds in front |
 | `"2026-12-24T18:00:00Z"`, `"2026-12-24 18:00"` | one moment; without an offset, in the time zone |
 
-Where both days are restricted, so that neither begins with `*`, either counts, as POSIX says. Where clocks are put forward, what falls into the hour that
+Where both days are restricted, so that neither begins with `*`, either counts, as POSIX says. Where clocks are put forward, a fixed time in the hour that
 is not there is due when it would have been over; where they are put back, a fixed time is due once, the first time.
 """
 

@@ -8,22 +8,26 @@
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 import anyio
 from anyio.abc import TaskGroup
 
-from symbi.agent.journal import RunState
+from symbi.agent.journal import RunRecord, RunState, absolute
+from symbi.agent.run import RunOutcome
 from symbi.audit.event import AuditEventType, Draft
 from symbi.clock import rfc3339
-from symbi.dsl.spec import CompiledFile, ScheduleSpec
-from symbi.errors import InternalError, StoreUnavailable, SymbiError
-from symbi.runtime.occurrences import Occurrence, OccurrenceState, Owed, owed
-from symbi.runtime.runtime import Runtime, absolute
+from symbi.dsl.spec import AgentSpec, CompiledFile, ScheduleSpec
+from symbi.errors import InputError, InternalError, Overloaded, StoreUnavailable, SymbiError
+from symbi.runtime.occurrences import Occurrence, OccurrenceState, OccurrenceStore, Owed, owed
+from symbi.runtime.runtime import Runtime
 from symbi.types import AgentId, JsonValue, RunId
 
 _log = logging.getLogger("symbi.runtime")
 
+RETRY_S: Final = 1.0  # after which a run is begun again where too much waited
 MAX_NAP_S: Final = 5.0  # the wall clock is looked at this often, for it may be set
 NS: Final = 1_000_000_000
 
@@ -67,14 +71,21 @@ class Host:
         Raises:
             StoreUnavailable: The books cannot be kept.
         """
-        async with anyio.create_task_group() as tasks:
-            await self._take_up(tasks)
-            while not self._stopping:
-                now_ns = self._clock.now_ns()
-                for job in self.jobs:
-                    await self._run_due(job, now_ns, tasks)
-                self.looks += 1
-                await self._nap(self.next_due_ns(now_ns), now_ns)
+        try:
+            async with anyio.create_task_group() as tasks:
+                if not self._stopping:
+                    await self._take_up(tasks)
+                while not self._stopping:
+                    now_ns = self._clock.now_ns()
+                    for job in self.jobs:
+                        await self._run_due(job, now_ns, tasks)
+                    self.looks += 1
+                    await self._nap(self.next_due_ns(now_ns), now_ns)
+        except BaseExceptionGroup as group:
+            lost, others = group.split(StoreUnavailable)
+            if lost is None or others is not None:
+                raise
+            raise _first(lost) from group  # each run that needed the store has met it
 
     def stop(self) -> None:
         """Begin nothing more."""
@@ -146,7 +157,7 @@ class Host:
             self._runtime.rooms.occurrences.put_occurrence(occurrence)
             return None, _drafts(job, due, occurrence)
 
-        await self._log.transact(claim)
+        await self._log.transact(claim, wait=True)  # however much waits: it is due all the same
         self._since_ns[job.name] = due.at_ns
         if not busy:
             if job.schedule.one_shot:
@@ -158,32 +169,61 @@ class Host:
         tasks.start_soon(self._carry_out, job, occurrence)
 
     async def _carry_out(self, job: Job, occurrence: Occurrence) -> None:
-        """Run, or go on with the run of, an occurrence, and note how it ended."""
+        """Carry out an occurrence, and note how it ended; until that is durable, its agent is at work."""
         rooms, agent = self._runtime.rooms, job.schedule.agent
         spec = next(spec for spec in job.compiled.agents if spec.id == agent)
         try:
-            record = await self._log.read(lambda: rooms.runs.get_run(occurrence.run_id))
-            if record is None:
-                outcome = await self._runtime.run(job.compiled, spec, {}, run_id=occurrence.run_id)
-                ended = outcome.state.value
-            elif record.state in {RunState.RUNNING, RunState.HELD}:
-                ended = (await self._runtime.resume(job.compiled, spec, record)).state.value
-            else:
-                ended = record.state.value
-        except (StoreUnavailable, InternalError):
-            raise  # the occurrence stays claimed, and its run goes on at the next start
-        except SymbiError as error:
-            _log.warning("schedule `%s`: %s", job.schedule.name, error)
-            ended = error.code
+            while (ended := await self._ended(job, spec, occurrence)) is None:
+                pass  # too much waited, and it has waited a little
+            await self._log.transact(partial(_end, rooms.occurrences, occurrence, ended), wait=True)
         finally:
             self.at_work.discard(agent)
-        done = OccurrenceState.DONE
 
-        def end() -> tuple[None, tuple[Draft, ...]]:
-            rooms.occurrences.end_occurrence(occurrence, done, ended)
-            return None, ()
+    async def _ended(self, job: Job, spec: AgentSpec, occurrence: Occurrence) -> str | None:
+        """Run, or go on with the run of, an occurrence; returns how it ended, or None after a while where too much waits.
 
-        await self._log.transact(end, wait=True)
+        What one agent meets ends no other.
+
+        Raises:
+            StoreUnavailable: The occurrence stays claimed, and its run goes on at the next start.
+        """
+        rooms = self._runtime.rooms
+        try:
+            record = await self._log.read(lambda: rooms.runs.get_run(occurrence.run_id))
+            outcome: RunRecord | RunOutcome
+            if record is None:
+                outcome = await self._runtime.run(job.compiled, spec, {}, run_id=occurrence.run_id)
+            elif record.state in {RunState.RUNNING, RunState.HELD}:
+                outcome = await self._runtime.resume(job.compiled, spec, record)
+            else:
+                outcome = record
+        except StoreUnavailable:
+            raise
+        except Overloaded:
+            await anyio.sleep(RETRY_S)
+            return None
+        except SymbiError as error:
+            _log.warning("schedule `%s`: %s", job.schedule.name, error)
+            if error.code == "input.source_changed":  # of which nothing else says that it does not go on
+                await self._runtime.refuse(Path(job.compiled.file), InputError(error.message, code=error.code))
+            return error.code
+        except Exception as error:  # noqa: BLE001 - a defect that one agent meets; its run is left as it is
+            _log.error("schedule `%s` met a defect", job.schedule.name, exc_info=error)
+            return InternalError.default_code
+        else:
+            return outcome.state.value
+
+
+def _end(occurrences: OccurrenceStore, occurrence: Occurrence, ended: str) -> tuple[None, tuple[Draft, ...]]:
+    """A unit of work: an occurrence is over."""
+    occurrences.end_occurrence(occurrence, OccurrenceState.DONE, ended)
+    return None, ()
+
+
+def _first(group: BaseExceptionGroup[StoreUnavailable]) -> StoreUnavailable:
+    """The first error of a group, however nested."""
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def _drafts(job: Job, due: Owed, occurrence: Occurrence) -> list[Draft]:

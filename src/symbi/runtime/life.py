@@ -46,6 +46,7 @@ class Life:
     def end(self, error: SymbiError | None) -> None:
         """The task is over: a finished agent is put away, a failed one goes where the supervisor's table sends it."""
         if error is None:
+            self._return()
             self.move(Event.TASK_COMPLETE)
             self.move(Event.SHUTDOWN)
         else:
@@ -58,7 +59,13 @@ class Life:
         elif self.state is AgentState.READY:
             self.move(Event.SHUTDOWN)
         else:
+            self._return()
             self.move(event_for(error))
+
+    def _return(self) -> None:
+        """What ends while it is suspended, such as by the answer that it waited for, has gone on to its end."""
+        if self.state is AgentState.SUSPENDED:
+            self.move(Event.RESUMED, {"reason": "its work is over"})
 
     def stop(self, more: Mapping[str, JsonValue]) -> None:
         """An operator has stopped it, wherever it stands."""

@@ -62,7 +62,7 @@ class OccurrenceStore(Protocol):
         """
 
     def put_occurrence(self, occurrence: Occurrence) -> None:
-        """Insert an occurrence.
+        """Insert an occurrence; of those before it, what is over need not be kept: the trail has it.
 
         Raises:
             InternalError: It is there already.

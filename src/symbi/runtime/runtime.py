@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -13,12 +12,13 @@ from typing import Final
 import anyio
 
 from symbi.agent.effects import CodeLimits
-from symbi.agent.journal import RunRecord, RunState
+from symbi.agent.journal import RunRecord, RunState, absolute
 from symbi.agent.run import Bounds, RunOutcome, RunPlan, check_inputs, execute
 from symbi.agent.sealing import opened_history, sealed_run
 from symbi.agent.task import NO_TASK, Task, check_task, kept_task
 from symbi.agent.turn import Turn
 from symbi.audit.event import AuditEventType, Draft, Receipt
+from symbi.audit.log import Work as Unit
 from symbi.audit.stream import AuditStream
 from symbi.clock import rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile
@@ -167,7 +167,6 @@ class Runtime:
             grant=task.grant_json,
             labels=task.labels_json,
         )
-
         keys = await keys_for(self.guard.vault, spec.id, task.everybody)
         kept = sealed_run(record, keys)
 
@@ -181,8 +180,7 @@ class Runtime:
             }
             return None, (confided(Draft(AuditEventType.RUN_STARTED, spec.id, details, record.run_id), keys),)
 
-        await self._rooms.world.log.transact(begin)
-        return await self._go(compiled, spec, record, ())
+        return await self._go(compiled, spec, record, (), begin)
 
     async def resume(self, compiled: CompiledFile, spec: AgentSpec, record: RunRecord) -> RunOutcome:
         """Go on with a run after its last finished effect.
@@ -215,8 +213,7 @@ class Runtime:
             details: dict[str, JsonValue] = {"effects": len(recorded), **task.facts(keys)}
             return None, (confided(Draft(AuditEventType.RUN_RESUMED, spec.id, details, record.run_id), keys),)
 
-        await log.transact(again)
-        return await self._go(compiled, spec, record, recorded)
+        return await self._go(compiled, spec, record, recorded, again)
 
     async def find_open_run(self, run_id: RunId | None, file: str | None) -> RunRecord:
         """The run to resume: the one named, or the newest that is running or held (of a file).
@@ -316,6 +313,10 @@ class Runtime:
         """Suspend an agent before its next effect; see `symbi.runtime.turns`."""
         await self._turns.suspend(agent, by)
 
+    def seat_of(self, agent: AgentId) -> Seat | None:
+        """What an agent at work has claimed, and how it stands with it; None where it has not come so far."""
+        return self._turns.seat_of(agent)
+
     def let_go_on(self, agent: AgentId) -> None:
         """Let an agent that an operator has suspended go on; see `symbi.runtime.turns`."""
         self._turns.resume(agent)
@@ -344,13 +345,19 @@ class Runtime:
         return [one.life.run_id for one in found]
 
     async def _go(
-        self, compiled: CompiledFile, spec: AgentSpec, record: RunRecord, recorded: Sequence[EffectRecord]
+        self,
+        compiled: CompiledFile,
+        spec: AgentSpec,
+        record: RunRecord,
+        recorded: Sequence[EffectRecord],
+        begin: Unit[None],
     ) -> RunOutcome:
-        """Let an agent work until it ends, or is stopped."""
+        """Put on record that a run begins, and let its agent work until it ends, or is stopped: from then on it can be."""
         one = self._at_work[record.run_id] = AtWork(Life(spec.id, record.run_id), record)
         try:
             with one.scope:
-                return await self._work(compiled, spec, one.life, record, recorded)
+                await self._rooms.world.log.transact(begin)
+                return await self._work(compiled, spec, one, recorded)
             error = AgentFailed(f"agent `{spec.id}` was stopped by {one.stopped_by}", code="agent.stopped")
             one.life.stop({"by": one.stopped_by})
             await self._record(one.life)
@@ -361,13 +368,9 @@ class Runtime:
             one.over.set()
 
     async def _work(
-        self,
-        compiled: CompiledFile,
-        spec: AgentSpec,
-        life: Life,
-        record: RunRecord,
-        recorded: Sequence[EffectRecord],
+        self, compiled: CompiledFile, spec: AgentSpec, one: AtWork, recorded: Sequence[EffectRecord]
     ) -> RunOutcome:
+        life, record = one.life, one.record
         principal = self._rooms.principal(spec.id)
         limits = replace(spec.limits, execution_timeout=min(spec.limits.execution_timeout, self._config.run_timeout_s))
         spec = replace(spec, limits=limits)
@@ -383,7 +386,9 @@ class Runtime:
                 spec = replace(spec, limits=limits)
                 life.move(Event.TASK_ASSIGNED)
                 await self._record(life)
-                bounds = Bounds(self._config.body, self._code_limits(tier), self._config.output_bytes)
+                told = self._config
+                code = CodeLimits(tier, told.code_memory_mib, told.code_timeout_s)
+                bounds = Bounds(told.body, code, told.output_bytes)
                 outcome = await execute(
                     RunPlan(spec, principal, record, bounds, recorded, turn), self._rooms.world, self._rooms.runs
                 )
@@ -391,8 +396,9 @@ class Runtime:
             raise  # the run stays open: it can be resumed once the store or the defect is mended
         except SymbiError as error:
             life.fail(error)
-            await self._record(life)
-            await self._ended_early(record, error)
+            with anyio.CancelScope(shield=True):  # it is over: who stops it now comes too late
+                await self._record(life)
+                await self._ended_early(record, error)
             raise
         life.end(outcome.error)
         await self._record(life)
@@ -435,21 +441,28 @@ class Runtime:
         guard = self._rooms.world.guard
 
         async def note(event: Event, more: Mapping[str, JsonValue]) -> None:
+            was = life.state
             life.move(event, more)
-            await self._record(life)
+            try:
+                await self._record(life)
+            except BaseException:
+                life.state = was  # for it is tried again
+                raise
+
+        seats: list[Seat] = []
 
         async def allocate() -> tuple[ResourceLimits, Seat]:
             async with guard.enforce(action) as permit:
                 allowed = guard.authority.redeem(permit, AllocateResources)
                 config = AgentConfig(spec.id, allowed.limits, allowed.priority, principal.owner, batch=terms.batch)
-                seat = await self._turns.take(config, note)
-            return allowed.limits, seat
+                seats.append(await self._turns.take(config, note))
+            return allowed.limits, seats[-1]
 
-        limits, seat = await self._rooms.world.hold(allocate)
         try:
-            yield limits, seat
+            yield await self._rooms.world.hold(allocate)
         finally:
-            await self._turns.leave(seat)
+            for seat in seats:  # also where it was taken, and that could not be recorded
+                await self._turns.leave(seat)
 
     async def _ended_early(self, record: RunRecord, error: SymbiError) -> None:
         """A run that could not begin: held where a dependency or an answer was missing, failed otherwise."""
@@ -479,16 +492,8 @@ class Runtime:
 
         await self._rooms.world.log.transact(end, wait=True)
 
-    def _code_limits(self, tier: SecurityTier) -> CodeLimits:
-        return CodeLimits(tier, self._config.code_memory_mib, self._config.code_timeout_s)
-
 
 def _finished(record: RunRecord, error: SymbiError) -> Draft:
     """The event of a run that ended without its body's end."""
     details: dict[str, JsonValue] = {"state": record.state.value, "error": error.code, "message": str(error)}
     return Draft(AuditEventType.RUN_FINISHED, record.agent_id, details, record.run_id)
-
-
-def absolute(file: str) -> str:
-    """A file's name as seen from the root; touches no file."""
-    return os.path.abspath(file)  # noqa: PTH100 - links in the name stay as the user wrote them

@@ -1,12 +1,13 @@
 """Turns: agents wait for the scheduler here, work, and step aside where it needs what they hold for others.
 
 Whoever waits and has the lock asks the scheduler for all; nobody has a task for that alone. An agent that is told to
-stop does so before its next effect, or at once where it waits for people; both ends of that are on its record before
-anything is given back or taken again.
+stop does so before its next effect, or at once where it waits for people; that is on its record before anything is
+given back, and its return is before it goes on. What it held may be its own again while it still waits for people.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Final, TypeAlias
 
 import anyio
@@ -41,24 +42,31 @@ class Seat:
         self.holds = False  # what it claimed
         self.waits = True  # for that, in the scheduler
         self.late = False
+        self.suspended = False  # that is on record, and its return is not
         self.waits_for_others = False
         self.told: Preempt | None = None
         self.stopped_by: str | None = None  # the operator who suspended it
 
     @property
     def must_stop(self) -> bool:
-        """Somebody else needs what it holds, or has it already, or an operator has suspended it."""
-        return self.told is not None or self.stopped_by is not None or not self.holds
+        """Somebody else needs what it holds, or has it already, or an operator has suspended it, or it has not yet returned."""
+        return self.told is not None or self.stopped_by is not None or not self.holds or self.suspended
 
     def answered(self) -> bool:
-        """The scheduler has let it start, or never will."""
-        return self.holds or self.late
+        """The scheduler has let it start, or never will, or there is nothing to wait for while an operator suspends it."""
+        return self.holds or self.late or (self.suspended and self.stopped_by is not None)
 
-    @contextmanager
-    def idle(self) -> Iterator[None]:
-        """While the agent waits for people, it can be suspended at once."""
+    @asynccontextmanager
+    async def idle(self) -> AsyncIterator[None]:
+        """While the agent waits for people, it can be suspended at once; who was told to stop before does so now.
+
+        Raises:
+            StoreUnavailable: It cannot be recorded.
+        """
         self.waits_for_others = True
         try:
+            if self.must_stop:
+                await self.step_aside()
             yield
         finally:
             self.waits_for_others = False
@@ -74,31 +82,33 @@ class Seat:
             await self.step_aside()
             if self.stopped_by is not None:
                 await self._let_go.wait()
-                continue
-            if not self.holds:
+            elif not self.holds:
                 if not self.waits:
                     await self._turns.queue(self)
                 await self._turns.wait(self)
+            elif self.suspended and self.told is None:
                 await self.note(Event.RESUMED, {})
+                self.suspended = False
 
     async def step_aside(self) -> None:
-        """Give up what it holds, once that is on record."""
-        scheduler = self._turns.scheduler
+        """Give up what it holds, or its place among those who wait, once that is on record."""
         async with self._moving:
             told, by = self.told, self.stopped_by
-            if not self.holds or (told is None and by is None):
-                return
-            if by is not None:
-                await self.note(Event.OPERATOR_SUSPENDED, {"by": by})
-                with anyio.CancelScope(shield=True):
-                    self.told, self.holds = None, False
-                    await scheduler.agent_ended(self.config.agent)
-            elif told is not None:
+            if by is not None and (self.holds or self.waits):
+                await self._suspended(Event.OPERATOR_SUSPENDED, {"by": by})
+                await self._turns.give_back(self)
+            elif told is not None and self.holds:
                 why = "a critical task needs what it holds"
-                await self.note(Event.PREEMPTED, {"for": told.for_task, "reason": why})
-                with anyio.CancelScope(shield=True):
+                await self._suspended(Event.PREEMPTED, {"for": told.for_task, "reason": why})
+                if self.told is told:  # its run may have ended meanwhile
                     self.told, self.holds, self.waits = None, False, True
-                    await scheduler.agent_suspended(self.config.agent)
+                    await self._turns.scheduler.agent_suspended(self.config.agent)
+
+    async def _suspended(self, event: Event, more: Mapping[str, JsonValue]) -> None:
+        """Put it on record that it is suspended, where that is not on record already."""
+        if not self.suspended:
+            await self.note(event, more)
+            self.suspended = True
 
     def let_go(self) -> None:
         """The operator lets it go on."""
@@ -120,6 +130,7 @@ class Turns:
         self._timeout_s = timeout_s
         self._asking = anyio.Lock()
         self._seats: dict[AgentId, Seat] = {}
+        self._told: set[Seat] = set()  # to stop, and some of them have
 
     async def take(self, config: AgentConfig, note: Note) -> Seat:
         """Queue an agent and wait until it may start.
@@ -146,16 +157,28 @@ class Turns:
             InputError: Its agent is scheduled already, or asks for more than any node has.
             Overloaded: As many wait as may.
         """
-        await self.scheduler.schedule_agent(seat.config)
+        agent = seat.config.agent
+        if self._seats.get(agent, seat) is not seat:
+            msg = f"agent `{agent}` is already scheduled"
+            raise InputError(msg, code="scheduler.duplicate", hint="it is suspended; resume it, or stop it")
+        # What has started once is not late any more.
+        await self.scheduler.schedule_agent(replace(seat.config, deadline_s=None) if seat.suspended else seat.config)
         seat.waits = True
-        self._seats[seat.config.agent] = seat
+        self._seats[agent] = seat
 
     async def leave(self, seat: Seat) -> None:
         """Give a seat back, or stop waiting for it."""
         del self._seats[seat.config.agent]
-        if seat.holds:
+        self._told.discard(seat)
+        await self.give_back(seat)
+
+    async def give_back(self, seat: Seat) -> None:
+        """Give back what a seat holds, or its place among those who wait; nothing in here waits, so it is never half done."""
+        held, waited = seat.holds, seat.waits and not seat.late
+        seat.told, seat.holds, seat.waits = None, False, False
+        if held:
             await self.scheduler.agent_ended(seat.config.agent)
-        elif seat.waits and not seat.late:
+        elif waited:
             await self.scheduler.withdraw_agent(seat.config.agent)
 
     async def suspend(self, agent: AgentId, by: str) -> None:
@@ -170,8 +193,12 @@ class Turns:
             msg = f"agent `{agent}` is suspended by `{seat.stopped_by}` already"
             raise InputError(msg, code="input.agent")
         seat.stopped_by = by
-        if seat.waits_for_others:
-            await seat.step_aside()
+        try:
+            if seat.waits_for_others:
+                await seat.step_aside()
+        except BaseException:
+            seat.let_go()
+            raise
 
     def resume(self, agent: AgentId) -> None:
         """An operator lets a suspended agent go on, in its turn.
@@ -184,6 +211,10 @@ class Turns:
             msg = f"agent `{agent}` is not suspended by an operator"
             raise InputError(msg, code="input.agent")
         seat.let_go()
+
+    def seat_of(self, agent: AgentId) -> Seat | None:
+        """The seat that an agent has or waits for; None where it has none yet."""
+        return self._seats.get(agent)
 
     def _at_work(self, agent: AgentId) -> Seat:
         seat = self._seats.get(agent)
@@ -215,7 +246,6 @@ class Turns:
             raise TimeLimit(msg, hint="other agents hold the pool")
 
     async def _ask(self) -> None:
-        idle: list[Seat] = []
         for decision in await self.scheduler.next_decisions(timeout_s=TURN_S):  # all of them, before anything else
             seat = self._seats[AgentId(decision.task.id)]
             match decision:
@@ -223,9 +253,10 @@ class Turns:
                     seat.holds, seat.waits = True, False
                 case Preempt():
                     seat.told = decision
-                    idle += [seat] if seat.waits_for_others else []
+                    self._told.add(seat)
                 case Late():
                     seat.late = True
-        for seat in idle:
-            with suppress(Unavailable):  # it was told, and steps aside by itself when it goes on
+        self._told = {seat for seat in self._told if seat.told is not None}
+        for seat in [seat for seat in self._told if seat.waits_for_others]:
+            with suppress(Unavailable):  # whoever asks next tries it again
                 await seat.step_aside()

@@ -4,8 +4,10 @@ from itertools import product
 
 import pytest
 
-from symbi.errors import InputError
+from symbi.errors import InputError, PolicyDenied, ScriptFailed, TimeLimit
+from symbi.runtime.life import Life
 from symbi.runtime.lifecycle import FIRST, LAST, OURS, SEED, TRANSITIONS, AgentState, Event, advance, mermaid
+from symbi.types import AgentId, RunId
 
 # The seed's diagram, line by line.
 DRAWN = """
@@ -92,3 +94,20 @@ def test_the_documented_diagram_is_printed_from_the_table(root):
     _, _, rest = page.partition("```mermaid\n")
     diagram, _, _ = rest.partition("```")
     assert diagram == mermaid(), "put what `symbi.runtime.lifecycle.mermaid()` prints into docs/reference/lifecycle.md"
+
+
+@pytest.mark.parametrize(
+    ("error", "last"),
+    [
+        (None, [Event.TASK_COMPLETE, Event.SHUTDOWN]),
+        (TimeLimit("its turn does not come back"), [Event.RESOURCES_EXHAUSTED]),
+        (PolicyDenied("no"), [Event.POLICY_VIOLATION]),
+        (ScriptFailed("no"), [Event.FORCED]),
+    ],
+)
+def test_what_is_suspended_can_come_to_every_end(error, last):
+    life = Life(AgentId("a"), RunId("r"))
+    for event in (Event.CONFIG_VALID, Event.TASK_ASSIGNED, Event.PREEMPTED):
+        life.move(event)
+    life.end(error)
+    assert [draft.details["event"] for draft in life.drafts()[3:]] == [Event.RESUMED, *last]

@@ -374,6 +374,9 @@ SELECT since_ns FROM schedules WHERE schedule = ?
 -- name: put_occurrence
 INSERT INTO occurrences (schedule, at_ns, run_id, state, reason) VALUES (?, ?, ?, ?, ?)
 
+-- name: forget_occurrences
+DELETE FROM occurrences WHERE schedule = ? AND at_ns < ? AND state <> 'claimed'
+
 -- name: end_occurrence
 UPDATE occurrences SET state = ?, reason = ? WHERE schedule = ? AND at_ns = ? AND state = 'claimed'
 

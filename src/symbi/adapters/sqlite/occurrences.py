@@ -21,7 +21,7 @@ class OccurrenceTable(Rows):
         return int(self._one(SQL["get_schedule"], (schedule,))[0])
 
     def put_occurrence(self, occurrence: Occurrence) -> None:
-        """Insert an occurrence."""
+        """Insert an occurrence; those of its schedule that are over before it are on the trail, and nowhere else any more."""
         self._fence(self._epoch)
         values = (
             occurrence.schedule, occurrence.at_ns, occurrence.run_id, occurrence.state.value, occurrence.reason
@@ -33,6 +33,7 @@ class OccurrenceTable(Rows):
             raise InternalError(msg, code="internal.duplicate") from error
         except sqlite3.Error as error:
             raise unavailable("write", error) from error
+        self._write(SQL["forget_occurrences"], (occurrence.schedule, occurrence.at_ns))
 
     def end_occurrence(self, occurrence: Occurrence, state: OccurrenceState, reason: str) -> None:
         """What became of a claimed occurrence."""
