@@ -363,10 +363,10 @@ class AuditLog:
             await anyio.sleep(WATCH_INTERVAL_S)
             if self._group is None or anyio.current_time() - self._since_s < COMMIT_TIMEOUT_S:
                 continue
-            group, self._group = self._group, None
             what = f"the store did not commit within {COMMIT_TIMEOUT_S:g} s"
-            group.fail(StoreUnavailable(what, hint=_SLOW))
-            self._fail(what)
+            if not self._group.done.is_set():
+                self._group.fail(StoreUnavailable(what, hint=_SLOW))
+            self._fail(what)  # also those who came since: the thread is held up as before
 
     def _take(self, group: _Group) -> None:
         self._pending -= len(group.units)
