@@ -139,6 +139,8 @@ def verify(  # noqa: PLR0913 - the options of the command
             broken.hint = broken.hint or f"the first bad event is {broken.fields['sequence']}"
             raise
         show_report(report, as_json=as_json)
+        if witness is not None and not report.witnessed and not as_json:
+            err.print("[yellow]the witness has seen none of these events[/]: what it has seen is of a time before them")
         if (export or archive) is not None and keys is None and not as_json:
             err.print(
                 "[yellow]the keys are those of the export itself[/]: compare their ids with those you know, or give `--keys`"
