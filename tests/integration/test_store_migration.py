@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from symbi.adapters.sqlite import DATABASE_NAME, SqliteReader, SqliteStore
+from symbi.adapters.sqlite.mark import read_mark
 from symbi.audit.checkpoint import parse_note
 from symbi.audit.event import AuditEventType, Draft, parse_event
 from symbi.audit.log import AuditLog
@@ -113,6 +114,16 @@ async def test_the_trail_is_kept_as_it_is_and_given_index_tree_and_head(old, cou
         assert store._db.execute("SELECT count(*) FROM event_policies WHERE policy = 'reports'").fetchone() == (
             count - 1,
         )
+
+
+async def test_the_folder_is_marked_as_soon_as_the_trail_has_a_name(old):
+    with SqliteStore(old) as store:
+        assert read_mark(old) is None
+        async with log_on(store):
+            assert read_mark(old) == parse_note(store.head()[1]).checkpoint.origin.encode()
+    (old / DATABASE_NAME).unlink()
+    with pytest.raises(StoreUnavailable, match="is gone or empty"), SqliteStore(old):
+        pytest.fail("a new trail could be begun")
 
 
 async def test_a_store_of_version_1_gets_what_it_lacks_and_keeps_what_it_has(old):
