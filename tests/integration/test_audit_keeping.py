@@ -15,6 +15,7 @@ import anyio
 import anyio.from_thread
 import pytest
 
+from symbi.adapters import audit_storage
 from symbi.adapters.sqlite import SqliteReader
 from symbi.audit.checkpoint import parse_note
 from symbi.audit.event import AuditEventType, Draft, Signing
@@ -357,6 +358,23 @@ async def test_a_copy_that_is_gone_keeps_the_original(storage):
         await kept.keeper.look()
         assert kept.keeper.status.failure
         assert kept.events()[0].sequence == 1
+
+
+async def test_a_name_that_a_killed_process_gave_is_flushed_before_the_segment_counts_as_sealed(storage, monkeypatch):
+    def killed(point):
+        if point == "renamed":
+            raise Unavailable(point)  # before the folder is flushed
+
+    flushed = []
+    async with open_kept(None, storage, probe=killed) as kept:
+        await kept.append(300)
+        await kept.keeper.open()
+        assert kept.store.segments() == []
+        monkeypatch.setattr(audit_storage, "_flush_folder", flushed.append)
+        kept.clock.advance(60)
+        await kept.keeper.look()
+        place = kept.storage.path(kept.store.segments()[0].folder)
+        assert flushed == [place.parent, storage]
 
 
 # --- kill -9 ---------------------------------------------------------------------------------------------
