@@ -105,6 +105,18 @@ async def test_a_retired_key_cannot_put_a_checkpoint_of_its_own_into_the_trail(k
     verify_trail(kept.store.read(1), stored[1], trusted(), claims=claims_of(kept.store.checkpoints(1)))
 
 
+async def test_a_head_whose_event_has_left_the_live_store_is_told_as_that(kept):
+    note = head(kept)
+    await kept.append(600)
+    await kept.keeper.look()
+    kept.clock.advance(40 * 86_400)
+    await kept.append(300)
+    await kept.keeper.look()
+    assert kept.events()[0].sequence > note.checkpoint.size
+    with pytest.raises(InputError, match="has left the live store"):
+        await kept.heads.witnessed(signed(note), NAME)
+
+
 async def test_cosignatures_never_make_a_checkpoint_too_large_to_be_read(kept):
     note = head(kept)
     await kept.append(1)

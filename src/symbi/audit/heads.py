@@ -169,8 +169,12 @@ class Heads:
         size, last = note.checkpoint.size, head.checkpoint.size
         if note.checkpoint.origin != head.checkpoint.origin or size > last:
             check_continues(note.checkpoint, head.checkpoint, ())
+        stored = next(iter(self._store.read(size, size)), None)
+        if stored is None:
+            msg = f"event {size} has left the live store, so that a head there cannot be checked"
+            raise InputError(msg, code="witness.note", hint="have a later head countersigned")
         root = root_of(size, nodes_of(last, self._store.tile, self._store.record))
-        event = parse_event(self._store.record(size), sequence=size)
+        event = parse_event(stored.record, sequence=size)
         if (root, event.chain_hash, event.timestamp) != (
             note.checkpoint.root, note.checkpoint.chain_hash, note.checkpoint.timestamp,
         ):  # fmt: skip
