@@ -211,6 +211,23 @@ async def test_a_keeper_that_is_cancelled_in_the_middle_leaves_nothing_with_a_na
         )
 
 
+async def test_a_segment_whose_time_is_over_waits_for_a_required_storage_like_a_full_one(tmp_path):
+    storage = tmp_path / "absent"
+    async with open_kept(None, storage, rules=replace(RULES, required=True, max_waiting=0)) as kept:
+        await kept.append(10)
+        await kept.keeper.open()
+        kept.keeper.barrier()
+        kept.clock.advance(3600)
+        await kept.keeper.look()
+        with pytest.raises(StoreUnavailable, match="1 segments of the trail wait"):
+            kept.keeper.barrier()
+        storage.mkdir()
+        kept.clock.advance(60)
+        await kept.keeper.look()
+        kept.keeper.barrier()
+        assert (kept.keeper.status.waiting, kept.keeper.status.failure) == (0, "")
+
+
 async def test_effects_stop_only_where_the_storage_is_required_and_too_far_behind(storage):
     rules = replace(RULES, required=True, max_waiting=1)
     for required in (True, False):

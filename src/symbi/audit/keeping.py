@@ -113,7 +113,7 @@ class KeepingStatus:
 
     Attributes:
         sealed: Sequence of the last event in the storage.
-        waiting: Segments that are full and not there.
+        waiting: Segments that are closed and not there: those that are full, or the one whose time is over.
         failure: Why the storage could not be used the last time; empty where it could.
     """
 
@@ -166,6 +166,7 @@ class Keeper:
         self._clock = clock
         self._probe = probe or (lambda _point: None)
         self._sealed = 0
+        self._closed = 0  # where the newest segment ends that was found closed
         self._failure = ""
         self._failures = 0
         self._next_s = clock.monotonic_s()
@@ -174,7 +175,8 @@ class Keeper:
     @property
     def status(self) -> KeepingStatus:
         """How far it has come."""
-        return KeepingStatus(self._sealed, waiting(self._log.sequence, self._sealed, self._rules), self._failure)
+        full = waiting(self._log.sequence, self._sealed, self._rules)
+        return KeepingStatus(self._sealed, max(full, int(self._closed > self._sealed)), self._failure)
 
     @property
     def component(self) -> str:
@@ -246,6 +248,7 @@ class Keeper:
 
     async def _seal_all(self) -> None:
         while (end := await self._end()) is not None:
+            self._closed = end
             await self._seal(self._sealed + 1, end)
 
     async def _end(self) -> int | None:
