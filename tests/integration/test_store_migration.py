@@ -20,6 +20,7 @@ from symbi.errors import ChainBroken, StoreUnavailable
 from symbi.testing.clock import ManualClock
 from symbi.testing.trail import fixed_signing_key
 from symbi.types import AgentId
+from symbi.wiring.keeping import verify_live
 
 pytestmark = pytest.mark.anyio
 
@@ -142,6 +143,8 @@ async def test_a_store_of_version_1_gets_what_it_lacks_and_keeps_what_it_has(old
 async def test_a_crash_between_the_new_tables_and_the_new_head_is_made_good(old):
     with SqliteStore(old):
         pass  # and the log was not opened
+    with SqliteReader(old) as reader, pytest.raises(ChainBroken, match="the next command that writes checks it"):
+        verify_live(reader, KEYS)
     with SqliteStore(old) as store:
         async with log_on(store):
             pass
