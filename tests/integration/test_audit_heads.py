@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import anyio
 import pytest
 
 from symbi.audit.anchor import Stamped, stamped_bytes
@@ -170,6 +171,15 @@ async def test_a_head_is_stamped_without_what_may_come_later(kept):
         event.details["size"] for event in kept.events() if event.event_type == AuditEventType.CHECKPOINT_ANCHORED
     ] == [size]
     assert stamped_bytes(signed(note)) == stamped_bytes(note) == Note(note.checkpoint, note.signatures).to_bytes()
+
+
+async def test_two_who_anchor_at_once_keep_both_tokens(kept):
+    heads = anchored(kept, Authority())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(heads.anchor)
+        tasks.start_soon(heads.anchor)
+    size = 301
+    assert [one.size for one in kept.store.anchors(1)] == [size, size + 1]
 
 
 async def test_nothing_is_kept_where_the_authority_fails(kept):

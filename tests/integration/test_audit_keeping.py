@@ -211,6 +211,30 @@ async def test_a_keeper_that_is_cancelled_in_the_middle_leaves_nothing_with_a_na
         )
 
 
+async def test_a_segment_that_was_noted_too_late_to_be_heard_of_is_not_noted_again(storage, monkeypatch):
+    async with open_kept(None, storage) as kept:
+        await kept.append(300)
+        transact = kept.log.transact
+
+        async def late(work, *, wait=False):
+            found = await transact(work, wait=wait)
+            if kept.store.segments():
+                monkeypatch.undo()
+                msg = "the store did not commit within 60 s"
+                raise StoreUnavailable(msg)
+            return found
+
+        monkeypatch.setattr(kept.log, "transact", late)
+        await kept.keeper.look()
+        assert kept.keeper.status.failure
+        kept.clock.advance(60)
+        await kept.append(300)
+        await kept.keeper.look()
+        assert kept.keeper.status.failure == ""
+        segments = kept.store.segments()
+        assert [one.first for one in segments] == [1, segments[0].last + 1]
+
+
 async def test_a_segment_whose_time_is_over_waits_for_a_required_storage_like_a_full_one(tmp_path):
     storage = tmp_path / "absent"
     async with open_kept(None, storage, rules=replace(RULES, required=True, max_waiting=0)) as kept:

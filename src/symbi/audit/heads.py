@@ -97,6 +97,7 @@ class Heads:
         self._interval_s = interval_s
         self._next_s = clock.monotonic_s()
         self._failures = 0
+        self._anchoring = anyio.Lock()  # one after the other: each is an event, so that each has a head of its own
 
     async def witnessed(self, note: Note, witness: str) -> dict[str, JsonValue]:
         """Keep what a witness signed under a checkpoint of this trail; whether its signature holds is for who has its key.
@@ -211,6 +212,10 @@ class Heads:
             msg = "no time-stamping authority is known"
             hint = "set `audit.tsa_url` and `audit.tsa_certificate`, or give `--tsa` and `--certificate`"
             raise InputError(msg, code="anchor.authority", hint=hint)
+        async with self._anchoring:
+            return await self._have_stamped(stamp)
+
+    async def _have_stamped(self, stamp: Stamp) -> dict[str, JsonValue]:
         note = await keep_head(self._log, self._store)
         stamped = await stamp(stamped_bytes(note))
         size = note.checkpoint.size

@@ -196,9 +196,12 @@ class Keeper:
 
     async def open(self) -> None:
         """Learn what is sealed already, and take up what was left undone."""
+        await self._learn()
+        await self.look()
+
+    async def _learn(self) -> None:
         segments = await self._log.read(self._store.segments)
         self._sealed = segments[-1].last if segments else 0
-        await self.look()
 
     def barrier(self) -> None:
         """Return if effects may happen.
@@ -232,6 +235,8 @@ class Keeper:
         if self._clock.monotonic_s() < self._next_s:
             return
         try:
+            if self._failures:
+                await self._learn()  # a commit that took too long may have been made all the same
             await self._seal_all()
             await self._remove_all()
         except (Unavailable, VerificationError) as error:
