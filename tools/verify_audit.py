@@ -166,13 +166,13 @@ def read_frontier(path: Path) -> tuple[int, list[bytes], str]:
     """What stands before the first event: how many, the frontier of their tree, and the last chain hash."""
     try:
         fields = json.loads(read(path, MAX_KEYS))
-        size, chain_hash, hashes = fields["size"], fields["chain_hash"], [bytes.fromhex(h) for h in fields["hashes"]]
+        size, chain_hash, hashes = fields["size"], fields["chain_hash"], list(fields["hashes"])
         good = type(size) is int and size > 0 and len(hashes) == size.bit_count() and len(fields) == 3
-        if not (good and re.fullmatch(HASH, chain_hash) and all(len(one) == 32 for one in hashes)):
+        if not (good and all(re.fullmatch(HASH, one) for one in (chain_hash, *hashes))):
             raise ValueError("it is not of its form")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Unreadable(f"{path} is not a frontier: {error}") from error
-    return size, hashes, chain_hash
+    return size, [bytes.fromhex(one) for one in hashes], chain_hash
 
 
 def read_witness(path: Path) -> dict[int, list[Note]]:

@@ -197,6 +197,7 @@ HUGE = b"[" * 400_000
         ("frontier.json", b'{"size": -1, "hashes": [], "chain_hash": "' + b"00" * 32 + b'"}'),
         ("frontier.json", b'{"size": true, "hashes": ["' + b"00" * 32 + b'"], "chain_hash": "' + b"00" * 32 + b'"}'),
         ("frontier.json", b'{"size": 1, "hashes": ["zz"], "chain_hash": 7}'),
+        ("frontier.json", b'{"size": 1, "hashes": ["' + b"AA" * 32 + b'"], "chain_hash": "' + b"00" * 32 + b'"}'),
     ],
 )
 def test_what_is_of_no_form_cannot_be_read(export, capsys, file, content):
