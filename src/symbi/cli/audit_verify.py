@@ -140,7 +140,7 @@ def verify(  # noqa: PLR0913 - the options of the command
             raise
         show_report(report, as_json=as_json)
         if witness is not None and not report.witnessed and not as_json:
-            err.print("[yellow]the witness has seen none of these events[/]: what it has seen is of a time before them")
+            err.print("[yellow]nothing was held against the witness[/]: it has seen no head at one of these events")
         if (export or archive) is not None and keys is None and not as_json:
             err.print(
                 "[yellow]the keys are those of the export itself[/]: compare their ids with those you know, or give `--keys`"
