@@ -267,6 +267,33 @@ async def test_nobody_waits_longer_than_a_commit_may_take_and_what_comes_late_is
         assert verify(store) == 3
 
 
+async def test_nobody_waits_for_a_checkpoint_that_hangs_either(tmp_path, monkeypatch):
+    begun, stuck = threading.Event(), threading.Event()
+
+    class Stuck(SqliteStore):
+        def put_checkpoint(self, size, note):
+            begun.set()
+            stuck.wait(30)
+            super().put_checkpoint(size, note)
+
+    monkeypatch.setattr(audit_log, "WATCH_INTERVAL_S", 0.01)
+    clock = ManualClock()
+    with Stuck(tmp_path) as store:
+        async with log_on(store, clock, cadence=Cadence(1000, 0.01)) as log:
+            monkeypatch.setattr(audit_log, "COMMIT_TIMEOUT_S", 0.05)
+            clock.advance(1)
+            while not begun.is_set():
+                await anyio.lowlevel.checkpoint()
+            try:
+                with anyio.fail_after(10), pytest.raises(StoreUnavailable, match="did not commit within"):
+                    await log.append(draft(1))
+            finally:
+                monkeypatch.setattr(audit_log, "COMMIT_TIMEOUT_S", 60)
+                stuck.set()
+            assert (await log.append(draft(2))).sequence == 2
+        assert verify(store) == 2
+
+
 async def test_a_caller_in_a_cancelled_scope_learns_what_became_of_its_event(tmp_path):
     with SqliteStore(tmp_path) as store:
         async with log_on(store) as log:
