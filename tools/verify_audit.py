@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 MAX_RECORD, MAX_NOTE, MAX_KEYS, MAX_WITNESS = 1_048_576, 65_536, 1_048_576, 268_435_456  # bytes
 MAX_DEPTH, MAX_INTEGER = 64, 2**53 - 1
-HASH = "[0-9a-f]{64}"
+HASH, WITNESS = "[0-9a-f]{64}", "what a witness has seen"
 TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{9}Z"
 TEXTS = {
     "event_id": ".+", "timestamp": TIME, "agent_id": ".+", "run_id": ".*", "event_type": r"[a-z_]+\.[a-z_]+",
@@ -166,13 +166,13 @@ def read_frontier(path: Path) -> tuple[int, list[bytes], str]:
     """What stands before the first event: how many, the frontier of their tree, and the last chain hash."""
     try:
         fields = json.loads(read(path, MAX_KEYS))
-        size, chain_hash, hashes = fields["size"], fields["chain_hash"], [bytes.fromhex(h) for h in fields["hashes"]]
+        size, chain_hash, hashes = fields["size"], fields["chain_hash"], list(fields["hashes"])
         good = type(size) is int and size > 0 and len(hashes) == size.bit_count() and len(fields) == 3
-        if not (good and re.fullmatch(HASH, chain_hash) and all(len(one) == 32 for one in hashes)):
+        if not (good and all(re.fullmatch(HASH, one) for one in (chain_hash, *hashes))):
             raise ValueError("it is not of its form")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Unreadable(f"{path} is not a frontier: {error}") from error
-    return size, hashes, chain_hash
+    return size, [bytes.fromhex(one) for one in hashes], chain_hash
 
 
 def read_witness(path: Path) -> dict[int, list[Note]]:
@@ -198,8 +198,8 @@ class Trail:
         self.signing = ""  # "event" or "batch"; empty where the walk begins later, and nobody can tell
         self.time, self.version, self.origin = "", 1, ""
         self.key_ids: dict[str, None] = {}
-        self.unsigned = 0  # the first event that no signature vouches for yet
-        self.fitting, self.witnessed = 0, size  # how many checkpoints fitted; up to where a witness has seen the same
+        self.first, self.unsigned = size + 1, 0  # the first event; the first that no signature vouches for yet
+        self.fitting, self.witnessed = 0, 0  # how many checkpoints fitted; up to where a witness has seen the same
 
     def step(self, line: bytes) -> None:
         """Steps 1 to 7 for the next event."""
@@ -279,7 +279,7 @@ class Trail:
 
     def hold(self, note: Note | None, name: str) -> None:
         """Steps 8 and 9: a checkpoint of this size, held against what was computed."""
-        since = self.witnessed + 1 if (witness := name == "what a witness has seen") else self.unsigned or self.size
+        since = max(self.first, self.witnessed + 1) if name == WITNESS else self.unsigned or self.size
         if note is None or note.size != self.size or note.origin != (self.origin or note.origin):
             bad(since, f"is not vouched for: {name} at event {self.size} is of no form, another event or another trail")
         self.origin = note.origin
@@ -287,7 +287,7 @@ class Trail:
             bad(since, f"is not vouched for: {name} at event {self.size} is not signed by the key in force")
         if (note.root, note.chain_hash, note.time) != (root_of(self.frontier), self.chain_hash, self.time):
             bad(since, f"or one after it up to event {self.size} is another: {name} does not fit")
-        if witness:
+        if name == WITNESS:
             self.witnessed = self.size
         else:
             self.unsigned, self.fitting = 0, self.fitting + 1
@@ -311,7 +311,7 @@ def verify(folder: Path, keys: dict[str, bytes], witness: dict[int, list[Note]])
                 note = read_note(read(notes[trail.size], MAX_NOTE))
                 trail.hold(note, "the head" if trail.size == head else "the checkpoint")
             for seen in witness.get(trail.size, ()):
-                trail.hold(seen, "what a witness has seen")
+                trail.hold(seen, WITNESS)
     if trail.size < first:
         bad(first, "is missing: there are no events")
     head_note = read_note(read(notes[head], MAX_NOTE)) if head else None
@@ -339,10 +339,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"NOT VERIFIED: {error}", file=sys.stderr)
         return 1 if isinstance(error, Bad) else 2
     seen = f", seen by a witness up to event {trail.witnessed}" if asked.witness else ""
-    print(f"verified: events up to {trail.size}{seen}; {trail.fitting} checkpoints; keys {', '.join(trail.key_ids)}")
-    print(f"  root {root_of(trail.frontier).hex()}, chain hash {trail.chain_hash}")
-    if asked.keys is None:
-        print("  the keys are those of the export itself: compare their ids with those you know, or give --keys")
+    span = f"{trail.first} to {trail.size}" + (f" (1 to {trail.first - 1} are not here)" if trail.first > 1 else "")
+    own = "\n  the keys are those of the export itself: compare their ids with those you know, or give --keys"
+    print(f"verified: events {span}{seen}; {trail.fitting} checkpoints; keys {', '.join(trail.key_ids)}")
+    print(f"  root {root_of(trail.frontier).hex()}, chain hash {trail.chain_hash}{'' if asked.keys else own}")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import anyio
 import pytest
 
 from symbi.audit.anchor import Stamped, stamped_bytes
@@ -9,12 +10,13 @@ from symbi.audit.checkpoint import Note, cosign, parse_note, seal_checkpoint, ve
 from symbi.audit.event import AuditEventType
 from symbi.audit.heads import Heads, keep_head
 from symbi.audit.segments import holds_more_than_keeping
+from symbi.audit.verify import claims_of, verify_trail
 from symbi.audit.witness import verify_by
 from symbi.clock import rfc3339
 from symbi.crypto.provider import open_provider
 from symbi.crypto.signing import SigningKey
 from symbi.errors import ChainBroken, InputError, Unavailable
-from symbi.testing.keeping import open_kept, trusted
+from symbi.testing.keeping import OTHER_KEY, open_kept, trusted
 from symbi.testing.trail import fixed_signing_key
 
 pytestmark = pytest.mark.anyio
@@ -90,6 +92,51 @@ async def test_a_note_that_the_trail_did_not_sign_or_no_witness_is_refused(kept)
             await kept.heads.witnessed(note, name)
 
 
+async def test_a_retired_key_cannot_put_a_checkpoint_of_its_own_into_the_trail(kept):
+    await kept.log.rotate(fixed_signing_key(OTHER_KEY))
+    await kept.append(1)
+    now = head(kept)
+    await kept.append(10)
+    forged = parse_note(seal_checkpoint(now.checkpoint, fixed_signing_key()))  # true, but by who must not sign any more
+    with pytest.raises(ChainBroken, match="is not signed by key"):
+        await kept.heads.witnessed(signed(forged), NAME)
+    both = replace(forged, signatures=(*forged.signatures, *now.signatures))
+    await kept.heads.witnessed(signed(both), NAME)
+    stored = kept.store.head()
+    verify_trail(kept.store.read(1), stored[1], trusted(), claims=claims_of(kept.store.checkpoints(1)))
+
+
+async def test_a_head_whose_event_has_left_the_live_store_is_told_as_that(kept):
+    note = head(kept)
+    await kept.append(600)
+    await kept.keeper.look()
+    kept.clock.advance(40 * 86_400)
+    await kept.append(300)
+    await kept.keeper.look()
+    assert kept.events()[0].sequence > note.checkpoint.size
+    with pytest.raises(InputError, match="has left the live store"):
+        await kept.heads.witnessed(signed(note), NAME)
+
+
+async def test_cosignatures_never_make_a_checkpoint_too_large_to_be_read(kept):
+    note = head(kept)
+    await kept.append(1)
+    for low in range(0, 120, 30):
+        many = note
+        for number in range(low, low + 30):
+            many = cosign(many, NAME, OWN, number)
+        if low < 60:
+            assert (await kept.heads.witnessed(many, NAME))["recorded"]
+        else:
+            with pytest.raises(InputError, match="at most 64 signatures"):
+                await kept.heads.witnessed(many, NAME)
+    name = "w" * 200
+    with pytest.raises(InputError, match="name of a witness"):
+        await kept.heads.witnessed(cosign(note, "w" * 65_000, OWN, 1), "w" * 65_000)
+    await kept.heads.witnessed(cosign(note, name, OWN, 1), name)  # there are 61 lines, and room for three
+    verify_trail(kept.store.read(1), kept.store.head()[1], trusted(), claims=claims_of(kept.store.checkpoints(1)))
+
+
 # --- anchors ----------------------------------------------------------------------------------------
 
 
@@ -124,6 +171,15 @@ async def test_a_head_is_stamped_without_what_may_come_later(kept):
         event.details["size"] for event in kept.events() if event.event_type == AuditEventType.CHECKPOINT_ANCHORED
     ] == [size]
     assert stamped_bytes(signed(note)) == stamped_bytes(note) == Note(note.checkpoint, note.signatures).to_bytes()
+
+
+async def test_two_who_anchor_at_once_keep_both_tokens(kept):
+    heads = anchored(kept, Authority())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(heads.anchor)
+        tasks.start_soon(heads.anchor)
+    size = 301
+    assert [one.size for one in kept.store.anchors(1)] == [size, size + 1]
 
 
 async def test_nothing_is_kept_where_the_authority_fails(kept):

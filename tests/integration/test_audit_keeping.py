@@ -15,6 +15,7 @@ import anyio
 import anyio.from_thread
 import pytest
 
+from symbi.adapters import audit_storage
 from symbi.adapters.sqlite import SqliteReader
 from symbi.audit.checkpoint import parse_note
 from symbi.audit.event import AuditEventType, Draft, Signing
@@ -210,6 +211,47 @@ async def test_a_keeper_that_is_cancelled_in_the_middle_leaves_nothing_with_a_na
         )
 
 
+async def test_a_segment_that_was_noted_too_late_to_be_heard_of_is_not_noted_again(storage, monkeypatch):
+    async with open_kept(None, storage) as kept:
+        await kept.append(300)
+        transact = kept.log.transact
+
+        async def late(work, *, wait=False):
+            found = await transact(work, wait=wait)
+            if kept.store.segments():
+                monkeypatch.undo()
+                msg = "the store did not commit within 60 s"
+                raise StoreUnavailable(msg)
+            return found
+
+        monkeypatch.setattr(kept.log, "transact", late)
+        await kept.keeper.look()
+        assert kept.keeper.status.failure
+        kept.clock.advance(60)
+        await kept.append(300)
+        await kept.keeper.look()
+        assert kept.keeper.status.failure == ""
+        segments = kept.store.segments()
+        assert [one.first for one in segments] == [1, segments[0].last + 1]
+
+
+async def test_a_segment_whose_time_is_over_waits_for_a_required_storage_like_a_full_one(tmp_path):
+    storage = tmp_path / "absent"
+    async with open_kept(None, storage, rules=replace(RULES, required=True, max_waiting=0)) as kept:
+        await kept.append(10)
+        await kept.keeper.open()
+        kept.keeper.barrier()
+        kept.clock.advance(3600)
+        await kept.keeper.look()
+        with pytest.raises(StoreUnavailable, match="1 segments of the trail wait"):
+            kept.keeper.barrier()
+        storage.mkdir()
+        kept.clock.advance(60)
+        await kept.keeper.look()
+        kept.keeper.barrier()
+        assert (kept.keeper.status.waiting, kept.keeper.status.failure) == (0, "")
+
+
 async def test_effects_stop_only_where_the_storage_is_required_and_too_far_behind(storage):
     rules = replace(RULES, required=True, max_waiting=1)
     for required in (True, False):
@@ -357,6 +399,23 @@ async def test_a_copy_that_is_gone_keeps_the_original(storage):
         await kept.keeper.look()
         assert kept.keeper.status.failure
         assert kept.events()[0].sequence == 1
+
+
+async def test_a_name_that_a_killed_process_gave_is_flushed_before_the_segment_counts_as_sealed(storage, monkeypatch):
+    def killed(point):
+        if point == "renamed":
+            raise Unavailable(point)  # before the folder is flushed
+
+    flushed = []
+    async with open_kept(None, storage, probe=killed) as kept:
+        await kept.append(300)
+        await kept.keeper.open()
+        assert kept.store.segments() == []
+        monkeypatch.setattr(audit_storage, "_flush_folder", flushed.append)
+        kept.clock.advance(60)
+        await kept.keeper.look()
+        place = kept.storage.path(kept.store.segments()[0].folder)
+        assert flushed == [place.parent, storage]
 
 
 # --- kill -9 ---------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ import anyio
 import pytest
 
 from symbi.adapters.sqlite import SqliteReader, SqliteStore
-from symbi.audit import log as audit_log
 from symbi.audit.checkpoint import parse_note, verify_note
 from symbi.audit.event import AuditEventType, Draft, Signing, key_rotated, parse_event, signing_changed
 from symbi.audit.log import AuditLog, Cadence
@@ -227,42 +226,6 @@ async def test_a_callback_that_raises_ends_the_log_and_what_was_acknowledged_sta
                 await anyio.sleep_forever()
         assert [str(error) for error in caught.value.exceptions] == ["broken"]
         assert verify(store) == 2
-
-
-async def test_nobody_waits_longer_than_a_commit_may_take_and_what_comes_late_is_told_of(tmp_path, monkeypatch):
-    stuck, told = threading.Event(), []
-
-    class Stuck(SqliteStore):
-        def append(self, commit):
-            if b'"n":1' in commit.events[-1].record:
-                stuck.wait(30)
-            super().append(commit)
-
-    monkeypatch.setattr(audit_log, "WATCH_INTERVAL_S", 0.01)
-    with Stuck(tmp_path) as store:
-        log = log_on(store)
-        async with log:
-            log.on_commit(lambda events: told.extend(event.sequence for event in events))
-            refused = []
-            monkeypatch.setattr(audit_log, "COMMIT_TIMEOUT_S", 0.05)
-
-            async def append(number):
-                try:
-                    await log.append(draft(number))
-                except StoreUnavailable as error:
-                    refused.append((number, error.message))
-
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(append, 1)
-                while not log._group:
-                    await anyio.lowlevel.checkpoint()
-                tasks.start_soon(append, 2)
-            assert sorted(refused) == [(number, "the store did not commit within 0.05 s") for number in (1, 2)]
-            monkeypatch.setattr(audit_log, "COMMIT_TIMEOUT_S", 60)
-            stuck.set()
-            assert (await log.append(draft(3))).sequence == 3  # after the late one, and without what never began
-        assert told == [2, 3]
-        assert verify(store) == 3
 
 
 async def test_a_caller_in_a_cancelled_scope_learns_what_became_of_its_event(tmp_path):

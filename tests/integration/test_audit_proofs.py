@@ -127,6 +127,9 @@ def test_a_witness_file_is_held_against_the_store_and_an_export(folder, tmp_path
             f"a witness has seen the same up to event {EVENTS}"
             in symbi(folder, "verify", *arguments, "--witness", witness).stdout
         )
+    for span, warned in ((f"{EVENTS}..", False), ("..10", True)):
+        done = symbi(folder, "verify", span, "--witness", witness)
+        assert (done.exit_code, "nothing was held against the witness" in done.stderr) == (0, warned)
     builder = TrailBuilder(fixed_signing_key())
     builder.start()
     witness.write_bytes(builder.checkpoint())

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from symbi.adapters.sqlite import DATABASE_NAME, SqliteReader, SqliteStore
+from symbi.adapters.sqlite.mark import read_mark
 from symbi.audit.checkpoint import parse_note
 from symbi.audit.event import AuditEventType, Draft, parse_event
 from symbi.audit.log import AuditLog
@@ -19,6 +20,7 @@ from symbi.errors import ChainBroken, StoreUnavailable
 from symbi.testing.clock import ManualClock
 from symbi.testing.trail import fixed_signing_key
 from symbi.types import AgentId
+from symbi.wiring.keeping import verify_live
 
 pytestmark = pytest.mark.anyio
 
@@ -115,6 +117,16 @@ async def test_the_trail_is_kept_as_it_is_and_given_index_tree_and_head(old, cou
         )
 
 
+async def test_the_folder_is_marked_as_soon_as_the_trail_has_a_name(old):
+    with SqliteStore(old) as store:
+        assert read_mark(old) is None
+        async with log_on(store):
+            assert read_mark(old) == parse_note(store.head()[1]).checkpoint.origin.encode()
+    (old / DATABASE_NAME).unlink()
+    with pytest.raises(StoreUnavailable, match="is gone or empty"), SqliteStore(old):
+        pytest.fail("a new trail could be begun")
+
+
 async def test_a_store_of_version_1_gets_what_it_lacks_and_keeps_what_it_has(old):
     change(old, "".join(f"DROP TABLE {name};" for name in NEW_IN_2) + "PRAGMA user_version = 1;")
     change(old, "INSERT INTO meta VALUES ('mine', 'kept');")
@@ -131,6 +143,8 @@ async def test_a_store_of_version_1_gets_what_it_lacks_and_keeps_what_it_has(old
 async def test_a_crash_between_the_new_tables_and_the_new_head_is_made_good(old):
     with SqliteStore(old):
         pass  # and the log was not opened
+    with SqliteReader(old) as reader, pytest.raises(ChainBroken, match="the next command that writes checks it"):
+        verify_live(reader, KEYS)
     with SqliteStore(old) as store:
         async with log_on(store):
             pass

@@ -15,10 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from symbi.audit.export import keys_document, note_name, read_keys, verify_folder
+from symbi.audit.export import frontier_document, keys_document, note_name, read_keys, verify_folder
 from symbi.audit.piece import chain_hash_of
+from symbi.audit.verify import Start
 from symbi.crypto.canonical import canonical_json
 from symbi.crypto.chain import link
+from symbi.crypto.merkle import Frontier, leaf_hash
 from symbi.crypto.provider import open_provider
 from symbi.errors import ChainBroken, InputError
 from symbi.testing.trail import TrailBuilder, fixed_signing_key, sample_draft, seal_fields
@@ -109,13 +111,32 @@ def test_as_a_program_it_says_that_all_holds_and_names_what_does_not(export):
     command = [sys.executable, "-I", str(TOOL), str(export)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("verified: events up to 12; 4 checkpoints; keys ")
+    assert done.stdout.startswith("verified: events 1 to 12; 4 checkpoints; keys ")
     assert "the keys are those of the export itself" in done.stdout
     lines = (export / "events.jsonl").read_bytes().splitlines(keepends=True)
     (export / "events.jsonl").write_bytes(b"".join(lines[:4] + lines[5:]))
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "NOT VERIFIED: event 5 is missing: event 6 stands in its place\n"
+
+
+def test_events_that_are_not_there_are_named_and_no_witness_is_said_to_have_seen_them(export, capsys, tmp_path):
+    lines = (export / "events.jsonl").read_bytes().splitlines(keepends=True)
+    before = Frontier()
+    for line in lines[:4]:
+        before.append(leaf_hash(line[:-1]))
+    start = Start(4, before.hashes, json.loads(lines[3])["chain_hash"])
+    (export / "frontier.json").write_bytes(frontier_document(start))
+    (export / "events.jsonl").write_bytes(b"".join(lines[4:]))
+    seen = tmp_path / "seen.witness"
+    seen.write_bytes((export / "checkpoints" / note_name(3)).read_bytes() + b"\n")
+    (export / "checkpoints" / note_name(3)).unlink()
+    keys = tmp_path / "keys.json"
+    keys.write_bytes(keys_document({key.key_id: key.verifying_key() for key in KEYS}))
+    for witness, told in (((), ""), (("--witness", str(seen)), ", seen by a witness up to event 0")):
+        assert VERIFY_AUDIT.main([str(export), "--keys", str(keys), *witness]) == 0
+        said = capsys.readouterr().out
+        assert said.startswith(f"verified: events 5 to 12 (1 to 4 are not here){told}; 3 checkpoints; keys ")
 
 
 FILES = ["events.jsonl", "keys.json", "checkpoints/000000000006.note", "checkpoints/000000000012.note"]
@@ -176,6 +197,7 @@ HUGE = b"[" * 400_000
         ("frontier.json", b'{"size": -1, "hashes": [], "chain_hash": "' + b"00" * 32 + b'"}'),
         ("frontier.json", b'{"size": true, "hashes": ["' + b"00" * 32 + b'"], "chain_hash": "' + b"00" * 32 + b'"}'),
         ("frontier.json", b'{"size": 1, "hashes": ["zz"], "chain_hash": 7}'),
+        ("frontier.json", b'{"size": 1, "hashes": ["' + b"AA" * 32 + b'"], "chain_hash": "' + b"00" * 32 + b'"}'),
     ],
 )
 def test_what_is_of_no_form_cannot_be_read(export, capsys, file, content):

@@ -48,20 +48,25 @@ class AuditStorage:
         with self._mapped("use"):
             beside = self._folder / f".check-{os.getpid()}"
             try:
-                descriptor = os.open(self._folder / beside, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 os.close(descriptor)
             finally:
                 beside.unlink(missing_ok=True)
 
     def has(self, name: str) -> bool:
-        """Whether a segment is there under its name.
+        """Whether a segment is there under its name; where it is, also after a crash of the machine.
 
         Raises:
             Unavailable: The storage is not there.
         """
+        place = self._folder / name
         with self._mapped("use"):
             self._folder.stat()
-            return (self._folder / name).is_dir()
+            there = place.is_dir()
+            if there:  # whoever gave it its name may have been killed before the folders were flushed
+                for folder in (place.parent, self._folder):
+                    _flush_folder(folder)
+        return there
 
     def put(self, name: str, events: Iterable[bytes], files: Mapping[str, bytes]) -> str:
         """Write a segment; it is on the disk, whole and under its name, when this returns.

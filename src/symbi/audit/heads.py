@@ -8,13 +8,21 @@ from typing import Final, Protocol
 import anyio
 
 from symbi.audit.anchor import Anchor, Stamp, stamped_bytes
-from symbi.audit.checkpoint import Note, NoteSignature, parse_note
+from symbi.audit.checkpoint import (
+    MAX_NOTE_BYTES,
+    MAX_SIGNATURES,
+    Note,
+    NoteSignature,
+    key_hash,
+    parse_note,
+    verify_note,
+)
 from symbi.audit.event import AuditEventType, Draft, parse_event
 from symbi.audit.log import AuditLog
 from symbi.audit.port import AuditStore
 from symbi.audit.segments import holds_more_than_keeping
 from symbi.audit.tree import nodes_of
-from symbi.audit.witness import check_continues, cosignatures_of, merge_cosignatures, name_head, verify_by
+from symbi.audit.witness import check_continues, check_name, cosignatures_of, merge_cosignatures, name_head, verify_by
 from symbi.clock import Clock
 from symbi.crypto.merkle import root_of
 from symbi.crypto.signing import VerifyingKey
@@ -89,6 +97,7 @@ class Heads:
         self._interval_s = interval_s
         self._next_s = clock.monotonic_s()
         self._failures = 0
+        self._anchoring = anyio.Lock()  # one after the other: each is an event, so that each has a head of its own
 
     async def witnessed(self, note: Note, witness: str) -> dict[str, JsonValue]:
         """Keep what a witness signed under a checkpoint of this trail; whether its signature holds is for who has its key.
@@ -102,9 +111,11 @@ class Heads:
 
         Raises:
             ChainBroken: The checkpoint is not one of this trail.
-            InputError: No line is by that witness.
+            InputError: No line is by that witness, or there is no room for what it signed.
         """
-        verify_by(note, self._keys())
+        check_name(witness)
+        keys = self._keys()
+        verify_by(note, keys)
         lines = tuple(one for one in cosignatures_of(note) if one.name == witness)
         if not lines:
             msg = f"no line of the checkpoint is by witness `{witness[:80]}`"
@@ -117,7 +128,7 @@ class Heads:
         }
 
         def keep() -> tuple[bool, Sequence[Draft]]:
-            merged = self._merged(note, lines)
+            merged = self._merged(note, lines, keys)
             if merged is None:
                 return False, ()
             self._store.put_checkpoint(note.checkpoint.size, merged.to_bytes())
@@ -126,11 +137,12 @@ class Heads:
         recorded, _ = await self._log.transact(keep)
         return facts | {"recorded": recorded}
 
-    def _merged(self, note: Note, lines: Sequence[NoteSignature]) -> Note | None:
+    def _merged(self, note: Note, lines: Sequence[NoteSignature], keys: Mapping[KeyId, VerifyingKey]) -> Note | None:
         """The kept checkpoint with further lines; None where it has them. On the store's thread.
 
         Raises:
             ChainBroken: This trail never stood there.
+            InputError: With these lines nobody could read it any more.
         """
         size, found = note.checkpoint.size, self._store.head()
         assert found is not None, "an open trail has its first event"
@@ -141,27 +153,41 @@ class Heads:
         elif size == head.checkpoint.size:
             before = head
         else:
-            before = Note(note.checkpoint, tuple(one for one in note.signatures if one.name == note.checkpoint.origin))
-            self._check_tree(note, head)
+            before = self._checked(note, head, keys)
         if before.checkpoint != note.checkpoint:
             msg = (
                 f"the head {name_head(note.checkpoint)} is not of this trail, which has {name_head(before.checkpoint)}"
             )
             raise ChainBroken(msg, sequence=size, reason="fork")
         merged = merge_cosignatures(before, lines)
+        if len(merged.signatures) > MAX_SIGNATURES or len(merged.to_bytes()) > MAX_NOTE_BYTES:
+            msg = f"the checkpoint at event {size} has no room: at most {MAX_SIGNATURES} signatures, {MAX_NOTE_BYTES} bytes"
+            raise InputError(msg, code="witness.note", hint="have a later head countersigned")
         return None if kept is not None and merged == before else merged
 
-    def _check_tree(self, note: Note, head: Note) -> None:
+    def _checked(self, note: Note, head: Note, keys: Mapping[KeyId, VerifyingKey]) -> Note:
+        """A checkpoint that was not kept, with the line alone of the key that was in force at its last event."""
         size, last = note.checkpoint.size, head.checkpoint.size
         if note.checkpoint.origin != head.checkpoint.origin or size > last:
             check_continues(note.checkpoint, head.checkpoint, ())
+        stored = next(iter(self._store.read(size, size)), None)
+        if stored is None:
+            msg = f"event {size} has left the live store, so that a head there cannot be checked"
+            raise InputError(msg, code="witness.note", hint="have a later head countersigned")
         root = root_of(size, nodes_of(last, self._store.tile, self._store.record))
-        event = parse_event(self._store.record(size), sequence=size)
+        event = parse_event(stored.record, sequence=size)
         if (root, event.chain_hash, event.timestamp) != (
             note.checkpoint.root, note.checkpoint.chain_hash, note.checkpoint.timestamp,
         ):  # fmt: skip
             msg = f"the head {name_head(note.checkpoint)} is not of this trail, whose root there is {root.hex()[:16]}…"
             raise ChainBroken(msg, sequence=size, reason="fork")
+        key = keys.get(event.key_id)
+        if key is None:
+            msg = f"event {size} is by key `{event.key_id}`, which is not trusted here"
+            raise ChainBroken(msg, sequence=size, reason="key")
+        verify_note(note, key)
+        own = note.checkpoint.origin, key_hash(note.checkpoint.origin, key.public)
+        return Note(note.checkpoint, tuple(one for one in note.signatures if (one.name, one.key_hash) == own))
 
     async def anchor(self, url: str = "", certificate: Path | None = None) -> dict[str, JsonValue]:
         """Have the head stamped, and keep the token.
@@ -186,6 +212,10 @@ class Heads:
             msg = "no time-stamping authority is known"
             hint = "set `audit.tsa_url` and `audit.tsa_certificate`, or give `--tsa` and `--certificate`"
             raise InputError(msg, code="anchor.authority", hint=hint)
+        async with self._anchoring:
+            return await self._have_stamped(stamp)
+
+    async def _have_stamped(self, stamp: Stamp) -> dict[str, JsonValue]:
         note = await keep_head(self._log, self._store)
         stamped = await stamp(stamped_bytes(note))
         size = note.checkpoint.size

@@ -113,7 +113,7 @@ class KeepingStatus:
 
     Attributes:
         sealed: Sequence of the last event in the storage.
-        waiting: Segments that are full and not there.
+        waiting: Segments that are closed and not there: those that are full, or the one whose time is over.
         failure: Why the storage could not be used the last time; empty where it could.
     """
 
@@ -166,6 +166,7 @@ class Keeper:
         self._clock = clock
         self._probe = probe or (lambda _point: None)
         self._sealed = 0
+        self._closed = 0  # where the newest segment ends that was found closed
         self._failure = ""
         self._failures = 0
         self._next_s = clock.monotonic_s()
@@ -174,7 +175,8 @@ class Keeper:
     @property
     def status(self) -> KeepingStatus:
         """How far it has come."""
-        return KeepingStatus(self._sealed, waiting(self._log.sequence, self._sealed, self._rules), self._failure)
+        full = waiting(self._log.sequence, self._sealed, self._rules)
+        return KeepingStatus(self._sealed, max(full, int(self._closed > self._sealed)), self._failure)
 
     @property
     def component(self) -> str:
@@ -194,9 +196,12 @@ class Keeper:
 
     async def open(self) -> None:
         """Learn what is sealed already, and take up what was left undone."""
+        await self._learn()
+        await self.look()
+
+    async def _learn(self) -> None:
         segments = await self._log.read(self._store.segments)
         self._sealed = segments[-1].last if segments else 0
-        await self.look()
 
     def barrier(self) -> None:
         """Return if effects may happen.
@@ -230,6 +235,8 @@ class Keeper:
         if self._clock.monotonic_s() < self._next_s:
             return
         try:
+            if self._failures:
+                await self._learn()  # a commit that took too long may have been made all the same
             await self._seal_all()
             await self._remove_all()
         except (Unavailable, VerificationError) as error:
@@ -246,6 +253,7 @@ class Keeper:
 
     async def _seal_all(self) -> None:
         while (end := await self._end()) is not None:
+            self._closed = end
             await self._seal(self._sealed + 1, end)
 
     async def _end(self) -> int | None:

@@ -138,7 +138,7 @@ class AuditLog:
         self._tasks: TaskGroup | None = None
         self._stopped = anyio.Event()
         self._group: _Group | None = None  # is being committed
-        self._since_s = 0.0
+        self._since_s: float | None = None  # since when the writer has used the store; None while it does not
         self._durable: deque[Sequence[StoredEvent]] = deque()  # committed, and not told of yet
         self._callbacks: list[OnCommit] = []
         self._at = Position(key, signing)
@@ -334,7 +334,7 @@ class AuditLog:
         self._take(group)
         self._group, self._since_s = group, anyio.current_time()
         await anyio.to_thread.run_sync(self._commit, group.units, limiter=self._thread)
-        self._group = None
+        self._group = self._since_s = None
         group.done.set()
         while self._durable:
             events = self._durable.popleft()
@@ -355,18 +355,20 @@ class AuditLog:
 
     async def _keep(self) -> None:
         if self._at.sequence > self._kept:
+            self._since_s = anyio.current_time()
             await anyio.to_thread.run_sync(self._keep_head, limiter=self._thread)
+            self._since_s = None
 
     async def _watch(self) -> None:
         """Let nobody wait longer than a commit may take; what the thread still does is told of when it is done."""
         while True:
             await anyio.sleep(WATCH_INTERVAL_S)
-            if self._group is None or anyio.current_time() - self._since_s < COMMIT_TIMEOUT_S:
+            if self._since_s is None or anyio.current_time() - self._since_s < COMMIT_TIMEOUT_S:
                 continue
-            group, self._group = self._group, None
             what = f"the store did not commit within {COMMIT_TIMEOUT_S:g} s"
-            group.fail(StoreUnavailable(what, hint=_SLOW))
-            self._fail(what)
+            if self._group is not None and not self._group.done.is_set():
+                self._group.fail(StoreUnavailable(what, hint=_SLOW))
+            self._fail(what)  # also those who came since: the thread is held up as before
 
     def _take(self, group: _Group) -> None:
         self._pending -= len(group.units)

@@ -190,7 +190,9 @@ class _Trail:
         try:
             self._head = parse_note(head or b"")
         except ChainBroken as error:
-            self._headless = error if head is not None else ChainBroken(_NO_HEAD, sequence=0, reason="head")
+            self._headless = error
+            if head is None or head.startswith(b"{"):
+                self._headless = ChainBroken(_NO_HEAD if head is None else _HEAD_BEFORE, sequence=0, reason="head")
         self._has_head = head is not None
         if self._head is not None and beyond is None:
             ours = Claim(self._head.checkpoint.size, _HEAD, self._head)
@@ -378,6 +380,9 @@ _HEAD: Final = 1
 _WITNESS: Final = 2
 _REASONS: Final = ("checkpoint", "head", "witness")
 _NAMES: Final = ("the checkpoint", "the head", "what a witness has seen")
+_HEAD_BEFORE: Final = (
+    "the head has the form of an earlier release: the next command that writes checks it and replaces it"
+)
 _NO_HEAD: Final = "the trail has no signed head, so that nobody can tell where it ends"
 
 

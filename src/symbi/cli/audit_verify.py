@@ -130,7 +130,7 @@ def verify(  # noqa: PLR0913 - the options of the command
                 return
             seen = () if witness is None else read_witness(_read(witness, MAX_WITNESS_BYTES, "witness file"))
             if export is not None:
-                report = _verify_export(export, trusted_keys(keys or export / KEYS_NAME, settings), seen, quiet=as_json)
+                report = _verify_export(export, keys, settings, seen, quiet=as_json)
             elif archive is not None:
                 report = _verify_archive(archive, keys, settings, seen, quiet=as_json)
             else:
@@ -139,6 +139,8 @@ def verify(  # noqa: PLR0913 - the options of the command
             broken.hint = broken.hint or f"the first bad event is {broken.fields['sequence']}"
             raise
         show_report(report, as_json=as_json)
+        if witness is not None and not report.witnessed and not as_json:
+            err.print("[yellow]nothing was held against the witness[/]: it has seen no head at one of these events")
         if (export or archive) is not None and keys is None and not as_json:
             err.print(
                 "[yellow]the keys are those of the export itself[/]: compare their ids with those you know, or give `--keys`"
@@ -154,9 +156,6 @@ def _refuse_usage(
     if proof is not None and (export is not None or witness is not None or span is not None):
         msg = "`--proof` stands for itself: no range, export or witness goes with it"
         raise InputError(msg, code="input.usage")
-    if export is not None and not export.is_dir():
-        msg = f"cannot read the export `{export}`: it is no folder"
-        raise InputError(msg, code="input.export")
     if export is not None and span is not None:
         msg = "an export is verified as a whole: a range goes with the store"
         raise InputError(msg, code="input.usage")
@@ -257,8 +256,12 @@ def _guarded(compute: Callable[[], T], place: int) -> T:
 
 
 def _verify_export(
-    folder: Path, keys: Mapping[KeyId, VerifyingKey], witness: Sequence[Note], *, quiet: bool
+    folder: Path, keys: Path | None, settings: Settings, witness: Sequence[Note], *, quiet: bool
 ) -> TrailReport:
+    if not folder.is_dir():
+        msg = f"cannot read the export `{folder}`: it is no folder"
+        raise InputError(msg, code="input.export")
+    trusted = trusted_keys(keys or folder / KEYS_NAME, settings)
     sizes, first = list_notes(folder).sizes, export_start(folder).size
     try:
         events = folder / EVENTS_NAME
@@ -268,7 +271,7 @@ def _verify_export(
         raise InputError(msg, code="input.export") from error
     total = min(sizes[-1] - first, size // LEAST_RECORD_BYTES) if sizes else 0
     with on_all_cores(total) as run, _bar(total, quiet=quiet) as track:
-        return verify_folder(folder, keys, witness=witness, run=run, track=track)
+        return verify_folder(folder, trusted, witness=witness, run=run, track=track)
 
 
 def _verify_archive(

@@ -231,7 +231,7 @@ class AuditSettings:
         default=False, kind=Flag(), meaning="stop effects while more than `storage_max_waiting` segments wait for it"
     )
     storage_max_waiting: int = _declare(
-        4, Whole(0, 1_000_000, "segments"), "full segments that may wait for a storage that is required"
+        4, Whole(0, 1_000_000, "segments"), "closed segments that may wait for a storage that is required"
     )
     segment_events: int = _declare(
         65_536, Whole(256, 2**32, "events"), "events after which a segment is closed, at the next checkpoint"

@@ -198,8 +198,10 @@ class SqliteStore(
             self._unmarked = origin_in(commit.head)
 
     def put_head(self, note: bytes) -> None:
-        """Replace the head alone."""
+        """Replace the head alone; one of an earlier version named no trail, so that the folder may not have been marked."""
         self._write(SQL["put_head"], (note,))
+        if self._folder is not None and read_mark(self._folder) is None:
+            self._unmarked = origin_in(note)
 
     def put_checkpoint(self, size: int, note: bytes) -> None:
         """Keep a checkpoint, or replace the one of that size."""
