@@ -111,11 +111,14 @@ async def test_a_certificate_says_how_many_values_could_not_be_opened_to_be_sear
         assert (await place.privacy.erase(Order(JANE)))["search"]["unopened"] == 1
 
 
-async def test_what_is_said_to_an_approval_that_is_not_there_does_not_stand_in_the_open(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "says"), [("nowhere", "no approval `nowhere`"), (5, "needs `id`, a text"), (None, "needs `id`, a text")]
+)
+async def test_what_is_said_to_an_approval_that_is_not_there_does_not_stand_in_the_open(tmp_path, name, says):
     """Nobody can say whom it is about."""
     async with opened(tmp_path, policies='@id("all") permit (principal, action, resource);') as place:
-        said = {"id": "nowhere", "digest": "0" * 64, "reason": f"lives at {STREET}"}
-        with pytest.raises(InputError, match="no approval `nowhere`"):
+        said = {"id": name, "digest": "0" * 64, "reason": f"lives at {STREET}"}
+        with pytest.raises(InputError, match=says):
             await operate(place.runtime, OPERATIONS, Caller(os.getuid(), folder_owner=True), "approvals.deny", said)
         assert STREET.encode() not in place.bytes()
 

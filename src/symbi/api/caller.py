@@ -62,16 +62,17 @@ async def _recorded(
 
     Where nobody can say whom it is about, what is said to it is not shown.
     """
-    approval_id = arguments.get("id")
-    if not isinstance(approval_id, str):
+    if "id" not in arguments:
         return (), arguments
+    approval_id, hidden = arguments["id"], dict[str, JsonValue](dict.fromkeys(arguments, REDACTED))
+    if not isinstance(approval_id, str):  # which names none: the operation itself says so
+        return (), hidden
     try:
         record = await runtime.desk.find(approval_id)
         if not record.lost:
             return record.about(), arguments
-    except InputError:  # there is none, or it was altered: the operation itself says so
+    except InputError:  # there is none, or it was altered: likewise
         pass
-    hidden: dict[str, JsonValue] = dict.fromkeys(arguments, REDACTED)
     return (), hidden | {"id": approval_id[:MAX_ID_CHARS]}
 
 
