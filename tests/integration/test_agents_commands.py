@@ -207,3 +207,16 @@ def test_a_standard_error_that_nobody_reads_holds_nothing_up(tmp_path):
         process.wait(timeout=60)
         process.communicate()
     assert process.returncode == 0
+
+
+def test_what_is_shown_of_a_run_about_somebody_opens_and_is_gone_once_it_is_erased(tmp_path):
+    (tmp_path / "odd.symbi").write_text("agent odd(name: String) { with sandbox = interpreter { int(name) } }")
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "p.cedar").write_text(PERMIT)
+    code, _, _ = said(tmp_path, "run", "odd.symbi", "--input", "name=Roswitha", "--subject", "r@example.com")
+    assert code == 1
+    (row,) = json.loads(said(tmp_path, "runs", "list", "--json")[1])
+    assert row["error"]["code"] == "agent.script"
+    assert said(tmp_path, "privacy", "erase", "r@example.com")[0] == 0
+    code, out, _ = said(tmp_path, "runs", "show", row["run"], "--json")
+    assert (code, json.loads(out)["error"]) == (0, {"message": "[erased]"})

@@ -11,10 +11,12 @@ from symbi.api.client import ask_owner, connect_owner
 from symbi.cli.options import Config, Json
 from symbi.cli.output import errors_to_exit, out, print_json
 from symbi.config import load_settings
-from symbi.errors import InputError, StoreUnavailable, did_you_mean
+from symbi.errors import ConfigError, DecryptionFailed, InputError, StoreUnavailable, did_you_mean
+from symbi.guard.confidential import lost_text, open_column
+from symbi.guard.vault import Vault, place
 from symbi.tools.text import printable
 from symbi.types import JsonValue, RunId
-from symbi.wiring import open_reader
+from symbi.wiring import open_reader, reading_vault
 
 app = typer.Typer(help="See the agents at work, suspend, resume and stop them.", no_args_is_help=True)
 runs_app = typer.Typer(help="See what became of runs.", no_args_is_help=True)
@@ -144,12 +146,15 @@ def list_runs(
         if state not in {None, *states}:
             msg = f"no run is ever `{state}`"
             raise InputError(msg, code="input.value", hint=did_you_mean(str(state), states) or f"{', '.join(states)}")
-        with open_reader(load_settings(config)) as reader:
+        settings = load_settings(config)
+        with open_reader(settings) as reader:
             found = [
                 run for run in reader.runs(limit) if agent in {None, run.agent_id} and state in {None, run.state.value}
             ]
+            vault = reading_vault(settings, reader)
+            rows = [_run_json(run, vault) for run in found]
         if as_json:
-            print_json([_run_json(run) for run in found])
+            print_json(rows)
             return
         for run in found:
             ended = f" to {run.finished_at[:19]}Z" if run.finished_at else ""
@@ -170,19 +175,21 @@ def show_run(
 ) -> None:
     """Show a run: how it stands, and each effect that its body asked for."""
     with errors_to_exit(as_json=as_json):
-        with open_reader(load_settings(config)) as reader:
+        settings = load_settings(config)
+        with open_reader(settings) as reader:
             run = reader.get_run(RunId(run_id))
             if run is None:
                 msg = f"there is no run `{run_id[:64]}`"
                 raise InputError(msg, code="input.run", hint="`symbi runs list` shows them")
             effects = reader.effects_of(run.run_id)
+            shown = _run_json(run, reading_vault(settings, reader))
         if as_json:
             rows = [
                 {"position": e.position, "effect": e.effect_id, "action": e.action, "resource": e.resource,
                  "state": e.state.value, "attempt": e.attempt, "recovery": e.recovery.value}
                 for e in effects
             ]  # fmt: skip
-            print_json(_run_json(run) | {"effects": rows})
+            print_json(shown | {"effects": rows})
             return
         out.print(f"run {run.run_id} of [bold]{escape(printable(run.agent_id))}[/] is [bold]{run.state.value}[/]")
         out.print(f"  {escape(printable(run.file))}, {run.started_at[:19]}Z to {(run.finished_at or 'now')[:19]}")
@@ -191,13 +198,8 @@ def show_run(
             out.print(f"  {effect.position:>4} {effect.state.value:<10} {escape(what)}")
 
 
-def _run_json(run: RunRecord) -> dict[str, JsonValue]:
-    error: Any = None
-    if run.error is not None:
-        try:
-            error = json.loads(run.error)
-        except ValueError:
-            error = {"message": "[sealed]"}
+def _run_json(run: RunRecord, vault: Vault) -> dict[str, JsonValue]:
+    """A run for machines; its error as far as it opens."""
     return {
         "run": run.run_id,
         "agent": run.agent_id,
@@ -205,5 +207,19 @@ def _run_json(run: RunRecord) -> dict[str, JsonValue]:
         "file": run.file,
         "started_at": run.started_at,
         "finished_at": run.finished_at,
-        "error": error,
+        "error": _error_of(run, vault),
     }
+
+
+def _error_of(run: RunRecord, vault: Vault) -> JsonValue:
+    shown: JsonValue = None
+    try:
+        data = open_column(vault, run.error, place("runs", "error", run.run_id))
+        if data is not None:
+            shown = json.loads(data)
+    except (DecryptionFailed, ConfigError) as lost:
+        shown = {"message": lost_text(lost)}
+    except ValueError as error:
+        msg = f"the error of run `{run.run_id}` cannot be read: the store was altered"
+        raise StoreUnavailable(msg, code="unavailable.store_damaged") from error
+    return shown
