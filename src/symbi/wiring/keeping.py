@@ -194,8 +194,10 @@ def probe_storage(settings: Settings) -> list[Finding]:
         with SqliteReader(settings.runtime.data_dir) as reader:
             segments = reader.segments()
             late = waiting(reader.event_count(), segments[-1].last if segments else 0, keeping_rules(settings))
-    except StoreUnavailable:
-        return [Finding(name, ok=True, detail=f"{detail}; there is no store to read yet", required=required)]
+    except StoreUnavailable as error:
+        told = f"{detail}; how many wait cannot be told: {error.message}"
+        absent = error.code == "unavailable.store_absent"  # nothing waits where nothing was begun
+        return [Finding(name, ok=absent, detail=told, install_hint=error.hint or "", required=required)]
     hint = "start a runtime: it takes up what waits; its log says why it could not" if late else ""
     detail = f"{detail}; {len(segments)} sealed, {late} waiting"
     return [Finding(name, ok=not late, detail=detail, install_hint=hint, required=False)]

@@ -7,17 +7,25 @@ from symbi.adapters.notices import CommandNotice
 from symbi.config import Settings
 from symbi.crypto.provider import CryptoProvider
 from symbi.crypto.signing import VerifyingKey
-from symbi.errors import ConfigError, Place
+from symbi.errors import ConfigError, Place, StoreUnavailable
 from symbi.guard.desk import DeskRules, Notice
 from symbi.guard.people import People, Person
 
 
 def folder_owner(settings: Settings) -> int:
-    """Number of the operating-system user who owns the data folder; ours where there is none yet."""
+    """Number of the operating-system user who owns the data folder; ours where there is none yet.
+
+    Raises:
+        StoreUnavailable: It is there, or may be, and the system does not say whose.
+    """
+    folder = settings.runtime.data_dir
     try:
-        return settings.runtime.data_dir.stat().st_uid
-    except OSError:
+        return folder.stat().st_uid
+    except FileNotFoundError:
         return os.geteuid()
+    except OSError as error:
+        msg = f"cannot tell who owns `{folder}`: {error.strerror or error}"
+        raise StoreUnavailable(msg) from error
 
 
 def registered_people(settings: Settings, provider: CryptoProvider) -> People:
