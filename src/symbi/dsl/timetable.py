@@ -1,4 +1,4 @@
-"""When a schedule is due: a cron expression in a time zone, or one moment. Pure.
+"""When a schedule is due: a cron expression in a time zone, or one moment. Pure, but that the rules of a zone are read once.
 
 | written | means |
 |---|---|
