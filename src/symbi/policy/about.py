@@ -130,7 +130,7 @@ def _names(segments: Segments, value: JsonValue, steps: Steps, scope: Steps) -> 
     elif isinstance(value, Mapping) and wild not in {None, _ITEM}:
         for key, item in value.items():
             yield from _names(rest, item, (*steps, key), scope)
-    elif not _is_empty(value):
+    elif steps or not _is_empty(value):  # where a part is null, what stands beside it is about somebody all the same
         yield scope, ""
 
 

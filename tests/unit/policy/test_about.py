@@ -113,6 +113,13 @@ def test_whatever_is_answered_is_about_somebody_or_holds_nothing_there(value, pa
         assert found.everybody, "a record without lists is about somebody"
 
 
+def test_where_the_part_that_names_is_null_what_stands_beside_it_is_about_a_crowd():
+    for part in (None, "", {}):
+        found = about([parse_path("customer.email").segments], {"customer": part, "note": "moved to Lima"})
+        assert found.everybody == (MORE_SUBJECTS,)
+    assert about([parse_path("customer.email").segments], None).everybody == ()
+
+
 def test_a_text_that_nests_too_deeply_to_be_looked_into_is_about_a_crowd():
     """A tool answers what it likes; the outcome is recorded all the same."""
     for depth in (10, 500, 990, 5000, 200_000):
