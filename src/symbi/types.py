@@ -40,6 +40,8 @@ class Principal:
         trust: `untrusted`, `standard` or `trusted`, as configured; never what an agent says of itself.
         tier: Where its code runs; `none` before that is decided, and for whoever runs no code.
         capabilities: What its file lists; empty where the file sets no bound.
+        instance: Which of the agents that its declaration was made into; empty where there is one alone. Policies know it
+            by what was declared, so that none can be missed by one of many.
     """
 
     agent: AgentId
@@ -48,6 +50,12 @@ class Principal:
     trust: str = "standard"
     tier: str = "none"
     capabilities: tuple[str, ...] = ()
+    instance: str = ""
+
+    @property
+    def name(self) -> AgentId:
+        """As ledger and trail call it: `agent`, or `agent/instance`."""
+        return AgentId(f"{self.agent}/{self.instance}") if self.instance else self.agent
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ async def test_a_seat_that_could_not_be_recorded_is_given_back(tmp_path):
 async def test_who_is_stopped_while_its_failure_is_recorded_has_failed_and_no_more(tmp_path):
     async with open_in(tmp_path, agent("1"), policies="") as opened:  # its creation is refused
         runtime, spec = opened.runtime, opened.compiled.agents[0]
-        ended_early = runtime._ended_early
+        ended_early = runtime._course.ended_early
 
         async def stopped(record, error):
             (one,) = runtime.at_work
@@ -86,7 +86,7 @@ async def test_who_is_stopped_while_its_failure_is_recorded_has_failed_and_no_mo
             await anyio.lowlevel.checkpoint()  # as where keys are looked for
             await ended_early(record, error)
 
-        runtime._ended_early = stopped
+        runtime._course.ended_early = stopped
         with pytest.raises(PolicyDenied):
             await runtime.run(opened.compiled, spec, {})
         record = (await runtime.rooms.world.log.read(lambda: runtime.rooms.runs.runs(10)))[0]

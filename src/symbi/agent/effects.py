@@ -342,7 +342,7 @@ class RunEffects:
 
     async def _write(self, permit: Permit[WriteLog]) -> JsonValue:
         line = self._world.guard.authority.redeem(permit, WriteLog).message
-        self._world.emit(self._principal.agent, line)
+        self._world.emit(self._principal.name, line)
         return None
 
     def _server_of(self, tool: Value, span: ast.Span) -> str:
@@ -416,7 +416,7 @@ class RunEffects:
                 "code": refusal.code,
                 "reason": refusal.message,
             }
-            draft = Draft(AuditEventType.TOOL_REFUSED, asked.principal.agent, details, self._run_id)
+            draft = Draft(AuditEventType.TOOL_REFUSED, asked.principal.name, details, self._run_id)
             await self._world.guard.refuse(asked, refusal, draft)
             raise
         return replace(action, label=asked.label, grant=asked.grant)

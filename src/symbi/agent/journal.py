@@ -46,7 +46,7 @@ class RunRecord:
 
     Attributes:
         run_id: UUIDv7.
-        agent_id: The agent.
+        agent_id: The agent, `declared` or `declared/instance`.
         file: Its agent file, as an absolute path.
         source_digest: SHA-256 (hex) of that file at the start; under another one a run is not resumed.
         inputs: JSON object of the inputs.
@@ -71,6 +71,16 @@ class RunRecord:
     finished_at: str | None = None
     grant: bytes | None = None
     labels: bytes | None = None
+
+    @property
+    def declared(self) -> AgentId:
+        """The agent as its file declares it."""
+        return AgentId(self.agent_id.partition("/")[0])
+
+    @property
+    def instance(self) -> str:
+        """Which of several that were made of the declaration; empty where there is one alone."""
+        return self.agent_id.partition("/")[2]
 
 
 class RunStore(Protocol):

@@ -292,7 +292,7 @@ async def resume_run(runtime: Runtime, run_id: RunId | None, file: Path | None) 
     record = await runtime.find_open_run(run_id, absolute(str(file)) if file else None)
     path = Path(record.file)
     compiled = compile_agents(path)
-    spec = _choose(compiled.agents, record.agent_id, path)
+    spec = _choose(compiled.agents, record.declared, path)
     return await runtime.resume(compiled, spec, record)
 
 

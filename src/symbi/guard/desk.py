@@ -208,7 +208,7 @@ class ApprovalDesk:
             id=case.effect_id,
             run_id=case.action.run_id,
             position=slot.position if slot else -1,
-            agent_id=case.action.principal.agent,
+            agent_id=case.action.principal.name,
             place=case.place,
             facts=facts, digest=sealed(facts), shown=case.shown(),
             state=ApprovalState.WAITING, votes=(),

@@ -63,7 +63,7 @@ class Recorder:
             effect_id=decided.effect_id,
             run_id=action.slot.run_id if action.slot else RunId(""),
             position=action.slot.position if action.slot else -1,
-            agent_id=action.principal.agent,
+            agent_id=action.principal.name,
             action=action_name(action),
             resource=f"{action.resource.type}::{action.resource.id}",
             arguments_digest=keyed(digest_arguments(action), keys),

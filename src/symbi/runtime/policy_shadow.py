@@ -225,4 +225,4 @@ def _difference(candidate: PolicySet, one: Decided) -> Draft | None:
     if assumed:
         details["assumed"] = list(assumed)
     run_id = one.action.slot.run_id if one.action.slot else ""
-    return confided(Draft(AuditEventType.POLICY_SHADOW, one.action.principal.agent, details, run_id), one.keys)
+    return confided(Draft(AuditEventType.POLICY_SHADOW, one.action.principal.name, details, run_id), one.keys)

@@ -1,63 +1,42 @@
 """The runtime: agents on a gate, from a compiled file to the end of a run."""
 
 import hashlib
-import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-import anyio
-
-from symbi.agent.effects import CodeLimits
 from symbi.agent.journal import RunRecord, RunState, absolute
-from symbi.agent.run import Bounds, RunOutcome, RunPlan, check_inputs, execute
+from symbi.agent.run import RunOutcome, check_inputs
 from symbi.agent.sealing import opened_history, sealed_run
 from symbi.agent.task import NO_TASK, Task, check_task, kept_task
-from symbi.agent.turn import Turn
 from symbi.audit.event import AuditEventType, Draft, Receipt
-from symbi.audit.log import Work as Unit
 from symbi.audit.stream import AuditStream
 from symbi.clock import rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile
 from symbi.errors import (
-    AgentFailed,
-    ApprovalPending,
     InputError,
-    InternalError,
-    StoreUnavailable,
-    SymbiError,
-    Unavailable,
     did_you_mean,
 )
-from symbi.guard.action import AllocateResources, CreateAgent
 from symbi.guard.confidential import confided, keys_for
 from symbi.guard.desk import ApprovalDesk
 from symbi.guard.gate import GateReport, Guard
-from symbi.guard.ledger import EffectRecord
-from symbi.guard.outcome import encode_error, encode_result, error_label
-from symbi.policy.flow import join_subjects
-from symbi.runtime.agent_scheduler import AgentConfig, SystemStatus
-from symbi.runtime.assessment import assess_agent, servers_of
+from symbi.guard.outcome import encode_result
+from symbi.runtime.agent_scheduler import SystemStatus
+from symbi.runtime.course import Course, Order
 from symbi.runtime.key_change import rotate_key
-from symbi.runtime.life import Life
-from symbi.runtime.lifecycle import Event
 from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_change import set_policies
 from symbi.runtime.rooms import AtWork, Rooms, RuntimeConfig
-from symbi.runtime.turns import Seat, Turns
-from symbi.sandbox.tier import RiskAssessment
+from symbi.runtime.turns import Seat
 from symbi.tools.catalog import Catalog
 from symbi.types import (
     SYSTEM_AGENT,
     AgentId,
     JsonValue,
     Principal,
-    ResourceLimits,
     RunId,
-    SecurityTier,
 )
 
 MAX_OPEN_RUNS: Final = 1000  # runs looked at to find one that is open
@@ -76,8 +55,7 @@ class Runtime:
     def __init__(self, rooms: Rooms, config: RuntimeConfig, report: GateReport, warnings: Sequence[str] = ()) -> None:
         self._rooms = rooms
         self._config = config
-        self._turns = Turns(rooms.scheduler, config.run_timeout_s)
-        self._at_work: dict[RunId, AtWork] = {}
+        self._course = Course(rooms, config)
         self.report = report
         self.warnings = tuple(warnings)
 
@@ -135,6 +113,7 @@ class Runtime:
         task: Task = NO_TASK,
         *,
         run_id: RunId | None = None,
+        instance: str = "",
     ) -> RunOutcome:
         """Create an agent and run it on inputs, to its end.
 
@@ -144,6 +123,7 @@ class Runtime:
             inputs: Its inputs by name.
             task: What the run is asked to do, and what its inputs are.
             run_id: Its id, where somebody has promised one; new if None.
+            instance: Which of several agents that were made of one declaration.
 
         Raises:
             InputError: The inputs do not fit the agent.
@@ -156,9 +136,10 @@ class Runtime:
         except InputError as error:
             await self.refuse(Path(spec.file), error, task.everybody)
             raise
+        order = Order(compiled, spec, instance)
         record = RunRecord(
             run_id=run_id or RunId(self._rooms.ids.new()),
-            agent_id=spec.id,
+            agent_id=order.name,
             file=absolute(spec.file),
             source_digest=spec.source_digest,
             inputs=encode_result(dict(inputs)),
@@ -178,9 +159,9 @@ class Runtime:
                 "inputs_digest": hashlib.sha256(kept.inputs).hexdigest(),
                 **task.facts(keys),
             }
-            return None, (confided(Draft(AuditEventType.RUN_STARTED, spec.id, details, record.run_id), keys),)
+            return None, (confided(Draft(AuditEventType.RUN_STARTED, order.name, details, record.run_id), keys),)
 
-        return await self._go(compiled, spec, record, (), begin)
+        return await self._course.go(order, record, (), begin)
 
     async def resume(self, compiled: CompiledFile, spec: AgentSpec, record: RunRecord) -> RunOutcome:
         """Go on with a run after its last finished effect.
@@ -202,7 +183,7 @@ class Runtime:
         try:
             record, recorded = await log.read(partial(opened_history, record, kept, vault, own.ids))
         except InputError as erased:
-            await self._ended_erased(record, was, erased)
+            await self._course.ended_erased(record, was, erased)
             raise
         task = kept_task(record.grant, record.labels)
         keys = await keys_for(vault, spec.id, task.everybody)
@@ -211,9 +192,9 @@ class Runtime:
             if was is not RunState.RUNNING:
                 self._rooms.runs.move_run(record, was)
             details: dict[str, JsonValue] = {"effects": len(recorded), **task.facts(keys)}
-            return None, (confided(Draft(AuditEventType.RUN_RESUMED, spec.id, details, record.run_id), keys),)
+            return None, (confided(Draft(AuditEventType.RUN_RESUMED, record.agent_id, details, record.run_id), keys),)
 
-        return await self._go(compiled, spec, record, recorded, again)
+        return await self._course.go(Order(compiled, spec, record.instance), record, recorded, again)
 
     async def find_open_run(self, run_id: RunId | None, file: str | None) -> RunRecord:
         """The run to resume: the one named, or the newest that is running or held (of a file).
@@ -280,46 +261,25 @@ class Runtime:
         return await rotate_key(self._rooms.world.log, self._rooms.next_key)
 
     async def connect(self, servers: Sequence[str], principal: Principal) -> None:
-        """Connect tool servers and take up their tools.
-
-        Raises:
-            Denied: Policy does not let one be connected.
-            ToolServerUnavailable: One cannot be started or does not speak the protocol.
-        """
-        for server in servers:
-            await self._rooms.world.hold(partial(self._rooms.catalog.refresh, server, principal))
-        await self._rooms.policies.refresh()
-
-    @asynccontextmanager
-    async def _admission(self, compiled: CompiledFile) -> AsyncIterator[None]:
-        """The body decides whether an agent of a file is created; only if it is, the rules of the file come in force."""
-        policies = self._rooms.policies
-        ticket = await policies.stage(compiled)
-        try:
-            yield
-            await policies.admit(ticket, compiled)
-        except BaseException:
-            # Where even that cannot be recorded, what the file had against its creation stays: nobody is let in by it.
-            with anyio.CancelScope(shield=True), suppress(Unavailable):
-                await policies.withdraw(ticket)
-            raise
+        """Connect tool servers and take up their tools; see `symbi.runtime.course`."""
+        await self._course.connect(servers, principal)
 
     @property
     def at_work(self) -> Sequence[AtWork]:
         """The agents at work, oldest first."""
-        return tuple(self._at_work.values())
+        return tuple(self._course.at_work.values())
 
     async def suspend(self, agent: AgentId, by: str) -> None:
         """Suspend an agent before its next effect; see `symbi.runtime.turns`."""
-        await self._turns.suspend(agent, by)
+        await self._course.turns.suspend(agent, by)
 
     def seat_of(self, agent: AgentId) -> Seat | None:
         """What an agent at work has claimed, and how it stands with it; None where it has not come so far."""
-        return self._turns.seat_of(agent)
+        return self._course.turns.seat_of(agent)
 
     def let_go_on(self, agent: AgentId) -> None:
         """Let an agent that an operator has suspended go on; see `symbi.runtime.turns`."""
-        self._turns.resume(agent)
+        self._course.turns.resume(agent)
 
     async def stop(self, agents: Sequence[AgentId] | None, by: str) -> Sequence[RunId]:
         """Stop agents where they are, and return once their runs are over; what they had in flight is settled.
@@ -331,169 +291,15 @@ class Runtime:
         Raises:
             InputError: One of them is not at work; none is stopped.
         """
-        names = [one.life.agent for one in self._at_work.values()]
+        names = [one.life.agent for one in self._course.at_work.values()]
         for agent in agents or ():
             if agent not in names:
                 msg = f"agent `{agent}` is not at work"
                 raise InputError(msg, code="input.agent", hint=did_you_mean(agent, names) or None)
-        found = [one for one in self._at_work.values() if agents is None or one.life.agent in agents]
+        found = [one for one in self._course.at_work.values() if agents is None or one.life.agent in agents]
         for one in found:
             one.stopped_by = by
             one.scope.cancel(f"stopped by {by}")
         for one in found:
             await one.over.wait()
         return [one.life.run_id for one in found]
-
-    async def _go(
-        self,
-        compiled: CompiledFile,
-        spec: AgentSpec,
-        record: RunRecord,
-        recorded: Sequence[EffectRecord],
-        begin: Unit[None],
-    ) -> RunOutcome:
-        """Put on record that a run begins, and let its agent work until it ends, or is stopped: from then on it can be."""
-        one = self._at_work[record.run_id] = AtWork(Life(spec.id, record.run_id), record)
-        try:
-            with one.scope:
-                await self._rooms.world.log.transact(begin)
-                return await self._work(compiled, spec, one, recorded)
-            error = AgentFailed(f"agent `{spec.id}` was stopped by {one.stopped_by}", code="agent.stopped")
-            one.life.stop({"by": one.stopped_by})
-            await self._record(one.life)
-            await self._ended_early(record, error)
-            return RunOutcome(record.run_id, RunState.FAILED, error=error)
-        finally:
-            del self._at_work[record.run_id]
-            one.over.set()
-
-    async def _work(
-        self, compiled: CompiledFile, spec: AgentSpec, one: AtWork, recorded: Sequence[EffectRecord]
-    ) -> RunOutcome:
-        life, record = one.life, one.record
-        principal = self._rooms.principal(spec.id)
-        limits = replace(spec.limits, execution_timeout=min(spec.limits.execution_timeout, self._config.run_timeout_s))
-        spec = replace(spec, limits=limits)
-        try:
-            assessment, tier = assess_agent(spec, self._rooms.catalog.servers, self._config.least_tier)
-            principal = replace(principal, tier=tier.value, capabilities=spec.capabilities or ())
-            async with self._admission(compiled):
-                tier = await self._create(spec, principal, assessment, tier, record)
-            principal = replace(principal, tier=tier.value)
-            await self.connect(servers_of(spec, self._rooms.catalog.servers), principal)
-            life.move(Event.CONFIG_VALID)
-            async with self._allocated(spec, principal, life) as (limits, turn):
-                spec = replace(spec, limits=limits)
-                life.move(Event.TASK_ASSIGNED)
-                await self._record(life)
-                told = self._config
-                code = CodeLimits(tier, told.code_memory_mib, told.code_timeout_s)
-                bounds = Bounds(told.body, code, told.output_bytes)
-                outcome = await execute(
-                    RunPlan(spec, principal, record, bounds, recorded, turn), self._rooms.world, self._rooms.runs
-                )
-        except (StoreUnavailable, InternalError):
-            raise  # the run stays open: it can be resumed once the store or the defect is mended
-        except SymbiError as error:
-            life.fail(error)
-            with anyio.CancelScope(shield=True):  # it is over: who stops it now comes too late
-                await self._record(life)
-                await self._ended_early(record, error)
-            raise
-        life.end(outcome.error)
-        await self._record(life)
-        return outcome
-
-    async def _record(self, life: Life) -> None:
-        drafts = life.drafts()
-        await self._rooms.world.log.transact(lambda: (None, drafts), wait=True)
-
-    async def _create(
-        self, spec: AgentSpec, principal: Principal, assessment: RiskAssessment, tier: SecurityTier, record: RunRecord
-    ) -> SecurityTier:
-        """Bring the agent to life; returns the tier of its code, which policies may have raised."""
-        action = CreateAgent(
-            principal=principal,
-            source_digest=spec.source_digest,
-            tier=tier,
-            risk=assessment.score,
-            inputs=tuple(json.loads(record.inputs)),
-            factors=assessment.factors.texts(),
-            within=record.run_id,
-        )
-        guard = self._rooms.world.guard
-
-        async def create() -> SecurityTier:
-            async with guard.enforce(action) as permit:
-                effective = guard.authority.redeem(permit, CreateAgent).tier
-                permit.observe({"tier": effective.value, "risk": assessment.facts()})
-            return effective
-
-        return await self._rooms.world.hold(create)
-
-    @asynccontextmanager
-    async def _allocated(
-        self, spec: AgentSpec, principal: Principal, life: Life
-    ) -> AsyncIterator[tuple[ResourceLimits, Turn]]:
-        """The limits that the agent gets, which policies may have lowered, and its turn; its own until the block ends."""
-        terms = self._rooms.terms(spec.id)
-        action = AllocateResources(principal=principal, limits=spec.limits, priority=terms.priority, within=life.run_id)
-        guard = self._rooms.world.guard
-
-        async def note(event: Event, more: Mapping[str, JsonValue]) -> None:
-            was = life.state
-            life.move(event, more)
-            try:
-                await self._record(life)
-            except BaseException:
-                life.state = was  # for it is tried again
-                raise
-
-        seats: list[Seat] = []
-
-        async def allocate() -> tuple[ResourceLimits, Seat]:
-            async with guard.enforce(action) as permit:
-                allowed = guard.authority.redeem(permit, AllocateResources)
-                config = AgentConfig(spec.id, allowed.limits, allowed.priority, principal.owner, batch=terms.batch)
-                seats.append(await self._turns.take(config, note))
-            return allowed.limits, seats[-1]
-
-        try:
-            yield await self._rooms.world.hold(allocate)
-        finally:
-            for seat in seats:  # also where it was taken, and that could not be recorded
-                await self._turns.leave(seat)
-
-    async def _ended_early(self, record: RunRecord, error: SymbiError) -> None:
-        """A run that could not begin: held where a dependency or an answer was missing, failed otherwise."""
-        state = RunState.HELD if isinstance(error, Unavailable | ApprovalPending) else RunState.FAILED
-        clock, log, runs = self._rooms.world.clock, self._rooms.world.log, self._rooms.runs
-        ended = replace(record, state=state, error=encode_error(error), finished_at=rfc3339(clock.now_ns()))
-        about = join_subjects(kept_task(record.grant, record.labels).everybody, error_label(error).subjects)
-        keys = await keys_for(self.guard.vault, record.agent_id, about, wait=True)
-        kept, draft = sealed_run(ended, keys), confided(_finished(ended, error), keys)
-
-        def end() -> tuple[None, tuple[Draft]]:
-            runs.move_run(kept, RunState.RUNNING)
-            return None, (draft,)
-
-        await log.transact(end, wait=True)
-
-    async def _ended_erased(self, record: RunRecord, was: RunState, error: InputError) -> None:
-        """A run that cannot go on, for what it knew was erased; the error says so, and quotes nothing."""
-        clock, runs = self._rooms.world.clock, self._rooms.runs
-        ended = replace(record, state=RunState.FAILED, error=encode_error(error), finished_at=rfc3339(clock.now_ns()))
-
-        def end() -> tuple[None, tuple[Draft]]:
-            if was is not RunState.RUNNING:
-                runs.move_run(record, was)
-            runs.move_run(ended, RunState.RUNNING)
-            return None, (_finished(ended, error),)
-
-        await self._rooms.world.log.transact(end, wait=True)
-
-
-def _finished(record: RunRecord, error: SymbiError) -> Draft:
-    """The event of a run that ended without its body's end."""
-    details: dict[str, JsonValue] = {"state": record.state.value, "error": error.code, "message": str(error)}
-    return Draft(AuditEventType.RUN_FINISHED, record.agent_id, details, record.run_id)

@@ -1,0 +1,255 @@
+"""The course of one run: from its record, through the creation of its agent and its turn in the pool, to its end."""
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+
+import anyio
+
+from symbi.agent.effects import CodeLimits
+from symbi.agent.journal import RunRecord, RunState
+from symbi.agent.run import Bounds, RunOutcome, RunPlan, execute
+from symbi.agent.sealing import sealed_run
+from symbi.agent.task import kept_task
+from symbi.agent.turn import Turn
+from symbi.audit.event import AuditEventType, Draft
+from symbi.audit.log import Work as Unit
+from symbi.clock import rfc3339
+from symbi.dsl.spec import AgentSpec, CompiledFile
+from symbi.errors import (
+    AgentFailed,
+    ApprovalPending,
+    InputError,
+    InternalError,
+    StoreUnavailable,
+    SymbiError,
+    Unavailable,
+)
+from symbi.guard.action import AllocateResources, CreateAgent
+from symbi.guard.confidential import confided, keys_for
+from symbi.guard.ledger import EffectRecord
+from symbi.guard.outcome import encode_error, error_label
+from symbi.policy.flow import join_subjects
+from symbi.runtime.agent_scheduler import AgentConfig
+from symbi.runtime.assessment import assess_agent, servers_of
+from symbi.runtime.life import Life
+from symbi.runtime.lifecycle import Event
+from symbi.runtime.rooms import AtWork, Rooms, RuntimeConfig
+from symbi.runtime.turns import Seat, Turns
+from symbi.sandbox.tier import RiskAssessment
+from symbi.types import AgentId, JsonValue, Principal, ResourceLimits, RunId, SecurityTier
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Who is to run.
+
+    Attributes:
+        compiled: The file, whose rules come in force with the agent.
+        spec: The agent, as it is declared there.
+        instance: Which of several that were made of the declaration; empty where there is one alone.
+    """
+
+    compiled: CompiledFile
+    spec: AgentSpec
+    instance: str = ""
+
+    @property
+    def name(self) -> AgentId:
+        """As ledger and trail call the agent."""
+        return Principal(self.spec.id, instance=self.instance).name
+
+
+class Course:
+    """Lets agents work.
+
+    Args:
+        rooms: What a runtime stands on.
+        config: What it is told.
+
+    Attributes:
+        turns: Where agents wait for the pool.
+        at_work: The agents at work, by their runs.
+    """
+
+    def __init__(self, rooms: Rooms, config: RuntimeConfig) -> None:
+        self._rooms = rooms
+        self._config = config
+        self.turns = Turns(rooms.scheduler, config.run_timeout_s)
+        self.at_work: dict[RunId, AtWork] = {}
+
+    async def connect(self, servers: Sequence[str], principal: Principal) -> None:
+        """Connect tool servers and take up their tools.
+
+        Raises:
+            Denied: Policy does not let one be connected.
+            ToolServerUnavailable: One cannot be started or does not speak the protocol.
+        """
+        for server in servers:
+            await self._rooms.world.hold(partial(self._rooms.catalog.refresh, server, principal))
+        await self._rooms.policies.refresh()
+
+    @asynccontextmanager
+    async def _admission(self, compiled: CompiledFile) -> AsyncIterator[None]:
+        """The body decides whether an agent of a file is created; only if it is, the rules of the file come in force."""
+        policies = self._rooms.policies
+        ticket = await policies.stage(compiled)
+        try:
+            yield
+            await policies.admit(ticket, compiled)
+        except BaseException:
+            # Where even that cannot be recorded, what the file had against its creation stays: nobody is let in by it.
+            with anyio.CancelScope(shield=True), suppress(Unavailable):
+                await policies.withdraw(ticket)
+            raise
+
+    async def go(
+        self, order: Order, record: RunRecord, recorded: Sequence[EffectRecord], begin: Unit[None]
+    ) -> RunOutcome:
+        """Put on record that a run begins, and let its agent work until it ends, or is stopped: from then on it can be."""
+        one = self.at_work[record.run_id] = AtWork(Life(record.agent_id, record.run_id), record)
+        try:
+            with one.scope:
+                await self._rooms.world.log.transact(begin)
+                return await self._work(order, one, recorded)
+            error = AgentFailed(f"agent `{record.agent_id}` was stopped by {one.stopped_by}", code="agent.stopped")
+            one.life.stop({"by": one.stopped_by})
+            await self._record(one.life)
+            await self.ended_early(record, error)
+            return RunOutcome(record.run_id, RunState.FAILED, error=error)
+        finally:
+            del self.at_work[record.run_id]
+            one.over.set()
+
+    async def _work(self, order: Order, one: AtWork, recorded: Sequence[EffectRecord]) -> RunOutcome:
+        life, record, spec = one.life, one.record, order.spec
+        principal = replace(self._rooms.principal(spec.id), instance=order.instance)
+        limits = replace(spec.limits, execution_timeout=min(spec.limits.execution_timeout, self._config.run_timeout_s))
+        spec = replace(spec, limits=limits)
+        try:
+            assessment, tier = assess_agent(spec, self._rooms.catalog.servers, self._config.least_tier)
+            principal = replace(principal, tier=tier.value, capabilities=spec.capabilities or ())
+            async with self._admission(order.compiled):
+                tier = await self._create(spec, principal, assessment, tier, record)
+            principal = replace(principal, tier=tier.value)
+            await self.connect(servers_of(spec, self._rooms.catalog.servers), principal)
+            life.move(Event.CONFIG_VALID)
+            async with self._allocated(spec, principal, life) as (limits, turn):
+                spec = replace(spec, limits=limits)
+                life.move(Event.TASK_ASSIGNED)
+                await self._record(life)
+                told = self._config
+                code = CodeLimits(tier, told.code_memory_mib, told.code_timeout_s)
+                bounds = Bounds(told.body, code, told.output_bytes)
+                outcome = await execute(
+                    RunPlan(spec, principal, record, bounds, recorded, turn), self._rooms.world, self._rooms.runs
+                )
+        except (StoreUnavailable, InternalError):
+            raise  # the run stays open: it can be resumed once the store or the defect is mended
+        except SymbiError as error:
+            life.fail(error)
+            with anyio.CancelScope(shield=True):  # it is over: who stops it now comes too late
+                await self._record(life)
+                await self.ended_early(record, error)
+            raise
+        life.end(outcome.error)
+        await self._record(life)
+        return outcome
+
+    async def _record(self, life: Life) -> None:
+        drafts = life.drafts()
+        await self._rooms.world.log.transact(lambda: (None, drafts), wait=True)
+
+    async def _create(
+        self, spec: AgentSpec, principal: Principal, assessment: RiskAssessment, tier: SecurityTier, record: RunRecord
+    ) -> SecurityTier:
+        """Bring the agent to life; returns the tier of its code, which policies may have raised."""
+        action = CreateAgent(
+            principal=principal,
+            source_digest=spec.source_digest,
+            tier=tier,
+            risk=assessment.score,
+            inputs=tuple(json.loads(record.inputs)),
+            factors=assessment.factors.texts(),
+            within=record.run_id,
+        )
+        guard = self._rooms.world.guard
+
+        async def create() -> SecurityTier:
+            async with guard.enforce(action) as permit:
+                effective = guard.authority.redeem(permit, CreateAgent).tier
+                permit.observe({"tier": effective.value, "risk": assessment.facts()})
+            return effective
+
+        return await self._rooms.world.hold(create)
+
+    @asynccontextmanager
+    async def _allocated(
+        self, spec: AgentSpec, principal: Principal, life: Life
+    ) -> AsyncIterator[tuple[ResourceLimits, Turn]]:
+        """The limits that the agent gets, which policies may have lowered, and its turn; its own until the block ends."""
+        terms = self._rooms.terms(spec.id)
+        action = AllocateResources(principal=principal, limits=spec.limits, priority=terms.priority, within=life.run_id)
+        guard = self._rooms.world.guard
+
+        async def note(event: Event, more: Mapping[str, JsonValue]) -> None:
+            was = life.state
+            life.move(event, more)
+            try:
+                await self._record(life)
+            except BaseException:
+                life.state = was  # for it is tried again
+                raise
+
+        seats: list[Seat] = []
+
+        async def allocate() -> tuple[ResourceLimits, Seat]:
+            async with guard.enforce(action) as permit:
+                allowed = guard.authority.redeem(permit, AllocateResources)
+                config = AgentConfig(
+                    principal.name, allowed.limits, allowed.priority, principal.owner, batch=terms.batch
+                )
+                seats.append(await self.turns.take(config, note))
+            return allowed.limits, seats[-1]
+
+        try:
+            yield await self._rooms.world.hold(allocate)
+        finally:
+            for seat in seats:  # also where it was taken, and that could not be recorded
+                await self.turns.leave(seat)
+
+    async def ended_early(self, record: RunRecord, error: SymbiError) -> None:
+        """A run that could not begin: held where a dependency or an answer was missing, failed otherwise."""
+        state = RunState.HELD if isinstance(error, Unavailable | ApprovalPending) else RunState.FAILED
+        clock, log, runs = self._rooms.world.clock, self._rooms.world.log, self._rooms.runs
+        ended = replace(record, state=state, error=encode_error(error), finished_at=rfc3339(clock.now_ns()))
+        about = join_subjects(kept_task(record.grant, record.labels).everybody, error_label(error).subjects)
+        keys = await keys_for(self._rooms.world.guard.vault, record.declared, about, wait=True)
+        kept, draft = sealed_run(ended, keys), confided(_finished(ended, error), keys)
+
+        def end() -> tuple[None, tuple[Draft]]:
+            runs.move_run(kept, RunState.RUNNING)
+            return None, (draft,)
+
+        await log.transact(end, wait=True)
+
+    async def ended_erased(self, record: RunRecord, was: RunState, error: InputError) -> None:
+        """A run that cannot go on, for what it knew was erased; the error says so, and quotes nothing."""
+        clock, runs = self._rooms.world.clock, self._rooms.runs
+        ended = replace(record, state=RunState.FAILED, error=encode_error(error), finished_at=rfc3339(clock.now_ns()))
+
+        def end() -> tuple[None, tuple[Draft]]:
+            if was is not RunState.RUNNING:
+                runs.move_run(record, was)
+            runs.move_run(ended, RunState.RUNNING)
+            return None, (_finished(ended, error),)
+
+        await self._rooms.world.log.transact(end, wait=True)
+
+
+def _finished(record: RunRecord, error: SymbiError) -> Draft:
+    """The event of a run that ended without its body's end."""
+    details: dict[str, JsonValue] = {"state": record.state.value, "error": error.code, "message": str(error)}
+    return Draft(AuditEventType.RUN_FINISHED, record.agent_id, details, record.run_id)
