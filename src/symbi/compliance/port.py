@@ -190,7 +190,7 @@ class SealedRows(Protocol):
         """Columns with something sealed in the next part of a store, and from where to go on; None at its end.
 
         Args:
-            store: `trail`, `archive`, `effects`, `requests`, `runs`, `approvals` or `keys`.
+            store: `trail`, `archive`, `effects`, `requests`, `runs`, `approvals`, `keys` or `letters`.
             after: What the call before returned; empty at the beginning.
 
         Raises:
