@@ -210,7 +210,7 @@ async def open_runtime(
         privacy = open_privacy(settings, store, log, vault, lambda: log.key, clock, probe)
         stream = await stack.enter_async_context(audit_stream(log, store, folder))
         rooms = Rooms(
-            world, book, watch, catalog, store, store, store, agents, ids, settings.principal, privacy, heads,
+            world, book, watch, catalog, store, store, store, store, store, agents, ids, settings.principal, privacy, heads,
             ring.next_signing_key, stream, partial(terms_of, settings),
         )  # fmt: skip
         watches = [watch]
