@@ -5,8 +5,9 @@ owns the data folder then carries the run out; where that ends before its time, 
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from symbi.agent.journal import RunRecord, RunState
 from symbi.agent.run import check_inputs
@@ -17,29 +18,36 @@ from symbi.clock import rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile
 from symbi.errors import InputError, did_you_mean
 from symbi.guard.confidential import confided, keys_for
+from symbi.guard.vault import Keys, place
 from symbi.runtime.course import Order
 from symbi.runtime.dead_letters import DeadLetter, LetterState, Wanted, read_json
+from symbi.runtime.lifecycle import AgentState
+from symbi.runtime.mailbox import Message
 from symbi.runtime.rooms import Rooms
 from symbi.types import JsonValue, RunId
 
-MAX_BEGUN: Final = 1000  # letters that are looked at, newest first, for runs that they became and nobody carries out
+MAX_BEGUN: Final = 1000  # replayed letters that are looked at, newest first, for runs that nobody carries out
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A run that a letter became, on record and not carried out.
+    """What a letter became, on record and not carried out.
 
     Attributes:
         order: Who is to run.
-        record: The run.
+        run_id: The run, or the message that is to become one.
+        record: The run; None where it is a message, in its agent's mailbox.
     """
 
     order: Order
-    record: RunRecord
+    run_id: RunId
+    record: RunRecord | None = None
 
 
 async def begin_replay(rooms: Rooms, compiled: CompiledFile, letter: DeadLetter, by: str) -> Begun:
-    """Put the run on record that a letter becomes, and close the letter.
+    """Put on record what a letter becomes, and close the letter, in one transaction.
+
+    An agent that stays gets it as a message, behind those that it has; of any other it is a run.
 
     Args:
         rooms: What the runtime stands on.
@@ -56,6 +64,7 @@ async def begin_replay(rooms: Rooms, compiled: CompiledFile, letter: DeadLetter,
     check_inputs(spec, inputs)
     check_task(spec, task)
     order = Order(compiled, spec, letter.agent_id.partition("/")[2])
+    keys = await keys_for(rooms.world.guard.vault, spec.id, task.everybody)
     record = RunRecord(
         run_id=RunId(rooms.ids.new()),
         agent_id=order.name,
@@ -67,11 +76,14 @@ async def begin_replay(rooms: Rooms, compiled: CompiledFile, letter: DeadLetter,
         grant=letter.grant,
         labels=letter.labels,
     )
-    keys = await keys_for(rooms.world.guard.vault, spec.id, task.everybody)
-    kept = sealed_run(record, keys)
 
-    def work() -> tuple[None, tuple[Draft, ...]]:
+    def work() -> tuple[Begun, tuple[Draft, ...]]:
         _, replayed = rooms.letters.replayed_now(letter, record.run_id, by)
+        agent = rooms.agents.get_agent(record.agent_id)
+        if agent is not None and agent.state is not AgentState.TERMINATED and record.grant is None:
+            rooms.mailbox.put_message(_message(record, by, keys))
+            return Begun(order, record.run_id), (replayed,)
+        kept = sealed_run(record, keys)
         rooms.runs.put_run(kept)
         details: dict[str, JsonValue] = {
             "file": record.file,
@@ -80,11 +92,18 @@ async def begin_replay(rooms: Rooms, compiled: CompiledFile, letter: DeadLetter,
             "letter": letter.run_id,
             **task.facts(keys),
         }
-        started = Draft(AuditEventType.RUN_STARTED, order.name, details, record.run_id)
-        return None, (replayed, confided(started, keys))
+        started = confided(Draft(AuditEventType.RUN_STARTED, order.name, details, record.run_id), keys)
+        return Begun(order, record.run_id, record), (replayed, started)
 
-    await rooms.world.log.transact(work)
-    return Begun(order, record)
+    begun, _ = await rooms.world.log.transact(work)
+    return begun
+
+
+def _message(record: RunRecord, by: str, keys: Keys) -> Message:
+    """What was to be a run, as a message."""
+    body = keys.seal(record.inputs, place("mailbox", "body", record.run_id))
+    labels = keys.seal_optional(record.labels, place("mailbox", "labels", record.run_id))
+    return Message(record.run_id, record.agent_id, by, body, labels)
 
 
 def spec_of(compiled: CompiledFile, letter: DeadLetter) -> AgentSpec:
@@ -101,32 +120,16 @@ def spec_of(compiled: CompiledFile, letter: DeadLetter) -> AgentSpec:
     raise InputError(msg, code="input.agent", hint=hint)
 
 
-async def left_open(rooms: Rooms, compile_file: Callable[[str], CompiledFile]) -> Sequence[Begun]:
-    """The runs that letters became and that nobody carried to their end, of files that can still be read.
-
-    Args:
-        rooms: What the runtime stands on.
-        compile_file: Reads an agent file.
+async def left_open(rooms: Rooms) -> Sequence[RunRecord]:
+    """The runs that letters became and that nobody has carried to their end; sealed as they are kept.
 
     Raises:
         StoreUnavailable: The store cannot be read.
     """
 
-    def look() -> list[tuple[DeadLetter, RunRecord]]:
-        found: list[tuple[DeadLetter, RunRecord]] = []
-        for letter in rooms.letters.store.letters(Wanted(state=LetterState.REPLAYED, limit=MAX_BEGUN)):
-            record = rooms.runs.get_run(letter.became)
-            if record is not None and record.state is RunState.RUNNING:
-                found.append((letter, record))
-        return found
+    def look() -> list[RunRecord]:
+        letters = rooms.letters.store.letters(Wanted(state=LetterState.REPLAYED, limit=MAX_BEGUN))
+        runs = [rooms.runs.get_run(letter.became) for letter in letters]
+        return [run for run in reversed(runs) if run is not None and run.state is RunState.RUNNING]
 
-    begun: list[Begun] = []
-    for letter, record in await rooms.world.log.read(look):
-        try:
-            compiled = compile_file(letter.file)
-            spec = spec_of(compiled, letter)
-        except InputError as error:
-            await rooms.refuse(letter.file, error)
-        else:
-            begun.append(Begun(Order(compiled, spec, record.instance), record))
-    return begun
+    return await rooms.world.log.read(look)
