@@ -10,7 +10,7 @@ payload is sealed under the keys that sealed what the run knew; a closed letter 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -276,6 +276,14 @@ class DeadLetters:
         """Some letters, newest first, as they are kept."""
         return await self._log.read(partial(self.store.letters, wanted))
 
+    async def found(self, run_id: RunId) -> DeadLetter:
+        """The open letter of a run, as it is kept.
+
+        Raises:
+            InputError: There is none, or it is closed.
+        """
+        return await self._log.read(partial(self._open, run_id))
+
     async def opened(self, run_id: RunId) -> DeadLetter:
         """The open letter of a run, with its payload as it was.
 
@@ -284,21 +292,18 @@ class DeadLetters:
             DecryptionFailed: Something of it was altered.
             ConfigError: There is no master key.
         """
-
-        def look() -> DeadLetter:
-            letter = self.store.get_letter(run_id)
-            if letter is None:
-                near = [one.run_id for one in self.store.letters(Wanted(state=LetterState.OPEN))]
-                msg = f"there is no dead letter `{run_id[:64]}`"
-                hint = did_you_mean(run_id, near) or "`symbi dlq list` shows them"
-                raise InputError(msg, code="input.letter", hint=hint)
-            if letter.state is not LetterState.OPEN:
-                raise not_open(letter)
-            return opened_letter(letter, self._vault)
-
-        letter = await self._log.read(look)
+        letter = await self._log.read(lambda: opened_letter(self._open(run_id), self._vault))
         if letter.inputs is None:
             raise erased(run_id)
+        return letter
+
+    def _open(self, run_id: RunId) -> DeadLetter:
+        letter = self.store.get_letter(run_id)
+        if letter is None:
+            near = [one.run_id for one in self.store.letters(Wanted(state=LetterState.OPEN))]
+            raise unknown(run_id, near)
+        if letter.state is not LetterState.OPEN:
+            raise not_open(letter)
         return letter
 
     # --- closing --------------------------------------------------------------------------------
@@ -318,13 +323,7 @@ class DeadLetters:
         check_reason(why)
 
         def work() -> tuple[DeadLetter, tuple[Draft]]:
-            letter = self.store.get_letter(run_id)
-            if letter is None:
-                msg = f"there is no dead letter `{run_id[:64]}`"
-                raise InputError(msg, code="input.letter", hint="`symbi dlq list` shows them")
-            if letter.state is not LetterState.OPEN:
-                raise not_open(letter)
-            closed, draft = self.drop_now(letter, by, why)
+            closed, draft = self.drop_now(self._open(run_id), by, why)
             return closed, (draft,)
 
         closed, _ = await self._log.transact(work)
@@ -474,6 +473,12 @@ def erased(run_id: RunId) -> InputError:
     """The error of a letter whose payload is gone."""
     msg = f"what run `{run_id}` knew of a data subject was erased"
     return InputError(msg, code="run.erased", hint="start a new run")
+
+
+def unknown(run_id: RunId, known: Iterable[RunId]) -> InputError:
+    """The error of a letter that is not there."""
+    hint = did_you_mean(run_id, known) or "`symbi dlq list` shows them"
+    return InputError(f"there is no dead letter `{run_id[:64]}`", code="input.letter", hint=hint)
 
 
 def not_open(letter: DeadLetter) -> InputError:

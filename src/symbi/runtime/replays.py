@@ -5,9 +5,12 @@ owns the data folder then carries the run out; where that ends before its time, 
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
+
+from anyio.abc import TaskGroup
 
 from symbi.agent.journal import RunRecord, RunState
 from symbi.agent.run import check_inputs
@@ -24,7 +27,7 @@ from symbi.runtime.dead_letters import DeadLetter, LetterState, Wanted, read_jso
 from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.mailbox import Message
 from symbi.runtime.rooms import Rooms
-from symbi.types import JsonValue, RunId
+from symbi.types import AgentId, JsonValue, RunId
 
 MAX_BEGUN: Final = 1000  # replayed letters that are looked at, newest first, for runs that nobody carries out
 
@@ -133,3 +136,55 @@ async def left_open(rooms: Rooms) -> Sequence[RunRecord]:
         return [run for run in reversed(runs) if run is not None and run.state is RunState.RUNNING]
 
     return await rooms.world.log.read(look)
+
+
+class Replayer:
+    """Carries out what letters became, one run of an agent after the other.
+
+    Args:
+        carry_out: Takes a run to its end, and meets whatever it meets; only the store's failure comes out of it.
+        at_work: The agents that somebody else has at work; it joins them meanwhile.
+        over: Waits until one of them may be none any more.
+        tasks: Where it works.
+    """
+
+    def __init__(
+        self,
+        carry_out: Callable[[Begun], Awaitable[None]],
+        at_work: set[AgentId],
+        over: Callable[[], Awaitable[None]],
+        tasks: TaskGroup,
+    ) -> None:
+        self._carry_out = carry_out
+        self._at_work = at_work
+        self._over = over
+        self._tasks = tasks
+        self._waiting: dict[AgentId, deque[Begun]] = {}
+        self.stopping = False
+
+    def take_up(self, begun: Begun) -> bool:
+        """Carry it out in its turn; False where nothing more is begun. A message is its mailbox's."""
+        if begun.record is None:
+            return True
+        if self.stopping:
+            return False
+        agent = begun.order.name
+        waiting = self._waiting.setdefault(agent, deque())
+        waiting.append(begun)
+        if len(waiting) == 1:
+            self._tasks.start_soon(self._work, agent, waiting)
+        return True
+
+    async def _work(self, agent: AgentId, waiting: deque[Begun]) -> None:
+        """All that waits of one agent; what is not begun when this ends is open, and goes on at the next start."""
+        while waiting and not self.stopping:
+            if agent in self._at_work:
+                await self._over()
+                continue
+            self._at_work.add(agent)
+            try:
+                await self._carry_out(waiting[0])
+            finally:
+                self._at_work.discard(agent)
+            waiting.popleft()
+        self._waiting.pop(agent, None)
