@@ -21,9 +21,9 @@ from symbi.compliance.rooms import Order
 from symbi.config import load_settings
 from symbi.errors import InputError, InternalError, ToolServerUnavailable
 from symbi.policy.grants import read_grant
-from symbi.runtime import dead_letters
-from symbi.runtime.dead_letters import GivenUp, LetterKind, LetterState, Payload, Wanted, read_json
+from symbi.runtime import letters
 from symbi.runtime.host import Host
+from symbi.runtime.letters import GivenUp, LetterKind, LetterState, Payload, Wanted, read_json
 from symbi.testing.runtime import open_in
 from symbi.types import AgentId, Integrity, Label, RunId
 from symbi.wiring import verifying_keys
@@ -63,17 +63,17 @@ def told(folder, kind):
 async def test_a_letter_has_what_its_run_had_and_is_put_once(tmp_path):
     task = Task(read_grant({"mail.send": {}}, ""), {"name": Label(Integrity.UNTRUSTED)})
     async with opened_in(tmp_path) as running:
-        letters = running.runtime.letters
+        queue = running.runtime.letters
         put = await give_up(running, task=task)
-        again = await letters.put(GivenUp(LetterKind.RUN, put.run_id, GONE, 99))
+        again = await queue.put(GivenUp(LetterKind.RUN, put.run_id, GONE, 99))
         assert again == put
-        found = await letters.opened(put.run_id)
+        found = await queue.opened(put.run_id)
         assert (found.state, found.attempts, found.code) == (LetterState.OPEN, 7, "unavailable.tool_server")
         assert read_json(found.inputs) == {"name": "Roswitha"}
         assert found.task.labels["name"].integrity is Integrity.UNTRUSTED
         assert found.task.grant == task.grant
         with pytest.raises(InternalError, match="nothing is on record"):
-            await letters.put(GivenUp(LetterKind.RUN, RunId("nobody"), GONE, 1))
+            await queue.put(GivenUp(LetterKind.RUN, RunId("nobody"), GONE, 1))
     (event,) = told(tmp_path, AuditEventType.LETTER_PUT)
     assert event.run_id == put.run_id
     assert (event.details["code"], event.details["attempts"], event.details["letter_kind"]) == (GONE.code, 7, "run")
@@ -145,22 +145,22 @@ async def test_a_message_that_nobody_began_is_a_letter_too(tmp_path):
 
 
 async def test_the_newest_letters_of_an_agent_push_out_its_oldest_and_nobody_elses(tmp_path, monkeypatch):
-    monkeypatch.setattr(dead_letters, "MAX_OPEN", 3)
+    monkeypatch.setattr(letters, "MAX_OPEN", 3)
     async with opened_in(tmp_path) as running:
-        letters = running.runtime.letters
+        queue = running.runtime.letters
         file = str(tmp_path / "agent.symbi")
 
         async def put(agent, number):
             payload = Payload(AgentId(agent), file, {"name": "x"}, Task())
-            await letters.put(GivenUp(LetterKind.MESSAGE, RunId(f"{agent}-{number}"), GONE, 1, payload))
+            await queue.put(GivenUp(LetterKind.MESSAGE, RunId(f"{agent}-{number}"), GONE, 1, payload))
 
         await put("quiet", 0)
         for number in range(7):
             await put("loud", number)
             await put("loud/2", number)
-        found = await letters.listed(Wanted(state=LetterState.OPEN))
+        found = await queue.listed(Wanted(state=LetterState.OPEN))
         assert sorted(one.run_id for one in found) == ["loud-6", "loud/2-5", "loud/2-6", "quiet-0"]
-        assert all(one.inputs is None for one in await letters.listed(Wanted(state=LetterState.DROPPED)))
+        assert all(one.inputs is None for one in await queue.listed(Wanted(state=LetterState.DROPPED)))
     dropped = told(tmp_path, AuditEventType.LETTER_DROPPED)
     assert len(dropped) == 11
     assert {event.details["by"] for event in dropped} == {"symbi.system"}
@@ -308,28 +308,28 @@ def folder(tmp_path):
 
 
 def test_letters_are_listed_shown_replayed_and_dropped(folder):
-    place, letters = folder
+    place, given = folder
     code, out, _ = said(place, "dlq", "list", "--json")
-    assert (code, [row["letter"] for row in json.loads(out)]) == (0, letters[::-1])
+    assert (code, [row["letter"] for row in json.loads(out)]) == (0, given[::-1])
     assert "unavailable.tool_server" in said(place, "dlq", "list")[1]
-    code, out, _ = said(place, "dlq", "show", letters[0])
+    code, out, _ = said(place, "dlq", "show", given[0])
     assert (code, "after 7 attempts" in out, "not connected" in out, '"name": "n0"' in out or '"name":"n0"' in out) == (
         0, True, True, True,
     ), out  # fmt: skip
-    shown = json.loads(said(place, "dlq", "show", letters[0], "--json")[1])
+    shown = json.loads(said(place, "dlq", "show", given[0], "--json")[1])
     assert (shown["inputs"], shown["error"]["code"]) == ({"name": "n0"}, "unavailable.tool_server")
-    code, out, err = said(place, "dlq", "replay", letters[0])
+    code, out, err = said(place, "dlq", "replay", given[0])
     assert (code, "is run" in out, "finished" in out) == (0, True, True), err
-    code, _, err = said(place, "dlq", "replay", letters[0])
+    code, _, err = said(place, "dlq", "replay", given[0])
     assert (code, "was replayed as run" in err) == (2, True), err
-    code, out, err = said(place, "dlq", "drop", letters[1], "--reason", "nobody needs it", "--json")
-    assert (code, json.loads(out)) == (0, {"dropped": [letters[1]]}), err
-    code, out, _ = said(place, "dlq", "show", letters[1])
+    code, out, err = said(place, "dlq", "drop", given[1], "--reason", "nobody needs it", "--json")
+    assert (code, json.loads(out)) == (0, {"dropped": [given[1]]}), err
+    code, out, _ = said(place, "dlq", "show", given[1])
     assert "dropped by" in out
     assert "nobody needs it" in out
     code, out, err = said(place, "dlq", "replay", "--all-of", "worker", "--json")
     answer = json.loads(out)
-    assert (code, [row["letter"] for row in answer["replayed"]]) == (0, letters[2:]), err
+    assert (code, [row["letter"] for row in answer["replayed"]]) == (0, given[2:]), err
     assert {row["output"] for row in answer["replayed"]} == {"n2", "n3"}
     assert said(place, "dlq", "list")[1] == "no open dead letters\n"
     assert len(json.loads(said(place, "dlq", "list", "--state", "all", "--json")[1])) == 4
@@ -355,21 +355,21 @@ def test_bad_input_says_what_is_wrong(folder, arguments, what):
 
 
 def test_a_policy_decides_who_may_replay_and_drop(folder):
-    place, letters = folder
+    place, given = folder
     forbidden = "".join(
         f'forbid (principal, action, resource == Resource::"dlq.{name}");\n' for name in ("replay", "drop")
     )
     (place / "policies" / "operator.cedar").write_text(f"{PERMIT}\n{forbidden}")
-    for arguments in (("replay", letters[0]), ("drop", letters[0], "--reason", "x")):
+    for arguments in (("replay", given[0]), ("drop", given[0], "--reason", "x")):
         code, _, err = said(place, "dlq", *arguments)
         assert code == 3, err
     assert len(json.loads(said(place, "dlq", "list", "--json")[1])) == 4
 
 
 def test_an_agent_that_is_denied_leaves_its_replayed_run_and_the_commands_say_so(folder):
-    place, letters = folder
+    place, given = folder
     (place / "policies" / "operator.cedar").write_text(
         f'{PERMIT}\nforbid (principal, action == Action::"CreateAgent", resource);'
     )
-    code, _, err = said(place, "dlq", "replay", letters[0], "--json")
+    code, _, err = said(place, "dlq", "replay", given[0], "--json")
     assert code == 3, err
