@@ -13,8 +13,8 @@ from symbi.config.sections import (
     TABLE_KEYS,
     AgentSettings,
     PersonSettings,
-    ServerSettings,
 )
+from symbi.config.server_settings import ServerSettings
 from symbi.config.settings import Origin, Settings
 
 
