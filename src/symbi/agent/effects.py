@@ -381,7 +381,7 @@ class RunEffects:
         if record is None:
             await self.clock.boundary()
             return await self._world.hold(effect, self.clock)
-        if record.action != action_name(action) or not await self._world.guard.asked_alike(record, action):
+        if record.action != action_name(action) or not await self._world.guard.places.asked_alike(record, action):
             msg = f"effect {record.position} of run `{self._run_id}` is not what it was before the restart"
             raise InternalError(msg, code="internal.diverged", hint="the run cannot go on; start it again")
         if record.state is EffectState.UNKNOWN and (record.error is None or never_began(record)):

@@ -4,8 +4,11 @@
             reserve + decision + dispatch, one commit              outcome, one commit
  (asked) ────────────────────────────────────────────► dispatched ─────────────────────► confirmed | failed
     └──► denied                                             └── start-up finds it so ───► unknown ──► reconciled
-                                                                                          unknown ──► dispatched (again)
+                                                                         unknown | failed | denied ──► dispatched (again)
+                                                                                   failed | denied ──► denied (again)
 ```
+
+What is asked for again at its place keeps its id, and counts one attempt more; see `symbi.guard.earlier` for when it may be.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +22,7 @@ from symbi.types import AgentId, EffectId, RecoveryClass, RunId
 
 
 class EffectState(StrEnum):
-    """Where an effect stands. Denied, confirmed, failed and reconciled are final."""
+    """Where an effect stands. Confirmed and reconciled are final; denied and failed are once their run has gone on from there."""
 
     DENIED = "denied"
     DISPATCHED = "dispatched"
@@ -31,10 +34,10 @@ class EffectState(StrEnum):
 
 MOVES: Final[Mapping[EffectState, frozenset[EffectState]]] = MappingProxyType(
     {
-        EffectState.DENIED: frozenset(),
+        EffectState.DENIED: frozenset({EffectState.DISPATCHED, EffectState.DENIED}),
         EffectState.DISPATCHED: frozenset({EffectState.CONFIRMED, EffectState.FAILED, EffectState.UNKNOWN}),
         EffectState.CONFIRMED: frozenset(),
-        EffectState.FAILED: frozenset(),
+        EffectState.FAILED: frozenset({EffectState.DISPATCHED, EffectState.DENIED}),
         EffectState.UNKNOWN: frozenset({EffectState.DISPATCHED, EffectState.RECONCILED}),
         EffectState.RECONCILED: frozenset(),
     }

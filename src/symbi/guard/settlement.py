@@ -9,6 +9,7 @@ from symbi.clock import Clock
 from symbi.errors import SymbiError
 from symbi.guard.action import Action
 from symbi.guard.confidential import confided, failure_subjects, keys_for, outcome_subjects, sealed_effect
+from symbi.guard.history import tally_id
 from symbi.guard.ledger import EffectRecord, EffectState
 from symbi.guard.outcome import NOT_STARTED_JSON, encode_error, state_after
 from symbi.guard.records import may_repeat, recorded_result
@@ -116,7 +117,7 @@ class Settlement:
         def work() -> tuple[None, tuple[Draft]]:
             self._ledger.move_effect(record, EffectState.DISPATCHED)
             if admission.counted and not (used and record.state is EffectState.UNKNOWN):
-                self._ledger.settle_tallies(record.effect_id, happened=used)
+                self._ledger.settle_tallies(tally_id(record.effect_id, record.attempt), happened=used)
             return None, (draft,)
 
         self._metrics.inc(EFFECTS, action=admission.action.kind, outcome=record.state.value)

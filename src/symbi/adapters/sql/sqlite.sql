@@ -105,6 +105,11 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 UPDATE effects SET policy_version = ?, decision = ?, epoch = ?, attempt = ?, state = ?, result = ?, error = ?
 WHERE effect_id = ? AND state = ? AND epoch <= ?
 
+-- name: redo_effect
+UPDATE effects SET resource = ?, arguments_digest = ?, recovery = ?, label = ?,
+       policy_version = ?, decision = ?, epoch = ?, attempt = ?, state = ?, result = ?, error = ?
+WHERE effect_id = ? AND state = ? AND epoch <= ?
+
 -- name: effect_at
 SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
        decision, label, epoch, attempt, state, result, error

@@ -264,7 +264,11 @@ class SqliteStore(
             record.policy_version, record.decision, record.epoch, record.attempt, record.state.value, record.result,
             record.error, record.effect_id, was.value, record.epoch,
         )  # fmt: skip
-        if self._write(SQL["move_effect"], values) != 1:
+        asked = (record.resource, record.arguments_digest, record.recovery.value, record.label)
+        anew = was is EffectState.DENIED  # nothing of what was asked for then has happened
+        if (
+            self._write(SQL["redo_effect"], (*asked, *values)) if anew else self._write(SQL["move_effect"], values)
+        ) != 1:
             msg = f"effect `{record.effect_id}` is not {was.value} any more"
             raise InternalError(msg, code="internal.effect_stale", effect_id=record.effect_id)
         if was is not EffectState.DISPATCHED:
