@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Final, TypeVar
 
+from symbi.agent.messages import Letter, Messages, Post, Through
 from symbi.agent.operators import text
 from symbi.agent.release import LEVELS, Change, declassified, endorsed, is_release_name, relabelled
 from symbi.agent.rendering import shown
@@ -78,6 +79,7 @@ class World:
         emit: Takes what a run logs and what its code prints, with the agent's id; it goes to whoever started the run.
         hold_s: How long a run waits for people before it ends as held; None waits until they answer or their time is up.
         held: Told of each action that waits for people.
+        post: Gets messages to agents; None where no message gets anywhere.
     """
 
     guard: Guard
@@ -88,6 +90,7 @@ class World:
     emit: Callable[[AgentId, str], None]
     hold_s: float | None = 0.0
     held: Callable[[ApprovalPending], None] = no_word
+    post: Post | None = None
 
     async def hold(self, work: Callable[[], Awaitable[T]], clock: RunClock | None = None) -> T:
         """Do some work, and do it again where it was held and people have answered.
@@ -171,6 +174,8 @@ class RunEffects:
         self._grant = grant
         self.clock = RunClock()
         self.replayed = 0
+        through = Through(self._slot, self._perform, self._gated, lambda: self.clock)
+        self._messages = Messages(world.post, world.guard, Letter(run_id, principal, grant=grant), file, through)
 
     @property
     def count(self) -> int:
@@ -314,6 +319,18 @@ class RunEffects:
 
         done = await self._perform(action, self._gated(action, lower))
         return relabelled(value, change, join(Label(sources=(done.effect_id,)), done.mark))
+
+    async def send(self, agent: Value, message: Value, after: Value, span: ast.Span) -> Value:
+        """Send a message to an agent; see `symbi.agent.messages`, also for the next two."""
+        return await self._messages.send(agent, message, after, span)
+
+    async def ask(self, agent: Value, message: Value, span: ast.Span) -> Value:
+        """Send a message to an agent, and wait for its answer."""
+        return await self._messages.ask(agent, message, span)
+
+    async def publish(self, topic: Value, message: Value, span: ast.Span) -> Value:
+        """Send a message to whoever listens."""
+        return await self._messages.publish(topic, message, span)
 
     async def approval(self, who: Value, what: Value, span: ast.Span) -> Value:
         """Ask people to agree; true once they have. A no, and no answer in time, are errors that a body may catch."""

@@ -11,7 +11,7 @@ from symbi.guard.action import Action
 from symbi.guard.confidential import confided, failure_subjects, keys_for, outcome_subjects, sealed_effect
 from symbi.guard.history import tally_id
 from symbi.guard.ledger import EffectRecord, EffectState
-from symbi.guard.outcome import NOT_STARTED_JSON, encode_error, state_after
+from symbi.guard.outcome import NOT_STARTED_JSON, UNANSWERED, encode_error, error_label, state_after
 from symbi.guard.records import may_repeat, recorded_result
 from symbi.guard.tally import GateStore
 from symbi.guard.vault import NO_KEYS, Keys, Vault
@@ -70,14 +70,17 @@ class Settlement:
     async def failure(self, admission: Admission, error: BaseException, *, used: bool) -> None:
         """The effect ended in an error; `used` says whether its permit was redeemed, so that it may have begun."""
         state = state_after(error, used=used, recovery=admission.record.recovery)
+        told: tuple[str, ...] = ()
         if isinstance(error, SymbiError):
-            data: bytes | None = encode_error(error)
+            data: bytes | None = None if error.code == UNANSWERED else encode_error(error)
+            told = error_label(error).subjects  # it may quote what is about others than the action was
             details: dict[str, JsonValue] = {"error": error.code, "message": error.message}
         else:
             # Cancelled, or a defect: whether to do it again is for the restart to decide.
             data = None if used else NOT_STARTED_JSON
             details = {"error": "cancelled" if _is_cancellation(error) else "internal", "message": type(error).__name__}
-        keys = await self._keys(admission, failure_subjects(admission.action) if used else ())
+        whom = join_subjects(told, failure_subjects(admission.action) if used else ())
+        keys = await self._keys(admission, whom)
         record = sealed_effect(replace(admission.record, state=state, error=data), keys)
         await self.settle(replace(admission, keys=keys), record, details | {"used": used}, used=used)
 

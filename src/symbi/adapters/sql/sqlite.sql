@@ -390,3 +390,20 @@ SELECT schedule, at_ns, run_id, state, reason FROM occurrences WHERE schedule = 
 
 -- name: open_occurrences
 SELECT schedule, at_ns, run_id, state, reason FROM occurrences WHERE state = 'claimed' ORDER BY at_ns, schedule
+
+-- name: put_descent
+INSERT INTO run_parents (run_id, parent_run_id, root_run_id, depth) VALUES (?, ?, ?, ?) ON CONFLICT (run_id) DO NOTHING
+
+-- name: descent_of
+SELECT run_id, parent_run_id, root_run_id, depth FROM run_parents WHERE run_id = ?
+
+-- name: chain_of
+WITH RECURSIVE chain (run_id, height) AS (
+    VALUES (?, 0)
+    UNION ALL
+    SELECT parent_run_id, height + 1 FROM chain JOIN run_parents USING (run_id) WHERE height < ?
+)
+SELECT run_id, coalesce(runs.agent_id, '') FROM chain LEFT JOIN runs USING (run_id) ORDER BY height
+
+-- name: asked_by
+SELECT run_id, parent_run_id, root_run_id, depth FROM run_parents WHERE parent_run_id = ? ORDER BY run_id

@@ -232,3 +232,13 @@ CREATE TABLE occurrences (
 ) WITHOUT ROWID, STRICT;
 
 CREATE INDEX occurrences_open ON occurrences (state) WHERE state = 'claimed';
+
+-- Runs that other runs asked for.
+CREATE TABLE run_parents (
+    run_id        TEXT PRIMARY KEY,
+    parent_run_id TEXT NOT NULL,
+    root_run_id   TEXT NOT NULL,
+    depth         INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
+
+CREATE INDEX run_parents_parent ON run_parents (parent_run_id);

@@ -59,6 +59,7 @@ _SAID: Final[Mapping[Holds, str]] = {
         segments.keep_until segments.sealed_at segments.removed_at anchors.size anchors.authority anchors.time
         schedules.schedule schedules.since_ns occurrences.schedule occurrences.at_ns occurrences.run_id occurrences.state
         occurrences.reason
+        run_parents.run_id run_parents.parent_run_id run_parents.root_run_id run_parents.depth
     """,
 }
 

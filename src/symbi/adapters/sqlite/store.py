@@ -33,6 +33,7 @@ from symbi.adapters.sqlite.file import (
 )
 from symbi.adapters.sqlite.history import TalliesInSqlite
 from symbi.adapters.sqlite.keeping import SegmentTable
+from symbi.adapters.sqlite.lineage import LineageTable
 from symbi.adapters.sqlite.mark import flush_folder, origin_in, read_mark, refuse_lost, refuse_other, write_mark
 from symbi.adapters.sqlite.occurrences import OccurrenceTable
 from symbi.adapters.sqlite.policy_notes import PolicyNotes
@@ -53,7 +54,14 @@ _MADE: Final = re.compile(r"^CREATE (?:UNIQUE )?(?:TABLE|INDEX) (\w+)", re.MULTI
 
 
 class SqliteStore(
-    PolicyNotes, TalliesInSqlite, ApprovalTable, SegmentTable, SubjectTable, PrivacyTable, OccurrenceTable
+    PolicyNotes,
+    TalliesInSqlite,
+    ApprovalTable,
+    SegmentTable,
+    SubjectTable,
+    PrivacyTable,
+    OccurrenceTable,
+    LineageTable,
 ):
     """Every store of a runtime on one file, for its owner: trail, ledger, tallies, approvals, runs, schedules, pins, subjects' keys.
 
