@@ -14,11 +14,14 @@ from symbi.clock import IdSource
 from symbi.compliance.privacy import Privacy
 from symbi.guard.ledger import EffectStore
 from symbi.runtime.agent_scheduler import AgentScheduler
+from symbi.runtime.dead_letters import DeadLetters
 from symbi.runtime.key_change import NextKey
 from symbi.runtime.life import Life
+from symbi.runtime.mailbox import MailboxStore
 from symbi.runtime.occurrences import OccurrenceStore
 from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_watch import PolicyWatch
+from symbi.runtime.roster import AgentStore
 from symbi.tools.catalog import Catalog
 from symbi.types import AgentId, Principal, Priority, SecurityTier
 
@@ -79,6 +82,8 @@ class Rooms:
         runs: The journal.
         effects: The ledger.
         occurrences: What became of the times at which schedules were due.
+        agents: Agents that were made to stay.
+        mailbox: Messages that wait for them.
         scheduler: Says when an agent may start, and holds the pool.
         ids: Makes run ids.
         principal: An agent as policies see it.
@@ -86,6 +91,7 @@ class Rooms:
         heads: What others say of the heads of the trail.
         next_key: The key that is to sign the trail after another.
         stream: The trail as it grows.
+        letters: What was given up.
         terms: How it stands among others.
     """
 
@@ -96,6 +102,8 @@ class Rooms:
     runs: RunStore
     effects: EffectStore
     occurrences: OccurrenceStore
+    agents: AgentStore
+    mailbox: MailboxStore
     scheduler: AgentScheduler
     ids: IdSource
     principal: Callable[[AgentId], Principal]
@@ -103,6 +111,7 @@ class Rooms:
     heads: Heads
     next_key: NextKey
     stream: AuditStream
+    letters: DeadLetters
     terms: Callable[[AgentId], Terms] = no_terms
 
 
