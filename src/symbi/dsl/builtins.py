@@ -15,6 +15,7 @@ from typing import Final
 from symbi.errors import (
     ApprovalPending,
     ApprovalRequired,
+    BudgetExceeded,
     CodeFailed,
     Denied,
     EffectInDoubt,
@@ -198,6 +199,7 @@ NEVER_CAUGHT: Final[tuple[type[SymbiError], ...]] = (
     StoreUnavailable,
     EffectInDoubt,
     ApprovalPending,
+    BudgetExceeded,
     InternalError,
 )
 """What ends a run whatever its body says; to be looked at before `CATCHABLE`."""

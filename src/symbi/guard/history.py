@@ -13,8 +13,9 @@ from symbi.clock import Clock
 from symbi.errors import InputError, RateLimited
 from symbi.guard.action import Action, InvokeTool
 from symbi.guard.approval import ApprovalRecord
+from symbi.guard.budget import NOTHING, cost_of, reserve
 from symbi.guard.records import action_name
-from symbi.guard.tally import Reading, RunUsage, Tally, TallyStore
+from symbi.guard.tally import GateStore, Reading, RunUsage, Tally
 from symbi.policy.counters import NS, Counter, Verdict, Window
 from symbi.policy.decision import AllowWithConditions, Deny, PolicyDecision, PolicyRequest
 from symbi.policy.history import Past, Usage, adds, scopes
@@ -57,7 +58,7 @@ class Claim:
 
 
 class History:
-    """Keeps the counters of one gate.
+    """Keeps the counters and budgets of one gate.
 
     Args:
         store: Where they are; the trail's store, used on its thread.
@@ -65,7 +66,7 @@ class History:
         session: Name of this start of the runtime.
     """
 
-    def __init__(self, store: TallyStore, clock: Clock, session: str) -> None:
+    def __init__(self, store: GateStore, clock: Clock, session: str) -> None:
         self._store = store
         self._clock = clock
         self._session = session
@@ -109,7 +110,7 @@ class History:
         return self._entries(action, policies, action.request(), Verdict.ALLOW, uses)
 
     def reserve(self, claim: Claim, decide: Callable[[Action, Past], PolicyDecision]) -> None:
-        """Count an effect, in the transaction that reserves it.
+        """Count an effect, and hold what it costs, in the transaction that reserves it.
 
         Args:
             claim: What was decided on which facts, and what it adds.
@@ -118,6 +119,7 @@ class History:
         Raises:
             FactsChanged: Policies would decide differently by now.
             RateLimited: A rate is used up.
+            BudgetExceeded: The run has not as much left.
             InputError: A counter is beyond what can be counted.
             StoreUnavailable: The store cannot be written.
         """
@@ -130,6 +132,9 @@ class History:
         entries = (*claim.entries, *self._keep_rates(claim, past.now_ns))
         if entries:
             self._store.add_to_tallies(effect_id, entries, past.now_ns)
+        cost = cost_of(action)
+        if cost != NOTHING and action.run_id:
+            reserve(self._store, effect_id, action.run_id, cost)
         if not claim.again:
             self._count(action, past.now_ns, allowed=True)
 

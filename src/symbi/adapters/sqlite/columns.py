@@ -38,7 +38,13 @@ _SAID: Final[Mapping[Holds, str]] = {
     """,
     Holds.PSEUDONYM: "subject_keys.pseudonym subject_holds.pseudonym erasures.pseudonym",
     Holds.KEY: "subject_keys.wrapped subject_keys.name",
-    Holds.AMOUNT: "tallies.total tally_entries.amount",
+    Holds.AMOUNT: """
+        tallies.total tally_entries.amount budgets.calls_most budgets.tokens_most budgets.money_most
+        budgets.wall_most budgets.cpu_most budgets.calls_spent budgets.tokens_spent budgets.money_spent
+        budgets.wall_spent budgets.cpu_spent budgets.calls_held budgets.tokens_held budgets.money_held
+        budgets.wall_held budgets.cpu_held budget_reservations.calls budget_reservations.tokens budget_reservations.money
+        budget_reservations.wall budget_reservations.cpu
+    """,
     Holds.NOTHING: """
         meta.key meta.value events.sequence events.chain_hash head.id head.record
         effects.effect_id effects.run_id effects.position effects.agent_id effects.action effects.resource
@@ -58,7 +64,7 @@ _SAID: Final[Mapping[Holds, str]] = {
         checkpoints.size tiles.level tiles.number segments.first segments.last segments.folder segments.last_at
         segments.keep_until segments.sealed_at segments.removed_at anchors.size anchors.authority anchors.time
         schedules.schedule schedules.since_ns occurrences.schedule occurrences.at_ns occurrences.run_id occurrences.state
-        occurrences.reason
+        occurrences.reason budgets.run_id budgets.agent_id budgets.parent budget_reservations.effect_id budget_reservations.run_id
     """,
 }
 
