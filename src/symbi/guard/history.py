@@ -13,10 +13,11 @@ from symbi.clock import Clock
 from symbi.errors import InputError, RateLimited
 from symbi.guard.action import Action, InvokeTool
 from symbi.guard.approval import ApprovalRecord
+from symbi.guard.budget import NOTHING, cost_of, reserve
 from symbi.guard.earlier import was_answered
 from symbi.guard.ledger import EffectRecord, EffectState
 from symbi.guard.records import action_name
-from symbi.guard.tally import Reading, RunUsage, Tally, TallyStore
+from symbi.guard.tally import GateStore, Reading, RunUsage, Tally
 from symbi.policy.counters import NS, Counter, Verdict, Window
 from symbi.policy.decision import AllowWithConditions, Deny, PolicyDecision, PolicyRequest
 from symbi.policy.history import Past, Usage, adds, scopes
@@ -64,7 +65,7 @@ class Claim:
 
 
 class History:
-    """Keeps the counters of one gate.
+    """Keeps the counters and budgets of one gate.
 
     Args:
         store: Where they are; the trail's store, used on its thread.
@@ -72,7 +73,7 @@ class History:
         session: Name of this start of the runtime.
     """
 
-    def __init__(self, store: TallyStore, clock: Clock, session: str) -> None:
+    def __init__(self, store: GateStore, clock: Clock, session: str) -> None:
         self._store = store
         self._clock = clock
         self._session = session
@@ -122,7 +123,7 @@ class History:
         return self._entries(action, policies, action.request(), Verdict.ALLOW, uses)
 
     def reserve(self, claim: Claim, decide: Callable[[Action, Past], PolicyDecision]) -> None:
-        """Count an effect, in the transaction that reserves it.
+        """Count an effect, and hold what it costs, in the transaction that reserves it.
 
         Args:
             claim: What was decided on which facts, and what it adds.
@@ -131,6 +132,7 @@ class History:
         Raises:
             FactsChanged: Policies would decide differently by now.
             RateLimited: A rate is used up.
+            BudgetExceeded: The run has not as much left.
             InputError: A counter is beyond what can be counted.
             StoreUnavailable: The store cannot be written.
         """
@@ -143,6 +145,9 @@ class History:
         entries = (*claim.entries, *self._keep_rates(claim, past.now_ns))
         if entries:
             self._store.add_to_tallies(tally_id(claim.effect_id, claim.attempt), entries, past.now_ns)
+        cost = cost_of(action)
+        if cost != NOTHING and action.run_id:
+            reserve(self._store, claim.effect_id, action.run_id, cost)
         self._count(action, past.now_ns, effects=_is_new(earlier), calls=_calls_anew(earlier))
 
     def refused(self, action: Action, policies: PolicySet, record: EffectRecord) -> None:

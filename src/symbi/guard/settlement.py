@@ -8,6 +8,7 @@ from symbi.audit.log import AuditLog
 from symbi.clock import Clock
 from symbi.errors import SymbiError
 from symbi.guard.action import Action
+from symbi.guard.budget import NOTHING, cost_of, settle
 from symbi.guard.confidential import confided, failure_subjects, keys_for, outcome_subjects, sealed_effect
 from symbi.guard.history import tally_id
 from symbi.guard.ledger import EffectRecord, EffectState
@@ -95,8 +96,8 @@ class Settlement:
     ) -> None:
         """Move the record on from `dispatched`, with its event.
 
-        What it counts for becomes final; it is given back where its permit was not `used`, so that it did not happen,
-        and stays open where nobody knows.
+        What it counts for and what it costs become final; both are given back where its permit was not `used`, so that
+        it did not happen, and stay open where nobody knows.
 
         Raises:
             StoreUnavailable: It cannot be made durable; the effect stays `dispatched`.
@@ -119,8 +120,11 @@ class Settlement:
 
         def work() -> tuple[None, tuple[Draft]]:
             self._ledger.move_effect(record, EffectState.DISPATCHED)
-            if admission.counted and not (used and record.state is EffectState.UNKNOWN):
-                self._ledger.settle_tallies(tally_id(record.effect_id, record.attempt), happened=used)
+            if not (used and record.state is EffectState.UNKNOWN):
+                if admission.counted:
+                    self._ledger.settle_tallies(tally_id(record.effect_id, record.attempt), happened=used)
+                if cost_of(admission.action) != NOTHING:
+                    settle(self._ledger, record.effect_id, happened=used)
             return None, (draft,)
 
         self._metrics.inc(EFFECTS, action=admission.action.kind, outcome=record.state.value)
