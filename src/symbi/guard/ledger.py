@@ -5,6 +5,7 @@
  (asked) ────────────────────────────────────────────► dispatched ─────────────────────► confirmed | failed
     └──► denied                                             └── start-up finds it so ───► unknown ──► reconciled
                                                                                           unknown ──► dispatched (again)
+                                                                                          unknown ──► unknown (did not happen)
 ```
 """
 
@@ -35,7 +36,8 @@ MOVES: Final[Mapping[EffectState, frozenset[EffectState]]] = MappingProxyType(
         EffectState.DISPATCHED: frozenset({EffectState.CONFIRMED, EffectState.FAILED, EffectState.UNKNOWN}),
         EffectState.CONFIRMED: frozenset(),
         EffectState.FAILED: frozenset(),
-        EffectState.UNKNOWN: frozenset({EffectState.DISPATCHED, EffectState.RECONCILED}),
+        # To itself: it has come out that it did not happen, so that it may be done again.
+        EffectState.UNKNOWN: frozenset({EffectState.DISPATCHED, EffectState.RECONCILED, EffectState.UNKNOWN}),
         EffectState.RECONCILED: frozenset(),
     }
 )

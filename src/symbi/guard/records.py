@@ -12,6 +12,7 @@ from symbi.errors import InputError, InternalError, SymbiError
 from symbi.guard.action import Action
 from symbi.guard.ledger import EffectRecord
 from symbi.guard.outcome import NOT_STARTED, decode_error, encode_result
+from symbi.guard.sealed import is_sealed
 from symbi.policy.decision import (
     Allow,
     AllowWithConditions,
@@ -35,7 +36,8 @@ _REPEATABLE: Final = frozenset({RecoveryClass.READ_ONLY, RecoveryClass.IDEMPOTEN
 
 def never_began(record: EffectRecord) -> bool:
     """Whether it is known of an effect that was cancelled that it had not begun."""
-    return record.error is not None and decode_error(record.error).code == NOT_STARTED
+    error = record.error
+    return error is not None and not is_sealed(error) and decode_error(error).code == NOT_STARTED
 
 
 def may_repeat(record: EffectRecord, recovery: RecoveryClass) -> bool:
