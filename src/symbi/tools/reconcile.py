@@ -169,7 +169,7 @@ class Reconciler:
         if call.keys and not about:
             return call.keys
         subjects = join_subjects(call.subjects, flow.subjects_of_call(call.values), about)
-        return await keys_for(self._guard.vault, call.principal.agent, subjects, wait=True)
+        return call.keys.with_others(await keys_for(self._guard.vault, call.principal.agent, subjects, wait=True))
 
 
 def _result(tool: VerifiedTool, answered: Answered) -> bytes:
