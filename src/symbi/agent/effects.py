@@ -37,6 +37,7 @@ from symbi.guard.action import (
     WriteLog,
 )
 from symbi.guard.actions.people import RequestApproval
+from symbi.guard.confidential import subjects_of
 from symbi.guard.gate import Guard
 from symbi.guard.ledger import EffectRecord, EffectState
 from symbi.guard.outcome import decode_error, encode_result
@@ -49,6 +50,7 @@ from symbi.policy.flow import MORE_SUBJECTS, join
 from symbi.policy.grants import Grant
 from symbi.sandbox.pool import Sandboxes
 from symbi.tools.invoke import Invoker
+from symbi.tools.reconcile import CallInDoubt, Reconciler
 from symbi.tools.text import shown_name
 from symbi.types import AgentId, Integrity, JsonValue, Label, Principal, RunId, SecurityTier, ToolName
 
@@ -80,6 +82,7 @@ class World:
         hold_s: How long a run waits for people before it ends as held; None waits until they answer or their time is up.
         held: Told of each action that waits for people.
         post: Gets messages to agents; None where no message gets anywhere.
+        reconciler: Asks what became of calls in doubt; None where nobody can be asked.
     """
 
     guard: Guard
@@ -91,6 +94,7 @@ class World:
     hold_s: float | None = 0.0
     held: Callable[[ApprovalPending], None] = no_word
     post: Post | None = None
+    reconciler: Reconciler | None = None
 
     async def hold(self, work: Callable[[], Awaitable[T]], clock: RunClock | None = None) -> T:
         """Do some work, and do it again where it was held and people have answered.
@@ -403,7 +407,9 @@ class RunEffects:
             raise InternalError(msg, code="internal.diverged", hint="the run cannot go on; start it again")
         if record.state is EffectState.UNKNOWN and (record.error is None or never_began(record)):
             await self.clock.boundary()
-            return await self._world.hold(effect, self.clock)
+            record = await self._looked_up(record, action)
+            if record.state is EffectState.UNKNOWN:
+                return await self._world.hold(effect, self.clock)
         self.replayed += 1
         if record.error is not None:
             raise decode_error(record.error)
@@ -411,6 +417,19 @@ class RunEffects:
             msg = f"effect {record.position} of run `{self._run_id}` is {record.state.value} without a result"
             raise InternalError(msg, code="internal.no_result")
         return _Outcome(json.loads(record.result), record.effect_id, obligations_of(record).mark, record.somebodys)
+
+    async def _looked_up(self, record: EffectRecord, action: Action) -> EffectRecord:
+        """The record of a call in doubt once its server was asked what became of it, where it can be.
+
+        Raises:
+            EffectInDoubt: It stays in doubt.
+        """
+        if self._world.reconciler is None or not isinstance(action, InvokeTool):
+            return record
+        call = CallInDoubt(
+            record, action.principal, action.values, action.labels, action.label, action.secrets, subjects_of(action)
+        )
+        return await self._world.reconciler.settle(call)
 
     async def _prepared(self, asked: InvokeTool) -> InvokeTool:
         """The action for the gate. What does not get there has its record and its place in the trail all the same.

@@ -161,7 +161,7 @@ class Guard:
         self.barrier: Callable[[], None] = no_barrier  # raises where no effect may happen, whatever policy says
         self.authority = Authority(clock)
         self._recorder = Recorder(engine, epoch)
-        self._settlement = Settlement(log, ledger, clock, self.metrics, vault)
+        self.settlement = self._settlement = Settlement(log, ledger, clock, self.metrics, vault, epoch)
         self._history = History(ledger, clock, str(epoch))
         self.places = Places(log, ledger, vault)
         engine.on_change(self._policies_changed)

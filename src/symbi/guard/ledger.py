@@ -6,6 +6,7 @@
     └──► denied                                             └── start-up finds it so ───► unknown ──► reconciled
                                                                          unknown | failed | denied ──► dispatched (again)
                                                                                    failed | denied ──► denied (again)
+                                                                                          unknown ──► unknown (did not happen)
 ```
 
 What is asked for again at its place keeps its id, and counts one attempt more; see `symbi.guard.earlier` for when it may be.
@@ -38,7 +39,8 @@ MOVES: Final[Mapping[EffectState, frozenset[EffectState]]] = MappingProxyType(
         EffectState.DISPATCHED: frozenset({EffectState.CONFIRMED, EffectState.FAILED, EffectState.UNKNOWN}),
         EffectState.CONFIRMED: frozenset(),
         EffectState.FAILED: frozenset({EffectState.DISPATCHED, EffectState.DENIED}),
-        EffectState.UNKNOWN: frozenset({EffectState.DISPATCHED, EffectState.RECONCILED}),
+        # To itself: it has come out that it did not happen, so that it may be done again.
+        EffectState.UNKNOWN: frozenset({EffectState.DISPATCHED, EffectState.RECONCILED, EffectState.UNKNOWN}),
         EffectState.RECONCILED: frozenset(),
     }
 )

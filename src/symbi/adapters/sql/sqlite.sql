@@ -115,6 +115,11 @@ SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest
        decision, label, epoch, attempt, state, result, error
 FROM effects WHERE run_id = ? AND position = ? AND position >= 0
 
+-- name: effects
+SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
+       decision, label, epoch, attempt, state, result, error
+FROM effects ORDER BY effect_id DESC LIMIT ?
+
 -- name: effects_of
 SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
        decision, label, epoch, attempt, state, result, error

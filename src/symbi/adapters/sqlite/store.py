@@ -168,11 +168,13 @@ class SqliteStore(
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """One transaction, durable when left without an error."""
+        """One transaction, durable when left without an error; refused where another owner has taken the folder over."""
         with mapped("begin"):
             self._db.execute("BEGIN IMMEDIATE")
         unmarked = self._unmarked
         try:
+            if self._epoch:
+                self._fence(self._epoch)
             yield
         except BaseException:
             self._unmarked = unmarked
