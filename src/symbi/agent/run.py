@@ -19,6 +19,7 @@ from symbi.dsl import ast
 from symbi.dsl.spec import AgentSpec
 from symbi.errors import (
     ApprovalPending,
+    BudgetExceeded,
     EffectInDoubt,
     InputError,
     InternalError,
@@ -226,7 +227,7 @@ def _output(value: Value, spec: AgentSpec, most_bytes: int) -> JsonValue:
 def _state(failure: SymbiError | None) -> RunState:
     if failure is None:
         return RunState.FINISHED
-    return RunState.HELD if isinstance(failure, EffectInDoubt | ApprovalPending) else RunState.FAILED
+    return RunState.HELD if isinstance(failure, EffectInDoubt | ApprovalPending | BudgetExceeded) else RunState.FAILED
 
 
 def _finished(record: RunRecord, outcome: RunOutcome) -> Draft:

@@ -37,7 +37,6 @@ from symbi.runtime.letters import (
     FULL,
     DeadLetter,
     DeadLetterStore,
-    GivenUp,
     LetterState,
     Wanted,
     check_reason,
@@ -48,6 +47,9 @@ from symbi.runtime.letters import (
     sealed_letter,
     unknown,
 )
+from symbi.runtime.letters import GivenUp as GivenUp  # noqa: PLC0414 - others take these three from here
+from symbi.runtime.letters import LetterKind as LetterKind  # noqa: PLC0414 - likewise
+from symbi.runtime.letters import Payload as Payload  # noqa: PLC0414 - likewise
 from symbi.types import SYSTEM_AGENT, AgentId, JsonValue, KeyId, RunId
 
 

@@ -14,6 +14,7 @@ from symbi.guard.outcome import decode_error, encode_error
 from symbi.policy.fields import ToolFlow
 from symbi.tools.breaker import Pace
 from symbi.tools.dependency import Dependency, DependencyStatus, DependencyTerms
+from symbi.tools.manifest import ToolEntry
 from symbi.tools.port import SERVER_NAME, Pin, SecretSource, ToolDefinition, ToolServer
 from symbi.tools.text import shown_name
 from symbi.tools.verifier import Refusal, ToolVerifier, VerificationMode, VerifiedTool
@@ -255,6 +256,11 @@ class Catalog:
             raise PinMismatch(msg, tool=ref.name)
         tool.confirm()
         return tool
+
+    def declared(self, name: str) -> ToolEntry | None:
+        """What the operator's manifest says of a tool, whether or not its server is connected; None without a manifest."""
+        server, _, tool = name.partition(".")
+        return self._verifier.declared(server, tool)
 
     def link_of(self, tool: VerifiedTool) -> ServerLink:
         """The server that the tool is on."""

@@ -50,6 +50,7 @@ from symbi.tools.catalog import Catalog, SecretSource, ServerLink, ToolVerifier,
 from symbi.tools.dependency import DependencyTerms
 from symbi.tools.invoke import Invoker
 from symbi.tools.manifest import Manifest, parse_manifest
+from symbi.tools.reconcile import Reconciler
 from symbi.tools.schemapin import PublicKey, load_public_key
 from symbi.types import SYSTEM_AGENT, AgentId, JsonValue, KeyId, SecurityTier
 from symbi.wiring.keeping import keeping, probe_storage, refuse_half
@@ -205,9 +206,10 @@ async def open_runtime(
         catalog = Catalog(guard, verifier, links)
         book.tools = lambda: (ToolType(ref.name, ref.input_schema) for ref in catalog.refs)
         interpreter = await stack.enter_async_context(MontySandbox(guard.authority))
+        invoker = Invoker(catalog, guard, secrets)
         world = World(
-            guard, log, clock, Invoker(catalog, guard, secrets), Sandboxes({interpreter.tier: interpreter}), emit,
-            hold_s, held,
+            guard, log, clock, invoker, Sandboxes({interpreter.tier: interpreter}), emit,
+            hold_s, held, reconciler=Reconciler(invoker, catalog, guard, clock),
         )  # fmt: skip
         agents = scheduler(settings, clock)
         privacy = open_privacy(settings, store, log, vault, lambda: log.key, clock, probe)

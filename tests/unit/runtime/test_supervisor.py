@@ -38,6 +38,7 @@ EXPECTED = {
     "OutputLimit": "suspend",
     "TokenLimit": "suspend",
     "StepLimit": "suspend",
+    "BudgetExceeded": "suspend",
     "StoreUnavailable": "retry",
     "SandboxUnavailable": "retry",
     "ToolServerUnavailable": "retry",
