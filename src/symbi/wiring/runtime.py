@@ -22,7 +22,7 @@ from symbi.agent.interpreter import BodyLimits
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog, Cadence, Signing
 from symbi.clock import Clock, IdSource, SystemClock
-from symbi.config import Settings, describe_settings, refuse_unsafe
+from symbi.config import AgentMode, Settings, describe_settings, refuse_unsafe
 from symbi.config.sections import ServerSettings
 from symbi.crypto.keys import KeyRing, KeyStore
 from symbi.crypto.provider import open_provider
@@ -283,6 +283,8 @@ def runtime_config(settings: Settings) -> RuntimeConfig:
         code_timeout_s=limits.code_timeout_s,
         run_timeout_s=limits.run_timeout_s,
         output_bytes=limits.output_bytes,
+        max_living=settings.runtime.max_living_agents,
+        max_at_work=settings.runtime.max_concurrent_agents,
     )
 
 
@@ -302,7 +304,8 @@ def scheduler(settings: Settings, clock: Clock) -> AgentScheduler:
 def terms_of(settings: Settings, agent: AgentId) -> Terms:
     """How an agent stands among others, as configured."""
     known = settings.of_agent(agent)
-    return Terms(known.priority, known.batch)
+    persistent = known.mode is AgentMode.PERSISTENT
+    return Terms(known.priority, known.batch, persistent, known.idle_s, known.max_messages)
 
 
 def secret_source(settings: Settings, guard: Guard) -> SecretSource:
