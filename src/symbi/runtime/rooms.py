@@ -14,6 +14,7 @@ from symbi.clock import IdSource
 from symbi.compliance.privacy import Privacy
 from symbi.guard.ledger import EffectStore
 from symbi.runtime.agent_scheduler import AgentScheduler
+from symbi.runtime.dead_letters import DeadLetters
 from symbi.runtime.key_change import NextKey
 from symbi.runtime.life import Life
 from symbi.runtime.mailbox import MailboxStore
@@ -100,6 +101,7 @@ class Rooms:
         heads: What others say of the heads of the trail.
         next_key: The key that is to sign the trail after another.
         stream: The trail as it grows.
+        letters: What was given up.
         terms: How it stands among others.
     """
 
@@ -119,6 +121,7 @@ class Rooms:
     heads: Heads
     next_key: NextKey
     stream: AuditStream
+    letters: DeadLetters
     terms: Callable[[AgentId], Terms] = no_terms
 
 

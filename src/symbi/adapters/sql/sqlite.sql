@@ -386,6 +386,35 @@ SELECT schedule, at_ns, run_id, state, reason FROM occurrences WHERE schedule = 
 -- name: open_occurrences
 SELECT schedule, at_ns, run_id, state, reason FROM occurrences WHERE state = 'claimed' ORDER BY at_ns, schedule
 
+-- name: put_letter
+INSERT INTO dead_letters (run_id, kind, agent_id, declared, file, code, attempts, at, state, inputs, task_grant, labels, error, became, closed_at, note)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run_id) DO NOTHING
+
+-- name: close_letter
+UPDATE dead_letters SET state = ?, inputs = NULL, task_grant = NULL, labels = NULL, error = NULL, became = ?, closed_at = ?, note = ?
+WHERE run_id = ? AND state = 'open'
+
+-- name: forget_letters
+DELETE FROM dead_letters WHERE run_id IN (
+    SELECT run_id FROM dead_letters WHERE declared = ? AND state <> 'open' ORDER BY closed_at DESC, run_id DESC LIMIT -1 OFFSET ?
+)
+
+-- name: get_letter
+SELECT run_id, kind, agent_id, file, code, attempts, at, state, inputs, task_grant, labels, error, became, closed_at, note
+FROM dead_letters WHERE run_id = ?
+
+-- name: letters
+SELECT run_id, kind, agent_id, file, code, attempts, at, state, inputs, task_grant, labels, error, became, closed_at, note
+FROM dead_letters WHERE (?1 IS NULL OR declared = ?1) AND (?2 IS NULL OR agent_id = ?2) AND (?3 IS NULL OR state = ?3)
+ORDER BY at DESC, run_id DESC LIMIT ?4 OFFSET ?5
+
+-- name: letters_of
+SELECT run_id, kind, agent_id, file, code, attempts, at, state, inputs, task_grant, labels, error, became, closed_at, note
+FROM dead_letters WHERE declared = ? AND state = ? ORDER BY at DESC, run_id DESC LIMIT ? OFFSET ?
+
+-- name: rows_of_letters
+SELECT run_id, run_id, '', at, inputs, task_grant, labels, error, note FROM dead_letters WHERE run_id > ? ORDER BY run_id LIMIT ?
+
 -- name: put_agent
 INSERT INTO agents (agent_id, file, source_digest, state, revision, reason, parent, created_at, changed_at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)

@@ -233,6 +233,29 @@ CREATE TABLE occurrences (
 
 CREATE INDEX occurrences_open ON occurrences (state) WHERE state = 'claimed';
 
+-- What was given up, by the run that it was or was to become.
+CREATE TABLE dead_letters (
+    run_id     TEXT PRIMARY KEY,
+    kind       TEXT NOT NULL,
+    agent_id   TEXT NOT NULL,
+    declared   TEXT NOT NULL,         -- the agent as its file declares it
+    file       TEXT NOT NULL,
+    code       TEXT NOT NULL,
+    attempts   INTEGER NOT NULL,
+    at         TEXT NOT NULL,
+    state      TEXT NOT NULL,
+    inputs     BLOB,                  -- JSON, as are the next four; NULL once the letter is closed
+    task_grant BLOB,
+    labels     BLOB,
+    error      BLOB,
+    became     TEXT NOT NULL,         -- the run that it was replayed as; empty elsewhere
+    closed_at  TEXT,
+    note       BLOB                   -- JSON: who closed it, and why
+) WITHOUT ROWID, STRICT;
+
+CREATE INDEX dead_letters_agent ON dead_letters (declared, state, at);
+CREATE INDEX dead_letters_at ON dead_letters (at);
+
 -- Agents that were made to stay.
 CREATE TABLE agents (
     agent_id      TEXT PRIMARY KEY,

@@ -27,6 +27,13 @@ SEALED_STORES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "runs": ("runs.inputs", "runs.output", "runs.error", "run_labels.labels", "run_grants.task_grant"),
         "approvals": ("approvals.facts", "approvals.shown", "approvals.votes"),
         "keys": ("subject_holds.note",),
+        "letters": (
+            "dead_letters.inputs",
+            "dead_letters.task_grant",
+            "dead_letters.labels",
+            "dead_letters.error",
+            "dead_letters.note",
+        ),
         "mailbox": ("mailbox.body", "mailbox.labels"),
     }
 )

@@ -13,6 +13,7 @@ from typing import Final, Self
 
 from symbi.adapters.sqlite.agents import AgentTable
 from symbi.adapters.sqlite.approvals import ApprovalTable
+from symbi.adapters.sqlite.dead_letters import DeadLetterTable
 from symbi.adapters.sqlite.facts import write_facts
 from symbi.adapters.sqlite.file import (
     DATABASE_NAME,
@@ -62,6 +63,7 @@ class SqliteStore(
     SubjectTable,
     PrivacyTable,
     OccurrenceTable,
+    DeadLetterTable,
     AgentTable,
     MailboxTable,
 ):
