@@ -10,7 +10,7 @@ import anyio
 
 from symbi.agent.effects import CodeLimits
 from symbi.agent.journal import RunRecord, RunState
-from symbi.agent.run import Bounds, RunOutcome, RunPlan, execute
+from symbi.agent.run import Also, Bounds, RunOutcome, RunPlan, execute
 from symbi.agent.sealing import sealed_run
 from symbi.agent.task import kept_task
 from symbi.agent.turn import Turn
@@ -276,7 +276,9 @@ class Course:
             for seat in seats:  # also where it was taken, and that could not be recorded
                 await self.turns.leave(seat)
 
-    async def ended_early(self, record: RunRecord, error: SymbiError) -> None:
+    async def ended_early(
+        self, record: RunRecord, error: SymbiError, also: Also = tuple, was: RunState = RunState.RUNNING
+    ) -> None:
         """A run that could not begin: held where a dependency or an answer was missing, failed otherwise."""
         state = RunState.HELD if isinstance(error, Unavailable | ApprovalPending) else RunState.FAILED
         clock, log, runs = self._rooms.world.clock, self._rooms.world.log, self._rooms.runs
@@ -285,9 +287,11 @@ class Course:
         keys = await keys_for(self._rooms.world.guard.vault, record.declared, about, wait=True)
         kept, draft = sealed_run(ended, keys), confided(_finished(ended, error), keys)
 
-        def end() -> tuple[None, tuple[Draft]]:
+        def end() -> tuple[None, tuple[Draft, ...]]:
+            if was is not RunState.RUNNING:
+                runs.move_run(record, was)
             runs.move_run(kept, RunState.RUNNING)
-            return None, (draft,)
+            return None, (draft, *also())
 
         await log.transact(end, wait=True)
 

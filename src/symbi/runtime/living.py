@@ -402,7 +402,7 @@ class Roster:
         move = self.moving(living, state, 1, reason)
         if was is not living.state:
             msg = f"agent `{living.name}` is `{living.state}` and no longer `{was}`"
-            raise InputError(msg, code="agent.stale", state=living.state.value, wanted=state.value)
+            raise InputError(msg, code="lifecycle.stale", state=living.state.value, wanted=state.value)
         said: dict[str, JsonValue] = {"by": by} if by else {}
         draft = Draft(AuditEventType.AGENT_TRANSITION, living.name, {**transition(was, event, state), **said})
 

@@ -114,6 +114,7 @@ class AtWork:
         over: Set once its run is over.
         stopped_by: The operator who has stopped it.
         living: The agent, where it is one that stays.
+        waits: It has not begun, and only waits for its turn.
         stays: It was stopped together with all others, and stays where it is one that does.
     """
 
@@ -123,4 +124,5 @@ class AtWork:
     over: anyio.Event = field(default_factory=anyio.Event)
     stopped_by: str = ""
     living: Living | None = None
+    waits: bool = False
     stays: bool = False

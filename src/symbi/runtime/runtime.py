@@ -26,7 +26,12 @@ from symbi.guard.outcome import encode_result
 from symbi.runtime.agent_scheduler import SystemStatus
 from symbi.runtime.course import Course, Order
 from symbi.runtime.dead_letters import DeadLetters
+from symbi.runtime.dispatch import Dispatch
+from symbi.runtime.errands import Errands
 from symbi.runtime.key_change import rotate_key
+from symbi.runtime.living import NOBODY
+from symbi.runtime.mail import AT_ONCE, Mail, When
+from symbi.runtime.mailbox import NOW
 from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_change import set_policies
 from symbi.runtime.replays import Begun, begin_replay
@@ -34,6 +39,7 @@ from symbi.runtime.rooms import AtWork, Rooms, RuntimeConfig
 from symbi.runtime.turns import Seat
 from symbi.tools.catalog import Catalog
 from symbi.types import (
+    OPERATOR_AGENT,
     SYSTEM_AGENT,
     AgentId,
     JsonValue,
@@ -54,6 +60,9 @@ class Runtime:
         warnings: What is unsafe or without effect, one line each.
 
     Attributes:
+        roster: The agents that stay.
+        mail: Puts messages into their mailboxes.
+        dispatch: Lets them carry these out; somebody has to `run` it.
         take_up: Carries out what a dead letter became, and says whether it does; whoever stays sets it.
     """
 
@@ -61,6 +70,10 @@ class Runtime:
         self._rooms = rooms
         self._config = config
         self._course = Course(rooms, config)
+        self.roster = self._course.roster
+        self.mail = Mail(rooms, self.roster)
+        errands = Errands(rooms, self._course)
+        self.dispatch = Dispatch(rooms, self.roster, self.mail, errands, config.max_at_work)
         self.report = report
         self.warnings = tuple(warnings)
         self.take_up: Callable[[Begun], bool] = _nobody
@@ -214,7 +227,41 @@ class Runtime:
             InputError: There is no open letter of this run, its agent does not take these inputs now, or they were erased.
             StoreUnavailable: It cannot be recorded.
         """
-        return await begin_replay(self._rooms, compiled, await self.letters.opened(run_id), by)
+        begun = await begin_replay(self._rooms, compiled, await self.letters.opened(run_id), by)
+        if begun.record is None:
+            self.mail.told([begun.order.name], NOW)
+        return begun
+
+    async def spawn(self, order: Order, instances: Sequence[str] = NOBODY, parent: str = "") -> Sequence[AgentId]:
+        """Make agents that stay, of one declaration and by one decision; see `symbi.runtime.living`.
+
+        Args:
+            order: The declaration; its instance does not count.
+            instances: A name for each; the empty one is the declaration's own.
+            parent: Who asks for them.
+
+        Raises:
+            InputError: One is there already, a name is none, or the configuration does not say that they stay.
+            Denied: Policy does not let them be created.
+            Unavailable: The store, or a tool server, cannot be used.
+        """
+        self.roster.declare(order.compiled)
+        kind = self.roster.kind_of(order.spec.id)
+        names = await self.roster.spawn(kind, instances, parent)
+        self.dispatch.look_again(kind)
+        return names
+
+    async def send(
+        self,
+        agent: AgentId,
+        inputs: Mapping[str, JsonValue],
+        task: Task = NO_TASK,
+        *,
+        sender: str = OPERATOR_AGENT,
+        when: When = AT_ONCE,
+    ) -> RunId:
+        """Put a message into an agent's mailbox; returns its id, which is that of its run. See `symbi.runtime.mail`."""
+        return await self.mail.send(agent, inputs, task, sender=sender, when=when)
 
     async def find_open_run(self, run_id: RunId | None, file: str | None) -> RunRecord:
         """The run to resume: the one named, or the newest that is running or held (of a file).

@@ -222,8 +222,10 @@ async def open_runtime(
             watches.append(await stack.enter_async_context(shadowing(settings, shadow, clock)))
         if settings.policy.watch:
             await stack.enter_async_context(watching(watches))
+        runtime = Runtime(rooms, runtime_config(settings), report, warnings)
+        await runtime.roster.open()
         up.set()
-        yield Runtime(rooms, runtime_config(settings), report, warnings)
+        yield runtime
 
 
 @asynccontextmanager
