@@ -67,6 +67,7 @@ class Catalog:
         self._tools: dict[str, VerifiedTool] = {}
         self._quarantined: dict[str, Refusal] = {}
         self._down: dict[str, SymbiError] = {}
+        self._sessions: dict[str, int] = {}
 
     @property
     def servers(self) -> tuple[str, ...]:
@@ -108,8 +109,21 @@ class Catalog:
             ToolServerUnavailable: It cannot be started, or does not speak the protocol.
             StoreUnavailable: Decision, pins or trail cannot be written.
         """
+        await self.reconnect(server, None, principal)
+
+    async def reconnect(self, server: str, seen: int | None, principal: Principal = SYSTEM) -> None:
+        """As `refresh`, unless somebody else has tried it since a session was seen: no caller ends the session of another.
+
+        Args:
+            server: Which.
+            seen: The session that does not answer any more, see `session_of`; None connects in any case.
+            principal: On whose behalf.
+        """
         link = self._link(server)
         async with self._locks[server]:
+            if seen is not None and seen != self.session_of(server):
+                return
+            self._sessions[server] = self.session_of(server) + 1
             self._forget(server)
             self._down[server] = ToolServerUnavailable(f"tool server `{server}` is being connected", server=server)
             try:
@@ -125,6 +139,10 @@ class Catalog:
                 else:
                     self._tools[name] = result
             del self._down[server]
+
+    def session_of(self, server: str) -> int:
+        """How often it was tried to connect a server."""
+        return self._sessions.get(server, 0)
 
     async def pin(self, name: str) -> VerifiedTool:
         """Pin what a server offers now under a name, after a person has reviewed it.
