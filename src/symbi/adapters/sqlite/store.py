@@ -11,7 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from symbi.adapters.sqlite.agents import AgentTable
 from symbi.adapters.sqlite.approvals import ApprovalTable
+from symbi.adapters.sqlite.dead_letters import DeadLetterTable
 from symbi.adapters.sqlite.facts import write_facts
 from symbi.adapters.sqlite.file import (
     DATABASE_NAME,
@@ -34,6 +36,7 @@ from symbi.adapters.sqlite.file import (
 from symbi.adapters.sqlite.history import TalliesInSqlite
 from symbi.adapters.sqlite.keeping import SegmentTable
 from symbi.adapters.sqlite.lineage import LineageTable
+from symbi.adapters.sqlite.mailbox import MailboxTable
 from symbi.adapters.sqlite.mark import flush_folder, origin_in, read_mark, refuse_lost, refuse_other, write_mark
 from symbi.adapters.sqlite.occurrences import OccurrenceTable
 from symbi.adapters.sqlite.policy_notes import PolicyNotes
@@ -62,6 +65,9 @@ class SqliteStore(
     PrivacyTable,
     OccurrenceTable,
     LineageTable,
+    DeadLetterTable,
+    AgentTable,
+    MailboxTable,
 ):
     """Every store of a runtime on one file, for its owner: trail, ledger, tallies, approvals, runs, schedules, pins, subjects' keys.
 
@@ -319,6 +325,8 @@ class SqliteStore(
         if self._write(SQL["move_run"], values) != 1:
             msg = f"run `{record.run_id}` is not {was.value} any more"
             raise InternalError(msg, code="internal.run_stale")
+        if record.answer is not None:
+            self._write(SQL["put_answer"], (record.run_id, record.answer))
 
     def get_run(self, run_id: RunId) -> RunRecord | None:
         """One run."""
