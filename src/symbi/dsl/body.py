@@ -4,7 +4,6 @@ import keyword
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
 from symbi.dsl import ast
@@ -19,7 +18,6 @@ from symbi.errors import did_you_mean
 MAIN: Final = "main"
 """The function that is the body of an agent without a `with` block that does something."""
 
-_NO_AGENTS: Final[Mapping[str, ast.Agent]] = MappingProxyType({})
 _COMPARED: Final = ("==", "!=", "<", "<=", ">", ">=", "in")
 
 
@@ -40,7 +38,7 @@ class Surroundings:
     records: Mapping[str, frozenset[str]]
     tools: Tools = None
     capabilities: tuple[str, ...] | None = None
-    agents: Mapping[str, ast.Agent] = _NO_AGENTS
+    agents: Mapping[str, ast.Agent] | None = None
     own: str | None = None
 
 
@@ -375,7 +373,7 @@ class BodyChecker:
         if name in RELEASES:
             check_release(node, name, self._findings)
         if name in MESSAGES:
-            check_message(node, name, self._around.agents, self._around.own, self._findings)
+            check_message(node, name, self._around.agents or {}, self._around.own, self._findings)
         if name == "tool":
             self._tool(node)
         elif self._around.capabilities is not None and not covers(self._around.capabilities, name):

@@ -1,7 +1,7 @@
 """The course of one run: from its record, through the creation of its agent and its turn in the pool, to its end."""
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -43,6 +43,10 @@ from symbi.sandbox.tier import RiskAssessment
 from symbi.types import AgentId, JsonValue, Principal, ResourceLimits, RunId, SecurityTier
 
 
+def told_nobody(_run_id: RunId) -> None:
+    """The default of `Course.over`: nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """Who is to run.
@@ -75,6 +79,8 @@ class Course:
     Attributes:
         turns: Where agents wait for the pool.
         at_work: The agents at work, by their runs.
+        orders: Who they are, likewise.
+        over: Told of each run that is not at work any more.
     """
 
     def __init__(self, rooms: Rooms, config: RuntimeConfig) -> None:
@@ -82,6 +88,8 @@ class Course:
         self._config = config
         self.turns = Turns(rooms.scheduler, config.run_timeout_s)
         self.at_work: dict[RunId, AtWork] = {}
+        self.orders: dict[RunId, Order] = {}
+        self.over: Callable[[RunId], None] = told_nobody
 
     async def connect(self, servers: Sequence[str], principal: Principal) -> None:
         """Connect tool servers and take up their tools.
@@ -113,6 +121,7 @@ class Course:
     ) -> RunOutcome:
         """Put on record that a run begins, and let its agent work until it ends, or is stopped: from then on it can be."""
         one = self.at_work[record.run_id] = AtWork(Life.of(record), record)
+        self.orders[record.run_id] = order
         try:
             with one.scope:
                 await self._rooms.world.log.transact(begin)
@@ -123,8 +132,9 @@ class Course:
             await self.ended_early(record, error, RunState.FAILED)
             return RunOutcome(record.run_id, RunState.FAILED, error=error)
         finally:
-            del self.at_work[record.run_id]
+            del self.at_work[record.run_id], self.orders[record.run_id]
             one.over.set()
+            self.over(record.run_id)
 
     async def _work(self, order: Order, one: AtWork, recorded: Sequence[EffectRecord]) -> RunOutcome:
         life, record, spec = one.life, one.record, order.spec

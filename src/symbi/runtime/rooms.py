@@ -17,6 +17,7 @@ from symbi.runtime.agent_scheduler import AgentScheduler
 from symbi.runtime.dead_letters import DeadLetters
 from symbi.runtime.key_change import NextKey
 from symbi.runtime.life import Life
+from symbi.runtime.lineage import LineageStore
 from symbi.runtime.mailbox import MailboxStore
 from symbi.runtime.occurrences import OccurrenceStore
 from symbi.runtime.policies import PolicyBook
@@ -39,6 +40,8 @@ class RuntimeConfig:
         code_memory_mib, code_timeout_s: Bounds of one piece of code.
         run_timeout_s: The longest that any run may take, whatever its file says, and the longest it waits to start.
         output_bytes: The largest value of a run.
+        max_living: How many agents that wait for messages are kept in memory.
+        max_at_work: How many agents may be at work.
     """
 
     mode: str
@@ -50,6 +53,8 @@ class RuntimeConfig:
     code_timeout_s: float
     run_timeout_s: float
     output_bytes: int
+    max_living: int
+    max_at_work: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +64,16 @@ class Terms:
     Attributes:
         priority: Its class.
         batch: It may wait behind everything else.
+        persistent: It stays, and carries out the messages that it is sent.
+        idle_s: After which it is kept in the store alone, where it waits so long.
+        max_messages: How many messages may wait for each agent that is made of the declaration.
     """
 
     priority: Priority = Priority.NORMAL
     batch: bool = False
+    persistent: bool = False
+    idle_s: float = 3600.0
+    max_messages: int = 1000
 
 
 def no_terms(_agent: AgentId) -> Terms:
@@ -92,6 +103,7 @@ class Rooms:
         next_key: The key that is to sign the trail after another.
         stream: The trail as it grows.
         letters: What was given up.
+        lineage: Which run asked for which.
         terms: How it stands among others.
     """
 
@@ -112,6 +124,7 @@ class Rooms:
     next_key: NextKey
     stream: AuditStream
     letters: DeadLetters
+    lineage: LineageStore
     terms: Callable[[AgentId], Terms] = no_terms
 
 

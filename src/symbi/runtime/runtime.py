@@ -28,6 +28,7 @@ from symbi.runtime.life import Life
 from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_change import set_policies
+from symbi.runtime.post import PostOffice
 from symbi.runtime.replays import Begun, begin_replay
 from symbi.runtime.rests import Rest, Rests
 from symbi.runtime.rooms import AtWork, Rooms, RuntimeConfig
@@ -54,14 +55,18 @@ class Runtime:
         warnings: What is unsafe or without effect, one line each.
 
     Attributes:
+        post: Gets messages to agents.
         take_up: Carries out what a dead letter became, and says whether it does; whoever stays sets it.
     """
 
     def __init__(self, rooms: Rooms, config: RuntimeConfig, report: GateReport, warnings: Sequence[str] = ()) -> None:
-        self._rooms = rooms
+        self.post = PostOffice(rooms, config)
+        self._rooms = rooms = replace(rooms, world=replace(rooms.world, post=self.post))
         self._config = config
         self._course = Course(rooms, config)
         self.rests = Rests()
+        self._course.over = self.post.questions.over
+        self.post.addresses.course, self.post.questions.carry_out = self._course, self._carry_out
         self.report = report
         self.warnings = tuple(warnings)
         self.take_up: Callable[[Begun], bool] = _nobody
@@ -176,6 +181,13 @@ class Runtime:
             return None, (confided(Draft(AuditEventType.RUN_STARTED, order.name, details, record.run_id), keys),)
 
         return await self._course.go(order, record, (), begin)
+
+    async def _carry_out(self, order: Order, run_id: RunId, inputs: Mapping[str, JsonValue], task: Task) -> RunOutcome:
+        """Begin a run that another asks for, or go on with it."""
+        record = await self._rooms.world.log.read(lambda: self._rooms.runs.get_run(run_id))
+        if record is not None:
+            return await self.resume(order.compiled, order.spec, record)
+        return await self.run(order.compiled, order.spec, inputs, task, run_id=run_id, instance=order.instance)
 
     async def resume(
         self, compiled: CompiledFile, spec: AgentSpec, record: RunRecord, *, ends: Ends = by_remedy

@@ -23,7 +23,7 @@ from symbi.agent.interpreter import BodyLimits
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog, Cadence, Signing
 from symbi.clock import Clock, IdSource, SystemClock
-from symbi.config import Settings, describe_settings, refuse_unsafe
+from symbi.config import AgentMode, Settings, describe_settings, refuse_unsafe
 from symbi.config.sections import ServerSettings
 from symbi.crypto.keys import KeyRing, KeyStore
 from symbi.crypto.provider import open_provider
@@ -217,7 +217,7 @@ async def open_runtime(
         stream = await stack.enter_async_context(audit_stream(log, store, folder))
         rooms = Rooms(
             world, book, watch, catalog, store, store, store, store, store, agents, ids, settings.principal, privacy, heads,
-            ring.next_signing_key, stream, DeadLetters(store, store, store, log, vault, clock), partial(terms_of, settings),
+            ring.next_signing_key, stream, DeadLetters(store, store, store, log, vault, clock), store, partial(terms_of, settings),
         )  # fmt: skip
         watches = [watch]
         if settings.policy.shadow:
@@ -289,6 +289,8 @@ def runtime_config(settings: Settings) -> RuntimeConfig:
         code_timeout_s=limits.code_timeout_s,
         run_timeout_s=limits.run_timeout_s,
         output_bytes=limits.output_bytes,
+        max_living=settings.runtime.max_living_agents,
+        max_at_work=settings.runtime.max_concurrent_agents,
     )
 
 
@@ -308,7 +310,8 @@ def scheduler(settings: Settings, clock: Clock) -> AgentScheduler:
 def terms_of(settings: Settings, agent: AgentId) -> Terms:
     """How an agent stands among others, as configured."""
     known = settings.of_agent(agent)
-    return Terms(known.priority, known.batch)
+    persistent = known.mode is AgentMode.PERSISTENT
+    return Terms(known.priority, known.batch, persistent, known.idle_s, known.max_messages)
 
 
 def secret_source(settings: Settings, guard: Guard) -> SecretSource:
