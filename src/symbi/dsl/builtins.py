@@ -16,6 +16,7 @@ from symbi.errors import (
     AgentFailed,
     ApprovalPending,
     ApprovalRequired,
+    BudgetExceeded,
     CodeFailed,
     Denied,
     EffectInDoubt,
@@ -207,6 +208,7 @@ NEVER_CAUGHT: Final[tuple[type[SymbiError], ...]] = (
     StoreUnavailable,
     EffectInDoubt,
     ApprovalPending,
+    BudgetExceeded,
     InternalError,
 )
 """What ends a run whatever its body says; to be looked at before `CATCHABLE`."""

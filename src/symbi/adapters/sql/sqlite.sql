@@ -105,10 +105,20 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 UPDATE effects SET policy_version = ?, decision = ?, epoch = ?, attempt = ?, state = ?, result = ?, error = ?
 WHERE effect_id = ? AND state = ? AND epoch <= ?
 
+-- name: redo_effect
+UPDATE effects SET resource = ?, arguments_digest = ?, recovery = ?, label = ?,
+       policy_version = ?, decision = ?, epoch = ?, attempt = ?, state = ?, result = ?, error = ?
+WHERE effect_id = ? AND state = ? AND epoch <= ?
+
 -- name: effect_at
 SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
        decision, label, epoch, attempt, state, result, error
 FROM effects WHERE run_id = ? AND position = ? AND position >= 0
+
+-- name: effects
+SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
+       decision, label, epoch, attempt, state, result, error
+FROM effects ORDER BY effect_id DESC LIMIT ?
 
 -- name: effects_of
 SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
@@ -497,6 +507,37 @@ SELECT message_id, message_id, '', '', body, labels FROM mailbox WHERE message_i
 
 -- name: open_messages
 SELECT message_id, 'waiting', body, labels FROM mailbox
+
+-- name: get_budget
+SELECT run_id, agent_id, parent, calls_most, tokens_most, money_most, wall_most, cpu_most,
+       calls_spent, tokens_spent, money_spent, wall_spent, cpu_spent, calls_held, tokens_held, money_held, wall_held, cpu_held
+FROM budgets WHERE run_id = ?
+
+-- name: budgets_of
+SELECT run_id, agent_id, parent, calls_most, tokens_most, money_most, wall_most, cpu_most,
+       calls_spent, tokens_spent, money_spent, wall_spent, cpu_spent, calls_held, tokens_held, money_held, wall_held, cpu_held
+FROM budgets WHERE agent_id = ? ORDER BY run_id DESC LIMIT ?
+
+-- name: put_budget
+INSERT INTO budgets (run_id, agent_id, parent, calls_most, tokens_most, money_most, wall_most, cpu_most,
+       calls_spent, tokens_spent, money_spent, wall_spent, cpu_spent, calls_held, tokens_held, money_held, wall_held, cpu_held)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (run_id) DO UPDATE SET
+    calls_most = excluded.calls_most, tokens_most = excluded.tokens_most, money_most = excluded.money_most,
+    wall_most = excluded.wall_most, cpu_most = excluded.cpu_most,
+    calls_spent = excluded.calls_spent, tokens_spent = excluded.tokens_spent, money_spent = excluded.money_spent,
+    wall_spent = excluded.wall_spent, cpu_spent = excluded.cpu_spent,
+    calls_held = excluded.calls_held, tokens_held = excluded.tokens_held, money_held = excluded.money_held,
+    wall_held = excluded.wall_held, cpu_held = excluded.cpu_held
+
+-- name: get_reservation
+SELECT effect_id, run_id, calls, tokens, money, wall, cpu FROM budget_reservations WHERE effect_id = ?
+
+-- name: put_reservation
+INSERT INTO budget_reservations (effect_id, run_id, calls, tokens, money, wall, cpu) VALUES (?, ?, ?, ?, ?, ?, ?)
+
+-- name: drop_reservation
+DELETE FROM budget_reservations WHERE effect_id = ?
 
 -- name: put_answer
 INSERT INTO run_answers (run_id, label) VALUES (?, ?) ON CONFLICT (run_id) DO UPDATE SET label = excluded.label

@@ -40,7 +40,13 @@ _SAID: Final[Mapping[Holds, str]] = {
     """,
     Holds.PSEUDONYM: "subject_keys.pseudonym subject_holds.pseudonym erasures.pseudonym",
     Holds.KEY: "subject_keys.wrapped subject_keys.name",
-    Holds.AMOUNT: "tallies.total tally_entries.amount",
+    Holds.AMOUNT: """
+        tallies.total tally_entries.amount budgets.calls_most budgets.tokens_most budgets.money_most
+        budgets.wall_most budgets.cpu_most budgets.calls_spent budgets.tokens_spent budgets.money_spent
+        budgets.wall_spent budgets.cpu_spent budgets.calls_held budgets.tokens_held budgets.money_held
+        budgets.wall_held budgets.cpu_held budget_reservations.calls budget_reservations.tokens budget_reservations.money
+        budget_reservations.wall budget_reservations.cpu
+    """,
     Holds.NOTHING: """
         meta.key meta.value events.sequence events.chain_hash head.id head.record
         effects.effect_id effects.run_id effects.position effects.agent_id effects.action effects.resource
@@ -68,6 +74,7 @@ _SAID: Final[Mapping[Holds, str]] = {
         agents.created_at agents.changed_at
         mailbox.sequence mailbox.message_id mailbox.declared mailbox.agent_id mailbox.sender mailbox.due_ns
         mailbox.expires_ns mailbox.attempts
+        budgets.run_id budgets.agent_id budgets.parent budget_reservations.effect_id budget_reservations.run_id
     """,
 }
 

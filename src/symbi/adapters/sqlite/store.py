@@ -13,6 +13,7 @@ from typing import Final, Self
 
 from symbi.adapters.sqlite.agents import AgentTable
 from symbi.adapters.sqlite.approvals import ApprovalTable
+from symbi.adapters.sqlite.budgets import BudgetTable
 from symbi.adapters.sqlite.dead_letters import DeadLetterTable
 from symbi.adapters.sqlite.facts import write_facts
 from symbi.adapters.sqlite.file import (
@@ -68,6 +69,7 @@ class SqliteStore(
     DeadLetterTable,
     AgentTable,
     MailboxTable,
+    BudgetTable,
 ):
     """Every store of a runtime on one file, for its owner: trail, ledger, tallies, approvals, runs, schedules, pins, subjects' keys.
 
@@ -166,11 +168,13 @@ class SqliteStore(
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """One transaction, durable when left without an error."""
+        """One transaction, durable when left without an error; refused where another owner has taken the folder over."""
         with mapped("begin"):
             self._db.execute("BEGIN IMMEDIATE")
         unmarked = self._unmarked
         try:
+            if self._epoch:
+                self._fence(self._epoch)
             yield
         except BaseException:
             self._unmarked = unmarked
@@ -278,7 +282,11 @@ class SqliteStore(
             record.policy_version, record.decision, record.epoch, record.attempt, record.state.value, record.result,
             record.error, record.effect_id, was.value, record.epoch,
         )  # fmt: skip
-        if self._write(SQL["move_effect"], values) != 1:
+        asked = (record.resource, record.arguments_digest, record.recovery.value, record.label)
+        anew = was is EffectState.DENIED  # nothing of what was asked for then has happened
+        if (
+            self._write(SQL["redo_effect"], (*asked, *values)) if anew else self._write(SQL["move_effect"], values)
+        ) != 1:
             msg = f"effect `{record.effect_id}` is not {was.value} any more"
             raise InternalError(msg, code="internal.effect_stale", effect_id=record.effect_id)
         if was is not EffectState.DISPATCHED:
