@@ -7,7 +7,7 @@ from symbi.adapters.sqlite import SqliteReader
 from symbi.agent.journal import RunState
 from symbi.agent.task import Task
 from symbi.audit.event import AuditEventType, parse_event
-from symbi.errors import AgentFailed, EffectInDoubt, PolicyDenied, ScriptFailed, TimeLimit
+from symbi.errors import AskFailed, EffectInDoubt, PolicyDenied, ScriptFailed, TimeLimit
 from symbi.guard.approval import OPEN
 from symbi.guard.desk import Ballot
 from symbi.policy.grants import Grant
@@ -277,7 +277,7 @@ async def test_the_failure_of_the_other_is_ours_with_its_reason_and_its_label(tm
         assert type(hidden.error) is PolicyDenied
     async with open_in(tmp_path / "uncaught", pair(other="return int(n);"), policies=ALL) as opened:
         failed = await run(opened, x="seven")
-        assert type(failed.error) is AgentFailed
+        assert type(failed.error) is AskFailed
         assert "agent `b` failed" in failed.error.message
         assert failed.error.fields["reason"] == "agent.script"
 
@@ -288,7 +288,7 @@ async def test_an_agent_that_may_not_fails_whoever_asks_it(tmp_path, rule):
     rules = ALL + f'@id("no") forbid (principal == Agent::"b", action == Action::"{rule}", resource);'
     async with open_in(tmp_path, pair(other="log(1); return n;"), policies=rules) as opened:
         outcome = await run(opened, x=1)
-        assert type(outcome.error) is AgentFailed
+        assert type(outcome.error) is AskFailed
         assert outcome.error.fields["reason"] == "policy.denied"
 
 
