@@ -21,6 +21,7 @@ from symbi.guard.desk import ApprovalDesk
 from symbi.guard.gate import GateReport, Guard
 from symbi.guard.outcome import encode_result
 from symbi.runtime.agent_scheduler import SystemStatus
+from symbi.runtime.asking import as_asked
 from symbi.runtime.course import Course, Order
 from symbi.runtime.dead_letters import DeadLetters
 from symbi.runtime.dispatch import Dispatch
@@ -80,6 +81,7 @@ class Runtime:
         self.rests = Rests()
         self._course.over = self.post.questions.over
         self.post.addresses.course, self.post.questions.carry_out = self._course, self._carry_out
+        self.post.questions.rests = self.rests
         self.report = report
         self.warnings = tuple(warnings)
         self.take_up: Callable[[Begun], bool] = _nobody
@@ -199,8 +201,10 @@ class Runtime:
         """Begin a run that another asks for, or go on with it."""
         record = await self._rooms.world.log.read(lambda: self._rooms.runs.get_run(run_id))
         if record is not None:
-            return await self.resume(order.compiled, order.spec, record)
-        return await self.run(order.compiled, order.spec, inputs, task, run_id=run_id, instance=order.instance)
+            return await self.resume(order.compiled, order.spec, record, ends=as_asked)
+        return await self.run(
+            order.compiled, order.spec, inputs, task, run_id=run_id, instance=order.instance, ends=as_asked
+        )
 
     async def resume(
         self, compiled: CompiledFile, spec: AgentSpec, record: RunRecord, *, ends: Ends = by_remedy
