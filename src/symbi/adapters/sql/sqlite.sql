@@ -466,6 +466,10 @@ WHERE agent_id > ? ORDER BY agent_id LIMIT ?
 SELECT agent_id, file, source_digest, state, revision, reason, parent, created_at, changed_at FROM agents
 WHERE state = ? AND agent_id > ? ORDER BY agent_id LIMIT ?
 
+-- name: last_number
+SELECT coalesce(max(CAST(substr(agent_id, length(?1) + 2) AS INTEGER)), 0) FROM agents
+WHERE agent_id > ?1 || '/' AND agent_id < ?1 || '0' AND substr(agent_id, length(?1) + 2) NOT GLOB '*[^0-9]*'
+
 -- name: count_agents
 SELECT state, count(*) FROM agents GROUP BY state
 
@@ -538,3 +542,12 @@ INSERT INTO budget_reservations (effect_id, run_id, calls, tokens, money, wall, 
 
 -- name: drop_reservation
 DELETE FROM budget_reservations WHERE effect_id = ?
+
+-- name: put_answer
+INSERT INTO run_answers (run_id, label) VALUES (?, ?) ON CONFLICT (run_id) DO UPDATE SET label = excluded.label
+
+-- name: answer_label
+SELECT label FROM run_answers WHERE run_id = ?
+
+-- name: rows_of_answers
+SELECT run_id, run_id, '', '', label FROM run_answers WHERE run_id > ? ORDER BY run_id LIMIT ?

@@ -332,3 +332,9 @@ CREATE TABLE budget_reservations (
     wall      INTEGER NOT NULL,
     cpu       INTEGER NOT NULL
 ) WITHOUT ROWID, STRICT;
+
+-- The labels of what runs gave, where there is anything to say.
+CREATE TABLE run_answers (
+    run_id TEXT PRIMARY KEY,
+    label  BLOB NOT NULL              -- JSON
+) WITHOUT ROWID, STRICT;
