@@ -22,6 +22,7 @@ from symbi.config import load_settings
 from symbi.errors import InputError, InternalError, ToolServerUnavailable
 from symbi.policy.grants import read_grant
 from symbi.runtime import letters
+from symbi.runtime.course import Order as Who
 from symbi.runtime.host import Host
 from symbi.runtime.letters import GivenUp, LetterKind, LetterState, Payload, Wanted, read_json
 from symbi.testing.runtime import open_in
@@ -373,3 +374,29 @@ def test_an_agent_that_is_denied_leaves_its_replayed_run_and_the_commands_say_so
     )
     code, _, err = said(place, "dlq", "replay", given[0], "--json")
     assert code == 3, err
+
+
+async def test_an_agent_that_stays_gets_it_as_a_message_and_once(tmp_path):
+    config = '[agents.worker]\nmode = "persistent"\n'
+    async with opened_in(tmp_path, config=config) as running:
+        runtime, spec = running.runtime, running.compiled.agents[0]
+        await runtime.spawn(Who(running.compiled, spec))
+        payload = Payload(
+            AgentId("worker"), str(tmp_path / "agent.symbi"), {"name": "Roswitha"}, Task(subjects=(JANE,))
+        )
+        await runtime.letters.put(GivenUp(LetterKind.MESSAGE, RunId("message-1"), GONE, 3, payload))
+        begun = await runtime.replay(running.compiled, RunId("message-1"), "ada")
+        assert begun.record is None
+        with pytest.raises(InputError, match="was replayed"):
+            await runtime.replay(running.compiled, RunId("message-1"), "ada")
+        assert b"Roswitha" not in b"".join(
+            path.read_bytes() for path in (tmp_path / ".symbi").glob(f"{DATABASE_NAME}*")
+        )
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(runtime.carry_out_messages)
+                run = None
+                while run is None or run.state is not RunState.FINISHED:
+                    run = await runtime.rooms.world.log.read(lambda: runtime.rooms.runs.get_run(begun.run_id))
+                runtime.dispatch.stop()
+        assert run.agent_id == "worker"
