@@ -365,12 +365,11 @@ class Dispatch:
         living = await self._roster.find(agent)
         if not living.ready:
             return False
-        living.busy = True
+        self._roster.put_to_work(living)
         try:
             done = await self._errands.carry_out(living, principal, seated)
         finally:
-            living.busy = False
-            self._roster.touch(living)
+            self._roster.let_rest(living)
         self._failures.pop(agent, None)
         if not done.there:
             lane.more.discard(agent)
