@@ -102,6 +102,7 @@ class Host:
     def stop(self) -> None:
         """Begin nothing more."""
         self._stopping = True
+        self._runtime.rests.close()
         if self._replayer is not None:
             self._replayer.stopping = True
         self.wake()
