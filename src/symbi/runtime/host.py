@@ -104,6 +104,7 @@ class Host:
     def stop(self) -> None:
         """Begin nothing more."""
         self._stopping = True
+        self._runtime.rests.close()
         self._runtime.dispatch.stop(self._runtime.at_work)
         if self._replayer is not None:
             self._replayer.stopping = True
