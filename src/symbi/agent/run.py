@@ -1,8 +1,9 @@
 """One run of one agent: its record in the journal, its body in the interpreter, its end in the trail."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import anyio
 
@@ -68,6 +69,15 @@ class Bounds:
     output_bytes: int
 
 
+Also: TypeAlias = Callable[[], Sequence[Draft]]
+"""What else is written with the end of a run, in its transaction and on the store's thread; returns its events."""
+
+
+def nothing_else(_outcome: RunOutcome) -> Also:
+    """The default of `RunPlan.closing`: nothing."""
+    return tuple
+
+
 @dataclass(frozen=True, slots=True)
 class RunPlan:
     """What a run needs to start or to go on.
@@ -79,6 +89,7 @@ class RunPlan:
         bounds: Its bounds.
         recorded: Effects on record from before a restart, open.
         turn: Whether it may go on.
+        closing: Told how it ended, says what else is written with that.
     """
 
     spec: AgentSpec
@@ -87,6 +98,7 @@ class RunPlan:
     bounds: Bounds
     recorded: Sequence[EffectRecord] = ()
     turn: Turn = ALWAYS
+    closing: Callable[[RunOutcome], Also] = nothing_else
 
     @property
     def task(self) -> Task:
@@ -198,9 +210,11 @@ async def execute(plan: RunPlan, world: World, runs: RunStore) -> RunOutcome:
     keys = await keys_for(world.guard.vault, spec.id, () if about is None else about.subjects, wait=True)
     kept, draft = sealed_run(ended, keys), confided(_finished(ended, outcome), keys)
 
-    def end() -> tuple[None, tuple[Draft]]:
+    also = plan.closing(outcome)
+
+    def end() -> tuple[None, tuple[Draft, ...]]:
         runs.move_run(kept, RunState.RUNNING)
-        return None, (draft,)
+        return None, (draft, *also())
 
     await world.log.transact(end, wait=True)
     return outcome

@@ -33,9 +33,9 @@ PRIVATE: Final = "private"
 
 PUBLIC: Final = frozenset(
     {
-        "action", "approval", "arguments_digest", "arguments_unrepresentable", "attempt", "by", "code", "compliance_tags",
+        "action", "approval", "arguments_digest", "arguments_unrepresentable", "attempt", "attempts", "became", "by", "code", "compliance_tags",
         "conditions", "digest", "duration_us", "effect_id", "effects", "enforced", "error", "expires_at", "file", "grant_digest",
-        "input_labels", "inputs_digest", "label", "lease", "outcome", "owner", "people", "person", "policies",
+        "input_labels", "inputs_digest", "label", "lease", "letter", "letter_kind", "outcome", "owner", "people", "person", "policies",
         "policy_version", "position", "recovery", "replayed", "request_digest", "resource", "result_digest",
         "retention_days", "shift", "source_digest", "state", "told", "tool", "used", "verdict", "vote", "was",
     }

@@ -21,13 +21,14 @@ class Life:
     Args:
         agent: The agent.
         run_id: The run that it was made for.
+        state: Where it stands.
     """
 
-    def __init__(self, agent: AgentId, run_id: RunId) -> None:
+    def __init__(self, agent: AgentId, run_id: RunId, state: AgentState = FIRST) -> None:
         self.agent = agent
         self.run_id = run_id
         self._pending: list[Draft] = []
-        self.state = FIRST
+        self.state = state
 
     def move(self, event: Event, more: Mapping[str, JsonValue] = NOTHING) -> None:
         """Make a move of the table.
@@ -52,6 +53,11 @@ class Life:
         else:
             self.fail(error)
 
+    def settle(self, more: Mapping[str, JsonValue] = NOTHING) -> None:
+        """The work of an agent that stays is over, and it waits for more."""
+        self._return()
+        self.move(Event.TASK_COMPLETE, more)
+
     def fail(self, error: SymbiError) -> None:
         """An error ended the work, or kept it from beginning."""
         if self.state is AgentState.INITIALIZING:
@@ -60,7 +66,7 @@ class Life:
             self.move(Event.SHUTDOWN)
         else:
             self._return()
-            self.move(event_for(error))
+            self.move(event_for(error), {"error": error.code})
 
     def _return(self) -> None:
         """What ends while it is suspended, such as by the answer that it waited for, has gone on to its end."""

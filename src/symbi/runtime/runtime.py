@@ -1,7 +1,7 @@
 """The runtime: agents on a gate, from a compiled file to the end of a run."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,13 +25,21 @@ from symbi.guard.gate import GateReport, Guard
 from symbi.guard.outcome import encode_result
 from symbi.runtime.agent_scheduler import SystemStatus
 from symbi.runtime.course import Course, Order
+from symbi.runtime.dead_letters import DeadLetters
+from symbi.runtime.dispatch import Dispatch
+from symbi.runtime.errands import Errands
 from symbi.runtime.key_change import rotate_key
+from symbi.runtime.living import NOBODY
+from symbi.runtime.mail import AT_ONCE, Mail, When
+from symbi.runtime.mailbox import NOW
 from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_change import set_policies
+from symbi.runtime.replays import Begun, begin_replay
 from symbi.runtime.rooms import AtWork, Rooms, RuntimeConfig
 from symbi.runtime.turns import Seat
 from symbi.tools.catalog import Catalog
 from symbi.types import (
+    OPERATOR_AGENT,
     SYSTEM_AGENT,
     AgentId,
     JsonValue,
@@ -50,14 +58,25 @@ class Runtime:
         config: What it is told.
         report: What the gate found at start-up.
         warnings: What is unsafe or without effect, one line each.
+
+    Attributes:
+        roster: The agents that stay.
+        mail: Puts messages into their mailboxes.
+        dispatch: Lets them carry these out; somebody has to `run` it.
+        take_up: Carries out what a dead letter became, and says whether it does; whoever stays sets it.
     """
 
     def __init__(self, rooms: Rooms, config: RuntimeConfig, report: GateReport, warnings: Sequence[str] = ()) -> None:
         self._rooms = rooms
         self._config = config
         self._course = Course(rooms, config)
+        self.roster = self._course.roster
+        self.mail = Mail(rooms, self.roster)
+        errands = Errands(rooms, self._course)
+        self.dispatch = Dispatch(rooms, self.roster, self.mail, errands, config.max_at_work)
         self.report = report
         self.warnings = tuple(warnings)
+        self.take_up: Callable[[Begun], bool] = _nobody
 
     @property
     def rooms(self) -> Rooms:
@@ -83,6 +102,11 @@ class Runtime:
     def events(self) -> AuditStream:
         """The trail as it grows: `async with runtime.events.subscribe(…) as events`."""
         return self._rooms.stream
+
+    @property
+    def letters(self) -> DeadLetters:
+        """What was given up."""
+        return self._rooms.letters
 
     @property
     def desk(self) -> ApprovalDesk:
@@ -196,6 +220,49 @@ class Runtime:
 
         return await self._course.go(Order(compiled, spec, record.instance), record, recorded, again)
 
+    async def replay(self, compiled: CompiledFile, run_id: RunId, by: str) -> Begun:
+        """Put a dead letter's work on record anew, see `symbi.runtime.replays`; `take_up` is for the caller to ask.
+
+        Raises:
+            InputError: There is no open letter of this run, its agent does not take these inputs now, or they were erased.
+            StoreUnavailable: It cannot be recorded.
+        """
+        begun = await begin_replay(self._rooms, compiled, await self.letters.opened(run_id), by)
+        if begun.record is None:
+            self.mail.told([begun.order.name], NOW)
+        return begun
+
+    async def spawn(self, order: Order, instances: Sequence[str] = NOBODY, parent: str = "") -> Sequence[AgentId]:
+        """Make agents that stay, of one declaration and by one decision; see `symbi.runtime.living`.
+
+        Args:
+            order: The declaration; its instance does not count.
+            instances: A name for each; the empty one is the declaration's own.
+            parent: Who asks for them.
+
+        Raises:
+            InputError: One is there already, a name is none, or the configuration does not say that they stay.
+            Denied: Policy does not let them be created.
+            Unavailable: The store, or a tool server, cannot be used.
+        """
+        self.roster.declare(order.compiled)
+        kind = self.roster.kind_of(order.spec.id)
+        names = await self.roster.spawn(kind, instances, parent)
+        self.dispatch.look_again(kind)
+        return names
+
+    async def send(
+        self,
+        agent: AgentId,
+        inputs: Mapping[str, JsonValue],
+        task: Task = NO_TASK,
+        *,
+        sender: str = OPERATOR_AGENT,
+        when: When = AT_ONCE,
+    ) -> RunId:
+        """Put a message into an agent's mailbox; returns its id, which is that of its run. See `symbi.runtime.mail`."""
+        return await self.mail.send(agent, inputs, task, sender=sender, when=when)
+
     async def find_open_run(self, run_id: RunId | None, file: str | None) -> RunRecord:
         """The run to resume: the one named, or the newest that is running or held (of a file).
 
@@ -303,3 +370,8 @@ class Runtime:
         for one in found:
             await one.over.wait()
         return [one.life.run_id for one in found]
+
+
+def _nobody(_begun: Begun) -> bool:
+    """The default of `take_up`: nobody stays to carry it out."""
+    return False
