@@ -1,6 +1,6 @@
 """A year of occurrences of many expressions, in zones that change their clocks, against looking at every minute of it."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from random import Random
 from zoneinfo import ZoneInfo
 
@@ -48,7 +48,7 @@ class Year:
             if date.month not in months or not (by_day or by_weekday if either else by_day and by_weekday):
                 continue
             if fixed:
-                for wall in (datetime(date.year, date.month, date.day, h, m) for h in hours for m in minutes):
+                for wall in (datetime.combine(date, time(h, m)) for h in hours for m in minutes):
                     if wall in self.walls:
                         found |= {self.walls[wall] + one for one in seconds}
                     elif (behind := self.behind_the_gap(wall)) is not None:
