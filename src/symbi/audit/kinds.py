@@ -41,6 +41,7 @@ class AuditEventType(StrEnum):
     TOOL_VERIFIED = "tool.verified"
     TOOL_PINNED = "tool.pinned"
     TOOL_REFUSED = "tool.refused"
+    MESSAGE_REFUSED = "message.refused"
     APPROVAL_ASKED = "approval.asked"
     APPROVAL_TOLD = "approval.told"
     """Whether a notice of a held action reached anybody."""

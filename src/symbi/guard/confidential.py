@@ -20,7 +20,7 @@ from symbi.errors import (
     StoreUnavailable,
     VerificationError,
 )
-from symbi.guard.action import Action, InvokeTool
+from symbi.guard.action import Action, InvokeTool, SendMessage
 from symbi.guard.ledger import EffectRecord
 from symbi.guard.outcome import NOT_STARTED_JSON, encode_result
 from symbi.guard.sealed import is_sealed, is_sealed_json
@@ -62,10 +62,21 @@ def subjects_of(action: Action) -> tuple[str, ...]:
 
 def outcome_subjects(action: Action, outcome: object) -> tuple[str, ...]:
     """Whom what came back is about, beside whom the action is about."""
+    if isinstance(action, SendMessage):
+        return _answered(outcome) if action.expects_reply else ()
     if not isinstance(action, InvokeTool) or not action.tool.flow.about:
         return ()
     answer: JsonValue = json.loads(encode_result(outcome))
     return action.tool.flow.subjects_of_answer(answer).everybody
+
+
+def _answered(outcome: object) -> tuple[str, ...]:
+    """Whom the answer of an agent is about, by the label that came with it."""
+    match outcome:
+        case {"label": {"subjects": [*subjects]}}:
+            return join_subjects(map(str, subjects))
+        case _:
+            return ()
 
 
 def failure_subjects(action: Action) -> tuple[str, ...]:

@@ -22,9 +22,11 @@ import anyio
 from anyio.abc import TaskGroup
 
 from symbi.errors import StoreUnavailable, SymbiError, Unavailable
+from symbi.policy.policies import PolicySet
 from symbi.runtime.errands import Errands, NotBegun
+from symbi.runtime.intake import Mail
+from symbi.runtime.lifecycle import AgentState, Event
 from symbi.runtime.living import Kind, Roster
-from symbi.runtime.mail import Mail
 from symbi.runtime.mailbox import NOW
 from symbi.runtime.rooms import AtWork, Rooms
 from symbi.types import AgentId
@@ -85,6 +87,7 @@ class Dispatch:
     def __init__(self, rooms: Rooms, roster: Roster, mail: Mail, errands: Errands, most: int) -> None:
         self._log = rooms.world.log
         self._clock = rooms.world.clock
+        self._agents = rooms.agents
         self._mailbox = rooms.mailbox
         self._roster = roster
         self._mail = mail
@@ -93,12 +96,15 @@ class Dispatch:
         self._lanes: dict[AgentId, Lane] = {}
         self._busy: set[AgentId] = set()
         self._retries: list[tuple[float, AgentId]] = []  # a heap: when, and whom to ask again
+        self._resting: set[AgentId] = set()  # those in there
         self._failures: dict[AgentId, int] = {}
         self._due_ns: int | None = None  # when the first later message is due
+        self._anew = True  # another policy set is in force than refused those that are suspended, as far as is known
         self._stopping = False
         self._changed = anyio.Event()
         self.done = 0
         self.most_tasks = 0
+        rooms.world.guard.engine.on_change(self._policies_changed)
 
     @property
     def busy(self) -> int:
@@ -124,6 +130,7 @@ class Dispatch:
                 while not self._stopping:
                     self._changed = anyio.Event()
                     await self._ripen()
+                    await self._clear_refused()
                     await self._fill(tasks)
                     await self._nap()
         except BaseExceptionGroup as group:
@@ -167,6 +174,33 @@ class Dispatch:
             lane.again[agent] = None
         self.wake()
 
+    async def clear(self, agent: AgentId) -> None:
+        """What suspended an agent may be over: it asks again. Nothing happens to one that is not suspended.
+
+        Raises:
+            InputError: There is none of that name.
+            StoreUnavailable: The store cannot be read.
+        """
+        living = await self._roster.find(agent)
+        if living.state is AgentState.SUSPENDED:
+            living.cleared = True
+            self.release(agent)
+
+    def _policies_changed(self, _policies: PolicySet) -> None:
+        self._anew = True
+        self.wake()
+
+    async def _clear_refused(self) -> None:
+        """Another policy set is in force: those that one has refused ask again, and may be refused again."""
+        if not self._anew:
+            return
+        self._anew, after = False, ""
+        while page := await self._log.read(partial(self._agents.agents, AgentState.SUSPENDED, after, PAGE)):
+            for record in page:
+                if record.reason.startswith(Event.POLICY_VIOLATION) and record.declared in self._roster.kinds:
+                    await self.clear(record.agent_id)
+            after = page[-1].agent_id
+
     def look_again(self, kind: Kind) -> None:
         """Agents of a declaration were made anew, whose messages may have been passed over."""
         lane = self._lane(kind)
@@ -201,6 +235,7 @@ class Dispatch:
         now_s = self._clock.monotonic_s()
         while self._retries and self._retries[0][0] <= now_s:
             _, whom = heapq.heappop(self._retries)
+            self._resting.discard(whom)
             if (held := self._lanes.get(whom)) is not None and held.kind.principal is None:
                 held.opening = False
             else:
@@ -239,7 +274,7 @@ class Dispatch:
             else:
                 await self._page(lane)
                 continue
-            if agent not in self._busy:
+            if agent not in self._busy and agent not in self._resting:
                 return agent
             lane.more.add(agent)
 
@@ -315,7 +350,7 @@ class Dispatch:
         finally:
             seated()
             self._busy.discard(agent)
-            if agent in lane.more and ready:
+            if agent in lane.more and ready and agent not in self._resting:
                 lane.again[agent] = None
             self.wake()
 
@@ -329,22 +364,29 @@ class Dispatch:
             return False
         living.busy = True
         try:
-            there = await self._errands.carry_out(living, principal, seated)
+            done = await self._errands.carry_out(living, principal, seated)
         finally:
             living.busy = False
             self._roster.touch(living)
         self._failures.pop(agent, None)
-        if there:
+        if not done.there:
+            lane.more.discard(agent)
+        elif done.again_s is None:
             self.done += 1
         else:
-            lane.more.discard(agent)
+            self._ask_again(agent, done.again_s)
         return living.ready
 
     def _later(self, agent: AgentId) -> None:
         """Ask again after a while, which grows each time."""
         failures = self._failures[agent] = self._failures.get(agent, 0) + 1
-        wait_s = min(MAX_RETRY_S, FIRST_RETRY_S * 2.0 ** min(failures - 1, 10))
-        heapq.heappush(self._retries, (self._clock.monotonic_s() + wait_s, agent))
+        self._ask_again(agent, min(MAX_RETRY_S, FIRST_RETRY_S * 2.0 ** min(failures - 1, 10)))
+
+    def _ask_again(self, agent: AgentId, wait_s: float) -> None:
+        """Nothing of an agent is begun for so long."""
+        if agent not in self._resting:
+            self._resting.add(agent)
+            heapq.heappush(self._retries, (self._clock.monotonic_s() + wait_s, agent))
 
 
 def _is_store(error: SymbiError) -> bool:

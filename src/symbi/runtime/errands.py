@@ -20,6 +20,7 @@ from typing import Final
 import anyio
 
 from symbi.agent.journal import RunRecord, RunState
+from symbi.agent.remedies import Remedy
 from symbi.agent.run import Also, RunOutcome, RunPlan, execute
 from symbi.agent.sealing import opened_history, sealed_run
 from symbi.agent.task import kept_task
@@ -38,15 +39,17 @@ from symbi.errors import (
 )
 from symbi.guard.confidential import confided, keys_for, open_column
 from symbi.guard.ledger import EffectRecord
+from symbi.guard.outcome import decode_error
 from symbi.guard.vault import place
-from symbi.runtime.course import Course
+from symbi.runtime.course import Course, Order
 from symbi.runtime.dead_letters import GivenUp, LetterKind, Payload
-from symbi.runtime.life import Life, event_for
+from symbi.runtime.life import TRIES, Life
 from symbi.runtime.lifecycle import AgentState, Event
 from symbi.runtime.living import Living, Move
 from symbi.runtime.mailbox import Message
 from symbi.runtime.rooms import AtWork, Rooms
-from symbi.runtime.supervisor import Remedy, remedy_for
+from symbi.runtime.supervisor import Verdict
+from symbi.runtime.tries import WAITED_FOR, Tries
 from symbi.types import JsonValue, Principal
 
 MAX_BEGINNINGS: Final = 100
@@ -80,6 +83,8 @@ class Errand:
         begun: It is on record that the run goes on, and its end is not.
         attempts: How often it was begun.
         move: The last move of its agent, on its way into the store.
+        tries: How often it has failed.
+        again_s: It is to be tried again in so many seconds.
     """
 
     message: Message
@@ -90,6 +95,27 @@ class Errand:
     begun: bool = False
     attempts: int = 0
     move: Move | None = None
+    tries: Tries | None = None
+    again_s: float | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """What is to be done about its last error."""
+        assert self.tries is not None, "it was begun"
+        return self.tries.verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What came of looking for a message.
+
+    Attributes:
+        there: There was one.
+        again_s: Its run failed, and is to be tried again in so many seconds.
+    """
+
+    there: bool
+    again_s: float | None = None
 
 
 class Errands:
@@ -105,8 +131,8 @@ class Errands:
         self._course = course
         self._roster = course.roster
 
-    async def carry_out(self, living: Living, principal: Principal, seated: Callable[[], None]) -> bool:
-        """Carry out the first message of an agent; whether there was one.
+    async def carry_out(self, living: Living, principal: Principal, seated: Callable[[], None]) -> Done:
+        """Carry out the first message of an agent.
 
         Args:
             living: The agent, which nobody else has at work.
@@ -120,14 +146,15 @@ class Errands:
         """
         errand = await self._next(living)
         if errand is None:
-            return False
+            return Done(there=False)
         if errand.was is not None and errand.was not in _OPEN:
             await self._let_go(errand)
         elif (refusal := self._refusal(errand, living)) is not None:
             await self._refuse(errand, living, refusal)
         else:
             await self._go(errand, living, principal, seated)
-        return True
+        self._course.over(errand.record.run_id)
+        return Done(there=True, again_s=errand.again_s)
 
     # --- step 1 ---------------------------------------------------------------------------------
 
@@ -144,7 +171,7 @@ class Errands:
                 return self._opened(message, living)
             if kept.state not in _OPEN:
                 return Errand(message, kept, was=kept.state)
-            going_on = replace(kept, state=RunState.RUNNING, error=None, finished_at=None)
+            going_on = replace(kept, state=RunState.RUNNING, finished_at=None)
             try:
                 record, recorded = opened_history(going_on, rooms.effects.effects_of(kept.run_id), vault, own.ids)
             except InputError as erased:
@@ -165,7 +192,8 @@ class Errands:
                 raise
             msg = f"message `{name}` cannot be carried out: what it said of a data subject was erased"
             return Errand(message, record, lost=InputError(msg, code="run.erased"))
-        return Errand(message, replace(record, inputs=body or b"{}", labels=labels))
+        task = kept_task(None, labels)
+        return Errand(message, replace(record, inputs=body or b"{}", grant=task.grant_json, labels=task.labels_json))
 
     def _refusal(self, errand: Errand, living: Living) -> InputError | None:
         """Why a message cannot be carried out whatever happens, or None."""
@@ -199,16 +227,18 @@ class Errands:
             payload = None
             if errand.lost is None:
                 inputs: dict[str, JsonValue] = json.loads(errand.record.inputs)
-                payload = Payload(living.name, living.kind.file, inputs, kept_task(None, errand.record.labels))
+                task = kept_task(errand.record.grant, errand.record.labels)
+                payload = Payload(living.name, living.kind.file, inputs, task)
             also = self._closing(errand, one, refusal, payload=payload)
             await self._rooms.world.log.transact(lambda: (None, also()), wait=True)
             self._made(errand)
         elif errand.lost is not None:
-            await self._course.ended_erased(errand.record, errand.was, refusal)
+            await self._course.ended_erased(replace(errand.record, error=None), errand.was, refusal)
             await self._let_go(errand)
             await self._course.record(one)
         else:
-            await self._course.ended_early(errand.record, refusal, self._closing(errand, one, refusal), errand.was)
+            record, also = replace(errand.record, state=errand.was), self._closing(errand, one, refusal)
+            await self._course.ended_early(record, refusal, RunState.FAILED, also)
             self._made(errand)
 
     # --- steps 2 to 5 ---------------------------------------------------------------------------
@@ -217,6 +247,10 @@ class Errands:
         record = errand.record
         one = AtWork(Life(living.name, record.run_id, living.state), record, living=living, waits=True)
         self._course.at_work[record.run_id] = one
+        self._course.orders[record.run_id] = Order(living.kind.compiled, living.kind.spec, record.instance)
+        errand.tries = Tries(self._rooms.world.clock, self._rooms.world.patience)
+        if record.error is not None:
+            errand.tries.known(decode_error(record.error))
         principal = replace(principal, instance=record.instance)
         try:
             with one.scope:
@@ -225,12 +259,13 @@ class Errands:
             with anyio.CancelScope(shield=True):
                 await self._stopped(errand, one)
         finally:
-            del self._course.at_work[record.run_id]
+            del self._course.at_work[record.run_id], self._course.orders[record.run_id]
             one.over.set()
 
     async def _work(self, errand: Errand, one: AtWork, principal: Principal, seated: Callable[[], None]) -> None:
-        living, rooms = one.living, self._rooms
+        living, rooms, tries = one.living, self._rooms, errand.tries
         assert living is not None, "an errand is that of an agent that stays"
+        assert tries is not None, "it counts how often it fails"
         spec = self._course.bounded(living.kind.spec)
         try:
             async with self._course.allocated(spec, principal, one) as (limits, turn):
@@ -246,6 +281,7 @@ class Errands:
                     self._course.bounds(principal),
                     errand.recorded,
                     turn,
+                    tries.ends,
                     lambda outcome: self._ended(errand, one, outcome),
                 )
                 await execute(plan, rooms.world, rooms.runs)
@@ -258,8 +294,10 @@ class Errands:
                     if _comes_back(error):
                         raise NotBegun(error) from error
                     await self._begin(errand, one)
-                self._leave(one, error)
-                await self._course.ended_early(errand.record, error, self._closing(errand, one, error))
+                state = tries.ends(error)
+                self._leave(errand, one, error)
+                also = self._closing(errand, one, error, held=state is RunState.HELD)
+                await self._course.ended_early(errand.record, error, state, also)
                 self._made(errand)
 
     async def _begin(self, errand: Errand, one: AtWork) -> None:
@@ -284,8 +322,10 @@ class Errands:
             details = {"effects": len(errand.recorded), **task.facts(keys)}
             draft = Draft(AuditEventType.RUN_RESUMED, record.agent_id, details, record.run_id)
         state = life.state
-        if state is not AgentState.RUNNING:
-            life.move(Event.RESUMED if state is AgentState.SUSPENDED else Event.TASK_ASSIGNED)
+        if state is AgentState.SUSPENDED:
+            life.move(Event.POLICY_CLEARED if one.living is not None and one.living.cleared else Event.RESUMED)
+        elif state is not AgentState.RUNNING:
+            life.move(Event.TASK_ASSIGNED)
         drafts, move = self._course.moves(one)
 
         def begin() -> tuple[int, tuple[Draft, ...]]:
@@ -296,7 +336,7 @@ class Errands:
             if was is None:
                 rooms.runs.put_run(kept)
             elif was is not RunState.RUNNING:
-                rooms.runs.move_run(record, was)
+                rooms.runs.move_run(replace(record, error=None), was)
             if move is not None:
                 self._roster.write(move)
             return attempts, (confided(draft, keys), *drafts)
@@ -312,18 +352,25 @@ class Errands:
 
     def _ended(self, errand: Errand, one: AtWork, outcome: RunOutcome) -> Also:
         """What is written with the end of a run whose body came to its end."""
-        held = outcome.state is RunState.HELD
-        self._leave(one, outcome.error)
-        return self._closing(errand, one, outcome.error, held=held)
+        self._leave(errand, one, outcome.error)
+        return self._closing(errand, one, outcome.error, held=outcome.state is RunState.HELD)
 
-    def _leave(self, one: AtWork, error: SymbiError | None) -> None:
-        """The last move of an agent: it waits for the next message, or is suspended; a bad message ends no good agent."""
+    def _leave(self, errand: Errand, one: AtWork, error: SymbiError | None) -> None:
+        """The last move of an agent.
+
+        It waits for the next message, or for this one to be tried again; it is suspended until somebody clears what is
+        in its way; it has failed where it fails again and again. A bad message ends no good agent.
+        """
         if error is None:
             one.life.settle()
-        elif remedy_for(type(error)) is Remedy.SUSPEND:
-            one.life.fail(error)
+        elif errand.verdict.remedy is Remedy.SUSPEND:
+            one.life.fail(error, RunState.HELD)
+        elif errand.verdict.exhausted:
+            one.life.fail(error, RunState.FAILED)
         else:
-            one.life.settle({"error": error.code, "means": event_for(error).value})
+            if errand.verdict.remedy in WAITED_FOR:
+                errand.again_s = errand.verdict.after_s
+            one.life.settle({"error": error.code})
 
     def _closing(
         self,
@@ -340,7 +387,8 @@ class Errands:
         move = errand.move
         given = None
         if error is not None and not held and (errand.was is not None or errand.begun or payload is not None):
-            attempts = max(errand.attempts, errand.message.attempts)
+            tried = error.fields.get(TRIES)
+            attempts = tried if isinstance(tried, int) else max(errand.attempts, errand.message.attempts)
             given = GivenUp(LetterKind.MESSAGE, name, error, attempts, payload)
 
         def also() -> tuple[Draft, ...]:
@@ -376,7 +424,8 @@ class Errands:
         elif errand.begun:
             one.life.settle({**more, "error": error.code})
         if errand.begun:
-            await self._course.ended_early(errand.record, error, self._closing(errand, one, error))
+            also = self._closing(errand, one, error)
+            await self._course.ended_early(errand.record, error, RunState.FAILED, also)
             self._made(errand)
         else:
             await self._course.record(one)

@@ -17,6 +17,7 @@ from symbi.runtime.agent_scheduler import AgentScheduler
 from symbi.runtime.dead_letters import DeadLetters
 from symbi.runtime.key_change import NextKey
 from symbi.runtime.life import Life
+from symbi.runtime.lineage import LineageStore
 from symbi.runtime.living import Living
 from symbi.runtime.mailbox import MailboxStore
 from symbi.runtime.occurrences import OccurrenceStore
@@ -80,6 +81,7 @@ class Rooms:
         next_key: The key that is to sign the trail after another.
         stream: The trail as it grows.
         letters: What was given up.
+        lineage: Which run asked for which.
         terms: How it stands among others.
     """
 
@@ -100,6 +102,7 @@ class Rooms:
     next_key: NextKey
     stream: AuditStream
     letters: DeadLetters
+    lineage: LineageStore
     terms: Callable[[AgentId], Terms] = no_terms
 
 

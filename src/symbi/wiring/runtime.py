@@ -17,6 +17,7 @@ from symbi.adapters.monty import MontySandbox
 from symbi.adapters.policy_files import PolicyFolders
 from symbi.adapters.secrets import EnvironmentSecrets, FileSecrets, KeyringSecrets, SecretChain
 from symbi.adapters.sqlite import SqliteStore, check_store
+from symbi.agent.again import PATIENT, Patience
 from symbi.agent.effects import World, no_word
 from symbi.agent.interpreter import BodyLimits
 from symbi.audit.event import AuditEventType, Draft
@@ -49,6 +50,7 @@ from symbi.telemetry import setup_logging
 from symbi.tools.catalog import Catalog, SecretSource, ServerLink, ToolVerifier, VerificationMode
 from symbi.tools.invoke import Invoker
 from symbi.tools.manifest import Manifest, parse_manifest
+from symbi.tools.reconcile import Reconciler
 from symbi.tools.schemapin import PublicKey, load_public_key
 from symbi.types import SYSTEM_AGENT, AgentId, JsonValue, KeyId, SecurityTier
 from symbi.wiring.keeping import keeping, probe_storage, refuse_half
@@ -137,6 +139,7 @@ async def open_runtime(
     probe: Callable[[str], None] = no_probe,
     hold_s: float | None = 0.0,
     held: Callable[[ApprovalPending], None] = no_word,
+    patience: Patience = PATIENT,
 ) -> AsyncIterator[Runtime]:
     """A running runtime, from settings.
 
@@ -147,6 +150,7 @@ async def open_runtime(
         probe: Called at named points around each effect; for tests.
         hold_s: How long a run waits for people before it ends as held; None: until they answer or their time is up.
         held: Told of each action that waits for people.
+        patience: How it waits before something is tried again.
 
     Raises:
         ConfigError: A setting is unsafe in production mode, or names something that is not there.
@@ -204,16 +208,17 @@ async def open_runtime(
         catalog = Catalog(guard, verifier, links)
         book.tools = lambda: (ToolType(ref.name, ref.input_schema) for ref in catalog.refs)
         interpreter = await stack.enter_async_context(MontySandbox(guard.authority))
+        invoker = Invoker(catalog, guard, secrets)
         world = World(
-            guard, log, clock, Invoker(catalog, guard, secrets), Sandboxes({interpreter.tier: interpreter}), emit,
-            hold_s, held,
+            guard, log, clock, invoker, Sandboxes({interpreter.tier: interpreter}), emit,
+            hold_s, held, reconciler=Reconciler(invoker, catalog, guard, clock), patience=patience,
         )  # fmt: skip
         agents = scheduler(settings, clock)
         privacy = open_privacy(settings, store, log, vault, lambda: log.key, clock, probe)
         stream = await stack.enter_async_context(audit_stream(log, store, folder))
         rooms = Rooms(
             world, book, watch, catalog, store, store, store, store, store, agents, ids, settings.principal, privacy, heads,
-            ring.next_signing_key, stream, DeadLetters(store, store, store, log, vault, clock), partial(terms_of, settings),
+            ring.next_signing_key, stream, DeadLetters(store, store, store, log, vault, clock), store, partial(terms_of, settings),
         )  # fmt: skip
         watches = [watch]
         if settings.policy.shadow:

@@ -105,10 +105,20 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 UPDATE effects SET policy_version = ?, decision = ?, epoch = ?, attempt = ?, state = ?, result = ?, error = ?
 WHERE effect_id = ? AND state = ? AND epoch <= ?
 
+-- name: redo_effect
+UPDATE effects SET resource = ?, arguments_digest = ?, recovery = ?, label = ?,
+       policy_version = ?, decision = ?, epoch = ?, attempt = ?, state = ?, result = ?, error = ?
+WHERE effect_id = ? AND state = ? AND epoch <= ?
+
 -- name: effect_at
 SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
        decision, label, epoch, attempt, state, result, error
 FROM effects WHERE run_id = ? AND position = ? AND position >= 0
+
+-- name: effects
+SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
+       decision, label, epoch, attempt, state, result, error
+FROM effects ORDER BY effect_id DESC LIMIT ?
 
 -- name: effects_of
 SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
@@ -386,6 +396,23 @@ SELECT schedule, at_ns, run_id, state, reason FROM occurrences WHERE schedule = 
 -- name: open_occurrences
 SELECT schedule, at_ns, run_id, state, reason FROM occurrences WHERE state = 'claimed' ORDER BY at_ns, schedule
 
+-- name: put_descent
+INSERT INTO run_parents (run_id, parent_run_id, root_run_id, depth) VALUES (?, ?, ?, ?) ON CONFLICT (run_id) DO NOTHING
+
+-- name: descent_of
+SELECT run_id, parent_run_id, root_run_id, depth FROM run_parents WHERE run_id = ?
+
+-- name: chain_of
+WITH RECURSIVE chain (run_id, height) AS (
+    VALUES (?, 0)
+    UNION ALL
+    SELECT parent_run_id, height + 1 FROM chain JOIN run_parents USING (run_id) WHERE height < ?
+)
+SELECT run_id, coalesce(runs.agent_id, '') FROM chain LEFT JOIN runs USING (run_id) ORDER BY height
+
+-- name: asked_by
+SELECT run_id, parent_run_id, root_run_id, depth FROM run_parents WHERE parent_run_id = ? ORDER BY run_id
+
 -- name: put_letter
 INSERT INTO dead_letters (run_id, kind, agent_id, declared, file, code, attempts, at, state, inputs, task_grant, labels, error, became, closed_at, note)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run_id) DO NOTHING
@@ -484,3 +511,43 @@ SELECT message_id, message_id, '', '', body, labels FROM mailbox WHERE message_i
 
 -- name: open_messages
 SELECT message_id, 'waiting', body, labels FROM mailbox
+
+-- name: get_budget
+SELECT run_id, agent_id, parent, calls_most, tokens_most, money_most, wall_most, cpu_most,
+       calls_spent, tokens_spent, money_spent, wall_spent, cpu_spent, calls_held, tokens_held, money_held, wall_held, cpu_held
+FROM budgets WHERE run_id = ?
+
+-- name: budgets_of
+SELECT run_id, agent_id, parent, calls_most, tokens_most, money_most, wall_most, cpu_most,
+       calls_spent, tokens_spent, money_spent, wall_spent, cpu_spent, calls_held, tokens_held, money_held, wall_held, cpu_held
+FROM budgets WHERE agent_id = ? ORDER BY run_id DESC LIMIT ?
+
+-- name: put_budget
+INSERT INTO budgets (run_id, agent_id, parent, calls_most, tokens_most, money_most, wall_most, cpu_most,
+       calls_spent, tokens_spent, money_spent, wall_spent, cpu_spent, calls_held, tokens_held, money_held, wall_held, cpu_held)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (run_id) DO UPDATE SET
+    calls_most = excluded.calls_most, tokens_most = excluded.tokens_most, money_most = excluded.money_most,
+    wall_most = excluded.wall_most, cpu_most = excluded.cpu_most,
+    calls_spent = excluded.calls_spent, tokens_spent = excluded.tokens_spent, money_spent = excluded.money_spent,
+    wall_spent = excluded.wall_spent, cpu_spent = excluded.cpu_spent,
+    calls_held = excluded.calls_held, tokens_held = excluded.tokens_held, money_held = excluded.money_held,
+    wall_held = excluded.wall_held, cpu_held = excluded.cpu_held
+
+-- name: get_reservation
+SELECT effect_id, run_id, calls, tokens, money, wall, cpu FROM budget_reservations WHERE effect_id = ?
+
+-- name: put_reservation
+INSERT INTO budget_reservations (effect_id, run_id, calls, tokens, money, wall, cpu) VALUES (?, ?, ?, ?, ?, ?, ?)
+
+-- name: drop_reservation
+DELETE FROM budget_reservations WHERE effect_id = ?
+
+-- name: put_answer
+INSERT INTO run_answers (run_id, label) VALUES (?, ?) ON CONFLICT (run_id) DO UPDATE SET label = excluded.label
+
+-- name: answer_label
+SELECT label FROM run_answers WHERE run_id = ?
+
+-- name: rows_of_answers
+SELECT run_id, run_id, '', '', label FROM run_answers WHERE run_id > ? ORDER BY run_id LIMIT ?

@@ -233,6 +233,16 @@ CREATE TABLE occurrences (
 
 CREATE INDEX occurrences_open ON occurrences (state) WHERE state = 'claimed';
 
+-- Runs that other runs asked for.
+CREATE TABLE run_parents (
+    run_id        TEXT PRIMARY KEY,
+    parent_run_id TEXT NOT NULL,
+    root_run_id   TEXT NOT NULL,
+    depth         INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
+
+CREATE INDEX run_parents_parent ON run_parents (parent_run_id);
+
 -- What was given up, by the run that it was or was to become.
 CREATE TABLE dead_letters (
     run_id     TEXT PRIMARY KEY,
@@ -288,3 +298,43 @@ CREATE TABLE mailbox (
 CREATE INDEX mailbox_agent ON mailbox (agent_id, due_ns, sequence);
 CREATE INDEX mailbox_declared ON mailbox (declared, sequence) WHERE due_ns = 0;
 CREATE INDEX mailbox_later ON mailbox (due_ns) WHERE due_ns > 0;
+
+-- What runs may spend and have spent, each with what was spent below it.
+CREATE TABLE budgets (
+    run_id       TEXT PRIMARY KEY,
+    agent_id     TEXT NOT NULL,
+    parent       TEXT NOT NULL,       -- the run in whose account all of it is spent too; empty for none
+    calls_most   INTEGER,             -- NULL sets no bound
+    tokens_most  INTEGER,
+    money_most   INTEGER,             -- millionths
+    wall_most    INTEGER,             -- milliseconds
+    cpu_most     INTEGER,             -- milliseconds
+    calls_spent  INTEGER NOT NULL,
+    tokens_spent INTEGER NOT NULL,
+    money_spent  INTEGER NOT NULL,
+    wall_spent   INTEGER NOT NULL,
+    cpu_spent    INTEGER NOT NULL,
+    calls_held   INTEGER NOT NULL,    -- in flight or in doubt
+    tokens_held  INTEGER NOT NULL,
+    money_held   INTEGER NOT NULL,
+    wall_held    INTEGER NOT NULL,
+    cpu_held     INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
+
+CREATE INDEX budgets_agent ON budgets (agent_id);
+
+CREATE TABLE budget_reservations (
+    effect_id TEXT PRIMARY KEY,
+    run_id    TEXT NOT NULL,          -- in whose account, and those above it
+    calls     INTEGER NOT NULL,
+    tokens    INTEGER NOT NULL,
+    money     INTEGER NOT NULL,
+    wall      INTEGER NOT NULL,
+    cpu       INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
+
+-- The labels of what runs gave, where there is anything to say.
+CREATE TABLE run_answers (
+    run_id TEXT PRIMARY KEY,
+    label  BLOB NOT NULL              -- JSON
+) WITHOUT ROWID, STRICT;
