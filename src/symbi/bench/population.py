@@ -92,7 +92,7 @@ async def population(scale: Scale) -> list[Measurement]:
     worked = (
         f"{opened}; {alive:,} agents are made and live at once; each is sent one message and carries it out as one run with three"
         f" effects of its body and one decision on its resources, {AT_WORK} at a time; counted in the store: effects, events, runs"
-        " and the sum of their outputs are exact, nothing is in doubt or open, the pool is as it was; from the first sending to the last end"
+        " and the sum of their outputs are exact, nothing is in doubt or open (permits, leases), the pool is as it was; from the first sending to the last end"
     )
     grown = (
         f"{opened}; {CYCLES} times, {each:,} agents are made, carry out a message each, and are terminated; resident bytes of the"
@@ -312,7 +312,7 @@ def _said(stage: Stage, names: Sequence[AgentId]) -> _Totals:
 
 def _totals(stage: Stage, runs: int, outputs: int) -> _Totals:
     """Totals as the store has them: what there is, and what there has to be."""
-    found: _Totals = {}
+    found: _Totals = {"open permits and leases": (len(stage.runtime.guard.authority), 0)}
     file = next(stage.folder.rglob("symbi.db"))
     connection = sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)
     try:
