@@ -112,8 +112,9 @@ class Course:
         one = self.at_work[record.run_id] = AtWork(Life(record.agent_id, record.run_id), record)
         try:
             with one.scope:
-                await self._rooms.world.log.transact(begin)
+                one.later.append(await self._rooms.world.log.enlist(begin))  # durable before the agent is created
                 return await self._work(order, one, recorded)
+            await one.recorded()
             error = AgentFailed(f"agent `{record.agent_id}` was stopped by {one.stopped_by}", code="agent.stopped")
             one.life.stop({"by": one.stopped_by})
             await self._record(one.life)
@@ -132,20 +133,21 @@ class Course:
             assessment, tier = assess_agent(spec, self._rooms.catalog.servers, self._config.least_tier)
             principal = replace(principal, tier=tier.value, capabilities=spec.capabilities or ())
             async with self._admission(order.compiled):
-                tier = await self._create(spec, principal, assessment, tier, record)
+                tier = await self._create(spec, principal, assessment, tier, one)
             principal = replace(principal, tier=tier.value)
             await self.connect(servers_of(spec, self._rooms.catalog.servers), principal)
             life.move(Event.CONFIG_VALID)
-            async with self._allocated(spec, principal, life) as (limits, turn):
+            async with self._allocated(spec, principal, one) as (limits, turn):
                 spec = replace(spec, limits=limits)
                 life.move(Event.TASK_ASSIGNED)
                 await self._record(life)
+                await one.recorded()
+                self._rooms.world.guard.probe("working")
                 told = self._config
                 code = CodeLimits(tier, told.code_memory_mib, told.code_timeout_s)
                 bounds = Bounds(told.body, code, told.output_bytes)
-                outcome = await execute(
-                    RunPlan(spec, principal, record, bounds, recorded, turn), self._rooms.world, self._rooms.runs
-                )
+                plan = RunPlan(spec, principal, record, bounds, recorded, turn)
+                outcome = await execute(plan, self._rooms.world, self._rooms.runs, one.later)
         except (StoreUnavailable, InternalError):
             raise  # the run stays open: it can be resumed once the store or the defect is mended
         except SymbiError as error:
@@ -156,6 +158,7 @@ class Course:
             raise
         life.end(outcome.error)
         await self._record(life)
+        await one.recorded()
         return outcome
 
     async def _record(self, life: Life) -> None:
@@ -163,7 +166,7 @@ class Course:
         await self._rooms.world.log.transact(lambda: (None, drafts), wait=True)
 
     async def _create(
-        self, spec: AgentSpec, principal: Principal, assessment: RiskAssessment, tier: SecurityTier, record: RunRecord
+        self, spec: AgentSpec, principal: Principal, assessment: RiskAssessment, tier: SecurityTier, one: AtWork
     ) -> SecurityTier:
         """Bring the agent to life; returns the tier of its code, which policies may have raised."""
         action = CreateAgent(
@@ -171,14 +174,15 @@ class Course:
             source_digest=spec.source_digest,
             tier=tier,
             risk=assessment.score,
-            inputs=tuple(json.loads(record.inputs)),
+            inputs=tuple(json.loads(one.record.inputs)),
             factors=assessment.factors.texts(),
-            within=record.run_id,
+            within=one.record.run_id,
         )
         guard = self._rooms.world.guard
 
         async def create() -> SecurityTier:
-            async with guard.enforce(action) as permit:
+            async with guard.enforce(action, one.later) as permit:
+                await one.recorded()  # with the decision: that the run begins
                 effective = guard.authority.redeem(permit, CreateAgent).tier
                 permit.observe({"tier": effective.value, "risk": assessment.facts()})
             return effective
@@ -187,9 +191,10 @@ class Course:
 
     @asynccontextmanager
     async def _allocated(
-        self, spec: AgentSpec, principal: Principal, life: Life
+        self, spec: AgentSpec, principal: Principal, one: AtWork
     ) -> AsyncIterator[tuple[ResourceLimits, Turn]]:
         """The limits that the agent gets, which policies may have lowered, and its turn; its own until the block ends."""
+        life = one.life
         terms = self._rooms.terms(spec.id)
         action = AllocateResources(principal=principal, limits=spec.limits, priority=terms.priority, within=life.run_id)
         guard = self._rooms.world.guard
@@ -206,7 +211,8 @@ class Course:
         seats: list[Seat] = []
 
         async def allocate() -> tuple[ResourceLimits, Seat]:
-            async with guard.enforce(action) as permit:
+            async with guard.enforce(action, one.later) as permit:
+                await one.recorded()  # with the decision: that the agent was created
                 allowed = guard.authority.redeem(permit, AllocateResources)
                 config = AgentConfig(
                     principal.name, allowed.limits, allowed.priority, principal.owner, batch=terms.batch

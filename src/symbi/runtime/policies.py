@@ -275,7 +275,8 @@ class PolicyBook:
             old = self._engine.current
             try:
                 seals = self._verify(bundles)
-                await self._log.read(partial(check_succession, seals, self._memory))
+                if seals:
+                    await self._log.read(partial(check_succession, seals, self._memory))
                 parts = update(self._parts)
                 if parts == self._parts and not bundles and tuple(self.tools()) == old.tools:
                     return old

@@ -9,6 +9,7 @@ from symbi.agent.effects import World
 from symbi.agent.interpreter import BodyLimits
 from symbi.agent.journal import RunRecord, RunStore
 from symbi.audit.heads import Heads
+from symbi.audit.log import Enlisted
 from symbi.audit.stream import AuditStream
 from symbi.clock import IdSource
 from symbi.compliance.privacy import Privacy
@@ -19,6 +20,7 @@ from symbi.runtime.life import Life
 from symbi.runtime.occurrences import OccurrenceStore
 from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_watch import PolicyWatch
+from symbi.runtime.pulse import Pulse
 from symbi.tools.catalog import Catalog
 from symbi.types import AgentId, Principal, Priority, SecurityTier
 
@@ -86,6 +88,7 @@ class Rooms:
         heads: What others say of the heads of the trail.
         next_key: The key that is to sign the trail after another.
         stream: The trail as it grows.
+        pulse: How the event loop is.
         terms: How it stands among others.
     """
 
@@ -103,6 +106,7 @@ class Rooms:
     heads: Heads
     next_key: NextKey
     stream: AuditStream
+    pulse: Pulse
     terms: Callable[[AgentId], Terms] = no_terms
 
 
@@ -115,6 +119,7 @@ class AtWork:
         record: Its run.
         scope: What is cancelled to stop it.
         over: Set once its run is over.
+        later: What was put in line for the trail and has to be durable before it goes on.
         stopped_by: The operator who has stopped it.
     """
 
@@ -123,3 +128,10 @@ class AtWork:
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     over: anyio.Event = field(default_factory=anyio.Event)
     stopped_by: str = ""
+    later: list[Enlisted[None]] = field(default_factory=list)
+
+    async def recorded(self) -> None:
+        """Return once all that was put in line is durable; raises what kept it from that."""
+        while self.later:
+            await self.later[0].durable()
+            del self.later[0]

@@ -28,6 +28,7 @@ from symbi.runtime.course import Course, Order
 from symbi.runtime.key_change import rotate_key
 from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_change import set_policies
+from symbi.runtime.pulse import Lag
 from symbi.runtime.rooms import AtWork, Rooms, RuntimeConfig
 from symbi.runtime.turns import Seat
 from symbi.tools.catalog import Catalog
@@ -90,6 +91,11 @@ class Runtime:
         desk = self.guard.approvals
         assert desk is not None, "a runtime is opened with one"
         return desk
+
+    @property
+    def lag(self) -> Lag:
+        """How late the event loop came to what was due, in the last minute."""
+        return self._rooms.pulse.lag
 
     def describe(self) -> str:
         """The start-up line: what is enforced."""

@@ -36,14 +36,16 @@ from symbi.policy.catalog import ToolType
 from symbi.policy.engine import PolicyEngine
 from symbi.policy.policies import PolicySet
 from symbi.runtime.agent_scheduler import AgentScheduler
+from symbi.runtime.collector import Collector
 from symbi.runtime.policies import Cause, PolicyBook
 from symbi.runtime.policy_shadow import PolicyShadow
-from symbi.runtime.policy_watch import PolicyWatch, watching
+from symbi.runtime.policy_watch import PolicyWatch, Runs, watching
+from symbi.runtime.pulse import Pulse
 from symbi.runtime.resources import Amount, Node, NodeId, ResourcePool
 from symbi.runtime.rooms import Rooms, RuntimeConfig, Terms
 from symbi.runtime.runtime import Runtime
 from symbi.sandbox.pool import Sandboxes
-from symbi.telemetry import setup_logging
+from symbi.telemetry import Metrics, setup_logging
 from symbi.tools.catalog import Catalog, SecretSource, ServerLink, ToolVerifier, VerificationMode
 from symbi.tools.invoke import Invoker
 from symbi.tools.manifest import Manifest, parse_manifest
@@ -211,15 +213,18 @@ async def open_runtime(
         stream = await stack.enter_async_context(audit_stream(log, store, folder))
         rooms = Rooms(
             world, book, watch, catalog, store, store, store, agents, ids, settings.principal, privacy, heads,
-            ring.next_signing_key, stream, partial(terms_of, settings),
+            ring.next_signing_key, stream, pulse_of(settings, guard.metrics), partial(terms_of, settings),
         )  # fmt: skip
-        watches = [watch]
+        pulse = rooms.pulse
+        watches: list[Runs] = [pulse, *([watch] if settings.policy.watch else [])]
         if settings.policy.shadow:
             shadow = PolicyShadow(engine, book, log)
             guard.tell = shadow.tell
-            watches.append(await stack.enter_async_context(shadowing(settings, shadow, clock)))
-        if settings.policy.watch:
-            await stack.enter_async_context(watching(watches))
+            candidate = await stack.enter_async_context(shadowing(settings, shadow, clock))
+            watches += [candidate] if settings.policy.watch else []
+        await stack.enter_async_context(watching(watches))
+        stack.callback(log.on_commit(pulse.stir))
+        stack.enter_context(pulse.collector.in_charge())
         up.set()
         yield Runtime(rooms, runtime_config(settings), report, warnings)
 
@@ -297,6 +302,12 @@ def scheduler(settings: Settings, clock: Clock) -> AgentScheduler:
     )
     pool = ResourcePool((Node.empty(NodeId("local"), capacity),))
     return AgentScheduler(pool, clock, max_running=settings.runtime.max_concurrent_agents)
+
+
+def pulse_of(settings: Settings, metrics: Metrics) -> Pulse:
+    """What measures this process, by the machine's own clock, and lets its collector look."""
+    clock = SystemClock()
+    return Pulse(Collector(settings.runtime.gc_interval_ms / 1000, clock, metrics), clock, metrics)
 
 
 def terms_of(settings: Settings, agent: AgentId) -> Terms:
