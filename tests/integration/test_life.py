@@ -120,7 +120,7 @@ async def test_who_is_stopped_while_it_begins_begins_nothing(tmp_path):
 
 
 async def test_what_is_recorded_before_the_first_step_shares_three_commits_and_the_end_is_one(tmp_path, monkeypatch):
-    begun = []
+    begun, commits = [], []
 
     def probe(point):
         if point == "working":
@@ -129,7 +129,7 @@ async def test_what_is_recorded_before_the_first_step_shares_three_commits_and_t
     async with open_in(tmp_path, agent("1"), policies=CREATION, probe=probe) as opened:
         runtime, spec = opened.runtime, opened.compiled.agents[0]
         await runtime.run(opened.compiled, spec, {})  # the rules of its file are in force from now on
-        store, commits = runtime.rooms.runs, []
+        store = runtime.rooms.runs
         append = store.append
 
         def note(commit):

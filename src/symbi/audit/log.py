@@ -272,7 +272,7 @@ class AuditLog:
         if not self._waiting or len(self._waiting[-1].units) >= MAX_GROUP:
             self._waiting.append(Group())
         group = self._waiting[-1]
-        group.units.append(unit)
+        group.add(unit)
         self._pending += not reserved
         if len(group.units) == 1:
             self._arrived.set()  # so that the writer learns until when it may leave it there
@@ -283,13 +283,14 @@ class AuditLog:
         if not group.awaited:
             group.awaited = True
             self._arrived.set()
+        assert unit.done is not None
         try:
-            await group.done.wait()
+            await unit.done.wait()
         except anyio.get_cancelled_exc_class():
             if anyio.current_effective_deadline() != -math.inf:
                 raise  # no scope was cancelled: whoever runs the loop ends this task
             with anyio.CancelScope(shield=True):
-                await group.done.wait()
+                await unit.done.wait()
         if unit.error is not None:
             raise unit.error
 
@@ -340,7 +341,11 @@ class AuditLog:
         self._group, self._since_s = group, anyio.current_time()
         await anyio.to_thread.run_sync(self._commit, group.units, limiter=self._thread)
         self._group = self._since_s = None
-        group.done.set()
+        if not group.tell_some():
+            if self._tasks is None:  # the log is being closed
+                group.tell_all()
+            else:
+                self._tasks.start_soon(group.tell_others)
         while self._durable:
             events = self._durable.popleft()
             for callback in tuple(self._callbacks):
@@ -381,7 +386,7 @@ class AuditLog:
             if self._since_s is None or anyio.current_time() - self._since_s < COMMIT_TIMEOUT_S:
                 continue
             what = f"the store did not commit within {COMMIT_TIMEOUT_S:g} s"
-            if self._group is not None and not self._group.done.is_set():
+            if self._group is not None and not self._group.over:
                 self._group.fail(StoreUnavailable(what, hint=_SLOW))
             self._fail(what)  # also those who came since: the thread is held up as before
 

@@ -1,23 +1,25 @@
 """The collector: when the garbage collector of Python looks for cycles, so that no look holds the event loop for long.
 
-A collection stops everything, for as long as it takes to visit what it visits: some 50 ns an object. Left to itself,
-Python looks through all there is whenever enough is new, which with ten thousand agents takes a tenth of a second. Here:
+A look stops everything for as long as it takes to visit what it visits, some 50 to 300 ns an object. Left to itself,
+Python looks through all there is whenever enough is new, which with ten thousand agents takes half a second. Here:
 
-1. what is there once the runtime is up (modules, policies, keys) is frozen: no look visits it again;
-2. Python's own looks are off. What is new is looked through on a cadence (`runtime.gc_interval_ms`), and earlier where
-   it becomes much; what has survived ten times, or has become much, is looked through with it. Neither visits what is old;
-3. what is old is looked through when enough has joined it, and the look will be short by what the last ones took; or
-   when nobody does anything, for then it holds nobody up;
-4. or when so much has joined it that it may be mostly garbage, however long it takes: what cannot be reached does not
-   grow without bound.
+1. what is there once the runtime is up (modules, policies, keys) is frozen: no look in between visits it again;
+2. Python's own looks are off. What is new is looked through on a cadence (`runtime.gc_interval_ms`), and earlier where it
+   becomes much or takes long; what has survived ten looks, or as many as took a few milliseconds, is looked through with
+   what has survived such looks likewise; and what has survived these is frozen too. So each look is short;
+3. when nobody does anything, what is frozen is looked through with all the rest, for then it holds nobody up;
+4. and when there is more than twice as much as then, however long it takes: what cannot be reached does not grow
+   without bound.
 
-Nothing is looked at where nothing was made. Python 3.14 knows two ages, and takes the middle look as one for what is
-new and a part of what is old; the rules fit it as they are.
+Nothing is looked at where nothing was done. How much there is to visit is told by the time that looks take: Python's own
+count of what is new goes down with whatever ends, however old it was. Python 3.14 knows two ages, and takes the middle
+look as one for what is new and a part of what is old; the rules fit it as they are.
 """
 
 import gc
+import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
 
@@ -28,20 +30,16 @@ YOUNG: Final = 0
 MIDDLE: Final = 1
 OLD: Final = 2
 
-LEAST_NEW: Final = 1_000  # objects below which no look is worth it
-MOST_NEW: Final = 25_000  # objects that are looked through before their time: about a millisecond
-YOUNG_LOOKS: Final = 10  # after which what survived them is looked through too
-MOST_MIDDLE: Final = 50_000  # survivors that are looked through before that
-LEAST_JOINED: Final = 25_000  # objects that have to become old before what is old is looked through
-JOINED_SHARE: Final = 0.25  # or this part of it, by the time that a look takes
-SHORT_S: Final = 0.005  # a look of this length is done in between
+LEAST_NEW: Final = 1_000  # objects that tell of work by themselves
+MOST_NEW: Final = 10_000  # objects that are looked through before their time
+LOOKS: Final = 10  # at an age, after which what survived them is looked through too
+MOST_S: Final = (0.001, 0.002)  # seconds of looks at what is young, and at the middle age, likewise
+LONG_S: Final = 0.002  # a look at what is new that takes longer is followed by the next one earlier
 IDLE_SHARE: Final = 0.05  # a look that fills no more of the time in which nothing was done is done then
-MOST_JOINED: Final = (
-    1_000_000  # objects, beside twice what was old already, after which garbage is looked for in any case
+MOST_MORE: Final = (
+    2_000_000  # blocks of memory, beside twice what there was, after which all is looked through in any case
 )
-_FIRST_COST_S: Final = 60e-9  # for one object, until it is measured
-_COST_S: Final = (10e-9, 1e-6)  # what is believed of a measured one
-_SMOOTHING: Final = 0.2
+_FIRST_S: Final = 0.1  # that it takes to look through all, until it is measured
 
 
 class Heap(Protocol):
@@ -80,20 +78,30 @@ class Collector:
         clock: Measures the looks.
         metrics: Is told how long each took.
         heap: What is looked through.
+        blocks: How much there is, in blocks of memory.
     """
 
-    def __init__(self, interval_s: float, clock: Clock, metrics: Metrics, heap: Heap = gc) -> None:
+    def __init__(
+        self,
+        interval_s: float,
+        clock: Clock,
+        metrics: Metrics,
+        heap: Heap = gc,
+        blocks: Callable[[], int] = sys.getallocatedblocks,
+    ) -> None:
         self._interval_s = interval_s
         self._clock = clock
         self._metrics = metrics
         self._heap = heap
+        self._blocks = blocks
         self._in_charge = False
+        self._every_s = interval_s
         self._next_s = clock.monotonic_s() + interval_s
-        self._looks = 0  # at what is new, since the last at the middle
-        self._middle = 0  # objects that have survived one
-        self._joined = 0  # objects that have become old since that was looked through
-        self._old_s = 0.0  # how long that takes
-        self._cost_s = _FIRST_COST_S
+        self._looks = [0, 0]  # at what is young and at the middle age, since those at the next one
+        self._spent_s = [0.0, 0.0]  # that these took
+        self._all_s = _FIRST_S  # that it takes to look through all
+        self._had = 0  # blocks that there were after that
+        self._touched = False  # something was done since
 
     @contextmanager
     def in_charge(self) -> Iterator[None]:
@@ -109,7 +117,7 @@ class Collector:
         ours = heap.get_freeze_count() == 0
         heap.disable()
         heap.freeze()
-        self._in_charge = True
+        self._had, self._in_charge = self._blocks(), True
         try:
             yield
         finally:
@@ -118,59 +126,62 @@ class Collector:
                 heap.unfreeze()
             heap.enable()
 
-    def look(self, idle_s: float = 0.0) -> bool:
-        """Look through what is due; returns whether something was made worth looking at.
+    def look(self, *, worked: bool = False, idle_s: float = 0.0) -> bool:
+        """Look through what is due; returns whether what is new tells of work.
 
         Args:
-            idle_s: For how long nobody has done anything.
+            worked: Something was done since the last call.
+            idle_s: For how long nothing was.
         """
         if not self._in_charge:
             return False
         made, now_s = self._heap.get_count()[0], self._clock.monotonic_s()
-        if idle_s > 0 and self._waits_for_idle(made) and self._expected_s(made) <= idle_s * IDLE_SHARE:
-            self._collect(OLD, made)
+        if made < LEAST_NEW and not worked:
+            if self._touched and self._all_s <= idle_s * IDLE_SHARE:
+                self._look_through_all()
             return False
-        if made < LEAST_NEW:
-            return False
-        if now_s < self._next_s and made < MOST_NEW:
-            return True
-        self._next_s = now_s + self._interval_s
-        middle = self._looks + 1 >= YOUNG_LOOKS or self._middle + made >= MOST_MIDDLE
-        self._collect(MIDDLE if middle else YOUNG, made)
-        if self._is_due():
-            self._collect(OLD, 0)
-        return True
+        self._touched = True
+        if now_s >= self._next_s or made >= MOST_NEW:
+            self._look(self._age())
+            self._next_s = self._clock.monotonic_s() + self._every_s
+        return made >= LEAST_NEW
 
-    def _waits_for_idle(self, made: int) -> bool:
-        return made + self._middle + self._joined >= LEAST_JOINED
+    def _age(self) -> int:
+        """Up to which age to look now."""
+        if not self._enough(YOUNG):
+            return YOUNG
+        return OLD if self._enough(MIDDLE) else MIDDLE
 
-    def _expected_s(self, made: int) -> float:
-        """How long it would take to look through everything."""
-        return self._old_s + (made + self._middle + self._joined) * self._cost_s
+    def _enough(self, age: int) -> bool:
+        """Whether as much has survived looks at an age as should be visited at once."""
+        return self._looks[age] >= LOOKS or self._spent_s[age] >= MOST_S[age]
 
-    def _is_due(self) -> bool:
-        """Whether what is old has to be looked through now, also while there is work."""
-        if self._joined < LEAST_JOINED or self._joined * self._cost_s < self._old_s * JOINED_SHARE:
-            return False
-        if self._expected_s(0) <= SHORT_S:
-            return True
-        return (self._joined - MOST_JOINED) * self._cost_s > 2 * self._old_s
-
-    def _collect(self, age: int, made: int) -> None:
-        begun_s = self._clock.monotonic_s()
-        found = self._heap.collect(age)
-        took_s = self._clock.monotonic_s() - begun_s
-        self._metrics.observe(COLLECTION_SECONDS, took_s, age=("young", "middle", "old")[age])
-        visited = made + (self._middle if age >= MIDDLE else 0)
-        if age == OLD:
-            self._looks, self._middle, self._joined = 0, 0, 0
-            self._old_s = max(0.0, took_s - found * self._cost_s)  # what is gone will not be visited again
-            return
-        if visited >= LEAST_NEW:
-            measured_s = min(max(took_s / visited, _COST_S[0]), _COST_S[1])
-            self._cost_s += (measured_s - self._cost_s) * _SMOOTHING
-        survived = max(0, visited - found)
+    def _look(self, age: int) -> None:
+        took_s = self._collect(age, ("young", "middle", "old")[age])
+        self._looks[:age], self._spent_s[:age] = [0] * age, [0.0] * age
+        if age < OLD:
+            self._looks[age] += 1
+            self._spent_s[age] += took_s
         if age == YOUNG:
-            self._looks, self._middle = self._looks + 1, self._middle + survived
-        else:
-            self._looks, self._middle, self._joined = 0, 0, self._joined + survived
+            self._every_s = min(self._interval_s, self._every_s * 2 if took_s < LONG_S / 2 else self._every_s)
+            self._every_s = self._every_s / 2 if took_s > LONG_S else self._every_s
+        if age == OLD:
+            self._heap.freeze()
+            self._all_s += took_s
+            if self._blocks() > 2 * self._had + MOST_MORE:
+                self._look_through_all()
+
+    def _look_through_all(self) -> None:
+        self._heap.unfreeze()
+        self._all_s = self._collect(OLD, "all")
+        self._heap.freeze()
+        self._looks, self._spent_s = [0, 0], [0.0, 0.0]
+        self._had, self._touched = self._blocks(), False
+
+    def _collect(self, age: int, name: str) -> float:
+        """Look; returns for how long."""
+        begun_s = self._clock.monotonic_s()
+        self._heap.collect(age)
+        took_s = self._clock.monotonic_s() - begun_s
+        self._metrics.observe(COLLECTION_SECONDS, took_s, age=name)
+        return took_s

@@ -132,7 +132,7 @@ class Pulse:
         worked, self._happened = self._happened, False
         if worked:
             self._worked_s = now_s
-        if self.collector.look(now_s - self._worked_s):
+        if self.collector.look(worked=worked, idle_s=now_s - self._worked_s):
             worked, self._worked_s = True, now_s
         self._rest_s = BUSY_S if worked else min(2 * rest_s, QUIET_S)
 
