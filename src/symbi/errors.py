@@ -5,9 +5,9 @@ SymbiError              code "area.reason" (stable), retryable, fields; never pa
 ├── InputError          the caller     DslError(span) · PolicySyntaxError · ConfigError
 ├── Denied              policy         PolicyDenied(policy_ids) · ApprovalRequired · ApprovalPending · RateLimited · PermitRefused
 ├── VerificationError   integrity      SignatureInvalid · PinMismatch · ChainBroken · DecryptionFailed
-├── LimitExceeded       a budget       TimeLimit · MemoryLimit · OutputLimit · TokenLimit · StepLimit
+├── LimitExceeded       a budget       TimeLimit · MemoryLimit · OutputLimit · TokenLimit · StepLimit · BudgetExceeded
 ├── Unavailable         a dependency   StoreUnavailable · SandboxUnavailable · ToolServerUnavailable · Overloaded
-├── AgentFailed         the agent      ToolFailed · ModelFailed · CodeFailed · ScriptFailed · EffectInDoubt
+├── AgentFailed         the agent      ToolFailed · ModelFailed · CodeFailed · ScriptFailed · AskFailed · EffectInDoubt
 └── InternalError       us             caught in three places only: supervisor, outermost API handler, cli main
 ```
 
@@ -204,6 +204,15 @@ class StepLimit(LimitExceeded):
     default_code = "limit.steps"
 
 
+class BudgetExceeded(LimitExceeded):
+    """A run has spent what it, or a run that asked for it, may spend; somebody can give more, and it goes on from there.
+
+    `fields` has the numbers: `run`, `account`, `kind`, `most`, `spent`, `held`, `wanted`.
+    """
+
+    default_code = "limit.budget"
+
+
 class Unavailable(SymbiError):
     """A dependency cannot be used now."""
 
@@ -271,6 +280,12 @@ class ScriptFailed(AgentFailed):
     """The body of an agent file raised; `place` says where."""
 
     default_code = "agent.script"
+
+
+class AskFailed(AgentFailed):
+    """An agent that was asked failed; `fields["reason"]` is the code of why."""
+
+    default_code = "agent.asked"
 
 
 class EffectInDoubt(AgentFailed):

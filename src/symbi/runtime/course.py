@@ -1,7 +1,7 @@
 """The course of one run: from its record, through the creation of its agent and its turn in the pool, to its end."""
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,7 +10,7 @@ import anyio
 
 from symbi.agent.effects import CodeLimits
 from symbi.agent.journal import RunRecord, RunState
-from symbi.agent.run import Bounds, RunOutcome, RunPlan, execute
+from symbi.agent.run import SUSPENDED, Also, Bounds, Ends, RunOutcome, RunPlan, by_remedy, execute
 from symbi.agent.sealing import sealed_run
 from symbi.agent.task import kept_task
 from symbi.agent.turn import Turn
@@ -23,6 +23,7 @@ from symbi.errors import (
     ApprovalPending,
     InputError,
     InternalError,
+    RateLimited,
     StoreUnavailable,
     SymbiError,
     Unavailable,
@@ -30,16 +31,21 @@ from symbi.errors import (
 from symbi.guard.action import AllocateResources, CreateAgent
 from symbi.guard.confidential import confided, keys_for
 from symbi.guard.ledger import EffectRecord
-from symbi.guard.outcome import encode_error, error_label
+from symbi.guard.outcome import decode_error, encode_error, error_label
 from symbi.policy.flow import join_subjects
 from symbi.runtime.agent_scheduler import AgentConfig
 from symbi.runtime.assessment import assess_agent, servers_of
 from symbi.runtime.life import Life
 from symbi.runtime.lifecycle import Event
+from symbi.runtime.living import Kind, Move, Roster, reason_of
 from symbi.runtime.rooms import AtWork, Rooms, RuntimeConfig
 from symbi.runtime.turns import Seat, Turns
 from symbi.sandbox.tier import RiskAssessment
 from symbi.types import AgentId, JsonValue, Principal, ResourceLimits, RunId, SecurityTier
+
+
+def told_nobody(_run_id: RunId) -> None:
+    """The default of `Course.over`: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +56,13 @@ class Order:
         compiled: The file, whose rules come in force with the agent.
         spec: The agent, as it is declared there.
         instance: Which of several that were made of the declaration; empty where there is one alone.
+        ends: What becomes of the run where an error ends it.
     """
 
     compiled: CompiledFile
     spec: AgentSpec
     instance: str = ""
+    ends: Ends = by_remedy
 
     @property
     def name(self) -> AgentId:
@@ -72,13 +80,21 @@ class Course:
     Attributes:
         turns: Where agents wait for the pool.
         at_work: The agents at work, by their runs.
+        roster: The agents that stay.
+        orders: Who they are, likewise.
+        over: Told of each run that is not at work any more.
     """
 
     def __init__(self, rooms: Rooms, config: RuntimeConfig) -> None:
         self._rooms = rooms
         self._config = config
+        self.roster = Roster(
+            rooms.agents, rooms.world.log, rooms.world.clock, rooms.terms, self._create_kind, config.max_living
+        )
         self.turns = Turns(rooms.scheduler, config.run_timeout_s)
         self.at_work: dict[RunId, AtWork] = {}
+        self.orders: dict[RunId, Order] = {}
+        self.over: Callable[[RunId], None] = told_nobody
 
     async def connect(self, servers: Sequence[str], principal: Principal) -> None:
         """Connect tool servers and take up their tools.
@@ -90,6 +106,9 @@ class Course:
         for server in servers:
             await self._rooms.world.hold(partial(self._rooms.catalog.refresh, server, principal))
         await self._rooms.policies.refresh()
+
+    async def _create_kind(self, kind: Kind, count: int) -> Principal:
+        return await self.create(Order(kind.compiled, kind.spec), (), count=count)
 
     @asynccontextmanager
     async def _admission(self, compiled: CompiledFile) -> AsyncIterator[None]:
@@ -109,7 +128,8 @@ class Course:
         self, order: Order, record: RunRecord, recorded: Sequence[EffectRecord], begin: Unit[None]
     ) -> RunOutcome:
         """Put on record that a run begins, and let its agent work until it ends, or is stopped: from then on it can be."""
-        one = self.at_work[record.run_id] = AtWork(Life(record.agent_id, record.run_id), record)
+        one = self.at_work[record.run_id] = AtWork(Life.of(record), record)
+        self.orders[record.run_id] = order
         try:
             with one.scope:
                 one.later.append(await self._rooms.world.log.enlist(begin))  # durable before the agent is created
@@ -117,72 +137,125 @@ class Course:
             await one.recorded()
             error = AgentFailed(f"agent `{record.agent_id}` was stopped by {one.stopped_by}", code="agent.stopped")
             one.life.stop({"by": one.stopped_by})
-            await self._record(one.life)
-            await self.ended_early(record, error)
+            await self.record(one)
+            await self.ended_early(record, error, RunState.FAILED)
             return RunOutcome(record.run_id, RunState.FAILED, error=error)
         finally:
-            del self.at_work[record.run_id]
+            del self.at_work[record.run_id], self.orders[record.run_id]
             one.over.set()
+            self.over(record.run_id)
 
     async def _work(self, order: Order, one: AtWork, recorded: Sequence[EffectRecord]) -> RunOutcome:
         life, record, spec = one.life, one.record, order.spec
-        principal = replace(self._rooms.principal(spec.id), instance=order.instance)
-        limits = replace(spec.limits, execution_timeout=min(spec.limits.execution_timeout, self._config.run_timeout_s))
-        spec = replace(spec, limits=limits)
+        spec = self.bounded(spec)
         try:
-            assessment, tier = assess_agent(spec, self._rooms.catalog.servers, self._config.least_tier)
-            principal = replace(principal, tier=tier.value, capabilities=spec.capabilities or ())
-            async with self._admission(order.compiled):
-                tier = await self._create(spec, principal, assessment, tier, one)
-            principal = replace(principal, tier=tier.value)
-            await self.connect(servers_of(spec, self._rooms.catalog.servers), principal)
-            life.move(Event.CONFIG_VALID)
-            async with self._allocated(spec, principal, one) as (limits, turn):
+            principal = await self.create(order, tuple(json.loads(record.inputs)), one=one)
+            life.made()
+            async with self.allocated(spec, principal, one) as (limits, turn):
                 spec = replace(spec, limits=limits)
-                life.move(Event.TASK_ASSIGNED)
-                await self._record(life)
+                life.assigned()
+                await self.record(one)
                 await one.recorded()
                 self._rooms.world.guard.probe("working")
-                told = self._config
-                code = CodeLimits(tier, told.code_memory_mib, told.code_timeout_s)
-                bounds = Bounds(told.body, code, told.output_bytes)
-                plan = RunPlan(spec, principal, record, bounds, recorded, turn)
+                plan = RunPlan(spec, principal, record, self.bounds(principal), recorded, turn, order.ends)
                 outcome = await execute(plan, self._rooms.world, self._rooms.runs, one.later)
         except (StoreUnavailable, InternalError):
             raise  # the run stays open: it can be resumed once the store or the defect is mended
         except SymbiError as error:
-            life.fail(error)
+            comes_back = life.held is not None or isinstance(error, Unavailable | ApprovalPending | RateLimited)
+            state = order.ends(error) if comes_back else RunState.FAILED
+            life.fail(error, state)
             with anyio.CancelScope(shield=True):  # it is over: who stops it now comes too late
-                await self._record(life)
-                await self.ended_early(record, error)
+                await self.record(one)
+                await self.ended_early(record, error, state)
             raise
-        life.end(outcome.error)
-        await self._record(life)
+        life.end(outcome.error, outcome.state)
+        await self.record(one)
         await one.recorded()
         return outcome
 
-    async def _record(self, life: Life) -> None:
-        drafts = life.drafts()
-        await self._rooms.world.log.transact(lambda: (None, drafts), wait=True)
+    async def record(self, one: AtWork) -> None:
+        """Put the moves of an agent on record, and wait until they are durable."""
+        drafts, move = self.moves(one)
 
-    async def _create(
-        self, spec: AgentSpec, principal: Principal, assessment: RiskAssessment, tier: SecurityTier, one: AtWork
-    ) -> SecurityTier:
-        """Bring the agent to life; returns the tier of its code, which policies may have raised."""
+        def work() -> tuple[None, Sequence[Draft]]:
+            if move is not None:
+                self.roster.write(move)
+            return None, drafts
+
+        await self._rooms.world.log.transact(work, wait=True)
+        if move is not None:
+            self.roster.made(move)
+
+    def moves(self, one: AtWork) -> tuple[Sequence[Draft], Move | None]:
+        """The moves that are not on record yet: their events, and, of an agent that stays, what writes where it stands."""
+        drafts, state = one.life.drafts(), one.life.state
+        if one.living is None or not drafts:
+            return drafts, None
+        return drafts, self.roster.moving(one.living, state, len(drafts), reason_of(state, drafts))
+
+    def bounded(self, spec: AgentSpec) -> AgentSpec:
+        """An agent with no more time than any may have."""
+        timeout_s = min(spec.limits.execution_timeout, self._config.run_timeout_s)
+        return replace(spec, limits=replace(spec.limits, execution_timeout=timeout_s))
+
+    def bounds(self, principal: Principal) -> Bounds:
+        """What a run of an agent is held to."""
+        told = self._config
+        code = CodeLimits(SecurityTier(principal.tier), told.code_memory_mib, told.code_timeout_s)
+        return Bounds(told.body, code, told.output_bytes)
+
+    async def create(
+        self, order: Order, inputs: Sequence[str], *, count: int = 1, one: AtWork | None = None
+    ) -> Principal:
+        """Bring agents to life: by one decision, whereupon the rules of their file come in force and its tools are connected.
+
+        Args:
+            order: Who.
+            inputs: Names of the inputs that are there.
+            count: How many are made of the declaration.
+            one: The run that the agent is made for: what is in line for it is durable with the decision.
+
+        Returns:
+            Who they are to policies, with the tier of their code, which policies may have raised.
+
+        Raises:
+            Denied: Policy does not let them be created, or connected.
+            InputError: The file asks for less than is needed, or for what there is not.
+            Unavailable: A tool server, or the store, cannot be used.
+        """
+        spec, servers = self.bounded(order.spec), self._rooms.catalog.servers
+        assessment, tier = assess_agent(spec, servers, self._config.least_tier)
+        principal = replace(
+            self._rooms.principal(spec.id),
+            instance=order.instance,
+            tier=tier.value,
+            capabilities=spec.capabilities or (),
+        )
         action = CreateAgent(
             principal=principal,
             source_digest=spec.source_digest,
             tier=tier,
             risk=assessment.score,
-            inputs=tuple(json.loads(one.record.inputs)),
+            inputs=tuple(inputs),
             factors=assessment.factors.texts(),
-            within=one.record.run_id,
+            count=count,
+            within=None if one is None else one.record.run_id,
         )
+        async with self._admission(order.compiled):
+            tier = await self._created(action, assessment, one)
+        principal = replace(principal, tier=tier.value)
+        await self.connect(servers_of(spec, servers), principal)
+        return principal
+
+    async def _created(self, action: CreateAgent, assessment: RiskAssessment, one: AtWork | None) -> SecurityTier:
+        """The tier that the decision gives."""
         guard = self._rooms.world.guard
 
         async def create() -> SecurityTier:
-            async with guard.enforce(action, one.later) as permit:
-                await one.recorded()  # with the decision: that the run begins
+            async with guard.enforce(action, None if one is None else one.later) as permit:
+                if one is not None:
+                    await one.recorded()  # with the decision: that the run begins
                 effective = guard.authority.redeem(permit, CreateAgent).tier
                 permit.observe({"tier": effective.value, "risk": assessment.facts()})
             return effective
@@ -190,12 +263,11 @@ class Course:
         return await self._rooms.world.hold(create)
 
     @asynccontextmanager
-    async def _allocated(
+    async def allocated(
         self, spec: AgentSpec, principal: Principal, one: AtWork
     ) -> AsyncIterator[tuple[ResourceLimits, Turn]]:
         """The limits that the agent gets, which policies may have lowered, and its turn; its own until the block ends."""
-        life = one.life
-        terms = self._rooms.terms(spec.id)
+        life, terms = one.life, self._rooms.terms(spec.id)
         action = AllocateResources(principal=principal, limits=spec.limits, priority=terms.priority, within=life.run_id)
         guard = self._rooms.world.guard
 
@@ -203,7 +275,7 @@ class Course:
             was = life.state
             life.move(event, more)
             try:
-                await self._record(life)
+                await self.record(one)
             except BaseException:
                 life.state = was  # for it is tried again
                 raise
@@ -226,18 +298,38 @@ class Course:
             for seat in seats:  # also where it was taken, and that could not be recorded
                 await self.turns.leave(seat)
 
-    async def ended_early(self, record: RunRecord, error: SymbiError) -> None:
-        """A run that could not begin: held where a dependency or an answer was missing, failed otherwise."""
-        state = RunState.HELD if isinstance(error, Unavailable | ApprovalPending) else RunState.FAILED
+    async def ended_early(self, record: RunRecord, error: SymbiError, state: RunState, also: Also = tuple) -> None:
+        """A run that could not begin, or go on: held where a dependency or an answer was missing, failed otherwise.
+
+        What it was held for before, it is held for still. `also` says what else is written with that.
+        """
+        if record.error is not None:
+            kept = decode_error(record.error).fields
+            error.fields |= {name: kept[name] for name in ("position", SUSPENDED) if name in kept}
+        await self._close(record, error, state, also)
+
+    async def ended_at_rest(self, record: RunRecord, error: SymbiError, moves: Sequence[Draft]) -> None:
+        """An open run that is not at work has failed.
+
+        Args:
+            record: As it stands, opened.
+            error: Why.
+            moves: What that makes of its agent.
+        """
+        await self._close(record, error, RunState.FAILED, lambda: moves)
+
+    async def _close(self, record: RunRecord, error: SymbiError, state: RunState, also: Also) -> None:
         clock, log, runs = self._rooms.world.clock, self._rooms.world.log, self._rooms.runs
         ended = replace(record, state=state, error=encode_error(error), finished_at=rfc3339(clock.now_ns()))
         about = join_subjects(kept_task(record.grant, record.labels).everybody, error_label(error).subjects)
         keys = await keys_for(self._rooms.world.guard.vault, record.declared, about, wait=True)
         kept, draft = sealed_run(ended, keys), confided(_finished(ended, error), keys)
 
-        def end() -> tuple[None, tuple[Draft]]:
+        def end() -> tuple[None, tuple[Draft, ...]]:
+            if record.state is RunState.HELD:
+                runs.move_run(replace(record, state=RunState.RUNNING, error=None, finished_at=None), RunState.HELD)
             runs.move_run(kept, RunState.RUNNING)
-            return None, (draft,)
+            return None, (draft, *also())
 
         await log.transact(end, wait=True)
 

@@ -15,14 +15,20 @@ from symbi.clock import IdSource
 from symbi.compliance.privacy import Privacy
 from symbi.guard.ledger import EffectStore
 from symbi.runtime.agent_scheduler import AgentScheduler
+from symbi.runtime.dead_letters import DeadLetters
 from symbi.runtime.key_change import NextKey
 from symbi.runtime.life import Life
+from symbi.runtime.lineage import LineageStore
+from symbi.runtime.living import Living
+from symbi.runtime.mailbox import MailboxStore
 from symbi.runtime.occurrences import OccurrenceStore
 from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_watch import PolicyWatch
 from symbi.runtime.pulse import Pulse
+from symbi.runtime.roster import AgentStore
+from symbi.runtime.terms import Terms, no_terms
 from symbi.tools.catalog import Catalog
-from symbi.types import AgentId, Principal, Priority, SecurityTier
+from symbi.types import AgentId, Principal, SecurityTier
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,8 @@ class RuntimeConfig:
         code_memory_mib, code_timeout_s: Bounds of one piece of code.
         run_timeout_s: The longest that any run may take, whatever its file says, and the longest it waits to start.
         output_bytes: The largest value of a run.
+        max_living: How many agents that wait for messages are kept in memory.
+        max_at_work: How many agents may be at work.
     """
 
     mode: str
@@ -49,24 +57,8 @@ class RuntimeConfig:
     code_timeout_s: float
     run_timeout_s: float
     output_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """How an agent stands among others that want to run, as configured; policies can refuse it.
-
-    Attributes:
-        priority: Its class.
-        batch: It may wait behind everything else.
-    """
-
-    priority: Priority = Priority.NORMAL
-    batch: bool = False
-
-
-def no_terms(_agent: AgentId) -> Terms:
-    """An agent of which nothing is said."""
-    return Terms()
+    max_living: int
+    max_at_work: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +73,8 @@ class Rooms:
         runs: The journal.
         effects: The ledger.
         occurrences: What became of the times at which schedules were due.
+        agents: Agents that were made to stay.
+        mailbox: Messages that wait for them.
         scheduler: Says when an agent may start, and holds the pool.
         ids: Makes run ids.
         principal: An agent as policies see it.
@@ -88,6 +82,8 @@ class Rooms:
         heads: What others say of the heads of the trail.
         next_key: The key that is to sign the trail after another.
         stream: The trail as it grows.
+        letters: What was given up.
+        lineage: Which run asked for which.
         pulse: How the event loop is.
         terms: How it stands among others.
     """
@@ -99,6 +95,8 @@ class Rooms:
     runs: RunStore
     effects: EffectStore
     occurrences: OccurrenceStore
+    agents: AgentStore
+    mailbox: MailboxStore
     scheduler: AgentScheduler
     ids: IdSource
     principal: Callable[[AgentId], Principal]
@@ -106,6 +104,8 @@ class Rooms:
     heads: Heads
     next_key: NextKey
     stream: AuditStream
+    letters: DeadLetters
+    lineage: LineageStore
     pulse: Pulse
     terms: Callable[[AgentId], Terms] = no_terms
 
@@ -121,6 +121,9 @@ class AtWork:
         over: Set once its run is over.
         later: What was put in line for the trail and has to be durable before it goes on.
         stopped_by: The operator who has stopped it.
+        living: The agent, where it is one that stays.
+        waits: It has not begun, and only waits for its turn.
+        stays: It was stopped together with all others, and stays where it is one that does.
     """
 
     life: Life
@@ -128,6 +131,9 @@ class AtWork:
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     over: anyio.Event = field(default_factory=anyio.Event)
     stopped_by: str = ""
+    living: Living | None = None
+    waits: bool = False
+    stays: bool = False
     later: list[Enlisted[None]] = field(default_factory=list)
 
     async def recorded(self) -> None:

@@ -11,6 +11,7 @@ from symbi.errors import ConfigError, InputError, PinMismatch, SymbiError, ToolS
 from symbi.guard.action import ConnectServer, ToolRef
 from symbi.guard.gate import Guard
 from symbi.guard.outcome import decode_error, encode_error
+from symbi.tools.manifest import ToolEntry
 from symbi.tools.port import SERVER_NAME, Pin, SecretSource, ToolDefinition, ToolServer
 from symbi.tools.text import shown_name
 from symbi.tools.verifier import Refusal, ToolVerifier, VerificationMode, VerifiedTool
@@ -66,6 +67,7 @@ class Catalog:
         self._tools: dict[str, VerifiedTool] = {}
         self._quarantined: dict[str, Refusal] = {}
         self._down: dict[str, SymbiError] = {}
+        self._sessions: dict[str, int] = {}
 
     @property
     def servers(self) -> tuple[str, ...]:
@@ -107,8 +109,21 @@ class Catalog:
             ToolServerUnavailable: It cannot be started, or does not speak the protocol.
             StoreUnavailable: Decision, pins or trail cannot be written.
         """
+        await self.reconnect(server, None, principal)
+
+    async def reconnect(self, server: str, seen: int | None, principal: Principal = SYSTEM) -> None:
+        """As `refresh`, unless somebody else has tried it since a session was seen: no caller ends the session of another.
+
+        Args:
+            server: Which.
+            seen: The session that does not answer any more, see `session_of`; None connects in any case.
+            principal: On whose behalf.
+        """
         link = self._link(server)
         async with self._locks[server]:
+            if seen is not None and seen != self.session_of(server):
+                return
+            self._sessions[server] = self.session_of(server) + 1
             self._forget(server)
             self._down[server] = ToolServerUnavailable(f"tool server `{server}` is being connected", server=server)
             try:
@@ -124,6 +139,10 @@ class Catalog:
                 else:
                     self._tools[name] = result
             del self._down[server]
+
+    def session_of(self, server: str) -> int:
+        """How often it was tried to connect a server."""
+        return self._sessions.get(server, 0)
 
     async def pin(self, name: str) -> VerifiedTool:
         """Pin what a server offers now under a name, after a person has reviewed it.
@@ -176,6 +195,11 @@ class Catalog:
             raise PinMismatch(msg, tool=ref.name)
         tool.confirm()
         return tool
+
+    def declared(self, name: str) -> ToolEntry | None:
+        """What the operator's manifest says of a tool, whether or not its server is connected; None without a manifest."""
+        server, _, tool = name.partition(".")
+        return self._verifier.declared(server, tool)
 
     def link_of(self, tool: VerifiedTool) -> ServerLink:
         """The server that the tool is on."""

@@ -1,7 +1,7 @@
 """A running runtime, from settings."""
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -17,12 +17,13 @@ from symbi.adapters.monty import MontySandbox
 from symbi.adapters.policy_files import PolicyFolders
 from symbi.adapters.secrets import EnvironmentSecrets, FileSecrets, KeyringSecrets, SecretChain
 from symbi.adapters.sqlite import SqliteStore, check_store
+from symbi.agent.again import PATIENT, Patience
 from symbi.agent.effects import World, no_word
 from symbi.agent.interpreter import BodyLimits
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog, Cadence, Signing
 from symbi.clock import Clock, IdSource, SystemClock
-from symbi.config import Settings, describe_settings, refuse_unsafe
+from symbi.config import AgentMode, Settings, describe_settings, refuse_unsafe
 from symbi.config.sections import ServerSettings
 from symbi.crypto.keys import KeyRing, KeyStore
 from symbi.crypto.provider import open_provider
@@ -37,18 +38,21 @@ from symbi.policy.engine import PolicyEngine
 from symbi.policy.policies import PolicySet
 from symbi.runtime.agent_scheduler import AgentScheduler
 from symbi.runtime.collector import Collector
+from symbi.runtime.dead_letters import DeadLetters
 from symbi.runtime.policies import Cause, PolicyBook
 from symbi.runtime.policy_shadow import PolicyShadow
 from symbi.runtime.policy_watch import PolicyWatch, Runs, watching
 from symbi.runtime.pulse import Pulse
 from symbi.runtime.resources import Amount, Node, NodeId, ResourcePool
-from symbi.runtime.rooms import Rooms, RuntimeConfig, Terms
+from symbi.runtime.rooms import Rooms, RuntimeConfig
 from symbi.runtime.runtime import Runtime
+from symbi.runtime.terms import Terms
 from symbi.sandbox.pool import Sandboxes
 from symbi.telemetry import Metrics, setup_logging
 from symbi.tools.catalog import Catalog, SecretSource, ServerLink, ToolVerifier, VerificationMode
 from symbi.tools.invoke import Invoker
 from symbi.tools.manifest import Manifest, parse_manifest
+from symbi.tools.reconcile import Reconciler
 from symbi.tools.schemapin import PublicKey, load_public_key
 from symbi.types import SYSTEM_AGENT, AgentId, JsonValue, KeyId, SecurityTier
 from symbi.wiring.keeping import keeping, probe_storage, refuse_half
@@ -137,6 +141,7 @@ async def open_runtime(
     probe: Callable[[str], None] = no_probe,
     hold_s: float | None = 0.0,
     held: Callable[[ApprovalPending], None] = no_word,
+    patience: Patience = PATIENT,
 ) -> AsyncIterator[Runtime]:
     """A running runtime, from settings.
 
@@ -147,6 +152,7 @@ async def open_runtime(
         probe: Called at named points around each effect; for tests.
         hold_s: How long a run waits for people before it ends as held; None: until they answer or their time is up.
         held: Told of each action that waits for people.
+        patience: How it waits before something is tried again.
 
     Raises:
         ConfigError: A setting is unsafe in production mode, or names something that is not there.
@@ -204,29 +210,41 @@ async def open_runtime(
         catalog = Catalog(guard, verifier, links)
         book.tools = lambda: (ToolType(ref.name, ref.input_schema) for ref in catalog.refs)
         interpreter = await stack.enter_async_context(MontySandbox(guard.authority))
+        invoker = Invoker(catalog, guard, secrets)
         world = World(
-            guard, log, clock, Invoker(catalog, guard, secrets), Sandboxes({interpreter.tier: interpreter}), emit,
-            hold_s, held,
+            guard, log, clock, invoker, Sandboxes({interpreter.tier: interpreter}), emit,
+            hold_s, held, reconciler=Reconciler(invoker, catalog, guard, clock), patience=patience,
         )  # fmt: skip
         agents = scheduler(settings, clock)
         privacy = open_privacy(settings, store, log, vault, lambda: log.key, clock, probe)
         stream = await stack.enter_async_context(audit_stream(log, store, folder))
         rooms = Rooms(
-            world, book, watch, catalog, store, store, store, agents, ids, settings.principal, privacy, heads,
-            ring.next_signing_key, stream, pulse_of(settings, guard.metrics), partial(terms_of, settings),
+            world, book, watch, catalog, store, store, store, store, store, agents, ids, settings.principal, privacy, heads,
+            ring.next_signing_key, stream, DeadLetters(store, store, store, log, vault, clock), store,
+            pulse_of(settings, guard.metrics), partial(terms_of, settings),
         )  # fmt: skip
-        pulse = rooms.pulse
-        watches: list[Runs] = [pulse, *([watch] if settings.policy.watch else [])]
+        watches = [watch]
         if settings.policy.shadow:
             shadow = PolicyShadow(engine, book, log)
             guard.tell = shadow.tell
-            candidate = await stack.enter_async_context(shadowing(settings, shadow, clock))
-            watches += [candidate] if settings.policy.watch else []
-        await stack.enter_async_context(watching(watches))
-        stack.callback(log.on_commit(pulse.stir))
-        stack.enter_context(pulse.collector.in_charge())
+            watches.append(await stack.enter_async_context(shadowing(settings, shadow, clock)))
+        runtime = Runtime(rooms, runtime_config(settings), report, warnings)
+        await runtime.roster.open()
+        await stack.enter_async_context(beating(rooms.pulse, log, watches if settings.policy.watch else ()))
         up.set()
-        yield Runtime(rooms, runtime_config(settings), report, warnings)
+        yield runtime
+
+
+@asynccontextmanager
+async def beating(pulse: Pulse, log: AuditLog, watches: Sequence[Runs]) -> AsyncIterator[None]:
+    """What goes on by itself while a runtime is up: its pulse, and watches. From here on its collector is in charge."""
+    async with watching([pulse, *watches]):
+        end = log.on_commit(pulse.stir)
+        try:
+            with pulse.collector.in_charge():
+                yield
+        finally:
+            end()
 
 
 @asynccontextmanager
@@ -288,6 +306,8 @@ def runtime_config(settings: Settings) -> RuntimeConfig:
         code_timeout_s=limits.code_timeout_s,
         run_timeout_s=limits.run_timeout_s,
         output_bytes=limits.output_bytes,
+        max_living=settings.runtime.max_living_agents,
+        max_at_work=settings.runtime.max_concurrent_agents,
     )
 
 
@@ -313,7 +333,8 @@ def pulse_of(settings: Settings, metrics: Metrics) -> Pulse:
 def terms_of(settings: Settings, agent: AgentId) -> Terms:
     """How an agent stands among others, as configured."""
     known = settings.of_agent(agent)
-    return Terms(known.priority, known.batch)
+    persistent = known.mode is AgentMode.PERSISTENT
+    return Terms(known.priority, known.batch, persistent, known.idle_s, known.max_messages)
 
 
 def secret_source(settings: Settings, guard: Guard) -> SecretSource:
