@@ -1,4 +1,4 @@
-"""Runs of `symbi run` that policy or a limit ends: what is said of them, and how they go on. Whole commands, as a user gives them."""
+"""Runs of `symbi run` that policy, a limit or a tool server breaks off: what is said of them, and how they go on. Whole commands."""
 
 DENIED, FAILED = 3, 1
 QUIET = '\n@id("quiet") forbid (principal, action in Action::"InvokeTool", resource);\n'
@@ -44,3 +44,36 @@ def test_what_failed_is_over(workshop):
     said.error(FAILED)
     assert "--resume" not in said.stderr
     workshop.inside("run", "--resume").error(2, "there is no run to resume")
+
+
+ASK = 'tool("odd.echo", text = text);'
+
+
+def declared(workshop, mode: str, recovery: str) -> None:
+    workshop.write(ASK, mode)
+    config = (workshop.folder / "symbi.toml").read_text()
+    workshop.put("symbi.toml", config + 'manifest = "odd.toml"\n')
+    workshop.put("odd.toml", f'[server]\nname = "odd"\n[tools.echo]\nrecovery = "{recovery}"\n')
+
+
+def test_a_server_that_dies_in_a_call_is_connected_again_and_an_idempotent_call_is_made_again_with_its_key(workshop):
+    declared(workshop, "dies-once", "idempotent")
+    done = workshop.run()
+    assert done.code == 0, done.stderr
+    calls = [e.details for e in workshop.trail() if e.details.get("action") == "InvokeTool::odd.echo"]
+    told = [(one["attempt"], one.get("outcome", "decided")) for one in calls]
+    assert told == [(1, "decided"), (1, "unknown"), (2, "decided"), (2, "confirmed")]
+    assert len({one["effect_id"] for one in calls}) == 1
+    connected = [e for e in workshop.trail() if e.details.get("resource") == "ToolServer::odd"]
+    assert len(connected) == 4  # decided and done, twice
+
+
+def test_a_call_that_must_not_be_repeated_is_held_in_doubt_instead(workshop):
+    declared(workshop, "dies-once", "never-retry")
+    workshop.run().error(5, "ended with exit status 3")
+    workshop.inside("run", "--resume").error(6, "odd.echo")
+    assert (
+        len([e for e in workshop.trail() if e.event_type == "effect.outcome" and "odd.echo" in e.details["action"]])
+        == 1
+    )
+    assert workshop.untouched()
