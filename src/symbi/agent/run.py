@@ -202,7 +202,9 @@ async def execute(plan: RunPlan, world: World, runs: RunStore) -> RunOutcome:
         runs.move_run(kept, RunState.RUNNING)
         return None, (draft,)
 
+    world.guard.probe("run_ending")
     await world.log.transact(end, wait=True)
+    world.guard.probe("run_ended")
     return outcome
 
 

@@ -37,7 +37,7 @@ from symbi.errors import (
     SymbiError,
 )
 from symbi.guard.action import Action, Canary
-from symbi.guard.approval import ApprovalRecord, HeldCase
+from symbi.guard.approval import ApprovalRecord, HeldCase, agreed_facts
 from symbi.guard.conditions import effective_of
 from symbi.guard.confidential import (
     confided,
@@ -164,7 +164,7 @@ class Guard:
         self.barrier: Callable[[], None] = no_barrier  # raises where no effect may happen, whatever policy says
         self.authority = Authority(clock)
         self._recorder = Recorder(engine, epoch)
-        self.settlement = self._settlement = Settlement(log, ledger, clock, self.metrics, vault, epoch)
+        self.settlement = self._settlement = Settlement(log, ledger, clock, self.metrics, vault, epoch, probe)
         self._history = History(ledger, clock, str(epoch))
         engine.on_change(self._policies_changed)
 
@@ -293,6 +293,7 @@ class Guard:
         *,
         uses: int = 1,
     ) -> Admission:
+        self.probe("asked")
         self.barrier()
         started_s = self._clock.monotonic_s()
         keys = await self._keys(action)
@@ -309,6 +310,7 @@ class Guard:
             asked = partial(_question, action, policies, past)
             decided = Decided(effect_id, action, asked, self._decide(action, past), keys)
             decision = decided.decision
+            self.probe("decided")
             try:
                 effective, obligations = effective_of(action, decision, enforcing=self._enforcing)
                 entries = self._history.entries(effective, policies, uses)
@@ -328,7 +330,7 @@ class Guard:
             agreed = decided if approval is None else replace(decided, effect_id=approval.id)
             record = self._recorder.record(agreed, EffectState.DISPATCHED, earlier)
             draft = decision_draft(effective, record, decision, obligations.record)
-            details = {**draft.details, **told, **_agreed(approval), **extra}
+            details = {**draft.details, **told, **agreed_facts(approval), **extra}
             draft = confided(replace(draft, event_type=kind, details=details), keys)
             claim = Claim(
                 action, policies, past, decision, entries, obligations.rates, agreed.effect_id,
@@ -341,7 +343,7 @@ class Guard:
                 continue
             except (RateLimited, InputError) as refusal:
                 # By its own id: the approval is not used, and holds for the same action asked again.
-                await self._refuse(decided, refusal, earlier, {**told, **_agreed(approval)})
+                await self._refuse(decided, refusal, earlier, {**told, **agreed_facts(approval)})
                 raise
             self._tell_allowed(agreed, record, started_s)
             return Admission(
@@ -361,12 +363,14 @@ class Guard:
     ) -> tuple[None, tuple[Draft, ...]]:
         if not self._engine.holds(record.policy_version):
             raise _PolicyChanged
+        self.probe("reserving")
         self._history.reserve(claim, self._decide)
         used = self.approvals.use(claim.approval) if claim.approval is not None and self.approvals is not None else None
         if earlier is None:
             self._ledger.put_effect(record)
         else:
             self._ledger.move_effect(record, earlier.state)
+        self.probe("reserved")
         return None, (draft,) if used is None else (used, draft)
 
     async def _approved(self, case: HeldCase) -> ApprovalRecord | None:
@@ -487,11 +491,3 @@ class Guard:
 def _question(action: Action, policies: PolicySet, past: Past) -> PolicyRequest:
     """What is put to the engine: the action's own request, and what came before."""
     return supply(policies.counters, policies.reads, action.request(), past)
-
-
-def _agreed(approval: ApprovalRecord | None) -> dict[str, JsonValue]:
-    """The approval of a decision, and who agreed, for its event."""
-    if approval is None:
-        return {}
-    people: list[JsonValue] = [vote.person for vote in approval.votes if vote.agrees]
-    return {"approval": {"id": approval.id, "digest": approval.digest, "people": people}}

@@ -1,6 +1,6 @@
 """Step 5 of the gate: how an effect ended, made durable with its event; and what a start-up finds in flight."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from symbi.audit.event import AuditEventType, Draft
@@ -62,6 +62,7 @@ class Settlement:
         metrics: Counts effects and how long they take.
         vault: Has the keys of whom outcomes are about.
         epoch: The owner number of the data folder.
+        probe: Called at named points; see `symbi.guard.gate.Guard`.
 
     Attributes:
         lost_s: When effects that this process has begun were lost, so that nobody knows of them; by the monotonic clock.
@@ -75,7 +76,9 @@ class Settlement:
         metrics: Metrics,
         vault: Vault | None = None,
         epoch: int = 0,
+        probe: Callable[[str], None] = lambda _point: None,
     ) -> None:
+        self._probe = probe
         self._epoch = epoch
         self.lost_s: dict[EffectId, float] = {}
         self._vault = vault
@@ -149,9 +152,11 @@ class Settlement:
         draft = confided(draft, admission.keys)
 
         def work() -> tuple[None, tuple[Draft]]:
+            self._probe("recording")
             self._ledger.move_effect(record, EffectState.DISPATCHED)
             if admission.counted and not (used and record.state is EffectState.UNKNOWN):
                 self._ledger.settle_tallies(record.effect_id, happened=used)
+            self._probe("recorded")
             return None, (draft,)
 
         self._metrics.inc(EFFECTS, action=admission.action.kind, outcome=record.state.value)
@@ -206,7 +211,9 @@ class Settlement:
             self._ledger.settle_tallies(record.effect_id, happened=happened)
             return None, (draft,)
 
+        self._probe("concluding")
         await self._log.transact(work, wait=True)
+        self._probe("concluded")
         self.lost_s.pop(record.effect_id, None)
         return record
 

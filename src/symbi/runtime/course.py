@@ -79,6 +79,8 @@ class Course:
         self._config = config
         self.turns = Turns(rooms.scheduler, config.run_timeout_s)
         self.at_work: dict[RunId, AtWork] = {}
+        self._taking_up = anyio.Lock()
+        self._taken_up = -1  # the changes of the catalogue that policies know of
 
     async def connect(self, servers: Sequence[str], principal: Principal) -> None:
         """Connect tool servers and take up their tools.
@@ -87,9 +89,14 @@ class Course:
             Denied: Policy does not let one be connected.
             ToolServerUnavailable: One cannot be started or does not speak the protocol.
         """
+        catalog = self._rooms.catalog
         for server in servers:
-            await self._rooms.world.hold(partial(self._rooms.catalog.refresh, server, principal))
-        await self._rooms.policies.refresh()
+            await self._rooms.world.hold(partial(catalog.ready, server, principal))
+        async with self._taking_up:  # nobody goes on before the tools that he needs are known to the policies
+            if self._taken_up != catalog.changes:
+                changes = catalog.changes
+                await self._rooms.policies.refresh()
+                self._taken_up = changes
 
     @asynccontextmanager
     async def _admission(self, compiled: CompiledFile) -> AsyncIterator[None]:

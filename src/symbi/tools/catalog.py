@@ -67,6 +67,10 @@ class Catalog:
         self._tools: dict[str, VerifiedTool] = {}
         self._quarantined: dict[str, Refusal] = {}
         self._down: dict[str, SymbiError] = {}
+        self._connected: dict[
+            str, int
+        ] = {}  # servers whose session is good as far as is known, and how many tools each has
+        self.changes = 0  # how often tools were taken up
 
     @property
     def servers(self) -> tuple[str, ...]:
@@ -99,8 +103,33 @@ class Catalog:
         """Why a server could not be connected, by its name."""
         return dict(sorted(self._down.items()))
 
-    async def refresh(self, server: str, principal: Principal = SYSTEM) -> None:
+    async def ready(self, server: str, principal: Principal = SYSTEM) -> None:
+        """Have a server connected: through the gate in any case, and anew only where it is not.
+
+        Whoever else works with it is not disturbed.
+
+        Raises:
+            SymbiError: As `refresh`.
+        """
+        link = self._link(server)
+        if server in self._connected:
+            async with self._guard.enforce(_connection(link, principal)) as permit:
+                permit.observe({"tools": self._connected.get(server, 0)})
+            if server in self._connected:
+                return
+        await self.refresh(server, principal, anew=False)
+
+    def lost(self, server: str) -> None:
+        """The session with a server has ended, as far as is known: who needs it next connects it anew."""
+        self._connected.pop(server, None)
+
+    async def refresh(self, server: str, principal: Principal = SYSTEM, *, anew: bool = True) -> None:
         """Connect a server anew, through the gate, and verify all that it offers.
+
+        Args:
+            server: Its name.
+            principal: Who asks.
+            anew: Also where somebody else has just done it.
 
         Raises:
             InputError: There is no such server.
@@ -110,6 +139,10 @@ class Catalog:
         """
         link = self._link(server)
         async with self._locks[server]:
+            if not anew and server in self._connected:
+                async with self._guard.enforce(_connection(link, principal)) as permit:
+                    permit.observe({"tools": self._connected[server]})
+                return
             self._forget(server)
             self._down[server] = ToolServerUnavailable(f"tool server `{server}` is being connected", server=server)
             try:
@@ -125,6 +158,8 @@ class Catalog:
                 else:
                     self._tools[name] = result
             del self._down[server]
+            self._connected[server] = len(results)
+            self.changes += 1
 
     async def pin(self, name: str) -> VerifiedTool:
         """Pin what a server offers now under a name, after a person has reviewed it.
@@ -140,6 +175,7 @@ class Catalog:
             tool = await self._verifier.pin_tool(definition)
             self._quarantined.pop(name, None)
             self._tools[name] = tool
+            self.changes += 1
         return tool
 
     def find(self, name: str) -> VerifiedTool:
@@ -193,8 +229,7 @@ class Catalog:
         return self._verifier.mode is VerificationMode.DISABLED
 
     async def _connect(self, link: ServerLink, principal: Principal) -> Sequence[ToolDefinition]:
-        action = ConnectServer(principal=principal, server=link.name, command=link.command, secrets=link.secrets)
-        async with self._guard.enforce(action) as permit:
+        async with self._guard.enforce(_connection(link, principal)) as permit:
             definitions = await link.server.connect(permit)
             permit.observe({"tools": len(definitions)})
         return definitions
@@ -220,6 +255,7 @@ class Catalog:
         return [*twice, *await self._verifier.verify_all(once)]
 
     def _forget(self, server: str) -> None:
+        self._connected.pop(server, None)
         for name in [name for name, tool in self._tools.items() if tool.ref.server == server]:
             del self._tools[name]
         for name in [name for name, one in self._quarantined.items() if one.definition.server == server]:
@@ -230,6 +266,10 @@ class Catalog:
             hint = did_you_mean(server, self._links) or "`mcp.servers` names them"
             raise InputError(f"unknown tool server `{shown_name(server)}`", code="tool.unknown_server", hint=hint)
         return self._links[server]
+
+
+def _connection(link: ServerLink, principal: Principal) -> ConnectServer:
+    return ConnectServer(principal=principal, server=link.name, command=link.command, secrets=link.secrets)
 
 
 def _anew(error: SymbiError) -> SymbiError:

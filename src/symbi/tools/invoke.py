@@ -22,7 +22,7 @@ from typing import Final
 import anyio
 import anyio.to_thread
 
-from symbi.errors import InputError, OutputLimit, SymbiError, TimeLimit, ToolFailed
+from symbi.errors import InputError, OutputLimit, SymbiError, TimeLimit, ToolFailed, ToolServerUnavailable
 from symbi.guard.action import InvokeTool, RunSlot
 from symbi.guard.gate import Guard
 from symbi.guard.permit import Permit
@@ -182,6 +182,8 @@ class Invoker:
             tool, raw = await self._exchange(permit, mask)
             return _answer(tool, raw, mask)
         except SymbiError as error:
+            if isinstance(error, ToolServerUnavailable) and error.code == ToolServerUnavailable.default_code:
+                self._catalog.lost(permit.action.tool.server)
             failure = _outgoing(error, mask)
         # Raised out here, for in there it would carry the error with the secrets in it as its context.
         raise failure

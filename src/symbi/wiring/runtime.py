@@ -162,6 +162,7 @@ async def open_runtime(
     folder = settings.runtime.data_dir if settings.security.audit_enabled else None
     async with AsyncExitStack() as stack:
         store = stack.enter_context(SqliteStore(folder))
+        store.probe = probe
         provider = open_provider(settings.security.crypto_provider.value)
         # A trail that was begun is continued by the key that it names, so a lost one is not replaced.
         ring = KeyRing(key_store(settings), provider, create=store.head() is None)

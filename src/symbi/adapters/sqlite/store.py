@@ -4,7 +4,7 @@ import fcntl
 import os
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
@@ -66,6 +66,7 @@ class SqliteStore(
         super().__init__()
         self._folder = folder
         self._lock_fd: int | None = None
+        self.probe: Callable[[str], None] = lambda _point: None  # called at named points of a commit, for tests
         self._unmarked: bytes | None = None  # the origin of a trail whose folder does not name it yet
 
     @property
@@ -166,8 +167,10 @@ class SqliteStore(
                 self._db.execute("ROLLBACK")
             raise
         try:
+            self.probe("committing")
             with mapped("commit"):
                 self._db.execute("COMMIT")
+            self.probe("committed")
         except StoreUnavailable:
             self._unmarked = unmarked
             if self._db.in_transaction:
@@ -196,6 +199,7 @@ class SqliteStore(
         """Add events with their index and tiles, and replace the head."""
         with mapped("write"):
             write_commit(self._db, commit)
+        self.probe("appended")
         if commit.events[0].sequence == 1:
             self._unmarked = origin_in(commit.head)
 
