@@ -199,6 +199,7 @@ class Guard:
             InputError: The arguments cannot be put to the engine, or do not fit once conditions changed them.
             StoreUnavailable: The decision, or the outcome, could not be made durable.
         """
+        self.probe("asked")
         try:
             admission = await self._admit(action)
         except Overloaded as overload:
@@ -209,7 +210,8 @@ class Guard:
                 overload.message, code="unavailable.undecided", retry_after_s=overload.retry_after_s
             ) from overload
         self.probe("dispatched")
-        permit = self.authority.mint(admission.record.effect_id, cast("A", admission.action))
+        effective = cast("A", admission.action)
+        permit = self.authority.mint(admission.record.effect_id, effective, since_s=admission.since_s)
         try:
             yield permit
             result = encode_result(permit.observed)
@@ -293,7 +295,6 @@ class Guard:
         *,
         uses: int = 1,
     ) -> Admission:
-        self.probe("asked")
         self.barrier()
         started_s = self._clock.monotonic_s()
         keys = await self._keys(action)
@@ -337,6 +338,7 @@ class Guard:
                 again=earlier is not None, approval=approval,
             )  # fmt: skip
             try:
+                since_s = self._clock.monotonic_s()
                 self.probe("before_dispatch")
                 await self._log.transact(partial(self._reserve, record, draft, earlier, claim))
             except (_PolicyChanged, FactsChanged, ApprovalChanged):
@@ -347,7 +349,7 @@ class Guard:
                 raise
             self._tell_allowed(agreed, record, started_s)
             return Admission(
-                record, effective, started_s, bool(entries or obligations.rates), subjects_of(action), keys
+                record, effective, started_s, bool(entries or obligations.rates), subjects_of(action), keys, since_s
             )
         msg = "the policy set, or what it reads, changes faster than a decision can be made"
         raise Overloaded(msg, retry_after_s=RETRY_AFTER_S)

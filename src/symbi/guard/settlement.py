@@ -21,7 +21,10 @@ from symbi.types import EffectId, JsonValue
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What step 3 made durable, with what step 5 needs; `counted` where it added to counters or rates."""
+    """What step 3 made durable, with what step 5 needs; `counted` where it added to counters or rates.
+
+    `since_s` was before it was durable, so before anybody else could know of it.
+    """
 
     record: EffectRecord
     action: Action
@@ -29,6 +32,7 @@ class Admission:
     counted: bool = False
     subjects: tuple[str, ...] = ()
     keys: Keys = NO_KEYS
+    since_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,23 +107,29 @@ WHERE effect_id = ? AND state = ? AND epoch <= ?
 
 -- name: effect_at
 SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
-       decision, label, epoch, attempt, state, result, error
+       decision, label, epoch, attempt, state, WHOLE(result), WHOLE(error)
 FROM effects WHERE run_id = ? AND position = ? AND position >= 0
 
 -- name: effects
 SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
-       decision, label, epoch, attempt, state, result, error
+       decision, label, epoch, attempt, state, WHOLE(result), WHOLE(error)
 FROM effects ORDER BY effect_id DESC LIMIT ?
 
 -- name: effects_of
 SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
-       decision, label, epoch, attempt, state, result, error
+       decision, label, epoch, attempt, state, WHOLE(result), WHOLE(error)
 FROM effects WHERE run_id = ? AND position >= 0 ORDER BY position
 
 -- name: effects_in
 SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
-       decision, label, epoch, attempt, state, result, error
+       decision, label, epoch, attempt, state, WHOLE(result), WHOLE(error)
 FROM effects WHERE state = ? ORDER BY effect_id
+
+-- name: put_payload
+INSERT INTO payloads (digest, bytes, uses) VALUES (?, ?, 0) ON CONFLICT (digest) DO NOTHING
+
+-- name: has_payloads
+SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'payloads'
 
 -- name: put_run
 INSERT INTO runs (run_id, agent_id, file, source_digest, inputs, state, output, error, started_at, finished_at)
@@ -133,12 +139,12 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 UPDATE runs SET state = ?, output = ?, error = ?, finished_at = ? WHERE run_id = ? AND state = ?
 
 -- name: get_run
-SELECT run_id, agent_id, file, source_digest, inputs, state, output, error, started_at, finished_at,
+SELECT run_id, agent_id, file, source_digest, WHOLE(inputs), state, WHOLE(output), WHOLE(error), started_at, finished_at,
        run_grants.task_grant, run_labels.labels
 FROM runs LEFT JOIN run_grants USING (run_id) LEFT JOIN run_labels USING (run_id) WHERE run_id = ?
 
 -- name: runs
-SELECT run_id, agent_id, file, source_digest, inputs, state, output, error, started_at, finished_at,
+SELECT run_id, agent_id, file, source_digest, WHOLE(inputs), state, WHOLE(output), WHOLE(error), started_at, finished_at,
        run_grants.task_grant, run_labels.labels
 FROM runs LEFT JOIN run_grants USING (run_id) LEFT JOIN run_labels USING (run_id) ORDER BY run_id DESC LIMIT ?
 
@@ -176,7 +182,7 @@ SELECT version FROM policy_sets ORDER BY version
 
 -- name: get_effect
 SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
-       decision, label, epoch, attempt, state, result, error
+       decision, label, epoch, attempt, state, WHOLE(result), WHOLE(error)
 FROM effects WHERE effect_id = ?
 
 -- name: get_tally
@@ -329,7 +335,7 @@ SELECT pseudonym, state, facts, at FROM erasures WHERE ?1 IS NULL OR pseudonym =
 SELECT sequence, record FROM events WHERE sequence > ? ORDER BY sequence LIMIT ?
 
 -- name: rows_of_effects
-SELECT effect_id, run_id, effect_id, '', result, error FROM effects WHERE effect_id > ? ORDER BY effect_id LIMIT ?
+SELECT effect_id, run_id, effect_id, '', WHOLE(result), WHOLE(error) FROM effects WHERE effect_id > ? ORDER BY effect_id LIMIT ?
 
 -- name: rows_of_requests
 SELECT effect_id || ' ' || digest, coalesce(effects.run_id, ''), effect_id, '', request
@@ -338,7 +344,7 @@ WHERE (effect_id, requests.digest) > (substr(?1, 1, instr(?1, ' ') - 1), substr(
 ORDER BY effect_id, requests.digest LIMIT ?
 
 -- name: rows_of_runs
-SELECT run_id, run_id, '', started_at, inputs, output, error, run_labels.labels, run_grants.task_grant
+SELECT run_id, run_id, '', started_at, WHOLE(inputs), WHOLE(output), WHOLE(error), run_labels.labels, run_grants.task_grant
 FROM runs LEFT JOIN run_grants USING (run_id) LEFT JOIN run_labels USING (run_id)
 WHERE run_id > ? ORDER BY run_id LIMIT ?
 
@@ -350,10 +356,10 @@ ORDER BY approval_id LIMIT ?
 SELECT pseudonym, '', '', held_at, note FROM subject_holds WHERE pseudonym > ? ORDER BY pseudonym LIMIT ?
 
 -- name: open_runs
-SELECT run_id, state, inputs, labels FROM runs LEFT JOIN run_labels USING (run_id) WHERE state IN ('running', 'held')
+SELECT run_id, state, WHOLE(inputs), labels FROM runs LEFT JOIN run_labels USING (run_id) WHERE state IN ('running', 'held')
 
 -- name: results_of
-SELECT coalesce(result, error) FROM effects WHERE run_id = ? AND coalesce(result, error) IS NOT NULL
+SELECT coalesce(WHOLE(result), WHOLE(error)) FROM effects WHERE run_id = ? AND coalesce(result, error) IS NOT NULL
 
 -- name: open_approvals
 SELECT approval_id, state, facts, shown FROM approvals WHERE state IN ('waiting', 'granted')

@@ -232,3 +232,10 @@ CREATE TABLE occurrences (
 ) WITHOUT ROWID, STRICT;
 
 CREATE INDEX occurrences_open ON occurrences (state) WHERE state = 'claimed';
+
+-- Large values, by the hash of their bytes: results, inputs and outputs that would not fit a page; see payloads.py.
+CREATE TABLE payloads (
+    digest BLOB PRIMARY KEY,          -- SHA-256 of the bytes; of sealed ones as they were sealed
+    bytes  BLOB NOT NULL,
+    uses   INTEGER NOT NULL           -- columns that refer to it
+) STRICT;

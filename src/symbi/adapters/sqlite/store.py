@@ -35,6 +35,7 @@ from symbi.adapters.sqlite.history import TalliesInSqlite
 from symbi.adapters.sqlite.keeping import SegmentTable
 from symbi.adapters.sqlite.mark import flush_folder, origin_in, read_mark, refuse_lost, refuse_other, write_mark
 from symbi.adapters.sqlite.occurrences import OccurrenceTable
+from symbi.adapters.sqlite.payloads import PayloadTable, triggers
 from symbi.adapters.sqlite.policy_notes import PolicyNotes
 from symbi.adapters.sqlite.privacy import PrivacyTable
 from symbi.adapters.sqlite.select import last_sequence, select_events
@@ -53,7 +54,7 @@ _MADE: Final = re.compile(r"^CREATE (?:UNIQUE )?(?:TABLE|INDEX) (\w+)", re.MULTI
 
 
 class SqliteStore(
-    PolicyNotes, TalliesInSqlite, ApprovalTable, SegmentTable, SubjectTable, PrivacyTable, OccurrenceTable
+    PayloadTable, PolicyNotes, TalliesInSqlite, ApprovalTable, SegmentTable, SubjectTable, PrivacyTable, OccurrenceTable
 ):
     """Every store of a runtime on one file, for its owner: trail, ledger, tallies, approvals, runs, schedules, pins, subjects' keys.
 
@@ -120,6 +121,9 @@ class SqliteStore(
                 there = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master")}
                 for statement in _split(schema):
                     if _MADE.search(statement)[1] not in there:  # type: ignore[index]  # each makes something
+                        self._db.execute(statement)
+                for name, statement in triggers():
+                    if name not in there:
                         self._db.execute(statement)
                 if version in STORE_VERSIONS_BEFORE:
                     take_trail_back(self._db)
@@ -254,7 +258,7 @@ class SqliteStore(
         values = (
             record.effect_id, record.run_id, record.position, record.agent_id, record.action, record.resource,
             record.arguments_digest, record.recovery.value, record.policy_version, record.decision, record.label,
-            record.epoch, record.attempt, record.state.value, record.result, record.error,
+            record.epoch, record.attempt, record.state.value, self._kept(record.result), self._kept(record.error),
         )  # fmt: skip
         self._fence(record.epoch)
         self._insert("put_effect", values, f"effect `{record.effect_id}`")
@@ -267,8 +271,8 @@ class SqliteStore(
             raise InternalError(msg, code="internal.effect_move")
         self._fence(record.epoch)
         values = (
-            record.policy_version, record.decision, record.epoch, record.attempt, record.state.value, record.result,
-            record.error, record.effect_id, was.value, record.epoch,
+            record.policy_version, record.decision, record.epoch, record.attempt, record.state.value,
+            self._kept(record.result), self._kept(record.error), record.effect_id, was.value, record.epoch,
         )  # fmt: skip
         if self._write(SQL["move_effect"], values) != 1:
             msg = f"effect `{record.effect_id}` is not {was.value} any more"
@@ -299,8 +303,8 @@ class SqliteStore(
     def put_run(self, record: RunRecord) -> None:
         """Insert a run."""
         values = (
-            record.run_id, record.agent_id, record.file, record.source_digest, record.inputs, record.state.value,
-            record.output, record.error, record.started_at, record.finished_at,
+            record.run_id, record.agent_id, record.file, record.source_digest, self._kept(record.inputs),
+            record.state.value, self._kept(record.output), self._kept(record.error), record.started_at, record.finished_at,
         )  # fmt: skip
         self._insert("put_run", values, f"run `{record.run_id}`")
         if record.grant is not None:
@@ -313,7 +317,8 @@ class SqliteStore(
         if record.state not in RUN_MOVES[was]:
             msg = f"a run cannot move from {was.value} to {record.state.value}"
             raise InternalError(msg, code="internal.run_move")
-        values = (record.state.value, record.output, record.error, record.finished_at, record.run_id, was.value)
+        output, error = self._kept(record.output), self._kept(record.error)
+        values = (record.state.value, output, error, record.finished_at, record.run_id, was.value)
         if self._write(SQL["move_run"], values) != 1:
             msg = f"run `{record.run_id}` is not {was.value} any more"
             raise InternalError(msg, code="internal.run_stale")
