@@ -5,7 +5,7 @@ SymbiError              code "area.reason" (stable), retryable, fields; never pa
 ├── InputError          the caller     DslError(span) · PolicySyntaxError · ConfigError
 ├── Denied              policy         PolicyDenied(policy_ids) · ApprovalRequired · ApprovalPending · RateLimited · PermitRefused
 ├── VerificationError   integrity      SignatureInvalid · PinMismatch · ChainBroken · DecryptionFailed
-├── LimitExceeded       a budget       TimeLimit · MemoryLimit · OutputLimit · TokenLimit · StepLimit
+├── LimitExceeded       a budget       TimeLimit · MemoryLimit · OutputLimit · TokenLimit · StepLimit · BudgetExceeded
 ├── Unavailable         a dependency   StoreUnavailable · SandboxUnavailable · ToolServerUnavailable · Overloaded
 ├── AgentFailed         the agent      ToolFailed · ModelFailed · CodeFailed · ScriptFailed · EffectInDoubt
 └── InternalError       us             caught in three places only: supervisor, outermost API handler, cli main
@@ -202,6 +202,15 @@ class StepLimit(LimitExceeded):
     """An agent's body took more steps, or nested deeper, than allowed."""
 
     default_code = "limit.steps"
+
+
+class BudgetExceeded(LimitExceeded):
+    """A run has spent what it, or a run that asked for it, may spend; somebody can give more, and it goes on from there.
+
+    `fields` has the numbers: `run`, `account`, `kind`, `most`, `spent`, `held`, `wanted`.
+    """
+
+    default_code = "limit.budget"
 
 
 class Unavailable(SymbiError):

@@ -48,6 +48,12 @@ class Tools:
             label=join(*labels.values()),
         )  # fmt: skip
 
+    def session_of(self, _server):
+        return 0
+
+    async def reconnect(self, _server, _seen, _principal):
+        pass
+
     def flow_of(self, _name):
         return None if self.unfit else UNDECLARED
 

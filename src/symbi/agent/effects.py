@@ -1,7 +1,8 @@
 """What a body can do to the world, each through the gate and each on record at its place in the run.
 
 The n-th effect that a body asks for has position n. On a resumed run the ledger already has a record there: a finished
-effect gives its recorded result or error again and nothing is done; one in doubt is for the gate to repeat or refuse.
+effect gives its recorded result or error again and nothing is done; one in doubt is for the gate to repeat or refuse. The
+last one may be asked for again, see `symbi.agent.again`.
 """
 
 import hashlib
@@ -12,6 +13,8 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Final, TypeVar
 
+from symbi.agent.again import CIRCUIT_OPEN, PATIENT, Again, Patience
+from symbi.agent.messages import Letter, Messages, Post, Through
 from symbi.agent.operators import text
 from symbi.agent.release import LEVELS, Change, declassified, endorsed, is_release_name, relabelled
 from symbi.agent.rendering import shown
@@ -22,7 +25,7 @@ from symbi.audit.log import AuditLog
 from symbi.clock import Clock, random_bytes
 from symbi.dsl import ast
 from symbi.dsl.names import TOOL_NAME
-from symbi.errors import ApprovalPending, InputError, InternalError, ScriptFailed, SymbiError
+from symbi.errors import ApprovalPending, InputError, InternalError, ScriptFailed, SymbiError, ToolServerUnavailable
 from symbi.guard.action import (
     Action,
     DeclassifyValue,
@@ -80,7 +83,9 @@ class World:
         emit: Takes what a run logs and what its code prints, with the agent's id; it goes to whoever started the run.
         hold_s: How long a run waits for people before it ends as held; None waits until they answer or their time is up.
         held: Told of each action that waits for people.
+        post: Gets messages to agents; None where no message gets anywhere.
         reconciler: Asks what became of calls in doubt; None where nobody can be asked.
+        patience: How it waits before something is asked for again.
     """
 
     guard: Guard
@@ -91,7 +96,9 @@ class World:
     emit: Callable[[AgentId, str], None]
     hold_s: float | None = 0.0
     held: Callable[[ApprovalPending], None] = no_word
+    post: Post | None = None
     reconciler: Reconciler | None = None
+    patience: Patience = PATIENT
 
     async def hold(self, work: Callable[[], Awaitable[T]], clock: RunClock | None = None) -> T:
         """Do some work, and do it again where it was held and people have answered.
@@ -150,12 +157,15 @@ class RunEffects:
         code: Bounds of code.
         recorded: The effects of this run that are on record already, by position.
         grant: What the run's task calls for, or None where nobody has said.
+        held: For which effect it was held, where it goes on; see `symbi.agent.again.held_at`.
 
     Attributes:
         clock: The time that the run has; asked before each effect whether it may go on.
+        replayed: Effects whose outcome was on record.
+        told: The last error that the body was told of an effect.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a run is made of that many
         self,
         world: World,
         principal: Principal,
@@ -164,6 +174,7 @@ class RunEffects:
         code: CodeLimits,
         recorded: Sequence[EffectRecord] = (),
         grant: Grant | None = None,
+        held: int | None = None,
     ) -> None:
         self._world = world
         self._principal = principal
@@ -175,6 +186,10 @@ class RunEffects:
         self._grant = grant
         self.clock = RunClock()
         self.replayed = 0
+        self.told: SymbiError | None = None
+        self._again = Again(world.guard.places, world.patience, recorded, held)
+        through = Through(self._slot, self._perform, self._gated, lambda: self.clock)
+        self._messages = Messages(world.post, world.guard, Letter(run_id, principal, grant=grant), file, through)
 
     @property
     def count(self) -> int:
@@ -199,8 +214,18 @@ class RunEffects:
             grant=self._grant,
         )
 
+        invoker, lost = self._world.invoker, list[int]()
+
         async def call() -> _Outcome:
-            result = await self._world.invoker.call(await self._prepared(asked))
+            if lost:
+                await invoker.reconnect(server, lost.pop(), self._principal)
+            session = invoker.session_of(server)
+            try:
+                result = await invoker.call(await self._prepared(asked))
+            except ToolServerUnavailable as error:
+                if error.code != CIRCUIT_OPEN:
+                    lost.append(session)
+                raise
             return _Outcome(result.value, result.effect_id, result.mark)
 
         done = await self._perform(asked, call)
@@ -319,6 +344,18 @@ class RunEffects:
         done = await self._perform(action, self._gated(action, lower))
         return relabelled(value, change, join(Label(sources=(done.effect_id,)), done.mark))
 
+    async def send(self, agent: Value, message: Value, after: Value, span: ast.Span) -> Value:
+        """Send a message to an agent; see `symbi.agent.messages`, also for the next two."""
+        return await self._messages.send(agent, message, after, span)
+
+    async def ask(self, agent: Value, message: Value, span: ast.Span) -> Value:
+        """Send a message to an agent, and wait for its answer."""
+        return await self._messages.ask(agent, message, span)
+
+    async def publish(self, topic: Value, message: Value, span: ast.Span) -> Value:
+        """Send a message to whoever listens."""
+        return await self._messages.publish(topic, message, span)
+
     async def approval(self, who: Value, what: Value, span: ast.Span) -> Value:
         """Ask people to agree; true once they have. A no, and no answer in time, are errors that a body may catch."""
         name, question = text(who), text(what)
@@ -383,23 +420,40 @@ class RunEffects:
         assert action.slot is not None
         record = self._recorded.get(action.slot.position)
         if record is None:
-            await self.clock.boundary()
-            return await self._world.hold(effect, self.clock)
-        if record.action != action_name(action) or not await self._world.guard.asked_alike(record, action):
+            return await self._ask(action, effect)
+        if record.action != action_name(action) or not await self._world.guard.places.asked_alike(record, action):
             msg = f"effect {record.position} of run `{self._run_id}` is not what it was before the restart"
             raise InternalError(msg, code="internal.diverged", hint="the run cannot go on; start it again")
         if record.state is EffectState.UNKNOWN and (record.error is None or never_began(record)):
             await self.clock.boundary()
             record = await self._looked_up(record, action)
             if record.state is EffectState.UNKNOWN:
-                return await self._world.hold(effect, self.clock)
+                return await self._ask(action, effect)
+        elif self._again.wanted(record):
+            return await self._ask(action, effect)
         self.replayed += 1
         if record.error is not None:
-            raise decode_error(record.error)
+            self.told = decode_error(record.error)
+            raise self.told
         if record.result is None:
             msg = f"effect {record.position} of run `{self._run_id}` is {record.state.value} without a result"
             raise InternalError(msg, code="internal.no_result")
         return _Outcome(json.loads(record.result), record.effect_id, obligations_of(record).mark, record.somebodys)
+
+    async def _ask(self, action: Action, effect: Callable[[], Awaitable[_Outcome]]) -> _Outcome:
+        """Ask for an effect, and ask again where that may help, before the body sees an error."""
+        tries = 0
+        while True:
+            await self.clock.boundary()
+            tries += 1
+            try:
+                return await self._world.hold(effect, self.clock)
+            except SymbiError as error:
+                pause_s = await self._again.pause_s(action, error, tries, self.clock)
+                if pause_s is None:
+                    self.told = error
+                    raise
+            await self._again.rest(pause_s, self.clock)
 
     async def _looked_up(self, record: EffectRecord, action: Action) -> EffectRecord:
         """The record of a call in doubt once its server was asked what became of it, where it can be.

@@ -1,16 +1,19 @@
 """One run of one agent: its record in the journal, its body in the interpreter, its end in the trail."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final, TypeAlias
 
 import anyio
 
+from symbi.agent.again import held_at
 from symbi.agent.effects import CodeLimits, RunEffects, World
 from symbi.agent.interpreter import BodyLimits, Interpreter
 from symbi.agent.journal import RunRecord, RunState, RunStore
+from symbi.agent.remedies import Remedy, remedy_for
 from symbi.agent.sealing import sealed_run
-from symbi.agent.task import TASK_LABEL, Task, kept_task
+from symbi.agent.task import TASK_LABEL, Task, kept_task, label_json
 from symbi.agent.turn import ALWAYS, RunClock, Turn
 from symbi.agent.values import Value, deep_label, from_json, to_json
 from symbi.audit.event import AuditEventType, Draft
@@ -18,8 +21,6 @@ from symbi.clock import rfc3339
 from symbi.dsl import ast
 from symbi.dsl.spec import AgentSpec
 from symbi.errors import (
-    ApprovalPending,
-    EffectInDoubt,
     InputError,
     InternalError,
     OutputLimit,
@@ -68,6 +69,18 @@ class Bounds:
     output_bytes: int
 
 
+SUSPENDED: Final = "suspended"
+"""The field of an error that a run is held for, where its agent is suspended and goes on from there."""
+
+Ends: TypeAlias = Callable[[SymbiError], RunState]
+"""What becomes of a run that an error has ended: held, so that it can go on, or failed."""
+
+
+def by_remedy(error: SymbiError) -> RunState:
+    """Held where something can be cleared, given, or come back; failed where the same would end the same way."""
+    return RunState.HELD if remedy_for(type(error)) in {Remedy.SUSPEND, Remedy.RETRY} else RunState.FAILED
+
+
 @dataclass(frozen=True, slots=True)
 class RunPlan:
     """What a run needs to start or to go on.
@@ -75,10 +88,11 @@ class RunPlan:
     Attributes:
         spec: The agent.
         principal: On whose behalf.
-        record: Its journal record, in state running.
+        record: Its journal record, in state running; with the error that it was held for, where it goes on after that.
         bounds: Its bounds.
         recorded: Effects on record from before a restart, open.
         turn: Whether it may go on.
+        ends: What becomes of it where an error ends it.
     """
 
     spec: AgentSpec
@@ -87,6 +101,7 @@ class RunPlan:
     bounds: Bounds
     recorded: Sequence[EffectRecord] = ()
     turn: Turn = ALWAYS
+    ends: Ends = by_remedy
 
     @property
     def task(self) -> Task:
@@ -159,8 +174,8 @@ async def execute(plan: RunPlan, world: World, runs: RunStore) -> RunOutcome:
     """
     spec, record = plan.spec, plan.record
     task = plan.task
-    code, recorded = plan.bounds.code, plan.recorded
-    effects = RunEffects(world, plan.principal, record.run_id, spec.file, code, recorded, task.grant)
+    code, recorded, held = plan.bounds.code, plan.recorded, held_at(record.error)
+    effects = RunEffects(world, plan.principal, record.run_id, spec.file, code, recorded, task.grant, held)
     effects.clock = RunClock(plan.turn)
     interpreter = Interpreter(spec.file, spec.functions, effects, plan.bounds.body)
     inputs: dict[str, JsonValue] = json.loads(record.inputs)
@@ -184,7 +199,11 @@ async def execute(plan: RunPlan, world: World, runs: RunStore) -> RunOutcome:
         raise
     except SymbiError as error:
         failure = error
-    state = _state(failure)
+    if failure is not None and failure is effects.told:
+        failure.fields["position"] = effects.count - 1
+    state = RunState.FINISHED if failure is None else plan.ends(failure)
+    if failure is not None and state is RunState.HELD and remedy_for(type(failure)) is not Remedy.RESTART:
+        failure.fields[SUSPENDED] = True
     ended = replace(
         record,
         state=state,
@@ -195,6 +214,8 @@ async def execute(plan: RunPlan, world: World, runs: RunStore) -> RunOutcome:
     outcome = RunOutcome(record.run_id, state, output, failure, effects.count, effects.replayed, label)
     # An error may quote whatever the body has seen, and what its last effect was about.
     about = label if failure is None else join(interpreter.seen, error_label(failure))
+    if about is not None and replace(about, sources=()) != Label():
+        ended = replace(ended, answer=encode_result(label_json(about)))
     keys = await keys_for(world.guard.vault, spec.id, () if about is None else about.subjects, wait=True)
     kept, draft = sealed_run(ended, keys), confided(_finished(ended, outcome), keys)
 
@@ -223,12 +244,6 @@ def _output(value: Value, spec: AgentSpec, most_bytes: int) -> JsonValue:
         msg = f"the value of the run has {size} bytes; {most_bytes} are allowed"
         raise OutputLimit(msg, place=span.place(spec.file), hint="raise `limits.output_bytes`, or return less")
     return output
-
-
-def _state(failure: SymbiError | None) -> RunState:
-    if failure is None:
-        return RunState.FINISHED
-    return RunState.HELD if isinstance(failure, EffectInDoubt | ApprovalPending) else RunState.FAILED
 
 
 def _finished(record: RunRecord, outcome: RunOutcome) -> Draft:

@@ -36,6 +36,7 @@ from symbi.types import Confidentiality, Integrity, JsonValue, Label
 
 MAX_GRANT_DEPTH: Final = 16  # nesting of a grant file; bounds what reading one takes
 _WHOLE: Final = ""  # no input is called so: among kept labels, the people whom all of it is about
+_GRANT: Final = "*"  # likewise: among the kept labels of a message, its grant
 _SUBJECT: Final = "subject:"
 TASK_LABEL: Final = Label(sources=("task",))
 """Inputs come from the person who asked: clean, unless that person says otherwise."""
@@ -74,10 +75,17 @@ class Task:
         """The labels as they are kept."""
         if not (self.labels or self.subjects):
             return None
-        kept: dict[str, JsonValue] = {name: _label_json(label) for name, label in sorted(self.labels.items())}
+        kept: dict[str, JsonValue] = {name: label_json(label) for name, label in sorted(self.labels.items())}
         if self.subjects:
             kept[_WHOLE] = list(self.subjects)
         return encode_result(kept)
+
+    @property
+    def carried_json(self) -> bytes | None:
+        """Grant and labels together, as a message carries them."""
+        if self.grant is None:
+            return self.labels_json
+        return encode_result({**json.loads(self.labels_json or b"{}"), _GRANT: self.grant.tools})
 
     def facts(self, keys: Keys = NO_KEYS) -> dict[str, JsonValue]:
         """What the trail says of it: the digest of the grant, and the labels.
@@ -98,28 +106,35 @@ NO_TASK: Final = Task()
 
 
 def kept_task(grant: bytes | None, labels: bytes | None) -> Task:
-    """A task as `Task` had it kept.
+    """A task as `Task` had it kept, by itself or with a message.
 
     Raises:
         StoreUnavailable: It is not of that form.
     """
     try:
-        said = None if grant is None else read_grant(json.loads(grant), "")
         kept: dict[str, Any] = {} if labels is None else {**json.loads(labels)}
+        tools = kept.pop(_GRANT, None) if grant is None else json.loads(grant)
+        said = None if tools is None else read_grant(tools, "")
         subjects = join_subjects([str(one) for one in kept.pop(_WHOLE, ())])
-        raised = {name: _kept_label(label) for name, label in kept.items()}
+        raised = {name: read_label(label) for name, label in kept.items()}
     except (SymbiError, ValueError, KeyError, TypeError, AttributeError) as error:
         msg = f"the store holds a grant or labels of a run that were not written by it: {error}"
         raise StoreUnavailable(msg, code="unavailable.store_damaged") from error
     return Task(said, raised, subjects)
 
 
-def _label_json(label: Label) -> dict[str, JsonValue]:
+def label_json(label: Label) -> dict[str, JsonValue]:
+    """A label as it is kept; without its sources."""
     subjects: dict[str, JsonValue] = {"subjects": list(label.subjects)} if label.subjects else {}
     return {**label_context(label), **subjects}
 
 
-def _kept_label(kept: Mapping[str, Any]) -> Label:
+def read_label(kept: Mapping[str, Any]) -> Label:
+    """A label as `label_json` had it kept.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: It is not of that form.
+    """
     integrity, confidentiality = Integrity(kept["integrity"]), Confidentiality(kept["confidentiality"])
     return Label(
         integrity,

@@ -28,6 +28,9 @@ class Turn(Protocol):
     def idle(self) -> AbstractAsyncContextManager[None]:
         """While the run waits for somebody, its turn may be taken at once."""
 
+    def away(self) -> AbstractAsyncContextManager[None]:
+        """While the run waits for another, others have what it holds; `keep` takes it up again."""
+
 
 class Unscheduled:
     """The turn of a run that nobody schedules."""
@@ -41,8 +44,13 @@ class Unscheduled:
         """Nobody takes anything."""
         return nullcontext()
 
+    def away(self) -> AbstractAsyncContextManager[None]:
+        """Nothing is given back."""
+        return nullcontext()
+
 
 ALWAYS: Final = Unscheduled()
+LONG_S: Final = 2.0  # what is waited for longer is waited for without a seat
 
 
 class RunClock:
@@ -63,6 +71,24 @@ class RunClock:
         with self._standing():
             async with self._turn.idle():
                 yield
+
+    def away(self) -> AbstractAsyncContextManager[None]:
+        """Let others have the turn of the run while it waits for another; its time goes on. `boundary` takes it up again."""
+        return self._turn.away()
+
+    def resting(self, seconds: float) -> AbstractAsyncContextManager[None]:
+        """Let others have the turn of the run while it waits to try something again: what is long is waited for without it."""
+        return self._turn.away() if seconds >= LONG_S else self._turn.idle()
+
+    @property
+    def left_s(self) -> float:
+        """How much time the run has."""
+        return inf if self.scope is None else self.scope.deadline - anyio.current_time()
+
+    @property
+    def timed_out(self) -> bool:
+        """The run has used up its time."""
+        return self.scope is not None and self.scope.cancel_called
 
     async def boundary(self) -> None:
         """Return when the next effect may begin.

@@ -23,7 +23,7 @@ from typing import Any, Final, Self
 import anyio
 from anyio.abc import TaskGroup
 
-from symbi.api import agents, approvals, audit, compliance, effects, keeping, policies, privacy
+from symbi.api import agents, approvals, audit, compliance, dlq, effects, keeping, policies, privacy
 from symbi.api.caller import Caller, Discreet, Operation, operate
 from symbi.errors import InputError, InternalError, PolicyDenied, StoreUnavailable, SymbiError
 from symbi.guard.outcome import encode_error
@@ -49,6 +49,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     **policies.OPERATIONS,
     **audit.OPERATIONS,
     **keeping.OPERATIONS,
+    **dlq.OPERATIONS,
     **compliance.OPERATIONS,
     **privacy.OPERATIONS,
 }

@@ -8,9 +8,11 @@ from symbi.audit.log import AuditLog
 from symbi.clock import Clock
 from symbi.errors import SymbiError
 from symbi.guard.action import Action
+from symbi.guard.budget import NOTHING, cost_of, settle
 from symbi.guard.confidential import confided, failure_subjects, keys_for, outcome_subjects, sealed_effect
+from symbi.guard.history import tally_id
 from symbi.guard.ledger import EffectRecord, EffectState
-from symbi.guard.outcome import NOT_STARTED_JSON, encode_error, state_after
+from symbi.guard.outcome import NOT_STARTED_JSON, UNANSWERED, encode_error, error_label, state_after
 from symbi.guard.records import may_repeat, never_began, recorded_result
 from symbi.guard.tally import GateStore
 from symbi.guard.vault import NO_KEYS, Keys, Vault
@@ -109,14 +111,17 @@ class Settlement:
     async def failure(self, admission: Admission, error: BaseException, *, used: bool) -> None:
         """The effect ended in an error; `used` says whether its permit was redeemed, so that it may have begun."""
         state = state_after(error, used=used, recovery=admission.record.recovery)
+        told: tuple[str, ...] = ()
         if isinstance(error, SymbiError):
-            data: bytes | None = encode_error(error)
+            data: bytes | None = None if error.code == UNANSWERED else encode_error(error)
+            told = error_label(error).subjects  # it may quote what is about others than the action was
             details: dict[str, JsonValue] = {"error": error.code, "message": error.message}
         else:
             # Cancelled, or a defect: whether to do it again is for the restart to decide.
             data = None if used else NOT_STARTED_JSON
             details = {"error": "cancelled" if _is_cancellation(error) else "internal", "message": type(error).__name__}
-        keys = await self._keys(admission, failure_subjects(admission.action) if used else ())
+        whom = join_subjects(told, failure_subjects(admission.action) if used else ())
+        keys = await self._keys(admission, whom)
         record = sealed_effect(replace(admission.record, state=state, error=data), keys)
         if data is None:
             self.lost_s[record.effect_id] = self._clock.monotonic_s()
@@ -133,8 +138,8 @@ class Settlement:
     ) -> None:
         """Move the record on from `dispatched`, with its event.
 
-        What it counts for becomes final; it is given back where its permit was not `used`, so that it did not happen,
-        and stays open where nobody knows.
+        What it counts for and what it costs become final; both are given back where its permit was not `used`, so that
+        it did not happen, and stay open where nobody knows.
 
         Raises:
             StoreUnavailable: It cannot be made durable; the effect stays `dispatched`.
@@ -158,8 +163,11 @@ class Settlement:
         def work() -> tuple[None, tuple[Draft]]:
             self._probe("recording")
             self._ledger.move_effect(record, EffectState.DISPATCHED)
-            if admission.counted and not (used and record.state is EffectState.UNKNOWN):
-                self._ledger.settle_tallies(record.effect_id, happened=used)
+            if not (used and record.state is EffectState.UNKNOWN):
+                if admission.counted:
+                    self._ledger.settle_tallies(tally_id(record.effect_id, record.attempt), happened=used)
+                if cost_of(admission.action) != NOTHING:
+                    settle(self._ledger, record.effect_id, happened=used)
             self._probe("recorded")
             return None, (draft,)
 
@@ -212,7 +220,8 @@ class Settlement:
 
         def work() -> tuple[None, tuple[Draft]]:
             self._ledger.move_effect(kept, EffectState.UNKNOWN)
-            self._ledger.settle_tallies(record.effect_id, happened=happened)
+            self._ledger.settle_tallies(tally_id(record.effect_id, record.attempt), happened=happened)
+            settle(self._ledger, record.effect_id, happened=happened)
             return None, (draft,)
 
         self._probe("concluding")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from symbi.guard.budget import BudgetStore
 from symbi.guard.ledger import Ledger
 from symbi.policy.counters import Window
 from symbi.types import EffectId, RunId
@@ -103,5 +104,5 @@ class TallyStore(Protocol):
         """
 
 
-class GateStore(Ledger, TallyStore, Protocol):
+class GateStore(Ledger, TallyStore, BudgetStore, Protocol):
     """What the gate needs of the store."""

@@ -1,7 +1,7 @@
 """The course of one run: from its record, through the creation of its agent and its turn in the pool, to its end."""
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,7 +10,7 @@ import anyio
 
 from symbi.agent.effects import CodeLimits
 from symbi.agent.journal import RunRecord, RunState
-from symbi.agent.run import Bounds, RunOutcome, RunPlan, execute
+from symbi.agent.run import SUSPENDED, Bounds, Ends, RunOutcome, RunPlan, by_remedy, execute
 from symbi.agent.sealing import sealed_run
 from symbi.agent.task import kept_task
 from symbi.agent.turn import Turn
@@ -23,6 +23,7 @@ from symbi.errors import (
     ApprovalPending,
     InputError,
     InternalError,
+    RateLimited,
     StoreUnavailable,
     SymbiError,
     Unavailable,
@@ -30,7 +31,7 @@ from symbi.errors import (
 from symbi.guard.action import AllocateResources, CreateAgent
 from symbi.guard.confidential import confided, keys_for
 from symbi.guard.ledger import EffectRecord
-from symbi.guard.outcome import encode_error, error_label
+from symbi.guard.outcome import decode_error, encode_error, error_label
 from symbi.policy.flow import join_subjects
 from symbi.runtime.agent_scheduler import AgentConfig
 from symbi.runtime.assessment import assess_agent, servers_of
@@ -42,6 +43,10 @@ from symbi.sandbox.tier import RiskAssessment
 from symbi.types import AgentId, JsonValue, Principal, ResourceLimits, RunId, SecurityTier
 
 
+def told_nobody(_run_id: RunId) -> None:
+    """The default of `Course.over`: nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """Who is to run.
@@ -50,11 +55,13 @@ class Order:
         compiled: The file, whose rules come in force with the agent.
         spec: The agent, as it is declared there.
         instance: Which of several that were made of the declaration; empty where there is one alone.
+        ends: What becomes of the run where an error ends it.
     """
 
     compiled: CompiledFile
     spec: AgentSpec
     instance: str = ""
+    ends: Ends = by_remedy
 
     @property
     def name(self) -> AgentId:
@@ -72,6 +79,8 @@ class Course:
     Attributes:
         turns: Where agents wait for the pool.
         at_work: The agents at work, by their runs.
+        orders: Who they are, likewise.
+        over: Told of each run that is not at work any more.
     """
 
     def __init__(self, rooms: Rooms, config: RuntimeConfig) -> None:
@@ -81,6 +90,8 @@ class Course:
         self.at_work: dict[RunId, AtWork] = {}
         self._taking_up = anyio.Lock()
         self._taken_up = -1  # the changes of the catalogue that policies know of
+        self.orders: dict[RunId, Order] = {}
+        self.over: Callable[[RunId], None] = told_nobody
 
     async def connect(self, servers: Sequence[str], principal: Principal) -> None:
         """Connect tool servers and take up their tools.
@@ -116,7 +127,8 @@ class Course:
         self, order: Order, record: RunRecord, recorded: Sequence[EffectRecord], begin: Unit[None]
     ) -> RunOutcome:
         """Put on record that a run begins, and let its agent work until it ends, or is stopped: from then on it can be."""
-        one = self.at_work[record.run_id] = AtWork(Life(record.agent_id, record.run_id), record)
+        one = self.at_work[record.run_id] = AtWork(Life.of(record), record)
+        self.orders[record.run_id] = order
         try:
             with one.scope:
                 await self._rooms.world.log.transact(begin)
@@ -124,11 +136,12 @@ class Course:
             error = AgentFailed(f"agent `{record.agent_id}` was stopped by {one.stopped_by}", code="agent.stopped")
             one.life.stop({"by": one.stopped_by})
             await self._record(one.life)
-            await self.ended_early(record, error)
+            await self.ended_early(record, error, RunState.FAILED)
             return RunOutcome(record.run_id, RunState.FAILED, error=error)
         finally:
-            del self.at_work[record.run_id]
+            del self.at_work[record.run_id], self.orders[record.run_id]
             one.over.set()
+            self.over(record.run_id)
 
     async def _work(self, order: Order, one: AtWork, recorded: Sequence[EffectRecord]) -> RunOutcome:
         life, record, spec = one.life, one.record, order.spec
@@ -142,26 +155,30 @@ class Course:
                 tier = await self._create(spec, principal, assessment, tier, record)
             principal = replace(principal, tier=tier.value)
             await self.connect(servers_of(spec, self._rooms.catalog.servers), principal)
-            life.move(Event.CONFIG_VALID)
+            life.made()
             async with self._allocated(spec, principal, life) as (limits, turn):
                 spec = replace(spec, limits=limits)
-                life.move(Event.TASK_ASSIGNED)
+                life.assigned()
                 await self._record(life)
                 told = self._config
                 code = CodeLimits(tier, told.code_memory_mib, told.code_timeout_s)
                 bounds = Bounds(told.body, code, told.output_bytes)
                 outcome = await execute(
-                    RunPlan(spec, principal, record, bounds, recorded, turn), self._rooms.world, self._rooms.runs
+                    RunPlan(spec, principal, record, bounds, recorded, turn, order.ends),
+                    self._rooms.world,
+                    self._rooms.runs,
                 )
         except (StoreUnavailable, InternalError):
             raise  # the run stays open: it can be resumed once the store or the defect is mended
         except SymbiError as error:
-            life.fail(error)
+            comes_back = life.held is not None or isinstance(error, Unavailable | ApprovalPending | RateLimited)
+            state = order.ends(error) if comes_back else RunState.FAILED
+            life.fail(error, state)
             with anyio.CancelScope(shield=True):  # it is over: who stops it now comes too late
                 await self._record(life)
-                await self.ended_early(record, error)
+                await self.ended_early(record, error, state)
             raise
-        life.end(outcome.error)
+        life.end(outcome.error, outcome.state)
         await self._record(life)
         return outcome
 
@@ -227,18 +244,38 @@ class Course:
             for seat in seats:  # also where it was taken, and that could not be recorded
                 await self.turns.leave(seat)
 
-    async def ended_early(self, record: RunRecord, error: SymbiError) -> None:
-        """A run that could not begin: held where a dependency or an answer was missing, failed otherwise."""
-        state = RunState.HELD if isinstance(error, Unavailable | ApprovalPending) else RunState.FAILED
+    async def ended_early(self, record: RunRecord, error: SymbiError, state: RunState) -> None:
+        """A run that could not begin, or go on: held where a dependency or an answer was missing, failed otherwise.
+
+        What it was held for before, it is held for still.
+        """
+        if record.error is not None:
+            kept = decode_error(record.error).fields
+            error.fields |= {name: kept[name] for name in ("position", SUSPENDED) if name in kept}
+        await self._close(record, error, state)
+
+    async def ended_at_rest(self, record: RunRecord, error: SymbiError, moves: Sequence[Draft]) -> None:
+        """An open run that is not at work has failed.
+
+        Args:
+            record: As it stands, opened.
+            error: Why.
+            moves: What that makes of its agent.
+        """
+        await self._close(record, error, RunState.FAILED, moves)
+
+    async def _close(self, record: RunRecord, error: SymbiError, state: RunState, moves: Sequence[Draft] = ()) -> None:
         clock, log, runs = self._rooms.world.clock, self._rooms.world.log, self._rooms.runs
         ended = replace(record, state=state, error=encode_error(error), finished_at=rfc3339(clock.now_ns()))
         about = join_subjects(kept_task(record.grant, record.labels).everybody, error_label(error).subjects)
         keys = await keys_for(self._rooms.world.guard.vault, record.declared, about, wait=True)
         kept, draft = sealed_run(ended, keys), confided(_finished(ended, error), keys)
 
-        def end() -> tuple[None, tuple[Draft]]:
+        def end() -> tuple[None, tuple[Draft, ...]]:
+            if record.state is RunState.HELD:
+                runs.move_run(replace(record, state=RunState.RUNNING, error=None, finished_at=None), RunState.HELD)
             runs.move_run(kept, RunState.RUNNING)
-            return None, (draft,)
+            return None, (draft, *moves)
 
         await log.transact(end, wait=True)
 

@@ -14,11 +14,15 @@ from symbi.clock import IdSource
 from symbi.compliance.privacy import Privacy
 from symbi.guard.ledger import EffectStore
 from symbi.runtime.agent_scheduler import AgentScheduler
+from symbi.runtime.dead_letters import DeadLetters
 from symbi.runtime.key_change import NextKey
 from symbi.runtime.life import Life
+from symbi.runtime.lineage import LineageStore
+from symbi.runtime.mailbox import MailboxStore
 from symbi.runtime.occurrences import OccurrenceStore
 from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_watch import PolicyWatch
+from symbi.runtime.roster import AgentStore
 from symbi.tools.catalog import Catalog
 from symbi.types import AgentId, Principal, Priority, SecurityTier
 
@@ -36,6 +40,8 @@ class RuntimeConfig:
         code_memory_mib, code_timeout_s: Bounds of one piece of code.
         run_timeout_s: The longest that any run may take, whatever its file says, and the longest it waits to start.
         output_bytes: The largest value of a run.
+        max_living: How many agents that wait for messages are kept in memory.
+        max_at_work: How many agents may be at work.
     """
 
     mode: str
@@ -47,6 +53,8 @@ class RuntimeConfig:
     code_timeout_s: float
     run_timeout_s: float
     output_bytes: int
+    max_living: int
+    max_at_work: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +64,16 @@ class Terms:
     Attributes:
         priority: Its class.
         batch: It may wait behind everything else.
+        persistent: It stays, and carries out the messages that it is sent.
+        idle_s: After which it is kept in the store alone, where it waits so long.
+        max_messages: How many messages may wait for each agent that is made of the declaration.
     """
 
     priority: Priority = Priority.NORMAL
     batch: bool = False
+    persistent: bool = False
+    idle_s: float = 3600.0
+    max_messages: int = 1000
 
 
 def no_terms(_agent: AgentId) -> Terms:
@@ -79,6 +93,8 @@ class Rooms:
         runs: The journal.
         effects: The ledger.
         occurrences: What became of the times at which schedules were due.
+        agents: Agents that were made to stay.
+        mailbox: Messages that wait for them.
         scheduler: Says when an agent may start, and holds the pool.
         ids: Makes run ids.
         principal: An agent as policies see it.
@@ -86,6 +102,8 @@ class Rooms:
         heads: What others say of the heads of the trail.
         next_key: The key that is to sign the trail after another.
         stream: The trail as it grows.
+        letters: What was given up.
+        lineage: Which run asked for which.
         terms: How it stands among others.
     """
 
@@ -96,6 +114,8 @@ class Rooms:
     runs: RunStore
     effects: EffectStore
     occurrences: OccurrenceStore
+    agents: AgentStore
+    mailbox: MailboxStore
     scheduler: AgentScheduler
     ids: IdSource
     principal: Callable[[AgentId], Principal]
@@ -103,6 +123,8 @@ class Rooms:
     heads: Heads
     next_key: NextKey
     stream: AuditStream
+    letters: DeadLetters
+    lineage: LineageStore
     terms: Callable[[AgentId], Terms] = no_terms
 
 

@@ -1,33 +1,36 @@
 """The runtime: agents on a gate, from a compiled file to the end of a run."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from symbi.agent.journal import RunRecord, RunState, absolute
-from symbi.agent.run import RunOutcome, check_inputs
+from symbi.agent.run import Ends, RunOutcome, by_remedy, check_inputs
 from symbi.agent.sealing import opened_history, sealed_run
 from symbi.agent.task import NO_TASK, Task, check_task, kept_task
 from symbi.audit.event import AuditEventType, Draft, Receipt
 from symbi.audit.stream import AuditStream
 from symbi.clock import rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile
-from symbi.errors import (
-    InputError,
-    did_you_mean,
-)
+from symbi.errors import InputError, SymbiError, did_you_mean
 from symbi.guard.confidential import confided, keys_for
 from symbi.guard.desk import ApprovalDesk
 from symbi.guard.gate import GateReport, Guard
 from symbi.guard.outcome import encode_result
 from symbi.runtime.agent_scheduler import SystemStatus
 from symbi.runtime.course import Course, Order
+from symbi.runtime.dead_letters import DeadLetters
 from symbi.runtime.key_change import rotate_key
+from symbi.runtime.life import Life
+from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_change import set_policies
+from symbi.runtime.post import PostOffice
+from symbi.runtime.replays import Begun, begin_replay
+from symbi.runtime.rests import Rest, Rests
 from symbi.runtime.rooms import AtWork, Rooms, RuntimeConfig
 from symbi.runtime.turns import Seat
 from symbi.tools.catalog import Catalog
@@ -50,14 +53,23 @@ class Runtime:
         config: What it is told.
         report: What the gate found at start-up.
         warnings: What is unsafe or without effect, one line each.
+
+    Attributes:
+        post: Gets messages to agents.
+        take_up: Carries out what a dead letter became, and says whether it does; whoever stays sets it.
     """
 
     def __init__(self, rooms: Rooms, config: RuntimeConfig, report: GateReport, warnings: Sequence[str] = ()) -> None:
-        self._rooms = rooms
+        self.post = PostOffice(rooms, config)
+        self._rooms = rooms = replace(rooms, world=replace(rooms.world, post=self.post))
         self._config = config
         self._course = Course(rooms, config)
+        self.rests = Rests()
+        self._course.over = self.post.questions.over
+        self.post.addresses.course, self.post.questions.carry_out = self._course, self._carry_out
         self.report = report
         self.warnings = tuple(warnings)
+        self.take_up: Callable[[Begun], bool] = _nobody
 
     @property
     def rooms(self) -> Rooms:
@@ -83,6 +95,11 @@ class Runtime:
     def events(self) -> AuditStream:
         """The trail as it grows: `async with runtime.events.subscribe(…) as events`."""
         return self._rooms.stream
+
+    @property
+    def letters(self) -> DeadLetters:
+        """What was given up."""
+        return self._rooms.letters
 
     @property
     def desk(self) -> ApprovalDesk:
@@ -114,6 +131,7 @@ class Runtime:
         *,
         run_id: RunId | None = None,
         instance: str = "",
+        ends: Ends = by_remedy,
     ) -> RunOutcome:
         """Create an agent and run it on inputs, to its end.
 
@@ -124,6 +142,7 @@ class Runtime:
             task: What the run is asked to do, and what its inputs are.
             run_id: Its id, where somebody has promised one; new if None.
             instance: Which of several agents that were made of one declaration.
+            ends: What becomes of it where an error ends it.
 
         Raises:
             InputError: The inputs do not fit the agent.
@@ -136,7 +155,7 @@ class Runtime:
         except InputError as error:
             await self.refuse(Path(spec.file), error, task.everybody)
             raise
-        order = Order(compiled, spec, instance)
+        order = Order(compiled, spec, instance, ends)
         record = RunRecord(
             run_id=run_id or RunId(self._rooms.ids.new()),
             agent_id=order.name,
@@ -163,7 +182,16 @@ class Runtime:
 
         return await self._course.go(order, record, (), begin)
 
-    async def resume(self, compiled: CompiledFile, spec: AgentSpec, record: RunRecord) -> RunOutcome:
+    async def _carry_out(self, order: Order, run_id: RunId, inputs: Mapping[str, JsonValue], task: Task) -> RunOutcome:
+        """Begin a run that another asks for, or go on with it."""
+        record = await self._rooms.world.log.read(lambda: self._rooms.runs.get_run(run_id))
+        if record is not None:
+            return await self.resume(order.compiled, order.spec, record)
+        return await self.run(order.compiled, order.spec, inputs, task, run_id=run_id, instance=order.instance)
+
+    async def resume(
+        self, compiled: CompiledFile, spec: AgentSpec, record: RunRecord, *, ends: Ends = by_remedy
+    ) -> RunOutcome:
         """Go on with a run after its last finished effect.
 
         Raises:
@@ -179,22 +207,31 @@ class Runtime:
         was, log, vault = record.state, self._rooms.world.log, self.guard.vault
         kept = await log.read(lambda: self._rooms.effects.effects_of(record.run_id))
         own = await keys_for(vault, spec.id, ())
-        record = replace(record, state=RunState.RUNNING, error=None, finished_at=None)
+        record = replace(record, state=RunState.RUNNING, finished_at=None)
         try:
             record, recorded = await log.read(partial(opened_history, record, kept, vault, own.ids))
         except InputError as erased:
-            await self._course.ended_erased(record, was, erased)
+            await self._course.ended_erased(replace(record, error=None), was, erased)
             raise
         task = kept_task(record.grant, record.labels)
         keys = await keys_for(vault, spec.id, task.everybody)
 
         def again() -> tuple[None, tuple[Draft]]:
             if was is not RunState.RUNNING:
-                self._rooms.runs.move_run(record, was)
+                self._rooms.runs.move_run(replace(record, error=None), was)
             details: dict[str, JsonValue] = {"effects": len(recorded), **task.facts(keys)}
             return None, (confided(Draft(AuditEventType.RUN_RESUMED, record.agent_id, details, record.run_id), keys),)
 
-        return await self._course.go(Order(compiled, spec, record.instance), record, recorded, again)
+        return await self._course.go(Order(compiled, spec, record.instance, ends), record, recorded, again)
+
+    async def replay(self, compiled: CompiledFile, run_id: RunId, by: str) -> Begun:
+        """Put a dead letter's work on record anew, see `symbi.runtime.replays`; `take_up` is for the caller to ask.
+
+        Raises:
+            InputError: There is no open letter of this run, its agent does not take these inputs now, or they were erased.
+            StoreUnavailable: It cannot be recorded.
+        """
+        return await begin_replay(self._rooms, compiled, await self.letters.opened(run_id), by)
 
     async def find_open_run(self, run_id: RunId | None, file: str | None) -> RunRecord:
         """The run to resume: the one named, or the newest that is running or held (of a file).
@@ -270,16 +307,22 @@ class Runtime:
         return tuple(self._course.at_work.values())
 
     async def suspend(self, agent: AgentId, by: str) -> None:
-        """Suspend an agent before its next effect; see `symbi.runtime.turns`."""
-        await self._course.turns.suspend(agent, by)
+        """Suspend an agent before its next effect, see `symbi.runtime.turns`; what waits to be tried again goes on waiting."""
+        for rest in self.rests.of(agent):
+            rest.suspended_by = by
+        if not self.rests.of(agent):
+            await self._course.turns.suspend(agent, by)
 
     def seat_of(self, agent: AgentId) -> Seat | None:
         """What an agent at work has claimed, and how it stands with it; None where it has not come so far."""
         return self._course.turns.seat_of(agent)
 
     def let_go_on(self, agent: AgentId) -> None:
-        """Let an agent that an operator has suspended go on; see `symbi.runtime.turns`."""
-        self._course.turns.resume(agent)
+        """Let an agent go on that an operator, policy or a limit has suspended, or that waits; see `symbi.runtime.turns`."""
+        for rest in self.rests.of(agent):
+            rest.let_go()
+        if not self.rests.of(agent):
+            self._course.turns.resume(agent)
 
     async def stop(self, agents: Sequence[AgentId] | None, by: str) -> Sequence[RunId]:
         """Stop agents where they are, and return once their runs are over; what they had in flight is settled.
@@ -291,7 +334,8 @@ class Runtime:
         Raises:
             InputError: One of them is not at work; none is stopped.
         """
-        names = [one.life.agent for one in self._course.at_work.values()]
+        rests = [rest for rest in self.rests.all if agents is None or rest.agent in agents]
+        names = [one.life.agent for one in self._course.at_work.values()] + [rest.agent for rest in rests]
         for agent in agents or ():
             if agent not in names:
                 msg = f"agent `{agent}` is not at work"
@@ -300,6 +344,34 @@ class Runtime:
         for one in found:
             one.stopped_by = by
             one.scope.cancel(f"stopped by {by}")
-        for one in found:
-            await one.over.wait()
-        return [one.life.run_id for one in found]
+        for rest in rests:
+            rest.stop(by)
+        for over in (*(one.over for one in found), *(rest.over for rest in rests)):
+            await over.wait()
+        return [*(one.life.run_id for one in found), *(rest.run_id for rest in rests)]
+
+    async def stopped_at_rest(self, record: RunRecord, rest: Rest, error: SymbiError) -> None:
+        """A run was stopped that rested: it has failed, and its agent is gone.
+
+        Raises:
+            StoreUnavailable: It cannot be recorded.
+        """
+        life = Life(rest.agent, rest.run_id, rest.state)
+        if life.state is AgentState.SUSPENDED:
+            life.stop({"by": rest.stopped_by})
+        await self._course.ended_at_rest(record, error, life.drafts())
+
+    async def give_up(self, record: RunRecord, error: SymbiError) -> None:
+        """A run that is open has failed too often: its agent has failed.
+
+        Raises:
+            StoreUnavailable: It cannot be recorded.
+        """
+        life = Life(record.agent_id, record.run_id, AgentState.RUNNING)
+        life.fail(error, RunState.FAILED)
+        await self._course.ended_at_rest(record, error, life.drafts())
+
+
+def _nobody(_begun: Begun) -> bool:
+    """The default of `take_up`: nobody stays to carry it out."""
+    return False

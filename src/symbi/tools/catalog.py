@@ -67,10 +67,9 @@ class Catalog:
         self._tools: dict[str, VerifiedTool] = {}
         self._quarantined: dict[str, Refusal] = {}
         self._down: dict[str, SymbiError] = {}
-        self._connected: dict[
-            str, int
-        ] = {}  # servers whose session is good as far as is known, and how many tools each has
+        self._connected: dict[str, int] = {}  # servers whose session is good as far as is known, and their tools
         self.changes = 0  # how often tools were taken up
+        self._sessions: dict[str, int] = {}
 
     @property
     def servers(self) -> tuple[str, ...]:
@@ -112,24 +111,21 @@ class Catalog:
             SymbiError: As `refresh`.
         """
         link = self._link(server)
-        if server in self._connected:
-            async with self._guard.enforce(_connection(link, principal)) as permit:
-                permit.observe({"tools": self._connected.get(server, 0)})
+        while True:
             if server in self._connected:
+                async with self._guard.enforce(_connection(link, principal)) as permit:
+                    permit.observe({"tools": self._connected.get(server, 0)})
+                if server in self._connected:
+                    return
+            if await self._reconnected(server, None, principal, lost=True):
                 return
-        await self.refresh(server, principal, anew=False)
 
     def lost(self, server: str) -> None:
         """The session with a server has ended, as far as is known: who needs it next connects it anew."""
         self._connected.pop(server, None)
 
-    async def refresh(self, server: str, principal: Principal = SYSTEM, *, anew: bool = True) -> None:
+    async def refresh(self, server: str, principal: Principal = SYSTEM) -> None:
         """Connect a server anew, through the gate, and verify all that it offers.
-
-        Args:
-            server: Its name.
-            principal: Who asks.
-            anew: Also where somebody else has just done it.
 
         Raises:
             InputError: There is no such server.
@@ -137,12 +133,25 @@ class Catalog:
             ToolServerUnavailable: It cannot be started, or does not speak the protocol.
             StoreUnavailable: Decision, pins or trail cannot be written.
         """
+        await self.reconnect(server, None, principal)
+
+    async def reconnect(self, server: str, seen: int | None, principal: Principal = SYSTEM) -> None:
+        """As `refresh`, unless somebody else has tried it since a session was seen: no caller ends the session of another.
+
+        Args:
+            server: Which.
+            seen: The session that does not answer any more, see `session_of`; None connects in any case.
+            principal: On whose behalf.
+        """
+        await self._reconnected(server, seen, principal, lost=False)
+
+    async def _reconnected(self, server: str, seen: int | None, principal: Principal, *, lost: bool) -> bool:
+        """Connect a server, as `reconnect`, or only where its session is `lost`; whether that was done here."""
         link = self._link(server)
         async with self._locks[server]:
-            if not anew and server in self._connected:
-                async with self._guard.enforce(_connection(link, principal)) as permit:
-                    permit.observe({"tools": self._connected[server]})
-                return
+            if (seen is not None and seen != self.session_of(server)) or (lost and server in self._connected):
+                return False
+            self._sessions[server] = self.session_of(server) + 1
             self._forget(server)
             self._down[server] = ToolServerUnavailable(f"tool server `{server}` is being connected", server=server)
             try:
@@ -160,6 +169,11 @@ class Catalog:
             del self._down[server]
             self._connected[server] = len(results)
             self.changes += 1
+        return True
+
+    def session_of(self, server: str) -> int:
+        """How often it was tried to connect a server."""
+        return self._sessions.get(server, 0)
 
     async def pin(self, name: str) -> VerifiedTool:
         """Pin what a server offers now under a name, after a person has reviewed it.

@@ -22,7 +22,15 @@ from typing import Final
 import anyio
 import anyio.to_thread
 
-from symbi.errors import InputError, OutputLimit, SymbiError, TimeLimit, ToolFailed, ToolServerUnavailable
+from symbi.errors import (
+    InputError,
+    OutputLimit,
+    StoreUnavailable,
+    SymbiError,
+    TimeLimit,
+    ToolFailed,
+    ToolServerUnavailable,
+)
 from symbi.guard.action import InvokeTool, RunSlot
 from symbi.guard.gate import Guard
 from symbi.guard.permit import Permit
@@ -168,6 +176,25 @@ class Invoker:
         flow = self.flow_of(name) or UNDECLARED
         given = replace(given, subjects=join_subjects(given.subjects, flow.subjects_of_call(arguments)))
         return AnswerLabels(flow, given, effect_id, about=flow.subjects_of_answer(answer))
+
+    def session_of(self, server: str) -> int:
+        """The session with a server that a call would use, for `reconnect`."""
+        return self._catalog.session_of(server)
+
+    async def reconnect(self, server: str, seen: int, principal: Principal) -> None:
+        """Connect a server anew whose session does not answer any more, where nobody else has done it.
+
+        What keeps it from being connected, the next call meets, and is put on record there.
+
+        Raises:
+            StoreUnavailable: It cannot be recorded.
+        """
+        try:
+            await self._catalog.reconnect(server, seen, principal)
+        except StoreUnavailable:
+            raise
+        except SymbiError as error:
+            _log.warning("tool server `%s` could not be connected again: %s", server, error)
 
     def flow_of(self, name: str) -> ToolFlow | None:
         """What is declared of a tool; None where it is not to be had."""

@@ -17,12 +17,13 @@ from symbi.adapters.monty import MontySandbox
 from symbi.adapters.policy_files import PolicyFolders
 from symbi.adapters.secrets import EnvironmentSecrets, FileSecrets, KeyringSecrets, SecretChain
 from symbi.adapters.sqlite import SqliteStore, check_store
+from symbi.agent.again import PATIENT, Patience
 from symbi.agent.effects import World, no_word
 from symbi.agent.interpreter import BodyLimits
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog, Cadence, Signing
 from symbi.clock import Clock, IdSource, SystemClock
-from symbi.config import Settings, describe_settings, refuse_unsafe
+from symbi.config import AgentMode, Settings, describe_settings, refuse_unsafe
 from symbi.config.sections import ServerSettings
 from symbi.crypto.keys import KeyRing, KeyStore
 from symbi.crypto.provider import open_provider
@@ -36,6 +37,7 @@ from symbi.policy.catalog import ToolType
 from symbi.policy.engine import PolicyEngine
 from symbi.policy.policies import PolicySet
 from symbi.runtime.agent_scheduler import AgentScheduler
+from symbi.runtime.dead_letters import DeadLetters
 from symbi.runtime.policies import Cause, PolicyBook
 from symbi.runtime.policy_shadow import PolicyShadow
 from symbi.runtime.policy_watch import PolicyWatch, watching
@@ -136,6 +138,7 @@ async def open_runtime(
     probe: Callable[[str], None] = no_probe,
     hold_s: float | None = 0.0,
     held: Callable[[ApprovalPending], None] = no_word,
+    patience: Patience = PATIENT,
 ) -> AsyncIterator[Runtime]:
     """A running runtime, from settings.
 
@@ -146,6 +149,7 @@ async def open_runtime(
         probe: Called at named points around each effect; for tests.
         hold_s: How long a run waits for people before it ends as held; None: until they answer or their time is up.
         held: Told of each action that waits for people.
+        patience: How it waits before something is tried again.
 
     Raises:
         ConfigError: A setting is unsafe in production mode, or names something that is not there.
@@ -207,14 +211,14 @@ async def open_runtime(
         invoker = Invoker(catalog, guard, secrets)
         world = World(
             guard, log, clock, invoker, Sandboxes({interpreter.tier: interpreter}), emit,
-            hold_s, held, Reconciler(invoker, catalog, guard, clock),
+            hold_s, held, reconciler=Reconciler(invoker, catalog, guard, clock), patience=patience,
         )  # fmt: skip
         agents = scheduler(settings, clock)
         privacy = open_privacy(settings, store, log, vault, lambda: log.key, clock, probe)
         stream = await stack.enter_async_context(audit_stream(log, store, folder))
         rooms = Rooms(
-            world, book, watch, catalog, store, store, store, agents, ids, settings.principal, privacy, heads,
-            ring.next_signing_key, stream, partial(terms_of, settings),
+            world, book, watch, catalog, store, store, store, store, store, agents, ids, settings.principal, privacy, heads,
+            ring.next_signing_key, stream, DeadLetters(store, store, store, log, vault, clock), store, partial(terms_of, settings),
         )  # fmt: skip
         watches = [watch]
         if settings.policy.shadow:
@@ -286,6 +290,8 @@ def runtime_config(settings: Settings) -> RuntimeConfig:
         code_timeout_s=limits.code_timeout_s,
         run_timeout_s=limits.run_timeout_s,
         output_bytes=limits.output_bytes,
+        max_living=settings.runtime.max_living_agents,
+        max_at_work=settings.runtime.max_concurrent_agents,
     )
 
 
@@ -305,7 +311,8 @@ def scheduler(settings: Settings, clock: Clock) -> AgentScheduler:
 def terms_of(settings: Settings, agent: AgentId) -> Terms:
     """How an agent stands among others, as configured."""
     known = settings.of_agent(agent)
-    return Terms(known.priority, known.batch)
+    persistent = known.mode is AgentMode.PERSISTENT
+    return Terms(known.priority, known.batch, persistent, known.idle_s, known.max_messages)
 
 
 def secret_source(settings: Settings, guard: Guard) -> SecretSource:

@@ -31,8 +31,10 @@ class Holds(StrEnum):
 
 _SAID: Final[Mapping[Holds, str]] = {
     Holds.SEALED: """
-        events.record effects.result effects.error runs.inputs runs.output runs.error run_grants.task_grant
+        run_answers.label events.record effects.result effects.error runs.inputs runs.output runs.error run_grants.task_grant
         run_labels.labels requests.request approvals.facts approvals.shown approvals.votes subject_holds.note
+        dead_letters.inputs dead_letters.task_grant dead_letters.labels dead_letters.error dead_letters.note
+        mailbox.body mailbox.labels
     """,
     Holds.DIGEST: """
         effects.arguments_digest requests.digest approvals.digest approvals.place
@@ -42,7 +44,13 @@ _SAID: Final[Mapping[Holds, str]] = {
     Holds.PAYLOAD: "payloads.bytes",
     Holds.PSEUDONYM: "subject_keys.pseudonym subject_holds.pseudonym erasures.pseudonym",
     Holds.KEY: "subject_keys.wrapped subject_keys.name",
-    Holds.AMOUNT: "tallies.total tally_entries.amount",
+    Holds.AMOUNT: """
+        tallies.total tally_entries.amount budgets.calls_most budgets.tokens_most budgets.money_most
+        budgets.wall_most budgets.cpu_most budgets.calls_spent budgets.tokens_spent budgets.money_spent
+        budgets.wall_spent budgets.cpu_spent budgets.calls_held budgets.tokens_held budgets.money_held
+        budgets.wall_held budgets.cpu_held budget_reservations.calls budget_reservations.tokens budget_reservations.money
+        budget_reservations.wall budget_reservations.cpu
+    """,
     Holds.NOTHING: """
         meta.key meta.value events.sequence events.chain_hash head.id head.record
         effects.effect_id effects.run_id effects.position effects.agent_id effects.action effects.resource
@@ -63,6 +71,14 @@ _SAID: Final[Mapping[Holds, str]] = {
         segments.keep_until segments.sealed_at segments.removed_at anchors.size anchors.authority anchors.time
         schedules.schedule schedules.since_ns occurrences.schedule occurrences.at_ns occurrences.run_id occurrences.state
         occurrences.reason payloads.uses
+        run_answers.run_id run_parents.run_id run_parents.parent_run_id run_parents.root_run_id run_parents.depth
+        dead_letters.run_id dead_letters.kind dead_letters.agent_id dead_letters.declared dead_letters.file dead_letters.code
+        dead_letters.attempts dead_letters.at dead_letters.state dead_letters.became dead_letters.closed_at
+        agents.agent_id agents.file agents.source_digest agents.state agents.revision agents.reason agents.parent
+        agents.created_at agents.changed_at
+        mailbox.sequence mailbox.message_id mailbox.declared mailbox.agent_id mailbox.sender mailbox.due_ns
+        mailbox.expires_ns mailbox.attempts
+        budgets.run_id budgets.agent_id budgets.parent budget_reservations.effect_id budget_reservations.run_id
     """,
 }
 

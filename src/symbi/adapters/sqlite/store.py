@@ -11,7 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from symbi.adapters.sqlite.agents import AgentTable
 from symbi.adapters.sqlite.approvals import ApprovalTable
+from symbi.adapters.sqlite.budgets import BudgetTable
+from symbi.adapters.sqlite.dead_letters import DeadLetterTable
 from symbi.adapters.sqlite.facts import write_facts
 from symbi.adapters.sqlite.file import (
     DATABASE_NAME,
@@ -33,6 +36,8 @@ from symbi.adapters.sqlite.file import (
 )
 from symbi.adapters.sqlite.history import TalliesInSqlite
 from symbi.adapters.sqlite.keeping import SegmentTable
+from symbi.adapters.sqlite.lineage import LineageTable
+from symbi.adapters.sqlite.mailbox import MailboxTable
 from symbi.adapters.sqlite.mark import flush_folder, origin_in, read_mark, refuse_lost, refuse_other, write_mark
 from symbi.adapters.sqlite.occurrences import OccurrenceTable
 from symbi.adapters.sqlite.payloads import PayloadTable, triggers
@@ -54,7 +59,19 @@ _MADE: Final = re.compile(r"^CREATE (?:UNIQUE )?(?:TABLE|INDEX) (\w+)", re.MULTI
 
 
 class SqliteStore(
-    PayloadTable, PolicyNotes, TalliesInSqlite, ApprovalTable, SegmentTable, SubjectTable, PrivacyTable, OccurrenceTable
+    PayloadTable,
+    PolicyNotes,
+    TalliesInSqlite,
+    ApprovalTable,
+    SegmentTable,
+    SubjectTable,
+    PrivacyTable,
+    OccurrenceTable,
+    LineageTable,
+    DeadLetterTable,
+    AgentTable,
+    MailboxTable,
+    BudgetTable,
 ):
     """Every store of a runtime on one file, for its owner: trail, ledger, tallies, approvals, runs, schedules, pins, subjects' keys.
 
@@ -274,7 +291,11 @@ class SqliteStore(
             record.policy_version, record.decision, record.epoch, record.attempt, record.state.value,
             self._kept(record.result), self._kept(record.error), record.effect_id, was.value, record.epoch,
         )  # fmt: skip
-        if self._write(SQL["move_effect"], values) != 1:
+        asked = (record.resource, record.arguments_digest, record.recovery.value, record.label)
+        anew = was is EffectState.DENIED  # nothing of what was asked for then has happened
+        if (
+            self._write(SQL["redo_effect"], (*asked, *values)) if anew else self._write(SQL["move_effect"], values)
+        ) != 1:
             msg = f"effect `{record.effect_id}` is not {was.value} any more"
             raise InternalError(msg, code="internal.effect_stale", effect_id=record.effect_id)
         if was is not EffectState.DISPATCHED:
@@ -322,6 +343,8 @@ class SqliteStore(
         if self._write(SQL["move_run"], values) != 1:
             msg = f"run `{record.run_id}` is not {was.value} any more"
             raise InternalError(msg, code="internal.run_stale")
+        if record.answer is not None:
+            self._write(SQL["put_answer"], (record.run_id, record.answer))
 
     def get_run(self, run_id: RunId) -> RunRecord | None:
         """One run."""
