@@ -13,13 +13,32 @@ from symbi.adapters.sqlite.payloads import MAX_INLINE_BYTES
 from symbi.agent.journal import RunRecord, RunState
 from symbi.errors import StoreUnavailable
 from symbi.guard.ledger import EffectRecord, EffectState
+from symbi.runtime.mailbox import Message
 from symbi.types import AgentId, EffectId, RecoveryClass, RunId
 
 LARGE = [bytes([65 + n]) * (MAX_INLINE_BYTES + 1 + n) for n in range(4)]
 SEALED = [b"\x01" + one for one in LARGE[:2]]
 VALUES = st.sampled_from([None, b"{}", b"x" * MAX_INLINE_BYTES, *LARGE, *SEALED])
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["effect", "confirm", "again", "run", "end", "drop effect", "drop run"]), VALUES, VALUES),
+    st.tuples(
+        st.sampled_from(
+            [
+                "effect",
+                "confirm",
+                "again",
+                "run",
+                "end",
+                "drop effect",
+                "drop run",
+                "send",
+                "send again",
+                "ripen",
+                "take",
+            ]
+        ),
+        VALUES,
+        VALUES,
+    ),
     max_size=30,
 )
 
@@ -35,7 +54,7 @@ class Model:
     """What is stored, as it was written, and the store that holds it."""
 
     def __init__(self, store):
-        self.store, self.effects, self.runs, self.made = store, {}, {}, 0
+        self.store, self.effects, self.runs, self.made, self.mail = store, {}, {}, 0, {}
 
     def step(self, kind, one, other):
         store = self.store
@@ -61,6 +80,17 @@ class Model:
                     if was.state is RunState.RUNNING:
                         self.runs[number] = replace(was, state=RunState.FINISHED, output=one, error=other)
                         store.move_run(self.runs[number], was.state)
+                case "send":
+                    message = Message(RunId(f"m{self.made}"), AgentId("a"), "x", one or b"{}", None, self.made % 2)
+                    assert store.put_message(message)
+                    self.mail[message.message_id] = message
+                    self.made += 1
+                case "send again" if self.mail:  # with another body, which is not kept
+                    assert not store.put_message(replace(next(iter(self.mail.values())), body=one or b"{}"))
+                case "ripen":
+                    store.ripen(10, 10)
+                case "take" if self.mail:
+                    assert store.drop_message(self.mail.popitem()[0])
                 case "drop effect" if self.effects:
                     gone = self.effects.pop(next(iter(self.effects)))
                     store._db.execute("DELETE FROM effects WHERE effect_id = ?", (gone.effect_id,))
@@ -73,8 +103,11 @@ class Model:
             assert self.store.effect_at(RunId("r"), number) == record
         for record in self.runs.values():
             assert self.store.get_run(record.run_id) == record
+        for message in self.mail.values():
+            assert self.store.get_message(message.message_id).body == message.body
         columns = [one for e in self.effects.values() for one in (e.result, e.error)]
         columns += [one for r in self.runs.values() for one in (r.inputs, r.output, r.error)]
+        columns += [message.body for message in self.mail.values()]
         wanted = Counter(one for one in columns if one is not None and len(one) > MAX_INLINE_BYTES)
         kept = self.store._db.execute("SELECT digest, bytes, uses FROM payloads").fetchall()
         assert {data: uses for _, data, uses in kept} == wanted

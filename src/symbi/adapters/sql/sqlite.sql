@@ -133,6 +133,9 @@ FROM effects WHERE state = ? ORDER BY effect_id
 -- name: put_payload
 INSERT INTO payloads (digest, bytes, uses) VALUES (?, ?, 0) ON CONFLICT (digest) DO NOTHING
 
+-- name: drop_unused_payload
+DELETE FROM payloads WHERE digest = ? AND uses < 1
+
 -- name: has_payloads
 SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'payloads'
 
@@ -433,20 +436,20 @@ DELETE FROM dead_letters WHERE run_id IN (
 )
 
 -- name: get_letter
-SELECT run_id, kind, agent_id, file, code, attempts, at, state, inputs, task_grant, labels, error, became, closed_at, note
+SELECT run_id, kind, agent_id, file, code, attempts, at, state, WHOLE(inputs), task_grant, labels, WHOLE(error), became, closed_at, note
 FROM dead_letters WHERE run_id = ?
 
 -- name: letters
-SELECT run_id, kind, agent_id, file, code, attempts, at, state, inputs, task_grant, labels, error, became, closed_at, note
+SELECT run_id, kind, agent_id, file, code, attempts, at, state, WHOLE(inputs), task_grant, labels, WHOLE(error), became, closed_at, note
 FROM dead_letters WHERE (?1 IS NULL OR declared = ?1) AND (?2 IS NULL OR agent_id = ?2) AND (?3 IS NULL OR state = ?3)
 ORDER BY at DESC, run_id DESC LIMIT ?4 OFFSET ?5
 
 -- name: letters_of
-SELECT run_id, kind, agent_id, file, code, attempts, at, state, inputs, task_grant, labels, error, became, closed_at, note
+SELECT run_id, kind, agent_id, file, code, attempts, at, state, WHOLE(inputs), task_grant, labels, WHOLE(error), became, closed_at, note
 FROM dead_letters WHERE declared = ? AND state = ? ORDER BY at DESC, run_id DESC LIMIT ? OFFSET ?
 
 -- name: rows_of_letters
-SELECT run_id, run_id, '', at, inputs, task_grant, labels, error, note FROM dead_letters WHERE run_id > ? ORDER BY run_id LIMIT ?
+SELECT run_id, run_id, '', at, WHOLE(inputs), task_grant, labels, WHOLE(error), note FROM dead_letters WHERE run_id > ? ORDER BY run_id LIMIT ?
 
 -- name: put_agent
 INSERT INTO agents (agent_id, file, source_digest, state, revision, reason, parent, created_at, changed_at)
@@ -480,17 +483,17 @@ INSERT INTO mailbox (message_id, declared, agent_id, sender, body, labels, due_n
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (message_id) DO NOTHING
 
 -- name: get_message
-SELECT sequence, message_id, agent_id, sender, body, labels, due_ns, expires_ns, attempts FROM mailbox WHERE message_id = ?
+SELECT sequence, message_id, agent_id, sender, WHOLE(body), labels, due_ns, expires_ns, attempts FROM mailbox WHERE message_id = ?
 
 -- name: next_message
-SELECT sequence, message_id, agent_id, sender, body, labels, due_ns, expires_ns, attempts FROM mailbox
+SELECT sequence, message_id, agent_id, sender, WHOLE(body), labels, due_ns, expires_ns, attempts FROM mailbox
 WHERE agent_id = ? AND due_ns = 0 ORDER BY sequence LIMIT 1
 
 -- name: waiting_agents
 SELECT sequence, agent_id FROM mailbox WHERE declared = ? AND sequence > ? AND due_ns = 0 ORDER BY sequence LIMIT ?
 
 -- name: ripe_messages
-SELECT sequence, message_id, agent_id, sender, body, labels, due_ns, expires_ns, attempts FROM mailbox
+SELECT sequence, message_id, agent_id, sender, WHOLE(body), labels, due_ns, expires_ns, attempts FROM mailbox
 WHERE due_ns > 0 AND due_ns <= ? ORDER BY due_ns, sequence LIMIT ?
 
 -- name: earliest_due
@@ -509,10 +512,10 @@ DELETE FROM mailbox WHERE message_id = ?
 SELECT count(*) FROM (SELECT 1 FROM mailbox WHERE agent_id = ? LIMIT ?)
 
 -- name: rows_of_mailbox
-SELECT message_id, message_id, '', '', body, labels FROM mailbox WHERE message_id > ? ORDER BY message_id LIMIT ?
+SELECT message_id, message_id, '', '', WHOLE(body), labels FROM mailbox WHERE message_id > ? ORDER BY message_id LIMIT ?
 
 -- name: open_messages
-SELECT message_id, 'waiting', body, labels FROM mailbox
+SELECT message_id, 'waiting', WHOLE(body), labels FROM mailbox
 
 -- name: get_budget
 SELECT run_id, agent_id, parent, calls_most, tokens_most, money_most, wall_most, cpu_most,

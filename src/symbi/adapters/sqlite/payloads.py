@@ -16,7 +16,12 @@ from symbi.adapters.sqlite.rows import Rows
 MAX_INLINE_BYTES: Final = 4096  # of a value that stands in its own column; a page of the file
 
 PAYLOAD_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {"effects": ("result", "error"), "runs": ("inputs", "output", "error")}
+    {
+        "effects": ("result", "error"),
+        "runs": ("inputs", "output", "error"),
+        "mailbox": ("body",),
+        "dead_letters": ("inputs", "error"),
+    }
 )
 """The columns that may hold a reference, by table."""
 
@@ -58,3 +63,9 @@ class PayloadTable(Rows):
         digest = hashlib.sha256(value).digest()
         self._write(SQL["put_payload"], (digest, value))
         return REFERENCE + digest
+
+    def _unkept(self, *values: bytes | None) -> None:
+        """Let go what `_kept` has kept, where its row was not written."""
+        for value in values:
+            if value is not None and value.startswith(REFERENCE):
+                self._write(SQL["drop_unused_payload"], (value[len(REFERENCE) :],))

@@ -40,7 +40,7 @@ from symbi.adapters.sqlite.lineage import LineageTable
 from symbi.adapters.sqlite.mailbox import MailboxTable
 from symbi.adapters.sqlite.mark import flush_folder, origin_in, read_mark, refuse_lost, refuse_other, write_mark
 from symbi.adapters.sqlite.occurrences import OccurrenceTable
-from symbi.adapters.sqlite.payloads import PayloadTable, triggers
+from symbi.adapters.sqlite.payloads import triggers
 from symbi.adapters.sqlite.policy_notes import PolicyNotes
 from symbi.adapters.sqlite.privacy import PrivacyTable
 from symbi.adapters.sqlite.select import last_sequence, select_events
@@ -59,7 +59,6 @@ _MADE: Final = re.compile(r"^CREATE (?:UNIQUE )?(?:TABLE|INDEX) (\w+)", re.MULTI
 
 
 class SqliteStore(
-    PayloadTable,
     PolicyNotes,
     TalliesInSqlite,
     ApprovalTable,
@@ -179,9 +178,9 @@ class SqliteStore(
             self._db.execute("BEGIN IMMEDIATE")
         unmarked = self._unmarked
         try:
-            if self._epoch:
-                self._fence(self._epoch)
             yield
+            if self._folder is not None:
+                self._fence(self._epoch)
         except BaseException:
             self._unmarked = unmarked
             if self._db.in_transaction:
