@@ -14,6 +14,7 @@ from symbi.clock import IdSource
 from symbi.compliance.privacy import Privacy
 from symbi.guard.ledger import EffectStore
 from symbi.runtime.agent_scheduler import AgentScheduler
+from symbi.runtime.compaction import Compactor
 from symbi.runtime.dead_letters import DeadLetters
 from symbi.runtime.key_change import NextKey
 from symbi.runtime.life import Life
@@ -105,6 +106,7 @@ class Rooms:
         letters: What was given up.
         lineage: Which run asked for which.
         terms: How it stands among others.
+        compactor: Lets go of what ended long ago.
     """
 
     world: World
@@ -126,6 +128,7 @@ class Rooms:
     letters: DeadLetters
     lineage: LineageStore
     terms: Callable[[AgentId], Terms] = no_terms
+    compactor: Compactor | None = None
 
 
 @dataclass(slots=True, eq=False)

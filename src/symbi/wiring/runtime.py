@@ -37,6 +37,7 @@ from symbi.policy.catalog import ToolType
 from symbi.policy.engine import PolicyEngine
 from symbi.policy.policies import PolicySet
 from symbi.runtime.agent_scheduler import AgentScheduler
+from symbi.runtime.compaction import Compactor
 from symbi.runtime.dead_letters import DeadLetters
 from symbi.runtime.policies import Cause, PolicyBook
 from symbi.runtime.policy_shadow import PolicyShadow
@@ -219,6 +220,7 @@ async def open_runtime(
         rooms = Rooms(
             world, book, watch, catalog, store, store, store, store, store, agents, ids, settings.principal, privacy, heads,
             ring.next_signing_key, stream, DeadLetters(store, store, store, log, vault, clock), store, partial(terms_of, settings),
+            Compactor(log, store, clock, settings.runtime.journal_retention_days),
         )  # fmt: skip
         watches = [watch]
         if settings.policy.shadow:

@@ -556,3 +556,62 @@ SELECT label FROM run_answers WHERE run_id = ?
 
 -- name: rows_of_answers
 SELECT run_id, run_id, '', '', label FROM run_answers WHERE run_id > ? ORDER BY run_id LIMIT ?
+
+-- name: held_keys
+SELECT key_id FROM subject_holds JOIN subject_keys USING (pseudonym)
+
+-- name: compactable_runs
+SELECT run_id FROM runs
+WHERE run_id > ?1 AND state IN ('finished', 'failed') AND finished_at < ?2 AND inputs <> x''
+AND NOT EXISTS (
+    SELECT 1 FROM effects WHERE effects.run_id = runs.run_id AND position >= 0
+    AND (effects.state = 'dispatched' OR (effects.state = 'unknown' AND effects.error IS NOT ?3))
+)
+AND NOT EXISTS (SELECT 1 FROM dead_letters WHERE dead_letters.run_id = runs.run_id)
+AND NOT EXISTS (SELECT 1 FROM mailbox WHERE message_id = runs.run_id)
+AND NOT EXISTS (SELECT 1 FROM occurrences WHERE occurrences.state = 'claimed' AND occurrences.run_id = runs.run_id)
+AND NOT EXISTS (
+    SELECT 1 FROM run_parents JOIN runs AS above ON above.run_id = parent_run_id
+    WHERE run_parents.run_id = runs.run_id AND above.state IN ('running', 'held')
+)
+ORDER BY run_id LIMIT ?4
+
+-- name: values_of_run
+SELECT WHOLE(inputs), WHOLE(output), WHOLE(error), task_grant, labels FROM runs
+LEFT JOIN run_grants USING (run_id) LEFT JOIN run_labels USING (run_id) WHERE run_id = ?1
+UNION ALL
+SELECT arguments_digest, WHOLE(effects.result), WHOLE(effects.error), request, NULL
+FROM effects LEFT JOIN requests USING (effect_id) WHERE run_id = ?1 AND position >= 0
+
+-- name: values_of_effect
+SELECT arguments_digest, WHOLE(effects.result), WHOLE(effects.error), request
+FROM effects LEFT JOIN requests USING (effect_id) WHERE effect_id = ?
+
+-- name: effects_to_remove
+SELECT effect_id FROM effects WHERE run_id = ? AND position >= 0 ORDER BY position LIMIT ?
+
+-- name: own_effects
+SELECT effect_id FROM effects
+WHERE effect_id > ? AND effect_id < ? AND run_id = '' AND state IN ('denied', 'confirmed', 'failed', 'reconciled')
+ORDER BY effect_id LIMIT ?
+
+-- name: drop_requests
+DELETE FROM requests WHERE effect_id IN (SELECT value FROM json_each(?))
+
+-- name: drop_effects
+DELETE FROM effects WHERE effect_id IN (SELECT value FROM json_each(?))
+
+-- name: drop_run_grant
+DELETE FROM run_grants WHERE run_id = ?
+
+-- name: drop_run_labels
+DELETE FROM run_labels WHERE run_id = ?
+
+-- name: drop_run_usage
+DELETE FROM run_usage WHERE run_id = ?
+
+-- name: drop_run_answer
+DELETE FROM run_answers WHERE run_id = ?
+
+-- name: empty_run
+UPDATE runs SET inputs = x'', output = NULL, error = NULL WHERE run_id = ?
