@@ -306,8 +306,7 @@ async def test_who_is_told_to_stop_before_it_began_begins_nothing(tmp_path):
         assert [each.schedule for each in store.open_occurrences()] == [name]
 
 
-async def test_what_is_due_while_too_much_waits_is_begun_again_until_it_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr("symbi.runtime.host.RETRY_S", 0.0)
+async def test_what_is_due_while_too_much_waits_is_begun_again_until_it_runs(tmp_path):
     clock = ManualClock(BEGIN)
     async with hosted(tmp_path, clock) as stage:
         run, tries = stage.opened.runtime.run, []
