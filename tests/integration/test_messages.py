@@ -7,12 +7,12 @@ from symbi.adapters.sqlite import SqliteReader
 from symbi.agent.journal import RunState
 from symbi.agent.task import Task
 from symbi.audit.event import AuditEventType, parse_event
-from symbi.errors import AgentFailed, EffectInDoubt, PolicyDenied, ScriptFailed
+from symbi.errors import AskFailed, EffectInDoubt, PolicyDenied, ScriptFailed, TimeLimit
 from symbi.guard.approval import OPEN
 from symbi.guard.desk import Ballot
 from symbi.policy.grants import Grant
 from symbi.testing.runtime import open_in
-from symbi.types import Confidentiality, Integrity, Label
+from symbi.types import AgentId, Confidentiality, Integrity, Label
 
 pytestmark = pytest.mark.anyio
 ALL = '@id("all") permit (principal, action, resource);'
@@ -92,12 +92,12 @@ async def test_the_pool_is_full_again_while_the_answer_is_awaited(tmp_path):
     text = pair(other="now(); return n;") + "agent c { with { return 7; } }"
     async with open_in(tmp_path, text, policies=ALL, config=ONE_SEAT) as opened:
         results = []
-        async with anyio.create_task_group() as tasks:
 
-            async def work(name, **inputs):
-                results.append((await run(opened, name, **inputs)).output)
+        async def work(name, **inputs):
+            results.append((await run(opened, name, **inputs)).output)
 
-            with anyio.fail_after(30):
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
                 tasks.start_soon(lambda: work("a", x=1))
                 tasks.start_soon(lambda: work("c"))
         assert sorted(results) == [1, 7]
@@ -277,7 +277,7 @@ async def test_the_failure_of_the_other_is_ours_with_its_reason_and_its_label(tm
         assert type(hidden.error) is PolicyDenied
     async with open_in(tmp_path / "uncaught", pair(other="return int(n);"), policies=ALL) as opened:
         failed = await run(opened, x="seven")
-        assert type(failed.error) is AgentFailed
+        assert type(failed.error) is AskFailed
         assert "agent `b` failed" in failed.error.message
         assert failed.error.fields["reason"] == "agent.script"
 
@@ -288,7 +288,7 @@ async def test_an_agent_that_may_not_fails_whoever_asks_it(tmp_path, rule):
     rules = ALL + f'@id("no") forbid (principal == Agent::"b", action == Action::"{rule}", resource);'
     async with open_in(tmp_path, pair(other="log(1); return n;"), policies=rules) as opened:
         outcome = await run(opened, x=1)
-        assert type(outcome.error) is AgentFailed
+        assert type(outcome.error) is AskFailed
         assert outcome.error.fields["reason"] == "policy.denied"
 
 
@@ -327,3 +327,129 @@ async def test_a_chain_has_a_bound(tmp_path):
         assert (await run(opened, "a1")).output == 0  # 16 below it
         refused = await run(opened, "a0")
         assert "17 runs wait for one another already" in refused.error.message
+
+
+# --- ends that nobody wrote -------------------------------------------------------------------
+
+PEOPLE = '[approvals.people.ann]\nuser = "0"\n'
+WAITING = pair(other='log("begun"); approval("", "may I?"); log("done"); return n;')
+
+
+async def begun(opened, lines):
+    """Return once the other agent waits for people."""
+    while not await opened.runtime.desk.listed(tuple(OPEN)):
+        await anyio.lowlevel.checkpoint()
+    assert lines == ["begun"]
+
+
+async def agree(opened):
+    (held,) = await opened.runtime.desk.listed(tuple(OPEN))
+    await opened.runtime.desk.vote(Ballot(held.id, held.digest, agrees=True, uid=0))
+
+
+async def test_who_is_stopped_stops_whom_it_asked(tmp_path):
+    lines, ended = [], []
+    async with open_in(
+        tmp_path, WAITING, policies=ALL, config=PEOPLE, hold_s=None, emit=lambda _, line: lines.append(line)
+    ) as opened:
+        async with anyio.create_task_group() as tasks:
+
+            async def work():
+                ended.append(await run(opened, x=1))
+
+            tasks.start_soon(work)
+            await begun(opened, lines)
+            await opened.runtime.stop([AgentId("a")], "ann")
+        assert ended[0].error.code == "agent.stopped"
+        (child,) = await children(opened, ended[0].run_id)
+        assert child.state is RunState.FAILED
+        assert f"was stopped by run {ended[0].run_id}" in child.error.decode()
+        assert opened.runtime.at_work == ()
+        status = await opened.runtime.get_system_status()
+        assert (status.running, status.free) == (0, status.capacity)
+
+
+async def test_whose_time_is_up_stops_whom_it_asked(tmp_path):
+    text = WAITING.replace("with {", "with timeout = 0.05 {", 1)
+    async with open_in(tmp_path, text, policies=ALL, config=PEOPLE, hold_s=None) as opened:
+        with anyio.fail_after(30):
+            outcome = await run(opened, x=1)
+        assert type(outcome.error) is TimeLimit
+        (child,) = await children(opened, outcome.run_id)
+        assert child.state is RunState.FAILED
+
+
+async def test_whom_it_asked_can_be_stopped_alone(tmp_path):
+    lines, ended = [], []
+    text = WAITING.replace(
+        'return ask("b", { n: x });', 'try { ask("b", { n: x }); } catch (AgentFailed e) { return e.message; }'
+    )
+    async with (
+        open_in(
+            tmp_path, text, policies=ALL, config=PEOPLE, hold_s=None, emit=lambda _, line: lines.append(line)
+        ) as opened,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def work():
+            ended.append(await run(opened, x=1))
+
+        tasks.start_soon(work)
+        await begun(opened, lines)
+        (child,) = [one for one in opened.runtime.at_work if one.record.declared == "b"]
+        await opened.runtime.stop([child.life.agent], "ann")
+    assert "was stopped by ann" in ended[0].output
+
+
+async def test_the_end_of_the_process_leaves_both_to_go_on(tmp_path):
+    """Nothing is done twice, and the answer is the one that was asked for."""
+    lines = []
+    more = {"policies": ALL, "config": PEOPLE, "hold_s": None, "emit": lambda _, line: lines.append(line)}
+    async with open_in(tmp_path, WAITING, **more) as opened:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: run(opened, x=1))
+            await begun(opened, lines)
+            tasks.cancel_scope.cancel()
+        mother, child = sorted(await read(opened, lambda rooms: rooms.runs.runs(10)), key=lambda one: one.run_id)
+        assert [mother.state, child.state] == [RunState.RUNNING, RunState.RUNNING]
+    async with open_in(tmp_path, WAITING, **more) as opened, anyio.create_task_group() as tasks:
+        ended = []
+
+        async def work():
+            ended.append(await resume(opened, mother.run_id))
+
+        tasks.start_soon(work)
+        await begun(opened, lines)
+        await agree(opened)
+    assert (ended[0].state, ended[0].output) == (RunState.FINISHED, 1)
+    assert lines == ["begun", "done"]
+
+
+async def test_an_answer_that_was_there_before_the_crash_is_given_and_nothing_runs_again(tmp_path):
+    lines = []
+
+    class Crash(BaseException):
+        """The process is gone."""
+
+    def probe(point):
+        if point == "done" and lines:  # of the effect `ask`, with its answer at hand
+            settled.append(point)
+            if len(settled) == 2:
+                raise Crash
+
+    settled: list[str] = []
+    text = pair(other='log("once"); return { n: n };')
+    with pytest.raises(BaseException) as gone:
+        async with open_in(
+            tmp_path, text, policies=ALL, probe=probe, emit=lambda _, line: lines.append(line)
+        ) as opened:
+            await run(opened, x=1)
+    assert gone.group_contains(Crash) if isinstance(gone.value, BaseExceptionGroup) else isinstance(gone.value, Crash)
+    secret = []
+    async with open_in(tmp_path, text, policies=ALL, emit=lambda _, line: secret.append(line)) as opened:
+        mother, child = sorted(await read(opened, lambda rooms: rooms.runs.runs(10)), key=lambda one: one.run_id)
+        assert (mother.state, child.state) == (RunState.RUNNING, RunState.FINISHED)
+        outcome = await resume(opened, mother.run_id)
+        assert outcome.output == {"n": 1}
+        assert len(await children(opened, mother.run_id)) == 1
+    assert (lines, secret) == (["once"], [])

@@ -7,7 +7,7 @@
 | integrity          | suspend   | somebody has to look; but nothing may run on a trail that does not verify    |
 | a budget           | suspend   | somebody can give more, and it goes on from there                            |
 | a dependency       | retry     | it may be back in a moment                                                   |
-| the agent's code   | terminate | the same steps end the same way                                              |
+| the agent's code   | terminate | the same steps end the same way; also where it is that of an agent it asked  |
 | a tool or a model  | restart   | it goes on after its last finished effect, and the next answer may be better |
 | us, or unknown     | restart   | once more from the last finished effect; a crash loop ends it                |
 
@@ -25,6 +25,7 @@ from symbi.errors import (
     AgentFailed,
     ApprovalPending,
     ApprovalRequired,
+    AskFailed,
     ChainBroken,
     CodeFailed,
     Denied,
@@ -109,6 +110,7 @@ REMEDIES: Final[Mapping[type[SymbiError], Remedy]] = MappingProxyType(
         AgentFailed: Remedy.RESTART,
         CodeFailed: Remedy.TERMINATE,
         ScriptFailed: Remedy.TERMINATE,
+        AskFailed: Remedy.TERMINATE,
         EffectInDoubt: Remedy.SUSPEND,
         InternalError: Remedy.RESTART,
     }

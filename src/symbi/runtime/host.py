@@ -21,6 +21,7 @@ from symbi.audit.event import AuditEventType, Draft
 from symbi.clock import rfc3339
 from symbi.dsl.spec import CompiledFile, ScheduleSpec
 from symbi.errors import InputError, StoreUnavailable, SymbiError
+from symbi.runtime.asked import Asked
 from symbi.runtime.course import Order
 from symbi.runtime.dead_letters import LetterKind
 from symbi.runtime.lifecycle import AgentState
@@ -62,6 +63,8 @@ class Host:
         self._log = runtime.rooms.world.log
         self._clock = runtime.rooms.world.clock
         self._supervision = Supervision(runtime)
+        runtime.post.questions.carry_out = Asked(runtime, self._supervision).carry_out
+        runtime.post.addresses.files += files
         self._files = tuple(files)
         self.jobs = tuple(Job(compiled, schedule) for compiled in files for schedule in compiled.schedules)
         self._since_ns: dict[str, int] = {}  # of each schedule, up to when it owes nothing
