@@ -1,6 +1,6 @@
 """Step 5 of the gate: how an effect ended, made durable with its event; and what a start-up finds in flight."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from symbi.audit.event import AuditEventType, Draft
@@ -23,7 +23,10 @@ from symbi.types import EffectId, JsonValue
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What step 3 made durable, with what step 5 needs; `counted` where it added to counters or rates."""
+    """What step 3 made durable, with what step 5 needs; `counted` where it added to counters or rates.
+
+    `since_s` was before it was durable, so before anybody else could know of it.
+    """
 
     record: EffectRecord
     action: Action
@@ -31,6 +34,7 @@ class Admission:
     counted: bool = False
     subjects: tuple[str, ...] = ()
     keys: Keys = NO_KEYS
+    since_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class Settlement:
         metrics: Counts effects and how long they take.
         vault: Has the keys of whom outcomes are about.
         epoch: The owner number of the data folder.
+        probe: Called at named points; see `symbi.guard.gate.Guard`.
 
     Attributes:
         lost_s: When effects that this process has begun were lost, so that nobody knows of them; by the monotonic clock.
@@ -77,7 +82,9 @@ class Settlement:
         metrics: Metrics,
         vault: Vault | None = None,
         epoch: int = 0,
+        probe: Callable[[str], None] = lambda _point: None,
     ) -> None:
+        self._probe = probe
         self._epoch = epoch
         self.lost_s: dict[EffectId, float] = {}
         self._vault = vault
@@ -157,12 +164,14 @@ class Settlement:
         draft = confided(draft, admission.keys)
 
         def work() -> tuple[None, tuple[Draft]]:
+            self._probe("recording")
             self._ledger.move_effect(record, EffectState.DISPATCHED)
             if not (used and record.state is EffectState.UNKNOWN):
                 if admission.counted:
                     self._ledger.settle_tallies(tally_id(record.effect_id, record.attempt), happened=used)
                 if cost_of(admission.action) != NOTHING:
                     settle(self._ledger, record.effect_id, happened=used)
+            self._probe("recorded")
             return None, (draft,)
 
         self._metrics.inc(EFFECTS, action=admission.action.kind, outcome=record.state.value)
@@ -221,7 +230,9 @@ class Settlement:
             settle(self._ledger, record.effect_id, happened=happened)
             return None, (draft,)
 
+        self._probe("concluding")
         await self._log.transact(work, wait=True)
+        self._probe("concluded")
         self.lost_s.pop(record.effect_id, None)
         return record
 

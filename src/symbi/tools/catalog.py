@@ -76,6 +76,7 @@ class Catalog:
         self.changed: Callable[[], Awaitable[None]] = (
             _nobody  # told when a server that was connected again has other tools
         )
+        self.changes = 0  # how often tools were taken up
         self._met: set[str] = set()  # servers that somebody has connected, or tried to
         self._paces = {name: Pace() for name in self._links}
         self._dependencies = {
@@ -134,21 +135,27 @@ class Catalog:
         async with self._locks[server]:
             await self._refresh(link, principal)
 
-    async def ready(self, server: str, principal: Principal) -> None:
+    async def ready(self, server: str, principal: Principal = SYSTEM) -> None:
         """Let somebody use a server, through the gate: as it is where it is connected, or else connected anew.
+
+        Whoever else works with it is not disturbed.
 
         Raises:
             Unavailable: It has failed too often, and is left alone for a while.
             SymbiError: As `refresh`.
         """
         link = self._link(server)
-        async with self._locks[server]:
-            if not self._is_up(link):
-                await self._restart(link, principal)
-                return
-            async with self._guard.enforce(_connecting(link, principal)) as permit:
-                self._guard.authority.redeem(permit, ConnectServer)
-                permit.observe({"tools": len(self.offered(server)), "connected": True})
+        while True:
+            if self._is_up(link):
+                async with self._guard.enforce(_connecting(link, principal)) as permit:
+                    self._guard.authority.redeem(permit, ConnectServer)
+                    permit.observe({"tools": len(self.offered(server)), "connected": True})
+                if self._is_up(link):
+                    return
+            async with self._locks[server]:
+                if not self._is_up(link):
+                    await self._restart(link, principal)
+                    return
 
     async def revive(self, server: str, principal: Principal) -> None:
         """Start a server again that has died, or could not be connected, through the gate; not too often.
@@ -225,6 +232,7 @@ class Catalog:
             self._flows = {name: flow for name, flow in self._flows.items() if not name.startswith(f"{server}.")}
             self._flows |= {tool.ref.name: tool.ref.flow for tool in self._tools.values() if tool.ref.server == server}
             del self._down[server]
+            self.changes += 1
 
     async def pin(self, name: str) -> VerifiedTool:
         """Pin what a server offers now under a name, after a person has reviewed it.
@@ -241,6 +249,7 @@ class Catalog:
             self._quarantined.pop(name, None)
             self._tools[name] = tool
             self._flows[name] = tool.ref.flow
+            self.changes += 1
         return tool
 
     def find(self, name: str) -> VerifiedTool:
