@@ -141,7 +141,7 @@ class Questions:
                 record = await self._by_mail(found, descent, body, letter)
             else:
                 record = await self._here(order, descent, body, letter)
-        return await self._answer(record, found.principal)
+        return await self.answer(record, found.principal)
 
     async def _by_mail(self, found: Recipient, descent: Descent, body: JsonValue, letter: Letter) -> RunRecord:
         """Have the agent find the message in its mailbox; the run that it became, once that is over."""
@@ -274,7 +274,7 @@ class Questions:
             raise met[0]
         # Whatever else it met is in its record, or it has none.
 
-    async def _answer(self, record: RunRecord, principal: Principal) -> Answer:
+    async def answer(self, record: RunRecord, principal: Principal) -> Answer:
         """What a run that is over gave.
 
         Raises:

@@ -24,6 +24,7 @@ from symbi.errors import InputError, StoreUnavailable, SymbiError
 from symbi.runtime.asked import Asked
 from symbi.runtime.course import Order
 from symbi.runtime.dead_letters import LetterKind
+from symbi.runtime.delivery import deliver
 from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.occurrences import Occurrence, OccurrenceState, OccurrenceStore, Owed, owed
 from symbi.runtime.replays import Begun, Replayer, left_open
@@ -247,7 +248,20 @@ class Host:
             return error.code
         if outcome.state is RunState.HELD:
             return None
+        if outcome.error is None and job.schedule.deliver:
+            return await self._deliver(job, work)
         return outcome.state.value if outcome.error is None else outcome.error.code
+
+    async def _deliver(self, job: Job, work: Work) -> str:
+        """Publish what a run gave; returns how that ended."""
+        try:
+            await deliver(self._runtime, work.order, work.run_id, job.schedule.deliver)
+        except StoreUnavailable:
+            raise
+        except SymbiError as error:
+            _log.warning("schedule `%s` is not delivered: %s", job.schedule.name, error)
+            return error.code
+        return RunState.FINISHED.value
 
 
 def _end(occurrences: OccurrenceStore, occurrence: Occurrence, ended: str) -> tuple[None, tuple[Draft, ...]]:
