@@ -69,6 +69,15 @@ class Bounds:
     output_bytes: int
 
 
+Also: TypeAlias = Callable[[], Sequence[Draft]]
+"""What else is written with the end of a run, in its transaction and on the store's thread; returns its events."""
+
+
+def nothing_else(_outcome: RunOutcome) -> Also:
+    """The default of `RunPlan.closing`: nothing."""
+    return tuple
+
+
 SUSPENDED: Final = "suspended"
 """The field of an error that a run is held for, where its agent is suspended and goes on from there."""
 
@@ -93,6 +102,7 @@ class RunPlan:
         recorded: Effects on record from before a restart, open.
         turn: Whether it may go on.
         ends: What becomes of it where an error ends it.
+        closing: Told how it ended, says what else is written with that.
     """
 
     spec: AgentSpec
@@ -102,6 +112,7 @@ class RunPlan:
     recorded: Sequence[EffectRecord] = ()
     turn: Turn = ALWAYS
     ends: Ends = by_remedy
+    closing: Callable[[RunOutcome], Also] = nothing_else
 
     @property
     def task(self) -> Task:
@@ -219,9 +230,11 @@ async def execute(plan: RunPlan, world: World, runs: RunStore) -> RunOutcome:
     keys = await keys_for(world.guard.vault, spec.id, () if about is None else about.subjects, wait=True)
     kept, draft = sealed_run(ended, keys), confided(_finished(ended, outcome), keys)
 
-    def end() -> tuple[None, tuple[Draft]]:
+    also = plan.closing(outcome)
+
+    def end() -> tuple[None, tuple[Draft, ...]]:
         runs.move_run(kept, RunState.RUNNING)
-        return None, (draft,)
+        return None, (draft, *also())
 
     await world.log.transact(end, wait=True)
     return outcome

@@ -10,7 +10,7 @@ import anyio
 
 from symbi.agent.effects import CodeLimits
 from symbi.agent.journal import RunRecord, RunState
-from symbi.agent.run import SUSPENDED, Bounds, Ends, RunOutcome, RunPlan, by_remedy, execute
+from symbi.agent.run import SUSPENDED, Also, Bounds, Ends, RunOutcome, RunPlan, by_remedy, execute
 from symbi.agent.sealing import sealed_run
 from symbi.agent.task import kept_task
 from symbi.agent.turn import Turn
@@ -37,6 +37,7 @@ from symbi.runtime.agent_scheduler import AgentConfig
 from symbi.runtime.assessment import assess_agent, servers_of
 from symbi.runtime.life import Life
 from symbi.runtime.lifecycle import Event
+from symbi.runtime.living import Kind, Move, Roster, reason_of
 from symbi.runtime.rooms import AtWork, Rooms, RuntimeConfig
 from symbi.runtime.turns import Seat, Turns
 from symbi.sandbox.tier import RiskAssessment
@@ -79,6 +80,7 @@ class Course:
     Attributes:
         turns: Where agents wait for the pool.
         at_work: The agents at work, by their runs.
+        roster: The agents that stay.
         orders: Who they are, likewise.
         over: Told of each run that is not at work any more.
     """
@@ -86,6 +88,9 @@ class Course:
     def __init__(self, rooms: Rooms, config: RuntimeConfig) -> None:
         self._rooms = rooms
         self._config = config
+        self.roster = Roster(
+            rooms.agents, rooms.world.log, rooms.world.clock, rooms.terms, self._create_kind, config.max_living
+        )
         self.turns = Turns(rooms.scheduler, config.run_timeout_s)
         self.at_work: dict[RunId, AtWork] = {}
         self.orders: dict[RunId, Order] = {}
@@ -101,6 +106,9 @@ class Course:
         for server in servers:
             await self._rooms.world.hold(partial(self._rooms.catalog.refresh, server, principal))
         await self._rooms.policies.refresh()
+
+    async def _create_kind(self, kind: Kind, count: int) -> Principal:
+        return await self.create(Order(kind.compiled, kind.spec), (), count=count)
 
     @asynccontextmanager
     async def _admission(self, compiled: CompiledFile) -> AsyncIterator[None]:
@@ -128,7 +136,7 @@ class Course:
                 return await self._work(order, one, recorded)
             error = AgentFailed(f"agent `{record.agent_id}` was stopped by {one.stopped_by}", code="agent.stopped")
             one.life.stop({"by": one.stopped_by})
-            await self._record(one.life)
+            await self.record(one)
             await self.ended_early(record, error, RunState.FAILED)
             return RunOutcome(record.run_id, RunState.FAILED, error=error)
         finally:
@@ -138,29 +146,16 @@ class Course:
 
     async def _work(self, order: Order, one: AtWork, recorded: Sequence[EffectRecord]) -> RunOutcome:
         life, record, spec = one.life, one.record, order.spec
-        principal = replace(self._rooms.principal(spec.id), instance=order.instance)
-        limits = replace(spec.limits, execution_timeout=min(spec.limits.execution_timeout, self._config.run_timeout_s))
-        spec = replace(spec, limits=limits)
+        spec = self.bounded(spec)
         try:
-            assessment, tier = assess_agent(spec, self._rooms.catalog.servers, self._config.least_tier)
-            principal = replace(principal, tier=tier.value, capabilities=spec.capabilities or ())
-            async with self._admission(order.compiled):
-                tier = await self._create(spec, principal, assessment, tier, record)
-            principal = replace(principal, tier=tier.value)
-            await self.connect(servers_of(spec, self._rooms.catalog.servers), principal)
+            principal = await self.create(order, tuple(json.loads(record.inputs)), within=record.run_id)
             life.made()
-            async with self._allocated(spec, principal, life) as (limits, turn):
+            async with self.allocated(spec, principal, one) as (limits, turn):
                 spec = replace(spec, limits=limits)
                 life.assigned()
-                await self._record(life)
-                told = self._config
-                code = CodeLimits(tier, told.code_memory_mib, told.code_timeout_s)
-                bounds = Bounds(told.body, code, told.output_bytes)
-                outcome = await execute(
-                    RunPlan(spec, principal, record, bounds, recorded, turn, order.ends),
-                    self._rooms.world,
-                    self._rooms.runs,
-                )
+                await self.record(one)
+                plan = RunPlan(spec, principal, record, self.bounds(principal), recorded, turn, order.ends)
+                outcome = await execute(plan, self._rooms.world, self._rooms.runs)
         except (StoreUnavailable, InternalError):
             raise  # the run stays open: it can be resumed once the store or the defect is mended
         except SymbiError as error:
@@ -168,30 +163,89 @@ class Course:
             state = order.ends(error) if comes_back else RunState.FAILED
             life.fail(error, state)
             with anyio.CancelScope(shield=True):  # it is over: who stops it now comes too late
-                await self._record(life)
+                await self.record(one)
                 await self.ended_early(record, error, state)
             raise
         life.end(outcome.error, outcome.state)
-        await self._record(life)
+        await self.record(one)
         return outcome
 
-    async def _record(self, life: Life) -> None:
-        drafts = life.drafts()
-        await self._rooms.world.log.transact(lambda: (None, drafts), wait=True)
+    async def record(self, one: AtWork) -> None:
+        """Put the moves of an agent on record, and wait until they are durable."""
+        drafts, move = self.moves(one)
 
-    async def _create(
-        self, spec: AgentSpec, principal: Principal, assessment: RiskAssessment, tier: SecurityTier, record: RunRecord
-    ) -> SecurityTier:
-        """Bring the agent to life; returns the tier of its code, which policies may have raised."""
+        def work() -> tuple[None, Sequence[Draft]]:
+            if move is not None:
+                self.roster.write(move)
+            return None, drafts
+
+        await self._rooms.world.log.transact(work, wait=True)
+        if move is not None:
+            self.roster.made(move)
+
+    def moves(self, one: AtWork) -> tuple[Sequence[Draft], Move | None]:
+        """The moves that are not on record yet: their events, and, of an agent that stays, what writes where it stands."""
+        drafts, state = one.life.drafts(), one.life.state
+        if one.living is None or not drafts:
+            return drafts, None
+        return drafts, self.roster.moving(one.living, state, len(drafts), reason_of(state, drafts))
+
+    def bounded(self, spec: AgentSpec) -> AgentSpec:
+        """An agent with no more time than any may have."""
+        timeout_s = min(spec.limits.execution_timeout, self._config.run_timeout_s)
+        return replace(spec, limits=replace(spec.limits, execution_timeout=timeout_s))
+
+    def bounds(self, principal: Principal) -> Bounds:
+        """What a run of an agent is held to."""
+        told = self._config
+        code = CodeLimits(SecurityTier(principal.tier), told.code_memory_mib, told.code_timeout_s)
+        return Bounds(told.body, code, told.output_bytes)
+
+    async def create(
+        self, order: Order, inputs: Sequence[str], *, count: int = 1, within: RunId | None = None
+    ) -> Principal:
+        """Bring agents to life: by one decision, whereupon the rules of their file come in force and its tools are connected.
+
+        Args:
+            order: Who.
+            inputs: Names of the inputs that are there.
+            count: How many are made of the declaration.
+            within: The run that the agent is made for.
+
+        Returns:
+            Who they are to policies, with the tier of their code, which policies may have raised.
+
+        Raises:
+            Denied: Policy does not let them be created, or connected.
+            InputError: The file asks for less than is needed, or for what there is not.
+            Unavailable: A tool server, or the store, cannot be used.
+        """
+        spec, servers = self.bounded(order.spec), self._rooms.catalog.servers
+        assessment, tier = assess_agent(spec, servers, self._config.least_tier)
+        principal = replace(
+            self._rooms.principal(spec.id),
+            instance=order.instance,
+            tier=tier.value,
+            capabilities=spec.capabilities or (),
+        )
         action = CreateAgent(
             principal=principal,
             source_digest=spec.source_digest,
             tier=tier,
             risk=assessment.score,
-            inputs=tuple(json.loads(record.inputs)),
+            inputs=tuple(inputs),
             factors=assessment.factors.texts(),
-            within=record.run_id,
+            count=count,
+            within=within,
         )
+        async with self._admission(order.compiled):
+            tier = await self._created(action, assessment)
+        principal = replace(principal, tier=tier.value)
+        await self.connect(servers_of(spec, servers), principal)
+        return principal
+
+    async def _created(self, action: CreateAgent, assessment: RiskAssessment) -> SecurityTier:
+        """The tier that the decision gives."""
         guard = self._rooms.world.guard
 
         async def create() -> SecurityTier:
@@ -203,11 +257,11 @@ class Course:
         return await self._rooms.world.hold(create)
 
     @asynccontextmanager
-    async def _allocated(
-        self, spec: AgentSpec, principal: Principal, life: Life
+    async def allocated(
+        self, spec: AgentSpec, principal: Principal, one: AtWork
     ) -> AsyncIterator[tuple[ResourceLimits, Turn]]:
         """The limits that the agent gets, which policies may have lowered, and its turn; its own until the block ends."""
-        terms = self._rooms.terms(spec.id)
+        life, terms = one.life, self._rooms.terms(spec.id)
         action = AllocateResources(principal=principal, limits=spec.limits, priority=terms.priority, within=life.run_id)
         guard = self._rooms.world.guard
 
@@ -215,7 +269,7 @@ class Course:
             was = life.state
             life.move(event, more)
             try:
-                await self._record(life)
+                await self.record(one)
             except BaseException:
                 life.state = was  # for it is tried again
                 raise
@@ -237,15 +291,15 @@ class Course:
             for seat in seats:  # also where it was taken, and that could not be recorded
                 await self.turns.leave(seat)
 
-    async def ended_early(self, record: RunRecord, error: SymbiError, state: RunState) -> None:
+    async def ended_early(self, record: RunRecord, error: SymbiError, state: RunState, also: Also = tuple) -> None:
         """A run that could not begin, or go on: held where a dependency or an answer was missing, failed otherwise.
 
-        What it was held for before, it is held for still.
+        What it was held for before, it is held for still. `also` says what else is written with that.
         """
         if record.error is not None:
             kept = decode_error(record.error).fields
             error.fields |= {name: kept[name] for name in ("position", SUSPENDED) if name in kept}
-        await self._close(record, error, state)
+        await self._close(record, error, state, also)
 
     async def ended_at_rest(self, record: RunRecord, error: SymbiError, moves: Sequence[Draft]) -> None:
         """An open run that is not at work has failed.
@@ -255,9 +309,9 @@ class Course:
             error: Why.
             moves: What that makes of its agent.
         """
-        await self._close(record, error, RunState.FAILED, moves)
+        await self._close(record, error, RunState.FAILED, lambda: moves)
 
-    async def _close(self, record: RunRecord, error: SymbiError, state: RunState, moves: Sequence[Draft] = ()) -> None:
+    async def _close(self, record: RunRecord, error: SymbiError, state: RunState, also: Also) -> None:
         clock, log, runs = self._rooms.world.clock, self._rooms.world.log, self._rooms.runs
         ended = replace(record, state=state, error=encode_error(error), finished_at=rfc3339(clock.now_ns()))
         about = join_subjects(kept_task(record.grant, record.labels).everybody, error_label(error).subjects)
@@ -268,7 +322,7 @@ class Course:
             if record.state is RunState.HELD:
                 runs.move_run(replace(record, state=RunState.RUNNING, error=None, finished_at=None), RunState.HELD)
             runs.move_run(kept, RunState.RUNNING)
-            return None, (draft, *moves)
+            return None, (draft, *also())
 
         await log.transact(end, wait=True)
 

@@ -87,6 +87,11 @@ class Life:
         else:
             self.fail(error, state)
 
+    def settle(self, more: Mapping[str, JsonValue] = NOTHING) -> None:
+        """The work of an agent that stays is over, and it waits for more."""
+        self._return()
+        self.move(Event.TASK_COMPLETE, more)
+
     def fail(self, error: SymbiError, state: RunState) -> None:
         """An error ended the work, or kept it from beginning.
 

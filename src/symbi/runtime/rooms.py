@@ -18,13 +18,15 @@ from symbi.runtime.dead_letters import DeadLetters
 from symbi.runtime.key_change import NextKey
 from symbi.runtime.life import Life
 from symbi.runtime.lineage import LineageStore
+from symbi.runtime.living import Living
 from symbi.runtime.mailbox import MailboxStore
 from symbi.runtime.occurrences import OccurrenceStore
 from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_watch import PolicyWatch
 from symbi.runtime.roster import AgentStore
+from symbi.runtime.terms import Terms, no_terms
 from symbi.tools.catalog import Catalog
-from symbi.types import AgentId, Principal, Priority, SecurityTier
+from symbi.types import AgentId, Principal, SecurityTier
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,30 +57,6 @@ class RuntimeConfig:
     output_bytes: int
     max_living: int
     max_at_work: int
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """How an agent stands among others that want to run, as configured; policies can refuse it.
-
-    Attributes:
-        priority: Its class.
-        batch: It may wait behind everything else.
-        persistent: It stays, and carries out the messages that it is sent.
-        idle_s: After which it is kept in the store alone, where it waits so long.
-        max_messages: How many messages may wait for each agent that is made of the declaration.
-    """
-
-    priority: Priority = Priority.NORMAL
-    batch: bool = False
-    persistent: bool = False
-    idle_s: float = 3600.0
-    max_messages: int = 1000
-
-
-def no_terms(_agent: AgentId) -> Terms:
-    """An agent of which nothing is said."""
-    return Terms()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +116,9 @@ class AtWork:
         scope: What is cancelled to stop it.
         over: Set once its run is over.
         stopped_by: The operator who has stopped it.
+        living: The agent, where it is one that stays.
+        waits: It has not begun, and only waits for its turn.
+        stays: It was stopped together with all others, and stays where it is one that does.
     """
 
     life: Life
@@ -145,3 +126,6 @@ class AtWork:
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     over: anyio.Event = field(default_factory=anyio.Event)
     stopped_by: str = ""
+    living: Living | None = None
+    waits: bool = False
+    stays: bool = False

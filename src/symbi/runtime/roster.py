@@ -65,7 +65,7 @@ class AgentStore(Protocol):
         """Write back where an agent stands, if it has made no move since the one that the caller saw.
 
         Raises:
-            InputError: It has, or is not there (`agent.stale`, with the state that was found).
+            InputError: It has, or is not there (`lifecycle.stale`, with the state that was found).
             StoreUnavailable: The store cannot be written.
         """
 
@@ -90,6 +90,27 @@ class AgentStore(Protocol):
             StoreUnavailable: The store cannot be read.
         """
 
+    def last_number(self, declared: AgentId) -> int:
+        """The greatest number that is the name of an instance of a declaration; 0 where there is none.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+
+    def halted(self) -> str:
+        """Who has stopped everything, so that nothing is begun; empty where nobody has.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+
+    def set_halted(self, by: str) -> None:
+        """Note who has stopped everything, or, with an empty text, that things go on.
+
+        Raises:
+            StoreUnavailable: The store cannot be written.
+        """
+
 
 def declared_of(agent: AgentId) -> AgentId:
     """An agent as its file declares it."""
@@ -102,7 +123,7 @@ def stale(record: AgentRecord, found: AgentRecord | None) -> InputError:
     msg = f"agent `{record.agent_id}` is {now}, so that it cannot become `{record.state}` by move {record.revision}"
     return InputError(
         msg,
-        code="agent.stale",
+        code="lifecycle.stale",
         hint="look at it again: `symbi agents show`",
         state="" if found is None else found.state.value,
         wanted=record.state.value,

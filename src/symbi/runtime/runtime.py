@@ -24,9 +24,14 @@ from symbi.runtime.agent_scheduler import SystemStatus
 from symbi.runtime.asking import as_asked
 from symbi.runtime.course import Course, Order
 from symbi.runtime.dead_letters import DeadLetters
+from symbi.runtime.dispatch import Dispatch
+from symbi.runtime.errands import Errands
+from symbi.runtime.intake import AT_ONCE, Mail, When
 from symbi.runtime.key_change import rotate_key
 from symbi.runtime.life import Life
 from symbi.runtime.lifecycle import AgentState
+from symbi.runtime.living import NOBODY
+from symbi.runtime.mailbox import NOW
 from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_change import set_policies
 from symbi.runtime.post import PostOffice
@@ -36,6 +41,7 @@ from symbi.runtime.rooms import AtWork, Rooms, RuntimeConfig
 from symbi.runtime.turns import Seat
 from symbi.tools.catalog import Catalog
 from symbi.types import (
+    OPERATOR_AGENT,
     SYSTEM_AGENT,
     AgentId,
     JsonValue,
@@ -56,6 +62,9 @@ class Runtime:
         warnings: What is unsafe or without effect, one line each.
 
     Attributes:
+        roster: The agents that stay.
+        mail: Puts messages into their mailboxes.
+        dispatch: Lets them carry these out, while `carry_out_messages` runs.
         post: Gets messages to agents.
         take_up: Carries out what a dead letter became, and says whether it does; whoever stays sets it.
     """
@@ -65,6 +74,10 @@ class Runtime:
         self._rooms = rooms = replace(rooms, world=replace(rooms.world, post=self.post))
         self._config = config
         self._course = Course(rooms, config)
+        self.roster = self._course.roster
+        self.mail = Mail(rooms, self.roster)
+        errands = Errands(rooms, self._course)
+        self.dispatch = Dispatch(rooms, self.roster, self.mail, errands, config.max_at_work)
         self.rests = Rests()
         self._course.over = self.post.questions.over
         self.post.addresses.course, self.post.questions.carry_out = self._course, self._carry_out
@@ -235,7 +248,53 @@ class Runtime:
             InputError: There is no open letter of this run, its agent does not take these inputs now, or they were erased.
             StoreUnavailable: It cannot be recorded.
         """
-        return await begin_replay(self._rooms, compiled, await self.letters.opened(run_id), by)
+        begun = await begin_replay(self._rooms, compiled, await self.letters.opened(run_id), by)
+        if begun.record is None:
+            self.mail.told([begun.order.name], NOW)
+        return begun
+
+    async def carry_out_messages(self) -> None:
+        """Let agents that stay carry out their messages, until `dispatch.stop`; then wait for those at work.
+
+        Raises:
+            StoreUnavailable: The store cannot be used; what was begun goes on at the next start.
+        """
+        self.post.wake = lambda agent, due_ns: self.dispatch.call([agent], due_ns)
+        try:
+            await self.dispatch.run()
+        finally:
+            self.post.wake = None
+
+    async def spawn(self, order: Order, instances: Sequence[str] = NOBODY, parent: str = "") -> Sequence[AgentId]:
+        """Make agents that stay, of one declaration and by one decision; see `symbi.runtime.living`.
+
+        Args:
+            order: The declaration; its instance does not count.
+            instances: A name for each; the empty one is the declaration's own.
+            parent: Who asks for them.
+
+        Raises:
+            InputError: One is there already, a name is none, or the configuration does not say that they stay.
+            Denied: Policy does not let them be created.
+            Unavailable: The store, or a tool server, cannot be used.
+        """
+        self.roster.declare(order.compiled)
+        kind = self.roster.kind_of(order.spec.id)
+        names = await self.roster.spawn(kind, instances, parent)
+        self.dispatch.look_again(kind)
+        return names
+
+    async def send(
+        self,
+        agent: AgentId,
+        inputs: Mapping[str, JsonValue],
+        task: Task = NO_TASK,
+        *,
+        sender: str = OPERATOR_AGENT,
+        when: When = AT_ONCE,
+    ) -> RunId:
+        """Put a message into an agent's mailbox; returns its id, which is that of its run. See `symbi.runtime.mail`."""
+        return await self.mail.send(agent, inputs, task, sender=sender, when=when)
 
     async def find_open_run(self, run_id: RunId | None, file: str | None) -> RunRecord:
         """The run to resume: the one named, or the newest that is running or held (of a file).

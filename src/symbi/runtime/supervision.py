@@ -19,29 +19,27 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from symbi.agent.again import UNDECIDED, Patience
+from symbi.agent.again import UNDECIDED
 from symbi.agent.journal import RunRecord, RunState, absolute
-from symbi.agent.remedies import Remedy, remedy_for
+from symbi.agent.remedies import Remedy
 from symbi.agent.run import RunOutcome
 from symbi.agent.sealing import opened_run
 from symbi.agent.task import NO_TASK, Task
-from symbi.clock import Clock, rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile
 from symbi.errors import AgentFailed, Denied, InternalError, StoreUnavailable, SymbiError
 from symbi.guard.outcome import decode_error
 from symbi.runtime.course import Order
 from symbi.runtime.dead_letters import GivenUp, LetterKind, Payload
-from symbi.runtime.life import SINCE, TRIES
+from symbi.runtime.life import TRIES
 from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.rests import Rest
 from symbi.runtime.runtime import Runtime
-from symbi.runtime.supervisor import Verdict, judge
+from symbi.runtime.tries import WAITED_FOR, Tries, position_of
 from symbi.types import JsonValue, RunId
 
 _log = logging.getLogger("symbi.runtime")
 
 OPEN: Final = frozenset({RunState.RUNNING, RunState.HELD})
-WAITED_FOR: Final = frozenset({Remedy.RETRY, Remedy.RESTART})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,54 +68,6 @@ class Work:
     def order(self) -> Order:
         """Who is to run."""
         return Order(self.compiled, self.spec, self.instance)
-
-
-class Tries:
-    """How often one run has failed in a row without getting further.
-
-    Args:
-        clock: For since when.
-        patience: For the jitter.
-
-    Attributes:
-        verdict: What is to be done about the last error.
-        count: How often, the last one included.
-        since: RFC 3339, of the first of them.
-    """
-
-    def __init__(self, clock: Clock, patience: Patience) -> None:
-        self._clock = clock
-        self._patience = patience
-        self._furthest = -1
-        self._judged: SymbiError | None = None
-        self.verdict = Verdict(Remedy.TERMINATE)
-        self.count = 0
-        self.since = ""
-
-    def known(self, error: SymbiError) -> None:
-        """What was held for an error goes on: what is on record counts."""
-        count, since = error.fields.get(TRIES), error.fields.get(SINCE)
-        if not self.count and isinstance(count, int) and isinstance(since, str):
-            self.count, self.since = count, since
-            self._furthest = _position(error)
-
-    def ends(self, error: SymbiError) -> RunState:
-        """What becomes of the run; see `symbi.agent.run.Ends`. One error is judged once."""
-        if error is not self._judged:
-            self._judge(error)
-        return RunState.FAILED if self.verdict.remedy is Remedy.TERMINATE else RunState.HELD
-
-    def _judge(self, error: SymbiError) -> None:
-        self._judged = error
-        position = _position(error)
-        if position > self._furthest:  # it has got further, and so this is no loop
-            self._furthest, self.count = position, 0
-        if remedy_for(type(error)) in WAITED_FOR:
-            self.count += 1
-            if self.count == 1:
-                self.since = rfc3339(self._clock.now_ns())
-            error.fields |= {TRIES: self.count, SINCE: self.since}
-        self.verdict = judge(error, attempt=max(1, self.count), jitter=self._patience.jitter())
 
 
 class Supervision:
@@ -189,7 +139,7 @@ class Supervision:
         """The policy set that has refused what a run is held for; None where it is held for something else."""
         if not isinstance(error, Denied):
             return None
-        position = _position(error)
+        position = position_of(error)
         record = await self._rooms.world.log.read(partial(self._rooms.effects.effect_at, work.run_id, position))
         return self._runtime.guard.engine.current.version if record is None else record.policy_version
 
@@ -270,8 +220,3 @@ class Supervision:
         assert isinstance(count, int)
         payload = Payload(work.order.name, work.compiled.file, work.inputs, work.task)
         await self._rooms.letters.put(GivenUp(work.kind, work.run_id, error, count, payload))
-
-
-def _position(error: SymbiError) -> int:
-    position = error.fields.get("position")
-    return position if isinstance(position, int) else -1

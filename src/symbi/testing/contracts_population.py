@@ -65,7 +65,7 @@ def an_agent_that_is_there_is_not_made_again(store: AgentStoreUnderTest) -> None
         store.put_agents([gone, agent_record(B)])
     again = replace(agent_record(A), created_at=_LATER, changed_at=_LATER)
     refusal = _refused(store, lambda: store.put_agents([again, replace(agent_record(B), created_at=_LATER)]))
-    assert refusal.code == "agent.exists"
+    assert refusal.code == "input.agent_exists"
     assert f"`{B}`" in refusal.message
     assert store.get_agent(A) == gone
     with store.transaction():
@@ -103,6 +103,26 @@ def an_undone_move_was_never_made(store: AgentStoreUnderTest) -> None:
     assert store.get_agent(B) is None
 
 
+def instances_are_numbered_behind_those_there_are(store: AgentStoreUnderTest) -> None:
+    """Whatever else instances of this or of another declaration are called, and whether they live."""
+    assert store.last_number(W) == 0
+    names = ("w", "w/9", "w/10", "w/x99", "w0/77", "w-a/78", "v/79")
+    with store.transaction():
+        store.put_agents([agent_record(AgentId(name), AgentState.TERMINATED) for name in names])
+    assert store.last_number(W) == 10  # noqa: PLR2004 - of `w/10`
+
+
+def that_everything_was_stopped_is_remembered(store: AgentStoreUnderTest) -> None:
+    """Until things go on; by whom it was."""
+    assert store.halted() == ""
+    with store.transaction():
+        store.set_halted("anna")
+    assert store.halted() == "anna"
+    with store.transaction():
+        store.set_halted("")
+    assert store.halted() == ""
+
+
 AgentStoreCheck: TypeAlias = Callable[[AgentStoreUnderTest], None]
 
 AGENT_STORE_CHECKS: Final[tuple[AgentStoreCheck, ...]] = (
@@ -110,12 +130,14 @@ AGENT_STORE_CHECKS: Final[tuple[AgentStoreCheck, ...]] = (
     an_agent_that_is_there_is_not_made_again,
     a_stale_move_is_refused,
     an_undone_move_was_never_made,
+    instances_are_numbered_behind_those_there_are,
+    that_everything_was_stopped_is_remembered,
 )
 
 
 def _stale(store: AgentStoreUnderTest, record: AgentRecord, was_revision: int) -> None:
     refusal = _refused(store, lambda: store.move_agent(record, was_revision))
-    assert refusal.code == "agent.stale"
+    assert refusal.code == "lifecycle.stale"
     assert refusal.fields["wanted"] == record.state.value
 
 

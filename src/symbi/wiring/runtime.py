@@ -42,8 +42,9 @@ from symbi.runtime.policies import Cause, PolicyBook
 from symbi.runtime.policy_shadow import PolicyShadow
 from symbi.runtime.policy_watch import PolicyWatch, watching
 from symbi.runtime.resources import Amount, Node, NodeId, ResourcePool
-from symbi.runtime.rooms import Rooms, RuntimeConfig, Terms
+from symbi.runtime.rooms import Rooms, RuntimeConfig
 from symbi.runtime.runtime import Runtime
+from symbi.runtime.terms import Terms
 from symbi.sandbox.pool import Sandboxes
 from symbi.telemetry import setup_logging
 from symbi.tools.catalog import Catalog, SecretSource, ServerLink, ToolVerifier, VerificationMode
@@ -226,8 +227,10 @@ async def open_runtime(
             watches.append(await stack.enter_async_context(shadowing(settings, shadow, clock)))
         if settings.policy.watch:
             await stack.enter_async_context(watching(watches))
+        runtime = Runtime(rooms, runtime_config(settings), report, warnings)
+        await runtime.roster.open()
         up.set()
-        yield Runtime(rooms, runtime_config(settings), report, warnings)
+        yield runtime
 
 
 @asynccontextmanager

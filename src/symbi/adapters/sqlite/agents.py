@@ -1,7 +1,7 @@
 """Agents that were made to stay: a part of the store."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from symbi.adapters.sqlite.file import SQL, damaged, mapped
 from symbi.adapters.sqlite.rows import Rows
@@ -9,6 +9,8 @@ from symbi.errors import InputError
 from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.roster import AgentRecord, stale
 from symbi.types import AgentId
+
+_HALTED: Final = "halted"
 
 
 class AgentTable(Rows):
@@ -28,7 +30,7 @@ class AgentTable(Rows):
             # Somewhere among them is one that was left as it was; which one, only its columns tell.
             names = [one.agent_id for one in records if not self._is(one)]
             msg = f"agent `{names[0] if names else records[0].agent_id}` is there already"
-            raise InputError(msg, code="agent.exists", hint="`symbi agents show` tells how it stands")
+            raise InputError(msg, code="input.agent_exists", hint="`symbi agents show` tells how it stands")
 
     def _is(self, record: AgentRecord) -> bool:
         found = self.get_agent(record.agent_id)
@@ -61,6 +63,20 @@ class AgentTable(Rows):
             return {AgentState(state): count for state, count in self._all(SQL["count_agents"])}
         except ValueError as unknown:
             raise damaged(unknown) from unknown
+
+    def last_number(self, declared: AgentId) -> int:
+        """The greatest number among the instances of a declaration."""
+        return int(self._one(SQL["last_number"], (declared,))[0])
+
+    def halted(self) -> str:
+        """Who has stopped everything."""
+        row = self._one(SQL["get_meta"], (_HALTED,))
+        return "" if row is None else str(row[0])
+
+    def set_halted(self, by: str) -> None:
+        """Note who has stopped everything, or that nobody has."""
+        self._fence(self._epoch)
+        self._write(SQL["put_meta"], (_HALTED, by))
 
 
 def _record(row: Any) -> AgentRecord:
