@@ -215,6 +215,7 @@ class Questions:
         one = self._addresses.course.at_work.get(run_id)
         if one is not None:
             one.stopped_by = by
+            one.stays = one.living is not None  # its agent has done nothing that it should be gone for
             one.scope.cancel(f"{by} has ended")
             return True
         rests = [rest for rest in self.rests.all if rest.run_id == run_id]
