@@ -376,3 +376,14 @@ async def test_who_is_stopped_takes_back_what_it_asked_for(tmp_path):
         assert (child.state, b"was stopped by run" in child.error) == (RunState.FAILED, True)
         agent = await read(opened, lambda rooms: rooms.agents.get_agent(AgentId("b")))
         assert agent.state.value == "Ready"
+
+
+async def test_who_listens_is_configured_and_decided_when_messages_begin_to_be_carried_out(tmp_path):
+    rules = ALL + '@id("ears") forbid (principal == Agent::"c", action == Action::"SubscribeTopic", resource);'
+    config = ALL_STAY.replace("[agents.b]\n", '[agents.b]\ntopics = ["incidents.>"]\n')
+    config = config.replace("[agents.c]\n", '[agents.c]\ntopics = ["incidents.*"]\n')
+    async with living(tmp_path, EARS, config=config, policies=rules, make=("b", "c")) as opened:
+        assert (await run(opened, x=5)).output == 1
+        await until(lambda: opened.lines)
+        assert opened.lines == [("b", "5")]
+    assert [one.details["policies"][0]["id"] for one in events(tmp_path, AuditEventType.DECISION_DENY)][-1] == "ears"

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from symbi.config.declared import declare as _declare
 from symbi.config.kinds import Flag, OneOf, Real, Several, Text, Whole
+from symbi.config.topic_kind import TopicPattern
 from symbi.types import Priority
 
 
@@ -46,4 +47,7 @@ class AgentSettings:
     )
     max_messages: int = _declare(
         1000, Whole(1, 1_000_000, "messages"), "messages that may wait for one agent; further ones are refused"
+    )
+    topics: tuple[str, ...] = _declare(
+        (), Several(TopicPattern()), "topics to which a persistent one listens: `*` is one word, `>` the rest"
     )

@@ -15,6 +15,7 @@ class Terms:
         persistent: It stays, and carries out the messages that it is sent.
         idle_s: After which it is kept in the store alone, where it waits so long.
         max_messages: How many messages may wait for each agent that is made of the declaration.
+        topics: Patterns of the topics to which all of them listen.
     """
 
     priority: Priority = Priority.NORMAL
@@ -22,6 +23,7 @@ class Terms:
     persistent: bool = False
     idle_s: float = 3600.0
     max_messages: int = 1000
+    topics: tuple[str, ...] = ()
 
 
 def no_terms(_agent: AgentId) -> Terms:

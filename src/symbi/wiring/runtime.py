@@ -314,7 +314,7 @@ def terms_of(settings: Settings, agent: AgentId) -> Terms:
     """How an agent stands among others, as configured."""
     known = settings.of_agent(agent)
     persistent = known.mode is AgentMode.PERSISTENT
-    return Terms(known.priority, known.batch, persistent, known.idle_s, known.max_messages)
+    return Terms(known.priority, known.batch, persistent, known.idle_s, known.max_messages, known.topics)
 
 
 def secret_source(settings: Settings, guard: Guard) -> SecretSource:
