@@ -3,6 +3,7 @@
 import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import anyio
 import pytest
@@ -16,12 +17,15 @@ from symbi.errors import PolicyDenied
 from symbi.guard.approval import OPEN
 from symbi.guard.desk import Ballot
 from symbi.runtime.course import Order
+from symbi.runtime.delivery import deliver
+from symbi.runtime.host import Host
 from symbi.runtime.runtime import Runtime
 from symbi.testing.clock import ManualClock
 from symbi.testing.runtime import open_in
 from symbi.types import AgentId, Confidentiality, Integrity, Label
 
 pytestmark = pytest.mark.anyio
+BEGIN = round(datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp()) * 1_000_000_000
 ALL = '@id("all") permit (principal, action, resource);'
 STAYS = '[agents.b]\nmode = "persistent"\n'
 AGENTS = """
@@ -387,3 +391,39 @@ async def test_who_listens_is_configured_and_decided_when_messages_begin_to_be_c
         await until(lambda: opened.lines)
         assert opened.lines == [("b", "5")]
     assert [one.details["policies"][0]["id"] for one in events(tmp_path, AuditEventType.DECISION_DENY)][-1] == "ears"
+
+
+# --- schedules --------------------------------------------------------------------------------
+
+DAILY = """
+agent daily { with { log("ran"); return 7; } }
+schedule nine { cron = "0 9 * * *" agent = daily deliver = "reports.daily" }
+agent b(n: int) { with { log(n); return n; } }
+"""
+
+
+@pytest.mark.parametrize("denied", [False, True])
+async def test_what_a_scheduled_run_gave_is_published(tmp_path, denied):
+    clock = ManualClock(BEGIN)
+    rules = ALL + '@id("no") forbid (principal, action == Action::"PublishMessage", resource);' * denied
+    topics = {"b": ["reports.*"]}
+    async with (
+        living(tmp_path, DAILY, clock=clock, policies=rules, topics=topics, hold_s=None) as opened,
+        anyio.create_task_group() as tasks,
+    ):
+        host = Host(opened.runtime, [opened.compiled])
+        tasks.start_soon(host.run)
+        await until(lambda: host.looks)
+        clock.advance(86_400)
+        host.wake()
+        await until(lambda: len(opened.lines) == 2 - denied and not host.at_work)
+        await idle(opened)
+        host.stop()
+        assert opened.lines == [("daily", "ran"), ("b", "7")][: 2 - denied]
+        # Published again, as after a crash between this and the end of the occurrence, it is there already.
+        (run_,) = await runs_of(opened, "daily")
+        order = Order(opened.compiled, opened.compiled.agents[0])
+        if not denied:
+            assert await deliver(opened.runtime, order, run_.run_id, "reports.daily") == 1
+            await idle(opened)
+            assert len(await runs_of(opened, "b")) == 1
