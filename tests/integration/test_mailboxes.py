@@ -13,7 +13,7 @@ from symbi.agent.journal import RunState
 from symbi.agent.task import Task
 from symbi.audit.event import AuditEventType, parse_event
 from symbi.dsl.spec import CompiledFile
-from symbi.errors import PolicyDenied
+from symbi.errors import InputError, PolicyDenied
 from symbi.guard.approval import OPEN
 from symbi.guard.desk import Ballot
 from symbi.runtime.course import Order
@@ -408,7 +408,7 @@ async def test_what_a_scheduled_run_gave_is_published(tmp_path, denied):
     rules = ALL + '@id("no") forbid (principal, action == Action::"PublishMessage", resource);' * denied
     topics = {"b": ["reports.*"]}
     async with (
-        living(tmp_path, DAILY, clock=clock, policies=rules, topics=topics, hold_s=None) as opened,
+        living(tmp_path, DAILY, clock=clock, policies=rules, topics=topics, hold_s=None, carry=False) as opened,
         anyio.create_task_group() as tasks,
     ):
         host = Host(opened.runtime, [opened.compiled])
@@ -427,3 +427,10 @@ async def test_what_a_scheduled_run_gave_is_published(tmp_path, denied):
             assert await deliver(opened.runtime, order, run_.run_id, "reports.daily") == 1
             await idle(opened)
             assert len(await runs_of(opened, "b")) == 1
+
+
+async def test_an_agent_that_stays_publishes_by_itself(tmp_path):
+    config = STAYS + '[agents.daily]\nmode = "persistent"\n'
+    async with living(tmp_path, DAILY, config=config, carry=False) as opened:
+        with pytest.raises(InputError, match="schedule `nine` cannot deliver"):
+            Host(opened.runtime, [opened.compiled])
