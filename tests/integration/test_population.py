@@ -2,7 +2,6 @@
 
 import json
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import anyio
 import pytest

@@ -14,7 +14,7 @@ import typer
 from anyio.abc import TaskStatus
 from rich.markup import escape
 
-from symbi.agent.journal import absolute
+from symbi.agent.journal import RunState, absolute
 from symbi.agent.run import RunOutcome
 from symbi.agent.task import Task, parse_grant, parse_labels, parse_subjects
 from symbi.agent.texts import read_texts, split_pairs
@@ -345,4 +345,8 @@ def report(outcome: RunOutcome, *, as_json: bool) -> None:
             err.print(
                 f"[dim]run {outcome.run_id} is {outcome.state.value}; `symbi audit show --run {outcome.run_id}` tells more[/]"
             )
+            if outcome.state is RunState.HELD:
+                err.print(
+                    f"once that is changed, [bold]symbi run --resume --run {outcome.run_id}[/] goes on from there"
+                )
         raise typer.Exit(exit_code(outcome.error))

@@ -118,6 +118,7 @@ class Host:
         """Begin nothing more."""
         self._stopping = True
         self._runtime.dispatch.stop(self._runtime.at_work)
+        self._runtime.rests.close()
         if self._replayer is not None:
             self._replayer.stopping = True
         self.wake()

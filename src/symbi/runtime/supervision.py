@@ -146,11 +146,12 @@ class Supervision:
     async def _once(self, work: Work, tries: Tries) -> RunOutcome:
         """Begin a run or go on with it, once; what it ended in is judged."""
         runtime = self._runtime
+        tries.anew()
         try:
             record = await self._record(work.run_id)
             if record is None:
                 return await runtime.run(
-                    work.compiled, work.spec, work.inputs, work.task,
+                    work.compiled, work.spec, work.inputs, task=work.task,
                     run_id=work.run_id, instance=work.instance, ends=tries.ends,
                 )  # fmt: skip
             if record.state not in OPEN:
