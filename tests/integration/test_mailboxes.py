@@ -10,12 +10,13 @@ import pytest
 
 from symbi.adapters.sqlite import SqliteReader
 from symbi.agent.journal import RunState
-from symbi.agent.task import Task
+from symbi.agent.task import Task, kept_task
 from symbi.audit.event import AuditEventType, parse_event
 from symbi.dsl.spec import CompiledFile
 from symbi.errors import InputError, PolicyDenied
 from symbi.guard.approval import OPEN
 from symbi.guard.desk import Ballot
+from symbi.policy.grants import Grant
 from symbi.runtime.course import Order
 from symbi.runtime.delivery import deliver
 from symbi.runtime.host import Host
@@ -434,3 +435,18 @@ async def test_an_agent_that_stays_publishes_by_itself(tmp_path):
     async with living(tmp_path, DAILY, config=config, carry=False) as opened:
         with pytest.raises(InputError, match="schedule `nine` cannot deliver"):
             Host(opened.runtime, [opened.compiled])
+
+
+async def test_the_grant_of_a_task_goes_with_a_message_through_the_store(tmp_path):
+    """An agent does no more for a task than the task calls for, whoever it is that works on it."""
+    rules = (
+        ALL
+        + '@id("task") forbid (principal, action == Action::"SendMessage", resource) when { !context.expectsReply };'
+    )
+    text = agents('return ask("b", { n: x });', "return n;")
+    async with living(tmp_path, text, policies=rules) as opened:
+        grant = Grant({"files.read": {}})
+        outcome = await run(opened, x=1, task=Task(grant=grant))
+        assert outcome.output == 1
+        (record,) = await runs_of(opened, "b")
+        assert kept_task(record.grant, record.labels).grant == grant
