@@ -14,6 +14,7 @@ from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.living import MAX_SPAWNED
 from symbi.runtime.population import Population
 from symbi.runtime.resources import amount_of
+from symbi.runtime.rests import Rest
 from symbi.runtime.rooms import AtWork
 from symbi.runtime.roster import AgentRecord
 from symbi.runtime.runtime import Runtime
@@ -38,7 +39,7 @@ async def list_agents(runtime: Runtime, _caller: Caller, arguments: Mapping[str,
         raise InputError(msg, code="control.argument")
     page = await Population(runtime).page(state, after, limit)
     return {
-        "agents": [_row(one) for one in runtime.at_work],
+        "agents": [*(_row(one) for one in runtime.at_work), *(_resting(rest) for rest in runtime.rests.all)],
         "queued": {priority.value: count for priority, count in status.queued.items()},
         "free": status.free.facts(),
         "capacity": status.capacity.facts(),
@@ -83,6 +84,7 @@ async def show_agent(runtime: Runtime, _caller: Caller, arguments: Mapping[str, 
     agent = agent_of(arguments)
     population = Population(runtime)
     rows: list[JsonValue] = [_row(one) for one in runtime.at_work if one.life.agent == agent]
+    rows += [_resting(rest) for rest in runtime.rests.of(agent)]
     standing = await population.standing(agent)
     if not rows and standing is None:
         raise population.unknown(agent)
@@ -123,6 +125,18 @@ def _row(one: AtWork) -> dict[str, JsonValue]:
         "run": one.life.run_id,
         "file": one.record.file,
         "started_at": one.record.started_at,
+    }
+
+
+def _resting(rest: Rest) -> dict[str, JsonValue]:
+    return {
+        "agent": rest.agent,
+        "state": rest.state.value,
+        "run": rest.run_id,
+        "file": rest.file,
+        "started_at": rest.since,
+        "reason": rest.error.code,
+        "suspended_by": rest.suspended_by or None,
     }
 
 

@@ -48,8 +48,9 @@ def list_agents(
             print_json(answer)
             return
         for row in answer["agents"]:
+            why = f" for {escape(row['reason'])}" if "reason" in row else ""
             out.print(
-                f"[bold]{escape(printable(row['agent']))}[/] {row['state']} since {row['started_at'][:19]}Z "
+                f"[bold]{escape(printable(row['agent']))}[/] {row['state']}{why} since {row['started_at'][:19]}Z "
                 f"[dim]run {row['run']}, {escape(printable(row['file']))}[/]"
             )
         waiting = ", ".join(f"{count} {name}" for name, count in answer["queued"].items() if count)
@@ -89,12 +90,14 @@ def show_agent(agent: Name, *, as_json: Json = False, config: Config = None) -> 
                 f"[bold]{escape(printable(row['agent']))}[/] is [bold]{row['state']}[/] since {row['started_at'][:19]}Z"
             )
             out.print(f"  run {row['run']} of {escape(printable(row['file']))}; `symbi runs show` lists its effects")
+            if "reason" in row:
+                out.print(f"  held for {escape(row['reason'])}: `symbi agents resume` lets it go on now")
         if answer["persistent"] is not None:
             _show_standing(answer["persistent"], at_work=bool(answer["runs"]))
         claim = answer["claim"]
         if claim is not None:
             _show_claim(claim)
-        elif answer["runs"]:
+        elif any("reason" not in row for row in answer["runs"]):
             out.print("  it has claimed nothing yet")
 
 

@@ -292,6 +292,7 @@ class Errands:
             async with self._course.allocated(spec, principal, one) as (limits, turn):
                 seated()
                 await self._begin(errand, one)
+                await one.recorded()
                 if errand.attempts > MAX_BEGINNINGS:
                     msg = f"it was begun {MAX_BEGINNINGS} times, and each time the process ended within it"
                     raise AgentFailed(msg, code="agent.crash_loop")
@@ -433,6 +434,7 @@ class Errands:
 
     async def _stopped(self, errand: Errand, one: AtWork) -> None:
         """An operator has stopped it: alone, and then the agent is gone, or with all others, and then it stays."""
+        await one.recorded()
         error = _by_operator(one)
         more: dict[str, JsonValue] = {"by": one.stopped_by}
         living = one.living

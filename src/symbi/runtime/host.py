@@ -117,8 +117,8 @@ class Host:
     def stop(self) -> None:
         """Begin nothing more."""
         self._stopping = True
-        self._runtime.dispatch.stop(self._runtime.at_work)
         self._runtime.rests.close()
+        self._runtime.dispatch.stop(self._runtime.at_work)
         if self._replayer is not None:
             self._replayer.stopping = True
         self.wake()
