@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from symbi.config.approval_kinds import HexKey, Program, Webhook
+from symbi.config.budget_kind import Amounts
 from symbi.config.declared import DECLARED, Declaration, Key
 from symbi.config.declared import declare as _declare
 from symbi.config.declared import require as _require
@@ -30,8 +31,9 @@ from symbi.config.kinds import (
     Variables,
     Whole,
 )
+from symbi.guard.spending import Budget
 from symbi.policy.compose import AgentRules
-from symbi.types import Priority, SecurityTier
+from symbi.types import OnBreach, Priority, SecurityTier
 
 
 class Mode(StrEnum):
@@ -386,6 +388,10 @@ class AgentSettings:
         Priority.NORMAL, OneOf(Priority), "its class among those that wait; a critical one makes lower ones step aside"
     )
     batch: bool = _declare(default=False, kind=Flag(), meaning="whether it may wait behind everything else")
+    budget: Budget | None = _declare(None, Amounts(), "the most that each of its runs may spend", unset="no bound")
+    on_breach: OnBreach | None = _declare(
+        None, OneOf(OnBreach), "what is done when it uses more than it claimed", unset="nothing"
+    )
 
 
 @dataclass(frozen=True, slots=True)

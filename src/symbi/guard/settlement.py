@@ -8,11 +8,12 @@ from symbi.audit.log import AuditLog
 from symbi.clock import Clock
 from symbi.errors import SymbiError
 from symbi.guard.action import Action
-from symbi.guard.budget import NOTHING, cost_of, settle
+from symbi.guard.budget import cost_of, settle
 from symbi.guard.confidential import confided, failure_subjects, keys_for, outcome_subjects, sealed_effect
 from symbi.guard.ledger import EffectRecord, EffectState
 from symbi.guard.outcome import NOT_STARTED_JSON, encode_error, state_after
 from symbi.guard.records import may_repeat, recorded_result
+from symbi.guard.spending import NOTHING
 from symbi.guard.tally import GateStore
 from symbi.guard.vault import NO_KEYS, Keys, Vault
 from symbi.policy.flow import join_subjects

@@ -28,9 +28,11 @@ from symbi.errors import (
     Unavailable,
 )
 from symbi.guard.action import AllocateResources, CreateAgent
+from symbi.guard.budget import Account, cap_account
 from symbi.guard.confidential import confided, keys_for
 from symbi.guard.ledger import EffectRecord
 from symbi.guard.outcome import encode_error, error_label
+from symbi.guard.spending import UNBOUNDED, Budget
 from symbi.policy.flow import join_subjects
 from symbi.runtime.agent_scheduler import AgentConfig
 from symbi.runtime.assessment import assess_agent, servers_of
@@ -106,13 +108,13 @@ class Course:
             raise
 
     async def go(
-        self, order: Order, record: RunRecord, recorded: Sequence[EffectRecord], begin: Unit[None]
+        self, order: Order, record: RunRecord, recorded: Sequence[EffectRecord], begin: Unit[Account | None]
     ) -> RunOutcome:
         """Put on record that a run begins, and let its agent work until it ends, or is stopped: from then on it can be."""
         one = self.at_work[record.run_id] = AtWork(Life(record.agent_id, record.run_id), record)
         try:
             with one.scope:
-                await self._rooms.world.log.transact(begin)
+                one.account, _ = await self._rooms.world.log.transact(begin)
                 return await self._work(order, one, recorded)
             error = AgentFailed(f"agent `{record.agent_id}` was stopped by {one.stopped_by}", code="agent.stopped")
             one.life.stop({"by": one.stopped_by})
@@ -136,7 +138,7 @@ class Course:
             principal = replace(principal, tier=tier.value)
             await self.connect(servers_of(spec, self._rooms.catalog.servers), principal)
             life.move(Event.CONFIG_VALID)
-            async with self._allocated(spec, principal, life) as (limits, turn):
+            async with self._allocated(spec, principal, one) as (limits, turn):
                 spec = replace(spec, limits=limits)
                 life.move(Event.TASK_ASSIGNED)
                 await self._record(life)
@@ -187,11 +189,17 @@ class Course:
 
     @asynccontextmanager
     async def _allocated(
-        self, spec: AgentSpec, principal: Principal, life: Life
+        self, spec: AgentSpec, principal: Principal, one: AtWork
     ) -> AsyncIterator[tuple[ResourceLimits, Turn]]:
         """The limits that the agent gets, which policies may have lowered, and its turn; its own until the block ends."""
-        terms = self._rooms.terms(spec.id)
-        action = AllocateResources(principal=principal, limits=spec.limits, priority=terms.priority, within=life.run_id)
+        terms, life = self._rooms.terms(spec.id), one.life
+        action = AllocateResources(
+            principal=principal,
+            limits=spec.limits,
+            priority=terms.priority,
+            budget=UNBOUNDED if one.account is None else one.account.most,
+            within=life.run_id,
+        )
         guard = self._rooms.world.guard
 
         async def note(event: Event, more: Mapping[str, JsonValue]) -> None:
@@ -208,6 +216,8 @@ class Course:
         async def allocate() -> tuple[ResourceLimits, Seat]:
             async with guard.enforce(action) as permit:
                 allowed = guard.authority.redeem(permit, AllocateResources)
+                if allowed.budget != action.budget:
+                    one.account = await self._capped(one, allowed.budget)
                 config = AgentConfig(
                     principal.name, allowed.limits, allowed.priority, principal.owner, batch=terms.batch
                 )
@@ -219,6 +229,16 @@ class Course:
         finally:
             for seat in seats:  # also where it was taken, and that could not be recorded
                 await self.turns.leave(seat)
+
+    async def _capped(self, one: AtWork, most: Budget) -> Account | None:
+        """The account of a run, once policies have lowered what it may spend."""
+        account = one.account or Account(one.record.run_id, one.record.agent_id)
+
+        def cap() -> tuple[Account | None, tuple[Draft, ...]]:
+            return cap_account(self._rooms.budgets, account, most), ()
+
+        capped, _ = await self._rooms.world.log.transact(cap)
+        return capped
 
     async def ended_early(self, record: RunRecord, error: SymbiError) -> None:
         """A run that could not begin: held where a dependency or an answer was missing, failed otherwise."""

@@ -12,7 +12,9 @@ from symbi.audit.heads import Heads
 from symbi.audit.stream import AuditStream
 from symbi.clock import IdSource
 from symbi.compliance.privacy import Privacy
+from symbi.guard.budget import Account, BudgetStore
 from symbi.guard.ledger import EffectStore
+from symbi.guard.spending import UNBOUNDED, Budget
 from symbi.runtime.agent_scheduler import AgentScheduler
 from symbi.runtime.key_change import NextKey
 from symbi.runtime.life import Life
@@ -20,7 +22,7 @@ from symbi.runtime.occurrences import OccurrenceStore
 from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_watch import PolicyWatch
 from symbi.tools.catalog import Catalog
-from symbi.types import AgentId, Principal, Priority, SecurityTier
+from symbi.types import AgentId, OnBreach, Principal, Priority, SecurityTier
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +58,14 @@ class Terms:
     Attributes:
         priority: Its class.
         batch: It may wait behind everything else.
+        budget: The most that each of its runs may spend.
+        on_breach: What is done when it uses more than it claimed; nothing if None.
     """
 
     priority: Priority = Priority.NORMAL
     batch: bool = False
+    budget: Budget = UNBOUNDED
+    on_breach: OnBreach | None = None
 
 
 def no_terms(_agent: AgentId) -> Terms:
@@ -78,6 +84,7 @@ class Rooms:
         catalog: Tools.
         runs: The journal.
         effects: The ledger.
+        budgets: Accounts of runs.
         occurrences: What became of the times at which schedules were due.
         scheduler: Says when an agent may start, and holds the pool.
         ids: Makes run ids.
@@ -95,6 +102,7 @@ class Rooms:
     catalog: Catalog
     runs: RunStore
     effects: EffectStore
+    budgets: BudgetStore
     occurrences: OccurrenceStore
     scheduler: AgentScheduler
     ids: IdSource
@@ -116,6 +124,7 @@ class AtWork:
         scope: What is cancelled to stop it.
         over: Set once its run is over.
         stopped_by: The operator who has stopped it.
+        account: What its run may spend, as it stood last; None where nothing bounds it.
     """
 
     life: Life
@@ -123,3 +132,4 @@ class AtWork:
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     over: anyio.Event = field(default_factory=anyio.Event)
     stopped_by: str = ""
+    account: Account | None = None

@@ -19,6 +19,7 @@ from symbi.errors import (
     InputError,
     did_you_mean,
 )
+from symbi.guard.budget import NO_ALLOWANCE, Account, Allowance, cap_account
 from symbi.guard.confidential import confided, keys_for
 from symbi.guard.desk import ApprovalDesk
 from symbi.guard.gate import GateReport, Guard
@@ -114,6 +115,7 @@ class Runtime:
         *,
         run_id: RunId | None = None,
         instance: str = "",
+        allowance: Allowance = NO_ALLOWANCE,
     ) -> RunOutcome:
         """Create an agent and run it on inputs, to its end.
 
@@ -124,6 +126,7 @@ class Runtime:
             task: What the run is asked to do, and what its inputs are.
             run_id: Its id, where somebody has promised one; new if None.
             instance: Which of several agents that were made of one declaration.
+            allowance: What it may spend.
 
         Raises:
             InputError: The inputs do not fit the agent.
@@ -150,16 +153,20 @@ class Runtime:
         )
         keys = await keys_for(self.guard.vault, spec.id, task.everybody)
         kept = sealed_run(record, keys)
+        budgets, most = self._rooms.budgets, self._rooms.terms(spec.id).budget.lowest(allowance.most)
 
-        def begin() -> tuple[None, tuple[Draft]]:
+        def begin() -> tuple[Account | None, tuple[Draft]]:
             self._rooms.runs.put_run(kept)
+            account = cap_account(budgets, Account(record.run_id, order.name, allowance.parent), most)
             details: dict[str, JsonValue] = {
                 "file": record.file,
                 "source_digest": record.source_digest,
                 "inputs_digest": hashlib.sha256(kept.inputs).hexdigest(),
                 **task.facts(keys),
             }
-            return None, (confided(Draft(AuditEventType.RUN_STARTED, order.name, details, record.run_id), keys),)
+            if account is not None:
+                details["budget"] = account.told()
+            return account, (confided(Draft(AuditEventType.RUN_STARTED, order.name, details, record.run_id), keys),)
 
         return await self._course.go(order, record, (), begin)
 
@@ -188,11 +195,14 @@ class Runtime:
         task = kept_task(record.grant, record.labels)
         keys = await keys_for(vault, spec.id, task.everybody)
 
-        def again() -> tuple[None, tuple[Draft]]:
+        def again() -> tuple[Account | None, tuple[Draft]]:
             if was is not RunState.RUNNING:
                 self._rooms.runs.move_run(record, was)
             details: dict[str, JsonValue] = {"effects": len(recorded), **task.facts(keys)}
-            return None, (confided(Draft(AuditEventType.RUN_RESUMED, record.agent_id, details, record.run_id), keys),)
+            account = self._rooms.budgets.account_of(record.run_id)
+            return account, (
+                confided(Draft(AuditEventType.RUN_RESUMED, record.agent_id, details, record.run_id), keys),
+            )
 
         return await self._course.go(Order(compiled, spec, record.instance), record, recorded, again)
 

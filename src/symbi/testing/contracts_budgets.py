@@ -1,6 +1,7 @@
 """What every store of budgets must do, whatever it is made of."""
 
-from symbi.guard.budget import MOST, Account, Budget, BudgetStore, Reservation, Spend
+from symbi.guard.budget import Account, BudgetStore, Reservation
+from symbi.guard.spending import MOST, Budget, Spend
 from symbi.types import AgentId, EffectId, RunId
 
 _A, _B = AgentId("a"), AgentId("b")

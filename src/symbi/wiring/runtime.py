@@ -31,6 +31,7 @@ from symbi.errors import ApprovalPending, InputError, StoreUnavailable, SymbiErr
 from symbi.guard.desk import ApprovalDesk
 from symbi.guard.gate import Guard, no_probe
 from symbi.guard.sealed_approvals import SealedApprovals
+from symbi.guard.spending import UNBOUNDED
 from symbi.guard.vault import SubjectKeyStore, Vault
 from symbi.policy.catalog import ToolType
 from symbi.policy.engine import PolicyEngine
@@ -210,7 +211,7 @@ async def open_runtime(
         privacy = open_privacy(settings, store, log, vault, lambda: log.key, clock, probe)
         stream = await stack.enter_async_context(audit_stream(log, store, folder))
         rooms = Rooms(
-            world, book, watch, catalog, store, store, store, agents, ids, settings.principal, privacy, heads,
+            world, book, watch, catalog, store, store, store, store, agents, ids, settings.principal, privacy, heads,
             ring.next_signing_key, stream, partial(terms_of, settings),
         )  # fmt: skip
         watches = [watch]
@@ -302,7 +303,7 @@ def scheduler(settings: Settings, clock: Clock) -> AgentScheduler:
 def terms_of(settings: Settings, agent: AgentId) -> Terms:
     """How an agent stands among others, as configured."""
     known = settings.of_agent(agent)
-    return Terms(known.priority, known.batch)
+    return Terms(known.priority, known.batch, known.budget or UNBOUNDED, known.on_breach)
 
 
 def secret_source(settings: Settings, guard: Guard) -> SecretSource:

@@ -5,7 +5,8 @@ from typing import Any, Final
 
 from symbi.adapters.sqlite.file import SQL
 from symbi.adapters.sqlite.rows import Rows
-from symbi.guard.budget import KINDS, Account, Budget, Reservation, Spend
+from symbi.guard.budget import Account, Reservation
+from symbi.guard.spending import KINDS, Budget, Spend
 from symbi.types import AgentId, EffectId, RunId
 
 _NAMES: Final = 3  # columns before the amounts
