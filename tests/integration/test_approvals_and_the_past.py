@@ -52,7 +52,8 @@ async def state(gate: Gate, approval_id: str) -> S:
 
 
 async def test_a_rate_that_refuses_after_a_grant_leaves_it_unused():
-    async with desk(RATED) as gate:
+    clock = ManualClock()
+    async with desk(RATED, clock) as gate:
         first = await granted(gate, log(0))
         assert await happens(gate, log(0)) == first
         second = await granted(gate, log(1))
@@ -61,9 +62,12 @@ async def test_a_rate_that_refuses_after_a_grant_leaves_it_unused():
         assert (await state(gate, first), await state(gate, second)) == (S.USED, S.GRANTED)
         refused = gate.store.effect_at(RUN, 1)
         assert refused.state is EffectState.DENIED
-        assert refused.effect_id != second
+        assert refused.effect_id == second
         told = gate.events()[-1].details
         assert (told["verdict"], told["approval"]["id"], told["approval"]["people"]) == ("deny", second, ["ada"])
+        clock.advance(60)
+        assert await happens(gate, log(1)) == second  # asked for again at its place, nobody has to agree again
+        assert await state(gate, second) is S.USED
 
 
 async def test_a_grant_that_a_rate_left_unused_holds_for_the_same_action_later():

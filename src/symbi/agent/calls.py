@@ -31,6 +31,15 @@ class Effects(Protocol):
     async def approval(self, who: Value, what: Value, span: ast.Span) -> Value:
         """Ask people to agree."""
 
+    async def send(self, agent: Value, message: Value, after: Value, span: ast.Span) -> Value:
+        """Send a message to an agent, at once or `after` some seconds; gives its id."""
+
+    async def ask(self, agent: Value, message: Value, span: ast.Span) -> Value:
+        """Send a message to an agent, and wait for the value of the run that carries it out."""
+
+    async def publish(self, topic: Value, message: Value, span: ast.Span) -> Value:
+        """Send a message to every agent that listens to a topic; gives how many those are."""
+
     async def endorse(self, value: Value, name: Value, span: ast.Span) -> Value:
         """The value, believed from here on: what is untrusted in it becomes `trusted`."""
 
@@ -69,6 +78,8 @@ def asked(
             return effects.random
         case "approval", [Value(data=str()) as who, Value(data=str()) as what] if not named:
             return lambda: effects.approval(who, what, span)
+        case (("send" | "ask" | "publish"), _):
+            return _message(effects, name, positional, named, span)
         case (("endorse" | "declassify"), _):
             return _release(effects, name, positional, named, span)
         case _:
@@ -78,17 +89,36 @@ def asked(
 def _release(
     effects: Effects, name: str, positional: Sequence[Value], named: Mapping[str, Value], span: ast.Span
 ) -> Effect:
-    parameters = EFFECTS[name].parameters
-    given = dict(zip(parameters, positional, strict=False))
-    if len(positional) > len(parameters) or set(given) & set(named) or not set(named) <= set(parameters):
-        raise _miscalled(name)
-    match given | dict(named):
+    match _given(name, positional, named):
         case {"value": value, "name": of} if name == "endorse":
             return lambda: effects.endorse(value, of, span)
         case {"value": value, "name": of, **rest}:
             return lambda: effects.declassify(value, of, rest.get("to", NULL), span)
         case _:
             raise _miscalled(name)
+
+
+def _message(
+    effects: Effects, name: str, positional: Sequence[Value], named: Mapping[str, Value], span: ast.Span
+) -> Effect:
+    match _given(name, positional, named):
+        case {"agent": agent, "message": message} if name == "ask":
+            return lambda: effects.ask(agent, message, span)
+        case {"agent": agent, "message": message, **rest}:
+            return lambda: effects.send(agent, message, rest.get("after", NULL), span)
+        case {"topic": topic, "message": message}:
+            return lambda: effects.publish(topic, message, span)
+        case _:
+            raise _miscalled(name)
+
+
+def _given(name: str, positional: Sequence[Value], named: Mapping[str, Value]) -> dict[str, Value]:
+    """Arguments by the names of the effect's parameters."""
+    parameters = EFFECTS[name].parameters
+    given = dict(zip(parameters, positional, strict=False))
+    if len(positional) > len(parameters) or set(given) & set(named) or not set(named) <= set(parameters):
+        raise _miscalled(name)
+    return given | dict(named)
 
 
 def _miscalled(name: str) -> ScriptFailed:

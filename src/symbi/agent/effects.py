@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Final, TypeVar
 
+from symbi.agent.messages import Letter, Messages, Post, Through
 from symbi.agent.operators import text
 from symbi.agent.release import LEVELS, Change, declassified, endorsed, is_release_name, relabelled
 from symbi.agent.rendering import shown
@@ -36,6 +37,7 @@ from symbi.guard.action import (
     WriteLog,
 )
 from symbi.guard.actions.people import RequestApproval
+from symbi.guard.confidential import subjects_of
 from symbi.guard.gate import Guard
 from symbi.guard.ledger import EffectRecord, EffectState
 from symbi.guard.outcome import decode_error, encode_result
@@ -48,6 +50,7 @@ from symbi.policy.flow import MORE_SUBJECTS, join
 from symbi.policy.grants import Grant
 from symbi.sandbox.pool import Sandboxes
 from symbi.tools.invoke import Invoker
+from symbi.tools.reconcile import CallInDoubt, Reconciler
 from symbi.tools.text import shown_name
 from symbi.types import AgentId, Integrity, JsonValue, Label, Principal, RunId, SecurityTier, ToolName
 
@@ -78,6 +81,8 @@ class World:
         emit: Takes what a run logs and what its code prints, with the agent's id; it goes to whoever started the run.
         hold_s: How long a run waits for people before it ends as held; None waits until they answer or their time is up.
         held: Told of each action that waits for people.
+        post: Gets messages to agents; None where no message gets anywhere.
+        reconciler: Asks what became of calls in doubt; None where nobody can be asked.
     """
 
     guard: Guard
@@ -88,6 +93,8 @@ class World:
     emit: Callable[[AgentId, str], None]
     hold_s: float | None = 0.0
     held: Callable[[ApprovalPending], None] = no_word
+    post: Post | None = None
+    reconciler: Reconciler | None = None
 
     async def hold(self, work: Callable[[], Awaitable[T]], clock: RunClock | None = None) -> T:
         """Do some work, and do it again where it was held and people have answered.
@@ -171,6 +178,8 @@ class RunEffects:
         self._grant = grant
         self.clock = RunClock()
         self.replayed = 0
+        through = Through(self._slot, self._perform, self._gated, lambda: self.clock)
+        self._messages = Messages(world.post, world.guard, Letter(run_id, principal, grant=grant), file, through)
 
     @property
     def count(self) -> int:
@@ -315,6 +324,18 @@ class RunEffects:
         done = await self._perform(action, self._gated(action, lower))
         return relabelled(value, change, join(Label(sources=(done.effect_id,)), done.mark))
 
+    async def send(self, agent: Value, message: Value, after: Value, span: ast.Span) -> Value:
+        """Send a message to an agent; see `symbi.agent.messages`, also for the next two."""
+        return await self._messages.send(agent, message, after, span)
+
+    async def ask(self, agent: Value, message: Value, span: ast.Span) -> Value:
+        """Send a message to an agent, and wait for its answer."""
+        return await self._messages.ask(agent, message, span)
+
+    async def publish(self, topic: Value, message: Value, span: ast.Span) -> Value:
+        """Send a message to whoever listens."""
+        return await self._messages.publish(topic, message, span)
+
     async def approval(self, who: Value, what: Value, span: ast.Span) -> Value:
         """Ask people to agree; true once they have. A no, and no answer in time, are errors that a body may catch."""
         name, question = text(who), text(what)
@@ -381,12 +402,14 @@ class RunEffects:
         if record is None:
             await self.clock.boundary()
             return await self._world.hold(effect, self.clock)
-        if record.action != action_name(action) or not await self._world.guard.asked_alike(record, action):
+        if record.action != action_name(action) or not await self._world.guard.places.asked_alike(record, action):
             msg = f"effect {record.position} of run `{self._run_id}` is not what it was before the restart"
             raise InternalError(msg, code="internal.diverged", hint="the run cannot go on; start it again")
         if record.state is EffectState.UNKNOWN and (record.error is None or never_began(record)):
             await self.clock.boundary()
-            return await self._world.hold(effect, self.clock)
+            record = await self._looked_up(record, action)
+            if record.state is EffectState.UNKNOWN:
+                return await self._world.hold(effect, self.clock)
         self.replayed += 1
         if record.error is not None:
             raise decode_error(record.error)
@@ -394,6 +417,19 @@ class RunEffects:
             msg = f"effect {record.position} of run `{self._run_id}` is {record.state.value} without a result"
             raise InternalError(msg, code="internal.no_result")
         return _Outcome(json.loads(record.result), record.effect_id, obligations_of(record).mark, record.somebodys)
+
+    async def _looked_up(self, record: EffectRecord, action: Action) -> EffectRecord:
+        """The record of a call in doubt once its server was asked what became of it, where it can be.
+
+        Raises:
+            EffectInDoubt: It stays in doubt.
+        """
+        if self._world.reconciler is None or not isinstance(action, InvokeTool):
+            return record
+        call = CallInDoubt(
+            record, action.principal, action.values, action.labels, action.label, action.secrets, subjects_of(action)
+        )
+        return await self._world.reconciler.settle(call)
 
     async def _prepared(self, asked: InvokeTool) -> InvokeTool:
         """The action for the gate. What does not get there has its record and its place in the trail all the same.

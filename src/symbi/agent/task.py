@@ -74,7 +74,7 @@ class Task:
         """The labels as they are kept."""
         if not (self.labels or self.subjects):
             return None
-        kept: dict[str, JsonValue] = {name: _label_json(label) for name, label in sorted(self.labels.items())}
+        kept: dict[str, JsonValue] = {name: label_json(label) for name, label in sorted(self.labels.items())}
         if self.subjects:
             kept[_WHOLE] = list(self.subjects)
         return encode_result(kept)
@@ -107,19 +107,25 @@ def kept_task(grant: bytes | None, labels: bytes | None) -> Task:
         said = None if grant is None else read_grant(json.loads(grant), "")
         kept: dict[str, Any] = {} if labels is None else {**json.loads(labels)}
         subjects = join_subjects([str(one) for one in kept.pop(_WHOLE, ())])
-        raised = {name: _kept_label(label) for name, label in kept.items()}
+        raised = {name: read_label(label) for name, label in kept.items()}
     except (SymbiError, ValueError, KeyError, TypeError, AttributeError) as error:
         msg = f"the store holds a grant or labels of a run that were not written by it: {error}"
         raise StoreUnavailable(msg, code="unavailable.store_damaged") from error
     return Task(said, raised, subjects)
 
 
-def _label_json(label: Label) -> dict[str, JsonValue]:
+def label_json(label: Label) -> dict[str, JsonValue]:
+    """A label as it is kept; without its sources."""
     subjects: dict[str, JsonValue] = {"subjects": list(label.subjects)} if label.subjects else {}
     return {**label_context(label), **subjects}
 
 
-def _kept_label(kept: Mapping[str, Any]) -> Label:
+def read_label(kept: Mapping[str, Any]) -> Label:
+    """A label as `label_json` had it kept.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: It is not of that form.
+    """
     integrity, confidentiality = Integrity(kept["integrity"]), Confidentiality(kept["confidentiality"])
     return Label(
         integrity,

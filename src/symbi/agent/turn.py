@@ -28,6 +28,9 @@ class Turn(Protocol):
     def idle(self) -> AbstractAsyncContextManager[None]:
         """While the run waits for somebody, its turn may be taken at once."""
 
+    def away(self) -> AbstractAsyncContextManager[None]:
+        """While the run waits for another, others have what it holds; `keep` takes it up again."""
+
 
 class Unscheduled:
     """The turn of a run that nobody schedules."""
@@ -39,6 +42,10 @@ class Unscheduled:
 
     def idle(self) -> AbstractAsyncContextManager[None]:
         """Nobody takes anything."""
+        return nullcontext()
+
+    def away(self) -> AbstractAsyncContextManager[None]:
+        """Nothing is given back."""
         return nullcontext()
 
 
@@ -63,6 +70,15 @@ class RunClock:
         with self._standing():
             async with self._turn.idle():
                 yield
+
+    def away(self) -> AbstractAsyncContextManager[None]:
+        """Let others have the turn of the run while it waits for another; its time goes on. `boundary` takes it up again."""
+        return self._turn.away()
+
+    @property
+    def timed_out(self) -> bool:
+        """The run has used up its time."""
+        return self.scope is not None and self.scope.cancel_called
 
     async def boundary(self) -> None:
         """Return when the next effect may begin.

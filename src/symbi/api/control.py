@@ -23,7 +23,7 @@ from typing import Any, Final, Self
 import anyio
 from anyio.abc import TaskGroup
 
-from symbi.api import agents, approvals, audit, compliance, keeping, policies, privacy
+from symbi.api import agents, approvals, audit, compliance, dlq, effects, keeping, policies, privacy
 from symbi.api.caller import Caller, Discreet, Operation, operate
 from symbi.errors import InputError, InternalError, PolicyDenied, StoreUnavailable, SymbiError
 from symbi.guard.outcome import encode_error
@@ -44,10 +44,12 @@ _RECEIVE_BYTES: Final = 65_536
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
     **agents.OPERATIONS,
+    **effects.OPERATIONS,
     **approvals.OPERATIONS,
     **policies.OPERATIONS,
     **audit.OPERATIONS,
     **keeping.OPERATIONS,
+    **dlq.OPERATIONS,
     **compliance.OPERATIONS,
     **privacy.OPERATIONS,
 }

@@ -19,6 +19,8 @@ from symbi.cli import (
     bench,
     compliance,
     demo,
+    dlq,
+    effects,
     files,
     machine,
     policy,
@@ -52,6 +54,8 @@ app.add_typer(policy.app, name="policy")
 app.add_typer(audit.app, name="audit")
 app.add_typer(agents.app, name="agents")
 app.add_typer(agents.runs_app, name="runs")
+app.add_typer(dlq.app, name="dlq")
+app.add_typer(effects.app, name="effects")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(tools.app, name="tools")

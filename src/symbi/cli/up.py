@@ -18,6 +18,7 @@ from symbi.clock import SystemClock, rfc3339
 from symbi.config import Settings
 from symbi.dsl.spec import CompiledFile
 from symbi.errors import ConfigError
+from symbi.runtime.doubt import Doubt
 from symbi.runtime.host import Host
 from symbi.tools.text import printable
 from symbi.wiring import compile_agents, open_runtime, start_logging
@@ -46,6 +47,8 @@ async def _main(settings: Settings, files: list[CompiledFile], on_stop: Callable
         on_stop(host.stop)
         announce(runtime)
         await stack.enter_async_context(ControlSocket(runtime, settings.runtime.data_dir))
+        for record in await Doubt(runtime.rooms).look_up():
+            err.print(f"[bold]settled:[/] {escape(record.resource)} of run {record.run_id} was looked up")
         _tell(host)
         await host.run()
         err.print("[dim]stopped[/]")

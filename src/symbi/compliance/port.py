@@ -123,7 +123,7 @@ class OpenWork:
     """Something that is under way and about a subject.
 
     Attributes:
-        kind: `run`, `approval` or `effect`.
+        kind: `run`, `approval`, `effect` or `message`.
         id: Of it.
         state: How it stands.
     """
@@ -146,7 +146,7 @@ class PrivacyStore(Protocol):
         """Keys of all subjects with a greater id, by id."""
 
     def open_work(self, keys: frozenset[KeyId]) -> Sequence[OpenWork]:
-        """Runs, approvals and effects that are under way, with something sealed by one of these keys."""
+        """Runs, approvals, effects and messages that are under way, with something sealed by one of these keys."""
 
     def let_go(self, *, rewrite: bool = False) -> None:
         """Move all of the write-ahead log into the file and cut the log to nothing; outside of a transaction.
@@ -190,7 +190,7 @@ class SealedRows(Protocol):
         """Columns with something sealed in the next part of a store, and from where to go on; None at its end.
 
         Args:
-            store: `trail`, `archive`, `effects`, `requests`, `runs`, `approvals` or `keys`.
+            store: `trail`, `archive`, `effects`, `requests`, `runs`, `approvals`, `keys`, `letters` or `mailbox`.
             after: What the call before returned; empty at the beginning.
 
         Raises:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from symbi.dsl import ast
-from symbi.dsl.builtins import CATCHABLE, EFFECTS, LATER_EFFECTS, METHODS, PURE, RELEASES, Signature
+from symbi.dsl.builtins import CATCHABLE, EFFECTS, LATER_EFFECTS, MESSAGES, METHODS, PURE, RELEASES, Signature
 from symbi.dsl.findings import Findings
+from symbi.dsl.messages import check_message
 from symbi.dsl.names import TOOL_NAME, Tools, path_of, unknown_tool
 from symbi.dsl.releases import check_release
 from symbi.dsl.rules import covers
@@ -29,12 +30,16 @@ class Surroundings:
         records: Fields of the declared record types, aliases included.
         tools: The tools there are.
         capabilities: What the agent lists; None where it sets no bound, and for functions of the file.
+        agents: The agents of the file, by name.
+        own: Whose body it is; None for functions of the file.
     """
 
     functions: Mapping[str, ast.Function]
     records: Mapping[str, frozenset[str]]
     tools: Tools = None
     capabilities: tuple[str, ...] | None = None
+    agents: Mapping[str, ast.Agent] | None = None
+    own: str | None = None
 
 
 @dataclass(slots=True)
@@ -367,6 +372,8 @@ class BodyChecker:
     def _effect(self, node: ast.Call, name: str) -> None:
         if name in RELEASES:
             check_release(node, name, self._findings)
+        if name in MESSAGES:
+            check_message(node, name, self._around.agents or {}, self._around.own, self._findings)
         if name == "tool":
             self._tool(node)
         elif self._around.capabilities is not None and not covers(self._around.capabilities, name):

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Final
 
 from symbi.errors import (
+    AgentFailed,
     ApprovalPending,
     ApprovalRequired,
     BudgetExceeded,
@@ -81,8 +82,14 @@ EFFECTS: Final = _table(
     Signature("endorse", ("value", "name"), 2),
     Signature("declassify", ("value", "name", "to"), 2),
     Signature("approval", ("who", "what"), 2),
+    Signature("send", ("agent", "message", "after"), 2),
+    Signature("ask", ("agent", "message"), 2),
+    Signature("publish", ("topic", "message"), 2),
 )
 """What reaches the world: each call passes the gate and is journalled."""
+
+MESSAGES: Final = ("send", "ask", "publish")
+"""Effects that hand a value to other agents."""
 
 RELEASES: Final = ("endorse", "declassify")
 """Effects that lower the label of a value: each is written with a name, which policies permit."""
@@ -93,7 +100,7 @@ RELEASE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 RELEASE_LEVELS: Final = ("public", "internal", "confidential")
 """What a value can be declassified to."""
 
-LATER_EFFECTS: Final = ("send", "ask", "publish", "remember", "recall", "search", "reason", "run")
+LATER_EFFECTS: Final = ("remember", "recall", "search", "reason", "run")
 """Effects of the language that have no room yet; `check` refuses them where they stand."""
 
 LATER_DECLARATIONS: Final = ("channel", "memory", "webhook")
@@ -185,10 +192,11 @@ CATCHABLE: Final[Mapping[str, tuple[type[SymbiError], ...]]] = MappingProxyType(
         "SandboxUnavailable": (SandboxUnavailable,),
         "ToolServerUnavailable": (ToolServerUnavailable,),
         "Overloaded": (Overloaded,),
+        "AgentFailed": (AgentFailed,),
         "ToolFailed": (ToolFailed,),
         "CodeFailed": (CodeFailed,),
         "ScriptFailed": (ScriptFailed,),
-        "Error": (Denied, SignatureInvalid, PinMismatch, *_LIMITS, *_UNAVAILABLE, ToolFailed, CodeFailed, ScriptFailed),
+        "Error": (Denied, SignatureInvalid, PinMismatch, *_LIMITS, *_UNAVAILABLE, AgentFailed),
     }
 )
 """Kinds that a body may name in `catch (Kind e)`, and the classes each stands for; `catch (e)` is `catch (Error e)`."""

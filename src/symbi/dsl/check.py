@@ -187,7 +187,8 @@ def _agents(file: ast.File, common: Mapping[str, ast.Function], tools: Tools, fi
     agents = [node for node in file.declarations if isinstance(node, ast.Agent)]
     note_repeated(((node.name, node.span) for node in agents), "agent", findings)
     records = _records(file)
-    plain = BodyChecker(findings, Surroundings(common, records, tools))
+    named = {node.name: node for node in agents}
+    plain = BodyChecker(findings, Surroundings(common, records, tools, agents=named))
     run_as_main = {id(functions_of(agent, file).get(MAIN)) for agent in agents if _runs_main(agent)}
     for function in common.values():
         if id(function) not in run_as_main:
@@ -199,7 +200,7 @@ def _agents(file: ast.File, common: Mapping[str, ast.Function], tools: Tools, fi
         capabilities = capabilities_of(agent)
         _capabilities(agent, tools, findings)
         _with(agent, visible, findings)
-        checker = BodyChecker(findings, Surroundings(visible, records, tools, capabilities))
+        checker = BodyChecker(findings, Surroundings(visible, records, tools, capabilities, named, agent.name))
         for function in own.values():
             if function.name != MAIN or not _runs_main(agent):
                 checker.check(function.body, function.parameters)

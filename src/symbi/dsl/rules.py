@@ -19,8 +19,8 @@ agent: `principal == Agent::"name"`.
   known, any name is taken: one that no tool bears reads as absent, so that an `allow` with it never holds and a `deny`
   always does. Where a rule without a subject of its own (`any`, `require`) concerns both tools and another action that
   has the name, it must say `arguments.NAME` or `context.NAME`.
-- Capabilities are one forbid of everything they do not list, `…#capabilities`. To come to life, be configured and
-  allocate its resources an agent needs none; to connect to a server, a tool of it.
+- Capabilities are one forbid of everything they do not list, `…#capabilities`. To come to life, be configured,
+  allocate its resources and be told of its topics an agent needs none; to connect to a server, a tool of it.
 
 Ids are `file:line`, with `#1`, `#2`, … where rules of one line make several policies.
 """
@@ -38,14 +38,17 @@ from symbi.dsl.findings import Findings
 from symbi.dsl.guards import GuardCompiler, bears, paths
 from symbi.dsl.names import Path, Target, Tools, argument_of, arguments_of, cedar_text, entity, explain, meet, resolve
 from symbi.dsl.spec import CompiledPolicy
-from symbi.dsl.subjects import SubjectReader
+from symbi.dsl.subjects import EXPECTS_REPLY, SubjectReader
 from symbi.dsl.vocabulary import ATTRIBUTES, VERB_BY_WORD
 from symbi.errors import PolicySyntaxError
 from symbi.policy.decision import ConditionKind
 from symbi.policy.source import PolicySource, parse, split
 
-UNBOUND_ACTIONS: Final = ("CreateAgent", "ConfigureAgent", "AllocateResources")
-"""What an agent needs no capability for: to come to life with its resources, which policies decide."""
+UNBOUND_ACTIONS: Final = ("CreateAgent", "ConfigureAgent", "AllocateResources", "SubscribeTopic")
+"""What an agent needs no capability for: to come to life with its resources and to be told of its topics, which policies decide."""
+
+_TELLS_APART: Final = {"send": f"!{EXPECTS_REPLY}", "ask": EXPECTS_REPLY}
+"""Effects of one action, and the Cedar test by which each is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,8 +375,10 @@ def capability_bound(agent: str, capabilities: Iterable[str]) -> str:
     tools = [word for word in listed if "." in word and not word.endswith(".*")]
     servers = [word.removesuffix(".*") for word in listed if word.endswith(".*")]
     connected = list(dict.fromkeys([*servers, *(tool.partition(".")[0] for tool in tools)]))
-    actions = [*UNBOUND_ACTIONS, *(VERB_BY_WORD[word].actions[0] for word in listed if word in EFFECTS)]
+    effects = [word for word in listed if word in EFFECTS and word not in _TELLS_APART]
+    actions = [*UNBOUND_ACTIONS, *(VERB_BY_WORD[word].actions[0] for word in effects)]
     reach = [f"action in [{', '.join(entity('Action', action) for action in actions)}]"]
+    reach += [f'action == Action::"SendMessage" && {_TELLS_APART[word]}' for word in listed if word in _TELLS_APART]
     if tools:
         actions = [entity("Action", f"InvokeTool::{tool}") for tool in tools]
         reach.append(f"action in [{', '.join(actions)}]")

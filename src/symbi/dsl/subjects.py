@@ -169,6 +169,9 @@ def _tool(word: _Word, reader: SubjectReader, also: str = "") -> list[Target]:
     return [Target("InvokeTool", "", also, word.text)]
 
 
+EXPECTS_REPLY: Final = "context.expectsReply"
+"""Cedar test by which `ask` differs from `send`."""
+
 _Maker = Callable[[_Word, Verb, SubjectReader, bool], list[Target] | None]
 
 
@@ -217,6 +220,11 @@ def _nothing(_word: _Word, _verb: Verb, _reader: SubjectReader, _deny: bool) -> 
 
 def _people(word: _Word, verb: Verb, _reader: SubjectReader, _deny: bool) -> list[Target] | None:  # noqa: FBT001 - the makers' common shape
     return [Target(verb.actions[0], "", "" if word.any else f"context.who == {cedar_text(word.text)}")]
+
+
+def _asked(word: _Word, verb: Verb, _reader: SubjectReader, _deny: bool) -> list[Target] | None:  # noqa: FBT001 - the makers' common shape
+    resource = "" if word.any else f"resource == {entity('Agent', word.text)}"
+    return [Target(verb.actions[0], resource, EXPECTS_REPLY)]
 
 
 def _tools_of(word: _Word, _verb: Verb, reader: SubjectReader, _deny: bool) -> list[Target] | None:  # noqa: FBT001 - the makers' common shape
@@ -280,6 +288,7 @@ _MAKERS: Final[Mapping[str, _Maker]] = MappingProxyType(
         "endorse": _release,
         "declassify": _release,
         "send": _named("Agent"),
+        "ask": _asked,
         "publish": _named("Topic"),
         "subscribe": _named("Topic"),
     }

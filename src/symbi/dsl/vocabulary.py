@@ -109,7 +109,8 @@ VERBS: Final = (
         'declassify("name"), declassify(any)',
         'let a confidential value travel, at the `declassify(value, "name")` of that name',
     ),
-    Verb("send", ("SendMessage",), 'send("agent"), send(any)', "send a message to an agent"),
+    Verb("send", ("SendMessage",), 'send("agent"), send(any)', "send a message to an agent, or ask it"),
+    Verb("ask", ("SendMessage",), 'ask("agent"), ask(any)', "send a message to an agent, and wait for its answer"),
     Verb("publish", ("PublishMessage",), 'publish("topic"), publish(any)', "publish to a topic"),
     Verb("subscribe", ("SubscribeTopic",), 'subscribe("topic"), subscribe(any)', "listen to a topic"),
 )

@@ -49,6 +49,9 @@ class ApprovalState(StrEnum):
 OPEN: Final = frozenset({ApprovalState.WAITING, ApprovalState.GRANTED})
 """States in which an approval can still come to something."""
 
+ASKED_ONCE: Final = frozenset({ApprovalState.USED, ApprovalState.DENIED, ApprovalState.EXPIRED})
+"""States in which people have been asked about an effect, and are not asked again."""
+
 APPROVAL_MOVES: Final[Mapping[ApprovalState, frozenset[ApprovalState]]] = MappingProxyType(
     {
         ApprovalState.WAITING: frozenset(

@@ -20,7 +20,7 @@ from symbi.errors import (
     StoreUnavailable,
     VerificationError,
 )
-from symbi.guard.action import Action, InvokeTool
+from symbi.guard.action import Action, InvokeTool, SendMessage
 from symbi.guard.ledger import EffectRecord
 from symbi.guard.outcome import NOT_STARTED_JSON, encode_result
 from symbi.guard.sealed import is_sealed, is_sealed_json
@@ -33,9 +33,9 @@ PRIVATE: Final = "private"
 
 PUBLIC: Final = frozenset(
     {
-        "action", "approval", "arguments_digest", "arguments_unrepresentable", "attempt", "by", "code", "compliance_tags",
+        "action", "approval", "arguments_digest", "arguments_unrepresentable", "attempt", "attempts", "became", "by", "code", "compliance_tags",
         "conditions", "digest", "duration_us", "effect_id", "effects", "enforced", "error", "expires_at", "file", "grant_digest",
-        "input_labels", "inputs_digest", "label", "lease", "outcome", "owner", "people", "person", "policies",
+        "input_labels", "inputs_digest", "label", "lease", "letter", "letter_kind", "outcome", "owner", "people", "person", "policies",
         "policy_version", "position", "recovery", "replayed", "request_digest", "resource", "result_digest",
         "retention_days", "shift", "source_digest", "state", "told", "tool", "used", "verdict", "vote", "was",
     }
@@ -62,10 +62,21 @@ def subjects_of(action: Action) -> tuple[str, ...]:
 
 def outcome_subjects(action: Action, outcome: object) -> tuple[str, ...]:
     """Whom what came back is about, beside whom the action is about."""
+    if isinstance(action, SendMessage):
+        return _answered(outcome) if action.expects_reply else ()
     if not isinstance(action, InvokeTool) or not action.tool.flow.about:
         return ()
     answer: JsonValue = json.loads(encode_result(outcome))
     return action.tool.flow.subjects_of_answer(answer).everybody
+
+
+def _answered(outcome: object) -> tuple[str, ...]:
+    """Whom the answer of an agent is about, by the label that came with it."""
+    match outcome:
+        case {"label": {"subjects": [*subjects]}}:
+            return join_subjects(map(str, subjects))
+        case _:
+            return ()
 
 
 def failure_subjects(action: Action) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ from symbi.errors import (
     SymbiError,
 )
 from symbi.guard.approval import (
+    ASKED_ONCE,
     MAX_REASON_CHARS,
     OPEN,
     ApprovalRecord,
@@ -155,6 +156,7 @@ class ApprovalDesk:
             used = self._store.get_approval(case.effect_id)
             if used is not None and used.state is ApprovalState.USED:
                 self._check_again(used, case)
+            if used is not None and used.state in ASKED_ONCE:  # a no is not asked about again
                 return (used, False), drafts
         if found is not None and found.state in {ApprovalState.USED, ApprovalState.VOID}:
             msg = f"approval `{found.id}` is {found.state.value} and is asked for all the same: the store was altered"

@@ -42,13 +42,12 @@ from symbi.guard.conditions import effective_of
 from symbi.guard.confidential import (
     confided,
     failure_subjects,
-    is_keyed,
-    keyed_alike,
     keys_for,
     sealed_effect,
     subjects_of,
 )
 from symbi.guard.desk import ApprovalChanged, ApprovalDesk
+from symbi.guard.earlier import Places
 from symbi.guard.history import Claim, FactsChanged, History
 from symbi.guard.lease import Lease
 from symbi.guard.ledger import EffectRecord, EffectState
@@ -57,9 +56,7 @@ from symbi.guard.permit import Authority, Permit
 from symbi.guard.recorder import Decided, Recorder
 from symbi.guard.records import (
     decision_draft,
-    digest_arguments,
     log_decision,
-    may_repeat,
     record_refused,
 )
 from symbi.guard.settlement import Admission, Settlement
@@ -164,8 +161,9 @@ class Guard:
         self.barrier: Callable[[], None] = no_barrier  # raises where no effect may happen, whatever policy says
         self.authority = Authority(clock)
         self._recorder = Recorder(engine, epoch)
-        self._settlement = Settlement(log, ledger, clock, self.metrics, vault)
+        self.settlement = self._settlement = Settlement(log, ledger, clock, self.metrics, vault, epoch)
         self._history = History(ledger, clock, str(epoch))
+        self.places = Places(log, ledger, vault)
         engine.on_change(self._policies_changed)
 
     async def open(self) -> GateReport:
@@ -196,6 +194,7 @@ class Guard:
             ApprovalPending: A person has been asked to agree: ask again once one has.
             ApprovalRequired: A person had to agree and did not.
             EffectInDoubt: The action was in flight at this place of the run before, and must not be repeated.
+            InternalError: What is on record at this place of the run may not be asked for again.
             InputError: The arguments cannot be put to the engine, or do not fit once conditions changed them.
             StoreUnavailable: The decision, or the outcome, could not be made durable.
         """
@@ -235,7 +234,7 @@ class Guard:
             StoreUnavailable: The refusal could not be made durable.
         """
         keys = await keys_for(self.vault, action.principal.agent, subjects_of(action), wait=True)
-        earlier = await self._earlier(action)
+        earlier = await self.places.earlier(action)
         decision = Deny(refusal.message, (), self._engine.current.version)
         effect_id = EffectId(self._ids.new()) if earlier is None else earlier.effect_id
         record = self._recorder.record(
@@ -296,7 +295,7 @@ class Guard:
         self.barrier()
         started_s = self._clock.monotonic_s()
         keys = await self._keys(action)
-        earlier = await self._earlier(action)
+        earlier = await self.places.earlier(action)
         effect_id = earlier.effect_id if earlier is not None else EffectId(self._ids.new())
         if earlier is not None:
             action = replace(action, attempt=earlier.attempt + 1)
@@ -332,7 +331,7 @@ class Guard:
             draft = confided(replace(draft, event_type=kind, details=details), keys)
             claim = Claim(
                 action, policies, past, decision, entries, obligations.rates, agreed.effect_id,
-                again=earlier is not None, approval=approval,
+                earlier=earlier, approval=approval,
             )  # fmt: skip
             try:
                 self.probe("before_dispatch")
@@ -340,8 +339,10 @@ class Guard:
             except (_PolicyChanged, FactsChanged, ApprovalChanged):
                 continue
             except (RateLimited, InputError) as refusal:
-                # By its own id: the approval is not used, and holds for the same action asked again.
-                await self._refuse(decided, refusal, earlier, {**told, **_agreed(approval)})
+                # The approval is not used, and holds for the same action asked again: at its place in the run by the same
+                # id, and elsewhere by one of its own, for what is asked there is another effect each time.
+                refused = decided if action.slot is None else agreed
+                await self._refuse(refused, refusal, earlier, {**told, **_agreed(approval)})
                 raise
             self._tell_allowed(agreed, record, started_s)
             return Admission(
@@ -388,44 +389,8 @@ class Guard:
 
     async def _past(self, action: Action, policies: PolicySet, uses: int, earlier: EffectRecord | None) -> Past:
         """What came before; the store is read where policies ask about it."""
-        without = None if earlier is None else earlier.effect_id
-        look = partial(self._history.look, action, policies, uses=uses, without=without)
+        look = partial(self._history.look, action, policies, uses=uses, earlier=earlier)
         return await self._log.read(look) if policies.reads - {"time"} else look()
-
-    async def _earlier(self, action: Action) -> EffectRecord | None:
-        """The record of the same place in the run, if a crash left it in doubt and it may be done again."""
-        slot = action.slot
-        if slot is None:
-            return None
-        earlier = await self._log.read(lambda: self._ledger.effect_at(slot.run_id, slot.position))
-        if earlier is None:
-            return None
-        if earlier.state is not EffectState.UNKNOWN:
-            msg = (
-                f"effect {slot.position} of run `{slot.run_id}` is {earlier.state.value} and cannot be asked for again"
-            )
-            raise InternalError(msg, code="internal.effect_repeated")
-        if earlier.action != action.request().action or not await self.asked_alike(earlier, action):
-            msg = f"effect {slot.position} of run `{slot.run_id}` is not what it was before the restart"
-            raise InternalError(msg, code="internal.diverged", hint="the run cannot go on; start it again")
-        if not may_repeat(earlier, action.recovery):
-            msg = (
-                f"`{earlier.resource}` was in flight when the runtime ended, and its recovery class "
-                f"`{earlier.recovery.value}` does not let it be repeated"
-            )
-            raise EffectInDoubt(msg, effect_id=earlier.effect_id, position=earlier.position)
-        return earlier
-
-    async def asked_alike(self, earlier: EffectRecord, action: Action) -> bool:
-        """Whether an action has the arguments of an effect on record.
-
-        Raises:
-            DecryptionFailed: They were about somebody whose key was destroyed: nobody can say.
-        """
-        vault, digest = self.vault, digest_arguments(action)
-        if vault is None or not is_keyed(earlier.arguments_digest):
-            return earlier.arguments_digest == digest
-        return await self._log.read(lambda: keyed_alike(earlier.arguments_digest, digest, vault.keys_of))
 
     async def _keys(self, action: Action) -> Keys:
         """The keys of whom an action is about, made if they are not there; raises as `keys_for`."""
@@ -451,7 +416,7 @@ class Guard:
         """Record a refusal: nothing happened, and the trail says why, and what the decision was told of the past."""
         action, decision = decided.action, decided.decision
         self.metrics.inc(DECISIONS, action=action.kind, verdict="deny")
-        if isinstance(refusal, ApprovalRequired) and "approval" in refusal.fields:
+        if earlier is None and isinstance(refusal, ApprovalRequired) and "approval" in refusal.fields:
             decided = replace(decided, effect_id=EffectId(str(refusal.fields["approval"])))
         record = self._recorder.record(decided, EffectState.DENIED, earlier)
         record = sealed_effect(replace(record, error=encode_error(refusal)), decided.keys)
@@ -464,18 +429,23 @@ class Guard:
     async def _put_refusal(
         self, action: Action, record: EffectRecord, draft: Draft, earlier: EffectRecord | None, refusal: SymbiError
     ) -> None:
+        in_doubt = earlier is not None and earlier.state is EffectState.UNKNOWN
+
         def work() -> tuple[None, tuple[Draft]]:
-            if earlier is None:
-                self._ledger.put_effect(record)
-                self._history.refused(action, self._engine.current, record.effect_id)
-            else:
+            if in_doubt:
                 self._ledger.put_facts(record)
+            else:
+                if earlier is None:
+                    self._ledger.put_effect(record)
+                else:
+                    self._ledger.move_effect(record, earlier.state)
+                self._history.refused(action, self._engine.current, record)
             if self.approvals is not None and isinstance(refusal, ApprovalRequired):
                 self.approvals.told(record.effect_id)
             return None, (draft,)
 
         await self._log.transact(work, wait=True)
-        if earlier is not None:
+        if in_doubt:
             msg = f"`{record.resource}` was in flight when the runtime ended, and cannot be repeated: {refusal.message}"
             raise EffectInDoubt(msg, effect_id=record.effect_id, position=record.position) from refusal
 

@@ -14,6 +14,8 @@ from symbi.errors import InputError, RateLimited
 from symbi.guard.action import Action, InvokeTool
 from symbi.guard.approval import ApprovalRecord
 from symbi.guard.budget import cost_of, reserve
+from symbi.guard.earlier import was_answered
+from symbi.guard.ledger import EffectRecord, EffectState
 from symbi.guard.records import action_name
 from symbi.guard.spending import NOTHING
 from symbi.guard.tally import GateStore, Reading, RunUsage, Tally
@@ -43,7 +45,7 @@ class Claim:
         entries: What the effect, as conditions left it, adds to counters.
         rates: Rates that it must keep.
         effect_id: The effect.
-        again: It was in flight before a crash and is done again.
+        earlier: What is on record of an earlier attempt at it.
         approval: What people agreed to, where they had to.
     """
 
@@ -54,8 +56,13 @@ class Claim:
     entries: tuple[Entry, ...]
     rates: tuple[Rate, ...]
     effect_id: EffectId
-    again: bool
+    earlier: EffectRecord | None = None
     approval: ApprovalRecord | None = None
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt at the effect this is."""
+        return 1 if self.earlier is None else self.earlier.attempt + 1
 
 
 class History:
@@ -73,7 +80,13 @@ class History:
         self._session = session
 
     def look(
-        self, action: Action, policies: PolicySet, *, uses: int, without: EffectId | None = None, prune: bool = False
+        self,
+        action: Action,
+        policies: PolicySet,
+        *,
+        uses: int,
+        earlier: EffectRecord | None = None,
+        prune: bool = False,
     ) -> Past:
         """What came before an action, now; of that, what the policies read.
 
@@ -81,13 +94,13 @@ class History:
             action: As it is asked for.
             policies: Whose counters.
             uses: How many actions the decision is about.
-            without: An earlier attempt at the same effect, which is left out.
+            earlier: An earlier attempt at the same effect; what it still holds is left out.
             prune: Read every counter, and drop what no window holds any more; only inside a transaction.
 
         Raises:
             StoreUnavailable: The store cannot be read.
         """
-        now_ns = self._clock.now_ns()
+        now_ns, without = self._clock.now_ns(), _held_by(earlier)
         counters = policies.counters if prune or "history" in policies.reads else ()
         owners = [(counter.name, tally) for counter in counters for tally in self._tallies(counter, action)]
         before = dict.fromkeys((counter.name for counter in counters), 0)
@@ -96,8 +109,8 @@ class History:
             for (name, _), reading in zip(owners, readings, strict=True):
                 before[name] = max(before[name], reading.total)
         used = self._store.usage_of(action.run_id) if action.run_id and "usage" in policies.reads else None
-        if used is not None and without is not None:
-            used = _without(used, action)
+        if used is not None and earlier is not None:
+            used = _without(used, action, earlier)
         return Past(now_ns, _usage(used, now_ns), tuple(before.items()), uses)
 
     def entries(self, action: Action, policies: PolicySet, uses: int) -> tuple[Entry, ...]:
@@ -124,22 +137,21 @@ class History:
             InputError: A counter is beyond what can be counted.
             StoreUnavailable: The store cannot be written.
         """
-        action, policies, effect_id = claim.asked, claim.policies, claim.effect_id
-        past = self.look(action, policies, uses=claim.past.uses, without=effect_id if claim.again else None, prune=True)
+        action, policies, earlier = claim.asked, claim.policies, claim.earlier
+        past = self.look(action, policies, uses=claim.past.uses, earlier=earlier, prune=True)
         if _differs(policies, claim.past, past) and not same_answer(decide(action, past), claim.decision):
             raise FactsChanged
-        if claim.again:
-            self._store.settle_tallies(effect_id, happened=False)  # the earlier attempt; it is counted anew
+        if (held := _held_by(earlier)) is not None:
+            self._store.settle_tallies(held, happened=False)  # it is counted anew
         entries = (*claim.entries, *self._keep_rates(claim, past.now_ns))
         if entries:
-            self._store.add_to_tallies(effect_id, entries, past.now_ns)
+            self._store.add_to_tallies(tally_id(claim.effect_id, claim.attempt), entries, past.now_ns)
         cost = cost_of(action)
         if cost != NOTHING and action.run_id:
-            reserve(self._store, effect_id, action.run_id, cost)
-        if not claim.again:
-            self._count(action, past.now_ns, allowed=True)
+            reserve(self._store, claim.effect_id, action.run_id, cost)
+        self._count(action, past.now_ns, effects=_is_new(earlier), calls=_calls_anew(earlier))
 
-    def refused(self, action: Action, policies: PolicySet, effect_id: EffectId) -> None:
+    def refused(self, action: Action, policies: PolicySet, record: EffectRecord) -> None:
         """Count a refusal, in the transaction that records it."""
         self.look(action, policies, uses=1, prune=True)
         now_ns = self._clock.now_ns()
@@ -150,9 +162,10 @@ class History:
                 request = PolicyRequest(action.principal, action_name(action), action.resource, {})
             entries = self._entries(action, policies, request, Verdict.DENY, 1)
             if entries:
-                self._store.add_to_tallies(effect_id, entries, now_ns)
-                self._store.settle_tallies(effect_id, happened=True)
-        self._count(action, now_ns, allowed=False)
+                name = tally_id(record.effect_id, record.attempt)
+                self._store.add_to_tallies(name, entries, now_ns)
+                self._store.settle_tallies(name, happened=True)
+        self._count(action, now_ns, denied=True)
 
     def _tallies(self, counter: Counter, action: Action) -> list[Tally]:
         found = scopes(counter.per, action.principal, action.run_id, self._session)
@@ -172,7 +185,9 @@ class History:
                 raise _limited(rate, reading, claim, now_ns)
         return [(tally, claim.past.uses) for tally in dict.fromkeys(tallies)]
 
-    def _count(self, action: Action, now_ns: int, *, allowed: bool) -> None:
+    def _count(
+        self, action: Action, now_ns: int, *, effects: bool = False, calls: bool = False, denied: bool = False
+    ) -> None:
         """Note in the usage of the run; what has no place in it is no effect of its body, and only starts the time."""
         if not action.run_id:
             return
@@ -182,11 +197,32 @@ class History:
                 self._store.put_usage(action.run_id, RunUsage(now_ns))
             return
         used = used or RunUsage(now_ns)
-        called = allowed and isinstance(action, InvokeTool)
+        called = calls and isinstance(action, InvokeTool)
         self._store.put_usage(
-            action.run_id,
-            RunUsage(used.started_ns, used.effects + allowed, used.denied + (not allowed), used.calls + called),
+            action.run_id, RunUsage(used.started_ns, used.effects + effects, used.denied + denied, used.calls + called)
         )
+
+
+def tally_id(effect_id: EffectId, attempt: int) -> EffectId:
+    """The name by which an attempt at an effect is counted: each by itself, for one that was made may be final."""
+    return effect_id if attempt == 1 else EffectId(f"{effect_id}/{attempt}")
+
+
+def _held_by(earlier: EffectRecord | None) -> EffectId | None:
+    """By what name an earlier attempt still holds what it added: it is in doubt. What failed was counted or given back."""
+    if earlier is None or earlier.state is not EffectState.UNKNOWN:
+        return None
+    return tally_id(earlier.effect_id, earlier.attempt)
+
+
+def _is_new(earlier: EffectRecord | None) -> bool:
+    """Whether an effect that is let through was not let through before."""
+    return earlier is None or earlier.state is EffectState.DENIED
+
+
+def _calls_anew(earlier: EffectRecord | None) -> bool:
+    """Whether it is a call besides those that were counted: also where an earlier one was made, and answered."""
+    return _is_new(earlier) or (earlier is not None and was_answered(earlier))
 
 
 def same_answer(one: PolicyDecision, other: PolicyDecision) -> bool:
@@ -206,10 +242,11 @@ def _differs(policies: PolicySet, old: Past, new: Past) -> bool:
     )
 
 
-def _without(used: RunUsage, action: Action) -> RunUsage:
-    """What a run has used, an earlier attempt at the same effect left out; that one was let through."""
-    calls = used.calls - isinstance(action, InvokeTool)
-    return replace(used, effects=max(0, used.effects - 1), calls=max(0, calls))
+def _without(used: RunUsage, action: Action, earlier: EffectRecord) -> RunUsage:
+    """What a run has used, an earlier attempt at the same effect left out where that one was let through."""
+    effects = used.effects - (not _is_new(earlier))
+    calls = used.calls - (isinstance(action, InvokeTool) and not _calls_anew(earlier))
+    return replace(used, effects=max(0, effects), calls=max(0, calls))
 
 
 def _usage(used: RunUsage | None, now_ns: int) -> Usage:

@@ -4,8 +4,12 @@
             reserve + decision + dispatch, one commit              outcome, one commit
  (asked) ────────────────────────────────────────────► dispatched ─────────────────────► confirmed | failed
     └──► denied                                             └── start-up finds it so ───► unknown ──► reconciled
-                                                                                          unknown ──► dispatched (again)
+                                                                         unknown | failed | denied ──► dispatched (again)
+                                                                                   failed | denied ──► denied (again)
+                                                                                          unknown ──► unknown (did not happen)
 ```
+
+What is asked for again at its place keeps its id, and counts one attempt more; see `symbi.guard.earlier` for when it may be.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +23,7 @@ from symbi.types import AgentId, EffectId, RecoveryClass, RunId
 
 
 class EffectState(StrEnum):
-    """Where an effect stands. Denied, confirmed, failed and reconciled are final."""
+    """Where an effect stands. Confirmed and reconciled are final; denied and failed are once their run has gone on from there."""
 
     DENIED = "denied"
     DISPATCHED = "dispatched"
@@ -31,11 +35,12 @@ class EffectState(StrEnum):
 
 MOVES: Final[Mapping[EffectState, frozenset[EffectState]]] = MappingProxyType(
     {
-        EffectState.DENIED: frozenset(),
+        EffectState.DENIED: frozenset({EffectState.DISPATCHED, EffectState.DENIED}),
         EffectState.DISPATCHED: frozenset({EffectState.CONFIRMED, EffectState.FAILED, EffectState.UNKNOWN}),
         EffectState.CONFIRMED: frozenset(),
-        EffectState.FAILED: frozenset(),
-        EffectState.UNKNOWN: frozenset({EffectState.DISPATCHED, EffectState.RECONCILED}),
+        EffectState.FAILED: frozenset({EffectState.DISPATCHED, EffectState.DENIED}),
+        # To itself: it has come out that it did not happen, so that it may be done again.
+        EffectState.UNKNOWN: frozenset({EffectState.DISPATCHED, EffectState.RECONCILED, EffectState.UNKNOWN}),
         EffectState.RECONCILED: frozenset(),
     }
 )

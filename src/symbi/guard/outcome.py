@@ -15,6 +15,12 @@ from symbi.types import Confidentiality, JsonValue, Label, RecoveryClass
 NOT_STARTED: Final = "effect.not_started"
 """Code of an effect that was cancelled before its permit was used: it did not happen, whatever its recovery class."""
 
+UNANSWERED: Final = "agent.unanswered"
+"""Code of a question whose answer is still to come: it is asked again, by the same id, when its run goes on."""
+
+NOT_TAKEN: Final = "unavailable.mailbox_full"
+"""Code of a message for which there was no place: nothing of it is anywhere."""
+
 _CLASSES: Final[Mapping[str, type[SymbiError]]] = {
     name: cls for name, cls in vars(errors).items() if isinstance(cls, type) and issubclass(cls, SymbiError)
 }
@@ -99,9 +105,14 @@ def state_after(error: BaseException, *, used: bool, recovery: RecoveryClass) ->
     Returns:
         `failed` where it is known that nothing happened or that the other side answered; `unknown` otherwise.
     """
-    if not isinstance(error, SymbiError):
+    if not isinstance(error, SymbiError) or error.code == UNANSWERED:
         return EffectState.UNKNOWN
-    if not used or isinstance(error, AgentFailed | OutputLimit) or recovery is RecoveryClass.READ_ONLY:
+    if (
+        not used
+        or isinstance(error, AgentFailed | OutputLimit)
+        or error.code == NOT_TAKEN
+        or recovery is RecoveryClass.READ_ONLY
+    ):
         return EffectState.FAILED
     return EffectState.UNKNOWN
 

@@ -62,6 +62,7 @@ class _Live:
     uses: int
     until_s: float
     lease: bool
+    begin_s: float = inf
 
 
 class Authority:
@@ -85,8 +86,10 @@ class Authority:
             seconds: Set for a lease: how long it holds at most.
         """
         permit = Permit(effect_id, action)
-        until_s = inf if seconds is None else self._clock.monotonic_s() + seconds
-        self._live[id(permit)] = _Live(permit, action, uses, until_s, lease=seconds is not None)
+        now_s, begins_s = self._clock.monotonic_s(), action.begins_within_s
+        until_s = inf if seconds is None else now_s + seconds
+        begin_s = inf if begins_s is None else now_s + begins_s
+        self._live[id(permit)] = _Live(permit, action, uses, until_s, seconds is not None, begin_s)
         return permit
 
     def redeem(self, permit: Permit[A], expected: type[A]) -> A:
@@ -99,6 +102,9 @@ class Authority:
         if live.uses < 1:
             msg = "permit is spent"
             raise PermitRefused(msg, code="permit.spent", effect_id=permit.effect_id)
+        if self._clock.monotonic_s() >= live.begin_s:
+            msg = "the time in which the effect was to begin has passed, and another owner may have done it since"
+            raise PermitRefused(msg, code="permit.late", effect_id=permit.effect_id)
         live.uses -= 1
         return cast("A", live.action)
 

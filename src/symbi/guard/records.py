@@ -12,6 +12,7 @@ from symbi.errors import InputError, InternalError, SymbiError
 from symbi.guard.action import Action
 from symbi.guard.ledger import EffectRecord
 from symbi.guard.outcome import NOT_STARTED, decode_error, encode_result
+from symbi.guard.sealed import is_sealed
 from symbi.policy.decision import (
     Allow,
     AllowWithConditions,
@@ -34,8 +35,14 @@ _REPEATABLE: Final = frozenset({RecoveryClass.READ_ONLY, RecoveryClass.IDEMPOTEN
 
 
 def never_began(record: EffectRecord) -> bool:
-    """Whether it is known of an effect that was cancelled that it had not begun."""
-    return record.error is not None and decode_error(record.error).code == NOT_STARTED
+    """Whether it is known of an effect that was cancelled that it had not begun; that is never sealed."""
+    error = record.error
+    return error is not None and not is_sealed(error) and decode_error(error).code == NOT_STARTED
+
+
+def is_repeatable(record: EffectRecord, recovery: RecoveryClass) -> bool:
+    """Whether an effect changes nothing, or takes our id as its key, as it was dispatched and as it is declared now."""
+    return {record.recovery, recovery} <= _REPEATABLE
 
 
 def may_repeat(record: EffectRecord, recovery: RecoveryClass) -> bool:
@@ -45,7 +52,7 @@ def may_repeat(record: EffectRecord, recovery: RecoveryClass) -> bool:
         record: As it stands; what it was dispatched with counts.
         recovery: Its class as declared now; a class that was taken back counts no more.
     """
-    return never_began(record) or {record.recovery, recovery} <= _REPEATABLE
+    return never_began(record) or is_repeatable(record, recovery)
 
 
 def action_name(action: Action) -> str:

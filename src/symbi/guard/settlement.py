@@ -1,7 +1,7 @@
 """Step 5 of the gate: how an effect ended, made durable with its event; and what a start-up finds in flight."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog
@@ -10,15 +10,16 @@ from symbi.errors import SymbiError
 from symbi.guard.action import Action
 from symbi.guard.budget import cost_of, settle
 from symbi.guard.confidential import confided, failure_subjects, keys_for, outcome_subjects, sealed_effect
+from symbi.guard.history import tally_id
 from symbi.guard.ledger import EffectRecord, EffectState
-from symbi.guard.outcome import NOT_STARTED_JSON, encode_error, state_after
-from symbi.guard.records import may_repeat, recorded_result
+from symbi.guard.outcome import NOT_STARTED_JSON, UNANSWERED, encode_error, error_label, state_after
+from symbi.guard.records import may_repeat, never_began, recorded_result
 from symbi.guard.spending import NOTHING
 from symbi.guard.tally import GateStore
 from symbi.guard.vault import NO_KEYS, Keys, Vault
 from symbi.policy.flow import join_subjects
 from symbi.telemetry import EFFECT_SECONDS, EFFECTS, Metrics
-from symbi.types import JsonValue
+from symbi.types import EffectId, JsonValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,27 @@ class Admission:
     keys: Keys = NO_KEYS
 
 
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """What came out of an effect in doubt.
+
+    Attributes:
+        happened: Whether it happened.
+        by: Who says so: the tool that was asked, or a person.
+        result: Its result as JSON, where it happened.
+        told: Why, and what else the event says.
+        over: Nobody asks for it again, for its run has ended, or it belongs to none.
+        keys: Seal what is kept of it.
+    """
+
+    happened: bool
+    by: str
+    result: bytes = b"null"
+    told: Mapping[str, JsonValue] = field(default_factory=dict)
+    over: bool = False
+    keys: Keys = NO_KEYS
+
+
 class Settlement:
     """Writes outcomes.
 
@@ -42,11 +64,23 @@ class Settlement:
         clock: For durations.
         metrics: Counts effects and how long they take.
         vault: Has the keys of whom outcomes are about.
+        epoch: The owner number of the data folder.
+
+    Attributes:
+        lost_s: When effects that this process has begun were lost, so that nobody knows of them; by the monotonic clock.
     """
 
     def __init__(
-        self, log: AuditLog, ledger: GateStore, clock: Clock, metrics: Metrics, vault: Vault | None = None
+        self,
+        log: AuditLog,
+        ledger: GateStore,
+        clock: Clock,
+        metrics: Metrics,
+        vault: Vault | None = None,
+        epoch: int = 0,
     ) -> None:
+        self._epoch = epoch
+        self.lost_s: dict[EffectId, float] = {}
         self._vault = vault
         self._log = log
         self._ledger = ledger
@@ -71,15 +105,20 @@ class Settlement:
     async def failure(self, admission: Admission, error: BaseException, *, used: bool) -> None:
         """The effect ended in an error; `used` says whether its permit was redeemed, so that it may have begun."""
         state = state_after(error, used=used, recovery=admission.record.recovery)
+        told: tuple[str, ...] = ()
         if isinstance(error, SymbiError):
-            data: bytes | None = encode_error(error)
+            data: bytes | None = None if error.code == UNANSWERED else encode_error(error)
+            told = error_label(error).subjects  # it may quote what is about others than the action was
             details: dict[str, JsonValue] = {"error": error.code, "message": error.message}
         else:
             # Cancelled, or a defect: whether to do it again is for the restart to decide.
             data = None if used else NOT_STARTED_JSON
             details = {"error": "cancelled" if _is_cancellation(error) else "internal", "message": type(error).__name__}
-        keys = await self._keys(admission, failure_subjects(admission.action) if used else ())
+        whom = join_subjects(told, failure_subjects(admission.action) if used else ())
+        keys = await self._keys(admission, whom)
         record = sealed_effect(replace(admission.record, state=state, error=data), keys)
+        if data is None:
+            self.lost_s[record.effect_id] = self._clock.monotonic_s()
         await self.settle(replace(admission, keys=keys), record, details | {"used": used}, used=used)
 
     async def settle(
@@ -119,7 +158,7 @@ class Settlement:
             self._ledger.move_effect(record, EffectState.DISPATCHED)
             if not (used and record.state is EffectState.UNKNOWN):
                 if admission.counted:
-                    self._ledger.settle_tallies(record.effect_id, happened=used)
+                    self._ledger.settle_tallies(tally_id(record.effect_id, record.attempt), happened=used)
                 if cost_of(admission.action) != NOTHING:
                     settle(self._ledger, record.effect_id, happened=used)
             return None, (draft,)
@@ -129,6 +168,57 @@ class Settlement:
             EFFECT_SECONDS, self._clock.monotonic_s() - admission.started_s, action=admission.action.kind
         )
         await self._log.transact(work, wait=True)  # what happened is recorded, however much waits
+
+    async def conclude(self, found: EffectRecord, conclusion: Conclusion) -> EffectRecord:
+        """Put on record what came out of an effect in doubt; returns its record, with the result as it was told.
+
+        One that happened is `reconciled`. One that did not stays `unknown` with a note that it never began, so that its
+        run asks for it again, through the gate; where nobody does, it is `reconciled` with that note. What a body has
+        seen of it already, an error, stays as it is.
+
+        Args:
+            found: Its record, opened.
+            conclusion: What came out.
+
+        Raises:
+            InternalError: Somebody else has settled it meanwhile.
+            StoreUnavailable: It cannot be made durable.
+        """
+        seen = found.error if found.error is not None and not never_began(found) else None
+        happened = conclusion.happened
+        record = replace(
+            found,
+            epoch=self._epoch,
+            state=EffectState.RECONCILED if happened or conclusion.over or seen else EffectState.UNKNOWN,
+            result=conclusion.result if happened and seen is None else None,
+            error=seen or (None if happened else NOT_STARTED_JSON),
+        )
+        kept = sealed_effect(record, conclusion.keys)
+        details: dict[str, JsonValue] = {
+            "effect_id": record.effect_id,
+            "action": record.action,
+            "resource": record.resource,
+            "position": record.position,
+            "attempt": record.attempt,
+            "outcome": "happened" if happened else "not_happened",
+            "state": record.state.value,
+            "by": conclusion.by,
+            **conclusion.told,
+        }
+        if kept.result is not None:
+            details |= recorded_result(record, conclusion.result, kept.result)
+        event = Draft(AuditEventType.EFFECT_RECONCILED, record.agent_id, details, record.run_id)
+        draft = confided(event, conclusion.keys)
+
+        def work() -> tuple[None, tuple[Draft]]:
+            self._ledger.move_effect(kept, EffectState.UNKNOWN)
+            self._ledger.settle_tallies(tally_id(record.effect_id, record.attempt), happened=happened)
+            settle(self._ledger, record.effect_id, happened=happened)
+            return None, (draft,)
+
+        await self._log.transact(work, wait=True)
+        self.lost_s.pop(record.effect_id, None)
+        return record
 
     async def recover(self, epoch: int) -> tuple[EffectRecord, ...]:
         """Turn what is dispatched without an outcome into `unknown`; returns what must not be repeated."""

@@ -146,6 +146,11 @@ class Keys:
         """Their ids, sorted."""
         return tuple(key.key_id for key in self._keys)
 
+    def with_others(self, others: "Keys") -> "Keys":
+        """These keys and some others."""
+        known = set(self.ids)
+        return Keys((*self._keys, *(key for key in others._keys if key.key_id not in known)))  # noqa: SLF001 - of its own kind
+
     def seal_text(self, plaintext: bytes, associated: bytes) -> SealedText:
         """A value under all of the keys.
 

@@ -21,7 +21,9 @@ from symbi.audit.event import AuditEventType, Draft
 from symbi.clock import rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile, ScheduleSpec
 from symbi.errors import InputError, InternalError, Overloaded, StoreUnavailable, SymbiError
+from symbi.runtime.course import Order
 from symbi.runtime.occurrences import Occurrence, OccurrenceState, OccurrenceStore, Owed, owed
+from symbi.runtime.replays import Begun, Replayer, left_open
 from symbi.runtime.runtime import Runtime
 from symbi.types import AgentId, JsonValue, RunId
 
@@ -57,6 +59,7 @@ class Host:
         self._runtime = runtime
         self._log = runtime.rooms.world.log
         self._clock = runtime.rooms.world.clock
+        self._files = tuple(files)
         self.jobs = tuple(Job(compiled, schedule) for compiled in files for schedule in compiled.schedules)
         self._since_ns: dict[str, int] = {}  # of each schedule, up to when it owes nothing
         self._spent: set[str] = set()  # those that were to run once, and have
@@ -64,6 +67,8 @@ class Host:
         self.looks = 0  # how often it has looked at what is due
         self._stopping = False
         self._changed = anyio.Event()
+        self._over = anyio.Event()  # of something that was due
+        self._replayer: Replayer | None = None
 
     async def run(self) -> None:
         """Run what is due until `stop`; then wait for what is at work.
@@ -75,6 +80,7 @@ class Host:
             async with anyio.create_task_group() as tasks:
                 if not self._stopping:
                     await self._take_up(tasks)
+                    await self._take_up_replays(tasks)
                 while not self._stopping:
                     now_ns = self._clock.now_ns()
                     for job in self.jobs:
@@ -90,6 +96,8 @@ class Host:
     def stop(self) -> None:
         """Begin nothing more."""
         self._stopping = True
+        if self._replayer is not None:
+            self._replayer.stopping = True
         self.wake()
 
     def wake(self) -> None:
@@ -141,6 +149,37 @@ class Host:
             else:
                 self._begin(job, occurrence, tasks)
 
+    async def _take_up_replays(self, tasks: TaskGroup) -> None:
+        """Be who carries out what letters become, and go on with those that became runs which nobody has ended."""
+        self._replayer = replayer = Replayer(self._replay, self.at_work, self._until_over, tasks)
+        self._runtime.take_up = replayer.take_up
+        orders = {(absolute(file.file), spec.id): (file, spec) for file in self._files for spec in file.agents}
+        for record in await left_open(self._runtime.rooms):
+            found = orders.get((record.file, record.declared))
+            if found is None:
+                _log.warning("nobody has the file of run `%s`, which a dead letter became", record.run_id)
+            else:
+                replayer.take_up(Begun(Order(*found, record.instance), record.run_id, record))
+
+    async def _until_over(self) -> None:
+        await self._over.wait()
+
+    async def _replay(self, begun: Begun) -> None:
+        """Carry out what a letter became. What it meets stands with its run.
+
+        Raises:
+            StoreUnavailable: The run stays open, and goes on at the next start.
+        """
+        assert begun.record is not None
+        try:
+            await self._runtime.resume(begun.order.compiled, begun.order.spec, begun.record)
+        except StoreUnavailable:
+            raise
+        except SymbiError as error:
+            _log.warning("run `%s`, which a dead letter became: %s", begun.run_id, error.code)
+        except Exception as error:  # noqa: BLE001 - a defect that one agent meets; its run is left as it is
+            _log.error("a replay met a defect", exc_info=error)
+
     async def _run_due(self, job: Job, now_ns: int, tasks: TaskGroup) -> None:
         if job.name in self._spent or self._stopping:
             return
@@ -178,6 +217,8 @@ class Host:
             await self._log.transact(partial(_end, rooms.occurrences, occurrence, ended), wait=True)
         finally:
             self.at_work.discard(agent)
+            self._over.set()  # who waits for this agent looks again
+            self._over = anyio.Event()
 
     async def _ended(self, job: Job, spec: AgentSpec, occurrence: Occurrence) -> str | None:
         """Run, or go on with the run of, an occurrence; returns how it ended, or None after a while where too much waits.

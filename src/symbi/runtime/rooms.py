@@ -16,11 +16,14 @@ from symbi.guard.budget import Account, BudgetStore
 from symbi.guard.ledger import EffectStore
 from symbi.guard.spending import UNBOUNDED, Budget
 from symbi.runtime.agent_scheduler import AgentScheduler
+from symbi.runtime.dead_letters import DeadLetters
 from symbi.runtime.key_change import NextKey
 from symbi.runtime.life import Life
+from symbi.runtime.mailbox import MailboxStore
 from symbi.runtime.occurrences import OccurrenceStore
 from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_watch import PolicyWatch
+from symbi.runtime.roster import AgentStore
 from symbi.tools.catalog import Catalog
 from symbi.types import AgentId, OnBreach, Principal, Priority, SecurityTier
 
@@ -86,6 +89,8 @@ class Rooms:
         effects: The ledger.
         budgets: Accounts of runs.
         occurrences: What became of the times at which schedules were due.
+        agents: Agents that were made to stay.
+        mailbox: Messages that wait for them.
         scheduler: Says when an agent may start, and holds the pool.
         ids: Makes run ids.
         principal: An agent as policies see it.
@@ -93,6 +98,7 @@ class Rooms:
         heads: What others say of the heads of the trail.
         next_key: The key that is to sign the trail after another.
         stream: The trail as it grows.
+        letters: What was given up.
         terms: How it stands among others.
     """
 
@@ -104,6 +110,8 @@ class Rooms:
     effects: EffectStore
     budgets: BudgetStore
     occurrences: OccurrenceStore
+    agents: AgentStore
+    mailbox: MailboxStore
     scheduler: AgentScheduler
     ids: IdSource
     principal: Callable[[AgentId], Principal]
@@ -111,6 +119,7 @@ class Rooms:
     heads: Heads
     next_key: NextKey
     stream: AuditStream
+    letters: DeadLetters
     terms: Callable[[AgentId], Terms] = no_terms
 
 

@@ -1,7 +1,7 @@
 """The runtime: agents on a gate, from a compiled file to the end of a run."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,9 +26,11 @@ from symbi.guard.gate import GateReport, Guard
 from symbi.guard.outcome import encode_result
 from symbi.runtime.agent_scheduler import SystemStatus
 from symbi.runtime.course import Course, Order
+from symbi.runtime.dead_letters import DeadLetters
 from symbi.runtime.key_change import rotate_key
 from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_change import set_policies
+from symbi.runtime.replays import Begun, begin_replay
 from symbi.runtime.rooms import AtWork, Rooms, RuntimeConfig
 from symbi.runtime.turns import Seat
 from symbi.tools.catalog import Catalog
@@ -51,6 +53,9 @@ class Runtime:
         config: What it is told.
         report: What the gate found at start-up.
         warnings: What is unsafe or without effect, one line each.
+
+    Attributes:
+        take_up: Carries out what a dead letter became, and says whether it does; whoever stays sets it.
     """
 
     def __init__(self, rooms: Rooms, config: RuntimeConfig, report: GateReport, warnings: Sequence[str] = ()) -> None:
@@ -59,6 +64,7 @@ class Runtime:
         self._course = Course(rooms, config)
         self.report = report
         self.warnings = tuple(warnings)
+        self.take_up: Callable[[Begun], bool] = _nobody
 
     @property
     def rooms(self) -> Rooms:
@@ -84,6 +90,11 @@ class Runtime:
     def events(self) -> AuditStream:
         """The trail as it grows: `async with runtime.events.subscribe(…) as events`."""
         return self._rooms.stream
+
+    @property
+    def letters(self) -> DeadLetters:
+        """What was given up."""
+        return self._rooms.letters
 
     @property
     def desk(self) -> ApprovalDesk:
@@ -206,6 +217,15 @@ class Runtime:
 
         return await self._course.go(Order(compiled, spec, record.instance), record, recorded, again)
 
+    async def replay(self, compiled: CompiledFile, run_id: RunId, by: str) -> Begun:
+        """Put a dead letter's work on record anew, see `symbi.runtime.replays`; `take_up` is for the caller to ask.
+
+        Raises:
+            InputError: There is no open letter of this run, its agent does not take these inputs now, or they were erased.
+            StoreUnavailable: It cannot be recorded.
+        """
+        return await begin_replay(self._rooms, compiled, await self.letters.opened(run_id), by)
+
     async def find_open_run(self, run_id: RunId | None, file: str | None) -> RunRecord:
         """The run to resume: the one named, or the newest that is running or held (of a file).
 
@@ -313,3 +333,8 @@ class Runtime:
         for one in found:
             await one.over.wait()
         return [one.life.run_id for one in found]
+
+
+def _nobody(_begun: Begun) -> bool:
+    """The default of `take_up`: nobody stays to carry it out."""
+    return False

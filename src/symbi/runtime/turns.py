@@ -44,6 +44,8 @@ class Seat:
         self.late = False
         self.suspended = False  # that is on record, and its return is not
         self.waits_for_others = False
+        self.has_been_away = False
+        self.is_away = False  # others have what it holds, while it waits for the end of another run
         self.told: Preempt | None = None
         self.stopped_by: str | None = None  # the operator who suspended it
 
@@ -71,6 +73,16 @@ class Seat:
         finally:
             self.waits_for_others = False
 
+    @asynccontextmanager
+    async def away(self) -> AsyncIterator[None]:
+        """While the agent waits for another, others have what it holds: it has not moved, and `keep` takes it up again."""
+        self.is_away = self.has_been_away = self.waits_for_others = True
+        await self._turns.give_back(self)
+        try:
+            yield
+        finally:
+            self.is_away = self.waits_for_others = False
+
     async def keep(self) -> None:
         """Step aside if it was told to, and return when it may go on.
 
@@ -94,7 +106,7 @@ class Seat:
         """Give up what it holds, or its place among those who wait, once that is on record."""
         async with self._moving:
             told, by = self.told, self.stopped_by
-            if by is not None and (self.holds or self.waits):
+            if by is not None and (self.holds or self.waits or self.is_away):
                 await self._suspended(Event.OPERATOR_SUSPENDED, {"by": by})
                 await self._turns.give_back(self)
             elif told is not None and self.holds:
@@ -162,7 +174,8 @@ class Turns:
             msg = f"agent `{agent}` is already scheduled"
             raise InputError(msg, code="scheduler.duplicate", hint="it is suspended; resume it, or stop it")
         # What has started once is not late any more.
-        await self.scheduler.schedule_agent(replace(seat.config, deadline_s=None) if seat.suspended else seat.config)
+        begun = seat.suspended or seat.has_been_away
+        await self.scheduler.schedule_agent(replace(seat.config, deadline_s=None) if begun else seat.config)
         seat.waits = True
         self._seats[agent] = seat
 

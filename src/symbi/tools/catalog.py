@@ -11,6 +11,7 @@ from symbi.errors import ConfigError, InputError, PinMismatch, SymbiError, ToolS
 from symbi.guard.action import ConnectServer, ToolRef
 from symbi.guard.gate import Guard
 from symbi.guard.outcome import decode_error, encode_error
+from symbi.tools.manifest import ToolEntry
 from symbi.tools.port import SERVER_NAME, Pin, SecretSource, ToolDefinition, ToolServer
 from symbi.tools.text import shown_name
 from symbi.tools.verifier import Refusal, ToolVerifier, VerificationMode, VerifiedTool
@@ -176,6 +177,11 @@ class Catalog:
             raise PinMismatch(msg, tool=ref.name)
         tool.confirm()
         return tool
+
+    def declared(self, name: str) -> ToolEntry | None:
+        """What the operator's manifest says of a tool, whether or not its server is connected; None without a manifest."""
+        server, _, tool = name.partition(".")
+        return self._verifier.declared(server, tool)
 
     def link_of(self, tool: VerifiedTool) -> ServerLink:
         """The server that the tool is on."""

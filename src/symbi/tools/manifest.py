@@ -21,6 +21,8 @@ subject_field = "threads[*].from"  # likewise, the path of a field of the answer
 [tools.send_email.output]      # labels of the answer's fields; what is not named is untrusted
 id = "system"
 sent_to = { integrity = "trusted", confidentiality = "internal", categories = ["contacts"] }
+
+[tools.pay.query]              # of a reconcilable tool: how to ask whether a call happened; see `symbi.tools.query`
 ```
 
 Where the whole answer has one label, `output` is that label: `"trusted"`, `{ confidentiality = "confidential" }`. Nothing
@@ -39,6 +41,7 @@ from typing import Any, Final, NoReturn, TypeVar
 from symbi.errors import ConfigError, InputError, Place, did_you_mean
 from symbi.policy.fields import UNDECLARED, Effect, FieldPath, OutputRule, Risk, Role, ToolFlow, parse_path
 from symbi.tools.port import MAX_TOOL_OUTPUT_BYTES, SERVER_NAME, TOOL_NAME
+from symbi.tools.query import ARGUMENTS, EFFECT_ID, RecoveryQuery
 from symbi.types import Confidentiality, Integrity, RecoveryClass
 
 MIN_TIMEOUT_S: Final = 0.001  # what a call can end in at all
@@ -54,8 +57,9 @@ _DefaultT = TypeVar("_DefaultT")
 _ROLE_KEYS: Final[Mapping[str, Role]] = MappingProxyType({"sinks": Role.SINK, "text": Role.TEXT, "plain": Role.PLAIN})
 _SUBJECT_KEYS: Final = ("subject_argument", "subject_field")
 _TOOL_KEYS: Final = (
-    "recovery", "timeout_s", "max_output_bytes", "risk", "effect", *_ROLE_KEYS, "types", "output", *_SUBJECT_KEYS
+    "recovery", "timeout_s", "max_output_bytes", "risk", "effect", *_ROLE_KEYS, "types", "output", *_SUBJECT_KEYS, "query"
 )  # fmt: skip
+_QUERY_KEYS: Final = ("tool", "arguments", "field", "happened", "not_happened", "result", "after_s")
 _LABEL_KEYS: Final = ("integrity", "confidentiality", "categories")
 _INTEGRITIES: Final = tuple(one.value for one in (Integrity.SYSTEM, Integrity.TRUSTED, Integrity.UNTRUSTED))
 _TYPES: Final = ("string", "integer", "number", "boolean", "array", "object")
@@ -70,12 +74,14 @@ class ToolEntry:
         timeout_s: Seconds of one call, or None for the server's default.
         max_output_bytes: Bytes of the largest answer.
         flow: Effect, risk, sinks, and the labels of the answer's fields.
+        query: How to ask whether a call happened, of a reconcilable tool; None where only a person can say.
     """
 
     recovery: RecoveryClass = RecoveryClass.NEVER_RETRY
     timeout_s: float | None = None
     max_output_bytes: int = MAX_TOOL_OUTPUT_BYTES
     flow: ToolFlow = UNDECLARED
+    query: RecoveryQuery | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +128,7 @@ def parse_manifest(file: str, text: str) -> Manifest:
         reader.fail(f"`{name}` cannot name a server", ("server", "name"), hint="letters, digits, `_` and `-` can")
     rest = reader.defaults(server)
     tools = {key: reader.entry(document, key, rest) for key in reader.table(document, "tools", ())}
+    reader.check_queries(tools)
     return Manifest(name, tools, ToolEntry(flow=rest))
 
 
@@ -158,7 +165,67 @@ class _Reader:
             None if timeout_s is None else float(timeout_s),
             MAX_TOOL_OUTPUT_BYTES if most is None else most,
             self._flow(table, path, rest),
+            self._query(table, path, recovery),
         )
+
+    def _query(self, table: Mapping[str, Any], path: tuple[str, ...], recovery: RecoveryClass) -> RecoveryQuery | None:
+        """How to ask whether a call of a tool happened."""
+        if "query" not in table:
+            return None
+        at = (*path, "query")
+        said = self.table(table, "query", path)
+        self.allow(said, _QUERY_KEYS, at)
+        if recovery is not RecoveryClass.RECONCILABLE:
+            self.fail(f"`{'.'.join(at)}` is of no use", at, hint=f'write `recovery = "{RecoveryClass.RECONCILABLE}"`')
+        for key in ("tool", "field", "happened"):
+            if key not in said:
+                self.fail(f"`{'.'.join((*at, key))}` is missing", at)
+        happened = self.value(said, "happened", at, _is_values, "a list of texts, numbers, booleans")
+        absent = self.value(said, "not_happened", at, _is_values, "a list of texts, numbers, booleans") or []
+        both = [one for one in absent if any(type(one) is type(other) and one == other for other in happened)]
+        if both:
+            self.fail(f"`{both[0]}` says both that it happened and that it did not", (*at, "not_happened"))
+        after_s = self.value(said, "after_s", at, _is_delay, f"seconds from 0 to {MAX_TIMEOUT_S:g}")
+        return RecoveryQuery(
+            tool=self.value(said, "tool", at, _is_text, "text"),
+            arguments=self._query_arguments(said, at),
+            decides=self._field(self.value(said, "field", at, _is_text, "text"), (*at, "field")),
+            happened=tuple(happened),
+            not_happened=tuple(absent),
+            result=self._field(self.value(said, "result", at, _is_text, "text"), (*at, "result"))
+            if "result" in said
+            else None,
+            after_s=None if after_s is None else float(after_s),
+        )
+
+    def _query_arguments(self, said: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any]:
+        arguments = self.table(said, "arguments", path)
+        for name, value in arguments.items():
+            at = (*path, "arguments", name)
+            if not isinstance(value, str | int | float):
+                self.fail(f"`{'.'.join(at)}` must be text, a number or a boolean", at)
+            text = value if isinstance(value, str) else ""
+            if text.startswith("$") and text != EFFECT_ID and not text.removeprefix(ARGUMENTS).isidentifier():
+                hint = f"`{EFFECT_ID}` is our effect id, `{ARGUMENTS}NAME` an argument of the call"
+                self.fail(f"`{value}` stands for nothing", at, hint=hint)
+        return dict(arguments)
+
+    def _field(self, written: str, path: tuple[str, ...]) -> FieldPath:
+        """A path that leads to one value: names alone, or `$`."""
+        found = self._path(written, path)
+        if found.names or any(wild is not None for _, wild in found.segments):
+            self.fail(f"`{written}` may lead to several values", path, hint="name one field, e.g. `payment.status`")
+        return found
+
+    def check_queries(self, tools: Mapping[str, ToolEntry]) -> None:
+        """Each query asks a tool of which the manifest says that it changes nothing."""
+        for name, entry in tools.items():
+            query = entry.query
+            asked = None if query is None else tools.get(query.tool)
+            if query is not None and (asked is None or asked.recovery is not RecoveryClass.READ_ONLY):
+                path = ("tools", name, "query", "tool")
+                hint = f'declare `[tools.{query.tool}]` with `recovery = "{RecoveryClass.READ_ONLY}"`'
+                self.fail(f"`{query.tool}` is no read-only tool of this server", path, hint=hint)
 
     def _flow(self, table: Mapping[str, Any], path: tuple[str, ...], rest: ToolFlow) -> ToolFlow:
         roles: dict[str, tuple[FieldPath, Role]] = {}
@@ -314,6 +381,14 @@ def _is_timeout(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return math.isfinite(value) and MIN_TIMEOUT_S <= value <= MAX_TIMEOUT_S
+
+
+def _is_delay(value: object) -> bool:
+    return (value == 0 and not isinstance(value, bool)) or _is_timeout(value)
+
+
+def _is_values(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, str | int | float) for one in value)
 
 
 def _is_size(value: object) -> bool:

@@ -225,6 +225,11 @@ class ToolVerifier:
         if mode is VerificationMode.DISABLED:
             _log.warning("tool verification is disabled: any tool can be called, whatever it has become")
 
+    def declared(self, server: str, tool: str) -> ToolEntry | None:
+        """What the operator's manifest says of a tool by its name on its server; None without a manifest."""
+        manifest = self._manifests.get(server)
+        return None if manifest is None else manifest.entry(tool)
+
     async def verify_tool(self, definition: ToolDefinition) -> VerifiedTool:
         """Verify one tool; at first sight it is pinned.
 

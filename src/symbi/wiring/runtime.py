@@ -37,6 +37,7 @@ from symbi.policy.catalog import ToolType
 from symbi.policy.engine import PolicyEngine
 from symbi.policy.policies import PolicySet
 from symbi.runtime.agent_scheduler import AgentScheduler
+from symbi.runtime.dead_letters import DeadLetters
 from symbi.runtime.policies import Cause, PolicyBook
 from symbi.runtime.policy_shadow import PolicyShadow
 from symbi.runtime.policy_watch import PolicyWatch, watching
@@ -48,6 +49,7 @@ from symbi.telemetry import setup_logging
 from symbi.tools.catalog import Catalog, SecretSource, ServerLink, ToolVerifier, VerificationMode
 from symbi.tools.invoke import Invoker
 from symbi.tools.manifest import Manifest, parse_manifest
+from symbi.tools.reconcile import Reconciler
 from symbi.tools.schemapin import PublicKey, load_public_key
 from symbi.types import SYSTEM_AGENT, AgentId, JsonValue, KeyId, SecurityTier
 from symbi.wiring.keeping import keeping, probe_storage, refuse_half
@@ -203,16 +205,17 @@ async def open_runtime(
         catalog = Catalog(guard, verifier, links)
         book.tools = lambda: (ToolType(ref.name, ref.input_schema) for ref in catalog.refs)
         interpreter = await stack.enter_async_context(MontySandbox(guard.authority))
+        invoker = Invoker(catalog, guard, secrets)
         world = World(
-            guard, log, clock, Invoker(catalog, guard, secrets), Sandboxes({interpreter.tier: interpreter}), emit,
-            hold_s, held,
+            guard, log, clock, invoker, Sandboxes({interpreter.tier: interpreter}), emit,
+            hold_s, held, reconciler=Reconciler(invoker, catalog, guard, clock),
         )  # fmt: skip
         agents = scheduler(settings, clock)
         privacy = open_privacy(settings, store, log, vault, lambda: log.key, clock, probe)
         stream = await stack.enter_async_context(audit_stream(log, store, folder))
         rooms = Rooms(
-            world, book, watch, catalog, store, store, store, store, agents, ids, settings.principal, privacy, heads,
-            ring.next_signing_key, stream, partial(terms_of, settings),
+            world, book, watch, catalog, store, store, store, store, store, store, agents, ids, settings.principal, privacy, heads,
+            ring.next_signing_key, stream, DeadLetters(store, store, store, log, vault, clock), partial(terms_of, settings),
         )  # fmt: skip
         watches = [watch]
         if settings.policy.shadow:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from symbi.errors import ConfigError
+from symbi.errors import ConfigError, InputError
 from symbi.policy.fields import Effect, Risk, Role
 from symbi.tools.manifest import Manifest, ToolEntry, parse_manifest
 from symbi.types import Confidentiality, Integrity, Label, RecoveryClass
@@ -241,3 +241,50 @@ def test_what_names_nobody_is_refused(line, message):
     with pytest.raises(ConfigError) as caught:
         parse_manifest("f.toml", f'[server]\nname = "crm"\n[tools.find]\n{line}\n')
     assert message in str(caught.value)
+
+
+QUERY = """
+[server]
+name = "bank"
+[tools.find]
+recovery = "read-only"
+[tools.pay]
+recovery = "reconcilable"
+[tools.pay.query]
+tool = "find"
+field = "status"
+happened = ["booked"]
+"""
+
+
+def test_a_query_is_read():
+    text = (
+        QUERY + 'not_happened = ["absent"]\narguments = { key = "$effect", to = "$arguments.to", n = 3 }\nafter_s = 0\n'
+    )
+    query = parse_manifest("bank.toml", text).entry("pay").query
+    assert (query.tool, query.decides.text, query.happened, query.after_s) == ("find", "status", ("booked",), 0.0)
+    assert query.needs == ("to",)
+    assert query.asked_with("e-1", {"to": "ann", "amount": 5}) == {"key": "e-1", "to": "ann", "n": 3}
+    with pytest.raises(InputError, match="no argument `to`"):
+        query.asked_with("e-1", {})
+
+
+@pytest.mark.parametrize(
+    ("changed", "to", "message"),
+    [
+        ('"reconcilable"', '"idempotent"', 'f.toml:8:1: `tools.pay.query` is of no use; write `recovery = "reconcilable"`'),
+        ('tool = "find"', 'tool = "pay"', "f.toml:9:1: `pay` is no read-only tool of this server; declare `[tools.pay]`"),
+        ('tool = "find"\n', "", "f.toml:8:1: `tools.pay.query.tool` is missing"),
+        ('"status"', '"items[*].status"', "f.toml:10:1: `items[*].status` may lead to several values"),
+        ('["booked"]', "[]", "f.toml:11:1: `tools.pay.query.happened` must be a list"),
+        ('["booked"]', '["booked"]\nnot_happened = ["booked"]', "f.toml:12:1: `booked` says both"),
+        ('["booked"]', '["booked"]\narguments = { key = "$efect" }', "f.toml:12:1: `$efect` stands for nothing"),
+        ('["booked"]', '["booked"]\narguments = { key = [1] }', "f.toml:12:1: `tools.pay.query.arguments.key` must be text"),
+        ('["booked"]', '["booked"]\nafter_s = false', "f.toml:12:1: `tools.pay.query.after_s` must be seconds from 0"),
+        ('["booked"]', '["booked"]\nafter = 3', "f.toml:12:1: unknown key `tools.pay.query.after`; did you mean `after_s`?"),
+    ],
+)  # fmt: skip
+def test_a_query_that_cannot_be_asked_is_refused_at_its_line(changed, to, message):
+    with pytest.raises(ConfigError) as refusal:
+        parse_manifest("f.toml", QUERY.replace(changed, to))
+    assert str(refusal.value).startswith(message)

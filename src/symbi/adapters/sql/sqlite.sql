@@ -105,10 +105,20 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 UPDATE effects SET policy_version = ?, decision = ?, epoch = ?, attempt = ?, state = ?, result = ?, error = ?
 WHERE effect_id = ? AND state = ? AND epoch <= ?
 
+-- name: redo_effect
+UPDATE effects SET resource = ?, arguments_digest = ?, recovery = ?, label = ?,
+       policy_version = ?, decision = ?, epoch = ?, attempt = ?, state = ?, result = ?, error = ?
+WHERE effect_id = ? AND state = ? AND epoch <= ?
+
 -- name: effect_at
 SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
        decision, label, epoch, attempt, state, result, error
 FROM effects WHERE run_id = ? AND position = ? AND position >= 0
+
+-- name: effects
+SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
+       decision, label, epoch, attempt, state, result, error
+FROM effects ORDER BY effect_id DESC LIMIT ?
 
 -- name: effects_of
 SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
@@ -385,6 +395,118 @@ SELECT schedule, at_ns, run_id, state, reason FROM occurrences WHERE schedule = 
 
 -- name: open_occurrences
 SELECT schedule, at_ns, run_id, state, reason FROM occurrences WHERE state = 'claimed' ORDER BY at_ns, schedule
+
+-- name: put_descent
+INSERT INTO run_parents (run_id, parent_run_id, root_run_id, depth) VALUES (?, ?, ?, ?) ON CONFLICT (run_id) DO NOTHING
+
+-- name: descent_of
+SELECT run_id, parent_run_id, root_run_id, depth FROM run_parents WHERE run_id = ?
+
+-- name: chain_of
+WITH RECURSIVE chain (run_id, height) AS (
+    VALUES (?, 0)
+    UNION ALL
+    SELECT parent_run_id, height + 1 FROM chain JOIN run_parents USING (run_id) WHERE height < ?
+)
+SELECT run_id, coalesce(runs.agent_id, '') FROM chain LEFT JOIN runs USING (run_id) ORDER BY height
+
+-- name: asked_by
+SELECT run_id, parent_run_id, root_run_id, depth FROM run_parents WHERE parent_run_id = ? ORDER BY run_id
+
+-- name: put_letter
+INSERT INTO dead_letters (run_id, kind, agent_id, declared, file, code, attempts, at, state, inputs, task_grant, labels, error, became, closed_at, note)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run_id) DO NOTHING
+
+-- name: close_letter
+UPDATE dead_letters SET state = ?, inputs = NULL, task_grant = NULL, labels = NULL, error = NULL, became = ?, closed_at = ?, note = ?
+WHERE run_id = ? AND state = 'open'
+
+-- name: forget_letters
+DELETE FROM dead_letters WHERE run_id IN (
+    SELECT run_id FROM dead_letters WHERE declared = ? AND state <> 'open' ORDER BY closed_at DESC, run_id DESC LIMIT -1 OFFSET ?
+)
+
+-- name: get_letter
+SELECT run_id, kind, agent_id, file, code, attempts, at, state, inputs, task_grant, labels, error, became, closed_at, note
+FROM dead_letters WHERE run_id = ?
+
+-- name: letters
+SELECT run_id, kind, agent_id, file, code, attempts, at, state, inputs, task_grant, labels, error, became, closed_at, note
+FROM dead_letters WHERE (?1 IS NULL OR declared = ?1) AND (?2 IS NULL OR agent_id = ?2) AND (?3 IS NULL OR state = ?3)
+ORDER BY at DESC, run_id DESC LIMIT ?4 OFFSET ?5
+
+-- name: letters_of
+SELECT run_id, kind, agent_id, file, code, attempts, at, state, inputs, task_grant, labels, error, became, closed_at, note
+FROM dead_letters WHERE declared = ? AND state = ? ORDER BY at DESC, run_id DESC LIMIT ? OFFSET ?
+
+-- name: rows_of_letters
+SELECT run_id, run_id, '', at, inputs, task_grant, labels, error, note FROM dead_letters WHERE run_id > ? ORDER BY run_id LIMIT ?
+
+-- name: put_agent
+INSERT INTO agents (agent_id, file, source_digest, state, revision, reason, parent, created_at, changed_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (agent_id) DO UPDATE SET file = excluded.file, source_digest = excluded.source_digest, state = excluded.state,
+revision = excluded.revision, reason = excluded.reason, parent = excluded.parent,
+created_at = excluded.created_at, changed_at = excluded.changed_at
+WHERE agents.state = 'Terminated'
+
+-- name: move_agent
+UPDATE agents SET state = ?, revision = ?, reason = ?, file = ?, source_digest = ?, changed_at = ?
+WHERE agent_id = ? AND revision = ? AND created_at = ?
+
+-- name: get_agent
+SELECT agent_id, file, source_digest, state, revision, reason, parent, created_at, changed_at FROM agents
+WHERE agent_id = ?
+
+-- name: agents
+SELECT agent_id, file, source_digest, state, revision, reason, parent, created_at, changed_at FROM agents
+WHERE agent_id > ? ORDER BY agent_id LIMIT ?
+
+-- name: agents_in
+SELECT agent_id, file, source_digest, state, revision, reason, parent, created_at, changed_at FROM agents
+WHERE state = ? AND agent_id > ? ORDER BY agent_id LIMIT ?
+
+-- name: count_agents
+SELECT state, count(*) FROM agents GROUP BY state
+
+-- name: put_message
+INSERT INTO mailbox (message_id, declared, agent_id, sender, body, labels, due_ns, expires_ns, attempts)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (message_id) DO NOTHING
+
+-- name: get_message
+SELECT sequence, message_id, agent_id, sender, body, labels, due_ns, expires_ns, attempts FROM mailbox WHERE message_id = ?
+
+-- name: next_message
+SELECT sequence, message_id, agent_id, sender, body, labels, due_ns, expires_ns, attempts FROM mailbox
+WHERE agent_id = ? AND due_ns = 0 ORDER BY sequence LIMIT 1
+
+-- name: waiting_agents
+SELECT sequence, agent_id FROM mailbox WHERE declared = ? AND sequence > ? AND due_ns = 0 ORDER BY sequence LIMIT ?
+
+-- name: ripe_messages
+SELECT sequence, message_id, agent_id, sender, body, labels, due_ns, expires_ns, attempts FROM mailbox
+WHERE due_ns > 0 AND due_ns <= ? ORDER BY due_ns, sequence LIMIT ?
+
+-- name: earliest_due
+SELECT min(due_ns) FROM mailbox WHERE due_ns > 0
+
+-- name: begin_message
+UPDATE mailbox SET attempts = attempts + 1 WHERE message_id = ?
+
+-- name: attempts_of
+SELECT attempts FROM mailbox WHERE message_id = ?
+
+-- name: drop_message
+DELETE FROM mailbox WHERE message_id = ?
+
+-- name: count_messages
+SELECT count(*) FROM (SELECT 1 FROM mailbox WHERE agent_id = ? LIMIT ?)
+
+-- name: rows_of_mailbox
+SELECT message_id, message_id, '', '', body, labels FROM mailbox WHERE message_id > ? ORDER BY message_id LIMIT ?
+
+-- name: open_messages
+SELECT message_id, 'waiting', body, labels FROM mailbox
 
 -- name: get_budget
 SELECT run_id, agent_id, parent, calls_most, tokens_most, money_most, wall_most, cpu_most,

@@ -233,6 +233,72 @@ CREATE TABLE occurrences (
 
 CREATE INDEX occurrences_open ON occurrences (state) WHERE state = 'claimed';
 
+-- Runs that other runs asked for.
+CREATE TABLE run_parents (
+    run_id        TEXT PRIMARY KEY,
+    parent_run_id TEXT NOT NULL,
+    root_run_id   TEXT NOT NULL,
+    depth         INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
+
+CREATE INDEX run_parents_parent ON run_parents (parent_run_id);
+
+-- What was given up, by the run that it was or was to become.
+CREATE TABLE dead_letters (
+    run_id     TEXT PRIMARY KEY,
+    kind       TEXT NOT NULL,
+    agent_id   TEXT NOT NULL,
+    declared   TEXT NOT NULL,         -- the agent as its file declares it
+    file       TEXT NOT NULL,
+    code       TEXT NOT NULL,
+    attempts   INTEGER NOT NULL,
+    at         TEXT NOT NULL,
+    state      TEXT NOT NULL,
+    inputs     BLOB,                  -- JSON, as are the next four; NULL once the letter is closed
+    task_grant BLOB,
+    labels     BLOB,
+    error      BLOB,
+    became     TEXT NOT NULL,         -- the run that it was replayed as; empty elsewhere
+    closed_at  TEXT,
+    note       BLOB                   -- JSON: who closed it, and why
+) WITHOUT ROWID, STRICT;
+
+CREATE INDEX dead_letters_agent ON dead_letters (declared, state, at);
+CREATE INDEX dead_letters_at ON dead_letters (at);
+
+-- Agents that were made to stay.
+CREATE TABLE agents (
+    agent_id      TEXT PRIMARY KEY,
+    file          TEXT NOT NULL,
+    source_digest TEXT NOT NULL,
+    state         TEXT NOT NULL,
+    revision      INTEGER NOT NULL,   -- moves that it has made
+    reason        TEXT NOT NULL,
+    parent        TEXT NOT NULL,
+    created_at    TEXT NOT NULL,
+    changed_at    TEXT NOT NULL
+) WITHOUT ROWID, STRICT;
+
+CREATE INDEX agents_state ON agents (state, agent_id);
+
+-- Messages that wait for agents, in the order in which they fell due; no place is ever given twice.
+CREATE TABLE mailbox (
+    sequence   INTEGER PRIMARY KEY AUTOINCREMENT,
+    message_id TEXT NOT NULL UNIQUE,  -- and the id of its run
+    declared   TEXT NOT NULL,
+    agent_id   TEXT NOT NULL,
+    sender     TEXT NOT NULL,
+    body       BLOB NOT NULL,         -- JSON of the inputs
+    labels     BLOB,                  -- JSON
+    due_ns     INTEGER NOT NULL,      -- 0: it is due
+    expires_ns INTEGER,
+    attempts   INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX mailbox_agent ON mailbox (agent_id, due_ns, sequence);
+CREATE INDEX mailbox_declared ON mailbox (declared, sequence) WHERE due_ns = 0;
+CREATE INDEX mailbox_later ON mailbox (due_ns) WHERE due_ns > 0;
+
 -- What runs may spend and have spent, each with what was spent below it.
 CREATE TABLE budgets (
     run_id       TEXT PRIMARY KEY,

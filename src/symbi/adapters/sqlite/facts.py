@@ -81,5 +81,9 @@ class FactReader(ABC):
         """One effect."""
         return next((to_effect(row) for row in self._rows("get_effect", (effect_id,))), None)
 
+    def effects(self, limit: int) -> Sequence[EffectRecord]:
+        """The newest effects first."""
+        return [to_effect(row) for row in self._rows("effects", (limit,))]
+
     def _rows(self, name: str, values: tuple[object, ...]) -> list[Any]:
         return self._use(lambda db: db.execute(SQL[name], values).fetchall())

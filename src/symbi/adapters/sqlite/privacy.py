@@ -27,6 +27,14 @@ SEALED_STORES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "runs": ("runs.inputs", "runs.output", "runs.error", "run_labels.labels", "run_grants.task_grant"),
         "approvals": ("approvals.facts", "approvals.shown", "approvals.votes"),
         "keys": ("subject_holds.note",),
+        "letters": (
+            "dead_letters.inputs",
+            "dead_letters.task_grant",
+            "dead_letters.labels",
+            "dead_letters.error",
+            "dead_letters.note",
+        ),
+        "mailbox": ("mailbox.body", "mailbox.labels"),
     }
 )
 """The stores in this one that hold personal data, and the columns in which they do, in the order of their statements."""
@@ -51,7 +59,7 @@ class PrivacyTable(Rows):
                 if data is not None and MARKED in data:
                     table, _, column = place.partition(".")
                     found.append(
-                        SealedRow(table, column, key, run_id, effect_id, at or made_at(effect_id), data, place)
+                        SealedRow(table, column, key, run_id, effect_id, at or made_at(effect_id or key), data, place)
                     )
         return found, rows[-1][0] if len(rows) == ROWS_AT_ONCE else None
 
@@ -97,6 +105,7 @@ class PrivacyTable(Rows):
         about("run", "open_runs", lambda row: (*row[2:], *(one for (one,) in self._all(SQL["results_of"], (row[0],)))))
         about("approval", "open_approvals", lambda row: row[2:])
         about("effect", "open_effects", lambda row: row[2:])
+        about("message", "open_messages", lambda row: row[2:])
         return list(found.values())
 
     def about_both(self, ours: frozenset[KeyId], others: frozenset[KeyId], after: int) -> str | None:

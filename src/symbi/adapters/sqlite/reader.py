@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from symbi.adapters.sqlite.approvals import approval_of, approvals_in
+from symbi.adapters.sqlite.dead_letters import letters_in, to_letter
 from symbi.adapters.sqlite.facts import FactReader
 from symbi.adapters.sqlite.file import (
     DATABASE_NAME,
@@ -40,6 +41,7 @@ from symbi.audit.segments import Segment
 from symbi.errors import StoreUnavailable
 from symbi.guard.approval import ApprovalRecord, ApprovalState
 from symbi.guard.ledger import EffectRecord, EffectState
+from symbi.runtime.dead_letters import DeadLetter, Wanted
 from symbi.tools.port import Pin
 from symbi.types import RunId
 
@@ -198,6 +200,14 @@ class SqliteReader(FactReader, SubjectReader):
     def get_run(self, run_id: RunId) -> RunRecord | None:
         """One run."""
         return self._use(lambda db: next((to_run(row) for row in db.execute(SQL["get_run"], (run_id,))), None))
+
+    def letters(self, wanted: Wanted) -> Sequence[DeadLetter]:
+        """Some dead letters, newest first."""
+        return self._use(lambda db: letters_in(db, wanted))
+
+    def get_letter(self, run_id: RunId) -> DeadLetter | None:
+        """The dead letter of a run."""
+        return self._use(lambda db: next((to_letter(row) for row in db.execute(SQL["get_letter"], (run_id,))), None))
 
     def effects_of(self, run_id: RunId) -> Sequence[EffectRecord]:
         """The effects of a run, by position."""

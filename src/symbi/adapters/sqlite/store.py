@@ -11,8 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from symbi.adapters.sqlite.agents import AgentTable
 from symbi.adapters.sqlite.approvals import ApprovalTable
 from symbi.adapters.sqlite.budgets import BudgetTable
+from symbi.adapters.sqlite.dead_letters import DeadLetterTable
 from symbi.adapters.sqlite.facts import write_facts
 from symbi.adapters.sqlite.file import (
     DATABASE_NAME,
@@ -34,6 +36,8 @@ from symbi.adapters.sqlite.file import (
 )
 from symbi.adapters.sqlite.history import TalliesInSqlite
 from symbi.adapters.sqlite.keeping import SegmentTable
+from symbi.adapters.sqlite.lineage import LineageTable
+from symbi.adapters.sqlite.mailbox import MailboxTable
 from symbi.adapters.sqlite.mark import flush_folder, origin_in, read_mark, refuse_lost, refuse_other, write_mark
 from symbi.adapters.sqlite.occurrences import OccurrenceTable
 from symbi.adapters.sqlite.policy_notes import PolicyNotes
@@ -54,7 +58,18 @@ _MADE: Final = re.compile(r"^CREATE (?:UNIQUE )?(?:TABLE|INDEX) (\w+)", re.MULTI
 
 
 class SqliteStore(
-    PolicyNotes, TalliesInSqlite, ApprovalTable, SegmentTable, SubjectTable, PrivacyTable, OccurrenceTable, BudgetTable
+    PolicyNotes,
+    TalliesInSqlite,
+    ApprovalTable,
+    SegmentTable,
+    SubjectTable,
+    PrivacyTable,
+    OccurrenceTable,
+    LineageTable,
+    DeadLetterTable,
+    AgentTable,
+    MailboxTable,
+    BudgetTable,
 ):
     """Every store of a runtime on one file, for its owner: trail, ledger, tallies, approvals, runs, schedules, pins, subjects' keys.
 
@@ -153,11 +168,13 @@ class SqliteStore(
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """One transaction, durable when left without an error."""
+        """One transaction, durable when left without an error; refused where another owner has taken the folder over."""
         with mapped("begin"):
             self._db.execute("BEGIN IMMEDIATE")
         unmarked = self._unmarked
         try:
+            if self._epoch:
+                self._fence(self._epoch)
             yield
         except BaseException:
             self._unmarked = unmarked
@@ -265,7 +282,11 @@ class SqliteStore(
             record.policy_version, record.decision, record.epoch, record.attempt, record.state.value, record.result,
             record.error, record.effect_id, was.value, record.epoch,
         )  # fmt: skip
-        if self._write(SQL["move_effect"], values) != 1:
+        asked = (record.resource, record.arguments_digest, record.recovery.value, record.label)
+        anew = was is EffectState.DENIED  # nothing of what was asked for then has happened
+        if (
+            self._write(SQL["redo_effect"], (*asked, *values)) if anew else self._write(SQL["move_effect"], values)
+        ) != 1:
             msg = f"effect `{record.effect_id}` is not {was.value} any more"
             raise InternalError(msg, code="internal.effect_stale", effect_id=record.effect_id)
         if was is not EffectState.DISPATCHED:

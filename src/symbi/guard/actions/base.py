@@ -53,6 +53,11 @@ class Action:
         return RecoveryClass.NEVER_RETRY
 
     @property
+    def begins_within_s(self) -> float | None:
+        """Seconds from the decision in which the effect must begin, or not at all; None for as long as it takes."""
+        return None
+
+    @property
     def holdable(self) -> bool:
         """Whether it may wait for people: it has a place in a run, or the runtime asks for it again by itself (`own`)."""
         return self.own or self.slot is not None

@@ -99,6 +99,11 @@ class InvokeTool(Action):
         return self.tool.recovery
 
     @property
+    def begins_within_s(self) -> float | None:
+        """Its deadline: who was asleep until then would call what another owner may have called since."""
+        return self.timeout_s
+
+    @property
     def action(self) -> str:
         """Each tool is an action of its own below `InvokeTool`."""
         return f"{self.kind}::{self.tool.name}"

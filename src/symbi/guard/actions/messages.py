@@ -37,6 +37,7 @@ class SendMessage(Action):
         to: The agent.
         body: What is sent.
         expects_reply: The sender waits for an answer.
+        after_s: How many seconds after it is sent the message is due.
     """
 
     kind: ClassVar[str] = "SendMessage"
@@ -44,6 +45,12 @@ class SendMessage(Action):
     to: Principal
     body: JsonValue = None
     expects_reply: bool = False
+    after_s: float = 0.0
+
+    @property
+    def recovery(self) -> RecoveryClass:
+        """A message has the id of its effect: one that is there already is not sent again."""
+        return RecoveryClass.IDEMPOTENT
 
     @property
     def resource(self) -> Resource:
@@ -59,8 +66,9 @@ class SendMessage(Action):
         }
 
     def arguments(self) -> Mapping[str, JsonValue]:
-        """The message."""
-        return {"body": self.body, "expects_reply": self.expects_reply}
+        """The message, and to whom it goes: policies know many agents by one declaration."""
+        later: dict[str, JsonValue] = {"after_s": self.after_s} if self.after_s else {}
+        return {"to": self.to.name, "body": self.body, "expects_reply": self.expects_reply, **later}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +86,11 @@ class PublishMessage(Action):
     body: JsonValue = None
 
     @property
+    def recovery(self) -> RecoveryClass:
+        """Each message has an id that is made of its effect's: none is sent again."""
+        return RecoveryClass.IDEMPOTENT
+
+    @property
     def resource(self) -> Resource:
         """The topic."""
         return self.topic.resource
@@ -87,8 +100,8 @@ class PublishMessage(Action):
         return {"label": label_context(self.label), "sizeBytes": json_bytes(self.body)}
 
     def arguments(self) -> Mapping[str, JsonValue]:
-        """The message."""
-        return {"body": self.body}
+        """The message, and where it is published."""
+        return {"topic": self.topic.name, "body": self.body}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,243 @@
+"""`symbi dlq`: what was given up in a data folder; to look at it, to begin it anew, and to let it go."""
+
+import os
+from functools import partial
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from symbi.agent.journal import RunState
+from symbi.agent.run import RunOutcome
+from symbi.api.caller import Caller, operate
+from symbi.api.client import ask_owner, connect_owner
+from symbi.api.dlq import DLQ_TIMEOUT_S, OPERATIONS
+from symbi.cli.options import Config, Json
+from symbi.cli.output import err, error_json, errors_to_exit, exit_code, out, print_json, show_error
+from symbi.cli.owner import ask_or_own
+from symbi.cli.run import announce, resume_run, run_to_end, show_held, show_line
+from symbi.config import Settings, load_settings
+from symbi.errors import ConfigError, DecryptionFailed, InputError, SymbiError, did_you_mean
+from symbi.guard.confidential import lost_text
+from symbi.guard.outcome import decode_error, encode_result
+from symbi.guard.vault import Vault
+from symbi.runtime.dead_letters import DeadLetter, LetterState, Wanted, opened_letter, read_json, unknown
+from symbi.tools.text import printable
+from symbi.types import AgentId, JsonValue, RunId
+from symbi.wiring import folder_owner, open_reader, open_runtime, reading_vault, start_logging
+
+app = typer.Typer(help="See what was given up, begin it anew, or let it go.", no_args_is_help=True)
+
+Letter = Annotated[str | None, typer.Argument(help="The run that was given up; `symbi dlq list` shows them.")]
+AllOf = Annotated[
+    str | None, typer.Option("--all-of", metavar="AGENT", help="Every open one of this agent and its instances.")
+]
+
+
+@app.command("list")
+def list_letters(
+    *,
+    agent: Annotated[str | None, typer.Option(help="Only of this agent; of all its instances, if it has some.")] = None,
+    state: Annotated[
+        str, typer.Option(help="`open`, `replayed` or `dropped`; `all` for whatever became of them.")
+    ] = "open",
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many at most, newest first.")] = 100,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """List what was given up, newest first."""
+    with errors_to_exit(as_json=as_json):
+        states = [*(one.value for one in LetterState), "all"]
+        if state not in states:
+            msg = f"no dead letter is ever `{state}`"
+            raise InputError(msg, code="input.value", hint=did_you_mean(state, states) or ", ".join(states))
+        settings = load_settings(config)
+        wanted = Wanted(
+            None if agent is None else AgentId(agent), None if state == "all" else LetterState(state), limit
+        )
+        with open_reader(settings) as reader:
+            vault = reading_vault(settings, reader)
+            rows = [_letter_json(letter, vault, whole=False) for letter in reader.letters(wanted)]
+        if as_json:
+            print_json(rows)
+            return
+        for row in rows:
+            out.print(
+                f"{row['letter']} [bold]{row['state']:<8}[/] {escape(printable(str(row['agent'])))} {row['kind']} "
+                f"[dim]{str(row['at'])[:19]}Z, {_times(row['attempts'])}[/] {escape(str(row['code']))}"
+            )
+        if not rows:
+            out.print("no dead letters" if state == "all" else f"no {state} dead letters")
+
+
+@app.command("show")
+def show_letter(
+    letter: Annotated[str, typer.Argument(help="The run that was given up.")],
+    *,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Show one: why it was given up, and what it was to do."""
+    with errors_to_exit(as_json=as_json):
+        settings = load_settings(config)
+        with open_reader(settings) as reader:
+            found = reader.get_letter(RunId(letter))
+            if found is None:
+                raise unknown(RunId(letter), [one.run_id for one in reader.letters(Wanted())])
+            row = _letter_json(found, reading_vault(settings, reader), whole=True)
+        if as_json:
+            print_json(row)
+            return
+        _print_letter(row)
+
+
+@app.command("replay")
+def replay(letter: Letter = None, *, all_of: AllOf = None, as_json: Json = False, config: Config = None) -> None:
+    """Begin one anew, with the same inputs, labels and grant, as a new run; a runtime that is alive carries it out.
+
+    Where none is, it is carried out here to its end, with the exit codes of `symbi run`.
+    """
+    with errors_to_exit(as_json=as_json):
+        settings = load_settings(config)
+        start_logging(settings)
+        arguments = _named(letter, all_of)
+        connection = connect_owner(settings.runtime.data_dir)
+        outcomes: list[RunOutcome] = []
+        if connection is not None:
+            answer: Any = ask_owner(connection, "dlq.replay", arguments, timeout_s=DLQ_TIMEOUT_S)
+        else:
+            answer, outcomes = run_to_end(partial(_replay_here, settings, arguments), settings)
+        ended = {outcome.run_id: outcome for outcome in outcomes}
+        if as_json:
+            for row in answer["replayed"]:
+                if (outcome := ended.get(row["run"])) is not None:
+                    failed = None if outcome.error is None else error_json(outcome.error)
+                    row |= {"state": outcome.state.value, "output": outcome.output, "error": failed}
+            print_json(answer)
+        else:
+            for row in answer["replayed"]:
+                out.print(f"{row['letter']} is {row['as']} {row['run']} now: {_how(row, ended.get(row['run']))}")
+        errors = [decode_error(encode_result(row["error"])) for row in answer["refused"]]
+        if not as_json:
+            for row, error in zip(answer["refused"], errors, strict=True):
+                err.print(f"{row['letter']} stays open:")
+                show_error(error)
+        errors += [outcome.error for outcome in outcomes if outcome.error is not None]
+        if errors:
+            raise typer.Exit(exit_code(errors[0]))
+
+
+@app.command("drop")
+def drop(
+    letter: Letter = None,
+    *,
+    all_of: AllOf = None,
+    reason: Annotated[str, typer.Option(help="Why; it stands on the trail with who said so.")] = "",
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Let one go for good: its payload is removed, and the trail says who did it and why."""
+    with errors_to_exit(as_json=as_json):
+        arguments = _named(letter, all_of)
+        if not reason:
+            msg = "say why with `--reason`"
+            raise InputError(msg, code="input.usage")
+        settings = load_settings(config)
+        start_logging(settings)
+        answer: Any = ask_or_own(settings, "dlq.drop", {**arguments, "reason": reason})
+        if as_json:
+            print_json(answer)
+        else:
+            out.print(f"dropped {len(answer['dropped'])}")
+
+
+async def _replay_here(settings: Settings, arguments: dict[str, JsonValue]) -> tuple[Any, list[RunOutcome]]:
+    """Begin letters as the owner of the data folder, and take each run that one became to its end."""
+    outcomes: list[RunOutcome] = []
+    async with open_runtime(settings, emit=show_line, held=partial(show_held, waits=False)) as runtime:
+        announce(runtime)
+        caller = Caller(os.geteuid(), folder_owner=os.geteuid() == folder_owner(settings))
+        answer: Any = await operate(runtime, OPERATIONS, caller, "dlq.replay", arguments)
+        for row in answer["replayed"]:
+            if row["as"] == "message":
+                continue  # its agent carries it out once somebody lets it: `symbi up`
+            row["carried_out"] = True
+            try:
+                outcomes.append(await resume_run(runtime, RunId(row["run"]), None))
+            except SymbiError as error:
+                rooms, run_id = runtime.rooms, RunId(row["run"])
+                record = await rooms.world.log.read(partial(rooms.runs.get_run, run_id))
+                outcomes.append(RunOutcome(run_id, RunState.RUNNING if record is None else record.state, error=error))
+    return answer, outcomes
+
+
+def _how(row: dict[str, Any], outcome: RunOutcome | None) -> str:
+    if outcome is not None:
+        said = "" if outcome.error is None else f": {escape(printable(str(outcome.error)))}"
+        return f"[bold]{outcome.state.value}[/]{said}"
+    if row["as"] == "message":
+        return "its agent has it in its mailbox"
+    if row["carried_out"]:
+        return "it is carried out in its turn"
+    return f"go on with [bold]symbi run --resume --run {row['run']}[/]"
+
+
+def _named(letter: str | None, all_of: str | None) -> dict[str, JsonValue]:
+    if (letter is None) is (all_of is None):
+        msg = "name a dead letter, or give `--all-of AGENT`"
+        raise InputError(msg, code="input.usage")
+    return {"letter": letter} if letter is not None else {"agent": all_of}
+
+
+def _letter_json(letter: DeadLetter, vault: Vault, *, whole: bool) -> dict[str, JsonValue]:
+    """A letter for machines; its payload as far as it opens, where that is asked for."""
+    row: dict[str, JsonValue] = {
+        "letter": letter.run_id,
+        "kind": letter.kind.value,
+        "agent": letter.agent_id,
+        "file": letter.file,
+        "code": letter.code,
+        "attempts": letter.attempts,
+        "at": letter.at,
+        "state": letter.state.value,
+        "became": letter.became or None,
+        "closed_at": letter.closed_at,
+    }
+    if not whole:
+        return row
+    lost: JsonValue = None
+    try:
+        letter = opened_letter(letter, vault)
+    except (DecryptionFailed, ConfigError) as error:
+        lost = lost_text(error)
+    except InputError as error:
+        lost = error.message
+    columns = {"error": letter.error, "inputs": letter.inputs, "labels": letter.labels, "grant": letter.grant}
+    columns["closed"] = letter.note
+    for name, data in columns.items():
+        row[name] = None if data is None else read_json(data) if lost is None else lost
+    return row
+
+
+def _print_letter(row: dict[str, Any]) -> None:
+    became = f" as run {row['became']}" if row["became"] else ""
+    out.print(
+        f"{row['kind']} {row['letter']} of [bold]{escape(printable(row['agent']))}[/] is [bold]{row['state']}[/]{became}"
+    )
+    out.print(f"  {escape(printable(row['file']))}, given up at {row['at'][:19]}Z after {_times(row['attempts'])}")
+    error = row["error"]
+    why = error.get("message", "") if isinstance(error, dict) else error or ""
+    out.print(f"  {escape(printable(row['code'] + (f': {why}' if why else '')))}")
+    for name in ("inputs", "labels", "grant"):
+        if row[name] is not None:
+            out.print(f"  {name}: {escape(printable(encode_result(row[name]).decode()))}")
+    closed = row["closed"]
+    if isinstance(closed, dict):
+        said = f": {closed['reason']}" if "reason" in closed else ""
+        out.print(f"  {row['state']} by {escape(printable(str(closed.get('by'))))}{escape(printable(said))}")
+    if row["state"] == "open":
+        out.print("  [bold]symbi dlq replay[/] begins it anew, [bold]symbi dlq drop[/] lets it go")
+
+
+def _times(attempts: JsonValue) -> str:
+    return "1 attempt" if attempts == 1 else f"{attempts} attempts"
