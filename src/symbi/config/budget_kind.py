@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from symbi.config.kinds import BadValue, Kind, describe
-from symbi.errors import InputError
-from symbi.guard.spending import KINDS, UNITS, WRITTEN, Budget, read_amount, written
+from symbi.errors import ConfigError, InputError
+from symbi.guard.spending import KINDS, UNBOUNDED, UNITS, WRITTEN, Budget, read_amount, written
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,25 @@ class Amounts(Kind[Budget]):
         """As `from_text` reads it."""
         bounds = zip(KINDS, value.bounds, strict=True)
         return ",".join(f"{WRITTEN[kind]}={written(kind, most)}" for kind, most in bounds if most is not None)
+
+
+def read_budget(name: str, text: str | None) -> Budget:
+    """A budget from the command line; without a text, no bound.
+
+    Args:
+        name: The option.
+        text: What it says.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if text is None:
+        return UNBOUNDED
+    try:
+        return Amounts().from_text(text, Path())
+    except BadValue as bad:
+        msg = f"`{name}` {bad.message}"
+        raise ConfigError(msg, code="config.value", hint=bad.hint or None) from None
 
 
 def _read(amounts: Iterable[tuple[str, object]]) -> Budget:

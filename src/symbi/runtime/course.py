@@ -21,6 +21,7 @@ from symbi.dsl.spec import AgentSpec, CompiledFile
 from symbi.errors import (
     AgentFailed,
     ApprovalPending,
+    BudgetExceeded,
     InputError,
     InternalError,
     StoreUnavailable,
@@ -28,14 +29,15 @@ from symbi.errors import (
     Unavailable,
 )
 from symbi.guard.action import AllocateResources, CreateAgent
-from symbi.guard.budget import Account, cap_account
+from symbi.guard.budget import Account
 from symbi.guard.confidential import confided, keys_for
 from symbi.guard.ledger import EffectRecord
 from symbi.guard.outcome import encode_error, error_label
-from symbi.guard.spending import UNBOUNDED, Budget
+from symbi.guard.spending import UNBOUNDED
 from symbi.policy.flow import join_subjects
 from symbi.runtime.agent_scheduler import AgentConfig
 from symbi.runtime.assessment import assess_agent, servers_of
+from symbi.runtime.budgets import Budgets, told_of
 from symbi.runtime.life import Life
 from symbi.runtime.lifecycle import Event
 from symbi.runtime.rooms import AtWork, Rooms, RuntimeConfig
@@ -73,6 +75,7 @@ class Course:
 
     Attributes:
         turns: Where agents wait for the pool.
+        budgets: What runs may spend and have spent.
         at_work: The agents at work, by their runs.
     """
 
@@ -80,6 +83,7 @@ class Course:
         self._rooms = rooms
         self._config = config
         self.turns = Turns(rooms.scheduler, config.run_timeout_s)
+        self.budgets = Budgets(rooms.world.log, rooms.budgets)
         self.at_work: dict[RunId, AtWork] = {}
 
     async def connect(self, servers: Sequence[str], principal: Principal) -> None:
@@ -157,6 +161,8 @@ class Course:
                 await self.ended_early(record, error)
             raise
         life.end(outcome.error)
+        if isinstance(outcome.error, BudgetExceeded):
+            life.tell(told_of(outcome.error, record))
         await self._record(life)
         return outcome
 
@@ -217,7 +223,8 @@ class Course:
             async with guard.enforce(action) as permit:
                 allowed = guard.authority.redeem(permit, AllocateResources)
                 if allowed.budget != action.budget:
-                    one.account = await self._capped(one, allowed.budget)
+                    account = one.account or Account(one.record.run_id, one.record.agent_id)
+                    one.account = await self.budgets.cap(account, allowed.budget)
                 config = AgentConfig(
                     principal.name, allowed.limits, allowed.priority, principal.owner, batch=terms.batch
                 )
@@ -229,16 +236,6 @@ class Course:
         finally:
             for seat in seats:  # also where it was taken, and that could not be recorded
                 await self.turns.leave(seat)
-
-    async def _capped(self, one: AtWork, most: Budget) -> Account | None:
-        """The account of a run, once policies have lowered what it may spend."""
-        account = one.account or Account(one.record.run_id, one.record.agent_id)
-
-        def cap() -> tuple[Account | None, tuple[Draft, ...]]:
-            return cap_account(self._rooms.budgets, account, most), ()
-
-        capped, _ = await self._rooms.world.log.transact(cap)
-        return capped
 
     async def ended_early(self, record: RunRecord, error: SymbiError) -> None:
         """A run that could not begin: held where a dependency or an answer was missing, failed otherwise."""

@@ -67,6 +67,10 @@ class Life:
         if self.state is AgentState.SUSPENDED:
             self.move(Event.RESUMED, {"reason": "its work is over"})
 
+    def tell(self, draft: Draft) -> None:
+        """Put something else on the trail with the next moves."""
+        self._pending.append(draft)
+
     def stop(self, more: Mapping[str, JsonValue]) -> None:
         """An operator has stopped it, wherever it stands."""
         self.move(_STOPS.get(self.state, Event.FORCED), more)

@@ -19,12 +19,13 @@ from symbi.errors import (
     InputError,
     did_you_mean,
 )
-from symbi.guard.budget import NO_ALLOWANCE, Account, Allowance, cap_account
+from symbi.guard.budget import NO_ALLOWANCE, Account, Allowance
 from symbi.guard.confidential import confided, keys_for
 from symbi.guard.desk import ApprovalDesk
 from symbi.guard.gate import GateReport, Guard
 from symbi.guard.outcome import encode_result
 from symbi.runtime.agent_scheduler import SystemStatus
+from symbi.runtime.budgets import Budgets
 from symbi.runtime.course import Course, Order
 from symbi.runtime.dead_letters import DeadLetters
 from symbi.runtime.key_change import rotate_key
@@ -97,6 +98,11 @@ class Runtime:
         return self._rooms.letters
 
     @property
+    def budgets(self) -> Budgets:
+        """What runs may spend and have spent."""
+        return self._course.budgets
+
+    @property
     def desk(self) -> ApprovalDesk:
         """Where actions wait for people."""
         desk = self.guard.approvals
@@ -164,11 +170,11 @@ class Runtime:
         )
         keys = await keys_for(self.guard.vault, spec.id, task.everybody)
         kept = sealed_run(record, keys)
-        budgets, most = self._rooms.budgets, self._rooms.terms(spec.id).budget.lowest(allowance.most)
+        budget = self._rooms.terms(spec.id).budget
 
         def begin() -> tuple[Account | None, tuple[Draft]]:
             self._rooms.runs.put_run(kept)
-            account = cap_account(budgets, Account(record.run_id, order.name, allowance.parent), most)
+            account = self.budgets.take_up(record, budget, allowance)
             details: dict[str, JsonValue] = {
                 "file": record.file,
                 "source_digest": record.source_digest,
@@ -210,7 +216,7 @@ class Runtime:
             if was is not RunState.RUNNING:
                 self._rooms.runs.move_run(record, was)
             details: dict[str, JsonValue] = {"effects": len(recorded), **task.facts(keys)}
-            account = self._rooms.budgets.account_of(record.run_id)
+            account = self.budgets.take_up(record, self._rooms.terms(spec.id).budget, NO_ALLOWANCE)
             return account, (
                 confided(Draft(AuditEventType.RUN_RESUMED, record.agent_id, details, record.run_id), keys),
             )
