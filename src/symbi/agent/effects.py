@@ -13,6 +13,7 @@ from math import inf
 from typing import Any, Final, TypeVar
 
 from symbi.agent.messages import Letter, Messages, Post, Through
+from symbi.agent.meter import UNMETERED, Meter
 from symbi.agent.operators import text
 from symbi.agent.release import LEVELS, Change, declassified, endorsed, is_release_name, relabelled
 from symbi.agent.rendering import shown
@@ -156,6 +157,7 @@ class RunEffects:
 
     Attributes:
         clock: The time that the run has; asked before each effect whether it may go on.
+        meter: Takes what the run uses.
     """
 
     def __init__(
@@ -177,6 +179,7 @@ class RunEffects:
         self._position = 0
         self._grant = grant
         self.clock = RunClock()
+        self.meter: Meter = UNMETERED
         self.replayed = 0
         through = Through(self._slot, self._perform, self._gated, lambda: self.clock)
         self._messages = Messages(world.post, world.guard, Letter(run_id, principal, grant=grant), file, through)
@@ -206,6 +209,7 @@ class RunEffects:
 
         async def call() -> _Outcome:
             result = await self._world.invoker.call(await self._prepared(asked))
+            self.meter.moved(len(encode_result(plain)), len(encode_result(result.value)))
             return _Outcome(result.value, result.effect_id, result.mark)
 
         done = await self._perform(asked, call)
@@ -391,6 +395,7 @@ class RunEffects:
     ) -> Callable[[], Awaitable[_Outcome]]:
         async def run() -> _Outcome:
             async with self._world.guard.enforce(action) as permit:
+                self.meter.acted()
                 return _Outcome(permit.observe(await effect(permit)), permit.effect_id, permit.action.mark)
 
         return run

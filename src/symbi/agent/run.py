@@ -9,6 +9,7 @@ import anyio
 from symbi.agent.effects import CodeLimits, RunEffects, World
 from symbi.agent.interpreter import BodyLimits, Interpreter
 from symbi.agent.journal import RunRecord, RunState, RunStore
+from symbi.agent.meter import UNMETERED, Meter, metered
 from symbi.agent.sealing import sealed_run
 from symbi.agent.task import TASK_LABEL, Task, kept_task
 from symbi.agent.turn import ALWAYS, RunClock, Turn
@@ -80,6 +81,7 @@ class RunPlan:
         bounds: Its bounds.
         recorded: Effects on record from before a restart, open.
         turn: Whether it may go on.
+        meter: Takes what it uses.
     """
 
     spec: AgentSpec
@@ -88,6 +90,7 @@ class RunPlan:
     bounds: Bounds
     recorded: Sequence[EffectRecord] = ()
     turn: Turn = ALWAYS
+    meter: Meter = UNMETERED
 
     @property
     def task(self) -> Task:
@@ -163,7 +166,8 @@ async def execute(plan: RunPlan, world: World, runs: RunStore) -> RunOutcome:
     code, recorded = plan.bounds.code, plan.recorded
     effects = RunEffects(world, plan.principal, record.run_id, spec.file, code, recorded, task.grant)
     effects.clock = RunClock(plan.turn)
-    interpreter = Interpreter(spec.file, spec.functions, effects, plan.bounds.body)
+    effects.meter = plan.meter
+    interpreter = Interpreter(spec.file, spec.functions, effects, plan.bounds.body, plan.meter.check)
     inputs: dict[str, JsonValue] = json.loads(record.inputs)
     variables = {p.name: from_json(inputs.get(p.name), task.label(p.name)) for p in spec.parameters}
     output: JsonValue = None
@@ -175,7 +179,7 @@ async def execute(plan: RunPlan, world: World, runs: RunStore) -> RunOutcome:
     try:
         with anyio.move_on_after(spec.limits.execution_timeout) as scope:
             effects.clock.scope = scope
-            value = await interpreter.run(spec.body, variables)
+            value = await metered(interpreter.run(spec.body, variables), plan.meter)
             output = _output(value, spec, plan.bounds.output_bytes)
             label = deep_label(value)
         if scope.cancelled_caught:
