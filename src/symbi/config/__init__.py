@@ -1,11 +1,11 @@
 """Configuration: TOML, environment and command line become frozen `Settings`; unsafe ones are refused."""
 
+from symbi.config.agent_settings import AgentMode, AgentSettings, Trust
 from symbi.config.budget_kind import read_budget
 from symbi.config.kinds import Secret
 from symbi.config.load import CONFIG_NAME, find_config, load_settings, parse_settings
 from symbi.config.safety import LATER, refuse_unsafe, require_embedding_dimension
 from symbi.config.sections import (
-    AgentSettings,
     CryptoProvider,
     KeyStorage,
     LogFormat,
@@ -14,7 +14,6 @@ from symbi.config.sections import (
     SecretOrigin,
     ServerSettings,
     ToolVerification,
-    Trust,
 )
 from symbi.config.settings import Origin, OriginKind, Settings
 from symbi.config.show import Shown, config_reference, describe_settings
@@ -22,6 +21,7 @@ from symbi.config.show import Shown, config_reference, describe_settings
 __all__ = [
     "CONFIG_NAME",
     "LATER",
+    "AgentMode",
     "AgentSettings",
     "CryptoProvider",
     "KeyStorage",

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from symbi.config.agent_settings import AgentSettings
 from symbi.config.declared import Key
 from symbi.config.kinds import BadValue, OneOf, describe
 from symbi.config.lines import Position, key_places
@@ -23,7 +24,6 @@ from symbi.config.sections import (
     SECTIONS,
     TABLE_KEYS,
     TABLES,
-    AgentSettings,
     PersonSettings,
     ServerSettings,
 )

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from symbi.config.agent_settings import AgentSettings
 from symbi.config.approval_kinds import HexKey, Program, Webhook
-from symbi.config.budget_kind import Amounts
 from symbi.config.declared import DECLARED, Declaration, Key
 from symbi.config.declared import declare as _declare
 from symbi.config.declared import require as _require
@@ -31,9 +31,8 @@ from symbi.config.kinds import (
     Variables,
     Whole,
 )
-from symbi.guard.spending import Budget
 from symbi.policy.compose import AgentRules
-from symbi.types import OnBreach, Priority, SecurityTier
+from symbi.types import SecurityTier
 
 
 class Mode(StrEnum):
@@ -104,14 +103,6 @@ class SecretOrigin(StrEnum):
     KEYRING = "keyring"
 
 
-class Trust(StrEnum):
-    """How far an agent is trusted, as policies see it."""
-
-    UNTRUSTED = "untrusted"
-    STANDARD = "standard"
-    TRUSTED = "trusted"
-
-
 @dataclass(frozen=True, slots=True)
 class RuntimeSettings:
     """`[runtime]`."""
@@ -130,7 +121,12 @@ class RuntimeSettings:
     )
     log_format: LogFormat = _declare(LogFormat.TEXT, OneOf(LogFormat), "lines for people or JSON lines for machines")
     max_concurrent_agents: int = _declare(
-        10_000, Whole(1, 1_000_000, "agents"), "agents that may be alive at a time; further ones wait"
+        10_000, Whole(1, 1_000_000, "agents"), "agents that may be at work at a time; further ones wait"
+    )
+    max_living_agents: int = _declare(
+        200_000,
+        Whole(1, 10_000_000, "agents"),
+        "persistent agents that are kept in memory while they wait for messages; further ones wait in the store",
     )
     scheduler_threads: int = _declare(8, Whole(1, 256, "threads"), "threads for drivers, hashing and signing")
     shutdown_grace_s: float = _declare(
@@ -374,24 +370,6 @@ class McpSettings:
         100, Whole(1, 10_000, "connections"), "tool servers that may be connected; more configured ones are an error"
     )
     servers: tuple[ServerSettings, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class AgentSettings:
-    """`[agents.NAME]`: what an agent is to policies, which it cannot say of itself."""
-
-    name: str
-    owner: str = _declare("unknown", Text(), "person or account that answers for it")
-    groups: tuple[str, ...] = _declare((), Several(Text()), "groups that policies may name")
-    trust: Trust = _declare(Trust.STANDARD, OneOf(Trust), "how far policies may trust it")
-    priority: Priority = _declare(
-        Priority.NORMAL, OneOf(Priority), "its class among those that wait; a critical one makes lower ones step aside"
-    )
-    batch: bool = _declare(default=False, kind=Flag(), meaning="whether it may wait behind everything else")
-    budget: Budget | None = _declare(None, Amounts(), "the most that each of its runs may spend", unset="no bound")
-    on_breach: OnBreach | None = _declare(
-        None, OneOf(OnBreach), "what is done when it uses more than it claimed", unset="nothing"
-    )
 
 
 @dataclass(frozen=True, slots=True)

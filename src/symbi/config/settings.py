@@ -6,8 +6,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from symbi.config.agent_settings import AgentSettings
 from symbi.config.sections import (
-    AgentSettings,
     ApprovalSettings,
     AuditSettings,
     ContextSettings,

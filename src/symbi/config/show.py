@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+from symbi.config.agent_settings import AgentSettings
 from symbi.config.declared import Key
 from symbi.config.safety import LATER
 from symbi.config.sections import (
@@ -11,7 +12,6 @@ from symbi.config.sections import (
     KEYS,
     SECTIONS,
     TABLE_KEYS,
-    AgentSettings,
     PersonSettings,
     ServerSettings,
 )

@@ -40,6 +40,7 @@ from symbi.runtime.assessment import assess_agent, servers_of
 from symbi.runtime.budgets import Budgets, told_of
 from symbi.runtime.life import Life
 from symbi.runtime.lifecycle import Event
+from symbi.runtime.living import Kind, Move, Roster, reason_of
 from symbi.runtime.rooms import AtWork, Rooms, RuntimeConfig
 from symbi.runtime.turns import Seat, Turns
 from symbi.sandbox.tier import RiskAssessment
@@ -77,11 +78,15 @@ class Course:
         turns: Where agents wait for the pool.
         budgets: What runs may spend and have spent.
         at_work: The agents at work, by their runs.
+        roster: The agents that stay.
     """
 
     def __init__(self, rooms: Rooms, config: RuntimeConfig) -> None:
         self._rooms = rooms
         self._config = config
+        self.roster = Roster(
+            rooms.agents, rooms.world.log, rooms.world.clock, rooms.terms, self._create_kind, config.max_living
+        )
         self.turns = Turns(rooms.scheduler, config.run_timeout_s)
         self.budgets = Budgets(rooms.world.log, rooms.budgets)
         self.at_work: dict[RunId, AtWork] = {}
@@ -96,6 +101,9 @@ class Course:
         for server in servers:
             await self._rooms.world.hold(partial(self._rooms.catalog.refresh, server, principal))
         await self._rooms.policies.refresh()
+
+    async def _create_kind(self, kind: Kind, count: int) -> Principal:
+        return await self.create(Order(kind.compiled, kind.spec), (), count=count)
 
     @asynccontextmanager
     async def _admission(self, compiled: CompiledFile) -> AsyncIterator[None]:
@@ -122,7 +130,7 @@ class Course:
                 return await self._work(order, one, recorded)
             error = AgentFailed(f"agent `{record.agent_id}` was stopped by {one.stopped_by}", code="agent.stopped")
             one.life.stop({"by": one.stopped_by})
-            await self._record(one.life)
+            await self.record(one)
             await self.ended_early(record, error)
             return RunOutcome(record.run_id, RunState.FAILED, error=error)
         finally:
@@ -131,58 +139,106 @@ class Course:
 
     async def _work(self, order: Order, one: AtWork, recorded: Sequence[EffectRecord]) -> RunOutcome:
         life, record, spec = one.life, one.record, order.spec
-        principal = replace(self._rooms.principal(spec.id), instance=order.instance)
-        limits = replace(spec.limits, execution_timeout=min(spec.limits.execution_timeout, self._config.run_timeout_s))
-        spec = replace(spec, limits=limits)
+        spec = self.bounded(spec)
         try:
-            assessment, tier = assess_agent(spec, self._rooms.catalog.servers, self._config.least_tier)
-            principal = replace(principal, tier=tier.value, capabilities=spec.capabilities or ())
-            async with self._admission(order.compiled):
-                tier = await self._create(spec, principal, assessment, tier, record)
-            principal = replace(principal, tier=tier.value)
-            await self.connect(servers_of(spec, self._rooms.catalog.servers), principal)
+            principal = await self.create(order, tuple(json.loads(record.inputs)), within=record.run_id)
             life.move(Event.CONFIG_VALID)
-            async with self._allocated(spec, principal, one) as (limits, turn):
+            async with self.allocated(spec, principal, one) as (limits, turn):
                 spec = replace(spec, limits=limits)
                 life.move(Event.TASK_ASSIGNED)
-                await self._record(life)
-                told = self._config
-                code = CodeLimits(tier, told.code_memory_mib, told.code_timeout_s)
-                bounds = Bounds(told.body, code, told.output_bytes)
-                outcome = await execute(
-                    RunPlan(spec, principal, record, bounds, recorded, turn), self._rooms.world, self._rooms.runs
-                )
+                await self.record(one)
+                plan = RunPlan(spec, principal, record, self.bounds(principal), recorded, turn)
+                outcome = await execute(plan, self._rooms.world, self._rooms.runs)
         except (StoreUnavailable, InternalError):
             raise  # the run stays open: it can be resumed once the store or the defect is mended
         except SymbiError as error:
             life.fail(error)
             with anyio.CancelScope(shield=True):  # it is over: who stops it now comes too late
-                await self._record(life)
+                await self.record(one)
                 await self.ended_early(record, error)
             raise
         life.end(outcome.error)
         if isinstance(outcome.error, BudgetExceeded):
             life.tell(told_of(outcome.error, record))
-        await self._record(life)
+        await self.record(one)
         return outcome
 
-    async def _record(self, life: Life) -> None:
-        drafts = life.drafts()
-        await self._rooms.world.log.transact(lambda: (None, drafts), wait=True)
+    async def record(self, one: AtWork) -> None:
+        """Put the moves of an agent on record, and wait until they are durable."""
+        drafts, move = self.moves(one)
 
-    async def _create(
-        self, spec: AgentSpec, principal: Principal, assessment: RiskAssessment, tier: SecurityTier, record: RunRecord
-    ) -> SecurityTier:
-        """Bring the agent to life; returns the tier of its code, which policies may have raised."""
+        def work() -> tuple[None, Sequence[Draft]]:
+            if move is not None:
+                self.roster.write(move)
+            return None, drafts
+
+        await self._rooms.world.log.transact(work, wait=True)
+        if move is not None:
+            self.roster.made(move)
+
+    def moves(self, one: AtWork) -> tuple[Sequence[Draft], Move | None]:
+        """The moves that are not on record yet: their events, and, of an agent that stays, what writes where it stands."""
+        drafts, state = one.life.drafts(), one.life.state
+        if one.living is None or not drafts:
+            return drafts, None
+        return drafts, self.roster.moving(one.living, state, len(drafts), reason_of(state, drafts))
+
+    def bounded(self, spec: AgentSpec) -> AgentSpec:
+        """An agent with no more time than any may have."""
+        timeout_s = min(spec.limits.execution_timeout, self._config.run_timeout_s)
+        return replace(spec, limits=replace(spec.limits, execution_timeout=timeout_s))
+
+    def bounds(self, principal: Principal) -> Bounds:
+        """What a run of an agent is held to."""
+        told = self._config
+        code = CodeLimits(SecurityTier(principal.tier), told.code_memory_mib, told.code_timeout_s)
+        return Bounds(told.body, code, told.output_bytes)
+
+    async def create(
+        self, order: Order, inputs: Sequence[str], *, count: int = 1, within: RunId | None = None
+    ) -> Principal:
+        """Bring agents to life: by one decision, whereupon the rules of their file come in force and its tools are connected.
+
+        Args:
+            order: Who.
+            inputs: Names of the inputs that are there.
+            count: How many are made of the declaration.
+            within: The run that the agent is made for.
+
+        Returns:
+            Who they are to policies, with the tier of their code, which policies may have raised.
+
+        Raises:
+            Denied: Policy does not let them be created, or connected.
+            InputError: The file asks for less than is needed, or for what there is not.
+            Unavailable: A tool server, or the store, cannot be used.
+        """
+        spec, servers = self.bounded(order.spec), self._rooms.catalog.servers
+        assessment, tier = assess_agent(spec, servers, self._config.least_tier)
+        principal = replace(
+            self._rooms.principal(spec.id),
+            instance=order.instance,
+            tier=tier.value,
+            capabilities=spec.capabilities or (),
+        )
         action = CreateAgent(
             principal=principal,
             source_digest=spec.source_digest,
             tier=tier,
             risk=assessment.score,
-            inputs=tuple(json.loads(record.inputs)),
+            inputs=tuple(inputs),
             factors=assessment.factors.texts(),
-            within=record.run_id,
+            count=count,
+            within=within,
         )
+        async with self._admission(order.compiled):
+            tier = await self._created(action, assessment)
+        principal = replace(principal, tier=tier.value)
+        await self.connect(servers_of(spec, servers), principal)
+        return principal
+
+    async def _created(self, action: CreateAgent, assessment: RiskAssessment) -> SecurityTier:
+        """The tier that the decision gives."""
         guard = self._rooms.world.guard
 
         async def create() -> SecurityTier:
@@ -194,7 +250,7 @@ class Course:
         return await self._rooms.world.hold(create)
 
     @asynccontextmanager
-    async def _allocated(
+    async def allocated(
         self, spec: AgentSpec, principal: Principal, one: AtWork
     ) -> AsyncIterator[tuple[ResourceLimits, Turn]]:
         """The limits that the agent gets, which policies may have lowered, and its turn; its own until the block ends."""
@@ -212,7 +268,7 @@ class Course:
             was = life.state
             life.move(event, more)
             try:
-                await self._record(life)
+                await self.record(one)
             except BaseException:
                 life.state = was  # for it is tried again
                 raise

@@ -48,6 +48,8 @@ class Event(StrEnum):
     OPERATOR_SUSPENDED = "Suspended by Operator"
     RESUMED = "Resumed"
     """Whatever else than policy had suspended it is over: its turn has come, resources are back, the operator says so."""
+    RELEASED = "Released by Operator"
+    """An agent that was suspended while it waited, or whose work is over, waits for messages again."""
     CRASH_LOOP = "Crash Loop"
     """It failed as often as its supervisor allows."""
     FORCED = "Forced Stop"
@@ -74,6 +76,8 @@ OURS: Final[Mapping[tuple[AgentState, Event], AgentState]] = MappingProxyType(
         (AgentState.RUNNING, Event.RESOURCES_EXHAUSTED): AgentState.SUSPENDED,
         (AgentState.RUNNING, Event.OPERATOR_SUSPENDED): AgentState.SUSPENDED,
         (AgentState.SUSPENDED, Event.RESUMED): AgentState.RUNNING,
+        (AgentState.READY, Event.OPERATOR_SUSPENDED): AgentState.SUSPENDED,
+        (AgentState.SUSPENDED, Event.RELEASED): AgentState.READY,
         (AgentState.RUNNING, Event.CRASH_LOOP): AgentState.FAILED,
         (AgentState.INITIALIZING, Event.SHUTDOWN): AgentState.TERMINATED,
         (AgentState.RUNNING, Event.SHUTDOWN): AgentState.TERMINATED,

@@ -14,18 +14,19 @@ from symbi.clock import IdSource
 from symbi.compliance.privacy import Privacy
 from symbi.guard.budget import Account, BudgetStore
 from symbi.guard.ledger import EffectStore
-from symbi.guard.spending import UNBOUNDED, Budget
 from symbi.runtime.agent_scheduler import AgentScheduler
 from symbi.runtime.dead_letters import DeadLetters
 from symbi.runtime.key_change import NextKey
 from symbi.runtime.life import Life
+from symbi.runtime.living import Living
 from symbi.runtime.mailbox import MailboxStore
 from symbi.runtime.occurrences import OccurrenceStore
 from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_watch import PolicyWatch
 from symbi.runtime.roster import AgentStore
+from symbi.runtime.terms import Terms, no_terms
 from symbi.tools.catalog import Catalog
-from symbi.types import AgentId, OnBreach, Principal, Priority, SecurityTier
+from symbi.types import AgentId, Principal, SecurityTier
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class RuntimeConfig:
         code_memory_mib, code_timeout_s: Bounds of one piece of code.
         run_timeout_s: The longest that any run may take, whatever its file says, and the longest it waits to start.
         output_bytes: The largest value of a run.
+        max_living: How many agents that wait for messages are kept in memory.
+        max_at_work: How many agents may be at work.
     """
 
     mode: str
@@ -52,28 +55,8 @@ class RuntimeConfig:
     code_timeout_s: float
     run_timeout_s: float
     output_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """How an agent stands among others that want to run, as configured; policies can refuse it.
-
-    Attributes:
-        priority: Its class.
-        batch: It may wait behind everything else.
-        budget: The most that each of its runs may spend.
-        on_breach: What is done when it uses more than it claimed; nothing if None.
-    """
-
-    priority: Priority = Priority.NORMAL
-    batch: bool = False
-    budget: Budget = UNBOUNDED
-    on_breach: OnBreach | None = None
-
-
-def no_terms(_agent: AgentId) -> Terms:
-    """An agent of which nothing is said."""
-    return Terms()
+    max_living: int
+    max_at_work: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +117,8 @@ class AtWork:
         over: Set once its run is over.
         stopped_by: The operator who has stopped it.
         account: What its run may spend, as it stood last; None where nothing bounds it.
+        living: The agent, where it is one that stays.
+        stays: It was stopped together with all others, and stays where it is one that does.
     """
 
     life: Life
@@ -142,3 +127,5 @@ class AtWork:
     over: anyio.Event = field(default_factory=anyio.Event)
     stopped_by: str = ""
     account: Account | None = None
+    living: Living | None = None
+    stays: bool = False

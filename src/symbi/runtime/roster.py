@@ -90,6 +90,27 @@ class AgentStore(Protocol):
             StoreUnavailable: The store cannot be read.
         """
 
+    def last_number(self, declared: AgentId) -> int:
+        """The greatest number that is the name of an instance of a declaration; 0 where there is none.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+
+    def halted(self) -> str:
+        """Who has stopped everything, so that nothing is begun; empty where nobody has.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+
+    def set_halted(self, by: str) -> None:
+        """Note who has stopped everything, or, with an empty text, that things go on.
+
+        Raises:
+            StoreUnavailable: The store cannot be written.
+        """
+
 
 def declared_of(agent: AgentId) -> AgentId:
     """An agent as its file declares it."""

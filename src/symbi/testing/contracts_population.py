@@ -103,6 +103,26 @@ def an_undone_move_was_never_made(store: AgentStoreUnderTest) -> None:
     assert store.get_agent(B) is None
 
 
+def instances_are_numbered_behind_those_there_are(store: AgentStoreUnderTest) -> None:
+    """Whatever else instances of this or of another declaration are called, and whether they live."""
+    assert store.last_number(W) == 0
+    names = ("w", "w/9", "w/10", "w/x99", "w0/77", "w-a/78", "v/79")
+    with store.transaction():
+        store.put_agents([agent_record(AgentId(name), AgentState.TERMINATED) for name in names])
+    assert store.last_number(W) == 10  # noqa: PLR2004 - of `w/10`
+
+
+def that_everything_was_stopped_is_remembered(store: AgentStoreUnderTest) -> None:
+    """Until things go on; by whom it was."""
+    assert store.halted() == ""
+    with store.transaction():
+        store.set_halted("anna")
+    assert store.halted() == "anna"
+    with store.transaction():
+        store.set_halted("")
+    assert store.halted() == ""
+
+
 AgentStoreCheck: TypeAlias = Callable[[AgentStoreUnderTest], None]
 
 AGENT_STORE_CHECKS: Final[tuple[AgentStoreCheck, ...]] = (
@@ -110,6 +130,8 @@ AGENT_STORE_CHECKS: Final[tuple[AgentStoreCheck, ...]] = (
     an_agent_that_is_there_is_not_made_again,
     a_stale_move_is_refused,
     an_undone_move_was_never_made,
+    instances_are_numbered_behind_those_there_are,
+    that_everything_was_stopped_is_remembered,
 )
 
 

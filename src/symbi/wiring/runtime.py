@@ -22,7 +22,7 @@ from symbi.agent.interpreter import BodyLimits
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog, Cadence, Signing
 from symbi.clock import Clock, IdSource, SystemClock
-from symbi.config import Settings, describe_settings, refuse_unsafe
+from symbi.config import AgentMode, Settings, describe_settings, refuse_unsafe
 from symbi.config.sections import ServerSettings
 from symbi.crypto.keys import KeyRing, KeyStore
 from symbi.crypto.provider import open_provider
@@ -42,8 +42,9 @@ from symbi.runtime.policies import Cause, PolicyBook
 from symbi.runtime.policy_shadow import PolicyShadow
 from symbi.runtime.policy_watch import PolicyWatch, watching
 from symbi.runtime.resources import Amount, Node, NodeId, ResourcePool
-from symbi.runtime.rooms import Rooms, RuntimeConfig, Terms
+from symbi.runtime.rooms import Rooms, RuntimeConfig
 from symbi.runtime.runtime import Runtime
+from symbi.runtime.terms import Terms
 from symbi.sandbox.pool import Sandboxes
 from symbi.telemetry import setup_logging
 from symbi.tools.catalog import Catalog, SecretSource, ServerLink, ToolVerifier, VerificationMode
@@ -287,6 +288,8 @@ def runtime_config(settings: Settings) -> RuntimeConfig:
         code_timeout_s=limits.code_timeout_s,
         run_timeout_s=limits.run_timeout_s,
         output_bytes=limits.output_bytes,
+        max_living=settings.runtime.max_living_agents,
+        max_at_work=settings.runtime.max_concurrent_agents,
     )
 
 
@@ -306,7 +309,11 @@ def scheduler(settings: Settings, clock: Clock) -> AgentScheduler:
 def terms_of(settings: Settings, agent: AgentId) -> Terms:
     """How an agent stands among others, as configured."""
     known = settings.of_agent(agent)
-    return Terms(known.priority, known.batch, known.budget or UNBOUNDED, known.on_breach)
+    persistent = known.mode is AgentMode.PERSISTENT
+    return Terms(
+        known.priority, known.batch, persistent, known.idle_s, known.max_messages, known.budget or UNBOUNDED,
+        known.on_breach,
+    )  # fmt: skip
 
 
 def secret_source(settings: Settings, guard: Guard) -> SecretSource:

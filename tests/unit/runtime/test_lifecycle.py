@@ -27,6 +27,8 @@ BEYOND = {
     ("Running", "Resources Exhausted", "Suspended"),
     ("Running", "Suspended by Operator", "Suspended"),
     ("Suspended", "Resumed", "Running"),
+    ("Ready", "Suspended by Operator", "Suspended"),
+    ("Suspended", "Released by Operator", "Ready"),
     ("Running", "Crash Loop", "Failed"),
     ("Initializing", "Shutdown", "Terminated"),
     ("Running", "Shutdown", "Terminated"),
@@ -56,7 +58,7 @@ def test_the_table_goes_beyond_the_seed_only_where_other_promises_need_it():
 
 
 def test_a_refused_event_says_what_is_possible():
-    with pytest.raises(InputError, match=r"possible is `Task Assigned`, `Shutdown`$"):
+    with pytest.raises(InputError, match=r"possible is `Task Assigned`, `Shutdown`, `Suspended by Operator`$"):
         advance(AgentState.READY, Event.TASK_COMPLETE)
     with pytest.raises(InputError, match=r"nothing can$"):
         advance(AgentState.TERMINATED, Event.RESUMED)

@@ -466,6 +466,10 @@ WHERE agent_id > ? ORDER BY agent_id LIMIT ?
 SELECT agent_id, file, source_digest, state, revision, reason, parent, created_at, changed_at FROM agents
 WHERE state = ? AND agent_id > ? ORDER BY agent_id LIMIT ?
 
+-- name: last_number
+SELECT coalesce(max(CAST(substr(agent_id, length(?1) + 2) AS INTEGER)), 0) FROM agents
+WHERE agent_id > ?1 || '/' AND agent_id < ?1 || '0' AND substr(agent_id, length(?1) + 2) NOT GLOB '*[^0-9]*'
+
 -- name: count_agents
 SELECT state, count(*) FROM agents GROUP BY state
 

@@ -1,7 +1,7 @@
 """Agents that were made to stay: a part of the store."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from symbi.adapters.sqlite.file import SQL, damaged, mapped
 from symbi.adapters.sqlite.rows import Rows
@@ -9,6 +9,8 @@ from symbi.errors import InputError
 from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.roster import AgentRecord, stale
 from symbi.types import AgentId
+
+_HALTED: Final = "halted"
 
 
 class AgentTable(Rows):
@@ -61,6 +63,20 @@ class AgentTable(Rows):
             return {AgentState(state): count for state, count in self._all(SQL["count_agents"])}
         except ValueError as unknown:
             raise damaged(unknown) from unknown
+
+    def last_number(self, declared: AgentId) -> int:
+        """The greatest number among the instances of a declaration."""
+        return int(self._one(SQL["last_number"], (declared,))[0])
+
+    def halted(self) -> str:
+        """Who has stopped everything."""
+        row = self._one(SQL["get_meta"], (_HALTED,))
+        return "" if row is None else str(row[0])
+
+    def set_halted(self, by: str) -> None:
+        """Note who has stopped everything, or that nobody has."""
+        self._fence(self._epoch)
+        self._write(SQL["put_meta"], (_HALTED, by))
 
 
 def _record(row: Any) -> AgentRecord:

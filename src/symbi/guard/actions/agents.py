@@ -19,6 +19,7 @@ class CreateAgent(Action):
         risk: Score from 0 to 1.
         inputs: Names of its inputs.
         factors: What went into the score, as decimal texts; for the trail.
+        count: How many agents are made of the declaration at once.
     """
 
     kind: ClassVar[str] = "CreateAgent"
@@ -28,6 +29,7 @@ class CreateAgent(Action):
     risk: float
     inputs: tuple[str, ...] = ()
     factors: tuple[tuple[str, str], ...] = ()
+    count: int = 1
 
     @property
     def recovery(self) -> RecoveryClass:
@@ -40,8 +42,9 @@ class CreateAgent(Action):
         return agent_resource(self.principal)
 
     def context(self) -> Mapping[str, JsonValue]:
-        """Tier, risk score, source digest and the names of the inputs."""
+        """Tier, risk score, source digest and the names of the inputs; and how many, where that is not one."""
         return {
+            **({} if self.count == 1 else {"count": self.count}),
             "tier": self.tier.value,
             "risk": decimal_value(self.risk),
             "sourceDigest": self.source_digest,
@@ -51,6 +54,7 @@ class CreateAgent(Action):
     def arguments(self) -> Mapping[str, JsonValue]:
         """Likewise; the score as text, for canonical JSON of the trail has no floats."""
         return {
+            **({} if self.count == 1 else {"count": self.count}),
             "tier": self.tier.value,
             "risk": f"{self.risk:.4f}",
             "factors": dict(self.factors),
