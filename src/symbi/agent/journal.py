@@ -12,7 +12,7 @@ was started with and how it ended.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, Protocol
@@ -57,6 +57,8 @@ class RunRecord:
         finished_at: RFC 3339, once it ended.
         grant: JSON of what its task calls for, or None where nobody has said.
         labels: JSON of the labels of its inputs, or None where nobody has said.
+        answer: JSON of the label of its value, or of what its error may quote; written as it ends, where there is
+            anything to say, and not read back with it (`symbi.runtime.lineage`).
     """
 
     run_id: RunId
@@ -71,6 +73,7 @@ class RunRecord:
     finished_at: str | None = None
     grant: bytes | None = None
     labels: bytes | None = None
+    answer: bytes | None = field(default=None, compare=False)
 
     @property
     def declared(self) -> AgentId:

@@ -11,7 +11,7 @@ from symbi.agent.interpreter import BodyLimits, Interpreter
 from symbi.agent.journal import RunRecord, RunState, RunStore
 from symbi.agent.meter import UNMETERED, Meter, metered
 from symbi.agent.sealing import sealed_run
-from symbi.agent.task import TASK_LABEL, Task, kept_task
+from symbi.agent.task import TASK_LABEL, Task, kept_task, label_json
 from symbi.agent.turn import ALWAYS, RunClock, Turn
 from symbi.agent.values import Value, deep_label, from_json, to_json
 from symbi.audit.event import AuditEventType, Draft
@@ -200,6 +200,8 @@ async def execute(plan: RunPlan, world: World, runs: RunStore) -> RunOutcome:
     outcome = RunOutcome(record.run_id, state, output, failure, effects.count, effects.replayed, label)
     # An error may quote whatever the body has seen, and what its last effect was about.
     about = label if failure is None else join(interpreter.seen, error_label(failure))
+    if about is not None and replace(about, sources=()) != Label():
+        ended = replace(ended, answer=encode_result(label_json(about)))
     keys = await keys_for(world.guard.vault, spec.id, () if about is None else about.subjects, wait=True)
     kept, draft = sealed_run(ended, keys), confided(_finished(ended, outcome), keys)
 

@@ -24,6 +24,7 @@ def sealed_run(record: RunRecord, keys: Keys) -> RunRecord:
         error=keys.seal_optional(record.error, place("runs", "error", name)),
         grant=keys.seal_optional(record.grant, place("run_grants", "task_grant", name)),
         labels=keys.seal_optional(record.labels, place("run_labels", "labels", name)),
+        answer=keys.seal_optional(record.answer, place("run_answers", "label", name)),
     )
 
 

@@ -36,6 +36,7 @@ from symbi.types import Confidentiality, Integrity, JsonValue, Label
 
 MAX_GRANT_DEPTH: Final = 16  # nesting of a grant file; bounds what reading one takes
 _WHOLE: Final = ""  # no input is called so: among kept labels, the people whom all of it is about
+_GRANT: Final = "*"  # likewise: among the kept labels of a message, its grant
 _SUBJECT: Final = "subject:"
 TASK_LABEL: Final = Label(sources=("task",))
 """Inputs come from the person who asked: clean, unless that person says otherwise."""
@@ -79,6 +80,13 @@ class Task:
             kept[_WHOLE] = list(self.subjects)
         return encode_result(kept)
 
+    @property
+    def carried_json(self) -> bytes | None:
+        """Grant and labels together, as a message carries them."""
+        if self.grant is None:
+            return self.labels_json
+        return encode_result({**json.loads(self.labels_json or b"{}"), _GRANT: self.grant.tools})
+
     def facts(self, keys: Keys = NO_KEYS) -> dict[str, JsonValue]:
         """What the trail says of it: the digest of the grant, and the labels.
 
@@ -98,14 +106,15 @@ NO_TASK: Final = Task()
 
 
 def kept_task(grant: bytes | None, labels: bytes | None) -> Task:
-    """A task as `Task` had it kept.
+    """A task as `Task` had it kept, by itself or with a message.
 
     Raises:
         StoreUnavailable: It is not of that form.
     """
     try:
-        said = None if grant is None else read_grant(json.loads(grant), "")
         kept: dict[str, Any] = {} if labels is None else {**json.loads(labels)}
+        tools = kept.pop(_GRANT, None) if grant is None else json.loads(grant)
+        said = None if tools is None else read_grant(tools, "")
         subjects = join_subjects([str(one) for one in kept.pop(_WHOLE, ())])
         raised = {name: read_label(label) for name, label in kept.items()}
     except (SymbiError, ValueError, KeyError, TypeError, AttributeError) as error:

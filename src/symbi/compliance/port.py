@@ -190,7 +190,7 @@ class SealedRows(Protocol):
         """Columns with something sealed in the next part of a store, and from where to go on; None at its end.
 
         Args:
-            store: `trail`, `archive`, `effects`, `requests`, `runs`, `approvals`, `keys`, `letters` or `mailbox`.
+            store: `trail`, `archive`, `effects`, `requests`, `runs`, `approvals`, `keys`, `letters`, `mailbox` or `answers`.
             after: What the call before returned; empty at the beginning.
 
         Raises:

@@ -173,6 +173,7 @@ GENERIC_TYPES: Final[Mapping[str, int]] = MappingProxyType(
 """Generic types and how many arguments they take. `Array` is another word for `List`."""
 
 _UNAVAILABLE = (SandboxUnavailable, ToolServerUnavailable, Overloaded)
+_WORK = (AgentFailed, ToolFailed, CodeFailed, ScriptFailed)
 _LIMITS = (TimeLimit, MemoryLimit, OutputLimit)
 
 CATCHABLE: Final[Mapping[str, tuple[type[SymbiError], ...]]] = MappingProxyType(
@@ -192,11 +193,11 @@ CATCHABLE: Final[Mapping[str, tuple[type[SymbiError], ...]]] = MappingProxyType(
         "SandboxUnavailable": (SandboxUnavailable,),
         "ToolServerUnavailable": (ToolServerUnavailable,),
         "Overloaded": (Overloaded,),
-        "AgentFailed": (AgentFailed,),
+        "AgentFailed": _WORK,
         "ToolFailed": (ToolFailed,),
         "CodeFailed": (CodeFailed,),
         "ScriptFailed": (ScriptFailed,),
-        "Error": (Denied, SignatureInvalid, PinMismatch, *_LIMITS, *_UNAVAILABLE, AgentFailed),
+        "Error": (Denied, SignatureInvalid, PinMismatch, *_LIMITS, *_UNAVAILABLE, *_WORK),
     }
 )
 """Kinds that a body may name in `catch (Kind e)`, and the classes each stands for; `catch (e)` is `catch (Error e)`."""

@@ -16,7 +16,7 @@ from symbi.errors import InputError, did_you_mean
 MAX_TOPIC_CHARS: Final = 200
 MAX_AFTER_S: Final = 366 * 86_400.0
 """How much later than it is sent a message may be due."""
-AGENT_ADDRESS: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}(?:/[A-Za-z0-9_.-]{1,64})?")
+AGENT_ADDRESS: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}(?:/[A-Za-z0-9_][A-Za-z0-9_.-]{0,63})?", re.ASCII)
 """`NAME` or `NAME/INSTANCE`."""
 _WORD: Final = r"[A-Za-z0-9_-]+"
 TOPIC_NAME: Final = re.compile(rf"{_WORD}(?:\.{_WORD})*")

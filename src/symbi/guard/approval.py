@@ -376,7 +376,7 @@ def fault_of(record: ApprovalRecord) -> str | None:
         for name, value in columns.items():
             if facts[name] != value:
                 return f"its `{name}` is not the one that was asked about"
-        if facts["principal"]["agent"] != record.agent_id:
+        if facts["principal"]["agent"] != record.agent_id.partition("/")[0]:
             return "its agent is not the one that asked"
         if record.shown is not None and _sha256(record.shown) != facts["shown_digest"]:
             return "the arguments that it shows are not those that it is bound to"

@@ -142,8 +142,8 @@ def cost_of(action: Action) -> Spend:
     return Spend(calls=1) if isinstance(action, InvokeTool | CallModel) else NOTHING
 
 
-def open_account(store: BudgetStore, account: Account) -> None:
-    """Open an account, where it bounds anything or lies below one that does.
+def line_above(store: BudgetStore, account: Account) -> Sequence[Account]:
+    """An account that is to be opened, and those above it; none where it bounds nothing and lies below none that does.
 
     Raises:
         InputError: Runs have asked for one another more often than there may be accounts above one.
@@ -152,8 +152,19 @@ def open_account(store: BudgetStore, account: Account) -> None:
     if len(above) >= MAX_DEPTH:
         msg = f"run `{account.run_id}` was asked for through {len(above)} other runs, and there may be {MAX_DEPTH - 1}"
         raise InputError(msg, code="input.depth")
-    if above or account.most.bounded:
-        store.put_account(account if above else replace(account, parent=NO_RUN))
+    if above:
+        return (account, *above)
+    return (replace(account, parent=NO_RUN),) if account.most.bounded else ()
+
+
+def open_account(store: BudgetStore, account: Account) -> None:
+    """Open an account, where it bounds anything or lies below one that does.
+
+    Raises:
+        InputError: As `line_above`.
+    """
+    for opened in line_above(store, account)[:1]:
+        store.put_account(opened)
 
 
 def cap_account(store: BudgetStore, account: Account, most: Budget) -> Account | None:

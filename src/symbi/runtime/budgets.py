@@ -7,8 +7,19 @@ from symbi.agent.journal import RunRecord
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog
 from symbi.errors import BudgetExceeded, InputError
-from symbi.guard.budget import Account, Allowance, BudgetStore, cap_account, charge, line_of, raised
-from symbi.guard.spending import WRITTEN, Budget, Spend
+from symbi.guard.budget import (
+    NO_ALLOWANCE,
+    Account,
+    Allowance,
+    BudgetStore,
+    cap_account,
+    charge,
+    line_above,
+    line_of,
+    raised,
+)
+from symbi.guard.spending import UNBOUNDED, WRITTEN, Budget, Spend
+from symbi.runtime.lineage import LineageStore
 from symbi.types import AgentId, JsonValue, RunId
 
 MAX_SHOWN: Final = 100  # accounts of an agent, newest run first
@@ -20,41 +31,63 @@ class Budgets:
     Args:
         log: The trail.
         store: Where they are; the trail's store.
+        lineage: Which run asked for which.
     """
 
-    def __init__(self, log: AuditLog, store: BudgetStore) -> None:
+    def __init__(self, log: AuditLog, store: BudgetStore, lineage: LineageStore) -> None:
         self._log = log
+        self._lineage = lineage
         self._store = store
 
-    def take_up(self, record: RunRecord, most: Budget, allowance: Allowance) -> Account | None:
-        """The account of a run that begins or goes on, in the transaction that says so; opened where it has none yet.
+    async def line(
+        self, record: RunRecord, most: Budget = UNBOUNDED, allowance: Allowance = NO_ALLOWANCE, *, new: bool = False
+    ) -> Sequence[Account]:
+        """The account of a run that begins or goes on, and those above it, nearest first; none where nothing bounds it.
 
         Args:
             record: The run.
-            most: What is configured for its agent.
-            allowance: What whoever starts it lets it spend.
+            most: What is configured for its agent; counts only where it has no account yet.
+            allowance: What whoever starts it lets it spend; likewise.
+            new: Its id was made just now, so that nothing is known of it yet.
 
-        Returns:
-            None where nothing bounds it.
+        Raises:
+            InputError: It was asked for through more runs than may be.
+            StoreUnavailable: The store cannot be read.
         """
-        found = self._store.account_of(record.run_id)
-        if found is not None:
-            return found
-        account = Account(record.run_id, record.agent_id, allowance.parent)
-        return cap_account(self._store, account, most.lowest(allowance.most))
 
-    async def cap(self, account: Account, most: Budget) -> Account | None:
-        """The account of a run, once policies have lowered what it may spend.
+        def look() -> Sequence[Account]:
+            found = () if new else line_of(self._store, record.run_id)
+            if found:
+                return found
+            descent = None if new or allowance.parent else self._lineage.descent_of(record.run_id)
+            parent = allowance.parent if descent is None else descent.parent
+            return line_above(self._store, Account(record.run_id, record.agent_id, parent, bounds))
+
+        bounds = most.lowest(allowance.most)
+        if new and not allowance.parent and not bounds.bounded:
+            return ()
+        return await self._log.read(look)
+
+    def open(self, line: Sequence[Account]) -> dict[str, JsonValue]:
+        """Open the account of a run, in the transaction that says that it begins; returns what its event says of it."""
+        if not line or self._store.account_of(line[0].run_id) is not None:
+            return {}
+        self._store.put_account(line[0])
+        return {"budget": line[0].told()}
+
+    async def cap(self, account: Account, most: Budget) -> Sequence[Account]:
+        """The account of a run and those above it, once policies have lowered what it may spend.
 
         Raises:
             StoreUnavailable: It cannot be made durable.
         """
 
-        def work() -> tuple[Account | None, tuple[Draft, ...]]:
-            return cap_account(self._store, account, most), ()
+        def work() -> tuple[Sequence[Account], tuple[Draft, ...]]:
+            cap_account(self._store, account, most)
+            return line_of(self._store, account.run_id), ()
 
-        capped, _ = await self._log.transact(work)
-        return capped
+        line, _ = await self._log.transact(work)
+        return line
 
     async def charge(self, run_id: RunId, cost: Spend) -> Sequence[Account]:
         """Spend what a run has used already; returns its account and those above it as they stand then.

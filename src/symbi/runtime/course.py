@@ -1,7 +1,7 @@
 """The course of one run: from its record, through the creation of its agent and its turn in the pool, to its end."""
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -47,6 +47,10 @@ from symbi.sandbox.tier import RiskAssessment
 from symbi.types import AgentId, JsonValue, Principal, ResourceLimits, RunId, SecurityTier
 
 
+def told_nobody(_run_id: RunId) -> None:
+    """The default of `Course.over`: nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """Who is to run.
@@ -79,6 +83,8 @@ class Course:
         budgets: What runs may spend and have spent.
         at_work: The agents at work, by their runs.
         roster: The agents that stay.
+        orders: Who they are, likewise.
+        over: Told of each run that is not at work any more.
     """
 
     def __init__(self, rooms: Rooms, config: RuntimeConfig) -> None:
@@ -88,8 +94,10 @@ class Course:
             rooms.agents, rooms.world.log, rooms.world.clock, rooms.terms, self._create_kind, config.max_living
         )
         self.turns = Turns(rooms.scheduler, config.run_timeout_s)
-        self.budgets = Budgets(rooms.world.log, rooms.budgets)
+        self.budgets = Budgets(rooms.world.log, rooms.budgets, rooms.lineage)
         self.at_work: dict[RunId, AtWork] = {}
+        self.orders: dict[RunId, Order] = {}
+        self.over: Callable[[RunId], None] = told_nobody
 
     async def connect(self, servers: Sequence[str], principal: Principal) -> None:
         """Connect tool servers and take up their tools.
@@ -120,13 +128,19 @@ class Course:
             raise
 
     async def go(
-        self, order: Order, record: RunRecord, recorded: Sequence[EffectRecord], begin: Unit[Account | None]
+        self,
+        order: Order,
+        record: RunRecord,
+        recorded: Sequence[EffectRecord],
+        begin: Unit[None],
+        line: Sequence[Account] = (),
     ) -> RunOutcome:
         """Put on record that a run begins, and let its agent work until it ends, or is stopped: from then on it can be."""
-        one = self.at_work[record.run_id] = AtWork(Life(record.agent_id, record.run_id), record)
+        one = self.at_work[record.run_id] = AtWork(Life(record.agent_id, record.run_id), record, line=line)
+        self.orders[record.run_id] = order
         try:
             with one.scope:
-                one.account, _ = await self._rooms.world.log.transact(begin)
+                await self._rooms.world.log.transact(begin)
                 return await self._work(order, one, recorded)
             error = AgentFailed(f"agent `{record.agent_id}` was stopped by {one.stopped_by}", code="agent.stopped")
             one.life.stop({"by": one.stopped_by})
@@ -134,8 +148,9 @@ class Course:
             await self.ended_early(record, error)
             return RunOutcome(record.run_id, RunState.FAILED, error=error)
         finally:
-            del self.at_work[record.run_id]
+            del self.at_work[record.run_id], self.orders[record.run_id]
             one.over.set()
+            self.over(record.run_id)
 
     async def _work(self, order: Order, one: AtWork, recorded: Sequence[EffectRecord]) -> RunOutcome:
         life, record, spec = one.life, one.record, order.spec
@@ -259,7 +274,7 @@ class Course:
             principal=principal,
             limits=spec.limits,
             priority=terms.priority,
-            budget=UNBOUNDED if one.account is None else one.account.most,
+            budget=one.line[0].most if one.line else UNBOUNDED,
             within=life.run_id,
         )
         guard = self._rooms.world.guard
@@ -279,8 +294,8 @@ class Course:
             async with guard.enforce(action) as permit:
                 allowed = guard.authority.redeem(permit, AllocateResources)
                 if allowed.budget != action.budget:
-                    account = one.account or Account(one.record.run_id, one.record.agent_id)
-                    one.account = await self.budgets.cap(account, allowed.budget)
+                    account = one.line[0] if one.line else Account(one.record.run_id, one.record.agent_id)
+                    one.line = await self.budgets.cap(account, allowed.budget)
                 config = AgentConfig(
                     principal.name, allowed.limits, allowed.priority, principal.owner, batch=terms.batch
                 )

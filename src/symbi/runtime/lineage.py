@@ -55,6 +55,13 @@ class LineageStore(Protocol):
             StoreUnavailable: The store cannot be read.
         """
 
+    def answer_label(self, run_id: RunId) -> bytes | None:
+        """The label of the value that a run gave, or of what its error may quote, as `RunRecord.answer` was kept; None where there is nothing to say.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+
     def asked_by(self, run_id: RunId) -> Sequence[Descent]:
         """The runs that a run has asked for, oldest first.
 

@@ -1,6 +1,6 @@
 """What a runtime stands on, what it is told, and what it keeps of each agent at work."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import anyio
@@ -18,6 +18,7 @@ from symbi.runtime.agent_scheduler import AgentScheduler
 from symbi.runtime.dead_letters import DeadLetters
 from symbi.runtime.key_change import NextKey
 from symbi.runtime.life import Life
+from symbi.runtime.lineage import LineageStore
 from symbi.runtime.living import Living
 from symbi.runtime.mailbox import MailboxStore
 from symbi.runtime.occurrences import OccurrenceStore
@@ -82,6 +83,7 @@ class Rooms:
         next_key: The key that is to sign the trail after another.
         stream: The trail as it grows.
         letters: What was given up.
+        lineage: Which run asked for which.
         terms: How it stands among others.
     """
 
@@ -103,6 +105,7 @@ class Rooms:
     next_key: NextKey
     stream: AuditStream
     letters: DeadLetters
+    lineage: LineageStore
     terms: Callable[[AgentId], Terms] = no_terms
 
 
@@ -116,7 +119,7 @@ class AtWork:
         scope: What is cancelled to stop it.
         over: Set once its run is over.
         stopped_by: The operator who has stopped it.
-        account: What its run may spend, as it stood last; None where nothing bounds it.
+        line: The account of its run, and those above it, as they stood last; none where nothing bounds it.
         living: The agent, where it is one that stays.
         stays: It was stopped together with all others, and stays where it is one that does.
     """
@@ -126,6 +129,6 @@ class AtWork:
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     over: anyio.Event = field(default_factory=anyio.Event)
     stopped_by: str = ""
-    account: Account | None = None
+    line: Sequence[Account] = ()
     living: Living | None = None
     stays: bool = False

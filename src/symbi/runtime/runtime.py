@@ -19,7 +19,7 @@ from symbi.errors import (
     InputError,
     did_you_mean,
 )
-from symbi.guard.budget import NO_ALLOWANCE, Account, Allowance
+from symbi.guard.budget import NO_ALLOWANCE, Allowance
 from symbi.guard.confidential import confided, keys_for
 from symbi.guard.desk import ApprovalDesk
 from symbi.guard.gate import GateReport, Guard
@@ -31,6 +31,7 @@ from symbi.runtime.dead_letters import DeadLetters
 from symbi.runtime.key_change import rotate_key
 from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_change import set_policies
+from symbi.runtime.post import PostOffice
 from symbi.runtime.replays import Begun, begin_replay
 from symbi.runtime.rooms import AtWork, Rooms, RuntimeConfig
 from symbi.runtime.turns import Seat
@@ -56,13 +57,17 @@ class Runtime:
         warnings: What is unsafe or without effect, one line each.
 
     Attributes:
+        post: Gets messages to agents.
         take_up: Carries out what a dead letter became, and says whether it does; whoever stays sets it.
     """
 
     def __init__(self, rooms: Rooms, config: RuntimeConfig, report: GateReport, warnings: Sequence[str] = ()) -> None:
-        self._rooms = rooms
+        self.post = PostOffice(rooms, config)
+        self._rooms = rooms = replace(rooms, world=replace(rooms.world, post=self.post))
         self._config = config
         self._course = Course(rooms, config)
+        self._course.over = self.post.questions.over
+        self.post.addresses.course, self.post.questions.carry_out = self._course, self._carry_out
         self.report = report
         self.warnings = tuple(warnings)
         self.take_up: Callable[[Begun], bool] = _nobody
@@ -170,22 +175,27 @@ class Runtime:
         )
         keys = await keys_for(self.guard.vault, spec.id, task.everybody)
         kept = sealed_run(record, keys)
-        budget = self._rooms.terms(spec.id).budget
+        line = await self.budgets.line(record, self._rooms.terms(spec.id).budget, allowance, new=run_id is None)
 
-        def begin() -> tuple[Account | None, tuple[Draft]]:
+        def begin() -> tuple[None, tuple[Draft]]:
             self._rooms.runs.put_run(kept)
-            account = self.budgets.take_up(record, budget, allowance)
             details: dict[str, JsonValue] = {
                 "file": record.file,
                 "source_digest": record.source_digest,
                 "inputs_digest": hashlib.sha256(kept.inputs).hexdigest(),
                 **task.facts(keys),
+                **self.budgets.open(line),
             }
-            if account is not None:
-                details["budget"] = account.told()
-            return account, (confided(Draft(AuditEventType.RUN_STARTED, order.name, details, record.run_id), keys),)
+            return None, (confided(Draft(AuditEventType.RUN_STARTED, order.name, details, record.run_id), keys),)
 
-        return await self._course.go(order, record, (), begin)
+        return await self._course.go(order, record, (), begin, line)
+
+    async def _carry_out(self, order: Order, run_id: RunId, inputs: Mapping[str, JsonValue], task: Task) -> RunOutcome:
+        """Begin a run that another asks for, or go on with it."""
+        record = await self._rooms.world.log.read(lambda: self._rooms.runs.get_run(run_id))
+        if record is not None:
+            return await self.resume(order.compiled, order.spec, record)
+        return await self.run(order.compiled, order.spec, inputs, task, run_id=run_id, instance=order.instance)
 
     async def resume(self, compiled: CompiledFile, spec: AgentSpec, record: RunRecord) -> RunOutcome:
         """Go on with a run after its last finished effect.
@@ -212,16 +222,15 @@ class Runtime:
         task = kept_task(record.grant, record.labels)
         keys = await keys_for(vault, spec.id, task.everybody)
 
-        def again() -> tuple[Account | None, tuple[Draft]]:
+        line = await self.budgets.line(record, self._rooms.terms(spec.id).budget)
+
+        def again() -> tuple[None, tuple[Draft]]:
             if was is not RunState.RUNNING:
                 self._rooms.runs.move_run(record, was)
-            details: dict[str, JsonValue] = {"effects": len(recorded), **task.facts(keys)}
-            account = self.budgets.take_up(record, self._rooms.terms(spec.id).budget, NO_ALLOWANCE)
-            return account, (
-                confided(Draft(AuditEventType.RUN_RESUMED, record.agent_id, details, record.run_id), keys),
-            )
+            details: dict[str, JsonValue] = {"effects": len(recorded), **task.facts(keys), **self.budgets.open(line)}
+            return None, (confided(Draft(AuditEventType.RUN_RESUMED, record.agent_id, details, record.run_id), keys),)
 
-        return await self._course.go(Order(compiled, spec, record.instance), record, recorded, again)
+        return await self._course.go(Order(compiled, spec, record.instance), record, recorded, again, line)
 
     async def replay(self, compiled: CompiledFile, run_id: RunId, by: str) -> Begun:
         """Put a dead letter's work on record anew, see `symbi.runtime.replays`; `take_up` is for the caller to ask.

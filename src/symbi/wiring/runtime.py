@@ -216,7 +216,7 @@ async def open_runtime(
         stream = await stack.enter_async_context(audit_stream(log, store, folder))
         rooms = Rooms(
             world, book, watch, catalog, store, store, store, store, store, store, agents, ids, settings.principal, privacy, heads,
-            ring.next_signing_key, stream, DeadLetters(store, store, store, log, vault, clock), partial(terms_of, settings),
+            ring.next_signing_key, stream, DeadLetters(store, store, store, log, vault, clock), store, partial(terms_of, settings),
         )  # fmt: skip
         watches = [watch]
         if settings.policy.shadow:

@@ -273,10 +273,10 @@ def test_explain_names_the_form_by_its_line(form):
 
 @EACH
 def test_capabilities_bound_it_whatever_the_operator_permits(form):
-    """What is not listed is denied; coming to life and taking resources needs no capability."""
+    """What is not listed is denied; coming to life, taking resources and listening to topics needs no capability."""
     policies = load(form, OPERATOR, capabilities='capabilities = ["nothing.listed"]')
     for request in (form.good, form.bad):
-        if request.action in {"CreateAgent", "AllocateResources", "ConfigureAgent"}:
+        if request.action in {"CreateAgent", "AllocateResources", "ConfigureAgent", "SubscribeTopic"}:
             continue
         decision = answer(policies, request)
         assert isinstance(decision, Deny)

@@ -542,3 +542,12 @@ INSERT INTO budget_reservations (effect_id, run_id, calls, tokens, money, wall, 
 
 -- name: drop_reservation
 DELETE FROM budget_reservations WHERE effect_id = ?
+
+-- name: put_answer
+INSERT INTO run_answers (run_id, label) VALUES (?, ?) ON CONFLICT (run_id) DO UPDATE SET label = excluded.label
+
+-- name: answer_label
+SELECT label FROM run_answers WHERE run_id = ?
+
+-- name: rows_of_answers
+SELECT run_id, run_id, '', '', label FROM run_answers WHERE run_id > ? ORDER BY run_id LIMIT ?

@@ -331,4 +331,9 @@ CREATE TABLE budget_reservations (
     money     INTEGER NOT NULL,
     wall      INTEGER NOT NULL,
     cpu       INTEGER NOT NULL
+
+-- The labels of what runs gave, where there is anything to say.
+CREATE TABLE run_answers (
+    run_id TEXT PRIMARY KEY,
+    label  BLOB NOT NULL              -- JSON
 ) WITHOUT ROWID, STRICT;

@@ -29,7 +29,7 @@ class Holds(StrEnum):
 
 _SAID: Final[Mapping[Holds, str]] = {
     Holds.SEALED: """
-        events.record effects.result effects.error runs.inputs runs.output runs.error run_grants.task_grant
+        run_answers.label events.record effects.result effects.error runs.inputs runs.output runs.error run_grants.task_grant
         run_labels.labels requests.request approvals.facts approvals.shown approvals.votes subject_holds.note
         dead_letters.inputs dead_letters.task_grant dead_letters.labels dead_letters.error dead_letters.note
         mailbox.body mailbox.labels
@@ -67,7 +67,7 @@ _SAID: Final[Mapping[Holds, str]] = {
         segments.keep_until segments.sealed_at segments.removed_at anchors.size anchors.authority anchors.time
         schedules.schedule schedules.since_ns occurrences.schedule occurrences.at_ns occurrences.run_id occurrences.state
         occurrences.reason
-        run_parents.run_id run_parents.parent_run_id run_parents.root_run_id run_parents.depth
+        run_answers.run_id run_parents.run_id run_parents.parent_run_id run_parents.root_run_id run_parents.depth
         dead_letters.run_id dead_letters.kind dead_letters.agent_id dead_letters.declared dead_letters.file dead_letters.code
         dead_letters.attempts dead_letters.at dead_letters.state dead_letters.became dead_letters.closed_at
         agents.agent_id agents.file agents.source_digest agents.state agents.revision agents.reason agents.parent

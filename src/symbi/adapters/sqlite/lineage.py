@@ -26,6 +26,11 @@ class LineageTable(Rows):
         rows = self._all(SQL["chain_of"], (run_id, MAX_DEPTH + 1))
         return [(RunId(found), AgentId(agent)) for found, agent in rows]
 
+    def answer_label(self, run_id: RunId) -> bytes | None:
+        """The label of what a run gave, as it is kept."""
+        row = self._one(SQL["answer_label"], (run_id,))
+        return None if row is None else row[0]
+
     def asked_by(self, run_id: RunId) -> Sequence[Descent]:
         """The runs that a run has asked for."""
         rows = self._all(SQL["asked_by"], (run_id,))

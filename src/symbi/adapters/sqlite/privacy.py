@@ -35,6 +35,7 @@ SEALED_STORES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             "dead_letters.note",
         ),
         "mailbox": ("mailbox.body", "mailbox.labels"),
+        "answers": ("run_answers.label",),
     }
 )
 """The stores in this one that hold personal data, and the columns in which they do, in the order of their statements."""

@@ -333,6 +333,8 @@ class SqliteStore(
         if self._write(SQL["move_run"], values) != 1:
             msg = f"run `{record.run_id}` is not {was.value} any more"
             raise InternalError(msg, code="internal.run_stale")
+        if record.answer is not None:
+            self._write(SQL["put_answer"], (record.run_id, record.answer))
 
     def get_run(self, run_id: RunId) -> RunRecord | None:
         """One run."""

@@ -1,0 +1,170 @@
+"""The post: how messages get to agents of this process, and answers back.
+
+An agent that stays has a mailbox: a message waits there, durably, under the id of its effect, until the agent carries
+it out under that id. An agent that lives for one run takes no messages, and can be asked: then a run of it is begun for
+the message, as an instance that bears the message's id, beside all others. A publication is a message to each agent
+that listens, under an id that is made of that of its effect.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from symbi.agent.messages import Answer, Letter
+from symbi.agent.task import check_task
+from symbi.audit.event import AuditEventType, Draft
+from symbi.errors import InputError
+from symbi.guard.action import PublishMessage, SendMessage, SubscribeTopic, TopicRef
+from symbi.guard.confidential import confided, keys_for
+from symbi.guard.permit import Permit
+from symbi.runtime.addresses import Addresses, Recipient, inputs_of
+from symbi.runtime.asking import Questions
+from symbi.runtime.course import Order
+from symbi.runtime.mail import derived, put_mail, write_mail
+from symbi.runtime.mailbox import NOW, Message
+from symbi.runtime.rooms import Rooms, RuntimeConfig
+from symbi.runtime.topics import Topics
+from symbi.types import AgentId, JsonValue, Principal, RunId
+
+NS: Final = 1_000_000_000
+
+
+class PostOffice:
+    """`symbi.agent.messages.Post` of one process.
+
+    Args:
+        rooms: What a runtime stands on.
+        config: What it is told.
+
+    Attributes:
+        addresses: The agents that are known.
+        questions: What agents ask agents.
+        wake: Told of each agent that has a message; None where nobody carries out what waits in mailboxes.
+    """
+
+    def __init__(self, rooms: Rooms, config: RuntimeConfig) -> None:
+        self._rooms = rooms
+        self._log = rooms.world.log
+        self._topics = Topics()
+        self.addresses = Addresses(rooms, config)
+        self.questions = Questions(rooms, self.addresses, self._tell)
+        self.wake: Callable[[AgentId], None] | None = None
+
+    async def address(self, action: SendMessage, letter: Letter) -> Principal:
+        """The agent that a message is for, which takes it."""
+        return (await self._fitting(action, letter)).principal
+
+    async def _fitting(self, action: SendMessage, letter: Letter) -> Recipient:
+        """The agent that a message is for.
+
+        Raises:
+            InputError: It is not there, or does not take it.
+        """
+        name = action.to.name
+        found = await self.addresses.find(name, letter)
+        spec = found.order.spec
+        if not found.stays and not action.expects_reply:
+            msg = f"agent `{name}` takes no messages: it lives for one run"
+            hint = f'ask it, or set `[agents.{spec.id}] mode = "persistent"`'
+            raise InputError(msg, code="message.recipient", hint=hint)
+        if spec.body is None:
+            raise InputError(f"agent `{name}` has nothing to run", code="message.recipient")
+        inputs = inputs_of(spec, action.body)
+        check_task(spec, letter.task(inputs))
+        if action.expects_reply:
+            if found.stays and self.wake is None:
+                msg = f"agent `{name}` stays, and nobody carries out its messages here"
+                raise InputError(msg, code="message.recipient", hint="`symbi up` does")
+            await self.questions.refuse_circle(found, letter)
+        return found
+
+    async def deliver(self, permit: Permit[SendMessage], letter: Letter) -> None:
+        """Put a message into a mailbox, once."""
+        authority = self._rooms.world.guard.authority
+        found = await self._fitting(authority.check(permit, SendMessage), letter)
+        action = authority.redeem(permit, SendMessage)
+        due_ns = self._rooms.world.clock.now_ns() + int(action.after_s * NS) if action.after_s else NOW
+        mail = await write_mail(self._rooms, found, RunId(permit.effect_id), action.body, letter, due_ns)
+
+        def put() -> tuple[None, tuple[Draft, ...]]:
+            put_mail(self._rooms, mail)
+            return None, ()
+
+        await self._log.transact(put, wait=True)
+        self._tell(found.order.name)
+
+    def _tell(self, agent: AgentId) -> None:
+        if self.wake is not None:
+            self.wake(agent)
+
+    async def ask(self, permit: Permit[SendMessage], letter: Letter) -> Answer:
+        """Have an agent carry out a message, once, and wait for the end."""
+        authority = self._rooms.world.guard.authority
+        action = authority.check(permit, SendMessage)
+        found = await self._fitting(action, letter)
+        begin = partial(authority.redeem, permit, SendMessage)
+        return await self.questions.ask(found, RunId(permit.effect_id), action.body, letter, begin)
+
+    # --- topics -----------------------------------------------------------------------------------
+
+    def topic(self, name: str) -> TopicRef:
+        """A topic as policies know it."""
+        return TopicRef(name)
+
+    async def subscribe(self, order: Order, patterns: Sequence[str]) -> None:
+        """Let the agents of a declaration listen by patterns, if policy permits each.
+
+        Raises:
+            PolicyDenied: It does not; those before it count.
+        """
+        guard = self._rooms.world.guard
+        principal = self.addresses.principal(order, Principal(AgentId("")))
+        for pattern in patterns:
+            action = SubscribeTopic(principal=principal, topic=self.topic(pattern))
+            async with guard.enforce(action) as permit:
+                guard.authority.redeem(permit, SubscribeTopic)
+                self._topics.add(pattern, order.spec.id)
+
+    async def publish(self, permit: Permit[PublishMessage], letter: Letter) -> int:
+        """Put a message into the mailbox of each agent that listens, once."""
+        action = self._rooms.world.guard.authority.redeem(permit, PublishMessage)
+        return await self.spread(action.topic.name, action.body, letter, permit.effect_id)
+
+    async def spread(self, topic: str, body: JsonValue, letter: Letter, source: str) -> int:
+        """Put a message into the mailbox of each agent that listens to a topic, except the sender's own.
+
+        Args:
+            topic: The topic.
+            body: What is said.
+            letter: Who says it.
+            source: What the ids of the messages are made of, with the names of the agents.
+        """
+        mails: list[Message] = []
+        refused: list[Draft] = []
+        for declared in self._topics.listeners(topic):
+            found = await self.addresses.all_of(declared, letter)
+            for one in found:
+                try:
+                    mails.append(await write_mail(self._rooms, one, derived(source, one.order.name), body, letter))
+                except InputError as unfit:
+                    refused.append(await self._unfit(one, topic, unfit, letter))
+
+        def put() -> tuple[None, list[Draft]]:
+            for mail in mails:
+                put_mail(self._rooms, mail)
+            return None, refused
+
+        await self._log.transact(put, wait=True)
+        for mail in mails:
+            self._tell(mail.agent_id)
+        return len(mails)
+
+    async def _unfit(self, one: Recipient, topic: str, unfit: InputError, letter: Letter) -> Draft:
+        details: dict[str, JsonValue] = {
+            "resource": one.order.name,
+            "topic": topic,
+            "code": unfit.code,
+            "reason": unfit.message,
+        }
+        keys = await keys_for(self._rooms.world.guard.vault, letter.sender.agent, letter.whole.subjects, wait=True)
+        return confided(Draft(AuditEventType.MESSAGE_REFUSED, letter.sender.name, details, letter.run_id), keys)
