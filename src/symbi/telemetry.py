@@ -223,6 +223,12 @@ TOOL_BYTES: Final = Counter(
     "symbi_tool_bytes_total", "bytes", "JSON given to tools and answered", ("agent", "direction")
 )
 BREACHES: Final = Counter("symbi_breaches_total", "breaches", "Agents over their claim", ("what", "remedy"))
+DEPENDENCY_CHANGES: Final = Counter(
+    "symbi_dependency_changes_total", "changes", "Changes of a dependency's circuit breaker", ("dependency", "state")
+)
+DEPENDENCY_REFUSALS: Final = Counter(
+    "symbi_dependency_refusals_total", "calls", "Calls that a breaker or a bulkhead refused", ("dependency", "reason")
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from typing import Any, Final, TypeVar
 
@@ -208,7 +209,8 @@ class RunEffects:
         )
 
         async def call() -> _Outcome:
-            result = await self._world.invoker.call(await self._prepared(asked))
+            async with self._world.invoker.admitted(asked, partial(self._refused, asked)) as action:
+                result = await self._world.invoker.call(action)
             self.meter.moved(len(encode_result(plain)), len(encode_result(result.value)))
             return _Outcome(result.value, result.effect_id, result.mark)
 
@@ -436,28 +438,14 @@ class RunEffects:
         )
         return await self._world.reconciler.settle(call)
 
-    async def _prepared(self, asked: InvokeTool) -> InvokeTool:
-        """The action for the gate. What does not get there has its record and its place in the trail all the same.
-
-        Raises:
-            InputError: There is no such tool, or the arguments do not fit it.
-            VerificationError: The tool is not what was verified.
-            ToolServerUnavailable: Its server is not connected.
-        """
-        name = asked.tool.name
-        try:
-            action = self._world.invoker.prepare(
-                asked.principal, name, asked.values, labels=asked.labels, secrets=asked.secrets, slot=asked.slot
-            )
-        except SymbiError as refusal:
-            assert asked.slot is not None
-            details: dict[str, JsonValue] = {
-                "tool": name,
-                "position": asked.slot.position,
-                "code": refusal.code,
-                "reason": refusal.message,
-            }
-            draft = Draft(AuditEventType.TOOL_REFUSED, asked.principal.name, details, self._run_id)
-            await self._world.guard.refuse(asked, refusal, draft)
-            raise
-        return replace(action, label=asked.label, grant=asked.grant)
+    async def _refused(self, asked: InvokeTool, refusal: SymbiError) -> None:
+        """What does not get to the gate has its record and its place in the trail all the same."""
+        assert asked.slot is not None
+        details: dict[str, JsonValue] = {
+            "tool": asked.tool.name,
+            "position": asked.slot.position,
+            "code": refusal.code,
+            "reason": refusal.message,
+        }
+        draft = Draft(AuditEventType.TOOL_REFUSED, asked.principal.name, details, self._run_id)
+        await self._world.guard.refuse(asked, refusal, draft)

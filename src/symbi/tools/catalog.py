@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import anyio
@@ -11,6 +11,9 @@ from symbi.errors import ConfigError, InputError, PinMismatch, SymbiError, ToolS
 from symbi.guard.action import ConnectServer, ToolRef
 from symbi.guard.gate import Guard
 from symbi.guard.outcome import decode_error, encode_error
+from symbi.policy.fields import ToolFlow
+from symbi.tools.breaker import Pace
+from symbi.tools.dependency import Dependency, DependencyStatus, DependencyTerms
 from symbi.tools.manifest import ToolEntry
 from symbi.tools.port import SERVER_NAME, Pin, SecretSource, ToolDefinition, ToolServer
 from symbi.tools.text import shown_name
@@ -30,6 +33,7 @@ class ServerLink:
         server: The server itself, entered by whoever owns it.
         secrets: Vault paths that its environment asks for.
         timeout_s: Seconds of one call, where the manifest does not say.
+        terms: How many calls it is given at a time, and when it is left alone.
     """
 
     name: str
@@ -37,6 +41,7 @@ class ServerLink:
     server: ToolServer
     secrets: tuple[str, ...] = ()
     timeout_s: float = 30.0
+    terms: DependencyTerms = field(default_factory=DependencyTerms)
 
 
 class Catalog:
@@ -67,6 +72,20 @@ class Catalog:
         self._tools: dict[str, VerifiedTool] = {}
         self._quarantined: dict[str, Refusal] = {}
         self._down: dict[str, SymbiError] = {}
+        self._flows: dict[str, ToolFlow] = {}  # of each verified tool, also while its server is gone
+        self._met: set[str] = set()  # servers that somebody has connected, or tried to
+        self._paces = {name: Pace() for name in self._links}
+        self._dependencies = {
+            name: Dependency(
+                f"mcp.servers.{name}", f"tool server `{name}`", link.terms, verifier.clock, verifier.log, guard.metrics
+            )
+            for name, link in self._links.items()
+        }
+
+    @property
+    def dependencies(self) -> tuple[DependencyStatus, ...]:
+        """How each server stands, by name."""
+        return tuple(self._dependencies[name].status for name in self.servers)
 
     @property
     def servers(self) -> tuple[str, ...]:
@@ -110,6 +129,63 @@ class Catalog:
         """
         link = self._link(server)
         async with self._locks[server]:
+            await self._refresh(link, principal)
+
+    async def ready(self, server: str, principal: Principal) -> None:
+        """Let somebody use a server, through the gate: as it is where it is connected, or else connected anew.
+
+        Raises:
+            Unavailable: It has failed too often, and is left alone for a while.
+            SymbiError: As `refresh`.
+        """
+        link = self._link(server)
+        async with self._locks[server]:
+            if not self._is_up(link):
+                await self._restart(link, principal)
+                return
+            async with self._guard.enforce(_connecting(link, principal)) as permit:
+                self._guard.authority.redeem(permit, ConnectServer)
+                permit.observe({"tools": len(self.offered(server)), "connected": True})
+
+    async def revive(self, server: str, principal: Principal) -> None:
+        """Start a server again that has died, or could not be connected, through the gate; not too often.
+
+        One that was never connected stays so, and one that is connected stays as it is.
+
+        Raises:
+            ToolServerUnavailable: It was started a while ago; `retry_after_s` says when it may be again.
+            SymbiError: As `ready`.
+        """
+        link = self._links.get(server)
+        if link is None or server not in self._met or self._is_up(link):
+            return
+        async with self._locks[server]:
+            if not self._is_up(link):
+                await self._restart(link, principal)
+
+    async def _restart(self, link: ServerLink, principal: Principal) -> None:
+        """Connect a server that is not up; one that was before, no sooner than it may be started again."""
+        self._dependencies[link.name].check()
+        pace, now_s = self._paces[link.name], self._verifier.clock.monotonic_s()
+        wait_s = pace.wait_s(now_s)
+        if wait_s > 0:
+            msg = (
+                f"tool server `{link.name}` was started again {pace.starts} times, and is not again for {wait_s:.3g} s"
+            )
+            raise ToolServerUnavailable(msg, server=link.name, retry_after_s=wait_s)
+        if link.name in self._met:
+            pace.started(now_s)
+        await self._refresh(link, principal)
+
+    def _is_up(self, link: ServerLink) -> bool:
+        return link.server.connected and link.name not in self._down
+
+    async def _refresh(self, link: ServerLink, principal: Principal) -> None:
+        """See `refresh`; with the lock."""
+        server, dependency = link.name, self._dependencies[link.name]
+        dependency.check()
+        self._met.add(server)
+        async with dependency.attempt(proves=False):
             self._forget(server)
             self._down[server] = ToolServerUnavailable(f"tool server `{server}` is being connected", server=server)
             try:
@@ -124,6 +200,8 @@ class Catalog:
                     self._quarantined[shown_name(name)] = result
                 else:
                     self._tools[name] = result
+            self._flows = {name: flow for name, flow in self._flows.items() if not name.startswith(f"{server}.")}
+            self._flows |= {tool.ref.name: tool.ref.flow for tool in self._tools.values() if tool.ref.server == server}
             del self._down[server]
 
     async def pin(self, name: str) -> VerifiedTool:
@@ -140,6 +218,7 @@ class Catalog:
             tool = await self._verifier.pin_tool(definition)
             self._quarantined.pop(name, None)
             self._tools[name] = tool
+            self._flows[name] = tool.ref.flow
         return tool
 
     def find(self, name: str) -> VerifiedTool:
@@ -187,14 +266,21 @@ class Catalog:
         """The server that the tool is on."""
         return self._links[tool.ref.server]
 
+    def dependency_of(self, server: str) -> Dependency:
+        """What stands before a server."""
+        return self._dependencies[server]
+
+    def flow_of(self, name: str) -> ToolFlow | None:
+        """What is declared of a tool, also while its server is gone; None of one that was never verified."""
+        return self._flows.get(name)
+
     @property
     def unverified(self) -> bool:
         """Whether verification is disabled."""
         return self._verifier.mode is VerificationMode.DISABLED
 
     async def _connect(self, link: ServerLink, principal: Principal) -> Sequence[ToolDefinition]:
-        action = ConnectServer(principal=principal, server=link.name, command=link.command, secrets=link.secrets)
-        async with self._guard.enforce(action) as permit:
+        async with self._guard.enforce(_connecting(link, principal)) as permit:
             definitions = await link.server.connect(permit)
             permit.observe({"tools": len(definitions)})
         return definitions
@@ -230,6 +316,10 @@ class Catalog:
             hint = did_you_mean(server, self._links) or "`mcp.servers` names them"
             raise InputError(f"unknown tool server `{shown_name(server)}`", code="tool.unknown_server", hint=hint)
         return self._links[server]
+
+
+def _connecting(link: ServerLink, principal: Principal) -> ConnectServer:
+    return ConnectServer(principal=principal, server=link.name, command=link.command, secrets=link.secrets)
 
 
 def _anew(error: SymbiError) -> SymbiError:
