@@ -31,6 +31,8 @@ class AuditEventType(StrEnum):
     RUN_STARTED = "run.started"
     RUN_RESUMED = "run.resumed"
     RUN_FINISHED = "run.finished"
+    AGENT_BREACH = "agent.breach"
+    """An agent used more than it claimed; with the numbers, and what is done."""
     BUDGET_EXCEEDED = "budget.exceeded"
     """A run has spent its budget, or that of a run that asked for it, and is held; with the numbers."""
     BUDGET_RAISED = "budget.raised"

@@ -41,6 +41,7 @@ from symbi.runtime.budgets import Budgets, told_of
 from symbi.runtime.life import Life
 from symbi.runtime.lifecycle import Event
 from symbi.runtime.living import Kind, Move, Roster, reason_of
+from symbi.runtime.measuring import Measuring
 from symbi.runtime.rooms import AtWork, Rooms, RuntimeConfig
 from symbi.runtime.turns import Seat, Turns
 from symbi.sandbox.tier import RiskAssessment
@@ -81,6 +82,7 @@ class Course:
     Attributes:
         turns: Where agents wait for the pool.
         budgets: What runs may spend and have spent.
+        measuring: What is at work, measured.
         at_work: The agents at work, by their runs.
         roster: The agents that stay.
         orders: Who they are, likewise.
@@ -95,6 +97,7 @@ class Course:
         )
         self.turns = Turns(rooms.scheduler, config.run_timeout_s)
         self.budgets = Budgets(rooms.world.log, rooms.budgets, rooms.lineage)
+        self.measuring = Measuring(rooms, self.turns, self.budgets)
         self.at_work: dict[RunId, AtWork] = {}
         self.orders: dict[RunId, Order] = {}
         self.over: Callable[[RunId], None] = told_nobody
@@ -162,8 +165,9 @@ class Course:
                 spec = replace(spec, limits=limits)
                 life.move(Event.TASK_ASSIGNED)
                 await self.record(one)
-                plan = RunPlan(spec, principal, record, self.bounds(principal), recorded, turn)
-                outcome = await execute(plan, self._rooms.world, self._rooms.runs)
+                async with self.measuring.measured(one, principal, limits, turn) as meter:
+                    plan = RunPlan(spec, principal, record, self.bounds(principal), recorded, meter, meter=meter)
+                    outcome = await execute(plan, self._rooms.world, self._rooms.runs)
         except (StoreUnavailable, InternalError):
             raise  # the run stays open: it can be resumed once the store or the defect is mended
         except SymbiError as error:

@@ -26,6 +26,7 @@ from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_watch import PolicyWatch
 from symbi.runtime.roster import AgentStore
 from symbi.runtime.terms import Terms, no_terms
+from symbi.runtime.workers import Workers
 from symbi.tools.catalog import Catalog
 from symbi.types import AgentId, Principal, SecurityTier
 
@@ -82,6 +83,7 @@ class Rooms:
         heads: What others say of the heads of the trail.
         next_key: The key that is to sign the trail after another.
         stream: The trail as it grows.
+        workers: Processes that work for runs.
         letters: What was given up.
         lineage: Which run asked for which.
         terms: How it stands among others.
@@ -104,6 +106,7 @@ class Rooms:
     heads: Heads
     next_key: NextKey
     stream: AuditStream
+    workers: Workers
     letters: DeadLetters
     lineage: LineageStore
     terms: Callable[[AgentId], Terms] = no_terms

@@ -29,6 +29,7 @@ from symbi.runtime.budgets import Budgets
 from symbi.runtime.course import Course, Order
 from symbi.runtime.dead_letters import DeadLetters
 from symbi.runtime.key_change import rotate_key
+from symbi.runtime.measuring import Measuring
 from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_change import set_policies
 from symbi.runtime.post import PostOffice
@@ -106,6 +107,11 @@ class Runtime:
     def budgets(self) -> Budgets:
         """What runs may spend and have spent."""
         return self._course.budgets
+
+    @property
+    def measuring(self) -> Measuring:
+        """What is at work, measured."""
+        return self._course.measuring
 
     @property
     def desk(self) -> ApprovalDesk:

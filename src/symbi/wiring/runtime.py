@@ -15,6 +15,7 @@ from symbi.adapters.keys import EnvironmentKeyStore, FileKeyStore, KeyringKeySto
 from symbi.adapters.machine import Finding, machine_capacity, probe_machine
 from symbi.adapters.monty import MontySandbox
 from symbi.adapters.policy_files import PolicyFolders
+from symbi.adapters.processes import measure_family, measure_process
 from symbi.adapters.secrets import EnvironmentSecrets, FileSecrets, KeyringSecrets, SecretChain
 from symbi.adapters.sqlite import SqliteStore, check_store
 from symbi.agent.effects import World, no_word
@@ -45,6 +46,7 @@ from symbi.runtime.resources import Amount, Node, NodeId, ResourcePool
 from symbi.runtime.rooms import Rooms, RuntimeConfig
 from symbi.runtime.runtime import Runtime
 from symbi.runtime.terms import Terms
+from symbi.runtime.workers import Workers
 from symbi.sandbox.pool import Sandboxes
 from symbi.telemetry import setup_logging
 from symbi.tools.breaker import BreakerTerms
@@ -200,14 +202,15 @@ async def open_runtime(
         if keeper is not None:
             guard.barrier = keeper.barrier
         secrets = secret_source(settings, guard)
-        links = [await _link(stack, server, settings, guard, secrets) for server in settings.mcp.servers]
+        workers = Workers(measure_process, measure_family)
+        links = [await _link(stack, server, settings, guard, secrets, workers) for server in settings.mcp.servers]
         verifier = ToolVerifier(
             VerificationMode(settings.mcp.tool_verification.value), store, log, engine, clock,
             keys=public_keys(settings), manifests=manifests(settings),
         )  # fmt: skip
         catalog = Catalog(guard, verifier, links)
         book.tools = lambda: (ToolType(ref.name, ref.input_schema) for ref in catalog.refs)
-        interpreter = await stack.enter_async_context(MontySandbox(guard.authority))
+        interpreter = await stack.enter_async_context(MontySandbox(guard.authority, watch=workers))
         invoker = Invoker(catalog, guard, secrets)
         world = World(
             guard, log, clock, invoker, Sandboxes({interpreter.tier: interpreter}), emit,
@@ -218,7 +221,7 @@ async def open_runtime(
         stream = await stack.enter_async_context(audit_stream(log, store, folder))
         rooms = Rooms(
             world, book, watch, catalog, store, store, store, store, store, store, agents, ids, settings.principal, privacy, heads,
-            ring.next_signing_key, stream, DeadLetters(store, store, store, log, vault, clock), store, partial(terms_of, settings),
+            ring.next_signing_key, stream, workers, DeadLetters(store, store, store, log, vault, clock), store, partial(terms_of, settings),
         )  # fmt: skip
         watches = [watch]
         if settings.policy.shadow:
@@ -227,8 +230,10 @@ async def open_runtime(
             watches.append(await stack.enter_async_context(shadowing(settings, shadow, clock)))
         if settings.policy.watch:
             await stack.enter_async_context(watching(watches))
+        runtime = Runtime(rooms, runtime_config(settings), report, warnings)
+        await stack.enter_async_context(watching([runtime.measuring]))
         up.set()
-        yield Runtime(rooms, runtime_config(settings), report, warnings)
+        yield runtime
 
 
 @asynccontextmanager
@@ -354,7 +359,12 @@ def manifests(settings: Settings) -> dict[str, Manifest]:
 
 
 async def _link(
-    stack: AsyncExitStack, server: ServerSettings, settings: Settings, guard: Guard, secrets: SecretSource
+    stack: AsyncExitStack,
+    server: ServerSettings,
+    settings: Settings,
+    guard: Guard,
+    secrets: SecretSource,
+    workers: Workers,
 ) -> ServerLink:
     from symbi.adapters.mcp.server import StdioToolServer  # noqa: PLC0415 - half a second, for those who have tools
 
@@ -372,4 +382,5 @@ async def _link(
     timeout_s = server.timeout_s or settings.limits.tool_timeout_s
     breaker = BreakerTerms(server.breaker_failures, server.breaker_window_s, server.breaker_open_s)
     terms = DependencyTerms(server.max_concurrent, server.max_waiting, server.max_wait_s, breaker)
+    workers.serve(server.name, lambda: process.pid)
     return ServerLink(server.name, process.command_line, process, process.secret_paths, timeout_s, terms)

@@ -331,6 +331,7 @@ CREATE TABLE budget_reservations (
     money     INTEGER NOT NULL,
     wall      INTEGER NOT NULL,
     cpu       INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
 
 -- The labels of what runs gave, where there is anything to say.
 CREATE TABLE run_answers (
