@@ -179,6 +179,7 @@ async def execute(plan: RunPlan, world: World, runs: RunStore) -> RunOutcome:
     try:
         with anyio.move_on_after(spec.limits.execution_timeout) as scope:
             effects.clock.scope = scope
+            plan.meter.check()
             value = await metered(interpreter.run(spec.body, variables), plan.meter)
             output = _output(value, spec, plan.bounds.output_bytes)
             label = deep_label(value)

@@ -50,6 +50,12 @@ class Account:
             *(None if most is None else most - gone for most, gone in zip(self.most.bounds, used, strict=True))
         )
 
+    @property
+    def out_of_time(self) -> bool:
+        """Whether a time of it is used up, so that nothing may begin."""
+        amounts = zip(KINDS, self.most.bounds, self.spent.amounts, strict=True)
+        return any(kind in TIMED and most is not None and spent >= most for kind, most, spent in amounts)
+
     def told(self) -> dict[str, JsonValue]:
         """What the trail says when it is opened."""
         return {**self.most.facts(), "parent": self.parent} if self.parent else self.most.facts()

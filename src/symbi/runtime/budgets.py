@@ -18,7 +18,7 @@ from symbi.guard.budget import (
     line_of,
     raised,
 )
-from symbi.guard.spending import UNBOUNDED, WRITTEN, Budget, Spend
+from symbi.guard.spending import UNBOUNDED, Budget, Spend
 from symbi.runtime.lineage import LineageStore
 from symbi.types import AgentId, JsonValue, RunId
 
@@ -152,6 +152,4 @@ def told_of(error: BudgetExceeded, record: RunRecord) -> Draft:
     """The event of a run that has spent its budget, with the numbers."""
     names = ("account", "kind", "most", "spent", "held", "wanted")
     details = {name: error.fields.get(name) for name in names}
-    kind = details["kind"]
-    details["of"] = WRITTEN.get(kind, kind) if isinstance(kind, str) else kind
     return Draft(AuditEventType.BUDGET_EXCEEDED, record.agent_id, details, record.run_id)

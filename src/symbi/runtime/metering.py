@@ -11,7 +11,7 @@ more than `memory_mb`. Nothing is done about it unless its configuration says wh
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 import anyio
@@ -19,8 +19,8 @@ import anyio.lowlevel
 
 from symbi.agent.turn import ALWAYS, Turn
 from symbi.clock import Clock
-from symbi.guard.budget import Account, exceeded
-from symbi.guard.spending import KINDS, TIMED, Spend
+from symbi.guard.budget import Account, refuse_exceeded
+from symbi.guard.spending import Spend
 from symbi.runtime.share import WINDOW_S, Share
 from symbi.runtime.usage import NS_PER_MS, Used, Whose
 from symbi.types import JsonValue, OnBreach, ResourceLimits, RunId
@@ -151,11 +151,9 @@ class RunMeter:
         """
         if self._pay is None:
             return
-        unpaid = dict(zip(KINDS, self._unpaid().amounts, strict=True))
+        unpaid = self._unpaid()
         for account in self._line:
-            for kind, most, spent in zip(KINDS, account.most.bounds, account.spent.amounts, strict=True):
-                if kind in TIMED and most is not None and spent + unpaid[kind] >= most:
-                    raise exceeded(account, self._run_id, kind)
+            refuse_exceeded(replace(account, spent=account.spent + unpaid), self._run_id)
 
     # --- Counting -----------------------------------------------------------------------------
 
@@ -230,14 +228,7 @@ class RunMeter:
         cost = self._unpaid()
         if cost.cpu_ms >= STEP_CPU_MS or cost.wall_ms >= STEP_WALL_MS:
             return True
-        return any(
-            most is not None and spent + unpaid >= most
-            for account in self._line
-            for kind, most, spent, unpaid in zip(
-                KINDS, account.most.bounds, account.spent.amounts, cost.amounts, strict=True
-            )
-            if kind in TIMED
-        )
+        return any(replace(account, spent=account.spent + cost).out_of_time for account in self._line)
 
     def _note_time(self) -> None:
         if self._since_s is None:
