@@ -120,7 +120,7 @@ def read_amount(name: str, value: object) -> tuple[str, int]:
                         value if isinstance(value, str) else "").partition(".")  # fmt: skip
     digits = len(str(unit)) - 1
     good = whole.isascii() and whole.isdecimal() and (not dot or (rest.isascii() and rest.isdecimal()))
-    if not good or len(whole) > 16 or len(rest.rstrip("0")) > digits:  # noqa: PLR2004 - digits of `MOST`
+    if not good or len(whole) > 20 or len(rest.rstrip("0")) > digits:  # noqa: PLR2004 - far more than `MOST` has
         fine = f"at most {digits} digits after the point" if digits else "without a fraction"
         msg = f"`{name}` of a budget is a number from 0 on, {fine}, not `{str(value)[:40]}`"
         raise InputError(msg, code="input.budget")

@@ -1,7 +1,9 @@
 """Processes that work for runs: interpreter workers while they run code, and tool servers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 from symbi.types import JsonValue, RunId
 
@@ -36,23 +38,32 @@ def told_nobody(_run_id: RunId, _cpu_ns: int, _memory_bytes: int) -> None:
     """The default of `Workers.tell`: nothing."""
 
 
+NO_SERVERS: Final[Mapping[str, Callable[[], int | None]]] = MappingProxyType({})
+
+
 class Workers:
     """`symbi.sandbox.port.WorkerWatch` that measures the workers.
 
     Args:
         measure: What a process uses now.
         measure_all: Likewise, with those that it has started.
+        servers: What tells the process of each tool server, by its name; None while it has none.
 
     Attributes:
         tell: Hears what the code of a run has used, and how much memory its worker took at the end.
     """
 
-    def __init__(self, measure: Measure = not_measured, measure_all: Measure = not_measured) -> None:
+    def __init__(
+        self,
+        measure: Measure = not_measured,
+        measure_all: Measure = not_measured,
+        servers: Mapping[str, Callable[[], int | None]] = NO_SERVERS,
+    ) -> None:
         self._measure = measure
         self._measure_all = measure_all
         self._busy: dict[RunId, tuple[int, int]] = {}
         self.tell: Callable[[RunId, int, int], None] = told_nobody
-        self._servers: dict[str, Callable[[], int | None]] = {}
+        self._servers = servers
 
     def begins(self, run_id: RunId, pid: int) -> None:
         """A worker begins to run code."""
@@ -77,7 +88,3 @@ class Workers:
         running = ((name, pid()) for name, pid in self._servers.items())
         measured = ((name, self._measure_all(pid)) for name, pid in running if pid is not None)
         return {name: used for name, used in measured if used is not None}
-
-    def serve(self, name: str, pid: Callable[[], int | None]) -> None:
-        """A tool server belongs to the runtime; `pid` tells its process, or None while it has none."""
-        self._servers[name] = pid

@@ -202,14 +202,14 @@ async def open_runtime(
         if keeper is not None:
             guard.barrier = keeper.barrier
         secrets = secret_source(settings, guard)
-        workers = Workers(measure_process, measure_family)
-        links = [await _link(stack, server, settings, guard, secrets, workers) for server in settings.mcp.servers]
+        links = [await _link(stack, server, settings, guard, secrets) for server in settings.mcp.servers]
         verifier = ToolVerifier(
             VerificationMode(settings.mcp.tool_verification.value), store, log, engine, clock,
             keys=public_keys(settings), manifests=manifests(settings),
         )  # fmt: skip
         catalog = Catalog(guard, verifier, links)
         book.tools = lambda: (ToolType(ref.name, ref.input_schema) for ref in catalog.refs)
+        workers = Workers(measure_process, measure_family, {link.name: link.pid for link in links})
         interpreter = await stack.enter_async_context(MontySandbox(guard.authority, watch=workers))
         invoker = Invoker(catalog, guard, secrets)
         world = World(
@@ -359,12 +359,7 @@ def manifests(settings: Settings) -> dict[str, Manifest]:
 
 
 async def _link(
-    stack: AsyncExitStack,
-    server: ServerSettings,
-    settings: Settings,
-    guard: Guard,
-    secrets: SecretSource,
-    workers: Workers,
+    stack: AsyncExitStack, server: ServerSettings, settings: Settings, guard: Guard, secrets: SecretSource
 ) -> ServerLink:
     from symbi.adapters.mcp.server import StdioToolServer  # noqa: PLC0415 - half a second, for those who have tools
 
@@ -382,5 +377,6 @@ async def _link(
     timeout_s = server.timeout_s or settings.limits.tool_timeout_s
     breaker = BreakerTerms(server.breaker_failures, server.breaker_window_s, server.breaker_open_s)
     terms = DependencyTerms(server.max_concurrent, server.max_waiting, server.max_wait_s, breaker)
-    workers.serve(server.name, lambda: process.pid)
-    return ServerLink(server.name, process.command_line, process, process.secret_paths, timeout_s, terms)
+    return ServerLink(
+        server.name, process.command_line, process, process.secret_paths, timeout_s, terms, lambda: process.pid
+    )
