@@ -114,6 +114,16 @@ async def test_what_nobody_knows_stays_held_over_a_restart_and_is_counted_once_w
         assert await amounts(gate, "r") == (Spend(calls=1), Spend())
 
 
+async def test_what_was_broken_off_after_it_began_stays_held_too():
+    async with open_gate(tools=TOOLS) as gate:
+        await opened_accounts(gate, account("r", calls=1))
+        with suppress(RuntimeError):
+            async with gate.guard.enforce(call("r", 0)) as permit:
+                gate.guard.authority.redeem(permit, InvokeTool)
+                raise RuntimeError
+        assert await amounts(gate, "r") == (Spend(), Spend(calls=1))
+
+
 async def test_a_refusal_leaves_no_trace_at_its_place_so_that_the_run_can_go_on_there():
     async with open_gate(tools=TOOLS) as gate:
         await opened_accounts(gate, account("r", calls=0))
