@@ -184,6 +184,14 @@ class Catalog:
             pace.started(now_s)
         await self._refresh(link, principal)
 
+    def is_connected(self, server: str) -> bool:
+        """Whether a server is connected and its tools are in the catalogue.
+
+        Raises:
+            InputError: There is no such server.
+        """
+        return self._is_up(self._link(server))
+
     def _is_up(self, link: ServerLink) -> bool:
         return link.server.connected and link.name not in self._down
 

@@ -8,6 +8,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import anyio
@@ -15,7 +16,16 @@ import anyio
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock, random_bytes
-from symbi.errors import AgentFailed, OutputLimit, Overloaded, StoreUnavailable, SymbiError, TimeLimit, Unavailable
+from symbi.errors import (
+    AgentFailed,
+    OutputLimit,
+    Overloaded,
+    StoreUnavailable,
+    SymbiError,
+    TimeLimit,
+    ToolServerUnavailable,
+    Unavailable,
+)
 from symbi.telemetry import DEPENDENCY_CHANGES, DEPENDENCY_REFUSALS, Metrics
 from symbi.tools.breaker import Breaker, BreakerState, BreakerTerms, Ticket
 from symbi.tools.port import PROTOCOL_FAILURE
@@ -103,6 +113,8 @@ class Dependency:
         self._jitter = jitter
         self._breaker = Breaker(terms.breaker)
         self._room = anyio.CapacityLimiter(terms.max_concurrent)
+        self._unrecorded: list[Draft] = []
+        self._recording = anyio.Lock()
 
     @property
     def status(self) -> DependencyStatus:
@@ -120,16 +132,16 @@ class Dependency:
         """Return if a call would go through now.
 
         Raises:
-            Unavailable: It would be refused (`unavailable.circuit_open`); `retry_after_s` says for how long.
+            ToolServerUnavailable: It would be refused (`unavailable.circuit_open`); `retry_after_s` says for how long.
         """
         for_s = self._breaker.refused_for_s(self._clock.monotonic_s())
         if for_s is not None:
             raise self._refused(for_s)
 
-    def _refused(self, for_s: float) -> Unavailable:
+    def _refused(self, for_s: float) -> ToolServerUnavailable:
         self._metrics.inc(DEPENDENCY_REFUSALS, dependency=self.name, reason="circuit_open")
         msg = f"{self._what} has failed too often, and is left alone for {for_s:.3g} s"
-        return Unavailable(
+        return ToolServerUnavailable(
             msg, code=CIRCUIT_OPEN, hint="see `symbi tools servers`", retry_after_s=for_s, dependency=self.name
         )
 
@@ -182,7 +194,7 @@ class Dependency:
                 could be started, only an error counts.
 
         Raises:
-            Unavailable: It is refused (`unavailable.circuit_open`).
+            ToolServerUnavailable: It is refused (`unavailable.circuit_open`).
             StoreUnavailable: A change of the breaker cannot be recorded.
         """
         now_s = self._clock.monotonic_s()
@@ -190,8 +202,9 @@ class Dependency:
         ticket = self._breaker.ask(now_s)
         if ticket is None:
             raise self._refused(self._breaker.refused_for_s(now_s) or 0.0)
+        self._note(was)
         try:
-            await self._changed(was, None)
+            await self._record()
             yield
         except SymbiError as error:
             await self._ended(ticket, error, proves=proves)
@@ -209,20 +222,38 @@ class Dependency:
             self._breaker.answered(ticket)
         else:
             self._breaker.gave_up(ticket)
-        await self._changed(was, error)
+        self._note(was, error)
+        if not isinstance(error, StoreUnavailable):  # which cannot take this either; the next call records it
+            await self._record()
 
-    async def _changed(self, was: BreakerState, error: SymbiError | None) -> None:
-        """Put a change on the trail, if there was one."""
-        now, kind = self._breaker.state, _EVENTS[self._breaker.state]
+    def _note(self, was: BreakerState, error: SymbiError | None = None) -> None:
+        """Keep a change for the trail, if there was one."""
+        now = self._breaker.state
         if now is was:
             return
         self._metrics.inc(DEPENDENCY_CHANGES, dependency=self.name, state=now.value)
-        for_s = self._breaker.refused_for_s(self._clock.monotonic_s())
         details: dict[str, JsonValue] = {"dependency": self.name, "opened": self._breaker.opened}
         if now is BreakerState.OPEN:
+            for_s = self._breaker.refused_for_s(self._clock.monotonic_s())
             details |= {"open_ms": round((for_s or 0.0) * 1000), "error": error.code if error else ""}
-        draft = Draft(kind, SYSTEM_AGENT, details)
-        await self._log.transact(lambda: (None, (draft,)), wait=True)
+        self._unrecorded.append(Draft(_EVENTS[now], SYSTEM_AGENT, details))
+
+    async def _record(self) -> None:
+        """Put all changes on the trail that are not there yet, in their order; who calls goes on only then.
+
+        Raises:
+            StoreUnavailable: They cannot be recorded; whoever calls next tries it again.
+        """
+        while self._unrecorded:
+            async with self._recording:
+                if drafts := tuple(self._unrecorded):
+                    await self._log.transact(partial(_unit, drafts), wait=True)
+                    del self._unrecorded[: len(drafts)]
+
+
+def _unit(drafts: tuple[Draft, ...]) -> tuple[None, tuple[Draft, ...]]:
+    """A unit of work that is events alone."""
+    return None, drafts
 
 
 def speaks_against(error: SymbiError) -> bool:
