@@ -7,7 +7,7 @@ SymbiError              code "area.reason" (stable), retryable, fields; never pa
 ├── VerificationError   integrity      SignatureInvalid · PinMismatch · ChainBroken · DecryptionFailed
 ├── LimitExceeded       a budget       TimeLimit · MemoryLimit · OutputLimit · TokenLimit · StepLimit · BudgetExceeded
 ├── Unavailable         a dependency   StoreUnavailable · SandboxUnavailable · ToolServerUnavailable · Overloaded
-├── AgentFailed         the agent      ToolFailed · ModelFailed · CodeFailed · ScriptFailed · EffectInDoubt
+├── AgentFailed         the agent      ToolFailed · ModelFailed · CodeFailed · ScriptFailed · AskFailed · EffectInDoubt
 └── InternalError       us             caught in three places only: supervisor, outermost API handler, cli main
 ```
 
@@ -280,6 +280,12 @@ class ScriptFailed(AgentFailed):
     """The body of an agent file raised; `place` says where."""
 
     default_code = "agent.script"
+
+
+class AskFailed(AgentFailed):
+    """An agent that was asked failed; `fields["reason"]` is the code of why."""
+
+    default_code = "agent.asked"
 
 
 class EffectInDoubt(AgentFailed):

@@ -7,12 +7,12 @@ from symbi.adapters.sqlite import SqliteReader
 from symbi.agent.journal import RunState
 from symbi.agent.task import Task
 from symbi.audit.event import AuditEventType, parse_event
-from symbi.errors import AgentFailed, EffectInDoubt, PolicyDenied, ScriptFailed
+from symbi.errors import AskFailed, EffectInDoubt, PolicyDenied, ScriptFailed, TimeLimit
 from symbi.guard.approval import OPEN
 from symbi.guard.desk import Ballot
 from symbi.policy.grants import Grant
 from symbi.testing.runtime import open_in
-from symbi.types import Confidentiality, Integrity, Label
+from symbi.types import AgentId, Confidentiality, Integrity, Label
 
 pytestmark = pytest.mark.anyio
 ALL = '@id("all") permit (principal, action, resource);'
@@ -92,12 +92,12 @@ async def test_the_pool_is_full_again_while_the_answer_is_awaited(tmp_path):
     text = pair(other="now(); return n;") + "agent c { with { return 7; } }"
     async with open_in(tmp_path, text, policies=ALL, config=ONE_SEAT) as opened:
         results = []
-        async with anyio.create_task_group() as tasks:
 
-            async def work(name, **inputs):
-                results.append((await run(opened, name, **inputs)).output)
+        async def work(name, **inputs):
+            results.append((await run(opened, name, **inputs)).output)
 
-            with anyio.fail_after(30):
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
                 tasks.start_soon(lambda: work("a", x=1))
                 tasks.start_soon(lambda: work("c"))
         assert sorted(results) == [1, 7]
@@ -140,19 +140,25 @@ agent b(secret: String, open: String) {
 
 
 async def test_a_value_that_nothing_secret_went_into_comes_back_free(tmp_path):
-    rules = ALL + """
+    rules = (
+        ALL
+        + """
 @id("near") forbid (principal == Agent::"a", action == Action::"WriteLog", resource)
 when { context.label.confidentiality == "confidential" || context.label.integrity == "untrusted" };
 """
+    )
     text = pair('log(ask("b", { n: x, m: "m" })); return "told";', "return m;")
     async with open_in(tmp_path, text, policies=rules) as opened:
         assert (await run(opened, x="hers", task=Task(labels={"x": SECRET}))).output == "told"
 
 
 async def test_the_label_of_a_name_joins_what_is_sent(tmp_path):
-    rules = ALL + """
+    rules = (
+        ALL
+        + """
 @id("chosen") forbid (principal, action == Action::"SendMessage", resource) when { context.label.integrity == "untrusted" };
 """
+    )
     untrusted = Task(labels={"x": Label(Integrity.UNTRUSTED)})
     async with open_in(tmp_path, pair('return ask(x, { n: "clean" });'), policies=rules) as opened:
         assert (await run(opened, x="b")).output == "clean"
@@ -161,9 +167,12 @@ async def test_the_label_of_a_name_joins_what_is_sent(tmp_path):
 
 
 async def test_an_untrusted_agent_answers_untrusted_words(tmp_path):
-    rules = ALL + """
+    rules = (
+        ALL
+        + """
 @id("near") forbid (principal == Agent::"a", action == Action::"WriteLog", resource) when { context.label.integrity == "untrusted" };
 """
+    )
     text = pair('log(ask("b", { n: x })); return "told";', 'return "mine";')
     for trust, told in (("standard", True), ("untrusted", False)):
         config = f'[agents.b]\ntrust = "{trust}"\n'
@@ -190,10 +199,10 @@ async def test_the_grant_of_a_task_goes_with_its_messages(tmp_path):
         ("return ask(x, { n: 1, z: 2 });", "has no input `z`"),
         ('return ask(x, { m: "m" });', "needs the input `n`"),
         ("return ask(x, { n: 1, m: 2 });", "input `m` of agent `b` must be Optional"),
-        ("return ask(x + x + x + \"!\", {});", "is not the name of an agent"),
+        ('return ask(x + x + x + "!", {});', "is not the name of an agent"),
         ("return ask(5, {});", "must be a String"),
         ('return publish("no topic", 5);', "is not the name of a topic"),
-        ('return send(x, 5, after = -1);', "`after` is a number of seconds"),
+        ("return send(x, 5, after = -1);", "`after` is a number of seconds"),
     ],
 )
 async def test_what_cannot_be_sent_is_an_error_that_the_body_may_catch_at_its_place(tmp_path, body, message):
@@ -235,7 +244,10 @@ async def test_a_message_has_a_bound(tmp_path):
 
 
 async def test_policy_says_who_may_be_asked(tmp_path):
-    rules = ALL + '@id("no") forbid (principal, action == Action::"SendMessage", resource == Agent::"b") when { context.expectsReply };'
+    rules = (
+        ALL
+        + '@id("no") forbid (principal, action == Action::"SendMessage", resource == Agent::"b") when { context.expectsReply };'
+    )
     caught = pair('try { return ask("b", { n: x }); } catch (PolicyDenied e) { return "no"; }')
     async with open_in(tmp_path, caught, policies=rules) as opened:
         outcome = await run(opened, x=1)
@@ -244,7 +256,7 @@ async def test_policy_says_who_may_be_asked(tmp_path):
 
 
 async def test_capabilities_tell_sending_from_asking(tmp_path):
-    text = pair("try { return ask(\"b\", { n: x }); } catch (PolicyDenied e) { return \"no\"; }")
+    text = pair('try { return ask("b", { n: x }); } catch (PolicyDenied e) { return "no"; }')
     for word, answer in (("ask", 1), ("send", "no")):
         bound = text.replace("{\n    with", f'{{\n    capabilities = ["{word}"]\n    with', 1)
         async with open_in(tmp_path / word, bound, policies=ALL) as opened:
@@ -253,16 +265,19 @@ async def test_capabilities_tell_sending_from_asking(tmp_path):
 
 async def test_the_failure_of_the_other_is_ours_with_its_reason_and_its_label(tmp_path):
     body = 'try { ask("b", { n: x }); } catch (AgentFailed e) { log(e.message); return e.code; }'
-    rules = ALL + """
+    rules = (
+        ALL
+        + """
 @id("near") forbid (principal == Agent::"a", action == Action::"WriteLog", resource) when { context.label.confidentiality == "confidential" };
 """
+    )
     async with open_in(tmp_path, pair(body, "return int(n);"), policies=rules) as opened:
         assert (await run(opened, x="seven")).output == "agent.asked"
         hidden = await run(opened, x="seven", task=Task(labels={"x": SECRET}))
         assert type(hidden.error) is PolicyDenied
     async with open_in(tmp_path / "uncaught", pair(other="return int(n);"), policies=ALL) as opened:
         failed = await run(opened, x="seven")
-        assert type(failed.error) is AgentFailed
+        assert type(failed.error) is AskFailed
         assert "agent `b` failed" in failed.error.message
         assert failed.error.fields["reason"] == "agent.script"
 
@@ -273,7 +288,7 @@ async def test_an_agent_that_may_not_fails_whoever_asks_it(tmp_path, rule):
     rules = ALL + f'@id("no") forbid (principal == Agent::"b", action == Action::"{rule}", resource);'
     async with open_in(tmp_path, pair(other="log(1); return n;"), policies=rules) as opened:
         outcome = await run(opened, x=1)
-        assert type(outcome.error) is AgentFailed
+        assert type(outcome.error) is AskFailed
         assert outcome.error.fields["reason"] == "policy.denied"
 
 
@@ -312,3 +327,129 @@ async def test_a_chain_has_a_bound(tmp_path):
         assert (await run(opened, "a1")).output == 0  # 16 below it
         refused = await run(opened, "a0")
         assert "17 runs wait for one another already" in refused.error.message
+
+
+# --- ends that nobody wrote -------------------------------------------------------------------
+
+PEOPLE = '[approvals.people.ann]\nuser = "0"\n'
+WAITING = pair(other='log("begun"); approval("", "may I?"); log("done"); return n;')
+
+
+async def begun(opened, lines):
+    """Return once the other agent waits for people."""
+    while not await opened.runtime.desk.listed(tuple(OPEN)):
+        await anyio.lowlevel.checkpoint()
+    assert lines == ["begun"]
+
+
+async def agree(opened):
+    (held,) = await opened.runtime.desk.listed(tuple(OPEN))
+    await opened.runtime.desk.vote(Ballot(held.id, held.digest, agrees=True, uid=0))
+
+
+async def test_who_is_stopped_stops_whom_it_asked(tmp_path):
+    lines, ended = [], []
+    async with open_in(
+        tmp_path, WAITING, policies=ALL, config=PEOPLE, hold_s=None, emit=lambda _, line: lines.append(line)
+    ) as opened:
+        async with anyio.create_task_group() as tasks:
+
+            async def work():
+                ended.append(await run(opened, x=1))
+
+            tasks.start_soon(work)
+            await begun(opened, lines)
+            await opened.runtime.stop([AgentId("a")], "ann")
+        assert ended[0].error.code == "agent.stopped"
+        (child,) = await children(opened, ended[0].run_id)
+        assert child.state is RunState.FAILED
+        assert f"was stopped by run {ended[0].run_id}" in child.error.decode()
+        assert opened.runtime.at_work == ()
+        status = await opened.runtime.get_system_status()
+        assert (status.running, status.free) == (0, status.capacity)
+
+
+async def test_whose_time_is_up_stops_whom_it_asked(tmp_path):
+    text = WAITING.replace("with {", "with timeout = 0.05 {", 1)
+    async with open_in(tmp_path, text, policies=ALL, config=PEOPLE, hold_s=None) as opened:
+        with anyio.fail_after(30):
+            outcome = await run(opened, x=1)
+        assert type(outcome.error) is TimeLimit
+        (child,) = await children(opened, outcome.run_id)
+        assert child.state is RunState.FAILED
+
+
+async def test_whom_it_asked_can_be_stopped_alone(tmp_path):
+    lines, ended = [], []
+    text = WAITING.replace(
+        'return ask("b", { n: x });', 'try { ask("b", { n: x }); } catch (AgentFailed e) { return e.message; }'
+    )
+    async with (
+        open_in(
+            tmp_path, text, policies=ALL, config=PEOPLE, hold_s=None, emit=lambda _, line: lines.append(line)
+        ) as opened,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def work():
+            ended.append(await run(opened, x=1))
+
+        tasks.start_soon(work)
+        await begun(opened, lines)
+        (child,) = [one for one in opened.runtime.at_work if one.record.declared == "b"]
+        await opened.runtime.stop([child.life.agent], "ann")
+    assert "was stopped by ann" in ended[0].output
+
+
+async def test_the_end_of_the_process_leaves_both_to_go_on(tmp_path):
+    """Nothing is done twice, and the answer is the one that was asked for."""
+    lines = []
+    more = {"policies": ALL, "config": PEOPLE, "hold_s": None, "emit": lambda _, line: lines.append(line)}
+    async with open_in(tmp_path, WAITING, **more) as opened:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: run(opened, x=1))
+            await begun(opened, lines)
+            tasks.cancel_scope.cancel()
+        mother, child = sorted(await read(opened, lambda rooms: rooms.runs.runs(10)), key=lambda one: one.run_id)
+        assert [mother.state, child.state] == [RunState.RUNNING, RunState.RUNNING]
+    async with open_in(tmp_path, WAITING, **more) as opened, anyio.create_task_group() as tasks:
+        ended = []
+
+        async def work():
+            ended.append(await resume(opened, mother.run_id))
+
+        tasks.start_soon(work)
+        await begun(opened, lines)
+        await agree(opened)
+    assert (ended[0].state, ended[0].output) == (RunState.FINISHED, 1)
+    assert lines == ["begun", "done"]
+
+
+async def test_an_answer_that_was_there_before_the_crash_is_given_and_nothing_runs_again(tmp_path):
+    lines = []
+
+    class Crash(BaseException):
+        """The process is gone."""
+
+    def probe(point):
+        if point == "done" and lines:  # of the effect `ask`, with its answer at hand
+            settled.append(point)
+            if len(settled) == 2:
+                raise Crash
+
+    settled: list[str] = []
+    text = pair(other='log("once"); return { n: n };')
+    with pytest.raises(BaseException) as gone:
+        async with open_in(
+            tmp_path, text, policies=ALL, probe=probe, emit=lambda _, line: lines.append(line)
+        ) as opened:
+            await run(opened, x=1)
+    assert gone.group_contains(Crash) if isinstance(gone.value, BaseExceptionGroup) else isinstance(gone.value, Crash)
+    secret = []
+    async with open_in(tmp_path, text, policies=ALL, emit=lambda _, line: secret.append(line)) as opened:
+        mother, child = sorted(await read(opened, lambda rooms: rooms.runs.runs(10)), key=lambda one: one.run_id)
+        assert (mother.state, child.state) == (RunState.RUNNING, RunState.FINISHED)
+        outcome = await resume(opened, mother.run_id)
+        assert outcome.output == {"n": 1}
+        assert len(await children(opened, mother.run_id)) == 1
+    assert (lines, secret) == (["once"], [])

@@ -1,7 +1,8 @@
 """What a body can do to the world, each through the gate and each on record at its place in the run.
 
 The n-th effect that a body asks for has position n. On a resumed run the ledger already has a record there: a finished
-effect gives its recorded result or error again and nothing is done; one in doubt is for the gate to repeat or refuse.
+effect gives its recorded result or error again and nothing is done; one in doubt is for the gate to repeat or refuse. The
+last one may be asked for again, see `symbi.agent.again`.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ from functools import partial
 from math import inf
 from typing import Any, Final, TypeVar
 
+from symbi.agent.again import PATIENT, Again, Patience
 from symbi.agent.messages import Letter, Messages, Post, Through
 from symbi.agent.meter import UNMETERED, Meter
 from symbi.agent.operators import text
@@ -85,6 +87,7 @@ class World:
         held: Told of each action that waits for people.
         post: Gets messages to agents; None where no message gets anywhere.
         reconciler: Asks what became of calls in doubt; None where nobody can be asked.
+        patience: How it waits before something is asked for again.
     """
 
     guard: Guard
@@ -97,6 +100,7 @@ class World:
     held: Callable[[ApprovalPending], None] = no_word
     post: Post | None = None
     reconciler: Reconciler | None = None
+    patience: Patience = PATIENT
 
     async def hold(self, work: Callable[[], Awaitable[T]], clock: RunClock | None = None) -> T:
         """Do some work, and do it again where it was held and people have answered.
@@ -155,13 +159,16 @@ class RunEffects:
         code: Bounds of code.
         recorded: The effects of this run that are on record already, by position.
         grant: What the run's task calls for, or None where nobody has said.
+        held: For which effect it was held, where it goes on; see `symbi.agent.again.held_at`.
 
     Attributes:
         clock: The time that the run has; asked before each effect whether it may go on.
         meter: Takes what the run uses.
+        replayed: Effects whose outcome was on record.
+        told: The last error that the body was told of an effect.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a run is made of that many
         self,
         world: World,
         principal: Principal,
@@ -170,6 +177,7 @@ class RunEffects:
         code: CodeLimits,
         recorded: Sequence[EffectRecord] = (),
         grant: Grant | None = None,
+        held: int | None = None,
     ) -> None:
         self._world = world
         self._principal = principal
@@ -182,6 +190,8 @@ class RunEffects:
         self.clock = RunClock()
         self.meter: Meter = UNMETERED
         self.replayed = 0
+        self.told: SymbiError | None = None
+        self._again = Again(world.guard.places, world.patience, recorded, held)
         through = Through(self._slot, self._perform, self._gated, lambda: self.clock)
         self._messages = Messages(world.post, world.guard, Letter(run_id, principal, grant=grant), file, through)
 
@@ -407,8 +417,7 @@ class RunEffects:
         assert action.slot is not None
         record = self._recorded.get(action.slot.position)
         if record is None:
-            await self.clock.boundary()
-            return await self._world.hold(effect, self.clock)
+            return await self._ask(action, effect)
         if record.action != action_name(action) or not await self._world.guard.places.asked_alike(record, action):
             msg = f"effect {record.position} of run `{self._run_id}` is not what it was before the restart"
             raise InternalError(msg, code="internal.diverged", hint="the run cannot go on; start it again")
@@ -416,14 +425,32 @@ class RunEffects:
             await self.clock.boundary()
             record = await self._looked_up(record, action)
             if record.state is EffectState.UNKNOWN:
-                return await self._world.hold(effect, self.clock)
+                return await self._ask(action, effect)
+        elif self._again.wanted(record):
+            return await self._ask(action, effect)
         self.replayed += 1
         if record.error is not None:
-            raise decode_error(record.error)
+            self.told = decode_error(record.error)
+            raise self.told
         if record.result is None:
             msg = f"effect {record.position} of run `{self._run_id}` is {record.state.value} without a result"
             raise InternalError(msg, code="internal.no_result")
         return _Outcome(json.loads(record.result), record.effect_id, obligations_of(record).mark, record.somebodys)
+
+    async def _ask(self, action: Action, effect: Callable[[], Awaitable[_Outcome]]) -> _Outcome:
+        """Ask for an effect, and ask again where that may help, before the body sees an error."""
+        tries = 0
+        while True:
+            await self.clock.boundary()
+            tries += 1
+            try:
+                return await self._world.hold(effect, self.clock)
+            except SymbiError as error:
+                pause_s = await self._again.pause_s(action, error, tries, self.clock)
+                if pause_s is None:
+                    self.told = error
+                    raise
+            await self._again.rest(pause_s, self.clock)
 
     async def _looked_up(self, record: EffectRecord, action: Action) -> EffectRecord:
         """The record of a call in doubt once its server was asked what became of it, where it can be.

@@ -1,15 +1,18 @@
 """One run of one agent: its record in the journal, its body in the interpreter, its end in the trail."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final, TypeAlias
 
 import anyio
 
+from symbi.agent.again import held_at
 from symbi.agent.effects import CodeLimits, RunEffects, World
 from symbi.agent.interpreter import BodyLimits, Interpreter
 from symbi.agent.journal import RunRecord, RunState, RunStore
 from symbi.agent.meter import UNMETERED, Meter, metered
+from symbi.agent.remedies import Remedy, remedy_for
 from symbi.agent.sealing import sealed_run
 from symbi.agent.task import TASK_LABEL, Task, kept_task, label_json
 from symbi.agent.turn import ALWAYS, RunClock, Turn
@@ -19,9 +22,6 @@ from symbi.clock import rfc3339
 from symbi.dsl import ast
 from symbi.dsl.spec import AgentSpec
 from symbi.errors import (
-    ApprovalPending,
-    BudgetExceeded,
-    EffectInDoubt,
     InputError,
     InternalError,
     OutputLimit,
@@ -70,6 +70,27 @@ class Bounds:
     output_bytes: int
 
 
+Also: TypeAlias = Callable[[], Sequence[Draft]]
+"""What else is written with the end of a run, in its transaction and on the store's thread; returns its events."""
+
+
+def nothing_else(_outcome: RunOutcome) -> Also:
+    """The default of `RunPlan.closing`: nothing."""
+    return tuple
+
+
+SUSPENDED: Final = "suspended"
+"""The field of an error that a run is held for, where its agent is suspended and goes on from there."""
+
+Ends: TypeAlias = Callable[[SymbiError], RunState]
+"""What becomes of a run that an error has ended: held, so that it can go on, or failed."""
+
+
+def by_remedy(error: SymbiError) -> RunState:
+    """Held where something can be cleared, given, or come back; failed where the same would end the same way."""
+    return RunState.HELD if remedy_for(type(error)) in {Remedy.SUSPEND, Remedy.RETRY} else RunState.FAILED
+
+
 @dataclass(frozen=True, slots=True)
 class RunPlan:
     """What a run needs to start or to go on.
@@ -77,10 +98,12 @@ class RunPlan:
     Attributes:
         spec: The agent.
         principal: On whose behalf.
-        record: Its journal record, in state running.
+        record: Its journal record, in state running; with the error that it was held for, where it goes on after that.
         bounds: Its bounds.
         recorded: Effects on record from before a restart, open.
         turn: Whether it may go on.
+        ends: What becomes of it where an error ends it.
+        closing: Told how it ended, says what else is written with that.
         meter: Takes what it uses.
     """
 
@@ -90,6 +113,8 @@ class RunPlan:
     bounds: Bounds
     recorded: Sequence[EffectRecord] = ()
     turn: Turn = ALWAYS
+    ends: Ends = by_remedy
+    closing: Callable[[RunOutcome], Also] = nothing_else
     meter: Meter = UNMETERED
 
     @property
@@ -163,8 +188,8 @@ async def execute(plan: RunPlan, world: World, runs: RunStore) -> RunOutcome:
     """
     spec, record = plan.spec, plan.record
     task = plan.task
-    code, recorded = plan.bounds.code, plan.recorded
-    effects = RunEffects(world, plan.principal, record.run_id, spec.file, code, recorded, task.grant)
+    code, recorded, held = plan.bounds.code, plan.recorded, held_at(record.error)
+    effects = RunEffects(world, plan.principal, record.run_id, spec.file, code, recorded, task.grant, held)
     effects.clock = RunClock(plan.turn)
     effects.meter = plan.meter
     interpreter = Interpreter(spec.file, spec.functions, effects, plan.bounds.body, plan.meter.check)
@@ -190,7 +215,11 @@ async def execute(plan: RunPlan, world: World, runs: RunStore) -> RunOutcome:
         raise
     except SymbiError as error:
         failure = error
-    state = _state(failure)
+    if failure is not None and failure is effects.told:
+        failure.fields["position"] = effects.count - 1
+    state = RunState.FINISHED if failure is None else plan.ends(failure)
+    if failure is not None and state is RunState.HELD and remedy_for(type(failure)) is not Remedy.RESTART:
+        failure.fields[SUSPENDED] = True
     ended = replace(
         record,
         state=state,
@@ -206,9 +235,11 @@ async def execute(plan: RunPlan, world: World, runs: RunStore) -> RunOutcome:
     keys = await keys_for(world.guard.vault, spec.id, () if about is None else about.subjects, wait=True)
     kept, draft = sealed_run(ended, keys), confided(_finished(ended, outcome), keys)
 
-    def end() -> tuple[None, tuple[Draft]]:
+    also = plan.closing(outcome)
+
+    def end() -> tuple[None, tuple[Draft, ...]]:
         runs.move_run(kept, RunState.RUNNING)
-        return None, (draft,)
+        return None, (draft, *also())
 
     await world.log.transact(end, wait=True)
     return outcome
@@ -229,12 +260,6 @@ def _output(value: Value, spec: AgentSpec, most_bytes: int) -> JsonValue:
         msg = f"the value of the run has {size} bytes; {most_bytes} are allowed"
         raise OutputLimit(msg, place=span.place(spec.file), hint="raise `limits.output_bytes`, or return less")
     return output
-
-
-def _state(failure: SymbiError | None) -> RunState:
-    if failure is None:
-        return RunState.FINISHED
-    return RunState.HELD if isinstance(failure, EffectInDoubt | ApprovalPending | BudgetExceeded) else RunState.FAILED
 
 
 def _finished(record: RunRecord, outcome: RunOutcome) -> Draft:

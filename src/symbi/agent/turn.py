@@ -50,6 +50,7 @@ class Unscheduled:
 
 
 ALWAYS: Final = Unscheduled()
+LONG_S: Final = 2.0  # what is waited for longer is waited for without a seat
 
 
 class RunClock:
@@ -74,6 +75,15 @@ class RunClock:
     def away(self) -> AbstractAsyncContextManager[None]:
         """Let others have the turn of the run while it waits for another; its time goes on. `boundary` takes it up again."""
         return self._turn.away()
+
+    def resting(self, seconds: float) -> AbstractAsyncContextManager[None]:
+        """Let others have the turn of the run while it waits to try something again: what is long is waited for without it."""
+        return self._turn.away() if seconds >= LONG_S else self._turn.idle()
+
+    @property
+    def left_s(self) -> float:
+        """How much time the run has."""
+        return inf if self.scope is None else self.scope.deadline - anyio.current_time()
 
     @property
     def timed_out(self) -> bool:

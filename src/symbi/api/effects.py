@@ -33,7 +33,9 @@ async def settle(runtime: Runtime, caller: Caller, arguments: Mapping[str, JsonV
         msg = "the operation needs `happened`, a boolean, and takes `reason`, a text"
         raise InputError(msg, code="control.argument")
     word = Word(happened, called(runtime, caller), reason, arguments.get("result"))
-    return effect_json(await Doubt(runtime.rooms).settle(_id(arguments), word))
+    record = await Doubt(runtime.rooms).settle(_id(arguments), word)
+    runtime.rests.wake(record.run_id)
+    return effect_json(record)
 
 
 def shown(_runtime: Runtime, arguments: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:

@@ -16,6 +16,7 @@ from symbi.errors import (
     AgentFailed,
     ApprovalPending,
     ApprovalRequired,
+    AskFailed,
     BudgetExceeded,
     CodeFailed,
     Denied,
@@ -173,7 +174,7 @@ GENERIC_TYPES: Final[Mapping[str, int]] = MappingProxyType(
 """Generic types and how many arguments they take. `Array` is another word for `List`."""
 
 _UNAVAILABLE = (SandboxUnavailable, ToolServerUnavailable, Overloaded)
-_WORK = (AgentFailed, ToolFailed, CodeFailed, ScriptFailed)
+_WORK = (AgentFailed, ToolFailed, CodeFailed, ScriptFailed, AskFailed)
 _LIMITS = (TimeLimit, MemoryLimit, OutputLimit)
 
 CATCHABLE: Final[Mapping[str, tuple[type[SymbiError], ...]]] = MappingProxyType(
@@ -197,6 +198,7 @@ CATCHABLE: Final[Mapping[str, tuple[type[SymbiError], ...]]] = MappingProxyType(
         "ToolFailed": (ToolFailed,),
         "CodeFailed": (CodeFailed,),
         "ScriptFailed": (ScriptFailed,),
+        "AskFailed": (AskFailed,),
         "Error": (Denied, SignatureInvalid, PinMismatch, *_LIMITS, *_UNAVAILABLE, *_WORK),
     }
 )

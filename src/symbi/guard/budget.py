@@ -114,8 +114,8 @@ class BudgetStore(Protocol):
             StoreUnavailable: The store cannot be read.
         """
 
-    def accounts_of(self, agent_id: AgentId, limit: int) -> Sequence[Account]:
-        """Accounts of an agent, newest run first.
+    def accounts_of(self, agent_id: AgentId | None, limit: int) -> Sequence[Account]:
+        """Accounts of an agent, or of all, newest run first.
 
         Raises:
             StoreUnavailable: The store cannot be read.

@@ -144,7 +144,7 @@ class Guard:
         vault: Vault | None = None,
         probe: Callable[[str], None] = no_probe,
     ) -> None:
-        self._engine = engine
+        self.engine = engine
         self._log = log
         self._ledger = ledger
         self._clock = clock
@@ -182,7 +182,7 @@ class Guard:
             if denial.fields.get("policies") != [CANARY_POLICY]:
                 msg = f"the canary was denied for another reason than its own policy: {denial.message}"
                 raise InternalError(msg, code="internal.canary") from denial
-        current = self._engine.current
+        current = self.engine.current
         return GateReport(self._enforcing, len(current.policies), current.version, in_doubt)
 
     @asynccontextmanager
@@ -235,7 +235,7 @@ class Guard:
         """
         keys = await keys_for(self.vault, action.principal.agent, subjects_of(action), wait=True)
         earlier = await self.places.earlier(action)
-        decision = Deny(refusal.message, (), self._engine.current.version)
+        decision = Deny(refusal.message, (), self.engine.current.version)
         effect_id = EffectId(self._ids.new()) if earlier is None else earlier.effect_id
         record = self._recorder.record(
             Decided(effect_id, action, action.request, decision, keys), EffectState.DENIED, earlier
@@ -270,7 +270,7 @@ class Guard:
             admission.record.effect_id, cast("A", admission.action), uses=uses, seconds=seconds
         )
         lease = Lease(self.authority, permit, admission.keys)
-        if self._engine.current.version != admission.record.policy_version:
+        if self.engine.current.version != admission.record.policy_version:
             self.authority.close(permit)  # the set changed between grant and here: the lease ends unused
         try:
             yield lease
@@ -300,9 +300,9 @@ class Guard:
         if earlier is not None:
             action = replace(action, attempt=earlier.attempt + 1)
         for _ in range(MAX_RECHECKS):
-            policies = self._engine.current
+            policies = self.engine.current
             past = await self._past(action, policies, uses, earlier)
-            if self._engine.current is not policies:
+            if self.engine.current is not policies:
                 continue
             told = past.recorded(policies.reads)
             asked = partial(_question, action, policies, past)
@@ -360,7 +360,7 @@ class Guard:
     def _reserve(
         self, record: EffectRecord, draft: Draft, earlier: EffectRecord | None, claim: Claim
     ) -> tuple[None, tuple[Draft, ...]]:
-        if not self._engine.holds(record.policy_version):
+        if not self.engine.holds(record.policy_version):
             raise _PolicyChanged
         self._history.reserve(claim, self._decide)
         used = self.approvals.use(claim.approval) if claim.approval is not None and self.approvals is not None else None
@@ -397,14 +397,14 @@ class Guard:
         return await keys_for(self.vault, action.principal.agent, subjects_of(action))
 
     def _decide(self, action: Action, past: Past) -> PolicyDecision:
-        current = self._engine.current
+        current = self.engine.current
         version = current.version
         asked_s = self._clock.monotonic_s()
         try:
-            decision = self._engine.decide(_question(action, current, past))
+            decision = self.engine.decide(_question(action, current, past))
             took_s = self._clock.monotonic_s() - asked_s
             self.metrics.observe(DECISION_SECONDS, took_s)
-            return self._engine.in_time(decision, took_s)
+            return self.engine.in_time(decision, took_s)
         except InputError as error:
             return Deny(f"the action cannot be put to the engine: {error}", (), version, (str(error),))
         except Exception as error:  # noqa: BLE001 - whatever an engine raises is a no, and is recorded as one
@@ -439,7 +439,7 @@ class Guard:
                     self._ledger.put_effect(record)
                 else:
                     self._ledger.move_effect(record, earlier.state)
-                self._history.refused(action, self._engine.current, record)
+                self._history.refused(action, self.engine.current, record)
             if self.approvals is not None and isinstance(refusal, ApprovalRequired):
                 self.approvals.told(record.effect_id)
             return None, (draft,)

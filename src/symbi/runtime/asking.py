@@ -16,14 +16,14 @@ import anyio
 
 from symbi.agent.journal import RunRecord, RunState
 from symbi.agent.messages import Answer, Letter
-from symbi.agent.run import RunOutcome
+from symbi.agent.run import RunOutcome, by_remedy
 from symbi.agent.sealing import opened_run
 from symbi.agent.task import Task, read_label
 from symbi.agent.values import TEMPLATE
 from symbi.audit.event import Draft
 from symbi.errors import (
-    AgentFailed,
     ApprovalPending,
+    AskFailed,
     Denied,
     EffectInDoubt,
     InputError,
@@ -41,6 +41,7 @@ from symbi.runtime.addresses import Addresses, Recipient, inputs_of
 from symbi.runtime.course import Order
 from symbi.runtime.lineage import MAX_DEPTH, Descent
 from symbi.runtime.mail import put_mail, write_mail
+from symbi.runtime.rests import Rests
 from symbi.runtime.rooms import Rooms
 from symbi.types import AgentId, Integrity, JsonValue, Label, Principal, RunId
 
@@ -60,9 +61,11 @@ class Questions:
 
     Attributes:
         carry_out: Carries out runs that are asked for; set once there is somebody who does.
+        rests: The runs that rest; likewise.
     """
 
     carry_out: CarryOut
+    rests: Rests
 
     def __init__(self, rooms: Rooms, addresses: Addresses, wake: Callable[[AgentId], None]) -> None:
         self._rooms = rooms
@@ -125,7 +128,7 @@ class Questions:
         Raises:
             InputError: Whoever asks would wait for itself, or too many wait for one another.
             Overloaded: The mailbox of the agent is full.
-            AgentFailed, EffectInDoubt: As `symbi.agent.messages.Post.ask`.
+            AskFailed, EffectInDoubt: As `symbi.agent.messages.Post.ask`.
         """
         depth = await self.refuse_circle(found, letter)
         above = await self._log.read(partial(self._rooms.lineage.descent_of, letter.run_id))
@@ -163,7 +166,7 @@ class Questions:
         """The run of a message, once it is over.
 
         Raises:
-            AgentFailed: The message was given up before it was one.
+            AskFailed: The message was given up before it was one.
         """
         over = self._over.setdefault(run_id, anyio.Event())
         try:
@@ -172,7 +175,7 @@ class Questions:
                 if record is not None and record.state is not RunState.RUNNING:
                     return record
                 if record is None and not waits:
-                    raise AgentFailed(f"agent `{name}` did not carry out the message", code="agent.asked")
+                    raise AskFailed(f"agent `{name}` did not carry out the message")
                 with anyio.move_on_after(LOOK_S):
                     await over.wait()
                 if over.is_set():
@@ -207,13 +210,17 @@ class Questions:
         self._stop(run_id, letter)
 
     def _stop(self, run_id: RunId, letter: Letter) -> bool:
-        """Stop a run if it is at work; whether it is."""
+        """Stop a run if it is at work, or rests; whether it does."""
+        by = f"run {letter.run_id}"
         one = self._addresses.course.at_work.get(run_id)
-        if one is None:
-            return False
-        one.stopped_by = f"run {letter.run_id}"
-        one.scope.cancel(f"run {letter.run_id} has ended")
-        return True
+        if one is not None:
+            one.stopped_by = by
+            one.scope.cancel(f"{by} has ended")
+            return True
+        rests = [rest for rest in self.rests.all if rest.run_id == run_id]
+        for rest in rests:
+            rest.stop(by)
+        return bool(rests)
 
     async def _here(self, order: Order, descent: Descent, body: JsonValue, letter: Letter) -> RunRecord:
         """Carry out a run beside the one that asks for it; the record of its end."""
@@ -229,7 +236,7 @@ class Questions:
             await self._beside(run_id, partial(self.carry_out, order, run_id, inputs, letter.task(inputs)), letter)
             record = await self._log.read(partial(self._rooms.runs.get_run, run_id))
         if record is None:
-            raise AgentFailed(f"agent `{order.spec.id}` could not begin", code="agent.asked")
+            raise AskFailed(f"agent `{order.spec.id}` could not begin")
         return record
 
     async def _beside(self, run_id: RunId, work: Callable[[], Awaitable[RunOutcome]], letter: Letter) -> None:
@@ -271,7 +278,7 @@ class Questions:
         """What a run that is over gave.
 
         Raises:
-            AgentFailed: It failed, or what it gave cannot be told.
+            AskFailed: It failed, or what it gave cannot be told.
             EffectInDoubt: It is held.
         """
         vault, name = self._rooms.world.guard.vault, record.declared
@@ -285,20 +292,18 @@ class Questions:
             opened, kept = await self._log.read(look)
         except VerificationError as error:
             msg = f"what agent `{name}` answered cannot be read: {error.message}"
-            raise AgentFailed(msg, code="agent.asked") from error
+            raise AskFailed(msg) from error
         label = TEMPLATE if kept is None else read_label(json.loads(kept))
         if opened.state is RunState.FINISHED and opened.output is not None:
             if principal.trust == "untrusted":
                 label = join(label, Label(Integrity.UNTRUSTED))
             return Answer(json.loads(opened.output), label)
-        why = AgentFailed("unknown") if opened.error is None else decode_error(opened.error)
-        if opened.state is RunState.FINISHED or not _is_over(opened, why):
+        why = AskFailed("unknown") if opened.error is None else decode_error(opened.error)
+        if opened.state is RunState.FINISHED or not (opened.state is RunState.FAILED or gives_up(why)):
             msg = f"agent `{name}` is held: {why.message}"
             hint = f"run `{record.run_id}` goes on first, then this one"
             raise EffectInDoubt(msg, code=UNANSWERED, hint=hint, run=record.run_id)
-        failed = AgentFailed(
-            f"agent `{name}` failed: {why.message}", code="agent.asked", hint=why.hint, reason=why.code
-        )
+        failed = AskFailed(f"agent `{name}` failed: {why.message}", hint=why.hint, reason=why.code)
         mark_error(failed, join(label, error_label(why)))
         raise failed
 
@@ -312,8 +317,11 @@ def _circle(name: AgentId, asker: AgentId) -> InputError:
     return InputError(msg, code="message.circle", hint="send it a message instead")
 
 
-def _is_over(record: RunRecord, why: SymbiError) -> bool:
-    """Whether a run gives no answer any more: it failed, or policy or a limit ended it, whatever may become of it later."""
-    if record.state is RunState.FAILED:
-        return True
-    return isinstance(why, Denied | LimitExceeded) and not isinstance(why, ApprovalPending)
+def gives_up(error: SymbiError) -> bool:
+    """Whether a run that somebody waits for is over by an error that suspends others: policy or a limit has ended it."""
+    return isinstance(error, Denied | LimitExceeded) and not isinstance(error, ApprovalPending)
+
+
+def as_asked(error: SymbiError) -> RunState:
+    """What becomes of a run that somebody waits for; see `symbi.agent.run.Ends`."""
+    return RunState.FAILED if gives_up(error) else by_remedy(error)

@@ -6,7 +6,7 @@ from typing import Final
 from symbi.agent.journal import RunRecord
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog
-from symbi.errors import BudgetExceeded, InputError
+from symbi.errors import InputError
 from symbi.guard.budget import (
     NO_ALLOWANCE,
     Account,
@@ -37,6 +37,7 @@ class Budgets:
     def __init__(self, log: AuditLog, store: BudgetStore, lineage: LineageStore) -> None:
         self._log = log
         self._lineage = lineage
+        self._some: bool | None = None  # whether there is any account; not known before somebody asks
         self._store = store
 
     async def line(
@@ -64,15 +65,22 @@ class Budgets:
             return line_above(self._store, Account(record.run_id, record.agent_id, parent, bounds))
 
         bounds = most.lowest(allowance.most)
-        if new and not allowance.parent and not bounds.bounded:
+        if not bounds.bounded and ((new and not allowance.parent) or not await self._any()):
             return ()
         return await self._log.read(look)
+
+    async def _any(self) -> bool:
+        """Whether any run has an account; where none has, nothing is looked up for each."""
+        if self._some is None:
+            self._some = bool(await self._log.read(lambda: self._store.accounts_of(None, 1)))
+        return self._some
 
     def open(self, line: Sequence[Account]) -> dict[str, JsonValue]:
         """Open the account of a run, in the transaction that says that it begins; returns what its event says of it."""
         if not line or self._store.account_of(line[0].run_id) is not None:
             return {}
         self._store.put_account(line[0])
+        self._some = True
         return {"budget": line[0].told()}
 
     async def cap(self, account: Account, most: Budget) -> Sequence[Account]:
@@ -84,6 +92,7 @@ class Budgets:
 
         def work() -> tuple[Sequence[Account], tuple[Draft, ...]]:
             cap_account(self._store, account, most)
+            self._some = True
             return line_of(self._store, account.run_id), ()
 
         line, _ = await self._log.transact(work)
@@ -146,10 +155,3 @@ class Budgets:
 
         account, _ = await self._log.transact(work)
         return account
-
-
-def told_of(error: BudgetExceeded, record: RunRecord) -> Draft:
-    """The event of a run that has spent its budget, with the numbers."""
-    names = ("account", "kind", "most", "spent", "held", "wanted")
-    details = {name: error.fields.get(name) for name in names}
-    return Draft(AuditEventType.BUDGET_EXCEEDED, record.agent_id, details, record.run_id)

@@ -10,7 +10,7 @@ import anyio
 
 from symbi.agent.effects import CodeLimits
 from symbi.agent.journal import RunRecord, RunState
-from symbi.agent.run import Bounds, RunOutcome, RunPlan, execute
+from symbi.agent.run import SUSPENDED, Also, Bounds, Ends, RunOutcome, RunPlan, by_remedy, execute
 from symbi.agent.sealing import sealed_run
 from symbi.agent.task import kept_task
 from symbi.agent.turn import Turn
@@ -21,9 +21,9 @@ from symbi.dsl.spec import AgentSpec, CompiledFile
 from symbi.errors import (
     AgentFailed,
     ApprovalPending,
-    BudgetExceeded,
     InputError,
     InternalError,
+    RateLimited,
     StoreUnavailable,
     SymbiError,
     Unavailable,
@@ -32,12 +32,12 @@ from symbi.guard.action import AllocateResources, CreateAgent
 from symbi.guard.budget import Account
 from symbi.guard.confidential import confided, keys_for
 from symbi.guard.ledger import EffectRecord
-from symbi.guard.outcome import encode_error, error_label
+from symbi.guard.outcome import decode_error, encode_error, error_label
 from symbi.guard.spending import UNBOUNDED
 from symbi.policy.flow import join_subjects
 from symbi.runtime.agent_scheduler import AgentConfig
 from symbi.runtime.assessment import assess_agent, servers_of
-from symbi.runtime.budgets import Budgets, told_of
+from symbi.runtime.budgets import Budgets
 from symbi.runtime.life import Life
 from symbi.runtime.lifecycle import Event
 from symbi.runtime.living import Kind, Move, Roster, reason_of
@@ -60,11 +60,13 @@ class Order:
         compiled: The file, whose rules come in force with the agent.
         spec: The agent, as it is declared there.
         instance: Which of several that were made of the declaration; empty where there is one alone.
+        ends: What becomes of the run where an error ends it.
     """
 
     compiled: CompiledFile
     spec: AgentSpec
     instance: str = ""
+    ends: Ends = by_remedy
 
     @property
     def name(self) -> AgentId:
@@ -139,7 +141,7 @@ class Course:
         line: Sequence[Account] = (),
     ) -> RunOutcome:
         """Put on record that a run begins, and let its agent work until it ends, or is stopped: from then on it can be."""
-        one = self.at_work[record.run_id] = AtWork(Life(record.agent_id, record.run_id), record, line=line)
+        one = self.at_work[record.run_id] = AtWork(Life.of(record), record, line=line)
         self.orders[record.run_id] = order
         try:
             with one.scope:
@@ -148,7 +150,7 @@ class Course:
             error = AgentFailed(f"agent `{record.agent_id}` was stopped by {one.stopped_by}", code="agent.stopped")
             one.life.stop({"by": one.stopped_by})
             await self.record(one)
-            await self.ended_early(record, error)
+            await self.ended_early(record, error, RunState.FAILED)
             return RunOutcome(record.run_id, RunState.FAILED, error=error)
         finally:
             del self.at_work[record.run_id], self.orders[record.run_id]
@@ -160,25 +162,27 @@ class Course:
         spec = self.bounded(spec)
         try:
             principal = await self.create(order, tuple(json.loads(record.inputs)), within=record.run_id)
-            life.move(Event.CONFIG_VALID)
+            life.made()
             async with self.allocated(spec, principal, one) as (limits, turn):
                 spec = replace(spec, limits=limits)
-                life.move(Event.TASK_ASSIGNED)
+                life.assigned()
                 await self.record(one)
                 async with self.measuring.measured(one, principal, limits, turn) as meter:
-                    plan = RunPlan(spec, principal, record, self.bounds(principal), recorded, meter, meter=meter)
+                    plan = RunPlan(
+                        spec, principal, record, self.bounds(principal), recorded, meter, order.ends, meter=meter
+                    )
                     outcome = await execute(plan, self._rooms.world, self._rooms.runs)
         except (StoreUnavailable, InternalError):
             raise  # the run stays open: it can be resumed once the store or the defect is mended
         except SymbiError as error:
-            life.fail(error)
+            comes_back = life.held is not None or isinstance(error, Unavailable | ApprovalPending | RateLimited)
+            state = order.ends(error) if comes_back else RunState.FAILED
+            life.fail(error, state)
             with anyio.CancelScope(shield=True):  # it is over: who stops it now comes too late
                 await self.record(one)
-                await self.ended_early(record, error)
+                await self.ended_early(record, error, state)
             raise
-        life.end(outcome.error)
-        if isinstance(outcome.error, BudgetExceeded):
-            life.tell(told_of(outcome.error, record))
+        life.end(outcome.error, outcome.state)
         await self.record(one)
         return outcome
 
@@ -312,18 +316,38 @@ class Course:
             for seat in seats:  # also where it was taken, and that could not be recorded
                 await self.turns.leave(seat)
 
-    async def ended_early(self, record: RunRecord, error: SymbiError) -> None:
-        """A run that could not begin: held where a dependency or an answer was missing, failed otherwise."""
-        state = RunState.HELD if isinstance(error, Unavailable | ApprovalPending) else RunState.FAILED
+    async def ended_early(self, record: RunRecord, error: SymbiError, state: RunState, also: Also = tuple) -> None:
+        """A run that could not begin, or go on: held where a dependency or an answer was missing, failed otherwise.
+
+        What it was held for before, it is held for still. `also` says what else is written with that.
+        """
+        if record.error is not None:
+            kept = decode_error(record.error).fields
+            error.fields |= {name: kept[name] for name in ("position", SUSPENDED) if name in kept}
+        await self._close(record, error, state, also)
+
+    async def ended_at_rest(self, record: RunRecord, error: SymbiError, moves: Sequence[Draft]) -> None:
+        """An open run that is not at work has failed.
+
+        Args:
+            record: As it stands, opened.
+            error: Why.
+            moves: What that makes of its agent.
+        """
+        await self._close(record, error, RunState.FAILED, lambda: moves)
+
+    async def _close(self, record: RunRecord, error: SymbiError, state: RunState, also: Also) -> None:
         clock, log, runs = self._rooms.world.clock, self._rooms.world.log, self._rooms.runs
         ended = replace(record, state=state, error=encode_error(error), finished_at=rfc3339(clock.now_ns()))
         about = join_subjects(kept_task(record.grant, record.labels).everybody, error_label(error).subjects)
         keys = await keys_for(self._rooms.world.guard.vault, record.declared, about, wait=True)
         kept, draft = sealed_run(ended, keys), confided(_finished(ended, error), keys)
 
-        def end() -> tuple[None, tuple[Draft]]:
+        def end() -> tuple[None, tuple[Draft, ...]]:
+            if record.state is RunState.HELD:
+                runs.move_run(replace(record, state=RunState.RUNNING, error=None, finished_at=None), RunState.HELD)
             runs.move_run(kept, RunState.RUNNING)
-            return None, (draft,)
+            return None, (draft, *also())
 
         await log.transact(end, wait=True)
 

@@ -2,7 +2,8 @@
 
 1. what was claimed before and is not over goes on: a crash loses no occurrence, and repeats none;
 2. what was missed while nobody ran is made up for by one run each, and the trail says how many it stands for;
-3. then each schedule is waited for. An agent that is still at work when it is due again is not started twice.
+3. then each schedule is waited for. An agent that is still at work, or suspended, when it is due again is not started
+   twice. What a run meets on its way is for `symbi.runtime.supervision`.
 """
 
 import logging
@@ -15,21 +16,23 @@ from typing import Final
 import anyio
 from anyio.abc import TaskGroup
 
-from symbi.agent.journal import RunRecord, RunState, absolute
-from symbi.agent.run import RunOutcome
+from symbi.agent.journal import RunState, absolute
 from symbi.audit.event import AuditEventType, Draft
 from symbi.clock import rfc3339
-from symbi.dsl.spec import AgentSpec, CompiledFile, ScheduleSpec
-from symbi.errors import InputError, InternalError, Overloaded, StoreUnavailable, SymbiError
+from symbi.dsl.spec import CompiledFile, ScheduleSpec
+from symbi.errors import InputError, StoreUnavailable, SymbiError
+from symbi.runtime.asked import Asked
 from symbi.runtime.course import Order
+from symbi.runtime.dead_letters import LetterKind
+from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.occurrences import Occurrence, OccurrenceState, OccurrenceStore, Owed, owed
 from symbi.runtime.replays import Begun, Replayer, left_open
 from symbi.runtime.runtime import Runtime
+from symbi.runtime.supervision import Supervision, Work
 from symbi.types import AgentId, JsonValue, RunId
 
 _log = logging.getLogger("symbi.runtime")
 
-RETRY_S: Final = 1.0  # after which a run is begun again where too much waited
 MAX_NAP_S: Final = 5.0  # the wall clock is looked at this often, for it may be set
 NS: Final = 1_000_000_000
 
@@ -59,6 +62,9 @@ class Host:
         self._runtime = runtime
         self._log = runtime.rooms.world.log
         self._clock = runtime.rooms.world.clock
+        self._supervision = Supervision(runtime)
+        runtime.post.questions.carry_out = Asked(runtime, self._supervision).carry_out
+        runtime.post.addresses.files += files
         self._files = tuple(files)
         self.jobs = tuple(Job(compiled, schedule) for compiled in files for schedule in compiled.schedules)
         self._since_ns: dict[str, int] = {}  # of each schedule, up to when it owes nothing
@@ -189,7 +195,7 @@ class Host:
         busy = job.schedule.agent in self.at_work
         run_id = RunId("") if busy else RunId(self._runtime.rooms.ids.new())
         state = OccurrenceState.SKIPPED if busy else OccurrenceState.CLAIMED
-        reason = f"agent `{job.schedule.agent}` was still at work" if busy else ""
+        reason = self._busy(job.schedule.agent) if busy else ""
         occurrence = Occurrence(job.name, due.at_ns, run_id, state, reason)
 
         def claim() -> tuple[None, list[Draft]]:
@@ -203,56 +209,45 @@ class Host:
                 self._spent.add(job.name)
             self._begin(job, occurrence, tasks)
 
+    def _busy(self, agent: AgentId) -> str:
+        rests = [rest for rest in self._runtime.rests.of(agent) if rest.state is AgentState.SUSPENDED]
+        return (
+            f"agent `{agent}` was suspended: {rests[0].error.code}" if rests else f"agent `{agent}` was still at work"
+        )
+
     def _begin(self, job: Job, occurrence: Occurrence, tasks: TaskGroup) -> None:
         self.at_work.add(job.schedule.agent)
         tasks.start_soon(self._carry_out, job, occurrence)
 
     async def _carry_out(self, job: Job, occurrence: Occurrence) -> None:
-        """Carry out an occurrence, and note how it ended; until that is durable, its agent is at work."""
-        rooms, agent = self._runtime.rooms, job.schedule.agent
-        spec = next(spec for spec in job.compiled.agents if spec.id == agent)
+        """Carry out an occurrence, and note how it ended; until that is durable, its agent is at work, or suspended."""
         try:
-            while (ended := await self._ended(job, spec, occurrence)) is None:
-                pass  # too much waited, and it has waited a little
-            await self._log.transact(partial(_end, rooms.occurrences, occurrence, ended), wait=True)
+            ended = await self._ended(job, occurrence)
+            if ended is not None:
+                await self._log.transact(partial(_end, self._runtime.rooms.occurrences, occurrence, ended), wait=True)
         finally:
-            self.at_work.discard(agent)
-            self._over.set()  # who waits for this agent looks again
-            self._over = anyio.Event()
+            self.at_work.discard(job.schedule.agent)
 
-    async def _ended(self, job: Job, spec: AgentSpec, occurrence: Occurrence) -> str | None:
-        """Run, or go on with the run of, an occurrence; returns how it ended, or None after a while where too much waits.
-
-        What one agent meets ends no other.
+    async def _ended(self, job: Job, occurrence: Occurrence) -> str | None:
+        """Carry out the run of an occurrence; returns how it ended, or None where it is held and goes on at the next start.
 
         Raises:
             StoreUnavailable: The occurrence stays claimed, and its run goes on at the next start.
         """
-        rooms = self._runtime.rooms
+        spec = next(spec for spec in job.compiled.agents if spec.id == job.schedule.agent)
+        work = Work(job.compiled, spec, occurrence.run_id, kind=LetterKind.OCCURRENCE)
         try:
-            record = await self._log.read(lambda: rooms.runs.get_run(occurrence.run_id))
-            outcome: RunRecord | RunOutcome
-            if record is None:
-                outcome = await self._runtime.run(job.compiled, spec, {}, run_id=occurrence.run_id)
-            elif record.state in {RunState.RUNNING, RunState.HELD}:
-                outcome = await self._runtime.resume(job.compiled, spec, record)
-            else:
-                outcome = record
+            outcome = await self._supervision.see_through(work)
         except StoreUnavailable:
             raise
-        except Overloaded:
-            await anyio.sleep(RETRY_S)
-            return None
         except SymbiError as error:
             _log.warning("schedule `%s`: %s", job.schedule.name, error)
             if error.code == "input.source_changed":  # of which nothing else says that it does not go on
                 await self._runtime.refuse(Path(job.compiled.file), InputError(error.message, code=error.code))
             return error.code
-        except Exception as error:  # noqa: BLE001 - a defect that one agent meets; its run is left as it is
-            _log.error("schedule `%s` met a defect", job.schedule.name, exc_info=error)
-            return InternalError.default_code
-        else:
-            return outcome.state.value
+        if outcome.state is RunState.HELD:
+            return None
+        return outcome.state.value if outcome.error is None else outcome.error.code
 
 
 def _end(occurrences: OccurrenceStore, occurrence: Occurrence, ended: str) -> tuple[None, tuple[Draft, ...]]:

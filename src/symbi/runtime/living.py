@@ -71,9 +71,10 @@ class Living:
 
     Attributes:
         busy: Somebody has it at work, so that it is not passivated.
+        cleared: What suspended it may be over: it asks again.
     """
 
-    __slots__ = ("busy", "created_at", "kind", "name", "parent", "reason", "revision", "since_s", "state")
+    __slots__ = ("busy", "cleared", "created_at", "kind", "name", "parent", "reason", "revision", "since_s", "state")
 
     def __init__(self, kind: Kind, record: AgentRecord, now_s: float) -> None:
         self.kind = kind
@@ -85,12 +86,13 @@ class Living:
         self.created_at = record.created_at
         self.since_s = now_s
         self.busy = False
+        self.cleared = False
 
     @property
     def ready(self) -> bool:
         """It may carry out messages: nobody and nothing has suspended it for longer than the process lives."""
         if self.state is AgentState.SUSPENDED:
-            return self.reason in GOES_ON
+            return self.cleared or self.reason in GOES_ON
         return self.state in {AgentState.READY, AgentState.RUNNING}
 
 
@@ -380,6 +382,7 @@ class Roster:
         self._count(living.state, -1)
         self._count(record.state, 1)
         living.state, living.revision, living.reason = record.state, record.revision, record.reason
+        living.cleared = False
         if living.state is AgentState.TERMINATED and living.kind.living.get(living.name) is living:
             self._passivate(living)
 
@@ -402,7 +405,7 @@ class Roster:
         move = self.moving(living, state, 1, reason)
         if was is not living.state:
             msg = f"agent `{living.name}` is `{living.state}` and no longer `{was}`"
-            raise InputError(msg, code="agent.stale", state=living.state.value, wanted=state.value)
+            raise InputError(msg, code="lifecycle.stale", state=living.state.value, wanted=state.value)
         said: dict[str, JsonValue] = {"by": by} if by else {}
         draft = Draft(AuditEventType.AGENT_TRANSITION, living.name, {**transition(was, event, state), **said})
 

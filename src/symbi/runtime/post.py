@@ -39,7 +39,7 @@ class PostOffice:
     Attributes:
         addresses: The agents that are known.
         questions: What agents ask agents.
-        wake: Told of each agent that has a message; None where nobody carries out what waits in mailboxes.
+        wake: Told of each agent that has a message, and when it is due; None where nobody carries out what waits in mailboxes.
     """
 
     def __init__(self, rooms: Rooms, config: RuntimeConfig) -> None:
@@ -48,7 +48,7 @@ class PostOffice:
         self._topics = Topics()
         self.addresses = Addresses(rooms, config)
         self.questions = Questions(rooms, self.addresses, self._tell)
-        self.wake: Callable[[AgentId], None] | None = None
+        self.wake: Callable[[AgentId, int], None] | None = None
 
     async def address(self, action: SendMessage, letter: Letter) -> Principal:
         """The agent that a message is for, which takes it."""
@@ -91,11 +91,11 @@ class PostOffice:
             return None, ()
 
         await self._log.transact(put, wait=True)
-        self._tell(found.order.name)
+        self._tell(found.order.name, due_ns)
 
-    def _tell(self, agent: AgentId) -> None:
+    def _tell(self, agent: AgentId, due_ns: int = NOW) -> None:
         if self.wake is not None:
-            self.wake(agent)
+            self.wake(agent, due_ns)
 
     async def ask(self, permit: Permit[SendMessage], letter: Letter) -> Answer:
         """Have an agent carry out a message, once, and wait for the end."""

@@ -124,6 +124,7 @@ class AtWork:
         stopped_by: The operator who has stopped it.
         line: The account of its run, and those above it, as they stood last; none where nothing bounds it.
         living: The agent, where it is one that stays.
+        waits: It has not begun, and only waits for its turn.
         stays: It was stopped together with all others, and stays where it is one that does.
     """
 
@@ -134,4 +135,5 @@ class AtWork:
     stopped_by: str = ""
     line: Sequence[Account] = ()
     living: Living | None = None
+    waits: bool = False
     stays: bool = False

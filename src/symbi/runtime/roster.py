@@ -65,7 +65,7 @@ class AgentStore(Protocol):
         """Write back where an agent stands, if it has made no move since the one that the caller saw.
 
         Raises:
-            InputError: It has, or is not there (`agent.stale`, with the state that was found).
+            InputError: It has, or is not there (`lifecycle.stale`, with the state that was found).
             StoreUnavailable: The store cannot be written.
         """
 
@@ -123,7 +123,7 @@ def stale(record: AgentRecord, found: AgentRecord | None) -> InputError:
     msg = f"agent `{record.agent_id}` is {now}, so that it cannot become `{record.state}` by move {record.revision}"
     return InputError(
         msg,
-        code="agent.stale",
+        code="lifecycle.stale",
         hint="look at it again: `symbi agents show`",
         state="" if found is None else found.state.value,
         wanted=record.state.value,

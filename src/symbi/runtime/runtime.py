@@ -8,36 +8,43 @@ from pathlib import Path
 from typing import Final
 
 from symbi.agent.journal import RunRecord, RunState, absolute
-from symbi.agent.run import RunOutcome, check_inputs
+from symbi.agent.run import Ends, RunOutcome, by_remedy, check_inputs
 from symbi.agent.sealing import opened_history, sealed_run
 from symbi.agent.task import NO_TASK, Task, check_task, kept_task
 from symbi.audit.event import AuditEventType, Draft, Receipt
 from symbi.audit.stream import AuditStream
 from symbi.clock import rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile
-from symbi.errors import (
-    InputError,
-    did_you_mean,
-)
+from symbi.errors import InputError, SymbiError, did_you_mean
 from symbi.guard.budget import NO_ALLOWANCE, Allowance
 from symbi.guard.confidential import confided, keys_for
 from symbi.guard.desk import ApprovalDesk
 from symbi.guard.gate import GateReport, Guard
 from symbi.guard.outcome import encode_result
 from symbi.runtime.agent_scheduler import SystemStatus
+from symbi.runtime.asking import as_asked
 from symbi.runtime.budgets import Budgets
 from symbi.runtime.course import Course, Order
 from symbi.runtime.dead_letters import DeadLetters
+from symbi.runtime.dispatch import Dispatch
+from symbi.runtime.errands import Errands
+from symbi.runtime.intake import AT_ONCE, Mail, When
 from symbi.runtime.key_change import rotate_key
+from symbi.runtime.life import Life
+from symbi.runtime.lifecycle import AgentState
+from symbi.runtime.living import NOBODY
+from symbi.runtime.mailbox import NOW
 from symbi.runtime.measuring import Measuring
 from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_change import set_policies
 from symbi.runtime.post import PostOffice
 from symbi.runtime.replays import Begun, begin_replay
+from symbi.runtime.rests import Rest, Rests
 from symbi.runtime.rooms import AtWork, Rooms, RuntimeConfig
 from symbi.runtime.turns import Seat
 from symbi.tools.catalog import Catalog
 from symbi.types import (
+    OPERATOR_AGENT,
     SYSTEM_AGENT,
     AgentId,
     JsonValue,
@@ -58,6 +65,9 @@ class Runtime:
         warnings: What is unsafe or without effect, one line each.
 
     Attributes:
+        roster: The agents that stay.
+        mail: Puts messages into their mailboxes.
+        dispatch: Lets them carry these out, while `carry_out_messages` runs.
         post: Gets messages to agents.
         take_up: Carries out what a dead letter became, and says whether it does; whoever stays sets it.
     """
@@ -67,8 +77,14 @@ class Runtime:
         self._rooms = rooms = replace(rooms, world=replace(rooms.world, post=self.post))
         self._config = config
         self._course = Course(rooms, config)
+        self.roster = self._course.roster
+        self.mail = Mail(rooms, self.roster)
+        errands = Errands(rooms, self._course)
+        self.dispatch = Dispatch(rooms, self.roster, self.mail, errands, config.max_at_work)
+        self.rests = Rests()
         self._course.over = self.post.questions.over
         self.post.addresses.course, self.post.questions.carry_out = self._course, self._carry_out
+        self.post.questions.rests = self.rests
         self.report = report
         self.warnings = tuple(warnings)
         self.take_up: Callable[[Begun], bool] = _nobody
@@ -134,7 +150,7 @@ class Runtime:
         """How many agents run and wait, and what is free."""
         return await self._rooms.scheduler.get_system_status()
 
-    async def run(
+    async def run(  # noqa: PLR0913 - most callers leave most of them out
         self,
         compiled: CompiledFile,
         spec: AgentSpec,
@@ -144,6 +160,7 @@ class Runtime:
         run_id: RunId | None = None,
         instance: str = "",
         allowance: Allowance = NO_ALLOWANCE,
+        ends: Ends = by_remedy,
     ) -> RunOutcome:
         """Create an agent and run it on inputs, to its end.
 
@@ -155,6 +172,7 @@ class Runtime:
             run_id: Its id, where somebody has promised one; new if None.
             instance: Which of several agents that were made of one declaration.
             allowance: What it may spend.
+            ends: What becomes of it where an error ends it.
 
         Raises:
             InputError: The inputs do not fit the agent.
@@ -167,7 +185,7 @@ class Runtime:
         except InputError as error:
             await self.refuse(Path(spec.file), error, task.everybody)
             raise
-        order = Order(compiled, spec, instance)
+        order = Order(compiled, spec, instance, ends)
         record = RunRecord(
             run_id=run_id or RunId(self._rooms.ids.new()),
             agent_id=order.name,
@@ -200,10 +218,14 @@ class Runtime:
         """Begin a run that another asks for, or go on with it."""
         record = await self._rooms.world.log.read(lambda: self._rooms.runs.get_run(run_id))
         if record is not None:
-            return await self.resume(order.compiled, order.spec, record)
-        return await self.run(order.compiled, order.spec, inputs, task, run_id=run_id, instance=order.instance)
+            return await self.resume(order.compiled, order.spec, record, ends=as_asked)
+        return await self.run(
+            order.compiled, order.spec, inputs, task, run_id=run_id, instance=order.instance, ends=as_asked
+        )
 
-    async def resume(self, compiled: CompiledFile, spec: AgentSpec, record: RunRecord) -> RunOutcome:
+    async def resume(
+        self, compiled: CompiledFile, spec: AgentSpec, record: RunRecord, *, ends: Ends = by_remedy
+    ) -> RunOutcome:
         """Go on with a run after its last finished effect.
 
         Raises:
@@ -219,11 +241,11 @@ class Runtime:
         was, log, vault = record.state, self._rooms.world.log, self.guard.vault
         kept = await log.read(lambda: self._rooms.effects.effects_of(record.run_id))
         own = await keys_for(vault, spec.id, ())
-        record = replace(record, state=RunState.RUNNING, error=None, finished_at=None)
+        record = replace(record, state=RunState.RUNNING, finished_at=None)
         try:
             record, recorded = await log.read(partial(opened_history, record, kept, vault, own.ids))
         except InputError as erased:
-            await self._course.ended_erased(record, was, erased)
+            await self._course.ended_erased(replace(record, error=None), was, erased)
             raise
         task = kept_task(record.grant, record.labels)
         keys = await keys_for(vault, spec.id, task.everybody)
@@ -232,11 +254,11 @@ class Runtime:
 
         def again() -> tuple[None, tuple[Draft]]:
             if was is not RunState.RUNNING:
-                self._rooms.runs.move_run(record, was)
+                self._rooms.runs.move_run(replace(record, error=None), was)
             details: dict[str, JsonValue] = {"effects": len(recorded), **task.facts(keys), **self.budgets.open(line)}
             return None, (confided(Draft(AuditEventType.RUN_RESUMED, record.agent_id, details, record.run_id), keys),)
 
-        return await self._course.go(Order(compiled, spec, record.instance), record, recorded, again, line)
+        return await self._course.go(Order(compiled, spec, record.instance, ends), record, recorded, again, line)
 
     async def replay(self, compiled: CompiledFile, run_id: RunId, by: str) -> Begun:
         """Put a dead letter's work on record anew, see `symbi.runtime.replays`; `take_up` is for the caller to ask.
@@ -245,7 +267,53 @@ class Runtime:
             InputError: There is no open letter of this run, its agent does not take these inputs now, or they were erased.
             StoreUnavailable: It cannot be recorded.
         """
-        return await begin_replay(self._rooms, compiled, await self.letters.opened(run_id), by)
+        begun = await begin_replay(self._rooms, compiled, await self.letters.opened(run_id), by)
+        if begun.record is None:
+            self.mail.told([begun.order.name], NOW)
+        return begun
+
+    async def carry_out_messages(self) -> None:
+        """Let agents that stay carry out their messages, until `dispatch.stop`; then wait for those at work.
+
+        Raises:
+            StoreUnavailable: The store cannot be used; what was begun goes on at the next start.
+        """
+        self.post.wake = lambda agent, due_ns: self.dispatch.call([agent], due_ns)
+        try:
+            await self.dispatch.run()
+        finally:
+            self.post.wake = None
+
+    async def spawn(self, order: Order, instances: Sequence[str] = NOBODY, parent: str = "") -> Sequence[AgentId]:
+        """Make agents that stay, of one declaration and by one decision; see `symbi.runtime.living`.
+
+        Args:
+            order: The declaration; its instance does not count.
+            instances: A name for each; the empty one is the declaration's own.
+            parent: Who asks for them.
+
+        Raises:
+            InputError: One is there already, a name is none, or the configuration does not say that they stay.
+            Denied: Policy does not let them be created.
+            Unavailable: The store, or a tool server, cannot be used.
+        """
+        self.roster.declare(order.compiled)
+        kind = self.roster.kind_of(order.spec.id)
+        names = await self.roster.spawn(kind, instances, parent)
+        self.dispatch.look_again(kind)
+        return names
+
+    async def send(
+        self,
+        agent: AgentId,
+        inputs: Mapping[str, JsonValue],
+        task: Task = NO_TASK,
+        *,
+        sender: str = OPERATOR_AGENT,
+        when: When = AT_ONCE,
+    ) -> RunId:
+        """Put a message into an agent's mailbox; returns its id, which is that of its run. See `symbi.runtime.mail`."""
+        return await self.mail.send(agent, inputs, task, sender=sender, when=when)
 
     async def find_open_run(self, run_id: RunId | None, file: str | None) -> RunRecord:
         """The run to resume: the one named, or the newest that is running or held (of a file).
@@ -321,16 +389,22 @@ class Runtime:
         return tuple(self._course.at_work.values())
 
     async def suspend(self, agent: AgentId, by: str) -> None:
-        """Suspend an agent before its next effect; see `symbi.runtime.turns`."""
-        await self._course.turns.suspend(agent, by)
+        """Suspend an agent before its next effect, see `symbi.runtime.turns`; what waits to be tried again goes on waiting."""
+        for rest in self.rests.of(agent):
+            rest.suspended_by = by
+        if not self.rests.of(agent):
+            await self._course.turns.suspend(agent, by)
 
     def seat_of(self, agent: AgentId) -> Seat | None:
         """What an agent at work has claimed, and how it stands with it; None where it has not come so far."""
         return self._course.turns.seat_of(agent)
 
     def let_go_on(self, agent: AgentId) -> None:
-        """Let an agent that an operator has suspended go on; see `symbi.runtime.turns`."""
-        self._course.turns.resume(agent)
+        """Let an agent go on that an operator, policy or a limit has suspended, or that waits; see `symbi.runtime.turns`."""
+        for rest in self.rests.of(agent):
+            rest.let_go()
+        if not self.rests.of(agent):
+            self._course.turns.resume(agent)
 
     async def stop(self, agents: Sequence[AgentId] | None, by: str) -> Sequence[RunId]:
         """Stop agents where they are, and return once their runs are over; what they had in flight is settled.
@@ -342,7 +416,8 @@ class Runtime:
         Raises:
             InputError: One of them is not at work; none is stopped.
         """
-        names = [one.life.agent for one in self._course.at_work.values()]
+        rests = [rest for rest in self.rests.all if agents is None or rest.agent in agents]
+        names = [one.life.agent for one in self._course.at_work.values()] + [rest.agent for rest in rests]
         for agent in agents or ():
             if agent not in names:
                 msg = f"agent `{agent}` is not at work"
@@ -351,9 +426,32 @@ class Runtime:
         for one in found:
             one.stopped_by = by
             one.scope.cancel(f"stopped by {by}")
-        for one in found:
-            await one.over.wait()
-        return [one.life.run_id for one in found]
+        for rest in rests:
+            rest.stop(by)
+        for over in (*(one.over for one in found), *(rest.over for rest in rests)):
+            await over.wait()
+        return [*(one.life.run_id for one in found), *(rest.run_id for rest in rests)]
+
+    async def stopped_at_rest(self, record: RunRecord, rest: Rest, error: SymbiError) -> None:
+        """A run was stopped that rested: it has failed, and its agent is gone.
+
+        Raises:
+            StoreUnavailable: It cannot be recorded.
+        """
+        life = Life(rest.agent, rest.run_id, rest.state)
+        if life.state is AgentState.SUSPENDED:
+            life.stop({"by": rest.stopped_by})
+        await self._course.ended_at_rest(record, error, life.drafts())
+
+    async def give_up(self, record: RunRecord, error: SymbiError) -> None:
+        """A run that is open has failed too often: its agent has failed.
+
+        Raises:
+            StoreUnavailable: It cannot be recorded.
+        """
+        life = Life(record.agent_id, record.run_id, AgentState.RUNNING)
+        life.fail(error, RunState.FAILED)
+        await self._course.ended_at_rest(record, error, life.drafts())
 
 
 def _nobody(_begun: Begun) -> bool:

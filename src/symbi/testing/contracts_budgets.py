@@ -45,6 +45,7 @@ def _accounts_of_an_agent_come_newest_first(store: BudgetStore) -> None:
     assert [account.run_id for account in store.accounts_of(_A, 10)] == ["r2", "r1"]
     assert [account.run_id for account in store.accounts_of(_A, 1)] == ["r2"]
     assert [account.run_id for account in store.accounts_of(_B, 10)] == ["r3"]
+    assert [account.run_id for account in store.accounts_of(None, 2)] == ["r3", "r2"]
 
 
 def _a_reservation_is_there_until_it_is_taken_away(store: BudgetStore) -> None:

@@ -65,7 +65,7 @@ def an_agent_that_is_there_is_not_made_again(store: AgentStoreUnderTest) -> None
         store.put_agents([gone, agent_record(B)])
     again = replace(agent_record(A), created_at=_LATER, changed_at=_LATER)
     refusal = _refused(store, lambda: store.put_agents([again, replace(agent_record(B), created_at=_LATER)]))
-    assert refusal.code == "agent.exists"
+    assert refusal.code == "input.agent_exists"
     assert f"`{B}`" in refusal.message
     assert store.get_agent(A) == gone
     with store.transaction():
@@ -137,7 +137,7 @@ AGENT_STORE_CHECKS: Final[tuple[AgentStoreCheck, ...]] = (
 
 def _stale(store: AgentStoreUnderTest, record: AgentRecord, was_revision: int) -> None:
     refusal = _refused(store, lambda: store.move_agent(record, was_revision))
-    assert refusal.code == "agent.stale"
+    assert refusal.code == "lifecycle.stale"
     assert refusal.fields["wanted"] == record.state.value
 
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import anyio.lowlevel
+
+from symbi.agent.again import Patience
 from symbi.clock import Clock
 from symbi.config import CONFIG_NAME, parse_settings
 from symbi.dsl.spec import CompiledFile
@@ -17,6 +20,15 @@ from symbi.wiring.runtime import no_emit
 
 AGENT_NAME: Final = "agent.symbi"
 POLICIES_NAME: Final = "policies/operator.cedar"
+
+
+async def at_once(_seconds: float) -> None:
+    """Wait for nothing but others' turns."""
+    await anyio.lowlevel.checkpoint()
+
+
+IMPATIENT: Final = Patience(at_once)
+"""What is to be tried again is, at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +51,7 @@ async def open_in(  # noqa: PLR0913 - each is left out by most callers
     hold_s: float | None = 0.0,
     emit: Callable[[AgentId, str], None] = no_emit,
     clock: Clock | None = None,
+    patience: Patience | None = None,
 ) -> AsyncIterator[RunningRuntime]:
     """Write an agent file into a folder, and open a runtime there.
 
@@ -52,6 +65,7 @@ async def open_in(  # noqa: PLR0913 - each is left out by most callers
         hold_s: How long a run waits for people; None: until they answer.
         emit: Takes what runs log and print.
         clock: The machine's if None.
+        patience: How it waits before something is tried again; not at all if None.
 
     Raises:
         SymbiError: Whatever is wrong with configuration, agent file or folder.
@@ -61,7 +75,9 @@ async def open_in(  # noqa: PLR0913 - each is left out by most callers
         _write(folder / POLICIES_NAME, policies)
     settings = parse_settings(config, file=folder / CONFIG_NAME, cwd=folder, environ=environ or {}, overrides={})
     compiled = compile_agents(file)
-    async with open_runtime(settings, probe=probe, hold_s=hold_s, emit=emit, clock=clock) as runtime:
+    async with open_runtime(
+        settings, probe=probe, hold_s=hold_s, emit=emit, clock=clock, patience=patience or IMPATIENT
+    ) as runtime:
         yield RunningRuntime(runtime, compiled)
 
 

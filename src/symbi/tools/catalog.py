@@ -12,7 +12,7 @@ from symbi.guard.action import ConnectServer, ToolRef
 from symbi.guard.gate import Guard
 from symbi.guard.outcome import decode_error, encode_error
 from symbi.policy.fields import ToolFlow
-from symbi.tools.breaker import Pace
+from symbi.tools.breaker import BreakerState, Pace
 from symbi.tools.dependency import Dependency, DependencyStatus, DependencyTerms
 from symbi.tools.manifest import ToolEntry
 from symbi.tools.port import SERVER_NAME, Pin, SecretSource, ToolDefinition, ToolServer
@@ -157,17 +157,18 @@ class Catalog:
     async def revive(self, server: str, principal: Principal) -> None:
         """Start a server again that has died, or could not be connected, through the gate; not too often.
 
-        One that was never connected stays so, and one that is connected stays as it is.
+        One that was never connected stays so. One that is connected stays as it is, but where its breaker is open: who tries
+        it then begins with a fresh process, if no other call is at work there.
 
         Raises:
             ToolServerUnavailable: It was started a while ago; `retry_after_s` says when it may be again.
             SymbiError: As `ready`.
         """
         link = self._links.get(server)
-        if link is None or server not in self._met or self._is_up(link):
+        if link is None or server not in self._met or self._is_well(link):
             return
         async with self._locks[server]:
-            if not self._is_up(link):
+            if not self._is_well(link):
                 await self._restart(link, principal)
 
     async def _restart(self, link: ServerLink, principal: Principal) -> None:
@@ -194,6 +195,10 @@ class Catalog:
 
     def _is_up(self, link: ServerLink) -> bool:
         return link.server.connected and link.name not in self._down
+
+    def _is_well(self, link: ServerLink) -> bool:
+        status = self._dependencies[link.name].status
+        return self._is_up(link) and (status.state is not BreakerState.OPEN or status.calls > 0)
 
     async def _refresh(self, link: ServerLink, principal: Principal) -> None:
         """See `refresh`; with the lock."""

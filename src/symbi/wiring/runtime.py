@@ -18,6 +18,7 @@ from symbi.adapters.policy_files import PolicyFolders
 from symbi.adapters.processes import measure_family, measure_process
 from symbi.adapters.secrets import EnvironmentSecrets, FileSecrets, KeyringSecrets, SecretChain
 from symbi.adapters.sqlite import SqliteStore, check_store
+from symbi.agent.again import PATIENT, Patience
 from symbi.agent.effects import World, no_word
 from symbi.agent.interpreter import BodyLimits
 from symbi.audit.event import AuditEventType, Draft
@@ -41,7 +42,7 @@ from symbi.runtime.agent_scheduler import AgentScheduler
 from symbi.runtime.dead_letters import DeadLetters
 from symbi.runtime.policies import Cause, PolicyBook
 from symbi.runtime.policy_shadow import PolicyShadow
-from symbi.runtime.policy_watch import PolicyWatch, watching
+from symbi.runtime.policy_watch import PolicyWatch, Runs, watching
 from symbi.runtime.resources import Amount, Node, NodeId, ResourcePool
 from symbi.runtime.rooms import Rooms, RuntimeConfig
 from symbi.runtime.runtime import Runtime
@@ -143,6 +144,7 @@ async def open_runtime(
     probe: Callable[[str], None] = no_probe,
     hold_s: float | None = 0.0,
     held: Callable[[ApprovalPending], None] = no_word,
+    patience: Patience = PATIENT,
 ) -> AsyncIterator[Runtime]:
     """A running runtime, from settings.
 
@@ -153,6 +155,7 @@ async def open_runtime(
         probe: Called at named points around each effect; for tests.
         hold_s: How long a run waits for people before it ends as held; None: until they answer or their time is up.
         held: Told of each action that waits for people.
+        patience: How it waits before something is tried again.
 
     Raises:
         ConfigError: A setting is unsafe in production mode, or names something that is not there.
@@ -214,7 +217,7 @@ async def open_runtime(
         invoker = Invoker(catalog, guard, secrets)
         world = World(
             guard, log, clock, invoker, Sandboxes({interpreter.tier: interpreter}), emit,
-            hold_s, held, reconciler=Reconciler(invoker, catalog, guard, clock),
+            hold_s, held, reconciler=Reconciler(invoker, catalog, guard, clock), patience=patience,
         )  # fmt: skip
         agents = scheduler(settings, clock)
         privacy = open_privacy(settings, store, log, vault, lambda: log.key, clock, probe)
@@ -228,10 +231,10 @@ async def open_runtime(
             shadow = PolicyShadow(engine, book, log)
             guard.tell = shadow.tell
             watches.append(await stack.enter_async_context(shadowing(settings, shadow, clock)))
-        if settings.policy.watch:
-            await stack.enter_async_context(watching(watches))
         runtime = Runtime(rooms, runtime_config(settings), report, warnings)
-        await stack.enter_async_context(watching([runtime.measuring]))
+        await runtime.roster.open()
+        looking: list[Runs] = [*watches, runtime.measuring] if settings.policy.watch else [runtime.measuring]
+        await stack.enter_async_context(watching(looking))
         up.set()
         yield runtime
 

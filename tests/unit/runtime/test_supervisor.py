@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 
 from symbi import errors
+from symbi.agent.remedies import REMEDIES, RESTARTS, RETRIES, Backoff, Remedy, remedy_for
 from symbi.errors import (
     InternalError,
     Overloaded,
@@ -15,7 +16,7 @@ from symbi.errors import (
     SymbiError,
     ToolFailed,
 )
-from symbi.runtime.supervisor import REMEDIES, RESTARTS, RETRIES, Backoff, Remedy, Verdict, judge, remedy_for
+from symbi.runtime.supervisor import Verdict, judge
 
 CLASSES = [thing for _, thing in inspect.getmembers(errors, inspect.isclass) if issubclass(thing, SymbiError)]
 LEAVES = [thing for thing in CLASSES if not any(other is not thing and issubclass(other, thing) for other in CLASSES)]

@@ -220,6 +220,33 @@ async def test_a_start_that_fails_counts_and_the_breaker_keeps_it_from_being_tri
         assert "unavailable.tool_server" in codes
 
 
+async def test_who_tries_a_server_that_hangs_begins_with_a_fresh_process_if_nobody_else_is_at_work_there(open_bench):
+    async with open_bench() as bench:
+        call, starts = asked(bench), 0
+        connect = bench.server.connect
+
+        async def counted(permit):
+            nonlocal starts
+            starts += 1
+            return await connect(permit)
+
+        bench.server.connect = counted
+        await open_circuit(bench)
+        dependency = bench.catalog.dependency_of("mail")
+        async with dependency.seat():
+            bench.gate.clock.advance(20.0)
+            async with bench.invoker.admitted(call, Refusals()) as action:
+                with pytest.raises(ToolServerUnavailable):
+                    await bench.invoker.call(action)
+            assert starts == 0
+        bench.gate.clock.advance(40.0)
+        bench.answer = None
+        async with bench.invoker.admitted(call, Refusals()) as action:
+            await bench.invoker.call(action)
+        assert starts == 1
+        assert bench.catalog.dependencies[0].state is BreakerState.CLOSED
+
+
 async def test_who_begins_with_a_server_that_is_up_is_decided_and_starts_nothing(open_bench):
     async with open_bench(ALL_BUT_CONNECT) as bench:
         connect = bench.server.connect

@@ -30,7 +30,7 @@ class AgentTable(Rows):
             # Somewhere among them is one that was left as it was; which one, only its columns tell.
             names = [one.agent_id for one in records if not self._is(one)]
             msg = f"agent `{names[0] if names else records[0].agent_id}` is there already"
-            raise InputError(msg, code="agent.exists", hint="`symbi agents show` tells how it stands")
+            raise InputError(msg, code="input.agent_exists", hint="`symbi agents show` tells how it stands")
 
     def _is(self, record: AgentRecord) -> bool:
         found = self.get_agent(record.agent_id)
