@@ -239,7 +239,7 @@ async def test_a_run_that_another_asked_for_spends_what_that_one_has(tmp_path, b
         budgets = opened.runtime.budgets
         outcome = await run(opened, "p", budget=Budget(calls=3))
         assert len(bank) == 3
-        assert outcome.state is not RunState.FINISHED
+        assert (outcome.state, outcome.error.code) == (RunState.HELD, "agent.unanswered")
         (root,) = await budgets.find(outcome.run_id)
         assert (root.spent.calls, root.held.calls) == (3, 0)
         rooms = opened.runtime.rooms
@@ -252,6 +252,7 @@ async def test_a_run_that_another_asked_for_spends_what_that_one_has(tmp_path, b
         assert child_record.state is RunState.HELD
         done = await resume(opened, child.run_id)
         assert (done.output, len(bank)) == (5, 6)
+        assert (await resume(opened, outcome.run_id, "p")).output == 5
 
 
 async def test_a_body_that_computes_is_held_when_its_time_is_spent_and_what_it_used_is_charged(tmp_path):
