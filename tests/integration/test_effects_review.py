@@ -20,6 +20,7 @@ from symbi.policy.flow import join
 from symbi.sandbox.pool import Sandboxes
 from symbi.sandbox.port import SandboxResult
 from symbi.testing.gate import ALLOW_ALL, open_gate
+from symbi.testing.runtime import IMPATIENT
 from symbi.types import AgentId, Integrity, Label, Principal, RecoveryClass, RunId, SecurityTier, ToolName
 
 pytestmark = pytest.mark.anyio
@@ -95,7 +96,7 @@ class Printing:
 def world_on(gate, lines: list[str] | None = None) -> World:
     sandboxes = Sandboxes({SecurityTier.INTERPRETER: Printing(gate.guard.authority)})
     emit = lambda _, line: [] if lines is None else lines.append(line)  # noqa: E731 - one line is enough
-    return World(gate.guard, gate.log, SystemClock(), Tools(gate.guard), sandboxes, emit)
+    return World(gate.guard, gate.log, SystemClock(), Tools(gate.guard), sandboxes, emit, patience=IMPATIENT)
 
 
 def effects_on(gate, world: World) -> RunEffects:

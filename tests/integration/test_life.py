@@ -79,12 +79,12 @@ async def test_who_is_stopped_while_its_failure_is_recorded_has_failed_and_no_mo
         runtime, spec = opened.runtime, opened.compiled.agents[0]
         ended_early = runtime._course.ended_early
 
-        async def stopped(record, error):
+        async def stopped(record, error, state):
             (one,) = runtime.at_work
             one.stopped_by = "ada"
             one.scope.cancel("stopped by ada")
             await anyio.lowlevel.checkpoint()  # as where keys are looked for
-            await ended_early(record, error)
+            await ended_early(record, error, state)
 
         runtime._course.ended_early = stopped
         with pytest.raises(PolicyDenied):

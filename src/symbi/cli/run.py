@@ -7,16 +7,17 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, TypeVar
 
 import anyio
 import typer
 from anyio.abc import TaskStatus
 from rich.markup import escape
 
-from symbi.agent.journal import absolute
+from symbi.agent.journal import RunState, absolute
 from symbi.agent.run import RunOutcome
 from symbi.agent.task import Task, parse_grant, parse_labels, parse_subjects
+from symbi.agent.texts import read_texts, split_pairs
 from symbi.api.control import ControlSocket
 from symbi.cli.options import Config, Json
 from symbi.cli.output import (
@@ -42,9 +43,6 @@ from symbi.types import AgentId, JsonValue, RunId
 from symbi.wiring import compile_agents, open_runtime, read_text, start_logging
 
 T = TypeVar("T")
-
-PATH_TYPE: Final = "Path"
-"""Inputs of this type name files; they are taken from the folder in which the command was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,32 +317,12 @@ def _choose(agents: Sequence[AgentSpec], name: str | None, file: Path) -> AgentS
 
 
 def parse_inputs(inputs: Sequence[str], spec: AgentSpec) -> dict[str, JsonValue]:
-    """NAME=VALUE pairs by the types of the agent's parameters; what is neither String nor Path is read as JSON.
+    """NAME=VALUE pairs by the types of the agent's parameters; files are named as seen from the working folder.
 
     Raises:
         InputError: A pair is malformed or given twice.
     """
-    types = {parameter.name: parameter.type.name for parameter in spec.parameters}
-    values: dict[str, JsonValue] = {}
-    for pair in inputs:
-        name, equals, text = pair.partition("=")
-        if not equals or not name:
-            msg = f"`--input {pair}` is not of the form NAME=VALUE"
-            raise InputError(msg, code="input.usage")
-        if name in values:
-            msg = f"input `{name}` is given twice"
-            raise InputError(msg, code="input.usage")
-        kind = types.get(name)
-        if kind == PATH_TYPE:
-            values[name] = str(Path(text).absolute())
-        elif kind in {None, "String"}:
-            values[name] = text
-        else:
-            try:
-                values[name] = json.loads(text)
-            except (ValueError, RecursionError):
-                values[name] = text
-    return values
+    return read_texts(split_pairs(inputs), spec, Path.cwd())
 
 
 def report(outcome: RunOutcome, *, as_json: bool) -> None:
@@ -374,4 +352,8 @@ def report(outcome: RunOutcome, *, as_json: bool) -> None:
             err.print(
                 f"[dim]run {outcome.run_id} is {outcome.state.value}; `symbi audit show --run {outcome.run_id}` tells more[/]"
             )
+            if outcome.state is RunState.HELD:
+                err.print(
+                    f"once that is changed, [bold]symbi run --resume --run {outcome.run_id}[/] goes on from there"
+                )
         raise typer.Exit(exit_code(outcome.error))

@@ -23,8 +23,8 @@ from symbi.agent.values import TEMPLATE
 from symbi.audit.event import Draft
 from symbi.errors import (
     ApprovalPending,
-    BudgetExceeded,
     AskFailed,
+    BudgetExceeded,
     Denied,
     EffectInDoubt,
     InputError,

@@ -81,6 +81,7 @@ class Dispatch:
 
     Attributes:
         done: Messages that were carried out, held or given up by this process.
+        looks: How often it has looked at what there is to do.
         most_tasks: The most tasks that there ever were at a time.
     """
 
@@ -103,6 +104,7 @@ class Dispatch:
         self._stopping = False
         self._changed = anyio.Event()
         self.done = 0
+        self.looks = 0
         self.most_tasks = 0
         rooms.world.guard.engine.on_change(self._policies_changed)
 
@@ -132,6 +134,7 @@ class Dispatch:
                     await self._ripen()
                     await self._clear_refused()
                     await self._fill(tasks)
+                    self.looks += 1
                     await self._nap()
         except BaseExceptionGroup as group:
             lost, others = group.split(StoreUnavailable)
