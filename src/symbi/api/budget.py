@@ -8,6 +8,7 @@ from symbi.api.agents import called
 from symbi.api.caller import Caller, Operation
 from symbi.errors import InputError
 from symbi.guard.spending import read_amount
+from symbi.runtime.raising import raise_budget as raised
 from symbi.runtime.runtime import Runtime
 from symbi.types import JsonValue, RunId
 
@@ -24,7 +25,7 @@ async def raise_budget(runtime: Runtime, caller: Caller, arguments: Mapping[str,
         msg = "the operation needs `amounts`: texts such as `+10`, by what they are of"
         raise InputError(msg, code="control.argument")
     more = dict(_more(name, text) for name, text in amounts.items())
-    account = await runtime.budgets.give(RunId(_text(arguments, "run")), more, called(runtime, caller))
+    account = await raised(runtime, RunId(_text(arguments, "run")), more, called(runtime, caller))
     return account.facts()
 
 
