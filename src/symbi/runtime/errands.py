@@ -293,6 +293,7 @@ class Errands:
             async with self._course.allocated(spec, principal, one) as (limits, turn):
                 seated()
                 await self._begin(errand, one)
+                await one.recorded()
                 if errand.attempts > MAX_BEGINNINGS:
                     msg = f"it was begun {MAX_BEGINNINGS} times, and each time the process ended within it"
                     raise AgentFailed(msg, code="agent.crash_loop")

@@ -38,6 +38,7 @@ from symbi.runtime.measuring import Measuring
 from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_change import set_policies
 from symbi.runtime.post import PostOffice
+from symbi.runtime.pulse import Lag
 from symbi.runtime.replays import Begun, begin_replay
 from symbi.runtime.rests import Rest, Rests
 from symbi.runtime.rooms import AtWork, Rooms, RuntimeConfig
@@ -136,6 +137,11 @@ class Runtime:
         desk = self.guard.approvals
         assert desk is not None, "a runtime is opened with one"
         return desk
+
+    @property
+    def lag(self) -> Lag:
+        """How late the event loop came to what was due, in the last minute."""
+        return self._rooms.pulse.lag
 
     def describe(self) -> str:
         """The start-up line: what is enforced."""
