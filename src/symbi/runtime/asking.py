@@ -24,6 +24,7 @@ from symbi.audit.event import Draft
 from symbi.errors import (
     ApprovalPending,
     AskFailed,
+    BudgetExceeded,
     Denied,
     EffectInDoubt,
     InputError,
@@ -319,8 +320,11 @@ def _circle(name: AgentId, asker: AgentId) -> InputError:
 
 
 def gives_up(error: SymbiError) -> bool:
-    """Whether a run that somebody waits for is over by an error that suspends others: policy or a limit has ended it."""
-    return isinstance(error, Denied | LimitExceeded) and not isinstance(error, ApprovalPending)
+    """Whether a run that somebody waits for is over by an error that suspends others: policy or a limit has ended it.
+
+    Where people have yet to answer, and where a budget is spent that somebody can raise, both runs are held.
+    """
+    return isinstance(error, Denied | LimitExceeded) and not isinstance(error, ApprovalPending | BudgetExceeded)
 
 
 def as_asked(error: SymbiError) -> RunState:

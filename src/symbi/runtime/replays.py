@@ -23,7 +23,7 @@ from symbi.errors import InputError, did_you_mean
 from symbi.guard.confidential import confided, keys_for
 from symbi.guard.vault import Keys, place
 from symbi.runtime.course import Order
-from symbi.runtime.dead_letters import DeadLetter, LetterState, Wanted, read_json
+from symbi.runtime.letters import DeadLetter, LetterState, Wanted, read_json
 from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.mailbox import Message
 from symbi.runtime.rooms import Rooms
