@@ -13,7 +13,9 @@ import anyio
 from symbi.runtime.course import Order
 from symbi.testing.runtime import open_in
 
-AGENTS = 'agent w(n: int) { with sandbox = interpreter { log(format("{}", n)); let luck = random(); return [n, luck]; } }\n'
+AGENTS = (
+    'agent w(n: int) { with sandbox = interpreter { log(format("{}", n)); let luck = random(); return [n, luck]; } }\n'
+)
 CONFIG = '[agents.w]\nmode = "persistent"\n[limits]\nmemory_mb = 100000\ncpu_cores = 100.0\n'
 ALL = "permit (principal, action, resource);"
 INSTANCES = ("a", "b", "c", "d")

@@ -19,13 +19,19 @@ KILLED = -9
 
 def life(folder, point, number):
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(folder), point, str(number)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, str(SCRIPT), str(folder), point, str(number)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode in {0, KILLED}, done.stderr
     return done.returncode
 
 
-@pytest.mark.parametrize("points", [("dispatched", "before_settle", "done"), ("settled", "before_dispatch", "dispatched")])
+@pytest.mark.parametrize(
+    "points", [("dispatched", "before_settle", "done"), ("settled", "before_dispatch", "dispatched")]
+)
 def test_kill_9_loses_no_message_and_repeats_none(tmp_path, points):
     # The first one strikes once messages are there: while agents are made, nobody was told of any.
     lives = [life(tmp_path, point, 9 + 8 * number) for number, point in enumerate(points)]
@@ -53,5 +59,3 @@ def test_kill_9_loses_no_message_and_repeats_none(tmp_path, points):
     with SqliteStore(tmp_path / ".symbi") as store:
         assert {record.state for record in store.agents(None, "", 100)} == {AgentState.READY}
         assert [store.next_message(f"w/{name}") for name in "abcd"] == [None] * INSTANCES
-
-
