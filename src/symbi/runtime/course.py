@@ -104,7 +104,7 @@ class Course:
             ToolServerUnavailable: One cannot be started or does not speak the protocol.
         """
         for server in servers:
-            await self._rooms.world.hold(partial(self._rooms.catalog.refresh, server, principal))
+            await self._rooms.world.hold(partial(self._rooms.catalog.ready, server, principal))
         await self._rooms.policies.refresh()
 
     async def _create_kind(self, kind: Kind, count: int) -> Principal:
