@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 
 from symbi.agent.again import PATIENT, Again, Patience
 from symbi.agent.messages import Letter, Messages, Post, Through
+from symbi.agent.meter import UNMETERED, Meter
 from symbi.agent.operators import text
 from symbi.agent.release import LEVELS, Change, declassified, endorsed, is_release_name, relabelled
 from symbi.agent.rendering import shown
@@ -162,6 +163,7 @@ class RunEffects:
 
     Attributes:
         clock: The time that the run has; asked before each effect whether it may go on.
+        meter: Takes what the run uses.
         replayed: Effects whose outcome was on record.
         told: The last error that the body was told of an effect.
     """
@@ -186,6 +188,7 @@ class RunEffects:
         self._position = 0
         self._grant = grant
         self.clock = RunClock()
+        self.meter: Meter = UNMETERED
         self.replayed = 0
         self.told: SymbiError | None = None
         self._again = Again(world.guard.places, world.patience, recorded, held)
@@ -218,6 +221,7 @@ class RunEffects:
         async def call() -> _Outcome:
             async with self._world.invoker.admitted(asked, partial(self._refused, asked)) as action:
                 result = await self._world.invoker.call(action)
+            self.meter.moved(len(encode_result(plain)), len(encode_result(result.value)))
             return _Outcome(result.value, result.effect_id, result.mark)
 
         done = await self._perform(asked, call)
@@ -403,6 +407,7 @@ class RunEffects:
     ) -> Callable[[], Awaitable[_Outcome]]:
         async def run() -> _Outcome:
             async with self._world.guard.enforce(action) as permit:
+                self.meter.acted()
                 return _Outcome(permit.observe(await effect(permit)), permit.effect_id, permit.action.mark)
 
         return run

@@ -11,6 +11,7 @@ from symbi.agent.again import held_at
 from symbi.agent.effects import CodeLimits, RunEffects, World
 from symbi.agent.interpreter import BodyLimits, Interpreter
 from symbi.agent.journal import RunRecord, RunState, RunStore
+from symbi.agent.meter import UNMETERED, Meter, metered
 from symbi.agent.remedies import Remedy, remedy_for
 from symbi.agent.sealing import sealed_run
 from symbi.agent.task import TASK_LABEL, Task, kept_task, label_json
@@ -104,6 +105,7 @@ class RunPlan:
         turn: Whether it may go on.
         ends: What becomes of it where an error ends it.
         closing: Told how it ended, says what else is written with that.
+        meter: Takes what it uses.
     """
 
     spec: AgentSpec
@@ -114,6 +116,7 @@ class RunPlan:
     turn: Turn = ALWAYS
     ends: Ends = by_remedy
     closing: Callable[[RunOutcome], Also] = nothing_else
+    meter: Meter = UNMETERED
 
     @property
     def task(self) -> Task:
@@ -189,7 +192,8 @@ async def execute(plan: RunPlan, world: World, runs: RunStore, later: list[Enlis
     code, recorded, held = plan.bounds.code, plan.recorded, held_at(record.error)
     effects = RunEffects(world, plan.principal, record.run_id, spec.file, code, recorded, task.grant, held)
     effects.clock = RunClock(plan.turn)
-    interpreter = Interpreter(spec.file, spec.functions, effects, plan.bounds.body)
+    effects.meter = plan.meter
+    interpreter = Interpreter(spec.file, spec.functions, effects, plan.bounds.body, plan.meter.check)
     inputs: dict[str, JsonValue] = json.loads(record.inputs)
     variables = {p.name: from_json(inputs.get(p.name), task.label(p.name)) for p in spec.parameters}
     output: JsonValue = None
@@ -201,7 +205,8 @@ async def execute(plan: RunPlan, world: World, runs: RunStore, later: list[Enlis
     try:
         with anyio.move_on_after(spec.limits.execution_timeout) as scope:
             effects.clock.scope = scope
-            value = await interpreter.run(spec.body, variables)
+            plan.meter.check()
+            value = await metered(interpreter.run(spec.body, variables), plan.meter)
             output = _output(value, spec, plan.bounds.output_bytes)
             label = deep_label(value)
         if scope.cancelled_caught:

@@ -23,7 +23,7 @@ from typing import Any, Final, Self
 import anyio
 from anyio.abc import TaskGroup
 
-from symbi.api import agents, approvals, audit, compliance, dlq, effects, keeping, policies, privacy, tools
+from symbi.api import agents, approvals, audit, budget, compliance, dlq, effects, keeping, policies, privacy, tools
 from symbi.api.caller import Caller, Discreet, Operation, operate
 from symbi.errors import InputError, InternalError, PolicyDenied, StoreUnavailable, SymbiError
 from symbi.guard.outcome import encode_error
@@ -48,6 +48,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     **approvals.OPERATIONS,
     **policies.OPERATIONS,
     **audit.OPERATIONS,
+    **budget.OPERATIONS,
     **keeping.OPERATIONS,
     **dlq.OPERATIONS,
     **compliance.OPERATIONS,

@@ -17,6 +17,7 @@ from symbi.cli import (
     audit,
     audit_keep,
     bench,
+    budget,
     compliance,
     demo,
     dlq,
@@ -56,6 +57,7 @@ app.add_typer(agents.app, name="agents")
 app.add_typer(agents.runs_app, name="runs")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(effects.app, name="effects")
+app.add_typer(budget.app, name="budget")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(tools.app, name="tools")

@@ -23,6 +23,11 @@ from symbi.types import SYSTEM_AGENT, Principal
 SYSTEM: Final = Principal(SYSTEM_AGENT)
 
 
+def no_process() -> int | None:
+    """The default of `pid`: none."""
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class ServerLink:
     """A configured server.
@@ -34,6 +39,7 @@ class ServerLink:
         secrets: Vault paths that its environment asks for.
         timeout_s: Seconds of one call, where the manifest does not say.
         terms: How many calls it is given at a time, and when it is left alone.
+        pid: Its process, while it has one of ours.
     """
 
     name: str
@@ -42,6 +48,7 @@ class ServerLink:
     secrets: tuple[str, ...] = ()
     timeout_s: float = 30.0
     terms: DependencyTerms = field(default_factory=DependencyTerms)
+    pid: Callable[[], int | None] = no_process
 
 
 class Catalog:

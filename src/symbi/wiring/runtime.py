@@ -15,6 +15,7 @@ from symbi.adapters.keys import EnvironmentKeyStore, FileKeyStore, KeyringKeySto
 from symbi.adapters.machine import Finding, machine_capacity, probe_machine
 from symbi.adapters.monty import MontySandbox
 from symbi.adapters.policy_files import PolicyFolders
+from symbi.adapters.processes import measure_family, measure_process
 from symbi.adapters.secrets import EnvironmentSecrets, FileSecrets, KeyringSecrets, SecretChain
 from symbi.adapters.sqlite import SqliteStore, check_store
 from symbi.agent.again import PATIENT, Patience
@@ -32,6 +33,7 @@ from symbi.errors import ApprovalPending, InputError, StoreUnavailable, SymbiErr
 from symbi.guard.desk import ApprovalDesk
 from symbi.guard.gate import Guard, no_probe
 from symbi.guard.sealed_approvals import SealedApprovals
+from symbi.guard.spending import UNBOUNDED
 from symbi.guard.vault import SubjectKeyStore, Vault
 from symbi.policy.catalog import ToolType
 from symbi.policy.engine import PolicyEngine
@@ -47,6 +49,7 @@ from symbi.runtime.resources import Amount, Node, NodeId, ResourcePool
 from symbi.runtime.rooms import Rooms, RuntimeConfig
 from symbi.runtime.runtime import Runtime
 from symbi.runtime.terms import Terms
+from symbi.runtime.workers import Workers
 from symbi.sandbox.pool import Sandboxes
 from symbi.telemetry import Metrics, setup_logging
 from symbi.tools.breaker import BreakerTerms
@@ -212,7 +215,8 @@ async def open_runtime(
         catalog = Catalog(guard, verifier, links)
         catalog.changed = book.refresh
         book.tools = lambda: (ToolType(ref.name, ref.input_schema) for ref in catalog.refs)
-        interpreter = await stack.enter_async_context(MontySandbox(guard.authority))
+        workers = Workers(measure_process, measure_family, {link.name: link.pid for link in links})
+        interpreter = await stack.enter_async_context(MontySandbox(guard.authority, watch=workers))
         invoker = Invoker(catalog, guard, secrets)
         world = World(
             guard, log, clock, invoker, Sandboxes({interpreter.tier: interpreter}), emit,
@@ -222,8 +226,8 @@ async def open_runtime(
         privacy = open_privacy(settings, store, log, vault, lambda: log.key, clock, probe)
         stream = await stack.enter_async_context(audit_stream(log, store, folder))
         rooms = Rooms(
-            world, book, watch, catalog, store, store, store, store, store, agents, ids, settings.principal, privacy, heads,
-            ring.next_signing_key, stream, DeadLetters(store, store, store, log, vault, clock), store,
+            world, book, watch, catalog, store, store, store, store, store, store, agents, ids, settings.principal, privacy, heads,
+            ring.next_signing_key, stream, workers, DeadLetters(store, store, store, log, vault, clock), store,
             pulse_of(settings, guard.metrics), partial(terms_of, settings),
         )  # fmt: skip
         watches = [watch]
@@ -233,7 +237,8 @@ async def open_runtime(
             watches.append(await stack.enter_async_context(shadowing(settings, shadow, clock)))
         runtime = Runtime(rooms, runtime_config(settings), report, warnings)
         await runtime.roster.open()
-        await stack.enter_async_context(beating(rooms.pulse, log, watches if settings.policy.watch else ()))
+        looking: list[Runs] = [*watches, runtime.measuring] if settings.policy.watch else [runtime.measuring]
+        await stack.enter_async_context(beating(rooms.pulse, log, looking))
         up.set()
         yield runtime
 
@@ -337,7 +342,10 @@ def terms_of(settings: Settings, agent: AgentId) -> Terms:
     """How an agent stands among others, as configured."""
     known = settings.of_agent(agent)
     persistent = known.mode is AgentMode.PERSISTENT
-    return Terms(known.priority, known.batch, persistent, known.idle_s, known.max_messages)
+    return Terms(
+        known.priority, known.batch, persistent, known.idle_s, known.max_messages, known.topics,
+        known.budget or UNBOUNDED, known.on_breach,
+    )  # fmt: skip
 
 
 def secret_source(settings: Settings, guard: Guard) -> SecretSource:
@@ -394,4 +402,6 @@ async def _link(
     timeout_s = server.timeout_s or settings.limits.tool_timeout_s
     breaker = BreakerTerms(server.breaker_failures, server.breaker_window_s, server.breaker_open_s)
     terms = DependencyTerms(server.max_concurrent, server.max_waiting, server.max_wait_s, breaker)
-    return ServerLink(server.name, process.command_line, process, process.secret_paths, timeout_s, terms)
+    return ServerLink(
+        server.name, process.command_line, process, process.secret_paths, timeout_s, terms, lambda: process.pid
+    )

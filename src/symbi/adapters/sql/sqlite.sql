@@ -517,6 +517,11 @@ SELECT run_id, agent_id, parent, calls_most, tokens_most, money_most, wall_most,
        calls_spent, tokens_spent, money_spent, wall_spent, cpu_spent, calls_held, tokens_held, money_held, wall_held, cpu_held
 FROM budgets WHERE run_id = ?
 
+-- name: budgets
+SELECT run_id, agent_id, parent, calls_most, tokens_most, money_most, wall_most, cpu_most,
+       calls_spent, tokens_spent, money_spent, wall_spent, cpu_spent, calls_held, tokens_held, money_held, wall_held, cpu_held
+FROM budgets ORDER BY run_id DESC LIMIT ?
+
 -- name: budgets_of
 SELECT run_id, agent_id, parent, calls_most, tokens_most, money_most, wall_most, cpu_most,
        calls_spent, tokens_spent, money_spent, wall_spent, cpu_spent, calls_held, tokens_held, money_held, wall_held, cpu_held
