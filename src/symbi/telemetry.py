@@ -12,7 +12,7 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -205,6 +205,23 @@ class Histogram:
     labels: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """A metric that somebody is asked for when it is looked at.
+
+    Attributes:
+        name: As exporters show it, ending in the unit.
+        unit: Of the value.
+        help: One line.
+        labels: Names of its labels; each takes few values.
+    """
+
+    name: str
+    unit: str
+    help: str
+    labels: tuple[str, ...] = ()
+
+
 _LATENCY_S: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 DECISIONS: Final = Counter("symbi_decisions_total", "decisions", "Decisions of the gate", ("action", "verdict"))
@@ -215,6 +232,16 @@ ADMISSION_SECONDS: Final = Histogram(
 )
 EFFECT_SECONDS: Final = Histogram("symbi_effect_seconds", "seconds", "From permit to outcome", _LATENCY_S, ("action",))
 
+LOOP_LAG_SECONDS: Final = Histogram(
+    "symbi_loop_lag_seconds", "seconds", "How late the event loop comes to what is due", _LATENCY_S
+)
+LOOP_LAG_RECENT: Final = Gauge(
+    "symbi_loop_lag_recent_seconds", "seconds", "Lag of the event loop in the last minute", ("quantile",)
+)
+COLLECTION_SECONDS: Final = Histogram(
+    "symbi_gc_collection_seconds", "seconds", "Looks of the garbage collector", _LATENCY_S, ("age",)
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Series:
@@ -223,12 +250,12 @@ class Series:
     Attributes:
         metric: Its declaration.
         labels: Label values in the order of the declaration.
-        count: The counter's value, or the number of observations.
-        total: Sum of the observations; the counter's value once more.
-        buckets: Observations in each bucket, the last one without an upper bound; empty for a counter.
+        count: The value of a counter or a gauge, or the number of observations.
+        total: Sum of the observations; the value of a counter or a gauge once more.
+        buckets: Observations in each bucket, the last one without an upper bound; empty but for a histogram.
     """
 
-    metric: Counter | Histogram
+    metric: Counter | Histogram | Gauge
     labels: Labels
     count: float
     total: float
@@ -250,6 +277,7 @@ class Metrics:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._cells: dict[Counter | Histogram, dict[Labels, _Cell]] = {}
+        self._asked: dict[tuple[Gauge, Labels], Callable[[], float]] = {}
 
     def inc(self, counter: Counter, amount: float = 1.0, **labels: str) -> None:
         """Add to a counter.
@@ -281,25 +309,42 @@ class Metrics:
             cell.total += value
             cell.buckets[bucket] += 1
 
+    def watch(self, gauge: Gauge, read: Callable[[], float], **labels: str) -> None:
+        """Have a function tell the value of a gauge whenever it is looked at; it must not wait, and takes the place of an earlier one.
+
+        Raises:
+            ValueError: Other labels than declared.
+        """
+        with self._lock:
+            self._asked[gauge, _key(gauge, labels)] = read
+
     def snapshot(self) -> tuple[Series, ...]:
         """All series as they stand, by name and labels."""
         with self._lock:
+            asked = tuple(self._asked.items())
             found = [
                 Series(metric, labels, cell.count, cell.total, tuple(cell.buckets))
                 for metric, cells in self._cells.items()
                 for labels, cell in cells.items()
             ]
+        for (gauge, labels), read in asked:
+            value = read()
+            found.append(Series(gauge, labels, value, value))
         return tuple(sorted(found, key=lambda series: (series.metric.name, series.labels)))
 
     def _cell(self, metric: Counter | Histogram, labels: Mapping[str, str], buckets: int) -> _Cell:
-        if set(labels) != set(metric.labels):
-            msg = f"`{metric.name}` has the labels {list(metric.labels)}, not {sorted(labels)}"
-            raise ValueError(msg)
+        key = _key(metric, labels)
         cells = self._cells.setdefault(metric, {})
-        key = tuple((name, labels[name]) for name in metric.labels)
         if key not in cells and len(cells) >= MAX_SERIES:
             key = tuple((name, "other") for name in metric.labels)
         return cells.setdefault(key, _Cell(buckets))
+
+
+def _key(metric: Counter | Histogram | Gauge, labels: Mapping[str, str]) -> Labels:
+    if set(labels) != set(metric.labels):
+        msg = f"`{metric.name}` has the labels {list(metric.labels)}, not {sorted(labels)}"
+        raise ValueError(msg)
+    return tuple((name, labels[name]) for name in metric.labels)
 
 
 # --- health ------------------------------------------------------------------------------------------------------

@@ -73,6 +73,74 @@ async def test_many_appenders_share_commits_and_the_chain_verifies(tmp_path):
         assert commits < 100  # each commit took what had arrived during the last one
 
 
+def counting(store, monkeypatch):
+    """The number of events in each commit, as they come."""
+    commits, append = [], store.append
+
+    def note(commit):
+        append(commit)
+        commits.append(len(commit.events))
+
+    monkeypatch.setattr(store, "append", note)
+    return commits
+
+
+async def test_what_is_enlisted_shares_the_commit_of_the_next_and_stands_before_it(tmp_path, monkeypatch):
+    with SqliteStore(tmp_path) as store:
+        async with log_on(store) as log:
+            commits = counting(store, monkeypatch)
+            first = await log.enlist(lambda: (None, (draft(1),)))
+            second = await log.enlist(lambda: (None, (draft(2),)))
+            await log.append(draft(3))
+            await first.durable()
+            await second.durable()
+            assert commits == [3]
+        numbers = [parse_event(event.record).details.get("n") for event in store.read(2)]
+        assert numbers == [1, 2, 3]
+        assert verify(store) == 4
+
+
+async def test_what_is_enlisted_is_durable_also_if_nobody_waits_for_it_or_the_log_is_closed(tmp_path, monkeypatch):
+    with SqliteStore(tmp_path) as store:
+        async with log_on(store) as log:
+            commits = counting(store, monkeypatch)
+            told = anyio.Event()
+            log.on_commit(lambda _events: told.set())
+            await log.enlist(lambda: (None, (draft(1),)))
+            with anyio.fail_after(10):
+                await told.wait()
+            assert commits == [1]
+            await log.enlist(lambda: (None, (draft(2),)))
+        assert commits == [1, 1]
+        assert verify(store) == 3
+
+
+async def test_who_enlisted_what_could_not_be_committed_hears_of_it(tmp_path, monkeypatch):
+    def failing():
+        msg = "not today"
+        raise InputError(msg)
+
+    with SqliteStore(tmp_path) as store:
+        async with log_on(store) as log:
+            wrong = await log.enlist(failing)
+            right = await log.enlist(lambda: (None, (draft(1),)))
+            with pytest.raises(InputError, match="not today"):
+                await wrong.durable()
+            await right.durable()
+
+            def full(*_):
+                msg = "the disk is full"
+                raise StoreUnavailable(msg)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(store, "append", full)
+                lost = await log.enlist(lambda: (None, (draft(2),)))
+                for _ in range(2):  # however often it asks
+                    with pytest.raises(StoreUnavailable, match="full"):
+                        await lost.durable()
+        assert verify(store) == 2
+
+
 async def test_a_unit_of_work_that_raises_leaves_nothing_and_harms_no_other(tmp_path):
     def failing():
         msg = "not today"

@@ -117,3 +117,56 @@ async def test_who_is_stopped_while_it_begins_begins_nothing(tmp_path):
         assert stopped == [outcomes[0].run_id]
         record = (await runtime.rooms.world.log.read(lambda: runtime.rooms.runs.runs(10)))[0]
         assert record.state is RunState.FAILED
+
+
+async def test_what_is_recorded_before_the_first_step_shares_three_commits_and_the_end_is_one(tmp_path, monkeypatch):
+    begun, commits = [], []
+
+    def probe(point):
+        if point == "working":
+            begun.append(len(commits))
+
+    async with open_in(tmp_path, agent("1"), policies=CREATION, probe=probe) as opened:
+        runtime, spec = opened.runtime, opened.compiled.agents[0]
+        await runtime.run(opened.compiled, spec, {})  # the rules of its file are in force from now on
+        store = runtime.rooms.runs
+        append = store.append
+
+        def note(commit):
+            append(commit)
+            commits.append([parse_event(event.record).event_type for event in commit.events])
+
+        monkeypatch.setattr(store, "append", note)
+        begun.clear()
+        await runtime.run(opened.compiled, spec, {})
+    kind = AuditEventType
+    assert begun == [3]
+    assert commits[:4] == [
+        [kind.RUN_STARTED, kind.DECISION_ALLOW],
+        [kind.EFFECT_OUTCOME, kind.DECISION_ALLOW],
+        [kind.EFFECT_OUTCOME, kind.AGENT_TRANSITION, kind.AGENT_TRANSITION],
+        [kind.RUN_FINISHED, kind.AGENT_TRANSITION, kind.AGENT_TRANSITION],
+    ]
+
+
+async def test_an_agent_whose_run_is_not_on_record_is_not_created(tmp_path):
+    async with open_in(tmp_path, agent("log(1);"), policies="permit (principal, action, resource);") as opened:
+        runtime, spec, created = opened.runtime, opened.compiled.agents[0], []
+
+        def full(_record):
+            raise StoreUnavailable("the disk is full")
+
+        redeem = runtime.guard.authority.redeem
+
+        def noted(permit, kind):
+            created.append(kind.kind)
+            return redeem(permit, kind)
+
+        runtime.guard.authority.redeem, put = noted, runtime.rooms.runs.put_run
+        runtime.rooms.runs.put_run = full
+        with pytest.raises(StoreUnavailable):
+            await runtime.run(opened.compiled, spec, {})
+        assert created == []
+        runtime.rooms.runs.put_run = put
+        assert (await runtime.run(opened.compiled, spec, {})).state is RunState.FINISHED
+        assert created == ["CreateAgent", "AllocateResources", "WriteLog"]

@@ -12,6 +12,8 @@ from symbi.adapters.sqlite import SqliteReader
 from symbi.agent.again import Patience
 from symbi.agent.journal import RunState
 from symbi.agent.remedies import RESTARTS, RETRIES
+from symbi.agent.turn import LONG_S
+from symbi.api.agents import list_agents, show_agent
 from symbi.audit.event import AuditEventType as T
 from symbi.audit.event import parse_event
 from symbi.errors import InputError, PolicyDenied, ScriptFailed, StoreUnavailable, ToolFailed, ToolServerUnavailable
@@ -74,7 +76,7 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(folder, body, *script, policies=PERMIT, blocks=False):
+async def staged(folder, body, *script, policies=PERMIT, blocks=None, config=""):
     clock = ManualClock()
     script, said, waits = list(script), [], []
 
@@ -86,12 +88,14 @@ async def staged(folder, body, *script, policies=PERMIT, blocks=False):
 
     async def wait(seconds):
         waits.append(seconds)
-        if blocks:
+        if blocks is not None and seconds >= blocks:
             await anyio.sleep_forever()
         clock.advance(seconds)
 
     patience = Patience(wait, lambda: 0.0)
-    async with open_in(folder, agent(body), policies=policies, emit=emit, clock=clock, patience=patience) as opened:
+    async with open_in(
+        folder, agent(body), config=config, policies=policies, emit=emit, clock=clock, patience=patience
+    ) as opened:
         yield Stage(opened, Supervision(opened.runtime), clock, script, said, waits)
 
 
@@ -165,7 +169,7 @@ async def test_who_gets_further_each_time_is_in_no_loop(tmp_path):
 
 
 async def test_a_crash_of_the_process_begins_no_new_count(tmp_path):
-    async with staged(tmp_path, 'log("x"); 1', *[NO] * 99, blocks=True) as stage:
+    async with staged(tmp_path, 'log("x"); 1', *[NO] * 99, blocks=0.0) as stage:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(stage.supervision.carry_out, stage.work)
             await stage.until(lambda: stage.waits)
@@ -286,6 +290,9 @@ async def test_a_denied_run_is_held_its_agent_suspended_and_it_goes_on_by_itself
             assert (await stage.record()).state is RunState.HELD
             (rest,) = stage.runtime.rests.all
             assert (rest.state, rest.error.code) == (AgentState.SUSPENDED, "policy.denied")
+            (row,) = (await list_agents(stage.runtime, None, {}))["agents"]
+            assert (row["agent"], row["state"], row["reason"], row["run"]) == ("a", "Suspended", "policy.denied", RUN)
+            assert (await show_agent(stage.runtime, None, {"agent": "a"}))["runs"] == [row]
             in_force(stage, PERMIT)
 
         outcome = await seen_through(stage, act)
@@ -345,7 +352,7 @@ async def test_a_limit_suspends_and_the_caught_denial_before_it_stays(tmp_path):
     body = (
         'let n = 0; try { log("x"); } catch (e) { n = 1; } for x in range(900000) { for y in range(9) { n += 1; } } n'
     )
-    async with staged(tmp_path, body, policies=NO_LOG) as stage:
+    async with staged(tmp_path, body, policies=NO_LOG, config="[limits]\nsteps = 5000\n") as stage:
 
         async def act():
             (rest,) = stage.runtime.rests.all
@@ -383,7 +390,7 @@ async def test_shutting_down_leaves_a_suspended_run_held(tmp_path):
 
 
 async def test_a_backoff_is_stopped_at_once_and_holds_no_seat(tmp_path):
-    async with staged(tmp_path, 'log("x"); 1', *[NO] * 99, blocks=True) as stage:
+    async with staged(tmp_path, 'log("x"); 1', *[NO] * 99, blocks=0.0) as stage:
         free = (await stage.runtime.get_system_status()).free
 
         async def act():
@@ -395,7 +402,7 @@ async def test_a_backoff_is_stopped_at_once_and_holds_no_seat(tmp_path):
 
 
 async def test_a_backoff_is_cut_short_by_an_operator_who_lets_it_go_on(tmp_path):
-    async with staged(tmp_path, 'log("x"); 1', NO, blocks=True) as stage:
+    async with staged(tmp_path, 'log("x"); 1', NO, blocks=0.0) as stage:
 
         async def act():
             stage.runtime.let_go_on("a")
@@ -404,7 +411,7 @@ async def test_a_backoff_is_cut_short_by_an_operator_who_lets_it_go_on(tmp_path)
 
 
 async def test_a_wait_in_place_is_stopped_at_once(tmp_path):
-    async with staged(tmp_path, 'log("x"); 1', *[GONE] * 99, blocks=True) as stage:
+    async with staged(tmp_path, 'log("x"); 1', *[GONE] * 99, blocks=0.0) as stage:
         outcomes = []
 
         async def see():
@@ -417,10 +424,24 @@ async def test_a_wait_in_place_is_stopped_at_once(tmp_path):
         assert outcomes[0].error.code == "agent.stopped"
 
 
+async def test_a_long_wait_in_place_holds_no_seat_and_takes_one_again(tmp_path):
+    async with staged(tmp_path, 'log("x"); 1', *[GONE] * 99, blocks=LONG_S) as stage:
+        free = (await stage.runtime.get_system_status()).free
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(stage.supervision.carry_out, stage.work)
+            await stage.until(lambda: stage.waits and stage.waits[-1] >= LONG_S)
+            assert (await stage.runtime.get_system_status()).free == free
+            tasks.cancel_scope.cancel("seen")
+    script = [GONE] * 6
+    async with staged(tmp_path / "again", 'log("x"); 1', *script) as stage:
+        assert (await stage.supervision.carry_out(stage.work)).output == 1
+        assert (await stage.runtime.get_system_status()).free == free
+
+
 async def test_a_wait_in_place_can_be_suspended_at_once(tmp_path):
     script = [GONE] * 99
     async with (
-        staged(tmp_path, 'log("x"); 1', *script, blocks=True) as stage,
+        staged(tmp_path, 'log("x"); 1', *script, blocks=0.0) as stage,
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(stage.supervision.carry_out, stage.work)

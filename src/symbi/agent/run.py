@@ -17,6 +17,7 @@ from symbi.agent.task import TASK_LABEL, Task, kept_task, label_json
 from symbi.agent.turn import ALWAYS, RunClock, Turn
 from symbi.agent.values import Value, deep_label, from_json, to_json
 from symbi.audit.event import AuditEventType, Draft
+from symbi.audit.log import Enlisted
 from symbi.clock import rfc3339
 from symbi.dsl import ast
 from symbi.dsl.spec import AgentSpec
@@ -174,8 +175,8 @@ def fits(value: JsonValue, kind: ast.TypeRef) -> bool:
             return True
 
 
-async def execute(plan: RunPlan, world: World, runs: RunStore) -> RunOutcome:
-    """Run a body to its end and record how it ended.
+async def execute(plan: RunPlan, world: World, runs: RunStore, later: list[Enlisted[None]] | None = None) -> RunOutcome:
+    """Run a body to its end and record how it ended; with `later`, by the next commit, for which the caller waits.
 
     A run that is cancelled, or whose trail fails, is left `running`: it can be resumed.
 
@@ -237,7 +238,10 @@ async def execute(plan: RunPlan, world: World, runs: RunStore) -> RunOutcome:
         return None, (draft, *also())
 
     world.guard.probe("run_ending")
-    await world.log.transact(end, wait=True)
+    if later is None:
+        await world.log.transact(end, wait=True)
+    else:
+        later.append(await world.log.enlist(end, wait=True))
     world.guard.probe("run_ended")
     return outcome
 

@@ -14,9 +14,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar, cast
+from typing import Any, Final, Self, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -37,21 +38,22 @@ from symbi.audit.finish import Finisher
 from symbi.audit.port import AuditStore, StoredEvent, TrailCommit
 from symbi.audit.position import Position, take_up
 from symbi.audit.sealer import Sealer, changes_nothing
+from symbi.audit.unit import Enlisted, Group, Unit, Work
 from symbi.clock import Clock, IdSource
 from symbi.crypto.signing import SigningKey
 from symbi.errors import InputError, Overloaded, StoreUnavailable, SymbiError
 
 T = TypeVar("T")
 
-MAX_PENDING: Final = 8192  # units of work that may wait; more is overload, never unbounded memory
+MAX_PENDING: Final = 32_768  # units of work that may wait: some of each agent that may be alive; more is overload, never unbounded memory
 MAX_GROUP: Final = 1024  # units of work in one commit; bounds how long the first of them waits
 COMMIT_TIMEOUT_S: Final = 60.0  # after this the store counts as unavailable for whoever waits for a commit
 WATCH_INTERVAL_S: Final = 5.0  # between two looks at how long the running commit has taken
 RETRY_AFTER_S: Final = 0.1  # a commit's length on a busy disk, roughly
+LINGER_S: Final = 0.02  # the longest that what nobody waits for yet is left for the next commit
 
 _SLOW: Final = "look at the disk and the other load on this machine"
 
-Work = Callable[[], tuple[T, Sequence[Draft]]]
 OnCommit = Callable[[Sequence[StoredEvent]], None]
 
 
@@ -66,33 +68,6 @@ class Cadence:
 
     events: int = 1000
     interval_s: float = 60.0
-
-
-class _Group:
-    """Units that are committed together, and wait for the same event."""
-
-    __slots__ = ("done", "units")
-
-    def __init__(self) -> None:
-        self.units: list[_Unit[Any]] = []
-        self.done = anyio.Event()
-
-    def fail(self, error: Exception) -> None:
-        for unit in self.units:
-            unit.error, unit.receipts = error, ()
-        self.done.set()
-
-
-class _Unit(Generic[T]):
-    """One unit of work: a function, or an event that was prepared already and touches nothing else."""
-
-    __slots__ = ("error", "receipts", "result", "work")
-
-    def __init__(self, work: Work[T] | Prepared) -> None:
-        self.work = work
-        self.result: T | None = None
-        self.receipts: tuple[Receipt, ...] = ()
-        self.error: Exception | None = None
 
 
 class AuditLog:
@@ -131,13 +106,13 @@ class AuditLog:
         self._finisher = Finisher()
         self._max_pending = max_pending
         self._pending = 0
-        self._waiting: deque[_Group] = deque()
+        self._waiting: deque[Group] = deque()
         self._arrived = anyio.Event()
         self._queue: deque[anyio.Event] = deque()  # of those who wait for room
         self._open = False
         self._tasks: TaskGroup | None = None
         self._stopped = anyio.Event()
-        self._group: _Group | None = None  # is being committed
+        self._group: Group | None = None  # is being committed
         self._since_s: float | None = None  # since when the writer has used the store; None while it does not
         self._durable: deque[Sequence[StoredEvent]] = deque()  # committed, and not told of yet
         self._callbacks: list[OnCommit] = []
@@ -212,7 +187,7 @@ class AuditLog:
             InputError: The details cannot stand in canonical JSON.
             StoreUnavailable: It is not durable, or nobody can tell.
         """
-        unit: _Unit[None] = _Unit(prepare(draft))
+        unit: Unit[None] = Unit(prepare(draft))
         await self._committed(unit, wait=False)
         return unit.receipts[0]
 
@@ -230,9 +205,27 @@ class AuditLog:
             StoreUnavailable: It is not durable, or nobody can tell.
             SymbiError: Whatever the work raised; nothing of it is left.
         """
-        unit = _Unit(work)
+        unit = Unit(work)
         await self._committed(unit, wait=wait)
         return cast("T", unit.result), unit.receipts
+
+    async def enlist(self, work: Work[T], *, wait: bool = False) -> Enlisted[T]:
+        """Put a unit of work in line, before whatever comes later, and do not wait for it.
+
+        It shares the commit of the next unit that somebody waits for, so that two steps of which only the second one
+        lets something happen cost one fsync. Whoever enlists it awaits `durable` before anything depends on it.
+
+        Args:
+            work: Runs on the store's thread.
+            wait: Wait for room, as `transact`.
+
+        Raises:
+            Overloaded: Too much is waiting, and `wait` is not set.
+            StoreUnavailable: The log is closed.
+        """
+        unit = Unit(work)
+        group = await self._put(unit, wait=wait)
+        return Enlisted(partial(self._over, group, unit))
 
     async def rotate(self, key: SigningKey) -> Receipt:
         """Hand the trail over to another key, which has to be kept durably already; returns when it signs.
@@ -263,8 +256,12 @@ class AuditLog:
 
     # --- on the event loop ------------------------------------------------------------------------
 
-    async def _committed(self, unit: _Unit[Any], *, wait: bool) -> None:
+    async def _committed(self, unit: Unit[Any], *, wait: bool) -> None:
         """Hand a unit to the writer, and wait until its commit is over."""
+        await self._over(await self._put(unit, wait=wait), unit)
+
+    async def _put(self, unit: Unit[Any], *, wait: bool) -> Group:
+        """Put a unit in line; raises as `enlist`."""
         reserved = wait and await self._wait_for_room()
         if self._stopped.is_set() or not (self._open or reserved):
             msg = f"the audit trail is {'closed' if self._stopped.is_set() or self._at.sequence else 'not open'}"
@@ -273,18 +270,27 @@ class AuditLog:
             msg = "too many effects wait for the audit trail"
             raise Overloaded(msg, retry_after_s=RETRY_AFTER_S)
         if not self._waiting or len(self._waiting[-1].units) >= MAX_GROUP:
-            self._waiting.append(_Group())
+            self._waiting.append(Group())
         group = self._waiting[-1]
-        group.units.append(unit)
+        group.add(unit)
         self._pending += not reserved
-        self._arrived.set()
+        if len(group.units) == 1:
+            self._arrived.set()  # so that the writer learns until when it may leave it there
+        return group
+
+    async def _over(self, group: Group, unit: Unit[Any]) -> None:
+        """Wait until the commit of a unit is over, and have it made now."""
+        if not group.awaited:
+            group.awaited = True
+            self._arrived.set()
+        assert unit.done is not None
         try:
-            await group.done.wait()
+            await unit.done.wait()
         except anyio.get_cancelled_exc_class():
             if anyio.current_effective_deadline() != -math.inf:
                 raise  # no scope was cancelled: whoever runs the loop ends this task
             with anyio.CancelScope(shield=True):
-                await group.done.wait()
+                await unit.done.wait()
         if unit.error is not None:
             raise unit.error
 
@@ -316,7 +322,7 @@ class AuditLog:
         try:
             with anyio.CancelScope(shield=True):
                 while self._open or self._pending or self._queue:
-                    if self._waiting:
+                    if self._waiting and self._left_s(self._waiting[0]) <= 0:
                         await self._write(self._waiting.popleft())
                     else:
                         await self._idle()
@@ -330,20 +336,34 @@ class AuditLog:
             while self._queue:
                 self._queue.popleft().set()
 
-    async def _write(self, group: _Group) -> None:
+    async def _write(self, group: Group) -> None:
         self._take(group)
         self._group, self._since_s = group, anyio.current_time()
         await anyio.to_thread.run_sync(self._commit, group.units, limiter=self._thread)
         self._group = self._since_s = None
-        group.done.set()
+        if not group.tell_some():
+            if self._tasks is None:  # the log is being closed
+                group.tell_all()
+            else:
+                self._tasks.start_soon(group.tell_others)
         while self._durable:
             events = self._durable.popleft()
             for callback in tuple(self._callbacks):
                 callback(events)
 
+    def _left_s(self, first: Group) -> float:
+        """How long the first group may still wait for company."""
+        if first.awaited or len(self._waiting) > 1 or self._queue or not self._open:
+            return 0.0
+        return first.since_s + LINGER_S - anyio.current_time()
+
     async def _idle(self) -> None:
         """Wait for the next unit; keep a checkpoint when its time comes before that."""
         self._arrived = anyio.Event()
+        if self._waiting:
+            with anyio.move_on_after(self._left_s(self._waiting[0])):
+                await self._arrived.wait()
+            return
         left_s = math.inf
         if self._at.sequence > self._kept:
             left_s = self._cadence.interval_s - (self._clock.monotonic_s() - self._kept_s)
@@ -366,11 +386,11 @@ class AuditLog:
             if self._since_s is None or anyio.current_time() - self._since_s < COMMIT_TIMEOUT_S:
                 continue
             what = f"the store did not commit within {COMMIT_TIMEOUT_S:g} s"
-            if self._group is not None and not self._group.done.is_set():
+            if self._group is not None and not self._group.over:
                 self._group.fail(StoreUnavailable(what, hint=_SLOW))
             self._fail(what)  # also those who came since: the thread is held up as before
 
-    def _take(self, group: _Group) -> None:
+    def _take(self, group: Group) -> None:
         self._pending -= len(group.units)
         self._make_room()
 
@@ -387,7 +407,7 @@ class AuditLog:
         self._at = take_up(self._store, self._keys) or self._at
         self._kept = self._store.last_checkpoint()
 
-    def _commit(self, units: Sequence[_Unit[Any]]) -> None:
+    def _commit(self, units: Sequence[Unit[Any]]) -> None:
         sealer = Sealer(self._at.copy(), self._keys, self._clock, self._ids)
         try:
             with self._store.transaction():
@@ -406,7 +426,7 @@ class AuditLog:
             if commit.keep:
                 self._kept, self._kept_s = self._at.sequence, self._clock.monotonic_s()
 
-    def _run_units(self, units: Sequence[_Unit[Any]], sealer: Sealer) -> None:
+    def _run_units(self, units: Sequence[Unit[Any]], sealer: Sealer) -> None:
         """Units that are only events are placed together; the others one by one, each undone alone if it raises."""
         for plain, group in groupby(units, lambda unit: isinstance(unit.work, Prepared) and changes_nothing(unit.work)):
             if plain:
@@ -422,7 +442,7 @@ class AuditLog:
                 for unit in group:
                     self._run_unit(unit, sealer)
 
-    def _run_unit(self, unit: _Unit[Any], sealer: Sealer) -> None:
+    def _run_unit(self, unit: Unit[Any], sealer: Sealer) -> None:
         work = unit.work
         try:
             if isinstance(work, Prepared):
@@ -456,4 +476,4 @@ class AuditLog:
             self._kept = self._at.sequence
 
 
-__all__ = ["AuditEventType", "AuditLog", "Cadence", "Draft", "Receipt", "Signing", "Work"]
+__all__ = ["AuditEventType", "AuditLog", "Cadence", "Draft", "Enlisted", "Receipt", "Signing", "Work"]

@@ -25,23 +25,23 @@ _ANSWER: Final = 7
 
 async def lifecycle(scale: Scale) -> list[Measurement]:
     """Start-up and whole life of an agent whose body is one number."""
-    settled: list[int] = []
+    first: list[int] = []
 
     def probe(point: str) -> None:
-        if point == "settled":
-            settled.append(perf_counter_ns())
+        if point == "working":
+            first.append(perf_counter_ns())
 
     starts, lives = [], []
     with tempfile.TemporaryDirectory(prefix="symbi-bench-") as folder:
         on = describe_file_system(Path(folder))
         async with open_in(Path(folder), _AGENT, policies=_POLICIES, probe=probe) as running:
             for number in range(-scale.of(5), scale.of(500, least=3)):
-                settled.clear()
+                first.clear()
                 begun = perf_counter_ns()
                 await _live(running)
                 if number >= 0:  # those before it only warm up
                     lives.append(perf_counter_ns() - begun)
-                    starts.append(settled[-1] - begun)
+                    starts.append(first[0] - begun)
     method = (
         f"in an open runtime, durable store on {on}, no tool server; start-up: run recorded, risk assessed, policies put"
         " in force, creation and resources decided by the gate, until the body's first step; life: until its end is"

@@ -9,13 +9,16 @@ import anyio
 from symbi.bench.audit import audit
 from symbi.bench.audit_query import audit_query
 from symbi.bench.crypto import crypto
+from symbi.bench.idle import idle
 from symbi.bench.lifecycle import lifecycle
 from symbi.bench.machine import describe_machine
 from symbi.bench.measure import Measurement, Scale
 from symbi.bench.policy import policy
+from symbi.bench.population import idle_memory, population
 from symbi.bench.preemption import preemption
 from symbi.bench.sandbox import sandbox
 from symbi.bench.scheduler import scheduler
+from symbi.bench.stall import stall
 from symbi.errors import InputError, did_you_mean
 
 Run: TypeAlias = Callable[[Scale], Awaitable[list[Measurement]]]
@@ -45,9 +48,13 @@ BENCHMARKS: Final = (
     Benchmark("POL-5", "policy decisions", policy),
     Benchmark("AUD-4", "audit trail", trail),
     Benchmark("SBX-4", "interpreter sandbox", sandbox),
+    Benchmark("SCHED-2", "a population of agents", population),
     Benchmark("SCHED-3", "scheduling decisions", scheduler),
     Benchmark("SCHED-4", "preemption", preemption),
+    Benchmark("SCHED-7", "an idle runtime", idle),
     Benchmark("LIFE-5", "agent start-up", lifecycle),
+    Benchmark("LIFE-6", "memory of an agent", idle_memory),
+    Benchmark("RES-4", "pauses and leaks", stall),
     Benchmark("CRY-1", "cryptography of an event", crypto),
 )
 """In the order in which they run."""

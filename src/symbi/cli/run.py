@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, TypeVar
 
 import anyio
 import typer
@@ -17,6 +17,7 @@ from rich.markup import escape
 from symbi.agent.journal import RunState, absolute
 from symbi.agent.run import RunOutcome
 from symbi.agent.task import Task, parse_grant, parse_labels, parse_subjects
+from symbi.agent.texts import read_texts, split_pairs
 from symbi.api.control import ControlSocket
 from symbi.cli.options import Config, Json
 from symbi.cli.output import (
@@ -40,9 +41,6 @@ from symbi.types import AgentId, JsonValue, RunId
 from symbi.wiring import compile_agents, open_runtime, read_text, start_logging
 
 T = TypeVar("T")
-
-PATH_TYPE: Final = "Path"
-"""Inputs of this type name files; they are taken from the folder in which the command was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,32 +310,12 @@ def _choose(agents: Sequence[AgentSpec], name: str | None, file: Path) -> AgentS
 
 
 def parse_inputs(inputs: Sequence[str], spec: AgentSpec) -> dict[str, JsonValue]:
-    """NAME=VALUE pairs by the types of the agent's parameters; what is neither String nor Path is read as JSON.
+    """NAME=VALUE pairs by the types of the agent's parameters; files are named as seen from the working folder.
 
     Raises:
         InputError: A pair is malformed or given twice.
     """
-    types = {parameter.name: parameter.type.name for parameter in spec.parameters}
-    values: dict[str, JsonValue] = {}
-    for pair in inputs:
-        name, equals, text = pair.partition("=")
-        if not equals or not name:
-            msg = f"`--input {pair}` is not of the form NAME=VALUE"
-            raise InputError(msg, code="input.usage")
-        if name in values:
-            msg = f"input `{name}` is given twice"
-            raise InputError(msg, code="input.usage")
-        kind = types.get(name)
-        if kind == PATH_TYPE:
-            values[name] = str(Path(text).absolute())
-        elif kind in {None, "String"}:
-            values[name] = text
-        else:
-            try:
-                values[name] = json.loads(text)
-            except (ValueError, RecursionError):
-                values[name] = text
-    return values
+    return read_texts(split_pairs(inputs), spec, Path.cwd())
 
 
 def report(outcome: RunOutcome, *, as_json: bool) -> None:

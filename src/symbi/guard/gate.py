@@ -22,7 +22,7 @@ from typing import Final, TypeVar, cast
 import anyio
 
 from symbi.audit.event import AuditEventType, Draft
-from symbi.audit.log import AuditLog
+from symbi.audit.log import AuditLog, Enlisted
 from symbi.clock import Clock, IdSource
 from symbi.errors import (
     ApprovalPending,
@@ -155,9 +155,7 @@ class Guard:
         self.approvals = approvals
         self.vault = vault
         self.probe = probe
-        self.tell: Callable[[Decided], None] = (
-            told_nobody  # hears of each decision once it is on record; must neither raise nor wait
-        )
+        self.tell: Callable[[Decided], None] = told_nobody  # once a decision is on record; neither raises nor waits
         self.barrier: Callable[[], None] = no_barrier  # raises where no effect may happen, whatever policy says
         self.authority = Authority(clock)
         self._recorder = Recorder(engine, epoch)
@@ -186,8 +184,10 @@ class Guard:
         return GateReport(self._enforcing, len(current.policies), current.version, in_doubt)
 
     @asynccontextmanager
-    async def enforce(self, action: A) -> AsyncIterator[Permit[A]]:
+    async def enforce(self, action: A, later: list[Enlisted[None]] | None = None) -> AsyncIterator[Permit[A]]:
         """Let an action happen, if policy permits: the body of the `async with` is the effect.
+
+        With `later`, a success goes on record with the next commit, and whoever asked waits for what is put there.
 
         Raises:
             PolicyDenied: The decision is no, or could not be made.
@@ -225,7 +225,7 @@ class Guard:
         self.probe("done")
         self.authority.close(permit)
         self.probe("before_settle")
-        await self._settlement.success(admission, permit.observed, result)
+        await self._settlement.success(admission, permit.observed, result, later)
         self.probe("settled")
 
     async def refuse(self, action: Action, refusal: SymbiError, draft: Draft) -> None:

@@ -139,6 +139,10 @@ class Authority:
             raise PermitRefused(msg, code="permit.foreign", effect_id=permit.effect_id)
         return live
 
+    def __len__(self) -> int:
+        """How many permits are not closed; leases are among them."""
+        return len(self._live)
+
     def uses_left(self, permit: Permit[Action]) -> int:
         """Uses that a live permit still has; 0 where it is not live."""
         live = self._live.get(id(permit))

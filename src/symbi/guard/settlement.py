@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from symbi.audit.event import AuditEventType, Draft
-from symbi.audit.log import AuditLog
+from symbi.audit.log import AuditLog, Enlisted
 from symbi.clock import Clock
 from symbi.errors import SymbiError, Unavailable
 from symbi.guard.action import Action
@@ -98,13 +98,15 @@ class Settlement:
         self._clock = clock
         self._metrics = metrics
 
-    async def success(self, admission: Admission, observed: object, result: bytes) -> None:
-        """The effect happened, with this result; `observed` is what `result` encodes."""
+    async def success(
+        self, admission: Admission, observed: object, result: bytes, later: list[Enlisted[None]] | None = None
+    ) -> None:
+        """The effect happened, with this result; `observed` is what `result` encodes; `later` as of `Guard.enforce`."""
         keys = await self._keys(admission, outcome_subjects(admission.action, observed))
         record = sealed_effect(replace(admission.record, state=EffectState.CONFIRMED, result=result), keys)
         assert record.result is not None
         details = recorded_result(admission.record, result, record.result)
-        await self.settle(replace(admission, keys=keys), record, details)
+        await self.settle(replace(admission, keys=keys), record, details, later=later)
 
     async def _keys(self, admission: Admission, subjects: tuple[str, ...]) -> Keys:
         """The keys of an outcome: of whom the action is about, and of whom else the outcome is."""
@@ -140,6 +142,7 @@ class Settlement:
         kind: AuditEventType = AuditEventType.EFFECT_OUTCOME,
         *,
         used: bool = True,
+        later: list[Enlisted[None]] | None = None,
     ) -> None:
         """Move the record on from `dispatched`, with its event.
 
@@ -180,7 +183,10 @@ class Settlement:
         self._metrics.observe(
             EFFECT_SECONDS, self._clock.monotonic_s() - admission.started_s, action=admission.action.kind
         )
-        await self._log.transact(work, wait=True)  # what happened is recorded, however much waits
+        if later is None:
+            await self._log.transact(work, wait=True)  # what happened is recorded, however much waits
+        else:
+            later.append(await self._log.enlist(work, wait=True))
 
     async def conclude(self, found: EffectRecord, conclusion: Conclusion) -> EffectRecord:
         """Put on record what came out of an effect in doubt; returns its record, with the result as it was told.

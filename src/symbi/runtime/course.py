@@ -139,8 +139,9 @@ class Course:
         self.orders[record.run_id] = order
         try:
             with one.scope:
-                await self._rooms.world.log.transact(begin)
+                one.later.append(await self._rooms.world.log.enlist(begin))  # durable before the agent is created
                 return await self._work(order, one, recorded)
+            await one.recorded()
             error = AgentFailed(f"agent `{record.agent_id}` was stopped by {one.stopped_by}", code="agent.stopped")
             one.life.stop({"by": one.stopped_by})
             await self.record(one)
@@ -155,14 +156,16 @@ class Course:
         life, record, spec = one.life, one.record, order.spec
         spec = self.bounded(spec)
         try:
-            principal = await self.create(order, tuple(json.loads(record.inputs)), within=record.run_id)
+            principal = await self.create(order, tuple(json.loads(record.inputs)), one=one)
             life.made()
             async with self.allocated(spec, principal, one) as (limits, turn):
                 spec = replace(spec, limits=limits)
                 life.assigned()
                 await self.record(one)
+                await one.recorded()
+                self._rooms.world.guard.probe("working")
                 plan = RunPlan(spec, principal, record, self.bounds(principal), recorded, turn, order.ends)
-                outcome = await execute(plan, self._rooms.world, self._rooms.runs)
+                outcome = await execute(plan, self._rooms.world, self._rooms.runs, one.later)
         except (StoreUnavailable, InternalError):
             raise  # the run stays open: it can be resumed once the store or the defect is mended
         except SymbiError as error:
@@ -175,6 +178,7 @@ class Course:
             raise
         life.end(outcome.error, outcome.state)
         await self.record(one)
+        await one.recorded()
         return outcome
 
     async def record(self, one: AtWork) -> None:
@@ -209,7 +213,7 @@ class Course:
         return Bounds(told.body, code, told.output_bytes)
 
     async def create(
-        self, order: Order, inputs: Sequence[str], *, count: int = 1, within: RunId | None = None
+        self, order: Order, inputs: Sequence[str], *, count: int = 1, one: AtWork | None = None
     ) -> Principal:
         """Bring agents to life: by one decision, whereupon the rules of their file come in force and its tools are connected.
 
@@ -217,7 +221,7 @@ class Course:
             order: Who.
             inputs: Names of the inputs that are there.
             count: How many are made of the declaration.
-            within: The run that the agent is made for.
+            one: The run that the agent is made for: what is in line for it is durable with the decision.
 
         Returns:
             Who they are to policies, with the tier of their code, which policies may have raised.
@@ -243,20 +247,22 @@ class Course:
             inputs=tuple(inputs),
             factors=assessment.factors.texts(),
             count=count,
-            within=within,
+            within=None if one is None else one.record.run_id,
         )
         async with self._admission(order.compiled):
-            tier = await self._created(action, assessment)
+            tier = await self._created(action, assessment, one)
         principal = replace(principal, tier=tier.value)
         await self.connect(servers_of(spec, servers), principal)
         return principal
 
-    async def _created(self, action: CreateAgent, assessment: RiskAssessment) -> SecurityTier:
+    async def _created(self, action: CreateAgent, assessment: RiskAssessment, one: AtWork | None) -> SecurityTier:
         """The tier that the decision gives."""
         guard = self._rooms.world.guard
 
         async def create() -> SecurityTier:
-            async with guard.enforce(action) as permit:
+            async with guard.enforce(action, None if one is None else one.later) as permit:
+                if one is not None:
+                    await one.recorded()  # with the decision: that the run begins
                 effective = guard.authority.redeem(permit, CreateAgent).tier
                 permit.observe({"tier": effective.value, "risk": assessment.facts()})
             return effective
@@ -284,7 +290,8 @@ class Course:
         seats: list[Seat] = []
 
         async def allocate() -> tuple[ResourceLimits, Seat]:
-            async with guard.enforce(action) as permit:
+            async with guard.enforce(action, one.later) as permit:
+                await one.recorded()  # with the decision: that the agent was created
                 allowed = guard.authority.redeem(permit, AllocateResources)
                 config = AgentConfig(
                     principal.name, allowed.limits, allowed.priority, principal.owner, batch=terms.batch

@@ -50,7 +50,7 @@ from symbi.runtime.mailbox import Message
 from symbi.runtime.rooms import AtWork, Rooms
 from symbi.runtime.supervisor import Verdict
 from symbi.runtime.tries import WAITED_FOR, Tries
-from symbi.types import JsonValue, Principal
+from symbi.types import JsonValue, Principal, RunId
 
 MAX_BEGINNINGS: Final = 100
 """How often a message is begun: one whose run the process does not survive is given up in the end."""
@@ -155,6 +155,27 @@ class Errands:
             await self._go(errand, living, principal, seated)
         self._course.over(errand.record.run_id)
         return Done(there=True, again_s=errand.again_s)
+
+    async def end_open(self, living: Living, by: str) -> RunId | None:
+        """An operator stops an agent that is not at work; its open run, if there is one, has failed with that.
+
+        Raises:
+            StoreUnavailable: It cannot be recorded.
+        """
+        errand = await self._next(living)
+        if errand is None or errand.was not in _OPEN:
+            return None
+        if errand.lost is not None:
+            await self._refuse(errand, living, errand.lost)
+            return None
+        one = AtWork(Life(living.name, errand.record.run_id, living.state), errand.record, living=living, stopped_by=by)
+        one.life.stop({"by": by})
+        record = replace(errand.record, state=errand.was)
+        error = _by_operator(one)
+        await self._course.ended_early(record, error, RunState.FAILED, self._closing(errand, one, error))
+        self._made(errand)
+        self._course.over(record.run_id)
+        return record.run_id
 
     # --- step 1 ---------------------------------------------------------------------------------
 
@@ -271,6 +292,7 @@ class Errands:
             async with self._course.allocated(spec, principal, one) as (limits, turn):
                 seated()
                 await self._begin(errand, one)
+                await one.recorded()
                 if errand.attempts > MAX_BEGINNINGS:
                     msg = f"it was begun {MAX_BEGINNINGS} times, and each time the process ended within it"
                     raise AgentFailed(msg, code="agent.crash_loop")
@@ -412,7 +434,8 @@ class Errands:
 
     async def _stopped(self, errand: Errand, one: AtWork) -> None:
         """An operator has stopped it: alone, and then the agent is gone, or with all others, and then it stays."""
-        error = AgentFailed(f"agent `{one.record.agent_id}` was stopped by {one.stopped_by}", code="agent.stopped")
+        await one.recorded()
+        error = _by_operator(one)
         more: dict[str, JsonValue] = {"by": one.stopped_by}
         living = one.living
         assert living is not None, "an errand is that of an agent that stays"
@@ -429,6 +452,10 @@ class Errands:
             self._made(errand)
         else:
             await self._course.record(one)
+
+
+def _by_operator(one: AtWork) -> AgentFailed:
+    return AgentFailed(f"agent `{one.record.agent_id}` was stopped by {one.stopped_by}", code="agent.stopped")
 
 
 def _refused(one: AtWork, error: SymbiError) -> Draft:

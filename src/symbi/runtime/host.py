@@ -20,7 +20,7 @@ from symbi.agent.journal import RunState, absolute
 from symbi.audit.event import AuditEventType, Draft
 from symbi.clock import rfc3339
 from symbi.dsl.spec import CompiledFile, ScheduleSpec
-from symbi.errors import InputError, StoreUnavailable, SymbiError
+from symbi.errors import Denied, InputError, Overloaded, StoreUnavailable, SymbiError
 from symbi.runtime.asked import Asked
 from symbi.runtime.course import Order
 from symbi.runtime.dead_letters import LetterKind
@@ -85,6 +85,8 @@ class Host:
         try:
             async with anyio.create_task_group() as tasks:
                 if not self._stopping:
+                    await self._take_up_agents()
+                    tasks.start_soon(self._runtime.carry_out_messages)
                     await self._take_up(tasks)
                     await self._take_up_replays(tasks)
                 while not self._stopping:
@@ -102,6 +104,8 @@ class Host:
     def stop(self) -> None:
         """Begin nothing more."""
         self._stopping = True
+        self._runtime.rests.close()
+        self._runtime.dispatch.stop(self._runtime.at_work)
         if self._replayer is not None:
             self._replayer.stopping = True
         self.wake()
@@ -155,6 +159,23 @@ class Host:
             else:
                 self._begin(job, occurrence, tasks)
 
+    async def _take_up_agents(self) -> None:
+        """Make the agents of the files known, and those that are to stay and never were there.
+
+        Raises:
+            InputError: Two files declare one agent.
+            StoreUnavailable: The store cannot be used.
+        """
+        runtime = self._runtime
+        for compiled in self._files:
+            for kind in runtime.roster.declare(compiled):
+                name = kind.spec.id
+                if await self._log.read(partial(runtime.rooms.agents.get_agent, name)) is None:
+                    try:
+                        await runtime.spawn(Order(compiled, kind.spec))
+                    except Denied as denial:
+                        _log.warning("agent `%s` is not there: %s", name, denial)
+
     async def _take_up_replays(self, tasks: TaskGroup) -> None:
         """Be who carries out what letters become, and go on with those that became runs which nobody has ended."""
         self._replayer = replayer = Replayer(self._replay, self.at_work, self._until_over, tasks)
@@ -192,10 +213,11 @@ class Host:
         due = owed(job.schedule.timetable, self._since_ns[job.name], now_ns)
         if due is None:
             return
-        busy = job.schedule.agent in self.at_work
+        halted = self._runtime.roster.halted
+        busy = job.schedule.agent in self.at_work or bool(halted)
         run_id = RunId("") if busy else RunId(self._runtime.rooms.ids.new())
         state = OccurrenceState.SKIPPED if busy else OccurrenceState.CLAIMED
-        reason = self._busy(job.schedule.agent) if busy else ""
+        reason = f"`{halted}` has stopped everything" if halted else self._busy(job.schedule.agent) if busy else ""
         occurrence = Occurrence(job.name, due.at_ns, run_id, state, reason)
 
         def claim() -> tuple[None, list[Draft]]:
@@ -235,6 +257,8 @@ class Host:
             StoreUnavailable: The occurrence stays claimed, and its run goes on at the next start.
         """
         spec = next(spec for spec in job.compiled.agents if spec.id == job.schedule.agent)
+        if self._runtime.rooms.terms(spec.id).persistent:
+            return await self._sent(job, occurrence)
         work = Work(job.compiled, spec, occurrence.run_id, kind=LetterKind.OCCURRENCE)
         try:
             outcome = await self._supervision.see_through(work)
@@ -248,6 +272,22 @@ class Host:
         if outcome.state is RunState.HELD:
             return None
         return outcome.state.value if outcome.error is None else outcome.error.code
+
+    async def _sent(self, job: Job, occurrence: Occurrence) -> str | None:
+        """An agent that stays is sent a message for it, once: under the id of the run that it is to be."""
+        name, sender = job.schedule.agent, f"schedule {job.schedule.name}"
+        try:
+            await self._runtime.mail.send(name, {}, sender=sender, message_id=occurrence.run_id)
+        except StoreUnavailable:
+            raise
+        except Overloaded as error:
+            if self._stopping:
+                return None
+            return error.code
+        except SymbiError as error:
+            _log.warning("schedule `%s`: %s", job.schedule.name, error)
+            return error.code
+        return "sent"
 
 
 def _end(occurrences: OccurrenceStore, occurrence: Occurrence, ended: str) -> tuple[None, tuple[Draft, ...]]:

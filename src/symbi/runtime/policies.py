@@ -92,32 +92,39 @@ class PolicyTerms:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What the set is made of. `pending` files wait for the decision on their agents, by a ticket each."""
+    """What the set is made of; `pending` are files that wait for the decision on some agents, with the number of these."""
 
     operator: tuple[PolicySource, ...] = ()
     registered: tuple[PolicySource, ...] = ()
     files: tuple[tuple[str, FileRules], ...] = ()
-    pending: tuple[tuple[int, FileRules], ...] = ()
+    pending: tuple[tuple[FileRules, int], ...] = ()
 
     def all_files(self) -> list[FileRules]:
-        """Admitted ones first."""
-        return [rules for _, rules in (*self.files, *self.pending)]
+        """Admitted ones first; one that waits and is admitted already, just as it stands, has nothing to add."""
+        admitted = [rules for _, rules in self.files]
+        return [*admitted, *(rules for rules, _ in self.pending if replace(rules, admitted=True) not in admitted)]
 
-    def without(self, ticket: int) -> "_Parts":
-        """A file waits no more."""
-        return replace(self, pending=tuple(one for one in self.pending if one[0] != ticket))
+    def loaded(self) -> tuple[object, ...]:
+        """What the set is loaded from: the same for parts that make the same set."""
+        return self.operator, self.registered, self.all_files()
 
-    def admitting(self, ticket: int, file: str, rules: FileRules) -> "_Parts":
+    def without(self, rules: FileRules) -> "_Parts":
+        """A file waits for one decision less."""
+        counts = dict(self.pending)
+        counts[rules] -= 1
+        return replace(self, pending=tuple((one, count) for one, count in counts.items() if count))
+
+    def admitting(self, waiting: FileRules, file: str, rules: FileRules) -> "_Parts":
         """A file is admitted, in place of an earlier version of it."""
         files = dict(self.files)
         files[file] = rules
-        return replace(self.without(ticket), files=tuple(files.items()))
+        return replace(self.without(waiting), files=tuple(files.items()))
 
-    def staging(self, ticket: int, file: str, rules: FileRules) -> "_Parts":
-        """A file waits. One that is admitted already, just as it stands, has nothing to add."""
-        if dict(self.files).get(file) == rules:
-            return self
-        return replace(self, pending=(*self.pending, (ticket, replace(rules, admitted=False))))
+    def staging(self, rules: FileRules) -> "_Parts":
+        """A file waits for one decision more."""
+        counts = dict(self.pending)
+        counts[rules] = counts.get(rules, 0) + 1
+        return replace(self, pending=tuple(counts.items()))
 
 
 class PolicyBook:
@@ -145,7 +152,8 @@ class PolicyBook:
         self._terms = terms
         self._parts = _Parts()
         self._lock = anyio.Lock()
-        self._tickets = 0
+        self._last_ticket = 0
+        self._tickets: dict[int, FileRules] = {}  # what waits for a decision
         self.tools = tools
         self.warnings: tuple[PolicyWarning, ...] = ()
 
@@ -206,10 +214,11 @@ class PolicyBook:
             PolicySyntaxError: Its rules do not fit the schema; the old set stays.
             StoreUnavailable: The change cannot be recorded; likewise.
         """
-        self._tickets += 1
-        ticket = self._tickets
-        rules = rules_of(compiled, self._terms.base)
-        await self._change(Cause.ADMISSION, lambda parts: parts.staging(ticket, compiled.file, rules))
+        self._last_ticket += 1
+        ticket = self._last_ticket
+        waiting = replace(rules_of(compiled, self._terms.base), admitted=False)
+        await self._change(Cause.ADMISSION, lambda parts: parts.staging(waiting))
+        self._tickets[ticket] = waiting
         return ticket
 
     async def admit(self, ticket: int, compiled: CompiledFile) -> None:
@@ -218,8 +227,9 @@ class PolicyBook:
         Raises:
             PolicySyntaxError, StoreUnavailable: As `stage`.
         """
-        rules = rules_of(compiled, self._terms.base)
-        await self._change(Cause.AGENT_FILE, lambda parts: parts.admitting(ticket, compiled.file, rules))
+        rules, waiting = rules_of(compiled, self._terms.base), self._tickets[ticket]
+        await self._change(Cause.AGENT_FILE, lambda parts: parts.admitting(waiting, compiled.file, rules))
+        del self._tickets[ticket]
 
     async def withdraw(self, ticket: int) -> None:
         """Forget an agent file that was staged: its agent was not created.
@@ -227,7 +237,10 @@ class PolicyBook:
         Raises:
             StoreUnavailable: The change cannot be recorded; what it had against its creation stays.
         """
-        await self._change(Cause.ADMISSION, lambda parts: parts.without(ticket))
+        waiting = self._tickets.get(ticket)
+        if waiting is not None:
+            await self._change(Cause.ADMISSION, lambda parts: parts.without(waiting))
+            del self._tickets[ticket]
 
     async def refresh(self) -> None:
         """Validate the set against the tools that are catalogued now.
@@ -275,9 +288,11 @@ class PolicyBook:
             old = self._engine.current
             try:
                 seals = self._verify(bundles)
-                await self._log.read(partial(check_succession, seals, self._memory))
+                if seals:
+                    await self._log.read(partial(check_succession, seals, self._memory))
                 parts = update(self._parts)
-                if parts == self._parts and not bundles and tuple(self.tools()) == old.tools:
+                if parts.loaded() == self._parts.loaded() and not bundles and tuple(self.tools()) == old.tools:
+                    self._parts = parts
                     return old
                 new, warnings = await anyio.to_thread.run_sync(self._load, parts)
                 if check is not None:

@@ -20,6 +20,7 @@ class Rest:
         agent: Its agent.
         run_id: The run.
         file: The agent's file.
+        since: RFC 3339.
         state: Where the agent stands meanwhile.
         error: Why it rests.
         version: The policy set that refused it; None where no policy set lets it go on.
@@ -36,6 +37,7 @@ class Rest:
         agent: AgentId,
         run_id: RunId,
         file: str,
+        since: str,
         state: AgentState,
         error: SymbiError,
         version: str | None = None,
@@ -43,6 +45,7 @@ class Rest:
         self.agent = agent
         self.run_id = run_id
         self.file = file
+        self.since = since
         self.state = state
         self.error = error
         self.version = version

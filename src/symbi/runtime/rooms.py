@@ -9,6 +9,7 @@ from symbi.agent.effects import World
 from symbi.agent.interpreter import BodyLimits
 from symbi.agent.journal import RunRecord, RunStore
 from symbi.audit.heads import Heads
+from symbi.audit.log import Enlisted
 from symbi.audit.stream import AuditStream
 from symbi.clock import IdSource
 from symbi.compliance.privacy import Privacy
@@ -24,6 +25,7 @@ from symbi.runtime.mailbox import MailboxStore
 from symbi.runtime.occurrences import OccurrenceStore
 from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_watch import PolicyWatch
+from symbi.runtime.pulse import Pulse
 from symbi.runtime.roster import AgentStore
 from symbi.runtime.terms import Terms, no_terms
 from symbi.tools.catalog import Catalog
@@ -83,6 +85,7 @@ class Rooms:
         stream: The trail as it grows.
         letters: What was given up.
         lineage: Which run asked for which.
+        pulse: How the event loop is.
         terms: How it stands among others.
         compactor: Lets go of what ended long ago.
     """
@@ -105,6 +108,7 @@ class Rooms:
     stream: AuditStream
     letters: DeadLetters
     lineage: LineageStore
+    pulse: Pulse
     terms: Callable[[AgentId], Terms] = no_terms
     compactor: Compactor | None = None
 
@@ -118,6 +122,7 @@ class AtWork:
         record: Its run.
         scope: What is cancelled to stop it.
         over: Set once its run is over.
+        later: What was put in line for the trail and has to be durable before it goes on.
         stopped_by: The operator who has stopped it.
         living: The agent, where it is one that stays.
         waits: It has not begun, and only waits for its turn.
@@ -132,3 +137,10 @@ class AtWork:
     living: Living | None = None
     waits: bool = False
     stays: bool = False
+    later: list[Enlisted[None]] = field(default_factory=list)
+
+    async def recorded(self) -> None:
+        """Return once all that was put in line is durable; raises what kept it from that."""
+        while self.later:
+            await self.later[0].durable()
+            del self.later[0]

@@ -35,6 +35,7 @@ from symbi.runtime.mailbox import NOW
 from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_change import set_policies
 from symbi.runtime.post import PostOffice
+from symbi.runtime.pulse import Lag
 from symbi.runtime.replays import Begun, begin_replay
 from symbi.runtime.rests import Rest, Rests
 from symbi.runtime.rooms import AtWork, Rooms, RuntimeConfig
@@ -64,6 +65,7 @@ class Runtime:
     Attributes:
         roster: The agents that stay.
         mail: Puts messages into their mailboxes.
+        errands: Carries out one message.
         dispatch: Lets them carry these out, while `carry_out_messages` runs.
         post: Gets messages to agents.
         take_up: Carries out what a dead letter became, and says whether it does; whoever stays sets it.
@@ -76,8 +78,8 @@ class Runtime:
         self._course = Course(rooms, config)
         self.roster = self._course.roster
         self.mail = Mail(rooms, self.roster)
-        errands = Errands(rooms, self._course)
-        self.dispatch = Dispatch(rooms, self.roster, self.mail, errands, config.max_at_work)
+        self.errands = Errands(rooms, self._course)
+        self.dispatch = Dispatch(rooms, self.roster, self.mail, self.errands, config.max_at_work)
         self.rests = Rests()
         self._course.over = self.post.questions.over
         self.post.addresses.course, self.post.questions.carry_out = self._course, self._carry_out
@@ -122,6 +124,11 @@ class Runtime:
         desk = self.guard.approvals
         assert desk is not None, "a runtime is opened with one"
         return desk
+
+    @property
+    def lag(self) -> Lag:
+        """How late the event loop came to what was due, in the last minute."""
+        return self._rooms.pulse.lag
 
     def describe(self) -> str:
         """The start-up line: what is enforced."""
@@ -405,7 +412,7 @@ class Runtime:
                 raise InputError(msg, code="input.agent", hint=did_you_mean(agent, names) or None)
         found = [one for one in self._course.at_work.values() if agents is None or one.life.agent in agents]
         for one in found:
-            one.stopped_by = by
+            one.stopped_by, one.stays = by, agents is None
             one.scope.cancel(f"stopped by {by}")
         for rest in rests:
             rest.stop(by)

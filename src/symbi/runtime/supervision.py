@@ -25,6 +25,7 @@ from symbi.agent.remedies import Remedy
 from symbi.agent.run import RunOutcome
 from symbi.agent.sealing import opened_run
 from symbi.agent.task import NO_TASK, Task
+from symbi.clock import rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile
 from symbi.errors import AgentFailed, Denied, InternalError, StoreUnavailable, SymbiError
 from symbi.guard.outcome import decode_error
@@ -133,7 +134,8 @@ class Supervision:
                 return stopped
 
     def _at_rest(self, work: Work, state: AgentState, error: SymbiError, version: str | None = None) -> Rest:
-        return Rest(work.order.name, work.run_id, absolute(work.compiled.file), state, error, version)
+        since = rfc3339(self._rooms.world.clock.now_ns())
+        return Rest(work.order.name, work.run_id, absolute(work.compiled.file), since, state, error, version)
 
     async def _refused_by(self, work: Work, error: SymbiError) -> str | None:
         """The policy set that has refused what a run is held for; None where it is held for something else."""

@@ -1,7 +1,7 @@
 """A running runtime, from settings."""
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -37,17 +37,19 @@ from symbi.policy.catalog import ToolType
 from symbi.policy.engine import PolicyEngine
 from symbi.policy.policies import PolicySet
 from symbi.runtime.agent_scheduler import AgentScheduler
+from symbi.runtime.collector import Collector
 from symbi.runtime.compaction import Compactor
 from symbi.runtime.dead_letters import DeadLetters
 from symbi.runtime.policies import Cause, PolicyBook
 from symbi.runtime.policy_shadow import PolicyShadow
-from symbi.runtime.policy_watch import PolicyWatch, watching
+from symbi.runtime.policy_watch import PolicyWatch, Runs, watching
+from symbi.runtime.pulse import Pulse
 from symbi.runtime.resources import Amount, Node, NodeId, ResourcePool
 from symbi.runtime.rooms import Rooms, RuntimeConfig
 from symbi.runtime.runtime import Runtime
 from symbi.runtime.terms import Terms
 from symbi.sandbox.pool import Sandboxes
-from symbi.telemetry import setup_logging
+from symbi.telemetry import Metrics, setup_logging
 from symbi.tools.catalog import Catalog, SecretSource, ServerLink, ToolVerifier, VerificationMode
 from symbi.tools.invoke import Invoker
 from symbi.tools.manifest import Manifest, parse_manifest
@@ -220,7 +222,8 @@ async def open_runtime(
         stream = await stack.enter_async_context(audit_stream(log, store, folder))
         rooms = Rooms(
             world, book, watch, catalog, store, store, store, store, store, agents, ids, settings.principal, privacy, heads,
-            ring.next_signing_key, stream, DeadLetters(store, store, store, log, vault, clock), store, partial(terms_of, settings),
+            ring.next_signing_key, stream, DeadLetters(store, store, store, log, vault, clock), store,
+            pulse_of(settings, guard.metrics), partial(terms_of, settings),
             Compactor(log, store, clock, settings.runtime.journal_retention_days),
         )  # fmt: skip
         watches = [watch]
@@ -228,12 +231,23 @@ async def open_runtime(
             shadow = PolicyShadow(engine, book, log)
             guard.tell = shadow.tell
             watches.append(await stack.enter_async_context(shadowing(settings, shadow, clock)))
-        if settings.policy.watch:
-            await stack.enter_async_context(watching(watches))
         runtime = Runtime(rooms, runtime_config(settings), report, warnings)
         await runtime.roster.open()
+        await stack.enter_async_context(beating(rooms.pulse, log, watches if settings.policy.watch else ()))
         up.set()
         yield runtime
+
+
+@asynccontextmanager
+async def beating(pulse: Pulse, log: AuditLog, watches: Sequence[Runs]) -> AsyncIterator[None]:
+    """What goes on by itself while a runtime is up: its pulse, and watches. From here on its collector is in charge."""
+    async with watching([pulse, *watches]):
+        end = log.on_commit(pulse.stir)
+        try:
+            with pulse.collector.in_charge():
+                yield
+        finally:
+            end()
 
 
 @asynccontextmanager
@@ -311,6 +325,12 @@ def scheduler(settings: Settings, clock: Clock) -> AgentScheduler:
     )
     pool = ResourcePool((Node.empty(NodeId("local"), capacity),))
     return AgentScheduler(pool, clock, max_running=settings.runtime.max_concurrent_agents)
+
+
+def pulse_of(settings: Settings, metrics: Metrics) -> Pulse:
+    """What measures this process, by the machine's own clock, and lets its collector look."""
+    clock = SystemClock()
+    return Pulse(Collector(settings.runtime.gc_interval_ms / 1000, clock, metrics), clock, metrics)
 
 
 def terms_of(settings: Settings, agent: AgentId) -> Terms:
