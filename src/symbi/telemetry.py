@@ -232,6 +232,12 @@ ADMISSION_SECONDS: Final = Histogram(
 )
 EFFECT_SECONDS: Final = Histogram("symbi_effect_seconds", "seconds", "From permit to outcome", _LATENCY_S, ("action",))
 
+DEPENDENCY_CHANGES: Final = Counter(
+    "symbi_dependency_changes_total", "changes", "Changes of a dependency's circuit breaker", ("dependency", "state")
+)
+DEPENDENCY_REFUSALS: Final = Counter(
+    "symbi_dependency_refusals_total", "calls", "Calls that a breaker or a bulkhead refused", ("dependency", "reason")
+)
 LOOP_LAG_SECONDS: Final = Histogram(
     "symbi_loop_lag_seconds", "seconds", "How late the event loop comes to what is due", _LATENCY_S
 )

@@ -4,7 +4,7 @@ import pytest
 
 from symbi.adapters.sqlite import DATABASE_NAME, SqliteReader, SqliteStore
 from symbi.errors import StoreUnavailable
-from symbi.runtime.dead_letters import Wanted
+from symbi.runtime.letters import Wanted
 from symbi.testing.contracts_dead_letters import DEAD_LETTER_CHECKS, closed, letter
 
 

@@ -1,6 +1,7 @@
 """A run's effects on a real gate, trail and store: what a resumed run sees is what the first one saw."""
 
 from collections.abc import Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -49,11 +50,15 @@ class Tools:
             label=join(*labels.values()),
         )  # fmt: skip
 
-    def session_of(self, _server):
-        return 0
-
-    async def reconnect(self, _server, _seen, _principal):
-        pass
+    @asynccontextmanager
+    async def admitted(self, asked, on_refusal):
+        try:
+            name, values, slot = asked.tool.name, asked.values, asked.slot
+            action = self.prepare(asked.principal, name, values, labels=asked.labels, secrets=asked.secrets, slot=slot)
+        except SymbiError as refusal:
+            await on_refusal(refusal)
+            raise
+        yield replace(action, label=asked.label, grant=asked.grant)
 
     def flow_of(self, _name):
         return None if self.unfit else UNDECLARED

@@ -10,10 +10,11 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from typing import Any, Final, TypeVar
 
-from symbi.agent.again import CIRCUIT_OPEN, PATIENT, Again, Patience
+from symbi.agent.again import PATIENT, Again, Patience
 from symbi.agent.messages import Letter, Messages, Post, Through
 from symbi.agent.operators import text
 from symbi.agent.release import LEVELS, Change, declassified, endorsed, is_release_name, relabelled
@@ -25,7 +26,7 @@ from symbi.audit.log import AuditLog
 from symbi.clock import Clock, random_bytes
 from symbi.dsl import ast
 from symbi.dsl.names import TOOL_NAME
-from symbi.errors import ApprovalPending, InputError, InternalError, ScriptFailed, SymbiError, ToolServerUnavailable
+from symbi.errors import ApprovalPending, InputError, InternalError, ScriptFailed, SymbiError
 from symbi.guard.action import (
     Action,
     DeclassifyValue,
@@ -214,18 +215,9 @@ class RunEffects:
             grant=self._grant,
         )
 
-        invoker, lost = self._world.invoker, list[int]()
-
         async def call() -> _Outcome:
-            if lost:
-                await invoker.reconnect(server, lost.pop(), self._principal)
-            session = invoker.session_of(server)
-            try:
-                result = await invoker.call(await self._prepared(asked))
-            except ToolServerUnavailable as error:
-                if error.code != CIRCUIT_OPEN:
-                    lost.append(session)
-                raise
+            async with self._world.invoker.admitted(asked, partial(self._refused, asked)) as action:
+                result = await self._world.invoker.call(action)
             return _Outcome(result.value, result.effect_id, result.mark)
 
         done = await self._perform(asked, call)
@@ -468,28 +460,14 @@ class RunEffects:
         )
         return await self._world.reconciler.settle(call)
 
-    async def _prepared(self, asked: InvokeTool) -> InvokeTool:
-        """The action for the gate. What does not get there has its record and its place in the trail all the same.
-
-        Raises:
-            InputError: There is no such tool, or the arguments do not fit it.
-            VerificationError: The tool is not what was verified.
-            ToolServerUnavailable: Its server is not connected.
-        """
-        name = asked.tool.name
-        try:
-            action = self._world.invoker.prepare(
-                asked.principal, name, asked.values, labels=asked.labels, secrets=asked.secrets, slot=asked.slot
-            )
-        except SymbiError as refusal:
-            assert asked.slot is not None
-            details: dict[str, JsonValue] = {
-                "tool": name,
-                "position": asked.slot.position,
-                "code": refusal.code,
-                "reason": refusal.message,
-            }
-            draft = Draft(AuditEventType.TOOL_REFUSED, asked.principal.name, details, self._run_id)
-            await self._world.guard.refuse(asked, refusal, draft)
-            raise
-        return replace(action, label=asked.label, grant=asked.grant)
+    async def _refused(self, asked: InvokeTool, refusal: SymbiError) -> None:
+        """What does not get to the gate has its record and its place in the trail all the same."""
+        assert asked.slot is not None
+        details: dict[str, JsonValue] = {
+            "tool": asked.tool.name,
+            "position": asked.slot.position,
+            "code": refusal.code,
+            "reason": refusal.message,
+        }
+        draft = Draft(AuditEventType.TOOL_REFUSED, asked.principal.name, details, self._run_id)
+        await self._world.guard.refuse(asked, refusal, draft)

@@ -23,7 +23,7 @@ from typing import Any, Final, Self
 import anyio
 from anyio.abc import TaskGroup
 
-from symbi.api import agents, approvals, audit, compliance, dlq, effects, journal, keeping, policies, privacy
+from symbi.api import agents, approvals, audit, compliance, dlq, effects, journal, keeping, policies, privacy, tools
 from symbi.api.caller import Caller, Discreet, Operation, operate
 from symbi.errors import InputError, InternalError, PolicyDenied, StoreUnavailable, SymbiError
 from symbi.guard.outcome import encode_error
@@ -53,6 +53,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     **dlq.OPERATIONS,
     **compliance.OPERATIONS,
     **privacy.OPERATIONS,
+    **tools.OPERATIONS,
 }
 """Everything that can be asked; whoever has more to offer adds its table here."""
 

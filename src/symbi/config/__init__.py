@@ -11,9 +11,9 @@ from symbi.config.sections import (
     LogLevel,
     Mode,
     SecretOrigin,
-    ServerSettings,
     ToolVerification,
 )
+from symbi.config.server_settings import ServerSettings
 from symbi.config.settings import Origin, OriginKind, Settings
 from symbi.config.show import Shown, config_reference, describe_settings
 

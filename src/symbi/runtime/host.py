@@ -197,15 +197,13 @@ class Host:
         Raises:
             StoreUnavailable: The run stays open, and goes on at the next start.
         """
-        assert begun.record is not None
+        order = begun.order
         try:
-            await self._runtime.resume(begun.order.compiled, begun.order.spec, begun.record)
+            await self._supervision.see_through(Work(order.compiled, order.spec, begun.run_id, instance=order.instance))
         except StoreUnavailable:
             raise
         except SymbiError as error:
             _log.warning("run `%s`, which a dead letter became: %s", begun.run_id, error.code)
-        except Exception as error:  # noqa: BLE001 - a defect that one agent meets; its run is left as it is
-            _log.error("a replay met a defect", exc_info=error)
 
     async def _run_due(self, job: Job, now_ns: int, tasks: TaskGroup) -> None:
         if job.name in self._spent or self._stopping:
@@ -249,6 +247,8 @@ class Host:
                 await self._log.transact(partial(_end, self._runtime.rooms.occurrences, occurrence, ended), wait=True)
         finally:
             self.at_work.discard(job.schedule.agent)
+            self._over.set()  # who waits for this agent looks again
+            self._over = anyio.Event()
 
     async def _ended(self, job: Job, occurrence: Occurrence) -> str | None:
         """Carry out the run of an occurrence; returns how it ended, or None where it is held and goes on at the next start.

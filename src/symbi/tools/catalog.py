@@ -1,8 +1,8 @@
 """The catalogue: which tools there are, which of them may be called, and why the others may not."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import anyio
@@ -11,6 +11,9 @@ from symbi.errors import ConfigError, InputError, PinMismatch, SymbiError, ToolS
 from symbi.guard.action import ConnectServer, ToolRef
 from symbi.guard.gate import Guard
 from symbi.guard.outcome import decode_error, encode_error
+from symbi.policy.fields import ToolFlow
+from symbi.tools.breaker import BreakerState, Pace
+from symbi.tools.dependency import Dependency, DependencyStatus, DependencyTerms
 from symbi.tools.manifest import ToolEntry
 from symbi.tools.port import SERVER_NAME, Pin, SecretSource, ToolDefinition, ToolServer
 from symbi.tools.text import shown_name
@@ -30,6 +33,7 @@ class ServerLink:
         server: The server itself, entered by whoever owns it.
         secrets: Vault paths that its environment asks for.
         timeout_s: Seconds of one call, where the manifest does not say.
+        terms: How many calls it is given at a time, and when it is left alone.
     """
 
     name: str
@@ -37,6 +41,7 @@ class ServerLink:
     server: ToolServer
     secrets: tuple[str, ...] = ()
     timeout_s: float = 30.0
+    terms: DependencyTerms = field(default_factory=DependencyTerms)
 
 
 class Catalog:
@@ -67,9 +72,24 @@ class Catalog:
         self._tools: dict[str, VerifiedTool] = {}
         self._quarantined: dict[str, Refusal] = {}
         self._down: dict[str, SymbiError] = {}
-        self._connected: dict[str, int] = {}  # servers whose session is good as far as is known, and their tools
+        self._flows: dict[str, ToolFlow] = {}  # of each verified tool, also while its server is gone
+        self.changed: Callable[[], Awaitable[None]] = (
+            _nobody  # told when a server that was connected again has other tools
+        )
         self.changes = 0  # how often tools were taken up
-        self._sessions: dict[str, int] = {}
+        self._met: set[str] = set()  # servers that somebody has connected, or tried to
+        self._paces = {name: Pace() for name in self._links}
+        self._dependencies = {
+            name: Dependency(
+                f"mcp.servers.{name}", f"tool server `{name}`", link.terms, verifier.clock, verifier.log, guard.metrics
+            )
+            for name, link in self._links.items()
+        }
+
+    @property
+    def dependencies(self) -> tuple[DependencyStatus, ...]:
+        """How each server stands, by name."""
+        return tuple(self._dependencies[name].status for name in self.servers)
 
     @property
     def servers(self) -> tuple[str, ...]:
@@ -102,28 +122,6 @@ class Catalog:
         """Why a server could not be connected, by its name."""
         return dict(sorted(self._down.items()))
 
-    async def ready(self, server: str, principal: Principal = SYSTEM) -> None:
-        """Have a server connected: through the gate in any case, and anew only where it is not.
-
-        Whoever else works with it is not disturbed.
-
-        Raises:
-            SymbiError: As `refresh`.
-        """
-        link = self._link(server)
-        while True:
-            if server in self._connected:
-                async with self._guard.enforce(_connection(link, principal)) as permit:
-                    permit.observe({"tools": self._connected.get(server, 0)})
-                if server in self._connected:
-                    return
-            if await self._reconnected(server, None, principal, lost=True):
-                return
-
-    def lost(self, server: str) -> None:
-        """The session with a server has ended, as far as is known: who needs it next connects it anew."""
-        self._connected.pop(server, None)
-
     async def refresh(self, server: str, principal: Principal = SYSTEM) -> None:
         """Connect a server anew, through the gate, and verify all that it offers.
 
@@ -133,25 +131,84 @@ class Catalog:
             ToolServerUnavailable: It cannot be started, or does not speak the protocol.
             StoreUnavailable: Decision, pins or trail cannot be written.
         """
-        await self.reconnect(server, None, principal)
-
-    async def reconnect(self, server: str, seen: int | None, principal: Principal = SYSTEM) -> None:
-        """As `refresh`, unless somebody else has tried it since a session was seen: no caller ends the session of another.
-
-        Args:
-            server: Which.
-            seen: The session that does not answer any more, see `session_of`; None connects in any case.
-            principal: On whose behalf.
-        """
-        await self._reconnected(server, seen, principal, lost=False)
-
-    async def _reconnected(self, server: str, seen: int | None, principal: Principal, *, lost: bool) -> bool:
-        """Connect a server, as `reconnect`, or only where its session is `lost`; whether that was done here."""
         link = self._link(server)
         async with self._locks[server]:
-            if (seen is not None and seen != self.session_of(server)) or (lost and server in self._connected):
-                return False
-            self._sessions[server] = self.session_of(server) + 1
+            await self._refresh(link, principal)
+
+    async def ready(self, server: str, principal: Principal) -> None:
+        """Let somebody use a server, through the gate: as it is where it is connected, or else connected anew.
+
+        Raises:
+            Unavailable: It has failed too often, and is left alone for a while.
+            SymbiError: As `refresh`.
+        """
+        link = self._link(server)
+        async with self._locks[server]:
+            if not self._is_up(link):
+                await self._restart(link, principal)
+                return
+            async with self._guard.enforce(_connecting(link, principal)) as permit:
+                self._guard.authority.redeem(permit, ConnectServer)
+                permit.observe({"tools": len(self.offered(server)), "connected": True})
+
+    async def revive(self, server: str, principal: Principal) -> None:
+        """Start a server again that has died, or could not be connected, through the gate; not too often.
+
+        One that was never connected stays so. One that is connected stays as it is, but where its breaker is open: who tries
+        it then begins with a fresh process, if no other call is at work there.
+
+        Raises:
+            ToolServerUnavailable: It was started a while ago; `retry_after_s` says when it may be again.
+            SymbiError: As `ready`.
+        """
+        link = self._links.get(server)
+        if link is None or server not in self._met or self._is_well(link):
+            return
+        async with self._locks[server]:
+            if not self._is_well(link):
+                await self._restart(link, principal)
+
+    async def _restart(self, link: ServerLink, principal: Principal) -> None:
+        """Connect a server that is not up; one that was before, no sooner than it may be started again."""
+        self._dependencies[link.name].check()
+        pace, now_s = self._paces[link.name], self._verifier.clock.monotonic_s()
+        wait_s = pace.wait_s(now_s)
+        if wait_s > 0:
+            msg = (
+                f"tool server `{link.name}` was started again {pace.starts} times, and is not again for {wait_s:.3g} s"
+            )
+            raise ToolServerUnavailable(msg, server=link.name, retry_after_s=wait_s)
+        again, before = link.name in self._met, self._digests(link.name)
+        if again:
+            pace.started(now_s)
+        await self._refresh(link, principal)
+        if again and self._digests(link.name) != before:
+            await self.changed()
+
+    def _digests(self, server: str) -> dict[str, str]:
+        return {name: tool.ref.schema_digest for name, tool in self._tools.items() if tool.ref.server == server}
+
+    def is_connected(self, server: str) -> bool:
+        """Whether a server is connected and its tools are in the catalogue.
+
+        Raises:
+            InputError: There is no such server.
+        """
+        return self._is_up(self._link(server))
+
+    def _is_up(self, link: ServerLink) -> bool:
+        return link.server.connected and link.name not in self._down
+
+    def _is_well(self, link: ServerLink) -> bool:
+        status = self._dependencies[link.name].status
+        return self._is_up(link) and (status.state is not BreakerState.OPEN or status.calls > 0)
+
+    async def _refresh(self, link: ServerLink, principal: Principal) -> None:
+        """See `refresh`; with the lock."""
+        server, dependency = link.name, self._dependencies[link.name]
+        dependency.check()
+        self._met.add(server)
+        async with dependency.attempt(proves=False):
             self._forget(server)
             self._down[server] = ToolServerUnavailable(f"tool server `{server}` is being connected", server=server)
             try:
@@ -166,14 +223,10 @@ class Catalog:
                     self._quarantined[shown_name(name)] = result
                 else:
                     self._tools[name] = result
+            self._flows = {name: flow for name, flow in self._flows.items() if not name.startswith(f"{server}.")}
+            self._flows |= {tool.ref.name: tool.ref.flow for tool in self._tools.values() if tool.ref.server == server}
             del self._down[server]
-            self._connected[server] = len(results)
             self.changes += 1
-        return True
-
-    def session_of(self, server: str) -> int:
-        """How often it was tried to connect a server."""
-        return self._sessions.get(server, 0)
 
     async def pin(self, name: str) -> VerifiedTool:
         """Pin what a server offers now under a name, after a person has reviewed it.
@@ -189,6 +242,7 @@ class Catalog:
             tool = await self._verifier.pin_tool(definition)
             self._quarantined.pop(name, None)
             self._tools[name] = tool
+            self._flows[name] = tool.ref.flow
             self.changes += 1
         return tool
 
@@ -237,13 +291,21 @@ class Catalog:
         """The server that the tool is on."""
         return self._links[tool.ref.server]
 
+    def dependency_of(self, server: str) -> Dependency:
+        """What stands before a server."""
+        return self._dependencies[server]
+
+    def flow_of(self, name: str) -> ToolFlow | None:
+        """What is declared of a tool, also while its server is gone; None of one that was never verified."""
+        return self._flows.get(name)
+
     @property
     def unverified(self) -> bool:
         """Whether verification is disabled."""
         return self._verifier.mode is VerificationMode.DISABLED
 
     async def _connect(self, link: ServerLink, principal: Principal) -> Sequence[ToolDefinition]:
-        async with self._guard.enforce(_connection(link, principal)) as permit:
+        async with self._guard.enforce(_connecting(link, principal)) as permit:
             definitions = await link.server.connect(permit)
             permit.observe({"tools": len(definitions)})
         return definitions
@@ -269,7 +331,6 @@ class Catalog:
         return [*twice, *await self._verifier.verify_all(once)]
 
     def _forget(self, server: str) -> None:
-        self._connected.pop(server, None)
         for name in [name for name, tool in self._tools.items() if tool.ref.server == server]:
             del self._tools[name]
         for name in [name for name, one in self._quarantined.items() if one.definition.server == server]:
@@ -282,7 +343,11 @@ class Catalog:
         return self._links[server]
 
 
-def _connection(link: ServerLink, principal: Principal) -> ConnectServer:
+async def _nobody() -> None:
+    """The default of `changed`: nobody."""
+
+
+def _connecting(link: ServerLink, principal: Principal) -> ConnectServer:
     return ConnectServer(principal=principal, server=link.name, command=link.command, secrets=link.secrets)
 
 

@@ -24,7 +24,7 @@ from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog, Cadence, Signing
 from symbi.clock import Clock, IdSource, SystemClock
 from symbi.config import AgentMode, Settings, describe_settings, refuse_unsafe
-from symbi.config.sections import ServerSettings
+from symbi.config.server_settings import ServerSettings
 from symbi.crypto.keys import KeyRing, KeyStore
 from symbi.crypto.provider import open_provider
 from symbi.crypto.signing import VerifyingKey
@@ -50,7 +50,9 @@ from symbi.runtime.runtime import Runtime
 from symbi.runtime.terms import Terms
 from symbi.sandbox.pool import Sandboxes
 from symbi.telemetry import Metrics, setup_logging
+from symbi.tools.breaker import BreakerTerms
 from symbi.tools.catalog import Catalog, SecretSource, ServerLink, ToolVerifier, VerificationMode
+from symbi.tools.dependency import DependencyTerms
 from symbi.tools.invoke import Invoker
 from symbi.tools.manifest import Manifest, parse_manifest
 from symbi.tools.reconcile import Reconciler
@@ -210,6 +212,7 @@ async def open_runtime(
             keys=public_keys(settings), manifests=manifests(settings),
         )  # fmt: skip
         catalog = Catalog(guard, verifier, links)
+        catalog.changed = book.refresh
         book.tools = lambda: (ToolType(ref.name, ref.input_schema) for ref in catalog.refs)
         interpreter = await stack.enter_async_context(MontySandbox(guard.authority))
         invoker = Invoker(catalog, guard, secrets)
@@ -392,4 +395,6 @@ async def _link(
         )
     )
     timeout_s = server.timeout_s or settings.limits.tool_timeout_s
-    return ServerLink(server.name, process.command_line, process, process.secret_paths, timeout_s)
+    breaker = BreakerTerms(server.breaker_failures, server.breaker_window_s, server.breaker_open_s)
+    terms = DependencyTerms(server.max_concurrent, server.max_waiting, server.max_wait_s, breaker)
+    return ServerLink(server.name, process.command_line, process, process.secret_paths, timeout_s, terms)

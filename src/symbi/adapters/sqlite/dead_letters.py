@@ -6,7 +6,7 @@ from typing import Any
 
 from symbi.adapters.sqlite.file import SQL, damaged, mapped
 from symbi.adapters.sqlite.payloads import PayloadTable
-from symbi.runtime.dead_letters import MAX_CLOSED, DeadLetter, LetterKind, LetterState, Wanted
+from symbi.runtime.letters import MAX_CLOSED, DeadLetter, LetterKind, LetterState, Wanted
 from symbi.types import AgentId, RunId
 
 

@@ -41,7 +41,7 @@ from symbi.audit.segments import Segment
 from symbi.errors import StoreUnavailable
 from symbi.guard.approval import ApprovalRecord, ApprovalState
 from symbi.guard.ledger import EffectRecord, EffectState
-from symbi.runtime.dead_letters import DeadLetter, Wanted
+from symbi.runtime.letters import DeadLetter, Wanted
 from symbi.tools.port import Pin
 from symbi.types import RunId
 
