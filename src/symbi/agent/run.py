@@ -242,10 +242,12 @@ async def execute(plan: RunPlan, world: World, runs: RunStore, later: list[Enlis
         runs.move_run(kept, RunState.RUNNING)
         return None, (draft, *also())
 
+    world.guard.probe("run_ending")
     if later is None:
         await world.log.transact(end, wait=True)
     else:
         later.append(await world.log.enlist(end, wait=True))
+    world.guard.probe("run_ended")
     return outcome
 
 

@@ -23,7 +23,20 @@ from typing import Any, Final, Self
 import anyio
 from anyio.abc import TaskGroup
 
-from symbi.api import agents, approvals, audit, budget, compliance, dlq, effects, keeping, policies, privacy, tools
+from symbi.api import (
+    agents,
+    approvals,
+    audit,
+    budget,
+    compliance,
+    dlq,
+    effects,
+    journal,
+    keeping,
+    policies,
+    privacy,
+    tools,
+)
 from symbi.api.caller import Caller, Discreet, Operation, operate
 from symbi.errors import InputError, InternalError, PolicyDenied, StoreUnavailable, SymbiError
 from symbi.guard.outcome import encode_error
@@ -45,6 +58,7 @@ _RECEIVE_BYTES: Final = 65_536
 OPERATIONS: Final[Mapping[str, Operation]] = {
     **agents.OPERATIONS,
     **effects.OPERATIONS,
+    **journal.OPERATIONS,
     **approvals.OPERATIONS,
     **policies.OPERATIONS,
     **audit.OPERATIONS,

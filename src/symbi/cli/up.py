@@ -55,6 +55,8 @@ async def _main(settings: Settings, files: list[CompiledFile], on_stop: Callable
         on_stop(host.stop)
         announce(runtime)
         await stack.enter_async_context(ControlSocket(runtime, settings.runtime.data_dir))
+        if runtime.rooms.compactor is not None:
+            await stack.enter_async_context(runtime.rooms.compactor.kept_small())
         for record in await Doubt(runtime.rooms).look_up():
             err.print(f"[bold]settled:[/] {escape(record.resource)} of run {record.run_id} was looked up")
         _tell(host, runtime, files)

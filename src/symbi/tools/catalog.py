@@ -83,6 +83,7 @@ class Catalog:
         self.changed: Callable[[], Awaitable[None]] = (
             _nobody  # told when a server that was connected again has other tools
         )
+        self.changes = 0  # how often tools were taken up
         self._met: set[str] = set()  # servers that somebody has connected, or tried to
         self._paces = {name: Pace() for name in self._links}
         self._dependencies = {
@@ -232,6 +233,7 @@ class Catalog:
             self._flows = {name: flow for name, flow in self._flows.items() if not name.startswith(f"{server}.")}
             self._flows |= {tool.ref.name: tool.ref.flow for tool in self._tools.values() if tool.ref.server == server}
             del self._down[server]
+            self.changes += 1
 
     async def pin(self, name: str) -> VerifiedTool:
         """Pin what a server offers now under a name, after a person has reviewed it.
@@ -248,6 +250,7 @@ class Catalog:
             self._quarantined.pop(name, None)
             self._tools[name] = tool
             self._flows[name] = tool.ref.flow
+            self.changes += 1
         return tool
 
     def find(self, name: str) -> VerifiedTool:

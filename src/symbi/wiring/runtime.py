@@ -40,6 +40,7 @@ from symbi.policy.engine import PolicyEngine
 from symbi.policy.policies import PolicySet
 from symbi.runtime.agent_scheduler import AgentScheduler
 from symbi.runtime.collector import Collector
+from symbi.runtime.compaction import Compactor
 from symbi.runtime.dead_letters import DeadLetters
 from symbi.runtime.policies import Cause, PolicyBook
 from symbi.runtime.policy_shadow import PolicyShadow
@@ -174,6 +175,7 @@ async def open_runtime(
     folder = settings.runtime.data_dir if settings.security.audit_enabled else None
     async with AsyncExitStack() as stack:
         store = stack.enter_context(SqliteStore(folder))
+        store.probe = probe
         provider = open_provider(settings.security.crypto_provider.value)
         # A trail that was begun is continued by the key that it names, so a lost one is not replaced.
         ring = KeyRing(key_store(settings), provider, create=store.head() is None)
@@ -229,6 +231,7 @@ async def open_runtime(
             world, book, watch, catalog, store, store, store, store, store, store, agents, ids, settings.principal, privacy, heads,
             ring.next_signing_key, stream, workers, DeadLetters(store, store, store, log, vault, clock), store,
             pulse_of(settings, guard.metrics), partial(terms_of, settings),
+            Compactor(log, store, clock, settings.runtime.journal_retention_days),
         )  # fmt: skip
         watches = [watch]
         if settings.policy.shadow:
