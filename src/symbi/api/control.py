@@ -35,6 +35,7 @@ from symbi.api import (
     keeping,
     policies,
     privacy,
+    status,
     tools,
 )
 from symbi.api.caller import Caller, Discreet, Operation, operate
@@ -67,6 +68,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     **dlq.OPERATIONS,
     **compliance.OPERATIONS,
     **privacy.OPERATIONS,
+    **status.OPERATIONS,
     **tools.OPERATIONS,
 }
 """Everything that can be asked; whoever has more to offer adds its table here."""

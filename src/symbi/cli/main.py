@@ -27,6 +27,7 @@ from symbi.cli import (
     policy,
     privacy,
     run,
+    status,
     tools,
     up,
 )
@@ -46,6 +47,8 @@ app = typer.Typer(
 app.command("init")(files.init)
 app.command("run", cls=WaitingCommand)(run.run)
 app.command("up")(up.up)
+app.command("status")(status.status)
+agents.app.command("usage")(status.usage)
 app.command("check")(files.check)
 app.command("fmt")(files.fmt)
 audit.app.command("witness")(audit_keep.witness)

@@ -28,6 +28,7 @@ from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_watch import PolicyWatch
 from symbi.runtime.pulse import Pulse
 from symbi.runtime.roster import AgentStore
+from symbi.runtime.status import WaitingStore
 from symbi.runtime.terms import Terms, no_terms
 from symbi.runtime.workers import Workers
 from symbi.tools.catalog import Catalog
@@ -87,6 +88,7 @@ class Rooms:
         next_key: The key that is to sign the trail after another.
         stream: The trail as it grows.
         workers: Processes that work for runs.
+        waiting: Counts what waits in the store.
         letters: What was given up.
         lineage: Which run asked for which.
         pulse: How the event loop is.
@@ -112,6 +114,7 @@ class Rooms:
     next_key: NextKey
     stream: AuditStream
     workers: Workers
+    waiting: WaitingStore
     letters: DeadLetters
     lineage: LineageStore
     pulse: Pulse

@@ -42,6 +42,7 @@ from symbi.runtime.pulse import Lag
 from symbi.runtime.replays import Begun, begin_replay
 from symbi.runtime.rests import Rest, Rests
 from symbi.runtime.rooms import AtWork, Rooms, RuntimeConfig
+from symbi.runtime.standing import standing_of
 from symbi.runtime.turns import Seat
 from symbi.tools.catalog import Catalog
 from symbi.types import (
@@ -154,8 +155,9 @@ class Runtime:
         )
 
     async def get_system_status(self) -> SystemStatus:
-        """How many agents run and wait, and what is free."""
-        return await self._rooms.scheduler.get_system_status()
+        """How many agents run and wait, what is free, and how the rest stands; costs the same however many agents there are."""
+        status = await self._rooms.scheduler.get_system_status()
+        return replace(status, standing=await standing_of(self._rooms, self._course, len(self.rests)))
 
     async def run(  # noqa: PLR0913 - most callers leave most of them out
         self,

@@ -229,7 +229,7 @@ async def open_runtime(
         stream = await stack.enter_async_context(audit_stream(log, store, folder))
         rooms = Rooms(
             world, book, watch, catalog, store, store, store, store, store, store, agents, ids, settings.principal, privacy, heads,
-            ring.next_signing_key, stream, workers, DeadLetters(store, store, store, log, vault, clock), store,
+            ring.next_signing_key, stream, workers, store, DeadLetters(store, store, store, log, vault, clock), store,
             pulse_of(settings, guard.metrics), partial(terms_of, settings),
             Compactor(log, store, clock, settings.runtime.journal_retention_days),
         )  # fmt: skip

@@ -624,3 +624,17 @@ DELETE FROM run_answers WHERE run_id = ?
 
 -- name: empty_run
 UPDATE runs SET inputs = x'', output = NULL, error = NULL WHERE run_id = ?
+-- name: waiting_messages
+SELECT count(*) FROM (SELECT 1 FROM mailbox INDEXED BY mailbox_declared WHERE due_ns = 0 LIMIT ?)
+
+-- name: waiting_later
+SELECT count(*) FROM (SELECT 1 FROM mailbox INDEXED BY mailbox_later WHERE due_ns > 0 LIMIT ?)
+
+-- name: waiting_in_doubt
+SELECT count(*) FROM (SELECT 1 FROM effects INDEXED BY effects_open WHERE state = 'unknown' LIMIT ?)
+
+-- name: waiting_dead_letters
+SELECT count(*) FROM (SELECT 1 FROM dead_letters INDEXED BY dead_letters_open WHERE state = 'open' LIMIT ?)
+
+-- name: waiting_approvals
+SELECT count(*) FROM (SELECT 1 FROM approvals INDEXED BY approvals_open WHERE state = 'waiting' LIMIT ?)
