@@ -210,13 +210,7 @@ async def open_runtime(
             guard.barrier = keeper.barrier
         secrets = secret_source(settings, guard)
         links = [await _link(stack, server, settings, guard, secrets) for server in settings.mcp.servers]
-        verifier = ToolVerifier(
-            VerificationMode(settings.mcp.tool_verification.value), store, log, engine, clock,
-            keys=public_keys(settings), manifests=manifests(settings),
-        )  # fmt: skip
-        catalog = Catalog(guard, verifier, links)
-        catalog.changed = book.refresh
-        book.tools = lambda: (ToolType(ref.name, ref.input_schema) for ref in catalog.refs)
+        catalog = tool_catalog(settings, (store, log, clock), guard, links, book)
         workers = Workers(measure_process, measure_family, {link.name: link.pid for link in links})
         interpreter = await stack.enter_async_context(MontySandbox(guard.authority, watch=workers))
         invoker = Invoker(catalog, guard, secrets)
@@ -244,6 +238,25 @@ async def open_runtime(
         await stack.enter_async_context(beating(rooms.pulse, log, looking))
         up.set()
         yield runtime
+
+
+def tool_catalog(
+    settings: Settings,
+    books: tuple[SqliteStore, AuditLog, Clock],
+    guard: Guard,
+    links: Sequence[ServerLink],
+    book: PolicyBook,
+) -> Catalog:
+    """The catalogue of tools; policies are validated against those that it has."""
+    store, log, clock = books
+    verifier = ToolVerifier(
+        VerificationMode(settings.mcp.tool_verification.value), store, log, guard.engine, clock,
+        keys=public_keys(settings), manifests=manifests(settings),
+    )  # fmt: skip
+    catalog = Catalog(guard, verifier, links)
+    catalog.changed = book.refresh
+    book.tools = lambda: (ToolType(ref.name, ref.input_schema) for ref in catalog.refs)
+    return catalog
 
 
 @asynccontextmanager
