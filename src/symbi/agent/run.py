@@ -19,7 +19,7 @@ from symbi.agent.task import TASK_LABEL, Task, kept_task, label_json
 from symbi.agent.turn import ALWAYS, RunClock, Turn
 from symbi.agent.values import Value, from_json, to_json
 from symbi.audit.event import AuditEventType, Draft
-from symbi.audit.log import Enlisted
+from symbi.audit.log import Enlisted, Work
 from symbi.clock import rfc3339
 from symbi.dsl import ast
 from symbi.dsl.spec import AgentSpec
@@ -234,29 +234,30 @@ async def execute(plan: RunPlan, world: World, runs: RunStore, later: list[Enlis
     about = label if failure is None else join(interpreter.seen, error_label(failure))
     if about is not None and replace(about, sources=()) != Label():
         ended = replace(ended, answer=encode_result(label_json(about)))
-    keys = await keys_for(world.guard.vault, spec.id, () if about is None else about.subjects, wait=True)
-    kept, draft = sealed_run(ended, keys), confided(_finished(ended, outcome), keys)
+    subjects = () if about is None else about.subjects
+    unit = await _end_of(plan, world, runs, ended, outcome, subjects)
+    world.guard.probe("run_ending")
+    if later is None:
+        await world.log.transact(unit, wait=True)
+    else:
+        later.append(await world.log.enlist(unit, wait=True))
+    world.guard.probe("run_ended")
+    return outcome
 
+
+async def _end_of(
+    plan: RunPlan, world: World, runs: RunStore, ended: RunRecord, outcome: RunOutcome, subjects: Sequence[str]
+) -> Work[None]:
+    """The unit of work that writes the end of a run, and what is written with it."""
+    keys = await keys_for(world.guard.vault, plan.spec.id, subjects, wait=True)
+    kept, draft = sealed_run(ended, keys), confided(_finished(ended, outcome), keys)
     also = plan.closing(outcome)
 
     def end() -> tuple[None, tuple[Draft, ...]]:
         runs.move_run(kept, RunState.RUNNING)
         return None, (draft, *also())
 
-    await _end(world, end, later)
-    return outcome
-
-
-async def _end(
-    world: World, end: Callable[[], tuple[None, tuple[Draft, ...]]], later: list[Enlisted[None]] | None
-) -> None:
-    """Have the end of a run recorded; with `later`, by the next commit."""
-    world.guard.probe("run_ending")
-    if later is None:
-        await world.log.transact(end, wait=True)
-    else:
-        later.append(await world.log.enlist(end, wait=True))
-    world.guard.probe("run_ended")
+    return end
 
 
 async def _output(value: Value, spec: AgentSpec, most_bytes: int) -> JsonValue:

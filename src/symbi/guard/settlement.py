@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog, Enlisted
 from symbi.clock import Clock
-from symbi.errors import SymbiError
+from symbi.errors import SymbiError, Unavailable
 from symbi.guard.action import Action
 from symbi.guard.budget import cost_of, settle
 from symbi.guard.confidential import confided, failure_subjects, keys_for, outcome_subjects, sealed_effect
@@ -19,7 +20,11 @@ from symbi.guard.tally import GateStore
 from symbi.guard.vault import NO_KEYS, Keys, Vault
 from symbi.policy.flow import join_subjects
 from symbi.telemetry import EFFECT_SECONDS, EFFECTS, Metrics
-from symbi.types import EffectId, JsonValue
+from symbi.types import EffectId, JsonValue, RecoveryClass
+
+INTERRUPTED: Final = "effect.interrupted"
+"""Code of an effect of the runtime itself that ended with its process."""
+INTERRUPTED_JSON: Final = encode_error(Unavailable("the runtime ended meanwhile", code=INTERRUPTED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,11 +243,18 @@ class Settlement:
         return record
 
     async def recover(self, epoch: int) -> tuple[EffectRecord, ...]:
-        """Turn what is dispatched without an outcome into `unknown`; returns what must not be repeated."""
+        """Turn what is dispatched without an outcome into `unknown`; returns what must not be repeated.
+
+        What the runtime did by itself and changes nothing (a connection, a reservation) ended with its process: it has
+        failed, for nobody asks for it again, and there is nothing to find out.
+        """
 
         def work() -> tuple[Sequence[EffectRecord], list[Draft]]:
             drafts: list[Draft] = []
             for found in self._ledger.effects_in(EffectState.DISPATCHED):
+                if found.position < 0 and found.recovery is RecoveryClass.READ_ONLY:
+                    drafts.append(self._interrupted(replace(found, epoch=epoch)))
+                    continue
                 self._ledger.move_effect(replace(found, state=EffectState.UNKNOWN, epoch=epoch), EffectState.DISPATCHED)
                 drafts.append(
                     Draft(
@@ -256,6 +268,23 @@ class Settlement:
 
         unknown, _ = await self._log.transact(work)
         return tuple(record for record in unknown if not may_repeat(record, record.recovery))
+
+    def _interrupted(self, found: EffectRecord) -> Draft:
+        """Close an effect that ended with the process; inside the store's transaction."""
+        self._ledger.move_effect(
+            replace(found, state=EffectState.FAILED, error=INTERRUPTED_JSON), EffectState.DISPATCHED
+        )
+        self._ledger.settle_tallies(tally_id(found.effect_id, found.attempt), happened=True)
+        settle(self._ledger, found.effect_id, happened=True)
+        details: dict[str, JsonValue] = {
+            "effect_id": found.effect_id,
+            "action": found.action,
+            "resource": found.resource,
+            "outcome": EffectState.FAILED.value,
+            "attempt": found.attempt,
+            "error": INTERRUPTED,
+        }
+        return Draft(AuditEventType.EFFECT_OUTCOME, found.agent_id, details, found.run_id)
 
 
 def _is_cancellation(error: BaseException) -> bool:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 IDEMPOTENT: Final = "add"
 _LINE_BYTES: Final = 65_536
+_LOOK_S: Final = 2.0
 
 
 class CountingService:
@@ -60,8 +61,14 @@ class CountingService:
 def _serve(bound: socket.socket) -> None:
     happened: Counter[str] = Counter()
     keys: set[str] = set()
-    while True:
-        connection, _ = bound.accept()
+    starter = os.getppid()
+    bound.settimeout(_LOOK_S)
+    while os.getppid() == starter:  # it does not outlive who has started it
+        try:
+            connection, _ = bound.accept()
+        except TimeoutError:
+            continue
+        connection.settimeout(None)
         with connection:
             line = _line(connection)
             if not line.endswith(b"\n"):

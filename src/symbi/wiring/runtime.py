@@ -210,11 +210,7 @@ async def open_runtime(
             guard.barrier = keeper.barrier
         secrets = secret_source(settings, guard)
         links = [await _link(stack, server, settings, guard, secrets) for server in settings.mcp.servers]
-        verifier = ToolVerifier(
-            VerificationMode(settings.mcp.tool_verification.value), store, log, engine, clock,
-            keys=public_keys(settings), manifests=manifests(settings),
-        )  # fmt: skip
-        catalog = introduced(Catalog(guard, verifier, links), book)
+        catalog = tool_catalog(settings, (store, log, clock), guard, links, book)
         workers = Workers(measure_process, measure_family, {link.name: link.pid for link in links})
         interpreter = await stack.enter_async_context(MontySandbox(guard.authority, watch=workers))
         invoker = Invoker(catalog, guard, secrets)
@@ -244,8 +240,20 @@ async def open_runtime(
         yield runtime
 
 
-def introduced(catalog: Catalog, book: PolicyBook) -> Catalog:
-    """A catalogue whose tools policies are validated against, also where a server that was started again has others."""
+def tool_catalog(
+    settings: Settings,
+    books: tuple[SqliteStore, AuditLog, Clock],
+    guard: Guard,
+    links: Sequence[ServerLink],
+    book: PolicyBook,
+) -> Catalog:
+    """The catalogue of tools; policies are validated against those that it has."""
+    store, log, clock = books
+    verifier = ToolVerifier(
+        VerificationMode(settings.mcp.tool_verification.value), store, log, guard.engine, clock,
+        keys=public_keys(settings), manifests=manifests(settings),
+    )  # fmt: skip
+    catalog = Catalog(guard, verifier, links)
     catalog.changed = book.refresh
     book.tools = lambda: (ToolType(ref.name, ref.input_schema) for ref in catalog.refs)
     return catalog
