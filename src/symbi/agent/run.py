@@ -245,7 +245,7 @@ async def execute(plan: RunPlan, world: World, runs: RunStore, later: list[Enlis
     return outcome
 
 
-async def _end_of(  # noqa: PLR0913 - what is written, where
+async def _end_of(
     plan: RunPlan, world: World, runs: RunStore, ended: RunRecord, outcome: RunOutcome, subjects: Sequence[str]
 ) -> Work[None]:
     """The unit of work that writes the end of a run, and what is written with it."""
