@@ -84,6 +84,9 @@ def nothing_else(_outcome: RunOutcome) -> Also:
 SUSPENDED: Final = "suspended"
 """The field of an error that a run is held for, where its agent is suspended and goes on from there."""
 
+FINAL: Final = "final"
+"""The field of an error that a restart would meet again: its effect was answered, and must not be repeated."""
+
 Ends: TypeAlias = Callable[[SymbiError], RunState]
 """What becomes of a run that an error has ended: held, so that it can go on, or failed."""
 
@@ -219,6 +222,8 @@ async def execute(plan: RunPlan, world: World, runs: RunStore, later: list[Enlis
         failure = error
     if failure is not None and failure is effects.told:
         failure.fields["position"] = effects.count - 1
+        if remedy_for(type(failure)) is Remedy.RESTART and await effects.is_final():
+            failure.fields[FINAL] = True
     state = RunState.FINISHED if failure is None else plan.ends(failure)
     if failure is not None and state is RunState.HELD and remedy_for(type(failure)) is not Remedy.RESTART:
         failure.fields[SUSPENDED] = True
