@@ -629,6 +629,7 @@ DELETE FROM run_answers WHERE run_id = ?
 
 -- name: empty_run
 UPDATE runs SET inputs = x'', output = NULL, error = NULL WHERE run_id = ?
+
 -- name: waiting_messages
 SELECT count(*) FROM (SELECT 1 FROM mailbox INDEXED BY mailbox_declared WHERE due_ns = 0 LIMIT ?)
 
