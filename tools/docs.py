@@ -320,7 +320,7 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = MappingProxyType(
         "argument-types": partial(table_of, "symbi.policy.shape"),
         "verification-modes": partial(table_of, "symbi.tools.verifier"),
         "risk": partial(table_of, "symbi.sandbox.tier"),
-        "remedies": partial(table_of, "symbi.runtime.supervisor"),
+        "remedies": partial(table_of, "symbi.agent.remedies"),
     }
 )
 

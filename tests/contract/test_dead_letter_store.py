@@ -4,7 +4,7 @@ import pytest
 
 from symbi.adapters.sqlite import DATABASE_NAME, SqliteReader, SqliteStore
 from symbi.errors import StoreUnavailable
-from symbi.runtime.dead_letters import Wanted
+from symbi.runtime.letters import Wanted
 from symbi.testing.contracts_dead_letters import DEAD_LETTER_CHECKS, closed, letter
 
 
@@ -32,7 +32,7 @@ def test_a_newer_owner_keeps_an_older_one_from_letters(tmp_path):
         with store.transaction():
             store.put_letter(letter())
         store._db.execute("UPDATE meta SET value = '9' WHERE key = 'epoch'")
-        with store.transaction():
+        with pytest.raises(StoreUnavailable, match="taken over"), store.transaction():
             with pytest.raises(StoreUnavailable, match="taken over"):
                 store.put_letter(letter(1))
             with pytest.raises(StoreUnavailable, match="taken over"):

@@ -497,3 +497,49 @@ async def test_a_store_that_cannot_take_the_question_refuses_nothing_for_good(mo
                     await happens(gate)
             assert gate.store.effect_at(RunId("r"), 0) is None
         await held(gate)
+
+
+# --- asked for again ----------------------------------------------------------------------------
+
+
+async def fails(gate, action, error) -> None:
+    with pytest.raises(type(error)):
+        async with gate.guard.enforce(action) as permit:
+            gate.guard.authority.redeem(permit, InvokeTool)
+            raise error
+
+
+async def test_what_people_agreed_to_may_be_tried_again_and_nobody_is_asked_twice():
+    action = replace(send(), tool=replace(send().tool, recovery=RecoveryClass.IDEMPOTENT))
+    async with desk() as gate:
+        approval_id = await held(gate, action)
+        await vote(gate, approval_id)
+        await fails(gate, action, Unavailable("gone"))
+        await fails(gate, action, Unavailable("gone"))
+        assert await happens(gate, action) == approval_id
+        record = gate.store.effect_at(RunId("r"), 0)
+        assert (record.state, record.attempt) == (EffectState.CONFIRMED, 3)
+        assert kinds(gate).count(T.APPROVAL_ASKED) == kinds(gate).count(T.APPROVAL_USED) == 1
+
+
+async def test_what_people_said_no_to_stays_so_however_often_it_is_asked_for():
+    async with desk() as gate:
+        approval_id = await held(gate)
+        await vote(gate, approval_id, agrees=False)
+        for attempt in (1, 2, 3):
+            with pytest.raises(ApprovalRequired):
+                await happens(gate)
+            record = gate.store.effect_at(RunId("r"), 0)
+            assert (record.effect_id, record.state, record.attempt) == (approval_id, EffectState.DENIED, attempt)
+        assert kinds(gate).count(T.APPROVAL_ASKED) == 1
+
+
+async def test_what_policy_refused_is_put_to_people_where_another_set_asks_them():
+    async with desk("forbid (principal, action, resource);") as gate:
+        with pytest.raises(PolicyDenied):
+            await happens(gate)
+        effect_id = gate.store.effect_at(RunId("r"), 0).effect_id
+        gate.engine.replace(PolicySet.load([PolicySource("test.cedar", asks())], tools=TOOLS))
+        assert await held(gate) == effect_id
+        await vote(gate, effect_id)
+        assert await happens(gate) == effect_id

@@ -175,6 +175,14 @@ def test_a_configuration_that_names_what_is_not_there(workshop, more, word):
         ('[runtime]\nmodee = "x"\n', "symbi.toml:2:1", "did you mean `mode`?"),
         ('[runtme]\nmode = "x"\n', "symbi.toml:1:", "did you mean `runtime`?"),
         ("[limits]\nsteps = 0\n", "symbi.toml:2:1", "`limits.steps` must be"),
+        ("[limits]\nmemory_mb = -1\n", "symbi.toml:2:1", "`limits.memory_mb` must be from"),
+        ("[limits]\ncpu_cores = -0.5\n", "symbi.toml:2:1", "`limits.cpu_cores` must be from"),
+        (
+            '[agents.work]\npriority = "urgent"\n',
+            "symbi.toml:2:1",
+            "must be one of `low`, `normal`, `high`, `critical`",
+        ),
+        ('[agents.work]\npriority = "criticl"\n', "symbi.toml:2:1", "did you mean `critical`"),
         ("[mcp.servers.odd]\n", "symbi.toml:1:", "has no `command`"),
         ("x = \xff\n", "symbi.toml:1:", "not valid UTF-8"),
     ],
@@ -211,31 +219,31 @@ def test_a_tool_server_that_does_not_come_up(workshop, mode, word, changes):
 
 
 IN_A_CALL = {
-    "dies-mid-call": (UNAVAILABLE, "unknown", "ended with exit status 3", {}),
-    "killed-mid-call": (UNAVAILABLE, "unknown", "killed by signal 9", {}),
-    "hangs": (FAILED, "unknown", "did not answer within 1 s", {"call_s": 1.0}),
-    "floods": (UNAVAILABLE, "unknown", "that nobody had asked for", {}),
-    "endless-line": (UNAVAILABLE, "unknown", "wrote a line of more than", {}),
-    "garbage-mid-call": (UNAVAILABLE, "unknown", "not JSON-RPC", {}),
-    "large": (FAILED, "failed", "are allowed", {}),
-    "wrong-shape": (FAILED, "failed", "no answer", {}),
-    "nan": (FAILED, "failed", "not finite", {}),
-    "tool-error": (FAILED, "failed", "did not work", {}),
+    "dies-mid-call": (UNAVAILABLE, "unknown", "held", "ended with exit status 3", {}),
+    "killed-mid-call": (UNAVAILABLE, "unknown", "held", "killed by signal 9", {}),
+    "hangs": (FAILED, "unknown", "held", "did not answer within 1 s", {"call_s": 1.0}),
+    "floods": (UNAVAILABLE, "unknown", "held", "that nobody had asked for", {}),
+    "endless-line": (UNAVAILABLE, "unknown", "held", "wrote a line of more than", {}),
+    "garbage-mid-call": (UNAVAILABLE, "unknown", "held", "not JSON-RPC", {}),
+    "large": (FAILED, "failed", "held", "are allowed", {}),
+    "wrong-shape": (FAILED, "failed", "failed", "no answer", {}),
+    "nan": (FAILED, "failed", "failed", "not finite", {}),
+    "tool-error": (FAILED, "failed", "failed", "did not work", {}),
 }
 
 
 @pytest.mark.parametrize(
-    ("mode", "code", "outcome", "word", "changes"),
+    ("mode", "code", "outcome", "state", "word", "changes"),
     [(mode, *rest) for mode, rest in IN_A_CALL.items()],
     ids=IN_A_CALL,
 )
-def test_a_tool_server_that_fails_in_a_call(workshop, mode, code, outcome, word, changes):
+def test_a_tool_server_that_fails_in_a_call(workshop, mode, code, outcome, state, word, changes):
     workshop.write(ASK, mode, **changes)
     error = workshop.run().error(code, word, "odd")
     assert error.startswith("error: work.symbi:4:9: ")
     assert len(error) < 4000
     assert workshop.recorded("effect.outcome", "odd.echo", outcome, word)
-    assert workshop.recorded("run.finished", "failed", word)
+    assert workshop.recorded("run.finished", state, word)
     workshop.works()
 
 
@@ -265,14 +273,41 @@ def test_an_agent_without_bounds(workshop, body, code, changes):
     error = workshop.run_inside().error(FAILED, code)
     # A time limit strikes anywhere.
     assert code == "limit.time" or re.match(r"error: (work\.symbi|<code>):\d+:\d+: ", error), error
-    assert workshop.recorded("run.finished", "failed", code)
+    assert workshop.recorded("run.finished", "held", code)
+    workshop.works()
+
+
+def test_an_agent_that_claims_more_than_the_whole_pool_is_refused_at_once_with_the_numbers(workshop):
+    workshop.write()
+    config = (workshop.folder / "symbi.toml").read_text()
+    workshop.put("symbi.toml", config.replace("[limits]", "[limits]\nmemory_mb = 64\ncpu_cores = 0.5"))
+    file = workshop.folder / "work.symbi"
+    workshop.put("work.symbi", file.read_text().replace("with ", 'with memory = "1GB", ', 1))
+    said = workshop.run_inside().error(INPUT, "1024 MiB", "64 MiB", "500 milli-cores", "enlarge the pool")
+    assert "can never be met" in said
+    assert workshop.recorded("run.finished", "failed", "resources.impossible")
+    workshop.works()
+
+
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        ("memory = -5", "work.symbi:3:19: expected a value"),
+        ('memory = "-5MB"', "is a whole number of mebibytes"),
+        ("timeout = -1.seconds", "a minus sign stands in an expression only"),
+    ],
+)
+def test_an_agent_with_a_negative_limit(workshop, said, word):
+    file = workshop.folder / "work.symbi"
+    workshop.put("work.symbi", file.read_text().replace("with ", f"with {said}, ", 1))
+    assert "work.symbi:" in workshop.run_inside().error(INPUT, word)
     workshop.works()
 
 
 def test_an_agent_that_hands_a_tool_a_huge_argument_is_denied(workshop):
     workshop.write('let s = text; for i in range(21) { s = s + s; } tool("odd.echo", text = s);')
     workshop.run_inside().error(DENIED, "does not fit the schema: it is larger than 4194304 bytes")
-    assert workshop.recorded("run.finished", "failed", "policy.denied")
+    assert workshop.recorded("run.finished", "held", "policy.denied")
     workshop.works()
 
 

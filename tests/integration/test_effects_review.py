@@ -1,6 +1,7 @@
 """A run's effects on a real gate, trail and store: what a resumed run sees is what the first one saw."""
 
 from collections.abc import Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -19,6 +20,7 @@ from symbi.policy.flow import join
 from symbi.sandbox.pool import Sandboxes
 from symbi.sandbox.port import SandboxResult
 from symbi.testing.gate import ALLOW_ALL, open_gate
+from symbi.testing.runtime import IMPATIENT
 from symbi.types import AgentId, Integrity, Label, Principal, RecoveryClass, RunId, SecurityTier, ToolName
 
 pytestmark = pytest.mark.anyio
@@ -48,11 +50,15 @@ class Tools:
             label=join(*labels.values()),
         )  # fmt: skip
 
-    def session_of(self, _server):
-        return 0
-
-    async def reconnect(self, _server, _seen, _principal):
-        pass
+    @asynccontextmanager
+    async def admitted(self, asked, on_refusal):
+        try:
+            name, values, slot = asked.tool.name, asked.values, asked.slot
+            action = self.prepare(asked.principal, name, values, labels=asked.labels, secrets=asked.secrets, slot=slot)
+        except SymbiError as refusal:
+            await on_refusal(refusal)
+            raise
+        yield replace(action, label=asked.label, grant=asked.grant)
 
     def flow_of(self, _name):
         return None if self.unfit else UNDECLARED
@@ -90,7 +96,7 @@ class Printing:
 def world_on(gate, lines: list[str] | None = None) -> World:
     sandboxes = Sandboxes({SecurityTier.INTERPRETER: Printing(gate.guard.authority)})
     emit = lambda _, line: [] if lines is None else lines.append(line)  # noqa: E731 - one line is enough
-    return World(gate.guard, gate.log, SystemClock(), Tools(gate.guard), sandboxes, emit)
+    return World(gate.guard, gate.log, SystemClock(), Tools(gate.guard), sandboxes, emit, patience=IMPATIENT)
 
 
 def effects_on(gate, world: World) -> RunEffects:

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from random import Random
 
 import anyio
 import pytest
@@ -20,6 +21,8 @@ from symbi.dsl.timetable import NS
 from symbi.errors import InternalError, Overloaded, StoreUnavailable
 from symbi.guard.approval import OPEN
 from symbi.guard.desk import Ballot
+from symbi.policy.engine import PolicySource
+from symbi.policy.policies import PolicySet
 from symbi.runtime.host import Host
 from symbi.runtime.occurrences import Occurrence, OccurrenceState
 from symbi.testing.clock import ManualClock
@@ -171,6 +174,28 @@ async def test_a_clock_that_was_years_ahead_silences_no_schedule_and_repeats_no_
         assert due_times(tmp_path).count(before) == 1
 
 
+@pytest.mark.parametrize("seed", range(3))
+async def test_however_clocks_jump_each_time_is_run_once_or_told_as_skipped(tmp_path, seed):
+    """Half-hourly in Berlin over both changes of clocks; the clock is set back and forth, over restarts too."""
+    text = DAILY.replace('"0 9 * * *"', '"*/30 * * * *" timezone = "Europe/Berlin"')
+    random, begin = Random(seed), round(datetime(2026, 3, 20, tzinfo=UTC).timestamp()) * NS
+    clock = ManualClock(begin)
+    latest_ns, jumps_s = begin, (-4 * DAY_S, -3600, -60, 0, 1, 1700, 3600, 3 * DAY_S, 20 * DAY_S)
+    for _ in range(3):
+        async with hosted(tmp_path, clock, text) as stage:
+            for _ in range(12):
+                clock.set_ns(clock.now_ns() + round(random.choice(jumps_s) * NS))
+                latest_ns = max(latest_ns, clock.now_ns())
+                await stage.settle()
+    due = [event.details["due_at"] for event in events(tmp_path, AuditEventType.SCHEDULE_DUE)]
+    skipped = [event.details for event in events(tmp_path, AuditEventType.SCHEDULE_SKIPPED)]
+    assert due == sorted(set(due))
+    assert len(due) <= 36  # one for each look, however much was missed
+    assert len(due) + sum(one["missed"] for one in skipped) == (latest_ns - begin) // (1800 * NS)
+    runs = [event.run_id for event in events(tmp_path, AuditEventType.RUN_FINISHED)]
+    assert len(runs) == len(set(runs)) == len(due)
+
+
 async def test_an_agent_that_is_still_at_work_is_not_started_twice_and_that_is_told(tmp_path):
     clock = ManualClock(BEGIN)
     async with hosted(tmp_path, clock, ASKING, PEOPLE) as stage:
@@ -300,6 +325,69 @@ async def test_a_store_that_is_lost_is_one_error_and_the_occurrence_stays_claime
         assert f"{tmp_path / 'agent.symbi'}#b" in [each.schedule for each in store.open_occurrences()]
 
 
+QUIET = f'{PERMIT} @id("quiet") forbid (principal, action == Action::"WriteLog", resource);'
+
+
+@asynccontextmanager
+async def denied(folder, clock, said, policies=QUIET):
+    """`up` with an agent that policy suspends on its way, which has been due once."""
+    folder.joinpath("policies").mkdir(exist_ok=True)
+    with anyio.fail_after(60):
+        async with open_in(
+            folder, DAILY, policies=policies, clock=clock, emit=lambda _, line: said.append(line)
+        ) as opened:
+            host = Host(opened.runtime, [opened.compiled])
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(host.run)
+                stage = Stage(folder, clock, opened, host, said)
+                while not host.looks:
+                    await anyio.lowlevel.checkpoint()
+                yield stage
+                host.stop()
+
+
+async def rests(stage) -> None:
+    while not stage.opened.runtime.rests.all:
+        await anyio.lowlevel.checkpoint()
+
+
+async def test_an_agent_that_policy_suspends_is_not_started_again_and_goes_on_when_policy_lets_it(tmp_path):
+    clock, said = ManualClock(BEGIN), []
+    async with denied(tmp_path, clock, said) as stage:
+        clock.advance(DAY_S)
+        stage.host.wake()
+        await rests(stage)
+        clock.advance(DAY_S)
+        stage.host.wake()
+        looks = stage.host.looks
+        while stage.host.looks == looks:
+            await anyio.lowlevel.checkpoint()
+        engine = stage.opened.runtime.guard.engine
+        sources = [PolicySource(s.file, PERMIT) if s.text == QUIET else s for s in engine.current.sources]
+        engine.replace(PolicySet.load(sources, engine.current.compiled, engine.current.tools))
+        while stage.host.at_work:
+            await anyio.lowlevel.checkpoint()
+        assert said == ["ran"]
+    (skipped,) = events(tmp_path, AuditEventType.SCHEDULE_SKIPPED)
+    assert skipped.details["reason"] == "agent `daily` was suspended: policy.denied"
+    assert [event.details["state"] for event in events(tmp_path, AuditEventType.RUN_FINISHED)] == ["held", "finished"]
+
+
+async def test_what_is_suspended_when_the_runtime_is_told_to_stop_goes_on_at_the_next_start(tmp_path):
+    clock, said = ManualClock(BEGIN), []
+    async with denied(tmp_path, clock, said) as stage:
+        clock.advance(DAY_S)
+        stage.host.wake()
+        await rests(stage)
+    with SqliteStore(tmp_path / ".symbi") as store:
+        assert len(store.open_occurrences()) == 1
+    async with denied(tmp_path, clock, said, PERMIT) as stage:
+        while stage.host.at_work:
+            await anyio.lowlevel.checkpoint()
+    assert said == ["ran"]
+    assert len(events(tmp_path, AuditEventType.RUN_STARTED)) == 1
+
+
 async def test_an_agent_is_at_work_until_its_end_is_durable(tmp_path, monkeypatch):
     seen = []
     end = SqliteStore.end_occurrence
@@ -332,8 +420,7 @@ async def test_who_is_told_to_stop_before_it_began_begins_nothing(tmp_path):
         assert [each.schedule for each in store.open_occurrences()] == [name]
 
 
-async def test_what_is_due_while_too_much_waits_is_begun_again_until_it_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr("symbi.runtime.host.RETRY_S", 0.0)
+async def test_what_is_due_while_too_much_waits_is_begun_again_until_it_runs(tmp_path):
     clock = ManualClock(BEGIN)
     async with hosted(tmp_path, clock) as stage:
         run, tries = stage.opened.runtime.run, []

@@ -1,6 +1,6 @@
 """Asking again: what of a run's last effect is asked for once more, at its place and with its id.
 
-In place, before the body sees the error: where its remedy is to retry, and it certainly did not happen or may be
+In place, before the body sees the error: where its remedy is to retry, or a tool did not answer in time, and it certainly did not happen or may be
 repeated (`symbi.guard.earlier`). Attempts are bounded for each effect and for the whole run, and what is on record
 counts, so that a crash gives no further ones. An error that says when to come back is waited for that long, if that is
 no longer than any wait may be and the run has the time; else its body sees it at once.
@@ -18,14 +18,15 @@ import anyio
 from symbi.agent.remedies import RETRIES, Remedy, asked_wait_s, remedy_for
 from symbi.agent.turn import RunClock
 from symbi.clock import random_bytes
-from symbi.errors import StoreUnavailable, SymbiError
-from symbi.guard.action import Action
+from symbi.errors import StoreUnavailable, SymbiError, TimeLimit
+from symbi.guard.action import Action, InvokeTool
 from symbi.guard.earlier import Places, may_ask_again
 from symbi.guard.ledger import EffectRecord, EffectState
 from symbi.guard.outcome import decode_error
 
 MAX_RETRIES_OF_RUN: Final = 30  # attempts beyond the first, over all of its effects
-CIRCUIT_OPEN: Final = "unavailable.circuit_open"  # nothing was sent: too many calls in a row got no answer
+LATE_RETRIES: Final = 2  # of a tool that does not answer in time: each attempt takes all of it
+TOOL_CALL: Final = "InvokeTool"  # how the actions of tools begin
 UNDECIDED: Final = "unavailable.undecided"  # the gate had no time for it: nothing is on record
 
 
@@ -58,6 +59,20 @@ def held_at(error: bytes | None) -> int | None:
     return position if isinstance(position, int) else -1
 
 
+def retries_of(error: SymbiError, *, tool: bool) -> int:
+    """How many further attempts an error is worth.
+
+    Args:
+        error: How the effect ended.
+        tool: It was a tool call: one that is not answered in time is a dependency that is not there.
+    """
+    if isinstance(error, StoreUnavailable) and error.code != UNDECIDED:
+        return 0
+    if remedy_for(type(error)) is Remedy.RETRY:
+        return RETRIES.attempts
+    return LATE_RETRIES if tool and isinstance(error, TimeLimit) else 0
+
+
 class Again:
     """Which effects of one run are asked for again, and when.
 
@@ -86,14 +101,14 @@ class Again:
         if record.error is None or record.position != self._last:
             return False
         if self._held is None:
-            retried = remedy_for(type(decode_error(record.error))) is Remedy.RETRY and self._left(record.attempt)
-            return retried and may_ask_again(record, record.recovery)
+            most = retries_of(decode_error(record.error), tool=record.action.startswith(TOOL_CALL))
+            return self._left(record.attempt, most) and may_ask_again(record, record.recovery)
         # What is in doubt is for the gate to repeat or refuse.
         in_doubt = record.state is EffectState.UNKNOWN
         return record.position == self._held and (in_doubt or may_ask_again(record, record.recovery))
 
-    def _left(self, attempts: int) -> bool:
-        return attempts <= RETRIES.attempts and self._spent < MAX_RETRIES_OF_RUN
+    def _left(self, attempts: int, most: int) -> bool:
+        return attempts <= most and self._spent < MAX_RETRIES_OF_RUN
 
     async def pause_s(self, action: Action, error: SymbiError, tries: int, clock: RunClock) -> float | None:
         """How long to wait before an action is asked for once more; None where its body is to see the error.
@@ -104,12 +119,9 @@ class Again:
             tries: How often it was asked for since this was begun.
             clock: The time that the run has.
         """
-        if remedy_for(type(error)) is not Remedy.RETRY:
-            return None
-        if isinstance(error, StoreUnavailable) and error.code != UNDECIDED:
-            return None
-        attempts = await self._places.attempts(action)
-        if attempts is None or not self._left(max(attempts, tries)):
+        most = retries_of(error, tool=isinstance(action, InvokeTool))
+        attempts = await self._places.attempts(action) if most else None
+        if attempts is None or not self._left(max(attempts, tries), most):
             return None
         delay_s = RETRIES.next_delay_s(max(attempts, tries, 1), self._patience.jitter())
         asked_s = asked_wait_s(error)

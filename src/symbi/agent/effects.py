@@ -10,11 +10,13 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from typing import Any, Final, TypeVar
 
-from symbi.agent.again import CIRCUIT_OPEN, PATIENT, Again, Patience
+from symbi.agent.again import PATIENT, Again, Patience
 from symbi.agent.messages import Letter, Messages, Post, Through
+from symbi.agent.meter import UNMETERED, Meter
 from symbi.agent.operators import text
 from symbi.agent.pieces import data_of, dumped, in_pieces, is_large, label_of, made
 from symbi.agent.release import LEVELS, Change, declassified, endorsed, is_release_name, relabelled
@@ -26,7 +28,7 @@ from symbi.audit.log import AuditLog
 from symbi.clock import Clock, random_bytes
 from symbi.dsl import ast
 from symbi.dsl.names import TOOL_NAME
-from symbi.errors import ApprovalPending, InputError, InternalError, ScriptFailed, SymbiError, ToolServerUnavailable
+from symbi.errors import ApprovalPending, InputError, InternalError, ScriptFailed, SymbiError
 from symbi.guard.action import (
     Action,
     DeclassifyValue,
@@ -162,6 +164,7 @@ class RunEffects:
 
     Attributes:
         clock: The time that the run has; asked before each effect whether it may go on.
+        meter: Takes what the run uses.
         replayed: Effects whose outcome was on record.
         told: The last error that the body was told of an effect.
     """
@@ -186,6 +189,7 @@ class RunEffects:
         self._position = 0
         self._grant = grant
         self.clock = RunClock()
+        self.meter: Meter = UNMETERED
         self.replayed = 0
         self.told: SymbiError | None = None
         self._again = Again(world.guard.places, world.patience, recorded, held)
@@ -215,18 +219,10 @@ class RunEffects:
             grant=self._grant,
         )
 
-        invoker, lost = self._world.invoker, list[int]()
-
         async def call() -> _Outcome:
-            if lost:
-                await invoker.reconnect(server, lost.pop(), self._principal)
-            session = invoker.session_of(server)
-            try:
-                result = await invoker.call(await self._prepared(asked))
-            except ToolServerUnavailable as error:
-                if error.code != CIRCUIT_OPEN:
-                    lost.append(session)
-                raise
+            async with self._world.invoker.admitted(asked, partial(self._refused, asked)) as action:
+                result = await self._world.invoker.call(action)
+            self.meter.moved(len(encode_result(plain)), len(encode_result(result.value)))
             return _Outcome(result.value, result.effect_id, result.mark)
 
         done = await self._perform(asked, call)
@@ -413,6 +409,7 @@ class RunEffects:
     ) -> Callable[[], Awaitable[_Outcome]]:
         async def run() -> _Outcome:
             async with self._world.guard.enforce(action) as permit:
+                self.meter.acted()
                 return _Outcome(permit.observe(await effect(permit)), permit.effect_id, permit.action.mark)
 
         return run
@@ -470,28 +467,14 @@ class RunEffects:
         )
         return await self._world.reconciler.settle(call)
 
-    async def _prepared(self, asked: InvokeTool) -> InvokeTool:
-        """The action for the gate. What does not get there has its record and its place in the trail all the same.
-
-        Raises:
-            InputError: There is no such tool, or the arguments do not fit it.
-            VerificationError: The tool is not what was verified.
-            ToolServerUnavailable: Its server is not connected.
-        """
-        name = asked.tool.name
-        try:
-            action = self._world.invoker.prepare(
-                asked.principal, name, asked.values, labels=asked.labels, secrets=asked.secrets, slot=asked.slot
-            )
-        except SymbiError as refusal:
-            assert asked.slot is not None
-            details: dict[str, JsonValue] = {
-                "tool": name,
-                "position": asked.slot.position,
-                "code": refusal.code,
-                "reason": refusal.message,
-            }
-            draft = Draft(AuditEventType.TOOL_REFUSED, asked.principal.name, details, self._run_id)
-            await self._world.guard.refuse(asked, refusal, draft)
-            raise
-        return replace(action, label=asked.label, grant=asked.grant)
+    async def _refused(self, asked: InvokeTool, refusal: SymbiError) -> None:
+        """What does not get to the gate has its record and its place in the trail all the same."""
+        assert asked.slot is not None
+        details: dict[str, JsonValue] = {
+            "tool": asked.tool.name,
+            "position": asked.slot.position,
+            "code": refusal.code,
+            "reason": refusal.message,
+        }
+        draft = Draft(AuditEventType.TOOL_REFUSED, asked.principal.name, details, self._run_id)
+        await self._world.guard.refuse(asked, refusal, draft)

@@ -12,7 +12,7 @@ time of a body, and between two pauses nothing takes long.
 
 import inspect
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -58,6 +58,10 @@ class BodyLimits:
     nesting: int = 200
 
 
+def no_check() -> None:
+    """The default of `check`: the body goes on."""
+
+
 class _Returned(Exception):
     """A `return` on its way to its function; never seen outside."""
 
@@ -74,15 +78,22 @@ class Interpreter:
         functions: Functions that the body may call.
         effects: What it can do.
         limits: Its bounds.
+        check: Asked now and then between steps; what it raises ends the body.
     """
 
     def __init__(
-        self, file: str, functions: Sequence[ast.Function], effects: Effects, limits: BodyLimits | None = None
+        self,
+        file: str,
+        functions: Sequence[ast.Function],
+        effects: Effects,
+        limits: BodyLimits | None = None,
+        check: Callable[[], None] = no_check,
     ) -> None:
         self._file = file
         self._functions = {function.name: function for function in functions}
         self._effects = effects
         self._limits = limits or BodyLimits()
+        self._check = check
         self._steps = 0
         self._pause_at = min(CHECKPOINT_STEPS, self._limits.steps + 1)
         self._depth = 0
@@ -408,6 +419,7 @@ class Interpreter:
                 msg, place=self._place(node), hint="raise `limits.steps`, or move the work into `python(…)`"
             )
         self._pause_at = min(self._steps + CHECKPOINT_STEPS, self._limits.steps + 1)
+        self._check()
         await anyio.lowlevel.checkpoint()
 
     def _note(self, *labels: Label) -> None:

@@ -23,7 +23,21 @@ from typing import Any, Final, Self
 import anyio
 from anyio.abc import TaskGroup
 
-from symbi.api import agents, approvals, audit, compliance, dlq, effects, keeping, policies, privacy
+from symbi.api import (
+    agents,
+    approvals,
+    audit,
+    budget,
+    compliance,
+    dlq,
+    effects,
+    journal,
+    keeping,
+    policies,
+    privacy,
+    status,
+    tools,
+)
 from symbi.api.caller import Caller, Discreet, Operation, operate
 from symbi.errors import InputError, InternalError, PolicyDenied, StoreUnavailable, SymbiError
 from symbi.guard.outcome import encode_error
@@ -47,13 +61,17 @@ _RECEIVE_BYTES: Final = 65_536
 OPERATIONS: Final[Mapping[str, Operation]] = {
     **agents.OPERATIONS,
     **effects.OPERATIONS,
+    **journal.OPERATIONS,
     **approvals.OPERATIONS,
     **policies.OPERATIONS,
     **audit.OPERATIONS,
+    **budget.OPERATIONS,
     **keeping.OPERATIONS,
     **dlq.OPERATIONS,
     **compliance.OPERATIONS,
     **privacy.OPERATIONS,
+    **status.OPERATIONS,
+    **tools.OPERATIONS,
 }
 """Everything that can be asked; whoever has more to offer adds its table here."""
 

@@ -12,7 +12,7 @@ from symbi.api.agents import called
 from symbi.api.caller import Caller, Discreet, Operation
 from symbi.errors import InputError, StoreUnavailable, SymbiError
 from symbi.guard.outcome import encode_error
-from symbi.runtime.dead_letters import MAX_OPEN, LetterState, Wanted, check_reason, read_json
+from symbi.runtime.letters import MAX_OPEN, LetterState, Wanted, check_reason, read_json
 from symbi.runtime.runtime import Runtime
 from symbi.types import AgentId, JsonValue, RunId
 from symbi.wiring import compile_agents

@@ -1,15 +1,18 @@
 """`symbi agents` and `symbi runs`: what is at work in a data folder, and what became of what was."""
 
 import json
-from typing import Annotated, Any
+import sys
+from typing import Annotated, Any, Final
 
 import typer
 from rich.markup import escape
 
 from symbi.agent.journal import RunRecord, RunState
+from symbi.agent.texts import split_pairs
 from symbi.api.client import ask_owner, connect_owner
 from symbi.cli.options import Config, Json
 from symbi.cli.output import errors_to_exit, out, print_json
+from symbi.cli.waiting import wait_s
 from symbi.config import load_settings
 from symbi.errors import ConfigError, DecryptionFailed, InputError, StoreUnavailable, did_you_mean
 from symbi.guard.confidential import lost_text, open_column
@@ -18,23 +21,36 @@ from symbi.tools.text import printable
 from symbi.types import JsonValue, RunId
 from symbi.wiring import open_reader, reading_vault
 
-app = typer.Typer(help="See the agents at work, suspend, resume and stop them.", no_args_is_help=True)
+MAX_STDIN_CHARS: Final = 1_048_576  # of the inputs of a message
+
+app = typer.Typer(
+    help="See agents, make some that stay, send them messages, suspend, resume and stop them.", no_args_is_help=True
+)
 runs_app = typer.Typer(help="See what became of runs.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="The agent; `symbi agents list` shows those at work.")]
 
 
 @app.command("list")
-def list_agents(*, as_json: Json = False, config: Config = None) -> None:
-    """List the agents at work, and what of the pool is free."""
+def list_agents(
+    *,
+    state: Annotated[str | None, typer.Option(help="Of those that stay, only the ones in this state.")] = None,
+    after: Annotated[str, typer.Option(help="Of those that stay, only the ones behind this name.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Of those that stay, so many at most.")] = 100,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """List the agents at work and those that stay, and what of the pool is free."""
     with errors_to_exit(as_json=as_json):
-        answer: Any = _ask(config, "agents.list", {})
+        asked: dict[str, JsonValue] = {"after": after, "limit": limit}
+        answer: Any = _ask(config, "agents.list", asked | ({} if state is None else {"state": state}))
         if as_json:
             print_json(answer)
             return
         for row in answer["agents"]:
+            why = f" for {escape(row['reason'])}" if "reason" in row else ""
             out.print(
-                f"[bold]{escape(printable(row['agent']))}[/] {row['state']} since {row['started_at'][:19]}Z "
+                f"[bold]{escape(printable(row['agent']))}[/] {row['state']}{why} since {row['started_at'][:19]}Z "
                 f"[dim]run {row['run']}, {escape(printable(row['file']))}[/]"
             )
         waiting = ", ".join(f"{count} {name}" for name, count in answer["queued"].items() if count)
@@ -43,11 +59,27 @@ def list_agents(*, as_json: Json = False, config: Config = None) -> None:
             f"{len(answer['agents'])} at work, {waiting or 'none'} waiting; free: {free['memory_mib']} of "
             f"{whole['memory_mib']} MiB, {free['cpu_milli']} of {whole['cpu_milli']} milli-cores"
         )
+        _show_persistent(answer)
+
+
+def _show_persistent(answer: Any) -> None:
+    """The agents that stay: a page of them, and how many there are."""
+    for row in answer["persistent"]:
+        why = f" [dim]{escape(printable(row['reason']))}[/]" if row["reason"] else ""
+        out.print(f"[bold]{escape(printable(row['agent']))}[/] is {row['state']} since {row['changed_at'][:19]}Z{why}")
+    if answer["states"]:
+        states = ", ".join(f"{count} {state}" for state, count in answer["states"].items())
+        out.print(f"agents that stay: {states}; {answer['in_memory']} in memory")
+    if answer["next"] is not None:
+        out.print(f"[dim]there are more: `symbi agents list --after {escape(printable(answer['next']))}`[/]")
+    if answer["halted_by"]:
+        by = escape(printable(answer["halted_by"]))
+        out.print(f"[bold yellow]{by} has stopped everything:[/] nothing begins; `symbi agents resume --all`")
 
 
 @app.command("show")
 def show_agent(agent: Name, *, as_json: Json = False, config: Config = None) -> None:
-    """Show an agent at work: its run, what it has claimed, and who keeps it from going on."""
+    """Show an agent: its run, what it has claimed, and who keeps it from going on; of one that stays, also its mailbox."""
     with errors_to_exit(as_json=as_json):
         answer: Any = _ask(config, "agents.show", {"agent": agent})
         if as_json:
@@ -58,26 +90,121 @@ def show_agent(agent: Name, *, as_json: Json = False, config: Config = None) -> 
                 f"[bold]{escape(printable(row['agent']))}[/] is [bold]{row['state']}[/] since {row['started_at'][:19]}Z"
             )
             out.print(f"  run {row['run']} of {escape(printable(row['file']))}; `symbi runs show` lists its effects")
+            if "reason" in row:
+                out.print(f"  held for {escape(row['reason'])}: `symbi agents resume` lets it go on now")
+        if answer["persistent"] is not None:
+            _show_standing(answer["persistent"], at_work=bool(answer["runs"]))
         claim = answer["claim"]
-        if claim is None:
+        if claim is not None:
+            _show_claim(claim)
+        elif any("reason" not in row for row in answer["runs"]):
             out.print("  it has claimed nothing yet")
-            return
-        stands = "held" if claim["held"] else "waited for" if claim["waits"] else "given back"
-        out.print(
-            f"  {claim['memory_mib']} MiB and {claim['cpu_milli']} milli-cores are {stands}; {claim['priority']}"
-            f"{', batch' if claim['batch'] else ''}, owner {escape(printable(claim['owner']))}"
-        )
-        if claim["waits_for_people"]:
-            out.print("  it waits for people: `symbi approvals list`")
-        if claim["suspended_by"] is not None:
-            out.print(f"  suspended by {escape(printable(claim['suspended_by']))}: `symbi agents resume`")
-        if claim["told_to_stop_for"] is not None:
-            out.print(f"  told to stop for {escape(printable(claim['told_to_stop_for']))}")
+
+
+def _show_standing(kept: Any, *, at_work: bool) -> None:
+    """How an agent that stays stands."""
+    if not at_work:
+        why = f": {escape(printable(kept['reason']))}" if kept["reason"] else ""
+        name = escape(printable(kept["agent"]))
+        out.print(f"[bold]{name}[/] is [bold]{kept['state']}[/] since {kept['changed_at'][:19]}Z{why}")
+        out.print(f"  of {escape(printable(kept['file']))}")
+    parent = f" for {escape(printable(kept['parent']))}" if kept["parent"] else ""
+    out.print(f"  it stays; made {kept['created_at'][:19]}Z{parent}, {kept['messages']} messages wait for it")
+    if kept["first"] is not None and not at_work:
+        out.print(f"  the next one is {kept['first']['message']}, begun {kept['first']['begun']} times")
+    if not kept["runnable"]:
+        out.print("  [bold yellow]nobody has its file here:[/] give it to `symbi up`")
+
+
+def _show_claim(claim: Any) -> None:
+    """What an agent at work has claimed."""
+    stands = "held" if claim["held"] else "waited for" if claim["waits"] else "given back"
+    out.print(
+        f"  {claim['memory_mib']} MiB and {claim['cpu_milli']} milli-cores are {stands}; {claim['priority']}"
+        f"{', batch' if claim['batch'] else ''}, owner {escape(printable(claim['owner']))}"
+    )
+    if claim["waits_for_people"]:
+        out.print("  it waits for people: `symbi approvals list`")
+    if claim["suspended_by"] is not None:
+        out.print(f"  suspended by {escape(printable(claim['suspended_by']))}: `symbi agents resume`")
+    if claim["told_to_stop_for"] is not None:
+        out.print(f"  told to stop for {escape(printable(claim['told_to_stop_for']))}")
+
+
+@app.command("spawn")
+def spawn(
+    agent: Annotated[str, typer.Argument(help="The agent as a file of `symbi up` declares it.")],
+    *,
+    instance: Annotated[str | None, typer.Option(help="Make an instance of that name.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Make so many numbered instances.")] = None,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Make agents that stay, of a declaration that says so."""
+    with errors_to_exit(as_json=as_json):
+        if instance is not None and count is not None:
+            raise InputError("give `--instance` or `--count`", code="input.usage")
+        name = agent if instance is None else f"{agent}/{instance}"
+        asked: dict[str, JsonValue] = {"agent": name} | ({} if count is None else {"count": count})
+        answer: Any = _ask(config, "agents.spawn", asked)
+        told = answer["first"] if answer["count"] == 1 else f"{answer['first']} to {answer['last']}"
+        _told(answer, f"{told}: {answer['count']} made", as_json=as_json)
+
+
+@app.command("send")
+def send(  # noqa: PLR0913 - the options of the command
+    agent: Annotated[str, typer.Argument(help="An agent that stays; `symbi agents list` shows them.")],
+    *,
+    inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help="NAME=VALUE, once for each input.")] = None,
+    body: Annotated[
+        str | None, typer.Option("--json-inputs", help="All inputs as a JSON object; `-` reads it.")
+    ] = None,
+    after: Annotated[str | None, typer.Option(metavar="TIME", help="Not before this time has passed: 90s, 5m.")] = None,
+    expires: Annotated[str | None, typer.Option(metavar="TIME", help="Not once this time has passed.")] = None,
+    labels: Annotated[list[str] | None, typer.Option("--label", help="NAME=LABEL: what an input is.")] = None,
+    subjects: Annotated[
+        list[str] | None, typer.Option("--subject", metavar="WHO", help="Whom the inputs are about.")
+    ] = None,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Send an agent a message: it is carried out once, as a run that bears the message's id."""
+    with errors_to_exit(as_json=as_json):
+        texts: dict[str, JsonValue] = dict(split_pairs(inputs or []))
+        asked: dict[str, JsonValue] = {
+            "agent": agent,
+            "inputs": _object(body),
+            "texts": texts,
+            "labels": labels or [],
+            "subjects": subjects or [],
+        }
+        for name, option, time in (("after_s", "--after", after), ("expires_s", "--expires", expires)):
+            if time is not None:
+                asked[name] = wait_s(time, option)
+        answer: Any = _ask(config, "agents.send", asked)
+        _told(answer, f"message {answer['message']} for {answer['agent']}; its run has this id", as_json=as_json)
+
+
+def _object(text: str | None) -> dict[str, JsonValue]:
+    """The inputs of a message as one JSON object.
+
+    Raises:
+        InputError: The text is none.
+    """
+    if text is None:
+        return {}
+    try:
+        value = json.loads(sys.stdin.read(MAX_STDIN_CHARS) if text == "-" else text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"`--json-inputs` is no JSON: {error}", code="input.value") from None
+    if not isinstance(value, dict):
+        raise InputError("`--json-inputs` is no JSON object", code="input.value", hint="the inputs by name")
+    return value
 
 
 @app.command("suspend")
 def suspend(agent: Name, *, as_json: Json = False, config: Config = None) -> None:
-    """Suspend an agent before its next effect; it gives back what it holds."""
+    """Suspend an agent before its next effect, or at once where it waits; it gives back what it holds."""
     with errors_to_exit(as_json=as_json):
         _told(
             _ask(config, "agents.suspend", {"agent": agent}), f"{agent} stops before its next effect", as_json=as_json
@@ -85,28 +212,48 @@ def suspend(agent: Name, *, as_json: Json = False, config: Config = None) -> Non
 
 
 @app.command("resume")
-def resume(agent: Name, *, as_json: Json = False, config: Config = None) -> None:
+def resume(
+    agent: Annotated[str | None, typer.Argument(help="The agent.")] = None,
+    *,
+    everybody: Annotated[bool, typer.Option("--all", help="Let things begin again after `stop --all`.")] = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
     """Let an agent that was suspended so go on, in its turn."""
     with errors_to_exit(as_json=as_json):
-        _told(_ask(config, "agents.resume", {"agent": agent}), f"{agent} goes on in its turn", as_json=as_json)
+        arguments, said = _one_or_all(agent, everybody=everybody)
+        answer = _ask(config, "agents.resume", arguments)
+        _told(answer, "things begin again" if everybody else f"{said} goes on in its turn", as_json=as_json)
 
 
 @app.command("stop")
 def stop(
     agent: Annotated[str | None, typer.Argument(help="The agent.")] = None,
     *,
-    everybody: Annotated[bool, typer.Option("--all", help="Stop every agent at work.")] = False,
+    everybody: Annotated[
+        bool, typer.Option("--all", help="Stop everything: nothing begins by itself until `resume --all`.")
+    ] = False,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
     """Stop an agent, or all of them, where they are; what they had in flight is settled, and the runs have failed."""
     with errors_to_exit(as_json=as_json):
-        if (agent is None) is not everybody:
-            msg = "name an agent, or give `--all`"
-            raise InputError(msg, code="input.usage")
-        arguments: dict[str, JsonValue] = {"all": True} if everybody else {"agent": agent}
+        arguments, _ = _one_or_all(agent, everybody=everybody)
         answer: Any = _ask(config, "agents.stop", arguments)
-        _told(answer, f"stopped {len(answer['runs'])}", as_json=as_json)
+        more = "; nothing begins until `symbi agents resume --all`" if everybody else ""
+        _told(answer, f"stopped {len(answer['runs'])}{more}", as_json=as_json)
+
+
+def _one_or_all(agent: str | None, *, everybody: bool) -> tuple[dict[str, JsonValue], str]:
+    """Who is meant.
+
+    Raises:
+        InputError: Nobody, or somebody and everybody.
+    """
+    if (agent is None) is not everybody:
+        msg = "name an agent, or give `--all`"
+        raise InputError(msg, code="input.usage")
+    return ({"all": True}, "") if agent is None else ({"agent": agent}, agent)
 
 
 def _told(answer: JsonValue, said: str, *, as_json: bool) -> None:
@@ -193,6 +340,8 @@ def show_run(
             return
         out.print(f"run {run.run_id} of [bold]{escape(printable(run.agent_id))}[/] is [bold]{run.state.value}[/]")
         out.print(f"  {escape(printable(run.file))}, {run.started_at[:19]}Z to {(run.finished_at or 'now')[:19]}")
+        if run.compacted:
+            out.print("  compacted: `symbi audit show --run` tells what it did")
         for effect in effects:
             what = printable(f"{effect.action} on {effect.resource}")
             out.print(f"  {effect.position:>4} {effect.state.value:<10} {escape(what)}")

@@ -21,7 +21,7 @@ from symbi.errors import ConfigError, DecryptionFailed, InputError, SymbiError, 
 from symbi.guard.confidential import lost_text
 from symbi.guard.outcome import decode_error, encode_result
 from symbi.guard.vault import Vault
-from symbi.runtime.dead_letters import DeadLetter, LetterState, Wanted, opened_letter, read_json, unknown
+from symbi.runtime.letters import DeadLetter, LetterState, Wanted, opened_letter, read_json, unknown
 from symbi.tools.text import printable
 from symbi.types import AgentId, JsonValue, RunId
 from symbi.wiring import folder_owner, open_reader, open_runtime, reading_vault, start_logging

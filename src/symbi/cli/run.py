@@ -7,16 +7,17 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, TypeVar
 
 import anyio
 import typer
 from anyio.abc import TaskStatus
 from rich.markup import escape
 
-from symbi.agent.journal import absolute
+from symbi.agent.journal import RunState, absolute
 from symbi.agent.run import RunOutcome
 from symbi.agent.task import Task, parse_grant, parse_labels, parse_subjects
+from symbi.agent.texts import read_texts, split_pairs
 from symbi.api.control import ControlSocket
 from symbi.cli.options import Config, Json
 from symbi.cli.output import (
@@ -30,9 +31,11 @@ from symbi.cli.output import (
 )
 from symbi.cli.unread import patient_stderr
 from symbi.cli.waiting import wait_s
-from symbi.config import Settings, find_config, load_settings
+from symbi.config import Settings, find_config, load_settings, read_budget
 from symbi.dsl.spec import AgentSpec
 from symbi.errors import ApprovalPending, InputError, SymbiError
+from symbi.guard.budget import Allowance
+from symbi.guard.spending import UNBOUNDED, Budget
 from symbi.policy.context import label_context
 from symbi.policy.flow import MORE_SUBJECTS
 from symbi.runtime.runtime import Runtime
@@ -41,9 +44,6 @@ from symbi.types import AgentId, JsonValue, RunId
 from symbi.wiring import compile_agents, open_runtime, read_text, start_logging
 
 T = TypeVar("T")
-
-PATH_TYPE: Final = "Path"
-"""Inputs of this type name files; they are taken from the folder in which the command was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +55,14 @@ class Told:
         labels: NAME=LABEL for inputs that are not what the user wrote.
         grant: The file that says what the task calls for.
         subjects: The people whom the inputs are about.
+        budget: The most that the run may spend.
     """
 
     inputs: Sequence[str] = ()
     labels: Sequence[str] = ()
     grant: Path | None = None
     subjects: Sequence[str] = ()
+    budget: Budget = UNBOUNDED
 
     @property
     def everybody(self) -> tuple[str, ...]:
@@ -104,6 +106,9 @@ def run(  # noqa: PLR0913 - the options of the command
         list[str] | None,
         typer.Option("--subject", metavar="WHO", help="Whom the inputs are about: what is kept of them can be erased."),
     ] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="NAME=AMOUNT,…", help="The most that the run may spend: calls=10,cpu_s=2.")
+    ] = None,
     wait: Annotated[
         str | None,
         typer.Option(
@@ -120,10 +125,10 @@ def run(  # noqa: PLR0913 - the options of the command
         if (file is None) is not resume and not (file and resume):
             msg = "give an agent file, or `--resume`"
             raise InputError(msg, code="input.usage")
-        if resume and (grant is not None or labels or subjects):
-            msg = "`--grant`, `--label` and `--subject` are for a new run"
+        if resume and (grant is not None or labels or subjects or budget):
+            msg = "`--grant`, `--label`, `--subject` and `--budget` are for a new run"
             raise InputError(msg, code="input.usage", hint="a resumed run keeps those that it was started with")
-        told = Told(inputs or (), labels or (), grant, subjects or ())
+        told = Told(inputs or (), labels or (), grant, subjects or (), read_budget("--budget", budget))
         settings = settings_for(file, config)
         start_logging(settings)
         try:
@@ -285,7 +290,7 @@ async def start_run(runtime: Runtime, file: Path, told: Told, agent: str | None)
     except InputError as error:
         await runtime.refuse(file, error, told.everybody)
         raise
-    return await runtime.run(compiled, spec, values, task)
+    return await runtime.run(compiled, spec, values, task, allowance=Allowance(told.budget))
 
 
 async def resume_run(runtime: Runtime, run_id: RunId | None, file: Path | None) -> RunOutcome:
@@ -313,32 +318,12 @@ def _choose(agents: Sequence[AgentSpec], name: str | None, file: Path) -> AgentS
 
 
 def parse_inputs(inputs: Sequence[str], spec: AgentSpec) -> dict[str, JsonValue]:
-    """NAME=VALUE pairs by the types of the agent's parameters; what is neither String nor Path is read as JSON.
+    """NAME=VALUE pairs by the types of the agent's parameters; files are named as seen from the working folder.
 
     Raises:
         InputError: A pair is malformed or given twice.
     """
-    types = {parameter.name: parameter.type.name for parameter in spec.parameters}
-    values: dict[str, JsonValue] = {}
-    for pair in inputs:
-        name, equals, text = pair.partition("=")
-        if not equals or not name:
-            msg = f"`--input {pair}` is not of the form NAME=VALUE"
-            raise InputError(msg, code="input.usage")
-        if name in values:
-            msg = f"input `{name}` is given twice"
-            raise InputError(msg, code="input.usage")
-        kind = types.get(name)
-        if kind == PATH_TYPE:
-            values[name] = str(Path(text).absolute())
-        elif kind in {None, "String"}:
-            values[name] = text
-        else:
-            try:
-                values[name] = json.loads(text)
-            except (ValueError, RecursionError):
-                values[name] = text
-    return values
+    return read_texts(split_pairs(inputs), spec, Path.cwd())
 
 
 def report(outcome: RunOutcome, *, as_json: bool) -> None:
@@ -368,4 +353,8 @@ def report(outcome: RunOutcome, *, as_json: bool) -> None:
             err.print(
                 f"[dim]run {outcome.run_id} is {outcome.state.value}; `symbi audit show --run {outcome.run_id}` tells more[/]"
             )
+            if outcome.state is RunState.HELD:
+                err.print(
+                    f"once that is changed, [bold]symbi run --resume --run {outcome.run_id}[/] goes on from there"
+                )
         raise typer.Exit(exit_code(outcome.error))

@@ -4,19 +4,21 @@ import json
 import os
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
+from symbi.api.client import ask_owner, connect_owner
 from symbi.cli.options import Config, Json
 from symbi.cli.output import EXIT_VERIFICATION, errors_to_exit, out, print_json
 from symbi.cli.run import announce, run_to_end
 from symbi.config import Settings, load_settings
-from symbi.errors import InputError
+from symbi.errors import InputError, StoreUnavailable
 from symbi.tools.catalog import VerifiedTool
 from symbi.tools.schemapin import make_key_pair, sign_definitions
+from symbi.tools.text import printable
 from symbi.types import OPERATOR_AGENT, JsonValue
 from symbi.wiring import known_pins, open_runtime, read_text, start_logging
 
@@ -53,6 +55,34 @@ def list_tools(*, as_json: Json = False, config: Config = None) -> None:
                 escape(pin.tool), pin.state, pin.digest[:16], pin.key_fingerprint[:16] or "nobody", pin.pinned_at[:10]
             )
         out.print(table)
+
+
+@app.command("servers")
+def list_servers(*, as_json: Json = False, config: Config = None) -> None:
+    """Show how the tool servers of a runtime that is alive stand: connected, left alone after failures, and how busy."""
+    with errors_to_exit(as_json=as_json):
+        settings = load_settings(config)
+        connection = connect_owner(settings.runtime.data_dir)
+        if connection is None:
+            msg = f"no runtime is alive in `{settings.runtime.data_dir}`, so no tool server is connected"
+            hint = "`symbi tools verify` connects the configured ones"
+            raise StoreUnavailable(msg, code="unavailable.control", hint=hint)
+        rows: Any = ask_owner(connection, "tools.servers", {})
+        if as_json:
+            print_json(rows)
+            return
+        for row in rows:
+            up = "connected" if row["connected"] else "not connected"
+            breaker = {"closed": "", "half_open": ", on trial", "open": ", [bold yellow]left alone[/]"}[row["breaker"]]
+            again = f" for {row['retry_after_s']:.3g} s" if row["breaker"] == "open" and row["retry_after_s"] else ""
+            out.print(
+                f"[bold]{escape(printable(row['server']))}[/] is {up}{breaker}{again}; {row['calls']} calls at work, "
+                f"{row['waiting']} waiting"
+            )
+            if row["down"]:
+                out.print(f"  {escape(printable(row['down']))}")
+        if not rows:
+            out.print("no tool server is configured")
 
 
 @app.command("verify")

@@ -28,7 +28,7 @@ class WaitingCommand(TyperCommand):
         return super().parse_args(ctx, given)
 
 
-def wait_s(text: str | None) -> float | None:
+def wait_s(text: str | None, option: str = "--wait") -> float | None:
     """Seconds to wait; 0 where nothing was said, None for as long as it takes.
 
     Raises:
@@ -41,7 +41,7 @@ def wait_s(text: str | None) -> float | None:
     match = _TIME.fullmatch(text)
     seconds = int(match[1]) * _UNIT_S[match[2]] if match else inf
     if seconds == inf:
-        msg = f"`--wait {text}` is no time"
+        msg = f"`{option} {text}` is no time"
         raise InputError(
             msg, code="input.usage", hint="write a number and `ms`, `s`, `m`, `h` or `d`, or `--wait` alone"
         )

@@ -1,6 +1,7 @@
 """Configuration: TOML, environment and command line become frozen `Settings`; unsafe ones are refused."""
 
 from symbi.config.agent_settings import AgentMode, AgentSettings, Trust
+from symbi.config.budget_kind import read_budget
 from symbi.config.kinds import Secret
 from symbi.config.load import CONFIG_NAME, find_config, load_settings, parse_settings
 from symbi.config.safety import LATER, refuse_unsafe, require_embedding_dimension
@@ -11,9 +12,9 @@ from symbi.config.sections import (
     LogLevel,
     Mode,
     SecretOrigin,
-    ServerSettings,
     ToolVerification,
 )
+from symbi.config.server_settings import ServerSettings
 from symbi.config.settings import Origin, OriginKind, Settings
 from symbi.config.show import Shown, config_reference, describe_settings
 
@@ -41,6 +42,7 @@ __all__ = [
     "find_config",
     "load_settings",
     "parse_settings",
+    "read_budget",
     "refuse_unsafe",
     "require_embedding_dimension",
 ]

@@ -25,8 +25,8 @@ from symbi.config.sections import (
     TABLE_KEYS,
     TABLES,
     PersonSettings,
-    ServerSettings,
 )
+from symbi.config.server_settings import ServerSettings
 from symbi.config.settings import Origin, OriginKind, Settings
 from symbi.errors import ConfigError, Place, did_you_mean
 

@@ -15,11 +15,9 @@ from symbi.config.agent_settings import AgentSettings
 from symbi.config.approval_kinds import HexKey, Program, Webhook
 from symbi.config.declared import DECLARED, Declaration, Key
 from symbi.config.declared import declare as _declare
-from symbi.config.declared import require as _require
 from symbi.config.kinds import (
     Address,
     ByteSize,
-    Command,
     FilePath,
     Flag,
     OneOf,
@@ -28,9 +26,9 @@ from symbi.config.kinds import (
     SecretText,
     Several,
     Text,
-    Variables,
     Whole,
 )
+from symbi.config.server_settings import ServerSettings
 from symbi.policy.compose import AgentRules
 from symbi.types import SecurityTier
 
@@ -131,6 +129,11 @@ class RuntimeSettings:
     scheduler_threads: int = _declare(8, Whole(1, 256, "threads"), "threads for drivers, hashing and signing")
     shutdown_grace_s: float = _declare(
         10.0, Real(0, 3600, "seconds"), "how long agents may finish at shutdown before they are cancelled"
+    )
+    journal_retention_days: int = _declare(
+        30,
+        Whole(0, 36_500, "days"),
+        "age at which ledger and journal let go of runs that are over, which the trail goes on to tell of; 0 for never",
     )
     message_buffer_size: int = _declare(
         1_048_576, ByteSize(1024, 2**40), "bytes that may wait in the buffers of the message bus"
@@ -330,23 +333,6 @@ class ModelSettings:
 
     openai_api_key: Secret | None = _declare(
         None, SecretText(), "key for OpenAI's models; from the environment only", also=("OPENAI_API_KEY",)
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class ServerSettings:
-    """`[mcp.servers.NAME]`: a tool server that is started as a process and spoken to over its standard streams."""
-
-    name: str
-    command: tuple[str, ...] = _require(
-        Command(), "program and arguments, without a shell; `{python}` is the interpreter that runs Symbi"
-    )
-    env: tuple[tuple[str, str], ...] = _declare((), Variables(), "its environment; `vault://…` values resolve at start")
-    cwd: Path | None = _declare(None, FilePath(), "its working folder", unset="the folder of the configuration file")
-    manifest: Path | None = _declare(None, FilePath(), "what its tools are: recovery classes", unset="none")
-    public_key: Path | None = _declare(None, FilePath(), "PEM file of the key that signs its tools", unset="none")
-    timeout_s: float | None = _declare(
-        None, Real(0.001, 86_400, "seconds"), "wall time of one call to it", unset="`limits.tool_timeout_s`"
     )
 
 

@@ -13,8 +13,8 @@ from symbi.config.sections import (
     SECTIONS,
     TABLE_KEYS,
     PersonSettings,
-    ServerSettings,
 )
+from symbi.config.server_settings import ServerSettings
 from symbi.config.settings import Origin, Settings
 
 

@@ -50,7 +50,7 @@ from symbi.runtime.mailbox import Message
 from symbi.runtime.rooms import AtWork, Rooms
 from symbi.runtime.supervisor import Verdict
 from symbi.runtime.tries import WAITED_FOR, Tries
-from symbi.types import JsonValue, Principal
+from symbi.types import JsonValue, Principal, RunId
 
 MAX_BEGINNINGS: Final = 100
 """How often a message is begun: one whose run the process does not survive is given up in the end."""
@@ -156,6 +156,27 @@ class Errands:
         self._course.over(errand.record.run_id)
         return Done(there=True, again_s=errand.again_s)
 
+    async def end_open(self, living: Living, by: str) -> RunId | None:
+        """An operator stops an agent that is not at work; its open run, if there is one, has failed with that.
+
+        Raises:
+            StoreUnavailable: It cannot be recorded.
+        """
+        errand = await self._next(living)
+        if errand is None or errand.was not in _OPEN:
+            return None
+        if errand.lost is not None:
+            await self._refuse(errand, living, errand.lost)
+            return None
+        one = AtWork(Life(living.name, errand.record.run_id, living.state), errand.record, living=living, stopped_by=by)
+        one.life.stop({"by": by})
+        record = replace(errand.record, state=errand.was)
+        error = _by_operator(one)
+        await self._course.ended_early(record, error, RunState.FAILED, self._closing(errand, one, error))
+        self._made(errand)
+        self._course.over(record.run_id)
+        return record.run_id
+
     # --- step 1 ---------------------------------------------------------------------------------
 
     async def _next(self, living: Living) -> Errand | None:
@@ -254,6 +275,7 @@ class Errands:
         principal = replace(principal, instance=record.instance)
         try:
             with one.scope:
+                one.line = await self._course.budgets.line(record, living.kind.terms.budget)
                 await self._work(errand, one, principal, seated)
                 return
             with anyio.CancelScope(shield=True):
@@ -275,17 +297,19 @@ class Errands:
                 if errand.attempts > MAX_BEGINNINGS:
                     msg = f"it was begun {MAX_BEGINNINGS} times, and each time the process ended within it"
                     raise AgentFailed(msg, code="agent.crash_loop")
-                plan = RunPlan(
-                    replace(spec, limits=limits),
-                    principal,
-                    errand.record,
-                    self._course.bounds(principal),
-                    errand.recorded,
-                    turn,
-                    tries.ends,
-                    lambda outcome: self._ended(errand, one, outcome),
-                )
-                await execute(plan, rooms.world, rooms.runs)
+                async with self._course.measuring.measured(one, principal, limits, turn) as meter:
+                    plan = RunPlan(
+                        replace(spec, limits=limits),
+                        principal,
+                        errand.record,
+                        self._course.bounds(principal),
+                        errand.recorded,
+                        meter,
+                        tries.ends,
+                        lambda outcome: self._ended(errand, one, outcome),
+                        meter,
+                    )
+                    await execute(plan, rooms.world, rooms.runs)
                 self._made(errand)
         except (StoreUnavailable, InternalError):
             raise  # the run stays open: it can be resumed once the store or the defect is mended
@@ -334,6 +358,7 @@ class Errands:
             if not attempts:
                 msg = f"message `{record.run_id}` was taken out of the mailbox"
                 raise InputError(msg, code="input.message_gone")
+            self._course.budgets.open(one.line)
             if was is None:
                 rooms.runs.put_run(kept)
             elif was is not RunState.RUNNING:
@@ -413,7 +438,8 @@ class Errands:
 
     async def _stopped(self, errand: Errand, one: AtWork) -> None:
         """An operator has stopped it: alone, and then the agent is gone, or with all others, and then it stays."""
-        error = AgentFailed(f"agent `{one.record.agent_id}` was stopped by {one.stopped_by}", code="agent.stopped")
+        await one.recorded()
+        error = _by_operator(one)
         more: dict[str, JsonValue] = {"by": one.stopped_by}
         living = one.living
         assert living is not None, "an errand is that of an agent that stays"
@@ -430,6 +456,10 @@ class Errands:
             self._made(errand)
         else:
             await self._course.record(one)
+
+
+def _by_operator(one: AtWork) -> AgentFailed:
+    return AgentFailed(f"agent `{one.record.agent_id}` was stopped by {one.stopped_by}", code="agent.stopped")
 
 
 def _refused(one: AtWork, error: SymbiError) -> Draft:

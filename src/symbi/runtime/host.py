@@ -20,10 +20,11 @@ from symbi.agent.journal import RunState, absolute
 from symbi.audit.event import AuditEventType, Draft
 from symbi.clock import rfc3339
 from symbi.dsl.spec import CompiledFile, ScheduleSpec
-from symbi.errors import InputError, StoreUnavailable, SymbiError
+from symbi.errors import Denied, InputError, Overloaded, StoreUnavailable, SymbiError
 from symbi.runtime.asked import Asked
 from symbi.runtime.course import Order
 from symbi.runtime.dead_letters import LetterKind
+from symbi.runtime.delivery import deliver
 from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.occurrences import Occurrence, OccurrenceState, OccurrenceStore, Owed, owed
 from symbi.runtime.replays import Begun, Replayer, left_open
@@ -57,6 +58,9 @@ class Host:
     Args:
         runtime: Runs agents, and keeps the books.
         files: The files whose schedules count.
+
+    Raises:
+        InputError: A schedule is to deliver what an agent gives that stays.
     """
 
     def __init__(self, runtime: Runtime, files: Sequence[CompiledFile]) -> None:
@@ -68,6 +72,8 @@ class Host:
         runtime.post.addresses.files += files
         self._files = tuple(files)
         self.jobs = tuple(Job(compiled, schedule) for compiled in files for schedule in compiled.schedules)
+        for job in self.jobs:
+            self._refuse_mute(job)
         self._since_ns: dict[str, int] = {}  # of each schedule, up to when it owes nothing
         self._ahead_ns: dict[str, int] = {}  # when it was due by a clock that was further ahead than is waited for
         self._spent: set[str] = set()  # those that were to run once, and have
@@ -78,6 +84,13 @@ class Host:
         self._over = anyio.Event()  # of something that was due
         self._replayer: Replayer | None = None
 
+    def _refuse_mute(self, job: Job) -> None:
+        """Raise InputError if a schedule is to publish what an agent gives that is sent a message for it."""
+        agent = job.schedule.agent
+        if job.schedule.deliver and self._runtime.rooms.terms(agent).persistent:
+            msg = f"schedule `{job.schedule.name}` cannot deliver: agent `{agent}` stays, and is sent a message"
+            raise InputError(msg, code="schedule.deliver", hint=f'let it `publish("{job.schedule.deliver}", …)` itself')
+
     async def run(self) -> None:
         """Run what is due until `stop`; then wait for what is at work.
 
@@ -87,6 +100,8 @@ class Host:
         try:
             async with anyio.create_task_group() as tasks:
                 if not self._stopping:
+                    await self._take_up_agents()
+                    tasks.start_soon(self._runtime.carry_out_messages)
                     await self._take_up(tasks)
                     await self._take_up_replays(tasks)
                 while not self._stopping:
@@ -104,6 +119,8 @@ class Host:
     def stop(self) -> None:
         """Begin nothing more."""
         self._stopping = True
+        self._runtime.rests.close()
+        self._runtime.dispatch.stop(self._runtime.at_work)
         if self._replayer is not None:
             self._replayer.stopping = True
         self.wake()
@@ -157,6 +174,23 @@ class Host:
             else:
                 self._begin(job, occurrence, tasks)
 
+    async def _take_up_agents(self) -> None:
+        """Make the agents of the files known, and those that are to stay and never were there.
+
+        Raises:
+            InputError: Two files declare one agent.
+            StoreUnavailable: The store cannot be used.
+        """
+        runtime = self._runtime
+        for compiled in self._files:
+            for kind in runtime.roster.declare(compiled):
+                name = kind.spec.id
+                if await self._log.read(partial(runtime.rooms.agents.get_agent, name)) is None:
+                    try:
+                        await runtime.spawn(Order(compiled, kind.spec))
+                    except Denied as denial:
+                        _log.warning("agent `%s` is not there: %s", name, denial)
+
     async def _take_up_replays(self, tasks: TaskGroup) -> None:
         """Be who carries out what letters become, and go on with those that became runs which nobody has ended."""
         self._replayer = replayer = Replayer(self._replay, self.at_work, self._until_over, tasks)
@@ -178,15 +212,13 @@ class Host:
         Raises:
             StoreUnavailable: The run stays open, and goes on at the next start.
         """
-        assert begun.record is not None
+        order = begun.order
         try:
-            await self._runtime.resume(begun.order.compiled, begun.order.spec, begun.record)
+            await self._supervision.see_through(Work(order.compiled, order.spec, begun.run_id, instance=order.instance))
         except StoreUnavailable:
             raise
         except SymbiError as error:
             _log.warning("run `%s`, which a dead letter became: %s", begun.run_id, error.code)
-        except Exception as error:  # noqa: BLE001 - a defect that one agent meets; its run is left as it is
-            _log.error("a replay met a defect", exc_info=error)
 
     async def _run_due(self, job: Job, now_ns: int, tasks: TaskGroup) -> None:
         if job.name in self._spent or self._stopping:
@@ -199,10 +231,11 @@ class Host:
         if due.at_ns == self._ahead_ns.get(job.name):  # it was run then
             self._since_ns[job.name] = due.at_ns
             return
-        busy = job.schedule.agent in self.at_work
+        halted = self._runtime.roster.halted
+        busy = job.schedule.agent in self.at_work or bool(halted)
         run_id = RunId("") if busy else RunId(self._runtime.rooms.ids.new())
         state = OccurrenceState.SKIPPED if busy else OccurrenceState.CLAIMED
-        reason = self._busy(job.schedule.agent) if busy else ""
+        reason = f"`{halted}` has stopped everything" if halted else self._busy(job.schedule.agent) if busy else ""
         occurrence = Occurrence(job.name, due.at_ns, run_id, state, reason)
 
         def claim() -> tuple[None, list[Draft]]:
@@ -247,6 +280,8 @@ class Host:
                 await self._log.transact(partial(_end, self._runtime.rooms.occurrences, occurrence, ended), wait=True)
         finally:
             self.at_work.discard(job.schedule.agent)
+            self._over.set()  # who waits for this agent looks again
+            self._over = anyio.Event()
 
     async def _ended(self, job: Job, occurrence: Occurrence) -> str | None:
         """Carry out the run of an occurrence; returns how it ended, or None where it is held and goes on at the next start.
@@ -255,6 +290,8 @@ class Host:
             StoreUnavailable: The occurrence stays claimed, and its run goes on at the next start.
         """
         spec = next(spec for spec in job.compiled.agents if spec.id == job.schedule.agent)
+        if self._runtime.rooms.terms(spec.id).persistent:
+            return await self._sent(job, occurrence)
         work = Work(job.compiled, spec, occurrence.run_id, kind=LetterKind.OCCURRENCE)
         try:
             outcome = await self._supervision.see_through(work)
@@ -269,7 +306,36 @@ class Host:
             return error.code
         if outcome.state is RunState.HELD:
             return None
+        if outcome.error is None and job.schedule.deliver:
+            return await self._deliver(job, work)
         return outcome.state.value if outcome.error is None else outcome.error.code
+
+    async def _deliver(self, job: Job, work: Work) -> str:
+        """Publish what a run gave; returns how that ended."""
+        try:
+            await deliver(self._runtime, work.order, work.run_id, job.schedule.deliver)
+        except StoreUnavailable:
+            raise
+        except SymbiError as error:
+            _log.warning("schedule `%s` is not delivered: %s", job.schedule.name, error)
+            return error.code
+        return RunState.FINISHED.value
+
+    async def _sent(self, job: Job, occurrence: Occurrence) -> str | None:
+        """An agent that stays is sent a message for it, once: under the id of the run that it is to be."""
+        name, sender = job.schedule.agent, f"schedule {job.schedule.name}"
+        try:
+            await self._runtime.mail.send(name, {}, sender=sender, message_id=occurrence.run_id)
+        except StoreUnavailable:
+            raise
+        except Overloaded as error:
+            if self._stopping:
+                return None
+            return error.code
+        except SymbiError as error:
+            _log.warning("schedule `%s`: %s", job.schedule.name, error)
+            return error.code
+        return "sent"
 
 
 def _end(occurrences: OccurrenceStore, occurrence: Occurrence, ended: str) -> tuple[None, tuple[Draft, ...]]:

@@ -10,6 +10,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, TypeAlias
 
 import anyio
@@ -27,6 +28,7 @@ from symbi.types import AgentId, JsonValue, Principal
 
 AT_ONCE: Final = 10_000  # agents that one commit makes; bounds how long others wait for it
 MAX_SPAWNED: Final = 1_000_000  # agents that one order may make
+MAX_NAMES: Final = 200  # of each declaration, that are looked at for one that somebody may have meant
 INSTANCE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 GOES_ON: Final = frozenset({Event.PREEMPTED.value})
 """Reasons of a suspension that is over once the process is that suspended it."""
@@ -172,11 +174,13 @@ class Roster:
         """Make the agents of a file known; returns those that stay. A later version of the file counts from here on.
 
         Raises:
-            InputError: Another file declares one of that name.
+            InputError: Another file declares one of that name, and it is to stay.
         """
         found: list[Kind] = []
         for spec in compiled.agents:
             kind, known = Kind(compiled, spec, self._terms(spec.id)), self.kinds.get(spec.id)
+            if known is not None and known.file != kind.file and not kind.terms.persistent:
+                continue
             if known is not None and known.file != kind.file:
                 msg = f"agent `{spec.id}` is declared in `{known.compiled.file}` and in `{compiled.file}`"
                 raise InputError(msg, code="input.agent", hint="names of agents are unique in a data folder")
@@ -187,6 +191,10 @@ class Roster:
             if known.terms.persistent:
                 found.append(known)
         return found
+
+    def names(self) -> Sequence[AgentId]:
+        """Some names of agents that are known here: declarations, and those in memory of each."""
+        return [*self.kinds, *(name for kind in self.kinds.values() for name in islice(kind.living, MAX_NAMES))]
 
     def kind_of(self, agent: AgentId) -> Kind:
         """The declaration of an agent.
@@ -310,6 +318,18 @@ class Roster:
         hint = did_you_mean(agent, [one for one in known if one != agent])
         return InputError(msg, code="input.agent", hint=hint or f"`symbi agents spawn {kind.spec.id}` makes one")
 
+    def put_to_work(self, living: Living) -> None:
+        """Somebody has it at work: it stays in memory."""
+        living.busy = True
+        self.touch(living)
+
+    def let_rest(self, living: Living) -> None:
+        """It is at work no more; whoever has waited longest is let go where there are too many."""
+        living.busy = False
+        self.touch(living)
+        if self._living > self._most:
+            self._passivate_one()
+
     def touch(self, living: Living) -> None:
         """It has something to do: it waits anew from here on."""
         living.since_s = self._clock.monotonic_s()
@@ -326,7 +346,7 @@ class Roster:
             self._passivate_one(living)
         return living
 
-    def _passivate_one(self, newest: Living) -> None:
+    def _passivate_one(self, newest: Living | None = None) -> None:
         waiting = [
             one for kind in self.kinds.values() if (one := self._longest(kind)) is not None and one is not newest
         ]

@@ -20,6 +20,7 @@ class Rest:
         agent: Its agent.
         run_id: The run.
         file: The agent's file.
+        since: RFC 3339.
         state: Where the agent stands meanwhile.
         error: Why it rests.
         version: The policy set that refused it; None where no policy set lets it go on.
@@ -36,6 +37,7 @@ class Rest:
         agent: AgentId,
         run_id: RunId,
         file: str,
+        since: str,
         state: AgentState,
         error: SymbiError,
         version: str | None = None,
@@ -43,6 +45,7 @@ class Rest:
         self.agent = agent
         self.run_id = run_id
         self.file = file
+        self.since = since
         self.state = state
         self.error = error
         self.version = version
@@ -54,8 +57,12 @@ class Rest:
         self._let_go = anyio.Event()
 
     def let_go(self) -> None:
-        """Go on now."""
+        """An operator says so: go on now."""
         self.suspended_by = ""
+        self.release()
+
+    def release(self) -> None:
+        """What it waited for is there: go on, unless an operator has suspended it."""
         self._let_go.set()
 
     def stop(self, by: str) -> None:
@@ -104,6 +111,10 @@ class Rests:
         """All of them, oldest first."""
         return tuple(self._by_run.values())
 
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._by_run)
+
     def of(self, agent: AgentId) -> Sequence[Rest]:
         """Those of an agent."""
         return [rest for rest in self._by_run.values() if rest.agent == agent]
@@ -129,11 +140,11 @@ class Rests:
         """Let a run go on, for somebody has settled or given what it waits for; False where it does not rest."""
         rest = self._by_run.get(run_id)
         if rest is not None:
-            rest.let_go()
+            rest.release()
         return rest is not None
 
     def policies_changed(self, version: str) -> None:
         """Let those go on that another policy set has refused: they ask again, and may be refused again."""
         for rest in self.all:
             if rest.version is not None and rest.version != version:
-                rest.let_go()
+                rest.release()

@@ -25,6 +25,7 @@ from symbi.agent.remedies import Remedy
 from symbi.agent.run import RunOutcome
 from symbi.agent.sealing import opened_run
 from symbi.agent.task import NO_TASK, Task
+from symbi.clock import rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile
 from symbi.errors import AgentFailed, Denied, InternalError, StoreUnavailable, SymbiError
 from symbi.guard.outcome import decode_error
@@ -127,13 +128,14 @@ class Supervision:
             version = await self._refused_by(work, error)
             rest = self._at_rest(work, AgentState.SUSPENDED, error, version)
             if version is not None and version != self._runtime.guard.engine.current.version:
-                rest.let_go()  # it was changed meanwhile
+                rest.release()  # it was changed meanwhile
             stopped = await self._rest(work, rest, None)
             if stopped is not None:
                 return stopped
 
     def _at_rest(self, work: Work, state: AgentState, error: SymbiError, version: str | None = None) -> Rest:
-        return Rest(work.order.name, work.run_id, absolute(work.compiled.file), state, error, version)
+        since = rfc3339(self._rooms.world.clock.now_ns())
+        return Rest(work.order.name, work.run_id, absolute(work.compiled.file), since, state, error, version)
 
     async def _refused_by(self, work: Work, error: SymbiError) -> str | None:
         """The policy set that has refused what a run is held for; None where it is held for something else."""
@@ -146,11 +148,12 @@ class Supervision:
     async def _once(self, work: Work, tries: Tries) -> RunOutcome:
         """Begin a run or go on with it, once; what it ended in is judged."""
         runtime = self._runtime
+        tries.anew()
         try:
             record = await self._record(work.run_id)
             if record is None:
                 return await runtime.run(
-                    work.compiled, work.spec, work.inputs, work.task,
+                    work.compiled, work.spec, work.inputs, task=work.task,
                     run_id=work.run_id, instance=work.instance, ends=tries.ends,
                 )  # fmt: skip
             if record.state not in OPEN:

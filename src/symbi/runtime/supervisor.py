@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from symbi.agent.remedies import RESTARTS, RETRIES, Remedy, asked_wait_s, remedy_for
+from symbi.errors import RateLimited
+
+MAX_WINDOW_S: Final = 86_400.0  # a rate whose window is longer is waited for in several parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,8 @@ def judge(error: Exception, *, attempt: int, jitter: float) -> Verdict:
         jitter: A random number in [0, 1).
 
     Returns:
-        The verdict; a wait is no shorter than what the error asks for, up to the longest there is.
+        The verdict; a wait is no shorter than what the error asks for, up to the longest there is; that of a rate, which says exactly when it frees, is
+        as long as its window.
     """
     error = max(_members(error), key=lambda member: _SEVERITY.index(remedy_for(type(member))))
     remedy = remedy_for(type(error))
@@ -47,7 +51,8 @@ def judge(error: Exception, *, attempt: int, jitter: float) -> Verdict:
     delay_s = backoff.next_delay_s(attempt, jitter)
     if delay_s is None:
         return Verdict(Remedy.TERMINATE, exhausted=True)
-    return Verdict(remedy, min(max(delay_s, asked_wait_s(error)), backoff.most_s))
+    most_s = MAX_WINDOW_S if isinstance(error, RateLimited) else backoff.most_s
+    return Verdict(remedy, min(max(delay_s, asked_wait_s(error)), most_s))
 
 
 def _members(error: Exception) -> list[Exception]:

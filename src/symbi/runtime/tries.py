@@ -36,6 +36,10 @@ class Tries:
         self.count = 0
         self.since = ""
 
+    def anew(self) -> None:
+        """It is tried once more; what comes of it is judged, also where that is the same error."""
+        self._judged = None
+
     def known(self, error: SymbiError) -> None:
         """What was held for an error goes on: what is on record counts."""
         count, since = error.fields.get(TRIES), error.fields.get(SINCE)

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Final, Protocol, TypeAlias
 
-from symbi.runtime.dead_letters import MAX_CLOSED, DeadLetter, DeadLetterStore, LetterKind, LetterState, Wanted
+from symbi.runtime.letters import MAX_CLOSED, DeadLetter, DeadLetterStore, LetterKind, LetterState, Wanted
 from symbi.types import AgentId, RunId
 
 _LATER: Final = "2026-02-01T00:00:00.000000000Z"

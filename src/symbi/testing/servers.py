@@ -6,7 +6,7 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from symbi.config import Settings
-from symbi.config.sections import ServerSettings
+from symbi.config.server_settings import ServerSettings
 from symbi.guard.gate import Guard
 from symbi.testing.tool_servers import Answer, ToolServerSimulator
 from symbi.tools.catalog import SecretSource, ServerLink

@@ -59,6 +59,11 @@ class ToolServerSimulator:
         """End the session."""
         self._connected = False
 
+    @property
+    def connected(self) -> bool:
+        """Whether the session is up."""
+        return self._connected
+
     def die(self) -> None:
         """End the session as a crash does."""
         self._connected = False
@@ -176,6 +181,13 @@ async def lists_its_tools(one: ToolServerUnderTest) -> None:
         assert sorted(definition.name for definition in definitions) == list(SUITE_TOOLS)
         assert all(definition.server == SERVER for definition in definitions)
         assert all(definition.input_schema == SUITE_SCHEMA for definition in definitions)
+
+
+async def tells_whether_it_is_connected(one: ToolServerUnderTest) -> None:
+    """Not before the first session, and from its start on."""
+    assert not one.server.connected
+    await one.connect()
+    assert one.server.connected
 
 
 async def answers_calls(one: ToolServerUnderTest) -> None:
@@ -304,6 +316,7 @@ async def _fails(error: type[SymbiError], attempt: Awaitable[object]) -> None:
 
 
 TOOL_SERVER_CHECKS: Final[tuple[ToolServerCheck, ...]] = (
+    tells_whether_it_is_connected,
     lists_its_tools,
     answers_calls,
     hands_over_the_effect_id,

@@ -1,8 +1,8 @@
 """The catalogue: which tools there are, which of them may be called, and why the others may not."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import anyio
@@ -11,6 +11,9 @@ from symbi.errors import ConfigError, InputError, PinMismatch, SymbiError, ToolS
 from symbi.guard.action import ConnectServer, ToolRef
 from symbi.guard.gate import Guard
 from symbi.guard.outcome import decode_error, encode_error
+from symbi.policy.fields import ToolFlow
+from symbi.tools.breaker import BreakerState, Pace
+from symbi.tools.dependency import Dependency, DependencyStatus, DependencyTerms
 from symbi.tools.manifest import ToolEntry
 from symbi.tools.port import SERVER_NAME, Pin, SecretSource, ToolDefinition, ToolServer
 from symbi.tools.text import shown_name
@@ -18,6 +21,11 @@ from symbi.tools.verifier import Refusal, ToolVerifier, VerificationMode, Verifi
 from symbi.types import SYSTEM_AGENT, Principal
 
 SYSTEM: Final = Principal(SYSTEM_AGENT)
+
+
+def no_process() -> int | None:
+    """The default of `pid`: none."""
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +38,8 @@ class ServerLink:
         server: The server itself, entered by whoever owns it.
         secrets: Vault paths that its environment asks for.
         timeout_s: Seconds of one call, where the manifest does not say.
+        terms: How many calls it is given at a time, and when it is left alone.
+        pid: Its process, while it has one of ours.
     """
 
     name: str
@@ -37,6 +47,8 @@ class ServerLink:
     server: ToolServer
     secrets: tuple[str, ...] = ()
     timeout_s: float = 30.0
+    terms: DependencyTerms = field(default_factory=DependencyTerms)
+    pid: Callable[[], int | None] = no_process
 
 
 class Catalog:
@@ -67,7 +79,24 @@ class Catalog:
         self._tools: dict[str, VerifiedTool] = {}
         self._quarantined: dict[str, Refusal] = {}
         self._down: dict[str, SymbiError] = {}
-        self._sessions: dict[str, int] = {}
+        self._flows: dict[str, ToolFlow] = {}  # of each verified tool, also while its server is gone
+        self.changed: Callable[[], Awaitable[None]] = (
+            _nobody  # told when a server that was connected again has other tools
+        )
+        self.changes = 0  # how often tools were taken up
+        self._met: set[str] = set()  # servers that somebody has connected, or tried to
+        self._paces = {name: Pace() for name in self._links}
+        self._dependencies = {
+            name: Dependency(
+                f"mcp.servers.{name}", f"tool server `{name}`", link.terms, verifier.clock, verifier.log, guard.metrics
+            )
+            for name, link in self._links.items()
+        }
+
+    @property
+    def dependencies(self) -> tuple[DependencyStatus, ...]:
+        """How each server stands, by name."""
+        return tuple(self._dependencies[name].status for name in self.servers)
 
     @property
     def servers(self) -> tuple[str, ...]:
@@ -109,21 +138,84 @@ class Catalog:
             ToolServerUnavailable: It cannot be started, or does not speak the protocol.
             StoreUnavailable: Decision, pins or trail cannot be written.
         """
-        await self.reconnect(server, None, principal)
+        link = self._link(server)
+        async with self._locks[server]:
+            await self._refresh(link, principal)
 
-    async def reconnect(self, server: str, seen: int | None, principal: Principal = SYSTEM) -> None:
-        """As `refresh`, unless somebody else has tried it since a session was seen: no caller ends the session of another.
+    async def ready(self, server: str, principal: Principal) -> None:
+        """Let somebody use a server, through the gate: as it is where it is connected, or else connected anew.
 
-        Args:
-            server: Which.
-            seen: The session that does not answer any more, see `session_of`; None connects in any case.
-            principal: On whose behalf.
+        Raises:
+            Unavailable: It has failed too often, and is left alone for a while.
+            SymbiError: As `refresh`.
         """
         link = self._link(server)
         async with self._locks[server]:
-            if seen is not None and seen != self.session_of(server):
+            if not self._is_up(link):
+                await self._restart(link, principal)
                 return
-            self._sessions[server] = self.session_of(server) + 1
+            async with self._guard.enforce(_connecting(link, principal)) as permit:
+                self._guard.authority.redeem(permit, ConnectServer)
+                permit.observe({"tools": len(self.offered(server)), "connected": True})
+
+    async def revive(self, server: str, principal: Principal) -> None:
+        """Start a server again that has died, or could not be connected, through the gate; not too often.
+
+        One that was never connected stays so. One that is connected stays as it is, but where its breaker is open: who tries
+        it then begins with a fresh process, if no other call is at work there.
+
+        Raises:
+            ToolServerUnavailable: It was started a while ago; `retry_after_s` says when it may be again.
+            SymbiError: As `ready`.
+        """
+        link = self._links.get(server)
+        if link is None or server not in self._met or self._is_well(link):
+            return
+        async with self._locks[server]:
+            if not self._is_well(link):
+                await self._restart(link, principal)
+
+    async def _restart(self, link: ServerLink, principal: Principal) -> None:
+        """Connect a server that is not up; one that was before, no sooner than it may be started again."""
+        self._dependencies[link.name].check()
+        pace, now_s = self._paces[link.name], self._verifier.clock.monotonic_s()
+        wait_s = pace.wait_s(now_s)
+        if wait_s > 0:
+            msg = (
+                f"tool server `{link.name}` was started again {pace.starts} times, and is not again for {wait_s:.3g} s"
+            )
+            raise ToolServerUnavailable(msg, server=link.name, retry_after_s=wait_s)
+        again, before = link.name in self._met, self._digests(link.name)
+        if again:
+            pace.started(now_s)
+        await self._refresh(link, principal)
+        if again and self._digests(link.name) != before:
+            await self.changed()
+
+    def _digests(self, server: str) -> dict[str, str]:
+        return {name: tool.ref.schema_digest for name, tool in self._tools.items() if tool.ref.server == server}
+
+    def is_connected(self, server: str) -> bool:
+        """Whether a server is connected and its tools are in the catalogue.
+
+        Raises:
+            InputError: There is no such server.
+        """
+        return self._is_up(self._link(server))
+
+    def _is_up(self, link: ServerLink) -> bool:
+        return link.server.connected and link.name not in self._down
+
+    def _is_well(self, link: ServerLink) -> bool:
+        status = self._dependencies[link.name].status
+        return self._is_up(link) and (status.state is not BreakerState.OPEN or status.calls > 0)
+
+    async def _refresh(self, link: ServerLink, principal: Principal) -> None:
+        """See `refresh`; with the lock."""
+        server, dependency = link.name, self._dependencies[link.name]
+        dependency.check()
+        self._met.add(server)
+        async with dependency.attempt(proves=False):
             self._forget(server)
             self._down[server] = ToolServerUnavailable(f"tool server `{server}` is being connected", server=server)
             try:
@@ -138,11 +230,10 @@ class Catalog:
                     self._quarantined[shown_name(name)] = result
                 else:
                     self._tools[name] = result
+            self._flows = {name: flow for name, flow in self._flows.items() if not name.startswith(f"{server}.")}
+            self._flows |= {tool.ref.name: tool.ref.flow for tool in self._tools.values() if tool.ref.server == server}
             del self._down[server]
-
-    def session_of(self, server: str) -> int:
-        """How often it was tried to connect a server."""
-        return self._sessions.get(server, 0)
+            self.changes += 1
 
     async def pin(self, name: str) -> VerifiedTool:
         """Pin what a server offers now under a name, after a person has reviewed it.
@@ -158,6 +249,8 @@ class Catalog:
             tool = await self._verifier.pin_tool(definition)
             self._quarantined.pop(name, None)
             self._tools[name] = tool
+            self._flows[name] = tool.ref.flow
+            self.changes += 1
         return tool
 
     def find(self, name: str) -> VerifiedTool:
@@ -205,14 +298,21 @@ class Catalog:
         """The server that the tool is on."""
         return self._links[tool.ref.server]
 
+    def dependency_of(self, server: str) -> Dependency:
+        """What stands before a server."""
+        return self._dependencies[server]
+
+    def flow_of(self, name: str) -> ToolFlow | None:
+        """What is declared of a tool, also while its server is gone; None of one that was never verified."""
+        return self._flows.get(name)
+
     @property
     def unverified(self) -> bool:
         """Whether verification is disabled."""
         return self._verifier.mode is VerificationMode.DISABLED
 
     async def _connect(self, link: ServerLink, principal: Principal) -> Sequence[ToolDefinition]:
-        action = ConnectServer(principal=principal, server=link.name, command=link.command, secrets=link.secrets)
-        async with self._guard.enforce(action) as permit:
+        async with self._guard.enforce(_connecting(link, principal)) as permit:
             definitions = await link.server.connect(permit)
             permit.observe({"tools": len(definitions)})
         return definitions
@@ -248,6 +348,14 @@ class Catalog:
             hint = did_you_mean(server, self._links) or "`mcp.servers` names them"
             raise InputError(f"unknown tool server `{shown_name(server)}`", code="tool.unknown_server", hint=hint)
         return self._links[server]
+
+
+async def _nobody() -> None:
+    """The default of `changed`: nobody."""
+
+
+def _connecting(link: ServerLink, principal: Principal) -> ConnectServer:
+    return ConnectServer(principal=principal, server=link.name, command=link.command, secrets=link.secrets)
 
 
 def _anew(error: SymbiError) -> SymbiError:

@@ -14,7 +14,8 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
@@ -22,7 +23,7 @@ from typing import Final
 import anyio
 import anyio.to_thread
 
-from symbi.errors import InputError, OutputLimit, StoreUnavailable, SymbiError, TimeLimit, ToolFailed
+from symbi.errors import ApprovalPending, InputError, OutputLimit, StoreUnavailable, SymbiError, TimeLimit, ToolFailed
 from symbi.guard.action import InvokeTool, RunSlot
 from symbi.guard.gate import Guard
 from symbi.guard.permit import Permit
@@ -103,9 +104,11 @@ class Invoker:
             InputError: There is no such tool, or the arguments do not fit it.
             VerificationError: The tool is quarantined, or not what was verified.
             ToolServerUnavailable: Its server is not connected.
+            Unavailable: Its server has failed too often, and is left alone for a while.
         """
-        # 1. find the tool
+        # 1. find the tool; its server is not left alone just now
         tool = self._catalog.find(name)
+        self._catalog.dependency_of(tool.ref.server).check()
         # 2. SchemaPin unchanged
         tool.confirm()
         # 3. the arguments
@@ -125,6 +128,40 @@ class Invoker:
             timeout_s=tool.entry.timeout_s or self._catalog.link_of(tool).timeout_s,
             recheck=self._recheck,
         )
+
+    @asynccontextmanager
+    async def admitted(
+        self, asked: InvokeTool, on_refusal: Callable[[SymbiError], Awaitable[None]]
+    ) -> AsyncIterator[InvokeTool]:
+        """Steps 1 to 3 for a run: a server that died is started again, and the call has its place among those at a time.
+
+        Args:
+            asked: The call, as its run asks for it.
+            on_refusal: Records what is refused before the gate; nothing has happened then.
+
+        Raises:
+            ApprovalPending: People have to agree first that the server is started.
+            Overloaded: Too many calls wait for the server.
+            SymbiError: As `prepare` and `Catalog.revive`; `on_refusal` was told.
+        """
+        name, principal, server = asked.tool.name, asked.principal, asked.tool.server
+        seat = object()
+        try:
+            await self._catalog.revive(server, principal)
+            action = self.prepare(
+                principal, name, asked.values, labels=asked.labels, secrets=asked.secrets, slot=asked.slot
+            )
+            dependency = self._catalog.dependency_of(server)
+            await dependency.take_seat(seat)
+        except (ApprovalPending, StoreUnavailable):
+            raise
+        except SymbiError as refusal:
+            await on_refusal(refusal)
+            raise
+        try:
+            yield replace(action, label=asked.label, grant=asked.grant)
+        finally:
+            dependency.leave(seat)
 
     async def call(self, action: InvokeTool) -> ToolResult:
         """Steps 4 to 9.
@@ -169,31 +206,9 @@ class Invoker:
         given = replace(given, subjects=join_subjects(given.subjects, flow.subjects_of_call(arguments)))
         return AnswerLabels(flow, given, effect_id, about=flow.subjects_of_answer(answer))
 
-    def session_of(self, server: str) -> int:
-        """The session with a server that a call would use, for `reconnect`."""
-        return self._catalog.session_of(server)
-
-    async def reconnect(self, server: str, seen: int, principal: Principal) -> None:
-        """Connect a server anew whose session does not answer any more, where nobody else has done it.
-
-        What keeps it from being connected, the next call meets, and is put on record there.
-
-        Raises:
-            StoreUnavailable: It cannot be recorded.
-        """
-        try:
-            await self._catalog.reconnect(server, seen, principal)
-        except StoreUnavailable:
-            raise
-        except SymbiError as error:
-            _log.warning("tool server `%s` could not be connected again: %s", server, error)
-
     def flow_of(self, name: str) -> ToolFlow | None:
-        """What is declared of a tool; None where it is not to be had."""
-        try:
-            return self._catalog.find(name).ref.flow
-        except SymbiError:
-            return None
+        """What is declared of a tool; None where it was never to be had."""
+        return self._catalog.flow_of(name)
 
     async def _effect(self, permit: Permit[InvokeTool]) -> JsonValue:
         mask = SecretMask()
@@ -208,13 +223,22 @@ class Invoker:
     async def _exchange(self, permit: Permit[InvokeTool], mask: SecretMask) -> tuple[VerifiedTool, RawToolResult]:
         """Step 6."""
         action = permit.action
-        try:
-            with anyio.fail_after(action.timeout_s + OUTER_GRACE_S):
-                secrets = await self._resolve(permit)
-                mask.add(secrets)
-                # Nothing is awaited from here to the server's session, so the tool is that of the verified process.
-                tool = self._catalog.confirm(action.tool)
+        end_s = anyio.current_time() + action.timeout_s + OUTER_GRACE_S
+        with self._until(end_s, action):
+            secrets = await self._resolve(permit)
+        mask.add(secrets)
+        async with self._catalog.dependency_of(action.tool.server).attempt():
+            # Nothing is awaited from here to the server's session, so the tool is that of the verified process.
+            tool = self._catalog.confirm(action.tool)
+            with self._until(end_s, action):
                 return tool, await self._catalog.link_of(tool).server.call(permit, secrets)
+
+    @contextmanager
+    def _until(self, end_s: float, action: InvokeTool) -> Iterator[None]:
+        """The deadline outside of the adapter's own."""
+        try:
+            with anyio.fail_after(end_s - anyio.current_time()):
+                yield
         except TimeoutError:
             msg = f"tool `{action.tool.name}` and its adapter did not answer within {action.timeout_s:g} s"
             raise TimeLimit(msg, tool=action.tool.name) from None

@@ -10,6 +10,8 @@ from symbi.guard.action import ConnectServer, InvokeTool
 from symbi.guard.permit import Permit
 from symbi.types import JsonValue
 
+PROTOCOL_FAILURE: Final = "agent.tool_protocol"
+"""Code of an answer that is none: it speaks against the server, which an error of a tool's own does not."""
 MAX_TOOL_OUTPUT_BYTES: Final = 1_048_576  # bounds what a tool can push into a context
 SERVER_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")  # no dot: the first dot of `server.tool` parts the two
 TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")  # what the protocol asks of a tool's name
@@ -66,6 +68,10 @@ class ToolServer(Protocol):
     ) -> None:
         """End the session and the process, also after a cancellation."""
 
+    @property
+    def connected(self) -> bool:
+        """Whether a session is up, as far as can be known without asking the server."""
+
     async def connect(self, permit: Permit[ConnectServer]) -> Sequence[ToolDefinition]:
         """Redeem the permit, start the session, and list the tools (all pages, no cache).
 
@@ -88,7 +94,7 @@ class ToolServer(Protocol):
             PermitRefused: The permit cannot be redeemed, or is for another server.
             TimeLimit: No answer within the action's deadline.
             OutputLimit: The answer is larger than `MAX_TOOL_OUTPUT_BYTES`.
-            ToolFailed: The server refused the call, or answered garbage.
+            ToolFailed: The server refused the call; or it answered what is no answer, with the code `PROTOCOL_FAILURE`.
             ToolServerUnavailable: The server is gone.
         """
 

@@ -217,9 +217,9 @@ class ToolVerifier:
     ) -> None:
         self.mode = mode
         self._pins = pins
-        self._log = log
+        self.log = log
         self._engine = engine
-        self._clock = clock
+        self.clock = clock
         self._keys = keys or {}
         self._manifests = manifests or {}
         if mode is VerificationMode.DISABLED:
@@ -268,7 +268,7 @@ class ToolVerifier:
                 drafts.append(draft)
             return results, drafts
 
-        results, _ = await self._log.transact(work)
+        results, _ = await self.log.transact(work)
         return results
 
     async def enforce_policies(
@@ -296,7 +296,7 @@ class ToolVerifier:
         key = self._keys.get(definition.server)
         pinning = self.mode is not VerificationMode.DISABLED
         pin = self._pins.get_pin(name) if pinning else None
-        now = rfc3339(self._clock.now_ns())
+        now = rfc3339(self.clock.now_ns())
         found = judge(self.mode, definition, key, pin, now=now, reviewed=reviewed)
         if found.pin is not None:
             self._pins.put_pin(found.pin)

@@ -19,6 +19,7 @@ from anyio.abc import TaskGroup
 from mcp.client.client import Client
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
+    PARSE_ERROR,
     CallToolRequest,
     CallToolRequestParams,
     Implementation,
@@ -44,7 +45,7 @@ from symbi.errors import (
 from symbi.guard.action import ConnectServer, InvokeTool
 from symbi.guard.permit import Authority, Permit
 from symbi.tools.mask import VAULT_SCHEME, SecretMask, put_in, references
-from symbi.tools.port import MAX_TOOL_OUTPUT_BYTES, RawToolResult, SecretSource, ToolDefinition
+from symbi.tools.port import MAX_TOOL_OUTPUT_BYTES, PROTOCOL_FAILURE, RawToolResult, SecretSource, ToolDefinition
 from symbi.tools.text import printable
 
 EFFECT_ID_KEY: Final = "symbi/effect-id"
@@ -132,6 +133,11 @@ class StdioToolServer:
         self._session: _Session | None = None
 
     @property
+    def pid(self) -> int | None:
+        """Its process, while it has one."""
+        return None if self._session is None else self._session.process.pid
+
+    @property
     def command_line(self) -> str:
         """The command as policies see it."""
         return shlex.join(self._command)
@@ -156,6 +162,12 @@ class StdioToolServer:
         tasks.cancel_scope.cancel()
         # The error is not handed to the group, which would wrap it in an exception group.
         await tasks.__aexit__(None, None, None)
+
+    @property
+    def connected(self) -> bool:
+        """A session is up, and its process has not ended."""
+        session = self._session
+        return session is not None and session.client is not None and not session.process.ended.is_set()
 
     # --- connect ---------------------------------------------------------------------------------
 
@@ -303,7 +315,7 @@ class StdioToolServer:
 
     def _live(self) -> _Session:
         session = self._session
-        if session is None or session.client is None or session.process.ended.is_set():
+        if session is None or not self.connected:
             raise self._unavailable(_how_it_ended(session), session)
         if session.calls >= MAX_CALLS:
             msg = f"{session.calls} calls wait for tool server `{self.name}`"
@@ -348,11 +360,15 @@ class StdioToolServer:
                 return self._unavailable(f"{_how_it_ended(session)} during {during}", session)
             case MCPError(code=code) if code == TOO_LARGE:
                 return OutputLimit(f"tool server `{self.name}` gave no usable answer to {during}: {error.message}")
+            case MCPError(code=code) if code == PARSE_ERROR:
+                msg = f"server `{self.name}` refused {during}: {error.message}"
+                return ToolFailed(msg, code=PROTOCOL_FAILURE, rpc_code=error.code)
             case MCPError():
                 return ToolFailed(f"server `{self.name}` refused {during}: {error.message}", rpc_code=error.code)
             case ValidationError():
                 # Its text quotes the answer, so it goes no further.
-                return ToolFailed(f"server `{self.name}` answered {during} with something that is no answer")
+                msg = f"server `{self.name}` answered {during} with something that is no answer"
+                return ToolFailed(msg, code=PROTOCOL_FAILURE)
             case _:
                 return self._unavailable(f"does not speak the protocol: {type(error).__name__}", session)
 
