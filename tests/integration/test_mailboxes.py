@@ -450,3 +450,21 @@ async def test_the_grant_of_a_task_goes_with_a_message_through_the_store(tmp_pat
         assert outcome.output == 1
         (record,) = await runs_of(opened, "b")
         assert kept_task(record.grant, record.labels).grant == grant
+
+
+async def test_a_topic_carries_no_more_than_its_classification(tmp_path):
+    rules = (
+        ALL
+        + """
+@id("within") forbid (principal, action == Action::"PublishMessage", resource)
+when { context.label.confidentiality == "confidential" && resource.classification != "confidential" };
+"""
+    )
+    said = '[topics.hot]\npattern = "incidents.*"\nowner = "ops"\nclassification = "{}"\n'
+    secret = Task(labels={"x": Label(confidentiality=Confidentiality.CONFIDENTIAL)})
+    for classification, told in (("internal", False), ("confidential", True)):
+        config = ALL_STAY + said.format(classification)
+        async with living(
+            tmp_path / classification, EARS, config=config, policies=rules, topics={"b": ["incidents.>"]}
+        ) as opened:
+            assert ((await run(opened, task=secret, x=1)).error is None) is told
