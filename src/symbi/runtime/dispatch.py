@@ -119,7 +119,7 @@ class Dispatch:
     def idle(self) -> bool:
         """Nothing is at work, and nothing waits that could be begun now."""
         waiting = any(not lane.dry or lane.reading or lane.found or lane.again for lane in self._lanes.values())
-        return not (self._busy or waiting or self._retries)
+        return self.looks > 0 and not (self._busy or waiting or self._retries)
 
     async def run(self) -> None:
         """Carry out messages until `stop`; then wait for what is at work.

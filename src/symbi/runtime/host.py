@@ -35,6 +35,7 @@ from symbi.types import AgentId, JsonValue, RunId
 _log = logging.getLogger("symbi.runtime")
 
 MAX_NAP_S: Final = 5.0  # the wall clock is looked at this often, for it may be set
+MAX_AHEAD_S: Final = 31 * 86_400  # by which a clock may have been ahead, and what was due by it is not due again
 NS: Final = 1_000_000_000
 
 
@@ -74,6 +75,7 @@ class Host:
         for job in self.jobs:
             self._refuse_mute(job)
         self._since_ns: dict[str, int] = {}  # of each schedule, up to when it owes nothing
+        self._ahead_ns: dict[str, int] = {}  # when it was due by a clock that was further ahead than is waited for
         self._spent: set[str] = set()  # those that were to run once, and have
         self.at_work: set[AgentId] = set()  # agents that run because they were due
         self.looks = 0  # how often it has looked at what is due
@@ -210,21 +212,24 @@ class Host:
         Raises:
             StoreUnavailable: The run stays open, and goes on at the next start.
         """
-        assert begun.record is not None
+        order = begun.order
         try:
-            await self._runtime.resume(begun.order.compiled, begun.order.spec, begun.record)
+            await self._supervision.see_through(Work(order.compiled, order.spec, begun.run_id, instance=order.instance))
         except StoreUnavailable:
             raise
         except SymbiError as error:
             _log.warning("run `%s`, which a dead letter became: %s", begun.run_id, error.code)
-        except Exception as error:  # noqa: BLE001 - a defect that one agent meets; its run is left as it is
-            _log.error("a replay met a defect", exc_info=error)
 
     async def _run_due(self, job: Job, now_ns: int, tasks: TaskGroup) -> None:
         if job.name in self._spent or self._stopping:
             return
+        if self._since_ns[job.name] > now_ns + MAX_AHEAD_S * NS:
+            await self._set_back(job, now_ns)
         due = owed(job.schedule.timetable, self._since_ns[job.name], now_ns)
         if due is None:
+            return
+        if due.at_ns == self._ahead_ns.get(job.name):  # it was run then
+            self._since_ns[job.name] = due.at_ns
             return
         halted = self._runtime.roster.halted
         busy = job.schedule.agent in self.at_work or bool(halted)
@@ -244,6 +249,19 @@ class Host:
                 self._spent.add(job.name)
             self._begin(job, occurrence, tasks)
 
+    async def _set_back(self, job: Job, now_ns: int) -> None:
+        """The clock was far ahead when a schedule was due last: it counts from now on, and the trail says so."""
+        ahead_ns = self._since_ns[job.name]
+        details: dict[str, JsonValue] = {
+            "schedule": job.schedule.name,
+            "file": job.compiled.file,
+            "missed": 0,
+            "reason": f"it was due last at {rfc3339(ahead_ns)}, by a clock that was ahead",
+        }
+        draft = Draft(AuditEventType.SCHEDULE_SKIPPED, job.schedule.agent, details)
+        await self._log.transact(lambda: (None, (draft,)), wait=True)
+        self._ahead_ns[job.name], self._since_ns[job.name] = ahead_ns, now_ns
+
     def _busy(self, agent: AgentId) -> str:
         rests = [rest for rest in self._runtime.rests.of(agent) if rest.state is AgentState.SUSPENDED]
         return (
@@ -262,6 +280,8 @@ class Host:
                 await self._log.transact(partial(_end, self._runtime.rooms.occurrences, occurrence, ended), wait=True)
         finally:
             self.at_work.discard(job.schedule.agent)
+            self._over.set()  # who waits for this agent looks again
+            self._over = anyio.Event()
 
     async def _ended(self, job: Job, occurrence: Occurrence) -> str | None:
         """Carry out the run of an occurrence; returns how it ended, or None where it is held and goes on at the next start.
@@ -280,7 +300,9 @@ class Host:
         except SymbiError as error:
             _log.warning("schedule `%s`: %s", job.schedule.name, error)
             if error.code == "input.source_changed":  # of which nothing else says that it does not go on
-                await self._runtime.refuse(Path(job.compiled.file), InputError(error.message, code=error.code))
+                changed = InputError(error.message, code=error.code)
+                await self._runtime.refuse(Path(job.compiled.file), changed)
+                await self._runtime.abandon(occurrence.run_id, changed)
             return error.code
         if outcome.state is RunState.HELD:
             return None

@@ -17,6 +17,7 @@ from symbi.guard.action import TopicRef
 from symbi.guard.budget import Account, BudgetStore
 from symbi.guard.ledger import EffectStore
 from symbi.runtime.agent_scheduler import AgentScheduler
+from symbi.runtime.compaction import Compactor
 from symbi.runtime.dead_letters import DeadLetters
 from symbi.runtime.key_change import NextKey
 from symbi.runtime.life import Life
@@ -28,6 +29,7 @@ from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_watch import PolicyWatch
 from symbi.runtime.pulse import Pulse
 from symbi.runtime.roster import AgentStore
+from symbi.runtime.status import WaitingStore
 from symbi.runtime.terms import Terms, no_terms
 from symbi.runtime.workers import Workers
 from symbi.tools.catalog import Catalog
@@ -87,11 +89,13 @@ class Rooms:
         next_key: The key that is to sign the trail after another.
         stream: The trail as it grows.
         workers: Processes that work for runs.
+        waiting: Counts what waits in the store.
         letters: What was given up.
         lineage: Which run asked for which.
         pulse: How the event loop is.
         terms: How it stands among others.
         topic: A topic as policies see it.
+        compactor: Lets go of what ended long ago.
     """
 
     world: World
@@ -112,11 +116,13 @@ class Rooms:
     next_key: NextKey
     stream: AuditStream
     workers: Workers
+    waiting: WaitingStore
     letters: DeadLetters
     lineage: LineageStore
     pulse: Pulse
     terms: Callable[[AgentId], Terms] = no_terms
     topic: Callable[[str], TopicRef] = TopicRef
+    compactor: Compactor | None = None
 
 
 @dataclass(slots=True, eq=False)
