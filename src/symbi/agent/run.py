@@ -237,10 +237,7 @@ async def execute(plan: RunPlan, world: World, runs: RunStore, later: list[Enlis
     outcome = RunOutcome(record.run_id, state, output, failure, effects.count, effects.replayed, label)
     # An error may quote whatever the body has seen, and what its last effect was about.
     about = label if failure is None else join(interpreter.seen, error_label(failure))
-    if about is not None and replace(about, sources=()) != Label():
-        ended = replace(ended, answer=encode_result(label_json(about)))
-    subjects = () if about is None else about.subjects
-    unit = await _end_of(plan, world, runs, ended, outcome, subjects)
+    unit = await _end_of(plan, world, runs, ended, outcome, about)
     world.guard.probe("run_ending")
     if later is None:
         await world.log.transact(unit, wait=True)
@@ -251,9 +248,12 @@ async def execute(plan: RunPlan, world: World, runs: RunStore, later: list[Enlis
 
 
 async def _end_of(
-    plan: RunPlan, world: World, runs: RunStore, ended: RunRecord, outcome: RunOutcome, subjects: Sequence[str]
+    plan: RunPlan, world: World, runs: RunStore, ended: RunRecord, outcome: RunOutcome, about: Label | None
 ) -> Work[None]:
-    """The unit of work that writes the end of a run, and what is written with it."""
+    """The unit of work that writes the end of a run, and what is written with it; `about` joins all that it may quote."""
+    if about is not None and replace(about, sources=()) != Label():
+        ended = replace(ended, answer=encode_result(label_json(about)))
+    subjects = () if about is None else about.subjects
     keys = await keys_for(world.guard.vault, plan.spec.id, subjects, wait=True)
     kept, draft = sealed_run(ended, keys), confided(_finished(ended, outcome), keys)
     also = plan.closing(outcome)
