@@ -175,6 +175,14 @@ def test_a_configuration_that_names_what_is_not_there(workshop, more, word):
         ('[runtime]\nmodee = "x"\n', "symbi.toml:2:1", "did you mean `mode`?"),
         ('[runtme]\nmode = "x"\n', "symbi.toml:1:", "did you mean `runtime`?"),
         ("[limits]\nsteps = 0\n", "symbi.toml:2:1", "`limits.steps` must be"),
+        ("[limits]\nmemory_mb = -1\n", "symbi.toml:2:1", "`limits.memory_mb` must be from"),
+        ("[limits]\ncpu_cores = -0.5\n", "symbi.toml:2:1", "`limits.cpu_cores` must be from"),
+        (
+            '[agents.work]\npriority = "urgent"\n',
+            "symbi.toml:2:1",
+            "must be one of `low`, `normal`, `high`, `critical`",
+        ),
+        ('[agents.work]\npriority = "criticl"\n', "symbi.toml:2:1", "did you mean `critical`"),
         ("[mcp.servers.odd]\n", "symbi.toml:1:", "has no `command`"),
         ("x = \xff\n", "symbi.toml:1:", "not valid UTF-8"),
     ],
@@ -266,6 +274,33 @@ def test_an_agent_without_bounds(workshop, body, code, changes):
     # A time limit strikes anywhere.
     assert code == "limit.time" or re.match(r"error: (work\.symbi|<code>):\d+:\d+: ", error), error
     assert workshop.recorded("run.finished", "held", code)
+    workshop.works()
+
+
+def test_an_agent_that_claims_more_than_the_whole_pool_is_refused_at_once_with_the_numbers(workshop):
+    workshop.write()
+    config = (workshop.folder / "symbi.toml").read_text()
+    workshop.put("symbi.toml", config.replace("[limits]", "[limits]\nmemory_mb = 64\ncpu_cores = 0.5"))
+    file = workshop.folder / "work.symbi"
+    workshop.put("work.symbi", file.read_text().replace("with ", 'with memory = "1GB", ', 1))
+    said = workshop.run_inside().error(INPUT, "1024 MiB", "64 MiB", "500 milli-cores", "enlarge the pool")
+    assert "can never be met" in said
+    assert workshop.recorded("run.finished", "failed", "resources.impossible")
+    workshop.works()
+
+
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        ("memory = -5", "work.symbi:3:19: expected a value"),
+        ('memory = "-5MB"', "is a whole number of mebibytes"),
+        ("timeout = -1.seconds", "a minus sign stands in an expression only"),
+    ],
+)
+def test_an_agent_with_a_negative_limit(workshop, said, word):
+    file = workshop.folder / "work.symbi"
+    workshop.put("work.symbi", file.read_text().replace("with ", f"with {said}, ", 1))
+    assert "work.symbi:" in workshop.run_inside().error(INPUT, word)
     workshop.works()
 
 

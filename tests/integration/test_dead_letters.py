@@ -22,6 +22,7 @@ from symbi.config import load_settings
 from symbi.errors import InputError, InternalError, ToolServerUnavailable
 from symbi.policy.grants import read_grant
 from symbi.runtime import letters
+from symbi.runtime.course import Order as Who
 from symbi.runtime.host import Host
 from symbi.runtime.letters import GivenUp, LetterKind, LetterState, Payload, Wanted, read_json
 from symbi.testing.runtime import open_in
@@ -206,6 +207,26 @@ async def test_a_run_that_was_erased_before_it_was_given_up_leaves_no_payload(tm
     assert "Roswitha" not in json.dumps([dict(event.details) for event in told(tmp_path, AuditEventType.LETTER_PUT)])
 
 
+async def test_a_run_whose_record_was_altered_is_given_up_all_the_same_without_what_it_knew(tmp_path):
+    failure = ToolServerUnavailable("the server said no to Roswitha")
+    async with opened_in(tmp_path) as running:
+        runtime, spec = running.runtime, running.compiled.agents[0]
+        outcome = await runtime.run(running.compiled, spec, {"name": "Roswitha"}, Task(subjects=(JANE,)))
+
+        def alter():
+            db = runtime.rooms.privacy.rooms.store._db
+            db.execute("UPDATE runs SET inputs = CAST(substr(inputs, 1, length(inputs) - 3) || x'000000' AS BLOB)")
+
+        await runtime.rooms.world.log.read(alter)
+        put = await runtime.letters.put(GivenUp(LetterKind.RUN, outcome.run_id, failure, 2))
+        assert put.inputs is None
+        with pytest.raises(InputError, match="nothing is left"):
+            await runtime.letters.opened(put.run_id)
+        assert (await runtime.letters.drop(put.run_id, "ada", "it was altered")).state is LetterState.DROPPED
+    (event,) = told(tmp_path, AuditEventType.LETTER_PUT)
+    assert "does not open" in event.details["reason"]
+
+
 # --- crashes -------------------------------------------------------------------------------------
 
 
@@ -373,3 +394,55 @@ def test_an_agent_that_is_denied_leaves_its_replayed_run_and_the_commands_say_so
     )
     code, _, err = said(place, "dlq", "replay", given[0], "--json")
     assert code == 3, err
+
+
+async def test_an_agent_that_stays_gets_it_as_a_message_and_once(tmp_path):
+    config = '[agents.worker]\nmode = "persistent"\n'
+    async with opened_in(tmp_path, config=config) as running:
+        runtime, spec = running.runtime, running.compiled.agents[0]
+        await runtime.spawn(Who(running.compiled, spec))
+        payload = Payload(
+            AgentId("worker"), str(tmp_path / "agent.symbi"), {"name": "Roswitha"}, Task(subjects=(JANE,))
+        )
+        await runtime.letters.put(GivenUp(LetterKind.MESSAGE, RunId("message-1"), GONE, 3, payload))
+        begun = await runtime.replay(running.compiled, RunId("message-1"), "ada")
+        assert begun.record is None
+        with pytest.raises(InputError, match="was replayed"):
+            await runtime.replay(running.compiled, RunId("message-1"), "ada")
+        assert b"Roswitha" not in b"".join(
+            path.read_bytes() for path in (tmp_path / ".symbi").glob(f"{DATABASE_NAME}*")
+        )
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(runtime.carry_out_messages)
+                run = None
+                while run is None or run.state is not RunState.FINISHED:
+                    run = await runtime.rooms.world.log.read(lambda: runtime.rooms.runs.get_run(begun.run_id))
+                runtime.dispatch.stop()
+        assert run.agent_id == "worker"
+
+
+def test_a_runtime_that_is_alive_is_asked_and_carries_it_out(folder):
+    place, given = folder
+    assert said(place, "tools", "servers")[0] == 5
+    with (place / "said").open("w") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from symbi.cli.main import main; main()", "up", "agent.symbi"],
+            cwd=place, env={**os.environ, "SYMBI_LOG_LEVEL": "error"}, stderr=stream,
+        )  # fmt: skip
+    try:
+        while said(place, "tools", "servers", "--json")[0] != 0:
+            assert process.poll() is None
+        assert said(place, "tools", "servers")[1] == "no tool server is configured\n"
+        code, out, err = said(place, "dlq", "replay", "--all-of", "worker")
+        assert (code, out.count("it is carried out in its turn")) == (0, 4), err
+        runs = []
+        while [run["state"] for run in runs] != ["finished"] * 8:
+            assert process.poll() is None
+            runs = json.loads(said(place, "runs", "list", "--json")[1])
+        code, _, err = said(place, "dlq", "drop", given[0], "--reason", "too late")
+        assert (code, "was replayed as run" in err) == (2, True), err
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+    assert process.returncode == 0

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from random import Random
 
 import anyio
 import pytest
@@ -145,6 +146,28 @@ async def test_a_clock_that_is_set_back_repeats_nothing_and_one_that_is_set_forw
         assert stage.said == ["ran", "ran"]
     (skipped,) = events(tmp_path, AuditEventType.SCHEDULE_SKIPPED)
     assert skipped.details["missed"] == 8
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_however_clocks_jump_each_time_is_run_once_or_told_as_skipped(tmp_path, seed):
+    """Half-hourly in Berlin over both changes of clocks; the clock is set back and forth, over restarts too."""
+    text = DAILY.replace('"0 9 * * *"', '"*/30 * * * *" timezone = "Europe/Berlin"')
+    random, begin = Random(seed), round(datetime(2026, 3, 20, tzinfo=UTC).timestamp()) * NS
+    clock = ManualClock(begin)
+    latest_ns, jumps_s = begin, (-4 * DAY_S, -3600, -60, 0, 1, 1700, 3600, 3 * DAY_S, 20 * DAY_S)
+    for _ in range(3):
+        async with hosted(tmp_path, clock, text) as stage:
+            for _ in range(12):
+                clock.set_ns(clock.now_ns() + round(random.choice(jumps_s) * NS))
+                latest_ns = max(latest_ns, clock.now_ns())
+                await stage.settle()
+    due = [event.details["due_at"] for event in events(tmp_path, AuditEventType.SCHEDULE_DUE)]
+    skipped = [event.details for event in events(tmp_path, AuditEventType.SCHEDULE_SKIPPED)]
+    assert due == sorted(set(due))
+    assert len(due) <= 36  # one for each look, however much was missed
+    assert len(due) + sum(one["missed"] for one in skipped) == (latest_ns - begin) // (1800 * NS)
+    runs = [event.run_id for event in events(tmp_path, AuditEventType.RUN_FINISHED)]
+    assert len(runs) == len(set(runs)) == len(due)
 
 
 async def test_an_agent_that_is_still_at_work_is_not_started_twice_and_that_is_told(tmp_path):

@@ -13,6 +13,7 @@ from symbi.agent.again import Patience
 from symbi.agent.journal import RunState
 from symbi.agent.remedies import RESTARTS, RETRIES
 from symbi.agent.turn import LONG_S
+from symbi.api.agents import list_agents, show_agent
 from symbi.audit.event import AuditEventType as T
 from symbi.audit.event import parse_event
 from symbi.errors import InputError, PolicyDenied, ScriptFailed, StoreUnavailable, ToolFailed, ToolServerUnavailable
@@ -289,6 +290,9 @@ async def test_a_denied_run_is_held_its_agent_suspended_and_it_goes_on_by_itself
             assert (await stage.record()).state is RunState.HELD
             (rest,) = stage.runtime.rests.all
             assert (rest.state, rest.error.code) == (AgentState.SUSPENDED, "policy.denied")
+            (row,) = (await list_agents(stage.runtime, None, {}))["agents"]
+            assert (row["agent"], row["state"], row["reason"], row["run"]) == ("a", "Suspended", "policy.denied", RUN)
+            assert (await show_agent(stage.runtime, None, {"agent": "a"}))["runs"] == [row]
             in_force(stage, PERMIT)
 
         outcome = await seen_through(stage, act)

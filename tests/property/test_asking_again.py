@@ -1,6 +1,7 @@
 """Whatever fails, and wherever the process dies: what is really called, by which key, and what a body gets to see of it."""
 
 from collections import Counter
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import anyio
@@ -65,11 +66,12 @@ class Server:
         return InvokeTool(principal=principal, slot=slot, tool=ref, values=values, labels=labels, secrets=secrets,
                           label=join(*labels.values()))  # fmt: skip
 
-    def session_of(self, _server):
-        return 0
-
-    async def reconnect(self, _server, _seen, _principal):
-        pass
+    @asynccontextmanager
+    async def admitted(self, asked, _on_refusal):
+        action = self.prepare(
+            asked.principal, asked.tool.name, asked.values, labels=asked.labels, secrets=asked.secrets, slot=asked.slot
+        )
+        yield replace(action, label=asked.label)
 
     def flow_of(self, _name):
         return UNDECLARED

@@ -31,6 +31,7 @@ from symbi.api import (
     compliance,
     dlq,
     effects,
+    journal,
     keeping,
     policies,
     privacy,
@@ -58,6 +59,7 @@ _RECEIVE_BYTES: Final = 65_536
 OPERATIONS: Final[Mapping[str, Operation]] = {
     **agents.OPERATIONS,
     **effects.OPERATIONS,
+    **journal.OPERATIONS,
     **approvals.OPERATIONS,
     **policies.OPERATIONS,
     **audit.OPERATIONS,

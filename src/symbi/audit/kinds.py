@@ -10,6 +10,8 @@ class AuditEventType(StrEnum):
     """The first event of every trail, and only the first: its format and public key."""
     RUNTIME_STARTED = "runtime.started"
     RUNTIME_STOPPED = "runtime.stopped"
+    JOURNAL_COMPACTED = "journal.compacted"
+    """What ledger and journal kept of runs that ended long ago was removed."""
     RUNTIME_HALTED = "runtime.halted"
     """Somebody has stopped everything: nothing begins by itself any more, also after a restart."""
     RUNTIME_RELEASED = "runtime.released"

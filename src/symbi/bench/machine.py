@@ -32,6 +32,16 @@ def describe_file_system(folder: Path, proc: Path = Path("/proc")) -> str:
     return kind
 
 
+def resident_bytes(proc: Path = Path("/proc")) -> int:
+    """What this process takes of the machine's memory.
+
+    Raises:
+        OSError: The system has no `/proc` to say so.
+    """
+    pages = (proc / "self" / "statm").read_text(encoding="ascii").split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
 def _processor(proc: Path) -> str:
     try:
         lines = (proc / "cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()

@@ -156,6 +156,25 @@ def rate(
     )
 
 
+def single(
+    id_: str, metric: str, value: float, *, unit: str, n: int, target: Target | None, method: str
+) -> Measurement:
+    """A row of one value, e.g. a size, that `n` things stand behind."""
+    return Measurement(
+        id=id_,
+        metric=metric,
+        unit=unit,
+        value=value,
+        p50=None,
+        p95=None,
+        p99=None,
+        target=target.text("", unit) if target else None,
+        met=target.met(value) if target else None,
+        n=n,
+        method=method,
+    )
+
+
 def sample(operation: Callable[[int], object], count: int, *, warm: int = 0) -> list[int]:
     """Durations in nanoseconds of `operation(0)`, `operation(1)` …, after some that are not counted."""
     for number in range(warm):

@@ -14,6 +14,7 @@ from symbi.bench.lifecycle import lifecycle
 from symbi.bench.machine import describe_machine
 from symbi.bench.measure import Measurement, Scale
 from symbi.bench.policy import policy
+from symbi.bench.population import idle_memory, population
 from symbi.bench.preemption import preemption
 from symbi.bench.sandbox import sandbox
 from symbi.bench.scheduler import scheduler
@@ -47,10 +48,12 @@ BENCHMARKS: Final = (
     Benchmark("POL-5", "policy decisions", policy),
     Benchmark("AUD-4", "audit trail", trail),
     Benchmark("SBX-4", "interpreter sandbox", sandbox),
+    Benchmark("SCHED-2", "a population of agents", population),
     Benchmark("SCHED-3", "scheduling decisions", scheduler),
     Benchmark("SCHED-4", "preemption", preemption),
     Benchmark("SCHED-7", "an idle runtime", idle),
     Benchmark("LIFE-5", "agent start-up", lifecycle),
+    Benchmark("LIFE-6", "memory of an agent", idle_memory),
     Benchmark("RES-4", "pauses and leaks", stall),
     Benchmark("CRY-1", "cryptography of an event", crypto),
 )

@@ -90,12 +90,14 @@ def show_agent(agent: Name, *, as_json: Json = False, config: Config = None) -> 
                 f"[bold]{escape(printable(row['agent']))}[/] is [bold]{row['state']}[/] since {row['started_at'][:19]}Z"
             )
             out.print(f"  run {row['run']} of {escape(printable(row['file']))}; `symbi runs show` lists its effects")
+            if "reason" in row:
+                out.print(f"  held for {escape(row['reason'])}: `symbi agents resume` lets it go on now")
         if answer["persistent"] is not None:
             _show_standing(answer["persistent"], at_work=bool(answer["runs"]))
         claim = answer["claim"]
         if claim is not None:
             _show_claim(claim)
-        elif answer["runs"]:
+        elif any("reason" not in row for row in answer["runs"]):
             out.print("  it has claimed nothing yet")
 
 
@@ -338,6 +340,8 @@ def show_run(
             return
         out.print(f"run {run.run_id} of [bold]{escape(printable(run.agent_id))}[/] is [bold]{run.state.value}[/]")
         out.print(f"  {escape(printable(run.file))}, {run.started_at[:19]}Z to {(run.finished_at or 'now')[:19]}")
+        if run.compacted:
+            out.print("  compacted: `symbi audit show --run` tells what it did")
         for effect in effects:
             what = printable(f"{effect.action} on {effect.resource}")
             out.print(f"  {effect.position:>4} {effect.state.value:<10} {escape(what)}")

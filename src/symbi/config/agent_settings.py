@@ -7,6 +7,7 @@ from enum import StrEnum
 from symbi.config.budget_kind import Amounts
 from symbi.config.declared import declare as _declare
 from symbi.config.kinds import Flag, OneOf, Real, Several, Text, Whole
+from symbi.config.topic_kind import TopicPattern
 from symbi.guard.spending import Budget
 from symbi.types import OnBreach, Priority
 
@@ -52,4 +53,7 @@ class AgentSettings:
     )
     max_messages: int = _declare(
         1000, Whole(1, 1_000_000, "messages"), "messages that may wait for one agent; further ones are refused"
+    )
+    topics: tuple[str, ...] = _declare(
+        (), Several(TopicPattern()), "topics to which a persistent one listens: `*` is one word, `>` the rest"
     )

@@ -54,12 +54,32 @@ class Timetable:
         """The first time it is due after a moment, in nanoseconds since the epoch; None where it never is again."""
         if self.at_ns is not None:
             return self.at_ns if self.at_ns > moment_ns else None
-        start = datetime.fromtimestamp(moment_ns // NS, UTC).astimezone(_zone(self.zone))
+        zone = _zone(self.zone)
+        start = datetime.fromtimestamp(moment_ns // NS, UTC).astimezone(zone)
+        if fixed := _is_fixed(self.cron):  # by what clocks show, whatever becomes of them meanwhile
+            start = start.replace(tzinfo=None)
         for found in CronSim(self.cron, start):
-            due_ns = round(found.timestamp()) * NS
+            due_ns = round((_shown(found, zone) if fixed else found).timestamp()) * NS
             if due_ns > moment_ns:
                 return due_ns
         return None
+
+
+def _is_fixed(cron: str) -> bool:
+    """Whether an expression names times of the day, and is no pattern of minutes or hours."""
+    minute, hour = cron.split()[-5:-3]
+    return not minute.startswith("*") and not hour.startswith("*")
+
+
+def _shown(wall: datetime, zone: ZoneInfo) -> datetime:
+    """The first moment at which the clocks of a zone show a time, or, where they leave it out, a later one."""
+    moment = wall.replace(tzinfo=zone, fold=0)
+    if moment.astimezone(UTC).astimezone(zone).replace(tzinfo=None) == wall:
+        return moment
+    moment = moment.replace(second=0)
+    while moment.astimezone(UTC).astimezone(zone).replace(tzinfo=None) != moment.replace(tzinfo=None):
+        moment += timedelta(minutes=1)
+    return moment
 
 
 def parse_cron(text: str, zone: str = "UTC") -> Timetable:

@@ -142,7 +142,7 @@ class Questions:
                 record = await self._by_mail(found, descent, body, letter)
             else:
                 record = await self._here(order, descent, body, letter)
-        return await self._answer(record, found.principal)
+        return await self.answer(record, found.principal)
 
     async def _by_mail(self, found: Recipient, descent: Descent, body: JsonValue, letter: Letter) -> RunRecord:
         """Have the agent find the message in its mailbox; the run that it became, once that is over."""
@@ -216,6 +216,7 @@ class Questions:
         one = self._addresses.course.at_work.get(run_id)
         if one is not None:
             one.stopped_by = by
+            one.stays = one.living is not None  # its agent has done nothing that it should be gone for
             one.scope.cancel(f"{by} has ended")
             return True
         rests = [rest for rest in self.rests.all if rest.run_id == run_id]
@@ -275,7 +276,7 @@ class Questions:
             raise met[0]
         # Whatever else it met is in its record, or it has none.
 
-    async def _answer(self, record: RunRecord, principal: Principal) -> Answer:
+    async def answer(self, record: RunRecord, principal: Principal) -> Answer:
         """What a run that is over gave.
 
         Raises:

@@ -101,6 +101,8 @@ class Course:
         self.budgets = Budgets(rooms.world.log, rooms.budgets, rooms.lineage)
         self.measuring = Measuring(rooms, self.turns, self.budgets)
         self.at_work: dict[RunId, AtWork] = {}
+        self._taking_up = anyio.Lock()
+        self._taken_up = -1  # the changes of the catalogue that policies know of
         self.orders: dict[RunId, Order] = {}
         self.over: Callable[[RunId], None] = told_nobody
 
@@ -111,9 +113,14 @@ class Course:
             Denied: Policy does not let one be connected.
             ToolServerUnavailable: One cannot be started or does not speak the protocol.
         """
+        catalog = self._rooms.catalog
         for server in servers:
-            await self._rooms.world.hold(partial(self._rooms.catalog.ready, server, principal))
-        await self._rooms.policies.refresh()
+            await self._rooms.world.hold(partial(catalog.ready, server, principal))
+        async with self._taking_up:  # nobody goes on before the tools that he needs are known to the policies
+            if self._taken_up != catalog.changes:
+                changes = catalog.changes
+                await self._rooms.policies.refresh()
+                self._taken_up = changes
 
     async def _create_kind(self, kind: Kind, count: int) -> Principal:
         return await self.create(Order(kind.compiled, kind.spec), (), count=count)

@@ -51,6 +51,7 @@ class Lane:
         opening: It is being asked whether its agents may be there.
         cursor: Up to which place in the order its messages were looked at.
         dry: There are none behind that.
+        reading: They are being looked at.
         found: Agents with messages that were looked at and not begun.
         more: Agents at work with further messages.
         again: Of those, the ones that are done, and whoever else may have some.
@@ -62,6 +63,7 @@ class Lane:
     opening: bool = False
     cursor: int = 0
     dry: bool = False
+    reading: bool = False
     found: deque[AgentId] = field(default_factory=deque)
     more: set[AgentId] = field(default_factory=set)
     again: dict[AgentId, None] = field(default_factory=dict)
@@ -116,8 +118,8 @@ class Dispatch:
     @property
     def idle(self) -> bool:
         """Nothing is at work, and nothing waits that could be begun now."""
-        waiting = any(not lane.dry or lane.found or lane.again for lane in self._lanes.values())
-        return not (self._busy or waiting or self._retries)
+        waiting = any(not lane.dry or lane.reading or lane.found or lane.again for lane in self._lanes.values())
+        return self.looks > 0 and not (self._busy or waiting or self._retries)
 
     async def run(self) -> None:
         """Carry out messages until `stop`; then wait for what is at work.
@@ -282,8 +284,11 @@ class Dispatch:
             lane.more.add(agent)
 
     async def _page(self, lane: Lane) -> None:
-        lane.dry = True  # unless another comes while this is read
-        rows = await self._log.read(partial(self._mailbox.waiting_agents, lane.kind.spec.id, lane.cursor, PAGE))
+        lane.dry = lane.reading = True  # dry unless another comes while this is read
+        try:
+            rows = await self._log.read(partial(self._mailbox.waiting_agents, lane.kind.spec.id, lane.cursor, PAGE))
+        finally:
+            lane.reading = False
         if rows:
             lane.cursor, lane.dry = rows[-1][0], False
         seen: set[AgentId] = set()
@@ -365,12 +370,11 @@ class Dispatch:
         living = await self._roster.find(agent)
         if not living.ready:
             return False
-        living.busy = True
+        self._roster.put_to_work(living)
         try:
             done = await self._errands.carry_out(living, principal, seated)
         finally:
-            living.busy = False
-            self._roster.touch(living)
+            self._roster.let_rest(living)
         self._failures.pop(agent, None)
         if not done.there:
             lane.more.discard(agent)

@@ -438,6 +438,7 @@ class Errands:
 
     async def _stopped(self, errand: Errand, one: AtWork) -> None:
         """An operator has stopped it: alone, and then the agent is gone, or with all others, and then it stays."""
+        await one.recorded()
         error = _by_operator(one)
         more: dict[str, JsonValue] = {"by": one.stopped_by}
         living = one.living

@@ -24,6 +24,7 @@ from symbi.errors import Denied, InputError, Overloaded, StoreUnavailable, Symbi
 from symbi.runtime.asked import Asked
 from symbi.runtime.course import Order
 from symbi.runtime.dead_letters import LetterKind
+from symbi.runtime.delivery import deliver
 from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.occurrences import Occurrence, OccurrenceState, OccurrenceStore, Owed, owed
 from symbi.runtime.replays import Begun, Replayer, left_open
@@ -56,6 +57,9 @@ class Host:
     Args:
         runtime: Runs agents, and keeps the books.
         files: The files whose schedules count.
+
+    Raises:
+        InputError: A schedule is to deliver what an agent gives that stays.
     """
 
     def __init__(self, runtime: Runtime, files: Sequence[CompiledFile]) -> None:
@@ -67,6 +71,8 @@ class Host:
         runtime.post.addresses.files += files
         self._files = tuple(files)
         self.jobs = tuple(Job(compiled, schedule) for compiled in files for schedule in compiled.schedules)
+        for job in self.jobs:
+            self._refuse_mute(job)
         self._since_ns: dict[str, int] = {}  # of each schedule, up to when it owes nothing
         self._spent: set[str] = set()  # those that were to run once, and have
         self.at_work: set[AgentId] = set()  # agents that run because they were due
@@ -75,6 +81,13 @@ class Host:
         self._changed = anyio.Event()
         self._over = anyio.Event()  # of something that was due
         self._replayer: Replayer | None = None
+
+    def _refuse_mute(self, job: Job) -> None:
+        """Raise InputError if a schedule is to publish what an agent gives that is sent a message for it."""
+        agent = job.schedule.agent
+        if job.schedule.deliver and self._runtime.rooms.terms(agent).persistent:
+            msg = f"schedule `{job.schedule.name}` cannot deliver: agent `{agent}` stays, and is sent a message"
+            raise InputError(msg, code="schedule.deliver", hint=f'let it `publish("{job.schedule.deliver}", …)` itself')
 
     async def run(self) -> None:
         """Run what is due until `stop`; then wait for what is at work.
@@ -197,15 +210,13 @@ class Host:
         Raises:
             StoreUnavailable: The run stays open, and goes on at the next start.
         """
-        assert begun.record is not None
+        order = begun.order
         try:
-            await self._runtime.resume(begun.order.compiled, begun.order.spec, begun.record)
+            await self._supervision.see_through(Work(order.compiled, order.spec, begun.run_id, instance=order.instance))
         except StoreUnavailable:
             raise
         except SymbiError as error:
             _log.warning("run `%s`, which a dead letter became: %s", begun.run_id, error.code)
-        except Exception as error:  # noqa: BLE001 - a defect that one agent meets; its run is left as it is
-            _log.error("a replay met a defect", exc_info=error)
 
     async def _run_due(self, job: Job, now_ns: int, tasks: TaskGroup) -> None:
         if job.name in self._spent or self._stopping:
@@ -249,6 +260,8 @@ class Host:
                 await self._log.transact(partial(_end, self._runtime.rooms.occurrences, occurrence, ended), wait=True)
         finally:
             self.at_work.discard(job.schedule.agent)
+            self._over.set()  # who waits for this agent looks again
+            self._over = anyio.Event()
 
     async def _ended(self, job: Job, occurrence: Occurrence) -> str | None:
         """Carry out the run of an occurrence; returns how it ended, or None where it is held and goes on at the next start.
@@ -271,7 +284,20 @@ class Host:
             return error.code
         if outcome.state is RunState.HELD:
             return None
+        if outcome.error is None and job.schedule.deliver:
+            return await self._deliver(job, work)
         return outcome.state.value if outcome.error is None else outcome.error.code
+
+    async def _deliver(self, job: Job, work: Work) -> str:
+        """Publish what a run gave; returns how that ended."""
+        try:
+            await deliver(self._runtime, work.order, work.run_id, job.schedule.deliver)
+        except StoreUnavailable:
+            raise
+        except SymbiError as error:
+            _log.warning("schedule `%s` is not delivered: %s", job.schedule.name, error)
+            return error.code
+        return RunState.FINISHED.value
 
     async def _sent(self, job: Job, occurrence: Occurrence) -> str | None:
         """An agent that stays is sent a message for it, once: under the id of the run that it is to be."""

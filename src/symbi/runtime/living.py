@@ -318,6 +318,18 @@ class Roster:
         hint = did_you_mean(agent, [one for one in known if one != agent])
         return InputError(msg, code="input.agent", hint=hint or f"`symbi agents spawn {kind.spec.id}` makes one")
 
+    def put_to_work(self, living: Living) -> None:
+        """Somebody has it at work: it stays in memory."""
+        living.busy = True
+        self.touch(living)
+
+    def let_rest(self, living: Living) -> None:
+        """It is at work no more; whoever has waited longest is let go where there are too many."""
+        living.busy = False
+        self.touch(living)
+        if self._living > self._most:
+            self._passivate_one()
+
     def touch(self, living: Living) -> None:
         """It has something to do: it waits anew from here on."""
         living.since_s = self._clock.monotonic_s()
@@ -334,7 +346,7 @@ class Roster:
             self._passivate_one(living)
         return living
 
-    def _passivate_one(self, newest: Living) -> None:
+    def _passivate_one(self, newest: Living | None = None) -> None:
         waiting = [
             one for kind in self.kinds.values() if (one := self._longest(kind)) is not None and one is not newest
         ]

@@ -133,7 +133,7 @@ async def left_open(rooms: Rooms) -> Sequence[RunRecord]:
     def look() -> list[RunRecord]:
         letters = rooms.letters.store.letters(Wanted(state=LetterState.REPLAYED, limit=MAX_BEGUN))
         runs = [rooms.runs.get_run(letter.became) for letter in letters]
-        return [run for run in reversed(runs) if run is not None and run.state is RunState.RUNNING]
+        return [run for run in reversed(runs) if run is not None and run.state in {RunState.RUNNING, RunState.HELD}]
 
     return await rooms.world.log.read(look)
 

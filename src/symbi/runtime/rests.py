@@ -57,8 +57,12 @@ class Rest:
         self._let_go = anyio.Event()
 
     def let_go(self) -> None:
-        """Go on now."""
+        """An operator says so: go on now."""
         self.suspended_by = ""
+        self.release()
+
+    def release(self) -> None:
+        """What it waited for is there: go on, unless an operator has suspended it."""
         self._let_go.set()
 
     def stop(self, by: str) -> None:
@@ -136,11 +140,11 @@ class Rests:
         """Let a run go on, for somebody has settled or given what it waits for; False where it does not rest."""
         rest = self._by_run.get(run_id)
         if rest is not None:
-            rest.let_go()
+            rest.release()
         return rest is not None
 
     def policies_changed(self, version: str) -> None:
         """Let those go on that another policy set has refused: they ask again, and may be refused again."""
         for rest in self.all:
             if rest.version is not None and rest.version != version:
-                rest.let_go()
+                rest.release()

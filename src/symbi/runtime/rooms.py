@@ -16,6 +16,7 @@ from symbi.compliance.privacy import Privacy
 from symbi.guard.budget import Account, BudgetStore
 from symbi.guard.ledger import EffectStore
 from symbi.runtime.agent_scheduler import AgentScheduler
+from symbi.runtime.compaction import Compactor
 from symbi.runtime.dead_letters import DeadLetters
 from symbi.runtime.key_change import NextKey
 from symbi.runtime.life import Life
@@ -92,6 +93,7 @@ class Rooms:
         lineage: Which run asked for which.
         pulse: How the event loop is.
         terms: How it stands among others.
+        compactor: Lets go of what ended long ago.
     """
 
     world: World
@@ -117,6 +119,7 @@ class Rooms:
     lineage: LineageStore
     pulse: Pulse
     terms: Callable[[AgentId], Terms] = no_terms
+    compactor: Compactor | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -288,6 +288,7 @@ class Runtime:
             StoreUnavailable: The store cannot be used; what was begun goes on at the next start.
         """
         self.post.wake = lambda agent, due_ns: self.dispatch.call([agent], due_ns)
+        await self.post.listen(self.roster.kinds.values())
         try:
             await self.dispatch.run()
         finally:
@@ -309,6 +310,7 @@ class Runtime:
         self.roster.declare(order.compiled)
         kind = self.roster.kind_of(order.spec.id)
         names = await self.roster.spawn(kind, instances, parent)
+        await self.post.listen([kind])
         self.dispatch.look_again(kind)
         return names
 

@@ -3,8 +3,8 @@
 Order. `symbi.runtime.waiting`: classes with ageing, owners in turn, batch work last, real-time work first and by its
 deadline. What has not started by its deadline is given back as late.
 
-Backfilling. While the first task does not fit, those behind it that do fit may start: at most `BACKFILL_LIMIT` of them
-overtake one waiting head, and only the first `WINDOW` tasks are looked at. Once as many have overtaken it, nothing else
+Backfilling. While the first task does not fit, those behind it that do fit may start, or be promised a node: at most
+`BACKFILL_LIMIT` of them overtake one waiting head, and only the first `WINDOW` tasks are looked at. Once as many have overtaken it, nothing else
 starts until the head has; what runs then ends, each task within its time limit, and the head fits. So a large task
 holds up the small ones behind it for a while and never for ever, and they never starve it.
 
@@ -183,11 +183,11 @@ class SchedulerCore:
         for task in late:
             self._promised.pop(task.id, None)
         starts = self._keep_promises(limit)
-        look, head, wait = self._waiting.looks(), None, None
+        look, head, reason = self._waiting.looks(), None, "resources"
         preempts: list[Preempt] | None = None
         while len(starts) < limit and (entry := look.current()) is not None:
             if head is None and self._slots() <= 0:
-                head, wait = entry, self._wait(entry, "concurrency")
+                head, reason = entry, "concurrency"
             elif head is not None and (head.overtaken >= BACKFILL_LIMIT or self._slots() <= 0):
                 pass
             elif (start := self._placed(entry, look)) is not None:
@@ -197,12 +197,13 @@ class SchedulerCore:
                 continue
             elif head is None:
                 head = entry
-            if preempts is None and entry.task.priority is Priority.CRITICAL and entry.task.id not in self._promised:
+            if preempts is None and self._may_be_promised(entry, head):
                 preempts = self._make_room(entry)  # for one in each plan
+                if head is not entry and entry.task.id in self._promised:
+                    head.overtaken += 1
             look.skip()
-        if head is not None:
-            wait = wait or self._wait(head, "resources")
-        return [*map(Late, late), *starts, *(preempts or ()), *([] if wait is None else [wait])]
+        waits = [] if head is None else [self._wait(head, reason)]
+        return [*map(Late, late), *starts, *(preempts or ()), *waits]
 
     def finish(self, task_id: TaskId) -> Task:
         """Give back what a running task held; returns the task.
@@ -247,7 +248,7 @@ class SchedulerCore:
             if answer is not None:
                 self._pool, placement = answer
                 del self._promised[entry.task.id]
-                self._waiting.remove(entry.task.id)
+                self._waiting.start(entry)
                 starts.append(self._start(entry, placement))
         return starts
 
@@ -282,6 +283,13 @@ class SchedulerCore:
         self._running.add(entry, placement)
         kind = Resume if entry.preempted else Start
         return kind(entry.task, placement, self._now_s - entry.submitted_s)
+
+    def _may_be_promised(self, entry: Entry, head: Entry) -> bool:
+        """Whether others make room for a task: a critical one, but not when as many as may have overtaken the head."""
+        task = entry.task
+        if task.priority is not Priority.CRITICAL or task.batch or task.id in self._promised:
+            return False
+        return entry is head or head.overtaken < BACKFILL_LIMIT
 
     def _make_room(self, entry: Entry) -> list[Preempt]:
         """Who has to stop for a critical task that does not fit; it is promised the room."""

@@ -128,7 +128,7 @@ class Supervision:
             version = await self._refused_by(work, error)
             rest = self._at_rest(work, AgentState.SUSPENDED, error, version)
             if version is not None and version != self._runtime.guard.engine.current.version:
-                rest.let_go()  # it was changed meanwhile
+                rest.release()  # it was changed meanwhile
             stopped = await self._rest(work, rest, None)
             if stopped is not None:
                 return stopped

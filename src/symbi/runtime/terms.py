@@ -16,6 +16,7 @@ class Terms:
         persistent: It stays, and carries out the messages that it is sent.
         idle_s: After which it is kept in the store alone, where it waits so long.
         max_messages: How many messages may wait for each agent that is made of the declaration.
+        topics: Patterns of the topics to which all of them listen.
         budget: The most that each of its runs may spend.
         on_breach: What is done when it uses more than it claimed; nothing if None.
     """
@@ -25,6 +26,7 @@ class Terms:
     persistent: bool = False
     idle_s: float = 3600.0
     max_messages: int = 1000
+    topics: tuple[str, ...] = ()
     budget: Budget = UNBOUNDED
     on_breach: OnBreach | None = None
 

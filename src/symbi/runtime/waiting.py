@@ -7,7 +7,9 @@ that has waited so much longer than the first of the next lane goes ahead of tha
 Owners. Within a lane owners take turns (start-time fair queueing, Goyal, Vin and Cheng 1996): a task is tagged at its
 submission with the turn that it gets, one after the owner's last and no earlier than the turn that is being served. So
 an owner who submits ten thousand tasks is served one for each task of every other owner, and the tasks of one owner
-are first in, first out. In the lane of real-time work the earliest deadline goes first.
+are first in, first out. An owner of whom nothing waits has its next turn no later than the one after that which is being
+served: what it withdrew costs it nothing. A turn ends once `TURN_OWNERS` have had it of whom nothing waits, so that
+newcomers without end do not hold up the next one. In the lane of real-time work the earliest deadline goes first.
 
 Tags never change, so a submission, a start and a withdrawal each are O(log n).
 """
@@ -27,7 +29,8 @@ TaskId = NewType("TaskId", str)
 
 AGEING_S: Final = 60.0  # a task that has waited so much longer is worth a level
 WINDOW: Final = 16  # waiting tasks that one plan looks at
-_STALE_OWNERS: Final = 1024  # owners without a waiting task that are remembered before they are swept out
+TURN_OWNERS: Final = 1024  # owners that have had a turn, and want nothing more, before the next one begins
+_SPARE: Final = 64  # dead entries that a heap may have before it is swept out
 
 
 class Lane(IntEnum):
@@ -102,7 +105,7 @@ _Ranked: TypeAlias = tuple[float, int, Entry]  # tag, number, entry; the number 
 class _Lane:
     """One lane: its first tasks in order, and the rest in a heap."""
 
-    __slots__ = ("_dead", "_heap", "_last", "_served", "_waiting", "front", "level")
+    __slots__ = ("_dead", "_had", "_heap", "_last", "_served", "_waiting", "front", "level")
 
     def __init__(self, level: int) -> None:
         self.level = level
@@ -110,7 +113,8 @@ class _Lane:
         self._heap: list[_Ranked] = []
         self._dead = 0  # withdrawn entries that are still in the heap
         self._served = 0.0  # the latest turn that was served
-        self._last: dict[str, float] = {}  # an owner's last turn
+        self._last: dict[str, float] = {}  # an owner's last turn, as long as that counts
+        self._had: dict[str, None] = {}  # owners that have had the turn which is served, and of whom nothing waits
         self._waiting: dict[str, int] = {}  # an owner's waiting tasks
 
     def turn_of(self, task: Task) -> float:
@@ -120,10 +124,7 @@ class _Lane:
         last = self._last.get(task.owner)
         turn = self._served if last is None else max(self._served, last + 1.0)
         self._last[task.owner] = turn
-        if len(self._last) > 2 * len(self._waiting) + _STALE_OWNERS:
-            self._last = {
-                owner: tag for owner, tag in self._last.items() if owner in self._waiting or tag > self._served
-            }
+        self._had.pop(task.owner, None)
         return turn
 
     def put(self, entry: Entry) -> None:
@@ -140,11 +141,15 @@ class _Lane:
 
     def take(self, index: int) -> None:
         """The task at a position of the front starts."""
-        tag, _, entry = self.front.pop(index)
-        if entry.task.deadline_s is None:
-            self._served = max(self._served, tag)
+        entry = self.front.pop(index)[2]
+        self.served(entry)
         self._left(entry)
         self.refill()
+
+    def served(self, entry: Entry) -> None:
+        """It is the turn of an entry."""
+        if entry.task.deadline_s is None and entry.tag > self._served:
+            self._serve(entry.tag)
 
     def remove(self, entry: Entry) -> None:
         """An entry waits no more."""
@@ -175,8 +180,21 @@ class _Lane:
         self._waiting[owner] -= 1
         if not self._waiting[owner]:
             del self._waiting[owner]
-            if self._last.get(owner, self._served + 1.0) <= self._served:
+            last = self._last.get(owner)
+            if last is not None and last < self._served:
                 del self._last[owner]  # as good as new
+            elif last is not None:
+                self._last[owner] = self._served  # whatever it has withdrawn
+                self._had[owner] = None
+                if len(self._had) > TURN_OWNERS:
+                    self._serve(self._served + 1.0)
+
+    def _serve(self, turn: float) -> None:
+        """A later turn is served: who has had the last one, and wants nothing more, is as good as new."""
+        self._served = turn
+        for owner in self._had:
+            del self._last[owner]
+        self._had = {}
 
 
 class WaitingTasks:
@@ -186,6 +204,7 @@ class WaitingTasks:
         self._lanes = {lane: _Lane(lane.value) for lane in reversed(Lane)}
         self._entries: dict[TaskId, Entry] = {}
         self._deadlines: list[_Ranked] = []
+        self._dead = 0  # of those, how many have started, or wait no more
         self._submissions = 0
         self.queued = dict.fromkeys(Priority, 0)
 
@@ -216,20 +235,27 @@ class WaitingTasks:
 
     def remove(self, task_id: TaskId) -> Task | None:
         """Take a task out; None where it does not wait."""
-        entry = self._entries.pop(task_id, None)
+        entry = self._entries.get(task_id)
         if entry is None:
             return None
-        self.queued[entry.task.priority] -= 1
-        self._lanes[entry.task.lane].remove(entry)
+        self._out(entry)
+        self._in_time(entry)
         return entry.task
+
+    def start(self, entry: Entry) -> None:
+        """An entry starts, wherever it stands in its lane."""
+        self._lanes[entry.task.lane].served(entry)
+        self.remove(entry.task.id)
 
     def late(self, now_s: float) -> Iterator[Task]:
         """Take out what has not started by its deadline; what had started once is not late."""
         while self._deadlines and self._deadlines[0][0] <= now_s:
             _, _, entry = heappop(self._deadlines)
-            if self._entries.get(entry.task.id) is entry and not entry.preempted:
-                self.remove(entry.task.id)
+            if self._has_to_start(entry):
+                self._out(entry)
                 yield entry.task
+            else:
+                self._dead -= 1
 
     def looks(self) -> "Look":
         """A look at the first tasks, in order."""
@@ -239,6 +265,26 @@ class WaitingTasks:
         """An entry that was taken from a lane waits no more."""
         del self._entries[entry.task.id]
         self.queued[entry.task.priority] -= 1
+        self._in_time(entry)
+
+    def _out(self, entry: Entry) -> None:
+        del self._entries[entry.task.id]
+        self.queued[entry.task.priority] -= 1
+        self._lanes[entry.task.lane].remove(entry)
+
+    def _has_to_start(self, entry: Entry) -> bool:
+        """Whether the deadline of an entry still counts."""
+        return self._entries.get(entry.task.id) is entry and not entry.preempted
+
+    def _in_time(self, entry: Entry) -> None:
+        """The deadline of an entry counts no more, and however far away it is, it is not kept for long."""
+        if entry.task.deadline_s is None or entry.preempted:
+            return
+        self._dead += 1
+        if self._dead * 2 > len(self._deadlines) + _SPARE:
+            self._deadlines = [ranked for ranked in self._deadlines if self._has_to_start(ranked[2])]
+            heapify(self._deadlines)
+            self._dead = 0
 
 
 class Look:

@@ -1,7 +1,7 @@
 """The catalogue: which tools there are, which of them may be called, and why the others may not."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -80,6 +80,10 @@ class Catalog:
         self._quarantined: dict[str, Refusal] = {}
         self._down: dict[str, SymbiError] = {}
         self._flows: dict[str, ToolFlow] = {}  # of each verified tool, also while its server is gone
+        self.changed: Callable[[], Awaitable[None]] = (
+            _nobody  # told when a server that was connected again has other tools
+        )
+        self.changes = 0  # how often tools were taken up
         self._met: set[str] = set()  # servers that somebody has connected, or tried to
         self._paces = {name: Pace() for name in self._links}
         self._dependencies = {
@@ -181,9 +185,15 @@ class Catalog:
                 f"tool server `{link.name}` was started again {pace.starts} times, and is not again for {wait_s:.3g} s"
             )
             raise ToolServerUnavailable(msg, server=link.name, retry_after_s=wait_s)
-        if link.name in self._met:
+        again, before = link.name in self._met, self._digests(link.name)
+        if again:
             pace.started(now_s)
         await self._refresh(link, principal)
+        if again and self._digests(link.name) != before:
+            await self.changed()
+
+    def _digests(self, server: str) -> dict[str, str]:
+        return {name: tool.ref.schema_digest for name, tool in self._tools.items() if tool.ref.server == server}
 
     def is_connected(self, server: str) -> bool:
         """Whether a server is connected and its tools are in the catalogue.
@@ -223,6 +233,7 @@ class Catalog:
             self._flows = {name: flow for name, flow in self._flows.items() if not name.startswith(f"{server}.")}
             self._flows |= {tool.ref.name: tool.ref.flow for tool in self._tools.values() if tool.ref.server == server}
             del self._down[server]
+            self.changes += 1
 
     async def pin(self, name: str) -> VerifiedTool:
         """Pin what a server offers now under a name, after a person has reviewed it.
@@ -239,6 +250,7 @@ class Catalog:
             self._quarantined.pop(name, None)
             self._tools[name] = tool
             self._flows[name] = tool.ref.flow
+            self.changes += 1
         return tool
 
     def find(self, name: str) -> VerifiedTool:
@@ -336,6 +348,10 @@ class Catalog:
             hint = did_you_mean(server, self._links) or "`mcp.servers` names them"
             raise InputError(f"unknown tool server `{shown_name(server)}`", code="tool.unknown_server", hint=hint)
         return self._links[server]
+
+
+async def _nobody() -> None:
+    """The default of `changed`: nobody."""
 
 
 def _connecting(link: ServerLink, principal: Principal) -> ConnectServer:

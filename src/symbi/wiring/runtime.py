@@ -40,6 +40,7 @@ from symbi.policy.engine import PolicyEngine
 from symbi.policy.policies import PolicySet
 from symbi.runtime.agent_scheduler import AgentScheduler
 from symbi.runtime.collector import Collector
+from symbi.runtime.compaction import Compactor
 from symbi.runtime.dead_letters import DeadLetters
 from symbi.runtime.policies import Cause, PolicyBook
 from symbi.runtime.policy_shadow import PolicyShadow
@@ -174,6 +175,7 @@ async def open_runtime(
     folder = settings.runtime.data_dir if settings.security.audit_enabled else None
     async with AsyncExitStack() as stack:
         store = stack.enter_context(SqliteStore(folder))
+        store.probe = probe
         provider = open_provider(settings.security.crypto_provider.value)
         # A trail that was begun is continued by the key that it names, so a lost one is not replaced.
         ring = KeyRing(key_store(settings), provider, create=store.head() is None)
@@ -208,12 +210,7 @@ async def open_runtime(
             guard.barrier = keeper.barrier
         secrets = secret_source(settings, guard)
         links = [await _link(stack, server, settings, guard, secrets) for server in settings.mcp.servers]
-        verifier = ToolVerifier(
-            VerificationMode(settings.mcp.tool_verification.value), store, log, engine, clock,
-            keys=public_keys(settings), manifests=manifests(settings),
-        )  # fmt: skip
-        catalog = Catalog(guard, verifier, links)
-        book.tools = lambda: (ToolType(ref.name, ref.input_schema) for ref in catalog.refs)
+        catalog = tool_catalog(settings, (store, log, clock), guard, links, book)
         workers = Workers(measure_process, measure_family, {link.name: link.pid for link in links})
         interpreter = await stack.enter_async_context(MontySandbox(guard.authority, watch=workers))
         invoker = Invoker(catalog, guard, secrets)
@@ -228,6 +225,7 @@ async def open_runtime(
             world, book, watch, catalog, store, store, store, store, store, store, agents, ids, settings.principal, privacy, heads,
             ring.next_signing_key, stream, workers, store, DeadLetters(store, store, store, log, vault, clock), store,
             pulse_of(settings, guard.metrics), partial(terms_of, settings),
+            Compactor(log, store, clock, settings.runtime.journal_retention_days),
         )  # fmt: skip
         watches = [watch]
         if settings.policy.shadow:
@@ -240,6 +238,25 @@ async def open_runtime(
         await stack.enter_async_context(beating(rooms.pulse, log, looking))
         up.set()
         yield runtime
+
+
+def tool_catalog(
+    settings: Settings,
+    books: tuple[SqliteStore, AuditLog, Clock],
+    guard: Guard,
+    links: Sequence[ServerLink],
+    book: PolicyBook,
+) -> Catalog:
+    """The catalogue of tools; policies are validated against those that it has."""
+    store, log, clock = books
+    verifier = ToolVerifier(
+        VerificationMode(settings.mcp.tool_verification.value), store, log, guard.engine, clock,
+        keys=public_keys(settings), manifests=manifests(settings),
+    )  # fmt: skip
+    catalog = Catalog(guard, verifier, links)
+    catalog.changed = book.refresh
+    book.tools = lambda: (ToolType(ref.name, ref.input_schema) for ref in catalog.refs)
+    return catalog
 
 
 @asynccontextmanager
@@ -342,8 +359,8 @@ def terms_of(settings: Settings, agent: AgentId) -> Terms:
     known = settings.of_agent(agent)
     persistent = known.mode is AgentMode.PERSISTENT
     return Terms(
-        known.priority, known.batch, persistent, known.idle_s, known.max_messages, known.budget or UNBOUNDED,
-        known.on_breach,
+        known.priority, known.batch, persistent, known.idle_s, known.max_messages, known.topics,
+        known.budget or UNBOUNDED, known.on_breach,
     )  # fmt: skip
 
 

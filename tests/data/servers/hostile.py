@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 MODE = sys.argv[1] if len(sys.argv) > 1 else "good"
 OUT = sys.stdout.buffer
@@ -73,6 +74,9 @@ def call(request, params):  # noqa: PLR0915 - one case for each way of misbehavi
     match MODE:
         case "dies-mid-call":
             print("about to fail", file=sys.stderr, flush=True)
+            os._exit(3)
+        case "dies-once" if not Path("died").exists():
+            Path("died").touch()
             os._exit(3)
         case "killed-mid-call":
             os.kill(os.getpid(), signal.SIGKILL)

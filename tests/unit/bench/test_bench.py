@@ -2,14 +2,16 @@
 
 import io
 import json
+import os
 import platform
 
 import pytest
 from rich.console import Console
 
 from symbi.bench import BENCHMARKS, Measurement, Scale, Target, as_page, as_table, choose, run_benchmarks, to_json
-from symbi.bench.machine import describe_file_system, describe_machine
+from symbi.bench.machine import describe_file_system, describe_machine, resident_bytes
 from symbi.bench.measure import latency, percentile, rate
+from symbi.bench.population import _differences
 from symbi.errors import InputError
 
 COLUMNS = ["id", "metric", "unit", "value", "p50", "p95", "p99", "target", "met", "n", "method", "machine"]
@@ -128,6 +130,17 @@ def test_the_machine_is_described_without_its_name(monkeypatch, tmp_path):
     assert "GiB" in line
     assert platform.node() not in line
     assert describe_machine(tmp_path / "missing").count(";") == 2
+
+
+def test_what_a_process_takes_is_read_from_the_system(tmp_path):
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "statm").write_text("900 70 5 1 0 80 0\n")
+    assert resident_bytes(tmp_path) == 70 * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_totals_that_differ_are_said_one_by_one():
+    assert _differences({"runs": (3, 3), "the pool": ("a", "a")}) == ""
+    assert _differences({"runs": (2, 3), "events": (0, 1)}) == "runs: 2 instead of 3; events: 0 instead of 1"
 
 
 def test_the_file_system_is_that_of_the_nearest_mount(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from symbi.errors import InputError
 from symbi.runtime.preemption import MAX_PREEMPTIONS
 from symbi.runtime.resources import Amount, Node, NodeId, ResourcePool
-from symbi.runtime.scheduler import Preempt, Resume, SchedulerCore, Start, Task, TaskId, Wait
+from symbi.runtime.scheduler import BACKFILL_LIMIT, Late, Preempt, Resume, SchedulerCore, Start, Task, TaskId, Wait
 from symbi.types import Priority
 
 LOW, NORMAL, HIGH, CRITICAL = Priority
@@ -160,3 +160,35 @@ def test_who_was_not_told_to_stop_has_not_been_suspended():
     for name in ("low", "nobody"):
         with pytest.raises(InputError, match="was not told to stop"):
             scheduler.suspended(TaskId(name))
+
+
+def test_critical_tasks_behind_a_head_overtake_it_as_often_as_others_may_and_then_wait():
+    """A head that has waited long, and critical tasks that come after it: none is made room for without end."""
+    scheduler = running(core(40), task("stays", 10, HIGH))
+    scheduler.submit(task("large", 40, LOW), 0.0)
+    overtook = 0
+    for number in range(4 * BACKFILL_LIMIT):
+        scheduler.submit(task(f"now-{number}", 10, CRITICAL), 1000.0)
+        for one in started(scheduler.plan(1000.0)):
+            overtook += 1
+            scheduler.finish(TaskId(one))
+    assert overtook == BACKFILL_LIMIT
+    scheduler.finish(TaskId("stays"))
+    assert started(scheduler.plan(1000.0))[0] == "large"
+
+
+def test_nobody_makes_room_for_batch_work_whatever_its_class():
+    scheduler = running(core(10), task("low", priority=LOW))
+    scheduler.submit(task("batch", priority=CRITICAL, batch=True), 1.0)
+    assert told_to_stop(scheduler.plan(1.0)) == []
+
+
+def test_what_has_started_once_is_not_late_when_its_deadline_passes_while_it_is_suspended():
+    scheduler = running(core(10), task("low", priority=LOW, deadline_s=5.0))
+    scheduler.submit(task("now", priority=CRITICAL), 1.0)
+    scheduler.plan(1.0)
+    scheduler.suspended(TaskId("low"))
+    assert started(scheduler.plan(1.0)) == ["now"]
+    assert not [one for one in scheduler.plan(9.0) if isinstance(one, Late)]
+    scheduler.finish(TaskId("now"))
+    assert started(scheduler.plan(9.0)) == ["low"]

@@ -5,6 +5,7 @@ import pytest
 from symbi.errors import InputError
 from symbi.runtime.resources import Amount, Node, NodeId, ResourcePool
 from symbi.runtime.scheduler import AGEING_S, Late, SchedulerCore, Start, Task, TaskId
+from symbi.runtime.waiting import TURN_OWNERS
 from symbi.types import Priority
 
 
@@ -48,6 +49,58 @@ def test_an_owner_who_comes_late_is_served_next_and_earns_no_credit_for_the_time
     assert order.index("b0") <= 1
     first = order[:20]
     assert abs(sum(name[0] == "a" for name in first) - 10) <= 1
+
+
+def test_an_owner_who_submits_whenever_it_was_served_holds_up_no_other():
+    scheduler = core()
+    for number in range(4):
+        scheduler.submit(task(f"b{number}", owner="b"), now_s=0.0)
+    order = []
+    for number in range(4):
+        scheduler.submit(task(f"a{number}", owner="a"), now_s=0.0)
+        while f"a{number}" not in order:
+            (start, *_) = scheduler.plan(0.0, limit=1)
+            scheduler.finish(start.task.id)
+            order.append(start.task.id)
+    assert order == ["b0", "a0", "b1", "a1", "b2", "a2", "b3", "a3"]
+
+
+def test_what_an_owner_withdraws_costs_it_no_turn():
+    scheduler = core()
+    for number in range(100):
+        scheduler.submit(task(f"a{number}", owner="a"), now_s=0.0)
+    for number in range(100):
+        scheduler.withdraw(TaskId(f"a{number}"))
+    for number in range(100):
+        scheduler.submit(task(f"b{number}", owner="b"), now_s=0.0)
+    scheduler.submit(task("a", owner="a"), now_s=0.0)
+    assert one_by_one(scheduler).index("a") <= 2
+
+
+def test_newcomers_without_end_hold_up_nobody_for_ever_and_are_forgotten():
+    scheduler = core()
+    for number in range(2):
+        scheduler.submit(task(f"b{number}", owner="b"), now_s=0.0)
+    order = []
+    for number in range(5 * TURN_OWNERS):
+        scheduler.submit(task(f"new-{number}", owner=f"new-{number}"), now_s=0.0)
+        (start, *_) = scheduler.plan(0.0, limit=1)
+        scheduler.finish(start.task.id)
+        order.append(start.task.id)
+    assert order[0] == "b0"
+    assert order.index("b1") <= TURN_OWNERS + 3
+    assert all(len(lane._last) <= TURN_OWNERS + 2 for lane in scheduler._waiting._lanes.values())
+
+
+def test_deadlines_far_away_are_not_kept_once_their_tasks_have_started():
+    scheduler = core()
+    for number in range(3000):
+        scheduler.submit(task(number, deadline_s=1e12), now_s=0.0)
+        if number % 3:
+            scheduler.finish(scheduler.plan(0.0)[0].task.id)
+        else:
+            scheduler.withdraw(TaskId(str(number)))
+    assert len(scheduler._waiting._deadlines) < 100
 
 
 def test_owners_take_turns_in_each_class_by_itself():

@@ -141,6 +141,25 @@ async def test_a_server_that_died_is_started_again_at_the_next_call_through_the_
         assert refusals == []
 
 
+async def test_policies_are_told_where_a_server_that_was_started_again_has_other_tools(open_bench):
+    async with open_bench() as bench:
+        call, told = asked(bench), []
+
+        async def changed():
+            told.append(len(bench.catalog.tools))
+
+        bench.catalog.changed = changed
+        bench.server.die()
+        async with bench.invoker.admitted(call, Refusals()):
+            assert told == []
+        _, answer = bench.server.tools[0]
+        bench.server.tools.append((ToolDefinition("mail", "other", "Another.", SCHEMA), answer))
+        bench.gate.clock.advance(100.0)
+        bench.server.die()
+        async with bench.invoker.admitted(call, Refusals()):
+            assert told == [2]
+
+
 async def test_many_calls_at_once_start_it_once(open_bench):
     async with open_bench() as bench:
         calls = [asked(bench, number) for number in range(20)]

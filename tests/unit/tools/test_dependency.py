@@ -1,6 +1,6 @@
 """Breaker and bulkhead before a dependency: what counts, what is refused, what the trail says, and that nothing gets stuck."""
 
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 import anyio
 import pytest
@@ -177,6 +177,30 @@ async def test_what_began_before_it_opened_neither_closes_nor_opens_it(stage):
         assert stage.state is BreakerState.OPEN
     assert stage.state is BreakerState.OPEN
     assert len(stage.told()) == 1
+
+
+async def test_failures_of_calls_from_before_do_not_open_it_again(stage):
+    async with AsyncExitStack() as calls:
+        for _ in range(5):
+            calls.push_async_exit(await _begun(stage))
+        await stage.open()
+        stage.clock.advance(100)
+        await stage.ends()
+        assert stage.state is BreakerState.CLOSED
+    assert stage.state is BreakerState.CLOSED
+    assert [kind for kind, _ in stage.told()] == ["opened", "half_open", "closed"]
+
+
+async def _begun(stage):
+    """A call that is at work, and fails when its stack is left."""
+    attempt = stage.dependency.attempt()
+    await attempt.__aenter__()
+
+    async def fail(*_how):
+        with suppress(ToolServerUnavailable):
+            await attempt.__aexit__(ToolServerUnavailable, ToolServerUnavailable("gone"), None)
+
+    return fail
 
 
 async def test_a_start_alone_does_not_show_that_it_is_well(stage):

@@ -339,3 +339,10 @@ CREATE TABLE run_answers (
     run_id TEXT PRIMARY KEY,
     label  BLOB NOT NULL              -- JSON
 ) WITHOUT ROWID, STRICT;
+
+-- Large values, by the hash of their bytes: results, inputs and outputs that would not fit a page; see payloads.py.
+CREATE TABLE payloads (
+    digest BLOB PRIMARY KEY,          -- SHA-256 of the bytes; of sealed ones as they were sealed
+    bytes  BLOB NOT NULL,
+    uses   INTEGER NOT NULL           -- columns that refer to it
+) STRICT;
