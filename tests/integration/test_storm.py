@@ -1,6 +1,6 @@
 """Agents that stay, at work on their messages, while their process is killed again and again: each task ends once.
 
-`SYMBI_CRASH=full` takes a thousand agents and thirty kills, some seconds apart; `make test-crash` sets it.
+`CRASH_TESTS=full` takes a thousand agents and thirty kills, some seconds apart; `make test-crash` sets it.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 DRIVER = Path(__file__).parents[1] / "data" / "crash_storm.py"
-FULL = os.environ.get("SYMBI_CRASH") == "full"
+FULL = os.environ.get("CRASH_TESTS") == "full"
 AGENTS, MESSAGES, KILLS, SPAN_S = (1000, 10, 30, 3.0) if FULL else (100, 5, 8, 0.3)
 MEMORY = Path("/dev/shm")
 
