@@ -155,3 +155,17 @@ async def test_a_schedule_sends_an_agent_that_stays_a_message_each_time(tmp_path
     assert [event.run_id for event in due] == [event.run_id for event in ended]
     started = events(tmp_path, AuditEventType.RUN_STARTED)
     assert {event.details["by"] for event in started} == {"schedule hourly"}
+
+
+@pytest.mark.parametrize("kept", ["_busy", "_resting"])
+async def test_who_is_at_work_or_rests_is_not_begun_again_and_is_asked_when_that_is_over(tmp_path, kept):
+    async with staged(tmp_path) as it:
+        await it.runtime.spawn(it.order, ("a", "b"))
+        dispatch, kind = it.runtime.dispatch, it.runtime.roster.kind_of("worker")
+        lane = dispatch._lane(kind)
+        lane.found.extend(["worker/a", "worker/b"])
+        lane.again["worker/a"] = None
+        lane.dry = True
+        getattr(dispatch, kept).add("worker/a")
+        assert [await dispatch._next(lane), await dispatch._next(lane)] == ["worker/b", None]
+        assert lane.more == {"worker/a"}
