@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 # Everything is said once, in the order of the text; nothing is made by suffix rules.
 .SUFFIXES:
 .DEFAULT_GOAL := help
-.PHONY: demo test check servers test-servers bench docs lock clean help
+.PHONY: demo test test-crash check servers test-servers bench docs lock clean help
 
 $(INSTALLED): requirements/runtime.txt requirements/dev.txt pyproject.toml tools/install.sh
 	@PYTHON='$(PYTHON)' tools/install.sh
@@ -23,6 +23,9 @@ check: $(INSTALLED) ## lint, format, types, floors, docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/python -m pytest -q tests/architecture/test_docs.py
+
+test-crash: $(INSTALLED) ## kill the runtime at every named point over a thousand operations each, and the whole storm
+	SYMBI_CRASH=full $(BIN)/python -m pytest tests/integration/test_crash_points.py tests/integration/test_storm.py
 
 servers: ## install and start what `make test-servers` needs
 	@echo 'servers: the tests of this release need no server'

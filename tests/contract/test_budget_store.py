@@ -4,7 +4,8 @@ import pytest
 
 from symbi.adapters.sqlite import SqliteStore
 from symbi.errors import StoreUnavailable
-from symbi.guard.budget import Account, Reservation, Spend
+from symbi.guard.budget import Account, Reservation
+from symbi.guard.spending import Spend
 from symbi.testing.contracts_budgets import check_budget_store
 from symbi.types import AgentId, EffectId, RunId
 
@@ -22,7 +23,8 @@ def test_the_store_keeps_the_contract(store):
 
 @pytest.mark.parametrize("what", ["account", "reservation", "taken away"])
 def test_an_owner_that_another_has_taken_over_from_writes_nothing(tmp_path, what):
-    with SqliteStore(tmp_path) as store, store.transaction():
+    taken = pytest.raises(StoreUnavailable, match="taken over")
+    with taken, SqliteStore(tmp_path) as store, store.transaction():
         store._db.execute("UPDATE meta SET value = '99' WHERE key = 'epoch'")
         with pytest.raises(StoreUnavailable, match="owner 99"):
             if what == "account":

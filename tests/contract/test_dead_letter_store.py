@@ -32,7 +32,7 @@ def test_a_newer_owner_keeps_an_older_one_from_letters(tmp_path):
         with store.transaction():
             store.put_letter(letter())
         store._db.execute("UPDATE meta SET value = '9' WHERE key = 'epoch'")
-        with store.transaction():
+        with pytest.raises(StoreUnavailable, match="taken over"), store.transaction():
             with pytest.raises(StoreUnavailable, match="taken over"):
                 store.put_letter(letter(1))
             with pytest.raises(StoreUnavailable, match="taken over"):

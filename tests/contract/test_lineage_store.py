@@ -21,5 +21,5 @@ def test_the_contract(check, store):
 def test_a_newer_owner_keeps_an_older_one_from_it(tmp_path):
     with SqliteStore(tmp_path) as store:
         store._db.execute("UPDATE meta SET value = '9' WHERE key = 'epoch'")
-        with store.transaction(), pytest.raises(StoreUnavailable, match="taken over"):
+        with pytest.raises(StoreUnavailable, match="taken over"), store.transaction():
             store.put_descent(descent(1))

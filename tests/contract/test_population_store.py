@@ -33,7 +33,7 @@ def test_a_newer_owner_keeps_an_older_one_from_agents_and_messages(tmp_path):
             lambda: store.drop_message(RunId("m0")),
             lambda: store.ripen(1, 1),
         ):
-            with store.transaction(), pytest.raises(StoreUnavailable, match="taken over"):
+            with pytest.raises(StoreUnavailable, match="taken over"), store.transaction():
                 write()
 
 

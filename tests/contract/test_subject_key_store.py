@@ -44,7 +44,7 @@ def test_a_reader_sees_keys_and_holds_and_changes_none(tmp_path):
 def test_a_newer_owner_keeps_an_older_one_from_keys(tmp_path):
     with SqliteStore(tmp_path) as store:
         store._db.execute("UPDATE meta SET value = '9' WHERE key = 'epoch'")
-        with store.transaction():
+        with pytest.raises(StoreUnavailable, match="taken over"), store.transaction():
             with pytest.raises(StoreUnavailable, match="taken over"):
                 store.put_subject_key(subject_key())
             with pytest.raises(StoreUnavailable, match="taken over"):

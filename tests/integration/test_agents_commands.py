@@ -172,7 +172,7 @@ def test_the_commands_act_on_a_runtime_that_is_alive(tmp_path):
         assert said(tmp_path, "agents", "resume", "tick")[0] == 0
         assert said(tmp_path, "agents", "stop")[0] == 2
         code, out, err = said(tmp_path, "agents", "stop", "--all")
-        assert (code, out) == (0, "stopped 1\n"), err
+        assert (code, out) == (0, "stopped 1; nothing begins until `symbi agents resume --all`\n"), err
         run_id = listed["agents"][0]["run"]
         code, out, _ = said(tmp_path, "runs", "list", "--state", "failed", "--json")
         assert run_id in {row["run"] for row in json.loads(out)}
@@ -186,12 +186,13 @@ def test_the_commands_act_on_a_runtime_that_is_alive(tmp_path):
         process.wait(timeout=60)
 
 
-def test_a_standard_error_that_nobody_reads_holds_nothing_up(tmp_path):
+@pytest.mark.parametrize("command", ["up", "run"])
+def test_a_standard_error_that_nobody_reads_holds_nothing_up(tmp_path, command):
     (tmp_path / "tick.symbi").write_text(TICK.replace('"line"', f'"{"x" * 2000}"'))
     (tmp_path / "policies").mkdir()
     (tmp_path / "policies" / "p.cedar").write_text(PERMIT)
     process = subprocess.Popen(
-        [sys.executable, "-c", "from symbi.cli.main import main; main()", "up", "tick.symbi"],
+        [sys.executable, "-c", "from symbi.cli.main import main; main()", command, "tick.symbi"],
         cwd=tmp_path, env={**os.environ, "SYMBI_LOG_LEVEL": "error"}, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -201,12 +202,15 @@ def test_a_standard_error_that_nobody_reads_holds_nothing_up(tmp_path):
             code, out, _ = said(tmp_path, "runs", "list", "--json")
             if code == 0 and (runs := json.loads(out)):
                 lines = len(json.loads(said(tmp_path, "runs", "show", runs[0]["run"], "--json")[1])["effects"])
-        assert said(tmp_path, "agents", "stop", "--all")[:2] == (0, "stopped 1\n")
+        code, out, _ = said(tmp_path, "agents", "stop", "--all")
+        if command == "up":
+            assert (code, out.partition(";")[0]) == (0, "stopped 1")
+            process.terminate()
+        process.wait(timeout=60)  # who was to run one agent ends with it
     finally:
-        process.terminate()
-        process.wait(timeout=60)
+        process.kill()
         process.communicate()
-    assert process.returncode == 0
+    assert process.returncode == (0 if command == "up" else 1)  # where its one run was stopped
 
 
 def test_what_is_shown_of_a_run_about_somebody_opens_and_is_gone_once_it_is_erased(tmp_path):
@@ -220,3 +224,89 @@ def test_what_is_shown_of_a_run_about_somebody_opens_and_is_gone_once_it_is_eras
     assert said(tmp_path, "privacy", "erase", "r@example.com")[0] == 0
     code, out, _ = said(tmp_path, "runs", "show", row["run"], "--json")
     assert (code, json.loads(out)["error"]) == (0, {"message": "[erased]"})
+
+
+WORKER = """
+agent worker(n: int) { with sandbox = interpreter { log("had a message"); n + 1 } }
+"""
+STAYS = '[agents.worker]\nmode = "persistent"\n'
+
+
+def written(folder, files):
+    (folder / "policies").mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text)
+
+
+def refused_at_once(tmp_path):
+    """What is wrong is said at once, and says what was meant."""
+    for arguments, told in (
+        (("send", "workr"), "worker"),
+        (("send", "worker/4"), "did you mean `worker/"),
+        (("send", "worker"), "needs the input `n`"),
+        (("send", "worker", "--input", "n=x"), "must be int"),
+        (("send", "worker", "--json-inputs", "[1]"), "no JSON object"),
+        (("send", "worker", "--input", "n=1", "--after", "soon"), "`--after soon` is no time"),
+        (("spawn", "worker"), "is there already"),
+        (("resume", "worker"), "not suspended"),
+        (("list", "--state", "asleep"), "Suspended"),
+    ):
+        code, _, err = said(tmp_path, "agents", *arguments)
+        assert (code, told in err) == (2, True), (arguments, err)
+
+
+def test_agents_that_stay_are_made_sent_messages_and_put_away(tmp_path):
+    written(tmp_path, {"worker.symbi": WORKER, "symbi.toml": STAYS, "policies/p.cedar": PERMIT})
+    said_there = tmp_path / "said"
+    with said_there.open("w") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from symbi.cli.main import main; main()", "up", "worker.symbi"],
+            cwd=tmp_path, env={**os.environ, "SYMBI_LOG_LEVEL": "error"}, stderr=stream,
+        )  # fmt: skip
+    try:
+        while "agent worker stays" not in said_there.read_text():
+            assert process.poll() is None
+        while (listed := said(tmp_path, "agents", "list", "--json"))[0] or not json.loads(listed[1])["persistent"]:
+            assert process.poll() is None
+        code, out, err = said(tmp_path, "agents", "send", "worker", "--input", "n=41", "--json")
+        assert code == 0, err
+        run_id = json.loads(out)["message"]
+        while said_there.read_text().count("had a message") < 1:
+            assert process.poll() is None
+        code, out, _ = said(tmp_path, "agents", "spawn", "worker", "--count", "3")
+        assert (code, out) == (0, "worker/1 to worker/3: 3 made\n")
+        assert said(tmp_path, "agents", "spawn", "worker", "--instance", "x")[0] == 0
+        code, out, _ = said(tmp_path, "agents", "list", "--limit", "2")
+        assert "worker is Ready" in out
+        assert "5 Ready; 5 in memory" in out
+        assert "agents list --after worker/1" in out
+        assert "worker/2" not in out
+        code, out, _ = said(tmp_path, "agents", "show", "worker/x")
+        assert (code, "worker/x is Ready" in out, "0 messages wait" in out) == (0, True, True), out
+        refused_at_once(tmp_path)
+        assert said(tmp_path, "agents", "suspend", "worker/x")[0] == 0
+        assert said(tmp_path, "agents", "send", "worker/x", "--json-inputs", '{"n": 1}', "--after", "1ms")[0] == 0
+        code, out, _ = said(tmp_path, "agents", "list", "--state", "suspended", "--json")
+        (row,) = json.loads(out)["persistent"]
+        assert (row["agent"], row["reason"].startswith("Suspended by Operator")) == ("worker/x", True)
+        assert said(tmp_path, "agents", "stop", "--all")[0] == 0
+        assert said(tmp_path, "agents", "resume", "worker/x")[0] == 0
+        assert "has stopped everything" in said(tmp_path, "agents", "list")[1]
+        assert said_there.read_text().count("had a message") == 1
+        assert said(tmp_path, "agents", "resume", "--all")[:2] == (0, "things begin again\n")
+        while said_there.read_text().count("had a message") < 2:
+            assert process.poll() is None
+        assert said(tmp_path, "agents", "stop", "worker")[0] == 0
+        code, _, err = said(tmp_path, "agents", "send", "worker", "--input", "n=1")
+        assert (code, "Terminated and takes no messages" in err) == (2, True), err
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+    assert process.returncode == 0
+    code, out, _ = said(tmp_path, "runs", "show", run_id)
+    assert "is finished" in out
+    sent = [
+        e for e in events(tmp_path, AuditEventType.DECISION_ALLOW) if e.details["resource"] == "Resource::agents.send"
+    ]
+    assert len(sent) == 7, "two that were taken, and five that the runtime refused"
+    assert not [event for event in sent if "41" in json.dumps(event.details["arguments"])], "what is sent is not shown"

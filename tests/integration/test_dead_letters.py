@@ -207,6 +207,26 @@ async def test_a_run_that_was_erased_before_it_was_given_up_leaves_no_payload(tm
     assert "Roswitha" not in json.dumps([dict(event.details) for event in told(tmp_path, AuditEventType.LETTER_PUT)])
 
 
+async def test_a_run_whose_record_was_altered_is_given_up_all_the_same_without_what_it_knew(tmp_path):
+    failure = ToolServerUnavailable("the server said no to Roswitha")
+    async with opened_in(tmp_path) as running:
+        runtime, spec = running.runtime, running.compiled.agents[0]
+        outcome = await runtime.run(running.compiled, spec, {"name": "Roswitha"}, Task(subjects=(JANE,)))
+
+        def alter():
+            db = runtime.rooms.privacy.rooms.store._db
+            db.execute("UPDATE runs SET inputs = CAST(substr(inputs, 1, length(inputs) - 3) || x'000000' AS BLOB)")
+
+        await runtime.rooms.world.log.read(alter)
+        put = await runtime.letters.put(GivenUp(LetterKind.RUN, outcome.run_id, failure, 2))
+        assert put.inputs is None
+        with pytest.raises(InputError, match="nothing is left"):
+            await runtime.letters.opened(put.run_id)
+        assert (await runtime.letters.drop(put.run_id, "ada", "it was altered")).state is LetterState.DROPPED
+    (event,) = told(tmp_path, AuditEventType.LETTER_PUT)
+    assert "does not open" in event.details["reason"]
+
+
 # --- crashes -------------------------------------------------------------------------------------
 
 
@@ -400,3 +420,29 @@ async def test_an_agent_that_stays_gets_it_as_a_message_and_once(tmp_path):
                     run = await runtime.rooms.world.log.read(lambda: runtime.rooms.runs.get_run(begun.run_id))
                 runtime.dispatch.stop()
         assert run.agent_id == "worker"
+
+
+def test_a_runtime_that_is_alive_is_asked_and_carries_it_out(folder):
+    place, given = folder
+    assert said(place, "tools", "servers")[0] == 5
+    with (place / "said").open("w") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from symbi.cli.main import main; main()", "up", "agent.symbi"],
+            cwd=place, env={**os.environ, "SYMBI_LOG_LEVEL": "error"}, stderr=stream,
+        )  # fmt: skip
+    try:
+        while said(place, "tools", "servers", "--json")[0] != 0:
+            assert process.poll() is None
+        assert said(place, "tools", "servers")[1] == "no tool server is configured\n"
+        code, out, err = said(place, "dlq", "replay", "--all-of", "worker")
+        assert (code, out.count("it is carried out in its turn")) == (0, 4), err
+        runs = []
+        while [run["state"] for run in runs] != ["finished"] * 8:
+            assert process.poll() is None
+            runs = json.loads(said(place, "runs", "list", "--json")[1])
+        code, _, err = said(place, "dlq", "drop", given[0], "--reason", "too late")
+        assert (code, "was replayed as run" in err) == (2, True), err
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+    assert process.returncode == 0

@@ -76,6 +76,11 @@ class RunRecord:
     answer: bytes | None = field(default=None, compare=False)
 
     @property
+    def compacted(self) -> bool:
+        """Its effects, and what it was given and gave, were removed; the trail tells of them."""
+        return not self.inputs
+
+    @property
     def declared(self) -> AgentId:
         """The agent as its file declares it."""
         return AgentId(self.agent_id.partition("/")[0])

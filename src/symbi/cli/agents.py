@@ -340,6 +340,8 @@ def show_run(
             return
         out.print(f"run {run.run_id} of [bold]{escape(printable(run.agent_id))}[/] is [bold]{run.state.value}[/]")
         out.print(f"  {escape(printable(run.file))}, {run.started_at[:19]}Z to {(run.finished_at or 'now')[:19]}")
+        if run.compacted:
+            out.print("  compacted: `symbi audit show --run` tells what it did")
         for effect in effects:
             what = printable(f"{effect.action} on {effect.resource}")
             out.print(f"  {effect.position:>4} {effect.state.value:<10} {escape(what)}")

@@ -140,3 +140,22 @@ def _values(record: EffectRecord, vault: Vault) -> dict[str, JsonValue]:
     except ValueError as error:
         msg = f"effect `{record.effect_id}` cannot be read: the store was altered"
         raise StoreUnavailable(msg, code="unavailable.store_damaged") from error
+
+
+def compact(
+    *,
+    days: Annotated[
+        int | None, typer.Option(min=0, max=36_500, help="Age; `runtime.journal_retention_days` if not given.")
+    ] = None,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Remove effects, requests and values of runs that ended long ago; the trail goes on to tell of them."""
+    with errors_to_exit(as_json=as_json):
+        arguments: dict[str, JsonValue] = {} if days is None else {"days": days}
+        answer: Any = ask_or_own(load_settings(config), "runs.compact", arguments)
+        if as_json:
+            print_json(answer)
+            return
+        what = f"{answer['effects']} effects of {answer['runs']} runs and of the runtime, with {answer['requests']} requests"
+        out.print(f"removed {what}, from before {answer['before'][:19]}Z")

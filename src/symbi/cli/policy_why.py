@@ -1,12 +1,12 @@
 """`symbi policy why`: the decision of one effect, derived again from the trail and what is stored beside it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from symbi.audit.event import AuditEvent, parse_event
+from symbi.audit.event import AuditEvent, AuditEventType, parse_event
 from symbi.cli.audit_lines import summary
 from symbi.cli.options import Config, Json
 from symbi.cli.output import EXIT_VERIFICATION, errors_to_exit, out, print_json
@@ -21,8 +21,8 @@ from symbi.policy.decision import Deny
 from symbi.policy.expression import shown
 from symbi.policy.stored import request_json
 from symbi.tools.text import printable
-from symbi.types import EffectId, JsonValue
-from symbi.wiring import open_reader, reading_vault, verifying_keys
+from symbi.types import EffectId, JsonValue, RunId
+from symbi.wiring import TrailReader, open_reader, reading_vault, verifying_keys
 from symbi.wiring.keeping import verify_live
 
 
@@ -94,10 +94,21 @@ def _derive(settings: Settings, effect_id: EffectId) -> tuple[list[AuditEvent], 
                 reader.policy_set(str(event.details.get("policy_version"))),
                 record,
                 vault,
+                compacted=_was_compacted(reader, event, every),
             )
             for event in decided
         ]
     return events, derived
+
+
+def _was_compacted(reader: TrailReader, event: AuditEvent, every: Sequence[AuditEvent]) -> bool:
+    """Whether what is kept of an effect beside the trail was removed for its age, as the trail says."""
+    effect_id = EffectId(str(event.details["effect_id"]))
+    told = (one.details.get("before") for one in every if one.event_type is AuditEventType.JOURNAL_COMPACTED)
+    if not any(isinstance(before, str) and is_before(effect_id, before) for before in told):
+        return False
+    run = reader.get_run(RunId(event.run_id)) if event.run_id else None
+    return not event.run_id or (run is not None and run.compacted)
 
 
 def is_before(effect_id: EffectId, timestamp: str) -> bool:

@@ -1,4 +1,4 @@
-"""`symbi up`: a runtime that stays, owns the data folder, and runs what is due until it is told to stop."""
+"""`symbi up`: a runtime that stays, owns the data folder, and runs what is due and what is sent, until it is told to stop."""
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -20,14 +20,22 @@ from symbi.dsl.spec import CompiledFile
 from symbi.errors import ConfigError
 from symbi.runtime.doubt import Doubt
 from symbi.runtime.host import Host
+from symbi.runtime.runtime import Runtime
 from symbi.tools.text import printable
 from symbi.wiring import compile_agents, open_runtime, start_logging
 
 
 def up(
-    files: Annotated[list[Path], typer.Argument(help="Agent files; their schedules count.")], *, config: Config = None
+    files: Annotated[
+        list[Path], typer.Argument(help="Agent files; their schedules, and their agents that stay, count.")
+    ],
+    *,
+    config: Config = None,
 ) -> None:
-    """Run the agents of some files when their schedules are due, until SIGTERM or SIGINT; what is at work may finish first."""
+    """Run the agents of some files when their schedules are due or they are sent messages, until SIGTERM or SIGINT.
+
+    What is at work may finish first.
+    """
     with patient_stderr(), errors_to_exit():
         settings = settings_for(files[0], config)
         if not settings.security.audit_enabled:
@@ -47,19 +55,31 @@ async def _main(settings: Settings, files: list[CompiledFile], on_stop: Callable
         on_stop(host.stop)
         announce(runtime)
         await stack.enter_async_context(ControlSocket(runtime, settings.runtime.data_dir))
+        if runtime.rooms.compactor is not None:
+            await stack.enter_async_context(runtime.rooms.compactor.kept_small())
         for record in await Doubt(runtime.rooms).look_up():
             err.print(f"[bold]settled:[/] {escape(record.resource)} of run {record.run_id} was looked up")
-        _tell(host)
+        _tell(host, runtime, files)
         await host.run()
         err.print("[dim]stopped[/]")
 
 
-def _tell(host: Host) -> None:
+def _tell(host: Host, runtime: Runtime, files: list[CompiledFile]) -> None:
     """What will be run, and when."""
+    names = {spec.id for compiled in files for spec in compiled.agents}
+    staying = sorted(name for name in names if runtime.rooms.terms(name).persistent)
+    for name in staying:
+        err.print(f"agent [bold]{escape(name)}[/] stays: `symbi agents send {escape(name)}`")
+    if runtime.roster.halted:
+        by = escape(printable(runtime.roster.halted))
+        err.print(f"[bold yellow]warning:[/] {by} has stopped everything: nothing begins; `symbi agents resume --all`")
     now_ns = SystemClock().now_ns()
     for job in host.jobs:
         at_ns = job.schedule.timetable.after(now_ns)
         when = "never again" if at_ns is None else f"next at {rfc3339(at_ns)[:19]}Z"
         err.print(f"schedule [bold]{escape(printable(job.schedule.name))}[/] runs {escape(job.schedule.agent)}, {when}")
-    if not host.jobs:
-        err.print("[bold yellow]warning:[/] no file has a schedule: nothing is run, and the control socket is served")
+    if not host.jobs and not staying:
+        err.print(
+            "[bold yellow]warning:[/] no file has a schedule, and no agent stays: nothing is run, and the control "
+            "socket is served"
+        )

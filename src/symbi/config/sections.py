@@ -130,6 +130,11 @@ class RuntimeSettings:
     shutdown_grace_s: float = _declare(
         10.0, Real(0, 3600, "seconds"), "how long agents may finish at shutdown before they are cancelled"
     )
+    journal_retention_days: int = _declare(
+        30,
+        Whole(0, 36_500, "days"),
+        "age at which ledger and journal let go of runs that are over, which the trail goes on to tell of; 0 for never",
+    )
     message_buffer_size: int = _declare(
         1_048_576, ByteSize(1024, 2**40), "bytes that may wait in the buffers of the message bus"
     )

@@ -177,6 +177,14 @@ class ApprovalRecord:
         return parse_demands(self.read_facts()["demands"])
 
 
+def agreed_facts(approval: ApprovalRecord | None) -> dict[str, JsonValue]:
+    """The approval of a decision, and who agreed, for its event."""
+    if approval is None:
+        return {}
+    people: list[JsonValue] = [vote.person for vote in approval.votes if vote.agrees]
+    return {"approval": {"id": approval.id, "digest": approval.digest, "people": people}}
+
+
 class ApprovalStore(Protocol):
     """Durable approvals; the methods block and run inside the store's running transaction."""
 

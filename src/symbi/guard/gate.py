@@ -37,7 +37,7 @@ from symbi.errors import (
     SymbiError,
 )
 from symbi.guard.action import Action, Canary
-from symbi.guard.approval import ApprovalRecord, HeldCase
+from symbi.guard.approval import ApprovalRecord, HeldCase, agreed_facts
 from symbi.guard.conditions import effective_of
 from symbi.guard.confidential import (
     confided,
@@ -159,7 +159,7 @@ class Guard:
         self.barrier: Callable[[], None] = no_barrier  # raises where no effect may happen, whatever policy says
         self.authority = Authority(clock)
         self._recorder = Recorder(engine, epoch)
-        self.settlement = self._settlement = Settlement(log, ledger, clock, self.metrics, vault, epoch)
+        self.settlement = self._settlement = Settlement(log, ledger, clock, self.metrics, vault, epoch, probe)
         self._history = History(ledger, clock, str(epoch))
         self.places = Places(log, ledger, vault)
         engine.on_change(self._policies_changed)
@@ -198,6 +198,7 @@ class Guard:
             InputError: The arguments cannot be put to the engine, or do not fit once conditions changed them.
             StoreUnavailable: The decision, or the outcome, could not be made durable.
         """
+        self.probe("asked")
         try:
             admission = await self._admit(action)
         except Overloaded as overload:
@@ -208,7 +209,8 @@ class Guard:
                 overload.message, code="unavailable.undecided", retry_after_s=overload.retry_after_s
             ) from overload
         self.probe("dispatched")
-        permit = self.authority.mint(admission.record.effect_id, cast("A", admission.action))
+        effective = cast("A", admission.action)
+        permit = self.authority.mint(admission.record.effect_id, effective, since_s=admission.since_s)
         try:
             yield permit
             result = encode_result(permit.observed)
@@ -327,13 +329,14 @@ class Guard:
             agreed = decided if approval is None else replace(decided, effect_id=approval.id)
             record = self._recorder.record(agreed, EffectState.DISPATCHED, earlier)
             draft = decision_draft(effective, record, decision, obligations.record)
-            details = {**draft.details, **told, **_agreed(approval), **extra}
+            details = {**draft.details, **told, **agreed_facts(approval), **extra}
             draft = confided(replace(draft, event_type=kind, details=details), keys)
             claim = Claim(
                 action, policies, past, decision, entries, obligations.rates, agreed.effect_id,
                 earlier=earlier, approval=approval,
             )  # fmt: skip
             try:
+                since_s = self._clock.monotonic_s()
                 self.probe("before_dispatch")
                 await self._log.transact(partial(self._reserve, record, draft, earlier, claim))
             except (_PolicyChanged, FactsChanged, ApprovalChanged):
@@ -342,11 +345,11 @@ class Guard:
                 # The approval is not used, and holds for the same action asked again: at its place in the run by the same
                 # id, and elsewhere by one of its own, for what is asked there is another effect each time.
                 refused = decided if action.slot is None else agreed
-                await self._refuse(refused, refusal, earlier, {**told, **_agreed(approval)})
+                await self._refuse(refused, refusal, earlier, {**told, **agreed_facts(approval)})
                 raise
             self._tell_allowed(agreed, record, started_s)
             return Admission(
-                record, effective, started_s, bool(entries or obligations.rates), subjects_of(action), keys
+                record, effective, started_s, bool(entries or obligations.rates), subjects_of(action), keys, since_s
             )
         msg = "the policy set, or what it reads, changes faster than a decision can be made"
         raise Overloaded(msg, retry_after_s=RETRY_AFTER_S)
@@ -362,12 +365,14 @@ class Guard:
     ) -> tuple[None, tuple[Draft, ...]]:
         if not self.engine.holds(record.policy_version):
             raise _PolicyChanged
+        self.probe("reserving")
         self._history.reserve(claim, self._decide)
         used = self.approvals.use(claim.approval) if claim.approval is not None and self.approvals is not None else None
         if earlier is None:
             self._ledger.put_effect(record)
         else:
             self._ledger.move_effect(record, earlier.state)
+        self.probe("reserved")
         return None, (draft,) if used is None else (used, draft)
 
     async def _approved(self, case: HeldCase) -> ApprovalRecord | None:
@@ -404,6 +409,7 @@ class Guard:
             decision = self.engine.decide(_question(action, current, past))
             took_s = self._clock.monotonic_s() - asked_s
             self.metrics.observe(DECISION_SECONDS, took_s)
+            self.probe("decided")
             return self.engine.in_time(decision, took_s)
         except InputError as error:
             return Deny(f"the action cannot be put to the engine: {error}", (), version, (str(error),))
@@ -457,11 +463,3 @@ class Guard:
 def _question(action: Action, policies: PolicySet, past: Past) -> PolicyRequest:
     """What is put to the engine: the action's own request, and what came before."""
     return supply(policies.counters, policies.reads, action.request(), past)
-
-
-def _agreed(approval: ApprovalRecord | None) -> dict[str, JsonValue]:
-    """The approval of a decision, and who agreed, for its event."""
-    if approval is None:
-        return {}
-    people: list[JsonValue] = [vote.person for vote in approval.votes if vote.agrees]
-    return {"approval": {"id": approval.id, "digest": approval.digest, "people": people}}

@@ -10,7 +10,7 @@ from math import inf
 from typing import Generic, TypeVar, cast
 
 from symbi.clock import Clock
-from symbi.errors import PermitRefused
+from symbi.errors import Overloaded, PermitRefused
 from symbi.guard.action import Action
 from symbi.types import EffectId
 
@@ -76,7 +76,15 @@ class Authority:
         self._clock = clock
         self._live: dict[int, _Live] = {}
 
-    def mint(self, effect_id: EffectId, action: A, *, uses: int = 1, seconds: float | None = None) -> Permit[A]:
+    def mint(
+        self,
+        effect_id: EffectId,
+        action: A,
+        *,
+        uses: int = 1,
+        seconds: float | None = None,
+        since_s: float | None = None,
+    ) -> Permit[A]:
         """Make a permit. The gate alone calls this, after the decision is durable.
 
         Args:
@@ -84,11 +92,12 @@ class Authority:
             action: The effective action.
             uses: How often it may be redeemed.
             seconds: Set for a lease: how long it holds at most.
+            since_s: From when on the time runs in which the effect must begin; from now on if None.
         """
         permit = Permit(effect_id, action)
         now_s, begins_s = self._clock.monotonic_s(), action.begins_within_s
         until_s = inf if seconds is None else now_s + seconds
-        begin_s = inf if begins_s is None else now_s + begins_s
+        begin_s = inf if begins_s is None else (now_s if since_s is None else since_s) + begins_s
         self._live[id(permit)] = _Live(permit, action, uses, until_s, seconds is not None, begin_s)
         return permit
 
@@ -97,6 +106,7 @@ class Authority:
 
         Raises:
             PermitRefused: Not minted here, spent, closed, revoked, run out, or for another kind of action.
+            Overloaded: The time has passed in which the effect was to begin: nothing happened.
         """
         live = self._check(permit, expected)
         if live.uses < 1:
@@ -104,7 +114,7 @@ class Authority:
             raise PermitRefused(msg, code="permit.spent", effect_id=permit.effect_id)
         if self._clock.monotonic_s() >= live.begin_s:
             msg = "the time in which the effect was to begin has passed, and another owner may have done it since"
-            raise PermitRefused(msg, code="permit.late", effect_id=permit.effect_id)
+            raise Overloaded(msg, code="permit.late", retry_after_s=0.0)
         live.uses -= 1
         return cast("A", live.action)
 

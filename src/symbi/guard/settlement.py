@@ -1,29 +1,38 @@
 """Step 5 of the gate: how an effect ended, made durable with its event; and what a start-up finds in flight."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog, Enlisted
 from symbi.clock import Clock
-from symbi.errors import SymbiError
+from symbi.errors import SymbiError, Unavailable
 from symbi.guard.action import Action
-from symbi.guard.budget import NOTHING, cost_of, settle
+from symbi.guard.budget import cost_of, settle
 from symbi.guard.confidential import confided, failure_subjects, keys_for, outcome_subjects, sealed_effect
 from symbi.guard.history import tally_id
 from symbi.guard.ledger import EffectRecord, EffectState
 from symbi.guard.outcome import NOT_STARTED_JSON, UNANSWERED, encode_error, error_label, state_after
 from symbi.guard.records import may_repeat, never_began, recorded_result
+from symbi.guard.spending import NOTHING
 from symbi.guard.tally import GateStore
 from symbi.guard.vault import NO_KEYS, Keys, Vault
 from symbi.policy.flow import join_subjects
 from symbi.telemetry import EFFECT_SECONDS, EFFECTS, Metrics
-from symbi.types import EffectId, JsonValue
+from symbi.types import EffectId, JsonValue, RecoveryClass
+
+INTERRUPTED: Final = "effect.interrupted"
+"""Code of an effect of the runtime itself that ended with its process."""
+INTERRUPTED_JSON: Final = encode_error(Unavailable("the runtime ended meanwhile", code=INTERRUPTED))
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What step 3 made durable, with what step 5 needs; `counted` where it added to counters or rates."""
+    """What step 3 made durable, with what step 5 needs; `counted` where it added to counters or rates.
+
+    `since_s` was before it was durable, so before anybody else could know of it.
+    """
 
     record: EffectRecord
     action: Action
@@ -31,6 +40,7 @@ class Admission:
     counted: bool = False
     subjects: tuple[str, ...] = ()
     keys: Keys = NO_KEYS
+    since_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,7 @@ class Settlement:
         metrics: Counts effects and how long they take.
         vault: Has the keys of whom outcomes are about.
         epoch: The owner number of the data folder.
+        probe: Called at named points; see `symbi.guard.gate.Guard`.
 
     Attributes:
         lost_s: When effects that this process has begun were lost, so that nobody knows of them; by the monotonic clock.
@@ -77,7 +88,9 @@ class Settlement:
         metrics: Metrics,
         vault: Vault | None = None,
         epoch: int = 0,
+        probe: Callable[[str], None] = lambda _point: None,
     ) -> None:
+        self._probe = probe
         self._epoch = epoch
         self.lost_s: dict[EffectId, float] = {}
         self._vault = vault
@@ -157,12 +170,14 @@ class Settlement:
         draft = confided(draft, admission.keys)
 
         def work() -> tuple[None, tuple[Draft]]:
+            self._probe("recording")
             self._ledger.move_effect(record, EffectState.DISPATCHED)
             if not (used and record.state is EffectState.UNKNOWN):
                 if admission.counted:
                     self._ledger.settle_tallies(tally_id(record.effect_id, record.attempt), happened=used)
                 if cost_of(admission.action) != NOTHING:
                     settle(self._ledger, record.effect_id, happened=used)
+            self._probe("recorded")
             return None, (draft,)
 
         self._metrics.inc(EFFECTS, action=admission.action.kind, outcome=record.state.value)
@@ -221,16 +236,25 @@ class Settlement:
             settle(self._ledger, record.effect_id, happened=happened)
             return None, (draft,)
 
+        self._probe("concluding")
         await self._log.transact(work, wait=True)
+        self._probe("concluded")
         self.lost_s.pop(record.effect_id, None)
         return record
 
     async def recover(self, epoch: int) -> tuple[EffectRecord, ...]:
-        """Turn what is dispatched without an outcome into `unknown`; returns what must not be repeated."""
+        """Turn what is dispatched without an outcome into `unknown`; returns what must not be repeated.
+
+        What the runtime did by itself and changes nothing (a connection, a reservation) ended with its process: it has
+        failed, for nobody asks for it again, and there is nothing to find out.
+        """
 
         def work() -> tuple[Sequence[EffectRecord], list[Draft]]:
             drafts: list[Draft] = []
             for found in self._ledger.effects_in(EffectState.DISPATCHED):
+                if found.position < 0 and found.recovery is RecoveryClass.READ_ONLY:
+                    drafts.append(self._interrupted(replace(found, epoch=epoch)))
+                    continue
                 self._ledger.move_effect(replace(found, state=EffectState.UNKNOWN, epoch=epoch), EffectState.DISPATCHED)
                 drafts.append(
                     Draft(
@@ -244,6 +268,23 @@ class Settlement:
 
         unknown, _ = await self._log.transact(work)
         return tuple(record for record in unknown if not may_repeat(record, record.recovery))
+
+    def _interrupted(self, found: EffectRecord) -> Draft:
+        """Close an effect that ended with the process; inside the store's transaction."""
+        self._ledger.move_effect(
+            replace(found, state=EffectState.FAILED, error=INTERRUPTED_JSON), EffectState.DISPATCHED
+        )
+        self._ledger.settle_tallies(tally_id(found.effect_id, found.attempt), happened=True)
+        settle(self._ledger, found.effect_id, happened=True)
+        details: dict[str, JsonValue] = {
+            "effect_id": found.effect_id,
+            "action": found.action,
+            "resource": found.resource,
+            "outcome": EffectState.FAILED.value,
+            "attempt": found.attempt,
+            "error": INTERRUPTED,
+        }
+        return Draft(AuditEventType.EFFECT_OUTCOME, found.agent_id, details, found.run_id)
 
 
 def _is_cancellation(error: BaseException) -> bool:

@@ -65,6 +65,8 @@ def derive(
     set_text: str | None,
     record: EffectRecord | None,
     vault: Vault | None = None,
+    *,
+    compacted: bool = False,
 ) -> Derivation:
     """Derive the decision of an event again.
 
@@ -74,10 +76,14 @@ def derive(
         set_text: The stored policy set that has the version of the event as its key, or None.
         record: The effect as the ledger has it, or None.
         vault: Opens what is sealed.
+        compacted: Record and request were removed, for the run ended long ago.
 
     Raises:
         DecryptionFailed: The request was altered together with its digest.
     """
+    if compacted and record is None and request is None:
+        note = "the journal was compacted: record and request are gone, and the trail alone tells of the decision"
+        return Derivation(event, None, None, (), None, (), (note,))
     problems, notes = _ledger_problems(event, record), list[str]()
     stored = _request(event, request, vault, problems, notes)
     policies = _set(event, set_text, problems, notes)

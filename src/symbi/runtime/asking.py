@@ -24,6 +24,7 @@ from symbi.audit.event import Draft
 from symbi.errors import (
     ApprovalPending,
     AskFailed,
+    BudgetExceeded,
     Denied,
     EffectInDoubt,
     InputError,
@@ -39,6 +40,7 @@ from symbi.guard.vault import place
 from symbi.policy.flow import join
 from symbi.runtime.addresses import Addresses, Recipient, inputs_of
 from symbi.runtime.course import Order
+from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.lineage import MAX_DEPTH, Descent
 from symbi.runtime.mail import put_mail, write_mail
 from symbi.runtime.rests import Rests
@@ -141,7 +143,7 @@ class Questions:
                 record = await self._by_mail(found, descent, body, letter)
             else:
                 record = await self._here(order, descent, body, letter)
-        return await self._answer(record, found.principal)
+        return await self.answer(record, found.principal)
 
     async def _by_mail(self, found: Recipient, descent: Descent, body: JsonValue, letter: Letter) -> RunRecord:
         """Have the agent find the message in its mailbox; the run that it became, once that is over."""
@@ -184,9 +186,17 @@ class Questions:
             del self._over[run_id]
 
     def _look(self, run_id: RunId) -> tuple[RunRecord | None, bool]:
-        """A run, and whether a message waits to be it; the message first, for it goes once the run is there."""
+        """A run, and whether a message waits to be it; the message first, for it goes once the run is there.
+
+        One that is held only to be tried again, by an agent that is not suspended, is not over.
+        """
         waits = self._rooms.mailbox.get_message(run_id) is not None
-        return self._rooms.runs.get_run(run_id), waits
+        record = self._rooms.runs.get_run(run_id)
+        if waits and record is not None and record.state is RunState.HELD:
+            agent = self._rooms.agents.get_agent(record.agent_id)
+            if agent is not None and agent.state is not AgentState.SUSPENDED:
+                return None, True
+        return record, waits
 
     def over(self, run_id: RunId) -> None:
         """A run has ended, or a message was given up: who waits for it looks."""
@@ -215,6 +225,7 @@ class Questions:
         one = self._addresses.course.at_work.get(run_id)
         if one is not None:
             one.stopped_by = by
+            one.stays = one.living is not None  # its agent has done nothing that it should be gone for
             one.scope.cancel(f"{by} has ended")
             return True
         rests = [rest for rest in self.rests.all if rest.run_id == run_id]
@@ -274,7 +285,7 @@ class Questions:
             raise met[0]
         # Whatever else it met is in its record, or it has none.
 
-    async def _answer(self, record: RunRecord, principal: Principal) -> Answer:
+    async def answer(self, record: RunRecord, principal: Principal) -> Answer:
         """What a run that is over gave.
 
         Raises:
@@ -318,8 +329,11 @@ def _circle(name: AgentId, asker: AgentId) -> InputError:
 
 
 def gives_up(error: SymbiError) -> bool:
-    """Whether a run that somebody waits for is over by an error that suspends others: policy or a limit has ended it."""
-    return isinstance(error, Denied | LimitExceeded) and not isinstance(error, ApprovalPending)
+    """Whether a run that somebody waits for is over by an error that suspends others: policy or a limit has ended it.
+
+    Where people have yet to answer, and where a budget is spent that somebody can raise, both runs are held.
+    """
+    return isinstance(error, Denied | LimitExceeded) and not isinstance(error, ApprovalPending | BudgetExceeded)
 
 
 def as_asked(error: SymbiError) -> RunState:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from symbi.agent.journal import RunStore
+from symbi.agent.journal import RunRecord, RunStore
 from symbi.agent.sealing import opened_run
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog
@@ -40,8 +40,8 @@ from symbi.runtime.letters import (
     LetterState,
     Wanted,
     check_reason,
-    erased,
     keys_in,
+    lost,
     not_open,
     opened_letter,
     sealed_letter,
@@ -138,7 +138,8 @@ class DeadLetters:
         """
         letter = await self._log.read(lambda: opened_letter(self._open(run_id), self._vault))
         if letter.inputs is None:
-            raise erased(run_id)
+            msg = f"nothing is left of what run `{run_id}` was to do: it was erased or altered before it was given up"
+            raise InputError(msg, code="run.erased", hint="start a new run")
         return letter
 
     def _open(self, run_id: RunId) -> DeadLetter:
@@ -219,14 +220,11 @@ class DeadLetters:
         ids: tuple[KeyId, ...] = ()
         if record is not None:
             made = replace(made, agent_id=record.agent_id, file=record.file)
-            # Its error may quote whatever the body has seen, and so is sealed by every key that seals anything of it.
-            seen = [data for one in self._effects.effects_of(record.run_id) for data in (one.result, one.error)]
-            ids = keys_in(record.inputs, record.grant, record.labels, record.output, record.error, *seen)
-            if self._living(ids) == ids:
-                opened = opened_run(record, self._vault)
+            try:
+                opened, ids = self._opened(record)
                 made = replace(made, inputs=opened.inputs, grant=opened.grant, labels=opened.labels)
-            else:  # what it knew is not copied any more, nor what its error quotes of it
-                ids, about, error = (), (), erased(record.run_id)
+            except DecryptionFailed as loss:  # what it knew is not copied any more, nor what its error quotes of it
+                about, error = (), lost(record.run_id, loss)
         elif payload is not None:
             about = join_subjects(payload.task.everybody, about)
             made = replace(
@@ -239,14 +237,28 @@ class DeadLetters:
         keys = self._keys(made.declared, about, ids)
         return sealed_letter(replace(made, error=encode_error(error)), keys), keys, error
 
+    def _opened(self, record: RunRecord) -> tuple[RunRecord, tuple[KeyId, ...]]:
+        """A run as it was, and every key that seals anything of it: its error may quote whatever its body has seen.
+
+        Raises:
+            DecryptionFailed: Something of it was erased, or altered.
+        """
+        seen = [data for one in self._effects.effects_of(record.run_id) for data in (one.result, one.error)]
+        ids = keys_in(record.inputs, record.grant, record.labels, record.output, record.error, *seen)
+        try:
+            self._vault.known(ids)
+            return opened_run(record, self._vault), ids
+        except ConfigError as error:
+            raise _unsealable(error) from error
+
     def _living(self, ids: Sequence[KeyId]) -> tuple[KeyId, ...]:
-        """Those of some keys that were not destroyed."""
+        """Those of some keys that are there, and were not destroyed."""
         living: list[KeyId] = []
         for key_id in ids:
             try:
                 self._vault.known((key_id,))
             except DecryptionFailed as error:
-                if error.fields.get("reason") != "erased":
+                if error.fields.get("reason") not in {"erased", "key"}:
                     raise
             except ConfigError as error:
                 raise _unsealable(error) from error

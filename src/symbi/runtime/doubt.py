@@ -123,7 +123,7 @@ class Doubt:
         principal = replace(self._rooms.principal(AgentId(declared)), instance=instance)
         server = kept.resource.partition("::")[2].partition(".")[0]
         if not catalog.offered(server):
-            await catalog.refresh(server, principal)
+            await catalog.ready(server, principal)
             await self._rooms.policies.refresh()
         record = await self._opened(kept)
         call = CallInDoubt(record, principal, keys=await self._keys(record, None))

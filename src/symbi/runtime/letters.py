@@ -235,6 +235,14 @@ def erased(run_id: RunId) -> InputError:
     return InputError(msg, code="run.erased", hint="start a new run")
 
 
+def lost(run_id: RunId, loss: DecryptionFailed) -> InputError:
+    """The error of a run whose payload cannot be had any more when it is given up."""
+    if loss.fields.get("reason") == "erased":
+        return erased(run_id)
+    msg = f"what is sealed of run `{run_id}` does not open: it was altered, or its key is gone"
+    return InputError(msg, code="run.unreadable", hint="`symbi doctor` says what of the store can still be read")
+
+
 def unknown(run_id: RunId, known: Iterable[RunId]) -> InputError:
     """The error of a letter that is not there."""
     hint = did_you_mean(run_id, known) or "`symbi dlq list` shows them"

@@ -23,6 +23,11 @@ from symbi.types import SYSTEM_AGENT, Principal
 SYSTEM: Final = Principal(SYSTEM_AGENT)
 
 
+def no_process() -> int | None:
+    """The default of `pid`: none."""
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class ServerLink:
     """A configured server.
@@ -34,6 +39,7 @@ class ServerLink:
         secrets: Vault paths that its environment asks for.
         timeout_s: Seconds of one call, where the manifest does not say.
         terms: How many calls it is given at a time, and when it is left alone.
+        pid: Its process, while it has one of ours.
     """
 
     name: str
@@ -42,6 +48,7 @@ class ServerLink:
     secrets: tuple[str, ...] = ()
     timeout_s: float = 30.0
     terms: DependencyTerms = field(default_factory=DependencyTerms)
+    pid: Callable[[], int | None] = no_process
 
 
 class Catalog:
@@ -76,6 +83,7 @@ class Catalog:
         self.changed: Callable[[], Awaitable[None]] = (
             _nobody  # told when a server that was connected again has other tools
         )
+        self.changes = 0  # how often tools were taken up
         self._met: set[str] = set()  # servers that somebody has connected, or tried to
         self._paces = {name: Pace() for name in self._links}
         self._dependencies = {
@@ -134,21 +142,27 @@ class Catalog:
         async with self._locks[server]:
             await self._refresh(link, principal)
 
-    async def ready(self, server: str, principal: Principal) -> None:
+    async def ready(self, server: str, principal: Principal = SYSTEM) -> None:
         """Let somebody use a server, through the gate: as it is where it is connected, or else connected anew.
+
+        Whoever else works with it is not disturbed.
 
         Raises:
             Unavailable: It has failed too often, and is left alone for a while.
             SymbiError: As `refresh`.
         """
         link = self._link(server)
-        async with self._locks[server]:
-            if not self._is_up(link):
-                await self._restart(link, principal)
-                return
-            async with self._guard.enforce(_connecting(link, principal)) as permit:
-                self._guard.authority.redeem(permit, ConnectServer)
-                permit.observe({"tools": len(self.offered(server)), "connected": True})
+        while True:
+            if self._is_up(link):
+                async with self._guard.enforce(_connecting(link, principal)) as permit:
+                    self._guard.authority.redeem(permit, ConnectServer)
+                    permit.observe({"tools": len(self.offered(server)), "connected": True})
+                if self._is_up(link):
+                    return
+            async with self._locks[server]:
+                if not self._is_up(link):
+                    await self._restart(link, principal)
+                    return
 
     async def revive(self, server: str, principal: Principal) -> None:
         """Start a server again that has died, or could not be connected, through the gate; not too often.
@@ -225,6 +239,7 @@ class Catalog:
             self._flows = {name: flow for name, flow in self._flows.items() if not name.startswith(f"{server}.")}
             self._flows |= {tool.ref.name: tool.ref.flow for tool in self._tools.values() if tool.ref.server == server}
             del self._down[server]
+            self.changes += 1
 
     async def pin(self, name: str) -> VerifiedTool:
         """Pin what a server offers now under a name, after a person has reviewed it.
@@ -241,6 +256,7 @@ class Catalog:
             self._quarantined.pop(name, None)
             self._tools[name] = tool
             self._flows[name] = tool.ref.flow
+            self.changes += 1
         return tool
 
     def find(self, name: str) -> VerifiedTool:

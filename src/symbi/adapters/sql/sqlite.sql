@@ -112,23 +112,37 @@ WHERE effect_id = ? AND state = ? AND epoch <= ?
 
 -- name: effect_at
 SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
-       decision, label, epoch, attempt, state, result, error
+       decision, label, epoch, attempt, state, WHOLE(result), WHOLE(error)
 FROM effects WHERE run_id = ? AND position = ? AND position >= 0
 
 -- name: effects
 SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
-       decision, label, epoch, attempt, state, result, error
+       decision, label, epoch, attempt, state, WHOLE(result), WHOLE(error)
 FROM effects ORDER BY effect_id DESC LIMIT ?
 
 -- name: effects_of
 SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
-       decision, label, epoch, attempt, state, result, error
+       decision, label, epoch, attempt, state, WHOLE(result), WHOLE(error)
 FROM effects WHERE run_id = ? AND position >= 0 ORDER BY position
 
 -- name: effects_in
 SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
-       decision, label, epoch, attempt, state, result, error
+       decision, label, epoch, attempt, state, WHOLE(result), WHOLE(error)
 FROM effects WHERE state = ? ORDER BY effect_id
+
+-- name: put_payload
+INSERT INTO payloads (digest, bytes, uses) VALUES (?, ?, 0) ON CONFLICT (digest) DO NOTHING
+
+-- name: drop_unused_payload
+DELETE FROM payloads WHERE digest = ? AND uses < 1
+
+-- name: has_payloads
+SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'payloads'
+
+-- name: open_effects_in
+SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
+       decision, label, epoch, attempt, state, WHOLE(result), WHOLE(error)
+FROM effects WHERE state IN ('dispatched', 'unknown') AND state = ? ORDER BY effect_id
 
 -- name: put_run
 INSERT INTO runs (run_id, agent_id, file, source_digest, inputs, state, output, error, started_at, finished_at)
@@ -138,12 +152,12 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 UPDATE runs SET state = ?, output = ?, error = ?, finished_at = ? WHERE run_id = ? AND state = ?
 
 -- name: get_run
-SELECT run_id, agent_id, file, source_digest, inputs, state, output, error, started_at, finished_at,
+SELECT run_id, agent_id, file, source_digest, WHOLE(inputs), state, WHOLE(output), WHOLE(error), started_at, finished_at,
        run_grants.task_grant, run_labels.labels
 FROM runs LEFT JOIN run_grants USING (run_id) LEFT JOIN run_labels USING (run_id) WHERE run_id = ?
 
 -- name: runs
-SELECT run_id, agent_id, file, source_digest, inputs, state, output, error, started_at, finished_at,
+SELECT run_id, agent_id, file, source_digest, WHOLE(inputs), state, WHOLE(output), WHOLE(error), started_at, finished_at,
        run_grants.task_grant, run_labels.labels
 FROM runs LEFT JOIN run_grants USING (run_id) LEFT JOIN run_labels USING (run_id) ORDER BY run_id DESC LIMIT ?
 
@@ -181,7 +195,7 @@ SELECT version FROM policy_sets ORDER BY version
 
 -- name: get_effect
 SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
-       decision, label, epoch, attempt, state, result, error
+       decision, label, epoch, attempt, state, WHOLE(result), WHOLE(error)
 FROM effects WHERE effect_id = ?
 
 -- name: get_tally
@@ -334,7 +348,7 @@ SELECT pseudonym, state, facts, at FROM erasures WHERE ?1 IS NULL OR pseudonym =
 SELECT sequence, record FROM events WHERE sequence > ? ORDER BY sequence LIMIT ?
 
 -- name: rows_of_effects
-SELECT effect_id, run_id, effect_id, '', result, error FROM effects WHERE effect_id > ? ORDER BY effect_id LIMIT ?
+SELECT effect_id, run_id, effect_id, '', WHOLE(result), WHOLE(error) FROM effects WHERE effect_id > ? ORDER BY effect_id LIMIT ?
 
 -- name: rows_of_requests
 SELECT effect_id || ' ' || digest, coalesce(effects.run_id, ''), effect_id, '', request
@@ -343,7 +357,7 @@ WHERE (effect_id, requests.digest) > (substr(?1, 1, instr(?1, ' ') - 1), substr(
 ORDER BY effect_id, requests.digest LIMIT ?
 
 -- name: rows_of_runs
-SELECT run_id, run_id, '', started_at, inputs, output, error, run_labels.labels, run_grants.task_grant
+SELECT run_id, run_id, '', started_at, WHOLE(inputs), WHOLE(output), WHOLE(error), run_labels.labels, run_grants.task_grant
 FROM runs LEFT JOIN run_grants USING (run_id) LEFT JOIN run_labels USING (run_id)
 WHERE run_id > ? ORDER BY run_id LIMIT ?
 
@@ -355,10 +369,10 @@ ORDER BY approval_id LIMIT ?
 SELECT pseudonym, '', '', held_at, note FROM subject_holds WHERE pseudonym > ? ORDER BY pseudonym LIMIT ?
 
 -- name: open_runs
-SELECT run_id, state, inputs, labels FROM runs LEFT JOIN run_labels USING (run_id) WHERE state IN ('running', 'held')
+SELECT run_id, state, WHOLE(inputs), labels FROM runs LEFT JOIN run_labels USING (run_id) WHERE state IN ('running', 'held')
 
 -- name: results_of
-SELECT coalesce(result, error) FROM effects WHERE run_id = ? AND coalesce(result, error) IS NOT NULL
+SELECT coalesce(WHOLE(result), WHOLE(error)) FROM effects WHERE run_id = ? AND coalesce(result, error) IS NOT NULL
 
 -- name: open_approvals
 SELECT approval_id, state, facts, shown FROM approvals WHERE state IN ('waiting', 'granted')
@@ -427,20 +441,20 @@ DELETE FROM dead_letters WHERE run_id IN (
 )
 
 -- name: get_letter
-SELECT run_id, kind, agent_id, file, code, attempts, at, state, inputs, task_grant, labels, error, became, closed_at, note
+SELECT run_id, kind, agent_id, file, code, attempts, at, state, WHOLE(inputs), task_grant, labels, WHOLE(error), became, closed_at, note
 FROM dead_letters WHERE run_id = ?
 
 -- name: letters
-SELECT run_id, kind, agent_id, file, code, attempts, at, state, inputs, task_grant, labels, error, became, closed_at, note
+SELECT run_id, kind, agent_id, file, code, attempts, at, state, WHOLE(inputs), task_grant, labels, WHOLE(error), became, closed_at, note
 FROM dead_letters WHERE (?1 IS NULL OR declared = ?1) AND (?2 IS NULL OR agent_id = ?2) AND (?3 IS NULL OR state = ?3)
 ORDER BY at DESC, run_id DESC LIMIT ?4 OFFSET ?5
 
 -- name: letters_of
-SELECT run_id, kind, agent_id, file, code, attempts, at, state, inputs, task_grant, labels, error, became, closed_at, note
+SELECT run_id, kind, agent_id, file, code, attempts, at, state, WHOLE(inputs), task_grant, labels, WHOLE(error), became, closed_at, note
 FROM dead_letters WHERE declared = ? AND state = ? ORDER BY at DESC, run_id DESC LIMIT ? OFFSET ?
 
 -- name: rows_of_letters
-SELECT run_id, run_id, '', at, inputs, task_grant, labels, error, note FROM dead_letters WHERE run_id > ? ORDER BY run_id LIMIT ?
+SELECT run_id, run_id, '', at, WHOLE(inputs), task_grant, labels, WHOLE(error), note FROM dead_letters WHERE run_id > ? ORDER BY run_id LIMIT ?
 
 -- name: put_agent
 INSERT INTO agents (agent_id, file, source_digest, state, revision, reason, parent, created_at, changed_at)
@@ -478,17 +492,17 @@ INSERT INTO mailbox (message_id, declared, agent_id, sender, body, labels, due_n
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (message_id) DO NOTHING
 
 -- name: get_message
-SELECT sequence, message_id, agent_id, sender, body, labels, due_ns, expires_ns, attempts FROM mailbox WHERE message_id = ?
+SELECT sequence, message_id, agent_id, sender, WHOLE(body), labels, due_ns, expires_ns, attempts FROM mailbox WHERE message_id = ?
 
 -- name: next_message
-SELECT sequence, message_id, agent_id, sender, body, labels, due_ns, expires_ns, attempts FROM mailbox
+SELECT sequence, message_id, agent_id, sender, WHOLE(body), labels, due_ns, expires_ns, attempts FROM mailbox
 WHERE agent_id = ? AND due_ns = 0 ORDER BY sequence LIMIT 1
 
 -- name: waiting_agents
 SELECT sequence, agent_id FROM mailbox WHERE declared = ? AND sequence > ? AND due_ns = 0 ORDER BY sequence LIMIT ?
 
 -- name: ripe_messages
-SELECT sequence, message_id, agent_id, sender, body, labels, due_ns, expires_ns, attempts FROM mailbox
+SELECT sequence, message_id, agent_id, sender, WHOLE(body), labels, due_ns, expires_ns, attempts FROM mailbox
 WHERE due_ns > 0 AND due_ns <= ? ORDER BY due_ns, sequence LIMIT ?
 
 -- name: earliest_due
@@ -507,15 +521,20 @@ DELETE FROM mailbox WHERE message_id = ?
 SELECT count(*) FROM (SELECT 1 FROM mailbox WHERE agent_id = ? LIMIT ?)
 
 -- name: rows_of_mailbox
-SELECT message_id, message_id, '', '', body, labels FROM mailbox WHERE message_id > ? ORDER BY message_id LIMIT ?
+SELECT message_id, message_id, '', '', WHOLE(body), labels FROM mailbox WHERE message_id > ? ORDER BY message_id LIMIT ?
 
 -- name: open_messages
-SELECT message_id, 'waiting', body, labels FROM mailbox
+SELECT message_id, 'waiting', WHOLE(body), labels FROM mailbox
 
 -- name: get_budget
 SELECT run_id, agent_id, parent, calls_most, tokens_most, money_most, wall_most, cpu_most,
        calls_spent, tokens_spent, money_spent, wall_spent, cpu_spent, calls_held, tokens_held, money_held, wall_held, cpu_held
 FROM budgets WHERE run_id = ?
+
+-- name: budgets
+SELECT run_id, agent_id, parent, calls_most, tokens_most, money_most, wall_most, cpu_most,
+       calls_spent, tokens_spent, money_spent, wall_spent, cpu_spent, calls_held, tokens_held, money_held, wall_held, cpu_held
+FROM budgets ORDER BY run_id DESC LIMIT ?
 
 -- name: budgets_of
 SELECT run_id, agent_id, parent, calls_most, tokens_most, money_most, wall_most, cpu_most,
@@ -551,3 +570,77 @@ SELECT label FROM run_answers WHERE run_id = ?
 
 -- name: rows_of_answers
 SELECT run_id, run_id, '', '', label FROM run_answers WHERE run_id > ? ORDER BY run_id LIMIT ?
+
+-- name: held_keys
+SELECT key_id FROM subject_holds JOIN subject_keys USING (pseudonym)
+
+-- name: compactable_runs
+SELECT run_id FROM runs
+WHERE run_id > ?1 AND state IN ('finished', 'failed') AND finished_at < ?2 AND inputs <> x''
+AND NOT EXISTS (
+    SELECT 1 FROM effects WHERE effects.run_id = runs.run_id AND position >= 0
+    AND (effects.state = 'dispatched' OR (effects.state = 'unknown' AND effects.error IS NOT ?3))
+)
+AND NOT EXISTS (SELECT 1 FROM dead_letters WHERE dead_letters.run_id = runs.run_id)
+AND NOT EXISTS (SELECT 1 FROM mailbox WHERE message_id = runs.run_id)
+AND NOT EXISTS (SELECT 1 FROM occurrences WHERE occurrences.state = 'claimed' AND occurrences.run_id = runs.run_id)
+AND NOT EXISTS (
+    SELECT 1 FROM run_parents JOIN runs AS above ON above.run_id = parent_run_id
+    WHERE run_parents.run_id = runs.run_id AND above.state IN ('running', 'held')
+)
+ORDER BY run_id LIMIT ?4
+
+-- name: values_of_run
+SELECT WHOLE(inputs), WHOLE(output), WHOLE(error), task_grant, labels FROM runs
+LEFT JOIN run_grants USING (run_id) LEFT JOIN run_labels USING (run_id) WHERE run_id = ?1
+UNION ALL
+SELECT arguments_digest, WHOLE(effects.result), WHOLE(effects.error), request, NULL
+FROM effects LEFT JOIN requests USING (effect_id) WHERE run_id = ?1 AND position >= 0
+
+-- name: values_of_effect
+SELECT arguments_digest, WHOLE(effects.result), WHOLE(effects.error), request
+FROM effects LEFT JOIN requests USING (effect_id) WHERE effect_id = ?
+
+-- name: effects_to_remove
+SELECT effect_id FROM effects WHERE run_id = ? AND position >= 0 ORDER BY position LIMIT ?
+
+-- name: own_effects
+SELECT effect_id FROM effects
+WHERE effect_id > ? AND effect_id < ? AND run_id = '' AND state IN ('denied', 'confirmed', 'failed', 'reconciled')
+ORDER BY effect_id LIMIT ?
+
+-- name: drop_requests
+DELETE FROM requests WHERE effect_id IN (SELECT value FROM json_each(?))
+
+-- name: drop_effects
+DELETE FROM effects WHERE effect_id IN (SELECT value FROM json_each(?))
+
+-- name: drop_run_grant
+DELETE FROM run_grants WHERE run_id = ?
+
+-- name: drop_run_labels
+DELETE FROM run_labels WHERE run_id = ?
+
+-- name: drop_run_usage
+DELETE FROM run_usage WHERE run_id = ?
+
+-- name: drop_run_answer
+DELETE FROM run_answers WHERE run_id = ?
+
+-- name: empty_run
+UPDATE runs SET inputs = x'', output = NULL, error = NULL WHERE run_id = ?
+
+-- name: waiting_messages
+SELECT count(*) FROM (SELECT 1 FROM mailbox INDEXED BY mailbox_declared WHERE due_ns = 0 LIMIT ?)
+
+-- name: waiting_later
+SELECT count(*) FROM (SELECT 1 FROM mailbox INDEXED BY mailbox_later WHERE due_ns > 0 LIMIT ?)
+
+-- name: waiting_in_doubt
+SELECT count(*) FROM (SELECT 1 FROM effects INDEXED BY effects_open WHERE state IN ('dispatched', 'unknown') AND state = 'unknown' LIMIT ?)
+
+-- name: waiting_dead_letters
+SELECT count(*) FROM (SELECT 1 FROM dead_letters INDEXED BY dead_letters_open WHERE state = 'open' LIMIT ?)
+
+-- name: waiting_approvals
+SELECT count(*) FROM (SELECT 1 FROM approvals INDEXED BY approvals_open WHERE state IN ('waiting', 'granted') AND state = 'waiting' LIMIT ?)

@@ -265,6 +265,7 @@ CREATE TABLE dead_letters (
 
 CREATE INDEX dead_letters_agent ON dead_letters (declared, state, at);
 CREATE INDEX dead_letters_at ON dead_letters (at);
+CREATE INDEX dead_letters_open ON dead_letters (state) WHERE state = 'open';
 
 -- Agents that were made to stay.
 CREATE TABLE agents (
@@ -338,3 +339,10 @@ CREATE TABLE run_answers (
     run_id TEXT PRIMARY KEY,
     label  BLOB NOT NULL              -- JSON
 ) WITHOUT ROWID, STRICT;
+
+-- Large values, by the hash of their bytes: results, inputs and outputs that would not fit a page; see payloads.py.
+CREATE TABLE payloads (
+    digest BLOB PRIMARY KEY,          -- SHA-256 of the bytes; of sealed ones as they were sealed
+    bytes  BLOB NOT NULL,
+    uses   INTEGER NOT NULL           -- columns that refer to it
+) STRICT;

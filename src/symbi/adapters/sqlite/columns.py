@@ -19,6 +19,8 @@ class Holds(StrEnum):
     """A digest that nobody can guess values by: keyed, of sealed bytes, or of facts with a random part."""
     PSEUDONYM = "pseudonym"
     """What stands for a subject: an HMAC under a key derived from the master."""
+    PAYLOAD = "payload"
+    """What sealed columns refer to: sealed where theirs is about somebody, and gone with the last of them."""
     KEY = "key"
     """A data key, wrapped by the master; or whose it is, sealed by it, which goes with it."""
     AMOUNT = "amount"
@@ -37,7 +39,9 @@ _SAID: Final[Mapping[Holds, str]] = {
     Holds.DIGEST: """
         effects.arguments_digest requests.digest approvals.digest approvals.place
         checkpoints.note tiles.hashes segments.chain_hash segments.root segments.digest anchors.token
+        payloads.digest
     """,
+    Holds.PAYLOAD: "payloads.bytes",
     Holds.PSEUDONYM: "subject_keys.pseudonym subject_holds.pseudonym erasures.pseudonym",
     Holds.KEY: "subject_keys.wrapped subject_keys.name",
     Holds.AMOUNT: """
@@ -66,7 +70,7 @@ _SAID: Final[Mapping[Holds, str]] = {
         checkpoints.size tiles.level tiles.number segments.first segments.last segments.folder segments.last_at
         segments.keep_until segments.sealed_at segments.removed_at anchors.size anchors.authority anchors.time
         schedules.schedule schedules.since_ns occurrences.schedule occurrences.at_ns occurrences.run_id occurrences.state
-        occurrences.reason
+        occurrences.reason payloads.uses
         run_answers.run_id run_parents.run_id run_parents.parent_run_id run_parents.root_run_id run_parents.depth
         dead_letters.run_id dead_letters.kind dead_letters.agent_id dead_letters.declared dead_letters.file dead_letters.code
         dead_letters.attempts dead_letters.at dead_letters.state dead_letters.became dead_letters.closed_at

@@ -5,23 +5,27 @@ from collections.abc import Sequence
 from typing import Any
 
 from symbi.adapters.sqlite.file import SQL, damaged, mapped
-from symbi.adapters.sqlite.rows import Rows
+from symbi.adapters.sqlite.payloads import PayloadTable
 from symbi.runtime.letters import MAX_CLOSED, DeadLetter, LetterKind, LetterState, Wanted
 from symbi.types import AgentId, RunId
 
 
-class DeadLetterTable(Rows):
+class DeadLetterTable(PayloadTable):
     """DeadLetterStore, for the store that has the connection."""
 
     def put_letter(self, letter: DeadLetter) -> bool:
         """Insert a letter, if its run has none."""
         self._fence(self._epoch)
+        inputs, error = self._kept(letter.inputs), self._kept(letter.error)
         values = (
             letter.run_id, letter.kind.value, letter.agent_id, letter.declared, letter.file, letter.code, letter.attempts,
-            letter.at, letter.state.value, letter.inputs, letter.grant, letter.labels, letter.error, letter.became,
+            letter.at, letter.state.value, inputs, letter.grant, letter.labels, error, letter.became,
             letter.closed_at, letter.note,
         )  # fmt: skip
-        return self._write(SQL["put_letter"], values) == 1
+        new = self._write(SQL["put_letter"], values) == 1
+        if not new:
+            self._unkept(inputs, error)
+        return new
 
     def close_letter(self, letter: DeadLetter) -> bool:
         """Close an open letter; secure_delete overwrites what was its payload."""

@@ -1,5 +1,6 @@
 """The file itself: how it is opened, its statements and rows, and the one place where SQLite's errors become ours."""
 
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,10 +23,23 @@ READ_PAGE: Final = 1000  # events fetched at once by a reader; bounds memory and
 _LAST: Final = 2**63 - 1
 
 
+REFERENCE: Final = b"\x02"  # begins a column that refers to a payload, see `symbi.adapters.sqlite.payloads`
+_WHOLE: Final = re.compile(r"WHOLE\(([\w.]+)\)")
+
+
+def whole(sql: str) -> str:
+    """A statement with `WHOLE(column)` spelt out: what the column holds, or the payload that it refers to.
+
+    A reference to what is not there stays as it is, and is no value that anybody reads.
+    """
+    payload = r"ifnull((SELECT bytes FROM payloads WHERE digest = substr(\1, 2)), \1)"
+    return _WHOLE.sub(rf"CASE WHEN substr(\1, 1, 1) = x'02' THEN {payload} ELSE \1 END", sql)
+
+
 def _statements() -> Mapping[str, str]:
     text = files("symbi.adapters").joinpath("sql/sqlite.sql").read_text(encoding="utf-8")
     named = (part.split("\n", 1) for part in text.split("-- name: ")[1:])
-    return {name.strip(): sql.strip() for name, sql in named}
+    return {name.strip(): whole(sql.strip()) for name, sql in named}
 
 
 SQL: Final = _statements()
@@ -205,6 +219,12 @@ def damaged(error: Exception) -> StoreUnavailable:
     return StoreUnavailable(msg, code="unavailable.store_damaged", hint="restore the data folder from a copy")
 
 
+def _refuse_references(*values: object) -> None:
+    """A value that is still a reference has lost its payload."""
+    if any(isinstance(value, bytes) and value.startswith(REFERENCE) for value in values):
+        raise damaged(ValueError("the payload that a column refers to is missing"))
+
+
 def to_effect(row: Any) -> EffectRecord:
     """A row as an effect.
 
@@ -213,6 +233,7 @@ def to_effect(row: Any) -> EffectRecord:
     """
     (effect_id, run_id, position, agent_id, action, resource, digest, recovery, version, decision, label, epoch, attempt,
      state, result, error) = row  # fmt: skip
+    _refuse_references(result, error)
     try:
         return EffectRecord(
             EffectId(effect_id), RunId(run_id), position, AgentId(agent_id), action, resource, digest,
@@ -229,6 +250,7 @@ def to_run(row: Any) -> RunRecord:
         StoreUnavailable: It is none.
     """
     run_id, agent_id, file, digest, inputs, state, output, error, started_at, finished_at, grant, labels = row
+    _refuse_references(inputs, output, error)
     try:
         return RunRecord(
             RunId(run_id), AgentId(agent_id), file, digest, inputs, RunState(state), output, error, started_at,

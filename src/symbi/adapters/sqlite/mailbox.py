@@ -4,19 +4,23 @@ from collections.abc import Sequence
 from typing import Any
 
 from symbi.adapters.sqlite.file import SQL, mapped
-from symbi.adapters.sqlite.rows import Rows
+from symbi.adapters.sqlite.payloads import PayloadTable
 from symbi.runtime.mailbox import NOW, Message
 from symbi.runtime.roster import declared_of
 from symbi.types import AgentId, RunId
 
 
-class MailboxTable(Rows):
+class MailboxTable(PayloadTable):
     """MailboxStore, for the store that has the connection."""
 
     def put_message(self, message: Message) -> bool:
         """Insert a message behind all others."""
         self._fence(self._epoch)
-        return self._write(SQL["put_message"], _values(message)) == 1
+        body = self._kept(message.body)
+        new = self._write(SQL["put_message"], _values(message, body)) == 1
+        if not new:
+            self._unkept(body)
+        return new
 
     def get_message(self, message_id: RunId) -> Message | None:
         """One message."""
@@ -40,7 +44,7 @@ class MailboxTable(Rows):
         found = [_message(row) for row in rows]
         with mapped("write"):
             self._db.executemany(SQL["drop_message"], [(one.message_id,) for one in found])
-            self._db.executemany(SQL["put_message"], [_values(one, due_ns=NOW) for one in found])
+            self._db.executemany(SQL["put_message"], [_values(one, self._kept(one.body), due_ns=NOW) for one in found])
         return [one.agent_id for one in found]
 
     def earliest_due(self) -> int | None:
@@ -65,9 +69,9 @@ class MailboxTable(Rows):
         return int(self._one(SQL["count_messages"], (agent, limit))[0])
 
 
-def _values(message: Message, due_ns: int | None = None) -> tuple[object, ...]:
+def _values(message: Message, body: bytes | None, due_ns: int | None = None) -> tuple[object, ...]:
     return (
-        message.message_id, declared_of(message.agent_id), message.agent_id, message.sender, message.body,
+        message.message_id, declared_of(message.agent_id), message.agent_id, message.sender, body,
         message.labels, message.due_ns if due_ns is None else due_ns, message.expires_ns, message.attempts,
     )  # fmt: skip
 

@@ -266,6 +266,8 @@ def _snapshot(path: Path, options: str) -> tuple[sqlite3.Connection, int]:
     try:
         with mapped("read"):
             (seen,) = connection.execute("PRAGMA data_version").fetchone()
+            if connection.execute(SQL["has_payloads"]).fetchone() is None:  # no owner has opened it since there are any
+                connection.execute("CREATE TEMP TABLE payloads (digest BLOB PRIMARY KEY, bytes BLOB NOT NULL) STRICT")
             connection.execute("BEGIN")
             version = connection.execute("PRAGMA user_version").fetchone()[0]
         refuse_version(version, path.parent)

@@ -4,7 +4,7 @@ import fcntl
 import os
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Final, Self
 from symbi.adapters.sqlite.agents import AgentTable
 from symbi.adapters.sqlite.approvals import ApprovalTable
 from symbi.adapters.sqlite.budgets import BudgetTable
+from symbi.adapters.sqlite.compaction import CompactionTable
 from symbi.adapters.sqlite.dead_letters import DeadLetterTable
 from symbi.adapters.sqlite.facts import write_facts
 from symbi.adapters.sqlite.file import (
@@ -40,9 +41,11 @@ from symbi.adapters.sqlite.lineage import LineageTable
 from symbi.adapters.sqlite.mailbox import MailboxTable
 from symbi.adapters.sqlite.mark import flush_folder, origin_in, read_mark, refuse_lost, refuse_other, write_mark
 from symbi.adapters.sqlite.occurrences import OccurrenceTable
+from symbi.adapters.sqlite.payloads import triggers
 from symbi.adapters.sqlite.policy_notes import PolicyNotes
 from symbi.adapters.sqlite.privacy import PrivacyTable
 from symbi.adapters.sqlite.select import last_sequence, select_events
+from symbi.adapters.sqlite.standing import WaitingCounts
 from symbi.adapters.sqlite.subjects import SubjectTable
 from symbi.adapters.sqlite.trail import set_trail_aside, take_trail_back, write_commit
 from symbi.agent.journal import RUN_MOVES, RunRecord, RunState
@@ -70,6 +73,8 @@ class SqliteStore(
     AgentTable,
     MailboxTable,
     BudgetTable,
+    CompactionTable,
+    WaitingCounts,
 ):
     """Every store of a runtime on one file, for its owner: trail, ledger, tallies, approvals, runs, schedules, pins, subjects' keys.
 
@@ -82,6 +87,7 @@ class SqliteStore(
         super().__init__()
         self._folder = folder
         self._lock_fd: int | None = None
+        self.probe: Callable[[str], None] = lambda _point: None  # called at named points of a commit, for tests
         self._unmarked: bytes | None = None  # the origin of a trail whose folder does not name it yet
 
     @property
@@ -136,6 +142,9 @@ class SqliteStore(
                 for statement in _split(schema):
                     if _MADE.search(statement)[1] not in there:  # type: ignore[index]  # each makes something
                         self._db.execute(statement)
+                for name, statement in triggers():
+                    if name not in there:
+                        self._db.execute(statement)
                 if version in STORE_VERSIONS_BEFORE:
                     take_trail_back(self._db)
                 if version != STORE_VERSION:
@@ -173,17 +182,19 @@ class SqliteStore(
             self._db.execute("BEGIN IMMEDIATE")
         unmarked = self._unmarked
         try:
-            if self._epoch:
-                self._fence(self._epoch)
             yield
+            if self._folder is not None:
+                self._fence(self._epoch)
         except BaseException:
             self._unmarked = unmarked
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
         try:
+            self.probe("committing")
             with mapped("commit"):
                 self._db.execute("COMMIT")
+            self.probe("committed")
         except StoreUnavailable:
             self._unmarked = unmarked
             if self._db.in_transaction:
@@ -212,6 +223,7 @@ class SqliteStore(
         """Add events with their index and tiles, and replace the head."""
         with mapped("write"):
             write_commit(self._db, commit)
+        self.probe("appended")
         if commit.events[0].sequence == 1:
             self._unmarked = origin_in(commit.head)
 
@@ -266,7 +278,7 @@ class SqliteStore(
         values = (
             record.effect_id, record.run_id, record.position, record.agent_id, record.action, record.resource,
             record.arguments_digest, record.recovery.value, record.policy_version, record.decision, record.label,
-            record.epoch, record.attempt, record.state.value, record.result, record.error,
+            record.epoch, record.attempt, record.state.value, self._kept(record.result), self._kept(record.error),
         )  # fmt: skip
         self._fence(record.epoch)
         self._insert("put_effect", values, f"effect `{record.effect_id}`")
@@ -279,8 +291,8 @@ class SqliteStore(
             raise InternalError(msg, code="internal.effect_move")
         self._fence(record.epoch)
         values = (
-            record.policy_version, record.decision, record.epoch, record.attempt, record.state.value, record.result,
-            record.error, record.effect_id, was.value, record.epoch,
+            record.policy_version, record.decision, record.epoch, record.attempt, record.state.value,
+            self._kept(record.result), self._kept(record.error), record.effect_id, was.value, record.epoch,
         )  # fmt: skip
         asked = (record.resource, record.arguments_digest, record.recovery.value, record.label)
         anew = was is EffectState.DENIED  # nothing of what was asked for then has happened
@@ -308,15 +320,18 @@ class SqliteStore(
 
     def effects_in(self, state: EffectState) -> Sequence[EffectRecord]:
         """The effects in a state, oldest first."""
-        return [to_effect(row) for row in self._all(SQL["effects_in"], (state.value,))]
+        is_open = state in {EffectState.DISPATCHED, EffectState.UNKNOWN}  # for which there is an index
+        return [
+            to_effect(row) for row in self._all(SQL["open_effects_in" if is_open else "effects_in"], (state.value,))
+        ]
 
     # --- RunStore -------------------------------------------------------------------------------
 
     def put_run(self, record: RunRecord) -> None:
         """Insert a run."""
         values = (
-            record.run_id, record.agent_id, record.file, record.source_digest, record.inputs, record.state.value,
-            record.output, record.error, record.started_at, record.finished_at,
+            record.run_id, record.agent_id, record.file, record.source_digest, self._kept(record.inputs),
+            record.state.value, self._kept(record.output), self._kept(record.error), record.started_at, record.finished_at,
         )  # fmt: skip
         self._insert("put_run", values, f"run `{record.run_id}`")
         if record.grant is not None:
@@ -329,7 +344,8 @@ class SqliteStore(
         if record.state not in RUN_MOVES[was]:
             msg = f"a run cannot move from {was.value} to {record.state.value}"
             raise InternalError(msg, code="internal.run_move")
-        values = (record.state.value, record.output, record.error, record.finished_at, record.run_id, was.value)
+        output, error = self._kept(record.output), self._kept(record.error)
+        values = (record.state.value, output, error, record.finished_at, record.run_id, was.value)
         if self._write(SQL["move_run"], values) != 1:
             msg = f"run `{record.run_id}` is not {was.value} any more"
             raise InternalError(msg, code="internal.run_stale")
