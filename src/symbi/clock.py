@@ -109,6 +109,11 @@ def parse_rfc3339(text: str) -> int:
     return round(seconds.timestamp()) * 1_000_000_000 + int(rest[:-1])
 
 
+def thread_cpu_ns() -> int:
+    """Processor time that this thread has used, in nanoseconds; only differences mean anything."""
+    return time.thread_time_ns()
+
+
 def random_bytes(count: int) -> bytes:
     """Bytes from the operating system's random generator."""
     return os.urandom(count)

@@ -232,6 +232,14 @@ ADMISSION_SECONDS: Final = Histogram(
 )
 EFFECT_SECONDS: Final = Histogram("symbi_effect_seconds", "seconds", "From permit to outcome", _LATENCY_S, ("action",))
 
+AGENT_CPU_SECONDS: Final = Counter(
+    "symbi_agent_cpu_seconds_total", "seconds", "Processor time of bodies and their code", ("agent",)
+)
+AGENT_EFFECTS: Final = Counter("symbi_agent_effects_total", "effects", "Effects of runs", ("agent",))
+TOOL_BYTES: Final = Counter(
+    "symbi_tool_bytes_total", "bytes", "JSON given to tools and answered", ("agent", "direction")
+)
+BREACHES: Final = Counter("symbi_breaches_total", "breaches", "Agents over their claim", ("what", "remedy"))
 DEPENDENCY_CHANGES: Final = Counter(
     "symbi_dependency_changes_total", "changes", "Changes of a dependency's circuit breaker", ("dependency", "state")
 )

@@ -93,6 +93,17 @@ class Priority(StrEnum):
     CRITICAL = "critical"
 
 
+class OnBreach(StrEnum):
+    """What is done with an agent that uses more than it claimed, mildest first."""
+
+    THROTTLE = "throttle"
+    """It waits at its effects until it has used no more than its share."""
+    SUSPEND = "suspend"
+    """It stops before its next effect, until an operator lets it go on."""
+    STOP = "stop"
+    """Its run ends."""
+
+
 class RecoveryClass(StrEnum):
     """What may be done about an effect that was in flight when the runtime died."""
 

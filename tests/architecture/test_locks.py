@@ -111,6 +111,9 @@ def licences(package):
     known = {CLASSIFIERS[line] for line in package.metadata.get_all("Classifier") or () if line in CLASSIFIERS}
     if known:
         return [known]
+    named = package.metadata.get("License")
+    if named in FOR_DEVELOPMENT:  # by its SPDX name, in the older of two fields
+        return [{named}]
     for file in package.files or ():
         if "LICENSE" in file.name.upper() and "dist-info" in str(file):
             text = " ".join(file.locate().read_text("utf-8").split())

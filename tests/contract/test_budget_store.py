@@ -4,7 +4,8 @@ import pytest
 
 from symbi.adapters.sqlite import SqliteStore
 from symbi.errors import StoreUnavailable
-from symbi.guard.budget import Account, Reservation, Spend
+from symbi.guard.budget import Account, Reservation
+from symbi.guard.spending import Spend
 from symbi.testing.contracts_budgets import check_budget_store
 from symbi.types import AgentId, EffectId, RunId
 

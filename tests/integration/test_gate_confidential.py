@@ -6,16 +6,25 @@ from dataclasses import replace
 import pytest
 
 from symbi.adapters.keys import FileKeyStore
+from symbi.agent.task import label_json
 from symbi.compliance.evaluate import evaluate
 from symbi.compliance.gauges import Period
 from symbi.compliance.library import NAMES, framework_named
 from symbi.crypto.canonical import canonical_json
-from symbi.errors import DecryptionFailed, EffectInDoubt, InternalError, PolicyDenied, StoreUnavailable, ToolFailed
-from symbi.guard.action import InvokeTool, ReadClock, RunSlot, ToolRef
+from symbi.errors import (
+    AskFailed,
+    DecryptionFailed,
+    EffectInDoubt,
+    InternalError,
+    PolicyDenied,
+    StoreUnavailable,
+    ToolFailed,
+)
+from symbi.guard.action import InvokeTool, ReadClock, RunSlot, SendMessage, ToolRef
 from symbi.guard.confidential import opened_effect, revealed
 from symbi.guard.ledger import EffectState
-from symbi.guard.outcome import encode_result
-from symbi.guard.sealed import is_sealed
+from symbi.guard.outcome import UNANSWERED, encode_result, mark_error
+from symbi.guard.sealed import is_sealed, read_sealed
 from symbi.guard.sealed_approvals import SealedApprovals
 from symbi.guard.settlement import Conclusion
 from symbi.policy.catalog import ToolType
@@ -76,6 +85,49 @@ async def test_decision_outcome_and_facts_are_sealed_and_open_again(keys, tmp_pa
         assert decision.details["arguments"] == VALUES
         assert "groats" in outcome.details["result"]
         assert outcome.details["result_digest"] == hashlib.sha256(record.result).hexdigest()
+
+
+def ask(subjects=()):
+    other = Principal(AgentId("b"))
+    return SendMessage(
+        principal=AGENT, slot=RunSlot(RUN, 0), to=other, body={}, expects_reply=True, label=Label(subjects=subjects)
+    )
+
+
+@pytest.mark.parametrize("subjects", [(), ("bert",)])
+async def test_an_answer_is_sealed_for_whom_its_label_names(keys, tmp_path, subjects):
+    """Whom an agent learned of while it worked was not known when it was asked."""
+    answer = {"value": "owes ninety groats", "label": label_json(Label(subjects=("anna",)))}
+    async with open_gate(keys=keys, folder=tmp_path / "d") as gate:
+        await perform(gate, ask(subjects), answer)
+        assert b"groats" not in held(tmp_path / "d")
+        record = gate.store.effect_at(RUN, 0)
+        assert b"groats" in opened_effect(record, gate.vault).result
+        assert len(read_sealed(record.result).keys) == 1 + len(subjects)
+
+
+async def test_the_failure_of_whom_it_asked_is_sealed_likewise(keys, tmp_path):
+    error = AskFailed("anna owes ninety groats")
+    mark_error(error, Label(subjects=("anna",)))
+    async with open_gate(keys=keys, folder=tmp_path / "d") as gate:
+        with pytest.raises(AskFailed):
+            await perform(gate, ask(), error)
+        assert b"groats" not in held(tmp_path / "d")
+        record = gate.store.effect_at(RUN, 0)
+        assert record.state is EffectState.FAILED
+        assert b"groats" in opened_effect(record, gate.vault).error
+
+
+async def test_a_question_that_is_not_answered_yet_leaves_the_effect_open(keys):
+    """It is asked again by the same id: nothing of an error is on record that a replay would give."""
+    async with open_gate(keys=keys) as gate:
+        with pytest.raises(EffectInDoubt):
+            await perform(gate, ask(), EffectInDoubt("it is held", code=UNANSWERED))
+        record = gate.store.effect_at(RUN, 0)
+        assert (record.state, record.error) == (EffectState.UNKNOWN, None)
+        await perform(gate, ask(), {"value": 1, "label": label_json(Label())})
+        again = gate.store.effect_at(RUN, 0)
+        assert (again.state, again.effect_id) == (EffectState.CONFIRMED, record.effect_id)
 
 
 async def test_what_is_about_nobody_stays_as_it_was(keys):

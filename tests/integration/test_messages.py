@@ -9,9 +9,14 @@ from symbi.agent.task import Task
 from symbi.audit.event import AuditEventType, parse_event
 from symbi.errors import AskFailed, EffectInDoubt, PolicyDenied, ScriptFailed, TimeLimit
 from symbi.guard.approval import OPEN
+from symbi.guard.budget import Allowance
 from symbi.guard.desk import Ballot
+from symbi.guard.spending import Budget
 from symbi.policy.grants import Grant
+from symbi.runtime.raising import raise_budget
 from symbi.testing.runtime import open_in
+from symbi.testing.servers import in_place_of, simulated
+from symbi.tools.port import RawToolResult
 from symbi.types import AgentId, Confidentiality, Integrity, Label
 
 pytestmark = pytest.mark.anyio
@@ -453,3 +458,34 @@ async def test_an_answer_that_was_there_before_the_crash_is_given_and_nothing_ru
         assert outcome.output == {"n": 1}
         assert len(await children(opened, mother.run_id)) == 1
     assert (lines, secret) == (["once"], [])
+
+
+# --- budgets ----------------------------------------------------------------------------------
+
+PAYING = """
+agent a(x: Any) { with sandbox = interpreter { tool("bank.pay"); let n = ask("b", { n: x }); tool("bank.pay"); return n; } }
+agent b(n: int) { with sandbox = interpreter { for i in range(n) { tool("bank.pay"); } return n; } }
+"""
+BANK = '[mcp]\ntool_verification = "disabled"\n[mcp.servers.bank]\ncommand = ["bank"]\n'
+
+
+async def test_whom_it_asks_can_spend_only_what_it_has_left_and_both_go_on_when_there_is_more(tmp_path):
+    paid = []
+
+    async def pay(_arguments, _effect_id):
+        paid.append(1)
+        return RawToolResult("done", None, is_error=False)
+
+    with in_place_of({"bank": simulated("bank", {"pay": pay})}):
+        async with open_in(tmp_path, PAYING, policies=ALL, config=BANK) as opened:
+            spec = spec_of(opened, "a")
+            allowance = Allowance(Budget(calls=3))
+            held = await opened.runtime.run(opened.compiled, spec, {"x": 3}, allowance=allowance)
+            assert len(paid) == 3  # one of its own, and two of whom it asked
+            assert (held.state, held.error.code) == (RunState.HELD, "agent.unanswered")
+            (child,) = await children(opened, held.run_id)
+            assert (child.state, b"budget" in child.error) == (RunState.HELD, True)
+            await raise_budget(opened.runtime, held.run_id, {"calls": (False, 5)}, "ann")
+            ended = await resume(opened, held.run_id)
+            assert (ended.output, len(paid)) == (3, 5)
+            assert len(await children(opened, held.run_id)) == 1

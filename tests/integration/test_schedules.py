@@ -14,6 +14,7 @@ import anyio
 import pytest
 
 from symbi.adapters.sqlite import SqliteReader, SqliteStore
+from symbi.agent.journal import RunState
 from symbi.audit.event import AuditEventType, parse_event
 from symbi.clock import IdSource
 from symbi.dsl.timetable import NS
@@ -146,6 +147,31 @@ async def test_a_clock_that_is_set_back_repeats_nothing_and_one_that_is_set_forw
         assert stage.said == ["ran", "ran"]
     (skipped,) = events(tmp_path, AuditEventType.SCHEDULE_SKIPPED)
     assert skipped.details["missed"] == 8
+
+
+async def test_a_clock_that_was_years_ahead_silences_no_schedule_and_repeats_no_run(tmp_path):
+    clock = ManualClock(BEGIN)
+    far = round(900 * DAY_S)
+    async with hosted(tmp_path, clock) as stage:
+        clock.set_ns(BEGIN + far * NS)
+        await stage.settle()
+        assert stage.said == ["ran"]  # by the wrong clock
+        clock.set_ns(BEGIN)
+        await stage.settle()
+        await stage.after(DAY_S)
+        assert stage.said == ["ran"] * 2
+    skipped = [event.details["reason"] for event in events(tmp_path, AuditEventType.SCHEDULE_SKIPPED)]
+    assert [reason for reason in skipped if "by a clock that was ahead" in reason]
+    async with hosted(tmp_path, clock) as stage:  # and likewise for who begins after it
+        await stage.after(DAY_S)
+        assert stage.said == ["ran"]
+        before = due_times(tmp_path)[0]
+        clock.set_ns(BEGIN + far * NS)  # when it had run by the wrong clock
+        await stage.settle()
+        assert stage.said == ["ran"]
+        await stage.after(DAY_S)
+        assert stage.said == ["ran"] * 2
+        assert due_times(tmp_path).count(before) == 1
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -426,8 +452,12 @@ async def test_a_run_whose_file_has_changed_is_not_gone_on_with_and_the_trail_sa
         await stage.settle()
     (refused,) = events(tmp_path, AuditEventType.INPUT_REFUSED)
     assert refused.details["code"] == "input.source_changed"
+    (finished,) = events(tmp_path, AuditEventType.RUN_FINISHED)
+    assert (finished.details["state"], finished.details["error"]) == ("failed", "input.source_changed")
     with SqliteStore(tmp_path / ".symbi") as store:
         assert store.open_occurrences() == []
+        (record,) = store.runs(10)
+        assert record.state is RunState.FAILED
 
 
 async def test_what_is_kept_of_a_schedule_does_not_grow_with_how_often_it_was_due(tmp_path):

@@ -7,26 +7,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 
 from symbi.adapters.sqlite import SqliteStore
 from symbi.errors import BudgetExceeded, InputError
-from symbi.guard.budget import (
-    KINDS,
-    MOST,
-    NO_RUN,
-    NOTHING,
-    TIMED,
-    UNITS,
-    Account,
-    Budget,
-    Spend,
-    charge,
-    line_of,
-    lower,
-    open_account,
-    raised,
-    read_amount,
-    reserve,
-    settle,
-    written,
-)
+from symbi.guard.budget import NO_RUN, Account, cap_account, charge, line_of, open_account, raised, reserve, settle
+from symbi.guard.spending import KINDS, MOST, NOTHING, TIMED, UNITS, Budget, Spend, read_amount, written
 from symbi.types import AgentId, EffectId, RunId
 
 small = st.integers(0, 6)
@@ -162,7 +144,8 @@ class Accounts(RuleBasedStateMachine):
 
     @rule(run=runs, most=budgets, crash=st.booleans())
     def take_away(self, run, most, crash):
-        self.transact(lambda: lower(self.store, RunId(run), most), crash)
+        unseen = Account(RunId(run), AgentId("a"))
+        self.transact(lambda: cap_account(self.store, unseen, most), crash)
         self.most[run] = self.most[run].lowest(most)
         self.lowered |= {run}
 

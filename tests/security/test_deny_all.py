@@ -1,9 +1,10 @@
 """Every port method that takes a permit, found by reflection: reached under allow-all, and by nothing under deny-all.
 
-The set of operations is one: an agent that reads the clock, draws a number, logs, runs code and calls a tool with a
-secret. Under an empty policy set, an engine that raises, and a trail that cannot append, no port is touched.
+The set of operations is one: an agent that reads the clock, draws a number, logs, runs code, calls a tool with a
+secret, and asks, sends to and publishes to other agents. Under an empty policy set, an engine that raises, and a trail that cannot append, no port is touched.
 """
 
+import contextlib
 import importlib
 import inspect
 import pkgutil
@@ -12,20 +13,33 @@ import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
 import symbi
 import symbi.adapters
+import symbi.runtime
+from symbi.agent.messages import Letter
 from symbi.config import load_settings
 from symbi.errors import InternalError, PermitRefused, PolicyDenied, StoreUnavailable
-from symbi.guard.action import Canary, ConnectServer, ExecuteCode, InvokeTool, ToolRef
+from symbi.guard.action import (
+    Canary,
+    ConnectServer,
+    ExecuteCode,
+    InvokeTool,
+    PublishMessage,
+    SendMessage,
+    ToolRef,
+    TopicRef,
+)
 from symbi.guard.gate import Guard
 from symbi.guard.permit import Authority, Permit
 from symbi.policy.engine import PolicyEngine
+from symbi.runtime.lifecycle import AgentState
+from symbi.runtime.roster import AgentRecord
 from symbi.testing.clock import ManualClock
-from symbi.types import SYSTEM_AGENT, AgentId, EffectId, Principal, ToolName
+from symbi.types import SYSTEM_AGENT, AgentId, EffectId, Principal, RunId, ToolName
 from symbi.wiring import compile_agents, open_runtime
 
 pytestmark = pytest.mark.anyio
@@ -60,13 +74,19 @@ agent everything {
         random();
         python("1 + 1");
         tool("s.echo", key = vault://a/secret);
+        ask("other", {});
+        send("keeper", {});
+        publish("news", {});
         "done"
     }
 }
+agent other { with { 1 } }
+agent keeper { with { 1 } }
 """
 
 
-PORT_MODULES = (".port", ".ledger", ".journal")
+PORT_MODULES = (".port", ".ledger", ".journal", ".agent.messages")
+BEHIND = (symbi.adapters, symbi.runtime)
 
 
 def modules_of(package: ModuleType, *, in_ports: bool) -> Iterator[ModuleType]:
@@ -79,14 +99,12 @@ def takes_permit(method: object) -> bool:
     """Whether the first parameter after self is a Permit, or a union of them."""
     if not inspect.isfunction(method):
         return False
-    try:
-        hints = typing.get_type_hints(method)
-    except NameError:  # pragma: no cover - a module that hides names from reflection would hide a port
-        pytest.fail(f"the hints of {method} cannot be read")
-    parameters = list(inspect.signature(method).parameters)
-    if len(parameters) < 2 or parameters[0] != "self":
+    parameters = list(inspect.signature(method).parameters.values())
+    if len(parameters) < 2 or parameters[0].name != "self":
         return False
-    hint = hints.get(parameters[1])
+    hint = parameters[1].annotation
+    if isinstance(hint, str) and "Permit" in hint:  # pragma: no cover - what hides from reflection would hide a port
+        pytest.fail(f"the hints of {method} cannot be read")
     kinds = typing.get_args(hint) if typing.get_origin(hint) is not Permit else (hint,)
     return typing.get_origin(hint) is Permit or any(typing.get_origin(kind) is Permit for kind in kinds)
 
@@ -102,7 +120,8 @@ class Method:
 
 def permit_methods(*, in_ports: bool) -> list[Method]:
     found: list[Method] = []
-    for module in modules_of(symbi if in_ports else symbi.adapters, in_ports=in_ports):
+    packages = (symbi,) if in_ports else BEHIND
+    for module in (one for package in packages for one in modules_of(package, in_ports=in_ports)):
         own = [cls for cls in vars(module).values() if isinstance(cls, type) and cls.__module__ == module.__name__]
         for cls in own:
             if getattr(cls, "_is_protocol", False) is in_ports:
@@ -127,6 +146,7 @@ def adapters_of(port: Method) -> list[Method]:
 def test_reflection_finds_the_ports_and_an_adapter_behind_each():
     assert {str(method) for method in PORT_METHODS} >= {
         "ToolServer.connect", "ToolServer.call", "SandboxDriver.run", "SecretSource.resolve",
+        "Post.deliver", "Post.ask", "Post.publish",
     }  # fmt: skip
     for port in PORT_METHODS:
         assert adapters_of(port), f"no adapter has {port}"
@@ -160,15 +180,24 @@ def write(folder: Path, policy: str) -> Path:
     (folder / "server.py").write_text(SERVER)
     (folder / "agent.symbi").write_text(AGENT)
     (folder / "symbi.toml").write_text(
-        '[mcp]\ntool_verification = "tofu"\n[mcp.servers.s]\ncommand = ["{python}", "server.py"]\n'
+        '[mcp]\ntool_verification = "tofu"\n[agents.keeper]\nmode = "persistent"\n[mcp.servers.s]\ncommand = ["{python}", "server.py"]\n'
     )
     return folder / "symbi.toml"
+
+
+async def make_keeper(runtime, compiled):
+    """The agent that has a mailbox is there, whatever policy says now."""
+    agents, digest = runtime.rooms.agents, compiled.agents[0].source_digest
+    record = AgentRecord(AgentId("keeper"), "/agent.symbi", digest, AgentState.READY, 1)
+    with contextlib.suppress(StoreUnavailable):
+        await runtime.rooms.world.log.transact(lambda: (agents.put_agents([record]), ()))
 
 
 async def operate(config: Path, lines: list[str] | None = None) -> object:
     settings = load_settings(config, environ={"PATH": ""})
     async with open_runtime(settings, emit=lambda _, line: [] if lines is None else lines.append(line)) as runtime:
         compiled = compile_agents(config.parent / "agent.symbi")
+        await make_keeper(runtime, compiled)
         outcome = await runtime.run(compiled, compiled.agents[0], {})
         if outcome.error is not None:
             raise outcome.error
@@ -199,6 +228,8 @@ STEPS = [
     "DrawRandom",
     "ExecuteCode",
     "InvokeTool",
+    "SendMessage",
+    "PublishMessage",
 ]
 
 
@@ -207,7 +238,7 @@ async def test_each_effect_waits_for_its_own_permit(tmp_path, touched, permitted
     """Permit the first so many kinds of effect, and only those: what comes after is not touched."""
     monkeypatch.setenv("SYMBI_SECRET_A_SECRET", "s3cret")
     lines: list[str] = []
-    policy = "".join(f'permit (principal, action == Action::"{kind}", resource);\n' for kind in STEPS[:permitted])
+    policy = "".join(f'permit (principal, action in Action::"{kind}", resource);\n' for kind in STEPS[:permitted])
     with pytest.raises(PolicyDenied):
         await operate(write(tmp_path, policy), lines)
     expected = set()
@@ -215,6 +246,10 @@ async def test_each_effect_waits_for_its_own_permit(tmp_path, touched, permitted
         expected.add("ToolServer.connect")
     if "ExecuteCode" in STEPS[:permitted]:
         expected.add("SandboxDriver.run")
+    if "InvokeTool" in STEPS[:permitted]:
+        expected |= {"ToolServer.call", "SecretSource.resolve"}
+    if "SendMessage" in STEPS[:permitted]:
+        expected |= {"Post.ask", "Post.deliver"}
     assert touched == expected
     assert (lines == ["hello"]) is ("WriteLog" in STEPS[:permitted])
 
@@ -276,15 +311,22 @@ ACTIONS = {
     "call": InvokeTool(principal=AGENT_A, tool=TOOL, values={}),
     "resolve": InvokeTool(principal=AGENT_A, tool=TOOL, values={}, secrets=("a/secret",)),
     "run": ExecuteCode(principal=AGENT_A, code="1", code_digest="0" * 64),
+    "deliver": SendMessage(principal=AGENT_A, to=Principal(AgentId("keeper")), body={}),
+    "ask": SendMessage(principal=AGENT_A, to=Principal(AgentId("other")), body={}, expects_reply=True),
+    "publish": PublishMessage(principal=AGENT_A, topic=TopicRef("news"), body={}),
 }
-MORE = {"call": ({},), "resolve": ("a/secret",)}
+LETTER = Letter(RunId("r"), AGENT_A)
+MORE = {"call": ({},), "resolve": ("a/secret",), "deliver": (LETTER,), "ask": (LETTER,), "publish": (LETTER,)}
+SPENT_ELSEWHERE = {"resolve", "call", "deliver", "ask"}
+"""Looking a secret up spends nothing; the others say first what stands against it, and have a test of their own."""
 
 
 def make(cls: type, authority: Authority, folder: Path) -> object:
     """An instance of an adapter, by the parameters that its constructor has."""
     values = {
         "authority": authority, "name": "s", "command": [sys.executable, "-c", "pass"], "environment": {},
-        "file": folder / "secrets.toml", "sources": [],
+        "file": folder / "secrets.toml", "sources": [], "config": None,
+        "rooms": SimpleNamespace(world=SimpleNamespace(guard=SimpleNamespace(authority=authority), log=None)),
     }  # fmt: skip
     parameters = inspect.signature(cls).parameters.values()
     return cls(**{p.name: values[p.name] for p in parameters if p.name in values})
@@ -303,8 +345,7 @@ def bad_permits(authority: Authority, name: str) -> dict[str, Permit]:
         "of another gate": Authority(CLOCK).mint(EffectId("other"), action),
         "of another kind": foreign_kind,
     }
-    # Looking a secret up spends nothing; a server that is not connected says so first, and has a test of its own.
-    return permits if name in {"resolve", "call"} else {**permits, "spent": spent}
+    return permits if name in SPENT_ELSEWHERE else {**permits, "spent": spent}
 
 
 @pytest.mark.parametrize("method", ADAPTER_METHODS, ids=str)
@@ -328,6 +369,26 @@ async def test_every_adapter_refuses_a_bad_permit(method, kind, tmp_path):
             result = getattr(instance, method.name)(*arguments)
             if inspect.isawaitable(result):
                 await result
+
+
+@pytest.mark.parametrize("name", ["deliver", "ask"])
+async def test_the_post_takes_a_permit_once(tmp_path, name):
+    settings = load_settings(write(tmp_path, ALLOW_ALL), environ={"PATH": ""})
+    async with open_runtime(settings) as runtime:
+        compiled = compile_agents(tmp_path / "agent.symbi")
+        await make_keeper(runtime, compiled)
+        runtime.post.addresses.files.append(compiled)
+        permit = runtime.guard.authority.mint(EffectId(runtime.rooms.ids.new()), ACTIONS[name])
+        await getattr(runtime.post, name)(permit, LETTER)
+        count = await runtime.rooms.world.log.read(lambda: (len(runtime.rooms.runs.runs(9)), mailed(runtime)))
+        with pytest.raises(PermitRefused):
+            await getattr(runtime.post, name)(permit, LETTER)
+        assert await runtime.rooms.world.log.read(lambda: (len(runtime.rooms.runs.runs(9)), mailed(runtime))) == count
+        assert sum(count) == 1
+
+
+def mailed(runtime):
+    return runtime.rooms.mailbox.count_messages(AgentId("keeper"), 9)
 
 
 async def test_a_connected_server_takes_a_permit_once(tmp_path):

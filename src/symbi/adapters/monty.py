@@ -16,8 +16,8 @@ import hashlib
 import keyword
 import os
 import sysconfig
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from math import isfinite
 from pathlib import Path
@@ -45,9 +45,9 @@ from symbi.errors import (
 from symbi.guard.action import ExecuteCode
 from symbi.guard.permit import Authority, Permit
 from symbi.sandbox.pool import WHAT_TO_INSTALL
-from symbi.sandbox.port import SandboxResult
+from symbi.sandbox.port import SandboxResult, WorkerWatch
 from symbi.sandbox.values import JsonBounds, copy_json
-from symbi.types import JsonValue, SecurityTier
+from symbi.types import JsonValue, RunId, SecurityTier
 
 CODE_FILE: Final = "<code>"  # the file in places of errors in the code
 MAX_CODE_BYTES: Final = 1_048_576  # bounds what a worker has to parse
@@ -86,6 +86,7 @@ class MontySandbox:
         authority: Where permits are redeemed.
         workers: Runs at once; more wait.
         clock: Measures how long runs take.
+        watch: Is told which worker runs the code of which run.
         binary: The worker's program; the one that is installed with `pydantic-monty` if not given. The
             environment (`MONTY_BIN`, `PATH`) is not asked: who sets it would choose what hostile code runs in.
     """
@@ -97,11 +98,13 @@ class MontySandbox:
         workers: int = DEFAULT_WORKERS,
         clock: Clock | None = None,
         binary: Path | None = None,
+        watch: WorkerWatch | None = None,
     ) -> None:
         self._authority = authority
         self._workers = workers
         self._clock = clock or SystemClock()
         self._binary = binary
+        self._watch = watch
         self._pool: monty.AsyncMonty | None = None
 
     @property
@@ -159,7 +162,7 @@ class MontySandbox:
             raise SandboxUnavailable(msg)
         inputs = _inputs(action.inputs)
         started_s = self._clock.monotonic_s()
-        value, stdout = await _feed(pool, action, inputs)
+        value, stdout = await _feed(pool, action, inputs, self._watch)
         return SandboxResult(value, stdout, self._clock.monotonic_s() - started_s)
 
     async def _answers(self, pool: monty.AsyncMonty) -> None:
@@ -202,7 +205,9 @@ class _Output:
         return "".join(self._pieces)
 
 
-async def _feed(pool: monty.AsyncMonty, action: ExecuteCode, inputs: Mapping[str, JsonValue]) -> tuple[JsonValue, str]:
+async def _feed(
+    pool: monty.AsyncMonty, action: ExecuteCode, inputs: Mapping[str, JsonValue], watch: WorkerWatch | None
+) -> tuple[JsonValue, str]:
     """Run code in a session of its own, and map everything that can go wrong."""
     raw: object = None
     with anyio.CancelScope() as scope:
@@ -222,7 +227,8 @@ async def _feed(pool: monty.AsyncMonty, action: ExecuteCode, inputs: Mapping[str
                 os_policy=_WORLD,
             ) as session:
                 scope.deadline = anyio.current_time() + action.timeout_s + BACKSTOP_S
-                raw = await session.feed_run(action.code, inputs=dict(inputs), print_callback=output)
+                with _watched(watch, action.run_id, session.worker_pid):
+                    raw = await session.feed_run(action.code, inputs=dict(inputs), print_callback=output)
                 scope.deadline = float("inf")
         except monty.MontyError as error:
             if not output.full:
@@ -238,6 +244,19 @@ async def _feed(pool: monty.AsyncMonty, action: ExecuteCode, inputs: Mapping[str
     if scope.cancelled_caught:
         raise _time_limit(action)
     return copy_json(raw, VALUE_BOUNDS, wrong=CodeFailed, large=OutputLimit), output.text
+
+
+@contextmanager
+def _watched(watch: WorkerWatch | None, run_id: RunId, pid: int | None) -> Iterator[None]:
+    """While a worker runs code."""
+    if watch is None or pid is None:
+        yield
+        return
+    watch.begins(run_id, pid)
+    try:
+        yield
+    finally:
+        watch.ends(run_id, pid)
 
 
 def _check(action: ExecuteCode) -> None:

@@ -26,7 +26,6 @@ from symbi.guard.outcome import decode_error
 
 MAX_RETRIES_OF_RUN: Final = 30  # attempts beyond the first, over all of its effects
 LATE_RETRIES: Final = 2  # of a tool that does not answer in time: each attempt takes all of it
-CIRCUIT_OPEN: Final = "unavailable.circuit_open"  # nothing was sent: too many calls in a row got no answer
 TOOL_CALL: Final = "InvokeTool"  # how the actions of tools begin
 UNDECIDED: Final = "unavailable.undecided"  # the gate had no time for it: nothing is on record
 

@@ -16,7 +16,9 @@ from typing import Any, Final, TypeVar
 
 from symbi.agent.again import PATIENT, Again, Patience
 from symbi.agent.messages import Letter, Messages, Post, Through
+from symbi.agent.meter import UNMETERED, Meter
 from symbi.agent.operators import text
+from symbi.agent.pieces import data_of, dumped, in_pieces, is_large, label_of, made
 from symbi.agent.release import LEVELS, Change, declassified, endorsed, is_release_name, relabelled
 from symbi.agent.rendering import shown
 from symbi.agent.turn import RunClock
@@ -162,6 +164,7 @@ class RunEffects:
 
     Attributes:
         clock: The time that the run has; asked before each effect whether it may go on.
+        meter: Takes what the run uses.
         replayed: Effects whose outcome was on record.
         told: The last error that the body was told of an effect.
     """
@@ -186,8 +189,10 @@ class RunEffects:
         self._position = 0
         self._grant = grant
         self.clock = RunClock()
+        self.meter: Meter = UNMETERED
         self.replayed = 0
         self.told: SymbiError | None = None
+        self._latest: Action | None = None
         self._again = Again(world.guard.places, world.patience, recorded, held)
         through = Through(self._slot, self._perform, self._gated, lambda: self.clock)
         self._messages = Messages(world.post, world.guard, Letter(run_id, principal, grant=grant), file, through)
@@ -218,6 +223,7 @@ class RunEffects:
         async def call() -> _Outcome:
             async with self._world.invoker.admitted(asked, partial(self._refused, asked)) as action:
                 result = await self._world.invoker.call(action)
+            self.meter.moved(len(encode_result(plain)), len(encode_result(result.value)))
             return _Outcome(result.value, result.effect_id, result.mark)
 
         done = await self._perform(asked, call)
@@ -259,16 +265,17 @@ class RunEffects:
                 called = f"the code is that of {span.place(self._file)}"
                 error.hint = f"{error.hint}; {called}" if error.hint else called
             raise
-        return from_json(done.value, join(label, done.mark))
+        return await in_pieces(made(done.value, join(label, done.mark)))
 
     async def log(self, message: Value, span: ast.Span) -> Value:
         """Write a line to the run's log."""
-        to_json(message, span, self._file)
+        await in_pieces(data_of(message, lambda part: to_json(part, span, self._file)))
+        written = shown(message) if not is_large(message) else await in_pieces(dumped(message))
         action = WriteLog(
             principal=self._principal,
             slot=self._slot(),
-            label=deep_label(message),
-            message=shown(message)[:MAX_LOG_CHARS],
+            label=await label_of(message),
+            message=written[:MAX_LOG_CHARS],
         )
 
         await self._perform(action, self._gated(action, self._write))
@@ -298,7 +305,7 @@ class RunEffects:
 
     async def endorse(self, value: Value, name: Value, span: ast.Span) -> Value:
         """The value, believed from here on: what is untrusted in it is `trusted`. It keeps its sources, and gains this effect."""
-        facts = self._released(value, name, endorsed, span)
+        facts = await self._released(value, name, endorsed, span)
         return await self._release(value, EndorseValue(**facts), EndorseValue, endorsed)
 
     async def declassify(self, value: Value, name: Value, to: Value, span: ast.Span) -> Value:
@@ -308,16 +315,16 @@ class RunEffects:
             msg = f"the level of `declassify` must be one of {', '.join(LEVELS)}, and stand in the agent file"
             raise ScriptFailed(msg, place=span.place(self._file))
         change = declassified(LEVELS[level])
-        facts = self._released(value, name, change, span)
+        facts = await self._released(value, name, change, span)
         return await self._release(value, DeclassifyValue(**facts), DeclassifyValue, change)
 
-    def _released(self, value: Value, name: Value, change: Change, span: ast.Span) -> dict[str, Any]:
+    async def _released(self, value: Value, name: Value, change: Change, span: ast.Span) -> dict[str, Any]:
         """What both kinds of release say of themselves. No data chooses the name, for it is what policies permit."""
         if name.label != TEMPLATE or not isinstance(name.data, str) or not is_release_name(name.data):
             msg = "the name of a release must stand in the agent file: letters, digits and `_ . -`"
             raise ScriptFailed(msg, place=span.place(self._file))
-        data = encode_result(to_json(value, span, self._file))
-        label = deep_label(value)
+        data = encode_result(await in_pieces(data_of(value, lambda part: to_json(part, span, self._file))))
+        label = await label_of(value)
         return {
             "principal": self._principal,
             "slot": self._slot(),
@@ -403,6 +410,7 @@ class RunEffects:
     ) -> Callable[[], Awaitable[_Outcome]]:
         async def run() -> _Outcome:
             async with self._world.guard.enforce(action) as permit:
+                self.meter.acted()
                 return _Outcome(permit.observe(await effect(permit)), permit.effect_id, permit.action.mark)
 
         return run
@@ -410,6 +418,7 @@ class RunEffects:
     async def _perform(self, action: Action, effect: Callable[[], Awaitable[_Outcome]]) -> _Outcome:
         """The recorded outcome, marked as it was when it was decided, or else that of the effect itself."""
         assert action.slot is not None
+        self._latest = action
         record = self._recorded.get(action.slot.position)
         if record is None:
             return await self._ask(action, effect)
@@ -446,6 +455,14 @@ class RunEffects:
                     self.told = error
                     raise
             await self._again.rest(pause_s, self.clock)
+
+    async def is_final(self) -> bool:
+        """Whether the last effect may never be asked for again, so that whoever starts the run again is told the same.
+
+        Raises:
+            StoreUnavailable: It cannot be read.
+        """
+        return self._latest is not None and await self._world.guard.places.attempts(self._latest) is None
 
     async def _looked_up(self, record: EffectRecord, action: Action) -> EffectRecord:
         """The record of a call in doubt once its server was asked what became of it, where it can be.

@@ -12,7 +12,7 @@ time of a body, and between two pauses nothing takes long.
 
 import inspect
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -21,8 +21,9 @@ import anyio.lowlevel
 
 from symbi.agent import operators
 from symbi.agent.calls import Effect, Effects, asked
+from symbi.agent.pieces import alike, has, in_pieces, is_large, label_of
 from symbi.agent.pure import Caller, call_pure
-from symbi.agent.values import NULL, Closure, Scope, Secret, Value, deep_label, key_of, taken, type_name
+from symbi.agent.values import NULL, Closure, Scope, Secret, Value, key_of, taken, type_name
 from symbi.dsl import ast
 from symbi.dsl.builtins import CATCHABLE, EFFECTS, METHODS, NEVER_CAUGHT, PURE
 from symbi.errors import (
@@ -57,6 +58,10 @@ class BodyLimits:
     nesting: int = 200
 
 
+def no_check() -> None:
+    """The default of `check`: the body goes on."""
+
+
 class _Returned(Exception):
     """A `return` on its way to its function; never seen outside."""
 
@@ -73,15 +78,22 @@ class Interpreter:
         functions: Functions that the body may call.
         effects: What it can do.
         limits: Its bounds.
+        check: Asked now and then between steps; what it raises ends the body.
     """
 
     def __init__(
-        self, file: str, functions: Sequence[ast.Function], effects: Effects, limits: BodyLimits | None = None
+        self,
+        file: str,
+        functions: Sequence[ast.Function],
+        effects: Effects,
+        limits: BodyLimits | None = None,
+        check: Callable[[], None] = no_check,
     ) -> None:
         self._file = file
         self._functions = {function.name: function for function in functions}
         self._effects = effects
         self._limits = limits or BodyLimits()
+        self._check = check
         self._steps = 0
         self._pause_at = min(CHECKPOINT_STEPS, self._limits.steps + 1)
         self._depth = 0
@@ -107,7 +119,7 @@ class Interpreter:
             OutputLimit: A value grew too large.
             SymbiError: What an effect raised and the body did not catch.
         """
-        self._note(*(deep_label(value) for value in inputs.values()))
+        self._note(await label_of(*inputs.values()))
         try:
             return await self._block(body, Scope(names=dict(inputs)))
         except _Returned as returned:
@@ -174,9 +186,9 @@ class Interpreter:
         iterable = await self._expr(node.iterable, scope)
         match iterable.data:
             case tuple():
-                items: Sequence[Value] = [taken(iterable, item) for item in iterable.data]
+                items: Iterable[Value] = (taken(iterable, item) for item in iterable.data)
             case Mapping():
-                items = [key_of(iterable, key) for key in iterable.data]
+                items = (key_of(iterable, key) for key in iterable.data)
             case _:
                 raise self._failed(f"`for` needs a list or a record, not {type_name(iterable)}", node.iterable)
         for item in items:
@@ -276,6 +288,9 @@ class Interpreter:
         right = await self._expr(node.right, scope)
         await self._work(node, COPIED_PER_STEP if node.op == "+" else WALKED_PER_STEP, left, right)
         with self._at(node):
+            if node.op in {"==", "!=", "in"} and is_large(left, right):
+                holds = await in_pieces(has(right, left) if node.op == "in" else alike(left, right))
+                return Value(holds is (node.op != "!="), await label_of(left, right))
             return operators.binary(node.op, left, right)
 
     async def _if(self, node: ast.If, scope: Scope) -> Value:
@@ -373,7 +388,7 @@ class Interpreter:
             raise StepLimit(msg, code="limit.nesting", place=self._place(node))
         with self._at(node):
             value = await effect()
-        self._note(deep_label(value))
+        self._note(await label_of(value))
         return value
 
     # --- bounds and places ----------------------------------------------------------------------
@@ -404,6 +419,7 @@ class Interpreter:
                 msg, place=self._place(node), hint="raise `limits.steps`, or move the work into `python(…)`"
             )
         self._pause_at = min(self._steps + CHECKPOINT_STEPS, self._limits.steps + 1)
+        self._check()
         await anyio.lowlevel.checkpoint()
 
     def _note(self, *labels: Label) -> None:

@@ -6,7 +6,7 @@ it was chosen by.
 """
 
 import json
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Hashable, Mapping, Sequence
 from math import ceil, floor, isfinite, nan
 from typing import Any, Final, TypeAlias
 
@@ -14,21 +14,38 @@ from symbi.agent.operators import (
     TypeMismatch,
     compare,
     contains,
-    equal,
     integer,
     items,
     number,
     text,
     truth,
 )
-from symbi.agent.rendering import bound_items, bound_text, filled, parsed_json, plain, shown
+from symbi.agent.pieces import (
+    MAX_LABELS,
+    PIECE,
+    Pieces,
+    Steps,
+    chunks,
+    dumped,
+    has,
+    in_pieces,
+    is_large,
+    label_of,
+    labelled,
+    listed,
+    made,
+    parsed,
+    position,
+    record,
+    sorted_by,
+)
+from symbi.agent.rendering import bound_items, bound_text, filled, plain
 from symbi.agent.values import (
     MAX_ITEMS,
     NULL,
     Closure,
     Secret,
     Value,
-    deep_label,
     from_json,
     key_of,
     taken,
@@ -44,10 +61,6 @@ Pure: TypeAlias = Callable[[Caller, Sequence[Value]], Awaitable[Value]]
 Simple: TypeAlias = Callable[..., Any]
 
 MAX_DIGITS: Final = 308  # places that a number can be rounded to, either side of the point
-
-
-def _joined(values: Sequence[Value]) -> Label:
-    return join(*(deep_label(value) for value in values))
 
 
 def bind(name: str, positional: Sequence[Value], named: Mapping[str, Value]) -> list[Value]:
@@ -80,9 +93,15 @@ def _simple(function: Simple) -> Pure:
 
     async def call(_caller: Caller, arguments: Sequence[Value]) -> Value:
         result = function(*arguments)
-        if isinstance(result, list):
+        if isinstance(result, Generator):
+            result = await in_pieces(result)
+        if isinstance(result, Value):
+            return result
+        label = await label_of(*arguments)
+        if isinstance(result, list | dict):
             bound_items(len(result))
-        return result if isinstance(result, Value) else from_json(result, _joined(arguments))
+            return await in_pieces(made(result, label))
+        return from_json(result, label)
 
     return call
 
@@ -104,8 +123,12 @@ def _split(value: Value, separator: Value | None = None) -> list[str]:
     return text(value).split(text(separator), MAX_ITEMS)
 
 
-def _join(values: Value, separator: Value | None = None) -> str:
-    parts = [text(value) for value in items(values)]
+def _join(values: Value, separator: Value | None = None) -> Pieces[str]:
+    parts: list[str] = []
+    for some in chunks(items(values)):
+        parts += [text(value) for value in some]
+        if len(some) == PIECE:
+            yield
     between = "" if separator is None else text(separator)
     bound_text(sum(map(len, parts)) + len(between) * len(parts))
     return between.join(parts)
@@ -120,8 +143,13 @@ def _replace(value: Value, old: Value, new: Value) -> str:
     return source.replace(part, instead)
 
 
-def _keys(value: Value) -> Value:
-    return Value(tuple(key_of(value, key) for key in _fields(value)), value.label)
+def _keys(value: Value) -> Pieces[Value]:
+    names: list[Value] = []
+    for some in chunks(tuple(_fields(value))):
+        names += [key_of(value, key) for key in some]
+        if len(some) == PIECE:
+            yield
+    return (yield from listed(names, value.label))
 
 
 def _values(value: Value) -> Value:
@@ -144,22 +172,34 @@ def _get(value: Value, key: Value, default: Value = NULL) -> Value:
     return taken(key, taken(value, found))
 
 
-def _items(value: Value) -> Value:
-    pairs = ((key_of(value, key), item) for key, item in _fields(value).items())
-    return Value(tuple(Value({"key": key, "value": item}, value.label) for key, item in pairs), value.label)
+def _items(value: Value) -> Pieces[Value]:
+    pairs: list[Value] = []
+    for some in chunks(tuple(_fields(value).items())):
+        pairs += [Value({"key": key_of(value, key), "value": item}, value.label) for key, item in some]
+        if len(some) == PIECE:
+            yield
+    return (yield from listed(pairs, value.label))
 
 
-def _merge(value: Value, other: Value) -> Value:
-    return Value({**_fields(value), **_fields(other)}, join(value.label, other.label))
+def _merge(value: Value, other: Value) -> Pieces[Value]:
+    return (yield from record({**_fields(value), **_fields(other)}, join(value.label, other.label)))
 
 
 def _append(value: Value, item: Value) -> Value:
     return Value((*items(value), item), value.label, value.weight + item.weight)
 
 
-def _flatten(value: Value) -> Value:
-    inner = tuple([inner for item in items(value) for inner in items(item)])
-    return Value(inner, join(value.label, *(item.label for item in items(value))))
+def _flatten(value: Value) -> Pieces[Value]:
+    inner: list[Value] = []
+    labels = {id(value.label): value.label}
+    for some in chunks(items(value)):
+        for item in some:
+            inner += items(item)
+            bound_items(len(inner))
+        labels |= {id(item.label): item.label for item in some}
+        if len(some) == PIECE:
+            yield
+    return (yield from listed(inner, join(*labels.values())))
 
 
 def _first(value: Value) -> Value:
@@ -177,11 +217,15 @@ def _at(value: Value, position: int) -> Value:
     return taken(value, items(value)[position])
 
 
-def _index_of(value: Value, wanted: Value) -> int:
+def _index_of(value: Value, wanted: Value) -> int | Pieces[int]:
     """The first position, or -1."""
     if isinstance(value.data, str):
         return value.data.find(text(wanted))
-    return next((position for position, item in enumerate(items(value)) if equal(item, wanted)), -1)
+    return position(items(value), wanted)
+
+
+def _contains(container: Value, wanted: Value) -> bool | Pieces[bool]:
+    return has(container, wanted) if is_large(container) else contains(container, wanted)
 
 
 def _bool(value: Value) -> bool:
@@ -195,21 +239,30 @@ def _bool(value: Value) -> bool:
             raise TypeMismatch(msg)
 
 
-def _sum(values: Value) -> int | float:
-    return sum(number(value) for value in items(values))
+def _sum(values: Value) -> Pieces[int | float]:
+    total: int | float = 0
+    for some in chunks(items(values)):
+        for value in some:
+            total += number(value)
+        if len(some) == PIECE:
+            yield
+    return total
 
 
 def _extreme(op: str) -> Simple:
-    def pick(*values: Value) -> Value:
+    def pick(*values: Value) -> Pieces[Value]:
         candidates = items(values[0]) if len(values) == 1 else values
         if not candidates:
             msg = "the list is empty"
             raise TypeMismatch(msg)
         best = candidates[0]
-        for value in candidates[1:]:
-            if compare(op, value, best):
-                best = value
-        return Value(best.data, _joined(values))
+        for some in chunks(candidates):
+            for value in some:
+                if compare(op, value, best):
+                    best = value
+            if len(some) == PIECE:
+                yield
+        return Value(best.data, (yield from labelled(*values)))
 
     return pick
 
@@ -224,8 +277,11 @@ def _round(value: Value, digits: Value | None = None) -> int | float:
 
 
 async def _format(_caller: Caller, arguments: Sequence[Value], named: Mapping[str, Value] | None = None) -> Value:
-    names = named or {}
-    return Value(filled(text(arguments[0]), arguments[1:], names), _joined([*arguments, *names.values()]))
+    given = [*arguments[1:], *(named or {}).values()]
+    texts = [Value(await in_pieces(dumped(value))) if is_large(value) else value for value in given]
+    names = dict(zip(named or {}, texts[len(arguments) - 1 :], strict=True))
+    label = await label_of(arguments[0], *given)
+    return Value(filled(text(arguments[0]), texts[: len(arguments) - 1], names), label)
 
 
 def _range(first: Value, end: Value | None = None, step: Value | None = None) -> list[int]:
@@ -241,10 +297,13 @@ def _range(first: Value, end: Value | None = None, step: Value | None = None) ->
     return list(numbers)
 
 
-def _slice(value: Value, start: Value, end: Value | None = None) -> Value:
+def _slice(value: Value, start: Value, end: Value | None = None) -> Value | Pieces[Value]:
     part = slice(integer(start), None if end is None else integer(end))
-    if isinstance(value.data, str | tuple):
-        return Value(value.data[part], join(value.label, start.label, NULL.label if end is None else end.label))
+    label = join(value.label, start.label, NULL.label if end is None else end.label)
+    if isinstance(value.data, str):
+        return Value(value.data[part], label)
+    if isinstance(value.data, tuple):
+        return listed(value.data[part], label)
     msg = f"expected a String or a list, found {type_name(value)}"
     raise TypeMismatch(msg)
 
@@ -256,11 +315,14 @@ def _reverse(value: Value) -> Value:
     raise TypeMismatch(msg)
 
 
-def _unique(value: Value) -> Value:
+def _unique(value: Value) -> Pieces[Value]:
     kept: dict[Hashable, Value] = {}
+    steps = Steps()
     for item in items(value):
         kept.setdefault(_identity(item), item)
-    return Value(tuple(kept.values()), deep_label(value))
+        if steps.spent(item.weight):
+            yield
+    return (yield from listed(tuple(kept.values()), (yield from labelled(value))))
 
 
 def _identity(value: Value) -> Hashable:
@@ -277,6 +339,10 @@ def _identity(value: Value) -> Hashable:
             return "bool", value.data
         case _:
             return "", value.data
+
+
+def _to_json(value: Value) -> str | Pieces[str]:
+    return dumped(value) if is_large(value) else json.dumps(plain(value), ensure_ascii=False)
 
 
 def _int(value: Value) -> int:
@@ -309,32 +375,30 @@ def _float(value: Value) -> float:
     return float(number(value))
 
 
-def _sorted(decorated: list[tuple[Value, Value]]) -> list[Value]:
-    if all(isinstance(key.data, str) for key, _ in decorated):
-        return [item for _, item in sorted(decorated, key=lambda pair: text(pair[0]))]
-    return [item for _, item in sorted(decorated, key=lambda pair: number(pair[0]))]
-
-
 async def _map(caller: Caller, arguments: Sequence[Value]) -> Value:
     source = arguments[0]
-    return Value(tuple([await caller(arguments[1], taken(source, item)) for item in items(source)]), source.label)
+    values = [await caller(arguments[1], taken(source, item)) for item in items(source)]
+    return await in_pieces(listed(values, source.label))
 
 
 async def _holding(caller: Caller, arguments: Sequence[Value]) -> tuple[list[Value], Label]:
     """The items for which the function, or the item itself, is true; and the label of that choice."""
     kept: list[Value] = []
-    labels = [arguments[0].label]
+    labels = {id(arguments[0].label): arguments[0].label}
     for item in items(arguments[0]):
         holds = await caller(arguments[1], taken(arguments[0], item)) if len(arguments) > 1 else item
-        labels.append(holds.label)
+        labels[id(holds.label)] = holds.label
+        if len(labels) > MAX_LABELS:
+            joined = join(*labels.values())
+            labels = {id(joined): joined}
         if truth(holds):
             kept.append(item)
-    return kept, join(*labels)
+    return kept, join(*labels.values())
 
 
 async def _filter(caller: Caller, arguments: Sequence[Value]) -> Value:
     kept, label = await _holding(caller, arguments)
-    return Value(tuple(kept), label)
+    return await in_pieces(listed(kept, label))
 
 
 async def _any(caller: Caller, arguments: Sequence[Value]) -> Value:
@@ -361,8 +425,7 @@ async def _sort(caller: Caller, arguments: Sequence[Value]) -> Value:
     keys = list(source)
     if len(arguments) > 1:
         keys = [await caller(arguments[1], taken(arguments[0], item)) for item in source]
-    ordered = _sorted(list(zip(keys, source, strict=True)))
-    return Value(tuple(ordered), join(arguments[0].label, *(deep_label(key) for key in keys)))
+    return await in_pieces(sorted_by(arguments[0], keys))
 
 
 async def call_pure(name: str, caller: Caller, positional: Sequence[Value], named: Mapping[str, Value]) -> Value:
@@ -387,7 +450,7 @@ PURE_FUNCTIONS: Final[Mapping[str, Pure]] = {
     "append": _simple(_append),
     "bool": _simple(_bool),
     "ceil": _simple(lambda v: ceil(number(v))),
-    "contains": _simple(contains),
+    "contains": _simple(_contains),
     "count": _count,
     "ends_with": _simple(lambda v, end: text(v).endswith(text(end))),
     "filter": _filter,
@@ -410,7 +473,7 @@ PURE_FUNCTIONS: Final[Mapping[str, Pure]] = {
     "max": _simple(_extreme(">")),
     "merge": _simple(_merge),
     "min": _simple(_extreme("<")),
-    "parse_json": _simple(lambda v: parsed_json(text(v))),
+    "parse_json": _simple(lambda v: parsed(text(v))),
     "range": _simple(_range),
     "replace": _simple(_replace),
     "reverse": _simple(_reverse),
@@ -419,9 +482,9 @@ PURE_FUNCTIONS: Final[Mapping[str, Pure]] = {
     "sort": _sort,
     "split": _simple(_split),
     "starts_with": _simple(lambda v, start: text(v).startswith(text(start))),
-    "str": _simple(shown),
+    "str": _simple(lambda v: v.data if isinstance(v.data, str) else _to_json(v)),
     "sum": _simple(_sum),
-    "to_json": _simple(lambda v: json.dumps(plain(v), ensure_ascii=False)),
+    "to_json": _simple(_to_json),
     "trim": _simple(lambda v: text(v).strip()),
     "type_of": _simple(lambda v: Value(type_name(v), v.label)),
     "unique": _simple(_unique),

@@ -11,13 +11,15 @@ from symbi.agent.again import held_at
 from symbi.agent.effects import CodeLimits, RunEffects, World
 from symbi.agent.interpreter import BodyLimits, Interpreter
 from symbi.agent.journal import RunRecord, RunState, RunStore
+from symbi.agent.meter import UNMETERED, Meter, metered
+from symbi.agent.pieces import data_of, in_pieces, label_of, made
 from symbi.agent.remedies import Remedy, remedy_for
 from symbi.agent.sealing import sealed_run
 from symbi.agent.task import TASK_LABEL, Task, kept_task, label_json
 from symbi.agent.turn import ALWAYS, RunClock, Turn
-from symbi.agent.values import Value, deep_label, from_json, to_json
+from symbi.agent.values import Value, from_json, to_json
 from symbi.audit.event import AuditEventType, Draft
-from symbi.audit.log import Enlisted
+from symbi.audit.log import Enlisted, Work
 from symbi.clock import rfc3339
 from symbi.dsl import ast
 from symbi.dsl.spec import AgentSpec
@@ -82,6 +84,9 @@ def nothing_else(_outcome: RunOutcome) -> Also:
 SUSPENDED: Final = "suspended"
 """The field of an error that a run is held for, where its agent is suspended and goes on from there."""
 
+FINAL: Final = "final"
+"""The field of an error that a restart would meet again: its effect was answered, and must not be repeated."""
+
 Ends: TypeAlias = Callable[[SymbiError], RunState]
 """What becomes of a run that an error has ended: held, so that it can go on, or failed."""
 
@@ -104,6 +109,7 @@ class RunPlan:
         turn: Whether it may go on.
         ends: What becomes of it where an error ends it.
         closing: Told how it ended, says what else is written with that.
+        meter: Takes what it uses.
     """
 
     spec: AgentSpec
@@ -114,6 +120,7 @@ class RunPlan:
     turn: Turn = ALWAYS
     ends: Ends = by_remedy
     closing: Callable[[RunOutcome], Also] = nothing_else
+    meter: Meter = UNMETERED
 
     @property
     def task(self) -> Task:
@@ -189,9 +196,10 @@ async def execute(plan: RunPlan, world: World, runs: RunStore, later: list[Enlis
     code, recorded, held = plan.bounds.code, plan.recorded, held_at(record.error)
     effects = RunEffects(world, plan.principal, record.run_id, spec.file, code, recorded, task.grant, held)
     effects.clock = RunClock(plan.turn)
-    interpreter = Interpreter(spec.file, spec.functions, effects, plan.bounds.body)
+    effects.meter = plan.meter
+    interpreter = Interpreter(spec.file, spec.functions, effects, plan.bounds.body, plan.meter.check)
     inputs: dict[str, JsonValue] = json.loads(record.inputs)
-    variables = {p.name: from_json(inputs.get(p.name), task.label(p.name)) for p in spec.parameters}
+    variables = {p.name: await in_pieces(made(inputs.get(p.name), task.label(p.name))) for p in spec.parameters}
     output: JsonValue = None
     label: Label | None = None
     failure: SymbiError | None = None
@@ -201,9 +209,10 @@ async def execute(plan: RunPlan, world: World, runs: RunStore, later: list[Enlis
     try:
         with anyio.move_on_after(spec.limits.execution_timeout) as scope:
             effects.clock.scope = scope
-            value = await interpreter.run(spec.body, variables)
-            output = _output(value, spec, plan.bounds.output_bytes)
-            label = deep_label(value)
+            plan.meter.check()
+            value = await metered(interpreter.run(spec.body, variables), plan.meter)
+            output = await _output(value, spec, plan.bounds.output_bytes)
+            label = await label_of(value)
         if scope.cancelled_caught:
             msg = f"the run took longer than {spec.limits.execution_timeout:g} s"
             failure = TimeLimit(msg, hint="raise `timeout` in the `with` attributes")
@@ -213,6 +222,8 @@ async def execute(plan: RunPlan, world: World, runs: RunStore, later: list[Enlis
         failure = error
     if failure is not None and failure is effects.told:
         failure.fields["position"] = effects.count - 1
+        if remedy_for(type(failure)) is Remedy.RESTART and await effects.is_final():
+            failure.fields[FINAL] = True
     state = RunState.FINISHED if failure is None else plan.ends(failure)
     if failure is not None and state is RunState.HELD and remedy_for(type(failure)) is not Remedy.RESTART:
         failure.fields[SUSPENDED] = True
@@ -226,30 +237,38 @@ async def execute(plan: RunPlan, world: World, runs: RunStore, later: list[Enlis
     outcome = RunOutcome(record.run_id, state, output, failure, effects.count, effects.replayed, label)
     # An error may quote whatever the body has seen, and what its last effect was about.
     about = label if failure is None else join(interpreter.seen, error_label(failure))
+    unit = await _end_of(plan, world, runs, ended, outcome, about)
+    world.guard.probe("run_ending")
+    if later is None:
+        await world.log.transact(unit, wait=True)
+    else:
+        later.append(await world.log.enlist(unit, wait=True))
+    world.guard.probe("run_ended")
+    return outcome
+
+
+async def _end_of(
+    plan: RunPlan, world: World, runs: RunStore, ended: RunRecord, outcome: RunOutcome, about: Label | None
+) -> Work[None]:
+    """The unit of work that writes the end of a run, and what is written with it; `about` joins all that it may quote."""
     if about is not None and replace(about, sources=()) != Label():
         ended = replace(ended, answer=encode_result(label_json(about)))
-    keys = await keys_for(world.guard.vault, spec.id, () if about is None else about.subjects, wait=True)
+    subjects = () if about is None else about.subjects
+    keys = await keys_for(world.guard.vault, plan.spec.id, subjects, wait=True)
     kept, draft = sealed_run(ended, keys), confided(_finished(ended, outcome), keys)
-
     also = plan.closing(outcome)
 
     def end() -> tuple[None, tuple[Draft, ...]]:
         runs.move_run(kept, RunState.RUNNING)
         return None, (draft, *also())
 
-    world.guard.probe("run_ending")
-    if later is None:
-        await world.log.transact(end, wait=True)
-    else:
-        later.append(await world.log.enlist(end, wait=True))
-    world.guard.probe("run_ended")
-    return outcome
+    return end
 
 
-def _output(value: Value, spec: AgentSpec, most_bytes: int) -> JsonValue:
+async def _output(value: Value, spec: AgentSpec, most_bytes: int) -> JsonValue:
     span = spec.body.span if spec.body is not None else ast.NOWHERE
     try:
-        output = to_json(value, span, spec.file)
+        output = await in_pieces(data_of(value, lambda part: to_json(part, span, spec.file)))
     except ScriptFailed as failure:
         failure.hint = "the value of a run must be data"
         raise

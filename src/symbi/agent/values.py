@@ -9,6 +9,7 @@ stands in it, so that whoever walks through a value, compares it or prints it do
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from math import isfinite
 from operator import attrgetter
 from typing import Final, TypeAlias
@@ -139,16 +140,16 @@ class Scope:
 
 def deep_label(value: Value) -> Label:
     """The join of a value's label with those of all it contains."""
-    labels: list[Label] = []
+    labels: dict[int, Label] = {}  # each once: items made together share theirs
     pending = [value]
     while pending:
         current = pending.pop()
-        labels.append(current.label)
+        labels[id(current.label)] = current.label
         if isinstance(current.data, tuple):
             pending.extend(current.data)
         elif isinstance(current.data, Mapping):
             pending.extend(current.data.values())
-    return join(*labels)
+    return join(*labels.values())
 
 
 def taken(container: Value, item: Value) -> Value:
@@ -284,7 +285,8 @@ def _part_labels(name: str, value: Value, whole: Label) -> Iterator[tuple[str, L
         if isinstance(part.data, tuple):
             pending.extend(((*steps, index), item, shape) for index, item in enumerate(part.data[:MAX_PART_LABELS]))
         elif isinstance(part.data, Mapping):
-            pending.extend(((*steps, key), item, shape) for key, item in part.data.items())
+            fields = islice(part.data.items(), MAX_PART_LABELS)
+            pending.extend(((*steps, key), item, shape) for key, item in fields)
         elif len(steps) > 1 and shape != whole:
             yield spelled(steps), shape
 

@@ -97,7 +97,8 @@ async def show_agent(runtime: Runtime, _caller: Caller, arguments: Mapping[str, 
             "first": None if first is None else {"message": first.message_id, "begun": first.attempts},
             "runnable": standing.record.declared in runtime.roster.kinds,
         }
-    return {"agent": agent, "runs": rows, "claim": _claim(runtime, agent), "persistent": kept}
+    used = runtime.measuring.book.of_agent(agent).facts()
+    return {"agent": agent, "runs": rows, "claim": _claim(runtime, agent), "persistent": kept, "used": used}
 
 
 def _claim(runtime: Runtime, agent: AgentId) -> JsonValue:

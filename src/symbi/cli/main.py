@@ -17,6 +17,7 @@ from symbi.cli import (
     audit,
     audit_keep,
     bench,
+    budget,
     compliance,
     demo,
     dlq,
@@ -26,6 +27,7 @@ from symbi.cli import (
     policy,
     privacy,
     run,
+    status,
     tools,
     up,
 )
@@ -45,6 +47,8 @@ app = typer.Typer(
 app.command("init")(files.init)
 app.command("run", cls=WaitingCommand)(run.run)
 app.command("up")(up.up)
+app.command("status")(status.status)
+agents.app.command("usage")(status.usage)
 app.command("check")(files.check)
 app.command("fmt")(files.fmt)
 audit.app.command("witness")(audit_keep.witness)
@@ -57,6 +61,7 @@ app.add_typer(agents.runs_app, name="runs")
 app.add_typer(dlq.app, name="dlq")
 agents.runs_app.command("compact")(effects.compact)
 app.add_typer(effects.app, name="effects")
+app.add_typer(budget.app, name="budget")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(tools.app, name="tools")

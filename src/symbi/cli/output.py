@@ -13,6 +13,7 @@ from rich.markup import escape
 from symbi.errors import (
     AgentFailed,
     ApprovalPending,
+    BudgetExceeded,
     Denied,
     EffectInDoubt,
     InputError,
@@ -36,6 +37,7 @@ EXIT_INTERRUPTED: Final = 130
 
 EXIT_CODES: Final[Mapping[type[SymbiError], int]] = {
     EffectInDoubt: EXIT_HELD,
+    BudgetExceeded: EXIT_HELD,
     ApprovalPending: EXIT_APPROVAL,
     InputError: EXIT_USAGE,
     Denied: EXIT_DENIED,
@@ -54,7 +56,7 @@ EXIT_MEANINGS: Final[Mapping[int, str]] = {
     EXIT_DENIED: "policy refused",
     EXIT_VERIFICATION: "a signature, a pin, a certificate or the audit trail does not verify, or something is left of an erased person",
     EXIT_UNAVAILABLE: "something needed is not available: store, sandbox, tool server",
-    EXIT_HELD: "the run is held: an effect is in doubt and a person has to decide",
+    EXIT_HELD: "the run is held: an effect is in doubt, or its budget is spent, and a person has to decide",
     EXIT_APPROVAL: "the run is held: people have been asked and have not answered; `symbi run --resume` goes on once they have",
     EXIT_INTERNAL: "a defect of Symbi itself",
     EXIT_INTERRUPTED: "interrupted; `symbi run --resume` goes on",

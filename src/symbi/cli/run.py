@@ -29,10 +29,13 @@ from symbi.cli.output import (
     print_text,
     show_error,
 )
+from symbi.cli.unread import patient_stderr
 from symbi.cli.waiting import wait_s
-from symbi.config import Settings, find_config, load_settings
+from symbi.config import Settings, find_config, load_settings, read_budget
 from symbi.dsl.spec import AgentSpec
 from symbi.errors import ApprovalPending, InputError, SymbiError
+from symbi.guard.budget import Allowance
+from symbi.guard.spending import UNBOUNDED, Budget
 from symbi.policy.context import label_context
 from symbi.policy.flow import MORE_SUBJECTS
 from symbi.runtime.runtime import Runtime
@@ -52,12 +55,14 @@ class Told:
         labels: NAME=LABEL for inputs that are not what the user wrote.
         grant: The file that says what the task calls for.
         subjects: The people whom the inputs are about.
+        budget: The most that the run may spend.
     """
 
     inputs: Sequence[str] = ()
     labels: Sequence[str] = ()
     grant: Path | None = None
     subjects: Sequence[str] = ()
+    budget: Budget = UNBOUNDED
 
     @property
     def everybody(self) -> tuple[str, ...]:
@@ -101,6 +106,9 @@ def run(  # noqa: PLR0913 - the options of the command
         list[str] | None,
         typer.Option("--subject", metavar="WHO", help="Whom the inputs are about: what is kept of them can be erased."),
     ] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="NAME=AMOUNT,…", help="The most that the run may spend: calls=10,cpu_s=2.")
+    ] = None,
     wait: Annotated[
         str | None,
         typer.Option(
@@ -113,14 +121,14 @@ def run(  # noqa: PLR0913 - the options of the command
     config: Config = None,
 ) -> None:
     """Run an agent. Exit codes: 0 done, 1 failed, 2 wrong input, 3 denied, 4 not verified, 5 unavailable, 6 in doubt, 7 held."""
-    with errors_to_exit(as_json=as_json):
+    with patient_stderr(), errors_to_exit(as_json=as_json):
         if (file is None) is not resume and not (file and resume):
             msg = "give an agent file, or `--resume`"
             raise InputError(msg, code="input.usage")
-        if resume and (grant is not None or labels or subjects):
-            msg = "`--grant`, `--label` and `--subject` are for a new run"
+        if resume and (grant is not None or labels or subjects or budget):
+            msg = "`--grant`, `--label`, `--subject` and `--budget` are for a new run"
             raise InputError(msg, code="input.usage", hint="a resumed run keeps those that it was started with")
-        told = Told(inputs or (), labels or (), grant, subjects or ())
+        told = Told(inputs or (), labels or (), grant, subjects or (), read_budget("--budget", budget))
         settings = settings_for(file, config)
         start_logging(settings)
         try:
@@ -282,7 +290,7 @@ async def start_run(runtime: Runtime, file: Path, told: Told, agent: str | None)
     except InputError as error:
         await runtime.refuse(file, error, told.everybody)
         raise
-    return await runtime.run(compiled, spec, values, task)
+    return await runtime.run(compiled, spec, values, task, allowance=Allowance(told.budget))
 
 
 async def resume_run(runtime: Runtime, run_id: RunId | None, file: Path | None) -> RunOutcome:

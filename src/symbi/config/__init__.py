@@ -1,6 +1,7 @@
 """Configuration: TOML, environment and command line become frozen `Settings`; unsafe ones are refused."""
 
 from symbi.config.agent_settings import AgentMode, AgentSettings, Trust
+from symbi.config.budget_kind import read_budget
 from symbi.config.kinds import Secret
 from symbi.config.load import CONFIG_NAME, find_config, load_settings, parse_settings
 from symbi.config.safety import LATER, refuse_unsafe, require_embedding_dimension
@@ -41,6 +42,7 @@ __all__ = [
     "find_config",
     "load_settings",
     "parse_settings",
+    "read_budget",
     "refuse_unsafe",
     "require_embedding_dimension",
 ]

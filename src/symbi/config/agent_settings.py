@@ -4,9 +4,12 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from symbi.config.budget_kind import Amounts
 from symbi.config.declared import declare as _declare
 from symbi.config.kinds import Flag, OneOf, Real, Several, Text, Whole
-from symbi.types import Priority
+from symbi.config.topic_kind import TopicPattern
+from symbi.guard.spending import Budget
+from symbi.types import OnBreach, Priority
 
 
 class Trust(StrEnum):
@@ -38,6 +41,10 @@ class AgentSettings:
         Priority.NORMAL, OneOf(Priority), "its class among those that wait; a critical one makes lower ones step aside"
     )
     batch: bool = _declare(default=False, kind=Flag(), meaning="whether it may wait behind everything else")
+    budget: Budget | None = _declare(None, Amounts(), "the most that each of its runs may spend", unset="no bound")
+    on_breach: OnBreach | None = _declare(
+        None, OneOf(OnBreach), "what is done when it uses more than it claimed", unset="nothing"
+    )
     mode: AgentMode = _declare(
         AgentMode.EPHEMERAL, OneOf(AgentMode), "a persistent one stays, and carries out the messages that it is sent"
     )
@@ -46,4 +53,7 @@ class AgentSettings:
     )
     max_messages: int = _declare(
         1000, Whole(1, 1_000_000, "messages"), "messages that may wait for one agent; further ones are refused"
+    )
+    topics: tuple[str, ...] = _declare(
+        (), Several(TopicPattern()), "topics to which a persistent one listens: `*` is one word, `>` the rest"
     )

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from symbi.config.agent_settings import AgentMode
 from symbi.config.sections import KEYS, Mode, ToolVerification
 from symbi.config.settings import OriginKind, Settings
 from symbi.errors import ConfigError
@@ -45,6 +46,7 @@ def refuse_unsafe(settings: Settings) -> tuple[str, ...]:
     return (
         *(f"unsafe: `{key}` ({settings.origin(key)}): {reason}; {hint}" for key, reason, hint in unsafe),
         *_risky(settings),
+        *_deaf(settings),
         *(
             f"no effect yet: `{key}` ({settings.origin(key)}): {reason}"
             for key, reason in LATER.items()
@@ -102,6 +104,14 @@ def _risky(settings: Settings) -> Iterator[str]:
         for server in settings.mcp.servers:
             if server.public_key is None:
                 yield f"`mcp.servers.{server.name}` has no `public_key`: without a pinned key its tools will be refused"
+
+
+def _deaf(settings: Settings) -> Iterator[str]:
+    """Topics of agents that have no mailbox."""
+    for agent in settings.agents:
+        if agent.topics and agent.mode is not AgentMode.PERSISTENT:
+            origin = settings.origin(f"agents.{agent.name}.topics")
+            yield f"no effect: `agents.{agent.name}.topics` ({origin}): it lives for one run; set `mode` to `persistent`"
 
 
 def _show(settings: Settings, key: str) -> str:

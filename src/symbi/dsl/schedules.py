@@ -6,12 +6,13 @@ from typing import Final, TypeAlias
 from symbi.dsl import ast
 from symbi.dsl.body import note_repeated
 from symbi.dsl.findings import Findings
+from symbi.dsl.messages import is_topic
 from symbi.dsl.spec import ScheduleSpec
 from symbi.dsl.timetable import Timetable, parse_cron, parse_moment
 from symbi.errors import InputError, did_you_mean
 from symbi.types import AgentId
 
-LATER_KEYS: Final = ("policy", "audit", "deliver")
+LATER_KEYS: Final = ("policy", "audit")
 """Keys of the language that nothing carries out yet."""
 
 
@@ -47,10 +48,11 @@ def _read(node: ast.Schedule, agents: Mapping[str, ast.Agent], runs: Runs, findi
             one_shot = value.value
         else:
             findings.error("schedule", "`one_shot` is true or false", value.span)
+    topic = _topic(entries["deliver"], findings) if "deliver" in entries else ""
     table = _timetable(entries, findings)
     if table is None or agent is None:
         return None
-    return ScheduleSpec(node.name, agent, table, one_shot=one_shot or table.at_ns is not None)
+    return ScheduleSpec(node.name, agent, table, one_shot=one_shot or table.at_ns is not None, deliver=topic)
 
 
 def _agent(entry: ast.Entry, agents: Mapping[str, ast.Agent], runs: Runs, findings: Findings) -> AgentId | None:
@@ -69,6 +71,15 @@ def _agent(entry: ast.Entry, agents: Mapping[str, ast.Agent], runs: Runs, findin
         findings.error("schedule", f"agent `{name}` has nothing to run", entry.value.span)
         return None
     return AgentId(agent.name)
+
+
+def _topic(entry: ast.Entry, findings: Findings) -> str:
+    name = _word(entry.value)
+    if name is None or not is_topic(name):
+        hint = 'write words with dots between them, in quotes: `"reports.daily"`'
+        findings.error("topic", f"`{name or '?'}` is not the name of a topic", entry.value.span, hint)
+        return ""
+    return name
 
 
 def _timetable(entries: Mapping[str, ast.Entry], findings: Findings) -> Timetable | None:

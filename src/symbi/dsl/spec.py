@@ -64,12 +64,14 @@ class ScheduleSpec:
         agent: Which agent.
         timetable: When it is due.
         one_shot: Only the first time.
+        deliver: The topic on which the value of each run is published; empty for none.
     """
 
     name: str
     agent: AgentId
     timetable: Timetable
     one_shot: bool = False
+    deliver: str = ""
 
 
 @dataclass(frozen=True, slots=True)

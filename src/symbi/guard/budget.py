@@ -11,101 +11,15 @@ nothing begins in it from then on.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
-from types import MappingProxyType
 from typing import Final, Protocol
 
 from symbi.errors import BudgetExceeded, InputError, InternalError
 from symbi.guard.action import Action, CallModel, InvokeTool
+from symbi.guard.spending import KINDS, MOST, NOTHING, TIMED, UNBOUNDED, WRITTEN, Budget, Spend, written
 from symbi.types import AgentId, EffectId, JsonValue, RunId
 
-KINDS: Final = ("calls", "tokens", "money_micros", "wall_ms", "cpu_ms")
-TIMED: Final = frozenset({"wall_ms", "cpu_ms"})
-"""What is measured and charged afterwards."""
-UNITS: Final[Mapping[str, tuple[str, int]]] = MappingProxyType(
-    {
-        "calls": ("calls", 1),
-        "tokens": ("tokens", 1),
-        "money": ("money_micros", 1_000_000),
-        "wall_s": ("wall_ms", 1000),
-        "cpu_s": ("cpu_ms", 1000),
-    }
-)
-"""As people write them: which kind, and how many of its units are one of theirs."""
-WRITTEN: Final[Mapping[str, str]] = MappingProxyType({kind: name for name, (kind, _) in UNITS.items()})
-MOST: Final = 2**53  # of any amount: what JSON carries exactly, and far below what the store can add up
 MAX_DEPTH: Final = 64  # runs that asked for one another
-
-
-@dataclass(frozen=True, slots=True)
-class Spend:
-    """Amounts.
-
-    Attributes:
-        calls: Calls of tools and models.
-        tokens: Of models.
-        money_micros: Millionths of the currency that the operator counts in.
-        wall_ms: Milliseconds at work; what a run waits for people, for its turn, or for a run that it asked for is none.
-        cpu_ms: Milliseconds of a processor.
-    """
-
-    calls: int = 0
-    tokens: int = 0
-    money_micros: int = 0
-    wall_ms: int = 0
-    cpu_ms: int = 0
-
-    def __add__(self, other: "Spend") -> "Spend":
-        return Spend(*(mine + its for mine, its in zip(self.amounts, other.amounts, strict=True)))
-
-    def __sub__(self, other: "Spend") -> "Spend":
-        return Spend(*(mine - its for mine, its in zip(self.amounts, other.amounts, strict=True)))
-
-    @property
-    def amounts(self) -> tuple[int, ...]:
-        """In the order of `KINDS`."""
-        return (self.calls, self.tokens, self.money_micros, self.wall_ms, self.cpu_ms)
-
-
-NOTHING: Final = Spend()
 NO_RUN: Final = RunId("")
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """The most that may be spent of each kind, as in `Spend`; None sets no bound."""
-
-    calls: int | None = None
-    tokens: int | None = None
-    money_micros: int | None = None
-    wall_ms: int | None = None
-    cpu_ms: int | None = None
-
-    @property
-    def bounds(self) -> tuple[int | None, ...]:
-        """In the order of `KINDS`."""
-        return (self.calls, self.tokens, self.money_micros, self.wall_ms, self.cpu_ms)
-
-    @property
-    def bounded(self) -> bool:
-        """Whether it bounds anything."""
-        return any(bound is not None for bound in self.bounds)
-
-    def lowest(self, *others: "Budget") -> "Budget":
-        """What all of them let spend."""
-        return reduce(_lower, others, self)
-
-    def facts(self) -> dict[str, JsonValue]:
-        """Its bounds by kind, for machines."""
-        return {kind: bound for kind, bound in zip(KINDS, self.bounds, strict=True) if bound is not None}
-
-
-UNBOUNDED: Final = Budget()
-
-
-def _lower(one: Budget, other: Budget) -> Budget:
-    pairs = zip(one.bounds, other.bounds, strict=True)
-    return Budget(*(min((bound for bound in pair if bound is not None), default=None) for pair in pairs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +50,16 @@ class Account:
             *(None if most is None else most - gone for most, gone in zip(self.most.bounds, used, strict=True))
         )
 
+    @property
+    def out_of_time(self) -> bool:
+        """Whether a time of it is used up, so that nothing may begin."""
+        amounts = zip(KINDS, self.most.bounds, self.spent.amounts, strict=True)
+        return any(kind in TIMED and most is not None and spent >= most for kind, most, spent in amounts)
+
+    def told(self) -> dict[str, JsonValue]:
+        """What the trail says when it is opened."""
+        return {**self.most.facts(), "parent": self.parent} if self.parent else self.most.facts()
+
     def facts(self) -> dict[str, JsonValue]:
         """For machines."""
         return {
@@ -164,6 +88,22 @@ class Reservation:
     amount: Spend
 
 
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What whoever starts a run lets it spend.
+
+    Attributes:
+        most: The bounds; those that are configured hold too.
+        parent: The run that asks for it, and pays for it.
+    """
+
+    most: Budget = UNBOUNDED
+    parent: RunId = NO_RUN
+
+
+NO_ALLOWANCE: Final = Allowance()
+
+
 class BudgetStore(Protocol):
     """Durable accounts; the methods block, and those that write run inside the store's running transaction."""
 
@@ -174,8 +114,8 @@ class BudgetStore(Protocol):
             StoreUnavailable: The store cannot be read.
         """
 
-    def accounts_of(self, agent_id: AgentId, limit: int) -> Sequence[Account]:
-        """Accounts of an agent, newest run first.
+    def accounts_of(self, agent_id: AgentId | None, limit: int) -> Sequence[Account]:
+        """Accounts of an agent, or of all, newest run first.
 
         Raises:
             StoreUnavailable: The store cannot be read.
@@ -208,8 +148,8 @@ def cost_of(action: Action) -> Spend:
     return Spend(calls=1) if isinstance(action, InvokeTool | CallModel) else NOTHING
 
 
-def open_account(store: BudgetStore, account: Account) -> None:
-    """Open an account, where it bounds anything or lies below one that does.
+def line_above(store: BudgetStore, account: Account) -> Sequence[Account]:
+    """An account that is to be opened, and those above it; none where it bounds nothing and lies below none that does.
 
     Raises:
         InputError: Runs have asked for one another more often than there may be accounts above one.
@@ -218,8 +158,38 @@ def open_account(store: BudgetStore, account: Account) -> None:
     if len(above) >= MAX_DEPTH:
         msg = f"run `{account.run_id}` was asked for through {len(above)} other runs, and there may be {MAX_DEPTH - 1}"
         raise InputError(msg, code="input.depth")
-    if above or account.most.bounded:
-        store.put_account(account if above else replace(account, parent=NO_RUN))
+    if above:
+        return (account, *above)
+    return (replace(account, parent=NO_RUN),) if account.most.bounded else ()
+
+
+def open_account(store: BudgetStore, account: Account) -> None:
+    """Open an account, where it bounds anything or lies below one that does.
+
+    Raises:
+        InputError: As `line_above`.
+    """
+    for opened in line_above(store, account)[:1]:
+        store.put_account(opened)
+
+
+def cap_account(store: BudgetStore, account: Account, most: Budget) -> Account | None:
+    """Let a run spend no more than this from here on: what it may is never raised by it.
+
+    Args:
+        store: Where accounts are.
+        account: The run's; where it is not in the store, it is opened if there is a bound now.
+        most: The bounds.
+
+    Returns:
+        The account as it stands then, or None where there is none.
+    """
+    found = store.account_of(account.run_id)
+    capped = replace(found or account, most=(found or account).most.lowest(most))
+    if capped == found:
+        return found
+    open_account(store, capped) if found is None else store.put_account(capped)
+    return store.account_of(account.run_id)
 
 
 def line_of(store: BudgetStore, run_id: RunId) -> Sequence[Account]:
@@ -319,13 +289,6 @@ def charge(store: BudgetStore, run_id: RunId, cost: Spend) -> Sequence[Account]:
     return line
 
 
-def lower(store: BudgetStore, run_id: RunId, most: Budget) -> None:
-    """Let a run spend no more than this; what it has is never raised by it."""
-    account = store.account_of(run_id)
-    if account is not None and (lowered := account.most.lowest(most)) != account.most:
-        store.put_account(replace(account, most=lowered))
-
-
 def raised(account: Account, more: Mapping[str, tuple[bool, int]]) -> Account:
     """An account with more in it.
 
@@ -348,37 +311,3 @@ def raised(account: Account, more: Mapping[str, tuple[bool, int]]) -> Account:
             raise InputError(msg, code="input.budget", hint=f"write `{WRITTEN[kind]}=+N`")
         bounds[kind] = new
     return replace(account, most=Budget(**bounds))
-
-
-def read_amount(name: str, value: object) -> tuple[str, int]:
-    """An amount as people write it: its kind, and how much in the units of the kind.
-
-    Raises:
-        InputError: There is no such kind, or it is no number, negative, finer than the unit, or too large.
-    """
-    if name not in UNITS:
-        msg = f"`{name[:40]}` is nothing that has a budget"
-        raise InputError(msg, code="input.budget", hint=f"{', '.join(f'`{known}`' for known in UNITS)} have")
-    kind, unit = UNITS[name]
-    whole, dot, rest = (str(value) if isinstance(value, int | float) and not isinstance(value, bool) else
-                        value if isinstance(value, str) else "").partition(".")  # fmt: skip
-    digits = len(str(unit)) - 1
-    good = whole.isascii() and whole.isdecimal() and (not dot or (rest.isascii() and rest.isdecimal()))
-    if not good or len(whole) > 16 or len(rest.rstrip("0")) > digits:  # noqa: PLR2004 - digits of `MOST`
-        fine = f"at most {digits} digits after the point" if digits else "without a fraction"
-        msg = f"`{name}` of a budget is a number from 0 on, {fine}, not `{str(value)[:40]}`"
-        raise InputError(msg, code="input.budget")
-    amount = int(whole) * unit + int((rest[:digits]).ljust(digits, "0") or 0)
-    if amount > MOST:
-        msg = f"`{name}` of a budget is {written(kind, MOST)} at most"
-        raise InputError(msg, code="input.budget")
-    return kind, amount
-
-
-def written(kind: str, amount: int) -> str:
-    """An amount as people write it."""
-    unit = UNITS[WRITTEN[kind]][1]
-    if unit == 1:
-        return str(amount)
-    sign, (whole, rest) = "-" if amount < 0 else "", divmod(abs(amount), unit)
-    return f"{sign}{whole}.{str(rest).zfill(len(str(unit)) - 1)}".rstrip("0").rstrip(".")

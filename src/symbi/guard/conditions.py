@@ -27,13 +27,14 @@ from symbi.guard.action import (
     ExecuteCode,
     InvokeTool,
 )
+from symbi.guard.spending import FIELDS, MOST, Budget
 from symbi.policy.decision import AllowWithConditions, Deny, PolicyDecision
 from symbi.policy.flow import join
 from symbi.policy.obligations import ALTERABLE, NUMBERS, Obligations, combine
 from symbi.telemetry import log_fields
 from symbi.types import JsonValue, ResourceLimits
 
-FIELDS: Final[Mapping[str, str]] = MappingProxyType({"maxTokens": "max_tokens", "maxItems": "max_items"})
+RENAMED: Final[Mapping[str, str]] = MappingProxyType({"maxTokens": "max_tokens", "maxItems": "max_items"})
 """Fields of actions that are not called as the argument that they stand for."""
 
 _log = logging.getLogger("symbi.guard")
@@ -94,10 +95,11 @@ def _altered(action: Action, obligations: Obligations) -> Action:
     if fixed:
         msg = f"a policy redacts or caps `arguments.{fixed[0]}`, which cannot be changed so in `{action.kind}`"
         raise PolicyDenied(msg, code="policy.condition", hint=f"what can be is {_listed(alterable)}")
-    arguments = obligations.apply_arguments(action.arguments())
+    whole = action.context() if isinstance(action, AllocateResources) else action.arguments()
+    arguments = obligations.apply_arguments(whole)
     if isinstance(action, AllocateResources):
-        return replace(action, limits=_limits(arguments))
-    changes: dict[str, Any] = {FIELDS.get(name, name): arguments[name] for name in capped | redacted}
+        return replace(action, limits=_limits(arguments), budget=_budget(arguments))
+    changes: dict[str, Any] = {RENAMED.get(name, name): arguments[name] for name in capped | redacted}
     return replace(action, **changes)
 
 
@@ -111,6 +113,12 @@ def _limits(arguments: Mapping[str, JsonValue]) -> ResourceLimits:
         network_io_mbps=whole["networkMibitps"],
         execution_timeout=whole["timeoutMs"] / 1000,
     )
+
+
+def _budget(arguments: Mapping[str, JsonValue]) -> Budget:
+    """A budget out of the numbers that policies see."""
+    whole = {kind: arguments[name] for kind, name in FIELDS.items()}
+    return Budget(**{kind: most for kind, most in whole.items() if isinstance(most, int) and most < MOST})
 
 
 def _raised(action: Action, obligations: Obligations) -> Action:

@@ -13,10 +13,11 @@ from symbi.clock import Clock
 from symbi.errors import InputError, RateLimited
 from symbi.guard.action import Action, InvokeTool
 from symbi.guard.approval import ApprovalRecord
-from symbi.guard.budget import NOTHING, cost_of, reserve
+from symbi.guard.budget import cost_of, reserve
 from symbi.guard.earlier import was_answered
 from symbi.guard.ledger import EffectRecord, EffectState
 from symbi.guard.records import action_name
+from symbi.guard.spending import NOTHING
 from symbi.guard.tally import GateStore, Reading, RunUsage, Tally
 from symbi.policy.counters import NS, Counter, Verdict, Window
 from symbi.policy.decision import AllowWithConditions, Deny, PolicyDecision, PolicyRequest

@@ -9,12 +9,13 @@ from symbi.audit.log import AuditLog, Enlisted
 from symbi.clock import Clock
 from symbi.errors import SymbiError, Unavailable
 from symbi.guard.action import Action
-from symbi.guard.budget import NOTHING, cost_of, settle
+from symbi.guard.budget import cost_of, settle
 from symbi.guard.confidential import confided, failure_subjects, keys_for, outcome_subjects, sealed_effect
 from symbi.guard.history import tally_id
 from symbi.guard.ledger import EffectRecord, EffectState
 from symbi.guard.outcome import NOT_STARTED_JSON, UNANSWERED, encode_error, error_label, state_after
 from symbi.guard.records import may_repeat, never_began, recorded_result
+from symbi.guard.spending import NOTHING
 from symbi.guard.tally import GateStore
 from symbi.guard.vault import NO_KEYS, Keys, Vault
 from symbi.policy.flow import join_subjects

@@ -67,7 +67,10 @@ ALTERABLE: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "ReadData": frozenset({"query", "maxItems"}),
         "WriteData": frozenset({"content"}),
         "ExportData": frozenset({"content"}),
-        "AllocateResources": frozenset({"memoryMib", "cpuMilli", "diskMibps", "networkMibitps", "timeoutMs"}),
+        "AllocateResources": frozenset(
+            {"memoryMib", "cpuMilli", "diskMibps", "networkMibitps", "timeoutMs"}
+            | {"budgetCalls", "budgetTokens", "budgetMoneyMicros", "budgetWallMs", "budgetCpuMs"}
+        ),
     }
 )
 """By action, the arguments that `redact` and `cap` may change; of tools and of `ConfigureAgent`, all."""

@@ -1,6 +1,6 @@
 """Whom a message can be for: the agents that are known here, as they and policies see them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -84,14 +84,21 @@ class Addresses:
 
     def _declaring(self, agent: AgentId, run_id: RunId) -> CompiledFile | None:
         """The file that declares an agent: the sender's own, or one of those that are known here."""
-        own = self.course.orders.get(run_id)
-        files = [] if own is None else [own.compiled]
-        return next((one for one in (*files, *self.files) if any(spec.id == agent for spec in one.agents)), None)
+        files = self._files(run_id)
+        return next((one for one in files if any(spec.id == agent for spec in one.agents)), None)
 
     def _names(self, run_id: RunId) -> Sequence[str]:
-        own = self.course.orders.get(run_id)
-        files = self.files if own is None else [own.compiled, *self.files]
-        return [spec.id for one in files for spec in one.agents]
+        return [spec.id for one in self._files(run_id) for spec in one.agents]
+
+    def _files(self, run_id: RunId) -> Iterator[CompiledFile]:
+        """The files that are known, that of a run first."""
+        order, at_work = self.course.orders.get(run_id), self.course.at_work.get(run_id)
+        if order is not None:
+            yield order.compiled
+        elif at_work is not None and at_work.living is not None:
+            yield at_work.living.kind.compiled
+        yield from self.files
+        yield from (kind.compiled for kind in self.course.roster.kinds.values())
 
     def principal(self, order: Order, sender: Principal) -> Principal:
         """An agent as policies see it; where it was made of the sender's own declaration, as they see the sender."""

@@ -9,6 +9,7 @@ import anyio
 from symbi.clock import Clock
 from symbi.runtime.resources import Amount, ResourcePool, amount_of
 from symbi.runtime.scheduler import MAX_QUEUED, Decision, SchedulerCore, Task, TaskId, Wait
+from symbi.runtime.status import Standing
 from symbi.types import AgentId, Priority, ResourceLimits
 
 
@@ -35,7 +36,7 @@ class AgentConfig:
 
 @dataclass(frozen=True, slots=True)
 class SystemStatus:
-    """How the scheduler stands.
+    """How the scheduler stands, and the runtime that it is part of.
 
     Attributes:
         running: Agents at work.
@@ -43,6 +44,7 @@ class SystemStatus:
         queued: Agents that wait, by class.
         capacity: All resources.
         free: Those that nobody holds.
+        standing: The rest; None where a scheduler is asked that is part of no runtime.
     """
 
     running: int
@@ -50,6 +52,7 @@ class SystemStatus:
     queued: Mapping[Priority, int]
     capacity: Amount
     free: Amount
+    standing: Standing | None = None
 
 
 class AgentScheduler:

@@ -24,6 +24,7 @@ from symbi.audit.event import Draft
 from symbi.errors import (
     ApprovalPending,
     AskFailed,
+    BudgetExceeded,
     Denied,
     EffectInDoubt,
     InputError,
@@ -141,7 +142,7 @@ class Questions:
                 record = await self._by_mail(found, descent, body, letter)
             else:
                 record = await self._here(order, descent, body, letter)
-        return await self._answer(record, found.principal)
+        return await self.answer(record, found.principal)
 
     async def _by_mail(self, found: Recipient, descent: Descent, body: JsonValue, letter: Letter) -> RunRecord:
         """Have the agent find the message in its mailbox; the run that it became, once that is over."""
@@ -172,7 +173,7 @@ class Questions:
         try:
             while True:
                 record, waits = await self._log.read(partial(self._look, run_id))
-                if record is not None and record.state is not RunState.RUNNING:
+                if record is not None and not await self._goes_on(record):
                     return record
                 if record is None and not waits:
                     raise AskFailed(f"agent `{name}` did not carry out the message")
@@ -182,6 +183,16 @@ class Questions:
                     over = self._over[run_id] = anyio.Event()
         finally:
             del self._over[run_id]
+
+    async def _goes_on(self, record: RunRecord) -> bool:
+        """Whether a run is not over: it works, or is held for what somebody settles or gives."""
+        if record.state is not RunState.HELD:
+            return record.state is RunState.RUNNING
+        try:
+            opened = await self._log.read(partial(opened_run, record, self._rooms.world.guard.vault))
+        except VerificationError:  # what it knew was erased: it is told of where its answer is read
+            return False
+        return opened.error is not None and not gives_up(decode_error(opened.error))
 
     def _look(self, run_id: RunId) -> tuple[RunRecord | None, bool]:
         """A run, and whether a message waits to be it; the message first, for it goes once the run is there."""
@@ -215,6 +226,7 @@ class Questions:
         one = self._addresses.course.at_work.get(run_id)
         if one is not None:
             one.stopped_by = by
+            one.stays = one.living is not None  # its agent has done nothing that it should be gone for
             one.scope.cancel(f"{by} has ended")
             return True
         rests = [rest for rest in self.rests.all if rest.run_id == run_id]
@@ -274,7 +286,7 @@ class Questions:
             raise met[0]
         # Whatever else it met is in its record, or it has none.
 
-    async def _answer(self, record: RunRecord, principal: Principal) -> Answer:
+    async def answer(self, record: RunRecord, principal: Principal) -> Answer:
         """What a run that is over gave.
 
         Raises:
@@ -318,8 +330,11 @@ def _circle(name: AgentId, asker: AgentId) -> InputError:
 
 
 def gives_up(error: SymbiError) -> bool:
-    """Whether a run that somebody waits for is over by an error that suspends others: policy or a limit has ended it."""
-    return isinstance(error, Denied | LimitExceeded) and not isinstance(error, ApprovalPending)
+    """Whether a run that somebody waits for is over by an error that suspends others: policy or a limit has ended it.
+
+    Where people have yet to answer, and where a budget is spent that somebody can raise, both runs are held.
+    """
+    return isinstance(error, Denied | LimitExceeded) and not isinstance(error, ApprovalPending | BudgetExceeded)
 
 
 def as_asked(error: SymbiError) -> RunState:

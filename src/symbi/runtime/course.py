@@ -1,7 +1,7 @@
 """The course of one run: from its record, through the creation of its agent and its turn in the pool, to its end."""
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,15 +29,19 @@ from symbi.errors import (
     Unavailable,
 )
 from symbi.guard.action import AllocateResources, CreateAgent
+from symbi.guard.budget import Account
 from symbi.guard.confidential import confided, keys_for
 from symbi.guard.ledger import EffectRecord
 from symbi.guard.outcome import decode_error, encode_error, error_label
+from symbi.guard.spending import UNBOUNDED
 from symbi.policy.flow import join_subjects
 from symbi.runtime.agent_scheduler import AgentConfig
 from symbi.runtime.assessment import assess_agent, servers_of
+from symbi.runtime.budgets import Budgets
 from symbi.runtime.life import Life
 from symbi.runtime.lifecycle import Event
 from symbi.runtime.living import Kind, Move, Roster, reason_of
+from symbi.runtime.measuring import Measuring
 from symbi.runtime.rooms import AtWork, Rooms, RuntimeConfig
 from symbi.runtime.turns import Seat, Turns
 from symbi.sandbox.tier import RiskAssessment
@@ -79,6 +83,8 @@ class Course:
 
     Attributes:
         turns: Where agents wait for the pool.
+        budgets: What runs may spend and have spent.
+        measuring: What is at work, measured.
         at_work: The agents at work, by their runs.
         roster: The agents that stay.
         orders: Who they are, likewise.
@@ -92,6 +98,8 @@ class Course:
             rooms.agents, rooms.world.log, rooms.world.clock, rooms.terms, self._create_kind, config.max_living
         )
         self.turns = Turns(rooms.scheduler, config.run_timeout_s)
+        self.budgets = Budgets(rooms.world.log, rooms.budgets, rooms.lineage)
+        self.measuring = Measuring(rooms, self.turns, self.budgets)
         self.at_work: dict[RunId, AtWork] = {}
         self._taking_up = anyio.Lock()
         self._taken_up = -1  # the changes of the catalogue that policies know of
@@ -132,20 +140,37 @@ class Course:
             raise
 
     async def go(
-        self, order: Order, record: RunRecord, recorded: Sequence[EffectRecord], begin: Unit[None]
+        self,
+        order: Order,
+        record: RunRecord,
+        recorded: Sequence[EffectRecord],
+        prepare: Callable[[], Awaitable[Unit[None]]],
+        line: Sequence[Account] = (),
     ) -> RunOutcome:
-        """Put on record that a run begins, and let its agent work until it ends, or is stopped: from then on it can be."""
-        one = self.at_work[record.run_id] = AtWork(Life.of(record), record)
+        """Put on record that a run begins, and let its agent work until it ends, or is stopped: from now on it can be.
+
+        Args:
+            order: Who.
+            record: Its run.
+            recorded: What it did before.
+            prepare: Makes what puts its beginning on record. Who is stopped before that has begun nothing, and has no run.
+            line: The accounts that it spends from.
+        """
+        on_record = False
+        one = self.at_work[record.run_id] = AtWork(Life.of(record), record, line=line)
         self.orders[record.run_id] = order
         try:
             with one.scope:
+                begin = await prepare()
                 one.later.append(await self._rooms.world.log.enlist(begin))  # durable before the agent is created
+                on_record = True
                 return await self._work(order, one, recorded)
             await one.recorded()
             error = AgentFailed(f"agent `{record.agent_id}` was stopped by {one.stopped_by}", code="agent.stopped")
             one.life.stop({"by": one.stopped_by})
             await self.record(one)
-            await self.ended_early(record, error, RunState.FAILED)
+            if on_record:
+                await self.ended_early(record, error, RunState.FAILED)
             return RunOutcome(record.run_id, RunState.FAILED, error=error)
         finally:
             del self.at_work[record.run_id], self.orders[record.run_id]
@@ -164,8 +189,11 @@ class Course:
                 await self.record(one)
                 await one.recorded()
                 self._rooms.world.guard.probe("working")
-                plan = RunPlan(spec, principal, record, self.bounds(principal), recorded, turn, order.ends)
-                outcome = await execute(plan, self._rooms.world, self._rooms.runs, one.later)
+                async with self.measuring.measured(one, principal, limits, turn) as meter:
+                    plan = RunPlan(
+                        spec, principal, record, self.bounds(principal), recorded, meter, order.ends, meter=meter
+                    )
+                    outcome = await execute(plan, self._rooms.world, self._rooms.runs, one.later)
         except (StoreUnavailable, InternalError):
             raise  # the run stays open: it can be resumed once the store or the defect is mended
         except SymbiError as error:
@@ -274,8 +302,14 @@ class Course:
         self, spec: AgentSpec, principal: Principal, one: AtWork
     ) -> AsyncIterator[tuple[ResourceLimits, Turn]]:
         """The limits that the agent gets, which policies may have lowered, and its turn; its own until the block ends."""
-        life, terms = one.life, self._rooms.terms(spec.id)
-        action = AllocateResources(principal=principal, limits=spec.limits, priority=terms.priority, within=life.run_id)
+        terms, life = self._rooms.terms(spec.id), one.life
+        action = AllocateResources(
+            principal=principal,
+            limits=spec.limits,
+            priority=terms.priority,
+            budget=one.line[0].most if one.line else UNBOUNDED,
+            within=life.run_id,
+        )
         guard = self._rooms.world.guard
 
         async def note(event: Event, more: Mapping[str, JsonValue]) -> None:
@@ -293,6 +327,9 @@ class Course:
             async with guard.enforce(action, one.later) as permit:
                 await one.recorded()  # with the decision: that the agent was created
                 allowed = guard.authority.redeem(permit, AllocateResources)
+                if allowed.budget != action.budget:
+                    account = one.line[0] if one.line else Account(one.record.run_id, one.record.agent_id)
+                    one.line = await self.budgets.cap(account, allowed.budget)
                 config = AgentConfig(
                     principal.name, allowed.limits, allowed.priority, principal.owner, batch=terms.batch
                 )

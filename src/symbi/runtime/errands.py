@@ -275,6 +275,7 @@ class Errands:
         principal = replace(principal, instance=record.instance)
         try:
             with one.scope:
+                one.line = await self._course.budgets.line(record, living.kind.terms.budget)
                 await self._work(errand, one, principal, seated)
                 return
             with anyio.CancelScope(shield=True):
@@ -296,17 +297,19 @@ class Errands:
                 if errand.attempts > MAX_BEGINNINGS:
                     msg = f"it was begun {MAX_BEGINNINGS} times, and each time the process ended within it"
                     raise AgentFailed(msg, code="agent.crash_loop")
-                plan = RunPlan(
-                    replace(spec, limits=limits),
-                    principal,
-                    errand.record,
-                    self._course.bounds(principal),
-                    errand.recorded,
-                    turn,
-                    tries.ends,
-                    lambda outcome: self._ended(errand, one, outcome),
-                )
-                await execute(plan, rooms.world, rooms.runs)
+                async with self._course.measuring.measured(one, principal, limits, turn) as meter:
+                    plan = RunPlan(
+                        replace(spec, limits=limits),
+                        principal,
+                        errand.record,
+                        self._course.bounds(principal),
+                        errand.recorded,
+                        meter,
+                        tries.ends,
+                        lambda outcome: self._ended(errand, one, outcome),
+                        meter,
+                    )
+                    await execute(plan, rooms.world, rooms.runs)
                 self._made(errand)
         except (StoreUnavailable, InternalError):
             raise  # the run stays open: it can be resumed once the store or the defect is mended
@@ -355,6 +358,7 @@ class Errands:
             if not attempts:
                 msg = f"message `{record.run_id}` was taken out of the mailbox"
                 raise InputError(msg, code="input.message_gone")
+            self._course.budgets.open(one.line)
             if was is None:
                 rooms.runs.put_run(kept)
             elif was is not RunState.RUNNING:

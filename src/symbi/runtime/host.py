@@ -24,6 +24,7 @@ from symbi.errors import Denied, InputError, Overloaded, StoreUnavailable, Symbi
 from symbi.runtime.asked import Asked
 from symbi.runtime.course import Order
 from symbi.runtime.dead_letters import LetterKind
+from symbi.runtime.delivery import deliver
 from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.occurrences import Occurrence, OccurrenceState, OccurrenceStore, Owed, owed
 from symbi.runtime.replays import Begun, Replayer, left_open
@@ -34,6 +35,7 @@ from symbi.types import AgentId, JsonValue, RunId
 _log = logging.getLogger("symbi.runtime")
 
 MAX_NAP_S: Final = 5.0  # the wall clock is looked at this often, for it may be set
+MAX_AHEAD_S: Final = 31 * 86_400  # by which a clock may have been ahead, and what was due by it is not due again
 NS: Final = 1_000_000_000
 
 
@@ -56,6 +58,9 @@ class Host:
     Args:
         runtime: Runs agents, and keeps the books.
         files: The files whose schedules count.
+
+    Raises:
+        InputError: A schedule is to deliver what an agent gives that stays.
     """
 
     def __init__(self, runtime: Runtime, files: Sequence[CompiledFile]) -> None:
@@ -67,7 +72,10 @@ class Host:
         runtime.post.addresses.files += files
         self._files = tuple(files)
         self.jobs = tuple(Job(compiled, schedule) for compiled in files for schedule in compiled.schedules)
+        for job in self.jobs:
+            self._refuse_mute(job)
         self._since_ns: dict[str, int] = {}  # of each schedule, up to when it owes nothing
+        self._ahead_ns: dict[str, int] = {}  # when it was due by a clock that was further ahead than is waited for
         self._spent: set[str] = set()  # those that were to run once, and have
         self.at_work: set[AgentId] = set()  # agents that run because they were due
         self.looks = 0  # how often it has looked at what is due
@@ -75,6 +83,13 @@ class Host:
         self._changed = anyio.Event()
         self._over = anyio.Event()  # of something that was due
         self._replayer: Replayer | None = None
+
+    def _refuse_mute(self, job: Job) -> None:
+        """Raise InputError if a schedule is to publish what an agent gives that is sent a message for it."""
+        agent = job.schedule.agent
+        if job.schedule.deliver and self._runtime.rooms.terms(agent).persistent:
+            msg = f"schedule `{job.schedule.name}` cannot deliver: agent `{agent}` stays, and is sent a message"
+            raise InputError(msg, code="schedule.deliver", hint=f'let it `publish("{job.schedule.deliver}", …)` itself')
 
     async def run(self) -> None:
         """Run what is due until `stop`; then wait for what is at work.
@@ -208,8 +223,13 @@ class Host:
     async def _run_due(self, job: Job, now_ns: int, tasks: TaskGroup) -> None:
         if job.name in self._spent or self._stopping:
             return
+        if self._since_ns[job.name] > now_ns + MAX_AHEAD_S * NS:
+            await self._set_back(job, now_ns)
         due = owed(job.schedule.timetable, self._since_ns[job.name], now_ns)
         if due is None:
+            return
+        if due.at_ns == self._ahead_ns.get(job.name):  # it was run then
+            self._since_ns[job.name] = due.at_ns
             return
         halted = self._runtime.roster.halted
         busy = job.schedule.agent in self.at_work or bool(halted)
@@ -228,6 +248,19 @@ class Host:
             if job.schedule.one_shot:
                 self._spent.add(job.name)
             self._begin(job, occurrence, tasks)
+
+    async def _set_back(self, job: Job, now_ns: int) -> None:
+        """The clock was far ahead when a schedule was due last: it counts from now on, and the trail says so."""
+        ahead_ns = self._since_ns[job.name]
+        details: dict[str, JsonValue] = {
+            "schedule": job.schedule.name,
+            "file": job.compiled.file,
+            "missed": 0,
+            "reason": f"it was due last at {rfc3339(ahead_ns)}, by a clock that was ahead",
+        }
+        draft = Draft(AuditEventType.SCHEDULE_SKIPPED, job.schedule.agent, details)
+        await self._log.transact(lambda: (None, (draft,)), wait=True)
+        self._ahead_ns[job.name], self._since_ns[job.name] = ahead_ns, now_ns
 
     def _busy(self, agent: AgentId) -> str:
         rests = [rest for rest in self._runtime.rests.of(agent) if rest.state is AgentState.SUSPENDED]
@@ -267,11 +300,26 @@ class Host:
         except SymbiError as error:
             _log.warning("schedule `%s`: %s", job.schedule.name, error)
             if error.code == "input.source_changed":  # of which nothing else says that it does not go on
-                await self._runtime.refuse(Path(job.compiled.file), InputError(error.message, code=error.code))
+                changed = InputError(error.message, code=error.code)
+                await self._runtime.refuse(Path(job.compiled.file), changed)
+                await self._runtime.abandon(occurrence.run_id, changed)
             return error.code
         if outcome.state is RunState.HELD:
             return None
+        if outcome.error is None and job.schedule.deliver:
+            return await self._deliver(job, work)
         return outcome.state.value if outcome.error is None else outcome.error.code
+
+    async def _deliver(self, job: Job, work: Work) -> str:
+        """Publish what a run gave; returns how that ended."""
+        try:
+            await deliver(self._runtime, work.order, work.run_id, job.schedule.deliver)
+        except StoreUnavailable:
+            raise
+        except SymbiError as error:
+            _log.warning("schedule `%s` is not delivered: %s", job.schedule.name, error)
+            return error.code
+        return RunState.FINISHED.value
 
     async def _sent(self, job: Job, occurrence: Occurrence) -> str | None:
         """An agent that stays is sent a message for it, once: under the id of the run that it is to be."""

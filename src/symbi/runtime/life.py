@@ -7,7 +7,7 @@ from symbi.agent.journal import RunRecord, RunState
 from symbi.agent.remedies import Remedy, remedy_for
 from symbi.agent.run import SUSPENDED
 from symbi.audit.event import AuditEventType, Draft
-from symbi.errors import LimitExceeded, SymbiError
+from symbi.errors import BudgetExceeded, LimitExceeded, SymbiError
 from symbi.guard.outcome import decode_error
 from symbi.runtime.lifecycle import FIRST, AgentState, Event, advance
 from symbi.types import AgentId, JsonValue, RunId
@@ -109,6 +109,11 @@ class Life:
             self.move(Event.SHUTDOWN)
         else:
             self._return()
+            if isinstance(error, BudgetExceeded):
+                numbers = {
+                    name: error.fields.get(name) for name in ("account", "kind", "most", "spent", "held", "wanted")
+                }
+                self._pending.append(Draft(AuditEventType.BUDGET_EXCEEDED, self.agent, numbers, self.run_id))
             event = event_for(error, state)
             self.move(event, _why(error, event))
 

@@ -6,25 +6,29 @@ the message, as an instance that bears the message's id, beside all others. A pu
 that listens, under an id that is made of that of its effect.
 """
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
 
 from symbi.agent.messages import Answer, Letter
 from symbi.agent.task import check_task
 from symbi.audit.event import AuditEventType, Draft
-from symbi.errors import InputError
+from symbi.errors import Denied, InputError
 from symbi.guard.action import PublishMessage, SendMessage, SubscribeTopic, TopicRef
 from symbi.guard.confidential import confided, keys_for
 from symbi.guard.permit import Permit
 from symbi.runtime.addresses import Addresses, Recipient, inputs_of
 from symbi.runtime.asking import Questions
 from symbi.runtime.course import Order
+from symbi.runtime.living import Kind
 from symbi.runtime.mail import derived, put_mail, write_mail
 from symbi.runtime.mailbox import NOW, Message
 from symbi.runtime.rooms import Rooms, RuntimeConfig
 from symbi.runtime.topics import Topics
 from symbi.types import AgentId, JsonValue, Principal, RunId
+
+_log = logging.getLogger("symbi.runtime")
 
 NS: Final = 1_000_000_000
 
@@ -46,6 +50,7 @@ class PostOffice:
         self._rooms = rooms
         self._log = rooms.world.log
         self._topics = Topics()
+        self._listens: set[AgentId] = set()
         self.addresses = Addresses(rooms, config)
         self.questions = Questions(rooms, self.addresses, self._tell)
         self.wake: Callable[[AgentId, int], None] | None = None
@@ -109,7 +114,22 @@ class PostOffice:
 
     def topic(self, name: str) -> TopicRef:
         """A topic as policies know it."""
-        return TopicRef(name)
+        return self._rooms.topic(name)
+
+    async def listen(self, kinds: Iterable[Kind]) -> None:
+        """Let the agents of declarations listen to what is configured. One that may not does not, and the trail says so.
+
+        Raises:
+            StoreUnavailable: It cannot be recorded.
+        """
+        for kind in kinds:
+            if kind.terms.persistent and kind.terms.topics and kind.spec.id not in self._listens:
+                self._listens.add(kind.spec.id)
+                for pattern in kind.terms.topics:
+                    try:
+                        await self.subscribe(Order(kind.compiled, kind.spec), (pattern,))
+                    except Denied as denial:
+                        _log.warning("agent `%s` does not listen to `%s`: %s", kind.spec.id, pattern, denial.message)
 
     async def subscribe(self, order: Order, patterns: Sequence[str]) -> None:
         """Let the agents of a declaration listen by patterns, if policy permits each.

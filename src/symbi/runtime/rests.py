@@ -111,6 +111,10 @@ class Rests:
         """All of them, oldest first."""
         return tuple(self._by_run.values())
 
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._by_run)
+
     def of(self, agent: AgentId) -> Sequence[Rest]:
         """Those of an agent."""
         return [rest for rest in self._by_run.values() if rest.agent == agent]

@@ -1,6 +1,6 @@
 """What a runtime stands on, what it is told, and what it keeps of each agent at work."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import anyio
@@ -13,6 +13,8 @@ from symbi.audit.log import Enlisted
 from symbi.audit.stream import AuditStream
 from symbi.clock import IdSource
 from symbi.compliance.privacy import Privacy
+from symbi.guard.action import TopicRef
+from symbi.guard.budget import Account, BudgetStore
 from symbi.guard.ledger import EffectStore
 from symbi.runtime.agent_scheduler import AgentScheduler
 from symbi.runtime.compaction import Compactor
@@ -27,7 +29,9 @@ from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_watch import PolicyWatch
 from symbi.runtime.pulse import Pulse
 from symbi.runtime.roster import AgentStore
+from symbi.runtime.status import WaitingStore
 from symbi.runtime.terms import Terms, no_terms
+from symbi.runtime.workers import Workers
 from symbi.tools.catalog import Catalog
 from symbi.types import AgentId, Principal, SecurityTier
 
@@ -73,6 +77,7 @@ class Rooms:
         catalog: Tools.
         runs: The journal.
         effects: The ledger.
+        budgets: Accounts of runs.
         occurrences: What became of the times at which schedules were due.
         agents: Agents that were made to stay.
         mailbox: Messages that wait for them.
@@ -83,10 +88,13 @@ class Rooms:
         heads: What others say of the heads of the trail.
         next_key: The key that is to sign the trail after another.
         stream: The trail as it grows.
+        workers: Processes that work for runs.
+        waiting: Counts what waits in the store.
         letters: What was given up.
         lineage: Which run asked for which.
         pulse: How the event loop is.
         terms: How it stands among others.
+        topic: A topic as policies see it.
         compactor: Lets go of what ended long ago.
     """
 
@@ -96,6 +104,7 @@ class Rooms:
     catalog: Catalog
     runs: RunStore
     effects: EffectStore
+    budgets: BudgetStore
     occurrences: OccurrenceStore
     agents: AgentStore
     mailbox: MailboxStore
@@ -106,10 +115,13 @@ class Rooms:
     heads: Heads
     next_key: NextKey
     stream: AuditStream
+    workers: Workers
+    waiting: WaitingStore
     letters: DeadLetters
     lineage: LineageStore
     pulse: Pulse
     terms: Callable[[AgentId], Terms] = no_terms
+    topic: Callable[[str], TopicRef] = TopicRef
     compactor: Compactor | None = None
 
 
@@ -124,6 +136,7 @@ class AtWork:
         over: Set once its run is over.
         later: What was put in line for the trail and has to be durable before it goes on.
         stopped_by: The operator who has stopped it.
+        line: The account of its run, and those above it, as they stood last; none where nothing bounds it.
         living: The agent, where it is one that stays.
         waits: It has not begun, and only waits for its turn.
         stays: It was stopped together with all others, and stays where it is one that does.
@@ -134,6 +147,7 @@ class AtWork:
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     over: anyio.Event = field(default_factory=anyio.Event)
     stopped_by: str = ""
+    line: Sequence[Account] = ()
     living: Living | None = None
     waits: bool = False
     stays: bool = False

@@ -12,16 +12,19 @@ from symbi.agent.run import Ends, RunOutcome, by_remedy, check_inputs
 from symbi.agent.sealing import opened_history, sealed_run
 from symbi.agent.task import NO_TASK, Task, check_task, kept_task
 from symbi.audit.event import AuditEventType, Draft, Receipt
+from symbi.audit.log import Work as Unit
 from symbi.audit.stream import AuditStream
 from symbi.clock import rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile
 from symbi.errors import InputError, SymbiError, did_you_mean
+from symbi.guard.budget import NO_ALLOWANCE, Allowance
 from symbi.guard.confidential import confided, keys_for
 from symbi.guard.desk import ApprovalDesk
 from symbi.guard.gate import GateReport, Guard
 from symbi.guard.outcome import encode_result
 from symbi.runtime.agent_scheduler import SystemStatus
 from symbi.runtime.asking import as_asked
+from symbi.runtime.budgets import Budgets
 from symbi.runtime.course import Course, Order
 from symbi.runtime.dead_letters import DeadLetters
 from symbi.runtime.dispatch import Dispatch
@@ -32,6 +35,7 @@ from symbi.runtime.life import Life
 from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.living import NOBODY
 from symbi.runtime.mailbox import NOW
+from symbi.runtime.measuring import Measuring
 from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_change import set_policies
 from symbi.runtime.post import PostOffice
@@ -39,6 +43,7 @@ from symbi.runtime.pulse import Lag
 from symbi.runtime.replays import Begun, begin_replay
 from symbi.runtime.rests import Rest, Rests
 from symbi.runtime.rooms import AtWork, Rooms, RuntimeConfig
+from symbi.runtime.standing import standing_of
 from symbi.runtime.turns import Seat
 from symbi.tools.catalog import Catalog
 from symbi.types import (
@@ -119,6 +124,16 @@ class Runtime:
         return self._rooms.letters
 
     @property
+    def budgets(self) -> Budgets:
+        """What runs may spend and have spent."""
+        return self._course.budgets
+
+    @property
+    def measuring(self) -> Measuring:
+        """What is at work, measured."""
+        return self._course.measuring
+
+    @property
     def desk(self) -> ApprovalDesk:
         """Where actions wait for people."""
         desk = self.guard.approvals
@@ -141,10 +156,11 @@ class Runtime:
         )
 
     async def get_system_status(self) -> SystemStatus:
-        """How many agents run and wait, and what is free."""
-        return await self._rooms.scheduler.get_system_status()
+        """How many agents run and wait, what is free, and how the rest stands; costs the same however many agents there are."""
+        status = await self._rooms.scheduler.get_system_status()
+        return replace(status, standing=await standing_of(self._rooms, self._course, len(self.rests)))
 
-    async def run(
+    async def run(  # noqa: PLR0913 - most callers leave most of them out
         self,
         compiled: CompiledFile,
         spec: AgentSpec,
@@ -153,6 +169,7 @@ class Runtime:
         *,
         run_id: RunId | None = None,
         instance: str = "",
+        allowance: Allowance = NO_ALLOWANCE,
         ends: Ends = by_remedy,
     ) -> RunOutcome:
         """Create an agent and run it on inputs, to its end.
@@ -164,6 +181,7 @@ class Runtime:
             task: What the run is asked to do, and what its inputs are.
             run_id: Its id, where somebody has promised one; new if None.
             instance: Which of several agents that were made of one declaration.
+            allowance: What it may spend.
             ends: What becomes of it where an error ends it.
 
         Raises:
@@ -189,20 +207,26 @@ class Runtime:
             grant=task.grant_json,
             labels=task.labels_json,
         )
-        keys = await keys_for(self.guard.vault, spec.id, task.everybody)
-        kept = sealed_run(record, keys)
+        line = await self.budgets.line(record, self._rooms.terms(spec.id).budget, allowance, new=run_id is None)
 
-        def begin() -> tuple[None, tuple[Draft]]:
-            self._rooms.runs.put_run(kept)
-            details: dict[str, JsonValue] = {
-                "file": record.file,
-                "source_digest": record.source_digest,
-                "inputs_digest": hashlib.sha256(kept.inputs).hexdigest(),
-                **task.facts(keys),
-            }
-            return None, (confided(Draft(AuditEventType.RUN_STARTED, order.name, details, record.run_id), keys),)
+        async def prepare() -> Unit[None]:
+            keys = await keys_for(self.guard.vault, spec.id, task.everybody)
+            kept = sealed_run(record, keys)
 
-        return await self._course.go(order, record, (), begin)
+            def begin() -> tuple[None, tuple[Draft]]:
+                self._rooms.runs.put_run(kept)
+                details: dict[str, JsonValue] = {
+                    "file": record.file,
+                    "source_digest": record.source_digest,
+                    "inputs_digest": hashlib.sha256(kept.inputs).hexdigest(),
+                    **task.facts(keys),
+                    **self.budgets.open(line),
+                }
+                return None, (confided(Draft(AuditEventType.RUN_STARTED, order.name, details, record.run_id), keys),)
+
+            return begin
+
+        return await self._course.go(order, record, (), prepare, line)
 
     async def _carry_out(self, order: Order, run_id: RunId, inputs: Mapping[str, JsonValue], task: Task) -> RunOutcome:
         """Begin a run that another asks for, or go on with it."""
@@ -227,7 +251,9 @@ class Runtime:
         """
         if spec.source_digest != record.source_digest:
             msg = f"`{record.file}` has changed since run `{record.run_id}` was started"
-            raise InputError(msg, code="input.source_changed", hint="restore the file, or start a new run")
+            raise InputError(
+                msg, code="input.source_changed", hint="restore the file, or start a new run; this one stays open"
+            )
         was, log, vault = record.state, self._rooms.world.log, self.guard.vault
         kept = await log.read(lambda: self._rooms.effects.effects_of(record.run_id))
         own = await keys_for(vault, spec.id, ())
@@ -240,13 +266,32 @@ class Runtime:
         task = kept_task(record.grant, record.labels)
         keys = await keys_for(vault, spec.id, task.everybody)
 
+        line = await self.budgets.line(record, self._rooms.terms(spec.id).budget)
+
         def again() -> tuple[None, tuple[Draft]]:
             if was is not RunState.RUNNING:
                 self._rooms.runs.move_run(replace(record, error=None), was)
-            details: dict[str, JsonValue] = {"effects": len(recorded), **task.facts(keys)}
+            details: dict[str, JsonValue] = {"effects": len(recorded), **task.facts(keys), **self.budgets.open(line)}
             return None, (confided(Draft(AuditEventType.RUN_RESUMED, record.agent_id, details, record.run_id), keys),)
 
-        return await self._course.go(Order(compiled, spec, record.instance, ends), record, recorded, again)
+        async def prepared() -> Unit[None]:
+            return again
+
+        return await self._course.go(Order(compiled, spec, record.instance, ends), record, recorded, prepared, line)
+
+    async def abandon(self, run_id: RunId, error: InputError) -> None:
+        """End an open run, which is not at work, as failed: what it was begun with is there no more.
+
+        Args:
+            run_id: Which; one that has ended stays as it is.
+            error: Why; it must not quote what the run knew.
+
+        Raises:
+            StoreUnavailable: It cannot be recorded.
+        """
+        record = await self._rooms.world.log.read(lambda: self._rooms.runs.get_run(run_id))
+        if record is not None and record.state in {RunState.RUNNING, RunState.HELD}:
+            await self._course.ended_erased(replace(record, error=None), record.state, error)
 
     async def replay(self, compiled: CompiledFile, run_id: RunId, by: str) -> Begun:
         """Put a dead letter's work on record anew, see `symbi.runtime.replays`; `take_up` is for the caller to ask.
@@ -267,6 +312,7 @@ class Runtime:
             StoreUnavailable: The store cannot be used; what was begun goes on at the next start.
         """
         self.post.wake = lambda agent, due_ns: self.dispatch.call([agent], due_ns)
+        await self.post.listen(self.roster.kinds.values())
         try:
             await self.dispatch.run()
         finally:
@@ -288,6 +334,7 @@ class Runtime:
         self.roster.declare(order.compiled)
         kind = self.roster.kind_of(order.spec.id)
         names = await self.roster.spawn(kind, instances, parent)
+        await self.post.listen([kind])
         self.dispatch.look_again(kind)
         return names
 

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from symbi.types import AgentId, Priority
+from symbi.guard.spending import UNBOUNDED, Budget
+from symbi.types import AgentId, OnBreach, Priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,9 @@ class Terms:
         persistent: It stays, and carries out the messages that it is sent.
         idle_s: After which it is kept in the store alone, where it waits so long.
         max_messages: How many messages may wait for each agent that is made of the declaration.
+        topics: Patterns of the topics to which all of them listen.
+        budget: The most that each of its runs may spend.
+        on_breach: What is done when it uses more than it claimed; nothing if None.
     """
 
     priority: Priority = Priority.NORMAL
@@ -22,6 +26,9 @@ class Terms:
     persistent: bool = False
     idle_s: float = 3600.0
     max_messages: int = 1000
+    topics: tuple[str, ...] = ()
+    budget: Budget = UNBOUNDED
+    on_breach: OnBreach | None = None
 
 
 def no_terms(_agent: AgentId) -> Terms:

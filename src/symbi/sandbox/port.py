@@ -6,7 +6,7 @@ from typing import Protocol, Self
 
 from symbi.guard.action import ExecuteCode
 from symbi.guard.permit import Permit
-from symbi.types import JsonValue, SecurityTier
+from symbi.types import JsonValue, RunId, SecurityTier
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,16 @@ class SandboxResult:
     value: JsonValue
     stdout: str
     duration_s: float
+
+
+class WorkerWatch(Protocol):
+    """Is told when a worker process runs the code of a run."""
+
+    def begins(self, run_id: RunId, pid: int) -> None:
+        """It begins."""
+
+    def ends(self, run_id: RunId, pid: int) -> None:
+        """It has ended, however; the worker may be gone."""
 
 
 class SandboxDriver(Protocol):

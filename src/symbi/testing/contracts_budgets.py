@@ -1,6 +1,7 @@
 """What every store of budgets must do, whatever it is made of."""
 
-from symbi.guard.budget import MOST, Account, Budget, BudgetStore, Reservation, Spend
+from symbi.guard.budget import Account, BudgetStore, Reservation
+from symbi.guard.spending import MOST, Budget, Spend
 from symbi.types import AgentId, EffectId, RunId
 
 _A, _B = AgentId("a"), AgentId("b")
@@ -44,6 +45,7 @@ def _accounts_of_an_agent_come_newest_first(store: BudgetStore) -> None:
     assert [account.run_id for account in store.accounts_of(_A, 10)] == ["r2", "r1"]
     assert [account.run_id for account in store.accounts_of(_A, 1)] == ["r2"]
     assert [account.run_id for account in store.accounts_of(_B, 10)] == ["r3"]
+    assert [account.run_id for account in store.accounts_of(None, 2)] == ["r3", "r2"]
 
 
 def _a_reservation_is_there_until_it_is_taken_away(store: BudgetStore) -> None:

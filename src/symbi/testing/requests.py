@@ -214,9 +214,9 @@ def _data(action: str, data: DataRef, label: Label | None = None) -> PolicyReque
             ).request()
 
 
-def message(name: str = "b") -> PolicyRequest:
-    """Send to an agent."""
-    return SendMessage(principal=ME, to=Principal(AgentId(name), "ada"), body="x").request()
+def message(name: str = "b", *, reply: bool = False) -> PolicyRequest:
+    """Send to an agent, or ask it."""
+    return SendMessage(principal=ME, to=Principal(AgentId(name), "ada"), body="x", expects_reply=reply).request()
 
 
 def publish(name: str = "news") -> PolicyRequest:

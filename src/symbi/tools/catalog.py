@@ -23,6 +23,11 @@ from symbi.types import SYSTEM_AGENT, Principal
 SYSTEM: Final = Principal(SYSTEM_AGENT)
 
 
+def no_process() -> int | None:
+    """The default of `pid`: none."""
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class ServerLink:
     """A configured server.
@@ -34,6 +39,7 @@ class ServerLink:
         secrets: Vault paths that its environment asks for.
         timeout_s: Seconds of one call, where the manifest does not say.
         terms: How many calls it is given at a time, and when it is left alone.
+        pid: Its process, while it has one of ours.
     """
 
     name: str
@@ -42,6 +48,7 @@ class ServerLink:
     secrets: tuple[str, ...] = ()
     timeout_s: float = 30.0
     terms: DependencyTerms = field(default_factory=DependencyTerms)
+    pid: Callable[[], int | None] = no_process
 
 
 class Catalog:
@@ -135,21 +142,27 @@ class Catalog:
         async with self._locks[server]:
             await self._refresh(link, principal)
 
-    async def ready(self, server: str, principal: Principal) -> None:
+    async def ready(self, server: str, principal: Principal = SYSTEM) -> None:
         """Let somebody use a server, through the gate: as it is where it is connected, or else connected anew.
+
+        Whoever else works with it is not disturbed.
 
         Raises:
             Unavailable: It has failed too often, and is left alone for a while.
             SymbiError: As `refresh`.
         """
         link = self._link(server)
-        async with self._locks[server]:
-            if not self._is_up(link):
-                await self._restart(link, principal)
-                return
-            async with self._guard.enforce(_connecting(link, principal)) as permit:
-                self._guard.authority.redeem(permit, ConnectServer)
-                permit.observe({"tools": len(self.offered(server)), "connected": True})
+        while True:
+            if self._is_up(link):
+                async with self._guard.enforce(_connecting(link, principal)) as permit:
+                    self._guard.authority.redeem(permit, ConnectServer)
+                    permit.observe({"tools": len(self.offered(server)), "connected": True})
+                if self._is_up(link):
+                    return
+            async with self._locks[server]:
+                if not self._is_up(link):
+                    await self._restart(link, principal)
+                    return
 
     async def revive(self, server: str, principal: Principal) -> None:
         """Start a server again that has died, or could not be connected, through the gate; not too often.

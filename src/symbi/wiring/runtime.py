@@ -15,6 +15,7 @@ from symbi.adapters.keys import EnvironmentKeyStore, FileKeyStore, KeyringKeySto
 from symbi.adapters.machine import Finding, machine_capacity, probe_machine
 from symbi.adapters.monty import MontySandbox
 from symbi.adapters.policy_files import PolicyFolders
+from symbi.adapters.processes import measure_family, measure_process
 from symbi.adapters.secrets import EnvironmentSecrets, FileSecrets, KeyringSecrets, SecretChain
 from symbi.adapters.sqlite import SqliteStore, check_store
 from symbi.agent.again import PATIENT, Patience
@@ -32,6 +33,7 @@ from symbi.errors import ApprovalPending, InputError, StoreUnavailable, SymbiErr
 from symbi.guard.desk import ApprovalDesk
 from symbi.guard.gate import Guard, no_probe
 from symbi.guard.sealed_approvals import SealedApprovals
+from symbi.guard.spending import UNBOUNDED
 from symbi.guard.vault import SubjectKeyStore, Vault
 from symbi.policy.catalog import ToolType
 from symbi.policy.engine import PolicyEngine
@@ -48,6 +50,8 @@ from symbi.runtime.resources import Amount, Node, NodeId, ResourcePool
 from symbi.runtime.rooms import Rooms, RuntimeConfig
 from symbi.runtime.runtime import Runtime
 from symbi.runtime.terms import Terms
+from symbi.runtime.topics import Known, known_as
+from symbi.runtime.workers import Workers
 from symbi.sandbox.pool import Sandboxes
 from symbi.telemetry import Metrics, setup_logging
 from symbi.tools.breaker import BreakerTerms
@@ -207,14 +211,9 @@ async def open_runtime(
             guard.barrier = keeper.barrier
         secrets = secret_source(settings, guard)
         links = [await _link(stack, server, settings, guard, secrets) for server in settings.mcp.servers]
-        verifier = ToolVerifier(
-            VerificationMode(settings.mcp.tool_verification.value), store, log, engine, clock,
-            keys=public_keys(settings), manifests=manifests(settings),
-        )  # fmt: skip
-        catalog = Catalog(guard, verifier, links)
-        catalog.changed = book.refresh
-        book.tools = lambda: (ToolType(ref.name, ref.input_schema) for ref in catalog.refs)
-        interpreter = await stack.enter_async_context(MontySandbox(guard.authority))
+        catalog = tool_catalog(settings, (store, log, clock), guard, links, book)
+        workers = Workers(measure_process, measure_family, {link.name: link.pid for link in links})
+        interpreter = await stack.enter_async_context(MontySandbox(guard.authority, watch=workers))
         invoker = Invoker(catalog, guard, secrets)
         world = World(
             guard, log, clock, invoker, Sandboxes({interpreter.tier: interpreter}), emit,
@@ -224,9 +223,9 @@ async def open_runtime(
         privacy = open_privacy(settings, store, log, vault, lambda: log.key, clock, probe)
         stream = await stack.enter_async_context(audit_stream(log, store, folder))
         rooms = Rooms(
-            world, book, watch, catalog, store, store, store, store, store, agents, ids, settings.principal, privacy, heads,
-            ring.next_signing_key, stream, DeadLetters(store, store, store, log, vault, clock), store,
-            pulse_of(settings, guard.metrics), partial(terms_of, settings),
+            world, book, watch, catalog, store, store, store, store, store, store, agents, ids, settings.principal, privacy, heads,
+            ring.next_signing_key, stream, workers, store, DeadLetters(store, store, store, log, vault, clock), store,
+            pulse_of(settings, guard.metrics), partial(terms_of, settings), partial(known_as, known=topics_of(settings)),
             Compactor(log, store, clock, settings.runtime.journal_retention_days),
         )  # fmt: skip
         watches = [watch]
@@ -236,9 +235,29 @@ async def open_runtime(
             watches.append(await stack.enter_async_context(shadowing(settings, shadow, clock)))
         runtime = Runtime(rooms, runtime_config(settings), report, warnings)
         await runtime.roster.open()
-        await stack.enter_async_context(beating(rooms.pulse, log, watches if settings.policy.watch else ()))
+        looking: list[Runs] = [*watches, runtime.measuring] if settings.policy.watch else [runtime.measuring]
+        await stack.enter_async_context(beating(rooms.pulse, log, looking))
         up.set()
         yield runtime
+
+
+def tool_catalog(
+    settings: Settings,
+    books: tuple[SqliteStore, AuditLog, Clock],
+    guard: Guard,
+    links: Sequence[ServerLink],
+    book: PolicyBook,
+) -> Catalog:
+    """The catalogue of tools; policies are validated against those that it has."""
+    store, log, clock = books
+    verifier = ToolVerifier(
+        VerificationMode(settings.mcp.tool_verification.value), store, log, guard.engine, clock,
+        keys=public_keys(settings), manifests=manifests(settings),
+    )  # fmt: skip
+    catalog = Catalog(guard, verifier, links)
+    catalog.changed = book.refresh
+    book.tools = lambda: (ToolType(ref.name, ref.input_schema) for ref in catalog.refs)
+    return catalog
 
 
 @asynccontextmanager
@@ -340,7 +359,15 @@ def terms_of(settings: Settings, agent: AgentId) -> Terms:
     """How an agent stands among others, as configured."""
     known = settings.of_agent(agent)
     persistent = known.mode is AgentMode.PERSISTENT
-    return Terms(known.priority, known.batch, persistent, known.idle_s, known.max_messages)
+    return Terms(
+        known.priority, known.batch, persistent, known.idle_s, known.max_messages, known.topics,
+        known.budget or UNBOUNDED, known.on_breach,
+    )  # fmt: skip
+
+
+def topics_of(settings: Settings) -> Sequence[Known]:
+    """What is configured of topics."""
+    return [Known(one.pattern, one.owner, one.classification) for one in settings.topics]
 
 
 def secret_source(settings: Settings, guard: Guard) -> SecretSource:
@@ -397,4 +424,6 @@ async def _link(
     timeout_s = server.timeout_s or settings.limits.tool_timeout_s
     breaker = BreakerTerms(server.breaker_failures, server.breaker_window_s, server.breaker_open_s)
     terms = DependencyTerms(server.max_concurrent, server.max_waiting, server.max_wait_s, breaker)
-    return ServerLink(server.name, process.command_line, process, process.secret_paths, timeout_s, terms)
+    return ServerLink(
+        server.name, process.command_line, process, process.secret_paths, timeout_s, terms, lambda: process.pid
+    )

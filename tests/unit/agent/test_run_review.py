@@ -35,4 +35,4 @@ def test_a_value_that_nests_too_deeply_is_the_agents_fault_and_not_ours():
         return await Interpreter("t.symbi", SPEC.functions, None).run(SPEC.body, {"x": Value(1)})
 
     with pytest.raises(OutputLimit, match="nests too deeply"):
-        _output(anyio.run(run), SPEC, 1_000_000)
+        anyio.run(_output, anyio.run(run), SPEC, 1_000_000)

@@ -145,6 +145,8 @@ FORMS = [
     Form('allow: declassify(any) if after.confidentiality == "internal"', declassify(to=INTERNAL), declassify()),
     Form('deny: declassify("summary")', declassify("other"), declassify(), beside="allow: declassify(any)"),
     Form('allow: send("b")', message(), message("c")),
+    Form('allow: ask("b")', message(reply=True), message()),
+    Form("deny: ask(any)", message(), message(reply=True), beside="allow: send(any)"),
     Form('allow: publish("news") if resource.classification == "internal"', publish(), publish("gossip")),
     Form('allow: subscribe("news")', subscribe(), publish()),
     # guards

@@ -4,8 +4,11 @@ from itertools import product
 
 import pytest
 
-from symbi.errors import InputError, PolicyDenied, ScriptFailed, TimeLimit
-from symbi.runtime.life import Life
+from symbi.agent.journal import RunRecord, RunState
+from symbi.agent.run import by_remedy
+from symbi.errors import InputError, PolicyDenied, ScriptFailed, TimeLimit, ToolFailed, ToolServerUnavailable
+from symbi.guard.outcome import encode_error
+from symbi.runtime.life import Life, event_for
 from symbi.runtime.lifecycle import FIRST, LAST, OURS, SEED, TRANSITIONS, AgentState, Event, advance, mermaid
 from symbi.types import AgentId, RunId
 
@@ -111,5 +114,56 @@ def test_what_is_suspended_can_come_to_every_end(error, last):
     life = Life(AgentId("a"), RunId("r"))
     for event in (Event.CONFIG_VALID, Event.TASK_ASSIGNED, Event.PREEMPTED):
         life.move(event)
-    life.end(error)
+    life.end(error, RunState.FINISHED if error is None else by_remedy(error))
     assert [draft.details["event"] for draft in life.drafts()[3:]] == [Event.RESUMED, *last]
+
+
+@pytest.mark.parametrize(
+    ("error", "last"),
+    [
+        (PolicyDenied("no", suspended=True), Event.POLICY_CLEARED),
+        (TimeLimit("too late", suspended=True), Event.RESUMED),
+        (ToolServerUnavailable("gone", suspended=True), Event.RESUMED),
+    ],
+)
+def test_who_was_suspended_goes_on_from_there_and_by_what_was_cleared(error, last):
+    record = RunRecord(RunId("r"), AgentId("a"), "a.symbi", "", b"{}", RunState.RUNNING, error=encode_error(error))
+    life = Life.of(record)
+    life.made()
+    life.assigned()
+    (move,) = life.drafts()
+    assert (move.details["from"], move.details["event"], move.details["to"]) == ("Suspended", last, "Running")
+
+
+@pytest.mark.parametrize("error", [None, ToolFailed("no"), ToolServerUnavailable("it could not be connected")])
+def test_who_was_not_suspended_is_made_anew(error):
+    kept = None if error is None else encode_error(error)
+    life = Life.of(RunRecord(RunId("r"), AgentId("a"), "a.symbi", "", b"{}", RunState.RUNNING, error=kept))
+    life.made()
+    life.assigned()
+    assert [move.details["to"] for move in life.drafts()] == ["Ready", "Running"]
+
+
+def test_who_is_refused_before_it_goes_on_stays_suspended_and_makes_no_move():
+    error = PolicyDenied("no", suspended=True)
+    record = RunRecord(RunId("r"), AgentId("a"), "a.symbi", "", b"{}", RunState.RUNNING, error=encode_error(error))
+    life = Life.of(record)
+    life.fail(PolicyDenied("still not"), RunState.HELD)
+    assert life.state is AgentState.SUSPENDED
+    assert life.drafts() == ()
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "event"),
+    [
+        (ToolFailed("no"), RunState.HELD, Event.SHUTDOWN),  # it is made anew
+        (ToolFailed("no"), RunState.FAILED, Event.CRASH_LOOP),
+        (ToolServerUnavailable("gone"), RunState.HELD, Event.RESOURCES_EXHAUSTED),
+        (ToolServerUnavailable("gone"), RunState.FAILED, Event.CRASH_LOOP),
+        (PolicyDenied("no"), RunState.HELD, Event.POLICY_VIOLATION),
+        (TimeLimit("too late"), RunState.HELD, Event.RESOURCES_EXHAUSTED),
+        (ScriptFailed("no"), RunState.FAILED, Event.FORCED),
+    ],
+)
+def test_where_an_error_leaves_an_agent_at_work(error, state, event):
+    assert event_for(error, state) is event

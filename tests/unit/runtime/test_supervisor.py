@@ -48,6 +48,7 @@ EXPECTED = {
     "ModelFailed": "restart",
     "CodeFailed": "terminate",
     "ScriptFailed": "terminate",
+    "AskFailed": "terminate",
     "EffectInDoubt": "suspend",
     "InternalError": "restart",
 }

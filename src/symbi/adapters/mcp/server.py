@@ -133,6 +133,11 @@ class StdioToolServer:
         self._session: _Session | None = None
 
     @property
+    def pid(self) -> int | None:
+        """Its process, while it has one."""
+        return None if self._session is None else self._session.process.pid
+
+    @property
     def command_line(self) -> str:
         """The command as policies see it."""
         return shlex.join(self._command)

@@ -139,6 +139,11 @@ DELETE FROM payloads WHERE digest = ? AND uses < 1
 -- name: has_payloads
 SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'payloads'
 
+-- name: open_effects_in
+SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
+       decision, label, epoch, attempt, state, WHOLE(result), WHOLE(error)
+FROM effects WHERE state IN ('dispatched', 'unknown') AND state = ? ORDER BY effect_id
+
 -- name: put_run
 INSERT INTO runs (run_id, agent_id, file, source_digest, inputs, state, output, error, started_at, finished_at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -526,6 +531,11 @@ SELECT run_id, agent_id, parent, calls_most, tokens_most, money_most, wall_most,
        calls_spent, tokens_spent, money_spent, wall_spent, cpu_spent, calls_held, tokens_held, money_held, wall_held, cpu_held
 FROM budgets WHERE run_id = ?
 
+-- name: budgets
+SELECT run_id, agent_id, parent, calls_most, tokens_most, money_most, wall_most, cpu_most,
+       calls_spent, tokens_spent, money_spent, wall_spent, cpu_spent, calls_held, tokens_held, money_held, wall_held, cpu_held
+FROM budgets ORDER BY run_id DESC LIMIT ?
+
 -- name: budgets_of
 SELECT run_id, agent_id, parent, calls_most, tokens_most, money_most, wall_most, cpu_most,
        calls_spent, tokens_spent, money_spent, wall_spent, cpu_spent, calls_held, tokens_held, money_held, wall_held, cpu_held
@@ -619,3 +629,18 @@ DELETE FROM run_answers WHERE run_id = ?
 
 -- name: empty_run
 UPDATE runs SET inputs = x'', output = NULL, error = NULL WHERE run_id = ?
+
+-- name: waiting_messages
+SELECT count(*) FROM (SELECT 1 FROM mailbox INDEXED BY mailbox_declared WHERE due_ns = 0 LIMIT ?)
+
+-- name: waiting_later
+SELECT count(*) FROM (SELECT 1 FROM mailbox INDEXED BY mailbox_later WHERE due_ns > 0 LIMIT ?)
+
+-- name: waiting_in_doubt
+SELECT count(*) FROM (SELECT 1 FROM effects INDEXED BY effects_open WHERE state IN ('dispatched', 'unknown') AND state = 'unknown' LIMIT ?)
+
+-- name: waiting_dead_letters
+SELECT count(*) FROM (SELECT 1 FROM dead_letters INDEXED BY dead_letters_open WHERE state = 'open' LIMIT ?)
+
+-- name: waiting_approvals
+SELECT count(*) FROM (SELECT 1 FROM approvals INDEXED BY approvals_open WHERE state IN ('waiting', 'granted') AND state = 'waiting' LIMIT ?)

@@ -265,6 +265,7 @@ CREATE TABLE dead_letters (
 
 CREATE INDEX dead_letters_agent ON dead_letters (declared, state, at);
 CREATE INDEX dead_letters_at ON dead_letters (at);
+CREATE INDEX dead_letters_open ON dead_letters (state) WHERE state = 'open';
 
 -- Agents that were made to stay.
 CREATE TABLE agents (

@@ -5,7 +5,8 @@ from typing import Any, Final
 
 from symbi.adapters.sqlite.file import SQL
 from symbi.adapters.sqlite.rows import Rows
-from symbi.guard.budget import KINDS, Account, Budget, Reservation, Spend
+from symbi.guard.budget import Account, Reservation
+from symbi.guard.spending import KINDS, Budget, Spend
 from symbi.types import AgentId, EffectId, RunId
 
 _NAMES: Final = 3  # columns before the amounts
@@ -20,8 +21,10 @@ class BudgetTable(Rows):
         row = self._one(SQL["get_budget"], (run_id,))
         return None if row is None else _account(row)
 
-    def accounts_of(self, agent_id: AgentId, limit: int) -> Sequence[Account]:
-        """Accounts of an agent, newest run first."""
+    def accounts_of(self, agent_id: AgentId | None, limit: int) -> Sequence[Account]:
+        """Accounts of an agent, or of all, newest run first."""
+        if agent_id is None:
+            return [_account(row) for row in self._all(SQL["budgets"], (limit,))]
         return [_account(row) for row in self._all(SQL["budgets_of"], (agent_id, limit))]
 
     def put_account(self, account: Account) -> None:

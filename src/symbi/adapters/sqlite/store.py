@@ -45,6 +45,7 @@ from symbi.adapters.sqlite.payloads import triggers
 from symbi.adapters.sqlite.policy_notes import PolicyNotes
 from symbi.adapters.sqlite.privacy import PrivacyTable
 from symbi.adapters.sqlite.select import last_sequence, select_events
+from symbi.adapters.sqlite.standing import WaitingCounts
 from symbi.adapters.sqlite.subjects import SubjectTable
 from symbi.adapters.sqlite.trail import set_trail_aside, take_trail_back, write_commit
 from symbi.agent.journal import RUN_MOVES, RunRecord, RunState
@@ -73,6 +74,7 @@ class SqliteStore(
     MailboxTable,
     BudgetTable,
     CompactionTable,
+    WaitingCounts,
 ):
     """Every store of a runtime on one file, for its owner: trail, ledger, tallies, approvals, runs, schedules, pins, subjects' keys.
 
@@ -318,7 +320,10 @@ class SqliteStore(
 
     def effects_in(self, state: EffectState) -> Sequence[EffectRecord]:
         """The effects in a state, oldest first."""
-        return [to_effect(row) for row in self._all(SQL["effects_in"], (state.value,))]
+        is_open = state in {EffectState.DISPATCHED, EffectState.UNKNOWN}  # for which there is an index
+        return [
+            to_effect(row) for row in self._all(SQL["open_effects_in" if is_open else "effects_in"], (state.value,))
+        ]
 
     # --- RunStore -------------------------------------------------------------------------------
 

@@ -5,17 +5,25 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from symbi.guard.actions.base import Action
+from symbi.guard.spending import FIELDS, KINDS, MOST, UNBOUNDED, Budget
 from symbi.types import JsonValue, Priority, RecoveryClass, Resource, ResourceLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AllocateResources(Action):
-    """Reserve memory, CPU and bandwidth in the pool."""
+    """Reserve memory, CPU and bandwidth in the pool, and let the run spend its budget.
+
+    Attributes:
+        limits: What is reserved.
+        priority: Its class among those that wait.
+        budget: What the run may spend; policies see `MOST` where there is no bound.
+    """
 
     kind: ClassVar[str] = "AllocateResources"
     own: ClassVar[bool] = True
     limits: ResourceLimits
     priority: Priority = Priority.NORMAL
+    budget: Budget = UNBOUNDED
 
     @property
     def recovery(self) -> RecoveryClass:
@@ -28,11 +36,11 @@ class AllocateResources(Action):
         return Resource("Resource", "pool")
 
     def context(self) -> Mapping[str, JsonValue]:
-        """Integer units."""
-        return self.arguments()
+        """Integer units; a budget without a bound is the largest number that any amount may be."""
+        return {**dict.fromkeys(FIELDS.values(), MOST), **self.arguments()}
 
     def arguments(self) -> Mapping[str, JsonValue]:
-        """Integer units."""
+        """Integer units, and what of the budget is bounded."""
         return {
             "memoryMib": self.limits.memory_mb,
             "cpuMilli": round(self.limits.cpu_cores * 1000),
@@ -40,4 +48,5 @@ class AllocateResources(Action):
             "networkMibitps": self.limits.network_io_mbps,
             "timeoutMs": round(self.limits.execution_timeout * 1000),
             "priority": self.priority.value,
+            **{FIELDS[kind]: most for kind, most in zip(KINDS, self.budget.bounds, strict=True) if most is not None},
         }
