@@ -119,6 +119,31 @@ async def test_who_is_stopped_while_it_begins_begins_nothing(tmp_path):
         assert record.state is RunState.FAILED
 
 
+async def test_who_is_stopped_while_it_waits_for_the_keys_of_somebody_begins_nothing(tmp_path, monkeypatch):
+    waits, go_on = anyio.Event(), anyio.Event()
+
+    async def never(*_arguments, **_more):
+        waits.set()
+        await go_on.wait()
+
+    async with open_in(tmp_path, agent("1"), policies=CREATION) as opened:
+        runtime, spec, outcomes = opened.runtime, opened.compiled.agents[0], []
+        monkeypatch.setattr("symbi.runtime.runtime.keys_for", never)
+
+        async def run():
+            outcomes.append(await runtime.run(opened.compiled, spec, {}))
+
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(run)
+                await waits.wait()
+                stopped = await runtime.stop(None, "ada")
+        assert [outcome.error.code for outcome in outcomes] == ["agent.stopped"]
+        assert stopped == [outcomes[0].run_id]
+        assert await runtime.rooms.world.log.read(lambda: runtime.rooms.runs.runs(10)) == []
+        assert runtime.at_work == ()
+
+
 async def test_what_is_recorded_before_the_first_step_shares_three_commits_and_the_end_is_one(tmp_path, monkeypatch):
     begun, commits = [], []
 

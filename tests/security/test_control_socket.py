@@ -17,7 +17,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from symbi.api.client import ask_owner, connect_owner
-from symbi.api.control import SOCKET_NAME, ControlSocket, Peer, descends_from, peer_of
+from symbi.api.control import MAX_OPERATIONS, OPERATIONS, SOCKET_NAME, ControlSocket, Peer, descends_from, peer_of
 from symbi.cli.main import app
 from symbi.cli.output import EXIT_UNAVAILABLE
 from symbi.errors import ApprovalPending, InputError, PolicyDenied, StoreUnavailable, SymbiError
@@ -52,7 +52,7 @@ async def ask(folder: Path, operation: str, **arguments: object) -> object:
         assert connection is not None
         return ask_owner(connection, operation, arguments)
 
-    return await anyio.to_thread.run_sync(work)
+    return await anyio.to_thread.run_sync(work, limiter=anyio.CapacityLimiter(1))  # each on a thread of its own
 
 
 async def test_the_owner_of_the_folder_lists_and_approves(tmp_path):
@@ -243,6 +243,29 @@ async def test_many_at_a_time_and_silent_ones_do_not_stop_it(tmp_path):
         assert len(answers) == 20
         for connection in silent:
             connection.close()
+
+
+async def test_the_kill_switch_waits_for_no_other_operation_however_many_are_slow(tmp_path):
+    begun, go_on = [], anyio.Event()
+
+    async def slow(_runtime, _principal, _arguments):
+        begun.append(1)
+        await go_on.wait()
+        return []
+
+    slow_ones = {**OPERATIONS, "approvals.list": slow}
+    with anyio.fail_after(60):
+        async with served(tmp_path, operations=slow_ones) as (_runtime, _record), anyio.create_task_group() as tasks:
+            for _ in range(MAX_OPERATIONS + 2):
+                tasks.start_soon(ask, tmp_path, "approvals.list")
+            while len(begun) < MAX_OPERATIONS:
+                await anyio.lowlevel.checkpoint()
+            try:
+                await ask(tmp_path, "agents.stop", all=True)
+                assert len(begun) == MAX_OPERATIONS  # the others wait for their turn
+            finally:
+                go_on.set()
+    assert len(begun) == MAX_OPERATIONS + 2
 
 
 async def test_a_defect_of_an_operation_answers_one_caller(tmp_path):

@@ -14,7 +14,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -52,7 +52,9 @@ MAX_DISCARDED_BYTES: Final = 4_194_304  # of what is sent beyond it
 REQUEST_TIMEOUT_S: Final = 10.0  # to send the request, and again to take the answer
 OPERATION_TIMEOUT_S: Final = 120.0  # to carry it out
 RETRY_S: Final = 0.1  # after a connection that could not be taken
-MAX_CONNECTIONS: Final = 16  # at a time; further ones wait to be accepted
+MAX_CONNECTIONS: Final = 64  # at a time; further ones wait to be accepted
+MAX_OPERATIONS: Final = 16  # that are carried out at a time; further ones wait
+URGENT: Final = frozenset({"agents.stop", "agents.suspend"})  # wait for no other: the kill switch works under load
 MAX_ANCESTORS: Final = 64  # parents of a process that are looked at
 _RECEIVE_BYTES: Final = 65_536
 
@@ -135,6 +137,7 @@ class ControlSocket:
         self._socket: socket.socket | None = None
         self._tasks: TaskGroup | None = None
         self._room = anyio.CapacityLimiter(MAX_CONNECTIONS)
+        self._turn = anyio.CapacityLimiter(MAX_OPERATIONS)
 
     async def __aenter__(self) -> Self:
         """Bind the socket and begin to serve.
@@ -199,7 +202,8 @@ class ControlSocket:
             operation = self._operations.get(name)
             timeout_s = operation.timeout_s if isinstance(operation, Discreet) else OPERATION_TIMEOUT_S
             with anyio.fail_after(timeout_s):
-                return {"ok": await operate(self._runtime, self._operations, caller, name, arguments)}
+                async with nullcontext() if name in URGENT else self._turn:
+                    return {"ok": await operate(self._runtime, self._operations, caller, name, arguments)}
         except TimeoutError:
             late = StoreUnavailable("the request came, or was carried out, too slowly", code="unavailable.control")
             return _error(late)

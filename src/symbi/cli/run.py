@@ -29,6 +29,7 @@ from symbi.cli.output import (
     print_text,
     show_error,
 )
+from symbi.cli.unread import patient_stderr
 from symbi.cli.waiting import wait_s
 from symbi.config import Settings, find_config, load_settings, read_budget
 from symbi.dsl.spec import AgentSpec
@@ -120,7 +121,7 @@ def run(  # noqa: PLR0913 - the options of the command
     config: Config = None,
 ) -> None:
     """Run an agent. Exit codes: 0 done, 1 failed, 2 wrong input, 3 denied, 4 not verified, 5 unavailable, 6 in doubt, 7 held."""
-    with errors_to_exit(as_json=as_json):
+    with patient_stderr(), errors_to_exit(as_json=as_json):
         if (file is None) is not resume and not (file and resume):
             msg = "give an agent file, or `--resume`"
             raise InputError(msg, code="input.usage")

@@ -1,7 +1,7 @@
 """The course of one run: from its record, through the creation of its agent and its turn in the pool, to its end."""
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -144,21 +144,33 @@ class Course:
         order: Order,
         record: RunRecord,
         recorded: Sequence[EffectRecord],
-        begin: Unit[None],
+        prepare: Callable[[], Awaitable[Unit[None]]],
         line: Sequence[Account] = (),
     ) -> RunOutcome:
-        """Put on record that a run begins, and let its agent work until it ends, or is stopped: from then on it can be."""
+        """Put on record that a run begins, and let its agent work until it ends, or is stopped: from now on it can be.
+
+        Args:
+            order: Who.
+            record: Its run.
+            recorded: What it did before.
+            prepare: Makes what puts its beginning on record. Who is stopped before that has begun nothing, and has no run.
+            line: The accounts that it spends from.
+        """
+        on_record = False
         one = self.at_work[record.run_id] = AtWork(Life.of(record), record, line=line)
         self.orders[record.run_id] = order
         try:
             with one.scope:
+                begin = await prepare()
                 one.later.append(await self._rooms.world.log.enlist(begin))  # durable before the agent is created
+                on_record = True
                 return await self._work(order, one, recorded)
             await one.recorded()
             error = AgentFailed(f"agent `{record.agent_id}` was stopped by {one.stopped_by}", code="agent.stopped")
             one.life.stop({"by": one.stopped_by})
             await self.record(one)
-            await self.ended_early(record, error, RunState.FAILED)
+            if on_record:
+                await self.ended_early(record, error, RunState.FAILED)
             return RunOutcome(record.run_id, RunState.FAILED, error=error)
         finally:
             del self.at_work[record.run_id], self.orders[record.run_id]

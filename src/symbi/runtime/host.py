@@ -35,6 +35,7 @@ from symbi.types import AgentId, JsonValue, RunId
 _log = logging.getLogger("symbi.runtime")
 
 MAX_NAP_S: Final = 5.0  # the wall clock is looked at this often, for it may be set
+MAX_AHEAD_S: Final = 31 * 86_400  # by which a clock may have been ahead, and what was due by it is not due again
 NS: Final = 1_000_000_000
 
 
@@ -74,6 +75,7 @@ class Host:
         for job in self.jobs:
             self._refuse_mute(job)
         self._since_ns: dict[str, int] = {}  # of each schedule, up to when it owes nothing
+        self._ahead_ns: dict[str, int] = {}  # when it was due by a clock that was further ahead than is waited for
         self._spent: set[str] = set()  # those that were to run once, and have
         self.at_work: set[AgentId] = set()  # agents that run because they were due
         self.looks = 0  # how often it has looked at what is due
@@ -221,8 +223,13 @@ class Host:
     async def _run_due(self, job: Job, now_ns: int, tasks: TaskGroup) -> None:
         if job.name in self._spent or self._stopping:
             return
+        if self._since_ns[job.name] > now_ns + MAX_AHEAD_S * NS:
+            await self._set_back(job, now_ns)
         due = owed(job.schedule.timetable, self._since_ns[job.name], now_ns)
         if due is None:
+            return
+        if due.at_ns == self._ahead_ns.get(job.name):  # it was run then
+            self._since_ns[job.name] = due.at_ns
             return
         halted = self._runtime.roster.halted
         busy = job.schedule.agent in self.at_work or bool(halted)
@@ -241,6 +248,19 @@ class Host:
             if job.schedule.one_shot:
                 self._spent.add(job.name)
             self._begin(job, occurrence, tasks)
+
+    async def _set_back(self, job: Job, now_ns: int) -> None:
+        """The clock was far ahead when a schedule was due last: it counts from now on, and the trail says so."""
+        ahead_ns = self._since_ns[job.name]
+        details: dict[str, JsonValue] = {
+            "schedule": job.schedule.name,
+            "file": job.compiled.file,
+            "missed": 0,
+            "reason": f"it was due last at {rfc3339(ahead_ns)}, by a clock that was ahead",
+        }
+        draft = Draft(AuditEventType.SCHEDULE_SKIPPED, job.schedule.agent, details)
+        await self._log.transact(lambda: (None, (draft,)), wait=True)
+        self._ahead_ns[job.name], self._since_ns[job.name] = ahead_ns, now_ns
 
     def _busy(self, agent: AgentId) -> str:
         rests = [rest for rest in self._runtime.rests.of(agent) if rest.state is AgentState.SUSPENDED]
@@ -280,7 +300,9 @@ class Host:
         except SymbiError as error:
             _log.warning("schedule `%s`: %s", job.schedule.name, error)
             if error.code == "input.source_changed":  # of which nothing else says that it does not go on
-                await self._runtime.refuse(Path(job.compiled.file), InputError(error.message, code=error.code))
+                changed = InputError(error.message, code=error.code)
+                await self._runtime.refuse(Path(job.compiled.file), changed)
+                await self._runtime.abandon(occurrence.run_id, changed)
             return error.code
         if outcome.state is RunState.HELD:
             return None

@@ -12,6 +12,7 @@ from symbi.agent.run import Ends, RunOutcome, by_remedy, check_inputs
 from symbi.agent.sealing import opened_history, sealed_run
 from symbi.agent.task import NO_TASK, Task, check_task, kept_task
 from symbi.audit.event import AuditEventType, Draft, Receipt
+from symbi.audit.log import Work as Unit
 from symbi.audit.stream import AuditStream
 from symbi.clock import rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile
@@ -206,22 +207,26 @@ class Runtime:
             grant=task.grant_json,
             labels=task.labels_json,
         )
-        keys = await keys_for(self.guard.vault, spec.id, task.everybody)
-        kept = sealed_run(record, keys)
         line = await self.budgets.line(record, self._rooms.terms(spec.id).budget, allowance, new=run_id is None)
 
-        def begin() -> tuple[None, tuple[Draft]]:
-            self._rooms.runs.put_run(kept)
-            details: dict[str, JsonValue] = {
-                "file": record.file,
-                "source_digest": record.source_digest,
-                "inputs_digest": hashlib.sha256(kept.inputs).hexdigest(),
-                **task.facts(keys),
-                **self.budgets.open(line),
-            }
-            return None, (confided(Draft(AuditEventType.RUN_STARTED, order.name, details, record.run_id), keys),)
+        async def prepare() -> Unit[None]:
+            keys = await keys_for(self.guard.vault, spec.id, task.everybody)
+            kept = sealed_run(record, keys)
 
-        return await self._course.go(order, record, (), begin, line)
+            def begin() -> tuple[None, tuple[Draft]]:
+                self._rooms.runs.put_run(kept)
+                details: dict[str, JsonValue] = {
+                    "file": record.file,
+                    "source_digest": record.source_digest,
+                    "inputs_digest": hashlib.sha256(kept.inputs).hexdigest(),
+                    **task.facts(keys),
+                    **self.budgets.open(line),
+                }
+                return None, (confided(Draft(AuditEventType.RUN_STARTED, order.name, details, record.run_id), keys),)
+
+            return begin
+
+        return await self._course.go(order, record, (), prepare, line)
 
     async def _carry_out(self, order: Order, run_id: RunId, inputs: Mapping[str, JsonValue], task: Task) -> RunOutcome:
         """Begin a run that another asks for, or go on with it."""
@@ -246,7 +251,9 @@ class Runtime:
         """
         if spec.source_digest != record.source_digest:
             msg = f"`{record.file}` has changed since run `{record.run_id}` was started"
-            raise InputError(msg, code="input.source_changed", hint="restore the file, or start a new run")
+            raise InputError(
+                msg, code="input.source_changed", hint="restore the file, or start a new run; this one stays open"
+            )
         was, log, vault = record.state, self._rooms.world.log, self.guard.vault
         kept = await log.read(lambda: self._rooms.effects.effects_of(record.run_id))
         own = await keys_for(vault, spec.id, ())
@@ -267,7 +274,24 @@ class Runtime:
             details: dict[str, JsonValue] = {"effects": len(recorded), **task.facts(keys), **self.budgets.open(line)}
             return None, (confided(Draft(AuditEventType.RUN_RESUMED, record.agent_id, details, record.run_id), keys),)
 
-        return await self._course.go(Order(compiled, spec, record.instance, ends), record, recorded, again, line)
+        async def prepared() -> Unit[None]:
+            return again
+
+        return await self._course.go(Order(compiled, spec, record.instance, ends), record, recorded, prepared, line)
+
+    async def abandon(self, run_id: RunId, error: InputError) -> None:
+        """End an open run, which is not at work, as failed: what it was begun with is there no more.
+
+        Args:
+            run_id: Which; one that has ended stays as it is.
+            error: Why; it must not quote what the run knew.
+
+        Raises:
+            StoreUnavailable: It cannot be recorded.
+        """
+        record = await self._rooms.world.log.read(lambda: self._rooms.runs.get_run(run_id))
+        if record is not None and record.state in {RunState.RUNNING, RunState.HELD}:
+            await self._course.ended_erased(replace(record, error=None), record.state, error)
 
     async def replay(self, compiled: CompiledFile, run_id: RunId, by: str) -> Begun:
         """Put a dead letter's work on record anew, see `symbi.runtime.replays`; `take_up` is for the caller to ask.

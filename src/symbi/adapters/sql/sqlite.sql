@@ -144,6 +144,11 @@ DELETE FROM payloads WHERE digest = ? AND uses < 1
 -- name: has_payloads
 SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'payloads'
 
+-- name: open_effects_in
+SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
+       decision, label, epoch, attempt, state, WHOLE(result), WHOLE(error)
+FROM effects WHERE state IN ('dispatched', 'unknown') AND state = ? ORDER BY effect_id
+
 -- name: put_run
 INSERT INTO runs (run_id, agent_id, file, source_digest, inputs, state, output, error, started_at, finished_at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -629,6 +634,7 @@ DELETE FROM run_answers WHERE run_id = ?
 
 -- name: empty_run
 UPDATE runs SET inputs = x'', output = NULL, error = NULL WHERE run_id = ?
+
 -- name: waiting_messages
 SELECT count(*) FROM (SELECT 1 FROM mailbox INDEXED BY mailbox_declared WHERE due_ns = 0 LIMIT ?)
 
