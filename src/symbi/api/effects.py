@@ -11,12 +11,11 @@ from symbi.api.caller import Caller, Discreet, Operation
 from symbi.errors import InputError
 from symbi.guard.ledger import EffectRecord
 from symbi.runtime.doubt import Doubt, Word, waits_for
-from symbi.runtime.lifecycle import AgentState, Event
+from symbi.runtime.population import Population
 from symbi.runtime.runtime import Runtime
 from symbi.types import EffectId, JsonValue
 
 SETTLE_TIMEOUT_S: Final = 120.0
-OPERATOR_SUSPENDED: Final = Event.OPERATOR_SUSPENDED.value
 
 
 async def list_in_doubt(runtime: Runtime, _caller: Caller, _arguments: Mapping[str, JsonValue]) -> JsonValue:
@@ -36,17 +35,8 @@ async def settle(runtime: Runtime, caller: Caller, arguments: Mapping[str, JsonV
         raise InputError(msg, code="control.argument")
     word = Word(happened, called(runtime, caller), reason, arguments.get("result"))
     record = await Doubt(runtime.rooms).settle(_id(arguments), word)
-    await _let_go_on(runtime, record)
+    await Population(runtime).settled(record.agent_id, record.run_id)
     return effect_json(record)
-
-
-async def _let_go_on(runtime: Runtime, record: EffectRecord) -> None:
-    """The run that waits for what was settled goes on, where this process has it; but not where an operator has suspended its agent."""
-    runtime.rests.wake(record.run_id)
-    agents = runtime.rooms.agents
-    agent = await runtime.rooms.world.log.read(lambda: agents.get_agent(record.agent_id))
-    if agent is not None and agent.state is AgentState.SUSPENDED and not agent.reason.startswith(OPERATOR_SUSPENDED):
-        await runtime.dispatch.clear(agent.agent_id)
 
 
 def shown(_runtime: Runtime, arguments: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:

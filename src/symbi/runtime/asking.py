@@ -40,6 +40,7 @@ from symbi.guard.vault import place
 from symbi.policy.flow import join
 from symbi.runtime.addresses import Addresses, Recipient, inputs_of
 from symbi.runtime.course import Order
+from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.lineage import MAX_DEPTH, Descent
 from symbi.runtime.mail import put_mail, write_mail
 from symbi.runtime.rests import Rests
@@ -195,9 +196,17 @@ class Questions:
         return opened.error is not None and not gives_up(decode_error(opened.error))
 
     def _look(self, run_id: RunId) -> tuple[RunRecord | None, bool]:
-        """A run, and whether a message waits to be it; the message first, for it goes once the run is there."""
+        """A run, and whether a message waits to be it; the message first, for it goes once the run is there.
+
+        One that is held only to be tried again, by an agent that is not suspended, is not over.
+        """
         waits = self._rooms.mailbox.get_message(run_id) is not None
-        return self._rooms.runs.get_run(run_id), waits
+        record = self._rooms.runs.get_run(run_id)
+        if waits and record is not None and record.state is RunState.HELD:
+            agent = self._rooms.agents.get_agent(record.agent_id)
+            if agent is not None and agent.state is not AgentState.SUSPENDED:
+                return None, True
+        return record, waits
 
     def over(self, run_id: RunId) -> None:
         """A run has ended, or a message was given up: who waits for it looks."""

@@ -180,14 +180,14 @@ class Dispatch:
         self.wake()
 
     async def clear(self, agent: AgentId) -> None:
-        """What suspended an agent may be over: it asks again. Nothing happens to one that is not suspended.
+        """What suspended an agent may be over: it asks again. Nothing happens to one that is not suspended, or by an operator.
 
         Raises:
             InputError: There is none of that name.
             StoreUnavailable: The store cannot be read.
         """
         living = await self._roster.find(agent)
-        if living.state is AgentState.SUSPENDED:
+        if living.state is AgentState.SUSPENDED and not living.reason.startswith(Event.OPERATOR_SUSPENDED):
             living.cleared = True
             self.release(agent)
 
