@@ -21,8 +21,6 @@ from symbi.dsl.timetable import NS
 from symbi.errors import InternalError, Overloaded, StoreUnavailable
 from symbi.guard.approval import OPEN
 from symbi.guard.desk import Ballot
-from symbi.policy.engine import PolicySource
-from symbi.policy.policies import PolicySet
 from symbi.runtime.host import Host
 from symbi.runtime.occurrences import Occurrence, OccurrenceState
 from symbi.testing.clock import ManualClock
@@ -323,69 +321,6 @@ async def test_a_store_that_is_lost_is_one_error_and_the_occurrence_stays_claime
                 await host.run()
     with SqliteStore(tmp_path / ".symbi") as store:
         assert f"{tmp_path / 'agent.symbi'}#b" in [each.schedule for each in store.open_occurrences()]
-
-
-QUIET = f'{PERMIT} @id("quiet") forbid (principal, action == Action::"WriteLog", resource);'
-
-
-@asynccontextmanager
-async def denied(folder, clock, said, policies=QUIET):
-    """`up` with an agent that policy suspends on its way, which has been due once."""
-    folder.joinpath("policies").mkdir(exist_ok=True)
-    with anyio.fail_after(60):
-        async with open_in(
-            folder, DAILY, policies=policies, clock=clock, emit=lambda _, line: said.append(line)
-        ) as opened:
-            host = Host(opened.runtime, [opened.compiled])
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(host.run)
-                stage = Stage(folder, clock, opened, host, said)
-                while not host.looks:
-                    await anyio.lowlevel.checkpoint()
-                yield stage
-                host.stop()
-
-
-async def rests(stage) -> None:
-    while not stage.opened.runtime.rests.all:
-        await anyio.lowlevel.checkpoint()
-
-
-async def test_an_agent_that_policy_suspends_is_not_started_again_and_goes_on_when_policy_lets_it(tmp_path):
-    clock, said = ManualClock(BEGIN), []
-    async with denied(tmp_path, clock, said) as stage:
-        clock.advance(DAY_S)
-        stage.host.wake()
-        await rests(stage)
-        clock.advance(DAY_S)
-        stage.host.wake()
-        looks = stage.host.looks
-        while stage.host.looks == looks:
-            await anyio.lowlevel.checkpoint()
-        engine = stage.opened.runtime.guard.engine
-        sources = [PolicySource(s.file, PERMIT) if s.text == QUIET else s for s in engine.current.sources]
-        engine.replace(PolicySet.load(sources, engine.current.compiled, engine.current.tools))
-        while stage.host.at_work:
-            await anyio.lowlevel.checkpoint()
-        assert said == ["ran"]
-    (skipped,) = events(tmp_path, AuditEventType.SCHEDULE_SKIPPED)
-    assert skipped.details["reason"] == "agent `daily` was suspended: policy.denied"
-    assert [event.details["state"] for event in events(tmp_path, AuditEventType.RUN_FINISHED)] == ["held", "finished"]
-
-
-async def test_what_is_suspended_when_the_runtime_is_told_to_stop_goes_on_at_the_next_start(tmp_path):
-    clock, said = ManualClock(BEGIN), []
-    async with denied(tmp_path, clock, said) as stage:
-        clock.advance(DAY_S)
-        stage.host.wake()
-        await rests(stage)
-    with SqliteStore(tmp_path / ".symbi") as store:
-        assert len(store.open_occurrences()) == 1
-    async with denied(tmp_path, clock, said, PERMIT) as stage:
-        while stage.host.at_work:
-            await anyio.lowlevel.checkpoint()
-    assert said == ["ran"]
-    assert len(events(tmp_path, AuditEventType.RUN_STARTED)) == 1
 
 
 async def test_an_agent_is_at_work_until_its_end_is_durable(tmp_path, monkeypatch):

@@ -17,13 +17,14 @@ from symbi.api.agents import list_agents, show_agent
 from symbi.audit.event import AuditEventType as T
 from symbi.audit.event import parse_event
 from symbi.errors import InputError, PolicyDenied, ScriptFailed, StoreUnavailable, ToolFailed, ToolServerUnavailable
+from symbi.guard.action import WriteLog
 from symbi.policy.engine import PolicySource
 from symbi.policy.policies import PolicySet
 from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.supervision import Supervision, Work
 from symbi.testing.clock import ManualClock
 from symbi.testing.runtime import RunningRuntime, open_in
-from symbi.types import RunId
+from symbi.types import RecoveryClass, RunId
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -158,6 +159,15 @@ async def test_a_crash_loop_ends_the_agent_failed_with_its_cause_and_the_run_is_
     last = events(tmp_path, T.AGENT_TRANSITION)[-1].details
     assert (last["event"], last["to"], last["error"], last["tries"]) == ("Crash Loop", "Failed", "agent.tool", 4)
     assert last["since"].startswith("2026-")
+
+
+async def test_what_was_answered_and_must_not_be_repeated_is_given_up_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(WriteLog, "recovery", property(lambda _: RecoveryClass.NEVER_RETRY))
+    async with staged(tmp_path, 'log("x"); 1', *[NO] * 99) as stage:
+        outcome = await stage.supervision.carry_out(stage.work)
+        assert (outcome.state, outcome.error.code, stage.waits) == (RunState.FAILED, "agent.tool", [])
+        assert len(stage.script) == 99 - 1
+        assert (await stage.runtime.rooms.letters.found(RUN)).attempts == 1
 
 
 async def test_who_gets_further_each_time_is_in_no_loop(tmp_path):

@@ -192,6 +192,7 @@ class RunEffects:
         self.meter: Meter = UNMETERED
         self.replayed = 0
         self.told: SymbiError | None = None
+        self._latest: Action | None = None
         self._again = Again(world.guard.places, world.patience, recorded, held)
         through = Through(self._slot, self._perform, self._gated, lambda: self.clock)
         self._messages = Messages(world.post, world.guard, Letter(run_id, principal, grant=grant), file, through)
@@ -417,6 +418,7 @@ class RunEffects:
     async def _perform(self, action: Action, effect: Callable[[], Awaitable[_Outcome]]) -> _Outcome:
         """The recorded outcome, marked as it was when it was decided, or else that of the effect itself."""
         assert action.slot is not None
+        self._latest = action
         record = self._recorded.get(action.slot.position)
         if record is None:
             return await self._ask(action, effect)
@@ -453,6 +455,14 @@ class RunEffects:
                     self.told = error
                     raise
             await self._again.rest(pause_s, self.clock)
+
+    async def is_final(self) -> bool:
+        """Whether the last effect may never be asked for again, so that whoever starts the run again is told the same.
+
+        Raises:
+            StoreUnavailable: It cannot be read.
+        """
+        return self._latest is not None and await self._world.guard.places.attempts(self._latest) is None
 
     async def _looked_up(self, record: EffectRecord, action: Action) -> EffectRecord:
         """The record of a call in doubt once its server was asked what became of it, where it can be.

@@ -84,6 +84,9 @@ def nothing_else(_outcome: RunOutcome) -> Also:
 SUSPENDED: Final = "suspended"
 """The field of an error that a run is held for, where its agent is suspended and goes on from there."""
 
+FINAL: Final = "final"
+"""The field of an error that a restart would meet again: its effect was answered, and must not be repeated."""
+
 Ends: TypeAlias = Callable[[SymbiError], RunState]
 """What becomes of a run that an error has ended: held, so that it can go on, or failed."""
 
@@ -219,6 +222,8 @@ async def execute(plan: RunPlan, world: World, runs: RunStore, later: list[Enlis
         failure = error
     if failure is not None and failure is effects.told:
         failure.fields["position"] = effects.count - 1
+        if remedy_for(type(failure)) is Remedy.RESTART and await effects.is_final():
+            failure.fields[FINAL] = True
     state = RunState.FINISHED if failure is None else plan.ends(failure)
     if failure is not None and state is RunState.HELD and remedy_for(type(failure)) is not Remedy.RESTART:
         failure.fields[SUSPENDED] = True
@@ -232,10 +237,7 @@ async def execute(plan: RunPlan, world: World, runs: RunStore, later: list[Enlis
     outcome = RunOutcome(record.run_id, state, output, failure, effects.count, effects.replayed, label)
     # An error may quote whatever the body has seen, and what its last effect was about.
     about = label if failure is None else join(interpreter.seen, error_label(failure))
-    if about is not None and replace(about, sources=()) != Label():
-        ended = replace(ended, answer=encode_result(label_json(about)))
-    subjects = () if about is None else about.subjects
-    unit = await _end_of(plan, world, runs, ended, outcome, subjects)
+    unit = await _end_of(plan, world, runs, ended, outcome, about)
     world.guard.probe("run_ending")
     if later is None:
         await world.log.transact(unit, wait=True)
@@ -246,9 +248,12 @@ async def execute(plan: RunPlan, world: World, runs: RunStore, later: list[Enlis
 
 
 async def _end_of(
-    plan: RunPlan, world: World, runs: RunStore, ended: RunRecord, outcome: RunOutcome, subjects: Sequence[str]
+    plan: RunPlan, world: World, runs: RunStore, ended: RunRecord, outcome: RunOutcome, about: Label | None
 ) -> Work[None]:
-    """The unit of work that writes the end of a run, and what is written with it."""
+    """The unit of work that writes the end of a run, and what is written with it; `about` joins all that it may quote."""
+    if about is not None and replace(about, sources=()) != Label():
+        ended = replace(ended, answer=encode_result(label_json(about)))
+    subjects = () if about is None else about.subjects
     keys = await keys_for(world.guard.vault, plan.spec.id, subjects, wait=True)
     kept, draft = sealed_run(ended, keys), confided(_finished(ended, outcome), keys)
     also = plan.closing(outcome)

@@ -11,6 +11,7 @@ from symbi.api.caller import Caller, Discreet, Operation
 from symbi.errors import InputError
 from symbi.guard.ledger import EffectRecord
 from symbi.runtime.doubt import Doubt, Word, waits_for
+from symbi.runtime.population import Population
 from symbi.runtime.runtime import Runtime
 from symbi.types import EffectId, JsonValue
 
@@ -34,7 +35,7 @@ async def settle(runtime: Runtime, caller: Caller, arguments: Mapping[str, JsonV
         raise InputError(msg, code="control.argument")
     word = Word(happened, called(runtime, caller), reason, arguments.get("result"))
     record = await Doubt(runtime.rooms).settle(_id(arguments), word)
-    runtime.rests.wake(record.run_id)
+    await Population(runtime).settled(record.agent_id, record.run_id)
     return effect_json(record)
 
 

@@ -40,6 +40,7 @@ from symbi.guard.vault import place
 from symbi.policy.flow import join
 from symbi.runtime.addresses import Addresses, Recipient, inputs_of
 from symbi.runtime.course import Order
+from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.lineage import MAX_DEPTH, Descent
 from symbi.runtime.mail import put_mail, write_mail
 from symbi.runtime.rests import Rests
@@ -173,7 +174,7 @@ class Questions:
         try:
             while True:
                 record, waits = await self._log.read(partial(self._look, run_id))
-                if record is not None and record.state is not RunState.RUNNING:
+                if record is not None and not await self._goes_on(record):
                     return record
                 if record is None and not waits:
                     raise AskFailed(f"agent `{name}` did not carry out the message")
@@ -184,10 +185,28 @@ class Questions:
         finally:
             del self._over[run_id]
 
+    async def _goes_on(self, record: RunRecord) -> bool:
+        """Whether a run is not over: it works, or is held for what somebody settles or gives."""
+        if record.state is not RunState.HELD:
+            return record.state is RunState.RUNNING
+        try:
+            opened = await self._log.read(partial(opened_run, record, self._rooms.world.guard.vault))
+        except VerificationError:  # what it knew was erased: it is told of where its answer is read
+            return False
+        return opened.error is not None and not gives_up(decode_error(opened.error))
+
     def _look(self, run_id: RunId) -> tuple[RunRecord | None, bool]:
-        """A run, and whether a message waits to be it; the message first, for it goes once the run is there."""
+        """A run, and whether a message waits to be it; the message first, for it goes once the run is there.
+
+        One that is held only to be tried again, by an agent that is not suspended, is not over.
+        """
         waits = self._rooms.mailbox.get_message(run_id) is not None
-        return self._rooms.runs.get_run(run_id), waits
+        record = self._rooms.runs.get_run(run_id)
+        if waits and record is not None and record.state is RunState.HELD:
+            agent = self._rooms.agents.get_agent(record.agent_id)
+            if agent is not None and agent.state is not AgentState.SUSPENDED:
+                return None, True
+        return record, waits
 
     def over(self, run_id: RunId) -> None:
         """A run has ended, or a message was given up: who waits for it looks."""

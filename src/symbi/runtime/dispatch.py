@@ -83,6 +83,7 @@ class Dispatch:
 
     Attributes:
         done: Messages that were carried out, held or given up by this process.
+        tried: How often a message was begun, or gone on with.
         looks: How often it has looked at what there is to do.
         most_tasks: The most tasks that there ever were at a time.
     """
@@ -106,6 +107,7 @@ class Dispatch:
         self._stopping = False
         self._changed = anyio.Event()
         self.done = 0
+        self.tried = 0
         self.looks = 0
         self.most_tasks = 0
         rooms.world.guard.engine.on_change(self._policies_changed)
@@ -180,14 +182,14 @@ class Dispatch:
         self.wake()
 
     async def clear(self, agent: AgentId) -> None:
-        """What suspended an agent may be over: it asks again. Nothing happens to one that is not suspended.
+        """What suspended an agent may be over: it asks again. Nothing happens to one that is not suspended, or by an operator.
 
         Raises:
             InputError: There is none of that name.
             StoreUnavailable: The store cannot be read.
         """
         living = await self._roster.find(agent)
-        if living.state is AgentState.SUSPENDED:
+        if living.state is AgentState.SUSPENDED and not living.reason.startswith(Event.OPERATOR_SUSPENDED):
             living.cleared = True
             self.release(agent)
 
@@ -376,6 +378,7 @@ class Dispatch:
         finally:
             self._roster.let_rest(living)
         self._failures.pop(agent, None)
+        self.tried += done.there
         if not done.there:
             lane.more.discard(agent)
         elif done.again_s is None:

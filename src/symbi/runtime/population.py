@@ -9,7 +9,7 @@ from symbi.errors import InputError, did_you_mean
 from symbi.runtime.lifecycle import AgentState, Event
 from symbi.runtime.living import Living
 from symbi.runtime.mailbox import Message
-from symbi.runtime.roster import AgentRecord
+from symbi.runtime.roster import AgentRecord, declared_of
 from symbi.runtime.runtime import Runtime
 from symbi.types import AgentId, RunId
 
@@ -88,6 +88,18 @@ class Population:
             self._runtime.dispatch.release(agent)
         else:
             await self._runtime.dispatch.clear(agent)
+
+    async def settled(self, agent: AgentId, run_id: RunId) -> None:
+        """Somebody has settled what a run waits for: it goes on, if it is that of an agent that rests or is suspended.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+        runtime = self._runtime
+        if runtime.rests.wake(run_id) or declared_of(agent) not in self._roster.kinds:
+            return
+        if await self._log.read(partial(runtime.rooms.agents.get_agent, agent)) is not None:
+            await runtime.dispatch.clear(agent)
 
     async def stop(self, agent: AgentId, by: str) -> Sequence[RunId]:
         """Stop an agent for good; returns the runs that ended by that. Messages that wait for it are not carried out.

@@ -5,6 +5,7 @@ from typing import Final
 from symbi.agent.again import Patience
 from symbi.agent.journal import RunState
 from symbi.agent.remedies import Remedy, remedy_for
+from symbi.agent.run import FINAL
 from symbi.clock import Clock, rfc3339
 from symbi.errors import SymbiError
 from symbi.runtime.life import SINCE, TRIES
@@ -64,6 +65,8 @@ class Tries:
                 self.since = rfc3339(self._clock.now_ns())
             error.fields |= {TRIES: self.count, SINCE: self.since}
         self.verdict = judge(error, attempt=max(1, self.count), jitter=self._patience.jitter())
+        if self.verdict.remedy is Remedy.RESTART and error.fields.get(FINAL) is True:
+            self.verdict = Verdict(Remedy.TERMINATE, exhausted=True)
 
 
 def position_of(error: SymbiError) -> int:

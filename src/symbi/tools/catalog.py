@@ -142,21 +142,27 @@ class Catalog:
         async with self._locks[server]:
             await self._refresh(link, principal)
 
-    async def ready(self, server: str, principal: Principal) -> None:
+    async def ready(self, server: str, principal: Principal = SYSTEM) -> None:
         """Let somebody use a server, through the gate: as it is where it is connected, or else connected anew.
+
+        Whoever else works with it is not disturbed.
 
         Raises:
             Unavailable: It has failed too often, and is left alone for a while.
             SymbiError: As `refresh`.
         """
         link = self._link(server)
-        async with self._locks[server]:
-            if not self._is_up(link):
-                await self._restart(link, principal)
-                return
-            async with self._guard.enforce(_connecting(link, principal)) as permit:
-                self._guard.authority.redeem(permit, ConnectServer)
-                permit.observe({"tools": len(self.offered(server)), "connected": True})
+        while True:
+            if self._is_up(link):
+                async with self._guard.enforce(_connecting(link, principal)) as permit:
+                    self._guard.authority.redeem(permit, ConnectServer)
+                    permit.observe({"tools": len(self.offered(server)), "connected": True})
+                if self._is_up(link):
+                    return
+            async with self._locks[server]:
+                if not self._is_up(link):
+                    await self._restart(link, principal)
+                    return
 
     async def revive(self, server: str, principal: Principal) -> None:
         """Start a server again that has died, or could not be connected, through the gate; not too often.

@@ -130,6 +130,11 @@ SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest
        decision, label, epoch, attempt, state, WHOLE(result), WHOLE(error)
 FROM effects WHERE state = ? ORDER BY effect_id
 
+-- name: open_effects_in
+SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
+       decision, label, epoch, attempt, state, WHOLE(result), WHOLE(error)
+FROM effects WHERE state IN ('dispatched', 'unknown') AND state = ? ORDER BY effect_id
+
 -- name: put_payload
 INSERT INTO payloads (digest, bytes, uses) VALUES (?, ?, 0) ON CONFLICT (digest) DO NOTHING
 
@@ -138,6 +143,11 @@ DELETE FROM payloads WHERE digest = ? AND uses < 1
 
 -- name: has_payloads
 SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'payloads'
+
+-- name: open_effects_in
+SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
+       decision, label, epoch, attempt, state, WHOLE(result), WHOLE(error)
+FROM effects WHERE state IN ('dispatched', 'unknown') AND state = ? ORDER BY effect_id
 
 -- name: put_run
 INSERT INTO runs (run_id, agent_id, file, source_digest, inputs, state, output, error, started_at, finished_at)
@@ -624,6 +634,7 @@ DELETE FROM run_answers WHERE run_id = ?
 
 -- name: empty_run
 UPDATE runs SET inputs = x'', output = NULL, error = NULL WHERE run_id = ?
+
 -- name: waiting_messages
 SELECT count(*) FROM (SELECT 1 FROM mailbox INDEXED BY mailbox_declared WHERE due_ns = 0 LIMIT ?)
 
@@ -631,10 +642,10 @@ SELECT count(*) FROM (SELECT 1 FROM mailbox INDEXED BY mailbox_declared WHERE du
 SELECT count(*) FROM (SELECT 1 FROM mailbox INDEXED BY mailbox_later WHERE due_ns > 0 LIMIT ?)
 
 -- name: waiting_in_doubt
-SELECT count(*) FROM (SELECT 1 FROM effects INDEXED BY effects_open WHERE state = 'unknown' LIMIT ?)
+SELECT count(*) FROM (SELECT 1 FROM effects INDEXED BY effects_open WHERE state IN ('dispatched', 'unknown') AND state = 'unknown' LIMIT ?)
 
 -- name: waiting_dead_letters
 SELECT count(*) FROM (SELECT 1 FROM dead_letters INDEXED BY dead_letters_open WHERE state = 'open' LIMIT ?)
 
 -- name: waiting_approvals
-SELECT count(*) FROM (SELECT 1 FROM approvals INDEXED BY approvals_open WHERE state = 'waiting' LIMIT ?)
+SELECT count(*) FROM (SELECT 1 FROM approvals INDEXED BY approvals_open WHERE state IN ('waiting', 'granted') AND state = 'waiting' LIMIT ?)

@@ -320,7 +320,10 @@ class SqliteStore(
 
     def effects_in(self, state: EffectState) -> Sequence[EffectRecord]:
         """The effects in a state, oldest first."""
-        return [to_effect(row) for row in self._all(SQL["effects_in"], (state.value,))]
+        is_open = state in {EffectState.DISPATCHED, EffectState.UNKNOWN}  # for which there is an index
+        return [
+            to_effect(row) for row in self._all(SQL["open_effects_in" if is_open else "effects_in"], (state.value,))
+        ]
 
     # --- RunStore -------------------------------------------------------------------------------
 
