@@ -17,10 +17,10 @@ CATCHES_ALL = {
     "api/control.py": "the outermost place of the control socket: a defect answers one caller and ends no run",
     "audit/log.py": "handed to every caller that waits for the commit",
     "guard/gate.py": "whatever an engine raises is a no, and is recorded as one",
-    "runtime/asking.py": "a defect that a run met which another asked for is told to who asked; the run is left as it is",
-    "runtime/dispatch.py": "the outermost place of a message: a defect that one agent meets is logged, and ends no other",
+    "runtime/asking.py": "a defect that a run meets which another asked for is an error of the one that waits for it",
+    "runtime/dispatch.py": "a defect that one agent meets with its messages is logged, and ends no other",
+    "runtime/supervision.py": "a defect that one run meets is logged, judged by the table, and ends no other",
     "runtime/policy_shadow.py": "a candidate set that fails must not touch the set in force; failures are counted",
-    "runtime/supervision.py": "the outermost place of a run: a defect that it meets is logged, judged by the table, and ends no other",
     "policy/engine.py": "a failed evaluation denies; a subscriber that fails is reported after all have heard",
 }
 

@@ -157,6 +157,9 @@ def test_what_a_person_says_happened_is_what_the_run_goes_on_with(post):
     (event,) = post.events(T.EFFECT_RECONCILED)
     assert event.details["reason"] == "the post said so"
     assert event.details["by"]
+    shown = post.symbi("audit", "show", "--type", "effect.reconciled")
+    assert "it happened" in shown
+    assert "the post said so" in shown
     assert (event.run_id, event.details["outcome"]) == (held.run_id, "happened")
     asked = [e for e in post.events(T.DECISION_ALLOW) if e.details["action"] == "ControlRuntime"]
     assert asked[-1].details["arguments"]["values"]["id"] == effect
