@@ -25,7 +25,7 @@ check: $(INSTALLED) ## lint, format, types, floors, docs
 	$(BIN)/python -m pytest -q tests/architecture/test_docs.py
 
 test-crash: $(INSTALLED) ## kill the runtime at every named point over a thousand operations each, and the whole storm
-	SYMBI_CRASH=full $(BIN)/python -m pytest tests/integration/test_crash_points.py tests/integration/test_storm.py
+	CRASH_TESTS=full $(BIN)/python -m pytest tests/integration/test_crash_points.py tests/integration/test_storm.py
 
 servers: ## install and start what `make test-servers` needs
 	@echo 'servers: the tests of this release need no server'

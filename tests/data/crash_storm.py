@@ -1,6 +1,7 @@
-"""Agents that stay carry out messages while their process is killed again and again: crash_storm.py FOLDER AGENTS MESSAGES KILLS SPAN_S SEED.
+"""Agents that stay carry out messages while their process is killed again and again: crash_storm.py FOLDER AGENTS MESSAGES KILLS SPAN SEED.
 
-Each life is a fork with a whole runtime as `symbi up` has it; SPAN_S is about how long one lasts. What is called counts
+Each life is a fork with a whole runtime as `symbi up` has it; SPAN is about how many seconds one lasts, or the name of a
+point at some passing of which it ends. What is called counts
 in a process of its own. The last life is left alone until the mailboxes are empty. A JSON line says what came out.
 """
 
@@ -20,6 +21,7 @@ from symbi.adapters.sqlite import SqliteReader
 from symbi.audit.event import parse_event
 from symbi.audit.verify import verify_trail
 from symbi.config import load_settings
+from symbi.guard.gate import no_probe
 from symbi.runtime.course import Order
 from symbi.runtime.host import Host
 from symbi.testing.counting import CountingService
@@ -91,10 +93,10 @@ def server(service: CountingService):
     return {"svc": simulated("svc", {name: tool(name) for name in ("add", "pay", "find")})}
 
 
-async def live(folder: Path, service: CountingService, pipe: int, begin=None) -> None:
+async def live(folder: Path, service: CountingService, pipe: int, probe, begin=None) -> None:
     """One life: until all is done, where nobody ends it before."""
     with in_place_of(server(service)):
-        async with open_in(folder, AGENT, config=CONFIG, policies=POLICY, hold_s=None) as one:
+        async with open_in(folder, AGENT, config=CONFIG, policies=POLICY, hold_s=None, probe=probe) as one:
             if begin is not None:
                 await begin(one)
                 return
@@ -113,13 +115,25 @@ async def live(folder: Path, service: CountingService, pipe: int, begin=None) ->
                     host.stop()
 
 
-def one_life(folder: Path, service: CountingService, span_s: float | None, begin=None) -> bool:
+def crash_at(point: str, number: int):
+    passed = 0
+
+    def probe(name: str) -> None:
+        nonlocal passed
+        passed += name == point
+        if passed >= number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return probe
+
+
+def one_life(folder: Path, service: CountingService, span_s: float | None, begin=None, probe=no_probe) -> bool:
     """Whether a life came to its end by itself; it is killed after a while if that is given."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading)
-        anyio.run(live, folder, service, writing, begin)
+        anyio.run(live, folder, service, writing, probe, begin)
         os._exit(0)
     os.close(writing)
     if span_s is not None:
@@ -136,7 +150,7 @@ def one_life(folder: Path, service: CountingService, span_s: float | None, begin
 
 
 def main() -> None:
-    place, agents, messages, kills, span_s, seed = sys.argv[1:]
+    place, agents, messages, kills, span, seed = sys.argv[1:]
     chance, folder = random.Random(int(seed)), Path(place)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "svc.toml").write_text(MANIFEST)
@@ -158,7 +172,14 @@ def main() -> None:
 
     assert one_life(folder, service, None, begin)
     killed = 0
-    while killed < int(kills) and not one_life(folder, service, chance.uniform(0.2, 1.8) * float(span_s)):
+    while killed < int(kills):
+        if span.isidentifier():
+            probe = crash_at(span, chance.randint(1, max(1, tasks // int(kills))))
+            ended = one_life(folder, service, None, probe=probe)
+        else:
+            ended = one_life(folder, service, chance.uniform(0.2, 1.8) * float(span))
+        if ended:
+            break
         killed += 1
     one_life(folder, service, None)
     print(json.dumps({"kills": killed, "tasks": tasks, **judged(folder, service, tasks)}))

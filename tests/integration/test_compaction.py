@@ -199,6 +199,7 @@ def test_people_can_ask_for_it_and_why_says_so(journal):
     told = json.loads(journal.symbi("runs", "compact", "--days", "0", "--json"))
     assert (told["runs"], told["effects"] >= 1) == (1, True)
     assert "compacted" in journal.symbi("policy", "why", effect)
+    assert "1 runs" in journal.symbi("audit", "show", "--type", "journal.compacted")
     assert json.loads(journal.symbi("runs", "show", event.run_id, "--json"))["state"] == "finished"
     assert "compacted" in journal.symbi("runs", "show", event.run_id)
 

@@ -1,7 +1,7 @@
 """`kill -9` at named points around effects, for each point over many operations; and an owner that was only asleep.
 
 What is called counts in a process of its own: nothing happens twice, nothing is lost, and what was in doubt is settled.
-`SYMBI_CRASH=full` takes a thousand operations and more kills for each point; `make test-crash` sets it.
+`CRASH_TESTS=full` takes a thousand operations and more kills for each point; `make test-crash` sets it.
 """
 
 import json
@@ -22,7 +22,7 @@ from symbi.config import load_settings
 from symbi.wiring import verifying_keys
 
 DATA = Path(__file__).parents[1] / "data"
-FULL = os.environ.get("SYMBI_CRASH") == "full"
+FULL = os.environ.get("CRASH_TESTS") == "full"
 RUNS, EFFECTS, KILLS = (20, 50, 12) if FULL else (8, 9, 2)
 POINTS = [
     "asked", "decided", "before_dispatch", "reserving", "reserved", "recording", "recorded", "appended", "committing",

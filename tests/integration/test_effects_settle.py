@@ -10,12 +10,15 @@ from typer.testing import CliRunner
 
 from symbi.adapters.sqlite import SqliteReader
 from symbi.agent.journal import RunState
+from symbi.api.control import OPERATIONS, Caller, operate
 from symbi.audit.event import AuditEventType as T
 from symbi.audit.event import parse_event
 from symbi.cli.main import app
 from symbi.errors import EffectInDoubt, StoreUnavailable
 from symbi.guard.ledger import EffectState
+from symbi.runtime.course import Order
 from symbi.runtime.doubt import Doubt
+from symbi.runtime.lifecycle import AgentState
 from symbi.testing.clock import ManualClock
 from symbi.testing.runtime import open_in
 from symbi.testing.servers import in_place_of, simulated
@@ -154,6 +157,9 @@ def test_what_a_person_says_happened_is_what_the_run_goes_on_with(post):
     (event,) = post.events(T.EFFECT_RECONCILED)
     assert event.details["reason"] == "the post said so"
     assert event.details["by"]
+    shown = post.symbi("audit", "show", "--type", "effect.reconciled")
+    assert "it happened" in shown
+    assert "the post said so" in shown
     assert (event.run_id, event.details["outcome"]) == (held.run_id, "happened")
     asked = [e for e in post.events(T.DECISION_ALLOW) if e.details["action"] == "ControlRuntime"]
     assert asked[-1].details["arguments"]["values"]["id"] == effect
@@ -229,3 +235,38 @@ def test_a_start_looks_up_what_can_be_asked_after_by_its_id(post):
     assert anyio.run(look_up) == []
     done = post.resume()
     assert (done.state, done.output, post.sent) == (RunState.FINISHED, None, [effect])
+
+
+def test_an_agent_that_stays_goes_on_once_what_it_waits_for_is_settled(post):
+    stays = CONFIG + '[agents.sender]\nmode = "persistent"\n'
+
+    async def life(work):
+        async with open_in(post.folder, AGENT, config=stays, policies=ALL, probe=post.probe, clock=post.clock) as one:
+            one.runtime.roster.declare(one.compiled)
+            async with anyio.create_task_group() as tasks:
+                await work(one, tasks)
+                one.runtime.dispatch.stop(one.runtime.at_work)
+
+    async def begin(one, _tasks):
+        await one.runtime.spawn(Order(one.compiled, one.compiled.agents[0]))
+        await one.runtime.send("sender", {"to": "ann"})
+        with pytest.raises(StoreUnavailable):
+            await one.runtime.carry_out_messages()
+        post.dying = False
+
+    async def go_on(one, tasks):
+        tasks.start_soon(one.runtime.carry_out_messages)
+        agents = one.runtime.rooms.agents
+        with anyio.fail_after(60):
+            while agents.get_agent("sender").state is not AgentState.SUSPENDED:
+                await anyio.lowlevel.checkpoint()
+            (effect,) = await Doubt(one.runtime.rooms).listed()
+            arguments = {"id": effect.effect_id, "happened": True, "result": 7, "reason": "seen"}
+            await operate(one.runtime, OPERATIONS, Caller(0, folder_owner=True), "effects.settle", arguments)
+            while agents.get_agent("sender").state is not AgentState.READY:
+                await anyio.lowlevel.checkpoint()
+        assert one.runtime.rooms.runs.get_run(effect.run_id).output == b"7"
+
+    anyio.run(life, begin)
+    anyio.run(life, go_on)
+    assert len(post.sent) == 1

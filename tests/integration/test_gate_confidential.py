@@ -23,9 +23,10 @@ from symbi.errors import (
 from symbi.guard.action import InvokeTool, ReadClock, RunSlot, SendMessage, ToolRef
 from symbi.guard.confidential import opened_effect, revealed
 from symbi.guard.ledger import EffectState
-from symbi.guard.outcome import UNANSWERED, mark_error
-from symbi.guard.sealed import read_sealed
+from symbi.guard.outcome import UNANSWERED, encode_result, mark_error
+from symbi.guard.sealed import is_sealed, read_sealed
 from symbi.guard.sealed_approvals import SealedApprovals
+from symbi.guard.settlement import Conclusion
 from symbi.policy.catalog import ToolType
 from symbi.policy.fields import ToolFlow, parse_path
 from symbi.testing.contracts_approvals import APPROVAL_CHECKS
@@ -264,3 +265,38 @@ async def test_a_refusal_about_a_person_is_as_good_evidence_as_any_other(keys, t
         found.append({(one.control.id, c.claim.id): c.finding for each in results for one in each for c in one.claims})
         assert any(event.details.get("private") for event in events) is bool(subjects)
     assert found[0] == found[1]
+
+
+async def test_a_large_value_is_hashed_as_it_was_sealed_and_is_lost_with_its_key(keys, tmp_path):
+    large = {"note": "owes ninety groats " * 1000}
+    async with open_gate(tools=TOOLS, keys=keys, folder=tmp_path / "d") as gate:
+        await perform(gate, send(), large)
+        (row,) = gate.store._db.execute("SELECT digest, bytes FROM payloads").fetchall()
+        record = gate.store.effect_at(RUN, 0)
+        assert row == (hashlib.sha256(record.result).digest(), record.result)
+        assert is_sealed(row[1])
+        data = held(tmp_path / "d")
+        assert not [word for word in WORDS if word in data]
+        assert hashlib.sha256(encode_result(large)).digest() not in data
+        assert opened_effect(record, gate.vault).result == encode_result(large)
+        assert [row.place for row in gate.store.sealed_rows("effects", "")[0]] == ["effects.result"]
+        await gate.log.transact(lambda: (gate.vault.destroy("anna"), ()))
+        with pytest.raises(DecryptionFailed, match="erased"):
+            opened_effect(record, gate.vault)
+
+
+async def test_what_came_of_a_call_in_doubt_is_sealed_as_the_call_was(keys, tmp_path):
+    folder = tmp_path / "d"
+    async with open_gate(tools=TOOLS, keys=keys, folder=folder) as gate:
+        with pytest.raises(RuntimeError):
+            await perform(gate, send(), RuntimeError())
+        record = gate.store.effect_at(RUN, 0)
+        sealing = await gate.vault.ready(["anna"])
+        told = {"reason": "anna@quux says so"}
+        await gate.guard.settlement.conclude(record, Conclusion(True, "ben", b'"ninety groats"', told, keys=sealing))
+        assert not [word for word in WORDS if word in held(folder)]
+        settled = gate.store.effect_at(RUN, 0)
+        assert settled.state is EffectState.RECONCILED
+        assert opened_effect(settled, gate.vault).result == b'"ninety groats"'
+        event = revealed(gate.events()[-1], gate.vault)
+        assert (event.details["by"], event.details["reason"]) == ("ben", "anna@quux says so")

@@ -450,3 +450,48 @@ async def test_the_grant_of_a_task_goes_with_a_message_through_the_store(tmp_pat
         assert outcome.output == 1
         (record,) = await runs_of(opened, "b")
         assert kept_task(record.grant, record.labels).grant == grant
+
+
+async def test_a_topic_carries_no_more_than_its_classification(tmp_path):
+    rules = (
+        ALL
+        + """
+@id("within") forbid (principal, action == Action::"PublishMessage", resource)
+when { context.label.confidentiality == "confidential" && resource.classification != "confidential" };
+"""
+    )
+    said = '[topics.hot]\npattern = "incidents.*"\nowner = "ops"\nclassification = "{}"\n'
+    secret = Task(labels={"x": Label(confidentiality=Confidentiality.CONFIDENTIAL)})
+    for classification, told in (("internal", False), ("confidential", True)):
+        config = ALL_STAY + said.format(classification)
+        async with living(
+            tmp_path / classification, EARS, config=config, policies=rules, topics={"b": ["incidents.>"]}
+        ) as opened:
+            assert ((await run(opened, task=secret, x=1)).error is None) is told
+
+
+async def test_who_stays_and_is_denied_fails_whoever_asks_it_and_who_waits_for_people_is_waited_for(tmp_path):
+    rules = ALL + '@id("no") forbid (principal == Agent::"b", action == Action::"WriteLog", resource);'
+    body = 'try { return ask("b", { n: x }); } catch (AskFailed e) { return e.code; }'
+    async with living(tmp_path / "denied", agents(body), policies=rules) as opened:
+        assert (await run(opened, x=1)).output == "agent.asked"
+    text = agents('return ask("b", { n: x });', 'approval("", "may I?"); return n;')
+    config = STAYS + '[approvals.people.ann]\nuser = "0"\n'
+    ended = []
+    async with (
+        living(tmp_path / "asked", text, config=config, hold_s=0.0) as opened,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def asks():
+            ended.append(await run(opened, x=4))
+
+        tasks.start_soon(asks)
+        with anyio.fail_after(30):
+            while not (runs := await runs_of(opened, "b")) or runs[0].state is not RunState.HELD:
+                await anyio.lowlevel.checkpoint()
+        (held,) = await opened.runtime.desk.listed(tuple(OPEN))
+        await opened.runtime.desk.vote(Ballot(held.id, held.digest, agrees=True, uid=0))
+        assert not ended
+        await opened.runtime.dispatch.clear(AgentId("b"))
+    assert ended[0].output == 4

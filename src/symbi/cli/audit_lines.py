@@ -210,6 +210,16 @@ def _in_doubt(event: AuditEvent, details: Details) -> str:
     return f"{_what(event, details)}: in flight when the runtime ended, and nobody knows whether it happened"
 
 
+def _settled(event: AuditEvent, details: Details) -> str:
+    happened = "happened" if _text(details, "outcome") == "happened" else "did not happen"
+    return _joined(f"{_what(event, details)}: it {happened}, says {_text(details, 'by')}", _text(details, "reason"))
+
+
+def _compacted(_event: AuditEvent, details: Details) -> str:
+    what = f"{_text(details, 'effects')} effects, {_text(details, 'runs')} runs"
+    return f"removed from ledger and journal: {what}, from before {_text(details, 'before')[:19]}Z"
+
+
 def _lease(event: AuditEvent, details: Details) -> str:
     lease = details.get("lease")
     bound = f" for {_text(lease, 'uses')} uses in {_text(lease, 'seconds')} s" if isinstance(lease, Mapping) else ""
@@ -328,6 +338,8 @@ _SUMMARIES: Final[Mapping[str, Callable[[AuditEvent, Details], str]]] = {
     "decision.deny": _decision,
     "effect.outcome": _outcome,
     "effect.unknown": _in_doubt,
+    "effect.reconciled": _settled,
+    "journal.compacted": _compacted,
     "lease.granted": _lease,
     "lease.closed": _outcome,
     "agent.transition": _transition,

@@ -28,6 +28,7 @@ from symbi.config.sections import (
 )
 from symbi.config.server_settings import ServerSettings
 from symbi.config.settings import Origin, OriginKind, Settings
+from symbi.config.topic_settings import TopicSettings
 from symbi.errors import ConfigError, Place, did_you_mean
 
 CONFIG_NAME: Final = "symbi.toml"
@@ -130,6 +131,7 @@ def parse_settings(
         file=file,
         **sections,
         agents=tuple(AgentSettings(**one) for one in reader.named_tables("agents")),
+        topics=tuple(TopicSettings(**one) for one in reader.named_tables("topics")),
         origins=MappingProxyType(reader.origins),
         spelled=MappingProxyType(reader.spelled),
     )

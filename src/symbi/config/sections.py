@@ -29,6 +29,7 @@ from symbi.config.kinds import (
     Whole,
 )
 from symbi.config.server_settings import ServerSettings
+from symbi.config.topic_settings import TopicSettings
 from symbi.policy.compose import AgentRules
 from symbi.types import SecurityTier
 
@@ -410,7 +411,12 @@ SECTIONS: Final[Mapping[str, type]] = MappingProxyType(
 """Sections with one table each, in the order in which they are shown."""
 
 TABLES: Final[Mapping[str, type]] = MappingProxyType(
-    {"agents": AgentSettings, "mcp.servers": ServerSettings, "approvals.people": PersonSettings}
+    {
+        "agents": AgentSettings,
+        "topics": TopicSettings,
+        "mcp.servers": ServerSettings,
+        "approvals.people": PersonSettings,
+    }
 )
 """Sections with a table for each name."""
 

@@ -20,6 +20,7 @@ from symbi.config.sections import (
     SecretSettings,
     SecuritySettings,
 )
+from symbi.config.topic_settings import TopicSettings
 from symbi.errors import Place
 from symbi.types import AgentId, Principal
 
@@ -62,6 +63,7 @@ class Settings:
         folder: What relative paths of the file are seen from: its folder, or the working folder where there is none.
         file: The configuration file; None where there is none and all is default, environment or command line.
         agents: What is said of each agent, by name.
+        topics: What is said of topics, by name.
         origins: Where each value that is not a default came from, by key.
         spelled: Second spellings that were given and taken as the first one, by key.
     """
@@ -80,6 +82,7 @@ class Settings:
     mcp: McpSettings = field(default_factory=McpSettings)
     approvals: ApprovalSettings = field(default_factory=ApprovalSettings)
     agents: tuple[AgentSettings, ...] = ()
+    topics: tuple[TopicSettings, ...] = ()
     origins: Mapping[str, Origin] = field(default_factory=dict)
     spelled: Mapping[str, str] = field(default_factory=dict)
 

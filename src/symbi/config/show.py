@@ -16,6 +16,7 @@ from symbi.config.sections import (
 )
 from symbi.config.server_settings import ServerSettings
 from symbi.config.settings import Origin, Settings
+from symbi.config.topic_settings import TopicSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,9 @@ def describe_settings(settings: Settings) -> tuple[Shown, ...]:
         )
         for name, key in KEYS.items()
     ]
-    tables: list[tuple[str, AgentSettings | ServerSettings | PersonSettings]] = [
+    tables: list[tuple[str, AgentSettings | TopicSettings | ServerSettings | PersonSettings]] = [
         *(("agents", agent) for agent in settings.agents),
+        *(("topics", topic) for topic in settings.topics),
         *(("mcp.servers", server) for server in settings.mcp.servers),
         *(("approvals.people", person) for person in settings.approvals.people),
     ]

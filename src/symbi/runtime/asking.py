@@ -174,7 +174,7 @@ class Questions:
         try:
             while True:
                 record, waits = await self._log.read(partial(self._look, run_id))
-                if record is not None and record.state is not RunState.RUNNING:
+                if record is not None and not await self._goes_on(record):
                     return record
                 if record is None and not waits:
                     raise AskFailed(f"agent `{name}` did not carry out the message")
@@ -184,6 +184,16 @@ class Questions:
                     over = self._over[run_id] = anyio.Event()
         finally:
             del self._over[run_id]
+
+    async def _goes_on(self, record: RunRecord) -> bool:
+        """Whether a run is not over: it works, or is held for what somebody settles or gives."""
+        if record.state is not RunState.HELD:
+            return record.state is RunState.RUNNING
+        try:
+            opened = await self._log.read(partial(opened_run, record, self._rooms.world.guard.vault))
+        except VerificationError:  # what it knew was erased: it is told of where its answer is read
+            return False
+        return opened.error is not None and not gives_up(decode_error(opened.error))
 
     def _look(self, run_id: RunId) -> tuple[RunRecord | None, bool]:
         """A run, and whether a message waits to be it; the message first, for it goes once the run is there.

@@ -368,7 +368,9 @@ class Errands:
             return attempts, (confided(draft, keys), *drafts)
 
         try:
+            rooms.world.guard.probe("claiming")
             errand.attempts, _ = await rooms.world.log.transact(begin)
+            rooms.world.guard.probe("claimed")
         except SymbiError:
             life.state = state
             raise

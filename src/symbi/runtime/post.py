@@ -114,7 +114,7 @@ class PostOffice:
 
     def topic(self, name: str) -> TopicRef:
         """A topic as policies know it."""
-        return TopicRef(name)
+        return self._rooms.topic(name)
 
     async def listen(self, kinds: Iterable[Kind]) -> None:
         """Let the agents of declarations listen to what is configured. One that may not does not, and the trail says so.

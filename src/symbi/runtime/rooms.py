@@ -13,6 +13,7 @@ from symbi.audit.log import Enlisted
 from symbi.audit.stream import AuditStream
 from symbi.clock import IdSource
 from symbi.compliance.privacy import Privacy
+from symbi.guard.action import TopicRef
 from symbi.guard.budget import Account, BudgetStore
 from symbi.guard.ledger import EffectStore
 from symbi.runtime.agent_scheduler import AgentScheduler
@@ -93,6 +94,7 @@ class Rooms:
         lineage: Which run asked for which.
         pulse: How the event loop is.
         terms: How it stands among others.
+        topic: A topic as policies see it.
         compactor: Lets go of what ended long ago.
     """
 
@@ -119,6 +121,7 @@ class Rooms:
     lineage: LineageStore
     pulse: Pulse
     terms: Callable[[AgentId], Terms] = no_terms
+    topic: Callable[[str], TopicRef] = TopicRef
     compactor: Compactor | None = None
 
 

@@ -5,13 +5,69 @@ left, one at least. Patterns are a tree of words; what a topic visits is the par
 patterns there are beside.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from symbi.types import AgentId
+from symbi.guard.action import TopicRef
+from symbi.policy.flow import CONFIDENTIALITY_RANK
+from symbi.types import AgentId, Confidentiality
 
 ONE: Final = "*"
 REST: Final = ">"
+SEVERAL: Final = "(several)"
+"""Stands for an owner where not one answers for all that may be heard; nobody is called so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is said of the topics that fit a pattern: who answers for them, and the most that they may carry."""
+
+    pattern: str
+    owner: str
+    classification: Confidentiality
+
+
+def known_as(name: str, known: Sequence[Known]) -> TopicRef:
+    """A topic, or a pattern by which somebody listens, as policies see it.
+
+    Of a topic, what is said by the pattern with the most words of its own counts. Who listens by a pattern may hear
+    whatever fits it: so the most confidential of all that may counts, and the owner where one answers for all of it.
+    """
+    found = [one for one in known if overlap(name.split("."), one.pattern.split("."))]
+    if not found:
+        return TopicRef(name)
+    if ONE in name or REST in name:
+        owners = {one.owner for one in found}
+        alone = len(owners) == 1 and any(covers(one.pattern.split("."), name.split(".")) for one in found)
+        highest = max((one.classification for one in found), key=CONFIDENTIALITY_RANK.__getitem__)
+        return TopicRef(name, owners.pop() if alone else SEVERAL, highest.value)
+    best = max(found, key=lambda one: (sum(word not in {ONE, REST} for word in one.pattern.split(".")), one.pattern))
+    return TopicRef(name, best.owner, best.classification.value)
+
+
+def overlap(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether there is a topic that fits both of two patterns, given as their words."""
+    for at, word in enumerate(one):
+        if at == len(other):
+            return False
+        if REST in {word, other[at]}:
+            return True
+        if word != other[at] and ONE not in {word, other[at]}:
+            return False
+    return len(one) == len(other)
+
+
+def covers(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether every topic that fits a pattern fits another too, given as their words."""
+    for at, word in enumerate(one):
+        if at == len(other):
+            return False
+        if word == REST:
+            return True
+        if other[at] == REST or word not in {ONE, other[at]}:
+            return False
+    return len(one) == len(other)
 
 
 class _Branch:

@@ -50,6 +50,7 @@ from symbi.runtime.resources import Amount, Node, NodeId, ResourcePool
 from symbi.runtime.rooms import Rooms, RuntimeConfig
 from symbi.runtime.runtime import Runtime
 from symbi.runtime.terms import Terms
+from symbi.runtime.topics import Known, known_as
 from symbi.runtime.workers import Workers
 from symbi.sandbox.pool import Sandboxes
 from symbi.telemetry import Metrics, setup_logging
@@ -224,7 +225,7 @@ async def open_runtime(
         rooms = Rooms(
             world, book, watch, catalog, store, store, store, store, store, store, agents, ids, settings.principal, privacy, heads,
             ring.next_signing_key, stream, workers, store, DeadLetters(store, store, store, log, vault, clock), store,
-            pulse_of(settings, guard.metrics), partial(terms_of, settings),
+            pulse_of(settings, guard.metrics), partial(terms_of, settings), partial(known_as, known=topics_of(settings)),
             Compactor(log, store, clock, settings.runtime.journal_retention_days),
         )  # fmt: skip
         watches = [watch]
@@ -362,6 +363,11 @@ def terms_of(settings: Settings, agent: AgentId) -> Terms:
         known.priority, known.batch, persistent, known.idle_s, known.max_messages, known.topics,
         known.budget or UNBOUNDED, known.on_breach,
     )  # fmt: skip
+
+
+def topics_of(settings: Settings) -> Sequence[Known]:
+    """What is configured of topics."""
+    return [Known(one.pattern, one.owner, one.classification) for one in settings.topics]
 
 
 def secret_source(settings: Settings, guard: Guard) -> SecretSource:

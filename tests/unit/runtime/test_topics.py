@@ -1,6 +1,7 @@
 """The index of patterns: it finds whom a plain comparison finds, and looks at what fits alone."""
 
 import re
+from itertools import product
 
 import pytest
 from hypothesis import given, settings
@@ -8,8 +9,9 @@ from hypothesis import strategies as st
 
 from symbi.dsl.messages import is_topic, parse_pattern
 from symbi.errors import InputError
-from symbi.runtime.topics import Topics
-from symbi.types import AgentId
+from symbi.guard.action import TopicRef
+from symbi.runtime.topics import Known, Topics, covers, known_as, overlap
+from symbi.types import AgentId, Confidentiality
 
 WORDS = st.sampled_from(["a", "b", "c"])
 TOPICS = st.lists(WORDS, min_size=1, max_size=4).map(".".join)
@@ -37,6 +39,41 @@ def test_whoever_listens_is_found_once_and_nobody_else(changes, topics):
     for pattern, agent in there:
         index.remove(pattern, agent)
     assert not index._root.words, "what nobody listens by is kept"
+
+
+@settings(max_examples=300, deadline=None)
+@given(PATTERNS, PATTERNS)
+def test_what_two_patterns_have_in_common_and_which_holds_all_of_the_other(one, other):
+    """Against all topics of up to five words, and one word that no pattern names."""
+    topics = [".".join(words) for size in range(1, 6) for words in product("abcz", repeat=size)]
+    ours, theirs = ({topic for topic in topics if fits(pattern, topic)} for pattern in (one, other))
+    assert overlap(one.split("."), other.split(".")) is bool(ours & theirs)
+    assert covers(one.split("."), other.split(".")) is (theirs <= ours)
+
+
+SAID = [
+    Known("incidents.>", "ops", Confidentiality.INTERNAL),
+    Known("incidents.eu.*", "ops", Confidentiality.CONFIDENTIAL),
+    Known("pay.>", "bank", Confidentiality.SECRET),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "owner", "classification"),
+    [
+        ("news", "unknown", "public"),
+        ("incidents.us.fire", "ops", "internal"),
+        ("incidents.eu.fire", "ops", "confidential"),
+        ("incidents.us.*", "ops", "internal"),
+        ("incidents.*.fire", "ops", "confidential"),
+        ("news.*", "unknown", "public"),
+        ("*.eu.*", "(several)", "secret"),
+        ("*.us", "(several)", "secret"),
+        (">", "(several)", "secret"),
+    ],
+)
+def test_who_listens_by_a_pattern_is_judged_by_all_that_may_be_heard(name, owner, classification):
+    assert known_as(name, SAID) == TopicRef(name, owner, classification)
 
 
 def test_a_publication_does_not_look_at_all_agents():
