@@ -6,7 +6,8 @@ from hypothesis import example as such
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from symbi.guard.action import InvokeTool, ToolRef
+from symbi.guard.action import AllocateResources, InvokeTool, ToolRef
+from symbi.guard.spending import Budget
 from symbi.policy.catalog import ToolType
 from symbi.policy.decision import Deny, PolicyRequest
 from symbi.policy.engine import decide
@@ -14,7 +15,7 @@ from symbi.policy.flow import INTEGRITY_RANK
 from symbi.policy.policies import PolicySet
 from symbi.policy.suggest import MAX_TEXTS, Example, Suggestion, differing, suggest, suggested_source
 from symbi.testing.requests import SCHEMAS, allocate, call, create, execute, log
-from symbi.types import AgentId, Confidentiality, Integrity, JsonValue, Label, Principal, ToolName
+from symbi.types import AgentId, Confidentiality, Integrity, JsonValue, Label, Principal, ResourceLimits, ToolName
 
 TOOLS = [ToolType(name, schema) for name, schema in SCHEMAS.items()]
 SEND = "InvokeTool::mail.send"
@@ -207,3 +208,15 @@ def test_names_and_texts_of_others_cannot_break_out_of_the_policy_text() -> None
     policies = PolicySet.load([suggested_source("s.cedar", [found])], (), [tool])
     assert len(policies.policies) == 2  # the canary's, and one
     assert not isinstance(decide(policies, request), Deny)
+
+
+def test_a_budget_is_bounded_where_each_run_had_one_and_not_where_one_had_none() -> None:
+    def asked(most: int | None) -> PolicyRequest:
+        limits, who = ResourceLimits(), Principal(AgentId("a"))
+        return AllocateResources(principal=who, limits=limits, budget=Budget(calls=most)).request()
+
+    (found,) = suggest([example(asked(5)), example(asked(7))], TOOLS)
+    policies = PolicySet.load([suggested_source("s.cedar", [found])], (), TOOLS)
+    assert [isinstance(decide(policies, asked(most)), Deny) for most in (1, 7, 8, None)] == [False, False, True, True]
+    (found,) = suggest([example(asked(5)), example(asked(None))], TOOLS)
+    assert "budget" not in found.text
