@@ -90,8 +90,9 @@ PASSES = {
     "committing": 60,
     "committed": 60,
     "appended": 60,
-    "concluding": 3,
-    "concluded": 3,
+    "looked_up": 2,
+    "concluding": 2,
+    "concluded": 2,
 }
 """How many passings of a point a life has at most before it is killed; of the others, as many as leave room for the kills."""
 
