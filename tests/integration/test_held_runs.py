@@ -1,5 +1,12 @@
 """Runs of `symbi run` that policy, a limit or a tool server breaks off: what is said of them, and how they go on. Whole commands."""
 
+import os
+import subprocess
+import sys
+import time
+
+from symbi.errors import SymbiError
+
 DENIED, FAILED = 3, 1
 QUIET = '\n@id("quiet") forbid (principal, action in Action::"InvokeTool", resource);\n'
 
@@ -77,3 +84,44 @@ def test_a_call_that_must_not_be_repeated_is_held_in_doubt_instead(workshop):
         == 1
     )
     assert workshop.untouched()
+
+
+def test_a_process_that_is_killed_while_it_waits_to_try_again_goes_on_with_the_same_effect(workshop):
+    declared(workshop, "dies-mid-call", "idempotent")
+    command = [sys.executable, "-m", "symbi.cli.main", "run", "work.symbi", "--input", "text=hello"]
+    process = subprocess.Popen(
+        command, cwd=workshop.folder, env={**os.environ, **workshop.environ},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline_s = time.monotonic() + 60
+    while not has_tried(workshop):
+        assert process.poll() is None
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)  # another process is waited for
+    process.kill()
+    process.wait()
+    before = tried(workshop)
+    declared(workshop, "good", "idempotent")
+    done = workshop.symbi("run", "--resume")
+    assert done.code == 0, done.stderr
+    after = tried(workshop)
+    assert after[: len(before)] == before
+    assert after[-1]["outcome"] == "confirmed"
+    decided = [e.details for e in workshop.trail() if e.event_type == "decision.allow"]
+    calls = [one for one in decided if one["action"] == "InvokeTool::odd.echo"]
+    assert [one["attempt"] for one in calls] == list(range(1, len(calls) + 1))
+    assert len({one["effect_id"] for one in calls}) == 1
+
+
+def tried(workshop) -> list[dict]:
+    """How each attempt at the call has ended."""
+    found = [e.details for e in workshop.trail() if e.event_type == "effect.outcome"]
+    return [one for one in found if one.get("action") == "InvokeTool::odd.echo"]
+
+
+def has_tried(workshop) -> bool:
+    """Whether an attempt has ended, as far as that can be read yet."""
+    try:
+        return bool(tried(workshop))
+    except SymbiError:  # store and keys are being made
+        return False

@@ -4,16 +4,21 @@ import json
 from contextlib import suppress
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from symbi.adapters.sqlite import SqliteReader
 from symbi.agent.journal import RunState
+from symbi.api.caller import Caller, operate
+from symbi.api.control import OPERATIONS
 from symbi.audit.event import AuditEventType, parse_event
 from symbi.errors import BudgetExceeded, InputError, PolicyDenied
 from symbi.guard.action import InvokeTool, RunSlot, ToolRef
 from symbi.guard.budget import Account, Allowance, open_account
 from symbi.guard.spending import Budget, Spend
 from symbi.policy.catalog import ToolType
+from symbi.runtime.course import Order
+from symbi.runtime.lifecycle import AgentState
 from symbi.testing.gate import ALLOW_ALL, DENY_ALL, open_gate
 from symbi.testing.runtime import open_in
 from symbi.testing.servers import in_place_of, simulated
@@ -313,3 +318,40 @@ async def test_no_effect_of_a_run_without_a_budget_reads_more_than_a_line():
             counts.append(sum(" budget" in statement for statement in statements))
     assert counts[0] <= 3
     assert counts[1] > counts[0]
+
+
+async def test_an_agent_that_stays_is_suspended_by_the_budget_of_a_message_and_goes_on_once_it_is_raised(
+    tmp_path, bank
+):
+    config = SERVER + '[agents.a]\nmode = "persistent"\nbudget = { calls = 2 }\n'
+    async with open_in(tmp_path, CALLS, config=config, policies=PERMIT) as opened:
+        runtime = opened.runtime
+        await runtime.spawn(Order(opened.compiled, spec_of(opened)))
+        message = await runtime.send(AgentId("a"), {"n": 3})
+
+        async def stands(state):
+            with anyio.fail_after(60):
+                while (await runtime.roster.find(AgentId("a"))).state is not state:
+                    await anyio.lowlevel.checkpoint()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(runtime.carry_out_messages)
+            await stands(AgentState.SUSPENDED)
+            assert (len(bank), (await runtime.budgets.find(message))[0].left.calls) == (2, 0)
+            arguments = {"run": message, "amounts": {"calls": "+1"}}
+            answer = await operate(runtime, OPERATIONS, Caller(0, folder_owner=True), "budget.raise", arguments)
+            assert answer["budget"] == {"calls": 3}
+            await stands(AgentState.READY)
+            runtime.dispatch.stop(runtime.at_work)
+        assert len(bank) == 3
+        assert runtime.measuring.book.of_agent(AgentId("a")).calls == 3
+        record = await runtime.rooms.world.log.read(lambda: runtime.rooms.runs.get_run(message))
+        assert record.state is RunState.FINISHED
+        for amounts, why in [
+            ({}, "needs `amounts`"),
+            ({"calls": "+x"}, "number from 0 on"),
+            ({"cals": 1}, "nothing that has"),
+        ]:
+            with pytest.raises(InputError, match=why):
+                arguments = {"run": message, "amounts": amounts}
+                await operate(runtime, OPERATIONS, Caller(0, folder_owner=True), "budget.raise", arguments)

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
 
 from symbi.adapters.sqlite import SqliteStore
 from symbi.errors import BudgetExceeded, InputError
@@ -165,8 +165,8 @@ class Accounts(RuleBasedStateMachine):
                 assert bound is None or kind in TIMED or gone <= bound
 
 
-Accounts.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
-TestAccounts = Accounts.TestCase
+def test_over_any_interleaving_and_crash_nothing_is_overspent_and_nothing_is_lost():
+    run_state_machine_as_test(Accounts, settings=settings(max_examples=150, stateful_step_count=40, deadline=None))
 
 
 @given(st.sampled_from(list(UNITS)), st.integers(0, MOST))

@@ -10,6 +10,7 @@ from typing import Final
 
 from symbi.api.agents import called
 from symbi.api.caller import Caller, Discreet, Operation
+from symbi.dsl.spec import CompiledFile
 from symbi.errors import InputError, StoreUnavailable, SymbiError
 from symbi.guard.outcome import encode_error
 from symbi.runtime.letters import MAX_OPEN, LetterState, Wanted, check_reason, read_json
@@ -26,9 +27,12 @@ async def replay(runtime: Runtime, caller: Caller, arguments: Mapping[str, JsonV
     by = called(runtime, caller)
     replayed: list[JsonValue] = []
     refused: list[JsonValue] = []
+    compiled: dict[str, CompiledFile] = {}  # each file is read once
     for run_id, file in await _meant(runtime, arguments):
         try:
-            begun = await runtime.replay(compile_agents(Path(file)), run_id, by)
+            if file not in compiled:
+                compiled[file] = compile_agents(Path(file))
+            begun = await runtime.replay(compiled[file], run_id, by)
         except StoreUnavailable:
             raise
         except SymbiError as error:

@@ -217,17 +217,18 @@ def reserve(store: BudgetStore, effect_id: EffectId, run_id: RunId, cost: Spend)
     Raises:
         BudgetExceeded: An account has not as much left; nothing is held, and what was held still is.
     """
+    line = line_of(store, run_id)
+    if not line:
+        return
     earlier = store.reservation_of(effect_id)
     given = NOTHING if earlier is None else earlier.amount
-    line = line_of(store, run_id)
     for account in line:
         refuse_exceeded(replace(account, held=account.held - given), run_id, cost)
     for account in line:
         store.put_account(replace(account, held=account.held - given + cost))
-    if line:
-        if earlier is not None:
-            store.put_reservation(effect_id, None)
-        store.put_reservation(effect_id, Reservation(effect_id, run_id, cost))
+    if earlier is not None:
+        store.put_reservation(effect_id, None)
+    store.put_reservation(effect_id, Reservation(effect_id, run_id, cost))
 
 
 def refuse_exceeded(account: Account, run_id: RunId, cost: Spend = NOTHING) -> None:

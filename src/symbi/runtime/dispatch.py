@@ -83,6 +83,7 @@ class Dispatch:
 
     Attributes:
         done: Messages that were carried out, held or given up by this process.
+        tried: How often a message was begun, or gone on with.
         looks: How often it has looked at what there is to do.
         most_tasks: The most tasks that there ever were at a time.
     """
@@ -106,6 +107,7 @@ class Dispatch:
         self._stopping = False
         self._changed = anyio.Event()
         self.done = 0
+        self.tried = 0
         self.looks = 0
         self.most_tasks = 0
         rooms.world.guard.engine.on_change(self._policies_changed)
@@ -262,6 +264,7 @@ class Dispatch:
             self._busy.add(agent)
             self.most_tasks = max(self.most_tasks, len(self._busy))
             lane.waiting += 1
+            self._lanes[lane.kind.spec.id] = self._lanes.pop(lane.kind.spec.id)  # the others come before it
             tasks.start_soon(self._tend, lane, agent)
             turns.append(lane)
 
@@ -376,6 +379,7 @@ class Dispatch:
         finally:
             self._roster.let_rest(living)
         self._failures.pop(agent, None)
+        self.tried += done.there
         if not done.there:
             lane.more.discard(agent)
         elif done.again_s is None:

@@ -9,7 +9,7 @@ import hashlib
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final, TypeAlias
 
@@ -232,7 +232,7 @@ class Roster:
             parent: Who asked for them.
 
         Raises:
-            InputError: One is there already, a name is none, or they are not to stay.
+            InputError: One is there already and has not failed, a name is none, or they are not to stay.
             Denied: Policy does not let them be created.
             StoreUnavailable: The store cannot be written; of many, the first ones may be there.
         """
@@ -280,13 +280,18 @@ class Roster:
             details |= {"count": len(names), "first": names[0], "last": names[-1], "digest": digest}
         draft = Draft(AuditEventType.AGENT_TRANSITION, names[0] if len(names) == 1 else kind.spec.id, details)
 
-        def work() -> tuple[int, tuple[Draft]]:
-            gone = sum(self._agents.get_agent(name) is not None for name in names)
+        def work() -> tuple[list[AgentState], tuple[Draft, ...]]:
+            found = [one for name in names if (one := self._agents.get_agent(name)) is not None]
+            failed = [one for one in found if one.state is AgentState.FAILED]
+            for one in failed:  # which nobody has put away
+                put_away = replace(one, state=AgentState.TERMINATED, revision=one.revision + 1, changed_at=now)
+                self._agents.move_agent(put_away, one.revision)
             self._agents.put_agents(records)
-            return gone, (draft,)
+            return [one.state for one in found], (*map(_discarded, failed), draft)
 
-        gone, _ = await self._log.transact(work, wait=True)  # those were terminated, or they would not be made
-        self._count(AgentState.TERMINATED, -gone)
+        gone, _ = await self._log.transact(work, wait=True)
+        for was in gone:
+            self._count(was, -1)
         self._count(state, len(names))
         for record in records:
             self._take(kind, record)
@@ -457,6 +462,12 @@ class Roster:
     def _count(self, state: AgentState, change: int) -> None:
         if change:
             self.counts[state] = self.counts.get(state, 0) + change
+
+
+def _discarded(record: AgentRecord) -> Draft:
+    """The event of a failed agent that makes room for another of its name."""
+    details = transition(AgentState.FAILED, Event.DISCARDED, AgentState.TERMINATED)
+    return Draft(AuditEventType.AGENT_TRANSITION, record.agent_id, details)
 
 
 def transition(was: AgentState, event: Event, state: AgentState) -> dict[str, JsonValue]:

@@ -130,6 +130,11 @@ SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest
        decision, label, epoch, attempt, state, WHOLE(result), WHOLE(error)
 FROM effects WHERE state = ? ORDER BY effect_id
 
+-- name: open_effects_in
+SELECT effect_id, run_id, position, agent_id, action, resource, arguments_digest, recovery, policy_version,
+       decision, label, epoch, attempt, state, WHOLE(result), WHOLE(error)
+FROM effects WHERE state IN ('dispatched', 'unknown') AND state = ? ORDER BY effect_id
+
 -- name: put_payload
 INSERT INTO payloads (digest, bytes, uses) VALUES (?, ?, 0) ON CONFLICT (digest) DO NOTHING
 
