@@ -90,8 +90,9 @@ PASSES = {
     "committing": 60,
     "committed": 60,
     "appended": 60,
-    "concluding": 3,
-    "concluded": 3,
+    "looked_up": 1,
+    "concluding": 1,
+    "concluded": 1,
 }
 """How many passings of a point a life has at most before it is killed; of the others, as many as leave room for the kills."""
 
@@ -107,6 +108,18 @@ class Plan:
     kills: int
     service: CountingService
     ids: list[RunId] = field(default_factory=list)
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """What is called, in turn; where a look-up is to be killed, only what can be looked up."""
+        return TOOLS if len(self.points) == 1 else ("pay",) * len(TOOLS)
+
+    @property
+    def agent(self) -> str:
+        text = AGENT
+        for name, called in zip(TOOLS, self.tools, strict=True):
+            text = text.replace(f'tool("svc.{name}"', f'tool("svc.{called}"')
+        return text
 
     @property
     def operations(self) -> int:
@@ -146,7 +159,7 @@ def server(plan: Plan, probe):
 async def live(plan: Plan, probe) -> None:
     """One life: a person settles what they must, and all runs that are not over go on."""
     with in_place_of(server(plan, probe)):
-        async with open_in(plan.folder, AGENT, config=CONFIG, policies=POLICY, probe=probe) as one:
+        async with open_in(plan.folder, plan.agent, config=CONFIG, policies=POLICY, probe=probe) as one:
             doubt = Doubt(one.runtime.rooms)
             for effect in await doubt.listed():
                 if effect.resource.endswith(".send"):
@@ -200,18 +213,20 @@ def main() -> None:
     plan = Plan(place, points.split(","), int(runs), int(effects), int(kills), service)
     plan.ids = [RunId(f"00000000-0000-7000-8000-{number:012d}") for number in range(plan.runs)]
     killed = life = 0
+    fell: Counter[str] = Counter()
     while not one_life(plan, plan.points[life % len(plan.points)], chance, last=killed >= plan.kills):
+        fell[plan.points[life % len(plan.points)]] += 1
         killed += 1
         life += 1
         assert killed <= plan.kills, "it does not end"
-    print(json.dumps({"kills": killed, **judged(plan)}))
+    print(json.dumps({"kills": killed, "killed_at": dict(fell), **judged(plan)}))
     service.close()
 
 
 def judged(plan: Plan) -> dict:
     """What came out: by the service's count, by the ledger, and by the trail, which must verify."""
     counts = plan.service.counts()
-    wanted = {f"{TOOLS[n % 3]} {me}:{n}" for me in range(plan.runs) for n in range(plan.effects)}
+    wanted = {f"{plan.tools[n % 3]} {me}:{n}" for me in range(plan.runs) for n in range(plan.effects)}
     (place := plan.folder / "symbi.toml").write_text(CONFIG)
     with SqliteReader(plan.folder / ".symbi") as reader:
         verify_trail(reader.read(1), reader.head_record(), verifying_keys(load_settings(place)))
