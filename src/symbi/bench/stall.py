@@ -1,8 +1,8 @@
 """RES-4: how late the event loop comes while ten thousand agents are at work, and whether agents that ended leave anything."""
 
-import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Final
@@ -11,8 +11,8 @@ import anyio
 import anyio.lowlevel
 
 from symbi.agent.journal import RunState
-from symbi.bench.machine import describe_file_system
-from symbi.bench.measure import Measurement, Scale, Target, percentile
+from symbi.bench.machine import describe_file_system, resident_bytes
+from symbi.bench.measure import Measurement, Scale, Target, latency, percentile, single
 from symbi.errors import InternalError
 from symbi.testing.runtime import RunningRuntime, open_in
 
@@ -96,12 +96,6 @@ async def _live_in_turn(running: RunningRuntime, numbers: Iterator[int]) -> None
         await _live(running, "brief", 7, number)
 
 
-def resident_bytes() -> int:
-    """Memory of this process that is in RAM."""
-    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
 async def _live(running: RunningRuntime, name: str, answer: int, number: int) -> None:
     spec = next(agent for agent in running.compiled.agents if agent.id == name)
     outcome = await running.runtime.run(running.compiled, spec, {}, instance=str(number))
@@ -111,46 +105,28 @@ async def _live(running: RunningRuntime, name: str, answer: int, number: int) ->
 
 
 def _late_row(late: list[int], count: int, on: str) -> Measurement:
-    ordered = sorted(sample / 1e6 for sample in late)
-    value = percentile(ordered, 99.9)
-    target = Target(20.0, at_least=False, note="ours")
-    return Measurement(
-        id="RES-4",
-        metric=f"lateness of the event loop, {count:,} agents at work, p99.9",
-        unit="ms",
-        value=value,
-        p50=percentile(ordered, 50),
-        p95=percentile(ordered, 95),
-        p99=percentile(ordered, 99),
-        target=target.text("p99.9", "ms"),
-        met=target.met(value),
-        n=len(ordered),
-        method=(
-            f"open runtime, durable store on {on}; as many runs at once, each of {STEPS} computations and {STEPS} lines through"
-            f" the gate; a timer of {BEAT_S * 1000:g} ms, how late it comes, from the first begin to the last end; the longest"
-            f" was {ordered[-1]:.0f} ms"
-        ),
+    ordered = sorted(late)
+    method = (
+        f"open runtime, durable store on {on}; as many runs at once, each of {STEPS} computations and {STEPS} lines through"
+        f" the gate; a timer of {BEAT_S * 1000:g} ms, how late it comes, from the first begin to the last end; the longest"
+        f" was {ordered[-1] / 1e6:.0f} ms"
     )
+    row = latency(
+        "RES-4", f"lateness of the event loop, {count:,} agents at work", ordered, unit="ms", target=None, method=method
+    )
+    target = Target(20.0, at_least=False, note="ours")
+    value = percentile(ordered, 99.9) / 1e6
+    return replace(row, value=value, target=target.text("p99.9", "ms"), met=target.met(value))
 
 
 def _leak_row(sizes: list[int], lives: int, on: str) -> Measurement:
     middle = len(sizes) // 2
     first, last = sum(sizes[1:middle]) / max(1, middle - 1), sum(sizes[middle:]) / (len(sizes) - middle)
-    grown = (last - first) / (first or 1) * 100
-    target = Target(5.0, at_least=False, note="ours")
-    return Measurement(
-        id="RES-4",
-        metric=f"growth of memory over {lives:,} agents that were created and ended",
-        unit="%",
-        value=grown,
-        p50=None,
-        p95=None,
-        p99=None,
-        target=target.text("", "%"),
-        met=target.met(grown),
-        n=lives,
-        method=(
-            f"open runtime, durable store on {on}; a hundred at a time; resident memory after each tenth, mean of the second"
-            f" half against that of the first without its beginning; from {sizes[0] / 2**20:.0f} to {sizes[-1] / 2**20:.0f} MiB"
-        ),
+    method = (
+        f"open runtime, durable store on {on}; {AT_ONCE} at a time; resident memory after each tenth, mean of the second half"
+        f" over that of the first without its beginning; from {sizes[0] / 2**20:.0f} to {sizes[-1] / 2**20:.0f} MiB"
     )
+    return single(
+        "RES-4", f"growth of memory over {lives:,} agents that came and went", max((last / (first or 1) - 1) * 100, 0.001),
+        unit="%", n=lives, target=Target(5.0, at_least=False, note="ours") if lives >= LIVES else None, method=method,
+    )  # fmt: skip
