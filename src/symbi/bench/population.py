@@ -216,7 +216,7 @@ async def _at_once(work: Callable[[], object], many: int) -> None:
 
 async def _alive(count: int, folder: Path) -> Counted:
     async with _stage(folder, count) as stage:
-        before = await stage.runtime.get_system_status()
+        before = (await stage.runtime.get_system_status()).free
         names = await stage.spawn(str(number) for number in range(count))
         alive = stage.runtime.roster.living
         begun = perf_counter_ns()
@@ -225,7 +225,7 @@ async def _alive(count: int, folder: Path) -> Counted:
         taken = resident_bytes()
         wrong = _differences(
             {"alive": (alive, count), "still alive": (stage.runtime.roster.living, count)}
-            | {"the pool": (await stage.runtime.get_system_status(), before)}
+            | {"the pool": ((await stage.runtime.get_system_status()).free, before)}
             | _said(stage, names)
             | _totals(stage, count, sum(range(count)))
         )
@@ -236,7 +236,7 @@ async def _cycles(each: int, folder: Path) -> Counted:
     taken: list[int] = []
     wrong = ""
     async with _stage(folder, each) as stage:
-        before = await stage.runtime.get_system_status()
+        before = (await stage.runtime.get_system_status()).free
         for cycle in range(CYCLES):
             names = await stage.spawn(f"{cycle}-{number}" for number in range(each))
             await stage.work(names)
@@ -251,7 +251,7 @@ async def _cycles(each: int, folder: Path) -> Counted:
             wrong = wrong or _differences(
                 {"terminated": (counts.get(AgentState.TERMINATED), (cycle + 1) * each)}
                 | {"in memory": (stage.runtime.roster.living, 0)}
-                | {"the pool": (await stage.runtime.get_system_status(), before)}
+                | {"the pool": ((await stage.runtime.get_system_status()).free, before)}
                 | _said(stage, names)
                 | _totals(stage, (cycle + 1) * each, (cycle + 1) * sum(range(each)))
             )
