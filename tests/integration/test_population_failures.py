@@ -14,6 +14,7 @@ from symbi.errors import InputError, ToolFailed
 from symbi.runtime.course import Order
 from symbi.runtime.host import Host
 from symbi.runtime.lifecycle import AgentState
+from symbi.runtime.population import Population
 from symbi.testing.clock import ManualClock
 from symbi.testing.runtime import open_in
 
@@ -169,3 +170,67 @@ async def test_who_is_at_work_or_rests_is_not_begun_again_and_is_asked_when_that
         getattr(dispatch, kept).add("worker/a")
         assert [await dispatch._next(lane), await dispatch._next(lane)] == ["worker/b", None]
         assert lane.more == {"worker/a"}
+
+
+PLAIN = """
+agent plain { with sandbox = interpreter { log("ran"); 1 } }
+schedule hourly { cron = "0 * * * *" agent = plain }
+"""
+
+
+async def test_what_an_earlier_process_had_claimed_waits_while_everything_is_stopped(tmp_path):
+    async with staged(tmp_path, PLAIN, "") as it:
+        host = Host(it.runtime, [it.compiled])
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(host.run)
+            await it.until(lambda: host.looks > 0)
+            it.bad.add("ran")
+            it.clock.advance(3600)
+            host.wake()
+            await it.until(lambda: it.runtime.rests.all)  # its run is held, to be tried again
+            tasks.cancel_scope.cancel()
+        await it.runtime.roster.halt("ada")
+    async with staged(tmp_path, PLAIN, "") as it:
+        it.clock.advance(3600)
+        host = Host(it.runtime, [it.compiled])
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(host.run)
+            await it.until(lambda: host.looks > 0)
+            it.clock.advance(3600)
+            for _ in range(3):
+                looks = host.looks
+                host.wake()
+                await it.until(lambda looks=looks: host.looks > looks)
+            assert (it.said, host.at_work, it.runtime.at_work) == ([], set(), ())
+            await Population(it.runtime).go_on()
+            host.wake()
+            await it.until(lambda: it.said and not host.at_work)
+            host.stop()
+        assert it.said == [("plain", "ran")]
+    skipped = events(tmp_path, AuditEventType.SCHEDULE_SKIPPED)
+    assert [event.details["reason"] for event in skipped] == ["`ada` has stopped everything"]
+
+
+TWO = """
+agent busy(n: int) { with sandbox = interpreter { log("busy"); n } }
+agent rare(n: int) { with sandbox = interpreter { log("rare"); n } }
+"""
+
+
+async def test_no_declaration_keeps_another_out_by_its_numbers(tmp_path):
+    stay = '[agents.busy]\nmode = "persistent"\n[agents.rare]\nmode = "persistent"\n'
+    async with staged(tmp_path, TWO, f"{stay}[runtime]\nmax_concurrent_agents = 1\n") as it:
+        for spec in it.compiled.agents:
+            await it.runtime.spawn(Order(it.compiled, spec), [str(number) for number in range(10)])
+        for number in range(10):
+            await it.runtime.send(f"busy/{number}", {"n": 1})
+        for number in range(3):
+            await it.runtime.send(f"rare/{number}", {"n": 1})
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(it.runtime.carry_out_messages)
+            await it.until(lambda: it.runtime.dispatch.idle)
+            it.runtime.dispatch.stop(it.runtime.at_work)
+        assert it.runtime.dispatch.most_tasks == 1
+        order = [line for _, line in it.said]
+        assert max(place for place, line in enumerate(order) if line == "rare") <= 2 * 3
+        assert len(order) == 13

@@ -35,6 +35,11 @@ MAX_LINE_CHARS: Final = 100  # of a clause; a longer one stands on several lines
 MAX_NAMED_SOURCES: Final = 4  # effects that a remark names
 MAX_MEMBERS: Final = 20  # different members of sets that are written out
 _CHANGING: Final = frozenset({"time", "usage", "history", "request"})  # what is other the next time
+_OPTIONAL: Final = frozenset(
+    {"count", "budgetCalls", "budgetTokens", "budgetMoneyMicros", "budgetWallMs", "budgetCpuMs"}
+)
+"""Numbers of the context that the schema does not promise."""
+_NO_BOUND: Final = 2**53 - 1  # what a budget without a bound shows as
 _LEVELS: Final[Mapping[str, tuple[str, ...]]] = {
     "integrity": tuple(level.value for level in Integrity),
     "confidentiality": tuple(level.value for level in Confidentiality),
@@ -246,10 +251,19 @@ class _Writer:
                 parts = self._levels(path, [dict(value) for value in present if isinstance(value, Mapping)])
             else:
                 parts = self._value(path, present, None, exact=False, hidden=False)
+            if name in _OPTIONAL:
+                parts = (
+                    [] if _NO_BOUND in present else self._if_there(name, parts, always=len(present) == len(contexts))
+                )
             if name.endswith("Digest") and parts:
                 self.remarks.append(f"{path} is pinned: what is changed is refused")
             if parts:
                 self.clauses.append(("", parts))
+
+    def _if_there(self, name: str, parts: Sequence[str], *, always: bool) -> list[str]:
+        """What is said of an attribute that not every request has."""
+        has = f"context has {name}"
+        return [has, *parts] if always else [f"(!({has}) || ({' && '.join([has, *parts])}))"]
 
     def _given(self, index: int, name: str) -> Mapping[str, Any]:
         """The label of an argument as the request has it."""

@@ -264,6 +264,7 @@ class Dispatch:
             self._busy.add(agent)
             self.most_tasks = max(self.most_tasks, len(self._busy))
             lane.waiting += 1
+            self._lanes[lane.kind.spec.id] = self._lanes.pop(lane.kind.spec.id)  # the others come before it
             tasks.start_soon(self._tend, lane, agent)
             turns.append(lane)
 

@@ -83,6 +83,8 @@ class Host:
         self._changed = anyio.Event()
         self._over = anyio.Event()  # of something that was due
         self._replayer: Replayer | None = None
+        self._claimed: list[tuple[Job, Occurrence]] = []  # by an earlier process, and not over
+        self._gone_on = False  # with those, and with replays
 
     def _refuse_mute(self, job: Job) -> None:
         """Raise InputError if a schedule is to publish what an agent gives that is sent a message for it."""
@@ -102,9 +104,10 @@ class Host:
                 if not self._stopping:
                     await self._take_up_agents()
                     tasks.start_soon(self._runtime.carry_out_messages)
-                    await self._take_up(tasks)
-                    await self._take_up_replays(tasks)
+                    await self._take_up()
+                    self._be_replayer(tasks)
                 while not self._stopping:
+                    await self._go_on(tasks)
                     now_ns = self._clock.now_ns()
                     for job in self.jobs:
                         await self._run_due(job, now_ns, tasks)
@@ -149,8 +152,17 @@ class Host:
 
     # --- what is due ----------------------------------------------------------------------------
 
-    async def _take_up(self, tasks: TaskGroup) -> None:
-        """Learn since when each schedule counts, and go on with what was claimed."""
+    async def _go_on(self, tasks: TaskGroup) -> None:
+        """Go on with what an earlier process had begun; not while somebody has stopped everything."""
+        if self._gone_on or self._runtime.roster.halted:
+            return
+        self._gone_on = True
+        for job, occurrence in self._claimed:
+            self._begin(job, occurrence, tasks)
+        await self._take_up_replays()
+
+    async def _take_up(self) -> None:
+        """Learn since when each schedule counts, and what was claimed."""
         occurrences, now_ns = self._runtime.rooms.occurrences, self._clock.now_ns()
         jobs = {job.name: job for job in self.jobs}
 
@@ -172,7 +184,7 @@ class Host:
                     "schedule `%s` is gone; its run `%s` stays as it is", occurrence.schedule, occurrence.run_id
                 )
             else:
-                self._begin(job, occurrence, tasks)
+                self._claimed.append((job, occurrence))
 
     async def _take_up_agents(self) -> None:
         """Make the agents of the files known, and those that are to stay and never were there.
@@ -191,10 +203,15 @@ class Host:
                     except Denied as denial:
                         _log.warning("agent `%s` is not there: %s", name, denial)
 
-    async def _take_up_replays(self, tasks: TaskGroup) -> None:
-        """Be who carries out what letters become, and go on with those that became runs which nobody has ended."""
-        self._replayer = replayer = Replayer(self._replay, self.at_work, self._until_over, tasks)
-        self._runtime.take_up = replayer.take_up
+    def _be_replayer(self, tasks: TaskGroup) -> None:
+        """Be who carries out what letters become."""
+        self._replayer = Replayer(self._replay, self.at_work, self._until_over, tasks)
+        self._runtime.take_up = self._replayer.take_up
+
+    async def _take_up_replays(self) -> None:
+        """Go on with letters that became runs which nobody has ended."""
+        replayer = self._replayer
+        assert replayer is not None, "it is there before anything goes on"
         orders = {(absolute(file.file), spec.id): (file, spec) for file in self._files for spec in file.agents}
         for record in await left_open(self._runtime.rooms):
             found = orders.get((record.file, record.declared))

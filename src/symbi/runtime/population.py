@@ -124,8 +124,11 @@ class Population:
         Raises:
             StoreUnavailable: It cannot be recorded; nothing begins all the same while this process lives.
         """
-        await self._roster.halt(by)
-        return await self._runtime.stop(None, by)
+        try:
+            await self._roster.halt(by)
+        finally:  # whatever becomes of the record: what is at work stops
+            stopped = await self._runtime.stop(None, by)
+        return stopped
 
     async def go_on(self) -> None:
         """Let things begin again.

@@ -5,8 +5,8 @@ run ends. An agent that is idle costs nothing here but its line.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from symbi.telemetry import AGENT_CPU_SECONDS, AGENT_EFFECTS, TOOL_BYTES, Metrics
@@ -45,8 +45,15 @@ class Used:
 
     def add(self, other: "Used") -> None:
         """Take what another has."""
-        for name in _SUMMED:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.runs += other.runs
+        self.cpu_ns += other.cpu_ns
+        self.code_cpu_ns += other.code_cpu_ns
+        self.wall_ns += other.wall_ns
+        self.effects += other.effects
+        self.calls += other.calls
+        self.tokens += other.tokens
+        self.bytes_out += other.bytes_out
+        self.bytes_in += other.bytes_in
         self.code_memory_bytes = max(self.code_memory_bytes, other.code_memory_bytes)
 
     def facts(self) -> dict[str, JsonValue]:
@@ -63,9 +70,6 @@ class Used:
             "bytes_in": self.bytes_in,
             "code_memory_bytes": self.code_memory_bytes,
         }
-
-
-_SUMMED: Final = tuple(one.name for one in fields(Used) if one.name != "code_memory_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,18 +138,26 @@ class UsageBook:
     def _take(self, meter: Counting, runs: int = 0) -> None:
         used, whose = meter.take(), meter.whose
         used.runs += runs
-        for totals, name in self._lines(whose):
-            totals.setdefault(name, Used()).add(used)
-            totals.move_to_end(name)
-            if len(totals) > MAX_KNOWN:
-                totals.popitem(last=False)
+        _add(self._agents, whose.agent, used)
+        _add(self._declared, whose.declared, used)
+        _add(self._owners, whose.owner, used)
         self._all.add(used)
-        self._metrics.inc(AGENT_CPU_SECONDS, (used.cpu_ns + used.code_cpu_ns) / 1e9, agent=whose.declared)
-        self._metrics.inc(AGENT_EFFECTS, used.effects, agent=whose.declared)
-        self._metrics.inc(TOOL_BYTES, used.bytes_out, agent=whose.declared, direction="out")
-        self._metrics.inc(TOOL_BYTES, used.bytes_in, agent=whose.declared, direction="in")
+        declared = whose.declared
+        self._metrics.inc(AGENT_CPU_SECONDS, (used.cpu_ns + used.code_cpu_ns) / 1e9, agent=declared)
+        if used.effects:
+            self._metrics.inc(AGENT_EFFECTS, used.effects, agent=declared)
+        if used.calls:
+            self._metrics.inc(TOOL_BYTES, used.bytes_out, agent=declared, direction="out")
+            self._metrics.inc(TOOL_BYTES, used.bytes_in, agent=declared, direction="in")
 
-    def _lines(self, whose: Whose) -> Iterator[tuple[OrderedDict[str, Used], str]]:
-        yield self._agents, whose.agent
-        yield self._declared, whose.declared
-        yield self._owners, whose.owner
+
+def _add(totals: OrderedDict[str, Used], name: str, used: Used) -> None:
+    """Add to a total, which is the newest from here on; the oldest goes where there are too many."""
+    found = totals.get(name)
+    if found is None:
+        found = totals[name] = Used()
+        if len(totals) > MAX_KNOWN:
+            totals.popitem(last=False)
+    else:
+        totals.move_to_end(name)
+    found.add(used)

@@ -221,6 +221,8 @@ class SqliteStore(
 
     def append(self, commit: TrailCommit) -> None:
         """Add events with their index and tiles, and replace the head."""
+        if self._folder is not None:
+            self._fence(self._epoch)
         with mapped("write"):
             write_commit(self._db, commit)
         self.probe("appended")
