@@ -12,9 +12,11 @@ from symbi.agent.interpreter import BodyLimits, Interpreter
 from symbi.agent.operators import TypeMismatch, contains, equal
 from symbi.agent.pure import PURE_FUNCTIONS, call_pure
 from symbi.agent.rendering import parsed_json, plain, shown
-from symbi.agent.values import NULL, Value, deep_label, from_json
+from symbi.agent.values import NULL, Secret, Value, deep_label, from_json, tool_arguments
+from symbi.dsl import ast
 from symbi.dsl.compile import compile_file
 from symbi.dsl.parser import parse
+from symbi.errors import ScriptFailed
 from symbi.types import Integrity, Label
 
 pytestmark = pytest.mark.anyio
@@ -91,6 +93,21 @@ def test_equality_and_membership_are_those_of_the_whole(left, right):
             assert done(pieces.alike(one, other))[0] == equal(one, other)
             if isinstance(one.data, tuple):
                 assert done(pieces.has(one, other))[0] == contains(one, other)
+
+
+@given(st.dictionaries(st.text("xyz", max_size=2), values(), max_size=4))
+async def test_arguments_of_a_tool_are_those_that_are_made_at_once(arguments):
+    with small_pieces():
+        in_pieces = await pieces.arguments_of(arguments, ast.NOWHERE, "a.symbi")
+    assert in_pieces == tool_arguments(arguments, ast.NOWHERE, "a.symbi")
+
+
+async def test_secrets_in_arguments_are_found_and_texts_that_look_like_one_refused():
+    arguments = {"a": Value((Value(Secret("b/key")), Value(1), Value({"k": Value(Secret("a/key"))})))}
+    with small_pieces():
+        assert await pieces.arguments_of(arguments, ast.NOWHERE, "f") == tool_arguments(arguments, ast.NOWHERE, "f")
+        with pytest.raises(ScriptFailed, match="vault://"):
+            await pieces.arguments_of({"a": Value((Value("vault://x"),))}, ast.NOWHERE, "f")
 
 
 json_texts = data.map(json.dumps) | data.map(lambda value: json.dumps(value, indent=1, ensure_ascii=False))

@@ -18,11 +18,11 @@ from symbi.agent.again import PATIENT, Again, Patience
 from symbi.agent.messages import Letter, Messages, Post, Through
 from symbi.agent.meter import UNMETERED, Meter
 from symbi.agent.operators import text
-from symbi.agent.pieces import data_of, dumped, in_pieces, is_large, label_of, made
+from symbi.agent.pieces import answered, arguments_of, data_of, dumped, in_pieces, is_large, label_of, made
 from symbi.agent.release import LEVELS, Change, declassified, endorsed, is_release_name, relabelled
 from symbi.agent.rendering import shown
 from symbi.agent.turn import RunClock
-from symbi.agent.values import TEMPLATE, Value, deep_label, from_answer, from_json, to_json, tool_arguments
+from symbi.agent.values import TEMPLATE, Value, deep_label, from_json, to_json
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock, random_bytes
@@ -205,7 +205,7 @@ class RunEffects:
     async def tool(self, name: Value, arguments: Mapping[str, Value], span: ast.Span) -> Value:
         """Call a tool; its manifest says what of the answer is not untrusted. Which tool it is may come from data, and so bears a label too."""
         server = self._server_of(name, span)
-        plain, labels, secrets = tool_arguments(arguments, span, self._file)
+        plain, labels, secrets = await arguments_of(arguments, span, self._file)
         # As it is asked for: whether there is such a tool now is not for a replay to know, but for whom it is about.
         asked = InvokeTool(
             principal=self._principal,
@@ -231,14 +231,16 @@ class RunEffects:
         if done.kept_sealed and not (answer.given.subjects or answer.about.scopes):
             # The manifest that knew whom it is about has gone: it is still about somebody.
             answer = replace(answer, about=About({(): (MORE_SUBJECTS,)}))
-        return from_answer(done.value, replace(answer, mark=done.mark))
+        return await in_pieces(answered(done.value, replace(answer, mark=done.mark)))
 
     async def python(self, code: Value, inputs: Mapping[str, Value], span: ast.Span) -> Value:
         """Run code on values; its result joins the labels of all it was given."""
         if not isinstance(code.data, str):
             msg = "the code of `python(…)` must be a String"
             raise ScriptFailed(msg, place=span.place(self._file))
-        label = join(deep_label(code), *(deep_label(value) for value in inputs.values()))
+        label = await label_of(code, *inputs.values())
+        plainly = partial(to_json, place=span, file=self._file)
+        plain = {name: await in_pieces(data_of(value, plainly)) for name, value in inputs.items()}
         action = ExecuteCode(
             principal=self._principal,
             slot=self._slot(),
@@ -246,7 +248,7 @@ class RunEffects:
             code=code.data,
             code_digest=hashlib.sha256(code.data.encode("utf-8", "surrogatepass")).hexdigest(),
             tier=self._code.tier,
-            inputs={name: to_json(value, span, self._file) for name, value in inputs.items()},
+            inputs=plain,
             memory_mib=self._code.memory_mib,
             timeout_s=self._code.timeout_s,
         )

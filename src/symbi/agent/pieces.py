@@ -17,8 +17,20 @@ import anyio.lowlevel
 
 from symbi.agent.operators import TypeMismatch, contains, equal, number, text
 from symbi.agent.rendering import MAX_JSON_DEPTH, bound_items, bound_text, parsed_json, plain
-from symbi.agent.values import MAX_DEPTH, MAX_WEIGHT, Data, Value, deep_label, from_json
+from symbi.agent.values import (
+    MAX_DEPTH,
+    MAX_WEIGHT,
+    Data,
+    Value,
+    argument_data,
+    argument_labels,
+    deep_label,
+    from_answer,
+    from_json,
+)
+from symbi.dsl import ast
 from symbi.errors import OutputLimit
+from symbi.policy.fields import AnswerLabels
 from symbi.policy.flow import join
 from symbi.types import JsonValue, Label
 
@@ -139,6 +151,27 @@ def _made(data: JsonValue, label: Label, depth: int, steps: Steps) -> Pieces[Val
         if steps.spent():
             yield
     return (yield from record(fields, label))
+
+
+def answered(data: JsonValue, labels: AnswerLabels) -> Pieces[Value]:
+    """`from_answer`; at once where fields of the answer have labels of their own, which are few."""
+    if labels.flow.output or labels.about.parts:
+        return from_answer(data, labels)
+    return (yield from made(data, labels.at((), data)))
+
+
+async def arguments_of(
+    arguments: Mapping[str, Value], place: ast.Span, file: str
+) -> tuple[dict[str, JsonValue], dict[str, Label], tuple[str, ...]]:
+    """`tool_arguments`."""
+    secrets: set[str] = set()
+
+    def plainly(value: Value) -> JsonValue:
+        return argument_data(value, secrets, place, file)
+
+    plain_ones = {name: await in_pieces(data_of(value, plainly)) for name, value in arguments.items()}
+    whole = {name: await label_of(value) for name, value in arguments.items()}
+    return plain_ones, argument_labels(arguments, whole), tuple(sorted(secrets))
 
 
 def from_json_key(key: str) -> str:

@@ -250,28 +250,35 @@ def tool_arguments(
         ScriptFailed: Such a text, or a function.
     """
     secrets: set[str] = set()
+    plain = {name: argument_data(value, secrets, place, file) for name, value in arguments.items()}
+    labels = argument_labels(arguments, {name: deep_label(value) for name, value in arguments.items()})
+    return plain, labels, tuple(sorted(secrets))
 
-    def convert(value: Value) -> JsonValue:
-        match value.data:
-            case tuple():
-                return [convert(item) for item in value.data]
-            case Mapping():
-                return {key: convert(item) for key, item in value.data.items()}
-            case Secret():
-                secrets.add(value.data.path)
-                return VAULT_SCHEME + value.data.path
-            case str() if value.data.startswith(VAULT_SCHEME):
-                msg = "a text that begins with `vault://` cannot be an argument; write the reference itself"
-                raise ScriptFailed(msg, code="script.secret", place=place.place(file))
-            case _:
-                return to_json(value, place, file)
 
-    plain = {name: convert(value) for name, value in arguments.items()}
+def argument_data(value: Value, secrets: set[str], place: ast.Span, file: str) -> JsonValue:
+    """An argument as JSON; the paths of the secrets in it are added to `secrets`. Raises as `tool_arguments`."""
+    match value.data:
+        case tuple():
+            return [argument_data(item, secrets, place, file) for item in value.data]
+        case Mapping():
+            return {key: argument_data(item, secrets, place, file) for key, item in value.data.items()}
+        case Secret():
+            secrets.add(value.data.path)
+            return VAULT_SCHEME + value.data.path
+        case str() if value.data.startswith(VAULT_SCHEME):
+            msg = "a text that begins with `vault://` cannot be an argument; write the reference itself"
+            raise ScriptFailed(msg, code="script.secret", place=place.place(file))
+        case _:
+            return to_json(value, place, file)
+
+
+def argument_labels(arguments: Mapping[str, Value], whole: Mapping[str, Label]) -> dict[str, Label]:
+    """The label of each argument, given as a whole, beside those of its parts that bear another."""
     labels: dict[str, Label] = {}
     for name, value in arguments.items():
-        labels.update(_part_labels(name, value, deep_label(value)))
-    labels.update((name, deep_label(value)) for name, value in arguments.items())
-    return plain, labels, tuple(sorted(secrets))
+        labels.update(_part_labels(name, value, whole[name]))
+    labels.update(whole)
+    return labels
 
 
 def _part_labels(name: str, value: Value, whole: Label) -> Iterator[tuple[str, Label]]:
