@@ -207,13 +207,13 @@ class RunEffects:
         server = self._server_of(name, span)
         plain, labels, secrets = tool_arguments(arguments, span, self._file)
         # As it is asked for: whether there is such a tool now is not for a replay to know, but for whom it is about.
+        invoker, called = self._world.invoker, text(name)
+        recovery, flow = invoker.recovery_of(called), invoker.flow_of(called) or UNDECLARED
         asked = InvokeTool(
             principal=self._principal,
             slot=self._slot(),
             label=join(name.label, *labels.values()),
-            tool=ToolRef(
-                ToolName(text(name)), server, "", {}, flow=self._world.invoker.flow_of(text(name)) or UNDECLARED
-            ),
+            tool=ToolRef(ToolName(called), server, "", {}, recovery=recovery, flow=flow),
             values=plain,
             labels=labels,
             secrets=secrets,

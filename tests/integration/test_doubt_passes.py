@@ -1,0 +1,177 @@
+"""Effects in doubt that cannot be asked for again just now: they are, once they can, and nobody has to say so."""
+
+from contextlib import asynccontextmanager
+
+import pytest
+
+from symbi.agent.again import Patience
+from symbi.agent.journal import RunState
+from symbi.audit.event import AuditEventType as T
+from symbi.audit.event import parse_event
+from symbi.errors import StoreUnavailable, ToolServerUnavailable
+from symbi.guard.ledger import EffectState
+from symbi.runtime.letters import Wanted
+from symbi.runtime.supervision import Supervision, Work
+from symbi.testing.clock import ManualClock
+from symbi.testing.runtime import open_in
+from symbi.testing.servers import in_place_of, simulated
+from symbi.tools.port import RawToolResult
+from symbi.types import RunId
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+
+AGENT = """
+agent payer {
+    capabilities = ["bank.pay", "bank.find"]
+    with sandbox = interpreter, timeout = 600.seconds {
+        let receipt = tool("bank.pay", to = "ann");
+        receipt
+    }
+}
+"""
+CONFIG = """
+[mcp]
+tool_verification = "tofu"
+[mcp.servers.bank]
+command = ["none"]
+manifest = "bank.toml"
+timeout_s = 10.0
+breaker_failures = {failures}
+breaker_open_s = {open_s}
+"""
+IDEMPOTENT = """
+[server]
+name = "bank"
+[tools.find]
+recovery = "read-only"
+[tools.pay]
+recovery = "idempotent"
+"""
+RECONCILABLE = """
+[server]
+name = "bank"
+[tools.find]
+recovery = "read-only"
+[tools.pay]
+recovery = "reconcilable"
+[tools.pay.query]
+tool = "find"
+arguments = { key = "$effect" }
+field = "status"
+happened = ["booked"]
+not_happened = ["absent"]
+"""
+PERMIT = "permit (principal, action, resource);"
+RUN = RunId("0190-run")
+
+
+class Bank:
+    """Books each payment once by its key; it is away for its first calls, and the process dies with some."""
+
+    def __init__(self):
+        self.clock = ManualClock()
+        self.waits: list[float] = []
+        self.calls = 0
+        self.away = 0
+        self.lost = 0
+        self.dies = self.dead = False
+        self.booked: list[str] = []
+
+    async def pay(self, _values, effect_id):
+        self.calls += 1
+        self.dead = self.dies
+        if self.away:
+            self.away -= 1
+            raise ToolServerUnavailable("the bank is away")
+        if effect_id not in self.booked:
+            self.booked.append(effect_id)
+        return RawToolResult("", {"number": len(self.booked)}, is_error=False)
+
+    async def find(self, values, _effect_id):
+        if self.lost:
+            self.lost -= 1
+            raise ToolServerUnavailable("the bank is away")
+        return RawToolResult("", {"status": "booked" if values["key"] in self.booked else "absent"}, is_error=False)
+
+    def probe(self, point):
+        if point == "before_settle" and self.dead:
+            raise StoreUnavailable("the process died")
+
+    async def wait(self, seconds):
+        self.waits.append(seconds)
+        assert len(self.waits) < 100, "it goes on for ever"
+        self.clock.advance(seconds)
+
+
+@pytest.fixture
+def bank():
+    made = Bank()
+    with in_place_of({"bank": simulated("bank", {"pay": made.pay, "find": made.find})}):
+        yield made
+
+
+@asynccontextmanager
+async def opened(folder, bank, manifest, *, failures=5, open_s=5.0, agent=AGENT, more=""):
+    (folder / "bank.toml").write_text(manifest)
+    config = CONFIG.format(failures=failures, open_s=open_s) + more
+    patience = Patience(bank.wait, lambda: 0.0)
+    async with open_in(
+        folder, agent, config=config, policies=PERMIT, probe=bank.probe, clock=bank.clock, patience=patience
+    ) as one:
+        yield one
+
+
+def work(one):
+    return Work(one.compiled, one.compiled.agents[0], RUN)
+
+
+def reconciled(one):
+    events = [parse_event(stored.record) for stored in one.runtime.rooms.effects.read(1)]
+    return [event.details["outcome"] for event in events if event.event_type is T.EFFECT_RECONCILED]
+
+
+async def test_a_breaker_that_opens_while_a_call_is_retried_is_waited_for_in_place(tmp_path, bank):
+    bank.away = 1
+    async with opened(tmp_path, bank, IDEMPOTENT, failures=1, open_s=3.0) as one:
+        outcome = await one.runtime.run(one.compiled, one.compiled.agents[0], {}, run_id=RUN)
+        (effect,) = one.runtime.rooms.effects.effects_of(RUN)
+    assert (outcome.state, outcome.output) == (RunState.FINISHED, {"number": 1})
+    assert (bank.calls, bank.booked) == (2, [effect.effect_id])
+
+
+async def test_a_call_in_doubt_whose_server_is_left_alone_for_long_is_held_and_goes_on_by_itself(tmp_path, bank):
+    bank.away = 1
+    async with opened(tmp_path, bank, IDEMPOTENT, failures=1, open_s=200.0) as one:
+        outcome = await Supervision(one.runtime).see_through(work(one))
+        (effect,) = one.runtime.rooms.effects.effects_of(RUN)
+        assert not await one.runtime.letters.listed(Wanted())
+    assert (outcome.state, outcome.output) == (RunState.FINISHED, {"number": 1})
+    assert (bank.calls, bank.booked) == (2, [effect.effect_id])
+    assert sum(bank.waits) >= 150.0
+
+
+async def test_what_did_not_happen_is_done_once_that_is_believed_and_nobody_says_so(tmp_path, bank):
+    bank.dies, bank.away = True, 1
+    async with opened(tmp_path, bank, RECONCILABLE) as one:
+        with pytest.raises(StoreUnavailable):
+            await Supervision(one.runtime).see_through(work(one))
+    bank.dies = bank.dead = False
+    async with opened(tmp_path, bank, RECONCILABLE) as one:
+        outcome = await Supervision(one.runtime).see_through(work(one))
+        (effect,) = one.runtime.rooms.effects.effects_of(RUN)
+        assert reconciled(one) == ["not_happened"]
+    assert (outcome.state, effect.state, effect.attempt) == (RunState.FINISHED, EffectState.CONFIRMED, 2)
+    assert bank.booked == [effect.effect_id]
+    assert 25.0 <= sum(bank.waits) < 90.0
+
+
+async def test_a_server_that_cannot_be_asked_just_now_is_asked_again(tmp_path, bank):
+    bank.dies = True
+    async with opened(tmp_path, bank, RECONCILABLE) as one:
+        with pytest.raises(StoreUnavailable):
+            await Supervision(one.runtime).see_through(work(one))
+    bank.dies, bank.dead, bank.lost = False, False, 2
+    async with opened(tmp_path, bank, RECONCILABLE) as one:
+        outcome = await Supervision(one.runtime).see_through(work(one))
+        assert reconciled(one) == ["happened"]
+    assert (outcome.state, bank.calls) == (RunState.FINISHED, 1)
