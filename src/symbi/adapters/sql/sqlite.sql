@@ -516,6 +516,9 @@ SELECT min(due_ns) FROM mailbox WHERE due_ns > 0
 -- name: begin_message
 UPDATE mailbox SET attempts = attempts + 1 WHERE message_id = ?
 
+-- name: rest_message
+UPDATE mailbox SET attempts = 0 WHERE message_id = ?
+
 -- name: attempts_of
 SELECT attempts FROM mailbox WHERE message_id = ?
 
