@@ -2,15 +2,19 @@
 
 from contextlib import asynccontextmanager
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from symbi.agent.again import Patience
 from symbi.agent.journal import RunState
 from symbi.audit.event import AuditEventType as T
 from symbi.audit.event import parse_event
-from symbi.errors import StoreUnavailable, ToolServerUnavailable
+from symbi.errors import EffectInDoubt, StoreUnavailable, ToolServerUnavailable
 from symbi.guard.ledger import EffectState
+from symbi.runtime.doubt import Doubt, Word
 from symbi.runtime.letters import Wanted
+from symbi.runtime.population import Population
 from symbi.runtime.supervision import Supervision, Work
 from symbi.testing.clock import ManualClock
 from symbi.testing.runtime import open_in
@@ -73,7 +77,7 @@ class Bank:
         self.waits: list[float] = []
         self.calls = 0
         self.away = 0
-        self.lost = 0
+        self.lost = self.breaks = 0
         self.dies = self.dead = False
         self.booked: list[str] = []
 
@@ -85,6 +89,9 @@ class Bank:
             raise ToolServerUnavailable("the bank is away")
         if effect_id not in self.booked:
             self.booked.append(effect_id)
+        if self.breaks:
+            self.breaks -= 1
+            raise ToolServerUnavailable("the line broke")
         return RawToolResult("", {"number": len(self.booked)}, is_error=False)
 
     async def find(self, values, _effect_id):
@@ -175,3 +182,73 @@ async def test_a_server_that_cannot_be_asked_just_now_is_asked_again(tmp_path, b
         outcome = await Supervision(one.runtime).see_through(work(one))
         assert reconciled(one) == ["happened"]
     assert (outcome.state, bank.calls) == (RunState.FINISHED, 1)
+
+
+async def test_a_call_that_was_lost_is_looked_up_when_its_run_goes_on_and_not_believed_lost_too_early(tmp_path, bank):
+    bank.away = 1
+    async with opened(tmp_path, bank, RECONCILABLE) as one:
+        bank.clock.advance(1000.0)  # the runtime has been there for long when it loses the call
+        outcome = await Supervision(one.runtime).see_through(work(one))
+        (effect,) = one.runtime.rooms.effects.effects_of(RUN)
+        assert reconciled(one) == ["not_happened"]
+        assert not one.runtime.guard.settlement.lost_s
+    assert (outcome.state, effect.attempt, bank.booked) == (RunState.FINISHED, 2, [effect.effect_id])
+    assert sum(bank.waits) >= 25.0
+
+
+async def test_a_call_that_was_lost_and_happened_gives_its_run_the_result_and_is_not_done_again(tmp_path, bank):
+    bank.breaks = 1
+    async with opened(tmp_path, bank, RECONCILABLE) as one:
+        outcome = await Supervision(one.runtime).see_through(work(one))
+        (effect,) = one.runtime.rooms.effects.effects_of(RUN)
+        assert reconciled(one) == ["happened"]
+    assert (outcome.state, effect.state, bank.calls) == (RunState.FINISHED, EffectState.RECONCILED, 1)
+
+
+@pytest.mark.parametrize(
+    ("word", "calls", "output"),
+    [(Word(True, "ada", result="receipt 7"), 1, "receipt 7"), (Word(False, "ada", "not booked"), 2, {"number": 1})],
+)
+async def test_what_a_person_says_of_a_lost_call_is_what_its_run_goes_on_with(tmp_path, bank, word, calls, output):
+    bank.away = 1
+    async with opened(tmp_path, bank, IDEMPOTENT.replace('"idempotent"', '"never-retry"')) as one:
+        outcomes = []
+
+        async def see_through():
+            outcomes.append(await Supervision(one.runtime).see_through(work(one)))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(see_through)
+            while not (rests := one.runtime.rests.all) or not isinstance(rests[0].error, EffectInDoubt):
+                await anyio.lowlevel.checkpoint()
+            (effect,) = await Doubt(one.runtime.rooms).listed()
+            await Doubt(one.runtime.rooms).settle(effect.effect_id, word)
+            await Population(one.runtime).settled(effect.agent_id, effect.run_id)
+    assert [(outcome.state, outcome.output) for outcome in outcomes] == [(RunState.FINISHED, output)]
+    assert bank.calls == calls
+
+
+CAUGHT = """
+agent payer {
+    capabilities = ["bank.pay", "bank.find"]
+    with sandbox = interpreter, timeout = 600.seconds {
+        let got = "";
+        try { got = tool("bank.pay", to = "ann"); } catch (e) { got = e.code; }
+        tool("bank.find", key = "x");
+        got
+    }
+}
+"""
+
+
+async def test_what_a_body_has_caught_and_gone_on_from_stays_whatever_a_person_says(tmp_path, bank):
+    bank.away, bank.lost = 1, 100
+    async with opened(tmp_path, bank, IDEMPOTENT.replace('"idempotent"', '"never-retry"'), agent=CAUGHT) as one:
+        outcome = await one.runtime.run(one.compiled, one.compiled.agents[0], {}, run_id=RUN)
+        assert outcome.state is RunState.HELD
+        (effect,) = await Doubt(one.runtime.rooms).listed()
+        await Doubt(one.runtime.rooms).settle(effect.effect_id, Word(True, "ada", result="receipt 7"))
+        bank.lost = 0
+        bank.clock.advance(600.0)
+        outcome = await Supervision(one.runtime).see_through(work(one))
+    assert (outcome.state, outcome.output, bank.calls) == (RunState.FINISHED, "unavailable.tool_server", 1)

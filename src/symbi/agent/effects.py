@@ -425,7 +425,8 @@ class RunEffects:
         if record.action != action_name(action) or not await self._world.guard.places.asked_alike(record, action):
             msg = f"effect {record.position} of run `{self._run_id}` is not what it was before the restart"
             raise InternalError(msg, code="internal.diverged", hint="the run cannot go on; start it again")
-        if record.state is EffectState.UNKNOWN and (record.error is None or never_began(record)):
+        doubted = record.error is None or never_began(record) or self._again.wanted(record)
+        if record.state is EffectState.UNKNOWN and doubted:
             await self.clock.boundary()
             record = await self._looked_up(record, action)
             if record.state is EffectState.UNKNOWN:
@@ -475,7 +476,7 @@ class RunEffects:
         call = CallInDoubt(
             record, action.principal, action.values, action.labels, action.label, action.secrets, subjects_of(action)
         )
-        return await self._world.reconciler.settle(call)
+        return await self._world.reconciler.settle(call, unseen=True)
 
     async def _refused(self, asked: InvokeTool, refusal: SymbiError) -> None:
         """What does not get to the gate has its record and its place in the trail all the same."""

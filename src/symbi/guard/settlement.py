@@ -53,6 +53,7 @@ class Conclusion:
         result: Its result as JSON, where it happened.
         told: Why, and what else the event says.
         over: Nobody asks for it again, for its run has ended, or it belongs to none.
+        unseen: Its body was not told of the error that is on record of it, or is about to hear of it anew: it is held there.
         keys: Seal what is kept of it.
     """
 
@@ -61,6 +62,7 @@ class Conclusion:
     result: bytes = b"null"
     told: Mapping[str, JsonValue] = field(default_factory=dict)
     over: bool = False
+    unseen: bool = False
     keys: Keys = NO_KEYS
 
 
@@ -77,7 +79,8 @@ class Settlement:
         probe: Called at named points; see `symbi.guard.gate.Guard`.
 
     Attributes:
-        lost_s: When effects that this process has begun were lost, so that nobody knows of them; by the monotonic clock.
+        lost_s: When calls that this process has begun, and that can be looked up, were lost, so that nobody knows of them; by
+            the monotonic clock.
     """
 
     def __init__(
@@ -131,7 +134,7 @@ class Settlement:
         whom = join_subjects(told, failure_subjects(admission.action) if used else ())
         keys = await self._keys(admission, whom)
         record = sealed_effect(replace(admission.record, state=state, error=data), keys)
-        if data is None:
+        if state is EffectState.UNKNOWN and record.recovery is RecoveryClass.RECONCILABLE:
             self.lost_s[record.effect_id] = self._clock.monotonic_s()
         await self.settle(replace(admission, keys=keys), record, details | {"used": used}, used=used)
 
@@ -204,7 +207,8 @@ class Settlement:
             InternalError: Somebody else has settled it meanwhile.
             StoreUnavailable: It cannot be made durable.
         """
-        seen = found.error if found.error is not None and not never_began(found) else None
+        heard = found.error is not None and not never_began(found) and not conclusion.unseen
+        seen = found.error if heard else None
         happened = conclusion.happened
         record = replace(
             found,

@@ -107,12 +107,13 @@ class Reconciler:
             return None
         return tool, query
 
-    async def settle(self, call: CallInDoubt, *, over: bool = False) -> EffectRecord:
+    async def settle(self, call: CallInDoubt, *, over: bool = False, unseen: bool = False) -> EffectRecord:
         """Ask, and put on record what comes out; the record as it stands then.
 
         Args:
             call: The call.
             over: Its run has ended, so that nobody asks for it again.
+            unseen: As of `Conclusion`.
 
         Raises:
             EffectInDoubt: It stays so; the error says why.
@@ -149,6 +150,7 @@ class Reconciler:
             result,
             {"query": answer.effect_id, "reason": f"{query.decides.text} of `{asked.tool.name}` said so"},
             over=over,
+            unseen=unseen,
             keys=await self._keys(call, tool, answered),
         )
         return await self._guard.settlement.conclude(record, conclusion)
