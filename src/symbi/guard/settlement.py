@@ -7,7 +7,7 @@ from typing import Final
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog, Enlisted
 from symbi.clock import Clock
-from symbi.errors import SymbiError, Unavailable
+from symbi.errors import InternalError, SymbiError, Unavailable
 from symbi.guard.action import Action
 from symbi.guard.budget import cost_of, settle
 from symbi.guard.confidential import confided, failure_subjects, keys_for, outcome_subjects, sealed_effect
@@ -204,7 +204,7 @@ class Settlement:
             conclusion: What came out.
 
         Raises:
-            InternalError: Somebody else has settled it meanwhile.
+            InternalError: Somebody else has settled it meanwhile, or it was tried again.
             StoreUnavailable: It cannot be made durable.
         """
         heard = found.error is not None and not never_began(found) and not conclusion.unseen
@@ -235,6 +235,10 @@ class Settlement:
         draft = confided(event, conclusion.keys)
 
         def work() -> tuple[None, tuple[Draft]]:
+            stands = self._ledger.effect_at(record.run_id, record.position)  # None for what has no place in a run
+            if stands is not None and stands.attempt != record.attempt:
+                msg = f"effect `{record.effect_id}` was tried again meanwhile: what was found out is about an earlier attempt"
+                raise InternalError(msg, code="internal.effect_stale", effect_id=record.effect_id)
             self._ledger.move_effect(kept, EffectState.UNKNOWN)
             self._ledger.settle_tallies(tally_id(record.effect_id, record.attempt), happened=happened)
             settle(self._ledger, record.effect_id, happened=happened)
