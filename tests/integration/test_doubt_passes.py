@@ -12,6 +12,7 @@ from symbi.audit.event import AuditEventType as T
 from symbi.audit.event import parse_event
 from symbi.errors import EffectInDoubt, StoreUnavailable, ToolServerUnavailable
 from symbi.guard.ledger import EffectState
+from symbi.runtime.course import Order
 from symbi.runtime.doubt import Doubt, Word
 from symbi.runtime.letters import Wanted
 from symbi.runtime.population import Population
@@ -252,3 +253,26 @@ async def test_what_a_body_has_caught_and_gone_on_from_stays_whatever_a_person_s
         bank.clock.advance(600.0)
         outcome = await Supervision(one.runtime).see_through(work(one))
     assert (outcome.state, outcome.output, bank.calls) == (RunState.FINISHED, "unavailable.tool_server", 1)
+
+
+async def test_a_message_of_an_agent_that_stays_goes_on_by_itself_too(tmp_path, bank):
+    bank.away = 1
+    stays = '[agents.payer]\nmode = "persistent"\n'
+    async with opened(tmp_path, bank, IDEMPOTENT, failures=1, open_s=200.0, more=stays) as one:
+        runtime = one.runtime
+        runtime.roster.declare(one.compiled)
+        await runtime.spawn(Order(one.compiled, one.compiled.agents[0]))
+        sent = await runtime.send("payer", {})
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(runtime.carry_out_messages)
+            with anyio.fail_after(40):
+                while not runtime.dispatch.done:
+                    await anyio.lowlevel.checkpoint()
+                    if not runtime.dispatch.busy:
+                        bank.clock.advance(31.0)
+                        runtime.dispatch.wake()
+            runtime.dispatch.stop(runtime.at_work)
+        record = await runtime.rooms.world.log.read(lambda: runtime.rooms.runs.get_run(sent))
+        (effect,) = runtime.rooms.effects.effects_of(sent)
+    assert (record.state, record.output) == (RunState.FINISHED, b'{"number":1}')
+    assert (bank.calls, bank.booked) == (2, [effect.effect_id])
