@@ -12,6 +12,8 @@ from symbi.audit.event import AuditEventType as T
 from symbi.audit.event import parse_event
 from symbi.errors import EffectInDoubt, StoreUnavailable, ToolServerUnavailable
 from symbi.guard.ledger import EffectState
+from symbi.policy.engine import PolicySource
+from symbi.policy.policies import PolicySet
 from symbi.runtime.course import Order
 from symbi.runtime.doubt import Doubt, Word
 from symbi.runtime.letters import Wanted
@@ -67,6 +69,7 @@ happened = ["booked"]
 not_happened = ["absent"]
 """
 PERMIT = "permit (principal, action, resource);"
+ONCE = PERMIT + '\n@id("once") forbid (principal, action, resource) when { context.request.attempt > 1 };'
 RUN = RunId("0190-run")
 
 
@@ -119,12 +122,12 @@ def bank():
 
 
 @asynccontextmanager
-async def opened(folder, bank, manifest, *, failures=5, open_s=5.0, agent=AGENT, more=""):
+async def opened(folder, bank, manifest, *, policies=PERMIT, failures=5, open_s=5.0, agent=AGENT, more=""):
     (folder / "bank.toml").write_text(manifest)
     config = CONFIG.format(failures=failures, open_s=open_s) + more
     patience = Patience(bank.wait, lambda: 0.0)
     async with open_in(
-        folder, agent, config=config, policies=PERMIT, probe=bank.probe, clock=bank.clock, patience=patience
+        folder, agent, config=config, policies=policies, probe=bank.probe, clock=bank.clock, patience=patience
     ) as one:
         yield one
 
@@ -276,3 +279,31 @@ async def test_a_message_of_an_agent_that_stays_goes_on_by_itself_too(tmp_path, 
         (effect,) = runtime.rooms.effects.effects_of(sent)
     assert (record.state, record.output) == (RunState.FINISHED, b'{"number":1}')
     assert (bank.calls, bank.booked) == (2, [effect.effect_id])
+
+
+async def test_what_was_in_doubt_and_policy_does_not_let_be_repeated_asks_again_under_another_set(tmp_path, bank):
+    bank.dies = True
+    async with opened(tmp_path, bank, IDEMPOTENT) as one:
+        with pytest.raises(StoreUnavailable):
+            await Supervision(one.runtime).see_through(work(one))
+    bank.dies = bank.dead = False
+    outcomes = []
+    async with opened(tmp_path, bank, IDEMPOTENT, policies=ONCE) as one:
+        runtime = one.runtime
+
+        async def see_through():
+            outcomes.append(await Supervision(runtime).see_through(work(one)))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(see_through)
+            with anyio.fail_after(30):
+                while not runtime.rests.all:
+                    await anyio.lowlevel.checkpoint()
+                assert isinstance(runtime.rests.all[0].error, EffectInDoubt)
+                old = runtime.guard.engine.current
+                sources = [PolicySource(s.file, PERMIT) if "operator" in s.file else s for s in old.sources]
+                runtime.guard.engine.replace(PolicySet.load(sources, old.compiled, old.tools))
+                while not outcomes:
+                    await anyio.lowlevel.checkpoint()
+    assert (outcomes[0].state, outcomes[0].output) == (RunState.FINISHED, {"number": 1})
+    assert (bank.calls, len(bank.booked)) == (2, 1)
