@@ -15,6 +15,8 @@ from symbi.errors import (
 )
 from symbi.guard.action import InvokeTool, RunSlot, ToolRef
 from symbi.guard.ledger import EffectState
+from symbi.guard.outcome import decode_error
+from symbi.guard.settlement import Conclusion
 from symbi.policy.catalog import ToolType
 from symbi.policy.engine import PolicySource
 from symbi.policy.policies import PolicySet
@@ -213,3 +215,17 @@ async def test_a_rate_holds_over_attempts_and_frees_with_its_window():
         clock.advance(limited.value.retry_after_s)
         await attempt(gate, send())
         assert gate.store.effect_at(RUN, 0).attempt == 4
+
+
+async def test_what_was_found_out_about_an_attempt_says_nothing_of_the_next_one():
+    async with open_gate(ALLOW_ALL, tools=TOOLS) as gate:
+        await fails(gate, send(), GONE)
+        (found,) = gate.store.effects_in(S.UNKNOWN)
+        await fails(gate, send(), GONE)
+        settlement = gate.guard.settlement
+        with pytest.raises(InternalError, match="earlier attempt"):
+            await settlement.conclude(found, Conclusion(happened=False, by="s.find", unseen=True))
+        (found,) = gate.store.effects_in(S.UNKNOWN)
+        assert (found.attempt, decode_error(found.error).code) == (2, GONE.code)
+        await settlement.conclude(found, Conclusion(happened=True, by="s.find", unseen=True))
+        assert gate.store.effect_at(RUN, 0).state is S.RECONCILED

@@ -20,11 +20,14 @@ from symbi.cli.main import app
 from symbi.compliance.rooms import Order
 from symbi.config import load_settings
 from symbi.errors import InputError, InternalError, ToolServerUnavailable
+from symbi.guard.budget import Allowance
+from symbi.guard.spending import NOTHING, Budget
 from symbi.policy.grants import read_grant
 from symbi.runtime import letters
 from symbi.runtime.course import Order as Who
 from symbi.runtime.host import Host
 from symbi.runtime.letters import GivenUp, LetterKind, LetterState, Payload, Wanted, read_json
+from symbi.runtime.replays import left_open
 from symbi.testing.runtime import open_in
 from symbi.types import AgentId, Integrity, Label, RunId
 from symbi.wiring import verifying_keys
@@ -301,6 +304,34 @@ async def test_a_runtime_that_stays_carries_replays_out_one_after_the_other_of_a
                 host.stop()
         assert len(lines) == 5
         assert runtime.take_up(begun[0]) is False
+
+
+async def test_however_many_were_replayed_each_run_that_is_open_goes_on_at_the_next_start(tmp_path, monkeypatch):
+    monkeypatch.setattr("symbi.adapters.sqlite.dead_letters.MAX_CLOSED", 2)
+    async with opened_in(tmp_path) as running:
+        put = [await give_up(running, name=f"n{number}") for number in range(5)]
+        begun = [(await running.runtime.replay(running.compiled, one.run_id, "ada")).run_id for one in put]
+    async with opened_in(tmp_path) as running:
+        runtime = running.runtime
+        assert [run.run_id for run in await left_open(runtime.rooms)] == begun
+        for run in await left_open(runtime.rooms):
+            await runtime.resume(running.compiled, running.compiled.agents[0], run)
+        assert await left_open(runtime.rooms) == []
+        put = [await give_up(running, name="more") for _ in range(3)]
+        for one in put:
+            await runtime.letters.drop(one.run_id, "ada", "enough")
+        assert len(await runtime.letters.listed(Wanted())) == 2
+
+
+async def test_a_replay_has_the_bounds_of_what_was_given_up(tmp_path):
+    async with opened_in(tmp_path) as running:
+        letter = await give_up(running, allowance=Allowance(Budget(calls=3, cpu_ms=5000)))
+        begun = await running.runtime.replay(running.compiled, letter.run_id, "ada")
+        (account,) = await running.runtime.budgets.find(begun.run_id)
+        assert (account.most, account.spent, account.held) == (Budget(calls=3, cpu_ms=5000), NOTHING, NOTHING)
+        free = await running.runtime.replay(running.compiled, (await give_up(running)).run_id, "ada")
+        with pytest.raises(InputError, match="has a budget"):
+            await running.runtime.budgets.find(free.run_id)
 
 
 # --- the commands --------------------------------------------------------------------------------

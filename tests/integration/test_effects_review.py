@@ -60,6 +60,9 @@ class Tools:
             raise
         yield replace(action, label=asked.label, grant=asked.grant)
 
+    def recovery_of(self, _name):
+        return RecoveryClass.IDEMPOTENT
+
     def flow_of(self, _name):
         return None if self.unfit else UNDECLARED
 

@@ -54,7 +54,7 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(folder, agents=WORKER, config=CONFIG):
+async def staged(folder, agents=WORKER, config=CONFIG, policies=PERMIT):
     clock, said, bad = ManualClock(), [], set()
 
     def emit(agent, line):
@@ -62,7 +62,7 @@ async def staged(folder, agents=WORKER, config=CONFIG):
             raise ToolFailed("it says no")
         said.append((agent, line))
 
-    async with open_in(folder, agents, config=config, policies=PERMIT, clock=clock, emit=emit) as opened:
+    async with open_in(folder, agents, config=config, policies=policies, clock=clock, emit=emit) as opened:
         stage = Stage(opened, clock, said, bad)
         stage.runtime.roster.declare(opened.compiled)
         yield stage
@@ -130,6 +130,34 @@ async def test_a_crash_loop_ends_the_agent_and_who_makes_it_anew_has_it_go_on_wi
         assert (await it.run_of(begun.run_id)).state is RunState.FINISHED
     loops = [e for e in events(tmp_path, AuditEventType.AGENT_TRANSITION) if e.details["event"] == "Crash Loop"]
     assert [(event.agent_id, event.details["tries"]) for event in loops] == [("worker", RESTARTS.attempts + 1)]
+
+
+OFTEN = """agent worker(n: int) { with sandbox = interpreter, timeout = 600.seconds {
+    for one in [1, 2, 3, 4, 5, 6] { log(format("{}", one)); }
+    n
+} }
+"""
+RATED = """
+@id("rated") @rate("1/60s") permit (principal, action == Action::"WriteLog", resource);
+permit (principal, action, resource) unless { action == Action::"WriteLog" };
+"""
+
+
+async def test_a_message_whose_run_is_held_again_and_again_and_gets_further_is_in_no_crash_loop(tmp_path, monkeypatch):
+    monkeypatch.setattr("symbi.runtime.errands.MAX_BEGINNINGS", 2)
+    async with staged(tmp_path, OFTEN, policies=RATED) as it:
+        await it.runtime.spawn(it.order)
+        sent = await it.runtime.send("worker", {"n": 7})
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(it.runtime.carry_out_messages)
+            for tries in range(1, 7):
+                await it.until(lambda tries=tries: not it.runtime.dispatch.busy and it.runtime.dispatch.tried == tries)
+                it.clock.advance(LONGEST_S)
+                it.runtime.dispatch.wake()
+            await it.until(lambda: it.runtime.dispatch.done == 1)
+            it.runtime.dispatch.stop(it.runtime.at_work)
+        assert (await it.run_of(sent)).state is RunState.FINISHED
+    assert [line for _, line in it.said] == ["1", "2", "3", "4", "5", "6"]
 
 
 SCHEDULED = """

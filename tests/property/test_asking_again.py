@@ -67,11 +67,19 @@ class Server:
                           label=join(*labels.values()))  # fmt: skip
 
     @asynccontextmanager
-    async def admitted(self, asked, _on_refusal):
+    async def admitted(self, asked, on_refusal):
+        if self.script[:1] == ["away"]:
+            self.script.pop(0)
+            refusal = ToolServerUnavailable("left alone")
+            await on_refusal(refusal)
+            raise refusal
         action = self.prepare(
             asked.principal, asked.tool.name, asked.values, labels=asked.labels, secrets=asked.secrets, slot=asked.slot
         )
         yield replace(action, label=asked.label)
+
+    def recovery_of(self, name):
+        return CLASSES[name]
 
     def flow_of(self, _name):
         return UNDECLARED
@@ -111,7 +119,7 @@ class Answer:
     mark: Label = field(default_factory=Label)
 
 
-STEPS = ("ok", "gone before", "gone", "late", "no", "kill before", "kill", "kill after")
+STEPS = ("ok", "away", "gone before", "gone", "late", "no", "kill before", "kill", "kill after")
 
 
 async def played(script: list[str]):
@@ -165,7 +173,8 @@ def test_no_schedule_of_failures_and_crashes_calls_more_often_than_it_says_or_sh
     if outcome.state is RunState.HELD:
         assert isinstance(outcome.error, EffectInDoubt)
         assert records[-1].state is EffectState.UNKNOWN
-        assert CLASSES[ORDER[records[-1].position]] is RecoveryClass.NEVER_RETRY
+        never = CLASSES[ORDER[records[-1].position]] is RecoveryClass.NEVER_RETRY
+        assert never != ("retry_after_s" in outcome.error.fields), "only what passes is tried again without a word"
         return
     assert outcome.state is RunState.FINISHED
     assert len(records) == len(ORDER)
@@ -177,4 +186,4 @@ def test_no_schedule_of_failures_and_crashes_calls_more_often_than_it_says_or_sh
         assert error.code == seen
         if may_ask_again(record, record.recovery):
             most = {"limit.time": LATE_RETRIES, "agent.tool": 0}.get(seen, RETRIES.attempts)
-            assert record.attempt > most or retried >= MAX_RETRIES_OF_RUN
+            assert "away" in script or record.attempt > most or retried >= MAX_RETRIES_OF_RUN

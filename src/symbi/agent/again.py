@@ -15,10 +15,10 @@ from typing import Final
 
 import anyio
 
-from symbi.agent.remedies import RETRIES, Remedy, asked_wait_s, remedy_for
+from symbi.agent.remedies import RETRIES, Remedy, asked_wait_s, remedy_for, says_when
 from symbi.agent.turn import RunClock
 from symbi.clock import random_bytes
-from symbi.errors import StoreUnavailable, SymbiError, TimeLimit
+from symbi.errors import EffectInDoubt, StoreUnavailable, SymbiError, TimeLimit
 from symbi.guard.action import Action, InvokeTool
 from symbi.guard.earlier import Places, may_ask_again
 from symbi.guard.ledger import EffectRecord, EffectState
@@ -68,7 +68,7 @@ def retries_of(error: SymbiError, *, tool: bool) -> int:
     """
     if isinstance(error, StoreUnavailable) and error.code != UNDECIDED:
         return 0
-    if remedy_for(type(error)) is Remedy.RETRY:
+    if remedy_for(type(error)) is Remedy.RETRY or (isinstance(error, EffectInDoubt) and says_when(error)):
         return RETRIES.attempts
     return LATE_RETRIES if tool and isinstance(error, TimeLimit) else 0
 

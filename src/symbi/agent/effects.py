@@ -207,13 +207,13 @@ class RunEffects:
         server = self._server_of(name, span)
         plain, labels, secrets = await arguments_of(arguments, span, self._file)
         # As it is asked for: whether there is such a tool now is not for a replay to know, but for whom it is about.
+        invoker, called = self._world.invoker, text(name)
+        recovery, flow = invoker.recovery_of(called), invoker.flow_of(called) or UNDECLARED
         asked = InvokeTool(
             principal=self._principal,
             slot=self._slot(),
             label=join(name.label, *labels.values()),
-            tool=ToolRef(
-                ToolName(text(name)), server, "", {}, flow=self._world.invoker.flow_of(text(name)) or UNDECLARED
-            ),
+            tool=ToolRef(ToolName(called), server, "", {}, recovery=recovery, flow=flow),
             values=plain,
             labels=labels,
             secrets=secrets,
@@ -427,7 +427,8 @@ class RunEffects:
         if record.action != action_name(action) or not await self._world.guard.places.asked_alike(record, action):
             msg = f"effect {record.position} of run `{self._run_id}` is not what it was before the restart"
             raise InternalError(msg, code="internal.diverged", hint="the run cannot go on; start it again")
-        if record.state is EffectState.UNKNOWN and (record.error is None or never_began(record)):
+        doubted = record.error is None or never_began(record) or self._again.wanted(record)
+        if record.state is EffectState.UNKNOWN and doubted:
             await self.clock.boundary()
             record = await self._looked_up(record, action)
             if record.state is EffectState.UNKNOWN:
@@ -477,7 +478,7 @@ class RunEffects:
         call = CallInDoubt(
             record, action.principal, action.values, action.labels, action.label, action.secrets, subjects_of(action)
         )
-        return await self._world.reconciler.settle(call)
+        return await self._world.reconciler.settle(call, unseen=True)
 
     async def _refused(self, asked: InvokeTool, refusal: SymbiError) -> None:
         """What does not get to the gate has its record and its place in the trail all the same."""

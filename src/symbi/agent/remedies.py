@@ -11,6 +11,9 @@
 | a tool or a model  | restart   | it goes on after its last finished effect, and the next answer may be better |
 | us, or unknown     | restart   | once more from the last finished effect; a crash loop ends it                |
 
+An effect in doubt that says when it may be repeated, or looked up, is retried then, and as long as that takes: nobody has
+to decide anything, and to give up would leave it in doubt.
+
 What is retried is first retried in place, before a body sees the error, where it certainly did not happen or may be
 repeated (`symbi.agent.again`); what is left is for whoever carries out the run (`symbi.runtime.supervision`).
 """
@@ -124,6 +127,11 @@ def remedy_for(error: type[Exception]) -> Remedy:
         if ancestor in REMEDIES:
             return REMEDIES[ancestor]
     return REMEDIES[InternalError]
+
+
+def says_when(error: SymbiError) -> bool:
+    """Whether an error says itself when the same may go well."""
+    return "retry_after_s" in error.fields
 
 
 def asked_wait_s(error: Exception) -> float:

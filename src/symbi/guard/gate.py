@@ -35,6 +35,7 @@ from symbi.errors import (
     RateLimited,
     StoreUnavailable,
     SymbiError,
+    Unavailable,
 )
 from symbi.guard.action import Action, Canary
 from symbi.guard.approval import ApprovalRecord, HeldCase, agreed_facts
@@ -452,8 +453,11 @@ class Guard:
 
         await self._log.transact(work, wait=True)
         if in_doubt:
-            msg = f"`{record.resource}` was in flight when the runtime ended, and cannot be repeated: {refusal.message}"
-            raise EffectInDoubt(msg, effect_id=record.effect_id, position=record.position) from refusal
+            msg = f"`{record.resource}` was in flight before, and cannot be repeated: {refusal.message}"
+            doubt = EffectInDoubt(msg, effect_id=record.effect_id, position=record.position)
+            if isinstance(refusal, Unavailable | RateLimited):  # only not just now
+                doubt.fields["retry_after_s"] = refusal.fields.get("retry_after_s", RETRY_AFTER_S)
+            raise doubt from refusal
 
     def _policies_changed(self, _policies: PolicySet) -> None:
         """A new set ends every lease; permits of effects already dispatched are a decision that was made."""

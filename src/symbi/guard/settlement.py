@@ -7,7 +7,7 @@ from typing import Final
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog, Enlisted
 from symbi.clock import Clock
-from symbi.errors import SymbiError, Unavailable
+from symbi.errors import InternalError, SymbiError, Unavailable
 from symbi.guard.action import Action
 from symbi.guard.budget import cost_of, settle
 from symbi.guard.confidential import confided, failure_subjects, keys_for, outcome_subjects, sealed_effect
@@ -53,6 +53,7 @@ class Conclusion:
         result: Its result as JSON, where it happened.
         told: Why, and what else the event says.
         over: Nobody asks for it again, for its run has ended, or it belongs to none.
+        unseen: Its body was not told of the error that is on record of it, or is about to hear of it anew: it is held there.
         keys: Seal what is kept of it.
     """
 
@@ -61,6 +62,7 @@ class Conclusion:
     result: bytes = b"null"
     told: Mapping[str, JsonValue] = field(default_factory=dict)
     over: bool = False
+    unseen: bool = False
     keys: Keys = NO_KEYS
 
 
@@ -77,7 +79,8 @@ class Settlement:
         probe: Called at named points; see `symbi.guard.gate.Guard`.
 
     Attributes:
-        lost_s: When effects that this process has begun were lost, so that nobody knows of them; by the monotonic clock.
+        lost_s: When calls that this process has begun, and that can be looked up, were lost, so that nobody knows of them; by
+            the monotonic clock.
     """
 
     def __init__(
@@ -131,7 +134,7 @@ class Settlement:
         whom = join_subjects(told, failure_subjects(admission.action) if used else ())
         keys = await self._keys(admission, whom)
         record = sealed_effect(replace(admission.record, state=state, error=data), keys)
-        if data is None:
+        if state is EffectState.UNKNOWN and record.recovery is RecoveryClass.RECONCILABLE:
             self.lost_s[record.effect_id] = self._clock.monotonic_s()
         await self.settle(replace(admission, keys=keys), record, details | {"used": used}, used=used)
 
@@ -201,10 +204,11 @@ class Settlement:
             conclusion: What came out.
 
         Raises:
-            InternalError: Somebody else has settled it meanwhile.
+            InternalError: Somebody else has settled it meanwhile, or it was tried again.
             StoreUnavailable: It cannot be made durable.
         """
-        seen = found.error if found.error is not None and not never_began(found) else None
+        heard = found.error is not None and not never_began(found) and not conclusion.unseen
+        seen = found.error if heard else None
         happened = conclusion.happened
         record = replace(
             found,
@@ -231,6 +235,10 @@ class Settlement:
         draft = confided(event, conclusion.keys)
 
         def work() -> tuple[None, tuple[Draft]]:
+            stands = self._ledger.effect_at(record.run_id, record.position)  # None for what has no place in a run
+            if stands is not None and stands.attempt != record.attempt:
+                msg = f"effect `{record.effect_id}` was tried again meanwhile: what was found out is about an earlier attempt"
+                raise InternalError(msg, code="internal.effect_stale", effect_id=record.effect_id)
             self._ledger.move_effect(kept, EffectState.UNKNOWN)
             self._ledger.settle_tallies(tally_id(record.effect_id, record.attempt), happened=happened)
             settle(self._ledger, record.effect_id, happened=happened)

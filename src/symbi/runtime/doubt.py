@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
+from symbi.agent.again import held_at
 from symbi.agent.journal import RunState
+from symbi.agent.sealing import opened_run
 from symbi.errors import ConfigError, DecryptionFailed, InputError, InternalError, StoreUnavailable, SymbiError
 from symbi.guard.confidential import is_keyed, keys_for, opened_effect
 from symbi.guard.ledger import EffectRecord, EffectState
@@ -82,12 +84,14 @@ class Doubt:
             msg = f"there is no effect `{effect_id[:64]}` in doubt"
             raise InputError(msg, code="input.effect", hint="`symbi effects list --in-doubt` shows those that are")
         record = await self._opened(kept)
+        over, unseen = await self._heard(record)
         conclusion = Conclusion(
             word.happened,
             word.by,
             encode_result(word.result),
             {"reason": word.reason} if word.reason else {},
-            over=await self._is_over(record),
+            over=over,
+            unseen=unseen,
             keys=await self._keys(record, word.result),
         )
         return await self._guard.settlement.conclude(record, conclusion)
@@ -127,14 +131,25 @@ class Doubt:
             await self._rooms.policies.refresh()
         record = await self._opened(kept)
         call = CallInDoubt(record, principal, keys=await self._keys(record, None))
-        return await reconciler.settle(call, over=await self._is_over(record))
+        over, unseen = await self._heard(record)
+        return await reconciler.settle(call, over=over, unseen=unseen)
 
-    async def _is_over(self, record: EffectRecord) -> bool:
-        """Whether nobody asks for an effect again."""
+    async def _heard(self, record: EffectRecord) -> tuple[bool, bool]:
+        """Whether nobody asks for an effect again, and whether its run is held there, and asks for it when it goes on."""
         if not record.run_id or record.position < 0:
-            return True
-        run = await self._log.read(lambda: self._rooms.runs.get_run(record.run_id))
-        return run is None or run.state in OVER
+            return True, False
+
+        def look() -> tuple[bool, bool]:
+            run = self._rooms.runs.get_run(record.run_id)
+            if run is None or run.state in OVER:
+                return True, False
+            error = None if run.state is not RunState.HELD else opened_run(run, self._guard.vault).error
+            return False, held_at(error) == record.position
+
+        try:
+            return await self._log.read(look)
+        except (DecryptionFailed, ConfigError):  # what it knew is gone: it does not go on
+            return False, False
 
     async def _opened(self, record: EffectRecord) -> EffectRecord:
         try:

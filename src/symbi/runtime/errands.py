@@ -53,7 +53,9 @@ from symbi.runtime.tries import WAITED_FOR, Tries
 from symbi.types import JsonValue, Principal, RunId
 
 MAX_BEGINNINGS: Final = 100
-"""How often a message is begun: one whose run the process does not survive is given up in the end."""
+"""How often a message is begun in a row: one whose run the process does not survive is given up in the end."""
+CRASH_LOOP: Final = "agent.crash_loop"
+"""Code of its error."""
 
 _OPEN: Final = frozenset({RunState.RUNNING, RunState.HELD})
 
@@ -296,7 +298,7 @@ class Errands:
                 await one.recorded()
                 if errand.attempts > MAX_BEGINNINGS:
                     msg = f"it was begun {MAX_BEGINNINGS} times, and each time the process ended within it"
-                    raise AgentFailed(msg, code="agent.crash_loop")
+                    raise AgentFailed(msg, code=CRASH_LOOP)
                 async with self._course.measuring.measured(one, principal, limits, turn) as meter:
                     plan = RunPlan(
                         replace(spec, limits=limits),
@@ -425,6 +427,8 @@ class Errands:
             letter: Sequence[Draft] = () if given is not None or error is None or held else (_refused(one, error),)
             if not held:
                 rooms.mailbox.drop_message(name)
+            elif error is None or error.code != CRASH_LOOP:
+                rooms.mailbox.rest_message(name)  # the process has survived it
             if given is not None:
                 _, letter = rooms.letters.put_now(given)
             return (*drafts, *letter)

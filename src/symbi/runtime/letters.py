@@ -125,7 +125,7 @@ class DeadLetterStore(Protocol):
     def close_letter(self, letter: DeadLetter) -> bool:
         """Write an open letter back as it is now, without its payload; False where it is not open any more.
 
-        Of the closed letters of its agent, only the newest `MAX_CLOSED` stay.
+        Of the closed letters of its agent, only the newest `MAX_CLOSED` stay, and those that became a run that is open.
 
         Raises:
             StoreUnavailable: The store cannot be written, or a newer owner has taken it over.
@@ -133,6 +133,13 @@ class DeadLetterStore(Protocol):
 
     def get_letter(self, run_id: RunId) -> DeadLetter | None:
         """The letter of a run, or None.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+
+    def left_open(self) -> Sequence[RunId]:
+        """The runs that letters became and that are open, oldest replay first.
 
         Raises:
             StoreUnavailable: The store cannot be read.

@@ -27,7 +27,7 @@ class Message:
         labels: JSON of the labels of the inputs, or None where nobody has said; sealed likewise.
         due_ns: Not before this time, in nanoseconds since the epoch; `NOW` for as soon as may be.
         expires_ns: Not after it; None for never.
-        attempts: How often it was begun.
+        attempts: How often it was begun since its run was last held, or since it came.
         sequence: Its place in the order in which messages fell due; the store gives it.
     """
 
@@ -89,6 +89,13 @@ class MailboxStore(Protocol):
 
     def begin_message(self, message_id: RunId) -> int:
         """Note that a message is begun; returns how often it was, with this time; 0 where it is not there.
+
+        Raises:
+            StoreUnavailable: The store cannot be written.
+        """
+
+    def rest_message(self, message_id: RunId) -> None:
+        """Note that the run of a message is held: it counts anew how often it is begun.
 
         Raises:
             StoreUnavailable: The store cannot be written.

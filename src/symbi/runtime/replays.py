@@ -7,8 +7,7 @@ owns the data folder then carries the run out; where that ends before its time, 
 import hashlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
 
 from anyio.abc import TaskGroup
 
@@ -20,16 +19,16 @@ from symbi.audit.event import AuditEventType, Draft
 from symbi.clock import rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile
 from symbi.errors import InputError, did_you_mean
+from symbi.guard.budget import open_account
 from symbi.guard.confidential import confided, keys_for
+from symbi.guard.spending import NOTHING
 from symbi.guard.vault import Keys, place
 from symbi.runtime.course import Order
-from symbi.runtime.letters import DeadLetter, LetterState, Wanted, read_json
+from symbi.runtime.letters import DeadLetter, read_json
 from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.mailbox import Message
 from symbi.runtime.rooms import Rooms
 from symbi.types import AgentId, JsonValue, RunId
-
-MAX_BEGUN: Final = 1000  # replayed letters that are looked at, newest first, for runs that nobody carries out
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,8 @@ class Begun:
 async def begin_replay(rooms: Rooms, compiled: CompiledFile, letter: DeadLetter, by: str) -> Begun:
     """Put on record what a letter becomes, and close the letter, in one transaction.
 
-    An agent that stays gets it as a message, behind those that it has; of any other it is a run.
+    An agent that stays gets it as a message, behind those that it has; of any other it is a run. Where what was given up
+    had an account of its own, it begins with one of the same bounds, below the same parent.
 
     Args:
         rooms: What the runtime stands on.
@@ -82,6 +82,9 @@ async def begin_replay(rooms: Rooms, compiled: CompiledFile, letter: DeadLetter,
 
     def work() -> tuple[Begun, tuple[Draft, ...]]:
         _, replayed = rooms.letters.replayed_now(letter, record.run_id, by)
+        account = rooms.budgets.account_of(letter.run_id)
+        if account is not None:
+            open_account(rooms.budgets, replace(account, run_id=record.run_id, spent=NOTHING, held=NOTHING))
         agent = rooms.agents.get_agent(record.agent_id)
         if agent is not None and agent.state is not AgentState.TERMINATED and record.grant is None:
             rooms.mailbox.put_message(_message(record, by, keys))
@@ -131,9 +134,8 @@ async def left_open(rooms: Rooms) -> Sequence[RunRecord]:
     """
 
     def look() -> list[RunRecord]:
-        letters = rooms.letters.store.letters(Wanted(state=LetterState.REPLAYED, limit=MAX_BEGUN))
-        runs = [rooms.runs.get_run(letter.became) for letter in letters]
-        return [run for run in reversed(runs) if run is not None and run.state in {RunState.RUNNING, RunState.HELD}]
+        runs = [rooms.runs.get_run(became) for became in rooms.letters.store.left_open()]
+        return [run for run in runs if run is not None]
 
     return await rooms.world.log.read(look)
 

@@ -27,8 +27,9 @@ from symbi.agent.sealing import opened_run
 from symbi.agent.task import NO_TASK, Task
 from symbi.clock import rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile
-from symbi.errors import AgentFailed, Denied, InternalError, StoreUnavailable, SymbiError
+from symbi.errors import AgentFailed, Denied, EffectInDoubt, InternalError, StoreUnavailable, SymbiError
 from symbi.guard.outcome import decode_error
+from symbi.guard.records import may_repeat
 from symbi.runtime.course import Order
 from symbi.runtime.dead_letters import GivenUp, LetterKind, Payload
 from symbi.runtime.life import TRIES
@@ -139,10 +140,15 @@ class Supervision:
 
     async def _refused_by(self, work: Work, error: SymbiError) -> str | None:
         """The policy set that has refused what a run is held for; None where it is held for something else."""
-        if not isinstance(error, Denied):
+        if not isinstance(error, Denied | EffectInDoubt):
             return None
         position = position_of(error)
         record = await self._rooms.world.log.read(partial(self._rooms.effects.effect_at, work.run_id, position))
+        if isinstance(
+            error, EffectInDoubt
+        ):  # what may be repeated was refused; its record is of when it was let through
+            refused = record is not None and may_repeat(record, record.recovery)
+            return self._runtime.guard.engine.current.version if refused else None
         return self._runtime.guard.engine.current.version if record is None else record.policy_version
 
     async def _once(self, work: Work, tries: Tries) -> RunOutcome:

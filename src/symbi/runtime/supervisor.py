@@ -7,8 +7,8 @@ Retries and restarts are bounded and wait longer each time. When they are used u
 from dataclasses import dataclass
 from typing import Final
 
-from symbi.agent.remedies import RESTARTS, RETRIES, Remedy, asked_wait_s, remedy_for
-from symbi.errors import RateLimited
+from symbi.agent.remedies import RESTARTS, RETRIES, Remedy, asked_wait_s, remedy_for, says_when
+from symbi.errors import EffectInDoubt, RateLimited
 
 MAX_WINDOW_S: Final = 86_400.0  # a rate whose window is longer is waited for in several parts
 
@@ -44,6 +44,9 @@ def judge(error: Exception, *, attempt: int, jitter: float) -> Verdict:
         as long as its window.
     """
     error = max(_members(error), key=lambda member: _SEVERITY.index(remedy_for(type(member))))
+    if isinstance(error, EffectInDoubt) and says_when(error):
+        wait_s = RETRIES.most_s * (0.5 + jitter / 2)
+        return Verdict(Remedy.RETRY, min(max(wait_s, asked_wait_s(error)), MAX_WINDOW_S))
     remedy = remedy_for(type(error))
     if remedy not in {Remedy.RETRY, Remedy.RESTART}:
         return Verdict(remedy)

@@ -234,6 +234,9 @@ def beginnings_are_counted(store: MailboxStoreUnderTest) -> None:
     found = store.next_message(A)
     assert found is not None
     assert found.attempts == 2  # noqa: PLR2004 - both
+    with store.transaction():
+        store.rest_message(RunId("m0"))
+        assert store.begin_message(RunId("m0")) == 1
 
 
 def an_undone_message_was_never_put(store: MailboxStoreUnderTest) -> None:

@@ -12,6 +12,7 @@ from symbi.testing.tool_servers import Answer, ToolServerSimulator
 from symbi.tools.catalog import SecretSource, ServerLink
 from symbi.tools.port import ToolDefinition
 from symbi.types import JsonValue
+from symbi.wiring.runtime import dependency_terms
 
 ANYTHING: Final[Mapping[str, JsonValue]] = {"type": "object"}
 """Arguments of any kind."""
@@ -31,8 +32,9 @@ def in_place_of(servers: Mapping[str, Sequence[tuple[ToolDefinition, Answer]]]) 
     ) -> ServerLink:
         simulator = ToolServerSimulator(server.name, guard.authority, servers[server.name])
         timeout_s = server.timeout_s or settings.limits.tool_timeout_s
+        entered = await stack.enter_async_context(simulator)
         return ServerLink(
-            server.name, simulator.command_line, await stack.enter_async_context(simulator), timeout_s=timeout_s
+            server.name, simulator.command_line, entered, timeout_s=timeout_s, terms=dependency_terms(server)
         )
 
     with patch("symbi.wiring.runtime._link", link):

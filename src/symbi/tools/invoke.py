@@ -35,7 +35,7 @@ from symbi.tools.port import RawToolResult, SecretSource
 from symbi.tools.schemas import json_value
 from symbi.tools.text import MAX_ERROR_CHARS, cut, printable
 from symbi.tools.verifier import VerifiedTool
-from symbi.types import EffectId, JsonValue, Label, Principal
+from symbi.types import EffectId, JsonValue, Label, Principal, RecoveryClass
 
 _log = logging.getLogger("symbi.tools")
 
@@ -209,6 +209,11 @@ class Invoker:
     def flow_of(self, name: str) -> ToolFlow | None:
         """What is declared of a tool; None where it was never to be had."""
         return self._catalog.flow_of(name)
+
+    def recovery_of(self, name: str) -> RecoveryClass:
+        """The class that is declared of a tool, whether or not it is to be had."""
+        declared = self._catalog.declared(name)
+        return RecoveryClass.NEVER_RETRY if declared is None else declared.recovery
 
     async def _effect(self, permit: Permit[InvokeTool]) -> JsonValue:
         mask = SecretMask()

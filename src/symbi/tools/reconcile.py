@@ -10,6 +10,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from symbi.clock import Clock
 from symbi.errors import (
@@ -17,8 +18,12 @@ from symbi.errors import (
     InputError,
     InternalError,
     OutputLimit,
+    RateLimited,
     StoreUnavailable,
     SymbiError,
+    TimeLimit,
+    ToolServerUnavailable,
+    Unavailable,
 )
 from symbi.guard.action import InvokeTool
 from symbi.guard.confidential import keys_for
@@ -35,6 +40,8 @@ from symbi.tools.mask import references
 from symbi.tools.query import Answered, Finding, RecoveryQuery
 from symbi.tools.verifier import VerifiedTool
 from symbi.types import JsonValue, Label, Principal, RecoveryClass, RunId
+
+RETRY_AFTER_S: Final = 1.0  # when a server that could not be asked is asked again, where it does not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,31 +90,40 @@ class Reconciler:
         """The tool of a call in doubt, and how it is asked after; None where only a person can say, or nobody need.
 
         The class that it was called with counts as well as the one that is declared now: what was taken back counts no more.
+
+        Raises:
+            ToolServerUnavailable: Its server is not connected just now.
         """
         if record.recovery is not RecoveryClass.RECONCILABLE or may_repeat(record, record.recovery):
             return None
         try:
             tool = self._catalog.find(record.resource.partition("::")[2])
-        except SymbiError:  # it is not to be had now; the call stays in doubt
+        except ToolServerUnavailable:
+            raise
+        except SymbiError:  # it is not to be had; the call stays in doubt
             return None
         query = tool.entry.query
         if query is None or tool.ref.recovery is not RecoveryClass.RECONCILABLE:
             return None
         return tool, query
 
-    async def settle(self, call: CallInDoubt, *, over: bool = False) -> EffectRecord:
+    async def settle(self, call: CallInDoubt, *, over: bool = False, unseen: bool = False) -> EffectRecord:
         """Ask, and put on record what comes out; the record as it stands then.
 
         Args:
             call: The call.
             over: Its run has ended, so that nobody asks for it again.
+            unseen: As of `Conclusion`.
 
         Raises:
             EffectInDoubt: It stays so; the error says why.
             StoreUnavailable: What came out cannot be made durable.
         """
         record = call.record
-        found = self.query_for(record)
+        try:
+            found = self.query_for(record)
+        except ToolServerUnavailable as error:
+            raise _in_doubt(record, error.message, _again_s(error)) from error
         if found is None:
             return record
         tool, query = found
@@ -119,7 +135,8 @@ class Reconciler:
         except (StoreUnavailable, InternalError):
             raise
         except SymbiError as error:
-            raise _in_doubt(record, f"`{query.tool}` could not be asked: {error.message}") from error
+            why = f"`{query.tool}` could not be asked: {error.message}"
+            raise _in_doubt(record, why, _again_s(error)) from error
         if answered.finding is Finding.UNKNOWN:
             raise _in_doubt(record, f"`{query.tool}` does not know it either")
         happened = answered.finding is Finding.HAPPENED
@@ -133,6 +150,7 @@ class Reconciler:
             result,
             {"query": answer.effect_id, "reason": f"{query.decides.text} of `{asked.tool.name}` said so"},
             over=over,
+            unseen=unseen,
             keys=await self._keys(call, tool, answered),
         )
         return await self._guard.settlement.conclude(record, conclusion)
@@ -186,6 +204,14 @@ def _result(tool: VerifiedTool, answered: Answered) -> bytes:
     if answered.finding is Finding.HAPPENED and tool.output is not None:
         tool.output.check(answered.result)
     return result
+
+
+def _again_s(error: SymbiError) -> float | None:
+    """In how many seconds it may be asked again what could not be asked; None where that is nothing that passes."""
+    if not isinstance(error, Unavailable | RateLimited | TimeLimit):
+        return None
+    asked_s = error.fields.get("retry_after_s")
+    return float(asked_s) if isinstance(asked_s, int | float) else RETRY_AFTER_S
 
 
 def _in_doubt(record: EffectRecord, why: str, retry_after_s: float | None = None) -> EffectInDoubt:

@@ -422,8 +422,13 @@ async def _link(
         )
     )
     timeout_s = server.timeout_s or settings.limits.tool_timeout_s
-    breaker = BreakerTerms(server.breaker_failures, server.breaker_window_s, server.breaker_open_s)
-    terms = DependencyTerms(server.max_concurrent, server.max_waiting, server.max_wait_s, breaker)
+    terms = dependency_terms(server)
     return ServerLink(
         server.name, process.command_line, process, process.secret_paths, timeout_s, terms, lambda: process.pid
     )
+
+
+def dependency_terms(server: ServerSettings) -> DependencyTerms:
+    """How a configured server is treated."""
+    breaker = BreakerTerms(server.breaker_failures, server.breaker_window_s, server.breaker_open_s)
+    return DependencyTerms(server.max_concurrent, server.max_waiting, server.max_wait_s, breaker)

@@ -443,7 +443,11 @@ WHERE run_id = ? AND state = 'open'
 -- name: forget_letters
 DELETE FROM dead_letters WHERE run_id IN (
     SELECT run_id FROM dead_letters WHERE declared = ? AND state <> 'open' ORDER BY closed_at DESC, run_id DESC LIMIT -1 OFFSET ?
-)
+) AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = became AND runs.state IN ('running', 'held'))
+
+-- name: replays_left_open
+SELECT became FROM dead_letters JOIN runs ON runs.run_id = became
+WHERE dead_letters.state = 'replayed' AND runs.state IN ('running', 'held') ORDER BY closed_at, became
 
 -- name: get_letter
 SELECT run_id, kind, agent_id, file, code, attempts, at, state, WHOLE(inputs), task_grant, labels, WHOLE(error), became, closed_at, note
@@ -515,6 +519,9 @@ SELECT min(due_ns) FROM mailbox WHERE due_ns > 0
 
 -- name: begin_message
 UPDATE mailbox SET attempts = attempts + 1 WHERE message_id = ?
+
+-- name: rest_message
+UPDATE mailbox SET attempts = 0 WHERE message_id = ?
 
 -- name: attempts_of
 SELECT attempts FROM mailbox WHERE message_id = ?

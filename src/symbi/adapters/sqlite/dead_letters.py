@@ -41,6 +41,10 @@ class DeadLetterTable(PayloadTable):
         row = self._one(SQL["get_letter"], (run_id,))
         return None if row is None else to_letter(row)
 
+    def left_open(self) -> Sequence[RunId]:
+        """The runs that letters became and that are open, oldest replay first."""
+        return [RunId(row[0]) for row in self._all(SQL["replays_left_open"], ())]
+
     def letters(self, wanted: Wanted) -> Sequence[DeadLetter]:
         """Some letters, newest first."""
         with mapped("read"):

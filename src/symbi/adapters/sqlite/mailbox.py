@@ -59,6 +59,11 @@ class MailboxTable(PayloadTable):
         row = self._one(SQL["attempts_of"], (message_id,))
         return 0 if row is None else int(row[0])
 
+    def rest_message(self, message_id: RunId) -> None:
+        """Count anew how often a message is begun."""
+        self._fence(self._epoch)
+        self._write(SQL["rest_message"], (message_id,))
+
     def drop_message(self, message_id: RunId) -> bool:
         """Remove a message."""
         self._fence(self._epoch)
