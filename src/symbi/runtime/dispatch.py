@@ -379,6 +379,9 @@ class Dispatch:
         finally:
             self._roster.let_rest(living)
         self._failures.pop(agent, None)
+        if done.left:  # its place in the order was passed
+            lane.more.add(agent)
+            return living.ready
         self.tried += done.there
         if not done.there:
             lane.more.discard(agent)

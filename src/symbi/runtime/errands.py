@@ -85,6 +85,7 @@ class Errand:
         move: The last move of its agent, on its way into the store.
         tries: How often it has failed.
         again_s: It is to be tried again in so many seconds.
+        left: It was stopped before it was begun, and waits as it did.
     """
 
     message: Message
@@ -97,6 +98,7 @@ class Errand:
     move: Move | None = None
     tries: Tries | None = None
     again_s: float | None = None
+    left: bool = False
 
     @property
     def verdict(self) -> Verdict:
@@ -112,10 +114,12 @@ class Done:
     Attributes:
         there: There was one.
         again_s: Its run failed, and is to be tried again in so many seconds.
+        left: It was not begun, and waits as it did: for whoever has suspended its agent, or stopped everything.
     """
 
     there: bool
     again_s: float | None = None
+    left: bool = False
 
 
 class Errands:
@@ -147,6 +151,8 @@ class Errands:
         errand = await self._next(living)
         if errand is None:
             return Done(there=False)
+        if self._roster.halted or not living.ready:  # since it was looked for; nothing waits between here and its scope
+            return Done(there=True, left=True)
         if errand.was is not None and errand.was not in _OPEN:
             await self._let_go(errand)
         elif (refusal := self._refusal(errand, living)) is not None:
@@ -154,7 +160,7 @@ class Errands:
         else:
             await self._go(errand, living, principal, seated)
         self._course.over(errand.record.run_id)
-        return Done(there=True, again_s=errand.again_s)
+        return Done(there=True, again_s=errand.again_s, left=errand.left)
 
     async def end_open(self, living: Living, by: str) -> RunId | None:
         """An operator stops an agent that is not at work; its open run, if there is one, has failed with that.
@@ -457,6 +463,7 @@ class Errands:
             await self._course.ended_early(errand.record, error, RunState.FAILED, also)
             self._made(errand)
         else:
+            errand.left = True
             await self._course.record(one)
 
 

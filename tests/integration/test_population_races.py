@@ -1,0 +1,120 @@
+"""What operators do just as an agent begins with a message: it holds, and the message is neither lost nor begun."""
+
+from contextlib import asynccontextmanager
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from symbi.runtime.course import Order
+from symbi.runtime.lifecycle import AgentState
+from symbi.runtime.population import Population
+from symbi.testing.runtime import open_in
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
+
+PERMIT = "permit (principal, action, resource);"
+WORKER = 'agent worker(n: int) { with sandbox = interpreter { log(format("{}", n)); n } }\n'
+CONFIG = '[agents.worker]\nmode = "persistent"\n[limits]\nmemory_mb = 100000\ncpu_cores = 100.0\n'
+
+
+class Stage:
+    """An open runtime with agents that have one message each."""
+
+    def __init__(self, runtime, said):
+        self.runtime, self.said, self.population = runtime, said, Population(runtime)
+
+    async def until(self, condition):
+        with anyio.fail_after(30):
+            while not condition():
+                await anyio.lowlevel.checkpoint()
+
+    async def state(self, agent):
+        rooms = self.runtime.rooms
+        return (await rooms.world.log.read(lambda: rooms.agents.get_agent(agent))).state
+
+    def meanwhile(self, work):
+        """Once a message was looked for, and before its run is anybody's to stop."""
+        errands, look = self.runtime.errands, self.runtime.errands._next
+
+        async def looked(living):
+            errand = await look(living)
+            errands._next = look
+            await work()
+            return errand
+
+        errands._next = looked
+
+    @asynccontextmanager
+    async def at_work(self):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.runtime.carry_out_messages)
+            yield
+            self.runtime.dispatch.stop(self.runtime.at_work)
+
+    async def nothing_begins(self):
+        for _ in range(50):
+            self.runtime.dispatch.wake()
+            await anyio.lowlevel.checkpoint()
+        await self.until(lambda: self.runtime.dispatch.busy == 0)
+        assert self.said == []
+
+
+@asynccontextmanager
+async def staged(folder, *instances, text=WORKER, config=CONFIG):
+    said = []
+    async with open_in(folder, text, config=config, policies=PERMIT, emit=lambda *line: said.append(line)) as opened:
+        order = Order(opened.compiled, opened.compiled.agents[0])
+        names = await opened.runtime.spawn(order, instances)
+        for number, name in enumerate(names):
+            await opened.runtime.send(name, {"n": number})
+        yield Stage(opened.runtime, said)
+
+
+async def test_what_was_about_to_begin_when_everything_was_stopped_does_not_and_waits(tmp_path):
+    async with staged(tmp_path, "0") as it:
+        stopped = anyio.Event()
+
+        async def stop_all():
+            await it.population.stop_all("ada")
+            stopped.set()
+
+        it.meanwhile(stop_all)
+        async with it.at_work():
+            with anyio.fail_after(30):
+                await stopped.wait()
+            await it.nothing_begins()
+            await it.population.go_on()
+            await it.until(lambda: it.said == [("worker/0", "0")])
+
+
+async def test_messages_whose_agents_waited_for_a_turn_when_everything_was_stopped_are_carried_out_later(tmp_path):
+    """Their places in the order were passed by then: nothing but this tells that they are there."""
+    config = CONFIG.replace("cpu_cores = 100.0", "cpu_cores = 0.1")  # one at a time
+    async with staged(tmp_path, "0", "1", "2", config=config) as it:
+        turns, free = it.runtime.errands._course.turns, anyio.Event()
+        take = turns.take
+
+        async def taken(*args):
+            await free.wait()
+            return await take(*args)
+
+        turns.take = taken
+        async with it.at_work():
+            await it.until(lambda: len(it.runtime.at_work) == 3)
+            await it.population.stop_all("ada")
+            free.set()
+            await it.nothing_begins()
+            await it.population.go_on()
+            await it.until(lambda: len(it.said) == 3)
+
+
+async def test_who_is_suspended_as_it_was_about_to_begin_does_not(tmp_path):
+    async with staged(tmp_path, "0") as it:
+        it.meanwhile(lambda: it.population.suspend("worker/0", "ada"))
+        async with it.at_work():
+            await it.until(lambda: it.runtime.roster.counts.get(AgentState.SUSPENDED) == 1)
+            await it.nothing_begins()
+            assert await it.state("worker/0") is AgentState.SUSPENDED
+            await it.population.resume("worker/0", "ada")
+            await it.until(lambda: it.said == [("worker/0", "0")])
