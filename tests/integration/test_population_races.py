@@ -118,3 +118,41 @@ async def test_who_is_suspended_as_it_was_about_to_begin_does_not(tmp_path):
             assert await it.state("worker/0") is AgentState.SUSPENDED
             await it.population.resume("worker/0", "ada")
             await it.until(lambda: it.said == [("worker/0", "0")])
+
+
+async def test_who_is_suspended_before_it_has_a_seat_has_no_effect(tmp_path):
+    async with staged(tmp_path, "0") as it:
+        turns, free = it.runtime.errands._course.turns, anyio.Event()
+        take = turns.take
+
+        async def taken(*args):
+            await free.wait()
+            return await take(*args)
+
+        turns.take = taken
+        async with it.at_work():
+            await it.until(lambda: len(it.runtime.at_work) == 1)
+            await it.population.suspend("worker/0", "ada")
+            free.set()
+            await it.until(lambda: it.runtime.roster.living and it.runtime.at_work[0].life.state.value == "Suspended")
+            assert it.said == []
+            await it.population.resume("worker/0", "ada")
+            await it.until(lambda: it.said == [("worker/0", "0")])
+
+
+async def test_who_is_suspended_after_its_last_effect_begins_with_no_other_message(tmp_path):
+    async with staged(tmp_path, "0") as it:
+        later = await it.runtime.send("worker/0", {"n": 1})
+        async with it.at_work():
+            await it.until(lambda: it.said == [("worker/0", "0")])
+            await it.population.suspend("worker/0", "ada")  # its run has nothing left that it could stop before
+            await it.until(lambda: it.runtime.dispatch.busy == 0)
+            assert await it.state("worker/0") is AgentState.SUSPENDED
+            for _ in range(50):
+                it.runtime.dispatch.wake()
+                await anyio.lowlevel.checkpoint()
+            assert len(it.said) == 1
+            rooms = it.runtime.rooms
+            assert await rooms.world.log.read(lambda: rooms.runs.get_run(later)) is None
+            await it.population.resume("worker/0", "ada")
+            await it.until(lambda: len(it.said) == 2)

@@ -283,6 +283,8 @@ class Errands:
             with one.scope:
                 one.line = await self._course.budgets.line(record, living.kind.terms.budget)
                 await self._work(errand, one, principal, seated)
+                if one.suspended_by and living.state is AgentState.READY:  # since its end was written
+                    await self._roster.move(living, Event.OPERATOR_SUSPENDED, one.suspended_by)
                 return
             with anyio.CancelScope(shield=True):
                 await self._stopped(errand, one)
@@ -405,6 +407,8 @@ class Errands:
             if errand.verdict.remedy in WAITED_FOR:
                 errand.again_s = errand.verdict.after_s
             one.life.settle({"error": error.code})
+        if one.suspended_by and one.life.state is AgentState.READY:
+            one.life.move(Event.OPERATOR_SUSPENDED, {"by": one.suspended_by})
 
     def _closing(
         self,

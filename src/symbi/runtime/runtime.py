@@ -424,11 +424,11 @@ class Runtime:
         return tuple(self._course.at_work.values())
 
     async def suspend(self, agent: AgentId, by: str) -> None:
-        """Suspend an agent before its next effect, see `symbi.runtime.turns`; what waits to be tried again goes on waiting."""
+        """Suspend an agent before its next effect, see `symbi.runtime.course`; what waits to be tried again goes on waiting."""
         for rest in self.rests.of(agent):
             rest.suspended_by = by
         if not self.rests.of(agent):
-            await self._course.turns.suspend(agent, by)
+            await self._course.suspend(agent, by)
 
     def seat_of(self, agent: AgentId) -> Seat | None:
         """What an agent at work has claimed, and how it stands with it; None where it has not come so far."""
@@ -439,7 +439,7 @@ class Runtime:
         for rest in self.rests.of(agent):
             rest.let_go()
         if not self.rests.of(agent):
-            self._course.turns.resume(agent)
+            self._course.resume(agent)
 
     async def stop(self, agents: Sequence[AgentId] | None, by: str) -> Sequence[RunId]:
         """Stop agents where they are, and return once their runs are over; what they had in flight is settled.
