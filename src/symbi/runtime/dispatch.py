@@ -4,6 +4,9 @@ Which agent is next is the scheduler's to say. It is told of some at a time: `WI
 their turn, in tasks; all others wait in the store, where they cost nothing. So what is needed does not grow with the
 number of agents that have messages, and no declaration (nor any owner of one) keeps another out by its numbers.
 
+As many are at work as may be. Beyond that, one begins that another waits for: who waits keeps its place, and holds
+nothing of the pool meanwhile.
+
 An agent takes one message at a time, in the order in which they fell due; no other waits for it. Messages are found by
 their place in the order, in pages; those of an agent that is at work are left where they are, and it is asked again
 when it is done.
@@ -12,7 +15,7 @@ when it is done.
 import heapq
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
@@ -82,6 +85,7 @@ class Dispatch:
         most: How many agents may be at work.
 
     Attributes:
+        asked: Agents that others wait for.
         done: Messages that were carried out, held or given up by this process.
         tried: How often a message was begun, or gone on with.
         looks: How often it has looked at what there is to do.
@@ -106,6 +110,8 @@ class Dispatch:
         self._anew = True  # another policy set is in force than refused those that are suspended, as far as is known
         self._stopping = False
         self._changed = anyio.Event()
+        self._called: set[AgentId] = set()  # of those that others wait for, who may have something to do
+        self.asked: Collection[AgentId] = ()
         self.done = 0
         self.tried = 0
         self.looks = 0
@@ -169,6 +175,8 @@ class Dispatch:
         if due_ns == NOW:
             for agent in agents:
                 self._lane(self._roster.kind_of(agent)).dry = False
+                if agent in self.asked:
+                    self._called.add(agent)
         else:
             self._due_ns = due_ns if self._due_ns is None else min(due_ns, self._due_ns)
         self.wake()
@@ -179,6 +187,8 @@ class Dispatch:
         lane.more.add(agent)
         if agent not in self._busy:
             lane.again[agent] = None
+            if agent in self.asked:
+                self._called.add(agent)
         self.wake()
 
     async def clear(self, agent: AgentId) -> None:
@@ -257,16 +267,37 @@ class Dispatch:
                 continue
             if lane.kind.principal is None:
                 lane.found.appendleft(agent)
-                if not lane.opening:
-                    lane.opening = True
-                    tasks.start_soon(self._open, lane)
+                self._bring_to_life(lane, tasks)
                 continue
-            self._busy.add(agent)
-            self.most_tasks = max(self.most_tasks, len(self._busy))
-            lane.waiting += 1
+            self._begin(lane, agent, tasks)
             self._lanes[lane.kind.spec.id] = self._lanes.pop(lane.kind.spec.id)  # the others come before it
-            tasks.start_soon(self._tend, lane, agent)
             turns.append(lane)
+        self._called.intersection_update(self.asked)
+        if not self._stopping and not self._roster.halted:
+            self._begin_asked(tasks)
+
+    def _begin_asked(self, tasks: TaskGroup) -> None:
+        """Begin with those that others wait for, also where as many are at work as may be."""
+        for agent in self._called - self._busy - self._resting:
+            lane = self._lane(self._roster.kind_of(agent))
+            if lane.kind.principal is None:
+                self._bring_to_life(lane, tasks)
+                continue
+            self._called.discard(agent)
+            lane.again.pop(agent, None)
+            lane.more.add(agent)  # what it is asked may stand behind others
+            self._begin(lane, agent, tasks)
+
+    def _bring_to_life(self, lane: Lane, tasks: TaskGroup) -> None:
+        if not lane.opening:
+            lane.opening = True
+            tasks.start_soon(self._open, lane)
+
+    def _begin(self, lane: Lane, agent: AgentId, tasks: TaskGroup) -> None:
+        self._busy.add(agent)
+        self.most_tasks = max(self.most_tasks, len(self._busy))
+        lane.waiting += 1
+        tasks.start_soon(self._tend, lane, agent)
 
     async def _next(self, lane: Lane) -> AgentId | None:
         """The next agent of a declaration that may have something to do, and is not at work."""
@@ -363,6 +394,8 @@ class Dispatch:
             self._busy.discard(agent)
             if agent in lane.more and ready and agent not in self._resting:
                 lane.again[agent] = None
+                if agent in self.asked:
+                    self._called.add(agent)
             self.wake()
 
     async def _carry_out(self, lane: Lane, agent: AgentId, seated: Callable[[], None]) -> bool:

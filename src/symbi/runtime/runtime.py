@@ -85,6 +85,7 @@ class Runtime:
         self.mail = Mail(rooms, self.roster)
         self.errands = Errands(rooms, self._course)
         self.dispatch = Dispatch(rooms, self.roster, self.mail, self.errands, config.max_at_work)
+        self.dispatch.asked = self.post.questions.asked
         self.rests = Rests()
         self._course.over = self.post.questions.over
         self.post.addresses.course, self.post.questions.carry_out = self._course, self._carry_out
