@@ -6,9 +6,11 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from symbi.errors import ToolServerUnavailable
 from symbi.runtime.course import Order
 from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.population import Population
+from symbi.testing.clock import ManualClock
 from symbi.testing.runtime import open_in
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
@@ -156,3 +158,32 @@ async def test_who_is_suspended_after_its_last_effect_begins_with_no_other_messa
             assert await rooms.world.log.read(lambda: rooms.runs.get_run(later)) is None
             await it.population.resume("worker/0", "ada")
             await it.until(lambda: len(it.said) == 2)
+
+
+@pytest.mark.parametrize("instance", ["", "0"])
+async def test_a_message_waits_while_its_agent_cannot_be_brought_to_life(tmp_path, instance):
+    async with staged(tmp_path, instance):
+        pass
+    said, clock = [], ManualClock()
+    emit = lambda *line: said.append(line)  # noqa: E731 - of this runtime alone
+    async with open_in(tmp_path, WORKER, config=CONFIG, policies=PERMIT, emit=emit, clock=clock) as opened:
+        runtime = opened.runtime
+        runtime.roster.declare(opened.compiled)
+        create, asked = runtime.roster._create, []
+
+        async def created(kind, count):
+            asked.append(count)
+            if len(asked) < 3:
+                raise ToolServerUnavailable("it is not there yet", retry_after_s=1.0)
+            return await create(kind, count)
+
+        runtime.roster._create = created
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(runtime.carry_out_messages)
+            with anyio.fail_after(20):
+                while not said:
+                    await anyio.wait_all_tasks_blocked()
+                    clock.advance(31)
+                    runtime.dispatch.wake()
+            runtime.dispatch.stop()
+        assert len(asked) == 3

@@ -51,7 +51,8 @@ class Lane:
 
     Attributes:
         kind: The declaration.
-        opening: It is being asked whether its agents may be there.
+        opening: It is being asked whether its agents may be there, or will be after a wait.
+        refused: How often in a row that came to nothing.
         cursor: Up to which place in the order its messages were looked at.
         dry: There are none behind that.
         reading: They are being looked at.
@@ -64,6 +65,7 @@ class Lane:
 
     kind: Kind
     opening: bool = False
+    refused: int = 0
     cursor: int = 0
     dry: bool = False
     reading: bool = False
@@ -103,7 +105,8 @@ class Dispatch:
         self._most = most
         self._lanes: dict[AgentId, Lane] = {}
         self._busy: set[AgentId] = set()
-        self._retries: list[tuple[float, AgentId]] = []  # a heap: when, and whom to ask again
+        # A heap: when, whom to ask again, and whether that is a declaration: an agent may bear the name of one.
+        self._retries: list[tuple[float, AgentId, bool]] = []
         self._resting: set[AgentId] = set()  # those in there
         self._failures: dict[AgentId, int] = {}
         self._due_ns: int | None = None  # when the first later message is due
@@ -251,11 +254,11 @@ class Dispatch:
             self._lane(kind)
         now_s = self._clock.monotonic_s()
         while self._retries and self._retries[0][0] <= now_s:
-            _, whom = heapq.heappop(self._retries)
-            self._resting.discard(whom)
-            if (held := self._lanes.get(whom)) is not None and held.kind.principal is None:
-                held.opening = False
+            _, whom, declaration = heapq.heappop(self._retries)
+            if declaration:
+                self._lanes[whom].opening = False
             else:
+                self._resting.discard(whom)
                 self.release(whom)
         turns = deque(self._lanes.values())
         while turns and len(self._busy) < self._most and not self._stopping and not self._roster.halted:
@@ -352,16 +355,15 @@ class Dispatch:
         name = lane.kind.spec.id
         try:
             await self._roster.principal(lane.kind)
-            self._failures.pop(name, None)
-            lane.opening = False
+            lane.opening, lane.refused = False, 0
         except SymbiError as error:
             if _is_store(error):
                 raise
             _log.warning("messages for agent `%s` wait: %s", name, error)
-            self._later(name)
+            self._open_later(lane)
         except Exception as error:  # noqa: BLE001 - a defect that one declaration meets
             _log.error("agent `%s` cannot be brought to life", name, exc_info=error)
-            self._later(name)
+            self._open_later(lane)
         self.wake()
 
     async def _tend(self, lane: Lane, agent: AgentId) -> None:
@@ -402,6 +404,7 @@ class Dispatch:
         """Whether the agent may have more to do."""
         principal = lane.kind.principal
         if principal is None:  # its file has changed under it: it is asked for anew
+            lane.more.add(agent)
             return True
         living = await self._roster.find(agent)
         if not living.ready:
@@ -427,13 +430,24 @@ class Dispatch:
     def _later(self, agent: AgentId) -> None:
         """Ask again after a while, which grows each time."""
         failures = self._failures[agent] = self._failures.get(agent, 0) + 1
-        self._ask_again(agent, min(MAX_RETRY_S, FIRST_RETRY_S * 2.0 ** min(failures - 1, 10)))
+        self._ask_again(agent, _wait_s(failures))
+
+    def _open_later(self, lane: Lane) -> None:
+        """Ask again after a while whether the agents of a declaration may be there."""
+        lane.refused += 1
+        again_s = self._clock.monotonic_s() + _wait_s(lane.refused)
+        heapq.heappush(self._retries, (again_s, lane.kind.spec.id, True))
 
     def _ask_again(self, agent: AgentId, wait_s: float) -> None:
         """Nothing of an agent is begun for so long."""
         if agent not in self._resting:
             self._resting.add(agent)
-            heapq.heappush(self._retries, (self._clock.monotonic_s() + wait_s, agent))
+            heapq.heappush(self._retries, (self._clock.monotonic_s() + wait_s, agent, False))
+
+
+def _wait_s(failures: int) -> float:
+    """How long to wait before something is tried again that has failed so often in a row."""
+    return min(MAX_RETRY_S, FIRST_RETRY_S * 2.0 ** min(failures - 1, 10))
 
 
 def _is_store(error: SymbiError) -> bool:
