@@ -9,6 +9,7 @@ import pytest
 from symbi.agent.journal import RunState
 from symbi.agent.task import NO_TASK
 from symbi.errors import ToolFailed
+from symbi.runtime.course import Order
 from symbi.runtime.dead_letters import GivenUp, LetterKind, Payload
 from symbi.runtime.host import Host
 from symbi.runtime.population import Population
@@ -92,3 +93,18 @@ async def test_what_was_about_to_begin_or_go_on_when_everything_was_stopped_has_
         assert (outcome.state, outcome.error.code) == (RunState.FAILED, "agent.stopped")
         assert await states(opened, [open_one]) == [RunState.FAILED]
         assert said == []
+
+
+async def test_what_is_replayed_for_an_agent_whose_file_is_not_here_is_no_error_once_it_is_on_record(tmp_path):
+    config = CONFIG + '[agents.worker]\nmode = "persistent"\n'
+    async with open_in(tmp_path, LOOPS, config=config, policies=PERMIT) as opened:
+        await opened.runtime.spawn(Order(opened.compiled, opened.compiled.agents[0]))
+    async with open_in(tmp_path, LOOPS, config=config, policies=PERMIT) as opened:
+        Host(opened.runtime, [])
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(opened.runtime.carry_out_messages)
+            await anyio.wait_all_tasks_blocked()
+            begun = await letter(opened, 1, 1)
+            opened.runtime.dispatch.stop()
+        kept = await opened.runtime.rooms.world.log.read(lambda: opened.runtime.rooms.mailbox.get_message(begun.run_id))
+        assert kept.agent_id == "worker"

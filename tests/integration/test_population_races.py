@@ -6,7 +6,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from symbi.errors import ToolServerUnavailable
+from symbi.errors import StoreUnavailable, ToolServerUnavailable
 from symbi.runtime.course import Order
 from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.population import Population
@@ -187,3 +187,32 @@ async def test_a_message_waits_while_its_agent_cannot_be_brought_to_life(tmp_pat
                     runtime.dispatch.wake()
             runtime.dispatch.stop()
         assert len(asked) == 3
+
+
+async def test_an_agent_that_has_moved_though_nobody_was_told_is_looked_at_again(tmp_path):
+    """A commit that took too long is over all the same: what is in memory is not how the agent stands."""
+    async with staged(tmp_path, "0") as it:
+        log = it.runtime.rooms.world.log
+        transact = log.transact
+
+        async def unknown(work, **more):
+            await transact(work, **more)
+            log.transact = transact
+            raise StoreUnavailable("the store did not commit in time")
+
+        log.transact = unknown
+        with pytest.raises(StoreUnavailable):
+            await it.population.suspend("worker/0", "ada")
+        async with it.at_work():
+            await it.nothing_begins()
+            await it.population.resume("worker/0", "ada")
+            await it.until(lambda: it.said == [("worker/0", "0")])
+
+
+async def test_an_agent_that_was_moved_behind_our_back_is_looked_at_again_before_it_begins(tmp_path):
+    async with staged(tmp_path, "0") as it:
+        rooms, roster = it.runtime.rooms, it.runtime.roster
+        moved = roster.moving(await roster.find("worker/0"), AgentState.READY, 2)
+        await rooms.world.log.transact(lambda: (roster.write(moved), ()))
+        async with it.at_work():
+            await it.until(lambda: it.said == [("worker/0", "0")])

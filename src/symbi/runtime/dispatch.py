@@ -32,6 +32,7 @@ from symbi.runtime.lifecycle import AgentState, Event
 from symbi.runtime.living import Kind, Roster
 from symbi.runtime.mailbox import NOW
 from symbi.runtime.rooms import AtWork, Rooms
+from symbi.runtime.roster import declared_of
 from symbi.types import AgentId
 
 _log = logging.getLogger("symbi.runtime")
@@ -177,7 +178,10 @@ class Dispatch:
         """Messages have come for some agents, to be carried out at a time."""
         if due_ns == NOW:
             for agent in agents:
-                self._lane(self._roster.kind_of(agent)).dry = False
+                kind = self._roster.kinds.get(declared_of(agent))
+                if kind is None:  # which no file of this process declares: its messages wait for one that has it
+                    continue
+                self._lane(kind).dry = False
                 if agent in self.asked:
                     self._called.add(agent)
         else:
@@ -412,6 +416,10 @@ class Dispatch:
         self._roster.put_to_work(living)
         try:
             done = await self._errands.carry_out(living, principal, seated)
+        except NotBegun as refusal:
+            if refusal.error.code == "lifecycle.stale":
+                self._roster.forget(living)
+            raise
         finally:
             self._roster.let_rest(living)
         self._failures.pop(agent, None)
