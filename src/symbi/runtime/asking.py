@@ -6,6 +6,7 @@ too; where the process ends, both go on when the one that asks does.
 """
 
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -64,6 +65,7 @@ class Questions:
     Attributes:
         carry_out: Carries out runs that are asked for; set once there is somebody who does.
         rests: The runs that rest; likewise.
+        asked: The agents that stay and are waited for, each with by how many.
     """
 
     carry_out: CarryOut
@@ -76,6 +78,7 @@ class Questions:
         self.wake = wake
         self._waits: dict[AgentId, AgentId] = {}  # whom each agent that asks waits for
         self._over: dict[RunId, anyio.Event] = {}  # of runs that somebody waits for
+        self.asked: Counter[AgentId] = Counter()
 
     # --- who waits for whom -----------------------------------------------------------------------
 
@@ -155,14 +158,20 @@ class Questions:
             return None, ()
 
         await self._log.transact(put, wait=True)
-        self.wake(found.order.name)
+        name = found.order.name
+        self.asked[name] += 1
         try:
-            return await self._end_of(descent.run_id, found.order.name)
+            self.wake(name)
+            return await self._end_of(descent.run_id, name)
         except anyio.get_cancelled_exc_class():
             if self._is_over(letter):
                 with anyio.CancelScope(shield=True):
                     await self._withdraw(descent.run_id, letter)
             raise
+        finally:
+            self.asked[name] -= 1
+            if not self.asked[name]:
+                del self.asked[name]
 
     async def _end_of(self, run_id: RunId, name: AgentId) -> RunRecord:
         """The run of a message, once it is over.

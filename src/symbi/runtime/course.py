@@ -334,6 +334,7 @@ class Course:
                     principal.name, allowed.limits, allowed.priority, principal.owner, batch=terms.batch
                 )
                 seats.append(await self.turns.take(config, note))
+                seats[-1].stopped_by = one.suspended_by or seats[-1].stopped_by  # who came before there was a seat
             return allowed.limits, seats[-1]
 
         try:
@@ -341,6 +342,41 @@ class Course:
         finally:
             for seat in seats:  # also where it was taken, and that could not be recorded
                 await self.turns.leave(seat)
+
+    async def suspend(self, agent: AgentId, by: str) -> None:
+        """An operator suspends an agent at work: before its next effect, or at once where it waits, see `symbi.runtime.turns`.
+
+        One that has no seat yet is suspended once it has one. One that stays is suspended also where its run has no
+        effect left: it begins with no other message.
+
+        Raises:
+            InputError: It is not at work, or is suspended by an operator already.
+            StoreUnavailable: It cannot be recorded.
+        """
+        found = [one for one in self.at_work.values() if one.life.agent == agent and not one.suspended_by]
+        for one in found:
+            one.suspended_by = by
+        if found and self.turns.seat_of(agent) is None:
+            return
+        try:
+            await self.turns.suspend(agent, by)
+        except BaseException:
+            for one in found:
+                one.suspended_by = ""
+            raise
+
+    def resume(self, agent: AgentId) -> None:
+        """An operator lets an agent go on that is at work and suspended.
+
+        Raises:
+            InputError: It is not.
+        """
+        found = [one for one in self.at_work.values() if one.life.agent == agent and one.suspended_by]
+        seat = self.turns.seat_of(agent)
+        if not found or (seat is not None and seat.stopped_by is not None):
+            self.turns.resume(agent)
+        for one in found:
+            one.suspended_by = ""
 
     async def ended_early(self, record: RunRecord, error: SymbiError, state: RunState, also: Also = tuple) -> None:
         """A run that could not begin, or go on: held where a dependency or an answer was missing, failed otherwise.

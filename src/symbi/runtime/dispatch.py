@@ -4,6 +4,9 @@ Which agent is next is the scheduler's to say. It is told of some at a time: `WI
 their turn, in tasks; all others wait in the store, where they cost nothing. So what is needed does not grow with the
 number of agents that have messages, and no declaration (nor any owner of one) keeps another out by its numbers.
 
+As many are at work as may be. Beyond that, one begins that another waits for: who waits keeps its place, and holds
+nothing of the pool meanwhile.
+
 An agent takes one message at a time, in the order in which they fell due; no other waits for it. Messages are found by
 their place in the order, in pages; those of an agent that is at work are left where they are, and it is asked again
 when it is done.
@@ -12,7 +15,7 @@ when it is done.
 import heapq
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
@@ -29,6 +32,7 @@ from symbi.runtime.lifecycle import AgentState, Event
 from symbi.runtime.living import Kind, Roster
 from symbi.runtime.mailbox import NOW
 from symbi.runtime.rooms import AtWork, Rooms
+from symbi.runtime.roster import declared_of
 from symbi.types import AgentId
 
 _log = logging.getLogger("symbi.runtime")
@@ -48,7 +52,8 @@ class Lane:
 
     Attributes:
         kind: The declaration.
-        opening: It is being asked whether its agents may be there.
+        opening: It is being asked whether its agents may be there, or will be after a wait.
+        refused: How often in a row that came to nothing.
         cursor: Up to which place in the order its messages were looked at.
         dry: There are none behind that.
         reading: They are being looked at.
@@ -61,6 +66,7 @@ class Lane:
 
     kind: Kind
     opening: bool = False
+    refused: int = 0
     cursor: int = 0
     dry: bool = False
     reading: bool = False
@@ -82,6 +88,7 @@ class Dispatch:
         most: How many agents may be at work.
 
     Attributes:
+        asked: Agents that others wait for.
         done: Messages that were carried out, held or given up by this process.
         tried: How often a message was begun, or gone on with.
         looks: How often it has looked at what there is to do.
@@ -99,13 +106,16 @@ class Dispatch:
         self._most = most
         self._lanes: dict[AgentId, Lane] = {}
         self._busy: set[AgentId] = set()
-        self._retries: list[tuple[float, AgentId]] = []  # a heap: when, and whom to ask again
+        # A heap: when, whom to ask again, and whether that is a declaration: an agent may bear the name of one.
+        self._retries: list[tuple[float, AgentId, bool]] = []
         self._resting: set[AgentId] = set()  # those in there
         self._failures: dict[AgentId, int] = {}
         self._due_ns: int | None = None  # when the first later message is due
         self._anew = True  # another policy set is in force than refused those that are suspended, as far as is known
         self._stopping = False
         self._changed = anyio.Event()
+        self._called: set[AgentId] = set()  # of those that others wait for, who may have something to do
+        self.asked: Collection[AgentId] = ()
         self.done = 0
         self.tried = 0
         self.looks = 0
@@ -168,7 +178,12 @@ class Dispatch:
         """Messages have come for some agents, to be carried out at a time."""
         if due_ns == NOW:
             for agent in agents:
-                self._lane(self._roster.kind_of(agent)).dry = False
+                kind = self._roster.kinds.get(declared_of(agent))
+                if kind is None:  # which no file of this process declares: its messages wait for one that has it
+                    continue
+                self._lane(kind).dry = False
+                if agent in self.asked:
+                    self._called.add(agent)
         else:
             self._due_ns = due_ns if self._due_ns is None else min(due_ns, self._due_ns)
         self.wake()
@@ -179,6 +194,8 @@ class Dispatch:
         lane.more.add(agent)
         if agent not in self._busy:
             lane.again[agent] = None
+            if agent in self.asked:
+                self._called.add(agent)
         self.wake()
 
     async def clear(self, agent: AgentId) -> None:
@@ -241,11 +258,11 @@ class Dispatch:
             self._lane(kind)
         now_s = self._clock.monotonic_s()
         while self._retries and self._retries[0][0] <= now_s:
-            _, whom = heapq.heappop(self._retries)
-            self._resting.discard(whom)
-            if (held := self._lanes.get(whom)) is not None and held.kind.principal is None:
-                held.opening = False
+            _, whom, declaration = heapq.heappop(self._retries)
+            if declaration:
+                self._lanes[whom].opening = False
             else:
+                self._resting.discard(whom)
                 self.release(whom)
         turns = deque(self._lanes.values())
         while turns and len(self._busy) < self._most and not self._stopping and not self._roster.halted:
@@ -257,16 +274,37 @@ class Dispatch:
                 continue
             if lane.kind.principal is None:
                 lane.found.appendleft(agent)
-                if not lane.opening:
-                    lane.opening = True
-                    tasks.start_soon(self._open, lane)
+                self._bring_to_life(lane, tasks)
                 continue
-            self._busy.add(agent)
-            self.most_tasks = max(self.most_tasks, len(self._busy))
-            lane.waiting += 1
+            self._begin(lane, agent, tasks)
             self._lanes[lane.kind.spec.id] = self._lanes.pop(lane.kind.spec.id)  # the others come before it
-            tasks.start_soon(self._tend, lane, agent)
             turns.append(lane)
+        self._called.intersection_update(self.asked)
+        if not self._stopping and not self._roster.halted:
+            self._begin_asked(tasks)
+
+    def _begin_asked(self, tasks: TaskGroup) -> None:
+        """Begin with those that others wait for, also where as many are at work as may be."""
+        for agent in self._called - self._busy - self._resting:
+            lane = self._lane(self._roster.kind_of(agent))
+            if lane.kind.principal is None:
+                self._bring_to_life(lane, tasks)
+                continue
+            self._called.discard(agent)
+            lane.again.pop(agent, None)
+            lane.more.add(agent)  # what it is asked may stand behind others
+            self._begin(lane, agent, tasks)
+
+    def _bring_to_life(self, lane: Lane, tasks: TaskGroup) -> None:
+        if not lane.opening:
+            lane.opening = True
+            tasks.start_soon(self._open, lane)
+
+    def _begin(self, lane: Lane, agent: AgentId, tasks: TaskGroup) -> None:
+        self._busy.add(agent)
+        self.most_tasks = max(self.most_tasks, len(self._busy))
+        lane.waiting += 1
+        tasks.start_soon(self._tend, lane, agent)
 
     async def _next(self, lane: Lane) -> AgentId | None:
         """The next agent of a declaration that may have something to do, and is not at work."""
@@ -321,16 +359,15 @@ class Dispatch:
         name = lane.kind.spec.id
         try:
             await self._roster.principal(lane.kind)
-            self._failures.pop(name, None)
-            lane.opening = False
+            lane.opening, lane.refused = False, 0
         except SymbiError as error:
             if _is_store(error):
                 raise
             _log.warning("messages for agent `%s` wait: %s", name, error)
-            self._later(name)
+            self._open_later(lane)
         except Exception as error:  # noqa: BLE001 - a defect that one declaration meets
             _log.error("agent `%s` cannot be brought to life", name, exc_info=error)
-            self._later(name)
+            self._open_later(lane)
         self.wake()
 
     async def _tend(self, lane: Lane, agent: AgentId) -> None:
@@ -363,12 +400,15 @@ class Dispatch:
             self._busy.discard(agent)
             if agent in lane.more and ready and agent not in self._resting:
                 lane.again[agent] = None
+                if agent in self.asked:
+                    self._called.add(agent)
             self.wake()
 
     async def _carry_out(self, lane: Lane, agent: AgentId, seated: Callable[[], None]) -> bool:
         """Whether the agent may have more to do."""
         principal = lane.kind.principal
         if principal is None:  # its file has changed under it: it is asked for anew
+            lane.more.add(agent)
             return True
         living = await self._roster.find(agent)
         if not living.ready:
@@ -376,9 +416,16 @@ class Dispatch:
         self._roster.put_to_work(living)
         try:
             done = await self._errands.carry_out(living, principal, seated)
+        except NotBegun as refusal:
+            if refusal.error.code == "lifecycle.stale":
+                self._roster.forget(living)
+            raise
         finally:
             self._roster.let_rest(living)
         self._failures.pop(agent, None)
+        if done.left:  # its place in the order was passed
+            lane.more.add(agent)
+            return living.ready
         self.tried += done.there
         if not done.there:
             lane.more.discard(agent)
@@ -391,13 +438,24 @@ class Dispatch:
     def _later(self, agent: AgentId) -> None:
         """Ask again after a while, which grows each time."""
         failures = self._failures[agent] = self._failures.get(agent, 0) + 1
-        self._ask_again(agent, min(MAX_RETRY_S, FIRST_RETRY_S * 2.0 ** min(failures - 1, 10)))
+        self._ask_again(agent, _wait_s(failures))
+
+    def _open_later(self, lane: Lane) -> None:
+        """Ask again after a while whether the agents of a declaration may be there."""
+        lane.refused += 1
+        again_s = self._clock.monotonic_s() + _wait_s(lane.refused)
+        heapq.heappush(self._retries, (again_s, lane.kind.spec.id, True))
 
     def _ask_again(self, agent: AgentId, wait_s: float) -> None:
         """Nothing of an agent is begun for so long."""
         if agent not in self._resting:
             self._resting.add(agent)
-            heapq.heappush(self._retries, (self._clock.monotonic_s() + wait_s, agent))
+            heapq.heappush(self._retries, (self._clock.monotonic_s() + wait_s, agent, False))
+
+
+def _wait_s(failures: int) -> float:
+    """How long to wait before something is tried again that has failed so often in a row."""
+    return min(MAX_RETRY_S, FIRST_RETRY_S * 2.0 ** min(failures - 1, 10))
 
 
 def _is_store(error: SymbiError) -> bool:

@@ -87,6 +87,7 @@ class Errand:
         move: The last move of its agent, on its way into the store.
         tries: How often it has failed.
         again_s: It is to be tried again in so many seconds.
+        left: It was stopped before it was begun, and waits as it did.
     """
 
     message: Message
@@ -99,6 +100,7 @@ class Errand:
     move: Move | None = None
     tries: Tries | None = None
     again_s: float | None = None
+    left: bool = False
 
     @property
     def verdict(self) -> Verdict:
@@ -114,10 +116,12 @@ class Done:
     Attributes:
         there: There was one.
         again_s: Its run failed, and is to be tried again in so many seconds.
+        left: It was not begun, and waits as it did: for whoever has suspended its agent, or stopped everything.
     """
 
     there: bool
     again_s: float | None = None
+    left: bool = False
 
 
 class Errands:
@@ -149,6 +153,8 @@ class Errands:
         errand = await self._next(living)
         if errand is None:
             return Done(there=False)
+        if self._roster.halted or not living.ready:  # since it was looked for; nothing waits between here and its scope
+            return Done(there=True, left=True)
         if errand.was is not None and errand.was not in _OPEN:
             await self._let_go(errand)
         elif (refusal := self._refusal(errand, living)) is not None:
@@ -156,7 +162,7 @@ class Errands:
         else:
             await self._go(errand, living, principal, seated)
         self._course.over(errand.record.run_id)
-        return Done(there=True, again_s=errand.again_s)
+        return Done(there=True, again_s=errand.again_s, left=errand.left)
 
     async def end_open(self, living: Living, by: str) -> RunId | None:
         """An operator stops an agent that is not at work; its open run, if there is one, has failed with that.
@@ -279,6 +285,8 @@ class Errands:
             with one.scope:
                 one.line = await self._course.budgets.line(record, living.kind.terms.budget)
                 await self._work(errand, one, principal, seated)
+                if one.suspended_by and living.state is AgentState.READY:  # since its end was written
+                    await self._roster.move(living, Event.OPERATOR_SUSPENDED, one.suspended_by)
                 return
             with anyio.CancelScope(shield=True):
                 await self._stopped(errand, one)
@@ -401,6 +409,8 @@ class Errands:
             if errand.verdict.remedy in WAITED_FOR:
                 errand.again_s = errand.verdict.after_s
             one.life.settle({"error": error.code})
+        if one.suspended_by and one.life.state is AgentState.READY:
+            one.life.move(Event.OPERATOR_SUSPENDED, {"by": one.suspended_by})
 
     def _closing(
         self,
@@ -461,6 +471,7 @@ class Errands:
             await self._course.ended_early(errand.record, error, RunState.FAILED, also)
             self._made(errand)
         else:
+            errand.left = True
             await self._course.record(one)
 
 

@@ -157,8 +157,8 @@ class Host:
         if self._gone_on or self._runtime.roster.halted:
             return
         self._gone_on = True
-        for job, occurrence in self._claimed:
-            self._begin(job, occurrence, tasks)
+        while self._claimed:
+            self._begin(*self._claimed.pop(0), tasks)
         await self._take_up_replays()
 
     async def _take_up(self) -> None:
@@ -205,8 +205,19 @@ class Host:
 
     def _be_replayer(self, tasks: TaskGroup) -> None:
         """Be who carries out what letters become."""
-        self._replayer = Replayer(self._replay, self.at_work, self._until_over, tasks)
+        self._replayer = Replayer(
+            self._replay,
+            self.at_work,
+            self._until_over,
+            tasks,
+            halted=lambda: bool(self._runtime.roster.halted),
+            left=self._left,
+        )
         self._runtime.take_up = self._replayer.take_up
+
+    def _left(self) -> None:
+        """Letters became runs that have not begun when somebody stopped everything: they go on when things do."""
+        self._gone_on = False
 
     async def _take_up_replays(self) -> None:
         """Go on with letters that became runs which nobody has ended."""

@@ -20,7 +20,7 @@ from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock, rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile
-from symbi.errors import InputError, did_you_mean
+from symbi.errors import InputError, SymbiError, did_you_mean
 from symbi.runtime.lifecycle import FIRST, AgentState, Event, advance
 from symbi.runtime.roster import AgentRecord, AgentStore, declared_of
 from symbi.runtime.terms import Terms
@@ -371,6 +371,11 @@ class Roster:
         del living.kind.living[living.name]
         self._living -= 1
 
+    def forget(self, living: Living) -> None:
+        """Nobody can tell how an agent stands but the store, which is asked again."""
+        if living.kind.living.get(living.name) is living:
+            self._passivate(living)
+
     def passivate_idle(self) -> float | None:
         """Passivate all that have waited long enough; returns in how many seconds the next one will have, or None."""
         now_s, following = self._clock.monotonic_s(), None
@@ -438,7 +443,11 @@ class Roster:
             self.write(move)
             return None, (draft,)
 
-        await self._log.transact(work, wait=True)
+        try:
+            await self._log.transact(work, wait=True)
+        except SymbiError:
+            self.forget(living)
+            raise
         self.made(move)
 
     async def halt(self, by: str) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
 
+import anyio
+
 from symbi.agent.messages import Answer, Letter
 from symbi.agent.task import check_task
 from symbi.audit.event import AuditEventType, Draft
@@ -51,6 +53,10 @@ class PostOffice:
         self._log = rooms.world.log
         self._topics = Topics()
         self._listens: set[AgentId] = set()
+        # Who is to listen by which pattern, if it may, with the policy set that has decided.
+        self._wanted: dict[tuple[AgentId, str], tuple[Order, str]] = {}
+        self._decided_by = ""  # the policy set that has decided on all of these
+        self._deciding = anyio.Lock()
         self.addresses = Addresses(rooms, config)
         self.questions = Questions(rooms, self.addresses, self._tell)
         self.wake: Callable[[AgentId, int], None] | None = None
@@ -126,10 +132,27 @@ class PostOffice:
             if kind.terms.persistent and kind.terms.topics and kind.spec.id not in self._listens:
                 self._listens.add(kind.spec.id)
                 for pattern in kind.terms.topics:
-                    try:
-                        await self.subscribe(Order(kind.compiled, kind.spec), (pattern,))
-                    except Denied as denial:
-                        _log.warning("agent `%s` does not listen to `%s`: %s", kind.spec.id, pattern, denial.message)
+                    await self._decide(Order(kind.compiled, kind.spec), pattern)
+
+    async def _decide(self, order: Order, pattern: str) -> None:
+        """Let the agents of a declaration listen by a pattern, or not, as policy has it now."""
+        self._wanted[order.spec.id, pattern] = order, self._rooms.world.guard.engine.current.version
+        try:
+            await self.subscribe(order, (pattern,))
+        except Denied as denial:
+            self._topics.remove(pattern, order.spec.id)
+            _log.warning("agent `%s` does not listen to `%s`: %s", order.spec.id, pattern, denial.message)
+
+    async def _decide_anew(self) -> None:
+        """Where another policy set is in force than has decided who listens, it decides before anybody hears of anything."""
+        engine = self._rooms.world.guard.engine
+        async with self._deciding:
+            if self._decided_by == (version := engine.current.version):
+                return
+            for (_, pattern), (order, decided_by) in tuple(self._wanted.items()):
+                if decided_by != version:
+                    await self._decide(order, pattern)
+            self._decided_by = version
 
     async def subscribe(self, order: Order, patterns: Sequence[str]) -> None:
         """Let the agents of a declaration listen by patterns, if policy permits each.
@@ -140,10 +163,14 @@ class PostOffice:
         guard = self._rooms.world.guard
         principal = self.addresses.principal(order, Principal(AgentId("")))
         for pattern in patterns:
-            action = SubscribeTopic(principal=principal, topic=self.topic(pattern))
+            action, version = (
+                SubscribeTopic(principal=principal, topic=self.topic(pattern)),
+                guard.engine.current.version,
+            )
             async with guard.enforce(action) as permit:
                 guard.authority.redeem(permit, SubscribeTopic)
                 self._topics.add(pattern, order.spec.id)
+                self._wanted[order.spec.id, pattern] = order, version
 
     async def publish(self, permit: Permit[PublishMessage], letter: Letter) -> int:
         """Put a message into the mailbox of each agent that listens, once."""
@@ -159,6 +186,7 @@ class PostOffice:
             letter: Who says it.
             source: What the ids of the messages are made of, with the names of the agents.
         """
+        await self._decide_anew()
         mails: list[Message] = []
         refused: list[Draft] = []
         for declared in self._topics.listeners(topic):

@@ -148,6 +148,8 @@ class Replayer:
         at_work: The agents that somebody else has at work; it joins them meanwhile.
         over: Waits until one of them may be none any more.
         tasks: Where it works.
+        halted: Whether somebody has stopped everything: what has not begun then is left open.
+        left: Told where something was.
     """
 
     def __init__(
@@ -156,11 +158,16 @@ class Replayer:
         at_work: set[AgentId],
         over: Callable[[], Awaitable[None]],
         tasks: TaskGroup,
+        *,
+        halted: Callable[[], bool],
+        left: Callable[[], None],
     ) -> None:
         self._carry_out = carry_out
         self._at_work = at_work
         self._over = over
         self._tasks = tasks
+        self._halted = halted
+        self._left = left
         self._waiting: dict[AgentId, deque[Begun]] = {}
         self.stopping = False
 
@@ -178,8 +185,8 @@ class Replayer:
         return True
 
     async def _work(self, agent: AgentId, waiting: deque[Begun]) -> None:
-        """All that waits of one agent; what is not begun when this ends is open, and goes on at the next start."""
-        while waiting and not self.stopping:
+        """All that waits of one agent; what is not begun when this ends is open, and is taken up again from the store."""
+        while waiting and not self.stopping and not self._halted():
             if agent in self._at_work:
                 await self._over()
                 continue
@@ -190,3 +197,5 @@ class Replayer:
                 self._at_work.discard(agent)
             waiting.popleft()
         self._waiting.pop(agent, None)
+        if waiting:
+            self._left()

@@ -136,6 +136,7 @@ class AtWork:
         over: Set once its run is over.
         later: What was put in line for the trail and has to be durable before it goes on.
         stopped_by: The operator who has stopped it.
+        suspended_by: The operator who has suspended it, wherever it has got to.
         line: The account of its run, and those above it, as they stood last; none where nothing bounds it.
         living: The agent, where it is one that stays.
         waits: It has not begun, and only waits for its turn.
@@ -147,6 +148,7 @@ class AtWork:
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     over: anyio.Event = field(default_factory=anyio.Event)
     stopped_by: str = ""
+    suspended_by: str = ""
     line: Sequence[Account] = ()
     living: Living | None = None
     waits: bool = False

@@ -85,6 +85,7 @@ class Runtime:
         self.mail = Mail(rooms, self.roster)
         self.errands = Errands(rooms, self._course)
         self.dispatch = Dispatch(rooms, self.roster, self.mail, self.errands, config.max_at_work)
+        self.dispatch.asked = self.post.questions.asked
         self.rests = Rests()
         self._course.over = self.post.questions.over
         self.post.addresses.course, self.post.questions.carry_out = self._course, self._carry_out
@@ -424,11 +425,11 @@ class Runtime:
         return tuple(self._course.at_work.values())
 
     async def suspend(self, agent: AgentId, by: str) -> None:
-        """Suspend an agent before its next effect, see `symbi.runtime.turns`; what waits to be tried again goes on waiting."""
+        """Suspend an agent before its next effect, see `symbi.runtime.course`; what waits to be tried again goes on waiting."""
         for rest in self.rests.of(agent):
             rest.suspended_by = by
         if not self.rests.of(agent):
-            await self._course.turns.suspend(agent, by)
+            await self._course.suspend(agent, by)
 
     def seat_of(self, agent: AgentId) -> Seat | None:
         """What an agent at work has claimed, and how it stands with it; None where it has not come so far."""
@@ -439,7 +440,7 @@ class Runtime:
         for rest in self.rests.of(agent):
             rest.let_go()
         if not self.rests.of(agent):
-            self._course.turns.resume(agent)
+            self._course.resume(agent)
 
     async def stop(self, agents: Sequence[AgentId] | None, by: str) -> Sequence[RunId]:
         """Stop agents where they are, and return once their runs are over; what they had in flight is settled.

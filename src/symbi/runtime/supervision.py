@@ -157,6 +157,8 @@ class Supervision:
         tries.anew()
         try:
             record = await self._record(work.run_id)
+            if runtime.roster.halted:  # since it was begun with, or let go on; who is at work is stopped otherwise
+                return await self._halted(work, record)
             if record is None:
                 return await runtime.run(
                     work.compiled, work.spec, work.inputs, task=work.task,
@@ -199,6 +201,17 @@ class Supervision:
             return None if found is None else opened_run(found, self._runtime.guard.vault)
 
         return await self._rooms.world.log.read(look)
+
+    async def _halted(self, work: Work, record: RunRecord | None) -> RunOutcome:
+        """Somebody has stopped everything: what is open has failed with that, and what has not begun does not."""
+        error = AgentFailed(
+            f"agent `{work.order.name}` was stopped by {self._runtime.roster.halted}", code="agent.stopped"
+        )
+        if record is not None and record.state in OPEN:
+            rest = self._at_rest(work, AgentState.SUSPENDED, error)
+            rest.stopped_by = self._runtime.roster.halted
+            await self._runtime.stopped_at_rest(record, rest, error)
+        return RunOutcome(work.run_id, RunState.FAILED, error=error)
 
     def _ended(self, record: RunRecord) -> RunOutcome:
         """The outcome of a run that had ended before."""
