@@ -129,7 +129,7 @@ class PostOffice:
                     try:
                         await self.subscribe(Order(kind.compiled, kind.spec), (pattern,))
                     except Denied as denial:
-                        _log.warning("agent `%s` does not listen to `%s`: %s", kind.spec.id, pattern, denial.message)
+                        _log.warning("agent `%s` does not listen to `%s`: %s", kind.spec.id, pattern, denial.code)
 
     async def subscribe(self, order: Order, patterns: Sequence[str]) -> None:
         """Let the agents of a declaration listen by patterns, if policy permits each.
