@@ -179,6 +179,7 @@ def test_the_commands_act_on_a_runtime_that_is_alive(tmp_path):
         code, out, _ = said(tmp_path, "runs", "show", run_id)
         assert "is failed" in out
         assert "WriteLog" in out
+        assert "was stopped by" in out
         assert said(tmp_path, "runs", "show", "nothing")[0] == 2
         assert said(tmp_path, "runs", "list", "--state", "faild")[0] == 2
     finally:
@@ -247,6 +248,8 @@ def refused_at_once(tmp_path):
         (("send", "worker", "--input", "n=x"), "must be int"),
         (("send", "worker", "--json-inputs", "[1]"), "no JSON object"),
         (("send", "worker", "--input", "n=1", "--after", "soon"), "`--after soon` is no time"),
+        (("send", "worker", "--input", "n=1", "--expires", "until-decided"), "`--expires until-decided` is no time"),
+        (("send", "worker", "--input", "n=1", "--after", "9s", "--expires", "9s"), "expire later than it is due"),
         (("spawn", "worker"), "is there already"),
         (("resume", "worker"), "not suspended"),
         (("list", "--state", "asleep"), "Suspended"),
@@ -296,7 +299,7 @@ def test_agents_that_stay_are_made_sent_messages_and_put_away(tmp_path):
         assert said(tmp_path, "agents", "resume", "--all")[:2] == (0, "things begin again\n")
         while said_there.read_text().count("had a message") < 2:
             assert process.poll() is None
-        assert said(tmp_path, "agents", "stop", "worker")[0] == 0
+        assert said(tmp_path, "agents", "stop", "worker")[:2] == (0, "worker is stopped, and 0 runs of it\n")
         code, _, err = said(tmp_path, "agents", "send", "worker", "--input", "n=1")
         assert (code, "Terminated and takes no messages" in err) == (2, True), err
     finally:
@@ -308,5 +311,5 @@ def test_agents_that_stay_are_made_sent_messages_and_put_away(tmp_path):
     sent = [
         e for e in events(tmp_path, AuditEventType.DECISION_ALLOW) if e.details["resource"] == "Resource::agents.send"
     ]
-    assert len(sent) == 7, "two that were taken, and five that the runtime refused"
+    assert len(sent) == 8, "two that were taken, and six that the runtime refused"
     assert not [event for event in sent if "41" in json.dumps(event.details["arguments"])], "what is sent is not shown"

@@ -99,7 +99,7 @@ async def test_a_message_that_fails_is_tried_again_before_the_next_and_keeps_no_
         assert (await it.run_of(first)).state is RunState.FINISHED
 
 
-async def test_a_crash_loop_ends_the_agent_and_who_makes_it_anew_has_it_go_on_with_the_next_message(tmp_path):
+async def test_a_crash_loop_ends_the_agent_and_who_makes_it_anew_has_it_go_on_with_the_next_message(tmp_path, caplog):
     async with staged(tmp_path) as it:
         await it.runtime.spawn(it.order)
         it.bad.add("1")
@@ -130,6 +130,9 @@ async def test_a_crash_loop_ends_the_agent_and_who_makes_it_anew_has_it_go_on_wi
         assert (await it.run_of(begun.run_id)).state is RunState.FINISHED
     loops = [e for e in events(tmp_path, AuditEventType.AGENT_TRANSITION) if e.details["event"] == "Crash Loop"]
     assert [(event.agent_id, event.details["tries"]) for event in loops] == [("worker", RESTARTS.attempts + 1)]
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert f"agent `worker` is Failed with message `{sent[0]}`: agent.tool" in told
+    assert f"message `{sent[0]}` for agent `worker` is a dead letter: agent.tool" in told
 
 
 OFTEN = """agent worker(n: int) { with sandbox = interpreter, timeout = 600.seconds {

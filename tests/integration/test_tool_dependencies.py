@@ -134,3 +134,25 @@ async def test_an_open_breaker_is_a_refusal_at_its_place_which_a_body_can_catch_
         assert again.state is RunState.HELD
         assert again.replayed == outcome.effects - 1
     assert counted(folder, "calls") == 1
+
+
+async def test_a_call_that_is_tried_again_behind_an_open_breaker_is_refused_there_and_no_defect(place):
+    """The server died within a read-only call, and is left alone when the call is tried again in place."""
+    folder, config = place(failures=1, recovery="read-only")
+    (folder / "die").touch()
+    lines = []
+    async with open_in(
+        folder,
+        agent(CAUGHT.format(text="1")),
+        config=config,
+        policies=PERMIT,
+        emit=lambda _agent, line: lines.append(line),
+    ) as running:
+        outcome = await run(running)
+        assert (outcome.state, outcome.error) == (RunState.FINISHED, None)
+        records = await running.runtime.rooms.world.log.read(
+            lambda: running.runtime.rooms.effects.effects_of(outcome.run_id)
+        )
+    assert lines == ["unavailable.circuit_open"]
+    assert (records[0].state, records[0].attempt) == (EffectState.DENIED, 2)
+    assert counted(folder, "calls") == 1

@@ -65,7 +65,7 @@ def list_agents(
 def _show_persistent(answer: Any) -> None:
     """The agents that stay: a page of them, and how many there are."""
     for row in answer["persistent"]:
-        why = f" [dim]{escape(printable(row['reason']))}[/]" if row["reason"] else ""
+        why = f": [dim]{escape(printable(row['reason']))}[/]" if row["reason"] else ""
         out.print(f"[bold]{escape(printable(row['agent']))}[/] is {row['state']} since {row['changed_at'][:19]}Z{why}")
     if answer["states"]:
         states = ", ".join(f"{count} {state}" for state, count in answer["states"].items())
@@ -110,8 +110,12 @@ def _show_standing(kept: Any, *, at_work: bool) -> None:
         out.print(f"  of {escape(printable(kept['file']))}")
     parent = f" for {escape(printable(kept['parent']))}" if kept["parent"] else ""
     out.print(f"  it stays; made {kept['created_at'][:19]}Z{parent}, {kept['messages']} messages wait for it")
-    if kept["first"] is not None and not at_work:
-        out.print(f"  the next one is {kept['first']['message']}, begun {kept['first']['begun']} times")
+    first = kept["first"]
+    if first is not None and not at_work:
+        begun = (
+            f"begun {first['begun']} times; `symbi runs show` tells how it stands" if first["begun"] else "not begun"
+        )
+        out.print(f"  the next one is {first['message']}, {begun}")
     if not kept["runnable"]:
         out.print("  [bold yellow]nobody has its file here:[/] give it to `symbi up`")
 
@@ -241,7 +245,9 @@ def stop(
         arguments, _ = _one_or_all(agent, everybody=everybody)
         answer: Any = _ask(config, "agents.stop", arguments)
         more = "; nothing begins until `symbi agents resume --all`" if everybody else ""
-        _told(answer, f"stopped {len(answer['runs'])}{more}", as_json=as_json)
+        count = len(answer["runs"])
+        said = f"stopped {count}{more}" if everybody else f"{agent} is stopped, and {count} runs of it"
+        _told(answer, said, as_json=as_json)
 
 
 def _one_or_all(agent: str | None, *, everybody: bool) -> tuple[dict[str, JsonValue], str]:
@@ -274,7 +280,8 @@ def _ask(config: Any, operation: str, arguments: dict[str, JsonValue]) -> JsonVa
     connection = connect_owner(settings.runtime.data_dir)
     if connection is None:
         msg = f"no runtime is alive in `{settings.runtime.data_dir}`, so no agent is at work"
-        raise StoreUnavailable(msg, code="unavailable.control", hint="`symbi runs list` shows what was")
+        hint = "`symbi up FILE` starts one that stays; `symbi runs list` shows what was"
+        raise StoreUnavailable(msg, code="unavailable.control", hint=hint)
     return ask_owner(connection, operation, arguments)
 
 
@@ -339,12 +346,25 @@ def show_run(
             print_json(shown | {"effects": rows})
             return
         out.print(f"run {run.run_id} of [bold]{escape(printable(run.agent_id))}[/] is [bold]{run.state.value}[/]")
-        out.print(f"  {escape(printable(run.file))}, {run.started_at[:19]}Z to {(run.finished_at or 'now')[:19]}")
+        until = f"{run.finished_at[:19]}Z" if run.finished_at else "now"
+        out.print(f"  {escape(printable(run.file))}, {run.started_at[:19]}Z to {until}")
+        _show_error(shown["error"])
         if run.compacted:
             out.print("  compacted: `symbi audit show --run` tells what it did")
         for effect in effects:
             what = printable(f"{effect.action} on {effect.resource}")
-            out.print(f"  {effect.position:>4} {effect.state.value:<10} {escape(what)}")
+            out.print(f"  {effect.position:>4} {effect.state.value:<10} {escape(what)} [dim]{effect.effect_id}[/]")
+
+
+def _show_error(error: Any) -> None:
+    """Why a run stands where it does."""
+    if error is None:
+        return
+    place = ":".join(str(part) for part in error.get("place") or ())
+    where, code = f"{place}: " if place else "", f" [{error['code']}]" if "code" in error else ""
+    out.print(f"  {escape(printable(where + error['message'] + code))}")
+    if error.get("hint"):
+        out.print(f"  hint: {escape(printable(error['hint']))}")
 
 
 def _run_json(run: RunRecord, vault: Vault) -> dict[str, JsonValue]:

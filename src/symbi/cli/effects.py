@@ -99,7 +99,8 @@ def settle(
             return
         out.print(f"{answer['effect']} is settled: it {'happened' if happened else 'did not happen'}")
         if answer["run"]:
-            out.print(f"  its run goes on by [bold]symbi run --resume --run {answer['run']}[/]")
+            out.print("  its run goes on by itself where `symbi up` has it; elsewhere by")
+            out.print(f"  [bold]symbi run --resume --run {answer['run']}[/]")
 
 
 def _parsed(text: str) -> JsonValue:

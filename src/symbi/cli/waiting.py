@@ -36,13 +36,13 @@ def wait_s(text: str | None, option: str = "--wait") -> float | None:
     """
     if text is None:
         return 0.0
-    if text == UNTIL_DECIDED:
+    alone = option == "--wait"
+    if alone and text == UNTIL_DECIDED:
         return None
     match = _TIME.fullmatch(text)
     seconds = int(match[1]) * _UNIT_S[match[2]] if match else inf
     if seconds == inf:
         msg = f"`{option} {text}` is no time"
-        raise InputError(
-            msg, code="input.usage", hint="write a number and `ms`, `s`, `m`, `h` or `d`, or `--wait` alone"
-        )
+        hint = "write a number and `ms`, `s`, `m`, `h` or `d`"
+        raise InputError(msg, code="input.usage", hint=f"{hint}, or `--wait` alone" if alone else hint)
     return seconds

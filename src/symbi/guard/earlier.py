@@ -70,8 +70,12 @@ class Places:
         self._effects = effects
         self._vault = vault
 
-    async def earlier(self, action: Action) -> EffectRecord | None:
+    async def earlier(self, action: Action, *, refused: bool = False) -> EffectRecord | None:
         """The record of an earlier attempt at an action's place in its run, opened; None where nothing is on record.
+
+        Args:
+            action: What is asked for.
+            refused: It was refused before its tool was looked up, so that its class is not known; then that on record counts.
 
         Raises:
             EffectInDoubt: It may have happened, and must not be repeated.
@@ -89,7 +93,8 @@ class Places:
         if earlier.action != action.action or not await self.asked_alike(earlier, action):
             msg = f"effect {slot.position} of run `{slot.run_id}` is not what it was before the restart"
             raise InternalError(msg, code="internal.diverged", hint="the run cannot go on; start it again")
-        if not may_ask_again(earlier, action.recovery):
+        known = refused and earlier.state is not EffectState.UNKNOWN
+        if not may_ask_again(earlier, earlier.recovery if known else action.recovery):
             if earlier.state is not EffectState.UNKNOWN:
                 raise _over(earlier)
             msg = (

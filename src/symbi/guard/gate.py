@@ -237,7 +237,7 @@ class Guard:
             StoreUnavailable: The refusal could not be made durable.
         """
         keys = await keys_for(self.vault, action.principal.agent, subjects_of(action), wait=True)
-        earlier = await self.places.earlier(action)
+        earlier = await self.places.earlier(action, refused=True)
         decision = Deny(refusal.message, (), self.engine.current.version)
         effect_id = EffectId(self._ids.new()) if earlier is None else earlier.effect_id
         record = self._recorder.record(

@@ -151,7 +151,7 @@ async def _sweeping(compactor: Compactor, wait: Callable[[float], Awaitable[None
             try:
                 removed = await compactor.sweep()
             except Overloaded as overload:
-                _log.warning("the journal was not compacted: %s", overload)
+                _log.warning("the journal was not compacted: %s", overload.code)
             else:
                 if removed.runs or removed.effects:
                     _log.info("the journal was compacted: %d runs, %d effects", removed.runs, removed.effects)

@@ -363,7 +363,7 @@ class Dispatch:
         except SymbiError as error:
             if _is_store(error):
                 raise
-            _log.warning("messages for agent `%s` wait: %s", name, error)
+            _log.warning("messages for agent `%s` wait: %s", name, error.code)
             self._open_later(lane)
         except Exception as error:  # noqa: BLE001 - a defect that one declaration meets
             _log.error("agent `%s` cannot be brought to life", name, exc_info=error)
@@ -385,12 +385,12 @@ class Dispatch:
         try:
             ready = await self._carry_out(lane, agent, seated)
         except NotBegun as refusal:
-            _log.warning("a message for agent `%s` waits: %s", agent, refusal.error)
+            _log.warning("a message for agent `%s` waits: %s", agent, refusal.error.code)
             self._later(agent)
         except Unavailable as error:
             if _is_store(error):
                 raise
-            _log.warning("a message for agent `%s` waits: %s", agent, error)
+            _log.warning("a message for agent `%s` waits: %s", agent, error.code)
             self._later(agent)
         except Exception as error:  # noqa: BLE001 - a defect that one agent meets; its run is left as it is
             _log.error("agent `%s` met a defect", agent, exc_info=error)

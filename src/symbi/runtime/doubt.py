@@ -114,7 +114,7 @@ class Doubt:
             except (StoreUnavailable, InternalError):
                 raise
             except SymbiError as error:
-                _log.warning("effect `%s` stays in doubt: %s", kept.effect_id, error)
+                _log.warning("effect `%s` stays in doubt: %s", kept.effect_id, error.code)
                 continue
             if record != kept:
                 settled.append(record)

@@ -13,6 +13,7 @@ A crash between any two of them leaves a state that step 1 knows.
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -52,6 +53,8 @@ from symbi.runtime.supervisor import Verdict
 from symbi.runtime.tries import WAITED_FOR, Tries
 from symbi.types import JsonValue, Principal, RunId
 
+_log = logging.getLogger("symbi.runtime")
+
 MAX_BEGINNINGS: Final = 100
 """How often a message is begun in a row: one whose run the process does not survive is given up in the end."""
 CRASH_LOOP: Final = "agent.crash_loop"
@@ -85,6 +88,7 @@ class Errand:
         begun: It is on record that the run goes on, and its end is not.
         attempts: How often it was begun.
         move: The last move of its agent, on its way into the store.
+        given: Why it was given up, likewise.
         tries: How often it has failed.
         again_s: It is to be tried again in so many seconds.
         left: It was stopped before it was begun, and waits as it did.
@@ -98,6 +102,7 @@ class Errand:
     begun: bool = False
     attempts: int = 0
     move: Move | None = None
+    given: SymbiError | None = None
     tries: Tries | None = None
     again_s: float | None = None
     left: bool = False
@@ -430,6 +435,7 @@ class Errands:
             tried = error.fields.get(TRIES)
             attempts = tried if isinstance(tried, int) else max(errand.attempts, errand.message.attempts)
             given = GivenUp(LetterKind.MESSAGE, name, error, attempts, payload)
+            errand.given = error
 
         def also() -> tuple[Draft, ...]:
             if move is not None:
@@ -451,6 +457,14 @@ class Errands:
         move, errand.move = errand.move, None
         if move is not None:
             self._roster.made(move)
+            if move.record.state in {AgentState.SUSPENDED, AgentState.FAILED}:
+                kept, (_, _, why) = move.record, move.record.reason.rpartition(": ")
+                message = errand.message.message_id
+                _log.warning("agent `%s` is %s with message `%s`: %s", kept.agent_id, kept.state.value, message, why)
+        if errand.given is not None:
+            name, code = errand.message.agent_id, errand.given.code
+            _log.warning("message `%s` for agent `%s` is a dead letter: %s", errand.message.message_id, name, code)
+            errand.given = None
 
     async def _stopped(self, errand: Errand, one: AtWork) -> None:
         """An operator has stopped it: alone, and then the agent is gone, or with all others, and then it stays."""

@@ -201,7 +201,7 @@ class Host:
                     try:
                         await runtime.spawn(Order(compiled, kind.spec))
                     except Denied as denial:
-                        _log.warning("agent `%s` is not there: %s", name, denial)
+                        _log.warning("agent `%s` is not there: %s", name, denial.code)
 
     def _be_replayer(self, tasks: TaskGroup) -> None:
         """Be who carries out what letters become."""
@@ -326,7 +326,7 @@ class Host:
         except StoreUnavailable:
             raise
         except SymbiError as error:
-            _log.warning("schedule `%s`: %s", job.schedule.name, error)
+            _log.warning("schedule `%s`: %s", job.schedule.name, error.code)
             if error.code == "input.source_changed":  # of which nothing else says that it does not go on
                 changed = InputError(error.message, code=error.code)
                 await self._runtime.refuse(Path(job.compiled.file), changed)
@@ -345,7 +345,7 @@ class Host:
         except StoreUnavailable:
             raise
         except SymbiError as error:
-            _log.warning("schedule `%s` is not delivered: %s", job.schedule.name, error)
+            _log.warning("schedule `%s` is not delivered: %s", job.schedule.name, error.code)
             return error.code
         return RunState.FINISHED.value
 
@@ -361,7 +361,7 @@ class Host:
                 return None
             return error.code
         except SymbiError as error:
-            _log.warning("schedule `%s`: %s", job.schedule.name, error)
+            _log.warning("schedule `%s`: %s", job.schedule.name, error.code)
             return error.code
         return "sent"
 

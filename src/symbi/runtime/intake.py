@@ -10,7 +10,7 @@ from symbi.audit.log import AuditLog
 from symbi.clock import Clock, IdSource
 from symbi.errors import InputError, Overloaded
 from symbi.guard.confidential import keys_for
-from symbi.guard.outcome import encode_result
+from symbi.guard.outcome import NOT_TAKEN, encode_result
 from symbi.guard.vault import Keys, Vault, place
 from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.living import Roster
@@ -41,12 +41,15 @@ class When:
         """Refuse times that are none.
 
         Raises:
-            InputError: One is negative, or too far ahead.
+            InputError: One is negative, or too far ahead; or it would expire before it is due.
         """
         for value in (self.after_s, self.expires_s):
             if value is not None and not 0 <= value <= MAX_AHEAD_S:
                 msg = f"a message cannot wait for {value:g} s"
                 raise InputError(msg, code="input.value", hint=f"0 to {MAX_AHEAD_S:.0f} seconds")
+        if self.expires_s is not None and self.expires_s <= self.after_s:
+            msg = f"a message that is due in {self.after_s:g} s cannot be begun within {self.expires_s:g} s"
+            raise InputError(msg, code="input.value", hint="it has to expire later than it is due")
 
 
 AT_ONCE: Final = When()
@@ -184,5 +187,5 @@ class Mail:
             raise InputError(msg, code="input.agent_gone", hint=f"`symbi agents spawn {agent}` makes it anew")
         if self._mailbox.count_messages(agent, most) >= most:
             msg = f"{most} messages wait for agent `{agent}` already"
-            raise Overloaded(msg, code="unavailable.mailbox", retry_after_s=RETRY_AFTER_S)
+            raise Overloaded(msg, code=NOT_TAKEN, retry_after_s=RETRY_AFTER_S)
         return self._mailbox.put_message(message)

@@ -117,6 +117,12 @@ Create: TypeAlias = Callable[[Kind, int], Awaitable[Principal]]
 """Asks whether agents of a declaration may be created, and how many at once; answers who they are to policies."""
 
 
+def _passing(kind: Kind) -> InputError:
+    name = kind.spec.id
+    hint = f'set `[agents.{name}] mode = "persistent"` in the configuration'
+    return InputError(f"agent `{name}` does not stay", code="input.agent", hint=hint)
+
+
 class Roster:
     """The agents that stay.
 
@@ -246,10 +252,7 @@ class Roster:
 
     def _check(self, kind: Kind, instances: Sequence[str]) -> None:
         if not kind.terms.persistent:
-            msg = f"agent `{kind.spec.id}` does not stay"
-            raise InputError(
-                msg, code="input.agent", hint=f'set `[agents.{kind.spec.id}] mode = "persistent"` in the configuration'
-            )
+            raise _passing(kind)
         if not 0 < len(instances) <= MAX_SPAWNED:
             msg = f"{len(instances)} agents cannot be made at once; 1 to {MAX_SPAWNED} can"
             raise InputError(msg, code="input.value")
@@ -316,6 +319,8 @@ class Roster:
         return found
 
     async def _unknown(self, kind: Kind, agent: AgentId) -> InputError:
+        if not kind.terms.persistent:
+            return _passing(kind)
         near = await self._log.read(lambda: self._agents.agents(None, kind.spec.id, 100))
         names = [one.agent_id for one in near if one.declared == kind.spec.id]
         msg = f"there is no agent `{agent}`"

@@ -141,7 +141,7 @@ class PostOffice:
             await self.subscribe(order, (pattern,))
         except Denied as denial:
             self._topics.remove(pattern, order.spec.id)
-            _log.warning("agent `%s` does not listen to `%s`: %s", order.spec.id, pattern, denial.message)
+            _log.warning("agent `%s` does not listen to `%s`: %s", order.spec.id, pattern, denial.code)
 
     async def _decide_anew(self) -> None:
         """Where another policy set is in force than has decided who listens, it decides before anybody hears of anything."""

@@ -106,7 +106,7 @@ class Supervision:
                 return outcome
             if tries.verdict.remedy not in WAITED_FOR:
                 return outcome
-            _log.info("run `%s` is tried again in %.3g s: %s", work.run_id, tries.verdict.after_s, error)
+            _log.info("run `%s` is tried again in %.3g s: %s", work.run_id, tries.verdict.after_s, error.code)
             state = AgentState.TERMINATED if tries.verdict.remedy is Remedy.RESTART else AgentState.SUSPENDED
             stopped = await self._rest(work, self._at_rest(work, state, error), tries.verdict.after_s)
             if stopped is not None:

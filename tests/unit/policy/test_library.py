@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from symbi.api.control import OPERATIONS
 from symbi.policy.cases import parse_cases, run_cases
 from symbi.policy.catalog import ToolType
 from symbi.policy.library import BASE, BUDGETS, LIBRARY, TYPES, cases_of
@@ -93,3 +94,8 @@ def test_what_is_written_by_default_reads_nothing_of_the_past():
 
 def test_the_library_is_valid_before_any_tool_is_known():
     assert PolicySet.load([BASE, *LIBRARY.values()]).policies
+
+
+def test_the_base_lets_the_owner_of_the_data_folder_do_everything_that_can_be_asked_of_a_runtime():
+    (control,) = (one for one in PolicySet.load([BASE], (), TOOLS).policies if one.id == "base.control")
+    assert set(re.findall(r'Resource::"([^"]+)"', control.text)) == set(OPERATIONS)
