@@ -1,7 +1,6 @@
 """The port to a place where code runs."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -18,13 +17,11 @@ class SandboxResult:
         value: Value of the last expression, as JSON.
         stdout: What was printed, bounded.
         duration_s: Wall time in the sandbox.
-        isolation: What a look from inside gave before the code ran; empty where the tier has no such look.
     """
 
     value: JsonValue
     stdout: str
     duration_s: float
-    isolation: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 class WorkerWatch(Protocol):

@@ -7,7 +7,7 @@ label, and the reaper of a later start finds it.
 
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from importlib.resources import files
@@ -38,12 +38,15 @@ def runner_command(python: str) -> list[str]:
     return [python, "-I", "-B", "-c", (files("symbi.sandbox") / "runner.py").read_text(encoding="utf-8")]
 
 
+def tell_nobody(_facts: Mapping[str, JsonValue]) -> None:
+    """The default of `tell`: nothing."""
+
+
 class Cell:
     """A container that was looked at, and waits for its one piece of work.
 
     Attributes:
         name: Of the container.
-        facts: What it is like, for the trail.
     """
 
     def __init__(self, engine: Engine, stream: RawStream, name: str, nonce: bytes) -> None:
@@ -53,7 +56,6 @@ class Cell:
         self._buffer = bytearray()
         self._used = False
         self.name = name
-        self.facts: Mapping[str, JsonValue] = {}
 
     async def ask(self, request: Mapping[str, Any], most_bytes: int) -> bytes:
         """Hand over the work, and give the runner's answer, which is hostile.
@@ -133,6 +135,7 @@ async def open_cell(
     *,
     memory_mib: int,
     binds: Sequence[str] = (),
+    tell: Callable[[Mapping[str, JsonValue]], None] = tell_nobody,
 ) -> AsyncIterator[Cell]:
     """A container that keeps what its tier promises, removed at the end.
 
@@ -143,6 +146,7 @@ async def open_cell(
         labels: By which it is found again.
         memory_mib: What its code may have.
         binds: See `container_spec`.
+        tell: Is told what it is like, before anything is refused.
 
     Raises:
         SandboxUnavailable: The engine cannot be used, the container does not start in time, or it is not what its tier
@@ -166,10 +170,10 @@ async def open_cell(
                 msg = f"the sandbox did not start within {options.start_timeout_s:g} s"
                 raise SandboxUnavailable(msg, code="unavailable.sandbox_start") from None
             isolation = judge(seen, options, tier, memory_mib, binds)
+            tell(isolation.facts)
             if isolation.broken:
                 msg = f"the sandbox is not what tier `{tier}` promises: {'; '.join(isolation.broken)}"
                 raise SandboxUnavailable(msg, code="unavailable.isolation", tier=tier.value)
-            cell.facts = isolation.facts
             yield cell
     finally:
         await remove(engine, name)

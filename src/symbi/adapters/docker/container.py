@@ -31,6 +31,7 @@ class DockerOptions:
         cpus: Processor cores.
         tmpfs_mib: Size of /tmp, which counts as memory.
         open_files, file_size_mib: For each process.
+        output_bytes: What the code may print.
         at_once: Containers of this tier that may run at a time; more wait.
         start_timeout_s: What a container may take until it says what it is like.
         python: The interpreter in the image.
@@ -46,6 +47,7 @@ class DockerOptions:
     tmpfs_mib: int = 16
     open_files: int = 256
     file_size_mib: int = 16
+    output_bytes: int = 65_536
     at_once: int = 8
     start_timeout_s: float = 30.0
     python: str = "python3"

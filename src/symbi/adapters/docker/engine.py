@@ -26,6 +26,7 @@ MAX_MESSAGE_CHARS: Final = 300  # of an engine's own text in an error
 QUESTION_TIMEOUT_S: Final = 10.0  # one question, where the caller sets no other bound
 IMPORT_TIMEOUT_S: Final = 300.0  # an image's content
 PIECE_BYTES: Final = 1_048_576
+LIMITS: Final = httpx2.Limits(max_connections=None, max_keepalive_connections=4)  # each attached container holds one
 
 _INSTALL: Final = "install Docker Engine (package docker.io) and start it, or name it in `sandbox.docker_host`"
 
@@ -103,10 +104,10 @@ class Engine:
         self.host = host
         parts = urlsplit(host)
         if parts.scheme == "unix" and parts.path:
-            transport = httpx2.AsyncHTTPTransport(uds=parts.path, trust_env=False)
+            transport = httpx2.AsyncHTTPTransport(uds=parts.path, trust_env=False, limits=LIMITS)
             base = "http://docker"
         elif parts.scheme in {"tcp", "http"} and parts.hostname:
-            transport = httpx2.AsyncHTTPTransport(trust_env=False)
+            transport = httpx2.AsyncHTTPTransport(trust_env=False, limits=LIMITS)
             name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
             base = f"http://{name}:{parts.port or DEFAULT_PORT}"
         else:

@@ -8,6 +8,7 @@ world is real: clocks run, random generators are random. There are files in /tmp
 import json
 import re
 from collections.abc import Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -32,7 +33,7 @@ from symbi.guard.action import ExecuteCode
 from symbi.guard.permit import Authority, Permit
 from symbi.sandbox.pool import WHAT_TO_INSTALL
 from symbi.sandbox.port import SandboxResult
-from symbi.sandbox.request import CODE_FILE, MAX_STDOUT_BYTES, VALUE_BOUNDS, check_request, plain_inputs
+from symbi.sandbox.request import CODE_FILE, VALUE_BOUNDS, check_request, plain_inputs
 from symbi.sandbox.values import copy_json
 from symbi.types import JsonValue, SecurityTier
 
@@ -40,8 +41,8 @@ GRACE_S: Final = 3.0  # what the runner gets to end a run by itself before its c
 WAIT_TIMEOUT_S: Final = 30.0  # waiting for a place
 RETRY_AFTER_S: Final = 1.0
 ESCAPED: Final = 6  # how much longer JSON makes a text at most
-MAX_ANSWER_BYTES: Final = ESCAPED * ESCAPED * MAX_STDOUT_BYTES + 8 * VALUE_BOUNDS.max_bytes
-MAX_TOLD_BYTES: Final = 6 * VALUE_BOUNDS.max_bytes + 4096
+MAX_TOLD_BYTES: Final = ESCAPED * VALUE_BOUNDS.max_bytes + 4096
+MAX_FRAME_BYTES: Final = 2 * MAX_TOLD_BYTES  # the text of a text: quotes and backslashes once more
 MAX_MESSAGE_CHARS: Final = 300
 
 _STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -124,13 +125,19 @@ class DockerSandbox:
         try:
             if not self._ready:
                 await self.check()
-            async with open_cell(self._engine, self._options, self._tier, labels, memory_mib=action.memory_mib) as cell:
+            async with open_cell(
+                self._engine,
+                self._options,
+                self._tier,
+                labels,
+                memory_mib=action.memory_mib,
+                tell=partial(permit.note, "sandbox"),
+            ) as cell:
                 started_s = self._clock.monotonic_s()
                 answer: bytes | None = None
                 with anyio.move_on_after(action.timeout_s + GRACE_S):
-                    answer = await cell.ask(request, MAX_ANSWER_BYTES)
+                    answer = await cell.ask(request, MAX_FRAME_BYTES + ESCAPED * self._options.output_bytes)
                 took_s = self._clock.monotonic_s() - started_s
-                facts = cell.facts
         except SandboxUnavailable as error:
             self._ready = self._ready and not error.code.startswith("unavailable.engine")
             raise
@@ -138,8 +145,8 @@ class DockerSandbox:
             self._places.release()
         if answer is None:
             raise _time_limit(action)
-        value, stdout = _answer(answer, action)
-        return SandboxResult(value, stdout, took_s, facts)
+        value, stdout = _answer(answer, action, self._options.output_bytes)
+        return SandboxResult(value, stdout, took_s)
 
     async def _take_place(self) -> None:
         try:
@@ -158,25 +165,25 @@ class DockerSandbox:
             "limits": inner_limits(self._options, self._tier, action.memory_mib),
             "env": sorted(self._options.env),
             "bounds": [bounds.max_bytes, bounds.max_items, bounds.max_depth],
-            "most_printed": MAX_STDOUT_BYTES,
+            "most_printed": self._options.output_bytes,
             "most_answer": MAX_TOLD_BYTES,
         }
 
 
-def _answer(data: bytes, action: ExecuteCode) -> tuple[JsonValue, str]:
+def _answer(data: bytes, action: ExecuteCode, most_printed: int) -> tuple[JsonValue, str]:
     """The value and what was printed, out of an answer that may be anything."""
     answer = _decoded(data)
     match answer.get("kind"):
         case "time":
             raise _time_limit(action)
         case "printed":
-            msg = f"the code printed more than {MAX_STDOUT_BYTES} bytes"
-            raise OutputLimit(msg, max_bytes=MAX_STDOUT_BYTES)
+            msg = f"the code printed more than {most_printed} bytes"
+            raise OutputLimit(msg, max_bytes=most_printed)
         case "died":
             raise _death(answer, action)
         case "told" if isinstance(answer.get("told"), str) and isinstance(answer.get("stdout"), str):
             told = _decoded(answer["told"].encode("utf-8", "surrogatepass"))
-            stdout: str = answer["stdout"][:MAX_STDOUT_BYTES]
+            stdout: str = answer["stdout"][:most_printed]
             return _told(told, action), stdout.encode("utf-8", "replace").decode("utf-8")
         case _:
             raise _no_answer()
