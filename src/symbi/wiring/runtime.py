@@ -12,7 +12,7 @@ import anyio.to_thread
 
 from symbi import __version__
 from symbi.adapters.keys import EnvironmentKeyStore, FileKeyStore, KeyringKeyStore
-from symbi.adapters.machine import Finding, machine_capacity, probe_machine
+from symbi.adapters.machine import Finding, Wanted, machine_capacity, probe_machine
 from symbi.adapters.policy_files import PolicyFolders
 from symbi.adapters.processes import measure_family, measure_process
 from symbi.adapters.secrets import EnvironmentSecrets, FileSecrets, KeyringSecrets, SecretChain
@@ -131,7 +131,9 @@ def probe(settings: Settings) -> list[Finding]:
     """What this machine can do, and how the store is."""
     health = check_store(settings.runtime.data_dir, SystemClock())
     store = Finding("audit store", health.ok, health.detail, health.hint, required=True)
-    return [*probe_machine(settings.runtime.data_dir), store, *probe_storage(settings)]
+    ours = settings.sandbox
+    wanted = Wanted(ours.docker_host, ours.image, (ours.runtime_tier1, ours.runtime_tier2))
+    return [*probe_machine(settings.runtime.data_dir, wanted=wanted), store, *probe_storage(settings)]
 
 
 def no_emit(_agent: AgentId, _text: str) -> None:

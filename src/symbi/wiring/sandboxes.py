@@ -1,8 +1,12 @@
 """Where code runs, from settings: the interpreter always, containers where an image is configured."""
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from anyio import to_thread
 
 from symbi.adapters.monty import MontySandbox
 from symbi.config import Settings
@@ -17,6 +21,23 @@ DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 def docker_host(settings: Settings, environ: Mapping[str, str] = os.environ) -> str:
     """The address of the engine: the setting's, or that of the environment, or the usual one."""
     return settings.sandbox.docker_host or environ.get("DOCKER_HOST", "").strip() or DEFAULT_ENGINE
+
+
+async def make_image(settings: Settings, programs: Sequence[Path], name: str) -> str:
+    """Make an image of this machine's Python in the engine, and give its id.
+
+    Raises:
+        InputError: This is no Linux, or a program is not there.
+        SandboxUnavailable: The engine cannot be used.
+    """
+    from symbi.adapters.docker import Engine, write_root  # noqa: PLC0415 - likewise
+
+    async with Engine(docker_host(settings)) as engine:
+        await engine.version()  # before the work
+        with TemporaryFile() as root:
+            await to_thread.run_sync(write_root, root, programs)
+            root.seek(0)
+            return await engine.import_image(root, name, ())
 
 
 @asynccontextmanager
