@@ -21,6 +21,7 @@ CATCHES_ALL = {
     "runtime/dispatch.py": "the outermost place of a message: a defect that one agent meets is logged, and ends no other",
     "runtime/policy_shadow.py": "a candidate set that fails must not touch the set in force; failures are counted",
     "runtime/supervision.py": "the outermost place of a run: a defect that it meets is logged, judged by the table, and ends no other",
+    "sandbox/runner.py": "runs in a container, not here: whatever the code there raises is the answer",
     "policy/engine.py": "a failed evaluation denies; a subscriber that fails is reported after all have heard",
 }
 
