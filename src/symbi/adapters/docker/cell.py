@@ -8,7 +8,7 @@ label, and the reaper of a later start finds it.
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from importlib.resources import files
 from typing import Any, Final
@@ -20,7 +20,7 @@ from symbi.adapters.docker.container import DockerOptions, container_spec
 from symbi.adapters.docker.engine import Engine, RawStream
 from symbi.adapters.docker.probe import judge
 from symbi.clock import random_bytes
-from symbi.errors import MemoryLimit, SandboxUnavailable
+from symbi.errors import CodeFailed, MemoryLimit, SandboxUnavailable
 from symbi.types import JsonValue, SecurityTier
 
 NONCE_BYTES: Final = 16
@@ -28,6 +28,7 @@ LENGTH_DIGITS: Final = 8
 MAX_PROBE_BYTES: Final = 262_144
 MAX_STDERR_BYTES: Final = 2_048
 NAME_PREFIX: Final = "symbi-"
+LAST_WORDS_S: Final = 1.0  # reading what a container that died has said
 REMOVE_TIMEOUT_S: Final = 20.0  # killing and removing one container, on a busy machine
 
 _log = logging.getLogger("symbi.sandbox")
@@ -114,13 +115,21 @@ class Cell:
         del self._buffer[:count]
         return taken
 
-    async def _died(self) -> SandboxUnavailable | MemoryLimit:
-        """Why there is no more to come."""
+    async def _died(self) -> SandboxUnavailable | MemoryLimit | CodeFailed:
+        """Why there is no more to come: of a container that has ended while it had code, the code is the cause."""
+        with anyio.move_on_after(LAST_WORDS_S), suppress(SandboxUnavailable):
+            while await self._stream.receive(MAX_STDERR_BYTES):
+                pass
+        with suppress(SandboxUnavailable):
+            await self._engine.wait(self.name, LAST_WORDS_S)
         found = await self._engine.inspect(self.name)
         state = (found or {}).get("State")
         state = state if isinstance(state, dict) else {}
         if state.get("OOMKilled") is True:
             return MemoryLimit("the sandbox needed more memory than it may have")
+        if self._used and state.get("Status") == "exited":
+            msg = f"the code ended its sandbox, with exit code {state.get('ExitCode', 'unknown')}"
+            return CodeFailed(msg, exception="SystemExit")
         said = " ".join(self._stream.stderr.decode("utf-8", "replace").split())[-300:]
         msg = f"the sandbox died with exit code {state.get('ExitCode', 'unknown')}: {said or 'without a word'}"
         return SandboxUnavailable(msg, code="unavailable.sandbox_died")
@@ -155,9 +164,11 @@ async def open_cell(
     name = NAME_PREFIX + random_bytes(10).hex()
     spec = container_spec(options, tier, runner_command(options.python), labels, memory_mib=memory_mib, binds=binds)
     try:
-        with anyio.CancelScope(shield=True):  # a container that is made while nobody waits would be nobody's
-            await engine.create(name, spec, options.start_timeout_s)
-        await anyio.lowlevel.checkpoint()
+        try:
+            with anyio.CancelScope(shield=True):  # a container that is made while nobody waits would be nobody's
+                await engine.create(name, spec, options.start_timeout_s)
+        finally:
+            await anyio.lowlevel.checkpoint()  # a cancellation that came meanwhile
         async with engine.attach(name, options.start_timeout_s) as stream:
             nonce = random_bytes(NONCE_BYTES).hex().encode()
             cell = Cell(engine, stream, name, nonce)

@@ -199,7 +199,11 @@ class Engine:
         found = await self._ask("GET", f"/containers/{container}/json", absent=True)
         return found if isinstance(found, dict) else None
 
-    async def remove(self, container: str, timeout_s: float = QUESTION_TIMEOUT_S) -> None:
+    async def wait(self, container: str, timeout_s: float) -> None:
+        """Return once a container has ended."""
+        await self._ask("POST", f"/containers/{container}/wait", absent=True, timeout_s=timeout_s)
+
+    async def remove(self, container: str, timeout_s: float | None = None) -> None:
         """Kill a container and remove it with its volumes; one that is not there is no error."""
         await self._ask(
             "DELETE",
@@ -250,11 +254,11 @@ class Engine:
         body: Mapping[str, Any] | None = None,
         absent: bool = False,
         versioned: bool = True,
-        timeout_s: float = QUESTION_TIMEOUT_S,
+        timeout_s: float | None = None,
     ) -> Any:
         full = await self._path(path) if versioned else path
         request = self._client.build_request(method, full, params=params, json=body)
-        status, content = await self._bytes(request, timeout_s)
+        status, content = await self._bytes(request, QUESTION_TIMEOUT_S if timeout_s is None else timeout_s)
         if absent and status == HTTPStatus.NOT_FOUND:
             return None
         told: Any = None
