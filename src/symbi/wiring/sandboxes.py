@@ -68,22 +68,22 @@ async def _containers(stack: AsyncExitStack, settings: Settings, authority: Auth
     from symbi.adapters.docker import DockerOptions, DockerSandbox, Engine  # noqa: PLC0415 - for those who have containers
 
     engine = await stack.enter_async_context(Engine(docker_host(settings)))
-    ours = settings.sandbox
+    sandbox = settings.sandbox
     drivers: Drivers = {}
-    for tier, runtime in ((SecurityTier.TIER1, ours.runtime_tier1), (SecurityTier.TIER2, ours.runtime_tier2)):
+    for tier, runtime in ((SecurityTier.TIER1, sandbox.runtime_tier1), (SecurityTier.TIER2, sandbox.runtime_tier2)):
         options = DockerOptions(
-            image=ours.image or "",
+            image=sandbox.image or "",
             runtime=runtime,
             instance=instance,
-            user=ours.user,
-            pids=ours.pids,
-            cpus=ours.cpu_cores,
-            tmpfs_mib=ours.tmpfs_mib,
-            output_bytes=ours.output_bytes,
-            open_files=ours.open_files,
-            file_size_mib=ours.file_size_mib,
-            at_once=ours.containers,
-            start_timeout_s=ours.start_timeout_s,
+            user=sandbox.user,
+            pids=sandbox.pids,
+            cpus=sandbox.cpu_cores,
+            tmpfs_mib=sandbox.tmpfs_mib,
+            output_bytes=sandbox.output_bytes,
+            open_files=sandbox.open_files,
+            file_size_mib=sandbox.file_size_mib,
+            at_once=sandbox.containers,
+            start_timeout_s=sandbox.start_timeout_s,
         )
         drivers[tier] = await stack.enter_async_context(DockerSandbox(authority, tier, engine, options))
     return drivers
