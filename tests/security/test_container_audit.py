@@ -40,7 +40,9 @@ CHECKS = {
     "5.16 not the host's processes": lambda c: host(c)["PidMode"] == "",
     "5.17 not the host's IPC": lambda c: host(c)["IpcMode"] in {"private", "none"},
     "5.18 no devices of the host": lambda c: not host(c)["Devices"] and not host(c)["DeviceRequests"],
-    "5.19 limits of its own": lambda c: {"nofile", "fsize", "core"} <= {one["Name"] for one in host(c)["Ulimits"] or ()},
+    "5.19 limits of its own": lambda c: (
+        {"nofile", "fsize", "core"} <= {one["Name"] for one in host(c)["Ulimits"] or ()}
+    ),
     "5.20 no shared mounts": lambda c: not [m for m in c["Mounts"] if m.get("Propagation") == "shared"],
     "5.21 not the host's UTS": lambda c: host(c)["UTSMode"] == "",
     "5.22 a filter of system calls": lambda c: any(o.startswith("seccomp={") for o in options(c)),
