@@ -47,9 +47,7 @@ class Wrong(Exception):
     """The value is not JSON."""
 
 
-# ---------------------------------------------------------------------------------------------------- frames
-
-
+# -------------------------------------------------------------------------------------------- frames
 def read_exactly(count: int) -> bytes:
     """So many bytes of standard input, or the end of this process."""
     parts = []
@@ -83,9 +81,7 @@ def write_frame(nonce: str, what: Any) -> None:
     write_all(1, nonce.encode() + b"%08x" % len(data) + data)
 
 
-# ----------------------------------------------------------------------------------------------------- probe
-
-
+# --------------------------------------------------------------------------------------------- probe
 def read_text(path: str, most: int = PIECE) -> str:
     """The beginning of a file; nothing where it cannot be read."""
     try:
@@ -182,9 +178,7 @@ def out_of_memory_kills() -> int:
     return 0
 
 
-# ------------------------------------------------------------------------------------------------- the child
-
-
+# ----------------------------------------------------------------------------------------- the child
 class Copy:
     """A value as plain JSON within bounds: every visit counts, not every object, so sharing saves nothing."""
 
@@ -327,6 +321,13 @@ def set_dumpable(dumpable: bool) -> None:
         pass
 
 
+def for_signals(what: Any) -> None:
+    """Ignore or restore what the code could send to this process; what Python itself ignores stays so."""
+    kept = {"SIGKILL", "SIGSTOP", "SIGCHLD", "SIGPIPE", "SIGXFSZ"}
+    for sign in signal.valid_signals() - {getattr(signal, name) for name in kept}:
+        signal.signal(sign, what)
+
+
 def child(request: Dict[str, Any], printed: int, answer: int) -> None:
     """The process of the code: everything that it has of us is closed or bounded before the code begins."""
     os.setsid()
@@ -337,8 +338,7 @@ def child(request: Dict[str, Any], printed: int, answer: int) -> None:
     os.dup2(printed, 2)
     os.closerange(3, answer)
     os.closerange(answer + 1, 256)
-    for sign in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM):
-        signal.signal(sign, signal.SIG_DFL)
+    for_signals(signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     kept = {
         name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR", *request["env"]) if name in os.environ
@@ -362,9 +362,7 @@ def child(request: Dict[str, Any], printed: int, answer: int) -> None:
     os._exit(0)
 
 
-# ------------------------------------------------------------------------------------------------ the parent
-
-
+# ---------------------------------------------------------------------------------------- the parent
 class Pipes:
     """What comes from the child, within bounds."""
 
@@ -386,7 +384,7 @@ class Pipes:
                 self.open.discard(number)
             elif number == self.printed:
                 self.text += piece
-            else:
+            elif len(self.told) <= self.most_answer:
                 self.told += piece
         return bool(ready)
 
@@ -435,7 +433,8 @@ def watch(pid: int, pipes: Pipes, deadline: float) -> Dict[str, Any]:
             return {"kind": "printed"}
         told = pipes.complete()
         if told is not None:
-            while pipes.take(0.0) and pipes.open and not pipes.too_much():  # what was printed before the answer
+            pipes.open.discard(pipes.answer)  # one is enough; who writes more keeps nobody busy
+            while pipes.open and pipes.take(0.0) and not pipes.too_much():  # what was printed before the answer
                 pass
             return (
                 {"kind": "printed"} if pipes.too_much() else {"kind": "told", "told": told.decode("utf-8", "replace")}
@@ -479,17 +478,8 @@ def run(request: Dict[str, Any]) -> Dict[str, Any]:
 
 def main() -> None:
     """Say what the place is like, then do one piece of work."""
-    for sign in (
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGHUP,
-        signal.SIGPIPE,
-        signal.SIGUSR1,
-        signal.SIGUSR2,
-        signal.SIGALRM,
-    ):
-        signal.signal(sign, signal.SIG_IGN)
     set_dumpable(False)  # our memory and files are no business of the child
+    for_signals(signal.SIG_IGN)  # gVisor lets the child end the first process, where Linux would not
     nonce = str(read_frame()["nonce"])
     write_frame(nonce, probe())
     write_frame(nonce, run(read_frame()))

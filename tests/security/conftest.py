@@ -1,0 +1,152 @@
+"""A container tier under attack: each attack has a sandbox of its own, and afterwards nothing of it may be left."""
+
+import os
+import resource
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import anyio
+import pytest
+
+from symbi.adapters.docker import DockerOptions, DockerSandbox, Engine
+from symbi.adapters.docker.container import container_spec
+from symbi.errors import SymbiError
+from symbi.guard.permit import Authority
+from symbi.sandbox.port import SandboxResult
+from symbi.testing.clock import ManualClock
+from symbi.testing.contracts import SandboxUnderTest
+from symbi.types import SecurityTier
+
+RUNTIMES = {SecurityTier.TIER1: "runc", SecurityTier.TIER2: "runsc"}
+CONTROL_GROUPS = ("*/docker/{id}", "docker/{id}", "system.slice/docker-{id}.scope")
+MOST_GROWTH_KIB = 65_536  # what an attack may make of our own process: bounded buffers, not what it sends
+WAIT_S = 30.0
+
+
+class Witness(Engine):
+    """An engine whose containers are looked at from the host, the last time before they are removed."""
+
+    def __init__(self, host):
+        super().__init__(host)
+        self.made = {}  # name: id
+        self.began_s = {}
+        self.took_s = 0.0
+        self.inspected = {}
+        self.seen = {}
+
+    async def create(self, name, spec, timeout_s):
+        self.made[name] = await super().create(name, spec, timeout_s)
+        return self.made[name]
+
+    async def start(self, container, timeout_s):
+        await super().start(container, timeout_s)
+        self.began_s[container] = time.monotonic()
+
+    async def remove(self, container, timeout_s=30.0):
+        self.took_s = time.monotonic() - self.began_s.get(container, time.monotonic())
+        self.inspected = await self.inspect(container) or {}
+        self.seen = control_files(self.made.get(container, "none"))
+        await super().remove(container, timeout_s)
+
+
+def control_files(container_id):
+    """What the host's kernel counts of a container, by file name."""
+    found = {}
+    for pattern in CONTROL_GROUPS:
+        for folder in Path("/sys/fs/cgroup").glob(pattern.format(id=container_id)):
+            for file in folder.iterdir():
+                if file.is_file():
+                    with suppress(OSError):
+                        found[file.name] = file.read_text().strip()
+    return found
+
+
+def processes_of(container_ids):
+    """Processes of the host that belong to containers, by control group or command line."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            with suppress(OSError):
+                about = (folder / "cgroup").read_text() + (folder / "cmdline").read_text(errors="replace")
+                if any(one in about for one in container_ids):
+                    found.append(folder.name)
+    return found
+
+
+def mounts_of(folder):
+    return sorted(line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines() if str(folder) in line)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A tier that is attacked."""
+
+    docker: object
+    engine: Witness
+    options: DockerOptions
+    tier: SecurityTier
+
+    @property
+    def gvisor(self):
+        return self.tier is SecurityTier.TIER2
+
+    async def attack(self, code, inputs=None, *, timeout_s=20.0, memory_mib=64, **options):
+        """The result of code, or the error that it ended in."""
+        authority = Authority(ManualClock())
+        chosen = replace(self.options, **options)
+        async with DockerSandbox(authority, self.tier, self.engine, chosen) as driver:
+            sandbox = SandboxUnderTest(driver, authority)
+            try:
+                with anyio.fail_after(timeout_s + WAIT_S):
+                    return await sandbox.run(code, inputs, timeout_s=timeout_s, memory_mib=memory_mib)
+            except SymbiError as error:
+                return error
+
+    async def value(self, code, inputs=None, **how):
+        """The value of code that has to end well."""
+        ended = await self.attack(code, inputs, **how)
+        assert isinstance(ended, SandboxResult), repr(ended)
+        return ended.value
+
+    async def fails(self, error, code, inputs=None, **how):
+        """Code has to end in this class of error."""
+        ended = await self.attack(code, inputs, **how)
+        assert type(ended) is error, repr(ended)
+        return ended
+
+    async def plain(self, command, change):
+        """What a command prints in a container of ours that was changed: for what our own driver would refuse."""
+        spec = container_spec(self.options, self.tier, command, {}, memory_mib=64)
+        change(spec)
+        said = b""
+        try:
+            await self.engine.create("symbi-plain", spec, WAIT_S)
+            async with self.engine.attach("symbi-plain", WAIT_S) as stream:
+                await self.engine.start("symbi-plain", WAIT_S)
+                with anyio.fail_after(WAIT_S):
+                    while piece := await stream.receive(4096):
+                        said += piece
+        finally:
+            await self.engine.remove("symbi-plain")
+        return said
+
+
+@pytest.fixture(params=RUNTIMES, ids=RUNTIMES.get)
+async def target(request, docker):
+    """A tier; after the test the host and the runtime are as before, and the tier works."""
+    options = DockerOptions(image=docker.image, runtime=RUNTIMES[request.param], instance="attacks")
+    mounts = mounts_of(docker.folder)
+    async with Witness(docker.host) as engine:
+        attacked = Target(docker, engine, options, request.param)
+        before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        yield attacked
+        grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib
+        assert await attacked.value("20 + 22") == 42
+        assert await engine.containers("symbi.instance=attacks") == []
+        assert engine.made
+        assert processes_of(engine.made.values()) == []
+        assert all(control_files(one) == {} for one in engine.made.values())
+        assert mounts_of(docker.folder) == mounts
+        assert grown_kib < MOST_GROWTH_KIB
