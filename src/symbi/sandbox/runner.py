@@ -5,6 +5,7 @@ over on the command line. Frames go in on standard input and out on standard out
 
     in    HELLO     8 hexadecimal digits of length, JSON: {"nonce": 32 hexadecimal digits}
     out   PROBE     nonce, 8 hexadecimal digits of length, JSON: what the place is like
+    in    PING      8 hexadecimal digits of length, JSON: {"kind": "ping"}; PONG comes back; any number of times
     in    REQUEST   8 hexadecimal digits of length, JSON: {"code", "inputs", limits}
     out   ANSWER    nonce, 8 hexadecimal digits of length, JSON: {"kind", ...}
 
@@ -486,7 +487,11 @@ def main() -> None:
     set_dumpable(False)  # our memory and files are no business of the child
     nonce = str(read_frame()["nonce"])
     write_frame(nonce, probe())
-    write_frame(nonce, run(read_frame()))
+    request = read_frame()
+    while request.get("kind") == "ping":  # whether we are still here
+        write_frame(nonce, {"kind": "pong"})
+        request = read_frame()
+    write_frame(nonce, run(request))
 
 
 if __name__ == "__main__":

@@ -86,6 +86,8 @@ async def _containers(stack: AsyncExitStack, settings: Settings, authority: Auth
             open_files=ours.open_files,
             file_size_mib=ours.file_size_mib,
             at_once=ours.containers,
+            warm=ours.warm,
+            warm_memory_mib=settings.limits.code_memory_mb,
             start_timeout_s=ours.start_timeout_s,
         )
         drivers[tier] = await stack.enter_async_context(DockerSandbox(authority, tier, engine, options))
