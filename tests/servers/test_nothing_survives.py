@@ -13,9 +13,9 @@ import pytest
 
 from symbi.adapters.docker import LABEL_INSTANCE, Engine
 
-pytestmark = pytest.mark.servers
-
 RUNS = int(os.environ.get("SANDBOX_CRASH_RUNS", "24"))  # 200 and more for a release
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(120 + 10 * RUNS)]
+
 IN_ONE_ROUND = 8
 ROUND_TIMEOUT_S = 120.0
 SCRIPT = Path(__file__).parents[1] / "data" / "crash_sandbox.py"
