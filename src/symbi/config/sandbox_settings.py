@@ -4,13 +4,15 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from symbi.config.declared import declare as _declare
-from symbi.config.kinds import Address, BadValue, Kind, Real, Several, Text, Whole, describe
+from symbi.config.kinds import Address, BadValue, Kind, Real, Several, Whole, describe
 
 _DIGEST: Final = r"sha256:[0-9a-f]{64}"
 _IMAGE: Final = re.compile(rf"(?:[a-z0-9][a-z0-9._/:-]{{0,200}}@)?{_DIGEST}", re.ASCII)
 _USER: Final = re.compile(r"([0-9]{1,10}):([0-9]{1,10})", re.ASCII)
+_RUNTIME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 MAX_ID: Final = 2**31 - 1
 
 
@@ -29,6 +31,44 @@ class Image(Kind[str]):
         if not isinstance(value, str) or not _IMAGE.fullmatch(value):
             hint = "write `name@sha256:…`; `symbi sandbox image` makes one and prints its id"
             raise BadValue(f"must name an image by digest, not {describe(value)}", hint)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class EngineAddress(Address):
+    """Where a Docker Engine listens."""
+
+    schemes: tuple[str, ...] = ("unix", "tcp")
+
+    @property
+    def name(self) -> str:
+        """For the reference."""
+        return "URL: `unix:///path` or `tcp://host:port`"
+
+    def from_toml(self, value: object, base: Path) -> str:
+        """A string with a path or a host."""
+        text = Address.from_toml(self, value, base)
+        parts = urlsplit(text)
+        whole = parts.path.startswith("/") and not parts.netloc if parts.scheme == "unix" else bool(parts.hostname)
+        if not whole:
+            raise BadValue(f"names no engine: {describe(text)}", "write `unix:///path` or `tcp://host:port`")
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeName(Kind[str]):
+    """The name of one of the engine's runtimes."""
+
+    @property
+    def name(self) -> str:
+        """For the reference."""
+        return "name of a runtime"
+
+    def from_toml(self, value: object, base: Path) -> str:
+        """A string of letters, digits, `_`, `.` and `-`."""
+        del base
+        if not isinstance(value, str) or not _RUNTIME.fullmatch(value):
+            raise BadValue(f"must be the name of a runtime, not {describe(value)}", "`docker info` lists them")
         return value
 
 
@@ -58,12 +98,12 @@ class SandboxSettings:
 
     docker_host: str | None = _declare(
         None,
-        Address(("unix", "tcp")),
+        EngineAddress(),
         "the Docker Engine: `unix:///path` or `tcp://host:port`, which is not encrypted",
         unset="`DOCKER_HOST`, else `unix:///var/run/docker.sock`",
     )
-    runtime_tier1: str = _declare("runc", Text("name of a runtime"), "the engine's runtime for tier `docker`")
-    runtime_tier2: str = _declare("runsc", Text("name of a runtime"), "the engine's runtime for tier `gvisor`")
+    runtime_tier1: str = _declare("runc", RuntimeName(), "the engine's runtime for tier `docker`")
+    runtime_tier2: str = _declare("runsc", RuntimeName(), "the engine's runtime for tier `gvisor`")
     image: str | None = _declare(
         None, Image(), "what `python(…)` runs in; it holds a `python3` of 3.8 or newer", unset="no container tiers"
     )

@@ -8,7 +8,7 @@ label, and the reaper of a later start finds it.
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from importlib.resources import files
 from typing import Any, Final
@@ -30,6 +30,7 @@ MAX_PONG_BYTES: Final = 64
 MAX_STDERR_BYTES: Final = 2_048
 NAME_PREFIX: Final = "symbi-"
 PING_TIMEOUT_S: Final = 2.0  # for one that waits to say that it does
+LAST_WORDS_S: Final = 1.0  # reading what a container that died has said
 REMOVE_TIMEOUT_S: Final = 20.0  # killing and removing one container, on a busy machine
 
 _log = logging.getLogger("symbi.sandbox")
@@ -132,6 +133,9 @@ class Cell:
 
     async def _died(self) -> SandboxUnavailable | MemoryLimit:
         """Why there is no more to come."""
+        with anyio.move_on_after(LAST_WORDS_S), suppress(SandboxUnavailable):
+            while await self._stream.receive(MAX_STDERR_BYTES):
+                pass
         found = await self._engine.inspect(self.name)
         state = (found or {}).get("State")
         state = state if isinstance(state, dict) else {}
@@ -171,9 +175,11 @@ async def open_cell(
     name = NAME_PREFIX + random_bytes(10).hex()
     spec = container_spec(options, tier, runner_command(options.python), labels, memory_mib=memory_mib, binds=binds)
     try:
-        with anyio.CancelScope(shield=True):  # a container that is made while nobody waits would be nobody's
-            await engine.create(name, spec, options.start_timeout_s)
-        await anyio.lowlevel.checkpoint()
+        try:
+            with anyio.CancelScope(shield=True):  # a container that is made while nobody waits would be nobody's
+                await engine.create(name, spec, options.start_timeout_s)
+        finally:
+            await anyio.lowlevel.checkpoint()  # a cancellation that came meanwhile
         async with engine.attach(name, options.start_timeout_s) as stream:
             nonce = random_bytes(NONCE_BYTES).hex().encode()
             cell = Cell(engine, stream, name, nonce)

@@ -205,7 +205,7 @@ class Engine:
         found = await self._ask("GET", f"/containers/{container}/json", absent=True)
         return found if isinstance(found, dict) else None
 
-    async def remove(self, container: str, timeout_s: float = QUESTION_TIMEOUT_S) -> None:
+    async def remove(self, container: str, timeout_s: float | None = None) -> None:
         """Kill a container and remove it with its volumes; one that is not there is no error.
 
         Whether that works or not, it is not this process's any more: what stays is found by its label.
@@ -287,11 +287,11 @@ class Engine:
         body: Mapping[str, Any] | None = None,
         absent: bool = False,
         versioned: bool = True,
-        timeout_s: float = QUESTION_TIMEOUT_S,
+        timeout_s: float | None = None,
     ) -> Any:
         full = await self._path(path) if versioned else path
         request = self._client.build_request(method, full, params=params, json=body)
-        status, content = await self._bytes(request, timeout_s)
+        status, content = await self._bytes(request, QUESTION_TIMEOUT_S if timeout_s is None else timeout_s)
         if absent and status == HTTPStatus.NOT_FOUND:
             return None
         told: Any = None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from symbi.adapters.docker.container import MIB, RUNTIME_MIB, DockerOptions, pids_limit
+from symbi.tools.text import printable
 from symbi.types import JsonValue, SecurityTier
 
 FILTERED: Final = "2"  # Seccomp in /proc/self/status: by a filter
@@ -103,8 +104,9 @@ def _world(seen: Mapping[str, Any], tier: SecurityTier, binds: Sequence[str]) ->
     further = {_text(name) for name in _list(seen.get("interfaces"))} - LOOPBACK
     if further:
         yield f"it has network interfaces: {', '.join(sorted(further))[:MAX_SHOWN_CHARS]}"
-    if seen.get("outside") not in UNREACHABLE:
-        yield f"a connection out of it meets `{_text(seen.get('outside')) or 'no error'}`"
+    met = _text(seen.get("outside"))
+    if met not in UNREACHABLE:
+        yield f"a connection out of it meets `{met or 'no error'}`"
     writable = {_text(name) for name in _list(seen.get("writable"))} - WRITABLE
     if writable:
         yield f"it can write in {', '.join(sorted(writable))}"
@@ -166,4 +168,4 @@ def _numbers(value: object) -> list[int]:
 
 
 def _text(value: object, most: int = MAX_SHOWN_CHARS) -> str:
-    return value[:most] if isinstance(value, str) else ""
+    return printable(value[:most]) if isinstance(value, str) else ""

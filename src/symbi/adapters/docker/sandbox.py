@@ -36,6 +36,7 @@ from symbi.sandbox.port import SandboxResult
 from symbi.sandbox.request import CODE_FILE, VALUE_BOUNDS, check_request, plain_inputs
 from symbi.sandbox.values import copy_json
 from symbi.sandbox.warm import WarmPool
+from symbi.tools.text import printable
 from symbi.types import JsonValue, SecurityTier
 
 GRACE_S: Final = 3.0  # what the runner gets to end a run by itself before its container is killed
@@ -278,5 +279,5 @@ def _place(told: object) -> Place | None:
 def _short(told: object) -> str:
     if not isinstance(told, str):
         return ""
-    text = " ".join(told[: 2 * MAX_MESSAGE_CHARS].split()).replace("`", "'")
-    return text.encode("utf-8", "replace").decode("utf-8")[:MAX_MESSAGE_CHARS]
+    text = printable(" ".join(told[: 2 * MAX_MESSAGE_CHARS].split())).replace("`", "'")
+    return text[:MAX_MESSAGE_CHARS]
