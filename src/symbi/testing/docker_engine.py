@@ -65,7 +65,7 @@ class DockerEngine:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         for mounted in self._mounts():
-            subprocess.run(["umount", "-l", mounted], check=False, capture_output=True)  # noqa: S603, S607
+            subprocess.run(["umount", "-l", mounted], check=False, capture_output=True)  # noqa: S603, S607 - of this machine
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self) -> None:
