@@ -27,13 +27,11 @@ check: $(INSTALLED) ## lint, format, types, floors, docs
 test-crash: $(INSTALLED) ## kill the runtime at every named point over a thousand operations each, and the whole storm
 	CRASH_TESTS=full $(BIN)/python -m pytest tests/integration/test_crash_points.py tests/integration/test_storm.py
 
-servers: ## install and start what `make test-servers` needs
-	@echo 'servers: the tests of this release need no server'
+servers: ## install what `make test-servers` needs: Docker Engine and gVisor; tests start an engine of their own
+	@tools/servers.sh
 
 test-servers: $(INSTALLED) ## run the tests that need real servers; a missing server fails them
-	@if $(BIN)/python -m pytest -m servers --collect-only -q >/dev/null; then $(BIN)/python -m pytest -m servers; \
-	elif [ $$? -eq 5 ]; then echo 'test-servers: no test of this release asks for a server'; \
-	else $(BIN)/python -m pytest -m servers --collect-only -q; fi
+	$(BIN)/python -m pytest -m servers
 
 bench: $(INSTALLED) ## measure, and write docs/performance.md
 	@$(BIN)/symbi bench --write

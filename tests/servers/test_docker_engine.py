@@ -95,7 +95,7 @@ async def test_what_the_code_starts_ends_with_it(docker, tier):
         ("import os\nos.write(1, b'x' * 200_000)", OutputLimit),
         ("import os\nos.close(1)\nos.close(2)\nfor n in range(3, 64):\n    try: os.close(n)\n    except OSError: pass\nwhile True: pass", TimeLimit),
         ("import signal\nfor n in range(1, 65):\n    try: signal.signal(n, signal.SIG_IGN)\n    except (OSError, ValueError): pass\nwhile True: pass", TimeLimit),
-        ("import os\nfor n in range(2, 64):\n    try: os.kill(1, n)\n    except OSError: pass\nos.kill(1, 19)\nos.kill(1, 9)\nwhile True: pass", TimeLimit),
+        ("import os\nfor n in range(2, 64):\n    try: os.kill(1, n)\n    except OSError: pass\nos.kill(1, 19)\nos.kill(1, 9)\nwhile True: pass", (TimeLimit, CodeFailed)),
         ("import os, subprocess, sys\nsubprocess.run([sys.executable, '-c', 'x = []\\nwhile True: x.append(bytearray(1 << 20))'])\nb = bytearray(90 << 20)", MemoryLimit),
     ],
     ids=["exit", "kill", "sys.exit", "raw output", "closed", "deaf", "kills the runner", "memory of a child"],
@@ -110,9 +110,9 @@ async def test_code_that_plays_tricks_ends_in_an_error_and_the_next_run_works(do
 
 async def test_a_program_in_the_image_runs_and_a_shell_s_output_is_kept(docker, tier):
     async with running(docker, tier) as (under_test, _):
-        result = await under_test.run("import subprocess\nsubprocess.run(['ls', '/']).returncode")
+        result = await under_test.run("import subprocess\nsubprocess.run(['cat', '/etc/passwd']).returncode")
     assert result.value == 0
-    assert "usr" in result.stdout.split()
+    assert result.stdout.endswith("nobody:x:65534:65534:nobody:/tmp:/none\n")
 
 
 async def test_code_cannot_write_an_answer_in_the_runner_s_place(docker, tier):
@@ -125,10 +125,12 @@ async def test_code_cannot_write_an_answer_in_the_runner_s_place(docker, tier):
         "seen"
     )
     async with running(docker, tier) as (under_test, _):
+        code_of = ""
         try:
             assert "/proc/1/mem" not in (await under_test.run(code)).value
         except SandboxUnavailable as error:  # it got through to the stream, and is no answer
-            assert error.code == "unavailable.sandbox_answer"
+            code_of = error.code
+        assert code_of in {"", "unavailable.sandbox_answer"}
         assert (await under_test.run("1 + 1")).value == 2
 
 

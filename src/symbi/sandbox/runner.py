@@ -342,9 +342,9 @@ def child(request: Dict[str, Any], printed: int, answer: int) -> None:
                 os.close(number)
             except OSError:
                 pass
-    for sign in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+    for sign in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM):
         signal.signal(sign, signal.SIG_DFL)
-    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     kept = {
         name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR", *request["env"]) if name in os.environ
     }
@@ -484,6 +484,16 @@ def run(request: Dict[str, Any]) -> Dict[str, Any]:
 
 def main() -> None:
     """Say what the place is like, then do one piece of work."""
+    for sign in (
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+        signal.SIGPIPE,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+        signal.SIGALRM,
+    ):
+        signal.signal(sign, signal.SIG_IGN)
     set_dumpable(False)  # our memory and files are no business of the child
     nonce = str(read_frame()["nonce"])
     write_frame(nonce, probe())

@@ -108,6 +108,12 @@ class DockerEngine:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        for name in ("d.pid", "exec/containerd/containerd.pid"):  # one that was killed has not ended its containerd
+            file = self.folder / name
+            with suppress(OSError, ValueError):
+                if name != "d.pid":
+                    os.kill(int(file.read_text()), signal.SIGKILL)
+                file.unlink()
 
     def import_python(self, programs: Sequence[str] = PROGRAMS, reference: str = "symbi-test") -> str:
         """Make an image of this machine's Python, and give its id."""

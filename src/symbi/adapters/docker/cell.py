@@ -20,7 +20,7 @@ from symbi.adapters.docker.container import DockerOptions, container_spec
 from symbi.adapters.docker.engine import Engine, RawStream
 from symbi.adapters.docker.probe import judge
 from symbi.clock import random_bytes
-from symbi.errors import MemoryLimit, SandboxUnavailable
+from symbi.errors import CodeFailed, MemoryLimit, SandboxUnavailable
 from symbi.types import JsonValue, SecurityTier
 
 NONCE_BYTES: Final = 16
@@ -131,16 +131,21 @@ class Cell:
         del self._buffer[:count]
         return taken
 
-    async def _died(self) -> SandboxUnavailable | MemoryLimit:
-        """Why there is no more to come."""
+    async def _died(self) -> SandboxUnavailable | MemoryLimit | CodeFailed:
+        """Why there is no more to come: of a container that has ended while it had code, the code is the cause."""
         with anyio.move_on_after(LAST_WORDS_S), suppress(SandboxUnavailable):
             while await self._stream.receive(MAX_STDERR_BYTES):
                 pass
+        with suppress(SandboxUnavailable):
+            await self._engine.wait(self.name, LAST_WORDS_S)
         found = await self._engine.inspect(self.name)
         state = (found or {}).get("State")
         state = state if isinstance(state, dict) else {}
         if state.get("OOMKilled") is True:
             return MemoryLimit("the sandbox needed more memory than it may have")
+        if self._used and state.get("Status") == "exited":
+            msg = f"the code ended its sandbox, with exit code {state.get('ExitCode', 'unknown')}"
+            return CodeFailed(msg, exception="SystemExit")
         said = " ".join(self._stream.stderr.decode("utf-8", "replace").split())[-300:]
         msg = f"the sandbox died with exit code {state.get('ExitCode', 'unknown')}: {said or 'without a word'}"
         return SandboxUnavailable(msg, code="unavailable.sandbox_died")

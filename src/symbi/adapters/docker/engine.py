@@ -205,6 +205,10 @@ class Engine:
         found = await self._ask("GET", f"/containers/{container}/json", absent=True)
         return found if isinstance(found, dict) else None
 
+    async def wait(self, container: str, timeout_s: float) -> None:
+        """Return once a container has ended."""
+        await self._ask("POST", f"/containers/{container}/wait", absent=True, timeout_s=timeout_s)
+
     async def remove(self, container: str, timeout_s: float | None = None) -> None:
         """Kill a container and remove it with its volumes; one that is not there is no error.
 
