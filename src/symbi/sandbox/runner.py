@@ -497,10 +497,8 @@ def main() -> None:
     set_dumpable(False)  # our memory and files are no business of the child
     nonce = str(read_frame()["nonce"])
     write_frame(nonce, probe())
-    request = read_frame()
-    while request.get("kind") == "ping":  # whether we are still here
+    while (request := read_frame()).get("kind") == "ping":  # whether we are still here
         write_frame(nonce, {"kind": "pong"})
-        request = read_frame()
     write_frame(nonce, run(request))
 
 
