@@ -98,11 +98,7 @@ def read_text(path: str, most: int = PIECE) -> str:
 
 def first_of(*paths: str) -> str:
     """The first of some small files that is there."""
-    for path in paths:
-        text = read_text(path).strip()
-        if text:
-            return text
-    return ""
+    return next((text for text in (read_text(path).strip() for path in paths) if text), "")
 
 
 def can_write(folder: str) -> bool:
