@@ -131,8 +131,8 @@ def probe(settings: Settings) -> list[Finding]:
     """What this machine can do, and how the store is."""
     health = check_store(settings.runtime.data_dir, SystemClock())
     store = Finding("audit store", health.ok, health.detail, health.hint, required=True)
-    ours = settings.sandbox
-    wanted = Wanted(ours.docker_host, ours.image, (ours.runtime_tier1, ours.runtime_tier2))
+    sandbox = settings.sandbox
+    wanted = Wanted(sandbox.docker_host, sandbox.image, (sandbox.runtime_tier1, sandbox.runtime_tier2))
     return [*probe_machine(settings.runtime.data_dir, wanted=wanted), store, *probe_storage(settings)]
 
 

@@ -71,24 +71,24 @@ async def _containers(stack: AsyncExitStack, settings: Settings, authority: Auth
 
     engine = await stack.enter_async_context(Engine(docker_host(settings)))
     await stack.enter_async_context(Reaper(engine, instance))
-    ours = settings.sandbox
+    sandbox = settings.sandbox
     drivers: Drivers = {}
-    for tier, runtime in ((SecurityTier.TIER1, ours.runtime_tier1), (SecurityTier.TIER2, ours.runtime_tier2)):
+    for tier, runtime in ((SecurityTier.TIER1, sandbox.runtime_tier1), (SecurityTier.TIER2, sandbox.runtime_tier2)):
         options = DockerOptions(
-            image=ours.image or "",
+            image=sandbox.image or "",
             runtime=runtime,
             instance=instance,
-            user=ours.user,
-            pids=ours.pids,
-            cpus=ours.cpu_cores,
-            tmpfs_mib=ours.tmpfs_mib,
-            output_bytes=ours.output_bytes,
-            open_files=ours.open_files,
-            file_size_mib=ours.file_size_mib,
-            at_once=ours.containers,
-            warm=ours.warm,
+            user=sandbox.user,
+            pids=sandbox.pids,
+            cpus=sandbox.cpu_cores,
+            tmpfs_mib=sandbox.tmpfs_mib,
+            output_bytes=sandbox.output_bytes,
+            open_files=sandbox.open_files,
+            file_size_mib=sandbox.file_size_mib,
+            at_once=sandbox.containers,
+            warm=sandbox.warm,
             warm_memory_mib=settings.limits.code_memory_mb,
-            start_timeout_s=ours.start_timeout_s,
+            start_timeout_s=sandbox.start_timeout_s,
         )
         drivers[tier] = await stack.enter_async_context(DockerSandbox(authority, tier, engine, options))
     return drivers
