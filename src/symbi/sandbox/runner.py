@@ -320,7 +320,7 @@ def set_dumpable(dumpable: bool) -> None:
     """Whether processes of the same user may look into this one."""
     try:
         ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
-    except (AttributeError, OSError):
+    except (AttributeError, OSError):  # a C library without it: what the code could forge is its own answer alone
         pass
 
 
@@ -332,12 +332,8 @@ def child(request: Dict[str, Any], printed: int, answer: int) -> None:
     os.dup2(nothing, 0)
     os.dup2(printed, 1)
     os.dup2(printed, 2)
-    for number in range(3, 256):
-        if number != answer:
-            try:
-                os.close(number)
-            except OSError:
-                pass
+    os.closerange(3, answer)
+    os.closerange(answer + 1, 256)
     for sign in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM):
         signal.signal(sign, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -423,7 +419,7 @@ def end_all() -> None:
     if os.getpid() == 1:
         try:
             os.kill(-1, signal.SIGKILL)
-        except OSError:
+        except OSError:  # there is no other
             pass
 
 

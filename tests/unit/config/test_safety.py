@@ -83,8 +83,12 @@ def test_a_second_spelling_that_was_covered_is_not_spoken_of():
 @pytest.mark.parametrize("key", [key for key in LATER if not KEYS[key].secret])
 def test_setting_what_has_no_effect_yet_warns_and_leaving_it_does_not(key):
     declared = KEYS[key]
-    text = {"audit.storage": "/var/audit", "context.vector_db_url": "http://h"}.get(key, "true")
-    text = text if declared.kind.name in {"boolean", "path"} or key == "context.vector_db_url" else "4096"
+    text = {
+        "audit.storage": "/var/audit",
+        "context.vector_db_url": "http://h",
+        "sandbox.images": f"sha256:{64 * '0'}",
+        "sandbox.warm": "2",
+    }.get(key, "true" if declared.kind.name in {"boolean", "path"} else "4096")
     (warning,) = refuse_unsafe(read(environ={declared.variables[0]: text}))
     assert warning.startswith(f"no effect yet: `{key}`")
     assert LATER[key] in warning
