@@ -8,6 +8,7 @@ import anyio
 
 from symbi.bench.audit import audit
 from symbi.bench.audit_query import audit_query
+from symbi.bench.containers import containers
 from symbi.bench.crypto import crypto
 from symbi.bench.idle import idle
 from symbi.bench.lifecycle import lifecycle
@@ -44,6 +45,11 @@ async def trail(scale: Scale) -> list[Measurement]:
     return [*await audit(scale), *await audit_query(scale)]
 
 
+async def startup(scale: Scale) -> list[Measurement]:
+    """Start-up of an agent in this process, and of code in containers."""
+    return [*await lifecycle(scale), *await containers(scale)]
+
+
 BENCHMARKS: Final = (
     Benchmark("POL-5", "policy decisions", policy),
     Benchmark("AUD-4", "audit trail", trail),
@@ -52,7 +58,7 @@ BENCHMARKS: Final = (
     Benchmark("SCHED-3", "scheduling decisions", scheduler),
     Benchmark("SCHED-4", "preemption", preemption),
     Benchmark("SCHED-7", "an idle runtime", idle),
-    Benchmark("LIFE-5", "agent start-up", lifecycle),
+    Benchmark("LIFE-5", "agent start-up", startup),
     Benchmark("LIFE-6", "memory of an agent", idle_memory),
     Benchmark("RES-4", "pauses and leaks", stall),
     Benchmark("CRY-1", "cryptography of an event", crypto),

@@ -5,6 +5,7 @@ over on the command line. Frames go in on standard input and out on standard out
 
     in    HELLO     8 hexadecimal digits of length, JSON: {"nonce": 32 hexadecimal digits}
     out   PROBE     nonce, 8 hexadecimal digits of length, JSON: what the place is like
+    in    PING      8 hexadecimal digits of length, JSON: {"kind": "ping"}; PONG comes back; any number of times
     in    REQUEST   8 hexadecimal digits of length, JSON: {"code", "inputs", limits}
     out   ANSWER    nonce, 8 hexadecimal digits of length, JSON: {"kind", ...}
 
@@ -93,11 +94,7 @@ def read_text(path: str, most: int = PIECE) -> str:
 
 def first_of(*paths: str) -> str:
     """The first of some small files that is there."""
-    for path in paths:
-        text = read_text(path).strip()
-        if text:
-            return text
-    return ""
+    return next((text for text in (read_text(path).strip() for path in paths) if text), "")
 
 
 def can_write(folder: str) -> bool:
@@ -482,7 +479,9 @@ def main() -> None:
     for_signals(signal.SIG_IGN)  # gVisor lets the child end the first process, where Linux would not
     nonce = str(read_frame()["nonce"])
     write_frame(nonce, probe())
-    write_frame(nonce, run(read_frame()))
+    while (request := read_frame()).get("kind") == "ping":  # whether we are still here
+        write_frame(nonce, {"kind": "pong"})
+    write_frame(nonce, run(request))
 
 
 if __name__ == "__main__":

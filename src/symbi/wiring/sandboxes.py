@@ -44,7 +44,9 @@ async def make_image(settings: Settings, programs: Sequence[Path], name: str) ->
 async def open_sandboxes(
     settings: Settings, authority: Authority, instance: str, workers: Workers
 ) -> AsyncIterator[Sandboxes]:
-    """The sandboxes that are configured. No engine is asked: one that is not there is told of to whoever needs it.
+    """The sandboxes that are configured. An engine that is not there is told of to whoever needs it, not before.
+
+    What an earlier crash left in the engine is removed first.
 
     Args:
         settings: Names the engine and the image.
@@ -65,9 +67,10 @@ async def open_sandboxes(
 
 
 async def _containers(stack: AsyncExitStack, settings: Settings, authority: Authority, instance: str) -> Drivers:
-    from symbi.adapters.docker import DockerOptions, DockerSandbox, Engine  # noqa: PLC0415 - for those who have containers
+    from symbi.adapters.docker import DockerOptions, DockerSandbox, Engine, Reaper  # noqa: PLC0415 - for those who have containers
 
     engine = await stack.enter_async_context(Engine(docker_host(settings)))
+    await stack.enter_async_context(Reaper(engine, instance))
     sandbox = settings.sandbox
     drivers: Drivers = {}
     for tier, runtime in ((SecurityTier.TIER1, sandbox.runtime_tier1), (SecurityTier.TIER2, sandbox.runtime_tier2)):
@@ -83,6 +86,8 @@ async def _containers(stack: AsyncExitStack, settings: Settings, authority: Auth
             open_files=sandbox.open_files,
             file_size_mib=sandbox.file_size_mib,
             at_once=sandbox.containers,
+            warm=sandbox.warm,
+            warm_memory_mib=settings.limits.code_memory_mb,
             start_timeout_s=sandbox.start_timeout_s,
         )
         drivers[tier] = await stack.enter_async_context(DockerSandbox(authority, tier, engine, options))

@@ -26,8 +26,10 @@ from symbi.types import JsonValue, SecurityTier
 NONCE_BYTES: Final = 16
 LENGTH_DIGITS: Final = 8
 MAX_PROBE_BYTES: Final = 262_144
+MAX_PONG_BYTES: Final = 64
 MAX_STDERR_BYTES: Final = 2_048
 NAME_PREFIX: Final = "symbi-"
+PING_TIMEOUT_S: Final = 2.0  # for one that waits to say that it does
 LAST_WORDS_S: Final = 1.0  # reading what a container that died has said
 REMOVE_TIMEOUT_S: Final = 20.0  # killing and removing one container, on a busy machine
 
@@ -48,6 +50,7 @@ class Cell:
 
     Attributes:
         name: Of the container.
+        facts: What it was found to be like, for the trail.
     """
 
     def __init__(self, engine: Engine, stream: RawStream, name: str, nonce: bytes) -> None:
@@ -57,6 +60,7 @@ class Cell:
         self._buffer = bytearray()
         self._used = False
         self.name = name
+        self.facts: Mapping[str, JsonValue] = {}
 
     async def ask(self, request: Mapping[str, Any], most_bytes: int) -> bytes:
         """Hand over the work, and give the runner's answer, which is hostile.
@@ -75,6 +79,18 @@ class Cell:
         self._used = True
         await self._send(request)
         return await self.frame(most_bytes)
+
+    async def is_fit(self) -> bool:
+        """Whether it waits for work: unused, running, and answering within a bound."""
+        if self._used:
+            return False
+        with anyio.move_on_after(PING_TIMEOUT_S):
+            try:
+                await self._send({"kind": "ping"})
+                return _object(await self.frame(MAX_PONG_BYTES)) == {"kind": "pong"}
+            except (SandboxUnavailable, MemoryLimit):
+                return False
+        return False
 
     async def hello(self) -> None:
         """Tell the runner the nonce that its frames begin with."""
@@ -181,7 +197,8 @@ async def open_cell(
                 msg = f"the sandbox did not start within {options.start_timeout_s:g} s"
                 raise SandboxUnavailable(msg, code="unavailable.sandbox_start") from None
             isolation = judge(seen, options, tier, memory_mib, binds)
-            tell(isolation.facts)
+            cell.facts = {"container": name, **isolation.facts}
+            tell(cell.facts)
             if isolation.broken:
                 msg = f"the sandbox is not what tier `{tier}` promises: {'; '.join(isolation.broken)}"
                 raise SandboxUnavailable(msg, code="unavailable.isolation", tier=tier.value)

@@ -12,6 +12,7 @@ MIB: Final = 1_048_576
 LABEL_INSTANCE: Final = "symbi.instance"
 LABEL_RUN: Final = "symbi.run"
 LABEL_EFFECT: Final = "symbi.effect"
+LABEL_WARM: Final = "symbi.warm"  # made before there was a run for it
 RUNTIME_MIB: Final[Mapping[SecurityTier, int]] = {SecurityTier.TIER1: 32, SecurityTier.TIER2: 96}
 """What a sandbox itself takes beside the code's memory: the first process, and gVisor's kernel."""
 SENTRY_PIDS: Final = 1_024  # gVisor's own threads count as processes of the container; fewer kill its kernel
@@ -45,6 +46,8 @@ class DockerOptions:
         open_files, file_size_mib: For each process.
         output_bytes: What the code may print.
         at_once: Containers of this tier that may run at a time; more wait.
+        warm: Containers of this tier that are kept ready, each for one use; they come on top of `at_once`.
+        warm_memory_mib: What the code in the first of them may have; later ones are like those asked for last.
         start_timeout_s: What a container may take until it says what it is like.
         python: The interpreter in the image.
         env: Names and values of the environment; nothing else is in it, the image's own search path aside.
@@ -61,6 +64,8 @@ class DockerOptions:
     file_size_mib: int = 16
     output_bytes: int = 65_536
     at_once: int = 8
+    warm: int = 0
+    warm_memory_mib: int = 64
     start_timeout_s: float = 30.0
     python: str = "python3"
     env: Mapping[str, str] = field(default_factory=dict)

@@ -96,6 +96,9 @@ class Engine:
     Args:
         host: `unix:///path` or `tcp://host:port`.
 
+    Attributes:
+        made: Ids by names of containers that it makes, has, or is removing; empty ids while they are being made.
+
     Raises:
         ConfigError: The address is of a kind that is not spoken.
     """
@@ -115,6 +118,7 @@ class Engine:
             raise ConfigError(msg, code="config.value", hint="write `unix:///path` or `tcp://host:port`")
         self._client = httpx2.AsyncClient(transport=transport, base_url=base, trust_env=False, timeout=None)
         self._prefix: str | None = None
+        self.made: dict[str, str] = {}  # containers that this process makes, has, or is removing: name to id
 
     async def __aenter__(self) -> Self:
         """Nothing is sent yet."""
@@ -184,11 +188,13 @@ class Engine:
         Raises:
             SandboxUnavailable: Likewise, or the engine refuses; nothing is left behind then that has another name.
         """
+        self.made[name] = ""
         made = await self._ask("POST", "/containers/create", params={"name": name}, body=spec, timeout_s=timeout_s)
         if not isinstance(made, dict) or not isinstance(made.get("Id"), str):
             msg = "the engine does not say which container it made"
             raise SandboxUnavailable(msg, code="unavailable.engine")
-        return str(made["Id"])
+        self.made[name] = str(made["Id"])
+        return self.made[name]
 
     async def start(self, container: str, timeout_s: float) -> None:
         """Start a container."""
@@ -204,20 +210,51 @@ class Engine:
         await self._ask("POST", f"/containers/{container}/wait", absent=True, timeout_s=timeout_s)
 
     async def remove(self, container: str, timeout_s: float | None = None) -> None:
-        """Kill a container and remove it with its volumes; one that is not there is no error."""
-        await self._ask(
-            "DELETE",
-            f"/containers/{container}",
-            params={"force": "true", "v": "true"},
-            absent=True,
-            timeout_s=timeout_s,
-        )
+        """Kill a container and remove it with its volumes; one that is not there is no error.
+
+        Whether that works or not, it is not this process's any more: what stays is found by its label.
+        """
+        try:
+            await self._ask(
+                "DELETE",
+                f"/containers/{container}",
+                params={"force": "true", "v": "true"},
+                absent=True,
+                timeout_s=timeout_s,
+            )
+        finally:
+            for name in [name for name, id_ in self.made.items() if container in {name, id_}]:
+                del self.made[name]
+
+    def is_ours(self, found: Mapping[str, Any]) -> bool:
+        """Whether a container of a listing was made by this process, which is not done with it."""
+        names = {str(name).removeprefix("/") for name in found.get("Names") or ()}
+        return not names.isdisjoint(self.made) or found.get("Id") in self.made.values()
 
     async def containers(self, label: str) -> Sequence[Mapping[str, Any]]:
         """All containers with a label (`name` or `name=value`), running or not."""
         params = {"all": "true", "filters": json.dumps({"label": [label]})}
         found = await self._ask("GET", "/containers/json", params=params)
         return found if isinstance(found, list) else []
+
+    async def networks(self, label: str) -> Sequence[Mapping[str, Any]]:
+        """All networks with a label."""
+        found = await self._ask("GET", "/networks", params={"filters": json.dumps({"label": [label]})})
+        return found if isinstance(found, list) else []
+
+    async def remove_network(self, network: str) -> None:
+        """Remove a network that nothing uses; one that is not there is no error."""
+        await self._ask("DELETE", f"/networks/{network}", absent=True)
+
+    async def volumes(self, label: str) -> Sequence[Mapping[str, Any]]:
+        """All volumes with a label."""
+        found = await self._ask("GET", "/volumes", params={"filters": json.dumps({"label": [label]})})
+        listed = found.get("Volumes") if isinstance(found, dict) else None
+        return listed if isinstance(listed, list) else []
+
+    async def remove_volume(self, volume: str) -> None:
+        """Remove a volume that nothing uses; one that is not there is no error."""
+        await self._ask("DELETE", f"/volumes/{quote(volume, safe='')}", absent=True)
 
     @asynccontextmanager
     async def attach(self, container: str, timeout_s: float) -> AsyncIterator[RawStream]:

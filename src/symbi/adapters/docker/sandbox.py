@@ -1,6 +1,6 @@
 """The container tiers on a Docker Engine: tier 1 by runc, tier 2 by gVisor's runsc.
 
-Each run has a container of its own, made for it and removed after it. What a container may do is said in one place
+Each run has a container of its own, removed after it, and made for it or, where some are kept ready, before it. What a container may do is said in one place
 (`container`), and each is looked at from inside before any code is handed over (`probe`). Unlike the interpreter's, this
 world is real: clocks run, random generators are random. There are files in /tmp, and processes; there is no network.
 """
@@ -14,8 +14,8 @@ from typing import Any, Final, Self
 
 import anyio
 
-from symbi.adapters.docker.cell import open_cell
-from symbi.adapters.docker.container import LABEL_EFFECT, LABEL_RUN, DockerOptions, inner_limits
+from symbi.adapters.docker.cell import Cell, open_cell
+from symbi.adapters.docker.container import LABEL_EFFECT, LABEL_RUN, LABEL_WARM, DockerOptions, inner_limits
 from symbi.adapters.docker.engine import Engine
 from symbi.clock import Clock, SystemClock
 from symbi.errors import (
@@ -35,6 +35,7 @@ from symbi.sandbox.pool import WHAT_TO_INSTALL
 from symbi.sandbox.port import SandboxResult
 from symbi.sandbox.request import CODE_FILE, VALUE_BOUNDS, check_request, plain_inputs
 from symbi.sandbox.values import copy_json
+from symbi.sandbox.warm import WarmPool
 from symbi.tools.text import printable
 from symbi.types import JsonValue, SecurityTier
 
@@ -77,6 +78,13 @@ class DockerSandbox:
         self._clock = clock or SystemClock()
         self._places = anyio.Semaphore(options.at_once)
         self._ready = False
+        self._pool: WarmPool[int, Cell] = WarmPool(
+            lambda memory_mib: open_cell(engine, options, tier, {LABEL_WARM: "1"}, memory_mib=memory_mib),
+            Cell.is_fit,
+            size=options.warm,
+            first=options.warm_memory_mib,
+            clock=self._clock,
+        )
 
     @property
     def tier(self) -> SecurityTier:
@@ -84,13 +92,19 @@ class DockerSandbox:
         return self._tier
 
     async def __aenter__(self) -> Self:
-        """Nothing is asked of the engine yet."""
+        """Begin to start what is kept ready; nobody waits for it."""
+        await self._pool.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Each run has removed its container itself."""
+        """End what is kept ready; each run has removed its container itself."""
+        await self._pool.__aexit__(kind, error, trace)
+
+    async def filled(self) -> None:
+        """Wait until as many containers are ready as are kept so."""
+        await self._pool.filled()
 
     async def check(self) -> Mapping[str, JsonValue]:
         """See whether the tier can be provided: the engine answers, has the runtime and the image.
@@ -124,16 +138,14 @@ class DockerSandbox:
         labels = {LABEL_EFFECT: str(permit.effect_id), LABEL_RUN: str(action.run_id)}
         await self._take_place()
         try:
-            if not self._ready:
+            if not self._ready and not self._pool.waiting:
                 await self.check()
-            async with open_cell(
-                self._engine,
-                self._options,
-                self._tier,
-                labels,
-                memory_mib=action.memory_mib,
-                tell=partial(permit.note, "sandbox"),
-            ) as cell:
+            cold = partial(
+                open_cell, self._engine, self._options, self._tier, labels,
+                memory_mib=action.memory_mib, tell=partial(permit.note, "sandbox"),
+            )  # fmt: skip
+            async with self._pool.take(action.memory_mib, cold) as (cell, warm):
+                permit.note("sandbox", {**cell.facts, "warm": warm})
                 started_s = self._clock.monotonic_s()
                 answer: bytes | None = None
                 with anyio.move_on_after(action.timeout_s + GRACE_S):

@@ -1,0 +1,171 @@
+"""SBX-5: whatever becomes of runs and of the runtime, the next start leaves nothing of them in the engine or on the host."""
+
+import os
+import random
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+
+from symbi.adapters.docker import LABEL_INSTANCE, Engine
+
+RUNS = int(os.environ.get("SANDBOX_CRASH_RUNS", "24"))  # 200 and more for a release
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(120 + 10 * RUNS)]
+
+IN_ONE_ROUND = 8
+ROUND_TIMEOUT_S = 120.0
+SCRIPT = Path(__file__).parents[1] / "data" / "crash_sandbox.py"
+AGENTS = """\
+agent contained(code: String) {{
+    policy work {{
+        allow: allocate(pool)
+        allow: execute(any)
+    }}
+    with sandbox = docker {{ python(code) }}
+}}
+agent guarded(code: String) {{
+    policy work {{
+        allow: allocate(pool)
+        allow: execute(any)
+    }}
+    with sandbox = gvisor {{ python(code) }}
+}}
+"""
+CONFIG = """\
+[security]
+default_sandbox_tier = "docker"
+
+[limits]
+code_timeout_s = 1.5
+
+[sandbox]
+docker_host = "{host}"
+image = "{image}"
+warm = 1
+"""
+POLICIES = "permit (principal, action, resource);"
+
+
+@pytest.fixture
+def folder(tmp_path, docker):
+    (tmp_path / "symbi.toml").write_text(CONFIG.format(host=docker.host, image=docker.image))
+    (tmp_path / "work.symbi").write_text(AGENTS.replace("{{", "{").replace("}}", "}"))
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "operator.cedar").write_text(POLICIES)
+    return tmp_path
+
+
+def lines_of(process, timeout_s):
+    """Lines as they come, until the end or the time-out."""
+    data = b""
+    while select.select([process.stdout], [], [], timeout_s)[0]:
+        piece = os.read(process.stdout.fileno(), 4096)
+        if not piece:
+            return
+        data += piece
+        *whole, data = data.split(b"\n")
+        yield from (line.decode() for line in whole)
+
+
+def one_round(folder, seed, chance, *, kill, runs=IN_ONE_ROUND):
+    """Start the runtime, let it run, and kill it at a random time if asked for; what it said."""
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), str(folder), str(seed), str(runs)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    said = []
+    try:
+        wanted = chance.randrange(runs + 1) if kill else runs + 10
+        for line in lines_of(process, ROUND_TIMEOUT_S):
+            said.append(line)
+            if sum(one.startswith("end ") for one in said) >= wanted:
+                select.select([], [], [], chance.uniform(0, 1.0))  # into the middle of whatever comes next
+                process.send_signal(signal.SIGKILL)
+                break
+        process.wait(ROUND_TIMEOUT_S)
+    finally:
+        process.kill()
+        process.wait()
+        trouble = process.stderr.read().decode()
+        process.stdout.close()
+        process.stderr.close()
+    assert process.returncode in ({0, -signal.SIGKILL} if kill else {0}), trouble
+    assert said, trouble
+    assert said[0] == "up", said
+    return said
+
+
+def engine_state(docker):
+    """All that the engine has, and all that it has on the host."""
+
+    async def ask():
+        async with Engine(docker.host) as engine:
+            return (
+                [found["Names"] for found in await engine.containers(LABEL_INSTANCE)],
+                sorted(network["Name"] for network in await engine._ask("GET", "/networks")),
+                (await engine._ask("GET", "/volumes"))["Volumes"] or [],
+            )
+
+    containers, networks, volumes = anyio.run(ask)
+    return {
+        "containers": containers,
+        "networks": networks,
+        "volumes": volumes,
+        "processes": sandbox_processes(docker),
+        "mounts": docker._mounts(),
+        "files": sorted(path.name for part in ("containers", "overlay2") for path in (docker.folder / "data" / part).glob("*-init")),
+        "folders": sorted(path.name for path in (docker.folder / "data" / "containers").iterdir()),
+        "tasks": sorted(str(path) for path in (docker.folder / "exec").rglob("io.containerd.runtime.v2.task/moby/*")),
+    }  # fmt: skip
+
+
+def sandbox_processes(docker):
+    """Those in which a sandbox runs, and those that look after it: by command line, and by control group."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+        except OSError:
+            continue
+        names_folder = str(docker.folder) in command and not command.startswith(("dockerd ", "containerd "))
+        runner = "-I -B -c" in command and "What runs inside a container" in command
+        if (names_folder or runner) and str(docker.folder) in _lineage(entry.name):
+            found.append((entry.name, command[:80]))
+    return found
+
+
+def _lineage(pid):
+    """The command lines of a process and of those that it descends from."""
+    lines = []
+    while pid not in {"0", "1"}:
+        try:
+            lines.append((Path("/proc") / pid / "cmdline").read_bytes().decode("utf-8", "replace"))
+            pid = (Path("/proc") / pid / "stat").read_text().rpartition(")")[2].split()[1]
+        except OSError:
+            break
+    return "\n".join(lines)
+
+
+def test_nothing_survives_cancels_time_outs_and_kills_of_the_runtime(folder, docker):
+    before = engine_state(docker)
+    chance, seen = random.Random(RUNS), []
+    left = 0
+    for number in range(max(3, RUNS // IN_ONE_ROUND)):
+        kill = number % 5 != 4  # now and then one ends by itself
+        seen += one_round(folder, number, chance, kill=kill)
+        left += len(engine_state(docker)["containers"])
+    one_round(folder, 0, chance, kill=False, runs=0)
+    assert engine_state(docker) == before
+    assert left > 0, "no kill left a container behind: the test would pass without a reaper"
+    ended = [line.split() for line in seen if line.startswith("end ")]
+    print(
+        f"{len(ended)} runs ended, {left} containers were left by kills: {sorted({tuple(line[1:]) for line in ended})}"
+    )
+    assert {"well", "finished"} <= {word for line in ended for word in line}
+    assert not [line for line in seen if line.startswith("error")]
