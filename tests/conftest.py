@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from symbi.testing.docker_engine import python_engine
+
 ROOT = Path(__file__).parents[1]
 LEDGER = Path("tests", "acceptance", "ledger.toml")
 NARROWING = ("keyword", "deselect", "ignore", "ignore_glob", "lf", "stepwise", "collectonly", "pyargs")
@@ -99,3 +101,10 @@ def _plain(nodeid):
 
 def pytest_configure(config):
     config.pluginmanager.register(LedgerCheck(config), "symbi-ledger")
+
+
+@pytest.fixture(scope="session")
+def docker():
+    """A Docker Engine with gVisor and an image with Python; where it cannot be started, tests that need it fail."""
+    with python_engine() as engine:
+        yield engine

@@ -39,7 +39,7 @@ from symbi.policy.engine import PolicyEngine
 from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.roster import AgentRecord
 from symbi.testing.clock import ManualClock
-from symbi.types import SYSTEM_AGENT, AgentId, EffectId, Principal, RunId, ToolName
+from symbi.types import SYSTEM_AGENT, AgentId, EffectId, Principal, RunId, SecurityTier, ToolName
 from symbi.wiring import compile_agents, open_runtime
 
 pytestmark = pytest.mark.anyio
@@ -325,7 +325,8 @@ def make(cls: type, authority: Authority, folder: Path) -> object:
     """An instance of an adapter, by the parameters that its constructor has."""
     values = {
         "authority": authority, "name": "s", "command": [sys.executable, "-c", "pass"], "environment": {},
-        "file": folder / "secrets.toml", "sources": [], "config": None,
+        "file": folder / "secrets.toml", "sources": [], "config": None, "tier": SecurityTier.TIER1, "engine": None,
+        "options": SimpleNamespace(at_once=1),
         "rooms": SimpleNamespace(world=SimpleNamespace(guard=SimpleNamespace(authority=authority), log=None)),
     }  # fmt: skip
     parameters = inspect.signature(cls).parameters.values()

@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import stat
+import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -22,7 +23,7 @@ from json import loads
 from pathlib import Path
 from socket import AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, socket
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import keyring
 import keyring.errors
@@ -45,7 +46,8 @@ LATEST_NOW_NS: Final = 4_102_444_800_000_000_000  # 2100-01-01
 _UNFIT_KEYRINGS: Final = ("keyring.backends.fail", "keyring.backends.null", "keyrings.alt")
 """Modules of backends that keep nothing, or keep it where others can read it."""
 
-_NO_CONTAINERS: Final = "container tiers are not part of this release"
+GVISOR_GAPS: Final = "write bandwidth is not bounded in it, and its own kernel takes part of the memory"
+VERSION_TIMEOUT_S: Final = 5.0  # what a program may take to say its version
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +69,28 @@ class Finding:
     required: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the configuration says of containers.
+
+    Attributes:
+        host: Address of the engine; None for that of the environment.
+        image: What code runs in; None where none is configured.
+        runtimes: The engine's runtimes for tier 1 and tier 2.
+    """
+
+    host: str | None = None
+    image: str | None = None
+    runtimes: tuple[str, str] = ("runc", "runsc")
+
+
 def probe_machine(
     data_dir: Path,
     *,
     environ: Mapping[str, str] | None = None,
     clock: Clock | None = None,
     which: Callable[[str], str | None] = shutil.which,
+    wanted: Wanted = Wanted(),
 ) -> list[Finding]:
     """Look at everything that the runtime needs or could use.
 
@@ -81,6 +99,7 @@ def probe_machine(
         environ: Environment variables; the process's own if None.
         clock: The machine's if None.
         which: Finds a program on PATH.
+        wanted: What the configuration says of containers.
     """
     environ = os.environ if environ is None else environ
     return [
@@ -90,7 +109,7 @@ def probe_machine(
         probe_data_folder(data_dir),
         probe_clock(clock or SystemClock()),
         probe_keyring(),
-        *probe_engine(environ, which),
+        *probe_engine(environ, which, wanted),
         probe_terminal(environ),
     ]
 
@@ -232,30 +251,88 @@ def probe_keyring() -> Finding:
     )
 
 
-def probe_engine(environ: Mapping[str, str], which: Callable[[str], str | None]) -> Iterator[Finding]:
-    """The container engine, and gVisor's runtime in it."""
-    address = environ.get("DOCKER_HOST", "").strip() or DEFAULT_ENGINE
+def probe_engine(
+    environ: Mapping[str, str], which: Callable[[str], str | None], wanted: Wanted = Wanted()
+) -> Iterator[Finding]:
+    """The container engine, gVisor's runtime in it, and the image: what tiers 1 and 2 stand on."""
+    address = wanted.host or environ.get("DOCKER_HOST", "").strip() or DEFAULT_ENGINE
+    tls = bool(environ.get("DOCKER_TLS_VERIFY", "").strip())
+    container, gvisor = wanted.runtimes
     runtimes: frozenset[str] = frozenset()
+    answers = False
     try:
-        tls = bool(environ.get("DOCKER_TLS_VERIFY", "").strip())
         version = _ask(address, "/version", tls=tls).get("Version")
-        found = _ask(address, "/info", tls=tls).get("Runtimes")
+        info = _ask(address, "/info", tls=tls)
+        found = info.get("Runtimes")
         runtimes = frozenset(found) if isinstance(found, dict) else frozenset()
     except (OSError, HTTPException, ValueError) as error:
-        hint = f"install Docker Engine (package docker.io), or name it in DOCKER_HOST; {_NO_CONTAINERS}"
+        hint = "for tiers `docker` and `gvisor`: install Docker Engine (package docker.io), or name it in DOCKER_HOST"
+        if isinstance(error, PermissionError):
+            hint = "let this account use the engine's socket, e.g. as a member of the group `docker`"
         yield Finding("docker", ok=False, detail=f"{_shown(address)}: {_named(error)}", install_hint=hint)
     else:
+        answers = True
         shown = version if isinstance(version, str) and version.isprintable() else "of unknown version"
-        yield Finding("docker", ok=True, detail=f"engine {shown[:40]} at {_shown(address)}; {_NO_CONTAINERS}")
+        gaps = tuple(_gaps(info))
+        lacks = "a filter of system calls" in gaps or container not in runtimes
+        detail = f"engine {shown[:40]} at {_shown(address)}, runtime `{container}`" + (
+            f"; without {', '.join(gaps)}" if gaps else ""
+        )
+        hint = f"tier `docker` needs runtime `{container}` and a kernel with seccomp" if lacks else ""
+        yield Finding("docker", ok=not lacks, detail=detail, install_hint=hint)
     path = which("runsc")
-    ok = "runsc" in runtimes
+    ok = gvisor in runtimes
     if ok:
-        detail, hint = "runsc is a runtime of the engine", ""
+        release = f" ({_version_of(path)})" if path is not None else ""
+        detail, hint = f"{gvisor} is a runtime of the engine{release}; {GVISOR_GAPS}", ""
     elif path is not None:
         detail, hint = f"`{path}` is no runtime of an engine that answers", "register runsc in the engine's daemon.json"
     else:
         detail, hint = "no runsc on PATH", "install gVisor (package runsc) and register it in the engine's daemon.json"
-    yield Finding("gvisor", ok=ok, detail=f"{detail}; {_NO_CONTAINERS}", install_hint=hint)
+    yield Finding("gvisor", ok=ok, detail=detail, install_hint=hint)
+    if answers:
+        yield _probe_image(address, wanted.image, tls=tls)
+
+
+def _gaps(info: Mapping[str, object]) -> Iterator[str]:
+    """What an engine says that it does not have, of what sandboxes ask of it."""
+    options = info.get("SecurityOptions")
+    have = " ".join(map(str, options)) if isinstance(options, list) else ""
+    if "name=seccomp" not in have:
+        yield "a filter of system calls"
+    if "name=apparmor" not in have and "name=selinux" not in have:
+        yield "AppArmor or SELinux"
+    if "name=userns" not in have and "name=rootless" not in have:
+        yield "user namespaces"
+    for name, shown in (("MemoryLimit", "memory limits"), ("SwapLimit", "swap limits"), ("PidsLimit", "process limits"), ("CpuCfsQuota", "processor quotas")):  # fmt: skip
+        if info.get(name) is not True:
+            yield shown
+
+
+def _probe_image(address: str, image: str | None, *, tls: bool) -> Finding:
+    name, hint = "sandbox image", "make one with `symbi sandbox image`, and name it in `sandbox.image`"
+    if image is None:
+        return Finding(name, ok=False, detail="none is configured: no container tier is used", install_hint=hint)
+    try:
+        found = _ask(address, f"/images/{quote(image, safe=':@/')}/json", tls=tls)
+    except (OSError, HTTPException, ValueError) as error:
+        detail = f"`{_printable(image)}` is not in the engine: {_named(error)}"
+        return Finding(name, ok=False, detail=detail, install_hint=hint)
+    size = found.get("Size")
+    detail = f"`{_printable(image)}`, {size // 2**20} MiB" if isinstance(size, int) else f"`{_printable(image)}`"
+    return Finding(name, ok=True, detail=detail)
+
+
+def _version_of(program: str) -> str:
+    """The first line of what a program says of its version."""
+    try:
+        said = subprocess.run(  # noqa: S603 - the runtime that the engine runs too
+            [program, "--version"], capture_output=True, text=True, check=False, timeout=VERSION_TIMEOUT_S
+        ).stdout
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return "of unknown version"
+    lines = said.splitlines()
+    return _printable(lines[0])[:60] if lines else "of unknown version"
 
 
 def probe_terminal(environ: Mapping[str, str]) -> Finding:

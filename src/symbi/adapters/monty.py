@@ -12,14 +12,11 @@ of its own. Code that raises `MemoryError`, `TimeoutError` or `RecursionError` i
 """
 
 import asyncio
-import hashlib
-import keyword
 import os
 import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
-from math import isfinite
 from pathlib import Path
 from typing import Final, Literal, Self
 
@@ -31,11 +28,9 @@ import pydantic_monty as monty
 from symbi.clock import Clock, SystemClock
 from symbi.errors import (
     CodeFailed,
-    InputError,
     MemoryLimit,
     OutputLimit,
     Overloaded,
-    PermitRefused,
     Place,
     SandboxUnavailable,
     StepLimit,
@@ -47,18 +42,12 @@ from symbi.guard.permit import Authority, Permit
 from symbi.sandbox.confinement import AVAILABLE, confined_program, confinement_of
 from symbi.sandbox.pool import WHAT_TO_INSTALL
 from symbi.sandbox.port import SandboxResult, WorkerWatch
-from symbi.sandbox.values import JsonBounds, copy_json
+from symbi.sandbox.request import CODE_FILE, MAX_STDOUT_BYTES, MAX_TIMEOUT_S, VALUE_BOUNDS, check_request, plain_inputs
+from symbi.sandbox.values import copy_json
 from symbi.types import JsonValue, RunId, SecurityTier
 
-CODE_FILE: Final = "<code>"  # the file in places of errors in the code
-MAX_CODE_BYTES: Final = 1_048_576  # bounds what a worker has to parse
-MAX_STDOUT_BYTES: Final = 65_536  # bounds what code can push into a log
 MAX_RECURSION_DEPTH: Final = 256  # calls inside calls; as deep as an agent's body may nest
 MAX_HOST_CALLS: Final = 1_000  # refused file calls and unknown names in one run; each is a round trip to us
-MAX_TIMEOUT_S: Final = 3_600.0  # the longest limit that one run may ask for
-MAX_MEMORY_MIB: Final = 4_096  # the largest
-INPUT_BOUNDS: Final = JsonBounds(max_bytes=33_554_432, max_items=250_000, max_depth=100)  # of all inputs together
-VALUE_BOUNDS: Final = JsonBounds(max_bytes=1_048_576, max_items=100_000, max_depth=100)  # of what a run returns
 
 DEFAULT_WORKERS: Final = 2  # processes at once; an idle one takes about 10 MB
 RUNS_PER_WORKER: Final = 500  # then it is replaced, so that nothing builds up in it
@@ -162,12 +151,12 @@ class MontySandbox:
     async def run(self, permit: Permit[ExecuteCode]) -> SandboxResult:
         """Run the permit's code; see the port."""
         action = self._authority.redeem(permit, ExecuteCode)
-        _check(action)
+        check_request(action, SecurityTier.INTERPRETER)
         pool = self._pool
         if pool is None:
             msg = "the interpreter is not running"
             raise SandboxUnavailable(msg)
-        inputs = _inputs(action.inputs)
+        inputs = plain_inputs(action.inputs)
         started_s = self._clock.monotonic_s()
         value, stdout = await _feed(pool, action, inputs, self._watch)
         return SandboxResult(value, stdout, self._clock.monotonic_s() - started_s)
@@ -265,46 +254,6 @@ def _watched(watch: WorkerWatch | None, run_id: RunId, pid: int | None) -> Itera
         yield
     finally:
         watch.ends(run_id, pid)
-
-
-def _check(action: ExecuteCode) -> None:
-    """Refuse what was not decided on, and what cannot be run.
-
-    Raises:
-        PermitRefused: The permit is for another tier, or for other code than its digest says.
-        InputError: Code or limits are out of bounds.
-    """
-    if action.tier is not SecurityTier.INTERPRETER:
-        msg = f"permit is for tier `{action.tier}`, and this is `{SecurityTier.INTERPRETER}`"
-        raise PermitRefused(msg, code="permit.tier")
-    code = action.code.encode("utf-8", "surrogatepass")
-    if hashlib.sha256(code).hexdigest() != action.code_digest:
-        msg = "the code is not the code that the permit's digest names"
-        raise PermitRefused(msg, code="permit.code")
-    if len(code) > MAX_CODE_BYTES:
-        msg = f"the code is larger than {MAX_CODE_BYTES} bytes"
-        raise InputError(msg, code="sandbox.code", hint="give data as inputs")
-    if not (isfinite(action.timeout_s) and 0 < action.timeout_s <= MAX_TIMEOUT_S):
-        msg = f"a time limit of `{action.timeout_s}` s is not within 0 to {MAX_TIMEOUT_S:g} s"
-        raise InputError(msg, code="sandbox.limits")
-    if not 1 <= action.memory_mib <= MAX_MEMORY_MIB:
-        msg = f"a memory limit of `{action.memory_mib}` MiB is not within 1 to {MAX_MEMORY_MIB} MiB"
-        raise InputError(msg, code="sandbox.limits")
-
-
-def _inputs(given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Plain copies of the inputs, with names that code can use.
-
-    Raises:
-        InputError: A name is no identifier, or a value is not JSON or too large.
-    """
-    for name in given:
-        if not name.isidentifier() or keyword.iskeyword(name):
-            msg = f"`{name}` is no name that code could use for an input"
-            raise InputError(msg, code="sandbox.inputs", hint="use letters, digits and `_`, and no keyword")
-    copied = copy_json(given, INPUT_BOUNDS, wrong=InputError, large=InputError)
-    assert isinstance(copied, dict)
-    return copied
 
 
 def _translated(error: monty.MontyError, action: ExecuteCode) -> SymbiError:

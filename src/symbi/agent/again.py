@@ -27,6 +27,10 @@ from symbi.guard.outcome import decode_error
 MAX_RETRIES_OF_RUN: Final = 30  # attempts beyond the first, over all of its effects
 LATE_RETRIES: Final = 2  # of a tool that does not answer in time: each attempt takes all of it
 TOOL_CALL: Final = "InvokeTool"  # how the actions of tools begin
+LASTING: Final = frozenset(
+    {"unavailable.tier", "unavailable.engine", "unavailable.runtime", "unavailable.image", "unavailable.isolation"}
+)
+"""Of a sandbox that is not there, or not what it promises: for somebody to mend, and not within seconds."""
 UNDECIDED: Final = "unavailable.undecided"  # the gate had no time for it: nothing is on record
 
 
@@ -67,6 +71,8 @@ def retries_of(error: SymbiError, *, tool: bool) -> int:
         tool: It was a tool call: one that is not answered in time is a dependency that is not there.
     """
     if isinstance(error, StoreUnavailable) and error.code != UNDECIDED:
+        return 0
+    if error.code in LASTING:
         return 0
     if remedy_for(type(error)) is Remedy.RETRY:
         return RETRIES.attempts

@@ -179,6 +179,11 @@ class AuditLog:
         await tasks.__aexit__(None, None, None)
         self._finisher.close()
 
+    @property
+    def origin(self) -> str:
+        """Which trail this is; empty before its first event."""
+        return self._at.origin
+
     async def append(self, draft: Draft) -> Receipt:
         """Append one event; returns when it is durable.
 

@@ -27,6 +27,7 @@ from symbi.cli import (
     policy,
     privacy,
     run,
+    sandbox,
     status,
     tools,
     up,
@@ -65,6 +66,7 @@ app.add_typer(budget.app, name="budget")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(tools.app, name="tools")
+app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(compliance.app, name="compliance")
 app.add_typer(machine.config_app, name="config")
 app.command("doctor")(machine.doctor)

@@ -28,6 +28,7 @@ from symbi.config.kinds import (
     Text,
     Whole,
 )
+from symbi.config.sandbox_settings import SandboxSettings
 from symbi.config.server_settings import ServerSettings
 from symbi.config.topic_settings import TopicSettings
 from symbi.policy.compose import AgentRules
@@ -405,6 +406,7 @@ SECTIONS: Final[Mapping[str, type]] = MappingProxyType(
         "context": ContextSettings,
         "models": ModelSettings,
         "mcp": McpSettings,
+        "sandbox": SandboxSettings,
         "approvals": ApprovalSettings,
     }
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from symbi.config.agent_settings import AgentSettings
+from symbi.config.sandbox_settings import SandboxSettings
 from symbi.config.sections import (
     ApprovalSettings,
     AuditSettings,
@@ -80,6 +81,7 @@ class Settings:
     context: ContextSettings = field(default_factory=ContextSettings)
     models: ModelSettings = field(default_factory=ModelSettings)
     mcp: McpSettings = field(default_factory=McpSettings)
+    sandbox: SandboxSettings = field(default_factory=SandboxSettings)
     approvals: ApprovalSettings = field(default_factory=ApprovalSettings)
     agents: tuple[AgentSettings, ...] = ()
     topics: tuple[TopicSettings, ...] = ()

@@ -220,11 +220,13 @@ class Guard:
             whom = join_subjects(admission.subjects, failure_subjects(admission.action))
             mark_error(error, join(admission.action.mark, Label(subjects=whom)))
             self.probe("before_settle")
+            admission = replace(admission, noted=permit.noted)
             await self._settlement.failure(admission, error, used=used)
             raise
         self.probe("done")
         self.authority.close(permit)
         self.probe("before_settle")
+        admission = replace(admission, noted=permit.noted)
         await self._settlement.success(admission, permit.observed, result, later)
         self.probe("settled")
 

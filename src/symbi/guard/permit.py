@@ -5,6 +5,7 @@ At run time the adapter redeems it at the authority it was wired to: the authori
 minted, by identity, so a permit that was made by hand, copied, minted elsewhere, already spent, or closed is refused.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Generic, TypeVar, cast
@@ -12,7 +13,7 @@ from typing import Generic, TypeVar, cast
 from symbi.clock import Clock
 from symbi.errors import Overloaded, PermitRefused
 from symbi.guard.action import Action
-from symbi.types import EffectId
+from symbi.types import EffectId, JsonValue
 
 A_co = TypeVar("A_co", bound=Action, covariant=True)
 A = TypeVar("A", bound=Action)
@@ -27,12 +28,13 @@ class Permit(Generic[A_co]):
         action: The effective action: redacted, capped, raised as conditions asked.
     """
 
-    __slots__ = ("__weakref__", "_action", "_effect_id", "_observed")
+    __slots__ = ("__weakref__", "_action", "_effect_id", "_noted", "_observed")
 
     def __init__(self, effect_id: EffectId, action: A_co) -> None:
         self._effect_id = effect_id
         self._action = action
         self._observed: object = None
+        self._noted: dict[str, JsonValue] = {}
 
     @property
     def effect_id(self) -> EffectId:
@@ -53,6 +55,15 @@ class Permit(Generic[A_co]):
     def observed(self) -> object:
         """What `observe` noted last."""
         return self._observed
+
+    def note(self, name: str, facts: JsonValue) -> None:
+        """Note how it is carried out, for the event of its outcome, also where it fails; names nobody and no payload."""
+        self._noted[name] = facts
+
+    @property
+    def noted(self) -> Mapping[str, JsonValue]:
+        """What `note` noted."""
+        return self._noted
 
 
 @dataclass(slots=True)

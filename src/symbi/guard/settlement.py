@@ -31,7 +31,7 @@ INTERRUPTED_JSON: Final = encode_error(Unavailable("the runtime ended meanwhile"
 class Admission:
     """What step 3 made durable, with what step 5 needs; `counted` where it added to counters or rates.
 
-    `since_s` was before it was durable, so before anybody else could know of it.
+    `since_s` was before it was durable, so before anybody else could know of it. `noted` is how it was carried out.
     """
 
     record: EffectRecord
@@ -41,6 +41,7 @@ class Admission:
     subjects: tuple[str, ...] = ()
     keys: Keys = NO_KEYS
     since_s: float | None = None
+    noted: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +165,7 @@ class Settlement:
                 "attempt": record.attempt,
                 "duration_us": round((self._clock.monotonic_s() - admission.started_s) * 1e6),
                 **details,
+                **admission.noted,
             },
             record.run_id,
         )

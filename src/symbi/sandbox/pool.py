@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeAlias
 
 from symbi.errors import InternalError, SandboxUnavailable
 from symbi.sandbox.port import SandboxDriver
@@ -11,10 +11,13 @@ from symbi.types import SecurityTier
 WHAT_TO_INSTALL: Final[Mapping[SecurityTier, str]] = MappingProxyType(
     {
         SecurityTier.INTERPRETER: "install `pydantic-monty`",
-        SecurityTier.TIER1: "install `docker.io`, or another Docker Engine, and start it",
-        SecurityTier.TIER2: "install `runsc` (gVisor) and `docker.io`, and name `runsc` a runtime of the Docker Engine",
+        SecurityTier.TIER1: "install `docker.io`, or another Docker Engine, start it, and name an image in `sandbox.image`; `symbi sandbox image` makes one",
+        SecurityTier.TIER2: "install `runsc` (gVisor) and `docker.io`, name `runsc` a runtime of the engine, and name an image in `sandbox.image`",
     }
 )
+
+
+Drivers: TypeAlias = dict[SecurityTier, SandboxDriver]
 
 
 class Sandboxes:

@@ -12,6 +12,7 @@ from symbi.wiring.policies import (
     verify_policies,
 )
 from symbi.wiring.runtime import manifests, open_runtime, probe, reading_vault, start_logging, verifying_keys
+from symbi.wiring.sandboxes import make_image
 from symbi.wiring.sources import TrailReader, compile_agents, open_reader, read_text
 from symbi.wiring.verification import on_all_cores
 
@@ -22,6 +23,7 @@ __all__ = [
     "known_pins",
     "known_tools",
     "load_policies",
+    "make_image",
     "manifests",
     "on_all_cores",
     "open_reader",

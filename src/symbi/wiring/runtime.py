@@ -12,8 +12,7 @@ import anyio.to_thread
 
 from symbi import __version__
 from symbi.adapters.keys import EnvironmentKeyStore, FileKeyStore, KeyringKeyStore
-from symbi.adapters.machine import Finding, machine_capacity, probe_machine
-from symbi.adapters.monty import MontySandbox
+from symbi.adapters.machine import Finding, Wanted, machine_capacity, probe_machine
 from symbi.adapters.policy_files import PolicyFolders
 from symbi.adapters.processes import measure_family, measure_process
 from symbi.adapters.secrets import EnvironmentSecrets, FileSecrets, KeyringSecrets, SecretChain
@@ -52,7 +51,6 @@ from symbi.runtime.runtime import Runtime
 from symbi.runtime.terms import Terms
 from symbi.runtime.topics import Known, known_as
 from symbi.runtime.workers import Workers
-from symbi.sandbox.pool import Sandboxes
 from symbi.telemetry import Metrics, setup_logging
 from symbi.tools.breaker import BreakerTerms
 from symbi.tools.catalog import Catalog, SecretSource, ServerLink, ToolVerifier, VerificationMode
@@ -66,6 +64,7 @@ from symbi.wiring.keeping import keeping, probe_storage, refuse_half
 from symbi.wiring.people import desk_rules
 from symbi.wiring.policies import policy_paths, policy_terms, shadow_paths
 from symbi.wiring.privacy import open_privacy
+from symbi.wiring.sandboxes import open_sandboxes
 from symbi.wiring.sources import read_text
 from symbi.wiring.stream import audit_stream
 
@@ -132,7 +131,9 @@ def probe(settings: Settings) -> list[Finding]:
     """What this machine can do, and how the store is."""
     health = check_store(settings.runtime.data_dir, SystemClock())
     store = Finding("audit store", health.ok, health.detail, health.hint, required=True)
-    return [*probe_machine(settings.runtime.data_dir), store, *probe_storage(settings)]
+    ours = settings.sandbox
+    wanted = Wanted(ours.docker_host, ours.image, (ours.runtime_tier1, ours.runtime_tier2))
+    return [*probe_machine(settings.runtime.data_dir, wanted=wanted), store, *probe_storage(settings)]
 
 
 def no_emit(_agent: AgentId, _text: str) -> None:
@@ -213,10 +214,10 @@ async def open_runtime(
         links = [await _link(stack, server, settings, guard, secrets) for server in settings.mcp.servers]
         catalog = tool_catalog(settings, (store, log, clock), guard, links, book)
         workers = Workers(measure_process, measure_family, {link.name: link.pid for link in links})
-        interpreter = await stack.enter_async_context(MontySandbox(guard.authority, watch=workers))
+        sandboxes = await stack.enter_async_context(open_sandboxes(settings, guard.authority, log.origin, workers))
         invoker = Invoker(catalog, guard, secrets)
         world = World(
-            guard, log, clock, invoker, Sandboxes({interpreter.tier: interpreter}), emit,
+            guard, log, clock, invoker, sandboxes, emit,
             hold_s, held, reconciler=Reconciler(invoker, catalog, guard, clock), patience=patience,
         )  # fmt: skip
         agents = scheduler(settings, clock)

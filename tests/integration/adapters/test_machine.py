@@ -15,6 +15,7 @@ from symbi.adapters import machine
 from symbi.adapters.machine import (
     Capacity,
     Finding,
+    Wanted,
     machine_capacity,
     probe_clock,
     probe_data_folder,
@@ -29,6 +30,10 @@ from symbi.adapters.machine import (
 from symbi.testing.clock import ManualClock
 
 VERSION = {"Version": "28.2.2"}
+INFO = {
+    "Runtimes": {"runc": {}}, "SecurityOptions": ["name=apparmor", "name=seccomp,profile=builtin", "name=userns"],
+    "MemoryLimit": True, "SwapLimit": False, "PidsLimit": True, "CpuCfsQuota": True,
+}  # fmt: skip
 
 
 def answer(payload, status="200 OK"):
@@ -64,7 +69,7 @@ def engine(tmp_path, replies):
 
 
 def ask(environ, runsc=None):
-    docker, gvisor = probe_engine(environ, lambda name: runsc if name == "runsc" else None)
+    docker, gvisor, *_ = probe_engine(environ, lambda name: runsc if name == "runsc" else None)
     return docker, gvisor
 
 
@@ -232,16 +237,40 @@ def test_a_missing_or_broken_keyring_is_a_finding_but_not_a_need(monkeypatch):
 
 
 def test_an_engine_with_gvisor_is_described(tmp_path):
-    info = {"Runtimes": {"runc": {}, "runsc": {}}}
+    info = INFO | {"Runtimes": {"runc": {}, "runsc": {}}}
     with engine(tmp_path, [answer(VERSION), answer(info)]) as environ:
         docker, gvisor = ask(environ)
     assert docker.ok
+    assert docker.detail.endswith("without swap limits")
     assert docker.detail.startswith("engine 28.2.2 at unix://")
     assert gvisor.ok
 
 
+def test_an_engine_without_a_filter_of_system_calls_or_without_the_runtime_is_no_tier_1(tmp_path):
+    for number, info in enumerate(({"Runtimes": {"runc": {}}}, INFO | {"Runtimes": {"crun": {}}})):
+        (tmp_path / str(number)).mkdir()
+        with engine(tmp_path / str(number), [answer(VERSION), answer(info)]) as environ:
+            docker, _ = ask(environ)
+        assert not docker.ok
+        assert "`runc`" in docker.install_hint
+
+
+def test_the_image_is_looked_for_in_the_engine_that_is_configured(tmp_path):
+    image = "sha256:" + 64 * "0"
+    for number, (reply, ok) in enumerate(
+        ((answer({"Size": 50 << 20}), True), (answer({"message": "No such image"}, "404 Not Found"), False))
+    ):
+        (tmp_path / str(number)).mkdir()
+        with engine(tmp_path / str(number), [answer(VERSION), answer(INFO), reply]) as environ:
+            wanted = Wanted(environ["DOCKER_HOST"], image)
+            *_, found = probe_engine({"DOCKER_HOST": "unix:///not/asked"}, lambda _: None, wanted)
+        assert (found.name, found.ok) == ("sandbox image", ok)
+        assert image in found.detail
+        assert ("symbi sandbox image" in found.install_hint) is not ok
+
+
 def test_a_runsc_that_the_engine_does_not_know_is_not_taken_for_gvisor(tmp_path):
-    with engine(tmp_path, [answer(VERSION), answer({"Runtimes": {"runc": {}}})]) as environ:
+    with engine(tmp_path, [answer(VERSION), answer(INFO)]) as environ:
         docker, gvisor = ask(environ, runsc="/usr/bin/runsc")
     assert docker.ok
     assert not gvisor.ok

@@ -22,6 +22,7 @@ from symbi.config.kinds import (
     Text,
     Whole,
 )
+from symbi.config.sandbox_settings import EngineAddress, Image, RuntimeName, UserNumbers
 from symbi.config.sections import KEYS, SECTIONS, TABLE_KEYS, TABLES, Key
 from symbi.config.settings import OriginKind
 from symbi.errors import ConfigError
@@ -98,6 +99,15 @@ def samples(kind: Kind) -> list[tuple[str, str, object]]:
             return [(f'"https://h{n}"', f"https://h{n}", f"https://h{n}") for n in range(3)]
         case Program():
             return [(f'["p{n}", "a b"]', f"p{n} 'a b'", (f"p{n}", "a b")) for n in range(3)]
+        case EngineAddress():
+            return [(f'"unix:///s{n}"', f"unix:///s{n}", f"unix:///s{n}") for n in range(3)]
+        case Image():
+            some = [f"sha256:{n}" + 63 * "a" for n in range(3)]
+            return [(f'"{one}"', one, one) for one in some]
+        case RuntimeName():
+            return [(f'"r{n}"', f"r{n}", f"r{n}") for n in range(3)]
+        case UserNumbers():
+            return [(f'"{n}:{n + 1}"', f"{n}:{n + 1}", f"{n}:{n + 1}") for n in (1, 2, 3)]
         case Address():
             return [(f'"http://h{n}"', f"http://h{n}", f"http://h{n}") for n in range(3)]
         case Text():

@@ -157,8 +157,8 @@ class ExecuteCode(Action):
 
     @property
     def recovery(self) -> RecoveryClass:
-        """Pure computation in the interpreter may run again; anything else may not."""
-        return RecoveryClass.READ_ONLY if self.tier is SecurityTier.INTERPRETER else RecoveryClass.NEVER_RETRY
+        """It has no network and no file of ours in any tier: whatever it does ends with its sandbox."""
+        return RecoveryClass.READ_ONLY
 
     @property
     def resource(self) -> Resource:

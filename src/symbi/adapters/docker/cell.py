@@ -1,0 +1,207 @@
+"""One container with our runner in it: made, looked at from inside, given one piece of work, removed.
+
+Whatever happens, the container is gone before an error leaves: making it cannot be cut off half-way, and removing it is
+shielded from cancellation and bounded in time. What cannot be removed in that time (an engine that hangs) bears our
+label, and the reaper of a later start finds it.
+"""
+
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
+from importlib.resources import files
+from typing import Any, Final
+
+import anyio
+import anyio.lowlevel
+
+from symbi.adapters.docker.container import DockerOptions, container_spec
+from symbi.adapters.docker.engine import Engine, RawStream
+from symbi.adapters.docker.probe import judge
+from symbi.clock import random_bytes
+from symbi.errors import MemoryLimit, SandboxUnavailable
+from symbi.types import JsonValue, SecurityTier
+
+NONCE_BYTES: Final = 16
+LENGTH_DIGITS: Final = 8
+MAX_PROBE_BYTES: Final = 262_144
+MAX_STDERR_BYTES: Final = 2_048
+NAME_PREFIX: Final = "symbi-"
+LAST_WORDS_S: Final = 1.0  # reading what a container that died has said
+REMOVE_TIMEOUT_S: Final = 20.0  # killing and removing one container, on a busy machine
+
+_log = logging.getLogger("symbi.sandbox")
+
+
+def runner_command(python: str) -> list[str]:
+    """What the container runs: nothing is mounted, the runner's text is the argument."""
+    return [python, "-I", "-B", "-c", (files("symbi.sandbox") / "runner.py").read_text(encoding="utf-8")]
+
+
+def tell_nobody(_facts: Mapping[str, JsonValue]) -> None:
+    """The default of `tell`: nothing."""
+
+
+class Cell:
+    """A container that was looked at, and waits for its one piece of work.
+
+    Attributes:
+        name: Of the container.
+    """
+
+    def __init__(self, engine: Engine, stream: RawStream, name: str, nonce: bytes) -> None:
+        self._engine = engine
+        self._stream = stream
+        self._nonce = nonce
+        self._buffer = bytearray()
+        self._used = False
+        self.name = name
+
+    async def ask(self, request: Mapping[str, Any], most_bytes: int) -> bytes:
+        """Hand over the work, and give the runner's answer, which is hostile.
+
+        Args:
+            request: See `symbi.sandbox.runner`.
+            most_bytes: Of the answer.
+
+        Raises:
+            SandboxUnavailable: The container died, was used already, or says what is no answer.
+            MemoryLimit: It died of want of memory.
+        """
+        if self._used:
+            msg = "a sandbox takes one piece of work"
+            raise SandboxUnavailable(msg)
+        self._used = True
+        await self._send(request)
+        return await self.frame(most_bytes)
+
+    async def hello(self) -> None:
+        """Tell the runner the nonce that its frames begin with."""
+        await self._send({"nonce": self._nonce.decode()})
+
+    async def frame(self, most_bytes: int) -> bytes:
+        """The next frame of the runner; one that does not begin with this container's nonce is none."""
+        head = await self._exactly(len(self._nonce) + LENGTH_DIGITS)
+        nonce, digits = head[: len(self._nonce)], head[len(self._nonce) :]
+        try:
+            length = int(digits, 16)
+        except ValueError:
+            length = -1
+        if nonce != self._nonce or not 0 <= length <= most_bytes:
+            msg = "what the sandbox says is no answer"
+            raise SandboxUnavailable(msg, code="unavailable.sandbox_answer")
+        return await self._exactly(length)
+
+    async def _send(self, what: Mapping[str, Any]) -> None:
+        data = json.dumps(what, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        try:
+            await self._stream.send(b"%08x" % len(data) + data)
+        except SandboxUnavailable:
+            raise await self._died() from None
+
+    async def _exactly(self, count: int) -> bytes:
+        while len(self._buffer) < count:
+            try:
+                piece = await self._stream.receive(MAX_STDERR_BYTES)
+            except SandboxUnavailable as error:
+                if error.code != "unavailable.sandbox_died":
+                    raise
+                piece = b""
+            if not piece:
+                raise await self._died()
+            self._buffer += piece
+        taken = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return taken
+
+    async def _died(self) -> SandboxUnavailable | MemoryLimit:
+        """Why there is no more to come."""
+        with anyio.move_on_after(LAST_WORDS_S), suppress(SandboxUnavailable):
+            while await self._stream.receive(MAX_STDERR_BYTES):
+                pass
+        found = await self._engine.inspect(self.name)
+        state = (found or {}).get("State")
+        state = state if isinstance(state, dict) else {}
+        if state.get("OOMKilled") is True:
+            return MemoryLimit("the sandbox needed more memory than it may have")
+        said = " ".join(self._stream.stderr.decode("utf-8", "replace").split())[-300:]
+        msg = f"the sandbox died with exit code {state.get('ExitCode', 'unknown')}: {said or 'without a word'}"
+        return SandboxUnavailable(msg, code="unavailable.sandbox_died")
+
+
+@asynccontextmanager
+async def open_cell(
+    engine: Engine,
+    options: DockerOptions,
+    tier: SecurityTier,
+    labels: Mapping[str, str],
+    *,
+    memory_mib: int,
+    binds: Sequence[str] = (),
+    tell: Callable[[Mapping[str, JsonValue]], None] = tell_nobody,
+) -> AsyncIterator[Cell]:
+    """A container that keeps what its tier promises, removed at the end.
+
+    Args:
+        engine: Where.
+        options: How containers of this tier are made.
+        tier: What it has to be.
+        labels: By which it is found again.
+        memory_mib: What its code may have.
+        binds: See `container_spec`.
+        tell: Is told what it is like, before anything is refused.
+
+    Raises:
+        SandboxUnavailable: The engine cannot be used, the container does not start in time, or it is not what its tier
+            promises (`unavailable.isolation`).
+    """
+    name = NAME_PREFIX + random_bytes(10).hex()
+    spec = container_spec(options, tier, runner_command(options.python), labels, memory_mib=memory_mib, binds=binds)
+    try:
+        try:
+            with anyio.CancelScope(shield=True):  # a container that is made while nobody waits would be nobody's
+                await engine.create(name, spec, options.start_timeout_s)
+        finally:
+            await anyio.lowlevel.checkpoint()  # a cancellation that came meanwhile
+        async with engine.attach(name, options.start_timeout_s) as stream:
+            nonce = random_bytes(NONCE_BYTES).hex().encode()
+            cell = Cell(engine, stream, name, nonce)
+            try:
+                with anyio.fail_after(options.start_timeout_s):
+                    await engine.start(name, options.start_timeout_s)
+                    await cell.hello()
+                    seen = _object(await cell.frame(MAX_PROBE_BYTES))
+            except TimeoutError:
+                msg = f"the sandbox did not start within {options.start_timeout_s:g} s"
+                raise SandboxUnavailable(msg, code="unavailable.sandbox_start") from None
+            isolation = judge(seen, options, tier, memory_mib, binds)
+            tell(isolation.facts)
+            if isolation.broken:
+                msg = f"the sandbox is not what tier `{tier}` promises: {'; '.join(isolation.broken)}"
+                raise SandboxUnavailable(msg, code="unavailable.isolation", tier=tier.value)
+            yield cell
+    finally:
+        await remove(engine, name)
+
+
+async def remove(engine: Engine, name: str) -> None:
+    """Kill and remove a container, also after a cancellation, within a bound; an engine that is gone removes nothing."""
+    with anyio.CancelScope(shield=True):
+        try:
+            await engine.remove(name, REMOVE_TIMEOUT_S)
+        except SandboxUnavailable as error:
+            # Already on its way (409) is as good; of an engine that is gone or hangs the reaper takes care.
+            if error.fields.get("status") != HTTPStatus.CONFLICT:
+                _log.warning("container `%s` could not be removed: %s", name, error.message)
+
+
+def _object(data: bytes) -> Mapping[str, Any]:
+    try:
+        told = json.loads(data)
+    except (ValueError, RecursionError):
+        told = None
+    if not isinstance(told, dict):
+        msg = "what the sandbox says of itself is nothing that it could be"
+        raise SandboxUnavailable(msg, code="unavailable.sandbox_answer")
+    return told

@@ -1,0 +1,122 @@
+"""Every key of `[sandbox]`: the container engine, and what a container may take."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from symbi.config.declared import declare as _declare
+from symbi.config.kinds import Address, BadValue, Kind, Real, Several, Whole, describe
+
+_DIGEST: Final = r"sha256:[0-9a-f]{64}"
+_IMAGE: Final = re.compile(rf"(?:[a-z0-9][a-z0-9._/:-]{{0,200}}@)?{_DIGEST}", re.ASCII)
+_USER: Final = re.compile(r"([0-9]{1,10}):([0-9]{1,10})", re.ASCII)
+_RUNTIME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
+MAX_ID: Final = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Image(Kind[str]):
+    """An image by what is in it: a tag alone may be another image tomorrow."""
+
+    @property
+    def name(self) -> str:
+        """For the reference."""
+        return "image: `name@sha256:…`, or an id `sha256:…`"
+
+    def from_toml(self, value: object, base: Path) -> str:
+        """A string that ends in a digest."""
+        del base
+        if not isinstance(value, str) or not _IMAGE.fullmatch(value):
+            hint = "write `name@sha256:…`; `symbi sandbox image` makes one and prints its id"
+            raise BadValue(f"must name an image by digest, not {describe(value)}", hint)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class EngineAddress(Address):
+    """Where a Docker Engine listens."""
+
+    schemes: tuple[str, ...] = ("unix", "tcp")
+
+    @property
+    def name(self) -> str:
+        """For the reference."""
+        return "URL: `unix:///path` or `tcp://host:port`"
+
+    def from_toml(self, value: object, base: Path) -> str:
+        """A string with a path or a host."""
+        text = Address.from_toml(self, value, base)
+        parts = urlsplit(text)
+        whole = parts.path.startswith("/") and not parts.netloc if parts.scheme == "unix" else bool(parts.hostname)
+        if not whole:
+            raise BadValue(f"names no engine: {describe(text)}", "write `unix:///path` or `tcp://host:port`")
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeName(Kind[str]):
+    """The name of one of the engine's runtimes."""
+
+    @property
+    def name(self) -> str:
+        """For the reference."""
+        return "name of a runtime"
+
+    def from_toml(self, value: object, base: Path) -> str:
+        """A string of letters, digits, `_`, `.` and `-`."""
+        del base
+        if not isinstance(value, str) or not _RUNTIME.fullmatch(value):
+            raise BadValue(f"must be the name of a runtime, not {describe(value)}", "`docker info` lists them")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class UserNumbers(Kind[str]):
+    """Numbers of a user and a group that are not root's."""
+
+    @property
+    def name(self) -> str:
+        """For the reference."""
+        return "text: numbers of user and group, `uid:gid`"
+
+    def from_toml(self, value: object, base: Path) -> str:
+        """Two numbers from 1 on."""
+        del base
+        found = _USER.fullmatch(value) if isinstance(value, str) else None
+        if found is None:
+            raise BadValue(f"must be two numbers, `uid:gid`, not {describe(value)}")
+        if not all(0 < int(number) <= MAX_ID for number in found.groups()):
+            raise BadValue(f"must not be root's, nor beyond {MAX_ID}: {describe(value)}", "`65534:65534` is nobody")
+        return f"{int(found[1])}:{int(found[2])}"
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSettings:
+    """`[sandbox]`."""
+
+    docker_host: str | None = _declare(
+        None,
+        EngineAddress(),
+        "the Docker Engine: `unix:///path` or `tcp://host:port`, which is not encrypted",
+        unset="`DOCKER_HOST`, else `unix:///var/run/docker.sock`",
+    )
+    runtime_tier1: str = _declare("runc", RuntimeName(), "the engine's runtime for tier `docker`")
+    runtime_tier2: str = _declare("runsc", RuntimeName(), "the engine's runtime for tier `gvisor`")
+    image: str | None = _declare(
+        None, Image(), "what `python(…)` runs in; it holds a `python3` of 3.8 or newer", unset="no container tiers"
+    )
+    images: tuple[str, ...] = _declare((), Several(Image()), "further images that `run(…)` may name")
+    user: str = _declare("65534:65534", UserNumbers(), "who the code is inside, never root")
+    pids: int = _declare(64, Whole(8, 32_768, "processes"), "processes and threads of one sandbox")
+    cpu_cores: float = _declare(1.0, Real(0.01, 1024, "cores"), "processor time of one sandbox")
+    tmpfs_mib: int = _declare(16, Whole(1, 65_536, "MiB"), "size of `/tmp`, which counts as memory")
+    output_bytes: int = _declare(65_536, Whole(1, 2**26, "bytes"), "what code in a container may print")
+    open_files: int = _declare(256, Whole(16, 1_048_576, "files"), "files that a process may have open")
+    file_size_mib: int = _declare(16, Whole(1, 1_048_576, "MiB"), "largest file that a process may write")
+    containers: int = _declare(8, Whole(1, 1024, "containers"), "sandboxes of a tier at a time; more work waits")
+    warm: int = _declare(0, Whole(0, 64, "containers"), "sandboxes of a tier that are kept ready, each for one use")
+    start_timeout_s: float = _declare(
+        30.0, Real(0.1, 600, "seconds"), "how long a sandbox may take to start and to be looked at"
+    )

@@ -1,0 +1,89 @@
+"""Where code runs, from settings: the interpreter always, containers where an image is configured."""
+
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from anyio import to_thread
+
+from symbi.adapters.monty import MontySandbox
+from symbi.config import Settings
+from symbi.guard.permit import Authority
+from symbi.runtime.workers import Workers
+from symbi.sandbox.pool import Drivers, Sandboxes
+from symbi.types import SecurityTier
+
+DEFAULT_ENGINE = "unix:///var/run/docker.sock"
+
+
+def docker_host(settings: Settings, environ: Mapping[str, str] = os.environ) -> str:
+    """The address of the engine: the setting's, or that of the environment, or the usual one."""
+    return settings.sandbox.docker_host or environ.get("DOCKER_HOST", "").strip() or DEFAULT_ENGINE
+
+
+async def make_image(settings: Settings, programs: Sequence[Path], name: str) -> str:
+    """Make an image of this machine's Python in the engine, and give its id.
+
+    Raises:
+        InputError: This is no Linux, or a program is not there.
+        SandboxUnavailable: The engine cannot be used.
+    """
+    from symbi.adapters.docker import Engine, write_root  # noqa: PLC0415 - likewise
+
+    async with Engine(docker_host(settings)) as engine:
+        await engine.version()  # before the work
+        with TemporaryFile() as root:
+            await to_thread.run_sync(write_root, root, programs)
+            root.seek(0)
+            return await engine.import_image(root, name, ())
+
+
+@asynccontextmanager
+async def open_sandboxes(
+    settings: Settings, authority: Authority, instance: str, workers: Workers
+) -> AsyncIterator[Sandboxes]:
+    """The sandboxes that are configured. No engine is asked: one that is not there is told of to whoever needs it.
+
+    Args:
+        settings: Names the engine and the image.
+        authority: Where permits are redeemed.
+        instance: The label of what is ours in the engine.
+        workers: Hears of the processes of the interpreter.
+
+    Raises:
+        SandboxUnavailable: The interpreter does not start.
+        ConfigError: The address of the engine is of a kind that cannot be used.
+    """
+    async with AsyncExitStack() as stack:
+        interpreter = await stack.enter_async_context(MontySandbox(authority, watch=workers))
+        drivers: Drivers = {SecurityTier.INTERPRETER: interpreter}
+        if settings.sandbox.image is not None:
+            drivers |= await _containers(stack, settings, authority, instance)
+        yield Sandboxes(drivers)
+
+
+async def _containers(stack: AsyncExitStack, settings: Settings, authority: Authority, instance: str) -> Drivers:
+    from symbi.adapters.docker import DockerOptions, DockerSandbox, Engine  # noqa: PLC0415 - for those who have containers
+
+    engine = await stack.enter_async_context(Engine(docker_host(settings)))
+    ours = settings.sandbox
+    drivers: Drivers = {}
+    for tier, runtime in ((SecurityTier.TIER1, ours.runtime_tier1), (SecurityTier.TIER2, ours.runtime_tier2)):
+        options = DockerOptions(
+            image=ours.image or "",
+            runtime=runtime,
+            instance=instance,
+            user=ours.user,
+            pids=ours.pids,
+            cpus=ours.cpu_cores,
+            tmpfs_mib=ours.tmpfs_mib,
+            output_bytes=ours.output_bytes,
+            open_files=ours.open_files,
+            file_size_mib=ours.file_size_mib,
+            at_once=ours.containers,
+            start_timeout_s=ours.start_timeout_s,
+        )
+        drivers[tier] = await stack.enter_async_context(DockerSandbox(authority, tier, engine, options))
+    return drivers
