@@ -44,7 +44,9 @@ async def make_image(settings: Settings, programs: Sequence[Path], name: str) ->
 async def open_sandboxes(
     settings: Settings, authority: Authority, instance: str, workers: Workers
 ) -> AsyncIterator[Sandboxes]:
-    """The sandboxes that are configured. No engine is asked: one that is not there is told of to whoever needs it.
+    """The sandboxes that are configured.
+
+    An engine that is not there is told of to whoever needs it; what an earlier crash has left in one that is there is removed.
 
     Args:
         settings: Names the engine and the image.
@@ -65,9 +67,10 @@ async def open_sandboxes(
 
 
 async def _containers(stack: AsyncExitStack, settings: Settings, authority: Authority, instance: str) -> Drivers:
-    from symbi.adapters.docker import DockerOptions, DockerSandbox, Engine  # noqa: PLC0415 - for those who have containers
+    from symbi.adapters.docker import DockerOptions, DockerSandbox, Engine, reaping  # noqa: PLC0415 - for those who have containers
 
     engine = await stack.enter_async_context(Engine(docker_host(settings)))
+    await stack.enter_async_context(reaping(engine, instance))
     ours = settings.sandbox
     drivers: Drivers = {}
     for tier, runtime in ((SecurityTier.TIER1, ours.runtime_tier1), (SecurityTier.TIER2, ours.runtime_tier2)):

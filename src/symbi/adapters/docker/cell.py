@@ -158,6 +158,7 @@ async def open_cell(
     """
     name = NAME_PREFIX + random_bytes(10).hex()
     spec = container_spec(options, tier, runner_command(options.python), labels, memory_mib=memory_mib, binds=binds)
+    engine.in_use.add(name)
     try:
         try:
             with anyio.CancelScope(shield=True):  # a container that is made while nobody waits would be nobody's
@@ -182,7 +183,10 @@ async def open_cell(
                 raise SandboxUnavailable(msg, code="unavailable.isolation", tier=tier.value)
             yield cell
     finally:
-        await remove(engine, name)
+        try:
+            await remove(engine, name)
+        finally:
+            engine.in_use.discard(name)  # what could not be removed is for the reaper
 
 
 async def remove(engine: Engine, name: str) -> None:

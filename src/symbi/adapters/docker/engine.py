@@ -96,12 +96,16 @@ class Engine:
     Args:
         host: `unix:///path` or `tcp://host:port`.
 
+    Attributes:
+        in_use: Names of the containers that this process is at work with: the reaper leaves them.
+
     Raises:
         ConfigError: The address is of a kind that is not spoken.
     """
 
     def __init__(self, host: str) -> None:
         self.host = host
+        self.in_use: set[str] = set()
         parts = urlsplit(host)
         if parts.scheme == "unix" and parts.path:
             transport = httpx2.AsyncHTTPTransport(uds=parts.path, trust_env=False, limits=LIMITS)
