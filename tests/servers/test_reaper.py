@@ -17,9 +17,10 @@ from anyio import to_thread
 
 from symbi.adapters.docker import Engine, reaping
 
-pytestmark = [pytest.mark.servers, pytest.mark.anyio]
-
 RUNS = int(os.environ.get("SYMBI_STORM_RUNS", "12"))
+
+pytestmark = [pytest.mark.servers, pytest.mark.anyio, pytest.mark.timeout(120 + 10 * RUNS)]
+
 PER_PROCESS = 8
 SETTLES_WITHIN_S = 40.0
 LIVE = """

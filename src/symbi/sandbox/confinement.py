@@ -321,7 +321,7 @@ def _file_rules(program: str) -> list[tuple[str, int]]:
     ]
     loader = _loader_of(program)
     if loader is not None:
-        rules += [(loader, RUN_FILE), (os.path.dirname(os.path.realpath(loader)), READ_BELOW)]  # noqa: PTH120
+        rules += [(loader, RUN_FILE), (str(Path(loader).resolve().parent), READ_BELOW)]
     return rules
 
 
