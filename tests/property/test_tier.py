@@ -6,8 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symbi.errors import InputError
-from symbi.sandbox.tier import STRENGTH, CodeTrust, Needs, RiskProfile, assess_security_tier, choose_tier
-from symbi.types import Confidentiality, SecurityTier
+from symbi.policy.flow import join
+from symbi.sandbox.tier import (
+    STRENGTH,
+    CodeTrust,
+    Needs,
+    RiskProfile,
+    assess_code,
+    assess_security_tier,
+    choose_tier,
+    raise_tier,
+)
+from symbi.types import Confidentiality, Integrity, Label, SecurityTier
 
 profiles = st.builds(
     RiskProfile,
@@ -60,3 +70,23 @@ def test_a_chosen_tier_is_what_was_asked_for_and_never_below_what_is_needed(prof
         assert needs is Needs.PURE
     else:
         assert STRENGTH[tier] >= max(STRENGTH[assessment.tier], STRENGTH[floor])
+
+
+labels = st.builds(Label, st.sampled_from(Integrity), st.sampled_from(Confidentiality))
+
+
+@given(profiles, labels, st.sampled_from(SecurityTier))
+def test_what_goes_into_code_raises_its_risk_and_its_tier_and_lowers_neither(profile, label, given_tier):
+    agent, code = assess_security_tier(profile), assess_code(profile, label)
+    assert code.score >= agent.score
+    tier = raise_tier(given_tier, code)
+    if given_tier is SecurityTier.INTERPRETER:
+        assert tier is given_tier
+    else:
+        assert STRENGTH[tier] == max(STRENGTH[given_tier], STRENGTH[code.tier])
+
+
+@given(profiles, st.lists(labels, min_size=2, max_size=2))
+def test_more_inputs_never_make_code_less_risky(profile, both):
+    joined = assess_code(profile, join(*both)).score
+    assert joined >= max(assess_code(profile, label).score for label in both)

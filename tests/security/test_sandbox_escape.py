@@ -322,8 +322,8 @@ anyio.run(main)
 @pytest.mark.skipif(
     not hasattr(os, "pidfd_open"), reason="waits for a process that is not our child, as Linux alone can"
 )
-def test_a_worker_ends_by_itself_after_its_runtime_is_killed():
-    with subprocess.Popen([sys.executable, "-c", DRIVE, "1"], stdout=subprocess.PIPE, text=True) as runtime:
+def test_a_worker_dies_with_its_runtime_in_the_middle_of_a_run_of_an_hour():
+    with subprocess.Popen([sys.executable, "-c", DRIVE, "3600"], stdout=subprocess.PIPE, text=True) as runtime:
         assert runtime.stdout.readline() == "running\n"
         listing = subprocess.run(
             ["ps", "-o", "pid=", "--ppid", str(runtime.pid)], capture_output=True, check=True

@@ -30,6 +30,8 @@ import keyring.errors
 import pydantic_monty
 
 from symbi.clock import Clock, SystemClock, rfc3339
+from symbi.errors import SandboxUnavailable
+from symbi.sandbox.confinement import confined_program, confinement_here
 
 MIN_PYTHON: Final = (3, 11)
 MIN_FREE_BYTES: Final = 256 * 1024 * 1024  # below it a busy trail fills the disk within the hour
@@ -164,20 +166,23 @@ def probe_interpreter(pool: Callable[..., pydantic_monty.Monty] = pydantic_monty
     program = Path(sysconfig.get_path("scripts")) / "monty"  # the one that is run later; MONTY_BIN is not asked
     try:
         with (
+            confined_program(program) as start,
             pool(
-                binary_path=program if program.is_file() else None,
+                binary_path=start if program.is_file() else None,
                 checkout_timeout=INTERPRETER_TIMEOUT_S,
                 request_timeout=INTERPRETER_TIMEOUT_S,
             ) as workers,
             workers.checkout() as session,
         ):
             answer = session.feed_run("sum([n * n for n in range(10)])")
-    except (pydantic_monty.MontyError, OSError, RuntimeError, TimeoutError) as error:
+    except (pydantic_monty.MontyError, OSError, RuntimeError, TimeoutError, SandboxUnavailable) as error:
         return Finding("interpreter sandbox", ok=False, detail=_named(error), install_hint=hint, required=True)
     if answer != 285:  # noqa: PLR2004 - the squares of 0 to 9
         return Finding("interpreter sandbox", ok=False, detail="it miscounts", install_hint=hint, required=True)
     version = pydantic_monty.__version__
-    return Finding("interpreter sandbox", ok=True, detail=f"pydantic-monty {version}", required=True)
+    return Finding(
+        "interpreter sandbox", ok=True, detail=f"pydantic-monty {version}; {confinement_here()}", required=True
+    )
 
 
 def probe_disk(data_dir: Path) -> Finding:

@@ -15,7 +15,7 @@ import asyncio
 import os
 import sysconfig
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal, Self
@@ -39,6 +39,7 @@ from symbi.errors import (
 )
 from symbi.guard.action import ExecuteCode
 from symbi.guard.permit import Authority, Permit
+from symbi.sandbox.confinement import AVAILABLE, confined_program, confinement_of
 from symbi.sandbox.pool import WHAT_TO_INSTALL
 from symbi.sandbox.port import SandboxResult, WorkerWatch
 from symbi.sandbox.request import CODE_FILE, MAX_STDOUT_BYTES, MAX_TIMEOUT_S, VALUE_BOUNDS, check_request, plain_inputs
@@ -95,6 +96,7 @@ class MontySandbox:
         self._binary = binary
         self._watch = watch
         self._pool: monty.AsyncMonty | None = None
+        self._started: ExitStack = ExitStack()
 
     @property
     def tier(self) -> SecurityTier:
@@ -108,7 +110,7 @@ class MontySandbox:
             SandboxUnavailable: It is not installed, or does not answer.
         """
         pool = monty.AsyncMonty(
-            binary_path=self._binary or _installed_binary(),
+            binary_path=self._started.enter_context(confined_program(self._binary or _installed_binary())),
             min_processes=1,
             max_processes=self._workers,
             checkout_timeout=CHECKOUT_TIMEOUT_S,
@@ -120,7 +122,11 @@ class MontySandbox:
         try:
             await pool.__aenter__()
         except (RuntimeError, OSError) as error:
+            self._started.close()
             raise _no_worker(error) from error
+        except BaseException:
+            self._started.close()
+            raise
         self._pool = pool
         try:
             await self._answers(pool)
@@ -134,6 +140,7 @@ class MontySandbox:
         pool, self._pool = self._pool, None
         if pool is None:
             return
+        self._started.close()
         with anyio.CancelScope(shield=True):
             with anyio.move_on_after(STOP_TIMEOUT_S):
                 await pool.__aexit__(None, None, None)
@@ -160,6 +167,7 @@ class MontySandbox:
             async with pool.checkout(limits={"max_feed_duration_secs": GRACE_S}, os_policy=_WORLD) as session:
                 with anyio.fail_after(STOP_TIMEOUT_S):
                     answer = await session.feed_run("6 * 7")
+                _is_confined(session.worker_pid)
         except (monty.MontyError, RuntimeError, OSError) as error:
             raise _no_worker(error) from error
         if answer != 6 * 7:
@@ -291,6 +299,23 @@ def _place(frames: list[monty.Frame]) -> Place | None:
 def _short(cause: BaseException) -> str:
     text = " ".join(str(cause).split()).replace("`", "'")
     return text if len(text) <= MAX_MESSAGE_CHARS else f"{text[:MAX_MESSAGE_CHARS]}…"
+
+
+def _is_confined(pid: int | None) -> None:
+    """Ask the kernel what the worker is held to.
+
+    Raises:
+        SandboxUnavailable: It could do more than compute.
+    """
+    if not AVAILABLE:
+        return
+    try:
+        found = None if pid is None else confinement_of(pid)
+    except (OSError, ValueError) as error:
+        raise _no_worker(error) from error
+    if found is None or not found.holds:
+        msg = f"the interpreter's worker is not confined: {found}"
+        raise SandboxUnavailable(msg, code="unavailable.isolation")
 
 
 def _no_worker(error: Exception) -> SandboxUnavailable:

@@ -54,6 +54,7 @@ from symbi.policy.fields import UNDECLARED
 from symbi.policy.flow import MORE_SUBJECTS, join
 from symbi.policy.grants import Grant
 from symbi.sandbox.pool import Sandboxes
+from symbi.sandbox.tier import UNREMARKABLE, RiskProfile, assess_code, raise_tier
 from symbi.tools.invoke import Invoker
 from symbi.tools.reconcile import CallInDoubt, Reconciler
 from symbi.tools.text import shown_name
@@ -132,11 +133,12 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class CodeLimits:
-    """Bounds of one `python(…)`: the tier it must run in, mebibytes, seconds."""
+    """Bounds of one `python(…)`: the tier it must run in at least, mebibytes, seconds; and what is known of its agent."""
 
     tier: SecurityTier = SecurityTier.INTERPRETER
     memory_mib: int = 64
     timeout_s: float = 30.0
+    profile: RiskProfile = UNREMARKABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,19 +243,22 @@ class RunEffects:
         label = await label_of(code, *inputs.values())
         plainly = partial(to_json, place=span, file=self._file)
         plain = {name: await in_pieces(data_of(value, plainly)) for name, value in inputs.items()}
+        risk = assess_code(self._code.profile, label)
         action = ExecuteCode(
             principal=self._principal,
             slot=self._slot(),
             label=label,
             code=code.data,
             code_digest=hashlib.sha256(code.data.encode("utf-8", "surrogatepass")).hexdigest(),
-            tier=self._code.tier,
+            tier=raise_tier(self._code.tier, risk),
+            risk=risk.facts(),
             inputs=plain,
             memory_mib=self._code.memory_mib,
             timeout_s=self._code.timeout_s,
         )
 
         async def run(permit: Permit[ExecuteCode]) -> JsonValue:
+            permit.note("risk", permit.action.risk)
             driver = self._world.sandboxes.driver_for(permit.action.tier)
             result = await driver.run(permit)
             if result.stdout:

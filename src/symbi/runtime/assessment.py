@@ -1,10 +1,18 @@
 """What an agent's file says of its risk, and where its code is to run."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from symbi.dsl.spec import AgentSpec
-from symbi.sandbox.tier import CodeTrust, Needs, RiskAssessment, RiskProfile, assess_security_tier, choose_tier
-from symbi.types import Confidentiality, SecurityTier
+from symbi.sandbox.tier import (
+    UNREMARKABLE,
+    Needs,
+    RiskAssessment,
+    RiskProfile,
+    assess_security_tier,
+    choose_tier,
+)
+from symbi.types import SecurityTier
 
 
 def assess_agent(
@@ -20,16 +28,22 @@ def assess_agent(
     Raises:
         InputError: The file asks for less than is needed, or for what there is not.
     """
-    assessment = assess_security_tier(
-        RiskProfile(
-            data_sensitivity=Confidentiality.INTERNAL,
-            code_trust=CodeTrust.UNSIGNED,
-            requires_network=False,
-            requires_filesystem=any(p.type.name == "Path" for p in spec.parameters),
-            external_apis=servers_of(spec, servers),
-        )
-    )
+    assessment = assess_security_tier(profile_of(spec, servers))
     return assessment, choose_tier(assessment, needs=Needs.PURE, requested=spec.sandbox, floor=least_tier)
+
+
+def profile_of(spec: AgentSpec, servers: Sequence[str]) -> RiskProfile:
+    """What is known of an agent before it has seen any data.
+
+    Args:
+        spec: The agent.
+        servers: The tool servers there are.
+    """
+    return replace(
+        UNREMARKABLE,
+        requires_filesystem=any(p.type.name == "Path" for p in spec.parameters),
+        external_apis=servers_of(spec, servers),
+    )
 
 
 def servers_of(spec: AgentSpec, servers: Sequence[str]) -> tuple[str, ...]:

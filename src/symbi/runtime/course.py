@@ -36,7 +36,7 @@ from symbi.guard.outcome import decode_error, encode_error, error_label
 from symbi.guard.spending import UNBOUNDED
 from symbi.policy.flow import join_subjects
 from symbi.runtime.agent_scheduler import AgentConfig
-from symbi.runtime.assessment import assess_agent, servers_of
+from symbi.runtime.assessment import assess_agent, profile_of, servers_of
 from symbi.runtime.budgets import Budgets
 from symbi.runtime.life import Life
 from symbi.runtime.lifecycle import Event
@@ -191,7 +191,7 @@ class Course:
                 self._rooms.world.guard.probe("working")
                 async with self.measuring.measured(one, principal, limits, turn) as meter:
                     plan = RunPlan(
-                        spec, principal, record, self.bounds(principal), recorded, meter, order.ends, meter=meter
+                        spec, principal, record, self.bounds(spec, principal), recorded, meter, order.ends, meter=meter
                     )
                     outcome = await execute(plan, self._rooms.world, self._rooms.runs, one.later)
         except (StoreUnavailable, InternalError):
@@ -234,10 +234,10 @@ class Course:
         timeout_s = min(spec.limits.execution_timeout, self._config.run_timeout_s)
         return replace(spec, limits=replace(spec.limits, execution_timeout=timeout_s))
 
-    def bounds(self, principal: Principal) -> Bounds:
+    def bounds(self, spec: AgentSpec, principal: Principal) -> Bounds:
         """What a run of an agent is held to."""
-        told = self._config
-        code = CodeLimits(SecurityTier(principal.tier), told.code_memory_mib, told.code_timeout_s)
+        told, profile = self._config, profile_of(spec, self._rooms.catalog.servers)
+        code = CodeLimits(SecurityTier(principal.tier), told.code_memory_mib, told.code_timeout_s, profile)
         return Bounds(told.body, code, told.output_bytes)
 
     async def create(

@@ -317,7 +317,7 @@ class Errands:
                         replace(spec, limits=limits),
                         principal,
                         errand.record,
-                        self._course.bounds(principal),
+                        self._course.bounds(spec, principal),
                         errand.recorded,
                         meter,
                         tries.ends,

@@ -15,18 +15,22 @@ A score below 0.5 is tier 1 (containers), any other tier 2 (gVisor). The weights
 reaches tier 2 by itself, for containers suit trusted code; trusted code reaches it only with secrets and every kind of
 access; an unsigned agent on internal data that uses files and a service, the ordinary one, reaches it too.
 
+Each piece of code that an agent runs is scored by itself (`assess_code`): its label, which joins those of all that goes
+into it, can make data more sensitive and code less trusted than the agent's file says, never the other way. The tier
+that the agent was given is raised to the result (`raise_tier`), never lowered.
+
 The interpreter stands outside this order: pure computation (no file, network or process) may run in it at any
 score, and only that.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
 from symbi.errors import InputError
-from symbi.types import Confidentiality, JsonValue, SecurityTier
+from symbi.types import Confidentiality, Integrity, JsonValue, Label, SecurityTier
 
 WHOLE: Final = 10_000  # contributions are ten-thousandths; their maxima add up to this
 TIER2_FROM: Final = 5_000  # the seed's boundary: a score of 0.5 is tier 2
@@ -141,6 +145,16 @@ class RiskAssessment:
         return {"score": f"{self.score:.4f}", "factors": dict(self.factors.texts()), "tier": self.tier.value}
 
 
+UNREMARKABLE: Final = RiskProfile(
+    data_sensitivity=Confidentiality.INTERNAL,
+    code_trust=CodeTrust.UNSIGNED,
+    requires_network=False,
+    requires_filesystem=False,
+    external_apis=(),
+)
+"""An agent of the operator's own files that computes."""
+
+
 def assess_security_tier(profile: RiskProfile) -> RiskAssessment:
     """Score a piece of work by the seed's five factors and give it a tier."""
     factors = RiskFactors(
@@ -152,6 +166,25 @@ def assess_security_tier(profile: RiskProfile) -> RiskAssessment:
     )
     tier = SecurityTier.TIER1 if factors.total < TIER2_FROM else SecurityTier.TIER2
     return RiskAssessment(round(factors.total / WHOLE, 4), factors, tier)
+
+
+def assess_code(agent: RiskProfile, label: Label) -> RiskAssessment:
+    """Score one piece of code that an agent runs.
+
+    Args:
+        agent: What its file says of it.
+        label: The join of the labels of the code and of all that it is given. Where any of it is untrusted, strangers
+            have a say in what the code does.
+    """
+    untrusted = label.integrity is Integrity.UNTRUSTED
+    sensitivity = max(agent.data_sensitivity, label.confidentiality, key=SENSITIVITY.__getitem__)
+    trust = CodeTrust.UNTRUSTED if untrusted else agent.code_trust
+    return assess_security_tier(replace(agent, data_sensitivity=sensitivity, code_trust=trust))
+
+
+def raise_tier(given: SecurityTier, assessment: RiskAssessment) -> SecurityTier:
+    """The tier of one piece of code, where its agent was given one: the stronger of both; the interpreter stays it."""
+    return given if given is SecurityTier.INTERPRETER else _stronger(given, assessment.tier)
 
 
 def choose_tier(

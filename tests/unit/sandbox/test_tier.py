@@ -1,5 +1,7 @@
 """Risk scores and the choice of a tier."""
 
+from dataclasses import replace
+
 import pytest
 
 from symbi.errors import InputError
@@ -9,14 +11,17 @@ from symbi.sandbox.tier import (
     NETWORK,
     SENSITIVITY,
     TRUST,
+    UNREMARKABLE,
     WHOLE,
     CodeTrust,
     Needs,
     RiskProfile,
+    assess_code,
     assess_security_tier,
     choose_tier,
+    raise_tier,
 )
-from symbi.types import Confidentiality, SecurityTier
+from symbi.types import Confidentiality, Integrity, Label, SecurityTier
 
 
 def profile(**changes):
@@ -140,3 +145,45 @@ def test_a_stronger_tier_than_needed_may_be_asked_for():
 def test_the_interpreter_is_no_floor():
     with pytest.raises(InputError, match="cannot be the least tier"):
         choose_tier(LOW, needs=Needs.SYSTEM, floor=SecurityTier.INTERPRETER)
+
+
+def label(confidentiality=Confidentiality.PUBLIC, integrity=Integrity.USER):
+    return Label(integrity, confidentiality)
+
+
+@pytest.mark.parametrize(
+    ("given", "score"),
+    [
+        (label(), 0.30),
+        (label(Confidentiality.INTERNAL), 0.30),
+        (label(Confidentiality.CONFIDENTIAL), 0.37),
+        (label(Confidentiality.SECRET), 0.45),
+        (label(integrity=Integrity.SYSTEM), 0.30),
+        (label(integrity=Integrity.TRUSTED), 0.30),
+        (label(integrity=Integrity.UNTRUSTED), 0.55),
+        (label(Confidentiality.SECRET, Integrity.UNTRUSTED), 0.70),
+    ],
+)
+def test_code_is_scored_by_the_labels_of_all_that_goes_into_it(given, score):
+    assert assess_code(UNREMARKABLE, given).score == score
+
+
+def test_what_the_agent_s_file_says_counts_with_the_labels_of_the_code():
+    files_and_mail = replace(UNREMARKABLE, requires_filesystem=True, external_apis=("mail",))
+    assert assess_code(files_and_mail, label(Confidentiality.SECRET)).score == 0.65
+    secret = replace(UNREMARKABLE, data_sensitivity=Confidentiality.SECRET)
+    assert assess_code(secret, label()).score == 0.45
+
+
+@pytest.mark.parametrize(
+    ("given", "assessed", "tier"),
+    [
+        (SecurityTier.TIER1, LOW, SecurityTier.TIER1),
+        (SecurityTier.TIER1, HIGH, SecurityTier.TIER2),
+        (SecurityTier.TIER2, LOW, SecurityTier.TIER2),
+        (SecurityTier.TIER2, HIGH, SecurityTier.TIER2),
+        (SecurityTier.INTERPRETER, HIGH, SecurityTier.INTERPRETER),
+    ],
+)
+def test_the_tier_of_code_is_raised_to_its_risk_and_never_lowered(given, assessed, tier):
+    assert raise_tier(given, assessed) is tier

@@ -204,7 +204,9 @@ async def open_cell(
                 raise SandboxUnavailable(msg, code="unavailable.isolation", tier=tier.value)
             yield cell
     finally:
-        await remove(engine, name)
+        try:
+            await remove(engine, name)
+        finally:
 
 
 async def remove(engine: Engine, name: str) -> None:

@@ -3,12 +3,13 @@
 All that is ours in an engine bears the label of our instance. One process owns an instance at a time (it owns the data
 folder), so what bears the label and was not made by this process is nobody's any more; likewise what this process could
 not remove when it was done with it. A container that died with its runtime may still be on its way into the engine
-when the next start looks, so there is a second look soon after the first.
+when the next start looks, so there are further looks soon after the first.
 """
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain, repeat
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -20,7 +21,7 @@ from symbi.adapters.docker.engine import Engine
 from symbi.errors import SandboxUnavailable
 
 START_BOUND_S: Final = 15.0  # what a start waits for the first look; an engine that hangs is looked at again later
-SOON_S: Final = 5.0  # from the first look to the second
+SOON_S: Final = (1.0, 3.0, 10.0)  # between the first looks: an engine still does what a killed process had asked of it
 CADENCE_S: Final = 60.0  # between looks after that
 REMOVE_TIMEOUT_S: Final = 20.0  # one container, on a busy machine
 
@@ -120,7 +121,6 @@ class Reaper:
             _log.warning("removed what an earlier run left in the engine: %s", ", ".join(told))
 
     async def _go_on(self) -> None:
-        await self._sleep(SOON_S)
-        while True:
+        for pause_s in chain(SOON_S, repeat(CADENCE_S)):
+            await self._sleep(pause_s)
             await self._look()
-            await self._sleep(CADENCE_S)

@@ -145,6 +145,7 @@ class ExecuteCode(Action):
         tier: Where it must run, at least.
         inputs: JSON values by variable name.
         memory_mib, timeout_s: Limits inside the sandbox.
+        risk: Score, factors and the tier that follows, as texts, for the trail; empty where nobody assessed it.
     """
 
     kind: ClassVar[str] = "ExecuteCode"
@@ -154,6 +155,7 @@ class ExecuteCode(Action):
     inputs: Mapping[str, JsonValue] = field(default_factory=dict)
     memory_mib: int = 64
     timeout_s: float = 10.0
+    risk: Mapping[str, JsonValue] = field(default_factory=dict)
 
     @property
     def recovery(self) -> RecoveryClass:
@@ -176,8 +178,9 @@ class ExecuteCode(Action):
         }
 
     def arguments(self) -> Mapping[str, JsonValue]:
-        """The digest of the code and its inputs."""
-        return {"code_digest": self.code_digest, "tier": self.tier.value, "inputs": self.inputs}
+        """The digest of the code, its inputs, and its risk where it was assessed."""
+        risk = {"risk": self.risk} if self.risk else {}
+        return {"code_digest": self.code_digest, "tier": self.tier.value, "inputs": self.inputs, **risk}
 
 
 @dataclass(frozen=True, slots=True)
