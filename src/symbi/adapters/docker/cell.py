@@ -204,9 +204,7 @@ async def open_cell(
                 raise SandboxUnavailable(msg, code="unavailable.isolation", tier=tier.value)
             yield cell
     finally:
-        try:
-            await remove(engine, name)
-        finally:
+        await remove(engine, name)
 
 
 async def remove(engine: Engine, name: str) -> None:
