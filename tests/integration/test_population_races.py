@@ -7,6 +7,8 @@ import anyio.lowlevel
 import pytest
 
 from symbi.errors import StoreUnavailable, ToolServerUnavailable
+from symbi.policy.engine import PolicySource
+from symbi.policy.policies import PolicySet
 from symbi.runtime.course import Order
 from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.population import Population
@@ -63,9 +65,9 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(folder, *instances, text=WORKER, config=CONFIG):
+async def staged(folder, *instances, text=WORKER, config=CONFIG, policies=PERMIT):
     said = []
-    async with open_in(folder, text, config=config, policies=PERMIT, emit=lambda *line: said.append(line)) as opened:
+    async with open_in(folder, text, config=config, policies=policies, emit=lambda *line: said.append(line)) as opened:
         order = Order(opened.compiled, opened.compiled.agents[0])
         names = await opened.runtime.spawn(order, instances)
         for number, name in enumerate(names):
@@ -215,4 +217,25 @@ async def test_an_agent_that_was_moved_behind_our_back_is_looked_at_again_before
         moved = roster.moving(await roster.find("worker/0"), AgentState.READY, 2)
         await rooms.world.log.transact(lambda: (roster.write(moved), ()))
         async with it.at_work():
+            await it.until(lambda: it.said == [("worker/0", "0")])
+
+
+async def test_who_an_operator_and_a_policy_have_suspended_does_not_go_on_by_another_policy_alone(tmp_path):
+    quiet = PERMIT + '@id("quiet") forbid (principal, action == Action::"WriteLog", resource);'
+    async with staged(tmp_path, "0", policies=quiet) as it:
+        errands, engine = it.runtime.errands, it.runtime.guard.engine
+        leave = errands._leave
+
+        def left(errand, one, error):  # the operator is there between the refusal and the end
+            one.suspended_by = "ada"
+            leave(errand, one, error)
+
+        errands._leave = left
+        async with it.at_work():
+            await it.until(lambda: it.runtime.roster.counts.get(AgentState.SUSPENDED) == 1)
+            errands._leave = leave
+            sources = [PolicySource(s.file, PERMIT) if s.text == quiet else s for s in engine.current.sources]
+            engine.replace(PolicySet.load(sources, engine.current.compiled, engine.current.tools))
+            await it.nothing_begins()
+            await it.population.resume("worker/0", "ada")
             await it.until(lambda: it.said == [("worker/0", "0")])

@@ -39,7 +39,7 @@ from symbi.runtime.agent_scheduler import AgentConfig
 from symbi.runtime.assessment import assess_agent, servers_of
 from symbi.runtime.budgets import Budgets
 from symbi.runtime.life import Life
-from symbi.runtime.lifecycle import Event
+from symbi.runtime.lifecycle import AgentState, Event
 from symbi.runtime.living import Kind, Move, Roster, reason_of
 from symbi.runtime.measuring import Measuring
 from symbi.runtime.rooms import AtWork, Rooms, RuntimeConfig
@@ -227,7 +227,10 @@ class Course:
         drafts, state = one.life.drafts(), one.life.state
         if one.living is None or not drafts:
             return drafts, None
-        return drafts, self.roster.moving(one.living, state, len(drafts), reason_of(state, drafts))
+        reason = reason_of(state, drafts)
+        if one.suspended_by and state is AgentState.SUSPENDED:  # whatever else has: it is theirs to let go on
+            reason = f"{Event.OPERATOR_SUSPENDED}: {one.suspended_by}"
+        return drafts, self.roster.moving(one.living, state, len(drafts), reason)
 
     def bounded(self, spec: AgentSpec) -> AgentSpec:
         """An agent with no more time than any may have."""
