@@ -49,7 +49,8 @@ def _print(row: Any) -> None:
             f"  tool server {escape(printable(name))}: {process['cpu_ms'] / 1000:.3f} s, {process['memory_bytes'] >> 20} MiB"
         )
     for name, state in row["breakers"].items():
-        out.print(f"  [yellow]{escape(printable(name))} is left alone ({escape(state)})[/]")
+        stands = "on trial" if state == "half_open" else "left alone"
+        out.print(f"  [yellow]{escape(printable(name))} is {stands}[/]")
     lag = row["loop_lag_ms"]
     out.print(f"loop lag: p50 {lag['p50']} ms, p99 {lag['p99']} ms, p99.9 {lag['p999']} ms in the last minute")
     out.print(f"trail: {row['head']} events; policies {row['policies'][:12]}")

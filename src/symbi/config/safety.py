@@ -108,11 +108,12 @@ def _risky(settings: Settings) -> Iterator[str]:
 
 
 def _deaf(settings: Settings) -> Iterator[str]:
-    """Topics of agents that have no mailbox."""
+    """What is said of the mailboxes of agents that have none."""
     for agent in settings.agents:
-        if agent.topics and agent.mode is not AgentMode.PERSISTENT:
-            origin = settings.origin(f"agents.{agent.name}.topics")
-            yield f"no effect: `agents.{agent.name}.topics` ({origin}): it lives for one run; set `mode` to `persistent`"
+        for name in ("topics", "idle_s", "max_messages"):
+            key = f"agents.{agent.name}.{name}"
+            if agent.mode is not AgentMode.PERSISTENT and key in settings.origins:
+                yield f"no effect: `{key}` ({settings.origin(key)}): it lives for one run; set `mode` to `persistent`"
 
 
 def _show(settings: Settings, key: str) -> str:

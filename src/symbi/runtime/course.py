@@ -38,9 +38,9 @@ from symbi.policy.flow import join_subjects
 from symbi.runtime.agent_scheduler import AgentConfig
 from symbi.runtime.assessment import assess_agent, profile_of, servers_of
 from symbi.runtime.budgets import Budgets
-from symbi.runtime.life import Life
+from symbi.runtime.life import Life, reason_of
 from symbi.runtime.lifecycle import AgentState, Event
-from symbi.runtime.living import Kind, Move, Roster, reason_of
+from symbi.runtime.living import Kind, Move, Roster
 from symbi.runtime.measuring import Measuring
 from symbi.runtime.rooms import AtWork, Rooms, RuntimeConfig
 from symbi.runtime.turns import Seat, Turns

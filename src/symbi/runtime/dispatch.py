@@ -26,7 +26,8 @@ from anyio.abc import TaskGroup
 
 from symbi.errors import StoreUnavailable, SymbiError, Unavailable
 from symbi.policy.policies import PolicySet
-from symbi.runtime.errands import Errands, NotBegun
+from symbi.runtime.errand import NotBegun
+from symbi.runtime.errands import Errands
 from symbi.runtime.intake import Mail
 from symbi.runtime.lifecycle import AgentState, Event
 from symbi.runtime.living import Kind, Roster

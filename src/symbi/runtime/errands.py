@@ -15,7 +15,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import anyio
@@ -39,17 +39,16 @@ from symbi.errors import (
     Unavailable,
 )
 from symbi.guard.confidential import confided, keys_for, open_column
-from symbi.guard.ledger import EffectRecord
 from symbi.guard.outcome import decode_error
 from symbi.guard.vault import place
 from symbi.runtime.course import Course, Order
 from symbi.runtime.dead_letters import GivenUp, LetterKind, Payload
+from symbi.runtime.errand import Done, Errand, NotBegun
 from symbi.runtime.life import TRIES, Life
 from symbi.runtime.lifecycle import AgentState, Event
-from symbi.runtime.living import Living, Move
+from symbi.runtime.living import Living
 from symbi.runtime.mailbox import Message
 from symbi.runtime.rooms import AtWork, Rooms
-from symbi.runtime.supervisor import Verdict
 from symbi.runtime.tries import WAITED_FOR, Tries
 from symbi.types import JsonValue, Principal, RunId
 
@@ -61,72 +60,6 @@ CRASH_LOOP: Final = "agent.crash_loop"
 """Code of its error."""
 
 _OPEN: Final = frozenset({RunState.RUNNING, RunState.HELD})
-
-
-class NotBegun(Exception):
-    """A message could not be begun now, and waits as it did.
-
-    Args:
-        error: Why.
-    """
-
-    def __init__(self, error: SymbiError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-@dataclass(slots=True)
-class Errand:
-    """One message, and what is on record of it.
-
-    Attributes:
-        message: The message, as it is kept.
-        record: Its run, as it is to go on.
-        recorded: What its body did before.
-        was: How the run stood; None where it had not begun.
-        lost: What it knew was erased, or cannot be read.
-        begun: It is on record that the run goes on, and its end is not.
-        attempts: How often it was begun.
-        move: The last move of its agent, on its way into the store.
-        given: Why it was given up, likewise.
-        tries: How often it has failed.
-        again_s: It is to be tried again in so many seconds.
-        left: It was stopped before it was begun, and waits as it did.
-    """
-
-    message: Message
-    record: RunRecord
-    recorded: Sequence[EffectRecord] = ()
-    was: RunState | None = None
-    lost: InputError | None = None
-    begun: bool = False
-    attempts: int = 0
-    move: Move | None = None
-    given: SymbiError | None = None
-    tries: Tries | None = None
-    again_s: float | None = None
-    left: bool = False
-
-    @property
-    def verdict(self) -> Verdict:
-        """What is to be done about its last error."""
-        assert self.tries is not None, "it was begun"
-        return self.tries.verdict
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What came of looking for a message.
-
-    Attributes:
-        there: There was one.
-        again_s: Its run failed, and is to be tried again in so many seconds.
-        left: It was not begun, and waits as it did: for whoever has suspended its agent, or stopped everything.
-    """
-
-    there: bool
-    again_s: float | None = None
-    left: bool = False
 
 
 class Errands:

@@ -1,6 +1,6 @@
 """The life of one agent through one run: moves of the lifecycle table, gathered for the trail."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from symbi.agent.journal import RunRecord, RunState
@@ -155,3 +155,22 @@ def _why(error: SymbiError, event: Event) -> Mapping[str, JsonValue]:
     if event is Event.CRASH_LOOP:
         why |= {name: error.fields[name] for name in (TRIES, SINCE) if name in error.fields}
     return why
+
+
+def transition(was: AgentState, event: Event, state: AgentState) -> dict[str, JsonValue]:
+    """What the trail says of a move."""
+    return {"from": was.value, "event": event.value, "to": state.value}
+
+
+def reason_of(state: AgentState, drafts: Iterable[Draft]) -> str:
+    """Why an agent stands where it does, of the moves that brought it there."""
+    if state in {AgentState.READY, AgentState.RUNNING}:
+        return ""
+    last = list(drafts)[-1].details
+    why = last.get("error") or last.get("by") or ""
+    return told_reason(str(last["event"]), str(why))
+
+
+def told_reason(event: str, why: str) -> str:
+    """An event, and what it was for, in a few words."""
+    return f"{event}: {why}" if why else f"{event}"

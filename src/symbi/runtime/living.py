@@ -8,7 +8,7 @@ store alone, and is read from there when there is something for it to do.
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final, TypeAlias
@@ -21,6 +21,7 @@ from symbi.audit.log import AuditLog
 from symbi.clock import Clock, rfc3339
 from symbi.dsl.spec import AgentSpec, CompiledFile
 from symbi.errors import InputError, SymbiError, did_you_mean
+from symbi.runtime.life import told_reason, transition
 from symbi.runtime.lifecycle import FIRST, AgentState, Event, advance
 from symbi.runtime.roster import AgentRecord, AgentStore, declared_of
 from symbi.runtime.terms import Terms
@@ -436,7 +437,7 @@ class Roster:
         """
         was = seen or living.state
         state = advance(was, event)
-        reason = "" if state is AgentState.READY else _reason(event, by)
+        reason = "" if state is AgentState.READY else told_reason(event, by)
         move = self.moving(living, state, 1, reason)
         if was is not living.state:
             msg = f"agent `{living.name}` is `{living.state}` and no longer `{was}`"
@@ -482,21 +483,3 @@ def _discarded(record: AgentRecord) -> Draft:
     """The event of a failed agent that makes room for another of its name."""
     details = transition(AgentState.FAILED, Event.DISCARDED, AgentState.TERMINATED)
     return Draft(AuditEventType.AGENT_TRANSITION, record.agent_id, details)
-
-
-def transition(was: AgentState, event: Event, state: AgentState) -> dict[str, JsonValue]:
-    """What the trail says of a move."""
-    return {"from": was.value, "event": event.value, "to": state.value}
-
-
-def reason_of(state: AgentState, drafts: Iterable[Draft]) -> str:
-    """Why an agent stands where it does, of the moves that brought it there."""
-    if state in {AgentState.READY, AgentState.RUNNING}:
-        return ""
-    last = list(drafts)[-1].details
-    why = last.get("error") or last.get("by") or ""
-    return _reason(str(last["event"]), str(why))
-
-
-def _reason(event: str, why: str) -> str:
-    return f"{event}: {why}" if why else f"{event}"

@@ -111,3 +111,10 @@ def test_a_dimension_other_than_the_embedders_is_an_error_that_names_both():
         require_embedding_dimension(settings, "builtin", 256)
     require_embedding_dimension(settings, "openai", 1536)
     require_embedding_dimension(read(), "builtin", 256)
+
+
+@pytest.mark.parametrize("said", ['topics = ["a.*"]', "idle_s = 5", "max_messages = 3"])
+def test_what_is_said_of_a_mailbox_has_no_effect_on_an_agent_that_has_none(said):
+    (warning,) = refuse_unsafe(read(f"[agents.a]\n{said}\n"))
+    assert warning.startswith(f"no effect: `agents.a.{said.partition(' ')[0]}`")
+    assert refuse_unsafe(read(f'[agents.a]\nmode = "persistent"\n{said}\n')) == ()
