@@ -412,13 +412,15 @@ def ended(pid: int) -> Optional[int]:
             status = what
 
 
-def end_all() -> None:
-    """End every other process here."""
-    if os.getpid() == 1:
-        try:
+def end_all(child: int) -> None:
+    """End every other process here; where this is not the first of a container, those of the child's group."""
+    try:
+        if os.getpid() == 1:
             os.kill(-1, signal.SIGKILL)
-        except OSError:  # there is no other
-            pass
+        else:
+            os.killpg(child, signal.SIGKILL)
+    except OSError:  # there is no other
+        pass
 
 
 def watch(pid: int, pipes: Pipes, deadline: float) -> Dict[str, Any]:
@@ -466,7 +468,7 @@ def run(request: Dict[str, Any]) -> Dict[str, Any]:
     for number in pipes.open:
         os.set_blocking(number, False)
     answer = watch(pid, pipes, started + timeout_s)
-    end_all()
+    end_all(pid)
     answer["duration_s"] = time.monotonic() - started
     if answer["kind"] == "told":
         answer["stdout"] = bytes(pipes.text).decode("utf-8", "replace")

@@ -2,10 +2,12 @@
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from symbi.sandbox import runner
@@ -93,6 +95,16 @@ def test_what_is_too_much_or_takes_too_long_is_ended_from_outside_the_code():
     assert run(code="import os\nos._exit(7)") | {"duration_s": 0, "oom": 0} == {
         "kind": "died", "status": 7 << 8, "oom": 0, "duration_s": 0,
     }  # fmt: skip
+
+
+def test_what_takes_too_long_leaves_no_process():
+    mark = f"# {os.getpid()} {NONCE}"
+    given = frame({"nonce": NONCE}) + frame(REQUEST | {"code": "while True: pass", "timeout_s": 0.2})
+    subprocess.run(
+        [sys.executable, "-I", "-c", f"{SOURCE}\n{mark}"], input=given, capture_output=True, check=True, timeout=60
+    )
+    left = [one for one in psutil.process_iter(["cmdline", "status"]) if mark in " ".join(one.info["cmdline"] or ())]
+    assert [one for one in left if one.info["status"] != psutil.STATUS_ZOMBIE] == []
 
 
 def test_an_answer_that_the_code_writes_itself_is_bounded():
