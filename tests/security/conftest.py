@@ -30,15 +30,15 @@ class Witness(Engine):
 
     def __init__(self, host):
         super().__init__(host)
-        self.made = {}  # name: id
+        self.ids = {}  # name: id
         self.began_s = {}
         self.took_s = 0.0
         self.inspected = {}
         self.seen = {}
 
     async def create(self, name, spec, timeout_s):
-        self.made[name] = await super().create(name, spec, timeout_s)
-        return self.made[name]
+        self.ids[name] = await super().create(name, spec, timeout_s)
+        return self.ids[name]
 
     async def start(self, container, timeout_s):
         await super().start(container, timeout_s)
@@ -47,7 +47,7 @@ class Witness(Engine):
     async def remove(self, container, timeout_s=30.0):
         self.took_s = time.monotonic() - self.began_s.get(container, time.monotonic())
         self.inspected = await self.inspect(container) or {}
-        self.seen = control_files(self.made.get(container, "none"))
+        self.seen = control_files(self.ids.get(container, "none"))
         await super().remove(container, timeout_s)
 
 
@@ -145,8 +145,8 @@ async def target(request, docker):
         grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib
         assert await attacked.value("20 + 22") == 42
         assert await engine.containers("symbi.instance=attacks") == []
-        assert engine.made
-        assert processes_of(engine.made.values()) == []
-        assert all(control_files(one) == {} for one in engine.made.values())
+        assert engine.ids
+        assert processes_of(engine.ids.values()) == []
+        assert all(control_files(one) == {} for one in engine.ids.values())
         assert mounts_of(docker.folder) == mounts
         assert grown_kib < MOST_GROWTH_KIB
