@@ -119,8 +119,15 @@ def engine_state(docker):
         "mounts": docker._mounts(),
         "files": sorted(path.name for part in ("containers", "overlay2") for path in (docker.folder / "data" / part).glob("*-init")),
         "folders": sorted(path.name for path in (docker.folder / "data" / "containers").iterdir()),
-        "tasks": sorted(str(path) for path in (docker.folder / "exec").rglob("io.containerd.runtime.v2.task/moby/*")),
+        "tasks": tasks(docker.folder / "exec"),
     }  # fmt: skip
+
+
+def tasks(folder):
+    """What the engine keeps of running containers; some of it goes while it is looked at."""
+    above = "io.containerd.runtime.v2.task/moby"
+    walked = os.walk(folder)  # which passes over what has gone
+    return sorted(f"{at}/{name}" for at, folders, files in walked if at.endswith(above) for name in [*folders, *files])
 
 
 def sandbox_processes(docker):

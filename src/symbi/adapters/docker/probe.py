@@ -61,7 +61,7 @@ def judge(
         "no_new_privs": _text(status.get("NoNewPrivs", "unseen")),
         "seccomp": _text(status.get("Seccomp", "unseen")),
         "kernel": " ".join(_text(part) for part in _list(seen.get("kernel"))),
-        "gvisor": GVISOR_LOG in _text(seen.get("kernel_log"), 400),
+        "gvisor": _is_gvisor(seen),
         "interfaces": [_text(name) for name in _list(seen.get("interfaces"))[:8]],
         "outside": _text(seen.get("outside")),
         "writable": [_text(name) for name in _list(seen.get("writable"))[:8]],
@@ -71,6 +71,12 @@ def judge(
         "unseen": sorted(unseen),
     }
     return Isolation(tuple(broken), facts)
+
+
+def _is_gvisor(seen: Mapping[str, Any]) -> bool:
+    """Whether the kernel is gVisor's: by its log, or where a filter keeps that from being read, by what it says it is."""
+    kernel = " ".join(_text(part) for part in _list(seen.get("kernel")))
+    return GVISOR_LOG in _text(seen.get("kernel_log"), 400) or GVISOR_VERSION in kernel
 
 
 def _identity(seen: Mapping[str, Any], options: DockerOptions, tier: SecurityTier) -> Iterator[str]:
@@ -88,9 +94,8 @@ def _identity(seen: Mapping[str, Any], options: DockerOptions, tier: SecurityTie
     if not status.get("CapEff"):
         yield "which capabilities it has cannot be seen"
     kernel = " ".join(_text(part) for part in _list(seen.get("kernel")))
-    is_gvisor = GVISOR_LOG in _text(seen.get("kernel_log"), 400) or GVISOR_VERSION in kernel
     if tier is SecurityTier.TIER2:
-        if not is_gvisor:
+        if not _is_gvisor(seen):
             yield f"its kernel is not gVisor's but `{kernel[:MAX_SHOWN_CHARS]}`"
         return
     if status.get("Seccomp") != FILTERED:
