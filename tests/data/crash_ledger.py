@@ -83,7 +83,7 @@ not_happened = ["absent"]
 after_s = 0
 """
 POLICY = '@id("all") permit (principal, action, resource);'
-MOMENT_S = 1.5  # a life that is killed at a random moment lasts up to this long
+MOMENT_S = 0.02  # a life that is killed at a random moment lasts up to this long after a random call
 PASSES = {
     "run_ending": 5,
     "run_ended": 5,
@@ -185,16 +185,24 @@ async def live(plan: Plan, probe) -> None:
 def one_life(plan: Plan, point: str, chance: random.Random, *, last: bool) -> bool:
     """Whether a life came to its end by itself."""
     most = PASSES.get(point, max(2, 2 * plan.operations // (plan.kills + 1)))
-    number, moment_s = chance.randint(1, most), chance.uniform(0.05, MOMENT_S)
+    number, moment_s = chance.randint(1, most), chance.uniform(0.0, MOMENT_S)
     child = os.fork()
     if child == 0:
         probe = crash_at("" if last or point == "time" else point, number)
         anyio.run(live, plan, probe)
         os._exit(0)
+    status = None
     if point == "time" and not last:
-        time.sleep(moment_s)
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
+        wanted = sum(plan.service.counts().values()) + number
+        while status is None and sum(plan.service.counts().values()) < wanted:
+            ended, found = os.waitpid(child, os.WNOHANG)
+            status = found if ended else None
+            time.sleep(0.002)
+        if status is None:
+            time.sleep(moment_s)
+            os.kill(child, signal.SIGKILL)
+    if status is None:
+        _, status = os.waitpid(child, 0)
     if not os.WIFSIGNALED(status):
         assert os.WEXITSTATUS(status) == 0, f"a life ended with {status}"
         return True
