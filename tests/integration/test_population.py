@@ -248,7 +248,7 @@ async def test_a_later_message_wakes_its_agent_when_it_is_due_and_an_expired_one
     async with opening(tmp_path, clock=clock) as it:
         await it.spawn("")
         later = await it.runtime.send("worker", {"n": 1}, when=When(after_s=60))
-        gone = await it.runtime.send("worker", {"n": 2}, when=When(after_s=90, expires_s=30))
+        gone = await it.runtime.send("worker", {"n": 2}, when=When(after_s=90, expires_s=120))
         async with it.at_work():
             await it.runtime.send("worker", {"n": 3})
             await it.until(lambda: it.runtime.dispatch.done == 1)
@@ -261,7 +261,7 @@ async def test_a_later_message_wakes_its_agent_when_it_is_due_and_an_expired_one
             clock.set_ns(clock.now_ns() + 10**9)
             it.runtime.dispatch.wake()
             await it.until(lambda: it.runtime.dispatch.done == 2)
-            clock.set_ns(clock.now_ns() + 30 * 10**9)
+            clock.set_ns(clock.now_ns() + 70 * 10**9)  # nobody looked between its two times
             it.runtime.dispatch.wake()
             await it.until(lambda: it.runtime.dispatch.done == 3)
         assert [text for _, text in it.lines] == ["3", "1"]
