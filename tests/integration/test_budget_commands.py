@@ -126,10 +126,13 @@ async def test_the_status_costs_the_same_however_many_agents_there_are(tmp_path)
         order = Order(opened.compiled, opened.compiled.agents[0])
         for at, count in ((0, 10), (10, 3000)):
             await runtime.spawn(order, [str(number) for number in range(at, at + count)])
-            profile = cProfile.Profile()
-            profile.enable()
-            status = await runtime.get_system_status()
-            profile.disable()
-            calls.append(sum(one.callcount for one in profile.getstats()))
+            costs = []
+            for _ in range(5):  # the least of them is without what else came up while it waited
+                profile = cProfile.Profile()
+                profile.enable()
+                status = await runtime.get_system_status()
+                profile.disable()
+                costs.append(sum(one.callcount for one in profile.getstats()))
+            calls.append(min(costs))
             assert sum(status.standing.agents.values()) == at + count
         assert calls[1] < 1.5 * calls[0]
