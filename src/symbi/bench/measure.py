@@ -141,19 +141,7 @@ def rate(
 ) -> Measurement:
     """A row of operations a second; `unit` names them, e.g. `events/s`."""
     value = count / (max(1, elapsed_ns) / NS_PER["s"])
-    return Measurement(
-        id=id_,
-        metric=metric,
-        unit=unit,
-        value=value,
-        p50=None,
-        p95=None,
-        p99=None,
-        target=target.text("", unit) if target else None,
-        met=target.met(value) if target else None,
-        n=count,
-        method=method,
-    )
+    return single(id_, metric, value, unit=unit, n=count, target=target, method=method)
 
 
 def single(
