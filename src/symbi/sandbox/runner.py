@@ -1,7 +1,6 @@
 """What runs inside a container: the first process, which runs one piece of code and tells what came of it.
 
-It needs nothing but a Python of 3.8 or newer and its standard library; nothing is mounted, the driver hands this text
-over on the command line. Frames go in on standard input and out on standard output:
+It needs Python 3.8 or newer alone, and comes on the command line. Frames go in on standard input and out on standard output:
 
     in    HELLO     8 hexadecimal digits of length, JSON: {"nonce": 32 hexadecimal digits}
     out   PROBE     nonce, 8 hexadecimal digits of length, JSON: what the place is like
@@ -119,6 +118,15 @@ def outside(address: str, port: int) -> str:
     return ""
 
 
+def is_filtered() -> bool:
+    """Whether the filter of system calls is in force: it refuses memory files, which every kernel makes otherwise."""
+    try:
+        os.close(os.memfd_create("probe"))
+    except PermissionError:  # a Python that cannot ask ends here, and gets no code
+        return True
+    return False
+
+
 def kernel_says() -> str:
     """The beginning of the kernel's log, which gVisor makes up and names itself in."""
     try:
@@ -153,6 +161,7 @@ def probe() -> Dict[str, Any]:
         "python": platform.python_version(),
         "kernel": list(os.uname())[2:4],
         "kernel_log": kernel_says(),
+        "filtered": is_filtered(),
         "status": status,
         "mounts": mounts,
         "limits": limits,

@@ -451,12 +451,16 @@ async def test_runc_is_not_taken_for_gvisor_and_is_not_less_than_gvisor(fake):
     assert "gVisor" in error.message
     gvisor = SEEN | {
         "kernel_log": "[    0.000000] Starting gVisor...",
+        "filtered": True,
         "pids_max": "",
         "memory_max": "",
         "swap_max": "",
     }
     isolation = judge(gvisor, OPTIONS, SecurityTier.TIER2, 64)
     assert (isolation.broken, isolation.facts["unseen"]) == ((), ["memory_max", "pids_max", "swap_max"])
+    for unfiltered in (gvisor | {"filtered": False}, {name: gvisor[name] for name in gvisor if name != "filtered"}):
+        (broken,) = judge(unfiltered, OPTIONS, SecurityTier.TIER2, 64).broken
+        assert "--oci-seccomp" in broken
 
 
 @pytest.mark.parametrize("name", sorted(SEEN))

@@ -97,6 +97,8 @@ def _identity(seen: Mapping[str, Any], options: DockerOptions, tier: SecurityTie
     if tier is SecurityTier.TIER2:
         if not _is_gvisor(seen):
             yield f"its kernel is not gVisor's but `{kernel[:MAX_SHOWN_CHARS]}`"
+        if seen.get("filtered") is not True:
+            yield "no filter of system calls is in force: the engine's runsc has to be named with `--oci-seccomp`"
         return
     if status.get("Seccomp") != FILTERED:
         yield f"no filter of system calls is in force: Seccomp is `{_text(status.get('Seccomp', ''))}`"
