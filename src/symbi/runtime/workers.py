@@ -25,6 +25,21 @@ class ProcessUse:
         return {"cpu_ms": self.cpu_ns // 1_000_000, "memory_bytes": self.memory_bytes}
 
 
+@dataclass(slots=True)
+class _Busy:
+    """A worker that runs code: its processor time at the beginning, and the most that was seen of it."""
+
+    pid: int
+    began_ns: int
+    cpu_ns: int
+    memory_bytes: int = 0
+
+    def see(self, used: ProcessUse | None) -> None:
+        if used is not None:  # one that is dead and not yet taken away has its time still, and no memory
+            self.cpu_ns = max(self.cpu_ns, used.cpu_ns)
+            self.memory_bytes = max(self.memory_bytes, used.memory_bytes)
+
+
 Measure = Callable[[int], ProcessUse | None]
 """What a process uses now, by its id; None where it is gone."""
 
@@ -50,7 +65,7 @@ class Workers:
         servers: What tells the process of each tool server, by its name; None while it has none.
 
     Attributes:
-        tell: Hears what the code of a run has used, and how much memory its worker took at the end.
+        tell: Hears what the code of a run has used, and the most memory that was seen of its worker.
     """
 
     def __init__(
@@ -61,26 +76,28 @@ class Workers:
     ) -> None:
         self._measure = measure
         self._measure_all = measure_all
-        self._busy: dict[RunId, tuple[int, int]] = {}
+        self._busy: dict[RunId, _Busy] = {}
         self.tell: Callable[[RunId, int, int], None] = told_nobody
         self._servers = servers
 
     def begins(self, run_id: RunId, pid: int) -> None:
         """A worker begins to run code."""
         before = self._measure(pid)
-        self._busy[run_id] = (pid, 0 if before is None else before.cpu_ns)
+        began_ns = 0 if before is None else before.cpu_ns
+        self._busy[run_id] = _Busy(pid, began_ns, began_ns)
 
     def ends(self, run_id: RunId, pid: int) -> None:
-        """It has ended; of a worker that died nobody can say what it used."""
-        _, began_ns = self._busy.pop(run_id, (pid, 0))
-        after = self._measure(pid)
-        if after is not None:
-            self.tell(run_id, max(0, after.cpu_ns - began_ns), after.memory_bytes)
+        """It has ended; of a worker that died, what was last seen of it counts."""
+        busy = self._busy.pop(run_id, None) or _Busy(pid, 0, 0)
+        busy.see(self._measure(pid))
+        self.tell(run_id, busy.cpu_ns - busy.began_ns, busy.memory_bytes)
 
     def memory_of(self, run_id: RunId) -> int:
         """What the worker that runs the code of a run takes now, in bytes; 0 where none does."""
         busy = self._busy.get(run_id)
-        used = None if busy is None else self._measure(busy[0])
+        used = None if busy is None else self._measure(busy.pid)
+        if busy is not None:
+            busy.see(used)
         return 0 if used is None else used.memory_bytes
 
     def processes(self) -> dict[str, ProcessUse]:
