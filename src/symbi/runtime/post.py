@@ -27,7 +27,7 @@ from symbi.runtime.living import Kind
 from symbi.runtime.mail import derived, put_mail, write_mail
 from symbi.runtime.mailbox import NOW, Message
 from symbi.runtime.rooms import Rooms, RuntimeConfig
-from symbi.runtime.topics import Topics
+from symbi.bus.topics import Topics
 from symbi.types import AgentId, JsonValue, Principal, RunId
 
 _log = logging.getLogger("symbi.runtime")
@@ -51,7 +51,7 @@ class PostOffice:
     def __init__(self, rooms: Rooms, config: RuntimeConfig) -> None:
         self._rooms = rooms
         self._log = rooms.world.log
-        self._topics = Topics()
+        self._topics: Topics[AgentId] = Topics()
         self._listens: set[AgentId] = set()
         # Who is to listen by which pattern, if it may, with the policy set that has decided.
         self._wanted: dict[tuple[AgentId, str], tuple[Order, str]] = {}
@@ -189,7 +189,7 @@ class PostOffice:
         await self._decide_anew()
         mails: list[Message] = []
         refused: list[Draft] = []
-        for declared in self._topics.listeners(topic):
+        for declared in sorted(self._topics.listeners(topic)):
             found = await self.addresses.all_of(declared, letter)
             for one in found:
                 try:

@@ -49,7 +49,7 @@ from symbi.runtime.resources import Amount, Node, NodeId, ResourcePool
 from symbi.runtime.rooms import Rooms, RuntimeConfig
 from symbi.runtime.runtime import Runtime
 from symbi.runtime.terms import Terms
-from symbi.runtime.topics import Known, known_as
+from symbi.bus.topics import Known, known_as
 from symbi.runtime.workers import Workers
 from symbi.telemetry import Metrics, setup_logging
 from symbi.tools.breaker import BreakerTerms

@@ -656,3 +656,49 @@ SELECT count(*) FROM (SELECT 1 FROM dead_letters INDEXED BY dead_letters_open WH
 
 -- name: waiting_approvals
 SELECT count(*) FROM (SELECT 1 FROM approvals INDEXED BY approvals_open WHERE state IN ('waiting', 'granted') AND state = 'waiting' LIMIT ?)
+
+-- name: put_sent
+INSERT INTO bus_outbox (message_id, sender, recipient, wire, state, attempts, due_ns, expires_ns, code, changed_ns)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: count_waiting_sent
+SELECT count(*) FROM (SELECT 1 FROM bus_outbox INDEXED BY bus_outbox_waiting WHERE recipient = ? AND state = 'waiting' LIMIT ?)
+
+-- name: find_sent
+SELECT message_id, sender, recipient, wire, state, attempts, due_ns, expires_ns, code, changed_ns, position FROM bus_outbox
+WHERE message_id = ?
+
+-- name: waiting_sent
+SELECT message_id, sender, recipient, wire, state, attempts, due_ns, expires_ns, code, changed_ns, position
+FROM bus_outbox INDEXED BY bus_outbox_waiting
+WHERE recipient = ? AND position > ? AND state = 'waiting' ORDER BY position LIMIT ?
+
+-- name: all_sent
+SELECT message_id, sender, recipient, wire, state, attempts, due_ns, expires_ns, code, changed_ns, position FROM bus_outbox
+WHERE state = ? AND position > ? ORDER BY position LIMIT ?
+
+-- name: move_sent
+UPDATE bus_outbox SET wire = ?, state = ?, attempts = ?, due_ns = ?, expires_ns = ?, code = ?, changed_ns = ?
+WHERE message_id = ? AND state = ?
+
+-- name: trim_sent
+DELETE FROM bus_outbox WHERE state IN ('received', 'dropped') AND changed_ns < ?
+
+-- name: append_stream
+INSERT INTO bus_stream (position, subject, message_id, wire) VALUES (?, ?, ?, ?)
+
+-- name: stream_rows
+SELECT position, subject, message_id, wire FROM bus_stream WHERE position > ? ORDER BY position LIMIT ?
+
+-- name: trim_stream
+DELETE FROM bus_stream WHERE position <= ?
+
+-- name: stream_cursors
+SELECT name, subject, position FROM bus_cursors ORDER BY name
+
+-- name: put_cursor
+INSERT INTO bus_cursors (name, subject, position) VALUES (?, ?, ?)
+ON CONFLICT (name) DO UPDATE SET subject = excluded.subject, position = excluded.position
+
+-- name: drop_cursor
+DELETE FROM bus_cursors WHERE name = ?

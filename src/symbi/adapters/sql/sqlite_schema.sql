@@ -346,3 +346,36 @@ CREATE TABLE payloads (
     bytes  BLOB NOT NULL,
     uses   INTEGER NOT NULL           -- columns that refer to it
 ) STRICT;
+
+-- Messages that `bus.send_message` has taken over, in the order of each pair; sealed and signed as they travel.
+CREATE TABLE bus_outbox (
+    position   INTEGER PRIMARY KEY AUTOINCREMENT,
+    message_id TEXT NOT NULL UNIQUE,
+    sender     TEXT NOT NULL,
+    recipient  TEXT NOT NULL,
+    wire       BLOB NOT NULL,         -- empty once it is received or dropped
+    state      TEXT NOT NULL,
+    attempts   INTEGER NOT NULL,
+    due_ns     INTEGER NOT NULL,
+    expires_ns INTEGER NOT NULL,
+    code       TEXT NOT NULL,         -- why it was given up
+    changed_ns INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX bus_outbox_waiting ON bus_outbox (recipient, position) WHERE state = 'waiting';
+CREATE INDEX bus_outbox_dead ON bus_outbox (position) WHERE state = 'dead';
+CREATE INDEX bus_outbox_over ON bus_outbox (changed_ns) WHERE state IN ('received', 'dropped');
+
+-- Published messages that durable subscriptions may still ask for, and where each of those stands.
+CREATE TABLE bus_stream (
+    position   INTEGER PRIMARY KEY,
+    subject    TEXT NOT NULL,
+    message_id TEXT NOT NULL,
+    wire       BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE bus_cursors (
+    name     TEXT PRIMARY KEY,
+    subject  TEXT NOT NULL,
+    position INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;

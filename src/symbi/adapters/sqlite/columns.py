@@ -26,7 +26,11 @@ class Holds(StrEnum):
     AMOUNT = "amount"
     """Numbers that policies count, by effect and by who is counted; nothing that says whom they are about."""
     NOTHING = "no personal data"
-    """Ids, times, states, and words of the operator: names of agents, tools, policies and registered persons."""
+    """Ids, times, states, and words of the operator: names of agents, tools, policies and registered persons.
+
+    Among them `bus_outbox.wire` and `bus_stream.wire`: sealed messages, about nobody. The bus refuses to keep one that
+    is about a data subject (`symbi.bus`); agents send those to one another, and they lie in `mailbox`.
+    """
 
 
 _SAID: Final[Mapping[Holds, str]] = {
@@ -79,6 +83,10 @@ _SAID: Final[Mapping[Holds, str]] = {
         mailbox.sequence mailbox.message_id mailbox.declared mailbox.agent_id mailbox.sender mailbox.due_ns
         mailbox.expires_ns mailbox.attempts
         budgets.run_id budgets.agent_id budgets.parent budget_reservations.effect_id budget_reservations.run_id
+        bus_outbox.position bus_outbox.message_id bus_outbox.sender bus_outbox.recipient bus_outbox.wire bus_outbox.state
+        bus_outbox.attempts bus_outbox.due_ns bus_outbox.expires_ns bus_outbox.code bus_outbox.changed_ns
+        bus_stream.position bus_stream.subject bus_stream.message_id bus_stream.wire
+        bus_cursors.name bus_cursors.subject bus_cursors.position
     """,
 }
 

@@ -14,6 +14,7 @@ from typing import Final, Self
 from symbi.adapters.sqlite.agents import AgentTable
 from symbi.adapters.sqlite.approvals import ApprovalTable
 from symbi.adapters.sqlite.budgets import BudgetTable
+from symbi.adapters.sqlite.bus import BusTable
 from symbi.adapters.sqlite.compaction import CompactionTable
 from symbi.adapters.sqlite.dead_letters import DeadLetterTable
 from symbi.adapters.sqlite.facts import write_facts
@@ -73,6 +74,7 @@ class SqliteStore(
     AgentTable,
     MailboxTable,
     BudgetTable,
+    BusTable,
     CompactionTable,
     WaitingCounts,
 ):
