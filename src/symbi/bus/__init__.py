@@ -1,0 +1,1 @@
+"""Messages between agents: sealed, signed, refused where they come twice."""
