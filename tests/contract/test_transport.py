@@ -72,7 +72,10 @@ async def test_what_the_store_does_not_keep_nobody_gets(clock):
             durable = await transport.consume("t.a", ConsumerTerms(durable="d"), Woken())
             other = await transport.consume("t.a", ConsumerTerms(overflow=Overflow.OLDEST), Woken())
             await transport.publish("t.a", parcels(1, 1))
-            append, store.append_stream = store.append_stream, lambda _rows: (_ for _ in ()).throw(StoreUnavailable("no"))
+            append, store.append_stream = (
+                store.append_stream,
+                lambda _rows: (_ for _ in ()).throw(StoreUnavailable("no")),
+            )
             with pytest.raises(StoreUnavailable):
                 await transport.publish("t.a", parcels(2, 2))
             store.append_stream = append

@@ -355,4 +355,3 @@ class _Durable:
         """Be away."""
         self.wake = None
         self.taken.clear()
-

@@ -55,6 +55,8 @@ class AuditEventType(StrEnum):
     TOOL_PINNED = "tool.pinned"
     TOOL_REFUSED = "tool.refused"
     MESSAGE_REFUSED = "message.refused"
+    BUS_WINDOW = "bus.window"
+    """What passed the bus since the last one: counts, and a Merkle root over the bytes."""
     APPROVAL_ASKED = "approval.asked"
     APPROVAL_TOLD = "approval.told"
     """Whether a notice of a held action reached anybody."""

@@ -181,11 +181,11 @@ class Reading(Generic[T]):
     """Reads bodies as a type.
 
     Args:
-        type_: What bodies are: anything that msgspec reads from JSON, or `bytes`.
+        type_: What bodies are: anything that msgspec reads from JSON, `bytes`, or `Any` for whatever comes.
     """
 
     def __init__(self, type_: type[T] | Any) -> None:
-        self._raw = type_ is bytes
+        self._raw, self._any = type_ is bytes, type_ is Any
         self._decode: Any = None if self._raw else msgspec.json.Decoder(type_).decode
 
     def body(self, content_type: str, data: bytes) -> T:
@@ -194,7 +194,7 @@ class Reading(Generic[T]):
         Raises:
             MessageRefused: `message.body`; it is of another type. The text quotes nothing of it.
         """
-        if self._raw:
+        if self._raw or (self._any and content_type == OCTETS):
             return cast("T", data)
         if content_type == JSON:
             try:

@@ -181,9 +181,7 @@ class Passages:
                 principal=principal, topic=self._topic(flow.target), label=flow.label, size_bytes=flow.size
             )
         to = self._principal(AgentId(flow.target))
-        return SendMessage(
-            principal=principal, to=to, label=flow.label, expects_reply=flow.reply, size_bytes=flow.size
-        )
+        return SendMessage(principal=principal, to=to, label=flow.label, expects_reply=flow.reply, size_bytes=flow.size)
 
     async def _close(self, flow: Flow) -> None:
         found = self._open.pop(flow, None)

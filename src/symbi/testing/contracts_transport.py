@@ -89,13 +89,12 @@ async def check_transport_a_full_buffer_refuses(transport: Transport, _clock: Ma
     full = await transport.consume("t.a", ConsumerTerms(most=3, overflow=Overflow.REFUSE), Woken())
     other = await transport.consume("t.a", ConsumerTerms(), Woken())
     await transport.publish("t.a", parcels(1, 2))
+    refused: list[float] = []
     try:
         await transport.publish("t.a", parcels(3, 4))
     except Overloaded as overload:
-        assert overload.retry_after_s > 0
-    else:
-        msg = "a full buffer took more"
-        raise AssertionError(msg)
+        refused.append(overload.retry_after_s)
+    assert [after_s > 0 for after_s in refused] == [True]
     assert names(other) == names(full) == numbered(1, 2)
     await transport.publish("t.a", parcels(3, 5))
     assert names(other) == names(full) == numbered(3, 5)
@@ -213,13 +212,12 @@ async def check_transport_a_durable_name_is_one_consumer(transport: Transport, _
 
 
 async def _refused(transport: Transport, subject: str) -> None:
+    codes: list[str] = []
     try:
         await transport.consume(subject, ConsumerTerms(durable="d"), Woken())
     except InputError as error:
-        assert error.code == "message.durable"
-    else:
-        msg = "a durable consumer was opened twice"
-        raise AssertionError(msg)
+        codes.append(error.code)
+    assert codes == ["message.durable"]
 
 
 async def check_transport_many_filters_cost_little(transport: Transport, _clock: ManualClock) -> None:

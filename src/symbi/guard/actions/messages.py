@@ -101,7 +101,10 @@ class PublishMessage(Action):
 
     def context(self) -> Mapping[str, JsonValue]:
         """Label and size of the message."""
-        return {"label": label_context(self.label), "sizeBytes": json_bytes(self.body) if self.size_bytes is None else self.size_bytes}
+        return {
+            "label": label_context(self.label),
+            "sizeBytes": json_bytes(self.body) if self.size_bytes is None else self.size_bytes,
+        }
 
     def arguments(self) -> Mapping[str, JsonValue]:
         """The message, and where it is published."""
