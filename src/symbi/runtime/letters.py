@@ -57,6 +57,7 @@ class DeadLetter:
         became: The run that it was replayed as; empty elsewhere.
         closed_at: RFC 3339, once it was replayed or dropped.
         note: JSON: who closed it, and why.
+        epoch: Of the bus, in which it was sealed; 0 where an earlier release left it as it was said.
     """
 
     run_id: RunId
@@ -74,6 +75,7 @@ class DeadLetter:
     became: RunId = NO_RUN
     closed_at: str | None = None
     note: bytes | None = None
+    epoch: int = 0
 
     @property
     def declared(self) -> AgentId:
