@@ -4,7 +4,7 @@
 SymbiError              code "area.reason" (stable), retryable, fields; never parsed from text
 ├── InputError          the caller     DslError(span) · PolicySyntaxError · ConfigError
 ├── Denied              policy         PolicyDenied(policy_ids) · ApprovalRequired · ApprovalPending · RateLimited · PermitRefused
-├── VerificationError   integrity      SignatureInvalid · PinMismatch · ChainBroken · DecryptionFailed
+├── VerificationError   integrity      SignatureInvalid · PinMismatch · ChainBroken · DecryptionFailed · MessageRefused
 ├── LimitExceeded       a budget       TimeLimit · MemoryLimit · OutputLimit · TokenLimit · StepLimit · BudgetExceeded
 ├── Unavailable         a dependency   StoreUnavailable · SandboxUnavailable · ToolServerUnavailable · Overloaded
 ├── AgentFailed         the agent      ToolFailed · ModelFailed · CodeFailed · ScriptFailed · AskFailed · EffectInDoubt
@@ -166,6 +166,16 @@ class DecryptionFailed(VerificationError):
     """A ciphertext was altered or belongs to another key."""
 
     default_code = "verify.decryption"
+
+
+class MessageRefused(VerificationError):
+    """A message is not what it claims to be, or not for this reader, or not any more; the code says which.
+
+    `message.malformed`, `message.version`, `message.signature`, `message.sealed`, `message.replayed`, `message.expired`,
+    `message.recipient`, `message.size` or `message.epoch`. Nothing of a payload stands in text or fields.
+    """
+
+    default_code = "message.malformed"
 
 
 class LimitExceeded(SymbiError):

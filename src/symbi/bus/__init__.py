@@ -1,1 +1,1 @@
-"""The bus: messages between agents, sealed and signed, each let through by the gate."""
+"""Messages between agents: sealed, signed, refused where they come twice."""

@@ -9,9 +9,20 @@ from typing import Final
 
 from nacl import bindings
 from nacl.exceptions import BadSignatureError, CryptoError, UnavailableError
+from nacl.exceptions import RuntimeError as SodiumError
 
 from symbi.crypto.ed25519 import SIGNATURE_BYTES, acceptable_signature, require_public_key
-from symbi.crypto.provider import AES_KEY_BYTES, NONCE_BYTES, TAG_BYTES, Aead, Signer, Verifier, require_hkdf_length
+from symbi.crypto.provider import (
+    AES_KEY_BYTES,
+    AGREEMENT_BYTES,
+    NONCE_BYTES,
+    TAG_BYTES,
+    Aead,
+    Agreement,
+    Signer,
+    Verifier,
+    require_hkdf_length,
+)
 
 _HASH_BYTES: Final = 32
 
@@ -70,6 +81,19 @@ class LibsodiumProvider:
             return True
 
         return verify
+
+    def agreement(self, seed: bytes) -> Agreement:
+        """The X25519 key of a seed."""
+
+        def exchange(public: bytes) -> bytes | None:
+            if len(public) != AGREEMENT_BYTES:
+                return None
+            try:
+                return bindings.crypto_scalarmult(seed, public)
+            except SodiumError:  # the shared secret is zero
+                return None
+
+        return Agreement(bindings.crypto_scalarmult_base(seed), exchange)
 
     def aead(self, key: bytes) -> Aead:
         """AES-256-GCM."""

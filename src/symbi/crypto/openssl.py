@@ -3,11 +3,12 @@
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from symbi.crypto.ed25519 import acceptable_signature, require_public_key
-from symbi.crypto.provider import Aead, Signer, Verifier, require_hkdf_length
+from symbi.crypto.provider import AGREEMENT_BYTES, Aead, Agreement, Signer, Verifier, require_hkdf_length
 
 
 class OpensslAead:
@@ -59,6 +60,20 @@ class OpensslProvider:
             return True
 
         return verify
+
+    def agreement(self, seed: bytes) -> Agreement:
+        """The X25519 key of a seed."""
+        key = X25519PrivateKey.from_private_bytes(seed)
+
+        def exchange(public: bytes) -> bytes | None:
+            if len(public) != AGREEMENT_BYTES:
+                return None
+            try:
+                return key.exchange(X25519PublicKey.from_public_bytes(public))
+            except ValueError:  # the shared secret is zero
+                return None
+
+        return Agreement(key.public_key().public_bytes_raw(), exchange)
 
     def aead(self, key: bytes) -> Aead:
         """AES-256-GCM."""

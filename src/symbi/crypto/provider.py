@@ -7,6 +7,7 @@ from typing import Final, Protocol, TypeAlias
 from symbi.errors import ConfigError, did_you_mean
 
 SEED_BYTES: Final = 32  # a private Ed25519 key (RFC 8032, section 5.1.5)
+AGREEMENT_BYTES: Final = 32  # an X25519 key, private or public, or a shared secret (RFC 7748, section 5)
 AES_KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12  # 96 bits (NIST SP 800-38D, section 8.2.2)
 TAG_BYTES: Final = 16
@@ -30,6 +31,20 @@ class Signer:
 
     public: bytes
     sign: Callable[[bytes], bytes] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """A private X25519 key, hidden in a function.
+
+    Attributes:
+        public: The public key, 32 bytes.
+        exchange: `public key of the other -> shared secret` of 32 bytes; None where that is zero, as it is for a public
+            key of small order (RFC 7748, section 6.1), or where the bytes are no public key.
+    """
+
+    public: bytes
+    exchange: Callable[[bytes], bytes | None] = field(repr=False)
 
 
 class Aead(Protocol):
@@ -58,6 +73,9 @@ class CryptoProvider(Protocol):
         Raises:
             InputError: The bytes are no public key, or one of small order.
         """
+
+    def agreement(self, seed: bytes) -> Agreement:
+        """The X25519 key of 32 secret bytes (RFC 7748, section 5)."""
 
     def aead(self, key: bytes) -> Aead:
         """AES-256-GCM under a key of 32 bytes (NIST SP 800-38D)."""

@@ -1,0 +1,159 @@
+"""Proofs of who sent a message: a signature for each, or one for a batch with a path for each. Pure.
+
+A batch is a Merkle tree in the manner of RFC 6962, section 2.1, with prefixes of its own, whose last row is filled up to
+a power of two, so that every path of a batch is equally long. What is signed is the number of messages and the root:
+a path shows that a message stands at its index of that tree. Nothing hashes to the filling.
+
+A reader of a batch in order verifies one signature, and for each message the part of its path that the message before
+has not shown yet: one hash of a node on average. The rest of the path has to be the same, byte for byte.
+"""
+
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Final
+
+from symbi.bus.envelope import HASH_BYTES, MAX_BATCH, PLACE_BYTES, depth_of, place, read_place
+from symbi.crypto.ed25519 import SIGNATURE_BYTES
+from symbi.crypto.signing import SigningKey, VerifyingKey
+from symbi.types import KeyId
+
+MESSAGE_DOMAIN: Final = "symbi/bus/message/1"
+BATCH_DOMAIN: Final = "symbi/bus/batch/1"
+MAX_PROVEN: Final = 1024  # batches that a reader remembers at once, the oldest forgotten first; 40 hashes each at most
+
+_LEAF: Final = b"\x00symbi/bus/leaf/1\0"
+_NODE: Final = b"\x01symbi/bus/node/1\0"
+_FILLING: Final = b"\x02symbi/bus/filling/1\0"
+
+
+def _fillings() -> tuple[bytes, ...]:
+    rows = [sha256(_FILLING).digest()]
+    for _ in range(depth_of(MAX_BATCH)):
+        rows.append(sha256(_NODE + rows[-1] + rows[-1]).digest())
+    return tuple(rows)
+
+
+FILLINGS: Final = _fillings()
+"""By row, from the leaves: the hash of a subtree without messages."""
+
+
+def leaf_of(signed: bytes) -> bytes:
+    """The hash of a message in its batch, over all its bytes before the proof; 32 bytes."""
+    return sha256(_LEAF + signed).digest()
+
+
+def sign_one(key: SigningKey, signed: bytes) -> bytes:
+    """The proof of a message that stands alone: 64 bytes over the SHA-256 of what stands before it."""
+    return key.sign(MESSAGE_DOMAIN, sha256(signed).digest())
+
+
+def verifies_one(key: VerifyingKey, signed: bytes, proof: bytes) -> bool:
+    """Whether that proof is by this key."""
+    return key.verifies(MESSAGE_DOMAIN, sha256(signed).digest(), proof)
+
+
+def sign_batch(key: SigningKey, leaves: Sequence[bytes]) -> list[bytes]:
+    """The proofs of the messages of a batch: size, index, path, signature.
+
+    Args:
+        key: Of their sender.
+        leaves: By `leaf_of`, 2 to `MAX_BATCH`.
+    """
+    size = len(leaves)
+    rows = [list(leaves)]
+    hashed, node = sha256, _NODE
+    for filling in FILLINGS[: depth_of(size)]:
+        row = rows[-1]
+        if len(row) & 1:
+            row.append(filling)
+        nodes = iter(row)
+        rows.append([hashed(node + left + right).digest() for left, right in zip(nodes, nodes, strict=True)])
+    root = rows.pop()[0]
+    above = [key.sign(BATCH_DOMAIN, _root_text(size, root))]
+    for row in reversed(rows):
+        above = [row[index ^ 1] + above[index >> 1] for index in range(len(row))]
+    return [place(size, index) + above[index] for index in range(size)]
+
+
+class Proven:
+    """What a reader knows of a batch whose signature it has verified: the way of one message to the root.
+
+    Args:
+        index: Of that message.
+        nodes: The hashes on its way, from its leaf to the root.
+        path: The hashes beside them, up to below the root.
+    """
+
+    __slots__ = ("_index", "_nodes", "_path")
+
+    def __init__(self, index: int, nodes: list[bytes], path: bytes) -> None:
+        self._index = index
+        self._nodes = nodes
+        self._path = path
+
+    def shows(self, leaf: bytes, index: int, path: bytes) -> bool:
+        """Whether a path of the same length leads from a leaf to the root of this batch."""
+        known, nodes = self._path, self._nodes
+        parting = (index ^ self._index).bit_length()  # the row where the two ways have met
+        if not parting:
+            return leaf == nodes[0] and path == known
+        fresh = climb(leaf, index, path, parting - 1)
+        at = HASH_BYTES * (parting - 1)  # below the row where they meet, each is what stands beside the other
+        above = at + HASH_BYTES
+        if fresh[-1] != known[at:above] or path[at:above] != nodes[parting - 1] or path[above:] != known[above:]:
+            return False
+        nodes[:parting] = fresh
+        self._index, self._path = index, path
+        return True
+
+
+class Proofs:
+    """Verifies proofs, each signature of a batch once; what is remembered changes no answer."""
+
+    __slots__ = ("_proven",)
+
+    def __init__(self) -> None:
+        self._proven: dict[tuple[KeyId, int, bytes], Proven] = {}
+
+    def verifies(self, key: VerifyingKey, signed: bytes, proof: bytes) -> bool:
+        """Whether a batch that this key signed has this message at this place.
+
+        Args:
+            key: Of the sender that the message names.
+            signed: All bytes before the proof.
+            proof: As `sign_batch` makes it, of the length that its size asks for.
+        """
+        size, index = read_place(proof)
+        path, signature = proof[PLACE_BYTES:-SIGNATURE_BYTES], proof[-SIGNATURE_BYTES:]
+        leaf = sha256(_LEAF + signed).digest()
+        which = key.key_id, size, signature
+        proven = self._proven.get(which)
+        if proven is not None:
+            return proven.shows(leaf, index, path)
+        nodes = climb(leaf, index, path, depth_of(size))
+        if not key.verifies(BATCH_DOMAIN, _root_text(size, nodes[-1]), signature):
+            return False
+        if len(self._proven) >= MAX_PROVEN:
+            del self._proven[next(iter(self._proven))]
+        self._proven[which] = Proven(index, nodes, path)
+        return True
+
+    def forget(self) -> None:
+        """Know nothing any more."""
+        self._proven.clear()
+
+
+def climb(leaf: bytes, index: int, path: bytes, rows: int) -> list[bytes]:
+    """The hashes on the way up from a leaf: the leaf, and one for each of so many rows."""
+    nodes = [leaf]
+    node = leaf
+    for at in range(0, HASH_BYTES * rows, HASH_BYTES):
+        beside = path[at : at + HASH_BYTES]
+        node = sha256(_NODE + beside + node if index & 1 else _NODE + node + beside).digest()
+        nodes.append(node)
+        index >>= 1
+    return nodes
+
+
+def _root_text(size: int, root: bytes) -> bytes:
+    return size.to_bytes(2) + root

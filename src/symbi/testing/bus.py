@@ -1,0 +1,142 @@
+"""Keys and sequences of the bus in memory, and messages for tests."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from symbi.bus.envelope import Address
+from symbi.bus.keys import Block
+from symbi.bus.sealing import pair_key
+from symbi.bus.window import DEFAULT_WIDTH, Window
+from symbi.clock import random_bytes
+from symbi.crypto.provider import AES_KEY_BYTES, SEED_BYTES, Agreement, CryptoProvider
+from symbi.crypto.signing import SigningKey, VerifyingKey
+from symbi.errors import MessageRefused
+from symbi.types import AgentId, KeyId
+
+OLD_EPOCH_NS: Final = 60 * 1_000_000_000  # for how long messages of an epoch are taken after the next one began
+
+_Stream = tuple[AgentId, AgentId, Address, int]
+
+
+class MemoryKeys:
+    """`BusKeys` and `BusSequences` of agents that are known, gone with the process.
+
+    Args:
+        provider: The library that does the arithmetic.
+        agents: Who has keys.
+        random: Where keys come from.
+        old_epoch_ns: For how long messages of an epoch are taken after the next one began.
+        width: Of the windows.
+    """
+
+    def __init__(
+        self,
+        provider: CryptoProvider,
+        agents: Iterable[str] = (),
+        *,
+        random: Callable[[int], bytes] = random_bytes,
+        old_epoch_ns: int = OLD_EPOCH_NS,
+        width: int = DEFAULT_WIDTH,
+    ) -> None:
+        self._provider = provider
+        self._random = random
+        self._old_epoch_ns = old_epoch_ns
+        self._width = width
+        self._changes = 0
+        self._signing: dict[AgentId, SigningKey] = {}
+        self._agreements: dict[AgentId, Agreement] = {}
+        self._public: dict[KeyId, tuple[AgentId, VerifyingKey]] = {}
+        self._groups: dict[tuple[str, int], bytes] = {}
+        self._epochs: dict[Address, int] = {}
+        self._ends: dict[tuple[Address, int], int] = {}  # when an old epoch is taken no longer
+        self._over: set[tuple[Address, int]] = set()
+        self._next: dict[tuple[AgentId, Address, int], int] = {}
+        self._windows: dict[_Stream, Window] = {}
+        for agent in agents:
+            self.add(agent)
+
+    def add(self, agent: str) -> None:
+        """Make keys for an agent, new ones where it has some; messages by the old ones are still taken."""
+        name = AgentId(agent)
+        key = SigningKey(self._random(SEED_BYTES), self._provider)
+        self._signing[name] = key
+        self._public[key.key_id] = name, key.verifying_key()
+        self._agreements.setdefault(name, self._provider.agreement(self._random(SEED_BYTES)))
+        self._changes += 1
+
+    def revoke(self, key_id: KeyId) -> None:
+        """Believe a signing key no longer."""
+        del self._public[key_id]
+        self._changes += 1
+
+    def rotate(self, address: Address, now_ns: int) -> int:
+        """Begin the next epoch of an address, and return it; the one before is taken for a while yet."""
+        old = self._epochs.get(address, 1)
+        self._ends[address, old] = now_ns + self._old_epoch_ns
+        self._epochs[address] = old + 1
+        self._changes += 1
+        return old + 1
+
+    def windows(self) -> dict[_Stream, bytes]:
+        """The state of all windows, as a durable store would keep it."""
+        return {stream: window.to_bytes() for stream, window in self._windows.items()}
+
+    def load_windows(self, states: dict[_Stream, bytes]) -> None:
+        """Begin with windows as they were."""
+        self._windows = {stream: Window.from_bytes(state) for stream, state in states.items()}
+
+    def generation(self, now_ns: int) -> int:
+        """As `BusKeys` says."""
+        over = {ended for ended, end in self._ends.items() if end <= now_ns}
+        self._changes += over != self._over
+        self._over = over
+        return self._changes
+
+    def signing_key(self, agent: AgentId) -> SigningKey:
+        """As `BusKeys` says."""
+        if agent not in self._signing:
+            raise MessageRefused("the sender has no key", code="message.signature")
+        return self._signing[agent]
+
+    def public_key(self, key_id: KeyId) -> tuple[AgentId, VerifyingKey] | None:
+        """As `BusKeys` says."""
+        return self._public.get(key_id)
+
+    def pair_key(self, sender: AgentId, recipient: AgentId, epoch: int) -> bytes:
+        """As `BusKeys` says."""
+        self._require(Address(recipient), epoch)
+        mine, other = self._agreements.get(sender), self._agreements.get(recipient)
+        shared = mine.exchange(other.public) if mine is not None and other is not None else None
+        if mine is None or other is None or shared is None:
+            raise MessageRefused("there is no such agent", code="message.recipient")
+        return pair_key(self._provider, shared, (mine.public, other.public), (sender, recipient), epoch)
+
+    def group_key(self, topic: str, epoch: int) -> bytes:
+        """As `BusKeys` says."""
+        self._require(Address(topic, is_topic=True), epoch)
+        if (topic, epoch) not in self._groups:
+            self._groups[topic, epoch] = self._random(AES_KEY_BYTES)
+        return self._groups[topic, epoch]
+
+    def reserve(self, sender: AgentId, address: Address, count: int) -> Block:
+        """As `BusSequences` says."""
+        if not address.is_topic and AgentId(address.name) not in self._agreements:
+            raise MessageRefused("there is no such agent", code="message.recipient")
+        epoch = self._epochs.get(address, 1)
+        first = self._next.get((sender, address, epoch), 1)
+        self._next[sender, address, epoch] = first + count
+        return Block(epoch, first)
+
+    def admit(
+        self, reader: AgentId, sender: AgentId, address: Address, epoch: int, sequences: Sequence[int]
+    ) -> list[bool]:
+        """As `BusSequences` says."""
+        stream = reader, sender, address, epoch
+        window = self._windows.get(stream)
+        if window is None:
+            window = self._windows[stream] = Window(self._width)
+        return window.admit(sequences)
+
+    def _require(self, address: Address, epoch: int) -> None:
+        if epoch > self._epochs.get(address, 1) or (address, epoch) in self._over:
+            raise MessageRefused("the epoch has not begun, or is over", code="message.epoch")
