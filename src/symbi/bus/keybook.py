@@ -12,10 +12,10 @@ from typing import Final
 from symbi.bus.envelope import Address
 from symbi.bus.keys import Block
 from symbi.bus.keystore import AgentKeys, BusEpoch, BusKeyStore, GroupKey
-from symbi.bus.sealing import AGREEMENT_BYTES, pair_key
+from symbi.bus.sealing import pair_key
 from symbi.clock import Clock, random_bytes, rfc3339
 from symbi.crypto.keys import KeyRing
-from symbi.crypto.provider import AES_KEY_BYTES, SEED_BYTES, CryptoProvider
+from symbi.crypto.provider import AES_KEY_BYTES, AGREEMENT_BYTES, SEED_BYTES, CryptoProvider
 from symbi.crypto.sealing import Ciphertext
 from symbi.crypto.secret import Unpicklable
 from symbi.crypto.signing import SigningKey, VerifyingKey
@@ -39,7 +39,7 @@ class _Agent(Unpicklable):
     def __init__(self, kept: AgentKeys, secret: bytes, provider: CryptoProvider) -> None:
         self.kept = kept
         self.signing = SigningKey(secret[:SEED_BYTES], provider)
-        self.agreement = secret[SEED_BYTES:]
+        self.agreement = provider.agreement(secret[SEED_BYTES:])
 
 
 class KeyBook(Unpicklable):
@@ -75,6 +75,7 @@ class KeyBook(Unpicklable):
         self._first = 0  # epoch of this owner
         self._secrets: dict[int, bytes] = {}  # of epochs
         self._groups: dict[tuple[str, int], bytes] = {}
+        self._group_epochs: dict[str, int] = {}  # of topics, begun by this owner
         self._agents: dict[AgentId, list[_Agent]] = {}
         self._next: dict[tuple[AgentId, Address, int], int] = {}
         self._undurable: dict[Made, None] = {}
@@ -185,7 +186,9 @@ class KeyBook(Unpicklable):
         secret = self._epoch_secret(epoch)
         private = self._of_epoch(_declared(recipient), epoch)
         theirs = self._public(_declared(sender), epoch)
-        shared = self._provider.agreement(private.agreement, theirs)
+        shared = private.agreement.exchange(theirs)
+        if shared is None:
+            raise MessageRefused(f"agent `{sender}` has no X25519 key", code="message.recipient")
         mixed = self._provider.hkdf_sha256(shared, salt=secret, info=_EPOCH_SALT, length=AGREEMENT_BYTES)
         return pair_key(self._provider, mixed, (theirs, private.kept.agreement), (sender, recipient), epoch)
 
@@ -200,24 +203,37 @@ class KeyBook(Unpicklable):
         return found
 
     def group_epoch(self, topic: str, *, anew: bool = False) -> int:
-        """The epoch of a topic that is in force; another one on request, or where there is none. Raises as `epoch`."""
-        known = [epoch for name, epoch in self._groups if name == topic]
-        number = max([one.epoch for one in self._store.groups(topic)] + known, default=0)
-        if number and not anew:
+        """The epoch of a topic in which this owner seals; begun at first use, and on request: a member has left.
+
+        Raises as `epoch`.
+        """
+        number = self._group_epochs.get(topic)
+        if number is not None and not anew:
             return number
         self._require_master()
+        number = max([one.epoch for one in self._store.groups(topic)] + [number or 0]) + 1
         secret = self._random(AES_KEY_BYTES)
-        wrapped = self._wrap(secret, "group", topic, number + 1)
-        self._groups[topic, number + 1] = secret
-        self._undurable[GroupKey(topic, number + 1, wrapped, rfc3339(self._clock.now_ns()))] = None
+        wrapped = self._wrap(secret, "group", topic, number)
+        self._groups[topic, number] = secret
+        self._group_epochs[topic] = number
+        self._undurable[GroupKey(topic, number, wrapped, rfc3339(self._clock.now_ns()))] = None
         self._changes += 1
-        return number + 1
+        return number
+
+    def end_groups(self, topic: str, before: int) -> int:
+        """Destroy the keys of a topic before an epoch; returns how many. What was sealed under them opens no more."""
+        self.flush()
+        for name, epoch in tuple(self._groups):
+            if name == topic and epoch < before:
+                del self._groups[name, epoch]
+        self._changes += 1
+        return self._store.end_groups(topic, before)
 
     # --- BusSequences -----------------------------------------------------------------------------
 
     def reserve(self, sender: AgentId, address: Address, count: int) -> Block:
         """The next sequences of a sender: counted in memory, for the epoch is this owner's alone."""
-        epoch = self.epoch
+        epoch = self.group_epoch(address.name) if address.is_topic else self.epoch
         where = (sender, address, epoch)
         first = self._next.get(where, 1)
         self._next[where] = first + count
@@ -236,6 +252,10 @@ class KeyBook(Unpicklable):
         if any(admitted):
             self._store.put_seen(sender, address.name, epoch, seen)
         return admitted
+
+    def has_come(self, sender: AgentId, address: Address, epoch: int, sequence: int) -> bool:
+        """Whether a sequence has come; nothing changes."""
+        return self._store.seen(sender, address.name, epoch).with_one(sequence) is None
 
     # --- key pairs --------------------------------------------------------------------------------
 
@@ -279,8 +299,9 @@ class KeyBook(Unpicklable):
         self._require_master()
         secret = self._random(SEED_BYTES) + self._random(AGREEMENT_BYTES)
         signing = SigningKey(secret[:SEED_BYTES], self._provider)
+        agreement = self._provider.agreement(secret[SEED_BYTES:])
         kept = AgentKeys(
-            agent, generation, epoch, signing.key_id, signing.public, self._provider.agreement_public(secret[SEED_BYTES:]),
+            agent, generation, epoch, signing.key_id, signing.verifying_key().public, agreement.public,
             self._wrap(secret, "agent", agent, generation), rfc3339(self._clock.now_ns()),
         )  # fmt: skip
         made = _Agent(kept, secret, self._provider)

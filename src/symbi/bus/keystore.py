@@ -132,6 +132,9 @@ class GroupStore(Protocol):
     def groups(self, topic: str) -> Sequence[GroupKey]:
         """All keys of a topic, oldest first."""
 
+    def end_groups(self, topic: str, before: int) -> int:
+        """Destroy the keys of a topic before an epoch; returns how many."""
+
 
 class SeenStore(Protocol):
     """What has been taken in; the methods block and run inside the store's running transaction.

@@ -593,6 +593,12 @@ INSERT INTO bus_groups (topic, epoch, wrapped, begun_at) VALUES (?, ?, ?, ?) ON 
 -- name: groups
 SELECT topic, epoch, wrapped, begun_at FROM bus_groups WHERE topic = ? ORDER BY epoch
 
+-- name: blank_groups
+UPDATE bus_groups SET wrapped = zeroblob(length(wrapped)) WHERE topic = ? AND epoch < ?
+
+-- name: end_groups
+DELETE FROM bus_groups WHERE topic = ? AND epoch < ?
+
 -- name: seen
 SELECT highest, gaps FROM bus_seen WHERE sender = ? AND address = ? AND epoch = ?
 

@@ -1,13 +1,18 @@
 """Keys of the bus, and what has been taken in: a part of the store."""
 
-from collections.abc import Sequence
-from typing import Any
+import sqlite3
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Never, TypeVar
 
 from symbi.adapters.sqlite.file import SQL
 from symbi.adapters.sqlite.rows import Rows
 from symbi.bus.keystore import AgentKeys, BusEpoch, GroupKey
 from symbi.bus.seen import Seen
+from symbi.errors import InternalError
 from symbi.types import AgentId, KeyId
+
+T = TypeVar("T")
 
 
 class BusTable(Rows):
@@ -72,6 +77,12 @@ class BusTable(Rows):
         """All keys of a topic."""
         return [GroupKey(*row) for row in self._all(SQL["groups"], (topic,))]
 
+    def end_groups(self, topic: str, before: int) -> int:
+        """Destroy older keys of a topic."""
+        self._fence(self._epoch)
+        self._write(SQL["blank_groups"], (topic, before))
+        return self._write(SQL["end_groups"], (topic, before))
+
     def seen(self, sender: str, address: str, epoch: int) -> Seen:
         """What has been taken in."""
         row = self._one(SQL["seen"], (sender, address, epoch))
@@ -89,3 +100,74 @@ def to_agent_keys(row: Any) -> AgentKeys:
     return AgentKeys(
         AgentId(agent), generation, epoch, KeyId(signing_id), signing, agreement, wrapped, created_at, destroyed_at
     )
+
+
+class BusReader(ABC):
+    """BusKeyStore for who only reads: a book over it opens, and makes and destroys nothing."""
+
+    @abstractmethod
+    def _use(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """Read from the open store."""
+
+    def agent_keys(self, agent: AgentId) -> Sequence[AgentKeys]:
+        """Those of an agent."""
+        return [to_agent_keys(row) for row in self._bus_rows("agent_keys", (agent,))]
+
+    def agent_keys_by(self, signing_id: KeyId) -> AgentKeys | None:
+        """Those with a signing key."""
+        return next((to_agent_keys(row) for row in self._bus_rows("agent_keys_by", (signing_id,))), None)
+
+    def all_agent_keys(self) -> Sequence[AgentKeys]:
+        """Those of all agents."""
+        return [to_agent_keys(row) for row in self._bus_rows("all_agent_keys")]
+
+    def epochs(self) -> Sequence[BusEpoch]:
+        """All that were not ended."""
+        return [BusEpoch(*row) for row in self._bus_rows("bus_epochs")]
+
+    def last_epoch(self) -> int:
+        """The highest number that an epoch ever had."""
+        return int(self._bus_rows("last_epoch")[0][0])
+
+    def groups(self, topic: str) -> Sequence[GroupKey]:
+        """All keys of a topic."""
+        return [GroupKey(*row) for row in self._bus_rows("groups", (topic,))]
+
+    def seen(self, sender: str, address: str, epoch: int) -> Seen:
+        """What has been taken in."""
+        return next((Seen.from_bytes(*row) for row in self._bus_rows("seen", (sender, address, epoch))), Seen())
+
+    def put_agent_keys(self, keys: AgentKeys) -> Never:
+        """Refused."""
+        raise _read_only(f"take keys of agent `{keys.agent}`")
+
+    def destroy_agent_keys(self, agent: AgentId, upto: int, at: str) -> Never:
+        """Refused."""
+        raise _read_only(f"destroy keys of agent `{agent}` up to {upto} at {at}")
+
+    def put_epoch(self, epoch: BusEpoch) -> Never:
+        """Refused."""
+        raise _read_only(f"begin epoch {epoch.epoch}")
+
+    def end_epochs(self, owner: int) -> Never:
+        """Refused."""
+        raise _read_only(f"end epochs before owner {owner}")
+
+    def put_group(self, group: GroupKey) -> Never:
+        """Refused."""
+        raise _read_only(f"take a key of topic `{group.topic}`")
+
+    def end_groups(self, topic: str, before: int) -> Never:
+        """Refused."""
+        raise _read_only(f"destroy keys of topic `{topic}` before {before}")
+
+    def put_seen(self, sender: str, address: str, epoch: int, seen: Seen) -> Never:
+        """Refused."""
+        raise _read_only(f"take in message {seen.highest} of `{sender}` at `{address}` in epoch {epoch}")
+
+    def _bus_rows(self, name: str, values: tuple[object, ...] = ()) -> list[Any]:
+        return self._use(lambda db: db.execute(SQL[name], values).fetchall())
+
+
+def _read_only(what: str) -> InternalError:
+    return InternalError(f"a store that is open for reading cannot {what}", code="internal.read_only")

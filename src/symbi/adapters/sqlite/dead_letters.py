@@ -76,11 +76,12 @@ def letters_in(db: sqlite3.Connection, wanted: Wanted) -> Sequence[DeadLetter]:
 
 def to_letter(row: Any) -> DeadLetter:
     """A row as a letter."""
-    run_id, kind, agent_id, file, code, attempts, at, state, *kept, became, closed_at, note, epoch = row
+    run_id, kind, agent_id, file, code, attempts, at, state = row[:8]
+    inputs, grant, labels, error, became, closed_at, note, epoch = row[8:]
     try:
         return DeadLetter(
             RunId(run_id), LetterKind(kind), AgentId(agent_id), file, code, attempts, at, LetterState(state),
-            *kept, RunId(became), closed_at, note, epoch,
+            inputs, grant, labels, error, RunId(became), closed_at, note, epoch,
         )  # fmt: skip
     except ValueError as unknown:
         raise damaged(unknown) from unknown

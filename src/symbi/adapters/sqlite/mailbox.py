@@ -93,4 +93,6 @@ def _values(message: Message, body: bytes | None, due_ns: int | None = None) -> 
 
 def _message(row: Any) -> Message:
     sequence, message_id, agent, sender, body, labels, due_ns, expires_ns, attempts, epoch = row
-    return Message(RunId(message_id), AgentId(agent), sender, body, labels, due_ns, expires_ns, attempts, sequence, epoch)
+    return Message(
+        RunId(message_id), AgentId(agent), sender, body, labels, due_ns, expires_ns, attempts, sequence, epoch
+    )

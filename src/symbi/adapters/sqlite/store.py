@@ -59,7 +59,10 @@ from symbi.types import RunId
 
 STORE_VERSIONS_BEFORE: Final = frozenset({1, 2})  # of a trail without index and tree, which it is given
 STORE_VERSIONS_READ: Final = STORE_VERSIONS_BEFORE | {3}  # and of messages that were kept as they were said
-ADDED_COLUMNS: Final = {"mailbox": "epoch INTEGER NOT NULL DEFAULT 0", "dead_letters": "epoch INTEGER NOT NULL DEFAULT 0"}
+ADDED_COLUMNS: Final = {
+    "mailbox": "epoch INTEGER NOT NULL DEFAULT 0",
+    "dead_letters": "epoch INTEGER NOT NULL DEFAULT 0",
+}
 _MADE: Final = re.compile(r"^CREATE (?:UNIQUE )?(?:TABLE|INDEX) (\w+)", re.MULTILINE)
 
 
