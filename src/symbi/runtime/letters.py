@@ -20,7 +20,7 @@ from symbi.types import AgentId, JsonValue, KeyId, RunId
 MAX_OPEN: Final = 1000  # open letters of one declared agent; the oldest makes room for a further one
 MAX_CLOSED: Final = 1000  # closed letters of one declared agent that are remembered; the trail has all of them
 MAX_WHY_CHARS: Final = 500  # of the reason for which a letter is dropped
-_PARTS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw | None])
+_PARTS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 FULL: Final = f"{MAX_OPEN} letters of this agent are open, and this was the oldest"
 
 
@@ -203,7 +203,7 @@ def sealed_letter(letter: DeadLetter, mails: SealedMail, keys: Keys) -> DeadLett
     inputs = None
     if letter.inputs is not None:
         whole = {"inputs": letter.inputs, "grant": letter.grant, "labels": letter.labels}
-        kept = msgspec.json.encode({name: None if data is None else msgspec.Raw(data) for name, data in whole.items()})
+        kept = msgspec.json.encode({name: msgspec.Raw(data) for name, data in whole.items() if data is not None})
         inputs = mails.seal_value(kept, _where(letter, "inputs"), letter.agent_id, keys)
     error = None
     if letter.error is not None:
@@ -231,10 +231,10 @@ def opened_letter(letter: DeadLetter, mails: SealedMail) -> DeadLetter:
 
 
 def _opened(letter: DeadLetter, mails: SealedMail) -> DeadLetter:
-    kept: dict[str, msgspec.Raw | None] = {}
+    kept: dict[str, msgspec.Raw] = {}
     if letter.inputs is not None:
         kept = _PARTS.decode(mails.open_value(letter.inputs, _where(letter, "inputs"), letter.agent_id))
-    parts = {name: None if data is None else bytes(data) for name, data in kept.items()}
+    parts = {name: bytes(data) for name, data in kept.items()}
     error = None
     if letter.error is not None:
         error = mails.open_value(letter.error, _where(letter, "error"), letter.agent_id)

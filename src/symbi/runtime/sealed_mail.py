@@ -52,9 +52,10 @@ class _Content(msgspec.Struct, forbid_unknown_fields=True):
     by: str
     expires_ns: int | None
     inputs: msgspec.Raw
-    labels: msgspec.Raw | None
+    labels: msgspec.Raw
 
 
+NULL: Final = b"null"
 _DECODER: Final = msgspec.json.Decoder(_Content)
 
 
@@ -158,7 +159,8 @@ class SealedMail:
             raise _not_its_own()
         if self.book.has_come(opened.sender, opened.address, opened.flow.epoch, opened.sequence):
             raise MessageRefused("the message has come before", code="message.replayed")
-        return Content(bytes(content.inputs), None if content.labels is None else bytes(content.labels), opened)
+        labels = bytes(content.labels)
+        return Content(bytes(content.inputs), None if labels == NULL else labels, opened)
 
     def take(self, content: Content) -> None:
         """A message has come, for its run is begun, or it is given up; inside that transaction.
@@ -198,7 +200,7 @@ class SealedMail:
             OutputLimit, StoreUnavailable: As `sealed`.
         """
         table, column, row = where
-        content = _Content(row, f"{table}.{column}", owner, None, msgspec.Raw(value), None)
+        content = _Content(row, f"{table}.{column}", owner, None, msgspec.Raw(value), msgspec.Raw(NULL))
         outgoing = Outgoing(
             wire_id(row), SYSTEM_AGENT, Address(SYSTEM_AGENT), msgspec.json.encode(content), _type_of(table, column)
         )
@@ -244,7 +246,7 @@ def _sealing() -> Iterator[None]:
 
 def _outgoing(mail: Mail) -> Outgoing:
     message = mail.message
-    labels = None if mail.labels is None else msgspec.Raw(mail.labels)
+    labels = msgspec.Raw(NULL if mail.labels is None else mail.labels)
     content = _Content(
         message.message_id, message.agent_id, message.sender, message.expires_ns, msgspec.Raw(mail.inputs), labels
     )
