@@ -20,7 +20,7 @@ import msgspec
 from symbi.audit.event import Draft
 from symbi.audit.log import AuditLog
 from symbi.bus.codec import Codec, Opened, Outgoing, Signing
-from symbi.bus.envelope import MAX_PAYLOAD_BYTES, Address
+from symbi.bus.envelope import MAGIC, MAX_PAYLOAD_BYTES, Address, parse_flow
 from symbi.bus.keybook import KeyBook, Made
 from symbi.clock import Clock
 from symbi.crypto.provider import CryptoProvider
@@ -185,6 +185,24 @@ class SealedMail:
             return
         self.take(content)
 
+    def plain(self, data: bytes) -> bytes:
+        """What a sealed message says, whomever it is for, as JSON; any other value as it is.
+
+        Raises:
+            DecryptionFailed: It was altered, or its keys are gone.
+            StoreUnavailable: The store cannot be read.
+        """
+        if not data.startswith(MAGIC):
+            return data
+        try:
+            opened = self._codec.read(data, AgentId(parse_flow(data).address.name))
+            content = _content(opened)
+        except MessageRefused as error:
+            raise _altered(error) from error
+        if opened.content_type != MAIL:
+            return bytes(content.inputs)
+        return msgspec.json.encode({"inputs": content.inputs, "labels": content.labels})
+
     # --- other values -----------------------------------------------------------------------------
 
     def seal_value(self, value: bytes, where: tuple[str, str, RunId], owner: AgentId, keys: Keys) -> bytes:
@@ -227,8 +245,7 @@ class SealedMail:
             if (content.id, content.to, content.by) != (row, f"{table}.{column}", owner):
                 raise _not_its_own()
         except MessageRefused as error:
-            msg = f"a sealed value was altered, or belongs elsewhere: {error.message}"
-            raise DecryptionFailed(msg, code="verify.sealed", reason="altered") from error
+            raise _altered(error) from error
         return bytes(content.inputs)
 
 
@@ -279,6 +296,11 @@ def _made_of(name: str) -> str:
 
 def _type_of(table: str, column: str) -> str:
     return f"application/vnd.symbi.{table}.{column}+json"
+
+
+def _altered(error: MessageRefused) -> DecryptionFailed:
+    msg = f"a sealed value was altered, or belongs elsewhere: {error.message}"
+    return DecryptionFailed(msg, code="verify.sealed", reason="altered")
 
 
 def _not_its_own() -> MessageRefused:

@@ -231,7 +231,7 @@ async def open_runtime(
             hold_s, held, reconciler=Reconciler(invoker, catalog, guard, clock), patience=patience,
         )  # fmt: skip
         agents = scheduler(settings, clock)
-        privacy = open_privacy(settings, store, log, vault, lambda: log.key, clock, probe)
+        privacy = open_privacy(settings, store, log, (vault, mails), lambda: log.key, clock, probe)
         stream = await stack.enter_async_context(audit_stream(log, store, folder))
         rooms = Rooms(
             world, book, watch, catalog, store, store, store, store, store, store, agents, ids, settings.principal, privacy, heads,
