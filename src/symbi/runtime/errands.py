@@ -94,7 +94,8 @@ class Errands:
         if self._roster.halted or not living.ready:  # since it was looked for; nothing waits between here and its scope
             return Done(there=True, left=True)
         if errand.was is not None and errand.was not in _OPEN:
-            await self._let_go(errand)
+            again = MessageRefused("the run of the message is over", code="message.replayed")
+            await self._let_go(errand, _not_taken(errand.record, again))
         elif (refusal := self._refusal(errand, living)) is not None:
             await self._refuse(errand, living, refusal)
         else:
@@ -178,12 +179,12 @@ class Errands:
             return InputError(msg, code="input.expired")
         return None
 
-    async def _let_go(self, errand: Errand) -> None:
-        """The run is over, and the process died before the message went."""
+    async def _let_go(self, errand: Errand, *drafts: Draft) -> None:
+        """A message whose run is over goes."""
         name = errand.message.message_id
 
         def drop() -> tuple[bool, tuple[Draft, ...]]:
-            return self._rooms.mailbox.drop_message(name), ()
+            return self._rooms.mailbox.drop_message(name), drafts
 
         await self._rooms.world.log.transact(drop, wait=True)
 
@@ -389,7 +390,7 @@ class Errands:
             if given is not None:
                 _, letter = rooms.letters.put_now(given)
             if errand.refused is not None:
-                letter = (_not_taken(one, errand.refused), *letter)
+                letter = (_not_taken(one.record, errand.refused), *letter)
             return (*drafts, *letter)
 
         return also
@@ -442,10 +443,10 @@ def _refused(one: AtWork, error: SymbiError) -> Draft:
     return Draft(AuditEventType.INPUT_REFUSED, one.record.agent_id, details, one.record.run_id)
 
 
-def _not_taken(one: AtWork, refused: MessageRefused) -> Draft:
-    """The event of a message that is not what its sender sent."""
-    details: dict[str, JsonValue] = {"resource": one.record.agent_id, "code": refused.code, "reason": refused.message}
-    return Draft(AuditEventType.MESSAGE_REFUSED, one.record.agent_id, details, one.record.run_id)
+def _not_taken(record: RunRecord, refused: MessageRefused) -> Draft:
+    """The event of a message that is not what its sender sent, or has come before."""
+    details: dict[str, JsonValue] = {"resource": record.agent_id, "code": refused.code, "reason": refused.message}
+    return Draft(AuditEventType.MESSAGE_REFUSED, record.agent_id, details, record.run_id)
 
 
 def _comes_back(error: SymbiError) -> bool:

@@ -17,11 +17,12 @@ from uuid import UUID
 
 import msgspec
 
-from symbi.audit.event import Draft
+from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog
 from symbi.bus.codec import Codec, Opened, Outgoing, Signing
 from symbi.bus.envelope import MAGIC, MAX_PAYLOAD_BYTES, Address, parse_flow
 from symbi.bus.keybook import KeyBook, Made
+from symbi.bus.keystore import BusEpoch
 from symbi.clock import Clock
 from symbi.crypto.provider import CryptoProvider
 from symbi.errors import (
@@ -320,7 +321,10 @@ async def transact(
 
     def unit() -> tuple[tuple[T, tuple[Made, ...]], Sequence[Draft]]:
         done, drafts = work()
-        return (done, mails.book.flush()), drafts
+        made = mails.book.flush()
+        if any(isinstance(one, BusEpoch) and one.epoch == 1 for one in made):
+            drafts = (Draft(AuditEventType.BUS_KEYS_MADE, SYSTEM_AGENT, {}), *drafts)
+        return (done, made), drafts
 
     (done, made), _ = await log.transact(unit, wait=wait)
     mails.book.durable(made)

@@ -52,6 +52,7 @@ from symbi.runtime.runtime import Runtime
 from symbi.runtime.sealed_mail import SealedMail
 from symbi.runtime.terms import Terms
 from symbi.runtime.topics import Known, known_as
+from symbi.runtime.unsealed import seal_unsealed
 from symbi.runtime.workers import Workers
 from symbi.telemetry import Metrics, setup_logging
 from symbi.tools.breaker import BreakerTerms
@@ -209,6 +210,7 @@ async def open_runtime(
         )  # fmt: skip
         await watch.use(await watch.read(), Cause.START)
         vault, mails = open_sealing(settings, store, clock, log)
+        await seal_unsealed(log, mails, store, store)
         guard = Guard(
             engine, log, store, clock, ids,
             epoch=store.epoch, enforcing=settings.security.enforce_policies, probe=probe, vault=vault,

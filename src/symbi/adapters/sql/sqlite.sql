@@ -531,14 +531,14 @@ DELETE FROM mailbox WHERE message_id = ?
 
 -- name: unsealed_messages
 SELECT sequence, message_id, agent_id, sender, WHOLE(body), labels, due_ns, expires_ns, attempts, epoch FROM mailbox
-WHERE epoch = 0 ORDER BY sequence LIMIT ?
+WHERE epoch = 0 AND sequence > ? ORDER BY sequence LIMIT ?
 
 -- name: reseal_message
 UPDATE mailbox SET body = ?, labels = NULL, epoch = ? WHERE message_id = ? AND epoch = 0
 
 -- name: unsealed_letters
 SELECT run_id, kind, agent_id, file, code, attempts, at, state, WHOLE(inputs), task_grant, labels, WHOLE(error), became, closed_at, note, epoch
-FROM dead_letters WHERE epoch = 0 AND state = 'open' ORDER BY run_id LIMIT ?
+FROM dead_letters WHERE epoch = 0 AND state = 'open' AND run_id > ? ORDER BY run_id LIMIT ?
 
 -- name: reseal_letter
 UPDATE dead_letters SET inputs = ?, task_grant = NULL, labels = NULL, error = ?, epoch = ? WHERE run_id = ? AND epoch = 0 AND state = 'open'

@@ -41,9 +41,9 @@ class DeadLetterTable(PayloadTable):
         row = self._one(SQL["get_letter"], (run_id,))
         return None if row is None else to_letter(row)
 
-    def unsealed_letters(self, limit: int) -> Sequence[DeadLetter]:
-        """Open letters that an earlier release left as they were said."""
-        return [to_letter(row) for row in self._all(SQL["unsealed_letters"], (limit,))]
+    def unsealed_letters(self, after: str, limit: int) -> Sequence[DeadLetter]:
+        """Open letters behind one that are not sealed."""
+        return [to_letter(row) for row in self._all(SQL["unsealed_letters"], (after, limit))]
 
     def reseal_letter(self, letter: DeadLetter) -> None:
         """Replace what is kept of such a letter."""

@@ -52,9 +52,9 @@ class MailboxTable(PayloadTable):
         due_ns = self._one(SQL["earliest_due"])[0]
         return None if due_ns is None else int(due_ns)
 
-    def unsealed_messages(self, limit: int) -> Sequence[Message]:
-        """Messages that an earlier release left as they were said."""
-        return [_message(row) for row in self._all(SQL["unsealed_messages"], (limit,))]
+    def unsealed_messages(self, after: int, limit: int) -> Sequence[Message]:
+        """Messages behind a place that are not sealed."""
+        return [_message(row) for row in self._all(SQL["unsealed_messages"], (after, limit))]
 
     def reseal_message(self, message: Message) -> None:
         """Replace what is kept of such a message."""
