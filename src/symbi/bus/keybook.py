@@ -163,6 +163,8 @@ class KeyBook(Unpicklable):
         count = self._store.destroy_agent_keys(agent, last if upto is None else upto, rfc3339(self._clock.now_ns()))
         self._agents.pop(agent, None)
         self._changes += 1
+        if self._epoch is not None:
+            self.begin_epoch()  # should it come back, its new keys are none of the epoch that has ended
         return count
 
     # --- BusKeys ----------------------------------------------------------------------------------
