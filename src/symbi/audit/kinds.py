@@ -70,6 +70,8 @@ class AuditEventType(StrEnum):
     APPROVAL_USED = "approval.used"
     KEY_ROTATED = "key.rotated"
     """The last event by one key: from the next one on another key signs, which it names."""
+    BUS_KEYS_MADE = "bus.keys_made"
+    """The first keys of the bus: from here on, what waits for agents is sealed and signed."""
     SIGNING_CHANGED = "signing.changed"
     """From the next event on, each has a signature of its own, or the signed head alone covers it."""
     SEGMENT_SEALED = "segment.sealed"

@@ -17,7 +17,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from symbi.bus.content import NO_LABEL, Kind, Reading
-from symbi.bus.envelope import Address
+from symbi.bus.envelope import Address, parse_flow
 from symbi.bus.mailbox import Mailbox, Subscription
 from symbi.bus.outbox import NS, DeadMessage, Outbox, Receipt
 from symbi.bus.passages import Flow, size_class
@@ -58,7 +58,16 @@ class Bus:
         self.passages = self.sender.passages
         self.questions = Questions()
         self.desk = Desk(
-            rooms.codec, self.passages, self.record, rooms.guard.metrics, tasks, rooms.sleep, rooms.clock, terms.retry
+            rooms.codec,
+            rooms.log,
+            rooms.read,
+            self.passages,
+            self.record,
+            rooms.guard.metrics,
+            tasks,
+            rooms.sleep,
+            rooms.clock,
+            terms.retry,
         )
 
     # --- topics ---------------------------------------------------------------------------------
@@ -98,12 +107,19 @@ class Bus:
         parse_pattern(pattern)
         terms = terms or ConsumerTerms(most_bytes=self._terms.buffer_bytes)
         subscription = Subscription(self.desk, me, pattern, Reading(type_), handler, self._may_listen)
+        subscription.durable = bool(terms.durable)
         await self._may_listen(subscription)
         subscription.consumer = await self._rooms.transport.consume(f"t.{pattern}", terms, subscription.wake)
-        subscription.gone = self._subscriptions.pop
+        subscription.gone = self._gone
         self._subscriptions[subscription] = None
         subscription.wake()
         return subscription
+
+    def _gone(self, subscription: Subscription) -> None:
+        """It is closed; who listens no more, for good, is to read nothing that is published from now on."""
+        self._subscriptions.pop(subscription, None)
+        if subscription.ended is not None or not subscription.durable:
+            self._rooms.left(subscription.pattern)
 
     async def _may_listen(self, subscription: Subscription) -> None:
         """Put it to policy whether an agent may listen, and remember by which set that was decided."""
@@ -185,7 +201,19 @@ class Bus:
             await self.sender.let_pass(Flow(me, to, False, label, size_class(size)), "send", subject, parcels)
             parcel = parcels[0]
             receipt = await self.outbox.put(
-                SentRow(parcel.message_id, me, to, parcel.data, SentState.WAITING, 0, 0, expires_ns, "", now)
+                SentRow(
+                    parcel.message_id,
+                    me,
+                    to,
+                    parcel.data,
+                    SentState.WAITING,
+                    0,
+                    0,
+                    expires_ns,
+                    "",
+                    now,
+                    parse_flow(parcel.data).epoch,
+                )
             )
         except SymbiError as refusal:
             self.record.refused(subject, refusal.code)

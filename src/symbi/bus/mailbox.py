@@ -27,6 +27,7 @@ class Subscription(Receiver[Any]):
 
     Attributes:
         version: The policy set that let it.
+        durable: It goes on where it was when it is opened again.
         gone: Told when it is closed.
         ended: Why it gets nothing any more.
     """
@@ -43,7 +44,8 @@ class Subscription(Receiver[Any]):
         super().__init__(desk, me, f"t.{pattern}", reading, handler, LISTENERS)
         self.pattern = pattern
         self.version = ""
-        self.gone: Callable[[Subscription, None], object] | None = None
+        self.durable = False
+        self.gone: Callable[[Subscription], None] | None = None
         self._decide = decide
 
     @property
@@ -67,7 +69,7 @@ class Subscription(Receiver[Any]):
         """Listen no longer. A durable one goes on where it was when it is opened again."""
         await super().close()
         if self.gone is not None:
-            self.gone(self, None)
+            self.gone(self)
 
 
 class Post(Protocol):

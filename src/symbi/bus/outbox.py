@@ -20,9 +20,10 @@ import anyio
 
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog, Enlisted
+from symbi.bus.codec import Opened
 from symbi.bus.content import Kind, Message, Reading, contents, message_of
 from symbi.bus.port import OutboxStore, SentRow, SentState
-from symbi.bus.receiving import Desk, Handler, Inside, call, flow_of
+from symbi.bus.receiving import Desk, Handler, Inside, call, flow_of, read_kept
 from symbi.clock import Clock
 from symbi.errors import Denied, InputError, MessageRefused, Overloaded, SymbiError
 from symbi.telemetry import BUS_RECEIVED
@@ -252,9 +253,9 @@ class Feed:
         after, later, held = 0, None, set[str]()
         while not self._closed:
             query = partial(self._outbox.store.sent, SentState.WAITING, self._me, after, PAGE)
-            rows = await self._outbox.log.read(query)
+            rows, opened = await self._outbox.log.read(partial(self._look, query))
             receipts: list[Enlisted[None]] = []
-            for row in rows:
+            for row, one in zip(rows, opened, strict=True):
                 after = row.position
                 if row.sender in held or self._closed:
                     continue
@@ -262,7 +263,7 @@ class Feed:
                     held.add(row.sender)
                     later = row.due_ns if later is None else min(later, row.due_ns)
                     continue
-                moved = await self._give(row, receipts)
+                moved = await self._give(row, one, receipts)
                 if moved is not None:
                     held.add(row.sender)
                     later = moved.due_ns if later is None else min(later, moved.due_ns)
@@ -272,11 +273,18 @@ class Feed:
                 break
         return later
 
-    async def _give(self, row: SentRow, receipts: list[Enlisted[None]]) -> SentRow | None:
+    def _look(self, query: Callable[[], Sequence[SentRow]]) -> tuple[Sequence[SentRow], list[Opened | MessageRefused]]:
+        """Some messages, opened; on the store's thread."""
+        rows = query()
+        return rows, read_kept(self._desk.read, [row.wire for row in rows], self._me)
+
+    async def _give(
+        self, row: SentRow, opened: Opened | MessageRefused, receipts: list[Enlisted[None]]
+    ) -> SentRow | None:
         """Give a message to the handler; returns it where it is to be tried again."""
         now = self._outbox.clock.now_ns()
         try:
-            message = await self._message(row, now)
+            message = await self._message(row, opened, now)
         except (MessageRefused, Denied) as refusal:
             await self._end(row, SentState.DEAD, refusal.code, receipts)
             return None
@@ -297,7 +305,7 @@ class Feed:
             await self._end(row, SentState.RECEIVED, "", receipts)
         return None
 
-    async def _message(self, row: SentRow, now: int) -> Message[Any]:
+    async def _message(self, row: SentRow, opened: Opened | MessageRefused, now: int) -> Message[Any]:
         """A message of the outbox, opened. Its place there says that it comes once, whatever window there is.
 
         Raises:
@@ -306,7 +314,8 @@ class Feed:
         """
         if row.expires_ns and now >= row.expires_ns:
             raise MessageRefused("the time of the message is over", code="message.expired")
-        opened = self._desk.codec.read(row.wire, self._me)
+        if isinstance(opened, MessageRefused):
+            raise opened
         content = contents(opened.payload)
         if (opened.message_id, opened.sender, content.kind) != (row.message_id, row.sender, Kind.TELL):
             raise MessageRefused("a message in the outbox is not the one that was put there")

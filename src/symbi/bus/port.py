@@ -192,6 +192,7 @@ class SentRow:
         expires_ns: Not after then; 0 for never.
         code: Of the error for which it was given up.
         changed_ns: When it came to its state.
+        epoch: In which it was sealed, so that its keys are kept as long as it is.
         position: Its place; 0 before it has one.
     """
 
@@ -205,6 +206,7 @@ class SentRow:
     expires_ns: int
     code: str
     changed_ns: int
+    epoch: int = 0
     position: int = 0
 
 

@@ -4,11 +4,13 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 
+from symbi.audit.log import AuditLog
 from symbi.bus.codec import Codec, Opened
 from symbi.bus.content import Content, Kind, Message, Reading, contents, message_of
 from symbi.bus.passages import Flow, Passages, size_class
@@ -54,7 +56,9 @@ class Desk:
     """What whoever receives works with.
 
     Attributes:
-        codec: Opens.
+        codec: Opens what was not kept.
+        log: Where the store's thread is.
+        read: Opens what the store keeps, there.
         passages: Says whether what waits may still pass.
         record: Counts.
         metrics: Likewise.
@@ -65,6 +69,8 @@ class Desk:
     """
 
     codec: Codec
+    log: AuditLog
+    read: Callable[[bytes, AgentId], Opened]
     passages: Passages
     record: Record
     metrics: Metrics
@@ -97,6 +103,19 @@ def flow_of(inside: Inside) -> Flow:
         flow.sender, flow.address.name, flow.address.is_topic, content.label, size_class(len(content.body)),
         content.kind is Kind.REQUEST,
     )  # fmt: skip
+
+
+def read_kept(
+    read: Callable[[bytes, AgentId], Opened], wires: Sequence[bytes], reader: AgentId
+) -> list[Opened | MessageRefused]:
+    """Open what the store keeps, on its thread."""
+    found: list[Opened | MessageRefused] = []
+    for wire in wires:
+        try:
+            found.append(read(wire, reader))
+        except MessageRefused as refusal:
+            found.append(refusal)
+    return found
 
 
 def _require_id(opened: Opened, parcel: Parcel) -> None:
@@ -170,7 +189,7 @@ class Receiver(Generic[T]):
         return True
 
     async def _deliver(self, taken: Sequence[Delivery]) -> None:
-        self._open([one for one in taken if one.parcel.opened is None])
+        await self._open([one for one in taken if one.parcel.opened is None])
         counts, desk = self._desk.record.of(self.subject), self._desk
         done: list[int] = []
         received = 0
@@ -204,7 +223,7 @@ class Receiver(Generic[T]):
         if self.consumer is not None and done[-1:] and done[-1]:
             await self.consumer.acknowledge(done)
 
-    def _open(self, new: Sequence[Delivery]) -> None:
+    async def _open(self, new: Sequence[Delivery]) -> None:
         """Open what nobody in this process has opened yet.
 
         What a stream keeps comes again until it is acknowledged; that it is there once, by its id, takes the place of
@@ -214,7 +233,10 @@ class Receiver(Generic[T]):
             return
         codec, kept = self._desk.codec, new[0].position > 0  # all of a consumer, or none
         wires = [one.parcel.data for one in new]
-        found = codec.read_many(wires, self._reader) if kept else codec.open_many(wires, self._reader)
+        if kept:
+            found = await self._desk.log.read(partial(read_kept, self._desk.read, wires, self._reader))
+        else:
+            found = codec.open_many(wires, self._reader)
         for one, opened in zip(new, found, strict=True):
             parcel = one.parcel
             if isinstance(opened, MessageRefused):

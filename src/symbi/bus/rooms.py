@@ -7,7 +7,7 @@ from typing import Final
 import anyio
 
 from symbi.audit.log import AuditLog
-from symbi.bus.codec import Codec
+from symbi.bus.codec import Codec, Opened
 from symbi.bus.envelope import Address
 from symbi.bus.passages import LeaseTerms
 from symbi.bus.port import OutboxStore, Transport
@@ -19,6 +19,10 @@ from symbi.guard.gate import Guard
 from symbi.types import AgentId, Label, Principal
 
 DAY_S: Final = 86_400.0
+
+
+def unheard(_pattern: str) -> None:
+    """The default of `BusRooms.left`: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,9 @@ class BusRooms:
         principal: An agent as policies see it.
         topic: A topic as policies see it.
         known: Whether there is an agent that may be sent to while it is away.
+        read: Opens what the store keeps, on its thread, as `Codec.read` does.
         ready: Sees to it that a sender has keys and sequences for so many messages to an address; awaited before they are sealed.
+        left: Told of each pattern by which somebody listens no more.
         sleep: Waits so many seconds.
         signing: What senders sign, for the trail.
     """
@@ -75,7 +81,9 @@ class BusRooms:
     principal: Callable[[AgentId], Principal]
     topic: Callable[[str], TopicRef]
     known: Callable[[AgentId], bool]
+    read: Callable[[bytes, AgentId], Opened]
     ready: Callable[[AgentId, Address, int], Awaitable[None]] | None = None
+    left: Callable[[str], None] = unheard
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
     signing: str = "batch"
 

@@ -20,11 +20,11 @@ from symbi.config import Settings, load_settings
 from symbi.errors import ConfigError, DecryptionFailed, InputError, SymbiError, did_you_mean
 from symbi.guard.confidential import lost_text
 from symbi.guard.outcome import decode_error, encode_result
-from symbi.guard.vault import Vault
 from symbi.runtime.letters import DeadLetter, LetterState, Wanted, opened_letter, read_json, unknown
+from symbi.runtime.sealed_mail import SealedMail
 from symbi.tools.text import printable
 from symbi.types import AgentId, JsonValue, RunId
-from symbi.wiring import folder_owner, open_reader, open_runtime, reading_vault, start_logging
+from symbi.wiring import folder_owner, open_reader, open_runtime, reading_mails, start_logging
 
 app = typer.Typer(help="See what was given up, begin it anew, or let it go.", no_args_is_help=True)
 
@@ -56,8 +56,8 @@ def list_letters(
             None if agent is None else AgentId(agent), None if state == "all" else LetterState(state), limit
         )
         with open_reader(settings) as reader:
-            vault = reading_vault(settings, reader)
-            rows = [_letter_json(letter, vault, whole=False) for letter in reader.letters(wanted)]
+            mails = reading_mails(settings, reader)
+            rows = [_letter_json(letter, mails, whole=False) for letter in reader.letters(wanted)]
         if as_json:
             print_json(rows)
             return
@@ -84,7 +84,7 @@ def show_letter(
             found = reader.get_letter(RunId(letter))
             if found is None:
                 raise unknown(RunId(letter), [one.run_id for one in reader.letters(Wanted())])
-            row = _letter_json(found, reading_vault(settings, reader), whole=True)
+            row = _letter_json(found, reading_mails(settings, reader), whole=True)
         if as_json:
             print_json(row)
             return
@@ -189,7 +189,7 @@ def _named(letter: str | None, all_of: str | None) -> dict[str, JsonValue]:
     return {"letter": letter} if letter is not None else {"agent": all_of}
 
 
-def _letter_json(letter: DeadLetter, vault: Vault, *, whole: bool) -> dict[str, JsonValue]:
+def _letter_json(letter: DeadLetter, mails: SealedMail, *, whole: bool) -> dict[str, JsonValue]:
     """A letter for machines; its payload as far as it opens, where that is asked for."""
     row: dict[str, JsonValue] = {
         "letter": letter.run_id,
@@ -207,7 +207,7 @@ def _letter_json(letter: DeadLetter, vault: Vault, *, whole: bool) -> dict[str, 
         return row
     lost: JsonValue = None
     try:
-        letter = opened_letter(letter, vault)
+        letter = opened_letter(letter, mails)
     except (DecryptionFailed, ConfigError) as error:
         lost = lost_text(error)
     except InputError as error:

@@ -29,6 +29,7 @@ from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_watch import PolicyWatch
 from symbi.runtime.pulse import Pulse
 from symbi.runtime.roster import AgentStore
+from symbi.runtime.sealed_mail import SealedMail
 from symbi.runtime.status import WaitingStore
 from symbi.runtime.terms import Terms, no_terms
 from symbi.runtime.workers import Workers
@@ -92,6 +93,7 @@ class Rooms:
         waiting: Counts what waits in the store.
         letters: What was given up.
         lineage: Which run asked for which.
+        mails: Seals and opens what waits in mailboxes and lies with the dead letters.
         pulse: How the event loop is.
         terms: How it stands among others.
         topic: A topic as policies see it.
@@ -119,6 +121,7 @@ class Rooms:
     waiting: WaitingStore
     letters: DeadLetters
     lineage: LineageStore
+    mails: SealedMail
     pulse: Pulse
     terms: Callable[[AgentId], Terms] = no_terms
     topic: Callable[[str], TopicRef] = TopicRef

@@ -25,7 +25,8 @@ from symbi.testing.clock import ManualClock
 from symbi.testing.gate import ALLOW_ALL, Gate, open_gate
 from symbi.types import AgentId, Principal
 
-TURNS: Final = 200  # of the event loop, in which whatever can go on does
+TURNS: Final = 300  # of the event loop, in which whatever can go on does
+MOST_TURNS: Final = 30_000  # that something which is to come is waited for
 
 
 class ManualSleep:
@@ -58,10 +59,10 @@ class ManualSleep:
         await settled()
 
 
-async def settled(done: Callable[[], bool] = lambda: False) -> None:
-    """Let others go on for a while, or until something is so; a commit of the store is waited for."""
-    for _ in range(TURNS):
-        if done():
+async def settled(done: Callable[[], object] | None = None) -> None:
+    """Let others go on for a while, or until something is so; commits of the store are waited for."""
+    for _ in range(TURNS if done is None else MOST_TURNS):
+        if done is not None and done():
             return
         await anyio.to_thread.run_sync(_nothing)
 
@@ -132,7 +133,7 @@ async def bus_over(  # noqa: PLR0913 - one option for each part of it
         made = codec(Codec(crypto, keys, keys, clock, signing=signing))
         rooms = BusRooms(
             gate.guard, gate.log, gate.store, transport, made, clock, gate.ids, principal, topic,
-            lambda agent: agent in known, sleep=sleep or anyio.sleep, signing=signing.value,
+            lambda agent: agent in known, made.read, sleep=sleep or anyio.sleep, signing=signing.value,
         )  # fmt: skip
         async with open_bus(rooms, terms or BusTerms()) as bus:
             yield OpenBus(bus, gate, keys, transport, clock, sleep, groups)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from symbi.bus.topics import Known, Topics, covers, known_as, overlap
 from symbi.dsl.messages import is_topic, parse_pattern
 from symbi.errors import InputError
 from symbi.guard.action import TopicRef
-from symbi.bus.topics import Known, Topics, covers, known_as, overlap
 from symbi.types import AgentId, Confidentiality
 
 WORDS = st.sampled_from(["a", "b", "c"])

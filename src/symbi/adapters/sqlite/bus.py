@@ -1,98 +1,173 @@
-"""What the bus keeps: its outbox, and the stream that durable subscriptions read. A part of the store."""
+"""Keys of the bus, and what has been taken in: a part of the store."""
 
 import sqlite3
-from collections.abc import Sequence
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Never, TypeVar
 
-from symbi.adapters.sqlite.file import SQL, damaged, mapped, unavailable
+from symbi.adapters.sqlite.file import SQL
 from symbi.adapters.sqlite.rows import Rows
-from symbi.bus.port import Cursor, SentRow, SentState, StreamRow
+from symbi.bus.keystore import AgentKeys, BusEpoch, GroupKey
+from symbi.bus.seen import Seen
 from symbi.errors import InternalError
+from symbi.types import AgentId, KeyId
+
+T = TypeVar("T")
 
 
 class BusTable(Rows):
-    """OutboxStore and StreamStore, for the store that has the connection."""
+    """BusKeyStore, for the store that has the connection."""
 
-    def put_sent(self, row: SentRow, most: int) -> bool:
-        """Keep a message behind all others."""
-        self._fence(self._epoch)
-        if int(self._one(SQL["count_waiting_sent"], (row.recipient, most))[0]) >= most:
-            return False
-        values = (
-            row.message_id, row.sender, row.recipient, row.wire, row.state.value, row.attempts, row.due_ns,
-            row.expires_ns, row.code, row.changed_ns,
-        )  # fmt: skip
-        try:
-            self._db.execute(SQL["put_sent"], values)
-        except sqlite3.IntegrityError as error:
-            msg = f"message `{row.message_id}` is in the outbox already"
-            raise InternalError(msg, code="internal.duplicate") from error
-        except sqlite3.Error as error:
-            raise unavailable("write", error) from error
-        return True
-
-    def find_sent(self, message_id: str) -> SentRow | None:
-        """A message by its id."""
-        row = self._one(SQL["find_sent"], (message_id,))
-        return None if row is None else _sent(row)
-
-    def sent(self, state: SentState, recipient: str, after: int, limit: int) -> Sequence[SentRow]:
-        """Messages in a state behind a position."""
-        if recipient and state is SentState.WAITING:
-            return [_sent(row) for row in self._all(SQL["waiting_sent"], (recipient, after, limit))]
-        rows = (_sent(row) for row in self._all(SQL["all_sent"], (state.value, after, limit)))
-        return [row for row in rows if not recipient or row.recipient == recipient]
-
-    def move_sent(self, row: SentRow, was: SentState) -> bool:
-        """Put a message where it stands now."""
+    def put_agent_keys(self, keys: AgentKeys) -> bool:
+        """Insert key pairs."""
         self._fence(self._epoch)
         values = (
-            row.wire, row.state.value, row.attempts, row.due_ns, row.expires_ns, row.code, row.changed_ns,
-            row.message_id, was.value,
+            keys.agent, keys.generation, keys.epoch, keys.signing_id, keys.signing, keys.agreement, keys.wrapped,
+            keys.created_at, keys.destroyed_at,
         )  # fmt: skip
-        return self._write(SQL["move_sent"], values) == 1
+        return self._write(SQL["put_agent_keys"], values) == 1
 
-    def trim_sent(self, before_ns: int) -> int:
-        """Forget what is over since before a time."""
+    def agent_keys(self, agent: AgentId) -> Sequence[AgentKeys]:
+        """Those of an agent."""
+        return [to_agent_keys(row) for row in self._all(SQL["agent_keys"], (agent,))]
+
+    def agent_keys_by(self, signing_id: KeyId) -> AgentKeys | None:
+        """Those with a signing key."""
+        row = self._one(SQL["agent_keys_by"], (signing_id,))
+        return None if row is None else to_agent_keys(row)
+
+    def all_agent_keys(self) -> Sequence[AgentKeys]:
+        """Those of all agents."""
+        return [to_agent_keys(row) for row in self._all(SQL["all_agent_keys"])]
+
+    def destroy_agent_keys(self, agent: AgentId, upto: int, at: str) -> int:
+        """Overwrite private parts."""
         self._fence(self._epoch)
-        return self._write(SQL["trim_sent"], (before_ns,))
+        # Zeros first, in the same place and length: a shorter row alone would be written beside what it replaces.
+        self._write(SQL["blank_agent_keys"], (agent, upto))
+        return self._write(SQL["destroy_agent_keys"], (at, agent, upto))
 
-    def append_stream(self, rows: Sequence[StreamRow]) -> None:
-        """Keep messages."""
+    def put_epoch(self, epoch: BusEpoch) -> bool:
+        """Insert an epoch."""
         self._fence(self._epoch)
-        with mapped("write"):
-            self._db.executemany(
-                SQL["append_stream"], [(row.position, row.subject, row.message_id, row.data) for row in rows]
-            )
+        return self._write(SQL["put_epoch"], (epoch.epoch, epoch.owner, epoch.wrapped, epoch.begun_at)) == 1
 
-    def stream_rows(self, after: int, limit: int) -> Sequence[StreamRow]:
-        """What is kept behind a position."""
-        return [StreamRow(*row) for row in self._all(SQL["stream_rows"], (after, limit))]
+    def epochs(self) -> Sequence[BusEpoch]:
+        """All that were not ended."""
+        return [BusEpoch(*row) for row in self._all(SQL["bus_epochs"])]
 
-    def trim_stream(self, upto: int) -> None:
-        """Let go of what is kept up to a position."""
+    def last_epoch(self) -> int:
+        """The highest number that an epoch ever had."""
+        return int(self._one(SQL["last_epoch"])[0])
+
+    def end_epochs(self, owner: int) -> int:
+        """Destroy epochs of earlier owners under which nothing waits."""
         self._fence(self._epoch)
-        self._write(SQL["trim_stream"], (upto,))
+        least = self._one(SQL["least_epoch"])[0]
+        self._write(SQL["blank_epochs"], (owner, least))
+        self._write(SQL["forget_seen"], (owner, least))
+        return self._write(SQL["end_epochs"], (owner, least))
 
-    def cursors(self) -> Sequence[Cursor]:
-        """Where durable consumers stand."""
-        return [Cursor(*row) for row in self._all(SQL["stream_cursors"])]
-
-    def put_cursor(self, cursor: Cursor, *, gone: bool = False) -> None:
-        """Note where one stands, or that it is gone."""
+    def put_group(self, group: GroupKey) -> bool:
+        """Insert the key of a topic."""
         self._fence(self._epoch)
-        if gone:
-            self._write(SQL["drop_cursor"], (cursor.name,))
-        else:
-            self._write(SQL["put_cursor"], (cursor.name, cursor.subject, cursor.position))
+        return self._write(SQL["put_group"], (group.topic, group.epoch, group.wrapped, group.begun_at)) == 1
+
+    def groups(self, topic: str) -> Sequence[GroupKey]:
+        """All keys of a topic."""
+        return [GroupKey(*row) for row in self._all(SQL["groups"], (topic,))]
+
+    def end_groups(self, topic: str, before: int) -> int:
+        """Destroy older keys of a topic."""
+        self._fence(self._epoch)
+        self._write(SQL["blank_groups"], (topic, before))
+        return self._write(SQL["end_groups"], (topic, before))
+
+    def seen(self, sender: str, address: str, epoch: int) -> Seen:
+        """What has been taken in."""
+        row = self._one(SQL["seen"], (sender, address, epoch))
+        return Seen() if row is None else Seen.from_bytes(*row)
+
+    def put_seen(self, sender: str, address: str, epoch: int, seen: Seen) -> None:
+        """Insert or replace it."""
+        self._fence(self._epoch)
+        self._write(SQL["put_seen"], (sender, address, epoch, seen.highest, seen.to_bytes()))
 
 
-def _sent(row: Any) -> SentRow:
-    message_id, sender, recipient, wire, state, attempts, due_ns, expires_ns, code, changed_ns, position = row
-    try:
-        return SentRow(
-            message_id, sender, recipient, wire, SentState(state), attempts, due_ns, expires_ns, code, changed_ns,
-            position,
-        )  # fmt: skip
-    except ValueError as unknown:
-        raise damaged(unknown) from unknown
+def to_agent_keys(row: Any) -> AgentKeys:
+    """A row as key pairs."""
+    agent, generation, epoch, signing_id, signing, agreement, wrapped, created_at, destroyed_at = row
+    return AgentKeys(
+        AgentId(agent), generation, epoch, KeyId(signing_id), signing, agreement, wrapped, created_at, destroyed_at
+    )
+
+
+class BusReader(ABC):
+    """BusKeyStore for who only reads: a book over it opens, and makes and destroys nothing."""
+
+    @abstractmethod
+    def _use(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """Read from the open store."""
+
+    def agent_keys(self, agent: AgentId) -> Sequence[AgentKeys]:
+        """Those of an agent."""
+        return [to_agent_keys(row) for row in self._bus_rows("agent_keys", (agent,))]
+
+    def agent_keys_by(self, signing_id: KeyId) -> AgentKeys | None:
+        """Those with a signing key."""
+        return next((to_agent_keys(row) for row in self._bus_rows("agent_keys_by", (signing_id,))), None)
+
+    def all_agent_keys(self) -> Sequence[AgentKeys]:
+        """Those of all agents."""
+        return [to_agent_keys(row) for row in self._bus_rows("all_agent_keys")]
+
+    def epochs(self) -> Sequence[BusEpoch]:
+        """All that were not ended."""
+        return [BusEpoch(*row) for row in self._bus_rows("bus_epochs")]
+
+    def last_epoch(self) -> int:
+        """The highest number that an epoch ever had."""
+        return int(self._bus_rows("last_epoch")[0][0])
+
+    def groups(self, topic: str) -> Sequence[GroupKey]:
+        """All keys of a topic."""
+        return [GroupKey(*row) for row in self._bus_rows("groups", (topic,))]
+
+    def seen(self, sender: str, address: str, epoch: int) -> Seen:
+        """What has been taken in."""
+        return next((Seen.from_bytes(*row) for row in self._bus_rows("seen", (sender, address, epoch))), Seen())
+
+    def put_agent_keys(self, keys: AgentKeys) -> Never:
+        """Refused."""
+        raise _read_only(f"take keys of agent `{keys.agent}`")
+
+    def destroy_agent_keys(self, agent: AgentId, upto: int, at: str) -> Never:
+        """Refused."""
+        raise _read_only(f"destroy keys of agent `{agent}` up to {upto} at {at}")
+
+    def put_epoch(self, epoch: BusEpoch) -> Never:
+        """Refused."""
+        raise _read_only(f"begin epoch {epoch.epoch}")
+
+    def end_epochs(self, owner: int) -> Never:
+        """Refused."""
+        raise _read_only(f"end epochs before owner {owner}")
+
+    def put_group(self, group: GroupKey) -> Never:
+        """Refused."""
+        raise _read_only(f"take a key of topic `{group.topic}`")
+
+    def end_groups(self, topic: str, before: int) -> Never:
+        """Refused."""
+        raise _read_only(f"destroy keys of topic `{topic}` before {before}")
+
+    def put_seen(self, sender: str, address: str, epoch: int, seen: Seen) -> Never:
+        """Refused."""
+        raise _read_only(f"take in message {seen.highest} of `{sender}` at `{address}` in epoch {epoch}")
+
+    def _bus_rows(self, name: str, values: tuple[object, ...] = ()) -> list[Any]:
+        return self._use(lambda db: db.execute(SQL[name], values).fetchall())
+
+
+def _read_only(what: str) -> InternalError:
+    return InternalError(f"a store that is open for reading cannot {what}", code="internal.read_only")

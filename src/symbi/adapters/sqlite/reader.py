@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from symbi.adapters.sqlite.approvals import approval_of, approvals_in
+from symbi.adapters.sqlite.bus import BusReader
 from symbi.adapters.sqlite.dead_letters import letters_in, to_letter
 from symbi.adapters.sqlite.facts import FactReader
 from symbi.adapters.sqlite.file import (
@@ -48,7 +49,7 @@ from symbi.types import RunId
 T = TypeVar("T")
 
 
-class SqliteReader(FactReader, SubjectReader):
+class SqliteReader(FactReader, SubjectReader, BusReader):
     """Reads a store without owning it, as it is at the first look, beside its owner if there is one.
 
     Args:
