@@ -28,7 +28,7 @@ from symbi.bus.requests import Answer, Inbox, Pending, Questions
 from symbi.bus.rooms import BusRooms, BusTerms
 from symbi.bus.sending import Sender, agent_named
 from symbi.dsl.messages import parse_pattern
-from symbi.errors import InputError, Overloaded, SymbiError, TimeLimit
+from symbi.errors import InputError, SymbiError, TimeLimit, Unavailable
 from symbi.guard.action import SubscribeTopic
 from symbi.types import AgentId, JsonValue, Label
 
@@ -394,7 +394,8 @@ class Bus:
         await self.passages.sweep()
         for draft in self.record.close_window():
             await self._rooms.log.append(draft)
-        await self.outbox.trim(self._terms.receipts_s)
+        if self.outbox.used:
+            await self.outbox.trim(self._terms.receipts_s)
 
     async def close(self) -> None:
         """Let go of everything that is open."""
@@ -419,7 +420,7 @@ async def open_bus(rooms: BusRooms, terms: BusTerms) -> AsyncIterator[Bus]:
         async def tend() -> None:
             while True:
                 await anyio.sleep(SWEEP_S)
-                with suppress(Overloaded):
+                with suppress(Unavailable):  # next time then
                     await bus.tend()
 
         tasks.start_soon(tend)
@@ -427,5 +428,6 @@ async def open_bus(rooms: BusRooms, terms: BusTerms) -> AsyncIterator[Bus]:
             yield bus
         finally:
             with anyio.CancelScope(shield=True):
-                await bus.close()
+                with suppress(Unavailable):  # whoever opened the store is told by it
+                    await bus.close()
             tasks.cancel_scope.cancel("the bus is closed")

@@ -92,6 +92,7 @@ class Outbox:
         self.log = log
         self.clock = clock
         self._most = most
+        self.used = True  # since ids were forgotten last
 
     async def put(self, row: SentRow) -> Receipt:
         """Take a message over; returns when that is durable.
@@ -115,6 +116,7 @@ class Outbox:
             return False, ()
 
         again, _ = await self.log.transact(work)
+        self.used = True
         return Receipt(row.message_id, again)
 
     async def find(self, message_id: str) -> SentRow | None:
@@ -173,6 +175,7 @@ class Outbox:
         Raises:
             StoreUnavailable: It cannot be recorded.
         """
+        self.used = False
         before = self.clock.now_ns() - round(age_s * NS)
 
         def work() -> tuple[int, tuple[Draft, ...]]:

@@ -11,6 +11,7 @@ from symbi.agent.journal import RunRecord, RunStore
 from symbi.audit.heads import Heads
 from symbi.audit.log import Enlisted
 from symbi.audit.stream import AuditStream
+from symbi.bus.bus import Bus
 from symbi.clock import IdSource
 from symbi.compliance.privacy import Privacy
 from symbi.guard.action import TopicRef
@@ -94,6 +95,7 @@ class Rooms:
         letters: What was given up.
         lineage: Which run asked for which.
         mails: Seals and opens what waits in mailboxes and lies with the dead letters.
+        bus: Messages between agents, for Python.
         pulse: How the event loop is.
         terms: How it stands among others.
         topic: A topic as policies see it.
@@ -122,6 +124,7 @@ class Rooms:
     letters: DeadLetters
     lineage: LineageStore
     mails: SealedMail
+    bus: Bus
     pulse: Pulse
     terms: Callable[[AgentId], Terms] = no_terms
     topic: Callable[[str], TopicRef] = TopicRef

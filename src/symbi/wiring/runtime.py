@@ -23,7 +23,7 @@ from symbi.agent.interpreter import BodyLimits
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog, Cadence, Signing
 from symbi.bus.keybook import KeyBook
-from symbi.bus.topics import Known, known_as
+from symbi.bus.topics import known_as
 from symbi.clock import Clock, IdSource, SystemClock
 from symbi.config import AgentMode, Settings, describe_settings, refuse_unsafe
 from symbi.config.server_settings import ServerSettings
@@ -63,6 +63,7 @@ from symbi.tools.manifest import Manifest, parse_manifest
 from symbi.tools.reconcile import Reconciler
 from symbi.tools.schemapin import PublicKey, load_public_key
 from symbi.types import SYSTEM_AGENT, AgentId, JsonValue, KeyId, SecurityTier
+from symbi.wiring.bus import opened_bus, topics_of
 from symbi.wiring.keeping import keeping, probe_storage, refuse_half
 from symbi.wiring.people import desk_rules
 from symbi.wiring.policies import policy_paths, policy_terms, shadow_paths
@@ -218,8 +219,9 @@ async def open_runtime(
         )  # fmt: skip
         report = await guard.open()
         await log.append(started(settings))
-        keys = partial(verifying_keys, settings)
-        heads, keeper = await stack.enter_async_context(keeping(settings, log, store, clock, keys))
+        heads, keeper = await stack.enter_async_context(
+            keeping(settings, log, store, clock, partial(verifying_keys, settings))
+        )
         if keeper is not None:
             guard.barrier = keeper.barrier
         secrets = secret_source(settings, guard)
@@ -234,10 +236,11 @@ async def open_runtime(
         )  # fmt: skip
         agents = scheduler(settings, clock)
         privacy = open_privacy(settings, store, log, (vault, mails), lambda: log.key, clock, probe)
+        bus = await stack.enter_async_context(opened_bus(settings, store, log, guard, mails, (clock, ids)))
         stream = await stack.enter_async_context(audit_stream(log, store, folder))
         rooms = Rooms(
             world, book, watch, catalog, store, store, store, store, store, store, agents, ids, settings.principal, privacy, heads,
-            ring.next_signing_key, stream, workers, store, DeadLetters(store, store, store, log, mails, vault, clock), store, mails,
+            ring.next_signing_key, stream, workers, store, DeadLetters(store, store, store, log, mails, vault, clock), store, mails, bus,
             pulse_of(settings, guard.metrics), partial(terms_of, settings), partial(known_as, known=topics_of(settings)),
             Compactor(log, store, clock, settings.runtime.journal_retention_days),
         )  # fmt: skip
@@ -376,11 +379,6 @@ def terms_of(settings: Settings, agent: AgentId) -> Terms:
         known.priority, known.batch, persistent, known.idle_s, known.max_messages, known.topics,
         known.budget or UNBOUNDED, known.on_breach,
     )  # fmt: skip
-
-
-def topics_of(settings: Settings) -> Sequence[Known]:
-    """What is configured of topics."""
-    return [Known(one.pattern, one.owner, one.classification) for one in settings.topics]
 
 
 def secret_source(settings: Settings, guard: Guard) -> SecretSource:
