@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import anyio
 
@@ -77,6 +77,21 @@ class DeadMessage:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
+class Shows(Protocol):
+    """What can be read of an outbox, also of a store that is only looked at."""
+
+    def sent(self, state: SentState, recipient: str, after: int, limit: int) -> Sequence[SentRow]:
+        """As `OutboxStore` says."""
+
+
+def dead_messages(store: Shows, recipient: str = "", limit: int = 1000) -> list[DeadMessage]:
+    """What was given up, oldest first; on the store's thread."""
+    return [
+        DeadMessage(row.message_id, row.sender, row.recipient, row.code, row.attempts, row.changed_ns, len(row.wire))
+        for row in store.sent(SentState.DEAD, recipient, 0, limit)
+    ]
+
+
 class Outbox:
     """What `send_message` has taken over.
 
@@ -123,15 +138,14 @@ class Outbox:
         """A message by its id."""
         return await self.log.read(partial(self.store.find_sent, message_id))
 
+    async def find_dead(self, message_id: str) -> str | None:
+        """The id, where it is that of a dead message."""
+        row = await self.find(message_id)
+        return None if row is None or row.state is not SentState.DEAD else row.message_id
+
     async def dead(self, recipient: str = "", limit: int = 1000) -> Sequence[DeadMessage]:
         """What was given up, oldest first."""
-        rows = await self.log.read(partial(self.store.sent, SentState.DEAD, recipient, 0, limit))
-        return [
-            DeadMessage(
-                row.message_id, row.sender, row.recipient, row.code, row.attempts, row.changed_ns, len(row.wire)
-            )
-            for row in rows
-        ]
+        return await self.log.read(partial(dead_messages, self.store, recipient, limit))
 
     async def replay(self, message_id: str, by: str, expires_ns: int) -> SentRow:
         """Let a dead message wait again, as if it had never been tried.
@@ -142,16 +156,16 @@ class Outbox:
         """
         return await self._close(message_id, SentState.WAITING, AuditEventType.LETTER_REPLAYED, by, expires_ns)
 
-    async def drop(self, message_id: str, by: str) -> SentRow:
+    async def drop(self, message_id: str, by: str, why: str = "") -> SentRow:
         """Give a dead message up for good; its bytes are removed.
 
         Raises:
             InputError, StoreUnavailable: As `replay`.
         """
-        return await self._close(message_id, SentState.DROPPED, AuditEventType.LETTER_DROPPED, by, 0)
+        return await self._close(message_id, SentState.DROPPED, AuditEventType.LETTER_DROPPED, by, 0, why)
 
     async def _close(
-        self, message_id: str, state: SentState, kind: AuditEventType, by: str, expires_ns: int
+        self, message_id: str, state: SentState, kind: AuditEventType, by: str, expires_ns: int, why: str = ""
     ) -> SentRow:
         def work() -> tuple[SentRow, tuple[Draft]]:
             row = self.store.find_sent(message_id)
@@ -164,7 +178,7 @@ class Outbox:
                 wire=row.wire if state is SentState.WAITING else b"",
             )  # fmt: skip
             self.store.move_sent(moved, SentState.DEAD)
-            return moved, (_letter(kind, moved, by=by),)
+            return moved, (_letter(kind, moved, by=by, **({"reason": why} if why else {})),)
 
         moved, _ = await self.log.transact(work)
         return moved

@@ -1,13 +1,30 @@
 """What the bus keeps: its outbox, and the stream that durable subscriptions read. A part of the store."""
 
 import sqlite3
-from collections.abc import Sequence
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from symbi.adapters.sqlite.file import SQL, damaged, mapped, unavailable
 from symbi.adapters.sqlite.rows import Rows
 from symbi.bus.port import Cursor, SentRow, SentState, StreamRow
 from symbi.errors import InternalError
+
+T = TypeVar("T")
+
+
+class OutboxReader(ABC):
+    """What can be read of the outbox, for who only reads."""
+
+    @abstractmethod
+    def _use(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """Read from the open store."""
+
+    def sent(self, state: SentState, recipient: str, after: int, limit: int) -> Sequence[SentRow]:
+        """Messages in a state behind a position."""
+        values = (state.value, after, limit)
+        rows = (_sent(row) for row in self._use(lambda db: db.execute(SQL["all_sent"], values).fetchall()))
+        return [row for row in rows if not recipient or row.recipient == recipient]
 
 
 class OutboxTable(Rows):
