@@ -210,8 +210,8 @@ class Codec:
             senders.setdefault(message.sender, []).append(index)
         wires = [b""] * len(messages)
         for sender, indexes in senders.items():
-            taken = self._reserve(sender, [messages[index].address for index in indexes])
             key = self._keys.signing_key(sender)
+            taken = self._reserve(sender, [messages[index].address for index in indexes])
             for at in range(0, len(indexes), self._batch):
                 part = indexes[at : at + self._batch]
                 batched = len(part) > 1

@@ -56,6 +56,10 @@ PLACE_BYTES: Final = _PLACE.size
 place: Final = _PLACE.pack
 """`(batch size, index) -> 4 bytes`."""
 read_place: Final = _PLACE.unpack_from
+MESSAGE_BYTES: Final = _MESSAGE.size
+encode_message: Final = _MESSAGE.pack
+"""`(id, sequence, timestamp, expiry, length of what is sealed) -> bytes`: what stands between names and trace."""
+read_message: Final = _MESSAGE.unpack_from
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -178,10 +182,6 @@ def parse_flow(wire: bytes) -> Flow:
     )
 
 
-encode_message: Final = _MESSAGE.pack
-"""`(id, sequence, timestamp, expiry, length of what is sealed) -> bytes`: what stands between names and trace."""
-
-
 def parse_message(wire: bytes, flow_ends: int, flow: Flow, most_payload: int) -> Envelope:
     """Take the rest of a message apart.
 
@@ -194,10 +194,10 @@ def parse_message(wire: bytes, flow_ends: int, flow: Flow, most_payload: int) ->
     Raises:
         MessageRefused: `message.size` where the payload is larger, `message.malformed` where it is no message.
     """
-    header_ends = flow_ends + _MESSAGE.size
+    header_ends = flow_ends + MESSAGE_BYTES
     if len(wire) < header_ends + flow.traced * TRACE_BYTES:
         raise MessageRefused("the message ends within its header")
-    id_, sequence, timestamp, expires, sealed_bytes = _MESSAGE.unpack_from(wire, flow_ends)
+    id_, sequence, timestamp, expires, sealed_bytes = read_message(wire, flow_ends)
     trace = b""
     if flow.traced:
         trace = wire[header_ends : header_ends + TRACE_BYTES]
