@@ -285,7 +285,7 @@ def trace_text(packed: bytes) -> str:
 
 
 def _text(name: str) -> bytes:
-    encoded = name.encode("utf-8", "replace")
+    encoded = name.encode("ascii") if name.isascii() else b""
     if len(encoded) > MAX_NAME_BYTES or not _NAME.fullmatch(encoded):
         raise MessageRefused("sender, address and content type are 1 to 255 characters of visible ASCII")
     return encoded
