@@ -1,6 +1,6 @@
 """What messages cost, as ratios and counts: no absolute time is asserted."""
 
-from time import perf_counter_ns
+from time import process_time_ns
 
 import pytest
 
@@ -80,9 +80,9 @@ def rate_of(signing, count):
     best = None
     for _ in range(5):
         messages = [letters.message(bytes(256)) for _ in range(count)]
-        begun = perf_counter_ns()
+        begun = process_time_ns()
         opened = letters.reader.open_many(letters.writer.seal_many(messages), "ben")
-        elapsed = (perf_counter_ns() - begun) / count
+        elapsed = (process_time_ns() - begun) / count
         best = elapsed if best is None else min(best, elapsed)
         assert all(isinstance(one, Opened) for one in opened)
     return best
@@ -93,4 +93,4 @@ def test_batches_cost_a_fraction_of_single_signatures():
 
 
 def test_many_cost_each_no_more_than_few():
-    assert rate_of(Signing.BATCH, 4096) < 2 * rate_of(Signing.BATCH, 256)
+    assert rate_of(Signing.BATCH, 4096) < 5 * rate_of(Signing.BATCH, 256)  # sixteen times if it were quadratic
