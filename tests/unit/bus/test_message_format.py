@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import uuid
 from pathlib import Path
 
@@ -106,6 +107,15 @@ def read(wire):
 @pytest.mark.parametrize("case", MESSAGES, ids=lambda case: case["name"])
 def test_a_reader_of_its_own_reads_what_was_written(case):
     assert read(bytes.fromhex(case["wire"])) == {key: case[key] for key in case if key not in ("name", "wire")}
+
+
+def test_the_message_that_the_specification_shows_is_the_first_vector(root):
+    text = (root / "docs/reference/message-format.md").read_text("utf-8")
+    lines = text.partition("```text vector\n")[2].partition("```")[0].splitlines()
+    shown = "".join("".join(re.match(r"(?:[0-9a-f]{2})+(?: [0-9a-f]{2}\b)*", line)[0].split()) for line in lines)
+    assert shown == MESSAGES[0]["wire"]
+    key = sealing_key("anna", "ben", 1, is_topic=False)
+    assert f"| key of anna to ben, epoch 1 | `{key.hex()}` |" in text
 
 
 def batches():
