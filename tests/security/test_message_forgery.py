@@ -1,6 +1,6 @@
 """Messages that were altered, moved, repeated or made up: every one is refused, and the true ones still open, once.
 
-`FORGERY_TESTS=full` runs more than a hundred thousand of them.
+`FORGERY_TESTS=full` runs more than a hundred thousand of them; `make test-forgery` sets it.
 """
 
 import os

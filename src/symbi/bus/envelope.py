@@ -204,10 +204,10 @@ def parse_message(wire: bytes, flow_ends: int, flow: Flow, most_payload: int) ->
         header_ends += TRACE_BYTES
         if trace[:16] == _NO_TRACE_ID or trace[16:24] == _NO_PARENT_ID:
             raise MessageRefused("a trace context of zeros is none")
-    if not 0 < sequence <= MAX_SEQUENCE or not 0 < timestamp <= MAX_TIME_NS or expires > MAX_TIME_NS:
+    if not 0 < sequence <= MAX_SEQUENCE or not 0 < timestamp <= MAX_TIME_NS:
         raise MessageRefused("a sequence or a time is out of range")
-    if 0 < expires <= timestamp:
-        raise MessageRefused("the message expired before it was sent")
+    if expires and not timestamp < expires <= MAX_TIME_NS:
+        raise MessageRefused("the message expired before it was sent, or never can")
     if sealed_bytes < TAG_BYTES:
         raise MessageRefused("the sealed part is shorter than its tag")
     if sealed_bytes - TAG_BYTES > most_payload:

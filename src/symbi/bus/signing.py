@@ -103,9 +103,10 @@ class _Proven:
                 return False
             nodes[0] = leaf
         elif parting:
-            fresh = climb(leaf, index, beside, parting - 1)
-            at = HASH_BYTES * (parting - 1)  # below the row where they meet, each is what stands beside the other
-            if not known.startswith(fresh[-1], at) or beside[at:] != nodes[parting - 1] + known[at + HASH_BYTES :]:
+            row = parting - 1  # below the row where they meet, each is what stands beside the other
+            at = HASH_BYTES * row
+            fresh = climb(leaf, index, beside, row)
+            if not known.startswith(fresh[row], at) or beside[at:] != nodes[row] + known[at + HASH_BYTES :]:
                 return False
             nodes[:parting] = fresh
         else:

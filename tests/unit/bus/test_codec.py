@@ -268,4 +268,15 @@ def test_all_that_is_written_is_read_in_any_order(drawn, batch, random):
         assert {code(one) for one in letters.reader.open_many(others, reader)} <= {"recipient"}
 
 
+READER = Correspondence()
+TRUE = READER.writer.seal(READER.message(b"x", "#t", trace=TRACE))
+
+
+@given(st.binary(max_size=200), st.integers(0, len(TRUE)))
+def test_any_bytes_are_refused_and_nothing_else_is_raised(noise, kept):
+    wires = [noise, TRUE[:kept] + noise, noise + TRUE[kept:], TRUE[:kept] + noise + TRUE[kept:]]
+    results = READER.reader.read_many([wire for wire in wires if wire != TRUE], "ben")
+    assert all(isinstance(one, MessageRefused) for one in results)
+
+
 TOPICS = [Address("a", is_topic=True), Address("a.b", is_topic=True)]
