@@ -8,6 +8,7 @@ A reader of a batch in order verifies one signature, and for each message the pa
 has not shown yet: one hash of a node on average. The rest of the path has to be the same, byte for byte.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Final
@@ -18,7 +19,7 @@ from symbi.crypto.signing import SigningKey, VerifyingKey
 
 MESSAGE_DOMAIN: Final = "symbi/bus/message/1"
 BATCH_DOMAIN: Final = "symbi/bus/batch/1"
-MAX_PROVEN: Final = 1024  # batches that a reader remembers at once, the oldest forgotten first; 40 hashes each at most
+MAX_PROVEN: Final = 16_384  # batches that a reader remembers at once, the oldest forgotten first; some 1.5 KiB each
 
 _LEAF: Final = b"\x00symbi/bus/leaf/1\0"
 _NODE: Final = b"\x01symbi/bus/node/1\0"
@@ -121,7 +122,7 @@ class Proofs:
     __slots__ = ("_proven",)
 
     def __init__(self) -> None:
-        self._proven: dict[bytes, _Proven] = {}
+        self._proven: OrderedDict[bytes, _Proven] = OrderedDict()
 
     def verifies(self, key: VerifyingKey, signed: bytes, proof: bytes) -> bool:
         """Whether a batch that this key signed has this message at this place.
@@ -141,7 +142,7 @@ class Proofs:
         if not key.verifies(BATCH_DOMAIN, _root_text(size, nodes[-1]), signature):
             return False
         if len(self._proven) >= MAX_PROVEN:
-            del self._proven[next(iter(self._proven))]
+            self._proven.popitem(last=False)
         self._proven[signature] = _Proven(key, size, index, nodes, beside)
         return True
 
