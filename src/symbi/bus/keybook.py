@@ -24,6 +24,9 @@ from symbi.errors import ConfigError, DecryptionFailed, MessageRefused
 from symbi.types import AgentId, KeyId
 
 WRAPPING: Final = "bus-keys/1"
+MAX_SHARED: Final = (
+    4096  # others with whom an agent's shared secrets are remembered; all are forgotten when there are more
+)
 MAX_COUNTED: Final = 65_536  # senders and addresses whose sequences are counted; then another epoch begins
 
 _WRAP: Final = b"symbi/bus-key/1\0"
@@ -35,12 +38,30 @@ Made = AgentKeys | BusEpoch | GroupKey
 class KeyPairs(Unpicklable):
     """The key pairs of one generation in memory."""
 
-    __slots__ = ("agreement", "kept", "signing")
+    __slots__ = ("_mixed", "_provider", "agreement", "kept", "signing")
 
     def __init__(self, kept: AgentKeys, secret: bytes, provider: CryptoProvider) -> None:
         self.kept = kept
         self.signing = SigningKey(secret[:SEED_BYTES], provider)
         self.agreement = provider.agreement(secret[SEED_BYTES:])
+        self._provider = provider
+        self._mixed: dict[tuple[bytes, bytes], bytes] = {}
+
+    def shared_with(self, public: bytes, epoch_secret: bytes) -> bytes | None:
+        """What these keys and another's public one share in an epoch; None where that is no key.
+
+        All instances of two agents have it in common, so that it is remembered.
+        """
+        known = self._mixed.get((public, epoch_secret))
+        if known is None:
+            shared = self.agreement.exchange(public)
+            if shared is None:
+                return None
+            if len(self._mixed) >= MAX_SHARED:
+                self._mixed.clear()
+            known = self._provider.hkdf_sha256(shared, salt=epoch_secret, info=_EPOCH_SALT, length=AGREEMENT_BYTES)
+            self._mixed[public, epoch_secret] = known
+        return known
 
 
 class KeyBook(Unpicklable):
@@ -426,10 +447,9 @@ def key_of_pair(
         MessageRefused: The sender's key is none.
     """
     private, theirs = keys
-    shared = private.agreement.exchange(theirs)
-    if shared is None:
+    mixed = private.shared_with(theirs, secret)
+    if mixed is None:
         raise MessageRefused(f"agent `{names[0]}` has no X25519 key", code="message.recipient")
-    mixed = provider.hkdf_sha256(shared, salt=secret, info=_EPOCH_SALT, length=AGREEMENT_BYTES)
     return pair_key(provider, mixed, (theirs, private.kept.agreement), names, epoch)
 
 
