@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 # Everything is said once, in the order of the text; nothing is made by suffix rules.
 .SUFFIXES:
 .DEFAULT_GOAL := help
-.PHONY: demo test test-crash check servers test-servers bench docs lock clean help
+.PHONY: demo test test-crash test-forgery check servers test-servers bench docs lock clean help
 
 $(INSTALLED): requirements/runtime.txt requirements/dev.txt pyproject.toml tools/install.sh
 	@PYTHON='$(PYTHON)' tools/install.sh
@@ -26,6 +26,9 @@ check: $(INSTALLED) ## lint, format, types, floors, docs
 
 test-crash: $(INSTALLED) ## kill the runtime at every named point over a thousand operations each, and the whole storm
 	CRASH_TESTS=full $(BIN)/python -m pytest tests/integration/test_crash_points.py tests/integration/test_storm.py
+
+test-forgery: $(INSTALLED) ## give readers of messages more than a hundred thousand forged ones
+	FORGERY_TESTS=full $(BIN)/python -m pytest tests/security/test_message_forgery.py
 
 servers: ## install what `make test-servers` needs: Docker Engine and gVisor; tests start an engine of their own
 	@tools/servers.sh

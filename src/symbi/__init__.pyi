@@ -2,6 +2,7 @@
 
 from symbi.audit.event import AuditEvent as AuditEvent
 from symbi.audit.verify import verify_trail as verify_trail
+from symbi.bus.secure import SecureMessage as SecureMessage
 from symbi.config import Settings as Settings
 from symbi.config import load_settings as load_settings
 from symbi.errors import SymbiError as SymbiError

@@ -210,8 +210,8 @@ class Codec:
             senders.setdefault(message.sender, []).append(index)
         wires = [b""] * len(messages)
         for sender, indexes in senders.items():
-            taken = self._reserve(sender, [messages[index].address for index in indexes])
             key = self._keys.signing_key(sender)
+            taken = self._reserve(sender, [messages[index].address for index in indexes])
             for at in range(0, len(indexes), self._batch):
                 part = indexes[at : at + self._batch]
                 batched = len(part) > 1
@@ -283,7 +283,8 @@ class Codec:
     def _reserve(self, sender: AgentId, addresses: Sequence[Address]) -> dict[Address, list[int]]:
         """For each address its epoch and the sequence that is next."""
         taken = {}
-        for address, count in Counter(addresses).items():
+        counts = Counter(addresses) if len(addresses) > 1 else dict.fromkeys(addresses, 1)  # a counter is slow to make
+        for address, count in counts.items():
             epoch, first = self._sequences.reserve(sender, address, count)
             if first + count - 1 > MAX_SEQUENCE:
                 raise MessageRefused("the epoch has no sequences left; it needs a new one", code="message.epoch")

@@ -56,6 +56,10 @@ PLACE_BYTES: Final = _PLACE.size
 place: Final = _PLACE.pack
 """`(batch size, index) -> 4 bytes`."""
 read_place: Final = _PLACE.unpack_from
+MESSAGE_BYTES: Final = _MESSAGE.size
+encode_message: Final = _MESSAGE.pack
+"""`(id, sequence, timestamp, expiry, length of what is sealed) -> bytes`: what stands between names and trace."""
+read_message: Final = _MESSAGE.unpack_from
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -178,10 +182,6 @@ def parse_flow(wire: bytes) -> Flow:
     )
 
 
-encode_message: Final = _MESSAGE.pack
-"""`(id, sequence, timestamp, expiry, length of what is sealed) -> bytes`: what stands between names and trace."""
-
-
 def parse_message(wire: bytes, flow_ends: int, flow: Flow, most_payload: int) -> Envelope:
     """Take the rest of a message apart.
 
@@ -194,20 +194,20 @@ def parse_message(wire: bytes, flow_ends: int, flow: Flow, most_payload: int) ->
     Raises:
         MessageRefused: `message.size` where the payload is larger, `message.malformed` where it is no message.
     """
-    header_ends = flow_ends + _MESSAGE.size
+    header_ends = flow_ends + MESSAGE_BYTES
     if len(wire) < header_ends + flow.traced * TRACE_BYTES:
         raise MessageRefused("the message ends within its header")
-    id_, sequence, timestamp, expires, sealed_bytes = _MESSAGE.unpack_from(wire, flow_ends)
+    id_, sequence, timestamp, expires, sealed_bytes = read_message(wire, flow_ends)
     trace = b""
     if flow.traced:
         trace = wire[header_ends : header_ends + TRACE_BYTES]
         header_ends += TRACE_BYTES
         if trace[:16] == _NO_TRACE_ID or trace[16:24] == _NO_PARENT_ID:
             raise MessageRefused("a trace context of zeros is none")
-    if not 0 < sequence <= MAX_SEQUENCE or not 0 < timestamp <= MAX_TIME_NS or expires > MAX_TIME_NS:
+    if not 0 < sequence <= MAX_SEQUENCE or not 0 < timestamp <= MAX_TIME_NS:
         raise MessageRefused("a sequence or a time is out of range")
-    if 0 < expires <= timestamp:
-        raise MessageRefused("the message expired before it was sent")
+    if expires and not timestamp < expires <= MAX_TIME_NS:
+        raise MessageRefused("the message expired before it was sent, or never can")
     if sealed_bytes < TAG_BYTES:
         raise MessageRefused("the sealed part is shorter than its tag")
     if sealed_bytes - TAG_BYTES > most_payload:
@@ -285,7 +285,7 @@ def trace_text(packed: bytes) -> str:
 
 
 def _text(name: str) -> bytes:
-    encoded = name.encode("utf-8", "replace")
+    encoded = name.encode("ascii") if name.isascii() else b""
     if len(encoded) > MAX_NAME_BYTES or not _NAME.fullmatch(encoded):
         raise MessageRefused("sender, address and content type are 1 to 255 characters of visible ASCII")
     return encoded

@@ -8,6 +8,7 @@ A reader of a batch in order verifies one signature, and for each message the pa
 has not shown yet: one hash of a node on average. The rest of the path has to be the same, byte for byte.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Final
@@ -15,11 +16,10 @@ from typing import Final
 from symbi.bus.envelope import HASH_BYTES, MAX_BATCH, PLACE_BYTES, depth_of, place, read_place
 from symbi.crypto.ed25519 import SIGNATURE_BYTES
 from symbi.crypto.signing import SigningKey, VerifyingKey
-from symbi.types import KeyId
 
 MESSAGE_DOMAIN: Final = "symbi/bus/message/1"
 BATCH_DOMAIN: Final = "symbi/bus/batch/1"
-MAX_PROVEN: Final = 1024  # batches that a reader remembers at once, the oldest forgotten first; 40 hashes each at most
+MAX_PROVEN: Final = 16_384  # batches that a reader remembers at once, the oldest forgotten first; some 1.5 KiB each
 
 _LEAF: Final = b"\x00symbi/bus/leaf/1\0"
 _NODE: Final = b"\x01symbi/bus/node/1\0"
@@ -75,35 +75,44 @@ def sign_batch(key: SigningKey, leaves: Sequence[bytes]) -> list[bytes]:
     return [place(size, index) + above[index] for index in range(size)]
 
 
-class Proven:
+class _Proven:
     """What a reader knows of a batch whose signature it has verified: the way of one message to the root.
 
     Args:
-        index: Of that message.
+        key: By which it verified.
+        size: Of the batch.
+        index: Of the message.
         nodes: The hashes on its way, from its leaf to the root.
-        path: The hashes beside them, up to below the root.
+        beside: The hashes beside them, up to below the root, then the signature.
     """
 
-    __slots__ = ("_index", "_nodes", "_path")
+    __slots__ = ("_beside", "_index", "_nodes", "key", "size")
 
-    def __init__(self, index: int, nodes: list[bytes], path: bytes) -> None:
+    def __init__(self, key: VerifyingKey, size: int, index: int, nodes: list[bytes], beside: bytes) -> None:
+        self.key = key
+        self.size = size
         self._index = index
         self._nodes = nodes
-        self._path = path
+        self._beside = beside
 
-    def shows(self, leaf: bytes, index: int, path: bytes) -> bool:
-        """Whether a path of the same length leads from a leaf to the root of this batch."""
-        known, nodes = self._path, self._nodes
+    def shows(self, leaf: bytes, index: int, beside: bytes) -> bool:
+        """Whether a path of the same length, with the same signature, leads from a leaf to the root of this batch."""
+        known, nodes = self._beside, self._nodes
         parting = (index ^ self._index).bit_length()  # the row where the two ways have met
-        if not parting:
-            return leaf == nodes[0] and path == known
-        fresh = climb(leaf, index, path, parting - 1)
-        at = HASH_BYTES * (parting - 1)  # below the row where they meet, each is what stands beside the other
-        above = at + HASH_BYTES
-        if fresh[-1] != known[at:above] or path[at:above] != nodes[parting - 1] or path[above:] != known[above:]:
-            return False
-        nodes[:parting] = fresh
-        self._index, self._path = index, path
+        if parting == 1:  # neighbours, as every second message in order is: each leaf is beside the other
+            if not known.startswith(leaf) or beside != nodes[0] + known[HASH_BYTES:]:
+                return False
+            nodes[0] = leaf
+        elif parting:
+            row = parting - 1  # below the row where they meet, each is what stands beside the other
+            at = HASH_BYTES * row
+            fresh = climb(leaf, index, beside, row)
+            if not known.startswith(fresh[row], at) or beside[at:] != nodes[row] + known[at + HASH_BYTES :]:
+                return False
+            nodes[:parting] = fresh
+        else:
+            return leaf == nodes[0] and beside == known
+        self._index, self._beside = index, beside
         return True
 
 
@@ -113,7 +122,7 @@ class Proofs:
     __slots__ = ("_proven",)
 
     def __init__(self) -> None:
-        self._proven: dict[tuple[KeyId, int, bytes], Proven] = {}
+        self._proven: OrderedDict[bytes, _Proven] = OrderedDict()
 
     def verifies(self, key: VerifyingKey, signed: bytes, proof: bytes) -> bool:
         """Whether a batch that this key signed has this message at this place.
@@ -124,18 +133,17 @@ class Proofs:
             proof: As `sign_batch` makes it, of the length that its size asks for.
         """
         size, index = read_place(proof)
-        path, signature = proof[PLACE_BYTES:-SIGNATURE_BYTES], proof[-SIGNATURE_BYTES:]
         leaf = sha256(_LEAF + signed).digest()
-        which = key.key_id, size, signature
-        proven = self._proven.get(which)
-        if proven is not None:
-            return proven.shows(leaf, index, path)
-        nodes = climb(leaf, index, path, depth_of(size))
+        beside, signature = proof[PLACE_BYTES:], proof[-SIGNATURE_BYTES:]
+        proven = self._proven.get(signature)
+        if proven is not None and proven.size == size and (proven.key is key or proven.key == key):
+            return proven.shows(leaf, index, beside)
+        nodes = climb(leaf, index, beside, depth_of(size))
         if not key.verifies(BATCH_DOMAIN, _root_text(size, nodes[-1]), signature):
             return False
         if len(self._proven) >= MAX_PROVEN:
-            del self._proven[next(iter(self._proven))]
-        self._proven[which] = Proven(index, nodes, path)
+            self._proven.popitem(last=False)
+        self._proven[signature] = _Proven(key, size, index, nodes, beside)
         return True
 
     def forget(self) -> None:
@@ -143,13 +151,13 @@ class Proofs:
         self._proven.clear()
 
 
-def climb(leaf: bytes, index: int, path: bytes, rows: int) -> list[bytes]:
+def climb(leaf: bytes, index: int, beside: bytes, rows: int) -> list[bytes]:
     """The hashes on the way up from a leaf: the leaf, and one for each of so many rows."""
     nodes = [leaf]
     node = leaf
     for at in range(0, HASH_BYTES * rows, HASH_BYTES):
-        beside = path[at : at + HASH_BYTES]
-        node = sha256(_NODE + beside + node if index & 1 else _NODE + node + beside).digest()
+        other = beside[at : at + HASH_BYTES]
+        node = sha256(_NODE + other + node if index & 1 else _NODE + node + other).digest()
         nodes.append(node)
         index >>= 1
     return nodes

@@ -70,8 +70,10 @@ class Window:
             msg = f"the state of a window has more than {_HIGHEST_BYTES} bytes, not {len(state)}"
             raise ValueError(msg)
         window = cls((len(state) - _HIGHEST_BYTES) * 8, highest=int.from_bytes(state[:_HIGHEST_BYTES]))
-        if taken_through > window._highest:
-            window._highest = taken_through
+        behind = window._highest - taken_through
+        if behind > 0:
+            before = window._mask >> behind << behind if behind < window._width else 0
+            window._seen = int.from_bytes(state[_HIGHEST_BYTES:]) | before
         else:
-            window._seen = int.from_bytes(state[_HIGHEST_BYTES:])
+            window._highest = taken_through
         return window

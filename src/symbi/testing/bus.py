@@ -1,21 +1,70 @@
 """Keys and sequences of the bus in memory, and messages for tests."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from hashlib import sha256
+from itertools import count
+from typing import Any, Final
 
-from symbi.bus.envelope import Address
+from symbi.bus.codec import DEFAULT_BATCH, Codec, Outgoing, Signing
+from symbi.bus.envelope import ID_BYTES, Address, id_text
 from symbi.bus.keys import Block
 from symbi.bus.sealing import pair_key
 from symbi.bus.window import DEFAULT_WIDTH, Window
 from symbi.clock import random_bytes
-from symbi.crypto.provider import AES_KEY_BYTES, SEED_BYTES, Agreement, CryptoProvider
+from symbi.crypto.provider import AES_KEY_BYTES, DEFAULT_PROVIDER, SEED_BYTES, Agreement, CryptoProvider, open_provider
 from symbi.crypto.signing import SigningKey, VerifyingKey
 from symbi.errors import MessageRefused
+from symbi.testing.clock import ManualClock
 from symbi.types import AgentId, KeyId
 
 OLD_EPOCH_NS: Final = 60 * 1_000_000_000  # for how long messages of an epoch are taken after the next one began
 
 _Stream = tuple[AgentId, AgentId, Address, int]
+
+
+def counted_random(seed: str) -> Callable[[int], bytes]:
+    """A source of bytes that gives the same ones each time: SHA-256 over the seed and a number."""
+    numbers = count()
+
+    def random(size: int) -> bytes:
+        return b"".join(sha256(f"{seed}/{next(numbers)}".encode()).digest() for _ in range(-(-size // 32)))[:size]
+
+    return random
+
+
+class Correspondence:
+    """Agents with the same keys each time, on a clock that stands still, and codecs of who writes and who reads.
+
+    Args:
+        agents: Who there is.
+        provider: Name of the library that does the arithmetic.
+        signing: What is signed.
+        batch: Messages under one signature, at most.
+    """
+
+    def __init__(
+        self,
+        agents: Iterable[str] = ("anna", "ben", "cleo"),
+        *,
+        provider: str = DEFAULT_PROVIDER,
+        signing: Signing = Signing.BATCH,
+        batch: int = DEFAULT_BATCH,
+    ) -> None:
+        self.provider = open_provider(provider)
+        self.clock = ManualClock()
+        self.keys = MemoryKeys(self.provider, agents, random=counted_random("keys"))
+        self.writer = Codec(self.provider, self.keys, self.keys, self.clock, signing=signing, batch=batch)
+        self.reader = self.other_reader()
+        self._ids = counted_random("ids")
+
+    def other_reader(self) -> Codec:
+        """A codec that has seen nothing; who has come is shared with the others."""
+        return Codec(self.provider, self.keys, self.keys, self.clock)
+
+    def message(self, payload: bytes = b"", to: str = "ben", sender: str = "anna", **others: Any) -> Outgoing:
+        """A message with an id of its own; `to` begins with `#` where it is a topic."""
+        address = Address(to.removeprefix("#"), to.startswith("#"))
+        return Outgoing(id_text(self._ids(ID_BYTES)), AgentId(sender), address, payload, **others)
 
 
 class MemoryKeys:

@@ -26,6 +26,16 @@ SMALL_ORDER = [
     P + 1,
 ]
 
+SMALL_ORDER_U = [  # u coordinates of X25519 with a shared secret of zero, and what is not reduced
+    0,
+    1,
+    325606250916557431795983626356110631294008115727848805560023387167927233504,
+    39382357235489614581723060781553021112529911719440698176882885853963445705823,
+    P - 1,
+    P,
+    P + 1,
+]
+
 
 def vectors(name):
     published = json.loads((DATA / f"{name}.json").read_text("utf-8"))
@@ -72,6 +82,19 @@ def test_ed25519_as_published(provider, case):
     assert signer.public.hex() == case["public"]
     assert signer.sign(raw(case["message"])).hex() == case["signature"]
     assert provider.verifier(raw(case["public"]))(raw(case["signature"]), raw(case["message"]))
+
+
+@pytest.mark.parametrize("case", vectors("x25519"))
+def test_x25519_as_published(provider, case):
+    agreement = provider.agreement(raw(case["private"]))
+    assert agreement.exchange(raw(case["public"])).hex() == case["shared"]
+    assert agreement.public.hex() == case.get("own", agreement.public.hex())
+    assert case["private"] not in repr(agreement)
+
+
+@pytest.mark.parametrize("public", [point for y in SMALL_ORDER_U for point in points(y)] + [b"", bytes(31), bytes(33)])
+def test_no_secret_is_shared_with_a_key_of_small_order_or_none(provider, public):
+    assert provider.agreement(bytes(range(32))).exchange(public) is None
 
 
 @pytest.mark.parametrize("case", vectors("hkdf_sha256"))

@@ -34,6 +34,7 @@ EXPECTED = {
     "PinMismatch": "suspend",
     "ChainBroken": "terminate",
     "DecryptionFailed": "suspend",
+    "MessageRefused": "suspend",
     "TimeLimit": "suspend",
     "MemoryLimit": "suspend",
     "OutputLimit": "suspend",
