@@ -6,7 +6,8 @@ it is known to be durable, and written again with every transaction that uses it
 nothing with it that something later was sealed under.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from symbi.bus.envelope import Address
@@ -23,6 +24,9 @@ from symbi.errors import ConfigError, DecryptionFailed, MessageRefused
 from symbi.types import AgentId, KeyId
 
 WRAPPING: Final = "bus-keys/1"
+MAX_SHARED: Final = (
+    4096  # others with whom an agent's shared secrets are remembered; all are forgotten when there are more
+)
 MAX_COUNTED: Final = 65_536  # senders and addresses whose sequences are counted; then another epoch begins
 
 _WRAP: Final = b"symbi/bus-key/1\0"
@@ -31,15 +35,33 @@ _EPOCH_SALT: Final = b"symbi/bus/epoch/1"
 Made = AgentKeys | BusEpoch | GroupKey
 
 
-class _Agent(Unpicklable):
+class KeyPairs(Unpicklable):
     """The key pairs of one generation in memory."""
 
-    __slots__ = ("agreement", "kept", "signing")
+    __slots__ = ("_mixed", "_provider", "agreement", "kept", "signing")
 
     def __init__(self, kept: AgentKeys, secret: bytes, provider: CryptoProvider) -> None:
         self.kept = kept
         self.signing = SigningKey(secret[:SEED_BYTES], provider)
         self.agreement = provider.agreement(secret[SEED_BYTES:])
+        self._provider = provider
+        self._mixed: dict[tuple[bytes, bytes], bytes] = {}
+
+    def shared_with(self, public: bytes, epoch_secret: bytes) -> bytes | None:
+        """What these keys and another's public one share in an epoch; None where that is no key.
+
+        All instances of two agents have it in common, so that it is remembered.
+        """
+        known = self._mixed.get((public, epoch_secret))
+        if known is None:
+            shared = self.agreement.exchange(public)
+            if shared is None:
+                return None
+            if len(self._mixed) >= MAX_SHARED:
+                self._mixed.clear()
+            known = self._provider.hkdf_sha256(shared, salt=epoch_secret, info=_EPOCH_SALT, length=AGREEMENT_BYTES)
+            self._mixed[public, epoch_secret] = known
+        return known
 
 
 class KeyBook(Unpicklable):
@@ -72,11 +94,11 @@ class KeyBook(Unpicklable):
         self._random = random
         self._changes = 0
         self._epoch: BusEpoch | None = None
-        self._first = 0  # epoch of this owner
+        self._last = 0  # the last epoch that this owner has begun
         self._secrets: dict[int, bytes] = {}  # of epochs
         self._groups: dict[tuple[str, int], bytes] = {}
         self._group_epochs: dict[str, int] = {}  # of topics, begun by this owner
-        self._agents: dict[AgentId, list[_Agent]] = {}
+        self._agents: dict[AgentId, list[KeyPairs]] = {}
         self._next: dict[tuple[AgentId, Address, int], int] = {}
         self._undurable: dict[Made, None] = {}
         self._master_seen = False
@@ -124,19 +146,22 @@ class KeyBook(Unpicklable):
 
     def begin_epoch(self) -> int:
         """Begin another epoch; returns its number. Raises as `epoch`."""
-        self._require_master()
-        if self._epoch is None:
-            self._store.end_epochs(self._owner)
-        number = max(self._store.last_epoch(), self._epoch.epoch if self._epoch else 0) + 1
-        secret = self._random(AES_KEY_BYTES)
-        wrapped = self._wrap(secret, "epoch", "", number)
-        self._epoch = BusEpoch(number, self._owner, wrapped, rfc3339(self._clock.now_ns()))
-        self._first = self._first or number
-        self._secrets[number] = secret
-        self._undurable[self._epoch] = None
+        self._epoch = self._new_epoch()
         self._next.clear()
         self._changes += 1
-        return number
+        return self._epoch.epoch
+
+    def _new_epoch(self) -> BusEpoch:
+        self._require_master()
+        if not self._last:
+            self._store.end_epochs(self._owner)
+        number = self._last = max(self._store.last_epoch(), self._last) + 1
+        secret = self._random(AES_KEY_BYTES)
+        wrapped = self._wrap(secret, "epoch", "", number)
+        made = BusEpoch(number, self._owner, wrapped, rfc3339(self._clock.now_ns()))
+        self._secrets[number] = secret
+        self._undurable[made] = None
+        return made
 
     def rotate(self, agent: AgentId) -> AgentKeys:
         """Give an agent key pairs of another generation, which count from a new epoch on; raises as `epoch`.
@@ -167,6 +192,43 @@ class KeyBook(Unpicklable):
             self.begin_epoch()  # should it come back, its new keys are none of the epoch that has ended
         return count
 
+    # --- for who does not come to the store for each message ----------------------------------------
+
+    @property
+    def provider(self) -> CryptoProvider:
+        """The library that does it."""
+        return self._provider
+
+    def live(self, epoch: int, agents: Iterable[AgentId], topics: Iterable[str]) -> "Live":
+        """What there is for whoever seals and opens in memory, in an epoch that nobody else counts in.
+
+        Args:
+            epoch: In which it seals so far; 0 for none yet. It is another where keys of one of the agents are newer.
+            agents: Who are to have keys.
+            topics: Which are to have a key.
+
+        Raises:
+            ConfigError, StoreUnavailable: As `epoch`.
+        """
+        newest = [self._newest(declared_of(agent)) for agent in agents]
+        everything = not epoch
+        if not epoch or any(one.kept.epoch > epoch for one in newest):
+            epoch = self._new_epoch().epoch
+        groups = {topic: self.group_epoch(topic) for topic in topics}
+        for topic in groups:
+            for kept in self._store.groups(topic):
+                self.group_key(topic, kept.epoch)
+        rows = [one for one in self._undurable if isinstance(one, AgentKeys)]
+        if everything:
+            for kept_epoch in self._store.epochs():
+                self._epoch_secret(kept_epoch.epoch)
+            rows += self._store.all_agent_keys()
+        else:
+            rows += [one.kept for one in newest]
+        pairs = {agent: tuple(self._generations(agent)) for agent in {row.agent for row in rows}}
+        keys = {key: value for key, value in self._groups.items() if key[0] in groups}
+        return Live(epoch, dict(self._secrets), rows, pairs, groups, keys)
+
     # --- BusKeys ----------------------------------------------------------------------------------
 
     def generation(self, _now_ns: int) -> int:
@@ -186,13 +248,9 @@ class KeyBook(Unpicklable):
     def pair_key(self, sender: AgentId, recipient: AgentId, epoch: int) -> bytes:
         """The key for messages of one agent to another, or to one of its instances."""
         secret = self._epoch_secret(epoch)
-        private = self._of_epoch(_declared(recipient), epoch)
-        theirs = self._public(_declared(sender), epoch)
-        shared = private.agreement.exchange(theirs)
-        if shared is None:
-            raise MessageRefused(f"agent `{sender}` has no X25519 key", code="message.recipient")
-        mixed = self._provider.hkdf_sha256(shared, salt=secret, info=_EPOCH_SALT, length=AGREEMENT_BYTES)
-        return pair_key(self._provider, mixed, (theirs, private.kept.agreement), (sender, recipient), epoch)
+        private = self._of_epoch(declared_of(recipient), epoch)
+        theirs = self._public(declared_of(sender), epoch)
+        return key_of_pair(self._provider, secret, (private, theirs), (sender, recipient), epoch)
 
     def group_key(self, topic: str, epoch: int) -> bytes:
         """The key of a topic."""
@@ -261,7 +319,7 @@ class KeyBook(Unpicklable):
 
     # --- key pairs --------------------------------------------------------------------------------
 
-    def _generations(self, agent: AgentId) -> list[_Agent]:
+    def _generations(self, agent: AgentId) -> list[KeyPairs]:
         """All generations of an agent whose private parts are there; the newest last."""
         found = self._agents.get(agent)
         if found is None:
@@ -269,13 +327,13 @@ class KeyBook(Unpicklable):
             found = self._agents[agent] = [self._load(one) for one in rows]
         return found
 
-    def _newest(self, agent: AgentId) -> _Agent:
+    def _newest(self, agent: AgentId) -> KeyPairs:
         found = self._generations(agent)
         if found:
             return found[-1]
         return self._make(agent, len(self._store.agent_keys(agent)) + 1, self.epoch)
 
-    def _of_epoch(self, agent: AgentId, epoch: int) -> _Agent:
+    def _of_epoch(self, agent: AgentId, epoch: int) -> KeyPairs:
         """The pairs that an agent has in an epoch; made where that is the one in force.
 
         Raises:
@@ -297,7 +355,7 @@ class KeyBook(Unpicklable):
                 return one.agreement
         raise MessageRefused(f"agent `{agent}` has no keys of epoch {epoch}", code="message.epoch")
 
-    def _make(self, agent: AgentId, generation: int, epoch: int) -> _Agent:
+    def _make(self, agent: AgentId, generation: int, epoch: int) -> KeyPairs:
         self._require_master()
         secret = self._random(SEED_BYTES) + self._random(AGREEMENT_BYTES)
         signing = SigningKey(secret[:SEED_BYTES], self._provider)
@@ -306,14 +364,14 @@ class KeyBook(Unpicklable):
             agent, generation, epoch, signing.key_id, signing.verifying_key().public, agreement.public,
             self._wrap(secret, "agent", agent, generation), rfc3339(self._clock.now_ns()),
         )  # fmt: skip
-        made = _Agent(kept, secret, self._provider)
+        made = KeyPairs(kept, secret, self._provider)
         self._agents.setdefault(agent, []).append(made)
         self._undurable[kept] = None
         return made
 
-    def _load(self, kept: AgentKeys) -> _Agent:
+    def _load(self, kept: AgentKeys) -> KeyPairs:
         assert kept.wrapped is not None
-        return _Agent(kept, self._unwrap(kept.wrapped, "agent", kept.agent, kept.generation), self._provider)
+        return KeyPairs(kept, self._unwrap(kept.wrapped, "agent", kept.agent, kept.generation), self._provider)
 
     def _epoch_secret(self, epoch: int) -> bytes:
         secret = self._secrets.get(epoch)
@@ -352,21 +410,51 @@ class KeyBook(Unpicklable):
         self._master_seen = True
 
 
-class Looking:
-    """`BusSequences` of who looks at messages and takes none in: nothing counts as come."""
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What it takes to seal and open without a store.
 
-    def reserve(self, _sender: AgentId, _address: Address, _count: int) -> Block:
-        """Refused: who looks does not send."""
-        raise MessageRefused("whoever only looks at messages sends none", code="message.recipient")
+    Attributes:
+        epoch: In which to seal.
+        secrets: Of all epochs that were not ended.
+        rows: The key pairs of agents as they are kept: of those that were asked for, or, where none were known, of all.
+        pairs: Of these, those whose private parts are there, by agent, oldest first.
+        group_epochs: In which to seal, by topic.
+        groups: Their keys, by topic and epoch.
+    """
 
-    def admit(
-        self, _reader: AgentId, _sender: AgentId, _address: Address, _epoch: int, sequences: Sequence[int]
-    ) -> list[bool]:
-        """All."""
-        return [True] * len(sequences)
+    epoch: int
+    secrets: Mapping[int, bytes] = field(repr=False)
+    rows: Sequence[AgentKeys]
+    pairs: Mapping[AgentId, Sequence[KeyPairs]]
+    group_epochs: Mapping[str, int]
+    groups: Mapping[tuple[str, int], bytes] = field(repr=False)
 
 
-def _declared(agent: AgentId) -> AgentId:
+def key_of_pair(
+    provider: CryptoProvider, secret: bytes, keys: tuple[KeyPairs, bytes], names: tuple[AgentId, AgentId], epoch: int
+) -> bytes:
+    """The key for messages of one agent to another in an epoch: `symbi.bus.sealing.pair_key`, over the epoch's secret too.
+
+    Args:
+        provider: The library that derives it.
+        secret: Of the epoch.
+        keys: Those of the recipient, and the public X25519 key of the sender.
+        names: Sender and recipient.
+        epoch: Its number.
+
+    Raises:
+        MessageRefused: The sender's key is none.
+    """
+    private, theirs = keys
+    mixed = private.shared_with(theirs, secret)
+    if mixed is None:
+        raise MessageRefused(f"agent `{names[0]}` has no X25519 key", code="message.recipient")
+    return pair_key(provider, mixed, (theirs, private.kept.agreement), names, epoch)
+
+
+def declared_of(agent: AgentId) -> AgentId:
+    """An agent as its file declares it; whose instances all have its keys."""
     return AgentId(agent.partition("/")[0])
 
 

@@ -11,7 +11,6 @@ from symbi.bus.at_hand import KeysAtHand
 from symbi.bus.bus import Bus, open_bus
 from symbi.bus.codec import Codec, Signing
 from symbi.bus.envelope import MAX_PAYLOAD_BYTES
-from symbi.bus.keybook import Looking
 from symbi.bus.passages import LeaseTerms, declared
 from symbi.bus.ratelimit import RateTerms
 from symbi.bus.receiving import RetryTerms
@@ -76,7 +75,7 @@ async def opened_bus(
     signing = Signing(settings.bus.signing.value)
     codec = Codec(provider, keys, keys, clock, signing=signing, most_payload=MAX_PAYLOAD_BYTES)
     # What the store keeps is opened on its thread, by whoever has every key that is there.
-    kept = Codec(provider, mails.book, Looking(), clock, most_payload=MAX_PAYLOAD_BYTES)
+    kept = Codec(provider, mails.book, mails.book, clock, most_payload=MAX_PAYLOAD_BYTES)
     rooms = BusRooms(
         guard, log, store, transport, codec, clock, ids, partial(_principal, settings),
         partial(known_as, known=topics_of(settings)), partial(_known, settings), kept.read,
