@@ -5,7 +5,7 @@ import pytest
 from symbi.adapters.inproc import InprocTransport
 from symbi.adapters.sqlite import SqliteStore
 from symbi.audit.log import AuditLog
-from symbi.bus.port import ConsumerTerms, Overflow, Parcel
+from symbi.bus.parcels import ConsumerTerms, Overflow, Parcel
 from symbi.clock import IdSource
 from symbi.errors import StoreUnavailable
 from symbi.testing.clock import ManualClock

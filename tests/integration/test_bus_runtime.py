@@ -8,7 +8,7 @@ from symbi.api.caller import Caller, operate
 from symbi.api.control import OPERATIONS
 from symbi.bus.codec import Outgoing
 from symbi.bus.envelope import Address
-from symbi.bus.port import ConsumerTerms
+from symbi.bus.parcels import ConsumerTerms
 from symbi.errors import InputError
 from symbi.testing.open_bus import settled
 from symbi.testing.runtime import open_in

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from symbi.bus.port import ConsumerTerms
+from symbi.bus.parcels import ConsumerTerms
 from symbi.bus.receiving import RetryTerms
 from symbi.bus.rooms import BusTerms
 from symbi.errors import Overloaded

@@ -15,7 +15,8 @@ from typing import Final
 
 from symbi.audit.event import Draft
 from symbi.audit.log import AuditLog
-from symbi.bus.port import Consumer, ConsumerTerms, Cursor, Delivery, Overflow, Parcel, StreamRow, StreamStore
+from symbi.bus.parcels import ConsumerTerms, Delivery, Overflow, Parcel
+from symbi.bus.port import Consumer, Cursor, StreamRow, StreamStore
 from symbi.bus.topics import Topics, covers
 from symbi.clock import Clock
 from symbi.errors import InputError, Overloaded
@@ -352,6 +353,5 @@ class _Durable:
         return new + sum(not one.done for one in self.taken.values()), 0
 
     async def close(self) -> None:
-        """Be away."""
+        """Be away; what it has taken can be acknowledged until it is opened again."""
         self.wake = None
-        self.taken.clear()

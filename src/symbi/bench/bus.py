@@ -16,7 +16,7 @@ from symbi.bench.machine import describe_file_system
 from symbi.bench.measure import Measurement, Scale, Target, latency, rate
 from symbi.bus.codec import Codec, Signing
 from symbi.bus.content import Message
-from symbi.bus.port import ConsumerTerms, Overflow
+from symbi.bus.parcels import ConsumerTerms, Overflow
 from symbi.bus.ratelimit import RateTerms
 from symbi.bus.rooms import BusTerms
 from symbi.clock import SystemClock
@@ -75,6 +75,10 @@ class _Count:
     """Takes messages, and tells when all have come."""
 
     def __init__(self, wanted: int) -> None:
+        self.begin(wanted)
+
+    def begin(self, wanted: int) -> None:
+        """Count anew."""
         self.wanted = wanted
         self.all_came = anyio.Event()
 
@@ -133,14 +137,12 @@ async def _pairs(opened: OpenBus, pairs: int, batches: int, size: int) -> tuple[
     bodies = [BODY] * size
     count = _Count(pairs)
     for number in range(pairs):
-        await opened.bus.subscribe(
-            f"a{2 * number + 1}", f"t.{number}", lambda message: count(message), bytes, terms=_BUFFER
-        )  # noqa: PLW0108 - another one counts later
+        await opened.bus.subscribe(f"a{2 * number + 1}", f"t.{number}", count, bytes, terms=_BUFFER)
     async with anyio.create_task_group() as tasks:  # leases are there, and keys are made
         for number in range(pairs):
             tasks.start_soon(opened.bus.publish, f"a{2 * number}", f"t.{number}", BODY)
     await count.wait()
-    count = _Count(pairs * batches * size)
+    count.begin(pairs * batches * size)
     began = perf_counter_ns()
     for _ in range(batches):
         for number in range(pairs):

@@ -20,8 +20,9 @@ from symbi.bus.content import NO_LABEL, Kind, Reading
 from symbi.bus.envelope import Address, parse_flow
 from symbi.bus.mailbox import Mailbox, Subscription
 from symbi.bus.outbox import NS, DeadMessage, Outbox, Receipt
+from symbi.bus.parcels import ConsumerTerms, Overflow
 from symbi.bus.passages import Flow, size_class
-from symbi.bus.port import ConsumerTerms, Overflow, SentRow, SentState
+from symbi.bus.port import SentRow, SentState
 from symbi.bus.receiving import Desk, Handler, Inside
 from symbi.bus.record import Passed, Record
 from symbi.bus.requests import Answer, Inbox, Pending, Questions
@@ -397,10 +398,13 @@ class Bus:
         if self.outbox.used:
             await self.outbox.trim(self._terms.receipts_s)
 
-    async def close(self) -> None:
-        """Let go of everything that is open."""
+    async def stop(self) -> None:
+        """Let nobody receive anything more."""
         for one in (*self._subscriptions, *self._mailboxes.values(), *self._inboxes.values()):
             await one.close()
+
+    async def close(self) -> None:
+        """Put what passed on the trail; nobody sends or receives any more."""
         await self.passages.close()
         for draft in self.record.close_window():
             await self._rooms.log.append(draft)
@@ -414,20 +418,26 @@ async def open_bus(rooms: BusRooms, terms: BusTerms) -> AsyncIterator[Bus]:
         rooms: What it stands on.
         terms: What it is told.
     """
-    async with anyio.create_task_group() as tasks:
-        bus = Bus(rooms, terms, tasks)
+    bus: Bus | None = None
+    try:
+        async with anyio.create_task_group() as tasks:
+            bus = Bus(rooms, terms, tasks)
 
-        async def tend() -> None:
-            while True:
-                await anyio.sleep(SWEEP_S)
-                with suppress(Unavailable):  # next time then
-                    await bus.tend()
+            async def tend() -> None:
+                assert bus is not None
+                while True:
+                    await anyio.sleep(SWEEP_S)
+                    with suppress(Unavailable):  # next time then
+                        await bus.tend()
 
-        tasks.start_soon(tend)
-        try:
-            yield bus
-        finally:
-            with anyio.CancelScope(shield=True):
-                with suppress(Unavailable):  # whoever opened the store is told by it
-                    await bus.close()
-            tasks.cancel_scope.cancel("the bus is closed")
+            tasks.start_soon(tend)
+            try:
+                yield bus
+            finally:
+                with anyio.CancelScope(shield=True), suppress(Unavailable):  # whoever opened the store is told by it
+                    await bus.stop()
+                tasks.cancel_scope.cancel("the bus is closed")
+    finally:
+        if bus is not None:
+            with anyio.CancelScope(shield=True), suppress(Unavailable):  # likewise
+                await bus.close()

@@ -200,7 +200,7 @@ class Reading(Generic[T]):
             try:
                 return cast("T", self._decode(data))
             except (ValueError, RecursionError):
-                pass
+                pass  # its text would quote the body
         raise MessageRefused("the body of the message is not of the type that its receiver takes", code="message.body")
 
 

@@ -7,7 +7,8 @@ import anyio
 
 from symbi.bus.content import Kind, Reading, message_of
 from symbi.bus.outbox import Feed, Outbox
-from symbi.bus.port import ConsumerTerms, Delivery, Overflow, Transport
+from symbi.bus.parcels import ConsumerTerms, Delivery, Overflow
+from symbi.bus.port import Transport
 from symbi.bus.receiving import LISTENERS, Desk, Handler, Inside, Receiver
 from symbi.bus.requests import MAX_ANSWERING, Cancellations, Questions
 from symbi.errors import Denied, SymbiError

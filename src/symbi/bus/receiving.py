@@ -13,8 +13,9 @@ from anyio.abc import TaskGroup
 from symbi.audit.log import AuditLog
 from symbi.bus.codec import Codec, Opened
 from symbi.bus.content import Content, Kind, Message, Reading, contents, message_of
+from symbi.bus.parcels import Delivery, Parcel
 from symbi.bus.passages import Flow, Passages, size_class
-from symbi.bus.port import Consumer, Delivery, Parcel
+from symbi.bus.port import Consumer
 from symbi.bus.record import Record
 from symbi.clock import Clock
 from symbi.errors import Denied, MessageRefused, SymbiError
@@ -189,7 +190,10 @@ class Receiver(Generic[T]):
         return True
 
     async def _deliver(self, taken: Sequence[Delivery]) -> None:
+        consumer = self.consumer
         await self._open([one for one in taken if one.parcel.opened is None])
+        if self.consumer is None or consumer is None:
+            return  # it was closed meanwhile; what a stream keeps comes again
         counts, desk = self._desk.record.of(self.subject), self._desk
         done: list[int] = []
         received = 0
@@ -220,8 +224,8 @@ class Receiver(Generic[T]):
         counts.received += received
         if received:
             desk.metrics.inc(BUS_RECEIVED, received, outcome="received")
-        if self.consumer is not None and done[-1:] and done[-1]:
-            await self.consumer.acknowledge(done)
+        if done[-1:] and done[-1]:
+            await consumer.acknowledge(done)  # also where it was closed meanwhile: the handler has them
 
     async def _open(self, new: Sequence[Delivery]) -> None:
         """Open what nobody in this process has opened yet.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from symbi.audit.event import AuditEventType, Draft
-from symbi.bus.port import Parcel
+from symbi.bus.parcels import Parcel
 from symbi.clock import Clock, rfc3339
 from symbi.crypto.merkle import Frontier, leaf_hash
 from symbi.telemetry import BUS_MESSAGES, BUS_REFUSED, Metrics

@@ -6,7 +6,7 @@ from typing import Any, Final
 import anyio
 
 from symbi.bus.content import Kind, Message, Reading
-from symbi.bus.port import Delivery
+from symbi.bus.parcels import Delivery
 from symbi.bus.receiving import Desk, Handler, Inside, Receiver, call, flow_of
 from symbi.errors import AskFailed, MessageRefused, SymbiError
 from symbi.types import AgentId, Label

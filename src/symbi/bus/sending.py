@@ -10,8 +10,8 @@ import anyio.lowlevel
 from symbi.bus.codec import Outgoing
 from symbi.bus.content import NO_LABEL, Kind, body_bytes, enclose
 from symbi.bus.envelope import Address
+from symbi.bus.parcels import Parcel
 from symbi.bus.passages import Flow, Passages, size_class
-from symbi.bus.port import Parcel
 from symbi.bus.ratelimit import Limits
 from symbi.bus.receiving import Inside
 from symbi.bus.record import Record

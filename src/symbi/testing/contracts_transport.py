@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from typing import Final, TypeAlias
 
-from symbi.bus.port import Consumer, ConsumerTerms, Overflow, Parcel, Transport
+from symbi.bus.parcels import ConsumerTerms, Overflow, Parcel
+from symbi.bus.port import Consumer, Transport
 from symbi.errors import InputError, Overloaded
 from symbi.testing.clock import ManualClock
 
@@ -148,6 +149,18 @@ async def check_transport_a_durable_one_goes_on_where_it_was(transport: Transpor
     assert names(again) == numbered(2, 4)
 
 
+async def check_transport_what_was_taken_is_acknowledged_late(transport: Transport, _clock: ManualClock) -> None:
+    """After it was closed too; nothing else counts as acknowledged by that."""
+    terms = ConsumerTerms(durable="d")
+    consumer = await transport.consume("t.>", terms, Woken())
+    await transport.publish("t.a", parcels(1, 3))
+    taken = consumer.take(MANY)
+    await consumer.close()
+    await consumer.acknowledge([taken[0].position])
+    again = await transport.consume("t.>", terms, Woken())
+    assert names(again) == numbered(2, 3)
+
+
 async def check_transport_what_is_not_acknowledged_comes_again(transport: Transport, clock: ManualClock) -> None:
     """After the time that was said, with the number of the attempt; sooner or later where it was refused so."""
     consumer = await transport.consume("t.>", ConsumerTerms(durable="d", again_s=30), Woken())
@@ -242,6 +255,7 @@ TRANSPORT_CHECKS: Final[Sequence[Check]] = (
     check_transport_a_slow_one_slows_nobody,
     check_transport_who_has_left_gets_nothing,
     check_transport_a_durable_one_goes_on_where_it_was,
+    check_transport_what_was_taken_is_acknowledged_late,
     check_transport_what_is_not_acknowledged_comes_again,
     check_transport_a_durable_one_is_replayed_from_a_position,
     check_transport_a_stream_takes_a_message_once,
