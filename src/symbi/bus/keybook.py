@@ -237,6 +237,7 @@ class KeyBook(Unpicklable):
 
     def signing_key(self, agent: AgentId) -> SigningKey:
         """The newest signing key of an agent, made at first use."""
+        self._require_master()
         return self._newest(agent).signing
 
     def public_key(self, key_id: KeyId) -> tuple[AgentId, VerifyingKey] | None:
