@@ -126,6 +126,10 @@ class KeyBook(Unpicklable):
         for one in made:
             self._undurable.pop(one, None)
 
+    def all_keys(self) -> Sequence[AgentKeys]:
+        """Those of all agents, by agent and generation."""
+        return self._store.all_agent_keys()
+
     def has_keys(self) -> bool:
         """Whether there was ever an epoch in this store."""
         return self._store.last_epoch() > 0 or self._epoch is not None
@@ -154,6 +158,7 @@ class KeyBook(Unpicklable):
         self._require_master()
         if not self._last:
             self._store.end_epochs(self._owner)
+            self._let_old_go()
         number = self._last = max(self._store.last_epoch(), self._last) + 1
         secret = self._random(AES_KEY_BYTES)
         wrapped = self._wrap(secret, "epoch", "", number)
@@ -162,10 +167,20 @@ class KeyBook(Unpicklable):
         self._undurable[made] = None
         return made
 
+    def _let_old_go(self) -> None:
+        """Destroy the private parts of generations that no epoch has use for any more."""
+        least = min((one.epoch for one in self._store.epochs()), default=self._store.last_epoch() + 1)
+        at = rfc3339(self._clock.now_ns())
+        before: AgentKeys | None = None
+        for kept in self._store.all_agent_keys():
+            if before is not None and before.agent == kept.agent and before.wrapped is not None and kept.epoch <= least:
+                self._store.destroy_agent_keys(kept.agent, before.generation, at)
+            before = kept
+
     def rotate(self, agent: AgentId) -> AgentKeys:
         """Give an agent key pairs of another generation, which count from a new epoch on; raises as `epoch`.
 
-        What was sealed before can be opened until `forget` is asked for it.
+        What was sealed before can be opened as long as its epoch lasts; the process that ends that destroys the older pairs.
         """
         before = self._generations(agent)
         return self._make(agent, len(before) + 1, self.begin_epoch()).kept

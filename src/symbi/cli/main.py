@@ -23,6 +23,7 @@ from symbi.cli import (
     dlq,
     effects,
     files,
+    keys,
     machine,
     policy,
     privacy,
@@ -62,6 +63,7 @@ app.add_typer(agents.runs_app, name="runs")
 app.add_typer(dlq.app, name="dlq")
 agents.runs_app.command("compact")(effects.compact)
 app.add_typer(effects.app, name="effects")
+app.add_typer(keys.app, name="keys")
 app.add_typer(budget.app, name="budget")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(privacy.app, name="privacy")
