@@ -6,8 +6,7 @@ it is known to be durable, and written again with every transaction that uses it
 nothing with it that something later was sealed under.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from symbi.bus.envelope import Address
@@ -127,6 +126,10 @@ class KeyBook(Unpicklable):
         for one in made:
             self._undurable.pop(one, None)
 
+    def all_keys(self) -> Sequence[AgentKeys]:
+        """Those of all agents, by agent and generation."""
+        return self._store.all_agent_keys()
+
     def has_keys(self) -> bool:
         """Whether there was ever an epoch in this store."""
         return self._store.last_epoch() > 0 or self._epoch is not None
@@ -155,6 +158,7 @@ class KeyBook(Unpicklable):
         self._require_master()
         if not self._last:
             self._store.end_epochs(self._owner)
+            self._let_old_go()
         number = self._last = max(self._store.last_epoch(), self._last) + 1
         secret = self._random(AES_KEY_BYTES)
         wrapped = self._wrap(secret, "epoch", "", number)
@@ -163,10 +167,20 @@ class KeyBook(Unpicklable):
         self._undurable[made] = None
         return made
 
+    def _let_old_go(self) -> None:
+        """Destroy the private parts of generations that no epoch has use for any more."""
+        least = min((one.epoch for one in self._store.epochs()), default=self._store.last_epoch() + 1)
+        at = rfc3339(self._clock.now_ns())
+        before: AgentKeys | None = None
+        for kept in self._store.all_agent_keys():
+            if before is not None and before.agent == kept.agent and before.wrapped is not None and kept.epoch <= least:
+                self._store.destroy_agent_keys(kept.agent, before.generation, at)
+            before = kept
+
     def rotate(self, agent: AgentId) -> AgentKeys:
         """Give an agent key pairs of another generation, which count from a new epoch on; raises as `epoch`.
 
-        What was sealed before can be opened until `forget` is asked for it.
+        What was sealed before can be opened as long as its epoch lasts; the process that ends that destroys the older pairs.
         """
         before = self._generations(agent)
         return self._make(agent, len(before) + 1, self.begin_epoch()).kept
@@ -192,43 +206,6 @@ class KeyBook(Unpicklable):
             self.begin_epoch()  # should it come back, its new keys are none of the epoch that has ended
         return count
 
-    # --- for who does not come to the store for each message ----------------------------------------
-
-    @property
-    def provider(self) -> CryptoProvider:
-        """The library that does it."""
-        return self._provider
-
-    def live(self, epoch: int, agents: Iterable[AgentId], topics: Iterable[str]) -> "Live":
-        """What there is for whoever seals and opens in memory, in an epoch that nobody else counts in.
-
-        Args:
-            epoch: In which it seals so far; 0 for none yet. It is another where keys of one of the agents are newer.
-            agents: Who are to have keys.
-            topics: Which are to have a key.
-
-        Raises:
-            ConfigError, StoreUnavailable: As `epoch`.
-        """
-        newest = [self._newest(declared_of(agent)) for agent in agents]
-        everything = not epoch
-        if not epoch or any(one.kept.epoch > epoch for one in newest):
-            epoch = self._new_epoch().epoch
-        groups = {topic: self.group_epoch(topic) for topic in topics}
-        for topic in groups:
-            for kept in self._store.groups(topic):
-                self.group_key(topic, kept.epoch)
-        rows = [one for one in self._undurable if isinstance(one, AgentKeys)]
-        if everything:
-            for kept_epoch in self._store.epochs():
-                self._epoch_secret(kept_epoch.epoch)
-            rows += self._store.all_agent_keys()
-        else:
-            rows += [one.kept for one in newest]
-        pairs = {agent: tuple(self._generations(agent)) for agent in {row.agent for row in rows}}
-        keys = {key: value for key, value in self._groups.items() if key[0] in groups}
-        return Live(epoch, dict(self._secrets), rows, pairs, groups, keys)
-
     # --- BusKeys ----------------------------------------------------------------------------------
 
     def generation(self, _now_ns: int) -> int:
@@ -237,6 +214,7 @@ class KeyBook(Unpicklable):
 
     def signing_key(self, agent: AgentId) -> SigningKey:
         """The newest signing key of an agent, made at first use."""
+        self._require_master()
         return self._newest(agent).signing
 
     def public_key(self, key_id: KeyId) -> tuple[AgentId, VerifyingKey] | None:
@@ -250,7 +228,10 @@ class KeyBook(Unpicklable):
         secret = self._epoch_secret(epoch)
         private = self._of_epoch(declared_of(recipient), epoch)
         theirs = self._public(declared_of(sender), epoch)
-        return key_of_pair(self._provider, secret, (private, theirs), (sender, recipient), epoch)
+        mixed = private.shared_with(theirs, secret)
+        if mixed is None:
+            raise MessageRefused(f"agent `{sender}` has no X25519 key", code="message.recipient")
+        return pair_key(self._provider, mixed, (theirs, private.kept.agreement), (sender, recipient), epoch)
 
     def group_key(self, topic: str, epoch: int) -> bytes:
         """The key of a topic."""
@@ -408,49 +389,6 @@ class KeyBook(Unpicklable):
                     raise ConfigError(msg, code="config.master_key", hint=hint) from error
                 break
         self._master_seen = True
-
-
-@dataclass(frozen=True, slots=True)
-class Live:
-    """What it takes to seal and open without a store.
-
-    Attributes:
-        epoch: In which to seal.
-        secrets: Of all epochs that were not ended.
-        rows: The key pairs of agents as they are kept: of those that were asked for, or, where none were known, of all.
-        pairs: Of these, those whose private parts are there, by agent, oldest first.
-        group_epochs: In which to seal, by topic.
-        groups: Their keys, by topic and epoch.
-    """
-
-    epoch: int
-    secrets: Mapping[int, bytes] = field(repr=False)
-    rows: Sequence[AgentKeys]
-    pairs: Mapping[AgentId, Sequence[KeyPairs]]
-    group_epochs: Mapping[str, int]
-    groups: Mapping[tuple[str, int], bytes] = field(repr=False)
-
-
-def key_of_pair(
-    provider: CryptoProvider, secret: bytes, keys: tuple[KeyPairs, bytes], names: tuple[AgentId, AgentId], epoch: int
-) -> bytes:
-    """The key for messages of one agent to another in an epoch: `symbi.bus.sealing.pair_key`, over the epoch's secret too.
-
-    Args:
-        provider: The library that derives it.
-        secret: Of the epoch.
-        keys: Those of the recipient, and the public X25519 key of the sender.
-        names: Sender and recipient.
-        epoch: Its number.
-
-    Raises:
-        MessageRefused: The sender's key is none.
-    """
-    private, theirs = keys
-    mixed = private.shared_with(theirs, secret)
-    if mixed is None:
-        raise MessageRefused(f"agent `{names[0]}` has no X25519 key", code="message.recipient")
-    return pair_key(provider, mixed, (theirs, private.kept.agreement), names, epoch)
 
 
 def declared_of(agent: AgentId) -> AgentId:

@@ -24,6 +24,7 @@ from symbi.cli import (
     dlq,
     effects,
     files,
+    keys,
     machine,
     policy,
     privacy,
@@ -64,6 +65,7 @@ app.add_typer(dlq.app, name="dlq")
 app.add_typer(bus.app, name="bus")
 agents.runs_app.command("compact")(effects.compact)
 app.add_typer(effects.app, name="effects")
+app.add_typer(keys.app, name="keys")
 app.add_typer(budget.app, name="budget")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(privacy.app, name="privacy")
