@@ -57,6 +57,7 @@ class KeysAtHand:
         self._groups: dict[tuple[str, int], bytes] = {}
         self._blocks: dict[tuple[AgentId, Address], _Taken] = {}
         self._windows: dict[tuple[AgentId, AgentId, Address, int], Window] = {}
+        self._changes = 0
         self._anew: set[str] = set()  # topics that are to have another key
 
     async def ready(self, sender: AgentId, address: Address, count: int) -> None:
@@ -99,11 +100,26 @@ class KeysAtHand:
                 del self._blocks[sender, address]
                 self._anew.add(address.name)
 
+    def changed(self, agent: AgentId) -> None:
+        """The keys of an agent and its instances were changed or destroyed: nothing of them is at hand any more."""
+
+        def is_its(name: str) -> bool:
+            return name.partition("/")[0] == agent
+
+        self._signing = {name: key for name, key in self._signing.items() if not is_its(name)}
+        self._pairs = {of: key for of, key in self._pairs.items() if not (is_its(of[0]) or is_its(of[1]))}
+        self._blocks = {
+            of: taken
+            for of, taken in self._blocks.items()
+            if not (is_its(of[0]) or (not of[1].is_topic and is_its(of[1].name)))
+        }
+        self._changes += 1
+
     # --- BusKeys ----------------------------------------------------------------------------------
 
     def generation(self, _now_ns: int) -> int:
-        """Nothing that was told ceases to hold: an epoch has keys of its own, and nobody seals in an old one."""
-        return 0
+        """Changes where an agent's keys were; nothing else that was told ceases to hold."""
+        return self._changes
 
     def signing_key(self, agent: AgentId) -> SigningKey:
         """As `BusKeys` says."""

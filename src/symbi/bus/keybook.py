@@ -98,7 +98,8 @@ class KeyBook(Unpicklable):
         self._groups: dict[tuple[str, int], bytes] = {}
         self._group_epochs: dict[str, int] = {}  # of topics, begun by this owner
         self._agents: dict[AgentId, list[KeyPairs]] = {}
-        self._next: dict[tuple[AgentId, Address, int], int] = {}
+        self._next: dict[tuple[AgentId, Address, int], int] = {}  # of agents, in the epoch that is in force
+        self._next_of_topics: dict[tuple[AgentId, Address, int], int] = {}  # whose epochs go on when that one ends
         self._undurable: dict[Made, None] = {}
         self._master_seen = False
 
@@ -276,8 +277,9 @@ class KeyBook(Unpicklable):
         """The next sequences of a sender: counted in memory, for the epoch is this owner's alone."""
         epoch = self.group_epoch(address.name) if address.is_topic else self.epoch
         where = (sender, address, epoch)
-        first = self._next.get(where, 1)
-        self._next[where] = first + count
+        counted = self._next_of_topics if address.is_topic else self._next
+        first = counted.get(where, 1)
+        counted[where] = first + count
         return Block(epoch, first)
 
     def admit(

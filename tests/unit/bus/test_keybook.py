@@ -191,3 +191,15 @@ def test_a_beginning_that_is_undone_has_taken_nothing_in(store, book):
         raise KeyError
     with store.transaction():
         assert codec_on(book).open(wire, B).payload == b"text"
+
+
+def test_no_sequence_of_a_topic_comes_twice_when_an_epoch_of_agents_begins(book):
+    """The key of a topic goes on when agents have new ones: so do its sequences."""
+    to_topic = Address("news", is_topic=True)
+    given = []
+    for change in (lambda: None, book.begin_epoch, lambda: book.rotate(A), lambda: book.group_epoch("news", anew=True)):
+        change()
+        for address in (to_topic, TO_B):
+            block = book.reserve(A, address, 3)
+            given += [(address, block.epoch, block.first + number) for number in range(3)]
+    assert len(set(given)) == len(given)
