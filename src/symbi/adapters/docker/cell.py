@@ -10,7 +10,6 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
-from importlib.resources import files
 from typing import Any, Final
 
 import anyio
@@ -21,6 +20,7 @@ from symbi.adapters.docker.engine import Engine, RawStream
 from symbi.adapters.docker.probe import judge
 from symbi.clock import random_bytes
 from symbi.errors import CodeFailed, MemoryLimit, SandboxUnavailable
+from symbi.sandbox.runner import runner_command
 from symbi.types import JsonValue, SecurityTier
 
 NONCE_BYTES: Final = 16
@@ -34,11 +34,6 @@ LAST_WORDS_S: Final = 1.0  # reading what a container that died has said
 REMOVE_TIMEOUT_S: Final = 20.0  # killing and removing one container, on a busy machine
 
 _log = logging.getLogger("symbi.sandbox")
-
-
-def runner_command(python: str) -> list[str]:
-    """What the container runs: nothing is mounted, the runner's text is the argument."""
-    return [python, "-I", "-B", "-c", (files("symbi.sandbox") / "runner.py").read_text(encoding="utf-8")]
 
 
 def tell_nobody(_facts: Mapping[str, JsonValue]) -> None:
@@ -66,7 +61,7 @@ class Cell:
         """Hand over the work, and give the runner's answer, which is hostile.
 
         Args:
-            request: See `symbi.sandbox.runner`.
+            request: See `symbi.sandbox.inside.main`.
             most_bytes: Of the answer.
 
         Raises:
