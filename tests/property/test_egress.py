@@ -38,13 +38,13 @@ NEVER = [
 ]  # fmt: skip
 SPELLINGS = [
     "127.1", "0x7f.0.0.1", "0x7f000001", "2130706433", "017700000001", "0177.0.0.1", "127.000.000.001", "127.0.0.1.",
-    "①②⑦.0.0.1", "127。0。0。1", "[::1]", "::1%lo", "[fe80::1%25eth0]", "1.2.3", "8.8.8.08", "8.8.8.0x8", "localhost",
+    "\u2460\u2461\u2466.0.0.1", "127\u30020\u30020\u30021", "[::1]", "::1%lo", "[fe80::1%25eth0]", "1.2.3", "8.8.8.08", "8.8.8.0x8", "localhost",
     "localhost.", "LOCALHOST", "metadata", "metadata.google.internal", "printer.local", "a.localhost", "x.onion",
     "1.0.0.127.in-addr.arpa", "::ffff:7f00:1", "[::ffff:127.0.0.1]", "[2606:4700:0:0::1]", "[2606:4700::0001]",
 ]  # fmt: skip
 NO_HOSTS = [
     "", ".", "a", "a.", ".a.b", "a..b", "-a.b", "a-.b", "a_b.c", "a b.c", "*.example.com", "*", "a.*.c", "a.b:", "a@b.c",
-    "a.b/c", "ex\0ample.com", "ex\nample.com", "exämple.com", "еxample.com", "ab--c.example", "a.b.1", "a.0x1f",
+    "a.b/c", "ex\0ample.com", "ex\nample.com", "exämple.com", "\u0435xample.com", "ab--c.example", "a.b.1", "a.0x1f",
     ("a" * 64) + ".com", ".".join(["abcdefgh"] * 29) + ".com",
 ]  # fmt: skip
 
@@ -125,7 +125,7 @@ def test_an_endpoint_is_read_back_as_it_was_written(host, port, methods):
 @example("api.example.com:0")
 @example("api.example.com:65536")
 @example("api.example.com:+80")
-@example("api.example.com:８０")
+@example("api.example.com:\uff18\uff10")
 @example("api.example.com:080")
 @example("get api.example.com:80")
 @example("TRACE api.example.com:80")
@@ -134,14 +134,17 @@ def test_an_endpoint_is_read_back_as_it_was_written(host, port, methods):
 @example("GET  api.example.com:80")
 @example(" api.example.com:80")
 def test_any_text_is_an_endpoint_in_its_form_or_an_error_that_says_so(text):
+    refused = None
     try:
         one = parse_endpoint(text)
     except InputError as error:
-        assert error.code in {"egress.endpoint", "egress.address"}
-        assert error.hint
-    else:
+        refused = error
+    if refused is None:
         assert parse_endpoint(str(one)) == one
-        assert text not in {"get api.example.com:80", " api.example.com:80"}
+        assert "example.com" not in text
+    else:
+        assert refused.code in {"egress.endpoint", "egress.address"}
+        assert refused.hint
 
 
 def test_a_grant_names_each_place_once_and_has_credentials_for_its_hosts_alone():

@@ -109,10 +109,11 @@ async def outside_server(context: ssl.SSLContext | None = None) -> AsyncIterator
             try:
                 stream = await TLSStream.wrap(stream, server_side=True, ssl_context=context, standard_compatible=False)
             except (ssl.SSLError, anyio.BrokenResourceError, anyio.EndOfStream):
+                await anyio.aclose_forcefully(stream)
                 return
         await server.talk(stream)
 
-    async with anyio.create_task_group() as tasks, await anyio.create_tcp_listener(local_host=LOOPBACK) as listener:
+    async with await anyio.create_tcp_listener(local_host=LOOPBACK) as listener, anyio.create_task_group() as tasks:
         server.port = int(listener.extra(SocketAttribute.local_port))  # noqa: S610 - not of Django
         tasks.start_soon(listener.serve, attend)
         yield server

@@ -1,6 +1,6 @@
 """The proxy through which a sandbox reaches what it is granted of the network, and nothing else."""
 
-from symbi.adapters.egress.dial import Dial, Resolve, dial, resolve
+from symbi.adapters.egress.outward import Dial, Resolve, dial, resolve
 from symbi.adapters.egress.proxy import EgressProxy
 from symbi.adapters.egress.record import About
 from symbi.adapters.egress.session import EgressSession

@@ -8,6 +8,7 @@ cannot be caught: give a host only what it may know.
 import base64
 import re
 from typing import Final
+from urllib.parse import unquote
 
 from symbi.errors import InputError, Unavailable
 from symbi.sandbox.egress import Credential
@@ -57,10 +58,11 @@ class Secret:
     def shows_in(self, data: bytes) -> bool:
         """Whether it shows in what comes back."""
         text = data.decode("latin-1")
-        if self._mask.text(text) != text:
-            return True
-        lower = text.lower()
-        return any(needle in lower for needle in self._needles)
+        for one in {text, unquote(text, "latin-1")}:
+            lower = one.lower()
+            if self._mask.text(one) != one or any(needle in lower for needle in self._needles):
+                return True
+        return False
 
 
 def _more_shapes(value: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Final
 import anyio
 
 from symbi.adapters.egress.credential import Secret
-from symbi.adapters.egress.dial import Dial, Resolve, dial, pin, resolve
+from symbi.adapters.egress.outward import Dial, Resolve, dial, pin, resolve
 from symbi.adapters.egress.record import About, Meter, Record, Sleep, Tell
 from symbi.adapters.egress.session import EgressSession, Outsides
 from symbi.clock import Clock

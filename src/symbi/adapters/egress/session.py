@@ -13,8 +13,8 @@ import anyio
 from anyio.abc import ByteStream
 
 from symbi.adapters.egress.credential import Secret
-from symbi.adapters.egress.dial import Dial
 from symbi.adapters.egress.forward import forward
+from symbi.adapters.egress.outward import Dial
 from symbi.adapters.egress.record import Cut, Meter, Record, Use
 from symbi.adapters.egress.streams import Inside, Outside
 from symbi.adapters.egress.tunnel import tunnel
