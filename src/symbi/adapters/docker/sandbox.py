@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 import anyio
 
 from symbi.adapters.docker.cell import Cell, open_cell
+from symbi.adapters.docker.command import check_image, run_program
 from symbi.adapters.docker.container import LABEL_EFFECT, LABEL_RUN, LABEL_WARM, DockerOptions, inner_limits
 from symbi.adapters.docker.engine import Engine
 from symbi.clock import Clock, SystemClock
@@ -29,10 +30,11 @@ from symbi.errors import (
     SymbiError,
     TimeLimit,
 )
-from symbi.guard.action import ExecuteCode
+from symbi.guard.action import ExecuteCode, RunContainer
 from symbi.guard.permit import Authority, Permit
+from symbi.sandbox.command import check_command
 from symbi.sandbox.pool import WHAT_TO_INSTALL
-from symbi.sandbox.port import SandboxResult
+from symbi.sandbox.port import CommandResult, SandboxResult
 from symbi.sandbox.request import CODE_FILE, VALUE_BOUNDS, check_request, plain_inputs
 from symbi.sandbox.values import copy_json
 from symbi.sandbox.warm import WarmPool
@@ -123,10 +125,7 @@ class DockerSandbox:
             raise SandboxUnavailable(
                 msg, code="unavailable.runtime", hint=WHAT_TO_INSTALL[self._tier], tier=self._tier.value
             )
-        if await self._engine.image(self._options.image) is None:
-            msg = f"the engine has no image `{self._options.image}`"
-            hint = "make one with `symbi sandbox image`, or pull it, and name it in `sandbox.image`"
-            raise SandboxUnavailable(msg, code="unavailable.image", hint=hint)
+        await check_image(self._engine, self._options.image)
         self._ready = True
         return {"engine": str(version.get("Version", "")), "api": str(version.get("ApiVersion", ""))}
 
@@ -160,6 +159,16 @@ class DockerSandbox:
             raise _time_limit(action)
         value, stdout = _answer(answer, action, self._options.output_bytes)
         return SandboxResult(value, stdout, took_s)
+
+    async def run_command(self, permit: Permit[RunContainer]) -> CommandResult:
+        """Run the permit's program in a container of its own; see `symbi.sandbox.port.CommandSandbox`."""
+        action = self._authority.redeem(permit, RunContainer)
+        check_command(action, self._tier, self._options.images, self._options.variables)
+        await self._take_place()
+        try:
+            return await run_program(self._engine, self._options, permit, self._clock)
+        finally:
+            self._places.release()
 
     async def _take_place(self) -> None:
         try:
