@@ -7,8 +7,10 @@ from symbi.dsl import ast
 from symbi.dsl.builtins import EFFECTS, IMAGE
 from symbi.dsl.findings import Findings
 
-NETWORK_ADDRESS: Final = re.compile(r"(?:\*\.)?[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?:[0-9]{1,5}", re.ASCII)
-"""`api.example.com:443`; what may be reached of such is for the rules of egress to say."""
+NETWORK_ADDRESS: Final = re.compile(
+    r"(?:[A-Z]+(?:,[A-Z]+)* )?[A-Za-z0-9\[](?:[A-Za-z0-9.:-]{0,251}[A-Za-z0-9\]])?:[0-9]{1,5}", re.ASCII
+)
+"""`api.example.com:443`, `GET,HEAD api.example.com:443`; which of such may be reached is for the rules of egress to say."""
 MAX_PORT: Final = 65_535
 
 _RECORDS: Final = frozenset({"inputs", "env", "credentials"})

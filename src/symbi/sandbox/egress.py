@@ -29,8 +29,9 @@ _PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
 _NEVER: Final = frozenset({"alt", "arpa", "internal", "invalid", "local", "localhost", "onion"})
 """Top-level names of no public machine (RFC 6761, 6762, 7686, 9476; `internal` is reserved by ICANN)."""
 _CREDENTIAL: Final = re.compile(
-    r"(?:(?P<header>[A-Za-z][A-Za-z0-9-]{0,63}): )?(?P<scheme>[A-Za-z][A-Za-z0-9-]{0,31} )?vault://(?P<path>[A-Za-z0-9_./-]{1,256})"
+    r"(?P<host>[^ ]+)(?: (?P<header>[A-Za-z][A-Za-z0-9-]{0,63})(?: (?P<scheme>[A-Za-z][A-Za-z0-9-]{0,31}))?)?"
 )
+_PATH: Final = re.compile(r"[A-Za-z0-9_./-]{1,256}")
 _NO_CREDENTIAL: Final = frozenset({
     "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "date", "expect", "host",
     "if-range", "keep-alive", "range", "te", "trailer", "transfer-encoding", "upgrade", "via",
@@ -211,21 +212,28 @@ def parse_endpoint(text: str) -> Endpoint:
     return Endpoint(*found, frozenset(listed))
 
 
-def parse_credential(host: str, text: str) -> Credential:
-    """A credential: `vault://path` (as `Authorization: Bearer …`), `Token vault://path`, or `X-Api-Key: vault://path`.
+def parse_credential(where: str, path: str) -> Credential:
+    """A credential: which secret goes where.
+
+    Args:
+        where: `api.example.com` (as `Authorization: Bearer …`), `api.example.com X-Api-Key`, or with what stands before the
+            secret, `api.example.com Authorization Token`.
+        path: Of the secret, as in `vault://path`.
 
     Raises:
         InputError: It is none.
     """
-    found = _CREDENTIAL.fullmatch(text)
+    found = _CREDENTIAL.fullmatch(where)
+    host = parse_host(found["host"]) if found else None
     header = ((found["header"] if found else None) or "authorization").lower()
-    if found is None or header in _NO_CREDENTIAL or header.startswith("proxy-"):
-        # What stands there may be a secret itself, and is not said.
-        msg = f"the credential of `{host[:300]}` is no reference to a secret in a header"
-        hint = "write `vault://path`, or `X-Api-Key: vault://path`; never the secret itself"
-        raise InputError(msg, code="egress.credential", hint=hint)
-    scheme = found["scheme"] or ("" if found["header"] else "Bearer ")
-    return Credential(host, header, scheme, found["path"])
+    if found is None or host is None or header in _NO_CREDENTIAL or header.startswith("proxy-"):
+        msg = f"`{where[:300]}` is no place for a credential"
+        raise InputError(msg, code="egress.credential", hint="write `api.example.com`, or `api.example.com X-Api-Key`")
+    if not _PATH.fullmatch(path):  # what stands there may be a secret itself, and is not said
+        msg = f"the credential of `{host}` is no reference to a secret"
+        raise InputError(msg, code="egress.credential", hint="write `vault://path`, never the secret itself")
+    prefix = f"{found['scheme']} " if found["scheme"] else "" if found["header"] else "Bearer "
+    return Credential(host, header, prefix, path)
 
 
 def parse_grant(network: Iterable[str], credentials: Mapping[str, str]) -> EgressGrant:
@@ -233,7 +241,7 @@ def parse_grant(network: Iterable[str], credentials: Mapping[str, str]) -> Egres
 
     Args:
         network: Endpoints.
-        credentials: By host.
+        credentials: Paths of secrets, by where they go.
 
     Raises:
         InputError: Something is malformed, twice, too much, or of a host that is not in it.
@@ -247,14 +255,14 @@ def parse_grant(network: Iterable[str], credentials: Mapping[str, str]) -> Egres
         raise InputError(f"a sandbox may be granted {MAX_ENDPOINTS} endpoints", code="egress.endpoint")
     grant = EgressGrant(endpoints, {})
     made: dict[str, Credential] = {}
-    for text, reference in credentials.items():
-        host = parse_host(text)
-        if host is None or not grant.knows(host):
-            msg = f"there is a credential for `{text[:300]}`, which is not in the network that is asked for"
+    for where, path in credentials.items():
+        one = parse_credential(where, path)
+        if not grant.knows(one.host):
+            msg = f"there is a credential for `{one.host}`, which is not in the network that is asked for"
             raise InputError(msg, code="egress.credential")
-        if host in made:
-            raise InputError(f"there are two credentials for `{host}`", code="egress.credential")
-        made[host] = parse_credential(host, reference)
+        if one.host in made:
+            raise InputError(f"there are two credentials for `{one.host}`", code="egress.credential")
+        made[one.host] = one
     return EgressGrant(endpoints, made)
 
 

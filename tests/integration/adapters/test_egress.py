@@ -12,6 +12,7 @@ from anyio.streams.stapled import StapledByteStream
 from symbi.adapters.egress import About, EgressProxy, dial
 from symbi.audit.event import AuditEventType
 from symbi.errors import Denied, InputError, StoreUnavailable, Unavailable
+from symbi.guard.permit import Authority
 from symbi.sandbox.egress import EgressLimits, parse_grant
 from symbi.testing.clock import ManualClock
 from symbi.testing.outside import LOOPBACK, OutsideAuthority, outside_server, say
@@ -102,7 +103,7 @@ class Proxy:
 
     async def open(self, network, credentials=None, secrets=None, limits=None, context=None):
         made = EgressProxy(
-            self.tell, self.clock, limits=limits, resolver=self.resolve, dialer=self.dial, context=context,
+            Authority(self.clock), None, self.tell, self.clock, limits=limits, resolver=self.resolve, dialer=self.dial, context=context,
             sleep=self.sleep, permitted=frozenset({LOOPBACK}),
         )  # fmt: skip
         self.session = await made.session(parse_grant(network, credentials or {}), secrets or {}, ABOUT)
@@ -399,7 +400,7 @@ async def test_a_connection_that_is_cancelled_is_recorded():
     assert proxy.events[-1][1]["rule"] == "egress.cancelled"
 
 
-KEY = {"network": ["api.example:443"], "credentials": {"api.example": "vault://key"}, "secrets": {"key": SECRET}}
+KEY = {"network": ["api.example:443"], "credentials": {"api.example": "key"}, "secrets": {"key": SECRET}}
 
 
 async def test_a_credential_is_put_in_on_the_way_out_and_the_sandbox_never_has_it():
@@ -423,7 +424,7 @@ async def test_a_credential_is_put_in_on_the_way_out_and_the_sandbox_never_has_i
 
 
 async def test_a_header_of_another_name_is_put_in_too():
-    changed = KEY | {"credentials": {"api.example": "X-Key: vault://key"}}
+    changed = KEY | {"credentials": {"api.example X-Key": "key"}}
     async with outside(tls="api.example", **changed) as (proxy, server):
         await proxy.say(get(more="x-key: mine\r\nAuthorization: own\r\n"))
     assert (server.asked[0].all("x-key"), server.asked[0].all("authorization")) == ([SECRET], ["own"])

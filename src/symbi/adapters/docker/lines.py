@@ -6,6 +6,7 @@ for a channel that is over is passed over, as it may have crossed its end on the
 
 import base64
 import binascii
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -18,6 +19,7 @@ from symbi.sandbox.inside.lines import MOST, PIECE, WINDOW
 
 TELL_AFTER: Final = WINDOW // 4  # taken bytes are told of in portions
 MOST_ENCODED: Final = 4 * (-(-PIECE // 3))
+MOST_AROUND: Final = 256  # what stands in a frame beside the data
 MOST_KEPT: Final = 2 * MOST  # a channel may be over inside, and another begin, while the first is still served here
 STALLED_S: Final = 5.0  # for one frame: the first process takes what comes at once
 
@@ -184,6 +186,17 @@ class Lines:
                 self._stalled = False
         if self._stalled:
             raise anyio.BrokenResourceError
+
+
+def line_frame(data: bytes) -> Mapping[str, Any] | None:
+    """A frame of the kind `line`; None for any other, which is for somebody else to read."""
+    if len(data) > MOST_ENCODED + MOST_AROUND:
+        return None
+    try:
+        told = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return told if isinstance(told, dict) and told.get("kind") == "line" else None
 
 
 def _no_rule() -> SandboxUnavailable:

@@ -2,7 +2,8 @@
 
 Each run has a container of its own, removed after it, and made for it or, where some are kept ready, before it. What a container may do is said in one place
 (`container`), and each is looked at from inside before any code is handed over (`probe`). Unlike the interpreter's, this
-world is real: clocks run, random generators are random. There are files in /tmp, and processes; there is no network.
+world is real: clocks run, random generators are random. There are files in /tmp, and processes; there is no network,
+but for a program that was granted one, which gets it through its frames (`lines`).
 """
 
 import json
@@ -34,7 +35,7 @@ from symbi.guard.action import ExecuteCode, RunContainer
 from symbi.guard.permit import Authority, Permit
 from symbi.sandbox.command import check_command
 from symbi.sandbox.pool import WHAT_TO_INSTALL
-from symbi.sandbox.port import CommandResult, SandboxResult
+from symbi.sandbox.port import CommandResult, Egress, SandboxResult
 from symbi.sandbox.request import CODE_FILE, VALUE_BOUNDS, check_request, plain_inputs
 from symbi.sandbox.values import copy_json
 from symbi.sandbox.warm import WarmPool
@@ -63,6 +64,7 @@ class DockerSandbox:
         engine: The engine; who made it closes it.
         options: How containers are made.
         clock: Measures how long runs take.
+        egress: Grants networks to programs; without it none has one.
     """
 
     def __init__(
@@ -72,8 +74,10 @@ class DockerSandbox:
         engine: Engine,
         options: DockerOptions,
         clock: Clock | None = None,
+        egress: Egress | None = None,
     ) -> None:
         self._authority = authority
+        self._egress = egress
         self._tier = tier
         self._engine = engine
         self._options = options
@@ -166,7 +170,7 @@ class DockerSandbox:
         check_command(action, self._tier, self._options.images, self._options.variables)
         await self._take_place()
         try:
-            return await run_program(self._engine, self._options, permit, self._clock)
+            return await run_program(self._engine, self._options, permit, self._clock, self._egress)
         finally:
             self._places.release()
 

@@ -12,7 +12,10 @@ from symbi.adapters.egress.outward import Dial, Resolve, dial, pin, resolve
 from symbi.adapters.egress.record import About, Meter, Record, Sleep, Tell
 from symbi.adapters.egress.session import EgressSession, Outsides
 from symbi.clock import Clock
-from symbi.sandbox.egress import EgressGrant, EgressLimits
+from symbi.guard.action import RunContainer
+from symbi.guard.permit import Authority, Permit
+from symbi.sandbox.egress import EgressGrant, EgressLimits, parse_grant
+from symbi.tools.port import SecretSource
 
 ALPN: Final = ["http/1.1"]
 
@@ -29,6 +32,8 @@ class EgressProxy:
     """Opens sessions.
 
     Args:
+        authority: Knows live permits.
+        secrets: Where credentials are.
         tell: Makes an event of the trail durable.
         clock: Measures rates.
         limits: Of each sandbox.
@@ -40,8 +45,10 @@ class EgressProxy:
             configuration sets it.
     """
 
-    def __init__(  # noqa: PLR0913 - by name, and all but two have a default
+    def __init__(  # noqa: PLR0913 - what it needs comes by place, the rest by name
         self,
+        authority: Authority,
+        secrets: SecretSource,
         tell: Tell,
         clock: Clock,
         *,
@@ -52,6 +59,8 @@ class EgressProxy:
         sleep: Sleep = anyio.sleep,
         permitted: frozenset[str] = frozenset(),
     ) -> None:
+        self._authority = authority
+        self._secrets = secrets
         self._tell = tell
         self._clock = clock
         self._limits = limits or EgressLimits()
@@ -60,6 +69,16 @@ class EgressProxy:
         self._context = context
         self._sleep = sleep
         self._permitted = permitted
+
+    async def open(self, permit: Permit[RunContainer]) -> EgressSession:
+        """The proxy of the program of a permit; see `symbi.sandbox.port.Egress`."""
+        action = self._authority.check(permit, RunContainer)
+        grant = parse_grant(action.network, action.credentials)
+        secrets: dict[str, str | None] = {}
+        for path in grant.secrets:
+            secrets[path] = await anyio.to_thread.run_sync(self._secrets.resolve, permit, path)
+        about = About(action.principal.name, action.run_id, permit.effect_id)
+        return await self.session(grant, secrets, about)
 
     async def session(self, grant: EgressGrant, secrets: Mapping[str, str | None], about: About) -> EgressSession:
         """The proxy of one sandbox.
