@@ -284,6 +284,16 @@ async def test_no_more_gets_out_or_in_than_is_granted(grants):
     assert grants.noted["egress"]["received"] <= 100_000
 
 
+async def test_bytes_pass_no_faster_than_their_rate(grants):
+    grants.limits = EgressLimits(bytes_per_s=400_000)
+    grants.server.answer = lambda _: say(b"x" * 1_600_000)
+    get = "b'GET http://api.example/ HTTP/1.1\\r\\nHost: api.example\\r\\n\\r\\n'"
+    code = f"import time\nbegan = time.monotonic()\nheard = say({get})\ntell([len(heard), time.monotonic() - began])"
+    size, took_s = await grants.value(code)
+    assert size > 1_600_000
+    assert took_s > 0.95 * (1_600_000 - 400_000) / 400_000  # what is over the burst
+
+
 FLOOD = """
 held = []
 for _ in range(300):

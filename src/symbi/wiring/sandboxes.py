@@ -15,6 +15,7 @@ from symbi.clock import Clock
 from symbi.config import Settings
 from symbi.guard.permit import Authority
 from symbi.runtime.workers import Workers
+from symbi.sandbox.egress import EgressLimits
 from symbi.sandbox.pool import Commands, Drivers, Sandboxes
 from symbi.tools.catalog import SecretSource
 from symbi.types import SecurityTier
@@ -22,6 +23,8 @@ from symbi.types import SecurityTier
 if TYPE_CHECKING:
     from symbi.adapters.docker import DockerSandbox
 
+KIB = 1_024
+MIB = 1_048_576
 DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 
 
@@ -88,7 +91,13 @@ async def _containers(
     engine = await stack.enter_async_context(Engine(docker_host(settings)))
     await stack.enter_async_context(Reaper(engine, log.origin))
     sandbox = settings.sandbox
-    egress = EgressProxy(authority, secrets, log.append, clock)
+    limits = EgressLimits(
+        connections=sandbox.egress_connections,
+        sent_bytes=sandbox.egress_sent_mib * MIB,
+        received_bytes=sandbox.egress_received_mib * MIB,
+        bytes_per_s=sandbox.egress_kib_s * KIB,
+    )
+    egress = EgressProxy(authority, secrets, log.append, clock, limits=limits)
     drivers: dict[SecurityTier, DockerSandbox] = {}
     named = {*sandbox.images, *([sandbox.image] if sandbox.image else [])}
     for tier, runtime in ((SecurityTier.TIER1, sandbox.runtime_tier1), (SecurityTier.TIER2, sandbox.runtime_tier2)):

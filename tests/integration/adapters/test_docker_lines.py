@@ -168,6 +168,30 @@ async def test_a_line_that_nobody_reads_holds_up_no_other():
     assert container.most <= inside.WINDOW
 
 
+async def test_who_is_not_read_is_held_up_and_nothing_of_what_he_says_is_lost():
+    body = os.urandom(4 * inside.WINDOW)
+    kept = []
+
+    async def serve(stream):
+        while len(stream._waiting) < inside.WINDOW:
+            await anyio.lowlevel.checkpoint()
+        for _ in range(100):  # turns in which more could come
+            await anyio.lowlevel.checkpoint()
+        kept.append(len(stream._waiting))
+        await echo(stream)
+
+    def work(line):
+        sent = threading.Thread(target=lambda: (line.sendall(body), line.shutdown(socket.SHUT_WR)))
+        sent.start()
+        heard = all_of(line)
+        sent.join()
+        return heard
+
+    told, _ = await through(serve, work)
+    assert told == [body[::-1]]
+    assert kept == [inside.WINDOW]
+
+
 async def test_who_hangs_up_is_gone_on_the_other_side():
     met = []
 

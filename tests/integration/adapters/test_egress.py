@@ -84,7 +84,7 @@ class Proxy:
         if draft.event_type == self.fails:
             raise StoreUnavailable("the disk is full")
         self.events.append((draft.event_type.removeprefix("egress."), draft.details))
-        assert (draft.agent_id, draft.run_id, draft.details["effect"]) == ("agent", "run", "effect")
+        assert (draft.agent_id, draft.run_id, draft.details["effect_id"]) == ("agent", "run", "effect")
 
     async def resolve(self, host):
         self.resolved.append(host)
@@ -160,9 +160,9 @@ async def test_a_tunnel_goes_both_ways_and_is_on_the_trail_before_it_stands():
     assert heard == b"HTTP/1.1 200 Connection established\r\n\r\n" + say()
     assert [one.target for one in server.asked] == ["/x"]
     assert proxy.events == [
-        ("connected", {"effect": "effect", "host": "api.example", "port": 443, "address": LOOPBACK, "tunnel": True,
+        ("connected", {"effect_id": "effect", "host": "api.example", "port": 443, "address": LOOPBACK, "tunnel": True,
                        "tls": False, "method": "CONNECT"}),
-        ("closed", {"effect": "effect", "host": "api.example", "port": 443, "address": LOOPBACK, "sent": len(get("/x")),
+        ("closed", {"effect_id": "effect", "host": "api.example", "port": 443, "address": LOOPBACK, "sent": len(get("/x")),
                     "received": len(say()), "rule": ""}),
     ]  # fmt: skip
     assert proxy.session.totals() == {

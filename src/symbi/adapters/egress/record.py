@@ -114,7 +114,7 @@ class Record:
         """
         if self.broken:
             raise Cut(Refusal("egress.audit", 503))
-        facts = {"effect": str(self._about.effect_id), **details}
+        facts = {"effect_id": str(self._about.effect_id), **details}
         try:
             await self._tell(Draft(kind, self._about.agent_id, facts, str(self._about.run_id)))
         except SymbiError:
