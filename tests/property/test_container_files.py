@@ -8,9 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from symbi.dsl.containers import MAX_NAME_CHARS, is_file_name
 from symbi.errors import CodeFailed, InputError, OutputLimit
 from symbi.guard.actions.containers import file_bytes
-from symbi.sandbox.files import MAX_FILES, MAX_NAME_CHARS, MAX_OUTPUT_BYTES, check_names, is_file_name, read_outputs
+from symbi.sandbox.files import MAX_FILES, MAX_OUTPUT_BYTES, check_names, read_outputs
 from symbi.sandbox.request import VALUE_BOUNDS
 from symbi.sandbox.values import copy_json
 
