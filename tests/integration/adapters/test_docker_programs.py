@@ -5,8 +5,7 @@ import json
 
 import pytest
 
-from symbi.adapters.docker import DockerOptions
-from symbi.adapters.docker import command as program
+from symbi.adapters.docker import DockerOptions, program
 from symbi.errors import CodeFailed, MemoryLimit, OutputLimit, SandboxUnavailable, TimeLimit
 from symbi.guard.action import RunContainer
 from symbi.types import AgentId, Principal, SecurityTier

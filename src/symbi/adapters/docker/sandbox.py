@@ -16,9 +16,9 @@ from typing import Any, Final, Self
 import anyio
 
 from symbi.adapters.docker.cell import Cell, open_cell
-from symbi.adapters.docker.command import check_image, run_program
 from symbi.adapters.docker.container import LABEL_EFFECT, LABEL_RUN, LABEL_WARM, DockerOptions, inner_limits
 from symbi.adapters.docker.engine import Engine
+from symbi.adapters.docker.program import check_image, run_program
 from symbi.clock import Clock, SystemClock
 from symbi.errors import (
     CodeFailed,

@@ -85,11 +85,11 @@ async def run_program(
     if size > INPUT_BOUNDS.max_bytes:
         msg = f"inputs of {size} bytes are more than {INPUT_BOUNDS.max_bytes}"
         raise InputError(msg, code="sandbox.files")
+    session = await egress.open(permit) if egress is not None and action.network else None
     found = await check_image(engine, action.image)
     permit.note("files_in", {name: _facts(data) for name, data in files.items()})
     options = replace(options, image=action.image)
     request = _request(action, options, _search_path(found))
-    session = await egress.open(permit) if egress is not None and action.network else None
     async with _cell(engine, options, permit) as cell:
         started_s = clock.monotonic_s()
         answer: bytes | None = None
