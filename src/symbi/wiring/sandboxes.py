@@ -13,7 +13,7 @@ from symbi.adapters.monty import MontySandbox
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock
 from symbi.config import Settings
-from symbi.guard.permit import Authority
+from symbi.guard.gate import Guard
 from symbi.runtime.workers import Workers
 from symbi.sandbox.egress import EgressLimits
 from symbi.sandbox.pool import Commands, Drivers, Sandboxes
@@ -52,7 +52,7 @@ async def make_image(settings: Settings, programs: Sequence[Path], name: str) ->
 
 @asynccontextmanager
 async def open_sandboxes(
-    settings: Settings, authority: Authority, log: AuditLog, clock: Clock, workers: Workers, secrets: SecretSource
+    settings: Settings, guard: Guard, log: AuditLog, clock: Clock, workers: Workers, secrets: SecretSource
 ) -> AsyncIterator[Sandboxes]:
     """The sandboxes that are configured. An engine that is not there is told of to whoever needs it, not before.
 
@@ -60,7 +60,7 @@ async def open_sandboxes(
 
     Args:
         settings: Names the engine and the image.
-        authority: Where permits are redeemed.
+        guard: Where permits are redeemed; its vault seals events that are about somebody.
         log: Its origin is the label of what is ours in the engine; it takes the events of connections.
         clock: Measures rates of bytes.
         workers: Hears of the processes of the interpreter.
@@ -71,11 +71,11 @@ async def open_sandboxes(
         ConfigError: The address of the engine is of a kind that cannot be used.
     """
     async with AsyncExitStack() as stack:
-        interpreter = await stack.enter_async_context(MontySandbox(authority, watch=workers))
+        interpreter = await stack.enter_async_context(MontySandbox(guard.authority, watch=workers))
         drivers: Drivers = {SecurityTier.INTERPRETER: interpreter}
         commands: Commands = {}
         if settings.sandbox.image is not None or settings.sandbox.images:
-            for tier, driver in (await _containers(stack, settings, authority, log, clock, secrets)).items():
+            for tier, driver in (await _containers(stack, settings, guard, log, clock, secrets)).items():
                 commands[tier] = driver
                 if settings.sandbox.image is not None:
                     drivers[tier] = driver
@@ -83,7 +83,7 @@ async def open_sandboxes(
 
 
 async def _containers(
-    stack: AsyncExitStack, settings: Settings, authority: Authority, log: AuditLog, clock: Clock, secrets: SecretSource
+    stack: AsyncExitStack, settings: Settings, guard: Guard, log: AuditLog, clock: Clock, secrets: SecretSource
 ) -> dict[SecurityTier, "DockerSandbox"]:
     from symbi.adapters.docker import DockerOptions, DockerSandbox, Engine, Reaper  # noqa: PLC0415 - for those who have containers
     from symbi.adapters.egress import EgressProxy  # noqa: PLC0415 - likewise
@@ -97,7 +97,7 @@ async def _containers(
         received_bytes=sandbox.egress_received_mib * MIB,
         bytes_per_s=sandbox.egress_kib_s * KIB,
     )
-    egress = EgressProxy(authority, secrets, log.append, clock, limits=limits)
+    egress = EgressProxy(guard.authority, secrets, log.append, clock, vault=guard.vault, limits=limits)
     drivers: dict[SecurityTier, DockerSandbox] = {}
     named = {*sandbox.images, *([sandbox.image] if sandbox.image else [])}
     for tier, runtime in ((SecurityTier.TIER1, sandbox.runtime_tier1), (SecurityTier.TIER2, sandbox.runtime_tier2)):
@@ -119,5 +119,7 @@ async def _containers(
             images=frozenset(named),
             variables=frozenset(sandbox.env),
         )
-        drivers[tier] = await stack.enter_async_context(DockerSandbox(authority, tier, engine, options, egress=egress))
+        drivers[tier] = await stack.enter_async_context(
+            DockerSandbox(guard.authority, tier, engine, options, egress=egress)
+        )
     return drivers
