@@ -63,6 +63,13 @@ VERBS: Final = (
         aliases=("python",),
         bare=True,
     ),
+    Verb(
+        "run",
+        ("RunContainer",),
+        "run, run(any)",
+        'run a program of an image in a container: of any, or of one, `run("sha256:…")`',
+        bare=True,
+    ),
     Verb("log", ("WriteLog",), "log", "write a line to the run's log", bare=True),
     Verb("now", ("ReadClock",), "now", "read the clock", aliases=("clock",), bare=True),
     Verb("random", ("DrawRandom",), "random", "draw random numbers", bare=True),
@@ -298,6 +305,20 @@ ATTRIBUTES: Final[Mapping[str, Mapping[str, Attribute]]] = MappingProxyType(
             "code_digest": _text("context.codeDigest"),
             "tier": _text("context.tier", *_TIERS),
             "resource.tier": _text("resource.tier", *_TIERS),
+        },
+        "RunContainer": {
+            **_PRINCIPAL,
+            **_LABEL,
+            **_RUN_LIMITS,
+            **{name: _text(f"context.{name}") for name in ("program", "command")},
+            **{
+                name: Attribute(f"context.{name}", Kind.SET)
+                for name in ("inputs", "outputs", "network", "hosts", "env", "credentials")
+            },
+            "input_digests": Attribute("context.inputDigests", Kind.SET),
+            "tier": _text("context.tier", *_TIERS),
+            "risk": Attribute("context.risk", Kind.DECIMAL),
+            "resource.reference": _text("resource.reference"),
         },
         "CallModel": {
             **_PRINCIPAL,

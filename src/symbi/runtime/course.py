@@ -8,7 +8,7 @@ from functools import partial
 
 import anyio
 
-from symbi.agent.effects import CodeLimits
+from symbi.agent.containers import CodeLimits
 from symbi.agent.journal import RunRecord, RunState
 from symbi.agent.run import SUSPENDED, Also, Bounds, Ends, RunOutcome, RunPlan, by_remedy, execute
 from symbi.agent.sealing import sealed_run

@@ -1,10 +1,13 @@
 """The port to a place where code runs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-from symbi.guard.action import ExecuteCode
+from anyio.abc import ByteStream
+
+from symbi.guard.action import ExecuteCode, RunContainer
 from symbi.guard.permit import Permit
 from symbi.types import JsonValue, RunId, SecurityTier
 
@@ -21,6 +24,24 @@ class SandboxResult:
 
     value: JsonValue
     stdout: str
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """What came of a program.
+
+    Attributes:
+        code: Its exit code; of one that a signal ended, 128 and the signal's number.
+        stdout, stderr: What it printed, bounded together; what is no UTF-8 in it is replaced.
+        outputs: What it wrote, by name: JSON or text; null where it wrote none and failed besides.
+        duration_s: Wall time in the sandbox.
+    """
+
+    code: int
+    stdout: str
+    stderr: str
+    outputs: Mapping[str, JsonValue]
     duration_s: float
 
 
@@ -67,5 +88,55 @@ class SandboxDriver(Protocol):
             OutputLimit: It printed or returned too much.
             StepLimit: It recursed too deeply.
             SandboxUnavailable: The sandbox died.
+            Overloaded: None became free in time.
+        """
+
+
+class EgressSession(Protocol):
+    """The network of one sandbox."""
+
+    async def serve(self, stream: ByteStream) -> None:
+        """Serve one connection of the sandbox until it ends; nothing that it says or does raises."""
+
+    def totals(self) -> Mapping[str, JsonValue]:
+        """What was used so far, for the closing record of the effect."""
+
+
+class Egress(Protocol):
+    """Grants networks."""
+
+    async def open(self, permit: Permit[RunContainer]) -> EgressSession:
+        """What serves a program that was granted a network: names are pinned to their addresses, secrets are there.
+
+        Args:
+            permit: Live; it is not spent.
+
+        Raises:
+            PermitRefused: It is not live.
+            InputError: What is asked for is no grant, or a secret cannot stand in a header.
+            Denied: A name has an address that is not public (`egress.address`).
+            Unavailable: A name has no address, or there is no such secret.
+        """
+
+
+class CommandSandbox(Protocol):
+    """Runs programs of images in one tier; whoever made it starts and ends it."""
+
+    async def run_command(self, permit: Permit[RunContainer]) -> CommandResult:
+        """Redeem the permit and run its program on its files within its limits.
+
+        A program that fails is a result; a sandbox that fails is `SandboxUnavailable`.
+
+        Raises:
+            PermitRefused: The permit cannot be redeemed, or is for another tier.
+            InputError: Command, names, inputs or limits are out of bounds.
+            ScriptFailed: The configuration does not let a call set a variable.
+            CodeFailed: There is no such program, it ended its own sandbox, or an output is not there, no file, no text
+                or no JSON.
+            TimeLimit: It ran out of time.
+            MemoryLimit: It ran out of memory, or its inputs do not fit in.
+            OutputLimit: It printed or wrote too much.
+            SandboxUnavailable: The image is not named or not there, or has no Python, or the sandbox died, or there is
+                no network.
             Overloaded: None became free in time.
         """

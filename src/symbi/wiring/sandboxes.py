@@ -5,16 +5,26 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import TYPE_CHECKING
 
 from anyio import to_thread
 
 from symbi.adapters.monty import MontySandbox
+from symbi.audit.log import AuditLog
+from symbi.clock import Clock
 from symbi.config import Settings
-from symbi.guard.permit import Authority
+from symbi.guard.gate import Guard
 from symbi.runtime.workers import Workers
-from symbi.sandbox.pool import Drivers, Sandboxes
+from symbi.sandbox.egress import EgressLimits
+from symbi.sandbox.pool import Commands, Drivers, Sandboxes
+from symbi.tools.catalog import SecretSource
 from symbi.types import SecurityTier
 
+if TYPE_CHECKING:
+    from symbi.adapters.docker import DockerSandbox
+
+KIB = 1_024
+MIB = 1_048_576
 DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 
 
@@ -42,7 +52,7 @@ async def make_image(settings: Settings, programs: Sequence[Path], name: str) ->
 
 @asynccontextmanager
 async def open_sandboxes(
-    settings: Settings, authority: Authority, instance: str, workers: Workers
+    settings: Settings, guard: Guard, log: AuditLog, clock: Clock, workers: Workers, secrets: SecretSource
 ) -> AsyncIterator[Sandboxes]:
     """The sandboxes that are configured. An engine that is not there is told of to whoever needs it, not before.
 
@@ -50,34 +60,51 @@ async def open_sandboxes(
 
     Args:
         settings: Names the engine and the image.
-        authority: Where permits are redeemed.
-        instance: The label of what is ours in the engine.
+        guard: Where permits are redeemed; its vault seals events that are about somebody.
+        log: Its origin is the label of what is ours in the engine; it takes the events of connections.
+        clock: Measures rates of bytes.
         workers: Hears of the processes of the interpreter.
+        secrets: Of what is put into requests on their way out.
 
     Raises:
         SandboxUnavailable: The interpreter does not start.
         ConfigError: The address of the engine is of a kind that cannot be used.
     """
     async with AsyncExitStack() as stack:
-        interpreter = await stack.enter_async_context(MontySandbox(authority, watch=workers))
+        interpreter = await stack.enter_async_context(MontySandbox(guard.authority, watch=workers))
         drivers: Drivers = {SecurityTier.INTERPRETER: interpreter}
-        if settings.sandbox.image is not None:
-            drivers |= await _containers(stack, settings, authority, instance)
-        yield Sandboxes(drivers)
+        commands: Commands = {}
+        if settings.sandbox.image is not None or settings.sandbox.images:
+            for tier, driver in (await _containers(stack, settings, guard, log, clock, secrets)).items():
+                commands[tier] = driver
+                if settings.sandbox.image is not None:
+                    drivers[tier] = driver
+        yield Sandboxes(drivers, commands)
 
 
-async def _containers(stack: AsyncExitStack, settings: Settings, authority: Authority, instance: str) -> Drivers:
+async def _containers(
+    stack: AsyncExitStack, settings: Settings, guard: Guard, log: AuditLog, clock: Clock, secrets: SecretSource
+) -> dict[SecurityTier, "DockerSandbox"]:
     from symbi.adapters.docker import DockerOptions, DockerSandbox, Engine, Reaper  # noqa: PLC0415 - for those who have containers
+    from symbi.adapters.egress import EgressProxy  # noqa: PLC0415 - likewise
 
     engine = await stack.enter_async_context(Engine(docker_host(settings)))
-    await stack.enter_async_context(Reaper(engine, instance))
+    await stack.enter_async_context(Reaper(engine, log.origin))
     sandbox = settings.sandbox
-    drivers: Drivers = {}
+    limits = EgressLimits(
+        connections=sandbox.egress_connections,
+        sent_bytes=sandbox.egress_sent_mib * MIB,
+        received_bytes=sandbox.egress_received_mib * MIB,
+        bytes_per_s=sandbox.egress_kib_s * KIB,
+    )
+    egress = EgressProxy(guard.authority, secrets, log.append, clock, vault=guard.vault, limits=limits)
+    drivers: dict[SecurityTier, DockerSandbox] = {}
+    named = {*sandbox.images, *([sandbox.image] if sandbox.image else [])}
     for tier, runtime in ((SecurityTier.TIER1, sandbox.runtime_tier1), (SecurityTier.TIER2, sandbox.runtime_tier2)):
         options = DockerOptions(
             image=sandbox.image or "",
             runtime=runtime,
-            instance=instance,
+            instance=log.origin,
             user=sandbox.user,
             pids=sandbox.pids,
             cpus=sandbox.cpu_cores,
@@ -86,9 +113,13 @@ async def _containers(stack: AsyncExitStack, settings: Settings, authority: Auth
             open_files=sandbox.open_files,
             file_size_mib=sandbox.file_size_mib,
             at_once=sandbox.containers,
-            warm=sandbox.warm,
+            warm=sandbox.warm if sandbox.image else 0,
             warm_memory_mib=settings.limits.code_memory_mb,
             start_timeout_s=sandbox.start_timeout_s,
+            images=frozenset(named),
+            variables=frozenset(sandbox.env),
         )
-        drivers[tier] = await stack.enter_async_context(DockerSandbox(authority, tier, engine, options))
+        drivers[tier] = await stack.enter_async_context(
+            DockerSandbox(guard.authority, tier, engine, options, egress=egress)
+        )
     return drivers

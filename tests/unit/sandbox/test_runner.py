@@ -10,9 +10,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from symbi.sandbox import runner
+import symbi.sandbox.inside
+from symbi.sandbox.runner import MAX_ARGUMENT_BYTES, MODULES, runner_command
 
-SOURCE = Path(runner.__file__).read_text(encoding="utf-8")
+COMMAND = runner_command(sys.executable)
+SOURCES = sorted(Path(symbi.sandbox.inside.__file__).parent.glob("*.py"))
 NONCE = "ab" * 16
 REQUEST = {
     "code": "", "inputs": {}, "timeout_s": 10.0, "limits": {}, "env": [], "bounds": [1000, 100, 10],
@@ -35,9 +37,7 @@ def frames(data):
 
 def run(**changes):
     given = frame({"nonce": NONCE}) + frame(REQUEST | changes)
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", SOURCE], input=given, capture_output=True, check=True, timeout=60
-    )
+    done = subprocess.run(COMMAND, input=given, capture_output=True, check=True, timeout=60)
     seen, answer = frames(done.stdout)
     assert {"uid", "status", "mounts", "interfaces"} <= set(seen)
     return answer
@@ -50,11 +50,23 @@ def told(**changes):
 
 
 def test_it_is_written_in_what_python_3_8_reads_and_needs_no_library():
-    tree = ast.parse(SOURCE, feature_version=(3, 8))
-    modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    modules |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert modules <= sys.stdlib_module_names
-    assert len(SOURCE) < 100_000  # one argument of a command has 128 KiB
+    given = {f"symbi.sandbox.inside{name}" for name in ["", *(f".{name}" for name in MODULES)]}
+    assert {path.stem for path in SOURCES} == {"__init__", "boot", *MODULES}
+    for path in SOURCES:
+        tree = ast.parse(path.read_text("utf-8"), feature_version=(3, 8))
+        modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        modules |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        assert {
+            name if name in given else name.partition(".")[0] for name in modules
+        } <= sys.stdlib_module_names | given
+    assert max(len(argument.encode()) for argument in COMMAND) <= MAX_ARGUMENT_BYTES
+
+
+def test_the_code_finds_neither_our_modules_nor_our_arguments():
+    code = "import sys\n[len(sys.argv), [name for name in sys.modules if name.startswith('symbi')]]"
+    assert told(code=code)[0] == {"kind": "value", "value": [1, []]}
+    answer, _ = told(code="import sys\n[type(finder).__name__ for finder in sys.meta_path]")
+    assert "Texts" not in answer["value"]
 
 
 def test_the_last_expression_is_the_value_and_what_is_printed_is_kept_apart():
@@ -100,9 +112,7 @@ def test_what_is_too_much_or_takes_too_long_is_ended_from_outside_the_code():
 def test_what_takes_too_long_leaves_no_process():
     mark = f"# {os.getpid()} {NONCE}"
     given = frame({"nonce": NONCE}) + frame(REQUEST | {"code": "while True: pass", "timeout_s": 0.2})
-    subprocess.run(
-        [sys.executable, "-I", "-c", f"{SOURCE}\n{mark}"], input=given, capture_output=True, check=True, timeout=60
-    )
+    subprocess.run([*COMMAND, mark, mark], input=given, capture_output=True, check=True, timeout=60)
     left = [one for one in psutil.process_iter(["cmdline", "status"]) if mark in " ".join(one.info["cmdline"] or ())]
     assert [one for one in left if one.info["status"] != psutil.STATUS_ZOMBIE] == []
 
@@ -132,7 +142,5 @@ def test_the_code_sees_no_environment_but_what_is_listed(monkeypatch):
 
 def test_who_goes_away_or_sends_no_frame_ends_it():
     for given in (b"", b"0000000a{", b"ffffffff", frame({"nonce": NONCE})):
-        done = subprocess.run(
-            [sys.executable, "-I", "-c", SOURCE], input=given, capture_output=True, check=False, timeout=60
-        )
+        done = subprocess.run(COMMAND, input=given, capture_output=True, check=False, timeout=60)
         assert len(list(frames(done.stdout))) == (1 if given.startswith(b"0000002d") or len(given) > 20 else 0)

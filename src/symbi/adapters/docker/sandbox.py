@@ -2,7 +2,8 @@
 
 Each run has a container of its own, removed after it, and made for it or, where some are kept ready, before it. What a container may do is said in one place
 (`container`), and each is looked at from inside before any code is handed over (`probe`). Unlike the interpreter's, this
-world is real: clocks run, random generators are random. There are files in /tmp, and processes; there is no network.
+world is real: clocks run, random generators are random. There are files in /tmp, and processes; there is no network,
+but for a program that was granted one, which gets it through its frames (`lines`).
 """
 
 import json
@@ -17,6 +18,7 @@ import anyio
 from symbi.adapters.docker.cell import Cell, open_cell
 from symbi.adapters.docker.container import LABEL_EFFECT, LABEL_RUN, LABEL_WARM, DockerOptions, inner_limits
 from symbi.adapters.docker.engine import Engine
+from symbi.adapters.docker.program import check_image, run_program
 from symbi.clock import Clock, SystemClock
 from symbi.errors import (
     CodeFailed,
@@ -29,10 +31,11 @@ from symbi.errors import (
     SymbiError,
     TimeLimit,
 )
-from symbi.guard.action import ExecuteCode
+from symbi.guard.action import ExecuteCode, RunContainer
 from symbi.guard.permit import Authority, Permit
+from symbi.sandbox.command import check_command
 from symbi.sandbox.pool import WHAT_TO_INSTALL
-from symbi.sandbox.port import SandboxResult
+from symbi.sandbox.port import CommandResult, Egress, SandboxResult
 from symbi.sandbox.request import CODE_FILE, VALUE_BOUNDS, check_request, plain_inputs
 from symbi.sandbox.values import copy_json
 from symbi.sandbox.warm import WarmPool
@@ -61,6 +64,7 @@ class DockerSandbox:
         engine: The engine; who made it closes it.
         options: How containers are made.
         clock: Measures how long runs take.
+        egress: Grants networks to programs; without it none has one.
     """
 
     def __init__(
@@ -70,8 +74,10 @@ class DockerSandbox:
         engine: Engine,
         options: DockerOptions,
         clock: Clock | None = None,
+        egress: Egress | None = None,
     ) -> None:
         self._authority = authority
+        self._egress = egress
         self._tier = tier
         self._engine = engine
         self._options = options
@@ -123,10 +129,7 @@ class DockerSandbox:
             raise SandboxUnavailable(
                 msg, code="unavailable.runtime", hint=WHAT_TO_INSTALL[self._tier], tier=self._tier.value
             )
-        if await self._engine.image(self._options.image) is None:
-            msg = f"the engine has no image `{self._options.image}`"
-            hint = "make one with `symbi sandbox image`, or pull it, and name it in `sandbox.image`"
-            raise SandboxUnavailable(msg, code="unavailable.image", hint=hint)
+        await check_image(self._engine, self._options.image)
         self._ready = True
         return {"engine": str(version.get("Version", "")), "api": str(version.get("ApiVersion", ""))}
 
@@ -160,6 +163,16 @@ class DockerSandbox:
             raise _time_limit(action)
         value, stdout = _answer(answer, action, self._options.output_bytes)
         return SandboxResult(value, stdout, took_s)
+
+    async def run_command(self, permit: Permit[RunContainer]) -> CommandResult:
+        """Run the permit's program in a container of its own; see `symbi.sandbox.port.CommandSandbox`."""
+        action = self._authority.redeem(permit, RunContainer)
+        check_command(action, self._tier, self._options.images, self._options.variables)
+        await self._take_place()
+        try:
+            return await run_program(self._engine, self._options, permit, self._clock, self._egress)
+        finally:
+            self._places.release()
 
     async def _take_place(self) -> None:
         try:
