@@ -133,10 +133,11 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class CodeLimits:
-    """Bounds of one `python(…)`: the tier it must run in at least, mebibytes, seconds; and what is known of its agent."""
+    """Bounds of one `python(…)`: the tier it must run in at least, mebibytes, cores, seconds; and what is known of its agent."""
 
     tier: SecurityTier = SecurityTier.INTERPRETER
     memory_mib: int = 64
+    cpu_milli: int = 1_000
     timeout_s: float = 30.0
     profile: RiskProfile = UNREMARKABLE
 
@@ -254,6 +255,7 @@ class RunEffects:
             risk=risk.facts(),
             inputs=plain,
             memory_mib=self._code.memory_mib,
+            cpu_milli=self._code.cpu_milli,
             timeout_s=self._code.timeout_s,
         )
 
@@ -284,7 +286,6 @@ class RunEffects:
             label=await label_of(message),
             message=written[:MAX_LOG_CHARS],
         )
-
         await self._perform(action, self._gated(action, self._write))
         return Value(None)
 

@@ -329,6 +329,7 @@ def runtime_config(settings: Settings) -> RuntimeConfig:
         least_tier=SecurityTier.TIER1 if tier is SecurityTier.INTERPRETER else tier,
         body=BodyLimits(limits.steps, limits.nesting_depth),
         code_memory_mib=limits.code_memory_mb,
+        code_cpu_milli=round(settings.sandbox.cpu_cores * 1000),
         code_timeout_s=limits.code_timeout_s,
         run_timeout_s=limits.run_timeout_s,
         output_bytes=limits.output_bytes,

@@ -52,7 +52,7 @@ async def open_sandboxes(
         settings: Names the engine and the image.
         authority: Where permits are redeemed.
         instance: The label of what is ours in the engine.
-        workers: Hears of the processes of the interpreter.
+        workers: Hears of where code runs.
 
     Raises:
         SandboxUnavailable: The interpreter does not start.
@@ -62,11 +62,13 @@ async def open_sandboxes(
         interpreter = await stack.enter_async_context(MontySandbox(authority, watch=workers))
         drivers: Drivers = {SecurityTier.INTERPRETER: interpreter}
         if settings.sandbox.image is not None:
-            drivers |= await _containers(stack, settings, authority, instance)
+            drivers |= await _containers(stack, settings, authority, instance, workers)
         yield Sandboxes(drivers)
 
 
-async def _containers(stack: AsyncExitStack, settings: Settings, authority: Authority, instance: str) -> Drivers:
+async def _containers(
+    stack: AsyncExitStack, settings: Settings, authority: Authority, instance: str, workers: Workers
+) -> Drivers:
     from symbi.adapters.docker import DockerOptions, DockerSandbox, Engine, Reaper  # noqa: PLC0415 - for those who have containers
 
     engine = await stack.enter_async_context(Engine(docker_host(settings)))
@@ -90,5 +92,5 @@ async def _containers(stack: AsyncExitStack, settings: Settings, authority: Auth
             warm_memory_mib=settings.limits.code_memory_mb,
             start_timeout_s=sandbox.start_timeout_s,
         )
-        drivers[tier] = await stack.enter_async_context(DockerSandbox(authority, tier, engine, options))
+        drivers[tier] = await stack.enter_async_context(DockerSandbox(authority, tier, engine, options, watch=workers))
     return drivers

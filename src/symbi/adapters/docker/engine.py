@@ -205,6 +205,14 @@ class Engine:
         found = await self._ask("GET", f"/containers/{container}/json", absent=True)
         return found if isinstance(found, dict) else None
 
+    async def stats(self, container: str, timeout_s: float) -> Mapping[str, Any]:
+        """What a container uses, by the engine's next look at it."""
+        params = {"stream": "false", "one-shot": "true"}
+        found = await self._ask(
+            "GET", f"/containers/{container}/stats", params=params, absent=True, timeout_s=timeout_s
+        )
+        return found if isinstance(found, dict) else {}
+
     async def wait(self, container: str, timeout_s: float) -> None:
         """Return once a container has ended."""
         await self._ask("POST", f"/containers/{container}/wait", absent=True, timeout_s=timeout_s)

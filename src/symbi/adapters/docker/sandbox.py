@@ -7,16 +7,28 @@ world is real: clocks run, random generators are random. There are files in /tmp
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import anyio
 
 from symbi.adapters.docker.cell import Cell, open_cell
-from symbi.adapters.docker.container import LABEL_EFFECT, LABEL_RUN, LABEL_WARM, DockerOptions, inner_limits
+from symbi.adapters.docker.container import (
+    LABEL_EFFECT,
+    LABEL_RUN,
+    LABEL_WARM,
+    MIB,
+    RUNTIME_MIB,
+    DockerOptions,
+    cpus_for,
+    inner_limits,
+)
 from symbi.adapters.docker.engine import Engine
+from symbi.adapters.docker.usage import ContainerUse
 from symbi.clock import Clock, SystemClock
 from symbi.errors import (
     CodeFailed,
@@ -32,12 +44,13 @@ from symbi.errors import (
 from symbi.guard.action import ExecuteCode
 from symbi.guard.permit import Authority, Permit
 from symbi.sandbox.pool import WHAT_TO_INSTALL
-from symbi.sandbox.port import SandboxResult
+from symbi.sandbox.port import SandboxResult, SandboxWatch
 from symbi.sandbox.request import CODE_FILE, VALUE_BOUNDS, check_request, plain_inputs
+from symbi.sandbox.use import SandboxUse
 from symbi.sandbox.values import copy_json
 from symbi.sandbox.warm import WarmPool
 from symbi.tools.text import printable
-from symbi.types import JsonValue, SecurityTier
+from symbi.types import JsonValue, RunId, SecurityTier
 
 GRACE_S: Final = 3.0  # what the runner gets to end a run by itself before its container is killed
 WAIT_TIMEOUT_S: Final = 30.0  # waiting for a place
@@ -48,6 +61,13 @@ MAX_FRAME_BYTES: Final = 2 * MAX_TOLD_BYTES  # the text of a text: quotes and ba
 MAX_MESSAGE_CHARS: Final = 300
 
 _STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+
+
+class _Size(NamedTuple):
+    """What tells one kind of container of a tier from another."""
+
+    memory_mib: int
+    cpus: float
 
 
 class DockerSandbox:
@@ -61,6 +81,7 @@ class DockerSandbox:
         engine: The engine; who made it closes it.
         options: How containers are made.
         clock: Measures how long runs take.
+        watch: Is told of the container that runs the code of a run.
     """
 
     def __init__(
@@ -70,19 +91,22 @@ class DockerSandbox:
         engine: Engine,
         options: DockerOptions,
         clock: Clock | None = None,
+        watch: SandboxWatch | None = None,
     ) -> None:
         self._authority = authority
         self._tier = tier
         self._engine = engine
         self._options = options
         self._clock = clock or SystemClock()
+        self._watch = watch
+        self._use = ContainerUse(engine, RUNTIME_MIB[tier] * MIB)
         self._places = anyio.Semaphore(options.at_once)
         self._ready = False
-        self._pool: WarmPool[int, Cell] = WarmPool(
-            lambda memory_mib: open_cell(engine, options, tier, {LABEL_WARM: "1"}, memory_mib=memory_mib),
+        self._pool: WarmPool[_Size, Cell] = WarmPool(
+            self._ready_made,
             Cell.is_fit,
             size=options.warm,
-            first=options.warm_memory_mib,
+            first=_Size(options.warm_memory_mib, options.cpus),
             clock=self._clock,
         )
 
@@ -130,6 +154,10 @@ class DockerSandbox:
         self._ready = True
         return {"engine": str(version.get("Version", "")), "api": str(version.get("ApiVersion", ""))}
 
+    def _ready_made(self, size: "_Size") -> AbstractAsyncContextManager[Cell]:
+        options = replace(self._options, cpus=size.cpus)
+        return open_cell(self._engine, options, self._tier, {LABEL_WARM: "1"}, memory_mib=size.memory_mib)
+
     async def run(self, permit: Permit[ExecuteCode]) -> SandboxResult:
         """Run the permit's code in a container of its own; see the port."""
         action = self._authority.redeem(permit, ExecuteCode)
@@ -140,16 +168,18 @@ class DockerSandbox:
         try:
             if not self._ready and not self._pool.waiting:
                 await self.check()
+            size = _Size(action.memory_mib, cpus_for(self._options, action.cpu_milli))
             cold = partial(
-                open_cell, self._engine, self._options, self._tier, labels,
-                memory_mib=action.memory_mib, tell=partial(permit.note, "sandbox"),
+                open_cell, self._engine, replace(self._options, cpus=size.cpus), self._tier, labels,
+                memory_mib=size.memory_mib, tell=partial(permit.note, "sandbox"),
             )  # fmt: skip
-            async with self._pool.take(action.memory_mib, cold) as (cell, warm):
+            async with self._pool.take(size, cold) as (cell, warm):
                 permit.note("sandbox", {**cell.facts, "warm": warm})
                 started_s = self._clock.monotonic_s()
                 answer: bytes | None = None
-                with anyio.move_on_after(action.timeout_s + GRACE_S):
-                    answer = await cell.ask(request, MAX_FRAME_BYTES + ESCAPED * self._options.output_bytes)
+                async with self._measured(action.run_id, cell):
+                    with anyio.move_on_after(action.timeout_s + GRACE_S):
+                        answer = await cell.ask(request, MAX_FRAME_BYTES + ESCAPED * self._options.output_bytes)
                 took_s = self._clock.monotonic_s() - started_s
         except SandboxUnavailable as error:
             self._ready = self._ready and not error.code.startswith("unavailable.engine")
@@ -160,6 +190,27 @@ class DockerSandbox:
             raise _time_limit(action)
         value, stdout = _answer(answer, action, self._options.output_bytes)
         return SandboxResult(value, stdout, took_s)
+
+    @asynccontextmanager
+    async def _measured(self, run_id: RunId, cell: Cell) -> AsyncIterator[None]:
+        """While code runs in a container. What it takes to see that from here is found out once."""
+        if self._watch is None:
+            yield
+            return
+        await self._use.find(cell.name)
+        before = self._use.read(cell.name)
+        self._watch.opens(run_id, partial(self._use.ask, cell.name), 0 if before is None else before.cpu_ns)
+        last: SandboxUse | None = None
+        try:
+            yield
+        finally:
+            try:
+                last = self._use.read(cell.name)
+                if not self._use.here and self._watch.is_held(run_id):
+                    with anyio.CancelScope(shield=True):
+                        last = await self._use.ask(cell.name)
+            finally:
+                self._watch.closes(run_id, last)
 
     async def _take_place(self) -> None:
         try:
