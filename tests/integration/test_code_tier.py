@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from symbi.adapters.sqlite import SqliteReader
-from symbi.agent.effects import CodeLimits, RunEffects, World
+from symbi.agent.containers import CodeLimits
+from symbi.agent.effects import RunEffects, World
 from symbi.agent.values import Value
 from symbi.audit.event import parse_event
 from symbi.clock import SystemClock

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from symbi.agent.effects import CodeLimits, RunEffects, World
+from symbi.agent.containers import CodeLimits
+from symbi.agent.effects import RunEffects, World
 from symbi.agent.values import Value
 from symbi.audit.event import AuditEventType as T
 from symbi.clock import SystemClock

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from symbi.adapters.sqlite import SqliteReader
-from symbi.agent.effects import CodeLimits, RunEffects, World
+from symbi.agent.containers import CodeLimits
+from symbi.agent.effects import RunEffects, World
 from symbi.agent.values import Value, deep_label
 from symbi.audit.event import parse_event
 from symbi.clock import SystemClock

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from symbi.agent.again import LATE_RETRIES, MAX_RETRIES_OF_RUN
-from symbi.agent.effects import CodeLimits, World
+from symbi.agent.containers import CodeLimits
+from symbi.agent.effects import World
 from symbi.agent.interpreter import BodyLimits
 from symbi.agent.journal import RunRecord, RunState
 from symbi.agent.remedies import RETRIES

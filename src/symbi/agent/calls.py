@@ -19,6 +19,9 @@ class Effects(Protocol):
     async def python(self, code: Value, inputs: Mapping[str, Value], span: ast.Span) -> Value:
         """Run code in a sandbox."""
 
+    async def run(self, image: Value, command: Value, options: Mapping[str, Value], span: ast.Span) -> Value:
+        """Run a program of an image in a container; gives its exit code, what it printed, and the files it wrote."""
+
     async def log(self, message: Value, span: ast.Span) -> Value:
         """Write a line."""
 
@@ -70,6 +73,8 @@ def asked(
             return lambda: effects.tool(tool, named, span)
         case "python", [code]:
             return lambda: effects.python(code, named, span)
+        case "run", _:
+            return _program(effects, positional, named, span)
         case "log", [message] if not named:
             return lambda: effects.log(message, span)
         case "now", [] if not named:
@@ -96,6 +101,14 @@ def _release(
             return lambda: effects.declassify(value, of, rest.get("to", NULL), span)
         case _:
             raise _miscalled(name)
+
+
+def _program(effects: Effects, positional: Sequence[Value], named: Mapping[str, Value], span: ast.Span) -> Effect:
+    match _given("run", positional, named):
+        case {"image": image, "command": command, **rest}:
+            return lambda: effects.run(image, command, rest, span)
+        case _:
+            raise _miscalled("run")
 
 
 def _message(

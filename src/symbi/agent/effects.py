@@ -12,17 +12,18 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from symbi.agent.again import PATIENT, Again, Patience
+from symbi.agent.containers import CodeLimits, Containers
 from symbi.agent.messages import Letter, Messages, Post, Through
 from symbi.agent.meter import UNMETERED, Meter
 from symbi.agent.operators import text
 from symbi.agent.pieces import answered, arguments_of, data_of, dumped, in_pieces, is_large, label_of, made
-from symbi.agent.release import LEVELS, Change, declassified, endorsed, is_release_name, relabelled
+from symbi.agent.releases import Releases
 from symbi.agent.rendering import shown
 from symbi.agent.turn import RunClock
-from symbi.agent.values import TEMPLATE, Value, deep_label, from_json, to_json
+from symbi.agent.values import Value, deep_label, from_json, to_json
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock, random_bytes
@@ -31,9 +32,7 @@ from symbi.dsl.names import TOOL_NAME
 from symbi.errors import ApprovalPending, InputError, InternalError, ScriptFailed, SymbiError
 from symbi.guard.action import (
     Action,
-    DeclassifyValue,
     DrawRandom,
-    EndorseValue,
     ExecuteCode,
     InvokeTool,
     ReadClock,
@@ -54,11 +53,11 @@ from symbi.policy.fields import UNDECLARED
 from symbi.policy.flow import MORE_SUBJECTS, join
 from symbi.policy.grants import Grant
 from symbi.sandbox.pool import Sandboxes
-from symbi.sandbox.tier import UNREMARKABLE, RiskProfile, assess_code, raise_tier
+from symbi.sandbox.tier import assess_code, raise_tier
 from symbi.tools.invoke import Invoker
 from symbi.tools.reconcile import CallInDoubt, Reconciler
 from symbi.tools.text import shown_name
-from symbi.types import AgentId, Integrity, JsonValue, Label, Principal, RunId, SecurityTier, ToolName
+from symbi.types import AgentId, Integrity, JsonValue, Label, Principal, RunId, ToolName
 
 T = TypeVar("T")
 ActionT = TypeVar("ActionT", bound=Action)
@@ -132,17 +131,6 @@ class World:
 
 
 @dataclass(frozen=True, slots=True)
-class CodeLimits:
-    """Bounds of one `python(…)`: the tier it must run in at least, mebibytes, cores, seconds; and what is known of its agent."""
-
-    tier: SecurityTier = SecurityTier.INTERPRETER
-    memory_mib: int = 64
-    cpu_milli: int = 1_000
-    timeout_s: float = 30.0
-    profile: RiskProfile = UNREMARKABLE
-
-
-@dataclass(frozen=True, slots=True)
 class _Outcome:
     """What came of an effect, its id, what policies raise the label of the value to, and whether it was kept as somebody's."""
 
@@ -199,6 +187,8 @@ class RunEffects:
         self._again = Again(world.guard.places, world.patience, recorded, held)
         through = Through(self._slot, self._perform, self._gated, lambda: self.clock)
         self._messages = Messages(world.post, world.guard, Letter(run_id, principal, grant=grant), file, through)
+        self._containers = Containers(world.guard.authority, world.sandboxes, principal, code, file, through)
+        self._releases = Releases(world.guard.authority, principal, file, through)
 
     @property
     def count(self) -> int:
@@ -311,45 +301,17 @@ class RunEffects:
         done = await self._perform(action, self._gated(action, draw))
         return from_json(done.value, join(SYSTEM_LABEL, done.mark))
 
+    async def run(self, image: Value, command: Value, options: Mapping[str, Value], span: ast.Span) -> Value:
+        """Run a program in a container; see `symbi.agent.containers`."""
+        return await self._containers.run(image, command, options, span)
+
     async def endorse(self, value: Value, name: Value, span: ast.Span) -> Value:
-        """The value, believed from here on: what is untrusted in it is `trusted`. It keeps its sources, and gains this effect."""
-        facts = await self._released(value, name, endorsed, span)
-        return await self._release(value, EndorseValue(**facts), EndorseValue, endorsed)
+        """Believe a value; see `symbi.agent.releases`, also for the next."""
+        return await self._releases.endorse(value, name, span)
 
     async def declassify(self, value: Value, name: Value, to: Value, span: ast.Span) -> Value:
-        """The value, free to travel from here on: `public`, or no more than `to`, and of no category; likewise."""
-        level = "public" if to.data is None else to.data
-        if to.label != TEMPLATE or not isinstance(level, str) or level not in LEVELS:
-            msg = f"the level of `declassify` must be one of {', '.join(LEVELS)}, and stand in the agent file"
-            raise ScriptFailed(msg, place=span.place(self._file))
-        change = declassified(LEVELS[level])
-        facts = await self._released(value, name, change, span)
-        return await self._release(value, DeclassifyValue(**facts), DeclassifyValue, change)
-
-    async def _released(self, value: Value, name: Value, change: Change, span: ast.Span) -> dict[str, Any]:
-        """What both kinds of release say of themselves. No data chooses the name, for it is what policies permit."""
-        if name.label != TEMPLATE or not isinstance(name.data, str) or not is_release_name(name.data):
-            msg = "the name of a release must stand in the agent file: letters, digits and `_ . -`"
-            raise ScriptFailed(msg, place=span.place(self._file))
-        data = encode_result(await in_pieces(data_of(value, lambda part: to_json(part, span, self._file))))
-        label = await label_of(value)
-        return {
-            "principal": self._principal,
-            "slot": self._slot(),
-            "label": label,
-            "name": name.data,
-            "value_digest": hashlib.sha256(data).hexdigest(),
-            "value_bytes": len(data),
-            "after": change(label),
-        }
-
-    async def _release(self, value: Value, action: ActionT, kind: type[ActionT], change: Change) -> Value:
-        async def lower(permit: Permit[ActionT]) -> JsonValue:
-            self._world.guard.authority.redeem(permit, kind)
-            return None
-
-        done = await self._perform(action, self._gated(action, lower))
-        return relabelled(value, change, join(Label(sources=(done.effect_id,)), done.mark))
+        """Let a value travel."""
+        return await self._releases.declassify(value, name, to, span)
 
     async def send(self, agent: Value, message: Value, after: Value, span: ast.Span) -> Value:
         """Send a message to an agent; see `symbi.agent.messages`, also for the next two."""

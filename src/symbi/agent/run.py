@@ -8,7 +8,8 @@ from typing import Final, TypeAlias
 import anyio
 
 from symbi.agent.again import held_at
-from symbi.agent.effects import CodeLimits, RunEffects, World
+from symbi.agent.containers import CodeLimits
+from symbi.agent.effects import RunEffects, World
 from symbi.agent.interpreter import BodyLimits, Interpreter
 from symbi.agent.journal import RunRecord, RunState, RunStore
 from symbi.agent.meter import UNMETERED, Meter, metered

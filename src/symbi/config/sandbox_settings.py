@@ -8,9 +8,10 @@ from urllib.parse import urlsplit
 
 from symbi.config.declared import declare as _declare
 from symbi.config.kinds import Address, BadValue, Kind, Real, Several, Whole, describe
+from symbi.dsl.builtins import IMAGE
+from symbi.sandbox.files import KEPT_VARIABLES
 
-_DIGEST: Final = r"sha256:[0-9a-f]{64}"
-_IMAGE: Final = re.compile(rf"(?:[a-z0-9][a-z0-9._/:-]{{0,200}}@)?{_DIGEST}", re.ASCII)
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _USER: Final = re.compile(r"([0-9]{1,10}):([0-9]{1,10})", re.ASCII)
 _RUNTIME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 MAX_ID: Final = 2**31 - 1
@@ -28,7 +29,7 @@ class Image(Kind[str]):
     def from_toml(self, value: object, base: Path) -> str:
         """A string that ends in a digest."""
         del base
-        if not isinstance(value, str) or not _IMAGE.fullmatch(value):
+        if not isinstance(value, str) or not IMAGE.fullmatch(value):
             hint = "write `name@sha256:…`; `symbi sandbox image` makes one and prints its id"
             raise BadValue(f"must name an image by digest, not {describe(value)}", hint)
         return value
@@ -73,6 +74,25 @@ class RuntimeName(Kind[str]):
 
 
 @dataclass(frozen=True, slots=True)
+class VariableName(Kind[str]):
+    """The name of a variable of the environment, of those that we do not set ourselves."""
+
+    @property
+    def name(self) -> str:
+        """For the reference."""
+        return "name of an environment variable"
+
+    def from_toml(self, value: object, base: Path) -> str:
+        """A string of letters, digits and `_`."""
+        del base
+        if not isinstance(value, str) or not _VARIABLE.fullmatch(value):
+            raise BadValue(f"must be the name of an environment variable, not {describe(value)}")
+        if value in KEPT_VARIABLES or value.startswith("LD_"):
+            raise BadValue(f"names `{value}`, which no program is given by an agent")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
 class UserNumbers(Kind[str]):
     """Numbers of a user and a group that are not root's."""
 
@@ -107,7 +127,10 @@ class SandboxSettings:
     image: str | None = _declare(
         None, Image(), "what `python(…)` runs in; it holds a `python3` of 3.8 or newer", unset="no container tiers"
     )
-    images: tuple[str, ...] = _declare((), Several(Image()), "further images that `run(…)` may name")
+    images: tuple[str, ...] = _declare(
+        (), Several(Image()), "images that `run(…)` may name, beside `image`; each holds a `python3` of 3.8 or newer"
+    )
+    env: tuple[str, ...] = _declare((), Several(VariableName()), "environment variables that `run(…)` may set")
     user: str = _declare("65534:65534", UserNumbers(), "who the code is inside, never root")
     pids: int = _declare(64, Whole(8, 32_768, "processes"), "processes and threads of one sandbox")
     cpu_cores: float = _declare(1.0, Real(0.01, 1024, "cores"), "processor time of one sandbox")

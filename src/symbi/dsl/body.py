@@ -8,6 +8,7 @@ from typing import Final
 
 from symbi.dsl import ast
 from symbi.dsl.builtins import CATCHABLE, EFFECTS, LATER_EFFECTS, MESSAGES, METHODS, PURE, RELEASES, Signature
+from symbi.dsl.containers import check_run
 from symbi.dsl.findings import Findings
 from symbi.dsl.messages import check_message
 from symbi.dsl.names import TOOL_NAME, Tools, path_of, unknown_tool
@@ -32,6 +33,7 @@ class Surroundings:
         capabilities: What the agent lists; None where it sets no bound, and for functions of the file.
         agents: The agents of the file, by name.
         own: Whose body it is; None for functions of the file.
+        contained: Its code runs in containers, as far as the agent says; of functions of the file that is not known.
     """
 
     functions: Mapping[str, ast.Function]
@@ -40,6 +42,7 @@ class Surroundings:
     capabilities: tuple[str, ...] | None = None
     agents: Mapping[str, ast.Agent] | None = None
     own: str | None = None
+    contained: bool = True
 
 
 @dataclass(slots=True)
@@ -374,6 +377,8 @@ class BodyChecker:
             check_release(node, name, self._findings)
         if name in MESSAGES:
             check_message(node, name, self._around.agents or {}, self._around.own, self._findings)
+        if name == "run":
+            check_run(node, self._findings, contained=self._around.contained)
         if name == "tool":
             self._tool(node)
         elif self._around.capabilities is not None and not covers(self._around.capabilities, name):

@@ -77,6 +77,7 @@ def _table(*signatures: Signature) -> Mapping[str, Signature]:
 EFFECTS: Final = _table(
     Signature("tool", ("name",), 1, keywords=True),
     Signature("python", ("code",), 1, keywords=True),
+    Signature("run", ("image", "command", "inputs", "outputs", "network", "env", "timeout", "credentials"), 2),
     Signature("log", ("message",), 1),
     Signature("now"),
     Signature("random"),
@@ -101,7 +102,10 @@ RELEASE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 RELEASE_LEVELS: Final = ("public", "internal", "confidential")
 """What a value can be declassified to."""
 
-LATER_EFFECTS: Final = ("remember", "recall", "search", "reason", "run")
+IMAGE: Final = re.compile(r"(?:[a-z0-9][a-z0-9._/:-]{0,200}@)?sha256:[0-9a-f]{64}", re.ASCII)
+"""How an image is named: by what is in it. A tag may be another image tomorrow."""
+
+LATER_EFFECTS: Final = ("remember", "recall", "search", "reason")
 """Effects of the language that have no room yet; `check` refuses them where they stand."""
 
 LATER_DECLARATIONS: Final = ("channel", "memory", "webhook")

@@ -18,6 +18,7 @@ from symbi.dsl.settings import read_settings
 from symbi.dsl.spec import Diagnostic
 from symbi.dsl.walk import children
 from symbi.errors import did_you_mean
+from symbi.types import SecurityTier
 
 _PLAIN_VALUES: Final = (ast.String, ast.Duration, ast.Number, ast.Boolean, ast.Name)
 CAPABLE_EFFECTS: Final = tuple(name for name in EFFECTS if name != "tool")
@@ -199,8 +200,17 @@ def _agents(file: ast.File, common: Mapping[str, ast.Function], tools: Tools, fi
         visible = functions_of(agent, file)
         capabilities = capabilities_of(agent)
         _capabilities(agent, tools, findings)
-        _with(agent, visible, findings)
-        checker = BodyChecker(findings, Surroundings(visible, records, tools, capabilities, named, agent.name))
+        tier = _with(agent, visible, findings)
+        around = Surroundings(
+            visible,
+            records,
+            tools,
+            capabilities,
+            named,
+            agent.name,
+            contained=tier in {SecurityTier.TIER1, SecurityTier.TIER2},
+        )
+        checker = BodyChecker(findings, around)
         for function in own.values():
             if function.name != MAIN or not _runs_main(agent):
                 checker.check(function.body, function.parameters)
@@ -213,13 +223,15 @@ def _runs_main(agent: ast.Agent) -> bool:
     return body_of(agent, {}) is None
 
 
-def _with(agent: ast.Agent, functions: Mapping[str, ast.Function], findings: Findings) -> None:
+def _with(agent: ast.Agent, functions: Mapping[str, ast.Function], findings: Findings) -> SecurityTier | None:
+    """Check the block; returns the sandbox that it names."""
     blocks = [item for item in agent.items if isinstance(item, ast.With)]
     for further in blocks[1:]:
         message = f"agent `{agent.name}` has a `with` block already"
         findings.error("duplicate", message, further.span, "put both into one")
+    tier = None
     for block in blocks:
-        read_settings(block, findings)
+        tier = read_settings(block, findings).sandbox
     body, main = body_of(agent, functions), functions.get(MAIN)
     if body is None:
         hint = "give it a `with` block or a function `main`"
@@ -230,6 +242,7 @@ def _with(agent: ast.Agent, functions: Mapping[str, ast.Function], findings: Fin
     elif main is not None and body is not main.body and main in agent.items:
         hint = f"call it something else than `{MAIN}`, or leave the `with` block empty"
         findings.warning("main", f"`{MAIN}` does not run: the `with` block does", main.span, hint)
+    return tier
 
 
 def _capabilities(agent: ast.Agent, tools: Tools, findings: Findings) -> None:

@@ -5,8 +5,8 @@
 | `approval(user)`, `approval: "ops"` | people agree first: whoever is registered by that name, as a person or group, or else anybody who is | every action |
 | `redact("body")`, `redact: ["body", "cc"]` | these arguments are replaced by `[redacted]` | whatever has them |
 | `cap("amount", 500)`, `cap: { amount: 500 }` | a larger number is lowered to the bound | whatever has it |
-| `tier("gvisor")`, `tier: "gvisor"` | code runs in this sandbox at least | code |
-| `timeout(30s)`, `timeout: 30s` | no more time than this | tools, code, models |
+| `tier("gvisor")`, `tier: "gvisor"` | code runs in this sandbox at least | code, programs |
+| `timeout(30s)`, `timeout: 30s` | no more time than this | tools, code, programs, models |
 | `mark("untrusted")`, `mark: ["untrusted", "confidential:pii"]` | the label of what comes back is raised | whatever gives something back |
 | `rate("500/minute")`, `rate_limiting: "500/minute"` | no more than this of what each `allow` permits | every action |
 | `record("digest")`, `record: "digest"` | how arguments stand in the trail: `full`, `redacted`, `digest` | every action |
@@ -46,12 +46,13 @@ APPLIES_TO: Final[Mapping[ConditionKind, frozenset[str]]] = MappingProxyType(
     {
         ConditionKind.REDACT: frozenset({"InvokeTool", *ALTERABLE}),
         ConditionKind.CAP: frozenset({"InvokeTool", *ALTERABLE}),
-        ConditionKind.TIER: frozenset({"ExecuteCode"}),
-        ConditionKind.TIMEOUT: frozenset({"InvokeTool", "ExecuteCode", "CallModel"}),
+        ConditionKind.TIER: frozenset({"ExecuteCode", "RunContainer"}),
+        ConditionKind.TIMEOUT: frozenset({"InvokeTool", "ExecuteCode", "RunContainer", "CallModel"}),
         ConditionKind.MARK: frozenset(
             {
                 "InvokeTool",
                 "ExecuteCode",
+                "RunContainer",
                 "CallModel",
                 "ReadData",
                 "SendMessage",

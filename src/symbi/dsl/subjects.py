@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Final
 
 from symbi.dsl import ast
-from symbi.dsl.builtins import LATER_EFFECTS, RELEASE_NAME
+from symbi.dsl.builtins import IMAGE, LATER_EFFECTS, RELEASE_NAME
 from symbi.dsl.findings import Findings
 from symbi.dsl.names import TOOL_PATTERN, Target, Tools, cedar_text, entity, path_of, unknown_tool
 from symbi.dsl.settings import LATER_SANDBOXES, SANDBOXES, sandbox_tier
@@ -214,6 +214,15 @@ def _sandbox(word: _Word, verb: Verb, reader: SubjectReader, _deny: bool) -> lis
     return None if tier is None else [Target(verb.actions[0], f"resource == {entity('Sandbox', tier.value)}")]
 
 
+def _image(word: _Word, verb: Verb, _reader: SubjectReader, _deny: bool) -> list[Target] | None:  # noqa: FBT001 - the makers' common shape
+    if word.any:
+        return [Target(verb.actions[0])]
+    if not IMAGE.fullmatch(word.text):
+        return None
+    named = f"resource == {entity('Image', word.text.rpartition('@')[2])}"
+    return [Target(verb.actions[0], named)]
+
+
 def _nothing(_word: _Word, _verb: Verb, _reader: SubjectReader, _deny: bool) -> list[Target] | None:  # noqa: FBT001 - the makers' common shape
     return None
 
@@ -278,6 +287,7 @@ _MAKERS: Final[Mapping[str, _Maker]] = MappingProxyType(
         "configure": _itself,
         "allocate": _pool,
         "execute": _sandbox,
+        "run": _image,
         "log": _nothing,
         "now": _nothing,
         "random": _nothing,
@@ -300,6 +310,7 @@ _BARE: Final[Mapping[str, Callable[[SubjectReader], Target]]] = MappingProxyType
         "configure": lambda reader: Target("ConfigureAgent", f"resource == {entity('Agent', reader.agent)}"),
         "allocate": lambda _: Target("AllocateResources", f"resource == {entity('Resource', 'pool')}"),
         "execute": lambda _: Target("ExecuteCode"),
+        "run": lambda _: Target("RunContainer"),
         "log": lambda _: Target("WriteLog", f"resource == {entity('Resource', 'log')}"),
         "now": lambda _: Target("ReadClock", f"resource == {entity('Resource', 'clock')}"),
         "random": lambda _: Target("DrawRandom", f"resource == {entity('Resource', 'random')}"),

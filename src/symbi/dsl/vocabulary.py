@@ -63,6 +63,13 @@ VERBS: Final = (
         aliases=("python",),
         bare=True,
     ),
+    Verb(
+        "run",
+        ("RunContainer",),
+        'run("sha256:…"), run("name@sha256:…"), run(any)',
+        "run a program of an image in a container, of the named one or of any",
+        bare=True,
+    ),
     Verb("log", ("WriteLog",), "log", "write a line to the run's log", bare=True),
     Verb("now", ("ReadClock",), "now", "read the clock", aliases=("clock",), bare=True),
     Verb("random", ("DrawRandom",), "random", "draw random numbers", bare=True),
@@ -301,6 +308,22 @@ ATTRIBUTES: Final[Mapping[str, Mapping[str, Attribute]]] = MappingProxyType(
             "risk": Attribute("context.risk", Kind.DECIMAL),
             "risk_tier": _text("context.riskTier", *_TIERS),
             "cpu_milli": Attribute("context.cpuMilli", Kind.WHOLE),
+        },
+        "RunContainer": {
+            **_PRINCIPAL,
+            **_LABEL,
+            **_RUN_LIMITS,
+            **{name: _text(f"context.{name}") for name in ("program", "command")},
+            **{
+                name: Attribute(f"context.{name}", Kind.SET)
+                for name in ("inputs", "outputs", "network", "hosts", "env", "credentials")
+            },
+            "input_digests": Attribute("context.inputDigests", Kind.SET),
+            "tier": _text("context.tier", *_TIERS),
+            "risk": Attribute("context.risk", Kind.DECIMAL),
+            "risk_tier": _text("context.riskTier", *_TIERS),
+            "cpu_milli": Attribute("context.cpuMilli", Kind.WHOLE),
+            "resource.reference": _text("resource.reference"),
         },
         "CallModel": {
             **_PRINCIPAL,

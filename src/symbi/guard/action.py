@@ -9,13 +9,14 @@ conditions redact, cap, raise the tier, shorten the time or mark what comes back
 | agent creation and configuration | `CreateAgent`, `ConfigureAgent`; of the whole, `ConfigurePolicies` |
 | message sending and routing | `SendMessage`, `PublishMessage`, `SubscribeTopic` |
 | resource allocation | `AllocateResources` |
-| external tools, code and models | `ConnectServer`, `InvokeTool`, `ExecuteCode`, `CallModel` |
+| external tools, code and models | `ConnectServer`, `InvokeTool`, `ExecuteCode`, `RunContainer`, `CallModel` |
 | data access | `ReadData`, `WriteData`, `ExportData`; of labels, `EndorseValue`, `DeclassifyValue` |
 """
 
 from symbi.guard.actions.agents import ConfigureAgent, CreateAgent
 from symbi.guard.actions.base import Action, RunSlot, agent_resource
 from symbi.guard.actions.body import Canary, DrawRandom, ReadClock, WriteLog
+from symbi.guard.actions.containers import RunContainer
 from symbi.guard.actions.data import DataRef, ExportData, ReadData, WriteData
 from symbi.guard.actions.external import CallModel, ConnectServer, ExecuteCode, InvokeTool, ModelRef, ToolRef
 from symbi.guard.actions.messages import PublishMessage, SendMessage, SubscribeTopic, TopicRef
@@ -43,6 +44,7 @@ __all__ = [
     "PublishMessage",
     "ReadClock",
     "ReadData",
+    "RunContainer",
     "RunSlot",
     "SendMessage",
     "SubscribeTopic",

@@ -2,9 +2,9 @@
 
 | condition | on | elsewhere |
 |---|---|---|
-| redact, cap | tools: every argument; code: `inputs`; messages: `body`; the log: `message`; models: `prompt`, `maxTokens`; data: `content`, `query`, `maxItems`; settings of an agent: every one; resources: caps alone | denied |
-| tier | creation of an agent, code | denied |
-| timeout | tools, code, models, resources | denied |
+| redact, cap | tools: every argument; code and programs: `inputs`; messages: `body`; the log: `message`; models: `prompt`, `maxTokens`; data: `content`, `query`, `maxItems`; settings of an agent: every one; resources: caps alone | denied |
+| tier | creation of an agent, code, programs | denied |
+| timeout | tools, code, programs, models, resources | denied |
 | rate, mark, record, output, log, tags, retain | every action | |
 
 What a lease stands for is many effects with arguments of their own, so a redaction or a cap denies it.
@@ -26,6 +26,7 @@ from symbi.guard.action import (
     CreateAgent,
     ExecuteCode,
     InvokeTool,
+    RunContainer,
 )
 from symbi.guard.spending import FIELDS, MOST, Budget
 from symbi.policy.decision import AllowWithConditions, Deny, PolicyDecision
@@ -123,21 +124,23 @@ def _budget(arguments: Mapping[str, JsonValue]) -> Budget:
 
 def _raised(action: Action, obligations: Obligations) -> Action:
     match action:
-        case ExecuteCode():
+        case ExecuteCode() | RunContainer():
             return replace(action, tier=obligations.raise_tier(action.tier))
         case CreateAgent():
             tier = obligations.raise_tier(action.tier)
             return replace(action, tier=tier, principal=replace(action.principal, tier=tier.value))
         case InvokeTool():
             msg = f"a policy asks for tier `{obligations.tier}`, and tool servers run outside the sandbox tiers"
-            raise PolicyDenied(msg, code="policy.condition", hint="put @tier on permits for ExecuteCode")
+            raise PolicyDenied(
+                msg, code="policy.condition", hint="put @tier on permits for ExecuteCode or RunContainer"
+            )
         case _:
             raise _cannot("a tier", action)
 
 
 def _shortened(action: Action, obligations: Obligations) -> Action:
     match action:
-        case InvokeTool() | ExecuteCode() | CallModel():
+        case InvokeTool() | ExecuteCode() | RunContainer() | CallModel():
             return replace(action, timeout_s=obligations.limit_timeout(action.timeout_s))
         case AllocateResources(limits=limits):
             shorter = obligations.limit_timeout(limits.execution_timeout)

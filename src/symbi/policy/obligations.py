@@ -60,6 +60,7 @@ LOG_RANK: Final[Mapping[str, int]] = {"debug": 0, "info": 1, "warning": 2, "erro
 ALTERABLE: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {
         "ExecuteCode": frozenset({"inputs"}),
+        "RunContainer": frozenset({"inputs"}),
         "SendMessage": frozenset({"body"}),
         "PublishMessage": frozenset({"body"}),
         "WriteLog": frozenset({"message"}),

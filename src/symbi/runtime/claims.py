@@ -3,7 +3,7 @@
 from dataclasses import fields
 from typing import Final
 
-from symbi.agent.effects import CodeLimits
+from symbi.agent.containers import CodeLimits
 from symbi.dsl.spec import AgentSpec
 from symbi.errors import InputError
 from symbi.runtime.resources import amount_of

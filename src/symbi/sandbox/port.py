@@ -1,11 +1,11 @@
 """The port to a place where code runs."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias
 
-from symbi.guard.action import ExecuteCode
+from symbi.guard.action import ExecuteCode, RunContainer
 from symbi.guard.permit import Permit
 from symbi.sandbox.use import SandboxUse
 from symbi.types import JsonValue, RunId, SecurityTier
@@ -41,6 +41,24 @@ class SandboxWatch(Protocol):
 
     def is_held(self, run_id: RunId) -> bool:
         """Whether something is done where the run uses more than was claimed: then measuring may cost something."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """What came of a program.
+
+    Attributes:
+        code: Its exit code; of one that a signal ended, 128 and the signal's number.
+        stdout, stderr: What it printed, bounded together; what is no UTF-8 in it is replaced.
+        outputs: What it wrote, by name: JSON or text; null where it wrote none and failed besides.
+        duration_s: Wall time in the sandbox.
+    """
+
+    code: int
+    stdout: str
+    stderr: str
+    outputs: Mapping[str, JsonValue]
+    duration_s: float
 
 
 class WorkerWatch(Protocol):
@@ -86,5 +104,28 @@ class SandboxDriver(Protocol):
             OutputLimit: It printed or returned too much.
             StepLimit: It recursed too deeply.
             SandboxUnavailable: The sandbox died.
+            Overloaded: None became free in time.
+        """
+
+
+class CommandSandbox(Protocol):
+    """Runs programs of images in one tier; whoever made it starts and ends it."""
+
+    async def run_command(self, permit: Permit[RunContainer]) -> CommandResult:
+        """Redeem the permit and run its program on its files within its limits.
+
+        A program that fails is a result; a sandbox that fails is `SandboxUnavailable`.
+
+        Raises:
+            PermitRefused: The permit cannot be redeemed, or is for another tier.
+            InputError: Command, names, inputs or limits are out of bounds.
+            ScriptFailed: The configuration does not let a call set a variable.
+            CodeFailed: There is no such program, it ended its own sandbox, or an output is not there, no file, no text
+                or no JSON.
+            TimeLimit: It ran out of time.
+            MemoryLimit: It ran out of memory, or its inputs do not fit in.
+            OutputLimit: It printed or wrote too much.
+            SandboxUnavailable: The image is not named or not there, or has no Python, or the sandbox died, or there is
+                no network.
             Overloaded: None became free in time.
         """

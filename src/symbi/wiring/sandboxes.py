@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import TYPE_CHECKING
 
 from anyio import to_thread
 
@@ -12,8 +13,11 @@ from symbi.adapters.monty import MontySandbox
 from symbi.config import Settings
 from symbi.guard.permit import Authority
 from symbi.runtime.workers import Workers
-from symbi.sandbox.pool import Drivers, Sandboxes
+from symbi.sandbox.pool import Commands, Drivers, Sandboxes
 from symbi.types import SecurityTier
+
+if TYPE_CHECKING:
+    from symbi.adapters.docker import DockerSandbox
 
 DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 
@@ -61,20 +65,25 @@ async def open_sandboxes(
     async with AsyncExitStack() as stack:
         interpreter = await stack.enter_async_context(MontySandbox(authority, watch=workers))
         drivers: Drivers = {SecurityTier.INTERPRETER: interpreter}
-        if settings.sandbox.image is not None:
-            drivers |= await _containers(stack, settings, authority, instance, workers)
-        yield Sandboxes(drivers)
+        commands: Commands = {}
+        if settings.sandbox.image is not None or settings.sandbox.images:
+            for tier, driver in (await _containers(stack, settings, authority, instance, workers)).items():
+                commands[tier] = driver
+                if settings.sandbox.image is not None:
+                    drivers[tier] = driver
+        yield Sandboxes(drivers, commands)
 
 
 async def _containers(
     stack: AsyncExitStack, settings: Settings, authority: Authority, instance: str, workers: Workers
-) -> Drivers:
+) -> dict[SecurityTier, "DockerSandbox"]:
     from symbi.adapters.docker import DockerOptions, DockerSandbox, Engine, Reaper  # noqa: PLC0415 - for those who have containers
 
     engine = await stack.enter_async_context(Engine(docker_host(settings)))
     await stack.enter_async_context(Reaper(engine, instance))
     sandbox = settings.sandbox
-    drivers: Drivers = {}
+    drivers: dict[SecurityTier, DockerSandbox] = {}
+    named = {*sandbox.images, *([sandbox.image] if sandbox.image else [])}
     for tier, runtime in ((SecurityTier.TIER1, sandbox.runtime_tier1), (SecurityTier.TIER2, sandbox.runtime_tier2)):
         options = DockerOptions(
             image=sandbox.image or "",
@@ -88,9 +97,11 @@ async def _containers(
             open_files=sandbox.open_files,
             file_size_mib=sandbox.file_size_mib,
             at_once=sandbox.containers,
-            warm=sandbox.warm,
+            warm=sandbox.warm if sandbox.image else 0,
             warm_memory_mib=settings.limits.code_memory_mb,
             start_timeout_s=sandbox.start_timeout_s,
+            images=frozenset(named),
+            variables=frozenset(sandbox.env),
         )
         drivers[tier] = await stack.enter_async_context(DockerSandbox(authority, tier, engine, options, watch=workers))
     return drivers

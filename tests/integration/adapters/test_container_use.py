@@ -1,5 +1,7 @@
 """What a container uses, read out of its control groups of either version, or asked of an engine elsewhere."""
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from symbi.adapters.docker.usage import ContainerUse
@@ -62,9 +64,9 @@ LINES_1 = f"5:cpu,cpuacct:/docker/{ID}\n4:memory:/docker/{ID}\n3:pids:/docker/{I
 LINES_2 = f"0::/system.slice/docker-{ID}.scope\n"
 
 
-def uses(tmp_path, lines, engine=None):
+def uses(tmp_path, lines, engine=None, watch=None):
     write(tmp_path / "proc/41", {"cgroup": lines})
-    return ContainerUse(engine or Engine(), 50, tmp_path / "cgroup", tmp_path / "proc")
+    return ContainerUse(engine or Engine(), 50, watch, tmp_path / "cgroup", tmp_path / "proc")
 
 
 async def test_control_groups_of_version_1_are_read(tmp_path):
@@ -143,3 +145,61 @@ async def test_an_engine_that_did_not_say_where_is_asked_again(tmp_path):
     engine.pid = 41
     await use.find("one")
     assert use.here
+
+
+class Watch:
+    """Hears what is told of a run."""
+
+    def __init__(self, *, held):
+        self.held = held
+        self.heard = []
+
+    def opens(self, _run_id, ask, cpu_ns):
+        self.ask = ask
+        self.heard.append(cpu_ns)
+
+    def closes(self, _run_id, last):
+        self.heard.append(last)
+
+    def is_held(self, _run_id):
+        return self.held
+
+
+STATS = {"cpu_stats": {"cpu_usage": {"total_usage": 3}}, "memory_stats": {"usage": 90}}
+
+
+async def test_a_run_is_told_what_its_container_had_used_before_and_after_also_where_it_fails(tmp_path):
+    version_1(tmp_path / "cgroup")
+    use = uses(tmp_path, LINES_1, engine := Engine(), watch := Watch(held=True))
+    with pytest.raises(ZeroDivisionError):
+        async with use.measured("run", "one"):
+            version_1(tmp_path / "cgroup", cpu=9_500)
+            1 / 0  # noqa: B018
+    assert watch.heard == [7_000, SandboxUse(9_500, 800, 1_900, 50)]
+    assert engine.asked == ["one"], "nothing but where it is"
+
+
+@pytest.mark.parametrize(("held", "last"), [(True, SandboxUse(3, 90, 90, 50)), (False, None)])
+async def test_an_engine_elsewhere_is_asked_for_runs_that_are_held_to_their_claim_alone(tmp_path, held, last):
+    use = uses(tmp_path, "", engine := Engine(stats=STATS), watch := Watch(held=held))
+    async with use.measured("run", "one"):
+        assert await watch.ask() == SandboxUse(3, 90, 90, 50)
+        engine.asked.clear()
+    assert watch.heard == [0, last]
+    assert engine.asked == ["stats one"] * held
+
+
+async def test_a_run_that_is_cancelled_is_measured_all_the_same(tmp_path):
+    use = uses(tmp_path, "", Engine(stats=STATS), watch := Watch(held=True))
+    with anyio.CancelScope() as scope:
+        async with use.measured("run", "one"):
+            scope.cancel()
+            await anyio.lowlevel.checkpoint()
+    assert watch.heard == [0, SandboxUse(3, 90, 90, 50)]
+
+
+async def test_where_nobody_is_told_nothing_is_asked(tmp_path):
+    use = uses(tmp_path, LINES_1, engine := Engine())
+    async with use.measured("run", "one"):
+        pass
+    assert engine.asked == []

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symbi.agent.calls import asked
-from symbi.agent.effects import CodeLimits, RunEffects, World
+from symbi.agent.containers import CodeLimits
+from symbi.agent.effects import RunEffects, World
 from symbi.agent.operators import TypeMismatch
 from symbi.agent.release import LEVELS, declassified, endorsed, relabelled
 from symbi.agent.values import Closure, Scope, Secret, Value, deep_label, from_json, to_json

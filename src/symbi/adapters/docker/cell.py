@@ -75,6 +75,14 @@ class Cell:
         await self._send(request)
         return await self.frame(most_bytes)
 
+    async def hand_over(self, what: Mapping[str, Any]) -> None:
+        """Hand over a part of the work, before it is asked for.
+
+        Raises:
+            SandboxUnavailable, MemoryLimit: As `ask`.
+        """
+        await self._send(what)
+
     async def is_fit(self) -> bool:
         """Whether it waits for work: unused, running, and answering within a bound."""
         if self._used:

@@ -52,6 +52,8 @@ class DockerOptions:
         start_timeout_s: What a container may take until it says what it is like.
         python: The interpreter in the image.
         env: Names and values of the environment; nothing else is in it, the image's own search path aside.
+        images: Those that `run(…)` may name.
+        variables: Names of the environment that `run(…)` may set.
     """
 
     image: str
@@ -70,6 +72,8 @@ class DockerOptions:
     start_timeout_s: float = 30.0
     python: str = "python3"
     env: Mapping[str, str] = field(default_factory=dict)
+    images: frozenset[str] = frozenset()
+    variables: frozenset[str] = frozenset()
 
 
 def cpus_for(options: DockerOptions, cpu_milli: int) -> float:

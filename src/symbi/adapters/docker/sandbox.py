@@ -7,8 +7,8 @@ world is real: clocks run, random generators are random. There are files in /tmp
 
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple, Self
 import anyio
 
 from symbi.adapters.docker.cell import Cell, open_cell
+from symbi.adapters.docker.command import check_image, run_program
 from symbi.adapters.docker.container import (
     LABEL_EFFECT,
     LABEL_RUN,
@@ -41,16 +42,16 @@ from symbi.errors import (
     SymbiError,
     TimeLimit,
 )
-from symbi.guard.action import ExecuteCode
+from symbi.guard.action import ExecuteCode, RunContainer
 from symbi.guard.permit import Authority, Permit
+from symbi.sandbox.command import check_command
 from symbi.sandbox.pool import WHAT_TO_INSTALL
-from symbi.sandbox.port import SandboxResult, SandboxWatch
+from symbi.sandbox.port import CommandResult, SandboxResult, SandboxWatch
 from symbi.sandbox.request import CODE_FILE, VALUE_BOUNDS, check_request, plain_inputs
-from symbi.sandbox.use import SandboxUse
 from symbi.sandbox.values import copy_json
 from symbi.sandbox.warm import WarmPool
 from symbi.tools.text import printable
-from symbi.types import JsonValue, RunId, SecurityTier
+from symbi.types import JsonValue, SecurityTier
 
 GRACE_S: Final = 3.0  # what the runner gets to end a run by itself before its container is killed
 WAIT_TIMEOUT_S: Final = 30.0  # waiting for a place
@@ -98,8 +99,7 @@ class DockerSandbox:
         self._engine = engine
         self._options = options
         self._clock = clock or SystemClock()
-        self._watch = watch
-        self._use = ContainerUse(engine, RUNTIME_MIB[tier] * MIB)
+        self._use = ContainerUse(engine, RUNTIME_MIB[tier] * MIB, watch)
         self._places = anyio.Semaphore(options.at_once)
         self._ready = False
         self._pool: WarmPool[_Size, Cell] = WarmPool(
@@ -147,10 +147,7 @@ class DockerSandbox:
             raise SandboxUnavailable(
                 msg, code="unavailable.runtime", hint=WHAT_TO_INSTALL[self._tier], tier=self._tier.value
             )
-        if await self._engine.image(self._options.image) is None:
-            msg = f"the engine has no image `{self._options.image}`"
-            hint = "make one with `symbi sandbox image`, or pull it, and name it in `sandbox.image`"
-            raise SandboxUnavailable(msg, code="unavailable.image", hint=hint)
+        await check_image(self._engine, self._options.image)
         self._ready = True
         return {"engine": str(version.get("Version", "")), "api": str(version.get("ApiVersion", ""))}
 
@@ -177,7 +174,7 @@ class DockerSandbox:
                 permit.note("sandbox", {**cell.facts, "warm": warm})
                 started_s = self._clock.monotonic_s()
                 answer: bytes | None = None
-                async with self._measured(action.run_id, cell):
+                async with self._use.measured(action.run_id, cell.name):
                     with anyio.move_on_after(action.timeout_s + GRACE_S):
                         answer = await cell.ask(request, MAX_FRAME_BYTES + ESCAPED * self._options.output_bytes)
                 took_s = self._clock.monotonic_s() - started_s
@@ -191,26 +188,16 @@ class DockerSandbox:
         value, stdout = _answer(answer, action, self._options.output_bytes)
         return SandboxResult(value, stdout, took_s)
 
-    @asynccontextmanager
-    async def _measured(self, run_id: RunId, cell: Cell) -> AsyncIterator[None]:
-        """While code runs in a container. What it takes to see that from here is found out once."""
-        if self._watch is None:
-            yield
-            return
-        await self._use.find(cell.name)
-        before = self._use.read(cell.name)
-        self._watch.opens(run_id, partial(self._use.ask, cell.name), 0 if before is None else before.cpu_ns)
-        last: SandboxUse | None = None
+    async def run_command(self, permit: Permit[RunContainer]) -> CommandResult:
+        """Run the permit's program in a container of its own; see `symbi.sandbox.port.CommandSandbox`."""
+        action = self._authority.redeem(permit, RunContainer)
+        check_command(action, self._tier, self._options.images, self._options.variables)
+        await self._take_place()
         try:
-            yield
+            options = replace(self._options, cpus=cpus_for(self._options, action.cpu_milli))
+            return await run_program(self._engine, options, permit, self._clock, self._use)
         finally:
-            try:
-                last = self._use.read(cell.name)
-                if not self._use.here and self._watch.is_held(run_id):
-                    with anyio.CancelScope(shield=True):
-                        last = await self._use.ask(cell.name)
-            finally:
-                self._watch.closes(run_id, last)
+            self._places.release()
 
     async def _take_place(self) -> None:
         try:

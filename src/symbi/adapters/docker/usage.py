@@ -5,7 +5,9 @@ groups cannot be seen from here: the engine is on another machine, or we are in 
 the id of its container in its path, which nobody else has.
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +15,9 @@ import anyio
 
 from symbi.adapters.docker.engine import Engine
 from symbi.errors import SandboxUnavailable
+from symbi.sandbox.port import SandboxWatch
 from symbi.sandbox.use import SandboxUse
+from symbi.types import RunId
 
 ROOT: Final = Path("/sys/fs/cgroup")
 PROC: Final = Path("/proc")
@@ -26,18 +30,43 @@ class ContainerUse:
     Args:
         engine: Whose containers.
         own_bytes: Memory that a container takes beside the code's.
+        watch: Is told of the container that runs the code of a run; nothing is measured where nobody is.
         root: Where control groups are mounted.
         proc: Where processes are.
     """
 
-    def __init__(self, engine: Engine, own_bytes: int, root: Path = ROOT, proc: Path = PROC) -> None:
+    def __init__(
+        self, engine: Engine, own_bytes: int, watch: SandboxWatch | None = None, root: Path = ROOT, proc: Path = PROC
+    ) -> None:
         self._engine = engine
         self._own_bytes = own_bytes
+        self._watch = watch
         self._root = root
         self._proc = proc
         self._patterns: Mapping[str, str] | None = (
             None  # by controller, with `{}` for the id; none where they are not here
         )
+
+    @asynccontextmanager
+    async def measured(self, run_id: RunId, name: str) -> AsyncIterator[None]:
+        """While the code of a run is in a container."""
+        if self._watch is None:
+            yield
+            return
+        await self.find(name)
+        before = self.read(name)
+        self._watch.opens(run_id, partial(self.ask, name), 0 if before is None else before.cpu_ns)
+        last: SandboxUse | None = None
+        try:
+            yield
+        finally:
+            try:
+                last = self.read(name)
+                if not self.here and self._watch.is_held(run_id):
+                    with anyio.CancelScope(shield=True):
+                        last = await self.ask(name)
+            finally:
+                self._watch.closes(run_id, last)
 
     @property
     def here(self) -> bool:
