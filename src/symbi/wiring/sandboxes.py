@@ -13,18 +13,32 @@ from symbi.adapters.monty import MontySandbox
 from symbi.config import Settings
 from symbi.guard.permit import Authority
 from symbi.runtime.workers import Workers
+from symbi.sandbox.address import engine_address
 from symbi.sandbox.pool import Commands, Drivers, Sandboxes
 from symbi.types import SecurityTier
 
 if TYPE_CHECKING:
-    from symbi.adapters.docker import DockerSandbox
-
-DEFAULT_ENGINE = "unix:///var/run/docker.sock"
+    from symbi.adapters.docker import DockerSandbox, Engine
 
 
-def docker_host(settings: Settings, environ: Mapping[str, str] = os.environ) -> str:
-    """The address of the engine: the setting's, or that of the environment, or the usual one."""
-    return settings.sandbox.docker_host or environ.get("DOCKER_HOST", "").strip() or DEFAULT_ENGINE
+def engine_of(settings: Settings, environ: Mapping[str, str] = os.environ) -> "Engine":
+    """A client of the engine that is configured, or that the environment names.
+
+    Raises:
+        ConfigError: Its address is of a kind that cannot be used, it would be spoken to without TLS on another machine, or
+            its certificates cannot be used.
+    """
+    from symbi.adapters.docker import Engine  # noqa: PLC0415 - for those who have containers
+
+    told = settings.sandbox
+    address = engine_address(
+        told.docker_host,
+        environ,
+        tls_verify=told.docker_tls_verify,
+        certificates=told.docker_cert_path,
+        plain=told.docker_plain_tcp,
+    )
+    return Engine(address.url, address.context())
 
 
 async def make_image(settings: Settings, programs: Sequence[Path], name: str) -> str:
@@ -33,10 +47,11 @@ async def make_image(settings: Settings, programs: Sequence[Path], name: str) ->
     Raises:
         InputError: This is no Linux, or a program is not there.
         SandboxUnavailable: The engine cannot be used.
+        ConfigError: Likewise, as it is configured.
     """
-    from symbi.adapters.docker import Engine, write_root  # noqa: PLC0415 - likewise
+    from symbi.adapters.docker import write_root  # noqa: PLC0415 - likewise
 
-    async with Engine(docker_host(settings)) as engine:
+    async with engine_of(settings) as engine:
         await engine.version()  # before the work
         with TemporaryFile() as root:
             await to_thread.run_sync(write_root, root, programs)
@@ -60,7 +75,7 @@ async def open_sandboxes(
 
     Raises:
         SandboxUnavailable: The interpreter does not start.
-        ConfigError: The address of the engine is of a kind that cannot be used.
+        ConfigError: The engine cannot be used as it is configured; see `engine_of`.
     """
     async with AsyncExitStack() as stack:
         interpreter = await stack.enter_async_context(MontySandbox(authority, watch=workers))
@@ -77,9 +92,9 @@ async def open_sandboxes(
 async def _containers(
     stack: AsyncExitStack, settings: Settings, authority: Authority, instance: str, workers: Workers
 ) -> dict[SecurityTier, "DockerSandbox"]:
-    from symbi.adapters.docker import DockerOptions, DockerSandbox, Engine, Reaper  # noqa: PLC0415 - for those who have containers
+    from symbi.adapters.docker import DockerOptions, DockerSandbox, Reaper  # noqa: PLC0415 - for those who have containers
 
-    engine = await stack.enter_async_context(Engine(docker_host(settings)))
+    engine = await stack.enter_async_context(engine_of(settings))
     await stack.enter_async_context(Reaper(engine, instance))
     sandbox = settings.sandbox
     drivers: dict[SecurityTier, DockerSandbox] = {}
