@@ -83,6 +83,7 @@ async def test_control_groups_of_version_2_are_read_with_a_peak_where_there_is_o
     use = uses(tmp_path, LINES_2)
     await use.find("one")
     assert use.read("one") == SandboxUse(7_000, 800, 800, 50)
+    assert use.cpu_ns("one") == 7_000
     version_2(tmp_path / "cgroup", **{"memory.peak": "5100\n"})
     assert use.read("one") == SandboxUse(7_000, 800, 5_000, 50)
 
@@ -102,6 +103,7 @@ async def test_of_a_container_that_is_gone_or_not_ours_nothing_is_known(tmp_path
     use = uses(tmp_path, LINES_1)
     await use.find("one")
     assert (use.read("two"), use.read("three")) == (None, None)
+    assert (use.cpu_ns("two"), use.cpu_ns("three")) == (0, 0)
 
 
 @pytest.mark.parametrize(

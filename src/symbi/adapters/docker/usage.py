@@ -54,8 +54,7 @@ class ContainerUse:
             yield
             return
         await self.find(name)
-        before = self.read(name)
-        self._watch.opens(run_id, partial(self.ask, name), 0 if before is None else before.cpu_ns)
+        self._watch.opens(run_id, partial(self.ask, name), self.cpu_ns(name))
         last: SandboxUse | None = None
         try:
             yield
@@ -85,16 +84,26 @@ class ContainerUse:
             if found is not None and isinstance(pid, int) and pid > 0:
                 self._patterns = self._look(str(found.get("Id", "")), pid)
 
+    def cpu_ns(self, name: str) -> int:
+        """The processor time of a container until now, which is the least that can be read; 0 where it cannot be seen."""
+        paths = self._paths(name)
+        try:
+            return _unified_cpu(paths[""]) if "" in paths else _split_cpu(paths["cpuacct"])
+        except (OSError, ValueError, KeyError):
+            return 0
+
     def read(self, name: str) -> SandboxUse | None:
         """What a container uses, without waiting; None where that cannot be seen from here, or it is gone."""
-        id_ = self._engine.made.get(name, "")
-        if not self._patterns or not id_:
-            return None
-        paths = {controller: Path(pattern.format(id_)) for controller, pattern in self._patterns.items()}
+        paths = self._paths(name)
         try:
             return self._unified(paths[""]) if "" in paths else self._split(paths["cpuacct"], paths["memory"])
         except (OSError, ValueError, KeyError):
             return None
+
+    def _paths(self, name: str) -> dict[str, Path]:
+        """Folders of a container's control groups by controller; none where they cannot be seen, or it is nobody's."""
+        id_ = self._engine.made.get(name, "")
+        return {one: Path(pattern.format(id_)) for one, pattern in (self._patterns or {}).items()} if id_ else {}
 
     async def ask(self, name: str) -> SandboxUse | None:
         """What a container uses; the engine is asked where it cannot be seen from here. None where nobody knows."""
@@ -130,7 +139,7 @@ class ContainerUse:
     def _split(self, cpu: Path, memory: Path) -> SandboxUse:
         """Version 1: a folder for each controller."""
         return self._use(
-            int((cpu / "cpuacct.usage").read_text()),
+            _split_cpu(cpu),
             int((memory / "memory.usage_in_bytes").read_text()),
             int((memory / "memory.max_usage_in_bytes").read_text()),
             _field(memory / "memory.stat", "total_inactive_file"),
@@ -141,7 +150,7 @@ class ContainerUse:
         now = int((folder / "memory.current").read_text())
         peak = folder / "memory.peak"
         return self._use(
-            _field(folder / "cpu.stat", "usage_usec") * 1_000,
+            _unified_cpu(folder),
             now,
             int(peak.read_text()) if peak.is_file() else now,
             _field(folder / "memory.stat", "inactive_file"),
@@ -161,6 +170,14 @@ class ContainerUse:
         """Without what is only kept of files, which the kernel takes back when it likes."""
         now = max(0, now - cached)
         return SandboxUse(cpu_ns, now, max(now, peak - cached), self._own_bytes)
+
+
+def _split_cpu(folder: Path) -> int:
+    return int((folder / "cpuacct.usage").read_text())
+
+
+def _unified_cpu(folder: Path) -> int:
+    return _field(folder / "cpu.stat", "usage_usec") * 1_000
 
 
 def _field(path: Path, name: str) -> int:
