@@ -21,6 +21,7 @@ CATCHES_ALL = {
     "runtime/dispatch.py": "a defect that one agent meets with its messages is logged, and ends no other",
     "runtime/supervision.py": "a defect that one run meets is logged, judged by the table, and ends no other",
     "runtime/policy_shadow.py": "a candidate set that fails must not touch the set in force; failures are counted",
+    "sandbox/inside/command.py": "in a container too: whatever keeps a program from being begun ends the process that was made for it",
     "sandbox/inside/code.py": "runs in a container, not here: whatever the code there raises is the answer",
     "policy/engine.py": "a failed evaluation denies; a subscriber that fails is reported after all have heard",
 }

@@ -13,11 +13,12 @@ import pytest
 from symbi.adapters.docker import DockerOptions, DockerSandbox, Engine
 from symbi.adapters.docker.container import container_spec
 from symbi.errors import SymbiError
+from symbi.guard.action import RunContainer
 from symbi.guard.permit import Authority
 from symbi.sandbox.port import SandboxResult
 from symbi.testing.clock import ManualClock
 from symbi.testing.contracts import SandboxUnderTest
-from symbi.types import SecurityTier
+from symbi.types import AgentId, EffectId, Principal, SecurityTier
 
 RUNTIMES = {SecurityTier.TIER1: "runc", SecurityTier.TIER2: "runsc"}
 CONTROL_GROUPS = ("*/docker/{id}", "docker/{id}", "system.slice/docker-{id}.scope")
@@ -116,6 +117,23 @@ class Target:
         assert type(ended) is error, repr(ended)
         return ended
 
+    async def program(self, *command, timeout_s=20.0, memory_mib=64, image=None, options=None, **asked):
+        """The result of a program, or the error that it ended in, and what was noted of it."""
+        authority = Authority(ManualClock())
+        image = image or self.docker.image
+        chosen = replace(self.options, images=frozenset({image, self.docker.image}), **options or {})
+        action = RunContainer(
+            principal=Principal(AgentId("attacker")), image=image, command=command, tier=self.tier,
+            timeout_s=timeout_s, memory_mib=memory_mib, **asked,
+        )  # fmt: skip
+        permit = authority.mint(EffectId("attack"), action)
+        async with DockerSandbox(authority, self.tier, self.engine, chosen) as driver:
+            try:
+                with anyio.fail_after(timeout_s + WAIT_S):
+                    return await driver.run_command(permit), permit.noted
+            except SymbiError as error:
+                return error, permit.noted
+
     async def plain(self, command, change):
         """What a command prints in a container of ours that was changed: for what our own driver would refuse."""
         spec = container_spec(self.options, self.tier, command, {}, memory_mib=64)
@@ -131,6 +149,14 @@ class Target:
         finally:
             await self.engine.remove("symbi-plain")
         return said
+
+
+@pytest.fixture(params=RUNTIMES, ids=RUNTIMES.get)
+async def unwatched(request, docker):
+    """A tier of which nothing is asked afterwards."""
+    options = DockerOptions(image=docker.image, runtime=RUNTIMES[request.param], instance="attacks")
+    async with Witness(docker.host) as engine:
+        yield Target(docker, engine, options, request.param)
 
 
 @pytest.fixture(params=RUNTIMES, ids=RUNTIMES.get)

@@ -29,6 +29,7 @@ from symbi.guard.action import (
     ExecuteCode,
     InvokeTool,
     PublishMessage,
+    RunContainer,
     SendMessage,
     ToolRef,
     TopicRef,
@@ -68,11 +69,12 @@ anyio.run(main)
 """
 AGENT = """
 agent everything {
-    with sandbox = interpreter {
+    with sandbox = gvisor {
         log("hello");
         now();
         random();
-        python("1 + 1");
+        try { python("1 + 1"); } catch (Unavailable e) { }
+        try { run("sha256:IMAGE", ["p"], network = ["8.8.8.8:443"]); } catch (Error e) { }
         tool("s.echo", key = vault://a/secret);
         ask("other", {});
         send("keeper", {});
@@ -82,7 +84,7 @@ agent everything {
 }
 agent other { with { 1 } }
 agent keeper { with { 1 } }
-"""
+""".replace("IMAGE", 64 * "0")
 
 
 PORT_MODULES = (".port", ".ledger", ".journal", ".agent.messages")
@@ -181,6 +183,7 @@ def write(folder: Path, policy: str) -> Path:
     (folder / "agent.symbi").write_text(AGENT)
     (folder / "symbi.toml").write_text(
         '[mcp]\ntool_verification = "tofu"\n[agents.keeper]\nmode = "persistent"\n[mcp.servers.s]\ncommand = ["{python}", "server.py"]\n'
+        f'[sandbox]\ndocker_host = "unix://{folder}/none.sock"\nimage = "sha256:{64 * "0"}"\n'
     )
     return folder / "symbi.toml"
 
@@ -227,6 +230,7 @@ STEPS = [
     "ReadClock",
     "DrawRandom",
     "ExecuteCode",
+    "RunContainer",
     "InvokeTool",
     "SendMessage",
     "PublishMessage",
@@ -246,6 +250,8 @@ async def test_each_effect_waits_for_its_own_permit(tmp_path, touched, permitted
         expected.add("ToolServer.connect")
     if "ExecuteCode" in STEPS[:permitted]:
         expected.add("SandboxDriver.run")
+    if "RunContainer" in STEPS[:permitted]:
+        expected |= {"CommandSandbox.run_command", "Egress.open"}
     if "InvokeTool" in STEPS[:permitted]:
         expected |= {"ToolServer.call", "SecretSource.resolve"}
     if "SendMessage" in STEPS[:permitted]:
@@ -306,19 +312,22 @@ async def test_a_trail_that_cannot_append_reaches_none(tmp_path, touched, monkey
 CLOCK = ManualClock()
 AGENT_A = Principal(AgentId("a"))
 TOOL = ToolRef(ToolName("s.echo"), "s", "0" * 64, {"type": "object"})
+PROGRAM = RunContainer(principal=AGENT_A, image=f"sha256:{64 * '0'}", command=("p",), tier=SecurityTier.TIER1)
 ACTIONS = {
     "connect": ConnectServer(principal=AGENT_A, server="s", command="x"),
     "call": InvokeTool(principal=AGENT_A, tool=TOOL, values={}),
     "resolve": InvokeTool(principal=AGENT_A, tool=TOOL, values={}, secrets=("a/secret",)),
     "run": ExecuteCode(principal=AGENT_A, code="1", code_digest="0" * 64),
+    "run_command": PROGRAM,
+    "open": PROGRAM,
     "deliver": SendMessage(principal=AGENT_A, to=Principal(AgentId("keeper")), body={}),
     "ask": SendMessage(principal=AGENT_A, to=Principal(AgentId("other")), body={}, expects_reply=True),
     "publish": PublishMessage(principal=AGENT_A, topic=TopicRef("news"), body={}),
 }
 LETTER = Letter(RunId("r"), AGENT_A)
 MORE = {"call": ({},), "resolve": ("a/secret",), "deliver": (LETTER,), "ask": (LETTER,), "publish": (LETTER,)}
-SPENT_ELSEWHERE = {"resolve", "call", "deliver", "ask"}
-"""Looking a secret up spends nothing; the others say first what stands against it, and have a test of their own."""
+SPENT_ELSEWHERE = {"resolve", "open", "call", "deliver", "ask"}
+"""Looking a secret up and granting a network spend nothing; the others say first what stands against it, and have a test of their own."""
 
 
 def make(cls: type, authority: Authority, folder: Path) -> object:
@@ -326,7 +335,8 @@ def make(cls: type, authority: Authority, folder: Path) -> object:
     values = {
         "authority": authority, "name": "s", "command": [sys.executable, "-c", "pass"], "environment": {},
         "file": folder / "secrets.toml", "sources": [], "config": None, "tier": SecurityTier.TIER1, "engine": None,
-        "options": SimpleNamespace(at_once=1, warm=0, warm_memory_mib=64),
+        "secrets": None, "tell": None, "clock": CLOCK,
+        "options": SimpleNamespace(at_once=1, warm=0, warm_memory_mib=64, cpus=1.0),
         "rooms": SimpleNamespace(world=SimpleNamespace(guard=SimpleNamespace(authority=authority), log=None)),
     }  # fmt: skip
     parameters = inspect.signature(cls).parameters.values()

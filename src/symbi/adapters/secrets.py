@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from symbi.errors import PermitRefused, Unavailable
-from symbi.guard.action import ConnectServer, InvokeTool
+from symbi.guard.action import ConnectServer, InvokeTool, RunContainer
 from symbi.guard.permit import Authority, Permit
 from symbi.tools.port import SecretSource
 
@@ -22,7 +22,7 @@ KEYRING_SERVICE: Final = "symbi.secrets"  # not the service of the runtime's own
 MAX_FILE_BYTES: Final = 1_048_576  # of a file of secrets; bounds what one look-up reads
 _PATH: Final = re.compile(r"[A-Za-z0-9_./-]{1,256}")
 
-SecretPermit = Permit[InvokeTool] | Permit[ConnectServer]
+SecretPermit = Permit[InvokeTool] | Permit[ConnectServer] | Permit[RunContainer]
 
 
 class EnvironmentSecrets:
@@ -188,9 +188,11 @@ def variable_name(path: str) -> str:
 
 def _require_named(authority: Authority, permit: SecretPermit, path: str) -> None:
     """Return if the permit is live and its action names the path."""
-    action: InvokeTool | ConnectServer
+    action: InvokeTool | ConnectServer | RunContainer
     if isinstance(permit.action, ConnectServer):
         action = authority.check(permit, ConnectServer)
+    elif isinstance(permit.action, RunContainer):
+        action = authority.check(permit, RunContainer)
     else:
         action = authority.check(permit, InvokeTool)
     if path not in action.secrets or not _PATH.fullmatch(path):

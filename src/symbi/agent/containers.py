@@ -9,26 +9,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import isfinite
-from typing import Final
 
 from symbi.agent.messages import Through
 from symbi.agent.pieces import data_of, in_pieces, label_of, made
 from symbi.agent.values import VAULT_SCHEME, Data, Secret, Value, to_json
 from symbi.dsl import ast
 from symbi.dsl.builtins import IMAGE
-from symbi.dsl.containers import NETWORK_ADDRESS, is_port
 from symbi.errors import InputError, ScriptFailed
 from symbi.guard.action import RunContainer
 from symbi.guard.permit import Authority, Permit
 from symbi.policy.flow import join
+from symbi.sandbox.egress import EgressGrant, parse_grant
 from symbi.sandbox.files import check_names
 from symbi.sandbox.pool import Sandboxes
 from symbi.sandbox.request import INPUT_BOUNDS, MAX_TIMEOUT_S
 from symbi.sandbox.tier import UNREMARKABLE, RiskProfile, assess_code, raise_tier
 from symbi.sandbox.values import copy_json
 from symbi.types import Integrity, JsonValue, Label, Principal, SecurityTier
-
-MAX_ADDRESSES: Final = 16  # that one program may reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +91,11 @@ class Containers:
         network = read.network(options.get("network"))
         label = await label_of(image, command, *options.values())
         profile = self._limits.profile
-        hosts = tuple(one.rpartition(":")[0] for one in network)
         profile = replace(
             profile,
-            requires_network=profile.requires_network or bool(network),
+            requires_network=profile.requires_network or bool(network.endpoints),
             requires_filesystem=True,
-            external_apis=(*profile.external_apis, *hosts),
+            external_apis=(*profile.external_apis, *network.hosts),
         )
         risk = assess_code(profile, label)
         try:
@@ -111,9 +107,9 @@ class Containers:
                 command=read.texts(command, "command"),
                 inputs=await read.inputs(options.get("inputs")),
                 outputs=check_names(read.texts(options.get("outputs"), "outputs"), "outputs"),
-                network=network,
+                network=tuple(map(str, network.endpoints)),
                 env=read.env(options.get("env")),
-                credentials=read.credentials(options.get("credentials"), hosts),
+                credentials=read.credentials(options.get("credentials"), network),
                 tier=raise_tier(self._limits.tier, risk),
                 score=risk.score,
                 risk=risk.facts(),
@@ -165,17 +161,13 @@ class _Reader:
         assert isinstance(copied, dict)
         return copied
 
-    def network(self, value: Value | None) -> tuple[str, ...]:
+    def network(self, value: Value | None) -> EgressGrant:
         """What it may reach."""
-        addresses = self.texts(value, "network")
-        if len(set(addresses)) > MAX_ADDRESSES:
-            raise self.wrong(f"a program may reach at most {MAX_ADDRESSES} addresses")
-        for address in addresses:
-            if not NETWORK_ADDRESS.fullmatch(address) or not is_port(address.rpartition(":")[2]):
-                raise self.wrong(
-                    "`network` of `run(…)` names what is no host and port", 'write `"api.example.com:443"`'
-                )
-        return tuple(dict.fromkeys(address.lower() for address in addresses))
+        addresses = dict.fromkeys(self.texts(value, "network"))
+        try:
+            return parse_grant(addresses, {})
+        except InputError as error:
+            raise self.wrong(f"`network` of `run(…)`: {error.message}", error.hint) from None
 
     def env(self, value: Value | None) -> dict[str, str]:
         """Texts by name."""
@@ -185,15 +177,17 @@ class _Reader:
             raise self.wrong("`env` of `run(…)` must be a record of texts")
         return texts
 
-    def credentials(self, value: Value | None, hosts: tuple[str, ...]) -> dict[str, str]:
-        """Vault references by the host that they are for."""
+    def credentials(self, value: Value | None, network: EgressGrant) -> dict[str, str]:
+        """Paths of vault references by where they go."""
         found: dict[str, str] = {}
-        for host, item in self._record(value, "credentials").items():
+        for where, item in self._record(value, "credentials").items():
             if not isinstance(item.data, Secret):
                 raise self.wrong("`credentials` of `run(…)` must be vault references", f"write `{VAULT_SCHEME}…`")
-            if host.lower() not in hosts:
-                raise self.wrong("`credentials` of `run(…)` are for a host that `network` does not name")
-            found[host.lower()] = item.data.path
+            found[where] = item.data.path
+        try:
+            parse_grant(map(str, network.endpoints), found)
+        except InputError as error:
+            raise self.wrong(f"`credentials` of `run(…)`: {error.message}", error.hint) from None
         return found
 
     def timeout_s(self, value: Value | None, otherwise: float) -> float:

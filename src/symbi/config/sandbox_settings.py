@@ -153,6 +153,16 @@ class SandboxSettings:
     file_size_mib: int = _declare(16, Whole(1, 1_048_576, "MiB"), "largest file that a process may write")
     containers: int = _declare(8, Whole(1, 1024, "containers"), "sandboxes of a tier at a time; more work waits")
     warm: int = _declare(0, Whole(0, 64, "containers"), "sandboxes of a tier that are kept ready, each for one use")
+    egress_connections: int = _declare(
+        256,
+        Whole(1, 65_536, "connections"),
+        "connections of one program that was granted a network, refused ones among them",
+    )
+    egress_sent_mib: int = _declare(16, Whole(1, 1_048_576, "MiB"), "what it may send over all of them")
+    egress_received_mib: int = _declare(64, Whole(1, 1_048_576, "MiB"), "what it may be sent")
+    egress_kib_s: int = _declare(
+        8192, Whole(64, 1_048_576, "KiB/s"), "how fast, both directions together; after a burst of one second's worth"
+    )
     start_timeout_s: float = _declare(
         30.0, Real(0.1, 600, "seconds"), "how long a sandbox may take to start and to be looked at"
     )

@@ -66,8 +66,8 @@ VERBS: Final = (
     Verb(
         "run",
         ("RunContainer",),
-        'run("sha256:…"), run("name@sha256:…"), run(any)',
-        "run a program of an image in a container, of the named one or of any",
+        "run, run(any)",
+        'run a program of an image in a container: of any, or of one, `run("sha256:…")`',
         bare=True,
     ),
     Verb("log", ("WriteLog",), "log", "write a line to the run's log", bare=True),

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from symbi.dsl.containers import FILE_NAME_HINT, is_file_name
 from symbi.errors import CodeFailed, InputError, OutputLimit
 from symbi.sandbox.request import VALUE_BOUNDS
 from symbi.sandbox.values import copy_json
@@ -18,7 +19,6 @@ from symbi.types import JsonValue
 INPUT_FOLDER: Final = "/tmp/in"  # noqa: S108 - inside the container
 OUTPUT_FOLDER: Final = "/tmp/out"  # noqa: S108 - inside the container
 MAX_FILES: Final = 64  # in each of the two folders
-MAX_NAME_CHARS: Final = 100  # of one file
 MAX_OUTPUT_BYTES: Final = VALUE_BOUNDS.max_bytes  # of all files that come out, together
 MAX_PARTS_SHOWN: Final = 60  # characters of a wrong name in an error
 
@@ -28,7 +28,6 @@ KEPT_VARIABLES: Final = frozenset(
 )
 """Variables of the environment that are ours to set."""
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@ -]*(?<! )", re.ASCII)
 _STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
@@ -50,20 +49,11 @@ def check_names(names: Iterable[str], what: str) -> tuple[str, ...]:
         if not is_file_name(name):
             shown = name[:MAX_PARTS_SHOWN] if name.isprintable() else ascii(name)[1:-1][:MAX_PARTS_SHOWN]
             msg = f"`{shown}` is not the name of a file among the {what}"
-            hint = (
-                f"a name has 1 to {MAX_NAME_CHARS} ASCII letters, digits, blanks and `_ . + = @ -`, "
-                "begins with a letter, a digit or `_`, and is no path"
-            )
-            raise InputError(msg, code="sandbox.files", hint=hint)
+            raise InputError(msg, code="sandbox.files", hint=FILE_NAME_HINT)
         if name in given[:index]:
             msg = f"`{name}` is twice among the {what}"
             raise InputError(msg, code="sandbox.files")
     return given
-
-
-def is_file_name(name: str) -> bool:
-    """Whether a file can be called so: one part of a path, that means nothing to a file system or a shell's options."""
-    return len(name) <= MAX_NAME_CHARS and _NAME.fullmatch(name) is not None
 
 
 def read_output(name: str, data: bytes) -> JsonValue:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias
 
+from anyio.abc import ByteStream
+
 from symbi.guard.action import ExecuteCode, RunContainer
 from symbi.guard.permit import Permit
 from symbi.sandbox.use import SandboxUse
@@ -105,6 +107,33 @@ class SandboxDriver(Protocol):
             StepLimit: It recursed too deeply.
             SandboxUnavailable: The sandbox died.
             Overloaded: None became free in time.
+        """
+
+
+class EgressSession(Protocol):
+    """The network of one sandbox."""
+
+    async def serve(self, stream: ByteStream) -> None:
+        """Serve one connection of the sandbox until it ends; nothing that it says or does raises."""
+
+    def totals(self) -> Mapping[str, JsonValue]:
+        """What was used so far, for the closing record of the effect."""
+
+
+class Egress(Protocol):
+    """Grants networks."""
+
+    async def open(self, permit: Permit[RunContainer]) -> EgressSession:
+        """What serves a program that was granted a network: names are pinned to their addresses, secrets are there.
+
+        Args:
+            permit: Live; it is not spent.
+
+        Raises:
+            PermitRefused: It is not live.
+            InputError: What is asked for is no grant, or a secret cannot stand in a header.
+            Denied: A name has an address that is not public (`egress.address`).
+            Unavailable: A name has no address, or there is no such secret.
         """
 
 

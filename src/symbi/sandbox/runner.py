@@ -8,14 +8,8 @@ from importlib.resources import files
 from typing import Final
 
 PACKAGE: Final = "symbi.sandbox.inside"
-MODULES: Final = (
-    "main",
-    "frames",
-    "look",
-    "process",
-    "code",
-    "command",
-)  # in the boot's hands; each loads what it needs
+MODULES: Final = ("main", "frames", "look", "process", "code", "command", "lines")
+"""In the boot's hands; each loads what it needs."""
 MAX_ARGUMENT_BYTES: Final = 131_071  # of one argument of a command, by Linux
 
 

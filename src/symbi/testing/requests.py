@@ -24,6 +24,7 @@ from symbi.guard.action import (
     PublishMessage,
     ReadClock,
     ReadData,
+    RunContainer,
     SendMessage,
     SubscribeTopic,
     ToolRef,
@@ -164,6 +165,14 @@ def execute(
         principal=ME, code="1", code_digest="d", tier=tier, timeout_s=timeout, label=label or Label(),
         risk=assessed, cpu_milli=cpu_milli,
     ).request()  # fmt: skip
+
+
+def program(network: tuple[str, ...] = (), label: Label | None = None) -> PolicyRequest:
+    """Run a program of an image."""
+    image = f"sha256:{64 * '0'}"
+    return RunContainer(
+        principal=ME, image=image, command=("p",), tier=SecurityTier.TIER1, network=network, label=label or Label()
+    ).request()
 
 
 def log(principal: Principal = ME) -> PolicyRequest:

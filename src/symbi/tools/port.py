@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from symbi.guard.action import ConnectServer, InvokeTool
+from symbi.guard.action import ConnectServer, InvokeTool, RunContainer
 from symbi.guard.permit import Permit
 from symbi.types import JsonValue
 
@@ -150,7 +150,9 @@ class PinStore(Protocol):
 class SecretSource(Protocol):
     """Where `vault://` references resolve: environment, a 0600 file, the system's keyring."""
 
-    def resolve(self, permit: Permit[InvokeTool] | Permit[ConnectServer], path: str) -> str | None:
+    def resolve(
+        self, permit: Permit[InvokeTool] | Permit[ConnectServer] | Permit[RunContainer], path: str
+    ) -> str | None:
         """The value of one path that the permit's action names, or None where this source has none.
 
         Does not spend the permit; it must be live. May block: it is called on a thread.

@@ -10,15 +10,22 @@ from typing import TYPE_CHECKING
 from anyio import to_thread
 
 from symbi.adapters.monty import MontySandbox
+from symbi.audit.log import AuditLog
+from symbi.clock import Clock
 from symbi.config import Settings
 from symbi.guard.permit import Authority
 from symbi.runtime.workers import Workers
 from symbi.sandbox.address import engine_address
+from symbi.sandbox.egress import EgressLimits
 from symbi.sandbox.pool import Commands, Drivers, Sandboxes
+from symbi.tools.catalog import SecretSource
 from symbi.types import SecurityTier
 
 if TYPE_CHECKING:
     from symbi.adapters.docker import DockerSandbox, Engine
+
+KIB = 1_024
+MIB = 1_048_576
 
 
 def engine_of(settings: Settings, environ: Mapping[str, str] = os.environ) -> "Engine":
@@ -61,7 +68,7 @@ async def make_image(settings: Settings, programs: Sequence[Path], name: str) ->
 
 @asynccontextmanager
 async def open_sandboxes(
-    settings: Settings, authority: Authority, instance: str, workers: Workers
+    settings: Settings, authority: Authority, log: AuditLog, clock: Clock, workers: Workers, secrets: SecretSource
 ) -> AsyncIterator[Sandboxes]:
     """The sandboxes that are configured. An engine that is not there is told of to whoever needs it, not before.
 
@@ -70,8 +77,10 @@ async def open_sandboxes(
     Args:
         settings: Names the engine and the image.
         authority: Where permits are redeemed.
-        instance: The label of what is ours in the engine.
+        log: Its origin is the label of what is ours in the engine; it takes the events of connections.
+        clock: Measures rates of bytes.
         workers: Hears of where code runs.
+        secrets: Of what is put into requests on their way out.
 
     Raises:
         SandboxUnavailable: The interpreter does not start.
@@ -82,7 +91,7 @@ async def open_sandboxes(
         drivers: Drivers = {SecurityTier.INTERPRETER: interpreter}
         commands: Commands = {}
         if settings.sandbox.image is not None or settings.sandbox.images:
-            for tier, driver in (await _containers(stack, settings, authority, instance, workers)).items():
+            for tier, driver in (await _containers(stack, settings, authority, log, clock, secrets, workers)).items():
                 commands[tier] = driver
                 if settings.sandbox.image is not None:
                     drivers[tier] = driver
@@ -90,20 +99,34 @@ async def open_sandboxes(
 
 
 async def _containers(
-    stack: AsyncExitStack, settings: Settings, authority: Authority, instance: str, workers: Workers
+    stack: AsyncExitStack,
+    settings: Settings,
+    authority: Authority,
+    log: AuditLog,
+    clock: Clock,
+    secrets: SecretSource,
+    workers: Workers,
 ) -> dict[SecurityTier, "DockerSandbox"]:
     from symbi.adapters.docker import DockerOptions, DockerSandbox, Reaper  # noqa: PLC0415 - for those who have containers
+    from symbi.adapters.egress import EgressProxy  # noqa: PLC0415 - likewise
 
     engine = await stack.enter_async_context(engine_of(settings))
-    await stack.enter_async_context(Reaper(engine, instance))
+    await stack.enter_async_context(Reaper(engine, log.origin))
     sandbox = settings.sandbox
+    limits = EgressLimits(
+        connections=sandbox.egress_connections,
+        sent_bytes=sandbox.egress_sent_mib * MIB,
+        received_bytes=sandbox.egress_received_mib * MIB,
+        bytes_per_s=sandbox.egress_kib_s * KIB,
+    )
+    egress = EgressProxy(authority, secrets, log.append, clock, limits=limits)
     drivers: dict[SecurityTier, DockerSandbox] = {}
     named = {*sandbox.images, *([sandbox.image] if sandbox.image else [])}
     for tier, runtime in ((SecurityTier.TIER1, sandbox.runtime_tier1), (SecurityTier.TIER2, sandbox.runtime_tier2)):
         options = DockerOptions(
             image=sandbox.image or "",
             runtime=runtime,
-            instance=instance,
+            instance=log.origin,
             user=sandbox.user,
             pids=sandbox.pids,
             cpus=sandbox.cpu_cores,
@@ -118,5 +141,6 @@ async def _containers(
             images=frozenset(named),
             variables=frozenset(sandbox.env),
         )
-        drivers[tier] = await stack.enter_async_context(DockerSandbox(authority, tier, engine, options, watch=workers))
+        driver = DockerSandbox(authority, tier, engine, options, egress=egress, watch=workers)
+        drivers[tier] = await stack.enter_async_context(driver)
     return drivers

@@ -86,7 +86,6 @@ def test_setting_what_has_no_effect_yet_warns_and_leaving_it_does_not(key):
     text = {
         "audit.storage": "/var/audit",
         "context.vector_db_url": "http://h",
-        "sandbox.images": f"sha256:{64 * '0'}",
         "sandbox.warm": "2",
     }.get(key, "true" if declared.kind.name in {"boolean", "path"} else "4096")
     (warning,) = refuse_unsafe(read(environ={declared.variables[0]: text}))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from symbi.config.kinds import BadValue
-from symbi.config.sandbox_settings import EngineAddress, Image, UserNumbers
+from symbi.config.sandbox_settings import EngineAddress, Image, UserNumbers, VariableName
 
 DIGEST = "sha256:" + 64 * "0"
 
@@ -22,6 +22,15 @@ def test_an_image_is_named_by_digest(value):
 def test_an_image_that_may_be_another_one_tomorrow_is_refused(value):
     with pytest.raises(BadValue):
         Image().from_toml(value, Path())
+
+
+@pytest.mark.parametrize(
+    "value", ["PATH", "HOME", "https_proxy", "LD_PRELOAD", "LD_x", "1X", "a b", "A=B", "", 7, "É", "X\n"]
+)
+def test_a_variable_that_is_ours_or_the_loader_s_is_nobody_s_to_set(value):
+    with pytest.raises(BadValue):
+        VariableName().from_toml(value, Path())
+    assert VariableName().from_toml("MODE", Path()) == "MODE"
 
 
 @pytest.mark.parametrize(

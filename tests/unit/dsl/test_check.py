@@ -60,6 +60,11 @@ agent a(log: String, names: List<Optional<Map<String, Id>>>) -> Finding {
   }
 }
 agent b { function main() { random(); } }
+agent c(image: String) {
+  capabilities = [run]
+  policy p { allow: run if program == "tool" }
+  with sandbox = gvisor { run(image, ["tool"], inputs = { "a.txt": "x" }, outputs = ["o.json"], timeout = 30s).outputs }
+}
 """
 
 

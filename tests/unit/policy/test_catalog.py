@@ -27,6 +27,7 @@ def test_the_base_actions_are_those_of_the_schema_file():
         "ReadClock",
         "ReadData",
         "RequestApproval",
+        "RunContainer",
         "SendMessage",
         "SubscribeTopic",
         "WriteData",

@@ -17,9 +17,10 @@ import anyio.lowlevel
 
 from symbi.adapters.docker.container import DockerOptions, container_spec
 from symbi.adapters.docker.engine import Engine, RawStream
+from symbi.adapters.docker.lines import Lines, Serve, line_frame
 from symbi.adapters.docker.probe import judge
 from symbi.clock import random_bytes
-from symbi.errors import CodeFailed, MemoryLimit, SandboxUnavailable
+from symbi.errors import CodeFailed, MemoryLimit, SandboxUnavailable, SymbiError
 from symbi.sandbox.runner import runner_command
 from symbi.types import JsonValue, SecurityTier
 
@@ -57,12 +58,13 @@ class Cell:
         self.name = name
         self.facts: Mapping[str, JsonValue] = {}
 
-    async def ask(self, request: Mapping[str, Any], most_bytes: int) -> bytes:
+    async def ask(self, request: Mapping[str, Any], most_bytes: int, serve: Serve | None = None) -> bytes:
         """Hand over the work, and give the runner's answer, which is hostile.
 
         Args:
             request: See `symbi.sandbox.inside.main`.
             most_bytes: Of the answer.
+            serve: Talks with each line that is opened inside; without it there may be none.
 
         Raises:
             SandboxUnavailable: The container died, was used already, or says what is no answer.
@@ -73,7 +75,20 @@ class Cell:
             raise SandboxUnavailable(msg)
         self._used = True
         await self._send(request)
-        return await self.frame(most_bytes)
+        if serve is None:
+            return await self.frame(most_bytes)
+        answer: bytes | SymbiError = b""
+        async with anyio.create_task_group() as tasks:
+            lines = Lines(self._write, serve, tasks)
+            try:
+                while (frame := line_frame(answer := await self.frame(most_bytes))) is not None:
+                    lines.take(frame)
+            except SymbiError as error:  # as it is, not as one of a group
+                answer = error
+            tasks.cancel_scope.cancel("there is an answer")
+        if isinstance(answer, SymbiError):
+            raise answer
+        return answer
 
     async def hand_over(self, what: Mapping[str, Any]) -> None:
         """Hand over a part of the work, before it is asked for.
@@ -113,11 +128,14 @@ class Cell:
         return await self._exactly(length)
 
     async def _send(self, what: Mapping[str, Any]) -> None:
-        data = json.dumps(what, ensure_ascii=False).encode("utf-8", "surrogatepass")
         try:
-            await self._stream.send(b"%08x" % len(data) + data)
+            await self._write(what)
         except SandboxUnavailable:
             raise await self._died() from None
+
+    async def _write(self, what: Mapping[str, Any]) -> None:
+        data = json.dumps(what, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        await self._stream.send(b"%08x" % len(data) + data)
 
     async def _exactly(self, count: int) -> bytes:
         while len(self._buffer) < count:

@@ -2,7 +2,8 @@
 
 Each run has a container of its own, removed after it, and made for it or, where some are kept ready, before it. What a container may do is said in one place
 (`container`), and each is looked at from inside before any code is handed over (`probe`). Unlike the interpreter's, this
-world is real: clocks run, random generators are random. There are files in /tmp, and processes; there is no network.
+world is real: clocks run, random generators are random. There are files in /tmp, and processes; there is no network,
+but for a program that was granted one, which gets it through its frames (`lines`).
 """
 
 import json
@@ -17,7 +18,6 @@ from typing import Any, Final, NamedTuple, Self
 import anyio
 
 from symbi.adapters.docker.cell import Cell, open_cell
-from symbi.adapters.docker.command import check_image, run_program
 from symbi.adapters.docker.container import (
     LABEL_EFFECT,
     LABEL_RUN,
@@ -29,6 +29,7 @@ from symbi.adapters.docker.container import (
     inner_limits,
 )
 from symbi.adapters.docker.engine import Engine
+from symbi.adapters.docker.program import check_image, run_program
 from symbi.adapters.docker.usage import ContainerUse
 from symbi.clock import Clock, SystemClock
 from symbi.errors import (
@@ -46,7 +47,7 @@ from symbi.guard.action import ExecuteCode, RunContainer
 from symbi.guard.permit import Authority, Permit
 from symbi.sandbox.command import check_command
 from symbi.sandbox.pool import WHAT_TO_INSTALL
-from symbi.sandbox.port import CommandResult, SandboxResult, SandboxWatch
+from symbi.sandbox.port import CommandResult, Egress, SandboxResult, SandboxWatch
 from symbi.sandbox.request import CODE_FILE, VALUE_BOUNDS, check_request, plain_inputs
 from symbi.sandbox.values import copy_json
 from symbi.sandbox.warm import WarmPool
@@ -82,6 +83,7 @@ class DockerSandbox:
         engine: The engine; who made it closes it.
         options: How containers are made.
         clock: Measures how long runs take.
+        egress: Grants networks to programs; without it none has one.
         watch: Is told of the container that runs the code of a run.
     """
 
@@ -92,9 +94,11 @@ class DockerSandbox:
         engine: Engine,
         options: DockerOptions,
         clock: Clock | None = None,
+        egress: Egress | None = None,
         watch: SandboxWatch | None = None,
     ) -> None:
         self._authority = authority
+        self._egress = egress
         self._tier = tier
         self._engine = engine
         self._options = options
@@ -195,7 +199,7 @@ class DockerSandbox:
         await self._take_place()
         try:
             options = replace(self._options, cpus=cpus_for(self._options, action.cpu_milli))
-            return await run_program(self._engine, options, permit, self._clock, self._use)
+            return await run_program(self._engine, options, permit, self._clock, self._use, self._egress)
         finally:
             self._places.release()
 

@@ -33,9 +33,9 @@ class RunContainer(Action):
         tier: Where it must run, at least.
         inputs: What it finds in files, by name: a text as it is, anything else as JSON.
         outputs: Names of the files that it is to write.
-        network: What it may reach, each as `host:port`; nothing where it is empty.
+        network: What it may reach, each as `host:port`, or with methods before it (`GET,HEAD host:port`); nothing where it is empty.
         env: Names and values of its environment.
-        credentials: Paths of the vault references, by the host that they are for.
+        credentials: Paths of the vault references, by the host that they are for, and its header where one is named.
         memory_mib, timeout_s: Limits inside the sandbox.
         cpu_milli: Thousandths of a core that it may use there, where a sandbox of its tier has no less.
         score: Of its risk, from 0 to 1.
@@ -73,6 +73,11 @@ class RunContainer(Action):
         return self.image.rpartition("@")[2]
 
     @property
+    def secrets(self) -> tuple[str, ...]:
+        """Paths of the vault references."""
+        return tuple(sorted(set(self.credentials.values())))
+
+    @property
     def recovery(self) -> RecoveryClass:
         """Without a network it reaches nothing: whatever it does ends with its sandbox."""
         return RecoveryClass.NEVER_RETRY if self.network else RecoveryClass.READ_ONLY
@@ -91,9 +96,9 @@ class RunContainer(Action):
             "inputDigests": sorted(set(self.digests.values())),
             "outputs": sorted(set(self.outputs)),
             "network": sorted(set(self.network)),
-            "hosts": sorted({one.rpartition(":")[0] for one in self.network}),
+            "hosts": sorted({one.rpartition(" ")[2].rpartition(":")[0] for one in self.network}),
             "env": sorted(self.env),
-            "credentials": sorted(set(self.credentials.values())),
+            "credentials": list(self.secrets),
             "tier": self.tier.value,
             "risk": decimal_value(self.score),
             "riskTier": str(self.risk.get("tier", SecurityTier.TIER2.value)),

@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from types import ModuleType
+from typing import Any
 
 from symbi.sandbox.inside import code
 from symbi.sandbox.inside.frames import read_frame, write_frame
@@ -43,9 +45,17 @@ def main() -> None:
         files.take(request)
     if request.get("kind") == "command":
         program = command_module()
-        write_frame(nonce, program.run(request, files or program.Files(BASE)))
+        lines = lines_to_the_driver(nonce) if request.get("proxy") else None
+        write_frame(nonce, program.run(request, files or program.Files(BASE), lines))
     else:
         write_frame(nonce, code.run(request))
+
+
+def lines_to_the_driver(nonce: str) -> Any:
+    """Only who was granted a network needs them."""
+    from symbi.sandbox.inside.lines import Lines
+
+    return Lines(partial(write_frame, nonce))
 
 
 def command_module() -> ModuleType:

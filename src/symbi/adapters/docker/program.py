@@ -27,7 +27,8 @@ from symbi.guard.action import RunContainer
 from symbi.guard.actions.containers import file_bytes
 from symbi.guard.permit import Permit
 from symbi.sandbox.files import MAX_OUTPUT_BYTES, OUTPUT_FOLDER, read_outputs, too_large
-from symbi.sandbox.port import CommandResult
+from symbi.sandbox.inside.lines import PORT
+from symbi.sandbox.port import CommandResult, Egress
 from symbi.sandbox.request import INPUT_BOUNDS
 from symbi.types import JsonValue
 
@@ -37,6 +38,10 @@ MAX_MESSAGE_BYTES: Final = 65_536  # of an answer, beside texts and files
 ESCAPED: Final = 6  # how much longer JSON makes a text at most
 SIGNALLED: Final = 128  # what shells add to the number of the signal that ended a program
 BASE_VARIABLES: Final = {"HOME": "/tmp", "LANG": "C.UTF-8", "TMPDIR": "/tmp"}  # noqa: S108 - inside the container
+PROXY_VARIABLES: Final = dict.fromkeys(
+    ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), f"http://127.0.0.1:{PORT}"
+)
+"""Where most programs look for a proxy; in a container the whole network is behind it."""
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 WHAT_IS_NEEDED: Final = "an image of `run(…)` holds a `python3` of 3.8 or newer, which looks at the container first"
 
@@ -61,7 +66,12 @@ async def check_image(engine: Engine, image: str) -> Mapping[str, Any]:
 
 
 async def run_program(
-    engine: Engine, options: DockerOptions, permit: Permit[RunContainer], clock: Clock, use: ContainerUse
+    engine: Engine,
+    options: DockerOptions,
+    permit: Permit[RunContainer],
+    clock: Clock,
+    use: ContainerUse,
+    egress: Egress | None = None,
 ) -> CommandResult:
     """Run the program of a permit that was redeemed and checked; see `symbi.sandbox.port.CommandSandbox`.
 
@@ -71,9 +81,10 @@ async def run_program(
         permit: For the program; what the container is like, and which files went in and out, is noted in it.
         clock: Measures how long it takes.
         use: Measures what it uses.
+        egress: Grants it a network, where the permit is for one.
     """
     action = permit.action
-    if action.network or action.credentials:
+    if egress is None and (action.network or action.credentials):
         msg = "no network can be granted to a program"
         raise SandboxUnavailable(msg, code="unavailable.network", hint="run it without `network` and `credentials`")
     files = {name: file_bytes(value) for name, value in action.inputs.items()}
@@ -81,6 +92,7 @@ async def run_program(
     if size > INPUT_BOUNDS.max_bytes:
         msg = f"inputs of {size} bytes are more than {INPUT_BOUNDS.max_bytes}"
         raise InputError(msg, code="sandbox.files")
+    session = await egress.open(permit) if egress is not None and action.network else None
     found = await check_image(engine, action.image)
     permit.note("files_in", {name: _facts(data) for name, data in files.items()})
     options = replace(options, image=action.image)
@@ -92,7 +104,11 @@ async def run_program(
             with anyio.move_on_after(action.timeout_s + GRACE_S):
                 for piece in _pieces(files):
                     await cell.hand_over(piece)
-                answer = await cell.ask(request, _most_bytes(options))
+                try:
+                    answer = await cell.ask(request, _most_bytes(options), None if session is None else session.serve)
+                finally:
+                    if session is not None:
+                        permit.note("egress", session.totals())
         took_s = clock.monotonic_s() - started_s
     if answer is None:
         raise _time_limit(action)
@@ -136,7 +152,14 @@ def _request(action: RunContainer, options: DockerOptions, path: str) -> dict[st
     return {
         "kind": "command",
         "argv": list(action.command),
-        "env": {**BASE_VARIABLES, "PATH": path, **options.env, **action.env},
+        "env": {
+            **BASE_VARIABLES,
+            "PATH": path,
+            **(PROXY_VARIABLES if action.network else {}),
+            **options.env,
+            **action.env,
+        },
+        "proxy": bool(action.network),
         "outputs": list(action.outputs),
         "timeout_s": action.timeout_s,
         "limits": limits,

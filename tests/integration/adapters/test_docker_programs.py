@@ -1,0 +1,104 @@
+"""What a container says of a program, which may be anything: an answer of one form, or an error that says whose fault it is."""
+
+import base64
+import json
+
+import pytest
+
+from symbi.adapters.docker import DockerOptions, program
+from symbi.errors import CodeFailed, MemoryLimit, OutputLimit, SandboxUnavailable, TimeLimit
+from symbi.guard.action import RunContainer
+from symbi.types import AgentId, Principal, SecurityTier
+
+IMAGE = "sha256:" + 64 * "0"
+OPTIONS = DockerOptions(image=IMAGE, runtime="runc", instance="test")
+ENDED = {"kind": "ended", "status": 0, "oom": 0, "stdout": "", "stderr": "", "outputs": []}
+
+
+def asked(*outputs, **changes):
+    return RunContainer(
+        principal=Principal(AgentId("a")), image=IMAGE, command=("p",), tier=SecurityTier.TIER1, outputs=outputs, **changes
+    )  # fmt: skip
+
+
+def told(name, data):
+    return {"name": name, "data": base64.b64encode(data).decode()}
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "code"),
+    [
+        (b"", SandboxUnavailable, "unavailable.sandbox_answer"),
+        (b"[]", SandboxUnavailable, "unavailable.sandbox_answer"),
+        (b"[" * 100_000, SandboxUnavailable, "unavailable.sandbox_answer"),
+        ({"kind": "told"}, SandboxUnavailable, "unavailable.sandbox_answer"),
+        (ENDED | {"status": "0"}, SandboxUnavailable, "unavailable.sandbox_answer"),
+        (ENDED | {"status": True}, SandboxUnavailable, "unavailable.sandbox_answer"),
+        ({"kind": "ended", "status": 0}, SandboxUnavailable, "unavailable.sandbox_answer"),
+        (ENDED | {"status": 9, "oom": 1}, MemoryLimit, "limit.memory"),
+        ({"kind": "time"}, TimeLimit, "limit.time"),
+        ({"kind": "printed"}, OutputLimit, "limit.output"),
+        ({"kind": "staging", "errno": "ENOSPC"}, MemoryLimit, "limit.memory"),
+        ({"kind": "staging", "errno": "`x`\n"}, SandboxUnavailable, "unavailable.sandbox"),
+        ({"kind": "exec", "errno": "ENOENT"}, CodeFailed, "agent.code"),
+        ({"kind": "exec", "errno": "\x1b[31m" * 50}, CodeFailed, "agent.code"),
+    ],
+    ids=str,
+)
+def test_an_answer_that_is_not_the_end_of_a_program_is_an_error(answer, error, code):
+    data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+    with pytest.raises(error) as caught:
+        program._ended(data, asked(), OPTIONS)
+    assert caught.value.code == code
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) < 200
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        None, {}, [], [told("b", b"")], [told("a", b""), told("b", b"")], [{"name": "a"}], [{"name": "a", "data": 1}],
+        [{"name": "a", "data": "*"}], [{"name": ["a"], "data": ""}], [7], [{"data": ""}], [{"name": "a", "problem": 2}],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_outputs_are_those_that_were_declared_in_their_order_and_nothing_else(outputs):
+    with pytest.raises(SandboxUnavailable) as caught:
+        program._outputs(outputs, asked("a"), failed=False)
+    assert caught.value.code == "unavailable.sandbox_answer"
+
+
+def test_what_was_not_written_is_null_only_where_the_program_failed():
+    missing = [{"name": "a", "problem": "ENOENT"}, told("b", b"x")]
+    assert program._outputs(missing, asked("a", "b"), failed=True) == {"a": None, "b": b"x"}
+    with pytest.raises(CodeFailed, match="did not write its output `a`"):
+        program._outputs(missing, asked("a", "b"), failed=False)
+
+
+@pytest.mark.parametrize(("problem", "error"), [("ELOOP", CodeFailed), ("EINVAL", CodeFailed), ("EFBIG", OutputLimit)])
+@pytest.mark.parametrize("failed", [True, False])
+def test_what_is_no_file_is_an_error_however_the_program_ended(problem, error, failed):
+    with pytest.raises(error):
+        program._outputs([{"name": "a", "problem": problem}], asked("a"), failed=failed)
+
+
+@pytest.mark.parametrize(("status", "code"), [(0, 0), (7 << 8, 7), (255 << 8, 255), (9, 137), (11 | 0x80, 139)])
+def test_exit_codes_are_those_of_shells(status, code):
+    assert program._code(status) == code
+
+
+def test_files_are_handed_over_in_pieces_that_fit_a_frame():
+    data = bytes(range(256)) * 3000
+    pieces = list(program._pieces({"a": data, "b": b""}))
+    assert [piece["name"] for piece in pieces] == ["a", "a", "a", "b"]
+    assert b"".join(base64.b64decode(piece["data"]) for piece in pieces) == data
+
+
+def test_a_program_has_the_search_path_of_its_image_and_no_bound_on_its_data():
+    image = {"Config": {"Env": ["LANG=x", "PATH=/opt/bin:/bin", "TOKEN=1"]}}
+    request = program._request(asked(env={"MODE": "x"}), OPTIONS, program._search_path(image))
+    assert request["env"] == {
+        "HOME": "/tmp", "LANG": "C.UTF-8", "TMPDIR": "/tmp", "PATH": "/opt/bin:/bin", "MODE": "x",
+    }  # fmt: skip
+    assert "DATA" not in request["limits"]
+    assert program._search_path({}) == program._search_path({"Config": {"Env": None}}) == program.DEFAULT_PATH

