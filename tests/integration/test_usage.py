@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from dataclasses import replace
 
 import anyio
 import anyio.lowlevel
@@ -13,13 +14,13 @@ from symbi.agent.journal import RunState
 from symbi.api.caller import Caller, operate
 from symbi.api.control import OPERATIONS
 from symbi.audit.event import AuditEventType, parse_event
-from symbi.errors import InputError
+from symbi.errors import InputError, MemoryLimit
 from symbi.runtime.usage import MAX_KNOWN, UsageBook, Used, Whose
 from symbi.telemetry import Metrics
 from symbi.testing.runtime import open_in
 from symbi.testing.servers import in_place_of, simulated
 from symbi.tools.port import RawToolResult
-from symbi.types import AgentId, RunId
+from symbi.types import AgentId, ResourceLimits, RunId
 
 pytestmark = pytest.mark.anyio
 
@@ -213,3 +214,21 @@ async def test_who_is_held_to_its_memory_is_stopped_while_its_code_runs(tmp_path
     (breach,) = events(tmp_path, AuditEventType.AGENT_BREACH)
     assert (breach.details["what"], breach.details["claimed"]) == ("memory", 6 << 20)
     assert breach.details["used"] > 6 << 20
+
+
+async def test_the_memory_that_an_agent_claims_is_all_that_its_code_has_in_the_interpreter_too(tmp_path):
+    text = """
+agent small { with sandbox = interpreter, memory = "4MB", timeout = 60.seconds { return python("len('x' * 8000000)"); } }
+agent quiet { with sandbox = interpreter, timeout = 60.seconds { return python("len('x' * 8000000)"); } }
+"""
+    async with open_in(tmp_path, text, config=PLENTY, policies=PERMIT) as opened:
+        assert isinstance((await run(opened, "small")).error, MemoryLimit)
+        assert (await run(opened, "quiet")).output == 8_000_000
+
+
+async def test_an_agent_that_claims_bandwidth_of_a_disk_is_not_created(tmp_path):
+    async with open_in(tmp_path, "agent a { with { return 1; } }", config=PLENTY, policies=PERMIT) as opened:
+        spec = replace(spec_of(opened, "a"), limits=ResourceLimits(disk_io_mbps=100))
+        with pytest.raises(InputError) as caught:
+            await opened.runtime.run(opened.compiled, spec, {})
+        assert caught.value.code == "limits.disk"
