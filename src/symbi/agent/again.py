@@ -28,7 +28,14 @@ MAX_RETRIES_OF_RUN: Final = 30  # attempts beyond the first, over all of its eff
 LATE_RETRIES: Final = 2  # of a tool that does not answer in time: each attempt takes all of it
 TOOL_CALL: Final = "InvokeTool"  # how the actions of tools begin
 LASTING: Final = frozenset(
-    {"unavailable.tier", "unavailable.engine", "unavailable.runtime", "unavailable.image", "unavailable.isolation"}
+    {
+        "unavailable.tier",
+        "unavailable.engine",
+        "unavailable.runtime",
+        "unavailable.image",
+        "unavailable.isolation",
+        "unavailable.network",
+    }
 )
 """Of a sandbox that is not there, or not what it promises: for somebody to mend, and not within seconds."""
 UNDECIDED: Final = "unavailable.undecided"  # the gate had no time for it: nothing is on record
