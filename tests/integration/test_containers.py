@@ -227,7 +227,43 @@ WRONG = [
     ({"timeout": Value(0)}, "not within"),
     ({"timeout": Value("30s")}, "length of time"),
     ({"credentials": Value({"h": Value("x")})}, "vault references"),
+    ({"network": Value("api.example.com:443")}, "list of texts"),
+    ({"network": texts("api.example.com")}, "no `host:port`"),
+    ({"network": texts("*.example.com:443")}, "`*.example.com:443` is no `host:port`"),
+    ({"network": texts("localhost:80")}, "`localhost:80` is no `host:port`"),
+    ({"network": texts("169.254.169.254:80")}, "no public address"),
+    ({"network": texts("TRACE api.example.com:80")}, "does not begin with methods"),
+    ({"credentials": Value({"api.example.com": Value(Secret("k"))})}, "not in the network"),
+    (
+        {"network": texts("a.example:443"), "credentials": Value({"a.example Host": Value(Secret("k"))})},
+        "no place for a credential",
+    ),
 ]
+
+
+REACH = """
+@id("reach") permit (principal, action == Action::"RunContainer", resource)
+when { context.network == ["GET api.example.com:443"] && context.hosts == ["api.example.com"] && context.credentials == ["k"] };
+"""
+
+
+async def test_policies_see_hosts_methods_and_credentials_and_the_sandbox_gets_no_more():
+    good = {
+        "network": texts("GET API.example.com:443"),
+        "credentials": Value({"API.example.com X-Key": Value(Secret("k"))}),
+    }
+    async with running(REACH) as (effects, commands):
+        await run(effects, **good)
+        for change in (
+            {"network": texts("api.example.com:443")},
+            {"network": texts("GET,POST api.example.com:443")},
+            {"network": texts("GET api.example.com:443", "evil.example:443")},
+            {"credentials": Value({"api.example.com": Value(Secret("other"))})},
+        ):
+            with pytest.raises(PolicyDenied):
+                await run(effects, **good | change)
+    action = asked(commands)
+    assert (action.network, action.secrets) == (("GET api.example.com:443",), ("k",))
 
 
 @pytest.mark.parametrize(("given", "says"), WRONG, ids=[says for _, says in WRONG])

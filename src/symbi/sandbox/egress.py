@@ -244,13 +244,13 @@ def parse_grant(network: Iterable[str], credentials: Mapping[str, str]) -> Egres
         credentials: Paths of secrets, by where they go.
 
     Raises:
-        InputError: Something is malformed, twice, too much, or of a host that is not in it.
+        InputError: Something is malformed, granted in two ways, too much, or of a host that is not in it.
     """
-    endpoints = tuple(parse_endpoint(text) for text in network)
+    endpoints = tuple(dict.fromkeys(parse_endpoint(text) for text in network))
     places = [(one.host, one.port) for one in endpoints]
     twice = next((one for one in endpoints if places.count((one.host, one.port)) > 1), None)
     if twice is not None:
-        raise InputError(f"`{twice.host}:{twice.port}` is granted twice", code="egress.endpoint")
+        raise InputError(f"`{twice.host}:{twice.port}` is granted in two ways", code="egress.endpoint")
     if len(endpoints) > MAX_ENDPOINTS:
         raise InputError(f"a sandbox may be granted {MAX_ENDPOINTS} endpoints", code="egress.endpoint")
     grant = EgressGrant(endpoints, {})
