@@ -2,6 +2,7 @@
 
 import hashlib
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -61,7 +62,8 @@ async def running(policies=PERMIT, tier=SecurityTier.TIER1, tiers=(SecurityTier.
         commands = {one: Programs(gate.guard.authority, one) for one in tiers}
         world = World(gate.guard, gate.log, SystemClock(), None, Sandboxes({}, commands), lambda *_: None)
         principal = Principal(AgentId("a"))
-        yield RunEffects(world, principal, RunId("r"), "t.symbi", CodeLimits(tier)), commands
+        recorded = gate.store.effects_of(RunId("r"))
+        yield RunEffects(world, principal, RunId("r"), "t.symbi", CodeLimits(tier), recorded), commands
 
 
 def texts(*words, label=None):
@@ -289,3 +291,19 @@ async def test_what_a_program_was_given_and_its_risk_are_on_the_trail(tmp_path):
     assert arguments["digests"] == {"a.txt": hashlib.sha256(b"text").hexdigest()}
     assert (arguments["image"], arguments["command"]) == (IMAGE, ["tool", "--fast"])
     assert [event.details["risk"]["tier"] for event in events if "risk" in event.details] == ["docker"]
+
+
+async def test_what_came_of_a_program_is_on_record_and_it_does_not_run_again(tmp_path):
+    answers = []
+    for _ in range(2):
+        async with running(folder=tmp_path) as (effects, commands):
+            answer = await run(effects, outputs=texts("report.json"))
+            answers.append((answer, len(commands[SecurityTier.TIER1].asked)))
+    assert [count for _, count in answers] == [1, 0]
+    assert answers[0][0] == answers[1][0]
+
+
+def test_an_effect_of_a_program_is_done_again_after_a_crash_only_where_it_reaches_nothing():
+    plain = RunContainer(principal=Principal(AgentId("a")), image=IMAGE, command=("p",), tier=SecurityTier.TIER1)
+    assert plain.recovery is RecoveryClass.READ_ONLY
+    assert replace(plain, network=("api.example.com:443",)).recovery is RecoveryClass.NEVER_RETRY

@@ -14,7 +14,7 @@ from symbi.adapters.docker import DockerSandbox
 from symbi.adapters.egress import EgressProxy, dial
 from symbi.adapters.secrets import EnvironmentSecrets
 from symbi.clock import SystemClock
-from symbi.errors import Denied, SandboxUnavailable
+from symbi.errors import Denied, SandboxUnavailable, TimeLimit
 from symbi.guard.action import RunContainer
 from symbi.guard.permit import Authority
 from symbi.sandbox.egress import EgressLimits
@@ -317,6 +317,28 @@ async def test_neither_a_flood_of_connections_nor_one_that_is_not_read_holds_up_
     grants.server.answer = lambda asked: say(b"x" * 4_000_000 if asked.target == "/large" else b"hello")
     assert await grants.value(FLOOD) == [True, "hello"]
     assert grants.events[-1][0] == "closed"
+
+
+HOLD = """
+import time
+lines = [socket.create_connection(("127.0.0.1", 3128), 10) for _ in range(3)]
+for line in lines:
+    line.sendall(b"CONNECT api.example:80 HTTP/1.1\\r\\n\\r\\nGET")
+    line.recv(100)
+time.sleep(60)
+"""
+
+
+async def test_connections_end_with_their_program_and_stand_on_the_trail(grants):
+    with pytest.raises(TimeLimit):
+        await grants.run(HOLD, timeout_s=3.0)
+    assert sorted(kind for kind, _ in grants.events) == ["closed"] * 3 + ["connected"] * 3
+    assert {facts["rule"] for kind, facts in grants.events if kind == "closed"} == {"egress.cancelled"}
+    assert grants.noted["egress"]["connections"] == 3
+    grants.events.clear()
+    with anyio.move_on_after(4):
+        await grants.run(HOLD)
+    assert [kind for kind, _ in grants.events].count("closed") == [kind for kind, _ in grants.events].count("connected")
 
 
 async def test_without_a_grant_nobody_listens(grants):

@@ -85,7 +85,7 @@ class EgressLimits:
         bytes_per_s: Shaped to this, both directions together; after a burst of one second's worth.
         head_bytes: The head of a request, and that of a response.
         head_s: Until a request's head is complete.
-        dial_s: Until a connection to the outside stands, TLS included.
+        dial_s: Until a connection to the outside stands, TLS included; over all addresses of a name.
         idle_s: Without a byte in either direction.
         masked_bytes: An answer of a host with a credential, which is looked through as a whole before it is passed on.
     """

@@ -221,9 +221,7 @@ async def open_runtime(
         links = [await _link(stack, server, settings, guard, secrets) for server in settings.mcp.servers]
         catalog = tool_catalog(settings, (store, log, clock), guard, links, book)
         workers = Workers(measure_process, measure_family, {link.name: link.pid for link in links})
-        sandboxes = await stack.enter_async_context(
-            open_sandboxes(settings, guard.authority, log, clock, workers, secrets)
-        )
+        sandboxes = await stack.enter_async_context(open_sandboxes(settings, guard, log, clock, workers, secrets))
         invoker = Invoker(catalog, guard, secrets)
         world = World(
             guard, log, clock, invoker, sandboxes, emit,

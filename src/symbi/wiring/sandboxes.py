@@ -13,7 +13,7 @@ from symbi.adapters.monty import MontySandbox
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock
 from symbi.config import Settings
-from symbi.guard.permit import Authority
+from symbi.guard.gate import Guard
 from symbi.runtime.workers import Workers
 from symbi.sandbox.address import engine_address
 from symbi.sandbox.egress import EgressLimits
@@ -68,7 +68,7 @@ async def make_image(settings: Settings, programs: Sequence[Path], name: str) ->
 
 @asynccontextmanager
 async def open_sandboxes(
-    settings: Settings, authority: Authority, log: AuditLog, clock: Clock, workers: Workers, secrets: SecretSource
+    settings: Settings, guard: Guard, log: AuditLog, clock: Clock, workers: Workers, secrets: SecretSource
 ) -> AsyncIterator[Sandboxes]:
     """The sandboxes that are configured. An engine that is not there is told of to whoever needs it, not before.
 
@@ -76,7 +76,7 @@ async def open_sandboxes(
 
     Args:
         settings: Names the engine and the image.
-        authority: Where permits are redeemed.
+        guard: Where permits are redeemed; its vault seals events that are about somebody.
         log: Its origin is the label of what is ours in the engine; it takes the events of connections.
         clock: Measures rates of bytes.
         workers: Hears of where code runs.
@@ -87,11 +87,11 @@ async def open_sandboxes(
         ConfigError: The engine cannot be used as it is configured; see `engine_of`.
     """
     async with AsyncExitStack() as stack:
-        interpreter = await stack.enter_async_context(MontySandbox(authority, watch=workers))
+        interpreter = await stack.enter_async_context(MontySandbox(guard.authority, watch=workers))
         drivers: Drivers = {SecurityTier.INTERPRETER: interpreter}
         commands: Commands = {}
         if settings.sandbox.image is not None or settings.sandbox.images:
-            for tier, driver in (await _containers(stack, settings, authority, log, clock, secrets, workers)).items():
+            for tier, driver in (await _containers(stack, settings, guard, log, clock, secrets, workers)).items():
                 commands[tier] = driver
                 if settings.sandbox.image is not None:
                     drivers[tier] = driver
@@ -101,7 +101,7 @@ async def open_sandboxes(
 async def _containers(
     stack: AsyncExitStack,
     settings: Settings,
-    authority: Authority,
+    guard: Guard,
     log: AuditLog,
     clock: Clock,
     secrets: SecretSource,
@@ -119,7 +119,7 @@ async def _containers(
         received_bytes=sandbox.egress_received_mib * MIB,
         bytes_per_s=sandbox.egress_kib_s * KIB,
     )
-    egress = EgressProxy(authority, secrets, log.append, clock, limits=limits)
+    egress = EgressProxy(guard.authority, secrets, log.append, clock, vault=guard.vault, limits=limits)
     drivers: dict[SecurityTier, DockerSandbox] = {}
     named = {*sandbox.images, *([sandbox.image] if sandbox.image else [])}
     for tier, runtime in ((SecurityTier.TIER1, sandbox.runtime_tier1), (SecurityTier.TIER2, sandbox.runtime_tier2)):
@@ -141,6 +141,6 @@ async def _containers(
             images=frozenset(named),
             variables=frozenset(sandbox.env),
         )
-        driver = DockerSandbox(authority, tier, engine, options, egress=egress, watch=workers)
+        driver = DockerSandbox(guard.authority, tier, engine, options, egress=egress, watch=workers)
         drivers[tier] = await stack.enter_async_context(driver)
     return drivers

@@ -4,10 +4,13 @@ import base64
 import gzip
 import json
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import anyio
 import pytest
 from anyio.streams.stapled import StapledByteStream
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from symbi.adapters.egress import About, EgressProxy, dial
 from symbi.audit.event import AuditEventType
@@ -274,6 +277,22 @@ async def test_an_address_of_a_name_that_does_not_answer_is_passed_over():
     assert server.connections == 0
 
 
+async def test_a_silent_address_leaves_time_for_the_next():
+    async with outside(network=["api.example:80"], limits=EgressLimits(dial_s=2 * FEW)) as (proxy, _):
+        there = proxy.dial
+
+        async def dialer(address, port, name, context):
+            if len(proxy.dialed) == 0:
+                proxy.dialed.append("silent")
+                await anyio.sleep_forever()
+            return await there(address, port, name, context)
+
+        proxy.session._outsides = replace(
+            proxy.session._outsides, dial=dialer, pinned={"api.example": [LOOPBACK, LOOPBACK]}
+        )
+        assert (await proxy.say(get())).endswith(b"hello from outside")
+
+
 @pytest.mark.parametrize(
     "said",
     [
@@ -496,3 +515,31 @@ async def test_an_answer_that_is_none_is_said(answer):
     whole = refused("egress.answer", "502 Bad Gateway")
     assert heard == whole or (answer.endswith(b"short") and heard.endswith(b"\r\n\r\nshort"))
     assert proxy.events[-1][1]["rule"] == "egress.answer"
+
+
+PARTS = st.sampled_from([
+    b"GET ", b"POST ", b"CONNECT ", b"http://", b"api.example", b"evil.example", b":80", b":443", b"/", b" HTTP/1.1", b" HTTP/1.0",
+    b"\r\n", b"\n", b"\r\n\r\n", b"Host: ", b"Content-Length: ", b"Transfer-Encoding: chunked", b"5", b"0", b" ", b"\0", b"\xff", b"@",
+    b"GET http://api.example/ HTTP/1.1\r\nHost: api.example\r\n", b"POST http://api.example/ HTTP/1.1\r\nHost: api.example\r\n",
+])  # fmt: skip
+
+
+@settings(max_examples=150)
+@given(st.lists(PARTS | st.binary(max_size=4), max_size=12).map(b"".join))
+def test_whatever_is_said_reaches_nobody_else_and_raises_nothing(said):
+    async def main():
+        proxy = Proxy()
+        proxy.names = {"api.example": ["1.1.1.1"]}
+
+        async def nowhere(address, port, name, _context):
+            proxy.dialed.append((address, port, name))
+            raise OSError
+
+        proxy.dial = nowhere
+        await proxy.open(network=["api.example:80"])
+        heard = await proxy.say(said, end=True)
+        assert heard == b"" or heard.split(b" ")[1] in {b"400", b"403", b"431", b"502"}
+        assert set(proxy.dialed) <= {("1.1.1.1", 80, None)}
+        assert len(proxy.dialed) <= 1
+
+    anyio.run(main)

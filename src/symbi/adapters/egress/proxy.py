@@ -13,7 +13,9 @@ from symbi.adapters.egress.record import About, Meter, Record, Sleep, Tell
 from symbi.adapters.egress.session import EgressSession, Outsides
 from symbi.clock import Clock
 from symbi.guard.action import RunContainer
+from symbi.guard.confidential import keys_for, subjects_of
 from symbi.guard.permit import Authority, Permit
+from symbi.guard.vault import Vault
 from symbi.sandbox.egress import EgressGrant, EgressLimits, parse_grant
 from symbi.tools.port import SecretSource
 
@@ -36,6 +38,7 @@ class EgressProxy:
         secrets: Where credentials are.
         tell: Makes an event of the trail durable.
         clock: Measures rates.
+        vault: Has the keys of data subjects.
         limits: Of each sandbox.
         resolver: Asked once for each name of a grant.
         dialer: Connects with an address.
@@ -52,6 +55,7 @@ class EgressProxy:
         tell: Tell,
         clock: Clock,
         *,
+        vault: Vault | None = None,
         limits: EgressLimits | None = None,
         resolver: Resolve = resolve,
         dialer: Dial = dial,
@@ -63,6 +67,7 @@ class EgressProxy:
         self._secrets = secrets
         self._tell = tell
         self._clock = clock
+        self._vault = vault
         self._limits = limits or EgressLimits()
         self._resolver = resolver
         self._dialer = dialer
@@ -77,7 +82,8 @@ class EgressProxy:
         secrets: dict[str, str | None] = {}
         for path in grant.secrets:
             secrets[path] = await anyio.to_thread.run_sync(self._secrets.resolve, permit, path)
-        about = About(action.principal.name, action.run_id, permit.effect_id)
+        keys = await keys_for(self._vault, action.principal.agent, subjects_of(action), wait=True)
+        about = About(action.principal.name, action.run_id, permit.effect_id, keys)
         return await self.session(grant, secrets, about)
 
     async def session(self, grant: EgressGrant, secrets: Mapping[str, str | None], about: About) -> EgressSession:

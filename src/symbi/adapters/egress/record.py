@@ -10,6 +10,8 @@ import anyio
 from symbi.audit.event import AuditEventType, Draft
 from symbi.clock import Clock
 from symbi.errors import SymbiError
+from symbi.guard.confidential import confided
+from symbi.guard.vault import NO_KEYS, Keys
 from symbi.sandbox.egress import Bucket, EgressLimits
 from symbi.sandbox.heads import Refusal
 from symbi.types import AgentId, EffectId, JsonValue, RunId
@@ -34,11 +36,13 @@ class About:
 
     Attributes:
         agent_id, run_id, effect_id: As in the trail.
+        keys: Seal the events where they are about somebody: what a program asks for can say what it was given.
     """
 
     agent_id: AgentId
     run_id: RunId
     effect_id: EffectId
+    keys: Keys = NO_KEYS
 
 
 @dataclass(slots=True)
@@ -116,7 +120,8 @@ class Record:
             raise Cut(Refusal("egress.audit", 503))
         facts = {"effect_id": str(self._about.effect_id), **details}
         try:
-            await self._tell(Draft(kind, self._about.agent_id, facts, str(self._about.run_id)))
+            draft = Draft(kind, self._about.agent_id, facts, str(self._about.run_id))
+            await self._tell(confided(draft, self._about.keys))
         except SymbiError:
             self.broken = True
             raise Cut(Refusal("egress.audit", 503)) from None

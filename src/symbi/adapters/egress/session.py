@@ -157,8 +157,10 @@ class EgressSession:
 
     async def _dial(self, route: Route, addresses: Sequence[str]) -> tuple[ByteStream, str]:
         name = route.endpoint.host if route.tls else None
-        with anyio.move_on_after(self._limits.dial_s):
-            for address in addresses:
+        for address in addresses:
+            with anyio.move_on_after(
+                self._limits.dial_s / len(addresses)
+            ):  # one that is silent leaves time for the next
                 try:
                     stream = await self._outsides.dial(address, route.endpoint.port, name, self._outsides.tls)
                 except (OSError, SSLError, anyio.BrokenResourceError, anyio.EndOfStream):
