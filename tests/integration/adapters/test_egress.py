@@ -1,160 +1,22 @@
 """The proxy of a sandbox with servers on loopback in place of the public network: what gets out, what comes back, what is recorded."""
 
-import base64
-import gzip
 import json
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import anyio
 import pytest
-from anyio.streams.stapled import StapledByteStream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from symbi.adapters.egress import About, EgressProxy, dial
 from symbi.audit.event import AuditEventType
-from symbi.errors import Denied, InputError, StoreUnavailable, Unavailable
-from symbi.guard.permit import Authority
-from symbi.sandbox.egress import EgressLimits, parse_grant
-from symbi.testing.clock import ManualClock
-from symbi.testing.outside import LOOPBACK, OutsideAuthority, outside_server, say
-from symbi.types import AgentId, EffectId, RunId
+from symbi.errors import Denied, Unavailable
+from symbi.sandbox.egress import EgressLimits
+from symbi.testing.egress import ProxyUnderTest, both_ends, get, outside, refused
+from symbi.testing.outside import LOOPBACK, say
 
 pytestmark = pytest.mark.anyio
 
-SECRET = "sesame-4711-open"
-ABOUT = About(AgentId("agent"), RunId("run"), EffectId("effect"))
 FEW = 0.1  # seconds for what is to be given up
-
-
-class Pipe(anyio.abc.ByteReceiveStream, anyio.abc.ByteSendStream):
-    """One direction; what is written is there to be read."""
-
-    def __init__(self):
-        self.data, self.over, self.moved = bytearray(), False, anyio.Event()
-
-    async def receive(self, max_bytes=65_536):
-        while not self.data:
-            if self.over:
-                raise anyio.EndOfStream
-            await self.moved.wait()
-        taken = bytes(self.data[:max_bytes])
-        del self.data[: len(taken)]
-        return taken
-
-    async def send(self, item):
-        await anyio.lowlevel.checkpoint()
-        if self.over:
-            raise anyio.BrokenResourceError
-        self.data += item
-        self.move()
-
-    async def send_eof(self):
-        await self.aclose()
-
-    async def aclose(self):
-        self.over = True
-        self.move()
-
-    def move(self):
-        self.moved.set()
-        self.moved = anyio.Event()
-
-
-class Line(StapledByteStream):
-    async def send_eof(self):
-        await self.send_stream.aclose()
-
-
-def both_ends():
-    there, back = Pipe(), Pipe()
-    return Line(there, back), Line(back, there)
-
-
-class Proxy:
-    """A session under test, with everything that it did."""
-
-    def __init__(self):
-        self.events, self.dialed, self.resolved, self.slept = [], [], [], []
-        self.names = {}
-        self.ports = {}
-        self.fails = None
-        self.clock = ManualClock()
-        self.session = None
-
-    async def tell(self, draft):
-        if draft.event_type == self.fails:
-            raise StoreUnavailable("the disk is full")
-        self.events.append((draft.event_type.removeprefix("egress."), draft.details))
-        assert (draft.agent_id, draft.run_id, draft.details["effect_id"]) == ("agent", "run", "effect")
-
-    async def resolve(self, host):
-        self.resolved.append(host)
-        if host not in self.names:
-            raise OSError("no such name")
-        return self.names[host]
-
-    async def dial(self, address, port, name, context):
-        self.dialed.append((address, port, name))
-        return await dial(address, self.ports.get(port, port), name, context)
-
-    async def sleep(self, seconds):
-        self.slept.append(seconds)
-        self.clock.advance(seconds)
-        await anyio.lowlevel.checkpoint()
-
-    async def open(self, network, credentials=None, secrets=None, limits=None, context=None):
-        made = EgressProxy(
-            Authority(self.clock), None, self.tell, self.clock, limits=limits, resolver=self.resolve, dialer=self.dial, context=context,
-            sleep=self.sleep, permitted=frozenset({LOOPBACK}),
-        )  # fmt: skip
-        self.session = await made.session(parse_grant(network, credentials or {}), secrets or {}, ABOUT)
-
-    async def say(self, data, *, end=False):
-        """Everything that comes back for what one connection says."""
-        ours, its = both_ends()
-        heard = b""
-        with anyio.fail_after(20):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self.session.serve, its)
-                if data:
-                    await ours.send(data)
-                if end:
-                    await ours.send_eof()
-                try:
-                    while True:
-                        heard += await ours.receive()
-                except anyio.EndOfStream:
-                    await ours.aclose()
-        return heard
-
-    def kinds(self):
-        return [kind for kind, _ in self.events]
-
-
-@asynccontextmanager
-async def outside(**options):
-    """A proxy that knows `api.example` and a server there, at port 80 and 443."""
-    authority = OutsideAuthority()
-    tls = options.pop("tls", None)
-    proxy = Proxy()
-    proxy.names = {"api.example": [LOOPBACK]}
-    async with outside_server(authority.server(tls) if tls else None) as server:
-        proxy.ports = {80: server.port, 443: server.port, 22: server.port}
-        await proxy.open(context=authority.client(), **options)
-        yield proxy, server
-
-
-def get(target="http://api.example/x", host="api.example", more=""):
-    return f"GET {target} HTTP/1.1\r\nHost: {host}\r\n{more}\r\n".encode()
-
-
-def refused(rule, status="403 Forbidden"):
-    body = f"{rule}\n"
-    return (
-        f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}"
-    ).encode()
 
 
 async def test_a_tunnel_goes_both_ways_and_is_on_the_trail_before_it_stands():
@@ -234,7 +96,7 @@ async def test_what_is_not_granted_is_refused_by_name_of_the_rule_and_nobody_is_
                 "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe"]
 )  # fmt: skip
 async def test_a_name_with_an_address_that_is_not_public_is_no_grant_though_another_of_them_is(address):
-    proxy = Proxy()
+    proxy = ProxyUnderTest()
     proxy.names = {"api.example": ["1.1.1.1", address]}
     with pytest.raises(Denied) as caught:
         await proxy.open(["api.example:443"])
@@ -244,7 +106,7 @@ async def test_a_name_with_an_address_that_is_not_public_is_no_grant_though_anot
 
 async def test_an_address_of_this_machine_is_no_grant(monkeypatch):
     monkeypatch.setattr("symbi.adapters.egress.outward.own_addresses", lambda: frozenset({"1.1.1.1"}))
-    proxy = Proxy()
+    proxy = ProxyUnderTest()
     proxy.names = {"api.example": ["1.1.1.1"]}
     with pytest.raises(Denied, match="this machine"):
         await proxy.open(["api.example:443"])
@@ -252,7 +114,7 @@ async def test_an_address_of_this_machine_is_no_grant(monkeypatch):
 
 async def test_a_name_without_an_address_is_said():
     with pytest.raises(Unavailable) as caught:
-        await Proxy().open(["api.example:443"])
+        await ProxyUnderTest().open(["api.example:443"])
     assert caught.value.code == "unavailable.name"
 
 
@@ -419,90 +281,6 @@ async def test_a_connection_that_is_cancelled_is_recorded():
     assert proxy.events[-1][1]["rule"] == "egress.cancelled"
 
 
-KEY = {"network": ["api.example:443"], "credentials": {"api.example": "key"}, "secrets": {"key": SECRET}}
-
-
-async def test_a_credential_is_put_in_on_the_way_out_and_the_sandbox_never_has_it():
-    async with outside(tls="api.example", **KEY) as (proxy, server):
-        heard = await proxy.say(
-            get(more="Authorization: Bearer placeholder\r\nRange: bytes=0-3\r\nAccept-Encoding: gzip\r\n")
-        )
-    (asked,) = server.asked
-    assert asked.all("authorization") == [f"Bearer {SECRET}"]
-    assert (asked.all("accept-encoding"), asked.all("range")) == (["identity"], [])
-    assert heard.endswith(b"hello from outside")
-    assert proxy.dialed == [(LOOPBACK, 443, "api.example")]
-    assert proxy.events[0][1]["credential"] == "key"
-    for told in (
-        heard.decode(),
-        json.dumps(proxy.events),
-        json.dumps(proxy.session.totals()),
-        repr(proxy.session._outsides),
-    ):
-        assert SECRET not in told
-
-
-async def test_a_header_of_another_name_is_put_in_too():
-    changed = KEY | {"credentials": {"api.example X-Key": "key"}}
-    async with outside(tls="api.example", **changed) as (proxy, server):
-        await proxy.say(get(more="x-key: mine\r\nAuthorization: own\r\n"))
-    assert (server.asked[0].all("x-key"), server.asked[0].all("authorization")) == ([SECRET], ["own"])
-
-
-async def test_a_credential_goes_to_nobody_who_cannot_show_that_he_is_it():
-    async with outside(tls="evil.example", **KEY) as (proxy, server):
-        assert await proxy.say(get()) == refused("egress.unreachable", "502 Bad Gateway")
-        assert server.asked == []
-    async with outside(**KEY) as (proxy, server):  # no TLS there
-        assert await proxy.say(get()) == refused("egress.unreachable", "502 Bad Gateway")
-        assert await proxy.say(b"CONNECT api.example:443 HTTP/1.1\r\n\r\n") == refused("egress.tunnel")
-        assert server.asked == []
-
-
-def shapes(secret):
-    data = secret.encode()
-    return {
-        "as it is": say(b"you sent " + data),
-        "in a header": b"HTTP/1.1 200 OK\r\nX-Echo: Bearer " + data + b"\r\nContent-Length: 0\r\n\r\n",
-        "in the reason": b"HTTP/1.1 200 " + data + b"\r\nContent-Length: 0\r\n\r\n",
-        "in a redirect": b"HTTP/1.1 302 Found\r\nLocation: http://evil.example/?" + data + b"\r\nContent-Length: 0\r\n\r\n",
-        "over two chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n" + data[:5] + b"\r\n%x\r\n" % (len(data) - 5)
-        + data[5:] + b"\r\n0\r\n\r\n",
-        "in base64": say(base64.b64encode(data)),
-        "in base64 behind a letter": say(base64.b64encode(b"u" + data)),
-        "in base64 behind a user": say(base64.b64encode(b"user:" + data + b":x")),
-        "in hexadecimal digits": say(data.hex().upper().encode()),
-        "in capitals": say(data.upper()),
-        "percent-encoded": say("".join(f"%{one:02X}" if one == 0x2D else chr(one) for one in data).encode()),
-        "packed": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(gzip.compress(data)) + gzip.compress(data),
-        "in part": b"HTTP/1.1 206 Partial\r\nContent-Range: bytes 0-3/20\r\nContent-Length: 4\r\n\r\n" + data[:4],
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("answer", shapes(SECRET).values(), ids=shapes(SECRET))
-async def test_an_answer_in_which_the_credential_shows_does_not_come_in(answer):
-    async with outside(tls="api.example", **KEY) as (proxy, server):
-        server.answer = lambda _: answer
-        assert await proxy.say(get()) == refused("egress.credential", "502 Bad Gateway")
-        assert len(server.asked) == 1
-    assert SECRET not in json.dumps(proxy.events)
-
-
-async def test_an_answer_that_is_too_large_to_be_looked_through_does_not_come_in():
-    limits = EgressLimits(masked_bytes=1000)
-    async with outside(tls="api.example", limits=limits, **KEY) as (proxy, server):
-        server.answer = lambda _: say(b"x" * 1001)
-        assert await proxy.say(get()) == refused("egress.bytes", "502 Bad Gateway")
-
-
-@pytest.mark.parametrize("value", ["two\nlines", "a\r\nX: y", "sch\u00f6n-geheim", "", "ab", None, " padded"])
-async def test_a_secret_that_cannot_stand_in_a_header_is_said_without_it(value):
-    with pytest.raises((InputError, Unavailable)) as caught:
-        await Proxy().open(**KEY | {"secrets": {"key": value}})
-    assert "vault://key" in str(caught.value)
-    assert not value or len(value) < 4 or value not in str(caught.value)
-
-
 @pytest.mark.parametrize(
     "answer",
     [b"", b"\x16\x03\x01", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort", b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n",
@@ -528,7 +306,7 @@ PARTS = st.sampled_from([
 @given(st.lists(PARTS | st.binary(max_size=4), max_size=12).map(b"".join))
 def test_whatever_is_said_reaches_nobody_else_and_raises_nothing(said):
     async def main():
-        proxy = Proxy()
+        proxy = ProxyUnderTest()
         proxy.names = {"api.example": ["1.1.1.1"]}
 
         async def nowhere(address, port, name, _context):
