@@ -12,7 +12,7 @@ from symbi.agent.values import Value
 from symbi.audit.event import parse_event
 from symbi.clock import SystemClock
 from symbi.dsl import ast
-from symbi.errors import SandboxUnavailable
+from symbi.errors import PolicyDenied, SandboxUnavailable
 from symbi.guard.action import ExecuteCode
 from symbi.sandbox.pool import Sandboxes
 from symbi.sandbox.port import SandboxResult
@@ -90,6 +90,46 @@ async def test_untrusted_inputs_make_a_run_fail_where_gvisor_is_missing_and_not_
             await effects.python(Value("x"), {"d": Value("y", STRANGERS)}, ast.NOWHERE)
         assert drivers[SecurityTier.TIER1].runs == 0
         assert (await effects.python(Value("x"), {"d": Value("y")}, ast.NOWHERE)).data == "docker"
+
+
+@pytest.mark.parametrize(
+    ("condition", "data", "may"),
+    [
+        ('context.risk.lessThan(decimal("0.5"))', Label(), True),
+        ('context.risk.lessThan(decimal("0.5"))', STRANGERS, False),
+        ('context.risk.greaterThanOrEqual(decimal("0.55"))', STRANGERS, True),
+        ('context.riskTier == "docker"', Label(), True),
+        ('context.riskTier == "docker"', STRANGERS, False),
+        ('context.tier == "interpreter" && context.riskTier == "gvisor"', STRANGERS, True),
+        ("context.cpuMilli <= 500 && context.memoryMib <= 32", Label(), True),
+        ("context.cpuMilli < 500", Label(), False),
+    ],
+)
+async def test_policies_see_the_risk_of_each_piece_of_code_and_what_it_may_use(condition, data, may):
+    policies = f'@id("may") permit (principal, action == Action::"ExecuteCode", resource) when {{ {condition} }};'
+    tier = SecurityTier.INTERPRETER
+    async with running(policies, tier) as (effects, drivers, _):
+        effects._code = CodeLimits(tier, memory_mib=32, cpu_milli=500)
+        if may:
+            await effects.python(Value("x"), {"d": Value("y", data)}, ast.NOWHERE)
+        else:
+            with pytest.raises(PolicyDenied):
+                await effects.python(Value("x"), {"d": Value("y", data)}, ast.NOWHERE)
+    assert drivers[tier].runs == may
+
+
+@pytest.mark.parametrize(("risk", "may"), [({}, False), ({"score": "0.4000", "tier": "docker"}, True)])
+async def test_code_that_nobody_has_assessed_is_of_the_greatest_risk(risk, may):
+    action = ExecuteCode(principal=Principal(AgentId("a")), code="1", code_digest="d", risk=risk)
+    policies = '@id("may") permit (principal, action == Action::"ExecuteCode", resource) when { context.risk.lessThan(decimal("1.0")) && context.riskTier == "docker" };'
+    async with open_gate(policies) as gate:
+        try:
+            async with gate.guard.enforce(action) as permit:
+                gate.guard.authority.redeem(permit, ExecuteCode)
+                permit.observe(None)
+            assert may
+        except PolicyDenied:
+            assert not may
 
 
 async def test_score_factors_and_tier_of_each_piece_of_code_are_on_the_trail(tmp_path):

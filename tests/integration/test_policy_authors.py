@@ -120,7 +120,7 @@ def test_a_malformed_policy_has_its_place(folder: Path) -> None:
 
 
 def explained(*more: str) -> tuple[int, dict[str, object]]:
-    context = {"codeDigest": "x", "tier": "docker", "memoryMib": 900, "timeoutMs": 1, "label": {"integrity": "user", "confidentiality": "public"}}  # fmt: skip
+    context = {"codeDigest": "x", "tier": "docker", "risk": {"__extn": {"fn": "decimal", "arg": "0.25"}}, "riskTier": "docker", "cpuMilli": 1000, "memoryMib": 900, "timeoutMs": 1, "label": {"integrity": "user", "confidentiality": "public"}}  # fmt: skip
     result = symbi(
         "policy", "explain", "--agent", "clerk", "--action", "ExecuteCode", "--resource", "Sandbox::interpreter",
         "--context", json.dumps(context), *more,

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from dataclasses import replace
 
 import anyio
 import anyio.lowlevel
@@ -13,13 +14,13 @@ from symbi.agent.journal import RunState
 from symbi.api.caller import Caller, operate
 from symbi.api.control import OPERATIONS
 from symbi.audit.event import AuditEventType, parse_event
-from symbi.errors import InputError
+from symbi.errors import InputError, MemoryLimit
 from symbi.runtime.usage import MAX_KNOWN, UsageBook, Used, Whose
 from symbi.telemetry import Metrics
 from symbi.testing.runtime import open_in
 from symbi.testing.servers import in_place_of, simulated
 from symbi.tools.port import RawToolResult
-from symbi.types import AgentId, RunId
+from symbi.types import AgentId, ResourceLimits, RunId
 
 pytestmark = pytest.mark.anyio
 
@@ -202,8 +203,8 @@ async def test_the_status_tells_what_is_at_work_and_what_was_used(tmp_path):
 
 
 async def test_who_is_held_to_its_memory_is_stopped_while_its_code_runs(tmp_path):
-    code = "x = []\\nfor i in range(100000000):\\n    if i < 400000:\\n        x.append(i)\\n"
-    text = f'agent a {{ with sandbox = interpreter, memory = "1MB", timeout = 60.seconds {{ return python("{code}len(x)"); }} }}'
+    code = "x = []\\nfor i in range(100000000):\\n    if i < 50000:\\n        x.append(i)\\n"
+    text = f'agent a {{ with sandbox = interpreter, memory = "6MB", timeout = 60.seconds {{ return python("{code}len(x)"); }} }}'
     config = PLENTY + 'code_timeout_s = 60.0\ncode_memory_mb = 256\n[agents.a]\non_breach = "stop"\n'
     async with open_in(tmp_path, text, config=config, policies=PERMIT) as opened:
         with anyio.fail_after(60):
@@ -211,5 +212,23 @@ async def test_who_is_held_to_its_memory_is_stopped_while_its_code_runs(tmp_path
         assert outcome.error.message.endswith("symbi.limits: memory")
         assert opened.runtime.measuring.book.of_agent(AgentId("a")).code_memory_bytes > 1 << 20
     (breach,) = events(tmp_path, AuditEventType.AGENT_BREACH)
-    assert (breach.details["what"], breach.details["claimed"]) == ("memory", 1 << 20)
-    assert breach.details["used"] > 1 << 20
+    assert (breach.details["what"], breach.details["claimed"]) == ("memory", 6 << 20)
+    assert breach.details["used"] > 6 << 20
+
+
+async def test_the_memory_that_an_agent_claims_is_all_that_its_code_has_in_the_interpreter_too(tmp_path):
+    text = """
+agent small { with sandbox = interpreter, memory = "4MB", timeout = 60.seconds { return python("len('x' * 8000000)"); } }
+agent quiet { with sandbox = interpreter, timeout = 60.seconds { return python("len('x' * 8000000)"); } }
+"""
+    async with open_in(tmp_path, text, config=PLENTY, policies=PERMIT) as opened:
+        assert isinstance((await run(opened, "small")).error, MemoryLimit)
+        assert (await run(opened, "quiet")).output == 8_000_000
+
+
+async def test_an_agent_that_claims_bandwidth_of_a_disk_is_not_created(tmp_path):
+    async with open_in(tmp_path, "agent a { with { return 1; } }", config=PLENTY, policies=PERMIT) as opened:
+        spec = replace(spec_of(opened, "a"), limits=ResourceLimits(disk_io_mbps=100))
+        with pytest.raises(InputError) as caught:
+            await opened.runtime.run(opened.compiled, spec, {})
+        assert caught.value.code == "limits.disk"

@@ -336,7 +336,7 @@ def make(cls: type, authority: Authority, folder: Path) -> object:
         "authority": authority, "name": "s", "command": [sys.executable, "-c", "pass"], "environment": {},
         "file": folder / "secrets.toml", "sources": [], "config": None, "tier": SecurityTier.TIER1, "engine": None,
         "secrets": None, "tell": None, "clock": CLOCK,
-        "options": SimpleNamespace(at_once=1, warm=0, warm_memory_mib=64),
+        "options": SimpleNamespace(at_once=1, warm=0, warm_memory_mib=64, cpus=1.0),
         "rooms": SimpleNamespace(world=SimpleNamespace(guard=SimpleNamespace(authority=authority), log=None)),
     }  # fmt: skip
     parameters = inspect.signature(cls).parameters.values()

@@ -1,6 +1,7 @@
 """The container tiers on a real engine: what runs is what was asked for, in a place that was looked at, and nothing of it stays."""
 
 import json
+import shutil
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from symbi.adapters.docker import DockerOptions, DockerSandbox, Engine
+from symbi.adapters.machine import Wanted, probe_engine
 from symbi.cli.main import app
 from symbi.errors import CodeFailed, MemoryLimit, OutputLimit, SandboxUnavailable, TimeLimit
 from symbi.guard.permit import Authority
 from symbi.testing.clock import ManualClock
 from symbi.testing.contracts import SandboxUnderTest
-from symbi.testing.docker_engine import DockerEngine
+from symbi.testing.docker_engine import UNFILTERED, DockerEngine
 from symbi.types import EffectId, SecurityTier
 
 pytestmark = [pytest.mark.servers, pytest.mark.anyio]
@@ -65,6 +67,23 @@ async def test_a_runtime_that_is_not_gvisor_is_found_out(docker):
             await driver.run(permit)
         assert caught.value.code == "unavailable.isolation"
         assert await engine.containers("symbi.instance=real") == []
+
+
+async def test_a_gvisor_that_leaves_the_filter_of_system_calls_out_gets_no_code_and_doctor_says_so(docker):
+    async with running(docker, SecurityTier.TIER2) as (under_test, engine):
+        options = DockerOptions(image=docker.image, runtime=UNFILTERED, instance="real")
+        driver = DockerSandbox(under_test.authority, SecurityTier.TIER2, engine, options)
+        permit = under_test.authority.mint(EffectId("e"), under_test.action("1"))
+        with pytest.raises(SandboxUnavailable, match="--oci-seccomp") as caught:
+            await driver.run(permit)
+        assert caught.value.code == "unavailable.isolation"
+        assert permit.noted["sandbox"]["gvisor"] is True, "it is gVisor, and not what was promised"
+        assert await engine.containers("symbi.instance=real") == []
+        assert (await under_test.run("1 + 1")).value == 2
+    for runtime, ok in ((UNFILTERED, False), ("runsc", True)):
+        wanted = Wanted(docker.host, docker.image, ("runc", runtime))
+        found = {one.name: one for one in probe_engine({}, shutil.which, wanted)}
+        assert (found["gvisor"].ok, "--oci-seccomp" in found["gvisor"].install_hint) == (ok, not ok)
 
 
 async def test_what_the_code_starts_ends_with_it(docker, tier):

@@ -207,6 +207,7 @@ async def _feed(
 ) -> tuple[JsonValue, str]:
     """Run code in a session of its own, and map everything that can go wrong."""
     raw: object = None
+    began = False
     with anyio.CancelScope() as scope:
         output = _Output(scope)
         try:
@@ -224,12 +225,13 @@ async def _feed(
                 os_policy=_WORLD,
             ) as session:
                 scope.deadline = anyio.current_time() + action.timeout_s + BACKSTOP_S
+                began = True
                 with _watched(watch, action.run_id, session.worker_pid):
                     raw = await session.feed_run(action.code, inputs=dict(inputs), print_callback=output)
                 scope.deadline = float("inf")
         except monty.MontyError as error:
             if not output.full:
-                raise _translated(error, action) from None
+                raise _translated(error, action, began=began) from None
         except TimeoutError:
             msg = f"no interpreter became free within {CHECKOUT_TIMEOUT_S:g} s"
             raise Overloaded(msg, retry_after_s=RETRY_AFTER_S) from None
@@ -256,11 +258,14 @@ def _watched(watch: WorkerWatch | None, run_id: RunId, pid: int | None) -> Itera
         watch.ends(run_id, pid)
 
 
-def _translated(error: monty.MontyError, action: ExecuteCode) -> SymbiError:
-    """The one place where errors of the interpreter become ours."""
+def _translated(error: monty.MontyError, action: ExecuteCode, *, began: bool) -> SymbiError:
+    """The one place where errors of the interpreter become ours. A worker that dies with code in it was brought down by it."""
     if isinstance(error, monty.MontyCrashedError):
         if error.timed_out:
             return _time_limit(action)
+        if began:
+            msg = f"the interpreter's worker died while it ran the code: {error}"
+            return CodeFailed(msg, exception="SystemExit")
         msg = f"the interpreter's worker died: {error}"
         return SandboxUnavailable(msg, code="unavailable.sandbox_died")
     if not isinstance(error, monty.MontySyntaxError | monty.MontyRuntimeError):

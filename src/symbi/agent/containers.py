@@ -30,10 +30,11 @@ from symbi.types import Integrity, JsonValue, Label, Principal, SecurityTier
 
 @dataclass(frozen=True, slots=True)
 class CodeLimits:
-    """Bounds of one `python(…)` or `run(…)`: the tier it must run in at least, mebibytes, seconds; what is known of its agent."""
+    """Bounds of one `python(…)` or `run(…)`: the least tier, mebibytes, milli-cores, seconds; what is known of its agent."""
 
     tier: SecurityTier = SecurityTier.INTERPRETER
     memory_mib: int = 64
+    cpu_milli: int = 1_000
     timeout_s: float = 30.0
     profile: RiskProfile = UNREMARKABLE
 
@@ -113,6 +114,7 @@ class Containers:
                 score=risk.score,
                 risk=risk.facts(),
                 memory_mib=self._limits.memory_mib,
+                cpu_milli=self._limits.cpu_milli,
                 timeout_s=read.timeout_s(options.get("timeout"), self._limits.timeout_s),
             )
         except InputError as error:  # of names and of what goes into files: the call's own doing

@@ -245,6 +245,7 @@ class RunEffects:
             risk=risk.facts(),
             inputs=plain,
             memory_mib=self._code.memory_mib,
+            cpu_milli=self._code.cpu_milli,
             timeout_s=self._code.timeout_s,
         )
 
@@ -275,7 +276,6 @@ class RunEffects:
             label=await label_of(message),
             message=written[:MAX_LOG_CHARS],
         )
-
         await self._perform(action, self._gated(action, self._write))
         return Value(None)
 

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF009 - the calls make dataclass fields, as `field` does
 """Every key of `[sandbox]`: the container engine, and what a container may take."""
 
 import re
@@ -7,7 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from symbi.config.declared import declare as _declare
-from symbi.config.kinds import Address, BadValue, Kind, Real, Several, Whole, describe
+from symbi.config.kinds import Address, BadValue, FilePath, Flag, Kind, Real, Several, Whole, describe
 from symbi.dsl.builtins import IMAGE
 from symbi.sandbox.files import KEPT_VARIABLES
 
@@ -119,8 +120,20 @@ class SandboxSettings:
     docker_host: str | None = _declare(
         None,
         EngineAddress(),
-        "the Docker Engine: `unix:///path` or `tcp://host:port`, which is not encrypted",
+        "the Docker Engine: `unix:///path` or `tcp://host:port`",
         unset="`DOCKER_HOST`, else `unix:///var/run/docker.sock`",
+    )
+    docker_tls_verify: bool | None = _declare(
+        None, Flag(), "whether an engine at `tcp://` is spoken to under TLS", unset="whether `DOCKER_TLS_VERIFY` is set"
+    )
+    docker_cert_path: Path | None = _declare(
+        None,
+        FilePath(),
+        "folder of `ca.pem`, `cert.pem` and `key.pem` for it",
+        unset="`DOCKER_CERT_PATH`, else `DOCKER_CONFIG`, else `.docker` of the account",
+    )
+    docker_plain_tcp: bool = _declare(
+        False, Flag(), "an engine on another machine may be spoken to without TLS, by anybody who answers in its place"
     )
     runtime_tier1: str = _declare("runc", RuntimeName(), "the engine's runtime for tier `docker`")
     runtime_tier2: str = _declare("runsc", RuntimeName(), "the engine's runtime for tier `gvisor`")

@@ -80,6 +80,7 @@ def _agent(agent: ast.Agent, file: ast.File, digest: str, policies: AgentPolicie
         capabilities=capabilities_of(agent),
         sandbox=settings.sandbox,
         limits=settings.limits,
+        assumed=settings.assumed,
         policies=policies.own,
         functions=tuple(functions.values()),
         body=body_of(agent, functions),

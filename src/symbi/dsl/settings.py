@@ -28,6 +28,9 @@ LATER_SANDBOXES: Final = ("firecracker", "tier3", "e2b")
 LATER_ATTRIBUTES: Final = ("privacy", "security", "requires", "communication", "model")
 """Attributes of the language that nothing enforces yet: refused, for an ignored limit is worse than none."""
 
+ASSUMED: Final = frozenset({"memory_mb", "cpu_cores"})
+"""Limits of which a file that says nothing claims nothing for its code: there the operator's bound holds alone."""
+
 LONG_TIMEOUT_S: Final = 3600  # the linter asks whether a longer wait is meant
 MAX_TIMEOUT_S: Final = 31_536_000  # a year bounds what still makes sense as a deadline of one task
 MAX_MEMORY_MIB: Final = 1_048_576  # a tebibyte bounds what still makes sense for one agent
@@ -45,6 +48,7 @@ class Settings:
 
     sandbox: SecurityTier | None = None
     limits: ResourceLimits = field(default_factory=ResourceLimits)
+    assumed: frozenset[str] = ASSUMED
 
 
 def read_settings(block: ast.With, findings: Findings) -> Settings:
@@ -123,7 +127,7 @@ def _memory(settings: Settings, entry: ast.Entry, findings: Findings) -> Setting
         hint = "write a number such as `256`" if entry.key == "max_memory_mb" else 'write `"256MB"`, `"1GB"` or `256`'
         findings.error("memory", message, entry.value.span, hint)
         return settings
-    return replace(settings, limits=replace(settings.limits, memory_mb=int(mib)))
+    return _claimed(settings, "memory_mb", replace(settings.limits, memory_mb=int(mib)))
 
 
 def _max_memory_mb(settings: Settings, entry: ast.Entry, findings: Findings) -> Settings:
@@ -140,7 +144,11 @@ def _max_cpu_cores(settings: Settings, entry: ast.Entry, findings: Findings) -> 
         message = f"`max_cpu_cores` is a number from {MIN_CPU_CORES} to {MAX_CPU_CORES}"
         findings.error("cpu", message, value.span, "write a number such as `0.5`")
         return settings
-    return replace(settings, limits=replace(settings.limits, cpu_cores=float(value.value)))
+    return _claimed(settings, "cpu_cores", replace(settings.limits, cpu_cores=float(value.value)))
+
+
+def _claimed(settings: Settings, name: str, limits: ResourceLimits) -> Settings:
+    return replace(settings, limits=limits, assumed=settings.assumed - {name})
 
 
 _READERS: Final[Mapping[str, Callable[[Settings, ast.Entry, Findings], Settings]]] = MappingProxyType(

@@ -36,6 +36,7 @@ class AgentSpec:
             ever be allowed; None where the file sets no bound.
         sandbox: Where `python(…)` runs, if the file says so.
         limits: From the `with` attributes.
+        assumed: Names of those limits that the file does not set and that say nothing of its code.
         settings: Further `with` attributes (privacy, security, requires, communication, model) as JSON.
         policies: Cedar policies of this agent, in file order.
         functions: Functions of the agent and of the file by name.
@@ -49,6 +50,7 @@ class AgentSpec:
     capabilities: tuple[str, ...] | None = None
     sandbox: SecurityTier | None = None
     limits: ResourceLimits = field(default_factory=ResourceLimits)
+    assumed: frozenset[str] = frozenset()
     settings: tuple[tuple[str, JsonValue], ...] = ()
     policies: tuple[CompiledPolicy, ...] = ()
     functions: tuple[ast.Function, ...] = ()

@@ -305,6 +305,9 @@ ATTRIBUTES: Final[Mapping[str, Mapping[str, Attribute]]] = MappingProxyType(
             "code_digest": _text("context.codeDigest"),
             "tier": _text("context.tier", *_TIERS),
             "resource.tier": _text("resource.tier", *_TIERS),
+            "risk": Attribute("context.risk", Kind.DECIMAL),
+            "risk_tier": _text("context.riskTier", *_TIERS),
+            "cpu_milli": Attribute("context.cpuMilli", Kind.WHOLE),
         },
         "RunContainer": {
             **_PRINCIPAL,
@@ -318,6 +321,8 @@ ATTRIBUTES: Final[Mapping[str, Mapping[str, Attribute]]] = MappingProxyType(
             "input_digests": Attribute("context.inputDigests", Kind.SET),
             "tier": _text("context.tier", *_TIERS),
             "risk": Attribute("context.risk", Kind.DECIMAL),
+            "risk_tier": _text("context.riskTier", *_TIERS),
+            "cpu_milli": Attribute("context.cpuMilli", Kind.WHOLE),
             "resource.reference": _text("resource.reference"),
         },
         "CallModel": {

@@ -8,7 +8,6 @@ from functools import partial
 
 import anyio
 
-from symbi.agent.containers import CodeLimits
 from symbi.agent.journal import RunRecord, RunState
 from symbi.agent.run import SUSPENDED, Also, Bounds, Ends, RunOutcome, RunPlan, by_remedy, execute
 from symbi.agent.sealing import sealed_run
@@ -38,6 +37,7 @@ from symbi.policy.flow import join_subjects
 from symbi.runtime.agent_scheduler import AgentConfig
 from symbi.runtime.assessment import assess_agent, profile_of, servers_of
 from symbi.runtime.budgets import Budgets
+from symbi.runtime.claims import code_limits, refuse_unenforceable
 from symbi.runtime.life import Life, reason_of
 from symbi.runtime.lifecycle import AgentState, Event
 from symbi.runtime.living import Kind, Move, Roster
@@ -240,8 +240,7 @@ class Course:
     def bounds(self, spec: AgentSpec, principal: Principal) -> Bounds:
         """What a run of an agent is held to."""
         told, profile = self._config, profile_of(spec, self._rooms.catalog.servers)
-        code = CodeLimits(SecurityTier(principal.tier), told.code_memory_mib, told.code_timeout_s, profile)
-        return Bounds(told.body, code, told.output_bytes)
+        return Bounds(told.body, code_limits(spec, SecurityTier(principal.tier), profile, told), told.output_bytes)
 
     async def create(
         self, order: Order, inputs: Sequence[str], *, count: int = 1, one: AtWork | None = None
@@ -263,6 +262,7 @@ class Course:
             Unavailable: A tool server, or the store, cannot be used.
         """
         spec, servers = self.bounded(order.spec), self._rooms.catalog.servers
+        refuse_unenforceable(spec.limits)
         assessment, tier = assess_agent(spec, servers, self._config.least_tier)
         principal = replace(
             self._rooms.principal(spec.id),

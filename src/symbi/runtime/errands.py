@@ -255,7 +255,7 @@ class Errands:
                         replace(spec, limits=limits),
                         principal,
                         errand.record,
-                        self._course.bounds(spec, principal),
+                        self._course.bounds(replace(spec, limits=limits), principal),
                         errand.recorded,
                         meter,
                         tries.ends,

@@ -47,6 +47,7 @@ class Measuring:
         self._somebody = anyio.Event()
         self.book = UsageBook(rooms.world.guard.metrics)
         rooms.workers.tell = self._computed
+        rooms.workers.held = self._watched.__contains__
 
     @asynccontextmanager
     async def measured(
@@ -85,10 +86,23 @@ class Measuring:
                 self._somebody = anyio.Event()
                 await self._somebody.wait()
             await self._wait(SAMPLE_S)
+            memory = await self._looked()
             for run_id, meter in tuple(self._watched.items()):
-                breach = meter.breach(self._rooms.workers.memory_of(run_id))
+                breach = meter.breach(memory.get(run_id, 0))
                 if breach is not None and breach.remedy is not OnBreach.THROTTLE and run_id in self._watched:
                     await meter.act(breach)
+
+    async def _looked(self) -> dict[RunId, int]:
+        """The memory that the code of each run takes; what it has used until now is counted. All at a time: one may take long."""
+        memory: dict[RunId, int] = {}
+
+        async def look(run_id: RunId) -> None:
+            memory[run_id] = await self._rooms.workers.look(run_id)
+
+        async with anyio.create_task_group() as looks:
+            for run_id in tuple(self._watched):
+                looks.start_soon(look, run_id)
+        return memory
 
     def _computed(self, run_id: RunId, cpu_ns: int, memory_bytes: int) -> None:
         meter = self._meters.get(run_id)

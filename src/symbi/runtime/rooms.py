@@ -48,7 +48,7 @@ class RuntimeConfig:
         verification: Mode of tool verification, for the start-up line.
         least_tier: The least tier for anything but pure computation.
         body: Bounds of a run's body.
-        code_memory_mib, code_timeout_s: Bounds of one piece of code.
+        code_memory_mib, code_cpu_milli, code_timeout_s: Bounds of one piece of code.
         run_timeout_s: The longest that any run may take, whatever its file says, and the longest it waits to start.
         output_bytes: The largest value of a run.
         max_living: How many agents that wait for messages are kept in memory.
@@ -61,6 +61,7 @@ class RuntimeConfig:
     least_tier: SecurityTier
     body: BodyLimits
     code_memory_mib: int
+    code_cpu_milli: int
     code_timeout_s: float
     run_timeout_s: float
     output_bytes: int

@@ -59,6 +59,9 @@ def check_command(
     if not (isfinite(action.timeout_s) and 0 < action.timeout_s <= MAX_TIMEOUT_S):
         msg = f"a time limit of `{action.timeout_s}` s is not within 0 to {MAX_TIMEOUT_S:g} s"
         raise InputError(msg, code="sandbox.limits")
+    if action.cpu_milli < 1:
+        msg = f"a limit of `{action.cpu_milli}` thousandths of a core is not within 1 and more"
+        raise InputError(msg, code="sandbox.limits")
     if not 1 <= action.memory_mib <= MAX_MEMORY_MIB:
         msg = f"a memory limit of `{action.memory_mib}` MiB is not within 1 to {MAX_MEMORY_MIB} MiB"
         raise InputError(msg, code="sandbox.limits")

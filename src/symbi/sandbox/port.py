@@ -1,14 +1,15 @@
 """The port to a place where code runs."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeAlias
 
 from anyio.abc import ByteStream
 
 from symbi.guard.action import ExecuteCode, RunContainer
 from symbi.guard.permit import Permit
+from symbi.sandbox.use import SandboxUse
 from symbi.types import JsonValue, RunId, SecurityTier
 
 
@@ -25,6 +26,23 @@ class SandboxResult:
     value: JsonValue
     stdout: str
     duration_s: float
+
+
+Ask: TypeAlias = Callable[[], Awaitable[SandboxUse | None]]
+"""What a sandbox uses now, within a bound; None where it is gone or nobody can tell."""
+
+
+class SandboxWatch(Protocol):
+    """Is told when the code of a run is in a sandbox that is no process of ours."""
+
+    def opens(self, run_id: RunId, ask: Ask, cpu_ns: int) -> None:
+        """It begins; so much processor time has the sandbox used before."""
+
+    def closes(self, run_id: RunId, last: SandboxUse | None) -> None:
+        """It has ended, however; the sandbox may be gone."""
+
+    def is_held(self, run_id: RunId) -> bool:
+        """Whether something is done where the run uses more than was claimed: then measuring may cost something."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ class SandboxUnderTest:
         *,
         timeout_s: float = _LONG_S,
         memory_mib: int = 64,
+        cpu_milli: int = 1_000,
     ) -> ExecuteCode:
         """Code for the driver's own tier, with its true digest."""
         return ExecuteCode(
@@ -55,6 +56,7 @@ class SandboxUnderTest:
             tier=self.driver.tier,
             inputs=inputs or {},
             memory_mib=memory_mib,
+            cpu_milli=cpu_milli,
             timeout_s=timeout_s,
         )
 
@@ -65,9 +67,10 @@ class SandboxUnderTest:
         *,
         timeout_s: float = _LONG_S,
         memory_mib: int = 64,
+        cpu_milli: int = 1_000,
     ) -> SandboxResult:
         """Run code under a fresh permit."""
-        action = self.action(code, inputs, timeout_s=timeout_s, memory_mib=memory_mib)
+        action = self.action(code, inputs, timeout_s=timeout_s, memory_mib=memory_mib, cpu_milli=cpu_milli)
         return await self.driver.run(self.authority.mint(EffectId("contract-effect"), action))
 
     async def fails(self, error: type[SymbiError], code: str, *, timeout_s: float = _LONG_S) -> SymbiError:
@@ -219,6 +222,8 @@ async def limits_out_of_bounds_are_refused(sandbox: SandboxUnderTest) -> None:
         await _raised(InputError, sandbox.run("1", timeout_s=timeout_s))
     for memory_mib in (0, -1, 2**40):
         await _raised(InputError, sandbox.run("1", memory_mib=memory_mib))
+    for cpu_milli in (0, -1):
+        await _raised(InputError, sandbox.run("1", cpu_milli=cpu_milli))
 
 
 async def a_cancelled_run_ends_and_the_driver_works_on(sandbox: SandboxUnderTest) -> None:

@@ -26,6 +26,9 @@ RUNSC_ARGS: Final = (
     "--oci-seccomp",  # the container's own filter of system calls, which gVisor leaves out unless it is told
 )  # fmt: skip
 
+UNFILTERED: Final = "runsc-unfiltered"
+"""The runtime of the engine that is gVisor as it is without that argument."""
+
 _LISTENS: Final = "API listen on"
 
 
@@ -73,7 +76,11 @@ class DockerEngine:
 
     def start(self) -> None:
         """Start it, also again after `stop`, with the containers that it had."""
-        runtimes = {"runsc": {"path": shutil.which("runsc") or "/usr/bin/runsc", "runtimeArgs": list(RUNSC_ARGS)}}
+        path = shutil.which("runsc") or "/usr/bin/runsc"
+        runtimes = {
+            "runsc": {"path": path, "runtimeArgs": list(RUNSC_ARGS)},
+            UNFILTERED: {"path": path, "runtimeArgs": [one for one in RUNSC_ARGS if one != "--oci-seccomp"]},
+        }
         (self.folder / "daemon.json").write_text(json.dumps({"runtimes": runtimes}))
         where = self.folder
         command = [

@@ -152,12 +152,19 @@ def connect(server: str = "files") -> PolicyRequest:
 
 
 def execute(
-    tier: SecurityTier = SecurityTier.INTERPRETER, timeout: float = 10.0, label: Label | None = None
+    tier: SecurityTier = SecurityTier.INTERPRETER,
+    timeout: float = 10.0,
+    label: Label | None = None,
+    *,
+    risk: float | None = None,
+    cpu_milli: int = 1_000,
 ) -> PolicyRequest:
-    """Run code."""
+    """Run code; nobody has assessed it where no risk is given."""
+    assessed = {} if risk is None else {"score": f"{risk:.4f}", "tier": ("gvisor" if risk >= 0.5 else "docker")}  # noqa: PLR2004 - the seed's
     return ExecuteCode(
-        principal=ME, code="1", code_digest="d", tier=tier, timeout_s=timeout, label=label or Label()
-    ).request()
+        principal=ME, code="1", code_digest="d", tier=tier, timeout_s=timeout, label=label or Label(),
+        risk=assessed, cpu_milli=cpu_milli,
+    ).request()  # fmt: skip
 
 
 def program(network: tuple[str, ...] = (), label: Label | None = None) -> PolicyRequest:

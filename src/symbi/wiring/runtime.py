@@ -151,7 +151,14 @@ def probe(settings: Settings) -> list[Finding]:
     health = check_store(settings.runtime.data_dir, SystemClock())
     store = Finding("audit store", health.ok, health.detail, health.hint, required=True)
     sandbox = settings.sandbox
-    wanted = Wanted(sandbox.docker_host, sandbox.image, (sandbox.runtime_tier1, sandbox.runtime_tier2))
+    wanted = Wanted(
+        sandbox.docker_host,
+        sandbox.image,
+        (sandbox.runtime_tier1, sandbox.runtime_tier2),
+        sandbox.docker_tls_verify,
+        sandbox.docker_cert_path,
+        sandbox.docker_plain_tcp,
+    )
     return [*probe_machine(settings.runtime.data_dir, wanted=wanted), store, *probe_storage(settings)]
 
 
@@ -344,6 +351,7 @@ def runtime_config(settings: Settings) -> RuntimeConfig:
         least_tier=SecurityTier.TIER1 if tier is SecurityTier.INTERPRETER else tier,
         body=BodyLimits(limits.steps, limits.nesting_depth),
         code_memory_mib=limits.code_memory_mb,
+        code_cpu_milli=round(settings.sandbox.cpu_cores * 1000),
         code_timeout_s=limits.code_timeout_s,
         run_timeout_s=limits.run_timeout_s,
         output_bytes=limits.output_bytes,

@@ -15,22 +15,37 @@ from symbi.clock import Clock
 from symbi.config import Settings
 from symbi.guard.gate import Guard
 from symbi.runtime.workers import Workers
+from symbi.sandbox.address import engine_address
 from symbi.sandbox.egress import EgressLimits
 from symbi.sandbox.pool import Commands, Drivers, Sandboxes
 from symbi.tools.catalog import SecretSource
 from symbi.types import SecurityTier
 
 if TYPE_CHECKING:
-    from symbi.adapters.docker import DockerSandbox
+    from symbi.adapters.docker import DockerSandbox, Engine
 
 KIB = 1_024
 MIB = 1_048_576
-DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 
 
-def docker_host(settings: Settings, environ: Mapping[str, str] = os.environ) -> str:
-    """The address of the engine: the setting's, or that of the environment, or the usual one."""
-    return settings.sandbox.docker_host or environ.get("DOCKER_HOST", "").strip() or DEFAULT_ENGINE
+def engine_of(settings: Settings, environ: Mapping[str, str] = os.environ) -> "Engine":
+    """A client of the engine that is configured, or that the environment names.
+
+    Raises:
+        ConfigError: Its address is of a kind that cannot be used, it would be spoken to without TLS on another machine, or
+            its certificates cannot be used.
+    """
+    from symbi.adapters.docker import Engine  # noqa: PLC0415 - for those who have containers
+
+    told = settings.sandbox
+    address = engine_address(
+        told.docker_host,
+        environ,
+        tls_verify=told.docker_tls_verify,
+        certificates=told.docker_cert_path,
+        plain=told.docker_plain_tcp,
+    )
+    return Engine(address.url, address.context())
 
 
 async def make_image(settings: Settings, programs: Sequence[Path], name: str) -> str:
@@ -39,10 +54,11 @@ async def make_image(settings: Settings, programs: Sequence[Path], name: str) ->
     Raises:
         InputError: This is no Linux, or a program is not there.
         SandboxUnavailable: The engine cannot be used.
+        ConfigError: Likewise, as it is configured.
     """
-    from symbi.adapters.docker import Engine, write_root  # noqa: PLC0415 - likewise
+    from symbi.adapters.docker import write_root  # noqa: PLC0415 - likewise
 
-    async with Engine(docker_host(settings)) as engine:
+    async with engine_of(settings) as engine:
         await engine.version()  # before the work
         with TemporaryFile() as root:
             await to_thread.run_sync(write_root, root, programs)
@@ -63,19 +79,19 @@ async def open_sandboxes(
         guard: Where permits are redeemed; its vault seals events that are about somebody.
         log: Its origin is the label of what is ours in the engine; it takes the events of connections.
         clock: Measures rates of bytes.
-        workers: Hears of the processes of the interpreter.
+        workers: Hears of where code runs.
         secrets: Of what is put into requests on their way out.
 
     Raises:
         SandboxUnavailable: The interpreter does not start.
-        ConfigError: The address of the engine is of a kind that cannot be used.
+        ConfigError: The engine cannot be used as it is configured; see `engine_of`.
     """
     async with AsyncExitStack() as stack:
         interpreter = await stack.enter_async_context(MontySandbox(guard.authority, watch=workers))
         drivers: Drivers = {SecurityTier.INTERPRETER: interpreter}
         commands: Commands = {}
         if settings.sandbox.image is not None or settings.sandbox.images:
-            for tier, driver in (await _containers(stack, settings, guard, log, clock, secrets)).items():
+            for tier, driver in (await _containers(stack, settings, guard, log, clock, secrets, workers)).items():
                 commands[tier] = driver
                 if settings.sandbox.image is not None:
                     drivers[tier] = driver
@@ -83,12 +99,18 @@ async def open_sandboxes(
 
 
 async def _containers(
-    stack: AsyncExitStack, settings: Settings, guard: Guard, log: AuditLog, clock: Clock, secrets: SecretSource
+    stack: AsyncExitStack,
+    settings: Settings,
+    guard: Guard,
+    log: AuditLog,
+    clock: Clock,
+    secrets: SecretSource,
+    workers: Workers,
 ) -> dict[SecurityTier, "DockerSandbox"]:
-    from symbi.adapters.docker import DockerOptions, DockerSandbox, Engine, Reaper  # noqa: PLC0415 - for those who have containers
+    from symbi.adapters.docker import DockerOptions, DockerSandbox, Reaper  # noqa: PLC0415 - for those who have containers
     from symbi.adapters.egress import EgressProxy  # noqa: PLC0415 - likewise
 
-    engine = await stack.enter_async_context(Engine(docker_host(settings)))
+    engine = await stack.enter_async_context(engine_of(settings))
     await stack.enter_async_context(Reaper(engine, log.origin))
     sandbox = settings.sandbox
     limits = EgressLimits(
@@ -119,7 +141,6 @@ async def _containers(
             images=frozenset(named),
             variables=frozenset(sandbox.env),
         )
-        drivers[tier] = await stack.enter_async_context(
-            DockerSandbox(guard.authority, tier, engine, options, egress=egress)
-        )
+        driver = DockerSandbox(guard.authority, tier, engine, options, egress=egress, watch=workers)
+        drivers[tier] = await stack.enter_async_context(driver)
     return drivers

@@ -11,7 +11,6 @@ import keyring.errors
 import pydantic_monty
 import pytest
 
-from symbi.adapters import machine
 from symbi.adapters.machine import (
     Capacity,
     Finding,
@@ -27,6 +26,8 @@ from symbi.adapters.machine import (
     probe_python,
     probe_terminal,
 )
+from symbi.adapters.machine import engine as engine_probe
+from symbi.adapters.machine import probes as machine
 from symbi.testing.clock import ManualClock
 
 VERSION = {"Version": "28.2.2"}
@@ -297,13 +298,13 @@ def test_an_engine_that_speaks_garbage_is_a_finding(tmp_path, reply):
 
 
 def test_an_engine_that_hangs_or_drips_is_given_up_in_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "ENGINE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(engine_probe, "ENGINE_TIMEOUT_S", 0.05)
     with engine(tmp_path, [None]) as environ:
         docker, _ = ask(environ)
     assert not docker.ok
     assert "timed out" in docker.detail
     ticks = iter(range(100))
-    monkeypatch.setattr(machine.SystemClock, "monotonic_s", lambda _: next(ticks) * 0.04)
+    monkeypatch.setattr(engine_probe.SystemClock, "monotonic_s", lambda _: next(ticks) * 0.04)
     (tmp_path / "second").mkdir()
     with engine(tmp_path / "second", [answer(VERSION)]) as environ:
         docker, _ = ask(environ)
@@ -321,9 +322,41 @@ def test_credentials_in_the_address_are_not_shown():
     assert "canary" not in f"{docker}"
 
 
-def test_an_engine_behind_tls_is_said_not_to_be_asked(tmp_path):
-    docker, _ = ask({"DOCKER_HOST": "tcp://127.0.0.1:1", "DOCKER_TLS_VERIFY": "1"})
-    assert "behind TLS" in docker.detail
+def test_an_engine_elsewhere_is_not_asked_without_tls_nor_with_certificates_that_are_not_there(tmp_path):
+    docker, gvisor = ask({"DOCKER_HOST": "tcp://192.0.2.1:2375"})
+    assert "without TLS" in docker.detail
+    assert "docker_tls_verify" in docker.install_hint
+    assert not gvisor.ok
+    environ = {"DOCKER_HOST": "tcp://192.0.2.1", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(tmp_path)}
+    docker, _ = ask(environ)
+    assert "ca.pem, cert.pem, key.pem is not there" in docker.detail
+
+
+@pytest.mark.parametrize(
+    ("runtime", "ok", "word"),
+    [
+        ({"path": "/usr/bin/runsc", "runtimeArgs": ["--platform=ptrace", "--oci-seccomp"]}, True, "write bandwidth"),
+        ({"path": "/usr/bin/runsc", "runtimeArgs": ["-oci-seccomp=true"]}, True, "write bandwidth"),
+        ({"path": "/usr/bin/runsc", "runtimeArgs": ["--platform=ptrace"]}, False, "no code runs in it"),
+        ({"path": "/usr/bin/runsc", "runtimeArgs": ["--oci-seccomp=false"]}, False, "no code runs in it"),
+        ({"path": "/usr/bin/runsc"}, False, "no code runs in it"),
+        ({"runtimeType": "io.containerd.runsc.v1"}, True, "does not say"),
+    ],
+)
+def test_a_gvisor_that_leaves_the_filter_out_is_said(tmp_path, runtime, ok, word):
+    info = INFO | {"Runtimes": {"runc": {}, "runsc": runtime}}
+    with engine(tmp_path, [answer(VERSION), answer(info)]) as environ:
+        _, gvisor = ask(environ)
+    assert (gvisor.ok, word in gvisor.detail) == (ok, True)
+    assert ("daemon.json" in gvisor.install_hint) is not ok
+
+
+def test_what_the_engine_warns_of_is_passed_on_in_bounds(tmp_path):
+    said = ["WARNING: No swap\nlimit support", 5, *(f"WARNING: {number} \x1b[2J" for number in range(9))]
+    with engine(tmp_path, [answer(VERSION), answer(INFO | {"Warnings": said})]) as environ:
+        _, warnings, _, _ = probe_engine(environ, lambda _: None)
+    assert warnings.name == "docker warnings"
+    assert warnings.detail == "No swap limit support; 0 ?[2J; 1 ?[2J; 2 ?[2J; and 6 more"
 
 
 def test_a_terminal_without_utf8_is_a_finding(monkeypatch):

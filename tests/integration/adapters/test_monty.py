@@ -12,6 +12,7 @@ import pytest
 from symbi.adapters import monty
 from symbi.adapters.monty import MAX_STDOUT_BYTES, MontySandbox
 from symbi.errors import (
+    AgentFailed,
     CodeFailed,
     InputError,
     MemoryLimit,
@@ -93,7 +94,7 @@ async def test_more_runs_than_workers_are_refused_when_they_have_waited(monkeypa
         tasks.cancel_scope.cancel()
 
 
-async def test_a_worker_that_dies_is_an_unavailable_sandbox_and_is_replaced(sandbox):
+async def test_a_worker_that_dies_with_code_in_it_is_a_failure_of_the_code_and_is_replaced(sandbox):
     async def kill():
         await anyio.wait_all_tasks_blocked()
         for pid in workers():
@@ -101,9 +102,10 @@ async def test_a_worker_that_dies_is_an_unavailable_sandbox_and_is_replaced(sand
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(kill)
-        with pytest.raises(SandboxUnavailable, match="worker died") as caught:
+        with pytest.raises(CodeFailed, match="worker died while it ran the code") as caught:
             await sandbox.run("while True:\n    pass")
-    assert caught.value.code == "unavailable.sandbox_died"
+    assert isinstance(caught.value, AgentFailed)
+    assert not caught.value.retryable
     assert (await sandbox.run("6 * 7")).value == 42
 
 

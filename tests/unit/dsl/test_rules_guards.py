@@ -159,6 +159,9 @@ def test_a_guard_on_all_tools_of_a_server_denies_those_without_the_argument():
 OTHER_GUARDS = [
     ("create()", "risk > 0.5", create(0.6), create(0.5)),
     ("create()", "risk > 1", create(1.5), create(1.0)),
+    ("execute(any)", "risk > 0.9", execute(), execute(risk=0.9)),
+    ("execute(any)", 'risk_tier == "gvisor"', execute(), execute(risk=0.4)),
+    ("execute(any)", "cpu_milli > 500", execute(), execute(cpu_milli=500)),
     ("create()", 'tier == "docker"', create(tier=SecurityTier.TIER1), create()),
     ("create()", 'source_digest == "d" && "log" in inputs', create(inputs=("log",)), create()),
     ("create()", 'resource.owner == principal.owner && inputs.contains("log")', create(inputs=("log",)), create()),

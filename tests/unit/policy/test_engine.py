@@ -142,6 +142,9 @@ def _code(resource, tier="interpreter", memory=64, timeout=10_000):
     context = {
         "codeDigest": "00",
         "tier": tier,
+        "risk": {"__extn": {"fn": "decimal", "arg": "0.25"}},
+        "riskTier": "docker",
+        "cpuMilli": 1000,
         "memoryMib": memory,
         "timeoutMs": timeout,
         "label": {"integrity": "untrusted", "confidentiality": "public", "categories": []},

@@ -144,3 +144,17 @@ def test_who_goes_away_or_sends_no_frame_ends_it():
     for given in (b"", b"0000000a{", b"ffffffff", frame({"nonce": NONCE})):
         done = subprocess.run(COMMAND, input=given, capture_output=True, check=False, timeout=60)
         assert len(list(frames(done.stdout))) == (1 if given.startswith(b"0000002d") or len(given) > 20 else 0)
+
+
+def test_it_stays_until_whoever_has_its_answer_hangs_up():
+    """What a container has used is in its control groups, and they are gone with its first process."""
+    with subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as runner:
+        runner.stdin.write(frame({"nonce": NONCE}) + frame(REQUEST | {"code": "1"}))
+        runner.stdin.flush()
+        for _ in ("probe", "answer"):
+            head = runner.stdout.read(40)
+            runner.stdout.read(int(head[32:], 16))
+        with pytest.raises(subprocess.TimeoutExpired):
+            runner.wait(0.2)
+        runner.stdin.close()
+        assert runner.wait(60) == 0

@@ -215,8 +215,9 @@ async def open_cell(
                     await cell.hello()
                     seen = _object(await cell.frame(MAX_PROBE_BYTES))
             except TimeoutError:
-                msg = f"the sandbox did not start within {options.start_timeout_s:g} s"
-                raise SandboxUnavailable(msg, code="unavailable.sandbox_start") from None
+                msg = f"the sandbox did not start within {options.start_timeout_s:g} s on {options.cpus:g} cores"
+                hint = "give it more of a core, or raise `sandbox.start_timeout_s`"
+                raise SandboxUnavailable(msg, code="unavailable.sandbox_start", hint=hint) from None
             isolation = judge(seen, options, tier, memory_mib, binds)
             cell.facts = {"container": name, **isolation.facts}
             tell(cell.facts)

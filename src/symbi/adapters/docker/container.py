@@ -16,6 +16,7 @@ LABEL_WARM: Final = "symbi.warm"  # made before there was a run for it
 RUNTIME_MIB: Final[Mapping[SecurityTier, int]] = {SecurityTier.TIER1: 32, SecurityTier.TIER2: 96}
 """What a sandbox itself takes beside the code's memory: the first process, and gVisor's kernel."""
 SENTRY_PIDS: Final = 1_024  # gVisor's own threads count as processes of the container; fewer kill its kernel
+LEAST_CPUS: Final = 0.01  # the engine takes no less
 INODES: Final = 4_096  # files and folders in /tmp
 SHM_BYTES: Final = 16 * MIB
 MASKED: Final = (
@@ -73,6 +74,11 @@ class DockerOptions:
     env: Mapping[str, str] = field(default_factory=dict)
     images: frozenset[str] = frozenset()
     variables: frozenset[str] = frozenset()
+
+
+def cpus_for(options: DockerOptions, cpu_milli: int) -> float:
+    """Cores of work that may have so many thousandths of one: no more than a container of the tier may."""
+    return min(options.cpus, max(LEAST_CPUS, cpu_milli / 1_000))
 
 
 def seccomp_profile(tier: SecurityTier) -> str:

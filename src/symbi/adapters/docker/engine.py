@@ -4,6 +4,7 @@ The API is HTTP; attaching to a container upgrades the connection to a raw strea
 """
 
 import json
+import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -17,10 +18,9 @@ import httpcore2
 import httpx2
 
 from symbi.errors import ConfigError, SandboxUnavailable
+from symbi.sandbox.address import PLAIN_PORT, TLS_PORT
 
 API_VERSION: Final = (1, 41)  # Docker 20.10; a newer engine that no longer speaks it is asked in its oldest
-DEFAULT_HOST: Final = "unix:///var/run/docker.sock"
-DEFAULT_PORT: Final = 2375
 MAX_ANSWER_BYTES: Final = 8_388_608  # what is read of one answer
 MAX_MESSAGE_CHARS: Final = 300  # of an engine's own text in an error
 QUESTION_TIMEOUT_S: Final = 10.0  # one question, where the caller sets no other bound
@@ -94,7 +94,8 @@ class Engine:
     """A client of one engine.
 
     Args:
-        host: `unix:///path` or `tcp://host:port`.
+        host: `unix:///path` or `tcp://host:port`; see `symbi.sandbox.address`, which also says whether it may be used.
+        context: How an engine at a host is spoken to under TLS; None for one that is not.
 
     Attributes:
         made: Ids by names of containers that it makes, has, or is removing; empty ids while they are being made.
@@ -103,16 +104,23 @@ class Engine:
         ConfigError: The address is of a kind that is not spoken.
     """
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, context: ssl.SSLContext | None = None) -> None:
         self.host = host
         parts = urlsplit(host)
         if parts.scheme == "unix" and parts.path:
             transport = httpx2.AsyncHTTPTransport(uds=parts.path, trust_env=False, limits=LIMITS)
             base = "http://docker"
-        elif parts.scheme in {"tcp", "http"} and parts.hostname:
-            transport = httpx2.AsyncHTTPTransport(trust_env=False, limits=LIMITS)
+        elif parts.scheme in {"tcp", "http", "https"} and parts.hostname:
             name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-            base = f"http://{name}:{parts.port or DEFAULT_PORT}"
+            if context is None and parts.scheme == "https":
+                msg = f"`{host}` is spoken to under TLS, and there are no certificates for it"
+                raise ConfigError(msg, code="config.engine_certificates")
+            if context is None:
+                transport = httpx2.AsyncHTTPTransport(trust_env=False, limits=LIMITS)
+                base = f"http://{name}:{parts.port or PLAIN_PORT}"
+            else:
+                transport = httpx2.AsyncHTTPTransport(verify=context, trust_env=False, limits=LIMITS)
+                base = f"https://{name}:{parts.port or TLS_PORT}"
         else:
             msg = f"`{host}` is no address of an engine that can be used from here"
             raise ConfigError(msg, code="config.value", hint="write `unix:///path` or `tcp://host:port`")
@@ -204,6 +212,14 @@ class Engine:
         """How a container is; None where there is none."""
         found = await self._ask("GET", f"/containers/{container}/json", absent=True)
         return found if isinstance(found, dict) else None
+
+    async def stats(self, container: str, timeout_s: float) -> Mapping[str, Any]:
+        """What a container uses, by the engine's next look at it."""
+        params = {"stream": "false", "one-shot": "true"}
+        found = await self._ask(
+            "GET", f"/containers/{container}/stats", params=params, absent=True, timeout_s=timeout_s
+        )
+        return found if isinstance(found, dict) else {}
 
     async def wait(self, container: str, timeout_s: float) -> None:
         """Return once a container has ended."""

@@ -20,6 +20,7 @@ import anyio
 from symbi.adapters.docker.cell import Cell, open_cell
 from symbi.adapters.docker.container import LABEL_EFFECT, LABEL_RUN, DockerOptions, inner_limits
 from symbi.adapters.docker.engine import Engine
+from symbi.adapters.docker.usage import ContainerUse
 from symbi.clock import Clock
 from symbi.errors import CodeFailed, InputError, MemoryLimit, OutputLimit, SandboxUnavailable, SymbiError, TimeLimit
 from symbi.guard.action import RunContainer
@@ -65,7 +66,12 @@ async def check_image(engine: Engine, image: str) -> Mapping[str, Any]:
 
 
 async def run_program(
-    engine: Engine, options: DockerOptions, permit: Permit[RunContainer], clock: Clock, egress: Egress | None = None
+    engine: Engine,
+    options: DockerOptions,
+    permit: Permit[RunContainer],
+    clock: Clock,
+    use: ContainerUse,
+    egress: Egress | None = None,
 ) -> CommandResult:
     """Run the program of a permit that was redeemed and checked; see `symbi.sandbox.port.CommandSandbox`.
 
@@ -74,6 +80,7 @@ async def run_program(
         options: How containers of the tier are made.
         permit: For the program; what the container is like, and which files went in and out, is noted in it.
         clock: Measures how long it takes.
+        use: Measures what it uses.
         egress: Grants it a network, where the permit is for one.
     """
     action = permit.action
@@ -93,14 +100,15 @@ async def run_program(
     async with _cell(engine, options, permit) as cell:
         started_s = clock.monotonic_s()
         answer: bytes | None = None
-        with anyio.move_on_after(action.timeout_s + GRACE_S):
-            for piece in _pieces(files):
-                await cell.hand_over(piece)
-            try:
-                answer = await cell.ask(request, _most_bytes(options), None if session is None else session.serve)
-            finally:
-                if session is not None:
-                    permit.note("egress", session.totals())
+        async with use.measured(action.run_id, cell.name):
+            with anyio.move_on_after(action.timeout_s + GRACE_S):
+                for piece in _pieces(files):
+                    await cell.hand_over(piece)
+                try:
+                    answer = await cell.ask(request, _most_bytes(options), None if session is None else session.serve)
+                finally:
+                    if session is not None:
+                        permit.note("egress", session.totals())
         took_s = clock.monotonic_s() - started_s
     if answer is None:
         raise _time_limit(action)

@@ -9,16 +9,28 @@ but for a program that was granted one, which gets it through its frames (`lines
 import json
 import re
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import anyio
 
 from symbi.adapters.docker.cell import Cell, open_cell
-from symbi.adapters.docker.container import LABEL_EFFECT, LABEL_RUN, LABEL_WARM, DockerOptions, inner_limits
+from symbi.adapters.docker.container import (
+    LABEL_EFFECT,
+    LABEL_RUN,
+    LABEL_WARM,
+    MIB,
+    RUNTIME_MIB,
+    DockerOptions,
+    cpus_for,
+    inner_limits,
+)
 from symbi.adapters.docker.engine import Engine
 from symbi.adapters.docker.program import check_image, run_program
+from symbi.adapters.docker.usage import ContainerUse
 from symbi.clock import Clock, SystemClock
 from symbi.errors import (
     CodeFailed,
@@ -35,7 +47,7 @@ from symbi.guard.action import ExecuteCode, RunContainer
 from symbi.guard.permit import Authority, Permit
 from symbi.sandbox.command import check_command
 from symbi.sandbox.pool import WHAT_TO_INSTALL
-from symbi.sandbox.port import CommandResult, Egress, SandboxResult
+from symbi.sandbox.port import CommandResult, Egress, SandboxResult, SandboxWatch
 from symbi.sandbox.request import CODE_FILE, VALUE_BOUNDS, check_request, plain_inputs
 from symbi.sandbox.values import copy_json
 from symbi.sandbox.warm import WarmPool
@@ -53,6 +65,13 @@ MAX_MESSAGE_CHARS: Final = 300
 _STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
+class _Size(NamedTuple):
+    """What tells one kind of container of a tier from another."""
+
+    memory_mib: int
+    cpus: float
+
+
 class DockerSandbox:
     """A `symbi.sandbox.port.SandboxDriver` of a container tier.
 
@@ -65,6 +84,7 @@ class DockerSandbox:
         options: How containers are made.
         clock: Measures how long runs take.
         egress: Grants networks to programs; without it none has one.
+        watch: Is told of the container that runs the code of a run.
     """
 
     def __init__(
@@ -75,6 +95,7 @@ class DockerSandbox:
         options: DockerOptions,
         clock: Clock | None = None,
         egress: Egress | None = None,
+        watch: SandboxWatch | None = None,
     ) -> None:
         self._authority = authority
         self._egress = egress
@@ -82,13 +103,14 @@ class DockerSandbox:
         self._engine = engine
         self._options = options
         self._clock = clock or SystemClock()
+        self._use = ContainerUse(engine, RUNTIME_MIB[tier] * MIB, watch)
         self._places = anyio.Semaphore(options.at_once)
         self._ready = False
-        self._pool: WarmPool[int, Cell] = WarmPool(
-            lambda memory_mib: open_cell(engine, options, tier, {LABEL_WARM: "1"}, memory_mib=memory_mib),
+        self._pool: WarmPool[_Size, Cell] = WarmPool(
+            self._ready_made,
             Cell.is_fit,
             size=options.warm,
-            first=options.warm_memory_mib,
+            first=_Size(options.warm_memory_mib, options.cpus),
             clock=self._clock,
         )
 
@@ -133,6 +155,10 @@ class DockerSandbox:
         self._ready = True
         return {"engine": str(version.get("Version", "")), "api": str(version.get("ApiVersion", ""))}
 
+    def _ready_made(self, size: "_Size") -> AbstractAsyncContextManager[Cell]:
+        options = replace(self._options, cpus=size.cpus)
+        return open_cell(self._engine, options, self._tier, {LABEL_WARM: "1"}, memory_mib=size.memory_mib)
+
     async def run(self, permit: Permit[ExecuteCode]) -> SandboxResult:
         """Run the permit's code in a container of its own; see the port."""
         action = self._authority.redeem(permit, ExecuteCode)
@@ -143,16 +169,18 @@ class DockerSandbox:
         try:
             if not self._ready and not self._pool.waiting:
                 await self.check()
+            size = _Size(action.memory_mib, cpus_for(self._options, action.cpu_milli))
             cold = partial(
-                open_cell, self._engine, self._options, self._tier, labels,
-                memory_mib=action.memory_mib, tell=partial(permit.note, "sandbox"),
+                open_cell, self._engine, replace(self._options, cpus=size.cpus), self._tier, labels,
+                memory_mib=size.memory_mib, tell=partial(permit.note, "sandbox"),
             )  # fmt: skip
-            async with self._pool.take(action.memory_mib, cold) as (cell, warm):
+            async with self._pool.take(size, cold) as (cell, warm):
                 permit.note("sandbox", {**cell.facts, "warm": warm})
                 started_s = self._clock.monotonic_s()
                 answer: bytes | None = None
-                with anyio.move_on_after(action.timeout_s + GRACE_S):
-                    answer = await cell.ask(request, MAX_FRAME_BYTES + ESCAPED * self._options.output_bytes)
+                async with self._use.measured(action.run_id, cell.name):
+                    with anyio.move_on_after(action.timeout_s + GRACE_S):
+                        answer = await cell.ask(request, MAX_FRAME_BYTES + ESCAPED * self._options.output_bytes)
                 took_s = self._clock.monotonic_s() - started_s
         except SandboxUnavailable as error:
             self._ready = self._ready and not error.code.startswith("unavailable.engine")
@@ -170,7 +198,8 @@ class DockerSandbox:
         check_command(action, self._tier, self._options.images, self._options.variables)
         await self._take_place()
         try:
-            return await run_program(self._engine, self._options, permit, self._clock, self._egress)
+            options = replace(self._options, cpus=cpus_for(self._options, action.cpu_milli))
+            return await run_program(self._engine, options, permit, self._clock, self._use, self._egress)
         finally:
             self._places.release()
 

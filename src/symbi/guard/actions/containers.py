@@ -37,6 +37,7 @@ class RunContainer(Action):
         env: Names and values of its environment.
         credentials: Paths of the vault references, by the host that they are for, and its header where one is named.
         memory_mib, timeout_s: Limits inside the sandbox.
+        cpu_milli: Thousandths of a core that it may use there, where a sandbox of its tier has no less.
         score: Of its risk, from 0 to 1.
         risk: Score, factors and the tier that follows, as texts, for the trail; empty where nobody assessed it.
         digests: SHA-256 (hex) of each input.
@@ -55,6 +56,7 @@ class RunContainer(Action):
     env: Mapping[str, str] = field(default_factory=dict)
     credentials: Mapping[str, str] = field(default_factory=dict)
     memory_mib: int = 64
+    cpu_milli: int = 1_000
     timeout_s: float = 10.0
     score: float = NOT_ASSESSED
     risk: Mapping[str, JsonValue] = field(default_factory=dict)
@@ -99,7 +101,9 @@ class RunContainer(Action):
             "credentials": list(self.secrets),
             "tier": self.tier.value,
             "risk": decimal_value(self.score),
+            "riskTier": str(self.risk.get("tier", SecurityTier.TIER2.value)),
             "memoryMib": self.memory_mib,
+            "cpuMilli": self.cpu_milli,
             "timeoutMs": round(self.timeout_s * 1000),
             "label": label_context(self.label),
         }

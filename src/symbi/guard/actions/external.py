@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from symbi.guard.actions.base import Action
-from symbi.policy.context import label_context, tool_context
+from symbi.policy.context import decimal_value, label_context, tool_context
 from symbi.policy.fields import UNDECLARED, ToolFlow
 from symbi.policy.grants import Grant, granted
 from symbi.policy.sinks import call_facts
 from symbi.types import JsonValue, Label, RecoveryClass, Resource, SecurityTier, ToolName
+
+UNASSESSED_SCORE: Final = 1.0  # what nobody has looked at may be anything
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +147,8 @@ class ExecuteCode(Action):
         tier: Where it must run, at least.
         inputs: JSON values by variable name.
         memory_mib, timeout_s: Limits inside the sandbox.
-        risk: Score, factors and the tier that follows, as texts, for the trail; empty where nobody assessed it.
+        cpu_milli: Thousandths of a core that it may use there, where a sandbox of its tier has no less.
+        risk: Score, factors and the tier that follows, as texts; where nobody assessed it, policies see the worst.
     """
 
     kind: ClassVar[str] = "ExecuteCode"
@@ -154,6 +157,7 @@ class ExecuteCode(Action):
     tier: SecurityTier = SecurityTier.INTERPRETER
     inputs: Mapping[str, JsonValue] = field(default_factory=dict)
     memory_mib: int = 64
+    cpu_milli: int = 1_000
     timeout_s: float = 10.0
     risk: Mapping[str, JsonValue] = field(default_factory=dict)
 
@@ -168,11 +172,14 @@ class ExecuteCode(Action):
         return Resource("Sandbox", self.tier.value, (("tier", self.tier.value),))
 
     def context(self) -> Mapping[str, JsonValue]:
-        """Digest, tier, limits and the joined label."""
+        """Digest, tier, limits, the joined label, and the risk."""
         return {
             "codeDigest": self.code_digest,
             "tier": self.tier.value,
+            "risk": decimal_value(float(str(self.risk.get("score", UNASSESSED_SCORE))), "risk"),
+            "riskTier": str(self.risk.get("tier", SecurityTier.TIER2.value)),
             "memoryMib": self.memory_mib,
+            "cpuMilli": self.cpu_milli,
             "timeoutMs": round(self.timeout_s * 1000),
             "label": label_context(self.label),
         }

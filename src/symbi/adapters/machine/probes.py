@@ -9,79 +9,32 @@ import os
 import platform
 import shutil
 import stat
-import subprocess
 import sys
 import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from errno import ETIMEDOUT
-from http import HTTPStatus
-from http.client import HTTPException, HTTPResponse
-from io import BytesIO
-from json import loads
 from pathlib import Path
-from socket import AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, socket
 from typing import Final
-from urllib.parse import quote, urlsplit
 
 import keyring
 import keyring.errors
 import pydantic_monty
 
+from symbi.adapters.machine.engine import NOTHING_WANTED, Wanted, probe_engine
+from symbi.adapters.machine.finding import Finding, named
 from symbi.clock import Clock, SystemClock, rfc3339
 from symbi.errors import SandboxUnavailable
 from symbi.sandbox.confinement import confined_program, confinement_here
 
 MIN_PYTHON: Final = (3, 11)
 MIN_FREE_BYTES: Final = 256 * 1024 * 1024  # below it a busy trail fills the disk within the hour
-ENGINE_TIMEOUT_S: Final = 2.0  # one question to the container engine
 INTERPRETER_TIMEOUT_S: Final = 10.0  # start of the interpreter and its first answer
-MAX_ANSWER_BYTES: Final = 4_194_304  # what is read of an answer of the engine
-ENGINE_PORT: Final = 2375  # of an engine without TLS, where DOCKER_HOST names none
-DEFAULT_ENGINE: Final = "unix:///var/run/docker.sock"
 OLDEST_NOW_NS: Final = 1_735_689_600_000_000_000  # 2025-01-01: a clock before this was never set
 LATEST_NOW_NS: Final = 4_102_444_800_000_000_000  # 2100-01-01
 
 _UNFIT_KEYRINGS: Final = ("keyring.backends.fail", "keyring.backends.null", "keyrings.alt")
 """Modules of backends that keep nothing, or keep it where others can read it."""
-
-GVISOR_GAPS: Final = "write bandwidth is not bounded in it, and its own kernel takes part of the memory"
-VERSION_TIMEOUT_S: Final = 5.0  # what a program may take to say its version
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One fact.
-
-    Attributes:
-        name: What was looked at.
-        ok: It is there and works.
-        detail: What was found, one line.
-        install_hint: What to do to have it; empty where nothing is missing.
-        required: The runtime cannot do without it.
-    """
-
-    name: str
-    ok: bool
-    detail: str
-    install_hint: str = ""
-    required: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the configuration says of containers.
-
-    Attributes:
-        host: Address of the engine; None for that of the environment.
-        image: What code runs in; None where none is configured.
-        runtimes: The engine's runtimes for tier 1 and tier 2.
-    """
-
-    host: str | None = None
-    image: str | None = None
-    runtimes: tuple[str, str] = ("runc", "runsc")
 
 
 def probe_machine(
@@ -90,7 +43,7 @@ def probe_machine(
     environ: Mapping[str, str] | None = None,
     clock: Clock | None = None,
     which: Callable[[str], str | None] = shutil.which,
-    wanted: Wanted = Wanted(),
+    wanted: Wanted = NOTHING_WANTED,
 ) -> list[Finding]:
     """Look at everything that the runtime needs or could use.
 
@@ -176,7 +129,7 @@ def probe_interpreter(pool: Callable[..., pydantic_monty.Monty] = pydantic_monty
         ):
             answer = session.feed_run("sum([n * n for n in range(10)])")
     except (pydantic_monty.MontyError, OSError, RuntimeError, TimeoutError, SandboxUnavailable) as error:
-        return Finding("interpreter sandbox", ok=False, detail=_named(error), install_hint=hint, required=True)
+        return Finding("interpreter sandbox", ok=False, detail=named(error), install_hint=hint, required=True)
     if answer != 285:  # noqa: PLR2004 - the squares of 0 to 9
         return Finding("interpreter sandbox", ok=False, detail="it miscounts", install_hint=hint, required=True)
     version = pydantic_monty.__version__
@@ -197,7 +150,7 @@ def probe_disk(data_dir: Path) -> Finding:
             os.fsync(probe.fileno())
     except OSError as error:
         hint = "give the runtime a folder that it may write, on a local disk, with `runtime.data_dir`"
-        return Finding("disk", ok=False, detail=f"`{folder}`: {_named(error)}", install_hint=hint, required=True)
+        return Finding("disk", ok=False, detail=f"`{folder}`: {named(error)}", install_hint=hint, required=True)
     detail = f"`{folder}`: {free // 2**20} MiB free, writes, locks and syncs"
     if free < MIN_FREE_BYTES:
         hint = f"free some space: {MIN_FREE_BYTES // 2**20} MiB at least"
@@ -214,7 +167,7 @@ def probe_data_folder(data_dir: Path) -> Finding:
         open_to_others = next(_open_to_others(data_dir), None)
     except OSError as error:
         hint = "make it readable to the account that runs the runtime"
-        return Finding(name, ok=False, detail=f"`{data_dir}`: {_named(error)}", install_hint=hint, required=True)
+        return Finding(name, ok=False, detail=f"`{data_dir}`: {named(error)}", install_hint=hint, required=True)
     if open_to_others is not None:
         path, why = open_to_others
         hint = f"chmod {'700' if path.is_dir() else '600'} `{path}`, owned by the account that runs the runtime"
@@ -241,7 +194,7 @@ def probe_keyring() -> Finding:
     try:
         backend = keyring.get_keyring()
     except (keyring.errors.KeyringError, OSError, RuntimeError) as error:
-        return Finding("keyring", ok=False, detail=_named(error), install_hint=hint)
+        return Finding("keyring", ok=False, detail=named(error), install_hint=hint)
     unusable = type(backend).__module__.startswith(_UNFIT_KEYRINGS)
     return Finding(
         "keyring",
@@ -249,90 +202,6 @@ def probe_keyring() -> Finding:
         detail="none" if unusable else str(backend.name),
         install_hint=hint if unusable else "",
     )
-
-
-def probe_engine(
-    environ: Mapping[str, str], which: Callable[[str], str | None], wanted: Wanted = Wanted()
-) -> Iterator[Finding]:
-    """The container engine, gVisor's runtime in it, and the image: what tiers 1 and 2 stand on."""
-    address = wanted.host or environ.get("DOCKER_HOST", "").strip() or DEFAULT_ENGINE
-    tls = bool(environ.get("DOCKER_TLS_VERIFY", "").strip())
-    container, gvisor = wanted.runtimes
-    runtimes: frozenset[str] = frozenset()
-    answers = False
-    try:
-        version = _ask(address, "/version", tls=tls).get("Version")
-        info = _ask(address, "/info", tls=tls)
-        found = info.get("Runtimes")
-        runtimes = frozenset(found) if isinstance(found, dict) else frozenset()
-    except (OSError, HTTPException, ValueError) as error:
-        hint = "for tiers `docker` and `gvisor`: install Docker Engine (package docker.io), or name it in DOCKER_HOST"
-        if isinstance(error, PermissionError):
-            hint = "let this account use the engine's socket, e.g. as a member of the group `docker`"
-        yield Finding("docker", ok=False, detail=f"{_shown(address)}: {_named(error)}", install_hint=hint)
-    else:
-        answers = True
-        shown = version if isinstance(version, str) and version.isprintable() else "of unknown version"
-        gaps = tuple(_gaps(info))
-        lacks = "a filter of system calls" in gaps or container not in runtimes
-        detail = f"engine {shown[:40]} at {_shown(address)}, runtime `{container}`" + (
-            f"; without {', '.join(gaps)}" if gaps else ""
-        )
-        hint = f"tier `docker` needs runtime `{container}` and a kernel with seccomp" if lacks else ""
-        yield Finding("docker", ok=not lacks, detail=detail, install_hint=hint)
-    path = which("runsc")
-    ok = gvisor in runtimes
-    if ok:
-        release = f" ({_version_of(path)})" if path is not None else ""
-        detail, hint = f"{gvisor} is a runtime of the engine{release}; {GVISOR_GAPS}", ""
-    elif path is not None:
-        detail, hint = f"`{path}` is no runtime of an engine that answers", "register runsc in the engine's daemon.json"
-    else:
-        detail, hint = "no runsc on PATH", "install gVisor (package runsc) and register it in the engine's daemon.json"
-    yield Finding("gvisor", ok=ok, detail=detail, install_hint=hint)
-    if answers:
-        yield _probe_image(address, wanted.image, tls=tls)
-
-
-def _gaps(info: Mapping[str, object]) -> Iterator[str]:
-    """What an engine says that it does not have, of what sandboxes ask of it."""
-    options = info.get("SecurityOptions")
-    have = " ".join(map(str, options)) if isinstance(options, list) else ""
-    if "name=seccomp" not in have:
-        yield "a filter of system calls"
-    if "name=apparmor" not in have and "name=selinux" not in have:
-        yield "AppArmor or SELinux"
-    if "name=userns" not in have and "name=rootless" not in have:
-        yield "user namespaces"
-    for name, shown in (("MemoryLimit", "memory limits"), ("SwapLimit", "swap limits"), ("PidsLimit", "process limits"), ("CpuCfsQuota", "processor quotas")):  # fmt: skip
-        if info.get(name) is not True:
-            yield shown
-
-
-def _probe_image(address: str, image: str | None, *, tls: bool) -> Finding:
-    name, hint = "sandbox image", "make one with `symbi sandbox image`, and name it in `sandbox.image`"
-    if image is None:
-        return Finding(name, ok=False, detail="none is configured: no container tier is used", install_hint=hint)
-    try:
-        found = _ask(address, f"/images/{quote(image, safe=':@/')}/json", tls=tls)
-    except (OSError, HTTPException, ValueError) as error:
-        detail = f"`{_printable(image)}` is not in the engine: {_named(error)}"
-        return Finding(name, ok=False, detail=detail, install_hint=hint)
-    size = found.get("Size")
-    detail = f"`{_printable(image)}`, {size // 2**20} MiB" if isinstance(size, int) else f"`{_printable(image)}`"
-    return Finding(name, ok=True, detail=detail)
-
-
-def _version_of(program: str) -> str:
-    """The first line of what a program says of its version."""
-    try:
-        said = subprocess.run(  # noqa: S603 - the runtime that the engine runs too
-            [program, "--version"], capture_output=True, text=True, check=False, timeout=VERSION_TIMEOUT_S
-        ).stdout
-    except (OSError, ValueError, subprocess.TimeoutExpired):
-        return "of unknown version"
-    lines = said.splitlines()
-    return _printable(lines[0])[:60] if lines else "of unknown version"
 
 
 def probe_terminal(environ: Mapping[str, str]) -> Finding:
@@ -343,66 +212,6 @@ def probe_terminal(environ: Mapping[str, str]) -> Finding:
     ok = encoding.replace("-", "").replace("_", "") == "utf8"
     hint = "" if ok else "set a UTF-8 locale, for example LC_ALL=C.UTF-8"
     return Finding("terminal", ok=ok, detail=detail, install_hint=hint)
-
-
-def _ask(address: str, path: str, *, tls: bool) -> Mapping[str, object]:
-    """One question to the engine, answered within `ENGINE_TIMEOUT_S` or not at all.
-
-    Raises:
-        OSError: It cannot be reached in time, or its address is of a kind that is not spoken here.
-        HTTPException: It does not speak HTTP.
-        ValueError: It answers something else than a JSON object.
-    """
-    parts = urlsplit(address)
-    target: str | tuple[str, int]
-    if tls:
-        msg = "an engine behind TLS cannot be asked from here"
-        raise OSError(msg)
-    if parts.scheme == "unix" and parts.path:
-        family, target = AF_UNIX, parts.path
-    elif parts.scheme in {"tcp", "http"} and parts.hostname:
-        family, target = AF_INET6 if ":" in parts.hostname else AF_INET, (parts.hostname, parts.port or ENGINE_PORT)
-    else:
-        msg = "only unix:// and tcp:// addresses can be asked from here"
-        raise OSError(msg)
-    clock = SystemClock()
-    deadline_s = clock.monotonic_s() + ENGINE_TIMEOUT_S
-    answer = bytearray()
-    with socket(family, SOCK_STREAM) as line:
-        line.settimeout(ENGINE_TIMEOUT_S)
-        line.connect(target)
-        line.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
-        while len(answer) <= MAX_ANSWER_BYTES:
-            left_s = deadline_s - clock.monotonic_s()
-            if left_s <= 0:
-                raise TimeoutError(ETIMEDOUT, "does not answer in time")
-            line.settimeout(left_s)
-            part = line.recv(65_536)
-            if not part:
-                break
-            answer += part
-    return _object(bytes(answer))
-
-
-class _Received:
-    """What was read from a socket, for the standard library's parser of responses."""
-
-    def __init__(self, received: bytes) -> None:
-        self._received = received
-
-    def makefile(self, mode: str) -> BytesIO:
-        del mode
-        return BytesIO(self._received)
-
-
-def _object(received: bytes) -> Mapping[str, object]:
-    response = HTTPResponse(_Received(received))  # type: ignore[arg-type]  # only makefile is called
-    response.begin()
-    decoded = loads(response.read()) if response.status == HTTPStatus.OK else None
-    if not isinstance(decoded, dict):
-        msg = f"answers {response.status} with {len(received)} bytes that are no JSON object"
-        raise ValueError(msg)  # noqa: TRY004 - a wrong answer, not a wrong type of ours
-    return decoded
 
 
 def _open_to_others(data_dir: Path) -> Iterator[tuple[Path, str]]:
@@ -424,22 +233,3 @@ def _open_to_others(data_dir: Path) -> Iterator[tuple[Path, str]]:
 def _nearest(folder: Path) -> Path:
     """The folder, or the nearest one above it that exists."""
     return next((one for one in (folder, *folder.absolute().parents) if one.is_dir()), Path("/"))
-
-
-def _shown(address: str) -> str:
-    """An address without what may be a secret in it."""
-    try:
-        parts = urlsplit(address)
-    except ValueError:
-        return "DOCKER_HOST"
-    return _printable(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}")
-
-
-def _named(error: BaseException) -> str:
-    """An error as one line."""
-    text = (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
-    return _printable(text)
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in text)[:200]
