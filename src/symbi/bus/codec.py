@@ -45,6 +45,7 @@ DEFAULT_PAYLOAD_BYTES: Final = 1024 * 1024
 MAX_FLOWS: Final = 65_536  # flows whose keys are kept at hand; all are forgotten at once when there are more
 OCTETS: Final = "application/octet-stream"
 
+_Place = tuple[AgentId, Address, int]  # sender, address, epoch: what has one key, and one count of sequences
 _Name = TypeVar("_Name")
 _Lane = TypeVar("_Lane")
 
@@ -181,6 +182,7 @@ class Codec:
         self._generation: int | None = None
         self._sealing: dict[Flow, _Outward] = {}
         self._opening: dict[bytes, _Inward] = {}
+        self._ciphers: dict[_Place, Aead] = {}  # of flows that differ in what no key depends on, such as content type
         self._proofs = Proofs()
 
     def seal(self, message: Outgoing) -> bytes:
@@ -268,7 +270,8 @@ class Codec:
             try:
                 results.append(self._read(wire, me, now))
             except MessageRefused as error:
-                results.append(error)
+                # With its traceback it would hold the frames, and they the message, until the collector comes by.
+                results.append(error.with_traceback(None))
         return results
 
     def _checked(self, message: Outgoing, now: int) -> bytes:
@@ -339,6 +342,7 @@ class Codec:
         if payload is None:
             raise MessageRefused("the message does not open under its key", code="message.sealed")
         if lane is None:
+            _keep(self._ciphers, (flow.sender, flow.address, flow.epoch), aead)
             _keep(self._opening, prefix, _Inward(flow, key, aead))
         return Opened(flow, envelope.id, envelope.sequence, envelope.timestamp_ns, expires, envelope.trace, payload)
 
@@ -368,10 +372,12 @@ class Codec:
             self._generation = generation
             self._sealing.clear()
             self._opening.clear()
+            self._ciphers.clear()
             self._proofs.forget()
 
     def _outward(self, flow: Flow) -> _Outward:
         lane = _Outward(encode_flow(flow), self._aead(flow))
+        _keep(self._ciphers, (flow.sender, flow.address, flow.epoch), lane.aead)
         _keep(self._sealing, flow, lane)
         return lane
 
@@ -383,6 +389,9 @@ class Codec:
 
     def _aead(self, flow: Flow) -> Aead:
         sender, address, epoch = flow.sender, flow.address, flow.epoch
+        known = self._ciphers.get((sender, address, epoch))
+        if known is not None:
+            return known
         if address.is_topic:
             secret = topic_key(self._provider, self._keys.group_key(address.name, epoch), address.name, sender, epoch)
         else:
@@ -391,7 +400,7 @@ class Codec:
 
 
 def _keep(lanes: dict[_Name, _Lane], name: _Name, lane: _Lane) -> None:
-    if len(lanes) >= MAX_FLOWS:
+    if len(lanes) >= MAX_FLOWS and name not in lanes:
         lanes.clear()
     lanes[name] = lane
 
