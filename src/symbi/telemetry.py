@@ -246,6 +246,9 @@ DEPENDENCY_CHANGES: Final = Counter(
 DEPENDENCY_REFUSALS: Final = Counter(
     "symbi_dependency_refusals_total", "calls", "Calls that a breaker or a bulkhead refused", ("dependency", "reason")
 )
+BUS_MESSAGES: Final = Counter("symbi_bus_messages_total", "messages", "Messages that the bus let pass", ("pattern",))
+BUS_REFUSED: Final = Counter("symbi_bus_refused_total", "messages", "Messages that were not taken", ("code",))
+BUS_RECEIVED: Final = Counter("symbi_bus_received_total", "messages", "Messages that were handled", ("outcome",))
 LOOP_LAG_SECONDS: Final = Histogram(
     "symbi_loop_lag_seconds", "seconds", "How late the event loop comes to what is due", _LATENCY_S
 )

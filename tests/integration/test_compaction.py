@@ -134,7 +134,7 @@ NEEDED = {
     "held": "UPDATE runs SET state = 'held' WHERE run_id = ?",
     "running": "UPDATE runs SET state = 'running' WHERE run_id = ?",
     "a dead letter": "INSERT INTO dead_letters SELECT run_id, 'run', 'writer', 'writer', '/f', 'x', 1, '', 'open', NULL, NULL, NULL,"
-    " NULL, '', NULL, NULL FROM runs WHERE run_id = ?",
+    " NULL, '', NULL, NULL, 1 FROM runs WHERE run_id = ?",
     "in a mailbox": "INSERT INTO mailbox (message_id, declared, agent_id, sender, body, due_ns, attempts)"
     " SELECT run_id, 'writer', 'writer', 'x', x'7b7d', 0, 1 FROM runs WHERE run_id = ?",
     "of a schedule": "INSERT INTO occurrences SELECT 's', 1, run_id, 'claimed', '' FROM runs WHERE run_id = ?",

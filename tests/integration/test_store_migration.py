@@ -135,7 +135,7 @@ async def test_a_store_of_version_1_gets_what_it_lacks_and_keeps_what_it_has(old
     with SqliteStore(old) as store, SqliteStore(None) as fresh:
         assert made(store._db) == made(fresh._db)
         assert store._db.execute("SELECT value FROM meta WHERE key = 'mine'").fetchone() == ("kept",)
-        assert store._db.execute("PRAGMA user_version").fetchone() == (3,)
+        assert store._db.execute("PRAGMA user_version").fetchone() == (4,)
         async with log_on(store) as log:
             assert log.sequence == EVENTS
 

@@ -25,6 +25,12 @@ MAX_NAME_CHARS: Final = 200  # of a run or an agent that an operation names
 async def replay(runtime: Runtime, caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
     """Begin a letter anew, or all open ones of an agent; what cannot be begun stays open, and says why."""
     by = called(runtime, caller)
+    if (message := await _message(runtime, arguments)) is not None:
+        await runtime.bus.replay(message, by)
+        return {
+            "replayed": [{"letter": message, "run": message, "as": "message", "carried_out": True}],
+            "refused": [],
+        }
     replayed: list[JsonValue] = []
     refused: list[JsonValue] = []
     compiled: dict[str, CompiledFile] = {}  # each file is read once
@@ -48,11 +54,21 @@ async def drop(runtime: Runtime, caller: Caller, arguments: Mapping[str, JsonVal
     """Give a letter up for good, or all open ones of an agent."""
     by, why = called(runtime, caller), _text(arguments, "reason", MAX_NAME_CHARS * 10)
     check_reason(why)
+    if (message := await _message(runtime, arguments)) is not None:
+        await runtime.bus.outbox.drop(message, by, why)
+        return {"dropped": [message]}
     dropped: list[JsonValue] = []
     for run_id, _ in await _meant(runtime, arguments):
         letter = await runtime.letters.drop(run_id, by, why)
         dropped.append(letter.run_id)
     return {"dropped": dropped}
+
+
+async def _message(runtime: Runtime, arguments: Mapping[str, JsonValue]) -> str | None:
+    """The dead message of the bus's outbox that is meant, if it is one."""
+    if "letter" not in arguments:
+        return None
+    return await runtime.bus.outbox.find_dead(_text(arguments, "letter", MAX_NAME_CHARS))
 
 
 async def _meant(runtime: Runtime, arguments: Mapping[str, JsonValue]) -> list[tuple[RunId, str]]:

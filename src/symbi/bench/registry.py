@@ -8,7 +8,7 @@ import anyio
 
 from symbi.bench.audit import audit
 from symbi.bench.audit_query import audit_query
-from symbi.bench.bus_crypto import message_crypto, message_throughput
+from symbi.bench.bus import cost, throughput
 from symbi.bench.containers import containers
 from symbi.bench.crypto import crypto
 from symbi.bench.idle import idle
@@ -62,8 +62,8 @@ BENCHMARKS: Final = (
     Benchmark("LIFE-5", "agent start-up", startup),
     Benchmark("LIFE-6", "memory of an agent", idle_memory),
     Benchmark("RES-4", "pauses and leaks", stall),
-    Benchmark("BUS-4", "throughput of messages", message_throughput),
-    Benchmark("BUS-5", "cost of a message", message_crypto),
+    Benchmark("BUS-4", "throughput of messages", throughput),
+    Benchmark("BUS-5", "cost of a message", cost),
     Benchmark("CRY-1", "cryptography of an event", crypto),
 )
 """In the order in which they run."""

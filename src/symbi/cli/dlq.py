@@ -12,19 +12,21 @@ from symbi.agent.run import RunOutcome
 from symbi.api.caller import Caller, operate
 from symbi.api.client import ask_owner, connect_owner
 from symbi.api.dlq import DLQ_TIMEOUT_S, OPERATIONS
+from symbi.bus.outbox import DeadMessage, dead_messages
 from symbi.cli.options import Config, Json
 from symbi.cli.output import err, error_json, errors_to_exit, exit_code, out, print_json, show_error
 from symbi.cli.owner import ask_or_own
 from symbi.cli.run import announce, resume_run, run_to_end, show_held, show_line
+from symbi.clock import rfc3339
 from symbi.config import Settings, load_settings
 from symbi.errors import ConfigError, DecryptionFailed, InputError, SymbiError, did_you_mean
 from symbi.guard.confidential import lost_text
 from symbi.guard.outcome import decode_error, encode_result
-from symbi.guard.vault import Vault
 from symbi.runtime.letters import DeadLetter, LetterState, Wanted, opened_letter, read_json, unknown
+from symbi.runtime.sealed_mail import SealedMail
 from symbi.tools.text import printable
 from symbi.types import AgentId, JsonValue, RunId
-from symbi.wiring import folder_owner, open_reader, open_runtime, reading_vault, start_logging
+from symbi.wiring import folder_owner, open_reader, open_runtime, reading_mails, start_logging
 
 app = typer.Typer(help="See what was given up, begin it anew, or let it go.", no_args_is_help=True)
 
@@ -56,8 +58,11 @@ def list_letters(
             None if agent is None else AgentId(agent), None if state == "all" else LetterState(state), limit
         )
         with open_reader(settings) as reader:
-            vault = reading_vault(settings, reader)
-            rows = [_letter_json(letter, vault, whole=False) for letter in reader.letters(wanted)]
+            mails = reading_mails(settings, reader)
+            rows = [_letter_json(letter, mails, whole=False) for letter in reader.letters(wanted)]
+            if state in {"open", "all"}:
+                rows += [_message_json(one) for one in dead_messages(reader, agent or "", limit)]
+                rows = sorted(rows, key=lambda row: str(row["at"]), reverse=True)[:limit]
         if as_json:
             print_json(rows)
             return
@@ -83,8 +88,17 @@ def show_letter(
         with open_reader(settings) as reader:
             found = reader.get_letter(RunId(letter))
             if found is None:
+                message = next((one for one in dead_messages(reader) if one.message_id == letter), None)
+                if message is not None:
+                    row = _message_json(message)
+                    print_json(row) if as_json else out.print(
+                        f"message {row['letter']} of [bold]{escape(printable(message.sender))}[/] to "
+                        f"[bold]{escape(printable(message.recipient))}[/], given up at {str(row['at'])[:19]}Z after "
+                        f"{_times(message.attempts)}: {escape(message.code)}; it opens for its recipient alone"
+                    )
+                    return
                 raise unknown(RunId(letter), [one.run_id for one in reader.letters(Wanted())])
-            row = _letter_json(found, reading_vault(settings, reader), whole=True)
+            row = _letter_json(found, reading_mails(settings, reader), whole=True)
         if as_json:
             print_json(row)
             return
@@ -189,7 +203,7 @@ def _named(letter: str | None, all_of: str | None) -> dict[str, JsonValue]:
     return {"letter": letter} if letter is not None else {"agent": all_of}
 
 
-def _letter_json(letter: DeadLetter, vault: Vault, *, whole: bool) -> dict[str, JsonValue]:
+def _letter_json(letter: DeadLetter, mails: SealedMail, *, whole: bool) -> dict[str, JsonValue]:
     """A letter for machines; its payload as far as it opens, where that is asked for."""
     row: dict[str, JsonValue] = {
         "letter": letter.run_id,
@@ -207,7 +221,7 @@ def _letter_json(letter: DeadLetter, vault: Vault, *, whole: bool) -> dict[str, 
         return row
     lost: JsonValue = None
     try:
-        letter = opened_letter(letter, vault)
+        letter = opened_letter(letter, mails)
     except (DecryptionFailed, ConfigError) as error:
         lost = lost_text(error)
     except InputError as error:
@@ -217,6 +231,20 @@ def _letter_json(letter: DeadLetter, vault: Vault, *, whole: bool) -> dict[str, 
     for name, data in columns.items():
         row[name] = None if data is None else read_json(data) if lost is None else lost
     return row
+
+
+def _message_json(one: DeadMessage) -> dict[str, JsonValue]:
+    """A dead message of the bus, as a letter."""
+    return {
+        "letter": one.message_id,
+        "kind": "bus",
+        "agent": one.recipient,
+        "sender": one.sender,
+        "code": one.code,
+        "attempts": one.attempts,
+        "at": rfc3339(one.changed_ns),
+        "state": "open",
+    }
 
 
 def _print_letter(row: dict[str, Any]) -> None:

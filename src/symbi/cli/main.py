@@ -18,11 +18,13 @@ from symbi.cli import (
     audit_keep,
     bench,
     budget,
+    bus,
     compliance,
     demo,
     dlq,
     effects,
     files,
+    keys,
     machine,
     policy,
     privacy,
@@ -60,8 +62,10 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(agents.app, name="agents")
 app.add_typer(agents.runs_app, name="runs")
 app.add_typer(dlq.app, name="dlq")
+app.add_typer(bus.app, name="bus")
 agents.runs_app.command("compact")(effects.compact)
 app.add_typer(effects.app, name="effects")
+app.add_typer(keys.app, name="keys")
 app.add_typer(budget.app, name="budget")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(privacy.app, name="privacy")

@@ -18,7 +18,7 @@ from symbi.types import JsonValue
 def status(*, as_json: Json = False, config: Config = None) -> None:
     """Show how the runtime stands that is alive: agents, pool, messages, what waits for people, usage, the loop, the trail."""
     with errors_to_exit(as_json=as_json):
-        answer: Any = _ask(config, "system.status", {})
+        answer: Any = ask_alive(config, "system.status", {})
         if as_json:
             print_json(answer)
         else:
@@ -68,7 +68,7 @@ def usage(
 ) -> None:
     """List who has used most since the runtime that is alive was started."""
     with errors_to_exit(as_json=as_json):
-        rows: Any = _ask(config, "agents.usage", {"by": by, "order": order, "limit": limit})
+        rows: Any = ask_alive(config, "agents.usage", {"by": by, "order": order, "limit": limit})
         if as_json:
             print_json(rows)
             return
@@ -82,7 +82,7 @@ def usage(
             out.print("nobody has worked yet")
 
 
-def _ask(config: Any, operation: str, arguments: dict[str, JsonValue]) -> JsonValue:
+def ask_alive(config: Any, operation: str, arguments: dict[str, JsonValue]) -> JsonValue:
     """Ask the owner of the data folder.
 
     Raises:

@@ -27,6 +27,7 @@ _CONTEXT_OF_THE_RUN: Final = frozenset(
 )  # fmt: skip
 
 
+_WITH_LABELS: Final = frozenset({"mailbox.body", "dead_letters.inputs"})  # messages: labels are such a frame
 _FRAMES: Final = (".error", ".labels", ".decision", ".note")
 
 
@@ -58,6 +59,7 @@ class SealedStore:
         pages: Reads them, some at a time, see `SealedRows.sealed_rows`.
         vault: Opens them.
         read: Takes a function to the store's thread.
+        plain: What a value says that is a sealed message, and any other as it is; on the store's thread.
     """
 
     def __init__(
@@ -67,12 +69,14 @@ class SealedStore:
         pages: Pages,
         vault: Vault,
         read: Read,
+        plain: Callable[[bytes], bytes] = bytes,
     ) -> None:
         self._name = name
         self._columns = columns
         self._pages = pages
         self._vault = vault
         self._read = read
+        self._plain = plain
 
     @property
     def name(self) -> str:
@@ -117,7 +121,7 @@ class SealedStore:
             others = frozenset(sealed.keys) - subject.keys
             held = Held(row.place, row.key, row.run_id, row.effect_id, row.at, others)
             try:
-                value = _document(self._vault.open_text(sealed, bound_to(row)))
+                value = _document(self._plain(self._vault.open_text(sealed, bound_to(row))))
                 opened.append(replace(held, value=value))
             except DecryptionFailed as error:
                 opened.append(replace(held, unopened=str(error.fields.get("reason", "altered"))))
@@ -149,6 +153,8 @@ def personal_part(held: Held) -> JsonValue:
     value = held.value
     if not isinstance(value, Mapping):
         return None if held.place.endswith(_FRAMES) else value
+    if held.place in _WITH_LABELS:
+        return [value.get(name) for name in ("inputs", "grant")]
     if held.place.startswith("requests."):
         context = value.get("context")
         shown = context if isinstance(context, Mapping) else {}

@@ -12,7 +12,6 @@ from symbi.policy.compose import AgentRules
 
 LATER: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "runtime.message_buffer_size": "the message bus is not part of this release",
         "context.vector_db_url": "knowledge is not part of this release",
         "context.embedding_dimension": "no embedder is part of this release",
         "context.context_cache_size": "context memory is not part of this release",

@@ -13,6 +13,7 @@ from typing import Final
 
 from symbi.config.agent_settings import AgentSettings
 from symbi.config.approval_kinds import HexKey, Program, Webhook
+from symbi.config.bus_settings import BusSettings
 from symbi.config.declared import DECLARED, Declaration, Key
 from symbi.config.declared import declare as _declare
 from symbi.config.kinds import (
@@ -138,7 +139,7 @@ class RuntimeSettings:
         "age at which ledger and journal let go of runs that are over, which the trail goes on to tell of; 0 for never",
     )
     message_buffer_size: int = _declare(
-        1_048_576, ByteSize(1024, 2**40), "bytes that may wait in the buffers of the message bus"
+        1_048_576, ByteSize(1024, 2**40), "bytes that may wait in each buffer of the message bus"
     )
     gc_interval_ms: int = _declare(100, Whole(1, 3_600_000, "milliseconds"), "time between two steps of the collector")
 
@@ -407,6 +408,7 @@ SECTIONS: Final[Mapping[str, type]] = MappingProxyType(
         "models": ModelSettings,
         "mcp": McpSettings,
         "sandbox": SandboxSettings,
+        "bus": BusSettings,
         "approvals": ApprovalSettings,
     }
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from symbi.config.agent_settings import AgentSettings
+from symbi.config.bus_settings import BusSettings
 from symbi.config.sandbox_settings import SandboxSettings
 from symbi.config.sections import (
     ApprovalSettings,
@@ -82,6 +83,7 @@ class Settings:
     models: ModelSettings = field(default_factory=ModelSettings)
     mcp: McpSettings = field(default_factory=McpSettings)
     sandbox: SandboxSettings = field(default_factory=SandboxSettings)
+    bus: BusSettings = field(default_factory=BusSettings)
     approvals: ApprovalSettings = field(default_factory=ApprovalSettings)
     agents: tuple[AgentSettings, ...] = ()
     topics: tuple[TopicSettings, ...] = ()

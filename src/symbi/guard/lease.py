@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Generic, TypeVar
 
 from symbi.crypto.canonical import canonical_json
+from symbi.errors import PermitRefused
 from symbi.guard.action import Action
 from symbi.guard.confidential import keyed
 from symbi.guard.permit import Authority, Permit
@@ -44,6 +45,31 @@ class Lease(Generic[A]):
         self._digest.update(data)
         return action
 
+    def spend(self, uses: int, digest: bytes) -> A:
+        """Spend several uses at once.
+
+        Args:
+            uses: How many, one at least.
+            digest: Commits to what all of them do; 32 bytes.
+
+        Raises:
+            PermitRefused: Fewer uses are left, or as `use`.
+        """
+        action = self._authority.redeem(self._permit, type(self._permit.action), uses)
+        self._used += uses
+        self._digest.update(len(digest).to_bytes(8))
+        self._digest.update(digest)
+        return action
+
+    @property
+    def uses_left(self) -> int:
+        """How many uses it has; 0 where it has ended."""
+        try:
+            self._authority.check(self._permit, type(self._permit.action))
+        except PermitRefused:
+            return 0
+        return self._authority.uses_left(self._permit)
+
     def account(self) -> dict[str, JsonValue]:
-        """How often it was used, and the digest over the canonical arguments of each use with their lengths."""
+        """How often it was used, and the digest over the canonical arguments of each use, or the digests of several, with their lengths."""
         return {"uses": self._used, "digest": keyed(self._digest.hexdigest(), self._keys)}

@@ -112,21 +112,21 @@ class Authority:
         self._live[id(permit)] = _Live(permit, action, uses, until_s, seconds is not None, begin_s)
         return permit
 
-    def redeem(self, permit: Permit[A], expected: type[A]) -> A:
-        """Spend one use and return the effective action.
+    def redeem(self, permit: Permit[A], expected: type[A], uses: int = 1) -> A:
+        """Spend one use, or several at once, and return the effective action.
 
         Raises:
             PermitRefused: Not minted here, spent, closed, revoked, run out, or for another kind of action.
             Overloaded: The time has passed in which the effect was to begin: nothing happened.
         """
         live = self._check(permit, expected)
-        if live.uses < 1:
+        if not 0 < uses <= live.uses:
             msg = "permit is spent"
             raise PermitRefused(msg, code="permit.spent", effect_id=permit.effect_id)
         if self._clock.monotonic_s() >= live.begin_s:
             msg = "the time in which the effect was to begin has passed, and another owner may have done it since"
             raise Overloaded(msg, code="permit.late", retry_after_s=0.0)
-        live.uses -= 1
+        live.uses -= uses
         return cast("A", live.action)
 
     def check(self, permit: Permit[A], expected: type[A]) -> A:

@@ -46,6 +46,7 @@ from symbi.runtime.lineage import MAX_DEPTH, Descent
 from symbi.runtime.mail import put_mail, write_mail
 from symbi.runtime.rests import Rests
 from symbi.runtime.rooms import Rooms
+from symbi.runtime.sealed_mail import transact
 from symbi.types import AgentId, Integrity, JsonValue, Label, Principal, RunId
 
 LOOK_S: Final = 5.0  # after which who waits for an answer looks for it, should nobody have told
@@ -157,7 +158,7 @@ class Questions:
             put_mail(self._rooms, mail)
             return None, ()
 
-        await self._log.transact(put, wait=True)
+        await transact(self._log, self._rooms.mails, put, wait=True)
         name = found.order.name
         self.asked[name] += 1
         try:
@@ -231,7 +232,9 @@ class Questions:
         """Nobody waits for an answer any more: the message goes, or the run that it has become is stopped."""
 
         def drop() -> tuple[None, tuple[Draft, ...]]:
-            if self._rooms.runs.get_run(run_id) is None:
+            message = self._rooms.mailbox.get_message(run_id)
+            if message is not None and self._rooms.runs.get_run(run_id) is None:
+                self._rooms.mails.take_back(message)
                 self._rooms.mailbox.drop_message(run_id)
             return None, ()
 

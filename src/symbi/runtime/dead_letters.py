@@ -50,6 +50,7 @@ from symbi.runtime.letters import (
 from symbi.runtime.letters import GivenUp as GivenUp  # noqa: PLC0414 - others take these three from here
 from symbi.runtime.letters import LetterKind as LetterKind  # noqa: PLC0414 - likewise
 from symbi.runtime.letters import Payload as Payload  # noqa: PLC0414 - likewise
+from symbi.runtime.sealed_mail import SealedMail, transact
 from symbi.types import SYSTEM_AGENT, AgentId, JsonValue, KeyId, RunId
 
 
@@ -61,7 +62,8 @@ class DeadLetters:
         runs: The journal, in the same store.
         effects: The ledger, in the same store.
         log: Makes letters durable, each with its event.
-        vault: Seals and opens.
+        mails: Seals and opens.
+        vault: Has the keys of whom a letter is about.
         clock: For their times.
 
     Attributes:
@@ -69,12 +71,20 @@ class DeadLetters:
     """
 
     def __init__(
-        self, store: DeadLetterStore, runs: RunStore, effects: EffectStore, log: AuditLog, vault: Vault, clock: Clock
+        self,
+        store: DeadLetterStore,
+        runs: RunStore,
+        effects: EffectStore,
+        log: AuditLog,
+        mails: SealedMail,
+        vault: Vault,
+        clock: Clock,
     ) -> None:
         self.store = store
         self._runs = runs
         self._effects = effects
         self._log = log
+        self._mails = mails
         self._vault = vault
         self._clock = clock
 
@@ -85,8 +95,7 @@ class DeadLetters:
             InternalError: Nothing is on record of the run, and no payload was given.
             StoreUnavailable: It cannot be kept.
         """
-        letter, _ = await self._log.transact(partial(self.put_now, given), wait=True)
-        return letter
+        return await transact(self._log, self._mails, partial(self.put_now, given), wait=True)
 
     def put_now(self, given: GivenUp) -> tuple[DeadLetter, tuple[Draft, ...]]:
         """A unit of work: the same, inside the store's transaction, together with whatever else ends the run.
@@ -136,7 +145,7 @@ class DeadLetters:
             DecryptionFailed: Something of it was altered.
             ConfigError: There is no master key.
         """
-        letter = await self._log.read(lambda: opened_letter(self._open(run_id), self._vault))
+        letter = await self._log.read(lambda: opened_letter(self._open(run_id), self._mails))
         if letter.inputs is None:
             msg = f"nothing is left of what run `{run_id}` was to do: it was erased or altered before it was given up"
             raise InputError(msg, code="run.erased", hint="start a new run")
@@ -227,15 +236,16 @@ class DeadLetters:
                 about, error = (), lost(record.run_id, loss)
         elif payload is not None:
             about = join_subjects(payload.task.everybody, about)
+            inputs = None if payload.inputs is None else encode_result(dict(payload.inputs))
             made = replace(
-                made, agent_id=payload.agent_id, file=payload.file, inputs=encode_result(dict(payload.inputs)),
+                made, agent_id=payload.agent_id, file=payload.file, inputs=inputs,
                 grant=payload.task.grant_json, labels=payload.task.labels_json,
             )  # fmt: skip
         else:
             msg = f"nothing is on record of run `{given.run_id}` that is given up"
             raise InternalError(msg, code="internal.letter")
         keys = self._keys(made.declared, about, ids)
-        return sealed_letter(replace(made, error=encode_error(error)), keys), keys, error
+        return sealed_letter(replace(made, error=encode_error(error)), self._mails, keys), keys, error
 
     def _opened(self, record: RunRecord) -> tuple[RunRecord, tuple[KeyId, ...]]:
         """A run as it was, and every key that seals anything of it: its error may quote whatever its body has seen.

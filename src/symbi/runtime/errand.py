@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from symbi.agent.journal import RunRecord, RunState
-from symbi.errors import InputError, SymbiError
+from symbi.errors import InputError, MessageRefused, SymbiError
 from symbi.guard.ledger import EffectRecord
 from symbi.runtime.living import Move
 from symbi.runtime.mailbox import Message
+from symbi.runtime.sealed_mail import Content
 from symbi.runtime.supervisor import Verdict
 from symbi.runtime.tries import Tries
 
@@ -33,7 +34,9 @@ class Errand:
         record: Its run, as it is to go on.
         recorded: What its body did before.
         was: How the run stood; None where it had not begun.
+        content: What it says, where it had not begun.
         lost: What it knew was erased, or cannot be read.
+        refused: It is not what its sender sent.
         begun: It is on record that the run goes on, and its end is not.
         attempts: How often it was begun.
         move: The last move of its agent, on its way into the store.
@@ -47,7 +50,9 @@ class Errand:
     record: RunRecord
     recorded: Sequence[EffectRecord] = ()
     was: RunState | None = None
+    content: Content | None = None
     lost: InputError | None = None
+    refused: MessageRefused | None = None
     begun: bool = False
     attempts: int = 0
     move: Move | None = None

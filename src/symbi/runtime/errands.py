@@ -24,7 +24,7 @@ from symbi.agent.journal import RunRecord, RunState
 from symbi.agent.remedies import Remedy
 from symbi.agent.run import Also, RunOutcome, RunPlan, execute
 from symbi.agent.sealing import opened_history, sealed_run
-from symbi.agent.task import kept_task
+from symbi.agent.task import NO_TASK, kept_task
 from symbi.audit.event import AuditEventType, Draft
 from symbi.clock import rfc3339
 from symbi.errors import (
@@ -33,14 +33,14 @@ from symbi.errors import (
     DecryptionFailed,
     InputError,
     InternalError,
+    MessageRefused,
     StoreUnavailable,
     SymbiError,
     TimeLimit,
     Unavailable,
 )
-from symbi.guard.confidential import confided, keys_for, open_column
+from symbi.guard.confidential import confided, keys_for
 from symbi.guard.outcome import decode_error
-from symbi.guard.vault import place
 from symbi.runtime.course import Course, Order
 from symbi.runtime.dead_letters import GivenUp, LetterKind, Payload
 from symbi.runtime.errand import Done, Errand, NotBegun
@@ -94,7 +94,8 @@ class Errands:
         if self._roster.halted or not living.ready:  # since it was looked for; nothing waits between here and its scope
             return Done(there=True, left=True)
         if errand.was is not None and errand.was not in _OPEN:
-            await self._let_go(errand)
+            again = MessageRefused("the run of the message is over", code="message.replayed")
+            await self._let_go(errand, _not_taken(errand.record, again))
         elif (refusal := self._refusal(errand, living)) is not None:
             await self._refuse(errand, living, refusal)
         else:
@@ -149,23 +150,25 @@ class Errands:
 
     def _opened(self, message: Message, living: Living) -> Errand:
         """A message that was not begun, as a run; on the store's thread."""
-        vault, name, spec = self._rooms.world.guard.vault, message.message_id, living.kind.spec
+        name, spec = message.message_id, living.kind.spec
         record = RunRecord(name, living.name, living.kind.file, spec.source_digest, b"{}", RunState.RUNNING)
         try:
-            body = open_column(vault, message.body, place("mailbox", "body", name))
-            labels = open_column(vault, message.labels, place("mailbox", "labels", name))
+            content = self._rooms.mails.opened(message)
+        except MessageRefused as refused:
+            return Errand(message, record, refused=refused)
         except DecryptionFailed as error:
             if error.fields.get("reason") != "erased":
                 raise
             msg = f"message `{name}` cannot be carried out: what it said of a data subject was erased"
             return Errand(message, record, lost=InputError(msg, code="run.erased"))
-        task = kept_task(None, labels)
-        return Errand(message, replace(record, inputs=body or b"{}", grant=task.grant_json, labels=task.labels_json))
+        task = kept_task(None, content.labels)
+        record = replace(record, inputs=content.inputs, grant=task.grant_json, labels=task.labels_json)
+        return Errand(message, record, content=content)
 
-    def _refusal(self, errand: Errand, living: Living) -> InputError | None:
+    def _refusal(self, errand: Errand, living: Living) -> InputError | MessageRefused | None:
         """Why a message cannot be carried out whatever happens, or None."""
-        if errand.lost is not None:
-            return errand.lost
+        if errand.lost is not None or errand.refused is not None:
+            return errand.lost or errand.refused
         message, record = errand.message, errand.record
         if record.source_digest != living.kind.spec.source_digest:
             msg = f"`{record.file}` has changed since run `{record.run_id}` was started"
@@ -176,23 +179,25 @@ class Errands:
             return InputError(msg, code="input.expired")
         return None
 
-    async def _let_go(self, errand: Errand) -> None:
-        """The run is over, and the process died before the message went."""
+    async def _let_go(self, errand: Errand, *drafts: Draft) -> None:
+        """A message whose run is over goes."""
         name = errand.message.message_id
 
         def drop() -> tuple[bool, tuple[Draft, ...]]:
-            return self._rooms.mailbox.drop_message(name), ()
+            return self._rooms.mailbox.drop_message(name), drafts
 
         await self._rooms.world.log.transact(drop, wait=True)
 
-    async def _refuse(self, errand: Errand, living: Living, refusal: InputError) -> None:
+    async def _refuse(self, errand: Errand, living: Living, refusal: InputError | MessageRefused) -> None:
         """Give a message up that cannot be carried out; its agent waits for the next one."""
         one = AtWork(Life(living.name, errand.record.run_id, living.state), errand.record, living=living)
         if living.state is not AgentState.READY:  # it was at work on this one when the process died
             one.life.settle({"error": refusal.code})
         if errand.was is None:
             payload = None
-            if errand.lost is None:
+            if errand.refused is not None:
+                payload = Payload(living.name, living.kind.file, None, NO_TASK)
+            elif errand.lost is None:
                 inputs: dict[str, JsonValue] = json.loads(errand.record.inputs)
                 task = kept_task(errand.record.grant, errand.record.labels)
                 payload = Payload(living.name, living.kind.file, inputs, task)
@@ -200,7 +205,7 @@ class Errands:
             await self._rooms.world.log.transact(lambda: (None, also()), wait=True)
             self._made(errand)
         elif errand.lost is not None:
-            await self._course.ended_erased(replace(errand.record, error=None), errand.was, refusal)
+            await self._course.ended_erased(replace(errand.record, error=None), errand.was, errand.lost)
             await self._let_go(errand)
             await self._course.record(one)
         else:
@@ -308,6 +313,8 @@ class Errands:
                 raise InputError(msg, code="input.message_gone")
             self._course.budgets.open(one.line)
             if was is None:
+                assert errand.content is not None, "what has not begun was opened"
+                rooms.mails.take(errand.content)
                 rooms.runs.put_run(kept)
             elif was is not RunState.RUNNING:
                 rooms.runs.move_run(replace(record, error=None), was)
@@ -362,7 +369,7 @@ class Errands:
         """The moves of the agent; the message goes, unless its run is held; and to the dead letters if it was given up."""
         rooms, name = self._rooms, errand.message.message_id
         drafts, errand.move = self._course.moves(one)
-        move = errand.move
+        move, begun = errand.move, errand.begun
         given = None
         if error is not None and not held and (errand.was is not None or errand.begun or payload is not None):
             tried = error.fields.get(TRIES)
@@ -374,12 +381,16 @@ class Errands:
             if move is not None:
                 self._roster.write(move)
             letter: Sequence[Draft] = () if given is not None or error is None or held else (_refused(one, error),)
+            if errand.was is None and not begun and errand.content is not None:
+                rooms.mails.take(errand.content)
             if not held:
                 rooms.mailbox.drop_message(name)
             elif error is None or error.code != CRASH_LOOP:
                 rooms.mailbox.rest_message(name)  # the process has survived it
             if given is not None:
                 _, letter = rooms.letters.put_now(given)
+            if errand.refused is not None:
+                letter = (_not_taken(one.record, errand.refused), *letter)
             return (*drafts, *letter)
 
         return also
@@ -430,6 +441,12 @@ def _refused(one: AtWork, error: SymbiError) -> Draft:
     """The event of a message of which nothing can be kept any more."""
     details: dict[str, JsonValue] = {"file": one.record.file, "code": error.code, "reason": str(error)}
     return Draft(AuditEventType.INPUT_REFUSED, one.record.agent_id, details, one.record.run_id)
+
+
+def _not_taken(record: RunRecord, refused: MessageRefused) -> Draft:
+    """The event of a message that is not what its sender sent, or has come before."""
+    details: dict[str, JsonValue] = {"resource": record.agent_id, "code": refused.code, "reason": refused.message}
+    return Draft(AuditEventType.MESSAGE_REFUSED, record.agent_id, details, record.run_id)
 
 
 def _comes_back(error: SymbiError) -> bool:

@@ -11,12 +11,14 @@ from symbi.clock import Clock, IdSource
 from symbi.errors import InputError, Overloaded
 from symbi.guard.confidential import keys_for
 from symbi.guard.outcome import NOT_TAKEN, encode_result
-from symbi.guard.vault import Keys, Vault, place
+from symbi.guard.vault import Keys, Vault
 from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.living import Roster
 from symbi.runtime.mailbox import NOW, MailboxStore, Message
 from symbi.runtime.rooms import Rooms
-from symbi.types import AgentId, JsonValue, RunId
+from symbi.runtime.sealed_mail import Mail as Letter
+from symbi.runtime.sealed_mail import transact
+from symbi.types import SYSTEM_AGENT, AgentId, JsonValue, RunId
 
 NS: Final = 1_000_000_000
 MAX_AHEAD_S: Final = 10 * 366 * 86_400.0  # how far ahead a message may be due, or expire
@@ -128,10 +130,11 @@ class Mail:
         check_inputs(spec, inputs)
         check_task(spec, task)
         keys = await keys_for(self._vault, spec.id, task.everybody)
-        message = self.sealed(message_id or RunId(self._ids.new()), agent, sender, inputs, task, keys, when)
-        await self._log.transact(lambda: (self.take_in(message, living.kind.terms.max_messages), ()))
-        self.told([agent], message.due_ns)
-        return message.message_id
+        mail = self.written(message_id or RunId(self._ids.new()), agent, sender, inputs, task, keys, when)
+        mails = self._rooms.mails
+        await transact(self._log, mails, lambda: (self.take_in(mail, living.kind.terms.max_messages), ()))
+        self.told([agent], mail.message.due_ns)
+        return mail.message.message_id
 
     def refuse_closed(self) -> None:
         """Return if messages are taken in.
@@ -143,7 +146,7 @@ class Mail:
             msg = "the runtime is shutting down and takes no more messages"
             raise Overloaded(msg, code="unavailable.shutdown", retry_after_s=RETRY_AFTER_S)
 
-    def sealed(
+    def written(
         self,
         message_id: RunId,
         agent: AgentId,
@@ -152,31 +155,30 @@ class Mail:
         task: Task,
         keys: Keys,
         when: When = AT_ONCE,
-    ) -> Message:
-        """A message as it is kept: sealed by the keys of whom it is about."""
+    ) -> Letter:
+        """A message that is to be sealed: by the runtime, for whoever sends it, and by the keys of whom it is about."""
         now_ns = self._clock.now_ns()
-        body = keys.seal(encode_result(dict(inputs)), place("mailbox", "body", message_id))
-        labels = keys.seal_optional(task.carried_json, place("mailbox", "labels", message_id))
         due_ns = NOW if when.after_s <= 0 else now_ns + round(when.after_s * NS)
         expires_ns = None if when.expires_s is None else now_ns + round(when.expires_s * NS)
-        return Message(message_id, agent, sender, body, labels, due_ns, expires_ns)
+        message = Message(message_id, agent, sender, b"", None, due_ns, expires_ns)
+        return Letter(message, SYSTEM_AGENT, encode_result(dict(inputs)), task.carried_json, keys)
 
-    def take_in(self, message: Message, most: int) -> bool:
+    def take_in(self, mail: Letter, most: int) -> bool:
         """Put a message into its mailbox; on the store's thread, in its transaction. Whether it was new.
 
         One that was ever there, and one whose run is on record, is not put again. Who calls this says so to `told`
         once it is durable.
 
         Args:
-            message: As it is kept.
+            mail: As `written` has made it.
             most: How many may wait for its agent.
 
         Raises:
             InputError: There is no such agent, or it takes no messages any more.
             Overloaded: As many wait for it.
-            StoreUnavailable: The store cannot be used.
+            OutputLimit, StoreUnavailable: As `SealedMail.sealed`.
         """
-        rooms, agent = self._rooms, message.agent_id
+        rooms, message, agent = self._rooms, mail.message, mail.message.agent_id
         if rooms.runs.get_run(message.message_id) or self._mailbox.get_message(message.message_id):
             return False
         record = rooms.agents.get_agent(agent)
@@ -188,4 +190,4 @@ class Mail:
         if self._mailbox.count_messages(agent, most) >= most:
             msg = f"{most} messages wait for agent `{agent}` already"
             raise Overloaded(msg, code=NOT_TAKEN, retry_after_s=RETRY_AFTER_S)
-        return self._mailbox.put_message(message)
+        return self._mailbox.put_message(rooms.mails.sealed([mail])[0])

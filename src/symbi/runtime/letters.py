@@ -6,17 +6,21 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
+import msgspec
+
 from symbi.agent.task import Task, kept_task
 from symbi.errors import DecryptionFailed, InputError, StoreUnavailable, SymbiError, did_you_mean
 from symbi.guard.confidential import open_column
 from symbi.guard.sealed import is_sealed, read_sealed
 from symbi.guard.vault import Keys, Vault, place
 from symbi.runtime.occurrences import NO_RUN
+from symbi.runtime.sealed_mail import SealedMail
 from symbi.types import AgentId, JsonValue, KeyId, RunId
 
 MAX_OPEN: Final = 1000  # open letters of one declared agent; the oldest makes room for a further one
 MAX_CLOSED: Final = 1000  # closed letters of one declared agent that are remembered; the trail has all of them
 MAX_WHY_CHARS: Final = 500  # of the reason for which a letter is dropped
+_PARTS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 FULL: Final = f"{MAX_OPEN} letters of this agent are open, and this was the oldest"
 
 
@@ -57,6 +61,7 @@ class DeadLetter:
         became: The run that it was replayed as; empty elsewhere.
         closed_at: RFC 3339, once it was replayed or dropped.
         note: JSON: who closed it, and why.
+        epoch: Of the bus, in which it was sealed; 0 where an earlier release left it as it was said.
     """
 
     run_id: RunId
@@ -74,6 +79,7 @@ class DeadLetter:
     became: RunId = NO_RUN
     closed_at: str | None = None
     note: bytes | None = None
+    epoch: int = 0
 
     @property
     def declared(self) -> AgentId:
@@ -160,13 +166,13 @@ class Payload:
     Attributes:
         agent_id: Who was to do it.
         file: Its agent file, as an absolute path.
-        inputs: Its inputs by name.
+        inputs: Its inputs by name; None where it does not open.
         task: What is said of them.
     """
 
     agent_id: AgentId
     file: str
-    inputs: Mapping[str, JsonValue]
+    inputs: Mapping[str, JsonValue] | None
     task: Task
 
 
@@ -189,18 +195,23 @@ class GivenUp:
     payload: Payload | None = None
 
 
-def sealed_letter(letter: DeadLetter, keys: Keys) -> DeadLetter:
-    """A letter as it is kept."""
-    return replace(
-        letter,
-        inputs=keys.seal_optional(letter.inputs, _place(letter, "inputs")),
-        grant=keys.seal_optional(letter.grant, _place(letter, "task_grant")),
-        labels=keys.seal_optional(letter.labels, _place(letter, "labels")),
-        error=keys.seal_optional(letter.error, _place(letter, "error")),
-    )
+def sealed_letter(letter: DeadLetter, mails: SealedMail, keys: Keys) -> DeadLetter:
+    """A letter as it is kept: sealed and signed by the runtime, and once more under the keys of whom it is about.
+
+    Inside the transaction that keeps it.
+    """
+    inputs = None
+    if letter.inputs is not None:
+        whole = {"inputs": letter.inputs, "grant": letter.grant, "labels": letter.labels}
+        kept = msgspec.json.encode({name: msgspec.Raw(data) for name, data in whole.items() if data is not None})
+        inputs = mails.seal_value(kept, _where(letter, "inputs"), letter.agent_id, keys)
+    error = None
+    if letter.error is not None:
+        error = mails.seal_value(letter.error, _where(letter, "error"), letter.agent_id, keys)
+    return replace(letter, inputs=inputs, grant=None, labels=None, error=error, epoch=mails.book.epoch)
 
 
-def opened_letter(letter: DeadLetter, vault: Vault | None) -> DeadLetter:
+def opened_letter(letter: DeadLetter, mails: SealedMail) -> DeadLetter:
     """A letter as it was; on the store's thread.
 
     Raises:
@@ -209,18 +220,43 @@ def opened_letter(letter: DeadLetter, vault: Vault | None) -> DeadLetter:
         ConfigError: There is no master key.
     """
     try:
-        return replace(
-            letter,
-            inputs=open_column(vault, letter.inputs, _place(letter, "inputs")),
-            grant=open_column(vault, letter.grant, _place(letter, "task_grant")),
-            labels=open_column(vault, letter.labels, _place(letter, "labels")),
-            error=open_column(vault, letter.error, _place(letter, "error")),
-            note=open_column(vault, letter.note, _place(letter, "note")),
-        )
+        note = open_column(mails.vault, letter.note, _place(letter, "note"))
+        if letter.epoch or mails.book.has_keys():
+            return replace(_opened(letter, mails), note=note)
+        return replace(opened_before(letter, mails.vault), note=note)
     except DecryptionFailed as error:
         if error.fields.get("reason") != "erased":
             raise
         raise erased(letter.run_id) from error
+
+
+def _opened(letter: DeadLetter, mails: SealedMail) -> DeadLetter:
+    kept: dict[str, msgspec.Raw] = {}
+    if letter.inputs is not None:
+        kept = _PARTS.decode(mails.open_value(letter.inputs, _where(letter, "inputs"), letter.agent_id))
+    parts = {name: bytes(data) for name, data in kept.items()}
+    error = None
+    if letter.error is not None:
+        error = mails.open_value(letter.error, _where(letter, "error"), letter.agent_id)
+    return replace(
+        letter, inputs=parts.get("inputs"), grant=parts.get("grant"), labels=parts.get("labels"), error=error
+    )
+
+
+def opened_before(letter: DeadLetter, vault: Vault | None) -> DeadLetter:
+    """A letter as it was that an earlier release has kept, which sealed what is about somebody alone.
+
+    Raises:
+        DecryptionFailed: Something of it was erased, or altered.
+        ConfigError: There is no master key.
+    """
+    return replace(
+        letter,
+        inputs=open_column(vault, letter.inputs, _place(letter, "inputs")),
+        grant=open_column(vault, letter.grant, _place(letter, "task_grant")),
+        labels=open_column(vault, letter.labels, _place(letter, "labels")),
+        error=open_column(vault, letter.error, _place(letter, "error")),
+    )
 
 
 def read_json(data: bytes | None) -> Any:
@@ -272,6 +308,10 @@ def check_reason(why: str) -> None:
     if not 0 < len(why) <= MAX_WHY_CHARS or not why.isprintable():
         msg = f"a reason is one line of 1 to {MAX_WHY_CHARS} printable characters"
         raise InputError(msg, code="input.usage", hint="give `--reason`")
+
+
+def _where(letter: DeadLetter, column: str) -> tuple[str, str, RunId]:
+    return "dead_letters", column, letter.run_id
 
 
 def _place(letter: DeadLetter, column: str) -> bytes:

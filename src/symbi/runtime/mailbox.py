@@ -23,12 +23,13 @@ class Message:
         message_id: UUIDv7, and the id of its run.
         agent_id: To whom.
         sender: Who sent it: an agent, or a person as the trail calls them.
-        body: JSON object of the inputs, as a run keeps it; sealed where it is about somebody.
-        labels: JSON of the labels of the inputs, or None where nobody has said; sealed likewise.
+        body: A sealed, signed message, see `symbi.runtime.sealed_mail`; sealed once more where it is about somebody.
+        labels: Of a message that an earlier release left: JSON of the labels of the inputs. None elsewhere.
         due_ns: Not before this time, in nanoseconds since the epoch; `NOW` for as soon as may be.
         expires_ns: Not after it; None for never.
         attempts: How often it was begun since its run was last held, or since it came.
         sequence: Its place in the order in which messages fell due; the store gives it.
+        epoch: Of the bus, in which it was sealed; 0 where an earlier release left it as it was said.
     """
 
     message_id: RunId
@@ -40,6 +41,7 @@ class Message:
     expires_ns: int | None = None
     attempts: int = 0
     sequence: int = 0
+    epoch: int = 0
 
 
 class MailboxStore(Protocol):

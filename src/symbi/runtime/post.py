@@ -16,6 +16,7 @@ import anyio
 from symbi.agent.messages import Answer, Letter
 from symbi.agent.task import check_task
 from symbi.audit.event import AuditEventType, Draft
+from symbi.bus.topics import Topics
 from symbi.errors import Denied, InputError
 from symbi.guard.action import PublishMessage, SendMessage, SubscribeTopic, TopicRef
 from symbi.guard.confidential import confided, keys_for
@@ -25,9 +26,9 @@ from symbi.runtime.asking import Questions
 from symbi.runtime.course import Order
 from symbi.runtime.living import Kind
 from symbi.runtime.mail import derived, put_mail, write_mail
-from symbi.runtime.mailbox import NOW, Message
+from symbi.runtime.mailbox import NOW
 from symbi.runtime.rooms import Rooms, RuntimeConfig
-from symbi.runtime.topics import Topics
+from symbi.runtime.sealed_mail import Mail, transact
 from symbi.types import AgentId, JsonValue, Principal, RunId
 
 _log = logging.getLogger("symbi.runtime")
@@ -51,7 +52,7 @@ class PostOffice:
     def __init__(self, rooms: Rooms, config: RuntimeConfig) -> None:
         self._rooms = rooms
         self._log = rooms.world.log
-        self._topics = Topics()
+        self._topics: Topics[AgentId] = Topics()
         self._listens: set[AgentId] = set()
         # Who is to listen by which pattern, if it may, with the policy set that has decided.
         self._wanted: dict[tuple[AgentId, str], tuple[Order, str]] = {}
@@ -101,7 +102,7 @@ class PostOffice:
             put_mail(self._rooms, mail)
             return None, ()
 
-        await self._log.transact(put, wait=True)
+        await transact(self._log, self._rooms.mails, put, wait=True)
         self._tell(found.order.name, due_ns)
 
     def _tell(self, agent: AgentId, due_ns: int = NOW) -> None:
@@ -187,9 +188,9 @@ class PostOffice:
             source: What the ids of the messages are made of, with the names of the agents.
         """
         await self._decide_anew()
-        mails: list[Message] = []
+        mails: list[Mail] = []
         refused: list[Draft] = []
-        for declared in self._topics.listeners(topic):
+        for declared in sorted(self._topics.listeners(topic)):
             found = await self.addresses.all_of(declared, letter)
             for one in found:
                 try:
@@ -198,13 +199,12 @@ class PostOffice:
                     refused.append(await self._unfit(one, topic, unfit, letter))
 
         def put() -> tuple[None, list[Draft]]:
-            for mail in mails:
-                put_mail(self._rooms, mail)
+            put_mail(self._rooms, *mails)
             return None, refused
 
-        await self._log.transact(put, wait=True)
+        await transact(self._log, self._rooms.mails, put, wait=True)
         for mail in mails:
-            self._tell(mail.agent_id)
+            self._tell(mail.message.agent_id)
         return len(mails)
 
     async def _unfit(self, one: Recipient, topic: str, unfit: InputError, letter: Letter) -> Draft:

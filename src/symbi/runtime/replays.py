@@ -22,13 +22,14 @@ from symbi.errors import InputError, did_you_mean
 from symbi.guard.budget import open_account
 from symbi.guard.confidential import confided, keys_for
 from symbi.guard.spending import NOTHING
-from symbi.guard.vault import Keys, place
+from symbi.guard.vault import Keys
 from symbi.runtime.course import Order
 from symbi.runtime.letters import DeadLetter, read_json
 from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.mailbox import Message
 from symbi.runtime.rooms import Rooms
-from symbi.types import AgentId, JsonValue, RunId
+from symbi.runtime.sealed_mail import Mail, transact
+from symbi.types import SYSTEM_AGENT, AgentId, JsonValue, RunId
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ async def begin_replay(rooms: Rooms, compiled: CompiledFile, letter: DeadLetter,
             open_account(rooms.budgets, replace(account, run_id=record.run_id, spent=NOTHING, held=NOTHING))
         agent = rooms.agents.get_agent(record.agent_id)
         if agent is not None and agent.state is not AgentState.TERMINATED and record.grant is None:
-            rooms.mailbox.put_message(_message(record, by, keys))
+            rooms.mailbox.put_message(rooms.mails.sealed([_mail(record, by, keys)])[0])
             return Begun(order, record.run_id), (replayed,)
         kept = sealed_run(record, keys)
         rooms.runs.put_run(kept)
@@ -101,15 +102,12 @@ async def begin_replay(rooms: Rooms, compiled: CompiledFile, letter: DeadLetter,
         started = confided(Draft(AuditEventType.RUN_STARTED, order.name, details, record.run_id), keys)
         return Begun(order, record.run_id, record), (replayed, started)
 
-    begun, _ = await rooms.world.log.transact(work)
-    return begun
+    return await transact(rooms.world.log, rooms.mails, work)
 
 
-def _message(record: RunRecord, by: str, keys: Keys) -> Message:
-    """What was to be a run, as a message."""
-    body = keys.seal(record.inputs, place("mailbox", "body", record.run_id))
-    labels = keys.seal_optional(record.labels, place("mailbox", "labels", record.run_id))
-    return Message(record.run_id, record.agent_id, by, body, labels)
+def _mail(record: RunRecord, by: str, keys: Keys) -> Mail:
+    """What was to be a run, as a message; the runtime signs it for whoever asks for it."""
+    return Mail(Message(record.run_id, record.agent_id, by, b""), SYSTEM_AGENT, record.inputs, record.labels, keys)
 
 
 def spec_of(compiled: CompiledFile, letter: DeadLetter) -> AgentSpec:

@@ -11,6 +11,7 @@ from symbi.agent.journal import RunRecord, RunStore
 from symbi.audit.heads import Heads
 from symbi.audit.log import Enlisted
 from symbi.audit.stream import AuditStream
+from symbi.bus.bus import Bus
 from symbi.clock import IdSource
 from symbi.compliance.privacy import Privacy
 from symbi.guard.action import TopicRef
@@ -29,6 +30,7 @@ from symbi.runtime.policies import PolicyBook
 from symbi.runtime.policy_watch import PolicyWatch
 from symbi.runtime.pulse import Pulse
 from symbi.runtime.roster import AgentStore
+from symbi.runtime.sealed_mail import SealedMail
 from symbi.runtime.status import WaitingStore
 from symbi.runtime.terms import Terms, no_terms
 from symbi.runtime.workers import Workers
@@ -92,6 +94,8 @@ class Rooms:
         waiting: Counts what waits in the store.
         letters: What was given up.
         lineage: Which run asked for which.
+        mails: Seals and opens what waits in mailboxes and lies with the dead letters.
+        bus: Messages between agents, for Python.
         pulse: How the event loop is.
         terms: How it stands among others.
         topic: A topic as policies see it.
@@ -119,6 +123,8 @@ class Rooms:
     waiting: WaitingStore
     letters: DeadLetters
     lineage: LineageStore
+    mails: SealedMail
+    bus: Bus
     pulse: Pulse
     terms: Callable[[AgentId], Terms] = no_terms
     topic: Callable[[str], TopicRef] = TopicRef

@@ -73,6 +73,7 @@ class Runtime:
         errands: Carries out one message.
         dispatch: Lets them carry these out, while `carry_out_messages` runs.
         post: Gets messages to agents.
+        bus: Messages between agents, for Python; see `symbi.bus`.
         take_up: Carries out what a dead letter became, and says whether it does; whoever stays sets it.
     """
 
@@ -87,6 +88,7 @@ class Runtime:
         self.dispatch = Dispatch(rooms, self.roster, self.mail, self.errands, config.max_at_work)
         self.dispatch.asked = self.post.questions.asked
         self.rests = Rests()
+        self.bus = rooms.bus
         self._course.over = self.post.questions.over
         self.post.addresses.course, self.post.questions.carry_out = self._course, self._carry_out
         self.post.questions.rests = self.rests

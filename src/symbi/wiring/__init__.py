@@ -11,7 +11,15 @@ from symbi.wiring.policies import (
     read_policies,
     verify_policies,
 )
-from symbi.wiring.runtime import manifests, open_runtime, probe, reading_vault, start_logging, verifying_keys
+from symbi.wiring.runtime import (
+    manifests,
+    open_runtime,
+    probe,
+    reading_mails,
+    reading_vault,
+    start_logging,
+    verifying_keys,
+)
 from symbi.wiring.sandboxes import make_image
 from symbi.wiring.sources import TrailReader, compile_agents, open_reader, read_text
 from symbi.wiring.verification import on_all_cores
@@ -33,6 +41,7 @@ __all__ = [
     "probe",
     "read_policies",
     "read_text",
+    "reading_mails",
     "reading_vault",
     "registered_people",
     "start_logging",

@@ -17,6 +17,7 @@ from symbi.compliance.sealed import SealedStore, pages_of
 from symbi.config import Settings, describe_settings
 from symbi.crypto.signing import SigningKey
 from symbi.guard.vault import Vault
+from symbi.runtime.sealed_mail import SealedMail
 
 STORAGE_PREFIX = "audit-storage/"  # before the names of files that do not lie in the data folder
 
@@ -25,12 +26,13 @@ def open_privacy(
     settings: Settings,
     store: SqliteStore,
     log: AuditLog,
-    vault: Vault,
+    sealing: tuple[Vault, SealedMail],
     signing: Callable[[], SigningKey],
     clock: Clock,
     probe: Callable[[str], None],
 ) -> Privacy:
     """Exports and erasures in a data folder."""
+    vault, _ = sealing
     storage = None if settings.audit.storage is None else settings.folder / settings.audit.storage
     folders: list[tuple[str, Path]] = []
     if settings.security.audit_enabled:
@@ -43,7 +45,7 @@ def open_privacy(
             vault=vault,
             keys=store,
             store=store,
-            stores=sealed_stores(store, log, vault, storage),
+            stores=sealed_stores(store, log, sealing, storage),
             signing=signing,
             head=partial(head_text, store),
             files=partial(every_byte, folders),
@@ -56,12 +58,18 @@ def open_privacy(
     )
 
 
-def sealed_stores(store: SqliteStore, log: AuditLog, vault: Vault, storage: Path | None) -> tuple[SealedStore, ...]:
+def sealed_stores(
+    store: SqliteStore, log: AuditLog, sealing: tuple[Vault, SealedMail], storage: Path | None
+) -> tuple[SealedStore, ...]:
     """The stores whose personal data is sealed: those in the one store, and the audit storage."""
+    vault, mails = sealing
     pages = pages_of(store, log.read)
     archive = ArchivedTrail(storage, partial(log.read, store.first_live))
     return (
-        *(SealedStore(name, frozenset(columns), pages, vault, log.read) for name, columns in SEALED_STORES.items()),
+        *(
+            SealedStore(name, frozenset(columns), pages, vault, log.read, mails.plain)
+            for name, columns in SEALED_STORES.items()
+        ),
         SealedStore("archive", frozenset(), archive.pages, vault, log.read),
     )
 

@@ -16,12 +16,14 @@ from symbi.adapters.machine import Finding, Wanted, machine_capacity, probe_mach
 from symbi.adapters.policy_files import PolicyFolders
 from symbi.adapters.processes import measure_family, measure_process
 from symbi.adapters.secrets import EnvironmentSecrets, FileSecrets, KeyringSecrets, SecretChain
-from symbi.adapters.sqlite import SqliteStore, check_store
+from symbi.adapters.sqlite import SqliteReader, SqliteStore, check_store
 from symbi.agent.again import PATIENT, Patience
 from symbi.agent.effects import World, no_word
 from symbi.agent.interpreter import BodyLimits
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog, Cadence, Signing
+from symbi.bus.keybook import KeyBook
+from symbi.bus.topics import known_as
 from symbi.clock import Clock, IdSource, SystemClock
 from symbi.config import AgentMode, Settings, describe_settings, refuse_unsafe
 from symbi.config.server_settings import ServerSettings
@@ -48,8 +50,9 @@ from symbi.runtime.pulse import Pulse
 from symbi.runtime.resources import Amount, Node, NodeId, ResourcePool
 from symbi.runtime.rooms import Rooms, RuntimeConfig
 from symbi.runtime.runtime import Runtime
+from symbi.runtime.sealed_mail import SealedMail
 from symbi.runtime.terms import Terms
-from symbi.runtime.topics import Known, known_as
+from symbi.runtime.unsealed import seal_unsealed
 from symbi.runtime.workers import Workers
 from symbi.telemetry import Metrics, setup_logging
 from symbi.tools.breaker import BreakerTerms
@@ -60,6 +63,7 @@ from symbi.tools.manifest import Manifest, parse_manifest
 from symbi.tools.reconcile import Reconciler
 from symbi.tools.schemapin import PublicKey, load_public_key
 from symbi.types import SYSTEM_AGENT, AgentId, JsonValue, KeyId, SecurityTier
+from symbi.wiring.bus import opened_bus, topics_of
 from symbi.wiring.keeping import keeping, probe_storage, refuse_half
 from symbi.wiring.people import desk_rules
 from symbi.wiring.policies import policy_paths, policy_terms, shadow_paths
@@ -115,16 +119,31 @@ def open_log(settings: Settings, store: SqliteStore, ring: KeyRing, clock: Clock
     )  # fmt: skip
 
 
-def sealing_ring(settings: Settings, store: SubjectKeyStore) -> KeyRing:
+def sealing_ring(settings: Settings, store: SqliteStore) -> KeyRing:
     """The ring that has the master key; a lost one is not replaced while there are keys that it wrapped."""
     provider = open_provider(settings.security.crypto_provider.value)
-    return KeyRing(key_store(settings), provider, create=store.any_subject_key() is None)
+    wrapped = store.any_subject_key() is not None or bool(store.last_epoch())
+    return KeyRing(key_store(settings), provider, create=not wrapped)
+
+
+def open_sealing(settings: Settings, store: SqliteStore, clock: Clock, log: AuditLog) -> tuple[Vault, SealedMail]:
+    """What seals in a store: values about people, and messages that wait."""
+    provider, ring = open_provider(settings.security.crypto_provider.value), sealing_ring(settings, store)
+    vault = Vault(store, ring, provider, clock, log, all_agents=settings.audit.confidential.value == "all")
+    return vault, SealedMail(KeyBook(store, ring, provider, clock, owner=store.epoch), provider, clock, vault)
 
 
 def reading_vault(settings: Settings, store: SubjectKeyStore) -> Vault:
     """Opens what is sealed in a store that is read, and makes and destroys nothing."""
     provider = open_provider(settings.security.crypto_provider.value)
     return Vault(store, KeyRing(key_store(settings), provider, create=False), provider, SystemClock())
+
+
+def reading_mails(settings: Settings, store: SqliteReader) -> SealedMail:
+    """Opens what lies with the dead letters of a store that is read, and seals nothing."""
+    provider = open_provider(settings.security.crypto_provider.value)
+    ring, clock = KeyRing(key_store(settings), provider, create=False), SystemClock()
+    return SealedMail(KeyBook(store, ring, provider, clock), provider, clock, reading_vault(settings, store))
 
 
 def probe(settings: Settings) -> list[Finding]:
@@ -191,14 +210,8 @@ async def open_runtime(
             interval_s=settings.policy.watch_interval_s,
         )  # fmt: skip
         await watch.use(await watch.read(), Cause.START)
-        vault = Vault(
-            store,
-            sealing_ring(settings, store),
-            provider,
-            clock,
-            log,
-            all_agents=settings.audit.confidential.value == "all",
-        )
+        vault, mails = open_sealing(settings, store, clock, log)
+        await seal_unsealed(log, mails, store, store)
         guard = Guard(
             engine, log, store, clock, ids,
             epoch=store.epoch, enforcing=settings.security.enforce_policies, probe=probe, vault=vault,
@@ -206,8 +219,9 @@ async def open_runtime(
         )  # fmt: skip
         report = await guard.open()
         await log.append(started(settings))
-        keys = partial(verifying_keys, settings)
-        heads, keeper = await stack.enter_async_context(keeping(settings, log, store, clock, keys))
+        heads, keeper = await stack.enter_async_context(
+            keeping(settings, log, store, clock, partial(verifying_keys, settings))
+        )
         if keeper is not None:
             guard.barrier = keeper.barrier
         secrets = secret_source(settings, guard)
@@ -221,11 +235,12 @@ async def open_runtime(
             hold_s, held, reconciler=Reconciler(invoker, catalog, guard, clock), patience=patience,
         )  # fmt: skip
         agents = scheduler(settings, clock)
-        privacy = open_privacy(settings, store, log, vault, lambda: log.key, clock, probe)
+        privacy = open_privacy(settings, store, log, (vault, mails), lambda: log.key, clock, probe)
+        bus = await stack.enter_async_context(opened_bus(settings, store, log, guard, mails, (clock, ids)))
         stream = await stack.enter_async_context(audit_stream(log, store, folder))
         rooms = Rooms(
             world, book, watch, catalog, store, store, store, store, store, store, agents, ids, settings.principal, privacy, heads,
-            ring.next_signing_key, stream, workers, store, DeadLetters(store, store, store, log, vault, clock), store,
+            ring.next_signing_key, stream, workers, store, DeadLetters(store, store, store, log, mails, vault, clock), store, mails, bus,
             pulse_of(settings, guard.metrics), partial(terms_of, settings), partial(known_as, known=topics_of(settings)),
             Compactor(log, store, clock, settings.runtime.journal_retention_days),
         )  # fmt: skip
@@ -364,11 +379,6 @@ def terms_of(settings: Settings, agent: AgentId) -> Terms:
         known.priority, known.batch, persistent, known.idle_s, known.max_messages, known.topics,
         known.budget or UNBOUNDED, known.on_breach,
     )  # fmt: skip
-
-
-def topics_of(settings: Settings) -> Sequence[Known]:
-    """What is configured of topics."""
-    return [Known(one.pattern, one.owner, one.classification) for one in settings.topics]
 
 
 def secret_source(settings: Settings, guard: Guard) -> SecretSource:

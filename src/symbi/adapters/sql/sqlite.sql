@@ -433,8 +433,8 @@ SELECT run_id, coalesce(runs.agent_id, '') FROM chain LEFT JOIN runs USING (run_
 SELECT run_id, parent_run_id, root_run_id, depth FROM run_parents WHERE parent_run_id = ? ORDER BY run_id
 
 -- name: put_letter
-INSERT INTO dead_letters (run_id, kind, agent_id, declared, file, code, attempts, at, state, inputs, task_grant, labels, error, became, closed_at, note)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run_id) DO NOTHING
+INSERT INTO dead_letters (run_id, kind, agent_id, declared, file, code, attempts, at, state, inputs, task_grant, labels, error, became, closed_at, note, epoch)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run_id) DO NOTHING
 
 -- name: close_letter
 UPDATE dead_letters SET state = ?, inputs = NULL, task_grant = NULL, labels = NULL, error = NULL, became = ?, closed_at = ?, note = ?
@@ -450,16 +450,16 @@ SELECT became FROM dead_letters JOIN runs ON runs.run_id = became
 WHERE dead_letters.state = 'replayed' AND runs.state IN ('running', 'held') ORDER BY closed_at, became
 
 -- name: get_letter
-SELECT run_id, kind, agent_id, file, code, attempts, at, state, WHOLE(inputs), task_grant, labels, WHOLE(error), became, closed_at, note
+SELECT run_id, kind, agent_id, file, code, attempts, at, state, WHOLE(inputs), task_grant, labels, WHOLE(error), became, closed_at, note, epoch
 FROM dead_letters WHERE run_id = ?
 
 -- name: letters
-SELECT run_id, kind, agent_id, file, code, attempts, at, state, WHOLE(inputs), task_grant, labels, WHOLE(error), became, closed_at, note
+SELECT run_id, kind, agent_id, file, code, attempts, at, state, WHOLE(inputs), task_grant, labels, WHOLE(error), became, closed_at, note, epoch
 FROM dead_letters WHERE (?1 IS NULL OR declared = ?1) AND (?2 IS NULL OR agent_id = ?2) AND (?3 IS NULL OR state = ?3)
 ORDER BY at DESC, run_id DESC LIMIT ?4 OFFSET ?5
 
 -- name: letters_of
-SELECT run_id, kind, agent_id, file, code, attempts, at, state, WHOLE(inputs), task_grant, labels, WHOLE(error), became, closed_at, note
+SELECT run_id, kind, agent_id, file, code, attempts, at, state, WHOLE(inputs), task_grant, labels, WHOLE(error), became, closed_at, note, epoch
 FROM dead_letters WHERE declared = ? AND state = ? ORDER BY at DESC, run_id DESC LIMIT ? OFFSET ?
 
 -- name: rows_of_letters
@@ -497,21 +497,21 @@ WHERE agent_id > ?1 || '/' AND agent_id < ?1 || '0' AND substr(agent_id, length(
 SELECT state, count(*) FROM agents GROUP BY state
 
 -- name: put_message
-INSERT INTO mailbox (message_id, declared, agent_id, sender, body, labels, due_ns, expires_ns, attempts)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (message_id) DO NOTHING
+INSERT INTO mailbox (message_id, declared, agent_id, sender, body, labels, due_ns, expires_ns, attempts, epoch)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (message_id) DO NOTHING
 
 -- name: get_message
-SELECT sequence, message_id, agent_id, sender, WHOLE(body), labels, due_ns, expires_ns, attempts FROM mailbox WHERE message_id = ?
+SELECT sequence, message_id, agent_id, sender, WHOLE(body), labels, due_ns, expires_ns, attempts, epoch FROM mailbox WHERE message_id = ?
 
 -- name: next_message
-SELECT sequence, message_id, agent_id, sender, WHOLE(body), labels, due_ns, expires_ns, attempts FROM mailbox
+SELECT sequence, message_id, agent_id, sender, WHOLE(body), labels, due_ns, expires_ns, attempts, epoch FROM mailbox
 WHERE agent_id = ? AND due_ns = 0 ORDER BY sequence LIMIT 1
 
 -- name: waiting_agents
 SELECT sequence, agent_id FROM mailbox WHERE declared = ? AND sequence > ? AND due_ns = 0 ORDER BY sequence LIMIT ?
 
 -- name: ripe_messages
-SELECT sequence, message_id, agent_id, sender, WHOLE(body), labels, due_ns, expires_ns, attempts FROM mailbox
+SELECT sequence, message_id, agent_id, sender, WHOLE(body), labels, due_ns, expires_ns, attempts, epoch FROM mailbox
 WHERE due_ns > 0 AND due_ns <= ? ORDER BY due_ns, sequence LIMIT ?
 
 -- name: earliest_due
@@ -528,6 +528,84 @@ SELECT attempts FROM mailbox WHERE message_id = ?
 
 -- name: drop_message
 DELETE FROM mailbox WHERE message_id = ?
+
+-- name: unsealed_messages
+SELECT sequence, message_id, agent_id, sender, WHOLE(body), labels, due_ns, expires_ns, attempts, epoch FROM mailbox
+WHERE epoch = 0 AND sequence > ? ORDER BY sequence LIMIT ?
+
+-- name: reseal_message
+UPDATE mailbox SET body = ?, labels = NULL, epoch = ? WHERE message_id = ? AND epoch = 0
+
+-- name: unsealed_letters
+SELECT run_id, kind, agent_id, file, code, attempts, at, state, WHOLE(inputs), task_grant, labels, WHOLE(error), became, closed_at, note, epoch
+FROM dead_letters WHERE epoch = 0 AND state = 'open' AND run_id > ? ORDER BY run_id LIMIT ?
+
+-- name: reseal_letter
+UPDATE dead_letters SET inputs = ?, task_grant = NULL, labels = NULL, error = ?, epoch = ? WHERE run_id = ? AND epoch = 0 AND state = 'open'
+
+-- name: put_agent_keys
+INSERT INTO bus_agents (agent, generation, epoch, signing_id, signing, agreement, wrapped, created_at, destroyed_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (agent, generation) DO NOTHING
+
+-- name: agent_keys
+SELECT agent, generation, epoch, signing_id, signing, agreement, wrapped, created_at, destroyed_at FROM bus_agents
+WHERE agent = ? ORDER BY generation
+
+-- name: agent_keys_by
+SELECT agent, generation, epoch, signing_id, signing, agreement, wrapped, created_at, destroyed_at FROM bus_agents
+WHERE signing_id = ?
+
+-- name: all_agent_keys
+SELECT agent, generation, epoch, signing_id, signing, agreement, wrapped, created_at, destroyed_at FROM bus_agents
+ORDER BY agent, generation
+
+-- name: blank_agent_keys
+UPDATE bus_agents SET wrapped = zeroblob(length(wrapped)) WHERE agent = ? AND generation <= ? AND wrapped IS NOT NULL
+
+-- name: destroy_agent_keys
+UPDATE bus_agents SET wrapped = NULL, destroyed_at = ? WHERE agent = ? AND generation <= ? AND wrapped IS NOT NULL
+
+-- name: put_epoch
+INSERT INTO bus_epochs (epoch, owner, wrapped, begun_at) VALUES (?, ?, ?, ?) ON CONFLICT (epoch) DO NOTHING
+
+-- name: bus_epochs
+SELECT epoch, owner, wrapped, begun_at FROM bus_epochs ORDER BY epoch
+
+-- name: last_epoch
+SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'bus_epochs'
+
+-- name: least_epoch
+SELECT min(ifnull((SELECT min(epoch) FROM mailbox), 9223372036854775807),
+           ifnull((SELECT min(epoch) FROM dead_letters INDEXED BY dead_letters_epoch WHERE state = 'open'), 9223372036854775807),
+           ifnull((SELECT min(epoch) FROM bus_outbox INDEXED BY bus_outbox_epoch WHERE state IN ('waiting', 'dead')), 9223372036854775807))
+
+-- name: blank_epochs
+UPDATE bus_epochs SET wrapped = zeroblob(length(wrapped)) WHERE owner < ? AND epoch < ?
+
+-- name: end_epochs
+DELETE FROM bus_epochs WHERE owner < ? AND epoch < ?
+
+-- name: forget_seen
+DELETE FROM bus_seen WHERE epoch IN (SELECT epoch FROM bus_epochs WHERE owner < ? AND epoch < ?)
+
+-- name: put_group
+INSERT INTO bus_groups (topic, epoch, wrapped, begun_at) VALUES (?, ?, ?, ?) ON CONFLICT (topic, epoch) DO NOTHING
+
+-- name: groups
+SELECT topic, epoch, wrapped, begun_at FROM bus_groups WHERE topic = ? ORDER BY epoch
+
+-- name: blank_groups
+UPDATE bus_groups SET wrapped = zeroblob(length(wrapped)) WHERE topic = ? AND epoch < ?
+
+-- name: end_groups
+DELETE FROM bus_groups WHERE topic = ? AND epoch < ?
+
+-- name: seen
+SELECT highest, gaps FROM bus_seen WHERE sender = ? AND address = ? AND epoch = ?
+
+-- name: put_seen
+INSERT INTO bus_seen (sender, address, epoch, highest, gaps) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (sender, address, epoch) DO UPDATE SET highest = excluded.highest, gaps = excluded.gaps
 
 -- name: count_messages
 SELECT count(*) FROM (SELECT 1 FROM mailbox WHERE agent_id = ? LIMIT ?)
@@ -656,3 +734,49 @@ SELECT count(*) FROM (SELECT 1 FROM dead_letters INDEXED BY dead_letters_open WH
 
 -- name: waiting_approvals
 SELECT count(*) FROM (SELECT 1 FROM approvals INDEXED BY approvals_open WHERE state IN ('waiting', 'granted') AND state = 'waiting' LIMIT ?)
+
+-- name: put_sent
+INSERT INTO bus_outbox (message_id, sender, recipient, wire, state, attempts, due_ns, expires_ns, code, changed_ns, epoch)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: count_waiting_sent
+SELECT count(*) FROM (SELECT 1 FROM bus_outbox INDEXED BY bus_outbox_waiting WHERE recipient = ? AND state = 'waiting' LIMIT ?)
+
+-- name: find_sent
+SELECT message_id, sender, recipient, wire, state, attempts, due_ns, expires_ns, code, changed_ns, epoch, position FROM bus_outbox
+WHERE message_id = ?
+
+-- name: waiting_sent
+SELECT message_id, sender, recipient, wire, state, attempts, due_ns, expires_ns, code, changed_ns, epoch, position
+FROM bus_outbox INDEXED BY bus_outbox_waiting
+WHERE recipient = ? AND position > ? AND state = 'waiting' ORDER BY position LIMIT ?
+
+-- name: all_sent
+SELECT message_id, sender, recipient, wire, state, attempts, due_ns, expires_ns, code, changed_ns, epoch, position FROM bus_outbox
+WHERE state = ? AND position > ? ORDER BY position LIMIT ?
+
+-- name: move_sent
+UPDATE bus_outbox SET wire = ?, state = ?, attempts = ?, due_ns = ?, expires_ns = ?, code = ?, changed_ns = ?
+WHERE message_id = ? AND state = ?
+
+-- name: trim_sent
+DELETE FROM bus_outbox WHERE state IN ('received', 'dropped') AND changed_ns < ?
+
+-- name: append_stream
+INSERT INTO bus_stream (position, subject, message_id, wire) VALUES (?, ?, ?, ?)
+
+-- name: stream_rows
+SELECT position, subject, message_id, wire FROM bus_stream WHERE position > ? ORDER BY position LIMIT ?
+
+-- name: trim_stream
+DELETE FROM bus_stream WHERE position <= ?
+
+-- name: stream_cursors
+SELECT name, subject, position FROM bus_cursors ORDER BY name
+
+-- name: put_cursor
+INSERT INTO bus_cursors (name, subject, position) VALUES (?, ?, ?)
+ON CONFLICT (name) DO UPDATE SET subject = excluded.subject, position = excluded.position
+
+-- name: drop_cursor
+DELETE FROM bus_cursors WHERE name = ?

@@ -254,18 +254,20 @@ CREATE TABLE dead_letters (
     attempts   INTEGER NOT NULL,
     at         TEXT NOT NULL,
     state      TEXT NOT NULL,
-    inputs     BLOB,                  -- JSON, as are the next four; NULL once the letter is closed
-    task_grant BLOB,
-    labels     BLOB,
-    error      BLOB,
+    inputs     BLOB,                  -- a sealed, signed message, with grant and labels; NULL once the letter is closed
+    task_grant BLOB,                  -- of an earlier release alone: JSON
+    labels     BLOB,                  -- likewise
+    error      BLOB,                  -- a sealed, signed message
     became     TEXT NOT NULL,         -- the run that it was replayed as; empty elsewhere
     closed_at  TEXT,
-    note       BLOB                   -- JSON: who closed it, and why
+    note       BLOB,                  -- JSON: who closed it, and why
+    epoch      INTEGER NOT NULL DEFAULT 0  -- of the bus, in which the oldest part of it was sealed; 0: by a release that did not
 ) WITHOUT ROWID, STRICT;
 
 CREATE INDEX dead_letters_agent ON dead_letters (declared, state, at);
 CREATE INDEX dead_letters_at ON dead_letters (at);
 CREATE INDEX dead_letters_open ON dead_letters (state) WHERE state = 'open';
+CREATE INDEX dead_letters_epoch ON dead_letters (epoch) WHERE state = 'open';
 
 -- Agents that were made to stay.
 CREATE TABLE agents (
@@ -289,16 +291,59 @@ CREATE TABLE mailbox (
     declared   TEXT NOT NULL,
     agent_id   TEXT NOT NULL,
     sender     TEXT NOT NULL,
-    body       BLOB NOT NULL,         -- JSON of the inputs
-    labels     BLOB,                  -- JSON
+    body       BLOB NOT NULL,         -- a sealed, signed message
+    labels     BLOB,                  -- of an earlier release alone: JSON
     due_ns     INTEGER NOT NULL,      -- 0: it is due
     expires_ns INTEGER,
-    attempts   INTEGER NOT NULL
+    attempts   INTEGER NOT NULL,
+    epoch      INTEGER NOT NULL DEFAULT 0  -- of the bus, in which the body was sealed; 0: by a release that did not
 ) STRICT;
 
 CREATE INDEX mailbox_agent ON mailbox (agent_id, due_ns, sequence);
 CREATE INDEX mailbox_declared ON mailbox (declared, sequence) WHERE due_ns = 0;
 CREATE INDEX mailbox_later ON mailbox (due_ns) WHERE due_ns > 0;
+CREATE INDEX mailbox_epoch ON mailbox (epoch);
+
+-- Key pairs of agents on the bus; private parts wrapped by the master, and gone once they were destroyed.
+CREATE TABLE bus_agents (
+    agent        TEXT NOT NULL,
+    generation   INTEGER NOT NULL,
+    epoch        INTEGER NOT NULL,    -- the first in which they are used
+    signing_id   TEXT NOT NULL UNIQUE,
+    signing      BLOB NOT NULL,       -- Ed25519, public
+    agreement    BLOB NOT NULL,       -- X25519, public
+    wrapped      BLOB,
+    created_at   TEXT NOT NULL,
+    destroyed_at TEXT,
+    PRIMARY KEY (agent, generation)
+) WITHOUT ROWID, STRICT;
+
+-- Times in which the same keys seal, each with its secret, wrapped by the master; an ended one is removed.
+CREATE TABLE bus_epochs (
+    epoch    INTEGER PRIMARY KEY AUTOINCREMENT,  -- no number is ever given twice
+    owner    INTEGER NOT NULL,
+    wrapped  BLOB NOT NULL,
+    begun_at TEXT NOT NULL
+) STRICT;
+
+-- Keys of topics, wrapped by the master.
+CREATE TABLE bus_groups (
+    topic    TEXT NOT NULL,
+    epoch    INTEGER NOT NULL,
+    wrapped  BLOB NOT NULL,
+    begun_at TEXT NOT NULL,
+    PRIMARY KEY (topic, epoch)
+) WITHOUT ROWID, STRICT;
+
+-- Which numbers of a sender have been taken in at an address.
+CREATE TABLE bus_seen (
+    sender  TEXT NOT NULL,
+    address TEXT NOT NULL,
+    epoch   INTEGER NOT NULL,
+    highest INTEGER NOT NULL,
+    gaps    BLOB NOT NULL,
+    PRIMARY KEY (sender, address, epoch)
+) WITHOUT ROWID, STRICT;
 
 -- What runs may spend and have spent, each with what was spent below it.
 CREATE TABLE budgets (
@@ -346,3 +391,38 @@ CREATE TABLE payloads (
     bytes  BLOB NOT NULL,
     uses   INTEGER NOT NULL           -- columns that refer to it
 ) STRICT;
+
+-- Messages that `bus.send_message` has taken over, in the order of each pair; sealed and signed as they travel.
+CREATE TABLE bus_outbox (
+    position   INTEGER PRIMARY KEY AUTOINCREMENT,
+    message_id TEXT NOT NULL UNIQUE,
+    sender     TEXT NOT NULL,
+    recipient  TEXT NOT NULL,
+    wire       BLOB NOT NULL,         -- empty once it is received or dropped
+    state      TEXT NOT NULL,
+    attempts   INTEGER NOT NULL,
+    due_ns     INTEGER NOT NULL,
+    expires_ns INTEGER NOT NULL,
+    code       TEXT NOT NULL,         -- why it was given up
+    changed_ns INTEGER NOT NULL,
+    epoch      INTEGER NOT NULL       -- in which it was sealed
+) STRICT;
+
+CREATE INDEX bus_outbox_epoch ON bus_outbox (epoch) WHERE state IN ('waiting', 'dead');
+CREATE INDEX bus_outbox_waiting ON bus_outbox (recipient, position) WHERE state = 'waiting';
+CREATE INDEX bus_outbox_dead ON bus_outbox (position) WHERE state = 'dead';
+CREATE INDEX bus_outbox_over ON bus_outbox (changed_ns) WHERE state IN ('received', 'dropped');
+
+-- Published messages that durable subscriptions may still ask for, and where each of those stands.
+CREATE TABLE bus_stream (
+    position   INTEGER PRIMARY KEY,
+    subject    TEXT NOT NULL,
+    message_id TEXT NOT NULL,
+    wire       BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE bus_cursors (
+    name     TEXT PRIMARY KEY,
+    subject  TEXT NOT NULL,
+    position INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;

@@ -22,11 +22,15 @@ class Holds(StrEnum):
     PAYLOAD = "payload"
     """What sealed columns refer to: sealed where theirs is about somebody, and gone with the last of them."""
     KEY = "key"
-    """A data key, wrapped by the master; or whose it is, sealed by it, which goes with it."""
+    """A key, wrapped by the master; or whose it is, sealed by it, which goes with it."""
     AMOUNT = "amount"
     """Numbers that policies count, by effect and by who is counted; nothing that says whom they are about."""
     NOTHING = "no personal data"
-    """Ids, times, states, and words of the operator: names of agents, tools, policies and registered persons."""
+    """Ids, times, states, and words of the operator: names of agents, tools, policies and registered persons.
+
+    Among them `bus_outbox.wire` and `bus_stream.wire`: sealed messages, about nobody. The bus refuses to keep one that
+    is about a data subject (`symbi.bus`); agents send those to one another, and they lie in `mailbox`.
+    """
 
 
 _SAID: Final[Mapping[Holds, str]] = {
@@ -43,7 +47,7 @@ _SAID: Final[Mapping[Holds, str]] = {
     """,
     Holds.PAYLOAD: "payloads.bytes",
     Holds.PSEUDONYM: "subject_keys.pseudonym subject_holds.pseudonym erasures.pseudonym",
-    Holds.KEY: "subject_keys.wrapped subject_keys.name",
+    Holds.KEY: "subject_keys.wrapped subject_keys.name bus_agents.wrapped bus_epochs.wrapped bus_groups.wrapped",
     Holds.AMOUNT: """
         tallies.total tally_entries.amount budgets.calls_most budgets.tokens_most budgets.money_most
         budgets.wall_most budgets.cpu_most budgets.calls_spent budgets.tokens_spent budgets.money_spent
@@ -77,8 +81,16 @@ _SAID: Final[Mapping[Holds, str]] = {
         agents.agent_id agents.file agents.source_digest agents.state agents.revision agents.reason agents.parent
         agents.created_at agents.changed_at
         mailbox.sequence mailbox.message_id mailbox.declared mailbox.agent_id mailbox.sender mailbox.due_ns
-        mailbox.expires_ns mailbox.attempts
+        mailbox.expires_ns mailbox.attempts mailbox.epoch dead_letters.epoch
+        bus_agents.agent bus_agents.generation bus_agents.epoch bus_agents.signing_id bus_agents.signing bus_agents.agreement
+        bus_agents.created_at bus_agents.destroyed_at bus_epochs.epoch bus_epochs.owner bus_epochs.begun_at
+        bus_groups.topic bus_groups.epoch bus_groups.begun_at bus_seen.sender bus_seen.address bus_seen.epoch bus_seen.highest
+        bus_seen.gaps
         budgets.run_id budgets.agent_id budgets.parent budget_reservations.effect_id budget_reservations.run_id
+        bus_outbox.position bus_outbox.message_id bus_outbox.sender bus_outbox.recipient bus_outbox.wire bus_outbox.state
+        bus_outbox.attempts bus_outbox.due_ns bus_outbox.expires_ns bus_outbox.code bus_outbox.changed_ns bus_outbox.epoch
+        bus_stream.position bus_stream.subject bus_stream.message_id bus_stream.wire
+        bus_cursors.name bus_cursors.subject bus_cursors.position
     """,
 }
 

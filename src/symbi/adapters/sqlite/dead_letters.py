@@ -20,7 +20,7 @@ class DeadLetterTable(PayloadTable):
         values = (
             letter.run_id, letter.kind.value, letter.agent_id, letter.declared, letter.file, letter.code, letter.attempts,
             letter.at, letter.state.value, inputs, letter.grant, letter.labels, error, letter.became,
-            letter.closed_at, letter.note,
+            letter.closed_at, letter.note, letter.epoch,
         )  # fmt: skip
         new = self._write(SQL["put_letter"], values) == 1
         if not new:
@@ -40,6 +40,16 @@ class DeadLetterTable(PayloadTable):
         """The letter of a run."""
         row = self._one(SQL["get_letter"], (run_id,))
         return None if row is None else to_letter(row)
+
+    def unsealed_letters(self, after: str, limit: int) -> Sequence[DeadLetter]:
+        """Open letters behind one that are not sealed."""
+        return [to_letter(row) for row in self._all(SQL["unsealed_letters"], (after, limit))]
+
+    def reseal_letter(self, letter: DeadLetter) -> None:
+        """Replace what is kept of such a letter."""
+        self._fence(self._epoch)
+        values = (self._kept(letter.inputs), self._kept(letter.error), letter.epoch, letter.run_id)
+        self._write(SQL["reseal_letter"], values)
 
     def left_open(self) -> Sequence[RunId]:
         """The runs that letters became and that are open, oldest replay first."""
@@ -66,11 +76,12 @@ def letters_in(db: sqlite3.Connection, wanted: Wanted) -> Sequence[DeadLetter]:
 
 def to_letter(row: Any) -> DeadLetter:
     """A row as a letter."""
-    run_id, kind, agent_id, file, code, attempts, at, state, inputs, grant, labels, error, became, closed_at, note = row
+    run_id, kind, agent_id, file, code, attempts, at, state = row[:8]
+    inputs, grant, labels, error, became, closed_at, note, epoch = row[8:]
     try:
         return DeadLetter(
             RunId(run_id), LetterKind(kind), AgentId(agent_id), file, code, attempts, at, LetterState(state),
-            inputs, grant, labels, error, RunId(became), closed_at, note,
+            inputs, grant, labels, error, RunId(became), closed_at, note, epoch,
         )  # fmt: skip
     except ValueError as unknown:
         raise damaged(unknown) from unknown

@@ -15,7 +15,7 @@ from symbi.errors import ChainBroken, StoreUnavailable
 from symbi.guard.ledger import EffectRecord, EffectState
 from symbi.types import AgentId, EffectId, RecoveryClass, RunId
 
-STORE_VERSION: Final = 3
+STORE_VERSION: Final = 4
 DATABASE_NAME: Final = "symbi.db"
 LOCK_NAME: Final = "owner.lock"
 BUSY_TIMEOUT_S: Final = 5.0  # readers never block the writer in WAL mode; this bounds checkpoints and backups

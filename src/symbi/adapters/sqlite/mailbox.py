@@ -52,6 +52,15 @@ class MailboxTable(PayloadTable):
         due_ns = self._one(SQL["earliest_due"])[0]
         return None if due_ns is None else int(due_ns)
 
+    def unsealed_messages(self, after: int, limit: int) -> Sequence[Message]:
+        """Messages behind a place that are not sealed."""
+        return [_message(row) for row in self._all(SQL["unsealed_messages"], (after, limit))]
+
+    def reseal_message(self, message: Message) -> None:
+        """Replace what is kept of such a message."""
+        self._fence(self._epoch)
+        self._write(SQL["reseal_message"], (self._kept(message.body), message.epoch, message.message_id))
+
     def begin_message(self, message_id: RunId) -> int:
         """Note that a message is begun."""
         self._fence(self._epoch)
@@ -78,9 +87,12 @@ def _values(message: Message, body: bytes | None, due_ns: int | None = None) -> 
     return (
         message.message_id, declared_of(message.agent_id), message.agent_id, message.sender, body,
         message.labels, message.due_ns if due_ns is None else due_ns, message.expires_ns, message.attempts,
+        message.epoch,
     )  # fmt: skip
 
 
 def _message(row: Any) -> Message:
-    sequence, message_id, agent, sender, body, labels, due_ns, expires_ns, attempts = row
-    return Message(RunId(message_id), AgentId(agent), sender, body, labels, due_ns, expires_ns, attempts, sequence)
+    sequence, message_id, agent, sender, body, labels, due_ns, expires_ns, attempts, epoch = row
+    return Message(
+        RunId(message_id), AgentId(agent), sender, body, labels, due_ns, expires_ns, attempts, sequence, epoch
+    )

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from symbi.adapters.sqlite.approvals import approval_of, approvals_in
+from symbi.adapters.sqlite.bus import BusReader
 from symbi.adapters.sqlite.dead_letters import letters_in, to_letter
 from symbi.adapters.sqlite.facts import FactReader
 from symbi.adapters.sqlite.file import (
@@ -31,6 +32,7 @@ from symbi.adapters.sqlite.file import (
 )
 from symbi.adapters.sqlite.keeping import anchors_in, segments_in
 from symbi.adapters.sqlite.mark import read_mark, refuse_lost
+from symbi.adapters.sqlite.outbox import OutboxReader
 from symbi.adapters.sqlite.select import select_events
 from symbi.adapters.sqlite.subjects import SubjectReader
 from symbi.agent.journal import RunRecord
@@ -48,7 +50,7 @@ from symbi.types import RunId
 T = TypeVar("T")
 
 
-class SqliteReader(FactReader, SubjectReader):
+class SqliteReader(FactReader, SubjectReader, BusReader, OutboxReader):
     """Reads a store without owning it, as it is at the first look, beside its owner if there is one.
 
     Args:

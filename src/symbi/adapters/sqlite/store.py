@@ -14,6 +14,7 @@ from typing import Final, Self
 from symbi.adapters.sqlite.agents import AgentTable
 from symbi.adapters.sqlite.approvals import ApprovalTable
 from symbi.adapters.sqlite.budgets import BudgetTable
+from symbi.adapters.sqlite.bus import BusTable
 from symbi.adapters.sqlite.compaction import CompactionTable
 from symbi.adapters.sqlite.dead_letters import DeadLetterTable
 from symbi.adapters.sqlite.facts import write_facts
@@ -41,6 +42,7 @@ from symbi.adapters.sqlite.lineage import LineageTable
 from symbi.adapters.sqlite.mailbox import MailboxTable
 from symbi.adapters.sqlite.mark import flush_folder, origin_in, read_mark, refuse_lost, refuse_other, write_mark
 from symbi.adapters.sqlite.occurrences import OccurrenceTable
+from symbi.adapters.sqlite.outbox import OutboxTable
 from symbi.adapters.sqlite.payloads import triggers
 from symbi.adapters.sqlite.policy_notes import PolicyNotes
 from symbi.adapters.sqlite.privacy import PrivacyTable
@@ -57,6 +59,11 @@ from symbi.tools.port import Pin
 from symbi.types import RunId
 
 STORE_VERSIONS_BEFORE: Final = frozenset({1, 2})  # of a trail without index and tree, which it is given
+STORE_VERSIONS_READ: Final = STORE_VERSIONS_BEFORE | {3}  # and of messages that were kept as they were said
+ADDED_COLUMNS: Final = {
+    "mailbox": "epoch INTEGER NOT NULL DEFAULT 0",
+    "dead_letters": "epoch INTEGER NOT NULL DEFAULT 0",
+}
 _MADE: Final = re.compile(r"^CREATE (?:UNIQUE )?(?:TABLE|INDEX) (\w+)", re.MULTILINE)
 
 
@@ -72,7 +79,9 @@ class SqliteStore(
     DeadLetterTable,
     AgentTable,
     MailboxTable,
+    BusTable,
     BudgetTable,
+    OutboxTable,
     CompactionTable,
     WaitingCounts,
 ):
@@ -132,13 +141,16 @@ class SqliteStore(
             self._connection = connect(str(self._folder / DATABASE_NAME))
         with mapped("open"):
             version = self._one("PRAGMA user_version")[0]
-            if version and version not in STORE_VERSIONS_BEFORE:
+            if version and version not in STORE_VERSIONS_READ:
                 refuse_version(version, self._folder)
             with self.transaction():
                 if version in STORE_VERSIONS_BEFORE:
                     set_trail_aside(self._db)
                 schema = files("symbi.adapters").joinpath("sql/sqlite_schema.sql").read_text(encoding="utf-8")
                 there = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master")}
+                if version in STORE_VERSIONS_READ:
+                    for table in there & ADDED_COLUMNS.keys():
+                        self._db.execute(f"ALTER TABLE {table} ADD COLUMN {ADDED_COLUMNS[table]}")
                 for statement in _split(schema):
                     if _MADE.search(statement)[1] not in there:  # type: ignore[index]  # each makes something
                         self._db.execute(statement)

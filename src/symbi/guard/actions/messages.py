@@ -38,6 +38,7 @@ class SendMessage(Action):
         body: What is sent.
         expects_reply: The sender waits for an answer.
         after_s: How many seconds after it is sent the message is due.
+        size_bytes: How large the body is at most, where the action stands for many of them; None for as large as it is.
     """
 
     kind: ClassVar[str] = "SendMessage"
@@ -46,6 +47,7 @@ class SendMessage(Action):
     body: JsonValue = None
     expects_reply: bool = False
     after_s: float = 0.0
+    size_bytes: int | None = None
 
     @property
     def recovery(self) -> RecoveryClass:
@@ -61,7 +63,7 @@ class SendMessage(Action):
         """Label and size of the message, and whether an answer is expected."""
         return {
             "label": label_context(self.label),
-            "sizeBytes": json_bytes(self.body),
+            "sizeBytes": json_bytes(self.body) if self.size_bytes is None else self.size_bytes,
             "expectsReply": self.expects_reply,
         }
 
@@ -78,12 +80,14 @@ class PublishMessage(Action):
     Attributes:
         topic: The topic.
         body: What is published.
+        size_bytes: As of `SendMessage`.
     """
 
     kind: ClassVar[str] = "PublishMessage"
     leasable: ClassVar[bool] = True
     topic: TopicRef
     body: JsonValue = None
+    size_bytes: int | None = None
 
     @property
     def recovery(self) -> RecoveryClass:
@@ -97,7 +101,10 @@ class PublishMessage(Action):
 
     def context(self) -> Mapping[str, JsonValue]:
         """Label and size of the message."""
-        return {"label": label_context(self.label), "sizeBytes": json_bytes(self.body)}
+        return {
+            "label": label_context(self.label),
+            "sizeBytes": json_bytes(self.body) if self.size_bytes is None else self.size_bytes,
+        }
 
     def arguments(self) -> Mapping[str, JsonValue]:
         """The message, and where it is published."""

@@ -7,11 +7,13 @@ patterns there are beside.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from symbi.guard.action import TopicRef
 from symbi.policy.flow import CONFIDENTIALITY_RANK
-from symbi.types import AgentId, Confidentiality
+from symbi.types import Confidentiality
+
+K = TypeVar("K")  # whoever listens
 
 ONE: Final = "*"
 REST: Final = ">"
@@ -70,7 +72,7 @@ def covers(one: Sequence[str], other: Sequence[str]) -> bool:
     return len(one) == len(other)
 
 
-class _Branch:
+class _Branch(Generic[K]):
     """What follows on one way into a pattern.
 
     Attributes:
@@ -82,32 +84,32 @@ class _Branch:
     __slots__ = ("here", "rest", "words")
 
     def __init__(self) -> None:
-        self.words: dict[str, _Branch] = {}
-        self.here: dict[AgentId, None] = {}  # in the order in which they came
-        self.rest: dict[AgentId, None] = {}
+        self.words: dict[str, _Branch[K]] = {}
+        self.here: dict[K, None] = {}  # in the order in which they came
+        self.rest: dict[K, None] = {}
 
 
-class Topics:
-    """Patterns, each with the agents that listen by it."""
+class Topics(Generic[K]):
+    """Patterns, each with those who listen by it."""
 
     def __init__(self) -> None:
-        self._root = _Branch()
+        self._root: _Branch[K] = _Branch()
         self.visited = 0  # branches that the last look-up came through
 
-    def add(self, pattern: str, agent: AgentId) -> None:
-        """Let an agent listen by a pattern that `symbi.dsl.messages.parse_pattern` has read."""
+    def add(self, pattern: str, agent: K) -> None:
+        """Let somebody listen by a pattern that `symbi.dsl.messages.parse_pattern` has read."""
         branch = self._root
         *words, last = pattern.split(".")
         for word in words:
-            branch = branch.words.setdefault(word, _Branch())
+            branch = branch.words.setdefault(word, _Branch[K]())
         if last == REST:
             branch.rest[agent] = None
         else:
-            branch.words.setdefault(last, _Branch()).here[agent] = None
+            branch.words.setdefault(last, _Branch[K]()).here[agent] = None
 
-    def remove(self, pattern: str, agent: AgentId) -> None:
-        """Let an agent listen by a pattern no more; one that does not, does not."""
-        way: list[tuple[_Branch, str]] = []
+    def remove(self, pattern: str, agent: K) -> None:
+        """Let somebody listen by a pattern no more; one that does not, does not."""
+        way: list[tuple[_Branch[K], str]] = []
         branch = self._root
         *words, last = pattern.split(".")
         for word in words if last == REST else (*words, last):
@@ -122,13 +124,12 @@ class Topics:
                 break
             del parent.words[word]
 
-    def listeners(self, topic: str) -> tuple[AgentId, ...]:
-        """Who listens to a topic, each once, however many of its patterns fit."""
+    def listeners(self, topic: str) -> tuple[K, ...]:
+        """Who listens to a topic, each once, however many of its patterns fit; in no order."""
         self.visited = 0
-        found = dict.fromkeys(self._listeners(topic.split(".")))
-        return tuple(sorted(found))
+        return tuple(dict.fromkeys(self._listeners(topic.split("."))))
 
-    def _listeners(self, words: list[str]) -> Iterator[AgentId]:
+    def _listeners(self, words: list[str]) -> Iterator[K]:
         pending = [(self._root, 0)]
         while pending:
             branch, at = pending.pop()

@@ -1,0 +1,386 @@
+"""`send_message`: what was acknowledged is received, once, in the order of each pair, whoever crashes.
+
+```
+ sent ──► waiting ──► received                 with the receiver's own work in one transaction, if it has any
+             │  └───► waiting, a while later   its receiver failed
+             └──────► dead                     too often, too late, refused by policy, or no message any more
+```
+
+A message is in the outbox before its sender goes on. Its receiver reads the outbox in order: behind one that is to be
+tried again, nothing of the same sender is given out, and everything of others is.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final, Protocol
+
+import anyio
+
+from symbi.audit.event import AuditEventType, Draft
+from symbi.audit.log import AuditLog, Enlisted
+from symbi.bus.codec import Opened
+from symbi.bus.content import Kind, Message, Reading, contents, message_of
+from symbi.bus.port import OutboxStore, SentRow, SentState
+from symbi.bus.receiving import Desk, Handler, Inside, call, flow_of, read_kept
+from symbi.clock import Clock
+from symbi.errors import Denied, InputError, MessageRefused, Overloaded, SymbiError
+from symbi.telemetry import BUS_RECEIVED
+from symbi.types import AgentId, JsonValue
+
+_log = logging.getLogger("symbi.bus")
+
+NS: Final = 1_000_000_000
+PAGE: Final = 128  # messages that are read from the outbox at once
+RETRY_AFTER_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A message is in the outbox, durably.
+
+    Attributes:
+        message_id: Its id.
+        again: It was there already: the same id was sent before.
+    """
+
+    message_id: str
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WithReceipt:
+    """What a handler returns whose work in the store is to be one with the receipt: both are durable, or neither.
+
+    Attributes:
+        work: Runs on the store's thread, in the transaction; it raises to undo both.
+    """
+
+    work: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadMessage:
+    """A message that was given up."""
+
+    message_id: str
+    sender: str
+    recipient: str
+    code: str
+    attempts: int
+    changed_ns: int
+    size: int
+
+    def facts(self) -> dict[str, JsonValue]:
+        """As JSON."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class Shows(Protocol):
+    """What can be read of an outbox, also of a store that is only looked at."""
+
+    def sent(self, state: SentState, recipient: str, after: int, limit: int) -> Sequence[SentRow]:
+        """As `OutboxStore` says."""
+
+
+def dead_messages(store: Shows, recipient: str = "", limit: int = 1000) -> list[DeadMessage]:
+    """What was given up, oldest first; on the store's thread."""
+    return [
+        DeadMessage(row.message_id, row.sender, row.recipient, row.code, row.attempts, row.changed_ns, len(row.wire))
+        for row in store.sent(SentState.DEAD, recipient, 0, limit)
+    ]
+
+
+class Outbox:
+    """What `send_message` has taken over.
+
+    Args:
+        store: Keeps it.
+        log: Makes it durable.
+        clock: For its times.
+        most: Messages that may wait for one recipient.
+    """
+
+    def __init__(self, store: OutboxStore, log: AuditLog, clock: Clock, most: int) -> None:
+        self.store = store
+        self.log = log
+        self.clock = clock
+        self._most = most
+        self.used = True  # since ids were forgotten last
+
+    async def put(self, row: SentRow) -> Receipt:
+        """Take a message over; returns when that is durable.
+
+        Raises:
+            Overloaded: As many wait for its recipient as may.
+            InputError: Its id stands for a message of another sender or recipient.
+            StoreUnavailable: It cannot be kept.
+        """
+
+        def work() -> tuple[bool, tuple[Draft, ...]]:
+            there = self.store.find_sent(row.message_id)
+            if there is not None:
+                if (there.sender, there.recipient) != (row.sender, row.recipient):
+                    msg = f"`{row.message_id}` is the id of another message"
+                    raise InputError(msg, code="message.id")
+                return True, ()
+            if not self.store.put_sent(row, self._most):
+                msg = f"the mailbox of agent `{row.recipient}` is full: {self._most} messages wait for it"
+                raise Overloaded(msg, retry_after_s=RETRY_AFTER_S, code="message.mailbox_full")
+            return False, ()
+
+        again, _ = await self.log.transact(work)
+        self.used = True
+        return Receipt(row.message_id, again)
+
+    async def find(self, message_id: str) -> SentRow | None:
+        """A message by its id."""
+        return await self.log.read(partial(self.store.find_sent, message_id))
+
+    async def find_dead(self, message_id: str) -> str | None:
+        """The id, where it is that of a dead message."""
+        row = await self.find(message_id)
+        return None if row is None or row.state is not SentState.DEAD else row.message_id
+
+    async def dead(self, recipient: str = "", limit: int = 1000) -> Sequence[DeadMessage]:
+        """What was given up, oldest first."""
+        return await self.log.read(partial(dead_messages, self.store, recipient, limit))
+
+    async def replay(self, message_id: str, by: str, expires_ns: int) -> SentRow:
+        """Let a dead message wait again, as if it had never been tried.
+
+        Raises:
+            InputError: It is not dead.
+            StoreUnavailable: It cannot be recorded.
+        """
+        return await self._close(message_id, SentState.WAITING, AuditEventType.LETTER_REPLAYED, by, expires_ns)
+
+    async def drop(self, message_id: str, by: str, why: str = "") -> SentRow:
+        """Give a dead message up for good; its bytes are removed.
+
+        Raises:
+            InputError, StoreUnavailable: As `replay`.
+        """
+        return await self._close(message_id, SentState.DROPPED, AuditEventType.LETTER_DROPPED, by, 0, why)
+
+    async def _close(
+        self, message_id: str, state: SentState, kind: AuditEventType, by: str, expires_ns: int, why: str = ""
+    ) -> SentRow:
+        def work() -> tuple[SentRow, tuple[Draft]]:
+            row = self.store.find_sent(message_id)
+            if row is None or row.state is not SentState.DEAD:
+                msg = f"no dead message has the id `{message_id}`"
+                raise InputError(msg, code="input.letter", hint="`symbi dlq list` shows them")
+            now = self.clock.now_ns()
+            moved = replace(
+                row, state=state, attempts=0, due_ns=0, expires_ns=expires_ns, changed_ns=now,
+                wire=row.wire if state is SentState.WAITING else b"",
+            )  # fmt: skip
+            self.store.move_sent(moved, SentState.DEAD)
+            return moved, (_letter(kind, moved, by=by, **({"reason": why} if why else {})),)
+
+        moved, _ = await self.log.transact(work)
+        return moved
+
+    async def trim(self, age_s: float) -> int:
+        """Forget ids of messages that were received so long ago.
+
+        Raises:
+            StoreUnavailable: It cannot be recorded.
+        """
+        self.used = False
+        before = self.clock.now_ns() - round(age_s * NS)
+
+        def work() -> tuple[int, tuple[Draft, ...]]:
+            return self.store.trim_sent(before), ()
+
+        count, _ = await self.log.transact(work)
+        return count
+
+
+def _letter(kind: AuditEventType, row: SentRow, **more: JsonValue) -> Draft:
+    facts: dict[str, JsonValue] = {
+        "letter_kind": "bus",
+        "message": row.message_id,
+        "resource": row.recipient,
+        "code": row.code,
+        "attempts": row.attempts,
+        **more,
+    }
+    return Draft(kind, AgentId(row.sender), facts)
+
+
+class Feed:
+    """Gives a mailbox what waits for it in the outbox.
+
+    Args:
+        outbox: Where it waits.
+        desk: What whoever receives works with.
+        me: Whose mailbox.
+        reading: Reads bodies.
+        handler: Takes messages.
+    """
+
+    def __init__(self, outbox: Outbox, desk: Desk, me: AgentId, reading: Reading[Any], handler: Handler[Any]) -> None:
+        self._outbox = outbox
+        self._desk = desk
+        self._me = me
+        self._reading = reading
+        self._handler = handler
+        self._subject = f"a.{me}"
+        self._running = False
+        self._more = False
+        self._closed = False
+        self._due: anyio.Event | None = None
+
+    def wake(self) -> None:
+        """Something waits, or its time has come."""
+        self._more = True
+        if not self._running and not self._closed:
+            self._running = True
+            self._desk.tasks.start_soon(self._run)
+
+    def close(self) -> None:
+        """Give it nothing more; what is with its handler goes on to its end."""
+        self._closed = True
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is being given out."""
+        return not self._running
+
+    async def _run(self) -> None:
+        try:
+            while self._more and not self._closed:
+                self._more = False
+                due_ns = await self._pass()
+                if due_ns is not None and not self._more:
+                    seconds = max(0.0, (due_ns - self._outbox.clock.now_ns()) / NS)
+                    self._desk.tasks.start_soon(self._wake_after, seconds)
+        finally:
+            self._running = False
+
+    async def _wake_after(self, seconds: float) -> None:
+        await self._desk.sleep(seconds)
+        self.wake()
+
+    async def _pass(self) -> int | None:
+        """Give out what is due, in order; returns when the next one is, if any is later."""
+        after, later, held = 0, None, set[str]()
+        while not self._closed:
+            query = partial(self._outbox.store.sent, SentState.WAITING, self._me, after, PAGE)
+            rows, opened = await self._outbox.log.read(partial(self._look, query))
+            receipts: list[Enlisted[None]] = []
+            for row, one in zip(rows, opened, strict=True):
+                after = row.position
+                if row.sender in held or self._closed:
+                    continue
+                if row.due_ns > self._outbox.clock.now_ns():
+                    held.add(row.sender)
+                    later = row.due_ns if later is None else min(later, row.due_ns)
+                    continue
+                moved = await self._give(row, one, receipts)
+                if moved is not None:
+                    held.add(row.sender)
+                    later = moved.due_ns if later is None else min(later, moved.due_ns)
+            for receipt in receipts:
+                await receipt.durable()
+            if len(rows) < PAGE:
+                break
+        return later
+
+    def _look(self, query: Callable[[], Sequence[SentRow]]) -> tuple[Sequence[SentRow], list[Opened | MessageRefused]]:
+        """Some messages, opened; on the store's thread."""
+        rows = query()
+        return rows, read_kept(self._desk.read, [row.wire for row in rows], self._me)
+
+    async def _give(
+        self, row: SentRow, opened: Opened | MessageRefused, receipts: list[Enlisted[None]]
+    ) -> SentRow | None:
+        """Give a message to the handler; returns it where it is to be tried again."""
+        now = self._outbox.clock.now_ns()
+        try:
+            message = await self._message(row, opened, now)
+        except (MessageRefused, Denied) as refusal:
+            await self._end(row, SentState.DEAD, refusal.code, receipts)
+            return None
+        counts = self._desk.record.of(self._subject)
+        try:
+            result = await call(self._handler, message)
+            work = result.work if isinstance(result, WithReceipt) else None
+            if work is not None:
+                await self._commit(row, work)
+        except Exception as error:  # noqa: BLE001 - what a handler raises ends neither the bus nor those who wait behind
+            counts.failed += 1
+            self._desk.metrics.inc(BUS_RECEIVED, outcome="failed")
+            _log.warning("a handler failed", exc_info=error)
+            return await self._failed(row, error, receipts)
+        counts.received += 1
+        self._desk.metrics.inc(BUS_RECEIVED, outcome="received")
+        if work is None:
+            await self._end(row, SentState.RECEIVED, "", receipts)
+        return None
+
+    async def _message(self, row: SentRow, opened: Opened | MessageRefused, now: int) -> Message[Any]:
+        """A message of the outbox, opened. Its place there says that it comes once, whatever window there is.
+
+        Raises:
+            MessageRefused: It is not what was put there.
+            Denied: It may not pass any more.
+        """
+        if row.expires_ns and now >= row.expires_ns:
+            raise MessageRefused("the time of the message is over", code="message.expired")
+        if isinstance(opened, MessageRefused):
+            raise opened
+        content = contents(opened.payload)
+        if (opened.message_id, opened.sender, content.kind) != (row.message_id, row.sender, Kind.TELL):
+            raise MessageRefused("a message in the outbox is not the one that was put there")
+        await self._desk.passages.grant(flow_of(Inside(opened, content, "")))
+        body = self._reading.body(opened.flow.content_type, content.body)
+        return message_of(opened, content, body, position=row.position, attempt=row.attempts + 1)
+
+    async def _failed(self, row: SentRow, error: Exception, receipts: list[Enlisted[None]]) -> SentRow | None:
+        retry, attempts = self._desk.retry, row.attempts + 1
+        tried = replace(row, attempts=attempts)
+        if attempts >= retry.attempts:
+            code = error.code if isinstance(error, SymbiError) else "message.handler"
+            await self._end(tried, SentState.DEAD, code, receipts)
+            return None
+        self._desk.record.of(self._subject).again += 1
+        due_ns = self._outbox.clock.now_ns() + round(retry.delay_s(attempts) * NS)
+        moved = replace(tried, due_ns=due_ns)
+        await self._move(moved, ())
+        return moved
+
+    async def _end(self, row: SentRow, state: SentState, code: str, receipts: list[Enlisted[None]]) -> None:
+        """Put a message to its end, with the next commit."""
+        now = self._outbox.clock.now_ns()
+        moved = replace(row, state=state, code=code, changed_ns=now, wire=row.wire if state is SentState.DEAD else b"")
+        if state is SentState.DEAD:
+            self._desk.record.of(self._subject).dead += 1
+            await self._move(moved, (_letter(AuditEventType.LETTER_PUT, moved),))
+            return
+
+        def work() -> tuple[None, tuple[Draft, ...]]:
+            self._outbox.store.move_sent(moved, SentState.WAITING)
+            return None, ()
+
+        receipts.append(await self._outbox.log.enlist(work, wait=True))
+
+    async def _move(self, moved: SentRow, drafts: tuple[Draft, ...]) -> None:
+        def work() -> tuple[None, tuple[Draft, ...]]:
+            return None, drafts if self._outbox.store.move_sent(moved, SentState.WAITING) else ()
+
+        await self._outbox.log.transact(work, wait=True)
+
+    async def _commit(self, row: SentRow, own: Callable[[], None]) -> None:
+        """Receipt and the receiver's own work, in one transaction; neither where the message was received before."""
+        moved = replace(row, state=SentState.RECEIVED, changed_ns=self._outbox.clock.now_ns(), wire=b"")
+
+        def work() -> tuple[None, tuple[Draft, ...]]:
+            if self._outbox.store.move_sent(moved, SentState.WAITING):
+                own()
+            return None, ()
+
+        await self._outbox.log.transact(work, wait=True)

@@ -1,0 +1,209 @@
+"""Those who send: bodies become sealed parcels, within bounds, by one decision, and are handed over."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import anyio
+import anyio.lowlevel
+
+from symbi.bus.codec import Outgoing
+from symbi.bus.content import NO_LABEL, Kind, body_bytes, enclose
+from symbi.bus.envelope import Address
+from symbi.bus.parcels import Parcel
+from symbi.bus.passages import Flow, Passages, size_class
+from symbi.bus.ratelimit import Limits
+from symbi.bus.receiving import Inside
+from symbi.bus.record import Record
+from symbi.bus.rooms import BusRooms, BusTerms, Labelled
+from symbi.dsl.messages import AGENT_ADDRESS, is_topic
+from symbi.errors import InputError, MessageRefused, SymbiError
+from symbi.guard.action import TopicRef
+from symbi.types import AgentId, Label
+
+MAX_GROUP: Final = 256  # messages that are published one by one and sealed together
+MAX_TOPICS: Final = 65_536  # of which it is remembered how policies see them
+
+
+def agent_named(name: str) -> AgentId:
+    """An agent's name.
+
+    Raises:
+        InputError: It is none.
+    """
+    if AGENT_ADDRESS.fullmatch(name) is None:
+        raise InputError("an agent is `NAME` or `NAME/INSTANCE`", code="message.recipient")
+    return AgentId(name)
+
+
+@dataclass(slots=True, eq=False)
+class _Turn:
+    """Messages that are published one by one within one turn of the event loop."""
+
+    bodies: list[object]
+    over: anyio.Event = field(default_factory=anyio.Event)
+    reached: int = 0
+    error: BaseException | None = None
+
+
+class Sender:
+    """Seals what is sent, and lets it pass.
+
+    Args:
+        rooms: What the bus stands on.
+        terms: What it is told.
+        record: What is kept of what passed.
+    """
+
+    def __init__(self, rooms: BusRooms, terms: BusTerms, record: Record) -> None:
+        self._rooms = rooms
+        self._terms = terms
+        self._record = record
+        self._limits = Limits(terms.rates)
+        self._turns: dict[tuple[AgentId, str, Label], _Turn] = {}
+        self._topics: dict[str, TopicRef] = {}
+        self.passages = Passages(rooms.guard, rooms.clock, terms.leases, rooms.principal, self._topic)
+
+    async def publish(self, sender: str, topic: str, body: object, *, label: Label = NO_LABEL) -> int:
+        """Say something to whoever listens to a topic. What is published in one turn of the loop is sealed together.
+
+        Args:
+            sender: The agent.
+            topic: Words with dots between them.
+            body: JSON, or bytes.
+            label: Of the body.
+
+        Returns:
+            How many subscriptions got it.
+
+        Raises:
+            InputError: Topic, sender or body is none, or the body is too large.
+            Denied: Policy does not let it pass, or the sender sends too much.
+            Overloaded: A subscription refuses where its buffer is full, and it is.
+            StoreUnavailable: The decision cannot be recorded, or a durable subscription cannot keep it.
+        """
+        key = AgentId(sender), topic, label
+        turn = self._turns.get(key)
+        if turn is not None and len(turn.bodies) < MAX_GROUP:
+            turn.bodies.append(body)
+            await turn.over.wait()
+        else:
+            turn = self._turns[key] = _Turn([body])
+            with anyio.CancelScope(shield=True):  # others go with it
+                await anyio.lowlevel.checkpoint()
+                if self._turns.get(key) is turn:
+                    del self._turns[key]
+                try:
+                    turn.reached = await self.publish_many(sender, topic, turn.bodies, label=label)
+                except Exception as error:  # noqa: BLE001 - each of those who wait raises it
+                    turn.error = error
+                finally:
+                    turn.over.set()
+        if turn.error is not None:
+            raise turn.error
+        return turn.reached
+
+    async def publish_many(self, sender: str, topic: str, bodies: Sequence[object], *, label: Label = NO_LABEL) -> int:
+        """Say several things, in their order, by one decision and under one signature: all of them, or none.
+
+        Raises:
+            As `publish`.
+        """
+        if not is_topic(topic):
+            msg = "a topic is words of letters, digits, `_` and `-`, with dots between them"
+            raise InputError(msg, code="input.topic")
+        if not bodies:
+            return 0
+        me, subject = agent_named(sender), f"t.{topic}"
+        try:
+            parcels, size = await self.parcels(me, Address(topic, is_topic=True), bodies, label)
+            flow = Flow(me, topic, True, label, size_class(size))
+            await self.let_pass(flow, "publish", subject, parcels)
+            reached = await self._rooms.transport.publish(subject, parcels)
+        except SymbiError as refusal:
+            self._record.refused(subject, refusal.code, len(bodies))
+            raise
+        self._record.of(subject).handed += reached * len(parcels)
+        await anyio.lowlevel.checkpoint()  # those who receive have their turn
+        return reached
+
+    async def answer(self, inside: Inside, kind: Kind, result: object) -> None:
+        """Send an answer back; the decision that let the question pass covers it.
+
+        Raises:
+            InputError: The answer cannot be sent.
+            Overloaded: Too many answers wait for whoever asked.
+        """
+        asked, asker = AgentId(inside.opened.flow.address.name), inside.opened.flow.sender
+        body, label = (result.body, result.label) if isinstance(result, Labelled) else (result, inside.content.label)
+        try:
+            await self.signal(asked, asker, kind, inside.opened.id, body, label)
+        except InputError as unfit:
+            if kind is not Kind.ANSWER:
+                raise
+            await self.signal(asked, asker, Kind.FAILURE, inside.opened.id, unfit.code.encode())
+
+    async def signal(
+        self, sender: AgentId, to: AgentId, kind: Kind, answers: bytes, body: object = b"", label: Label = NO_LABEL
+    ) -> None:
+        """Send what belongs to a question: the decision that let that pass covers it.
+
+        Raises:
+            InputError: The body cannot be sent.
+            Overloaded: Whoever is to get it has no room.
+        """
+        subject = f"c.{to}" if kind is Kind.CANCEL else f"r.{to}"
+        parcels, _ = await self.parcels(sender, Address(to), [body], label, kind=kind, answers=answers, limited=False)
+        self._record.passed(kind.name.lower(), sender, f"a.{to}", parcels)
+        await self._rooms.transport.publish(subject, parcels)
+
+    async def parcels(  # noqa: PLR0913 - what a message has
+        self,
+        sender: AgentId,
+        address: Address,
+        bodies: Sequence[object],
+        label: Label,
+        *,
+        kind: Kind = Kind.TELL,
+        answers: bytes = b"",
+        expires_ns: int = 0,
+        ids: Sequence[str] | None = None,
+        limited: bool = True,
+    ) -> tuple[list[Parcel], int]:
+        """Sealed messages, within the bounds of their sender; and the size of the largest body."""
+        encoded = [body_bytes(one) for one in bodies]
+        sizes = [len(data) for _, data in encoded]
+        largest = max(sizes)
+        if largest > self._terms.message_bytes:
+            msg = f"a message of {largest} bytes, and {self._terms.message_bytes} are taken"
+            raise MessageRefused(msg, code="message.size")
+        if limited:
+            now_s = self._rooms.clock.monotonic_s()
+            self._limits.take(sender, address.name, len(sizes), sum(sizes), now_s, topic=address.is_topic)
+        if self._rooms.ready is not None:
+            await self._rooms.ready(sender, address, len(sizes))
+        version = self.passages.version
+        ids = ids or self._rooms.ids.several(len(encoded))
+        wires = self._rooms.codec.seal_many(
+            [
+                Outgoing(id_, sender, address, enclose(kind, label, data, answers), content_type, expires_ns)
+                for id_, (content_type, data) in zip(ids, encoded, strict=True)
+            ]
+        )
+        return [Parcel(id_, wire, version) for id_, wire in zip(ids, wires, strict=True)], largest
+
+    async def let_pass(self, flow: Flow, pattern: str, subject: str, parcels: Sequence[Parcel]) -> None:
+        """Let messages pass the gate; nothing is waited for between this and handing them over."""
+        lease = await self.passages.grant(flow, len(parcels))
+        version = self.passages.version
+        lease.spend(len(parcels), self._record.passed(pattern, flow.sender, subject, parcels))
+        for one in parcels:
+            one.version = version
+
+    def _topic(self, name: str) -> TopicRef:
+        found = self._topics.get(name)
+        if found is None:
+            if len(self._topics) >= MAX_GROUP * MAX_GROUP:
+                self._topics.clear()
+            found = self._topics[name] = self._rooms.topic(name)
+        return found

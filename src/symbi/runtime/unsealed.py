@@ -1,0 +1,113 @@
+"""Messages and dead letters that an earlier release left as they were said: sealed once, when this one takes the store over.
+
+All of them are sealed in one transaction with the first keys of the bus, and the trail says so. From then on nothing is
+taken that is not sealed: a store whose trail says that there were keys, and which has none, is not taken over, for then
+somebody has removed them to have a message of his own taken for an old one.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Final, Protocol, TypeVar
+
+from symbi.audit.event import AuditEventType, Draft
+from symbi.audit.log import AuditLog
+from symbi.audit.query import EventFilter, EventSource
+from symbi.errors import ChainBroken, DecryptionFailed
+from symbi.guard.confidential import open_column
+from symbi.guard.sealed import is_sealed, read_sealed
+from symbi.guard.vault import NO_KEYS, Keys, place
+from symbi.runtime.letters import DeadLetter, opened_before, sealed_letter
+from symbi.runtime.mailbox import Message
+from symbi.runtime.sealed_mail import Mail, SealedMail, transact
+from symbi.types import SYSTEM_AGENT
+
+T = TypeVar("T")
+
+AT_ONCE: Final = 500  # rows; bounds what a page of them takes in memory
+
+
+class UnsealedStore(Protocol):
+    """What an earlier release left; the methods block and run inside the store's running transaction.
+
+    Each of them raises StoreUnavailable where the store cannot be used.
+    """
+
+    def unsealed_messages(self, after: int, limit: int) -> Sequence[Message]:
+        """Messages behind a place in the order that are not sealed."""
+
+    def unsealed_letters(self, after: str, limit: int) -> Sequence[DeadLetter]:
+        """Open letters behind one that are not sealed, by their runs."""
+
+    def reseal_message(self, message: Message) -> None:
+        """Replace what is kept of such a message."""
+
+    def reseal_letter(self, letter: DeadLetter) -> None:
+        """Replace what is kept of such a letter."""
+
+
+async def seal_unsealed(log: AuditLog, mails: SealedMail, store: UnsealedStore, trail: EventSource) -> int:
+    """Seal what an earlier release left; returns how many messages and letters.
+
+    What was about somebody whose key was destroyed, or was altered, stays as it is, and is told of when it is opened.
+
+    Raises:
+        ChainBroken: The trail says that there were keys of the bus, and the store has none.
+        StoreUnavailable: The store cannot be used, or there is no master key.
+    """
+
+    def look() -> bool:
+        if mails.book.has_keys():
+            return False
+        for event in trail.select(EventFilter(types=(AuditEventType.BUS_KEYS_MADE,)), limit=1):
+            msg = f"the keys of the bus are gone that event {event.sequence} of the trail tells of"
+            raise ChainBroken(msg, code="verify.bus_keys", hint="restore the data folder from a copy")
+        return bool(store.unsealed_messages(0, 1) or store.unsealed_letters("", 1))
+
+    def work() -> tuple[int, Sequence[Draft]]:
+        return _messages(mails, store) + _letters(mails, store), ()
+
+    if not await log.read(look):
+        return 0
+    return await transact(log, mails, work, wait=True)
+
+
+def _messages(mails: SealedMail, store: UnsealedStore) -> int:
+    count = 0
+    for message in _pages(lambda last: store.unsealed_messages(0 if last is None else last.sequence, AT_ONCE)):
+        name, vault = message.message_id, mails.vault
+        try:
+            inputs = open_column(vault, message.body, place("mailbox", "body", name))
+            labels = open_column(vault, message.labels, place("mailbox", "labels", name))
+            keys = _keys(mails, message.body, message.labels)
+        except DecryptionFailed:
+            continue
+        store.reseal_message(mails.sealed([Mail(message, SYSTEM_AGENT, inputs or b"{}", labels, keys)])[0])
+        count += 1
+    return count
+
+
+def _letters(mails: SealedMail, store: UnsealedStore) -> int:
+    count = 0
+    for letter in _pages(lambda last: store.unsealed_letters("" if last is None else last.run_id, AT_ONCE)):
+        try:
+            opened = opened_before(letter, mails.vault)
+            keys = _keys(mails, letter.inputs, letter.grant, letter.labels, letter.error)
+        except DecryptionFailed:
+            continue
+        store.reseal_letter(sealed_letter(replace(opened, note=letter.note), mails, keys))
+        count += 1
+    return count
+
+
+def _pages(page: Callable[[T | None], Sequence[T]]) -> Iterator[T]:
+    """All of some rows, read a page at a time."""
+    last: T | None = None
+    while rows := page(last):
+        yield from rows
+        last = rows[-1]
+
+
+def _keys(mails: SealedMail, *columns: bytes | None) -> Keys:
+    """The keys that sealed some columns."""
+    ids = sorted({key for data in columns if is_sealed(data) for key in read_sealed(data or b"").keys})
+    return mails.vault.keys_of(ids) if mails.vault is not None and ids else NO_KEYS

@@ -1,0 +1,146 @@
+"""The bus of a whole runtime: durable keys, what a restart leaves, and the commands that look at it."""
+
+import json
+
+import pytest
+
+from symbi.api.caller import Caller, operate
+from symbi.api.control import OPERATIONS
+from symbi.bus.codec import Outgoing
+from symbi.bus.envelope import Address
+from symbi.bus.parcels import ConsumerTerms
+from symbi.errors import InputError
+from symbi.testing.open_bus import settled
+from symbi.testing.runtime import open_in
+
+pytestmark = pytest.mark.anyio
+
+AGENT = 'agent a() { with { "done" } }'
+ALL = "permit (principal, action, resource);"
+CONFIG = """
+[agents.a]
+[agents.b]
+groups = ["team"]
+[agents.c]
+[topics.news]
+pattern = "news.>"
+owner = "desk"
+[bus]
+attempts = 1
+"""
+
+
+def opened(folder):
+    return open_in(folder, AGENT, config=CONFIG, policies=ALL)
+
+
+async def test_every_pattern_works_over_the_keys_of_the_store(tmp_path):
+    async with opened(tmp_path) as running:
+        bus, got = running.runtime.bus, []
+        await bus.open_mailbox("b", lambda message: got.append(message.body) or "yes")
+        await bus.subscribe("c", "news.>", lambda message: got.append(message.body))
+        await bus.publish_many("a", "news.eu", ["p1", "p2"])
+        await bus.send_message("a", "b", "s1")
+        assert (await bus.request("a", "b", "r1", timeout_s=30)).body == "yes"
+        assert await bus.broadcast("c", "team", "b1") == {"b": None}
+        await settled(lambda: len(got) == 5)
+        assert sorted(got) == ["b1", "p1", "p2", "r1", "s1"]
+        with pytest.raises(InputError, match="no agent"):
+            await bus.send_message("a", "nobody", 1)
+
+
+async def test_what_was_sent_before_a_restart_is_received_after_it(tmp_path):
+    got = []
+    async with opened(tmp_path) as running:
+        bus = running.runtime.bus
+        held = await bus.subscribe("c", "news.>", got.append, terms=ConsumerTerms(durable="d"))
+        await held.close()
+        for number in range(20):
+            await bus.send_message("a", "b", number)
+        await bus.publish_many("a", "news.x", ["n1", "n2"])
+    for _ in range(2):  # and once only
+        async with opened(tmp_path) as running:
+            bus = running.runtime.bus
+            await bus.open_mailbox("b", got.append)
+            await bus.subscribe("c", "news.>", got.append, terms=ConsumerTerms(durable="d"))
+            await settled(lambda: len(got) == 22)
+            await settled()
+    assert [one.body for one in got if one.to == "b"] == list(range(20))
+    assert [one.body for one in got if one.to == "news.x"] == ["n1", "n2"]
+
+
+async def test_who_leaves_a_topic_cannot_read_what_is_published_later(tmp_path):
+    epochs = []
+    async with opened(tmp_path) as running:
+        bus = running.runtime.bus
+        seal = running.runtime.bus.desk.codec.seal_many
+
+        def watched(messages):
+            wires = seal(messages)
+            epochs.append(bus.desk.codec.read(wires[0], messages[0].sender).flow.epoch)
+            return wires
+
+        running.runtime.bus.desk.codec.seal_many = watched
+        stays, goes = [], []
+        await bus.subscribe("c", "news.*", lambda message: stays.append(message.body))
+        leaver = await bus.subscribe("b", "news.eu", lambda message: goes.append(message.body))
+        await bus.publish("a", "news.eu", 1)
+        await settled(lambda: stays and goes)
+        await leaver.close()
+        await bus.publish("a", "news.eu", 2)
+        await settled(lambda: len(stays) == 2)
+    assert epochs[1] == epochs[0] + 1
+    assert (stays, goes) == ([1, 2], [1])
+
+
+async def test_sequences_of_agents_mail_and_of_the_bus_are_never_the_same(tmp_path):
+    """Both seal under the key of one pair: no nonce may be in both."""
+    async with opened(tmp_path) as running:
+        bus, book = running.runtime.bus, running.runtime.rooms.mails.book
+        seen = set()
+        for _ in range(5):
+            await bus.send_message("a", "b", 1)
+            block = await running.runtime.rooms.world.log.read(lambda: book.reserve("a", Address("b"), 3))
+            for sequence in range(block.first, block.first + 3):
+                seen.add((block.epoch, sequence))
+        wires = bus.desk.codec.seal_many(
+            [Outgoing(name, "a", Address("b"), b"\x01\x00\x00") for name in running.runtime.rooms.ids.several(9)]
+        )
+        ours = {(one.flow.epoch, one.sequence) for one in (bus.desk.codec.read(wire, "b") for wire in wires)}
+        assert len(ours) == 9
+        assert not ours & seen
+
+
+async def test_a_dead_message_is_listed_replayed_and_dropped_like_every_letter(tmp_path):
+    async with opened(tmp_path) as running:
+        runtime, good, got = running.runtime, [], []
+
+        def handler(message):
+            if not good:
+                msg = "no"
+                raise ValueError(msg)
+            got.append(message.body)
+
+        first = await runtime.bus.send_message("a", "b", 1)
+        second = await runtime.bus.send_message("a", "b", 2)
+        await runtime.bus.open_mailbox("b", handler)
+        while len(await runtime.bus.dead()) < 2:
+            await settled()
+        caller = Caller(0, folder_owner=True)
+        good.append(True)
+        answer = await operate(runtime, OPERATIONS, caller, "dlq.replay", {"letter": first.message_id})
+        assert [row["letter"] for row in answer["replayed"]] == [first.message_id]
+        await settled(lambda: got)
+        answer = await operate(
+            runtime, OPERATIONS, caller, "dlq.drop", {"letter": second.message_id, "reason": "not wanted"}
+        )
+        assert answer == {"dropped": [second.message_id]}
+        assert (got, await runtime.bus.dead()) == ([1], [])
+        stats = await operate(runtime, OPERATIONS, caller, "bus.stats", {})
+        assert (stats["mailboxes"]["b"]["received"], stats["dead_letters"]) == (1, 0)
+        rows = await operate(runtime, OPERATIONS, caller, "bus.tail", {"after": 1})
+        assert [row["pattern"] for row in rows] == ["send"]
+        for arguments in ({"after": -1}, {"limit": 10_000}, {"after": "x"}, {"after": True}):
+            with pytest.raises(InputError):
+                await operate(runtime, OPERATIONS, caller, "bus.tail", arguments)
+        json.dumps(stats)

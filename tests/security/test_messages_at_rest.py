@@ -1,0 +1,318 @@
+"""What waits for agents is sealed and signed: nothing of it can be read in the store, and what was changed there is never run."""
+
+import json
+import sqlite3
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import anyio
+import pytest
+
+from symbi.adapters.sqlite import DATABASE_NAME, SqliteReader
+from symbi.adapters.sqlite.file import whole
+from symbi.agent.task import Task
+from symbi.audit.event import AuditEventType, parse_event
+from symbi.errors import ChainBroken, DecryptionFailed, ToolServerUnavailable
+from symbi.runtime.course import Order
+from symbi.runtime.dead_letters import GivenUp, LetterKind, Payload
+from symbi.runtime.letters import DeadLetter, LetterState
+from symbi.testing.clock import ManualClock
+from symbi.testing.runtime import open_in
+from symbi.types import AgentId, Label, RunId
+
+pytestmark = pytest.mark.anyio
+
+ALL = '@id("all") permit (principal, action, resource);'
+MARK = "Zq9-the-launch-code-7d1f"
+LONG = MARK + "x" * 9000  # is not kept inline
+GONE = ToolServerUnavailable(f"the server said no to {MARK}")
+TEXT = """
+agent a(x: Any) { with { send("b", { n: x }); send("b", { n: x }, after = 1h); publish("news.now", { n: x }); return "sent"; } }
+agent asks(x: Any) { with { return ask("b", { n: x }); } }
+agent b(n: Any) { with { log("b"); return "done"; } }
+agent c(n: Any) { with { log("c"); return "done"; } }
+"""
+CONFIG = "".join(f'[agents.{name}]\nmode = "persistent"\ntopics = ["news.*"]\n' for name in "bc")
+
+
+@dataclass
+class Stage:
+    runtime: object
+    compiled: object
+    lines: list
+    tasks: object
+
+    async def store(self, work):
+        """Something on the store itself, as somebody does it who can write its file."""
+        rooms = self.runtime.rooms
+        return await rooms.world.log.read(lambda: work(rooms.privacy.rooms.store._db))
+
+    async def sql(self, text, *values):
+        return await self.store(lambda db: db.execute(text, values).fetchall())
+
+    async def run(self, agent="a", task=None, **inputs):
+        spec = next(one for one in self.compiled.agents if one.id == agent)
+        return await self.runtime.run(self.compiled, spec, inputs, task or Task())
+
+    async def carry_out(self):
+        """Carry out all that is due."""
+        self.tasks.start_soon(self.runtime.carry_out_messages)
+        with anyio.fail_after(30):
+            await anyio.wait_all_tasks_blocked()
+            while not self.runtime.dispatch.idle or await self.sql("SELECT 1 FROM mailbox WHERE due_ns = 0"):
+                await anyio.lowlevel.checkpoint()
+
+
+@asynccontextmanager
+async def living(folder, *, make=("b", "c"), config=CONFIG, text=TEXT, **more):
+    lines = []
+    emit = lambda _agent, line: lines.append(line)  # noqa: E731 - of this runtime alone
+    async with (
+        open_in(folder, text, policies=ALL, config=config, emit=emit, **more) as opened,
+        anyio.create_task_group() as tasks,
+    ):
+        runtime, specs = opened.runtime, {spec.id: spec for spec in opened.compiled.agents}
+        for name in make:
+            await runtime.spawn(Order(opened.compiled, specs[name]), [""])
+        runtime.roster.declare(opened.compiled)
+        for name in make:
+            await runtime.post.subscribe(Order(opened.compiled, specs[name]), ["news.*"])
+        yield Stage(runtime, opened.compiled, lines, tasks)
+        runtime.dispatch.stop()
+
+
+def events(folder, kind):
+    with SqliteReader(folder / ".symbi") as reader:
+        return [event for one in reader.read(1) if (event := parse_event(one.record)).event_type == kind]
+
+
+def kept_in(db, *tables):
+    """Every byte that some tables hold, with the payloads that they refer to."""
+    found = []
+    for table in tables:
+        columns = [row[1] for row in db.execute(f"PRAGMA table_info('{table}')")]
+        for column in columns:
+            found += [row[0] for row in db.execute(whole(f"SELECT WHOLE({table}.{column}) FROM {table}"))]
+    return b"\n".join(str(one).encode() if isinstance(one, str | int) else one for one in found if one is not None)
+
+
+# --- nothing can be read ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("said", [MARK, LONG], ids=["short", "long"])
+async def test_no_byte_of_a_message_stands_in_mailboxes_and_among_dead_letters(tmp_path, said):
+    secret = Label(categories=("launch-codes",))
+    async with living(tmp_path) as stage:
+        assert (await stage.run(x=said, task=Task(labels={"x": secret}))).error is None
+        waiting = await stage.store(lambda db: kept_in(db, "mailbox"))
+        assert len(await stage.sql("SELECT 1 FROM mailbox")) == 4
+        assert waiting.count(b"SyMb") == 4
+        letters = stage.runtime.letters
+        payload = Payload(AgentId("b"), stage.compiled.file, {"n": said}, Task(labels={"n": secret}))
+        for number in range(2):
+            await letters.put(GivenUp(LetterKind.MESSAGE, RunId(f"m{number}"), GONE, 1, payload))
+        dead = await stage.store(lambda db: kept_in(db, "dead_letters"))
+        assert dead.count(b"SyMb") == 4
+        assert json.loads((await letters.opened(RunId("m0"))).inputs) == {"n": said}
+        await stage.runtime.replay(stage.compiled, RunId("m0"), "ada")
+        replayed = await stage.store(lambda db: kept_in(db, "mailbox", "dead_letters"))
+        for text in (MARK.encode(), b"launch-codes", MARK[4:].encode()):
+            assert text not in waiting
+            assert text not in dead
+            assert text not in replayed
+        await stage.carry_out()
+        assert stage.lines.count("b") == 3
+
+
+@pytest.mark.parametrize("carried", [False, True], ids=["waiting", "carried out"])
+async def test_where_everything_is_sealed_no_file_has_a_byte_of_it(tmp_path, carried):
+    """Journal and trail of sender and recipient too, which otherwise hold what runs were given."""
+    async with living(tmp_path, config=CONFIG + '[audit]\nconfidential = "all"\n') as stage:
+        await stage.run(x=MARK)
+        if carried:
+            await stage.carry_out()
+            assert (await stage.run("asks", x=MARK)).output == "done"
+        payload = Payload(AgentId("b"), stage.compiled.file, {"n": MARK}, Task())
+        await stage.runtime.letters.put(GivenUp(LetterKind.MESSAGE, RunId("m"), GONE, 1, payload))
+        files = [path for path in (tmp_path / ".symbi").rglob("*") if path.is_file()]
+        assert any(path.name == DATABASE_NAME for path in files)
+        assert [path.name for path in files if MARK.encode() in path.read_bytes()] == []
+
+
+# --- nothing that was changed is run --------------------------------------------------------------
+
+
+def swap(db):
+    (one, first), (other, second) = db.execute(
+        "SELECT message_id, body FROM mailbox WHERE due_ns = 0 LIMIT 2"
+    ).fetchall()
+    db.execute("UPDATE mailbox SET body = ? WHERE message_id = ?", (second, one))
+    db.execute("UPDATE mailbox SET body = ? WHERE message_id = ?", (first, other))
+
+
+def flip(db):
+    for name, body in db.execute("SELECT message_id, body FROM mailbox WHERE agent_id = 'b'").fetchall():
+        altered = body[:-100] + bytes([body[-100] ^ 1]) + body[-99:]
+        db.execute("UPDATE mailbox SET body = ? WHERE message_id = ?", (altered, name))
+
+
+def changed(text):
+    return lambda db: db.execute(text)
+
+
+PLAIN = """UPDATE mailbox SET body = CAST('{"n":"forged"}' AS BLOB)"""
+ATTACKS = {
+    "bodies of two messages are swapped": (swap, 2),
+    "bits are flipped": (flip, 2),
+    "a message is moved to another agent": (changed("UPDATE mailbox SET agent_id = 'c', declared = 'c'"), 2),
+    "the sender is another agent": (changed("UPDATE mailbox SET sender = 'c'"), 2),
+    "the sender is a person": (changed("UPDATE mailbox SET sender = 'uid:0'"), 2),
+    "it expires at another time": (changed("UPDATE mailbox SET expires_ns = 9223372036854775807"), 2),
+    "it has another id": (changed("UPDATE mailbox SET message_id = '01a215fa-82dd-7000-8c0d-' || substr(message_id, 25)"), 2),
+    "an open message in its place": (changed(PLAIN), 2),
+    "an open message that is said to be old": (changed(PLAIN + ", epoch = 0"), 2),
+    "it is cut off": (changed("UPDATE mailbox SET body = substr(body, 1, length(body) - 1)"), 2),
+    "it has nothing in it": (changed("UPDATE mailbox SET body = x''"), 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+async def test_what_was_changed_in_the_store_is_refused_on_the_trail_and_never_run(tmp_path, attack):
+    change, count = ATTACKS[attack]
+    text = TEXT.replace('send("b", { n: x }, after = 1h); publish("news.now", { n: x });', 'send("b", { n: x });')
+    async with living(tmp_path, text=text) as stage:
+        await stage.run(x=MARK)
+        await stage.store(change)
+        await stage.carry_out()
+        assert stage.lines == []
+        letters = await stage.sql("SELECT code FROM dead_letters")
+        assert len(letters) == count
+        assert (await stage.run(x="later")).error is None
+        with anyio.fail_after(30):
+            while stage.lines != ["b", "b"]:  # the agent goes on
+                await anyio.lowlevel.checkpoint()
+    refused = events(tmp_path, AuditEventType.MESSAGE_REFUSED)
+    assert [event.details["code"] for event in refused] == [code for (code,) in letters]
+    assert all(event.details["code"].startswith("message.") for event in refused)
+    assert MARK not in json.dumps([dict(event.details) for event in refused])
+
+
+async def test_a_message_that_was_put_back_is_not_carried_out_again(tmp_path):
+    """Neither while its run is on record, nor where somebody has removed that too; also after a restart."""
+    async with living(tmp_path) as stage:
+        await stage.run(x=1)
+        rows = await stage.sql("SELECT * FROM mailbox WHERE due_ns = 0 AND agent_id = 'b'")
+        await stage.carry_out()
+        done = len(stage.lines)
+    back = f"INSERT INTO mailbox VALUES ({','.join('?' * len(rows[0]))})"
+    for removed, restart in ((), False), (("runs", "dead_letters"), False), (("runs", "dead_letters"), True):
+        async with living(tmp_path, make=()) as stage:
+            for table in removed:
+                await stage.sql(f"DELETE FROM {table}")
+            for row in rows:
+                await stage.sql(back, *row)
+            if restart:
+                continue
+            await stage.carry_out()
+            assert stage.lines == []
+            assert await stage.sql("SELECT 1 FROM mailbox WHERE due_ns = 0") == []
+    async with living(tmp_path, make=()) as stage:
+        await stage.carry_out()
+        assert stage.lines == []
+    refused = events(tmp_path, AuditEventType.MESSAGE_REFUSED)
+    assert [event.details["code"] for event in refused] == ["message.replayed"] * 3 * len(rows)
+    assert done == 3
+
+
+async def test_a_message_that_was_given_up_and_put_back_is_not_carried_out_either(tmp_path):
+    clock = ManualClock()
+    async with living(tmp_path, clock=clock) as stage:
+        await stage.run(x=1)
+        rows = await stage.sql("SELECT * FROM mailbox WHERE due_ns > 0")
+        (row,) = rows
+        mails, mailbox = stage.runtime.rooms.mails, stage.runtime.rooms.mailbox
+        message = await stage.store(lambda _db: mailbox.get_message(row[1]))
+        log = stage.runtime.rooms.world.log
+        await log.transact(lambda: (mails.take_back(message), ()))
+        await log.transact(lambda: (mailbox.drop_message(row[1]), ()))
+        await stage.sql(f"INSERT INTO mailbox VALUES ({','.join('?' * len(row))})", *row)
+        clock.advance(7200)
+        await stage.carry_out()
+        stage.runtime.dispatch.wake()
+        with anyio.fail_after(30):
+            while not await stage.sql("SELECT 1 FROM dead_letters"):
+                await anyio.lowlevel.checkpoint()
+        assert await stage.sql("SELECT code FROM dead_letters") == [("message.replayed",)]
+        assert len(stage.lines) == 3
+
+
+async def test_a_letter_that_was_exchanged_does_not_open(tmp_path):
+    async with living(tmp_path) as stage:
+        letters = stage.runtime.letters
+        for number, agent in enumerate("bbc"):
+            payload = Payload(AgentId(agent), stage.compiled.file, {"n": number}, Task())
+            await letters.put(GivenUp(LetterKind.MESSAGE, RunId(f"m{number}"), GONE, 1, payload))
+        await stage.sql(
+            "UPDATE dead_letters SET inputs = (SELECT inputs FROM dead_letters WHERE run_id = 'm1') WHERE run_id = 'm0'"
+        )
+        await stage.sql("UPDATE dead_letters SET agent_id = 'b', declared = 'b' WHERE run_id = 'm2'")
+        await stage.sql("UPDATE dead_letters SET inputs = CAST('{\"n\":1}' AS BLOB), epoch = 0 WHERE run_id = 'm1'")
+        for number in range(3):
+            with pytest.raises(DecryptionFailed):
+                await stage.runtime.replay(stage.compiled, RunId(f"m{number}"), "ada")
+        assert await stage.sql("SELECT 1 FROM mailbox") == []
+
+
+# --- what an earlier release left -----------------------------------------------------------------
+
+
+def plain_message(number, agent="b"):
+    return (
+        f"0195b7a0-0000-7000-8000-00000000000{number}", agent, agent, "uid:1000", b'{"n":"%s"}' % MARK.encode(),
+        b'{"n":{"integrity":"untrusted","confidentiality":"public","categories":[]}}', 0, 0,
+    )  # fmt: skip
+
+
+PUT = "INSERT INTO mailbox (message_id, declared, agent_id, sender, body, labels, due_ns, attempts) VALUES (?,?,?,?,?,?,?,?)"
+
+
+async def test_what_an_earlier_release_left_is_sealed_and_carried_out(tmp_path):
+    rules = (
+        ALL
+        + '@id("far") forbid (principal, action == Action::"WriteLog", resource) when { context.label.integrity == "untrusted" };'
+    )
+    text = TEXT.replace('log("b");', 'try { log(n); } catch (PolicyDenied e) { log("denied"); }')
+    async with living(tmp_path, text=text) as stage:
+        assert await stage.sql("SELECT 1 FROM bus_epochs") == []
+        for number in range(2):
+            await stage.sql(PUT, *plain_message(number))
+        letter = DeadLetter(
+            RunId("m0"), LetterKind.MESSAGE, AgentId("b"), stage.compiled.file, "x", 1, "2026-01-01T00:00:00.000000000Z",
+            LetterState.OPEN, inputs=b'{"n":"%s"}' % MARK.encode(), error=b'{"message":"%s"}' % MARK.encode(),
+        )  # fmt: skip
+        store = stage.runtime.rooms.letters.store
+        await stage.runtime.rooms.world.log.transact(lambda: (store.put_letter(letter), ()))
+    (tmp_path / "policies" / "operator.cedar").write_text(rules)
+    async with living(tmp_path, text=text, make=()) as stage:
+        kept = await stage.store(lambda db: kept_in(db, "mailbox", "dead_letters"))
+        assert MARK.encode() not in kept
+        assert kept.count(b"SyMb") == 4
+        assert json.loads((await stage.runtime.letters.opened(RunId("m0"))).inputs) == {"n": MARK}
+        await stage.carry_out()
+        assert len(await stage.sql("SELECT 1 FROM runs WHERE agent_id = 'b' AND state = 'finished'")) == 2
+    assert len(events(tmp_path, AuditEventType.BUS_KEYS_MADE)) == 1
+
+
+async def test_a_store_whose_keys_were_removed_to_pass_for_an_old_one_is_not_taken_over(tmp_path):
+    async with living(tmp_path) as stage:
+        await stage.run(x=1)
+    db = sqlite3.connect(tmp_path / ".symbi" / DATABASE_NAME)
+    for table in ("bus_agents", "bus_epochs", "bus_seen", "mailbox"):
+        db.execute(f"DELETE FROM {table}")
+    db.execute("DELETE FROM sqlite_sequence WHERE name = 'bus_epochs'")
+    db.execute(PUT, plain_message(1))
+    db.commit()
+    db.close()
+    with pytest.raises(ChainBroken, match="keys of the bus are gone"):
+        async with living(tmp_path, make=()):
+            pytest.fail("it was taken over")

@@ -1,0 +1,193 @@
+"""Keys of the bus on a store: made once, wrapped, rotated, destroyed; under another master nothing of it is taken."""
+
+from contextlib import suppress
+
+import pytest
+
+from symbi.adapters.sqlite import SqliteStore
+from symbi.bus.codec import Codec, Outgoing
+from symbi.bus.envelope import Address
+from symbi.bus.keys import Block
+from symbi.clock import IdSource
+from symbi.crypto.provider import open_provider
+from symbi.errors import ConfigError, DecryptionFailed, MessageRefused
+from symbi.testing.bus_keys import book_on
+from symbi.testing.clock import ManualClock
+from symbi.types import AgentId
+
+A, B = AgentId("a"), AgentId("b")
+TO_B = Address("b")
+CLOCK = ManualClock()
+IDS = IdSource(CLOCK)
+
+
+def codec_on(book):
+    return Codec(open_provider(), book, book, CLOCK)
+
+
+def sealed(book, store, *, to=TO_B, sender=A):
+    """A message that is durable with its keys."""
+    with store.transaction():
+        wire = codec_on(book).seal(Outgoing(IDS.new(), sender, to, b"text"))
+        made = book.flush()
+    book.durable(made)
+    return wire
+
+
+def refusal(work):
+    with pytest.raises(MessageRefused) as refused:
+        work()
+    return refused.value.code
+
+
+@pytest.fixture
+def store():
+    with SqliteStore(None) as opened:
+        yield opened
+
+
+@pytest.fixture
+def book(store):
+    return book_on(store, store.epoch)
+
+
+def test_the_next_owner_opens_what_the_last_one_sealed_and_has_an_epoch_of_its_own(store, book):
+    store._db.execute(
+        "INSERT INTO mailbox (message_id, declared, agent_id, sender, body, due_ns, attempts, epoch) VALUES ('m', 'b', 'b', 'a', x'00', 0, 0, 1)"
+    )
+    wire = sealed(book, store)
+    later = book_on(store, store.epoch + 1)
+    assert codec_on(later).read(wire, B).payload == b"text"
+    other = sealed(later, store)
+    first, second = (codec_on(later).read(one, B) for one in (wire, other))
+    assert (first.flow.epoch, first.sequence) == (1, 1)
+    assert (second.flow.epoch, second.sequence) == (2, 1)
+    assert first.flow.key_id == second.flow.key_id
+    assert later.pair_key(A, B, 1) != later.pair_key(A, B, 2)
+
+
+def test_an_owner_that_seals_ends_the_epochs_under_which_nothing_waits(store, book):
+    wire = sealed(book, store)
+    later = book_on(store, store.epoch + 1)
+    sealed(later, store)
+    again = book_on(store, store.epoch + 2)
+    assert refusal(lambda: codec_on(again).read(wire, B)) == "message.epoch"
+
+
+def test_each_direction_each_instance_and_each_epoch_has_a_key_of_its_own(book):
+    epoch = book.epoch
+    names = [(A, B), (B, A), (A, AgentId("b/1")), (A, AgentId("b/2"))]
+    keys = {book.pair_key(*pair, epoch) for pair in names}
+    assert len(keys | {book.pair_key(*pair, book.begin_epoch()) for pair in names}) == 8
+
+
+def test_what_a_transaction_took_with_it_is_written_again_with_the_next(store, book):
+    with suppress(KeyError), store.transaction():
+        codec_on(book).seal(Outgoing(IDS.new(), A, TO_B, b"lost"))
+        book.flush()
+        raise KeyError
+    assert list(store.all_agent_keys()) == []
+    wire = sealed(book, store)
+    assert [one.agent for one in store.all_agent_keys()] == [A, B]
+    opened = codec_on(book_on(store, 99)).read(wire, B)
+    assert opened.sequence == 2  # that of the lost one is not given out again
+
+
+def test_no_private_part_and_no_secret_stands_readable(store, book):
+    written = []
+    book = book_on(
+        store, store.epoch, random=lambda size: written.append(bytes([len(written) + 65]) * size) or written[-1]
+    )
+    sealed(book, store)
+    kept = [
+        cell
+        for table in ("bus_agents", "bus_epochs")
+        for row in store._db.execute(f"SELECT * FROM {table}")
+        for cell in row
+    ]
+    assert len(written) > 4
+    for secret in (one for one in written if len(one) == 32):
+        assert all(secret not in cell for cell in kept if isinstance(cell, bytes))
+
+
+def test_after_a_rotation_others_keys_seal_and_what_was_sealed_before_opens(store, book):
+    before = sealed(book, store)
+    with store.transaction():
+        rotated = book.rotate(A)
+        book.flush()
+    after = sealed(book, store)
+    first, second = (codec_on(book).read(one, B) for one in (before, after))
+    assert rotated.generation == 2
+    assert second.flow.key_id == rotated.signing_id != first.flow.key_id
+    assert second.flow.epoch == first.flow.epoch + 1
+    with store.transaction():
+        assert book.forget(A, 1) == 1
+    assert codec_on(book).read(before, B).payload == b"text"  # b has what it takes
+    assert codec_on(book).read(after, B).payload == b"text"
+
+
+def test_what_was_sent_to_an_agent_whose_keys_were_destroyed_opens_no_more(store, book):
+    wire, back = sealed(book, store), sealed(book, store, to=Address("a"), sender=B)
+    with store.transaction():
+        assert book.forget(B) == 1
+        assert book.forget(B) == 0
+    for one in (book, book_on(store, 99)):
+        assert refusal(lambda one=one: codec_on(one).read(wire, B)) == "message.epoch"
+        assert codec_on(one).read(back, A).payload == b"text"
+    assert [(one.generation, one.wrapped) for one in store.agent_keys(B)] == [(1, None)]
+
+
+def test_under_another_master_nothing_opens_and_nothing_is_made(store, book):
+    wire = sealed(book, store)
+    other = book_on(store, 99, master=bytes(32))
+    with pytest.raises(DecryptionFailed, match="not wrapped by this master"):
+        codec_on(other).read(wire, B)
+    with pytest.raises(ConfigError, match="not the one that wrapped"):
+        codec_on(other).seal(Outgoing(IDS.new(), A, TO_B, b"text"))
+
+
+@pytest.mark.parametrize("column", ["wrapped", "signing", "agreement"])
+def test_keys_that_were_exchanged_in_the_store_do_not_pass(store, book, column):
+    wire = sealed(book, store)
+    sealed(book, store, sender=AgentId("c"))
+    store._db.execute(
+        f"UPDATE bus_agents SET {column} = (SELECT {column} FROM bus_agents WHERE agent = 'c') WHERE agent = 'b'"
+    )
+    store._db.execute(
+        f"UPDATE bus_agents SET {column} = (SELECT {column} FROM bus_agents WHERE agent = 'c') WHERE agent = 'a'"
+    )
+    with pytest.raises((MessageRefused, DecryptionFailed)):
+        codec_on(book_on(store, 99)).read(wire, B)
+
+
+def test_a_topic_has_a_key_for_each_owner_and_a_new_one_when_a_member_leaves(store, book):
+    with store.transaction():
+        assert book.reserve(A, Address("news", is_topic=True), 2) == Block(1, 1)
+        assert book.reserve(A, Address("news", is_topic=True), 1) == Block(1, 3)
+        assert book.group_epoch("news", anew=True) == 2
+        assert book.reserve(A, Address("news", is_topic=True), 1) == Block(2, 1)
+        book.flush()
+    later = book_on(store, 99)
+    assert later.group_key("news", 2) == book.group_key("news", 2) != book.group_key("news", 1)
+    assert later.group_epoch("news") == 3
+    with store.transaction():
+        assert later.end_groups("news", 2) == 1
+    assert refusal(lambda: later.group_key("news", 1)) == "message.epoch"
+    assert refusal(lambda: book_on(store, 99).group_key("other", 1)) == "message.epoch"
+
+
+def test_a_sequence_comes_once_also_after_a_restart(store, book):
+    wire = sealed(book, store)
+    with store.transaction():
+        codec_on(book).open(wire, B)
+    for one in (book, book_on(store, 99)):
+        assert refusal(lambda one=one: codec_on(one).open(wire, B)) == "message.replayed"
+
+
+def test_a_beginning_that_is_undone_has_taken_nothing_in(store, book):
+    wire = sealed(book, store)
+    with suppress(KeyError), store.transaction():
+        codec_on(book).open(wire, B)
+        raise KeyError
+    with store.transaction():
+        assert codec_on(book).open(wire, B).payload == b"text"
