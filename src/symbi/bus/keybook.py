@@ -98,7 +98,9 @@ class KeyBook(Unpicklable):
         self._groups: dict[tuple[str, int], bytes] = {}
         self._group_epochs: dict[str, int] = {}  # of topics, begun by this owner
         self._agents: dict[AgentId, list[KeyPairs]] = {}
-        self._next: dict[tuple[AgentId, Address, int], int] = {}
+        self._next: dict[tuple[AgentId, AgentId], int] = {}  # of the epoch in force
+        self._published: dict[tuple[AgentId, str, int], int] = {}  # topics have epochs of their own
+        self._stale: set[str] = set()  # topics that are to have another key before anything is counted for them
         self._undurable: dict[Made, None] = {}
         self._master_seen = False
 
@@ -249,7 +251,7 @@ class KeyBook(Unpicklable):
         Raises as `epoch`.
         """
         number = self._group_epochs.get(topic)
-        if number is not None and not anew:
+        if number is not None and not anew and topic not in self._stale:
             return number
         self._require_master()
         number = max([one.epoch for one in self._store.groups(topic)] + [number or 0]) + 1
@@ -257,6 +259,7 @@ class KeyBook(Unpicklable):
         wrapped = self._wrap(secret, "group", topic, number)
         self._groups[topic, number] = secret
         self._group_epochs[topic] = number
+        self._stale.discard(topic)
         self._undurable[GroupKey(topic, number, wrapped, rfc3339(self._clock.now_ns()))] = None
         self._changes += 1
         return number
@@ -267,17 +270,35 @@ class KeyBook(Unpicklable):
         for name, epoch in tuple(self._groups):
             if name == topic and epoch < before:
                 del self._groups[name, epoch]
+        for one in tuple(self._undurable):
+            if isinstance(one, GroupKey) and one.topic == topic and one.epoch < before:
+                del self._undurable[one]  # else the next transaction would write again what this one destroys
         self._changes += 1
         return self._store.end_groups(topic, before)
 
     # --- BusSequences -----------------------------------------------------------------------------
 
     def reserve(self, sender: AgentId, address: Address, count: int) -> Block:
-        """The next sequences of a sender: counted in memory, for the epoch is this owner's alone."""
-        epoch = self.group_epoch(address.name) if address.is_topic else self.epoch
-        where = (sender, address, epoch)
+        """The next sequences of a sender: counted in memory, for the epoch is this owner's alone.
+
+        What is counted is forgotten only with the key under which it counts: an epoch of agents and one of a topic end
+        apart from each other.
+        """
+        if address.is_topic:
+            return self._reserve_published(sender, address.name, count)
+        epoch, where = self.epoch, (sender, AgentId(address.name))
         first = self._next.get(where, 1)
         self._next[where] = first + count
+        return Block(epoch, first)
+
+    def _reserve_published(self, sender: AgentId, topic: str, count: int) -> Block:
+        if len(self._published) >= MAX_COUNTED:
+            self._stale.update(self._group_epochs)
+            self._published.clear()
+        epoch = self.group_epoch(topic)
+        where = (sender, topic, epoch)
+        first = self._published.get(where, 1)
+        self._published[where] = first + count
         return Block(epoch, first)
 
     def admit(

@@ -1,10 +1,12 @@
 """Keys of the bus on a store: made once, wrapped, rotated, destroyed; under another master nothing of it is taken."""
 
 from contextlib import suppress
+from itertools import product
 
 import pytest
 
 from symbi.adapters.sqlite import SqliteStore
+from symbi.bus import keybook
 from symbi.bus.codec import Codec, Outgoing
 from symbi.bus.envelope import Address
 from symbi.bus.keys import Block
@@ -191,3 +193,60 @@ def test_a_beginning_that_is_undone_has_taken_nothing_in(store, book):
         raise KeyError
     with store.transaction():
         assert codec_on(book).open(wire, B).payload == b"text"
+
+
+def test_no_sequence_comes_twice_with_a_key_whatever_ends_an_epoch(store, book, monkeypatch):
+    """Epochs of agents and of topics end apart from each other: by rotation, destruction, members that leave, and counters that are full."""
+    monkeypatch.setattr(keybook, "MAX_COUNTED", 5)
+    used = set()
+    news, more = Address("news", is_topic=True), Address("more", is_topic=True)
+
+    def count(sender, address):
+        epoch, first = book.reserve(sender, address, 2)
+        key = book.group_key(address.name, epoch) if address.is_topic else book.pair_key(sender, B, epoch)
+        fresh = {(key, sender, address, first), (key, sender, address, first + 1)}
+        assert not used & fresh
+        used.update(fresh)
+
+    def all_count():
+        for sender, address in product((A, AgentId("c"), AgentId("d")), (TO_B, news, more)):
+            count(sender, address)
+
+    with store.transaction():
+        book.flush()
+        for change in (
+            book.begin_epoch,
+            lambda: book.rotate(A),
+            lambda: book.group_epoch("news", anew=True),
+            lambda: book.forget(AgentId("d")),
+            lambda: book.end_groups("news", book.group_epoch("news")),
+            book.begin_epoch,
+        ):
+            all_count()
+            all_count()
+            change()
+            count(A, news)
+        book.flush()
+    assert len(used) == 2 * (6 * 18 + 6)
+
+
+def test_counting_agents_does_not_end_the_key_of_a_topic(store, book):
+    news = Address("news", is_topic=True)
+    first = book.reserve(A, news, 3)
+    with store.transaction():
+        book.rotate(A)
+    assert book.reserve(A, news, 1) == Block(first.epoch, 4)
+
+
+def test_a_topics_key_that_was_destroyed_is_not_written_again(store, book):
+    with store.transaction():
+        for _ in range(3):
+            book.group_epoch("news", anew=True)
+        assert book.end_groups("news", 3) == 2
+        made = book.flush()
+    book.durable(made)
+    assert [one.epoch for one in store.groups("news")] == [3]
+    with store.transaction():
+        assert book.end_groups("news", 3) == 0
+        book.flush()
+    assert [one.epoch for one in store.groups("news")] == [3]
