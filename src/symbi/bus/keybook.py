@@ -144,10 +144,7 @@ class KeyBook(Unpicklable):
             ConfigError: There is no master key, or it is not the one that wrapped the keys of this store.
             StoreUnavailable: The store cannot be used.
         """
-        if self._epoch is None or len(self._next) >= MAX_COUNTED:
-            self.begin_epoch()
-        assert self._epoch is not None
-        return self._epoch.epoch
+        return self.begin_epoch() if self._epoch is None else self._epoch.epoch
 
     def begin_epoch(self) -> int:
         """Begin another epoch; returns its number. Raises as `epoch`."""
@@ -286,7 +283,12 @@ class KeyBook(Unpicklable):
         """
         if address.is_topic:
             return self._reserve_published(sender, address.name, count)
-        epoch, where = self.epoch, (sender, AgentId(address.name))
+        where = (sender, AgentId(address.name))
+        if where not in self._next and len(self._next) >= MAX_COUNTED:
+            self.begin_epoch()
+        epoch = self.epoch
+        for agent in where:  # have keys before another epoch begins, and this message has none of its own
+            self._newest(declared_of(agent))
         first = self._next.get(where, 1)
         self._next[where] = first + count
         return Block(epoch, first)
@@ -352,7 +354,8 @@ class KeyBook(Unpicklable):
         """The public X25519 key that an agent has in an epoch, also where the private part was destroyed."""
         if self._epoch is not None and epoch == self._epoch.epoch:
             return self._newest(agent).kept.agreement
-        for one in reversed(self._store.agent_keys(agent)):
+        known = [one.kept for one in self._generations(agent)]  # some of them are not in the store yet
+        for one in reversed([*self._store.agent_keys(agent), *known]):
             if one.epoch <= epoch:
                 return one.agreement
         raise MessageRefused(f"agent `{agent}` has no keys of epoch {epoch}", code="message.epoch")
