@@ -181,8 +181,8 @@ class KeyBook(Unpicklable):
 
         What was sealed before can be opened as long as its epoch lasts; the process that ends that destroys the older pairs.
         """
-        before = self._generations(agent)
-        return self._make(agent, len(before) + 1, self.begin_epoch()).kept
+        self._generations(agent)
+        return self._make(agent, self.begin_epoch()).kept
 
     def forget(self, agent: AgentId, upto: int | None = None) -> int:
         """Destroy the private parts of an agent that is gone for good; returns of how many generations.
@@ -327,15 +327,20 @@ class KeyBook(Unpicklable):
         """All generations of an agent whose private parts are there; the newest last."""
         found = self._agents.get(agent)
         if found is None:
-            rows = [one for one in self._store.agent_keys(agent) if one.wrapped is not None]
-            found = self._agents[agent] = [self._load(one) for one in rows]
+            rows = self._rows(agent).items()
+            found = self._agents[agent] = [self._load(one) for _, one in sorted(rows) if one.wrapped is not None]
         return found
+
+    def _rows(self, agent: AgentId) -> dict[int, AgentKeys]:
+        """By generation, what an agent has and had: what stands in the store, and what is not known to be durable."""
+        made = {one.generation: one for one in self._undurable if isinstance(one, AgentKeys) and one.agent == agent}
+        return made | {one.generation: one for one in self._store.agent_keys(agent)}  # the store says what is destroyed
 
     def _newest(self, agent: AgentId) -> KeyPairs:
         found = self._generations(agent)
         if found:
             return found[-1]
-        return self._make(agent, len(self._store.agent_keys(agent)) + 1, self.epoch)
+        return self._make(agent, self.epoch)
 
     def _of_epoch(self, agent: AgentId, epoch: int) -> KeyPairs:
         """The pairs that an agent has in an epoch; made where that is the one in force.
@@ -360,8 +365,9 @@ class KeyBook(Unpicklable):
                 return one.agreement
         raise MessageRefused(f"agent `{agent}` has no keys of epoch {epoch}", code="message.epoch")
 
-    def _make(self, agent: AgentId, generation: int, epoch: int) -> KeyPairs:
+    def _make(self, agent: AgentId, epoch: int) -> KeyPairs:
         self._require_master()
+        generation = max(self._rows(agent), default=0) + 1  # no number twice: what is there is not written over
         secret = self._random(SEED_BYTES) + self._random(AGREEMENT_BYTES)
         signing = SigningKey(secret[:SEED_BYTES], self._provider)
         agreement = self._provider.agreement(secret[SEED_BYTES:])

@@ -250,3 +250,27 @@ def test_a_topics_key_that_was_destroyed_is_not_written_again(store, book):
         assert book.end_groups("news", 3) == 0
         book.flush()
     assert [one.epoch for one in store.groups("news")] == [3]
+
+
+def test_a_generation_has_a_number_of_its_own_though_older_ones_were_destroyed(store, book):
+    """Keys that take the number of others are never written: what they seal opens no more once the process is gone."""
+    sealed(book, store)
+    for generation in (2, 3):
+        with store.transaction():
+            assert book.rotate(A).generation == generation
+            book.flush()
+            assert book.forget(A, generation - 1) == 1
+    wire = sealed(book, store)
+    opened = codec_on(book_on(store, 99)).read(wire, B)
+    assert opened.flow.key_id == book.signing_key(A).key_id
+
+
+def test_a_destruction_that_is_undone_destroys_nothing_that_was_not_durable_yet(store, book):
+    with suppress(KeyError), store.transaction():
+        first = codec_on(book).seal(Outgoing(IDS.new(), A, TO_B, b"text"))
+        book.forget(B)
+        raise KeyError
+    second = sealed(book, store)
+    assert [(one.agent, one.generation) for one in store.all_agent_keys()] == [(A, 1), (B, 1)]
+    later = book_on(store, 99)
+    assert {codec_on(later).read(wire, B).payload for wire in (first, second)} == {b"text"}
