@@ -5,14 +5,19 @@ import anyio
 from symbi import load_settings, open_runtime
 from symbi.bus.content import Message
 
+heard, told = anyio.Event(), anyio.Event()
+
 
 def print_news(message: Message[str]) -> None:
     print(f"{message.sender} on {message.to}: {message.body}")
+    heard.set()
 
 
 async def check(message: Message[str]) -> dict[str, bool]:
     """Answers what it is asked; what it returns for a message that is only sent goes nowhere."""
     print(f"{message.sender} says: {message.body}")
+    if message.body == "more soon":
+        told.set()
     return {"fit": "!" not in message.body}
 
 
@@ -27,8 +32,8 @@ async def main() -> None:
         answer = await bus.request("reporter", "editor", "rain again", timeout_s=10, answer=dict[str, bool])
         print(f"{answer.sender} finds it fit: {answer.body['fit']}")
 
-        while bus.stats()["topics"]["news.>"]["received"] < 1 or bus.stats()["mailboxes"]["editor"]["received"] < 2:
-            await anyio.sleep(0.01)
+        await heard.wait()
+        await told.wait()
 
 
 anyio.run(main)

@@ -10,8 +10,10 @@ from symbi.bus.codec import Outgoing
 from symbi.bus.envelope import Address
 from symbi.bus.parcels import ConsumerTerms
 from symbi.errors import InputError
+from symbi.runtime.agent_keys import rotate_keys
 from symbi.testing.open_bus import settled
 from symbi.testing.runtime import open_in
+from symbi.types import AgentId
 
 pytestmark = pytest.mark.anyio
 
@@ -144,3 +146,25 @@ async def test_a_dead_message_is_listed_replayed_and_dropped_like_every_letter(t
             with pytest.raises(InputError):
                 await operate(runtime, OPERATIONS, caller, "bus.tail", arguments)
         json.dumps(stats)
+
+
+async def test_other_keys_of_an_agent_count_at_once(tmp_path):
+    async with opened(tmp_path) as running:
+        runtime, got, signed = running.runtime, [], []
+        seal = runtime.bus.desk.codec.seal_many
+
+        def watched(messages):
+            wires = seal(messages)
+            signed.append(runtime.bus.desk.codec.read(wires[0], AgentId("c")).flow.key_id)
+            return wires
+
+        runtime.bus.desk.codec.seal_many = watched
+        await runtime.bus.subscribe("c", "news.x", lambda message: got.append(message.body))
+        await runtime.bus.publish("a", "news.x", 1)
+        await runtime.bus.publish("a", "news.x", 2)
+        await settled(lambda: len(got) == 2)
+        made = await rotate_keys(runtime.rooms, AgentId("a"), "jane")
+        await runtime.bus.publish("a", "news.x", 3)
+        await settled(lambda: len(got) == 3)
+        assert got == [1, 2, 3], runtime.bus.record._window.refused
+        assert signed[0] == signed[1] != signed[2] == made.signing_id

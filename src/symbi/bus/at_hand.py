@@ -57,7 +57,9 @@ class KeysAtHand:
         self._groups: dict[tuple[str, int], bytes] = {}
         self._blocks: dict[tuple[AgentId, Address], _Taken] = {}
         self._windows: dict[tuple[AgentId, AgentId, Address, int], Window] = {}
-        self._anew: set[str] = set()  # topics that are to have another key
+        self._changes = 0
+        self._leavings: dict[str, int] = {}  # by topic that was ever asked for: how often somebody left it
+        self._rekeyed: dict[str, int] = {}  # how many of them the key that is in force knows of
 
     async def ready(self, sender: AgentId, address: Address, count: int) -> None:
         """See to it that a sender has keys and sequences for so many messages to an address.
@@ -66,12 +68,19 @@ class KeysAtHand:
             ConfigError: There is no master key, or not the one that wrapped the keys of this store.
             Overloaded, StoreUnavailable: They cannot be made durable.
         """
+        if address.is_topic:
+            self._leavings.setdefault(address.name, 0)
+        while not self._has(sender, address, count):
+            await self._take(sender, address, max(count, BLOCK))
+
+    def _has(self, sender: AgentId, address: Address, count: int) -> bool:
         taken = self._blocks.get((sender, address))
-        if taken is not None and taken.end - taken.next >= count:
-            return
-        size = max(count, BLOCK)
-        anew = address.is_topic and address.name in self._anew
-        self._anew.discard(address.name)
+        return taken is not None and taken.end - taken.next >= count
+
+    async def _take(self, sender: AgentId, address: Address, size: int) -> None:
+        """Take a block, unless somebody leaves or keys are changed meanwhile: then what was taken is let go, unused."""
+        changes, leavings = self._changes, self._left(address)
+        anew = leavings > self._rekeyed.get(address.name, 0)
 
         def work() -> tuple[tuple[Block, SigningKey, bytes], Sequence[Draft]]:
             book = self._book
@@ -83,6 +92,10 @@ class KeysAtHand:
             return (block, signing, book.pair_key(sender, AgentId(address.name), block.epoch)), ()
 
         block, signing, key = await self._transact(work)
+        if anew:
+            self._rekeyed[address.name] = max(leavings, self._rekeyed.get(address.name, 0))
+        if changes != self._changes or leavings != self._left(address):
+            return
         self._signing[sender] = signing
         self._public[signing.key_id] = sender, signing.verifying_key()
         if address.is_topic:
@@ -91,19 +104,37 @@ class KeysAtHand:
             self._pairs[sender, AgentId(address.name), block.epoch] = key
         self._blocks[sender, address] = _Taken(block, size)
 
+    def _left(self, address: Address) -> int:
+        return self._leavings[address.name] if address.is_topic else 0
+
     def left(self, pattern: str) -> None:
         """Somebody who listened by a pattern does not any more: what is published from now on has another key."""
         words = pattern.split(".")
-        for sender, address in [one for one in self._blocks if one[1].is_topic]:
-            if covers(words, address.name.split(".")):
-                del self._blocks[sender, address]
-                self._anew.add(address.name)
+        gone = {name for name in self._leavings if covers(words, name.split("."))}
+        for name in gone:
+            self._leavings[name] += 1
+        self._blocks = {of: taken for of, taken in self._blocks.items() if not (of[1].is_topic and of[1].name in gone)}
+
+    def changed(self, agent: AgentId) -> None:
+        """The keys of an agent and its instances were changed or destroyed: nothing of them is at hand any more."""
+
+        def is_its(name: str) -> bool:
+            return name.partition("/")[0] == agent
+
+        self._signing = {name: key for name, key in self._signing.items() if not is_its(name)}
+        self._pairs = {of: key for of, key in self._pairs.items() if not (is_its(of[0]) or is_its(of[1]))}
+        self._blocks = {
+            of: taken
+            for of, taken in self._blocks.items()
+            if not (is_its(of[0]) or (not of[1].is_topic and is_its(of[1].name)))
+        }
+        self._changes += 1
 
     # --- BusKeys ----------------------------------------------------------------------------------
 
     def generation(self, _now_ns: int) -> int:
-        """Nothing that was told ceases to hold: an epoch has keys of its own, and nobody seals in an old one."""
-        return 0
+        """Changes where an agent's keys were; nothing else that was told ceases to hold."""
+        return self._changes
 
     def signing_key(self, agent: AgentId) -> SigningKey:
         """As `BusKeys` says."""

@@ -344,6 +344,10 @@ class Bus:
             inbox = self._inboxes[agent] = Inbox(self.desk, agent, self.questions)
             inbox.consumer = await self._rooms.transport.consume(f"r.{agent}", self._buffer(), inbox.wake)
 
+    def keys_changed(self, agent: AgentId) -> None:
+        """The keys of an agent were changed or destroyed: what is sent from now on has the new ones, or cannot be sent."""
+        self._rooms.changed(agent)
+
     # --- for whoever looks ------------------------------------------------------------------------
 
     def stats(self) -> dict[str, JsonValue]:

@@ -21,8 +21,8 @@ from symbi.types import AgentId, Label, Principal
 DAY_S: Final = 86_400.0
 
 
-def unheard(_pattern: str) -> None:
-    """The default of `BusRooms.left`: nothing."""
+def unheard(_name: str) -> None:
+    """The default of `BusRooms.left` and `BusRooms.changed`: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ class BusRooms:
         read: Opens what the store keeps, on its thread, as `Codec.read` does.
         ready: Sees to it that a sender has keys and sequences for so many messages to an address; awaited before they are sealed.
         left: Told of each pattern by which somebody listens no more.
+        changed: Told of each agent whose keys were changed or destroyed.
         sleep: Waits so many seconds.
         signing: What senders sign, for the trail.
     """
@@ -84,6 +85,7 @@ class BusRooms:
     read: Callable[[bytes, AgentId], Opened]
     ready: Callable[[AgentId, Address, int], Awaitable[None]] | None = None
     left: Callable[[str], None] = unheard
+    changed: Callable[[AgentId], None] = unheard
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
     signing: str = "batch"
 

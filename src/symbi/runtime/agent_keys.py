@@ -43,7 +43,9 @@ async def rotate_keys(rooms: Rooms, agent: AgentId, by: str) -> AgentKeys:
         }  # fmt: skip
         return made, (Draft(AuditEventType.BUS_KEYS_ROTATED, agent, facts),)
 
-    return await transact(rooms.world.log, rooms.mails, work)
+    made = await transact(rooms.world.log, rooms.mails, work)
+    rooms.bus.keys_changed(agent)
+    return made
 
 
 async def destroy_keys(rooms: Rooms, agent: AgentId, by: str) -> int:
@@ -62,7 +64,9 @@ async def destroy_keys(rooms: Rooms, agent: AgentId, by: str) -> int:
         count = rooms.mails.book.forget(agent)
         return count, (Draft(AuditEventType.BUS_KEYS_DESTROYED, agent, {"owner": agent, "by": by, "count": count}),)
 
-    return await transact(rooms.world.log, rooms.mails, work)
+    count = await transact(rooms.world.log, rooms.mails, work)
+    rooms.bus.keys_changed(agent)
+    return count
 
 
 def _known(rooms: Rooms, agent: AgentId) -> None:

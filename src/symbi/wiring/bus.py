@@ -79,7 +79,7 @@ async def opened_bus(
     rooms = BusRooms(
         guard, log, store, transport, codec, clock, ids, partial(_principal, settings),
         partial(known_as, known=topics_of(settings)), partial(_known, settings), kept.read,
-        ready=keys.ready, left=keys.left, signing=signing.value,
+        ready=keys.ready, left=keys.left, changed=keys.changed, signing=signing.value,
     )  # fmt: skip
     async with open_bus(rooms, bus_terms(settings)) as bus:
         yield bus

@@ -230,14 +230,6 @@ def test_no_sequence_comes_twice_with_a_key_whatever_ends_an_epoch(store, book, 
     assert len(used) == 2 * (6 * 18 + 6)
 
 
-def test_counting_agents_does_not_end_the_key_of_a_topic(store, book):
-    news = Address("news", is_topic=True)
-    first = book.reserve(A, news, 3)
-    with store.transaction():
-        book.rotate(A)
-    assert book.reserve(A, news, 1) == Block(first.epoch, 4)
-
-
 def test_a_topics_key_that_was_destroyed_is_not_written_again(store, book):
     with store.transaction():
         for _ in range(3):
@@ -274,3 +266,15 @@ def test_a_destruction_that_is_undone_destroys_nothing_that_was_not_durable_yet(
     assert [(one.agent, one.generation) for one in store.all_agent_keys()] == [(A, 1), (B, 1)]
     later = book_on(store, 99)
     assert {codec_on(later).read(wire, B).payload for wire in (first, second)} == {b"text"}
+
+
+def test_no_sequence_of_a_topic_comes_twice_when_an_epoch_of_agents_begins(book):
+    """The key of a topic goes on when agents have new ones: so do its sequences."""
+    to_topic = Address("news", is_topic=True)
+    given = []
+    for change in (lambda: None, book.begin_epoch, lambda: book.rotate(A), lambda: book.group_epoch("news", anew=True)):
+        change()
+        for address in (to_topic, TO_B):
+            block = book.reserve(A, address, 3)
+            given += [(address, block.epoch, block.first + number) for number in range(3)]
+    assert len(set(given)) == len(given)
