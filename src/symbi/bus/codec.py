@@ -28,6 +28,7 @@ from symbi.bus.envelope import (
     pack_trace,
     parse_flow,
     parse_message,
+    require_name,
     require_payload,
     trace_text,
 )
@@ -212,6 +213,7 @@ class Codec:
             senders.setdefault(message.sender, []).append(index)
         wires = [b""] * len(messages)
         for sender, indexes in senders.items():
+            require_name(sender)
             key = self._keys.signing_key(sender)
             taken = self._reserve(sender, [messages[index].address for index in indexes])
             for at in range(0, len(indexes), self._batch):
@@ -287,6 +289,8 @@ class Codec:
         """For each address its epoch and the sequence that is next."""
         taken = {}
         counts = Counter(addresses) if len(addresses) > 1 else dict.fromkeys(addresses, 1)  # a counter is slow to make
+        for address in counts:
+            require_name(address.name)  # before anything is kept for it
         for address, count in counts.items():
             epoch, first = self._sequences.reserve(sender, address, count)
             if first + count - 1 > MAX_SEQUENCE:

@@ -229,6 +229,15 @@ def parse_message(wire: bytes, flow_ends: int, flow: Flow, most_payload: int) ->
     )
 
 
+def require_name(name: str) -> None:
+    """Return if a message can bear a name.
+
+    Raises:
+        MessageRefused: `message.malformed`.
+    """
+    _text(name)
+
+
 def require_payload(size: int, most: int) -> None:
     """Return if a payload is not too large.
 

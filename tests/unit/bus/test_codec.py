@@ -116,7 +116,8 @@ def test_what_expires_is_opened_until_then(letters):
         ({"message_id": "x"}, "malformed"),
         ({"trace": "x"}, "malformed"),
         ({"content_type": ""}, "malformed"),
-        ({"sender": "no one"}, "signature"),
+        ({"sender": "no-one"}, "signature"),
+        ({"sender": "no one"}, "malformed"),
         ({"address": Address("no-one")}, "recipient"),
         ({"address": Address("no one", is_topic=True)}, "malformed"),
         ({"expires_ns": 1}, "expired"),
@@ -132,6 +133,17 @@ def test_what_cannot_be_sealed_is_refused(letters, changes, expected):
     assert caught.value.code == f"message.{expected}"
     assert caught.value.fields.get("index", 1) == 1
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("to", ["no one", "#no one", "#", "#" + "a" * 256])
+def test_nothing_is_kept_for_a_name_that_is_none(letters, monkeypatch, to):
+    asked = []
+    monkeypatch.setattr(letters.keys, "reserve", lambda *args: asked.append(args))
+    monkeypatch.setattr(letters.keys, "group_key", lambda *args: asked.append(args))
+    assert code_of(letters.writer.seal, letters.message(b"x", to)) == "malformed"
+    monkeypatch.setattr(letters.keys, "signing_key", asked.append)
+    assert code_of(letters.writer.seal, letters.message(b"x", sender="no one")) == "malformed"
+    assert not asked
 
 
 def test_a_reader_takes_no_more_than_it_was_told():
