@@ -422,26 +422,24 @@ async def open_bus(rooms: BusRooms, terms: BusTerms) -> AsyncIterator[Bus]:
         rooms: What it stands on.
         terms: What it is told.
     """
-    bus: Bus | None = None
+    tasks = anyio.create_task_group()
+    await tasks.__aenter__()
+    bus = Bus(rooms, terms, tasks)
+
+    async def tend() -> None:
+        while True:
+            await anyio.sleep(SWEEP_S)
+            with suppress(Unavailable):  # next time then
+                await bus.tend()
+
+    tasks.start_soon(tend)
     try:
-        async with anyio.create_task_group() as tasks:
-            bus = Bus(rooms, terms, tasks)
-
-            async def tend() -> None:
-                assert bus is not None
-                while True:
-                    await anyio.sleep(SWEEP_S)
-                    with suppress(Unavailable):  # next time then
-                        await bus.tend()
-
-            tasks.start_soon(tend)
-            try:
-                yield bus
-            finally:
-                with anyio.CancelScope(shield=True), suppress(Unavailable):  # whoever opened the store is told by it
-                    await bus.stop()
-                tasks.cancel_scope.cancel("the bus is closed")
+        yield bus
     finally:
-        if bus is not None:
-            with anyio.CancelScope(shield=True), suppress(Unavailable):  # likewise
-                await bus.close()
+        with anyio.CancelScope(shield=True), suppress(Unavailable):  # whoever opened the store is told by it
+            await bus.stop()
+        # The group is left without an error, for what ended its owner is none of its own.
+        tasks.cancel_scope.cancel("the bus is closed")
+        await tasks.__aexit__(None, None, None)
+        with anyio.CancelScope(shield=True), suppress(Unavailable):  # likewise
+            await bus.close()

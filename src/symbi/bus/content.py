@@ -141,18 +141,18 @@ def body_bytes(body: object) -> tuple[str, bytes]:
         raise InputError(msg, code="message.body") from error
 
 
-def enclose(kind: Kind, label: Label, body: bytes, answers: bytes = b"") -> bytes:
-    """The inside of a message.
+def opening(kind: Kind, label: Label, answers: bytes = b"") -> bytes:
+    """What comes before the body inside of a message: the same for all messages of one kind and label.
 
     Raises:
         InputError: `message.size`; the labels are too long.
     """
     labels = _label_bytes(label)
-    return _HEAD.pack(kind, len(labels)) + labels + answers + body
+    return _HEAD.pack(kind, len(labels)) + labels + answers
 
 
 def contents(payload: bytes) -> Content:
-    """What `enclose` has put together.
+    """What `opening` and a body make.
 
     Raises:
         MessageRefused: `message.malformed`; it is nothing of that form.

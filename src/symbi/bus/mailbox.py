@@ -1,5 +1,6 @@
 """Subscriptions and mailboxes: those who receive, as whoever opened them sees them."""
 
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -121,7 +122,9 @@ class Mailbox(Receiver[Any]):
     async def take(self, inside: Inside, one: Delivery) -> None:
         """Take what it is told; what it is asked is worked on beside what comes behind it."""
         if inside.content.kind is not Kind.REQUEST:
-            await super().take(inside, one)
+            result = super().take(inside, one)
+            if inspect.isawaitable(result):
+                await result
             return
         body = self.reading.body(inside.opened.flow.content_type, inside.content.body)
         token = object()

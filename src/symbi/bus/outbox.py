@@ -23,9 +23,9 @@ from symbi.audit.log import AuditLog, Enlisted
 from symbi.bus.codec import Opened
 from symbi.bus.content import Kind, Message, Reading, contents, message_of
 from symbi.bus.port import OutboxStore, SentRow, SentState
-from symbi.bus.receiving import Desk, Handler, Inside, call, flow_of, read_kept
+from symbi.bus.receiving import STORE_RETRY_S, Desk, Handler, Inside, call, flow_of, read_kept
 from symbi.clock import Clock
-from symbi.errors import Denied, InputError, MessageRefused, Overloaded, SymbiError
+from symbi.errors import Denied, InputError, MessageRefused, Overloaded, SymbiError, Unavailable
 from symbi.telemetry import BUS_RECEIVED
 from symbi.types import AgentId, JsonValue
 
@@ -258,6 +258,9 @@ class Feed:
                 if due_ns is not None and not self._more:
                     seconds = max(0.0, (due_ns - self._outbox.clock.now_ns()) / NS)
                     self._desk.tasks.start_soon(self._wake_after, seconds)
+        except Unavailable as error:  # what waits in the outbox is there when the store is
+            _log.warning("the mailbox of `%s` waits for the store: %s", self._me, error.code)
+            self._desk.tasks.start_soon(self._wake_after, STORE_RETRY_S)
         finally:
             self._running = False
 

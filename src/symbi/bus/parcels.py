@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
 
 class Overflow(StrEnum):
     """What becomes of a message where the buffer of a consumer is full."""
@@ -55,8 +57,7 @@ class ConsumerTerms:
     again_s: float = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True, gc=False):
     """A message as a consumer gets it.
 
     Attributes:

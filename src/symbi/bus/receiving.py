@@ -18,7 +18,7 @@ from symbi.bus.passages import Flow, Passages, size_class
 from symbi.bus.port import Consumer
 from symbi.bus.record import Record
 from symbi.clock import Clock
-from symbi.errors import Denied, MessageRefused, SymbiError
+from symbi.errors import Denied, MessageRefused, SymbiError, Unavailable
 from symbi.telemetry import BUS_RECEIVED, Metrics
 from symbi.types import AgentId
 
@@ -26,6 +26,7 @@ T = TypeVar("T")
 _log = logging.getLogger("symbi.bus")
 
 TAKEN_AT_ONCE: Final = 256
+STORE_RETRY_S: Final = 1.0
 LISTENERS: Final = AgentId("symbi.bus")
 """Whose window of sequences the topics of a process have: a message of a topic is opened once for all who listen here."""
 
@@ -182,6 +183,9 @@ class Receiver(Generic[T]):
                     return
                 await self._deliver(taken)
                 await anyio.lowlevel.checkpoint()  # others have their turn, also where no handler waits
+        except Unavailable as error:  # what a stream keeps comes again, once the store is there
+            _log.warning("`%s` waits for the store: %s", self.subject, error.code)
+            self._desk.tasks.start_soon(self._wake_after, STORE_RETRY_S)
         finally:
             self._running = False
 
@@ -209,7 +213,9 @@ class Receiver(Generic[T]):
                 if inside.version != desk.passages.version and not await self._still(inside, one):
                     done.append(one.position)
                     continue
-                await self.take(inside, one)
+                result = self.take(inside, one)
+                if result is not None and inspect.isawaitable(result):
+                    await result
             except MessageRefused as refusal:
                 desk.record.refused(self.subject, refusal.code)
             except Exception as error:  # noqa: BLE001 - what a handler raises ends neither the bus nor those who wait behind
@@ -262,8 +268,8 @@ class Receiver(Generic[T]):
         inside.version = self._desk.passages.version
         return True
 
-    async def take(self, inside: Inside, one: Delivery) -> None:
-        """Take one message.
+    def take(self, inside: Inside, one: Delivery) -> object:
+        """Take one message; what comes back is awaited if it can be.
 
         Raises:
             MessageRefused: It is not for here, or its body is of another type.
@@ -271,11 +277,7 @@ class Receiver(Generic[T]):
         if inside.content.kind is not Kind.TELL:
             raise MessageRefused("an answer or a question came where there are none", code="message.malformed")
         body = self.reading.body(inside.opened.flow.content_type, inside.content.body)
-        result = self.handler(
-            message_of(inside.opened, inside.content, body, position=one.position, attempt=one.attempt)
-        )
-        if inspect.isawaitable(result):
-            await result
+        return self.handler(message_of(inside.opened, inside.content, body, position=one.position, attempt=one.attempt))
 
     async def _again(self, one: Delivery) -> bool:
         """Whether the message is given again later: a durable subscription's is, up to a bound."""

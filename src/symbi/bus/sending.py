@@ -8,7 +8,7 @@ import anyio
 import anyio.lowlevel
 
 from symbi.bus.codec import Outgoing
-from symbi.bus.content import NO_LABEL, Kind, body_bytes, enclose
+from symbi.bus.content import NO_LABEL, Kind, body_bytes, opening
 from symbi.bus.envelope import Address
 from symbi.bus.parcels import Parcel
 from symbi.bus.passages import Flow, Passages, size_class
@@ -182,11 +182,11 @@ class Sender:
             self._limits.take(sender, address.name, len(sizes), sum(sizes), now_s, topic=address.is_topic)
         if self._rooms.ready is not None:
             await self._rooms.ready(sender, address, len(sizes))
-        version = self.passages.version
+        version, before = self.passages.version, opening(kind, label, answers)
         ids = ids or self._rooms.ids.several(len(encoded))
         wires = self._rooms.codec.seal_many(
             [
-                Outgoing(id_, sender, address, enclose(kind, label, data, answers), content_type, expires_ns)
+                Outgoing(id_, sender, address, before + data, content_type, expires_ns)
                 for id_, (content_type, data) in zip(ids, encoded, strict=True)
             ]
         )
