@@ -4,6 +4,9 @@ from contextlib import suppress
 from itertools import product
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from symbi.adapters.sqlite import SqliteStore
 from symbi.bus import keybook
@@ -278,3 +281,20 @@ def test_no_sequence_of_a_topic_comes_twice_when_an_epoch_of_agents_begins(book)
             block = book.reserve(A, address, 3)
             given += [(address, block.epoch, block.first + number) for number in range(3)]
     assert len(set(given)) == len(given)
+
+
+def test_the_key_of_a_pair_is_derived_as_the_format_says(store):
+    """By `cryptography` alone, from what was drawn at random: signing and agreement of each agent, and the secret of the epoch."""
+    drawn = []
+    book = book_on(store, store.epoch, random=lambda size: drawn.append(bytes([len(drawn) + 65]) * size) or drawn[-1])
+    with store.transaction():
+        epoch, _ = book.reserve(A, TO_B, 1)
+        key = book.pair_key(A, B, epoch)
+    secret, _, mine, _, theirs = (one for one in drawn if len(one) == 32)
+    mine, theirs = (X25519PrivateKey.from_private_bytes(one) for one in (mine, theirs))
+    shared = HKDF(hashes.SHA256(), 32, salt=secret, info=b"symbi/bus/epoch/1").derive(
+        mine.exchange(theirs.public_key())
+    )
+    publics = mine.public_key().public_bytes_raw() + theirs.public_key().public_bytes_raw()
+    info = b"symbi/bus/pair/1\0\0\1a\0\1b" + epoch.to_bytes(4) + publics
+    assert key == HKDF(hashes.SHA256(), 32, salt=None, info=info).derive(shared)
