@@ -20,6 +20,7 @@ from symbi.errors import MessageRefused, Overloaded
 from symbi.types import AgentId, KeyId
 
 BLOCK: Final = 65_536  # sequences that a sender takes for an address at once
+MAX_AT_HAND: Final = 262_144  # keys and windows; when there are more, those of epochs before the last two are let go
 
 
 class Transact(Protocol):
@@ -60,6 +61,7 @@ class KeysAtHand:
         self._changes = 0
         self._leavings: dict[str, int] = {}  # by topic that was ever asked for: how often somebody left it
         self._rekeyed: dict[str, int] = {}  # how many of them the key that is in force knows of
+        self._most = MAX_AT_HAND
 
     async def ready(self, sender: AgentId, address: Address, count: int) -> None:
         """See to it that a sender has keys and sequences for so many messages to an address.
@@ -103,6 +105,30 @@ class KeysAtHand:
         else:
             self._pairs[sender, AgentId(address.name), block.epoch] = key
         self._blocks[sender, address] = _Taken(block, size)
+        self._let_old_go()
+
+    def _let_old_go(self) -> None:
+        """Bound what is at hand: of agents and of each topic, keys and windows of the last two epochs are kept.
+
+        A window goes with its key, and never without it: what comes under a key that is not at hand is not taken.
+        """
+        if len(self._pairs) + len(self._groups) + len(self._windows) <= self._most:
+            return
+        last = max((epoch for _, _, epoch in self._pairs), default=0)
+        last_of: dict[str, int] = {}
+        for topic, epoch in self._groups:
+            last_of[topic] = max(epoch, last_of.get(topic, 0))
+        self._pairs = {of: key for of, key in self._pairs.items() if of[2] >= last - 1}
+        self._groups = {of: key for of, key in self._groups.items() if of[1] >= last_of[of[0]] - 1}
+        self._windows = {of: window for of, window in self._windows.items() if self._is_at_hand(of[1], of[2], of[3])}
+        self._blocks = {of: taken for of, taken in self._blocks.items() if self._is_at_hand(of[0], of[1], taken.epoch)}
+        self._most = max(MAX_AT_HAND, 2 * (len(self._pairs) + len(self._groups) + len(self._windows)))
+        self._changes += 1  # else whoever remembers a key opens with it what no window knows any more
+
+    def _is_at_hand(self, sender: AgentId, address: Address, epoch: int) -> bool:
+        if address.is_topic:
+            return (address.name, epoch) in self._groups
+        return (sender, AgentId(address.name), epoch) in self._pairs
 
     def _left(self, address: Address) -> int:
         return self._leavings[address.name] if address.is_topic else 0
@@ -173,7 +199,12 @@ class KeysAtHand:
         stream = reader, sender, address, epoch
         window = self._windows.get(stream)
         if window is None:
+            if not self._is_at_hand(sender, address, epoch):
+                return [False] * len(sequences)
             window = self._windows[stream] = Window()
+            answers = window.admit(sequences)
+            self._let_old_go()
+            return answers
         return window.admit(sequences)
 
 

@@ -3,10 +3,15 @@
 import pytest
 
 from symbi.adapters.sqlite import SqliteStore
+from symbi.bus import at_hand
 from symbi.bus.at_hand import KeysAtHand
+from symbi.bus.codec import Codec, Outgoing
 from symbi.bus.envelope import Address
-from symbi.errors import Overloaded
+from symbi.clock import IdSource
+from symbi.crypto.provider import open_provider
+from symbi.errors import MessageRefused, Overloaded
 from symbi.testing.bus_keys import book_on
+from symbi.testing.clock import ManualClock
 from symbi.types import AgentId
 
 pytestmark = pytest.mark.anyio
@@ -100,3 +105,50 @@ async def test_a_topic_of_the_name_of_an_agent_is_another_address(desk):
     await desk.keys.ready(A, TO_B, 2)
     desk.keys.left("b")
     assert desk.keys.reserve(A, TO_B, 2).first == 1
+
+
+async def test_what_is_at_hand_is_bounded_and_no_window_goes_before_its_key(desk, monkeypatch):
+    """Epoch after epoch, of agents and of a topic: what is let go is not opened and not taken, and nothing comes twice."""
+    monkeypatch.setattr(at_hand, "MAX_AT_HAND", 12)
+    desk.keys = KeysAtHand(desk.book, desk.transact)
+    clock = ManualClock()
+    codec = Codec(open_provider(), desk.keys, desk.keys, clock)
+    ids = IdSource(clock)
+    wires = []
+    for _ in range(40):
+        for address in (TO_B, NEWS):
+            await desk.keys.ready(A, address, 1)
+            wires.append(codec.seal(Outgoing(ids.new(), A, address, b"text")))
+            assert codec.open(wires[-1], B).payload == b"text"
+        desk.rotate(A)
+        desk.keys.left("news.*")
+        refused = codec.open_many(wires, B)
+        assert {one.code for one in refused} <= {"message.epoch", "message.replayed", "message.signature"}
+        assert len(desk.keys._pairs) + len(desk.keys._groups) + len(desk.keys._windows) <= 2 * 12
+    assert {one.code for one in codec.open_many(wires[:8], B)} == {"message.epoch"}
+
+
+async def test_what_comes_under_a_key_that_is_not_at_hand_is_not_taken(desk):
+    assert desk.keys.admit(B, A, TO_B, 1, [1]) == [False]
+    assert desk.keys.admit(B, A, NEWS, 1, [1]) == [False]
+    await desk.keys.ready(A, TO_B, 1)
+    await desk.keys.ready(A, NEWS, 1)
+    assert desk.keys.admit(B, A, TO_B, 1, [1, 1]) == [True, False]
+    assert desk.keys.admit(B, A, NEWS, 1, [1, 1]) == [True, False]
+    assert desk.keys.admit(B, A, TO_B, 2, [1]) == [False]
+
+
+async def test_whoever_remembers_a_key_is_told_that_it_was_let_go(desk, monkeypatch):
+    monkeypatch.setattr(at_hand, "MAX_AT_HAND", 3)
+    desk.keys = KeysAtHand(desk.book, desk.transact)
+    clock = ManualClock()
+    codec = Codec(open_provider(), desk.keys, desk.keys, clock)
+    await desk.keys.ready(A, NEWS, 1)
+    wire = codec.seal(Outgoing(IdSource(clock).new(), A, NEWS, b"text"))
+    assert codec.read(wire, B).payload == b"text"
+    for _ in range(4):
+        desk.keys.left("news.*")
+        await desk.keys.ready(A, NEWS, 1)
+    with pytest.raises(MessageRefused) as refused:
+        codec.read(wire, B)
+    assert refused.value.code == "message.epoch"
