@@ -13,7 +13,7 @@ from symbi.errors import InputError
 from symbi.runtime.agent_keys import rotate_keys
 from symbi.testing.open_bus import settled
 from symbi.testing.runtime import open_in
-from symbi.types import AgentId
+from symbi.types import AgentId, Label
 
 pytestmark = pytest.mark.anyio
 
@@ -168,3 +168,17 @@ async def test_other_keys_of_an_agent_count_at_once(tmp_path):
         await settled(lambda: len(got) == 3)
         assert got == [1, 2, 3], runtime.bus.record._window.refused
         assert signed[0] == signed[1] != signed[2] == made.signing_id
+
+
+async def test_what_is_about_a_data_subject_passes_where_nothing_keeps_it(tmp_path):
+    label = Label(subjects=("jane@example.com",))
+    async with opened(tmp_path) as running:
+        bus, got = running.runtime.bus, []
+        await bus.subscribe("b", "news.x", got.append)
+        await bus.publish("a", "news.x", "about jane", label=label)
+        await bus.subscribe("c", "news.x", got.append, terms=ConsumerTerms(durable="d"))
+        with pytest.raises(InputError, match="data subject"):
+            await bus.publish("a", "news.x", "more of her", label=label)
+        await settled(lambda: got)
+        await settled()
+        assert [(one.body, one.label) for one in got] == [("about jane", label)]

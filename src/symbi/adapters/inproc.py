@@ -80,6 +80,9 @@ class InprocTransport:
             one.admit(len(parcels), size)
         durable = [one for one in self._durable.values() if one.wants(subject)] if self._durable else []
         if durable:
+            if any(one.private for one in parcels):
+                msg = "what is about a data subject is not kept for durable subscriptions, and one listens"
+                raise InputError(msg, code="message.subject")
             await self._keep(subject, parcels)
             for waiting in durable:
                 waiting.stir()

@@ -20,6 +20,7 @@ from symbi.errors import MessageRefused, Overloaded
 from symbi.types import AgentId, KeyId
 
 BLOCK: Final = 65_536  # sequences that a sender takes for an address at once
+MAX_AT_HAND: Final = 262_144  # keys and windows; when there are more, those of epochs before the last two are let go
 
 
 class Transact(Protocol):
@@ -58,7 +59,9 @@ class KeysAtHand:
         self._blocks: dict[tuple[AgentId, Address], _Taken] = {}
         self._windows: dict[tuple[AgentId, AgentId, Address, int], Window] = {}
         self._changes = 0
-        self._anew: set[str] = set()  # topics that are to have another key
+        self._leavings: dict[str, int] = {}  # by topic that was ever asked for: how often somebody left it
+        self._rekeyed: dict[str, int] = {}  # how many of them the key that is in force knows of
+        self._most = MAX_AT_HAND
 
     async def ready(self, sender: AgentId, address: Address, count: int) -> None:
         """See to it that a sender has keys and sequences for so many messages to an address.
@@ -67,12 +70,19 @@ class KeysAtHand:
             ConfigError: There is no master key, or not the one that wrapped the keys of this store.
             Overloaded, StoreUnavailable: They cannot be made durable.
         """
+        if address.is_topic:
+            self._leavings.setdefault(address.name, 0)
+        while not self._has(sender, address, count):
+            await self._take(sender, address, max(count, BLOCK))
+
+    def _has(self, sender: AgentId, address: Address, count: int) -> bool:
         taken = self._blocks.get((sender, address))
-        if taken is not None and taken.end - taken.next >= count:
-            return
-        size = max(count, BLOCK)
-        anew = address.is_topic and address.name in self._anew
-        self._anew.discard(address.name)
+        return taken is not None and taken.end - taken.next >= count
+
+    async def _take(self, sender: AgentId, address: Address, size: int) -> None:
+        """Take a block, unless somebody leaves or keys are changed meanwhile: then what was taken is let go, unused."""
+        changes, leavings = self._changes, self._left(address)
+        anew = leavings > self._rekeyed.get(address.name, 0)
 
         def work() -> tuple[tuple[Block, SigningKey, bytes], Sequence[Draft]]:
             book = self._book
@@ -84,6 +94,10 @@ class KeysAtHand:
             return (block, signing, book.pair_key(sender, AgentId(address.name), block.epoch)), ()
 
         block, signing, key = await self._transact(work)
+        if anew:
+            self._rekeyed[address.name] = max(leavings, self._rekeyed.get(address.name, 0))
+        if changes != self._changes or leavings != self._left(address):
+            return
         self._signing[sender] = signing
         self._public[signing.key_id] = sender, signing.verifying_key()
         if address.is_topic:
@@ -91,14 +105,41 @@ class KeysAtHand:
         else:
             self._pairs[sender, AgentId(address.name), block.epoch] = key
         self._blocks[sender, address] = _Taken(block, size)
+        self._let_old_go()
+
+    def _let_old_go(self) -> None:
+        """Bound what is at hand: of agents and of each topic, keys and windows of the last two epochs are kept.
+
+        A window goes with its key, and never without it: what comes under a key that is not at hand is not taken.
+        """
+        if len(self._pairs) + len(self._groups) + len(self._windows) <= self._most:
+            return
+        last = max((epoch for _, _, epoch in self._pairs), default=0)
+        last_of: dict[str, int] = {}
+        for topic, epoch in self._groups:
+            last_of[topic] = max(epoch, last_of.get(topic, 0))
+        self._pairs = {of: key for of, key in self._pairs.items() if of[2] >= last - 1}
+        self._groups = {of: key for of, key in self._groups.items() if of[1] >= last_of[of[0]] - 1}
+        self._windows = {of: window for of, window in self._windows.items() if self._is_at_hand(of[1], of[2], of[3])}
+        self._blocks = {of: taken for of, taken in self._blocks.items() if self._is_at_hand(of[0], of[1], taken.epoch)}
+        self._most = max(MAX_AT_HAND, 2 * (len(self._pairs) + len(self._groups) + len(self._windows)))
+        self._changes += 1  # else whoever remembers a key opens with it what no window knows any more
+
+    def _is_at_hand(self, sender: AgentId, address: Address, epoch: int) -> bool:
+        if address.is_topic:
+            return (address.name, epoch) in self._groups
+        return (sender, AgentId(address.name), epoch) in self._pairs
+
+    def _left(self, address: Address) -> int:
+        return self._leavings[address.name] if address.is_topic else 0
 
     def left(self, pattern: str) -> None:
         """Somebody who listened by a pattern does not any more: what is published from now on has another key."""
         words = pattern.split(".")
-        for sender, address in [one for one in self._blocks if one[1].is_topic]:
-            if covers(words, address.name.split(".")):
-                del self._blocks[sender, address]
-                self._anew.add(address.name)
+        gone = {name for name in self._leavings if covers(words, name.split("."))}
+        for name in gone:
+            self._leavings[name] += 1
+        self._blocks = {of: taken for of, taken in self._blocks.items() if not (of[1].is_topic and of[1].name in gone)}
 
     def changed(self, agent: AgentId) -> None:
         """The keys of an agent and its instances were changed or destroyed: nothing of them is at hand any more."""
@@ -158,7 +199,12 @@ class KeysAtHand:
         stream = reader, sender, address, epoch
         window = self._windows.get(stream)
         if window is None:
+            if not self._is_at_hand(sender, address, epoch):
+                return [False] * len(sequences)
             window = self._windows[stream] = Window()
+            answers = window.admit(sequences)
+            self._let_old_go()
+            return answers
         return window.admit(sequences)
 
 

@@ -28,6 +28,7 @@ from symbi.bus.envelope import (
     pack_trace,
     parse_flow,
     parse_message,
+    require_name,
     require_payload,
     trace_text,
 )
@@ -45,6 +46,7 @@ DEFAULT_PAYLOAD_BYTES: Final = 1024 * 1024
 MAX_FLOWS: Final = 65_536  # flows whose keys are kept at hand; all are forgotten at once when there are more
 OCTETS: Final = "application/octet-stream"
 
+_Place = tuple[AgentId, Address, int]  # sender, address, epoch: what has one key, and one count of sequences
 _Name = TypeVar("_Name")
 _Lane = TypeVar("_Lane")
 
@@ -181,6 +183,7 @@ class Codec:
         self._generation: int | None = None
         self._sealing: dict[Flow, _Outward] = {}
         self._opening: dict[bytes, _Inward] = {}
+        self._ciphers: dict[_Place, Aead] = {}  # of flows that differ in what no key depends on, such as content type
         self._proofs = Proofs()
 
     def seal(self, message: Outgoing) -> bytes:
@@ -210,6 +213,7 @@ class Codec:
             senders.setdefault(message.sender, []).append(index)
         wires = [b""] * len(messages)
         for sender, indexes in senders.items():
+            require_name(sender)
             key = self._keys.signing_key(sender)
             taken = self._reserve(sender, [messages[index].address for index in indexes])
             for at in range(0, len(indexes), self._batch):
@@ -268,7 +272,8 @@ class Codec:
             try:
                 results.append(self._read(wire, me, now))
             except MessageRefused as error:
-                results.append(error)
+                # With its traceback it would hold the frames, and they the message, until the collector comes by.
+                results.append(error.with_traceback(None))
         return results
 
     def _checked(self, message: Outgoing, now: int) -> bytes:
@@ -284,6 +289,8 @@ class Codec:
         """For each address its epoch and the sequence that is next."""
         taken = {}
         counts = Counter(addresses) if len(addresses) > 1 else dict.fromkeys(addresses, 1)  # a counter is slow to make
+        for address in counts:
+            require_name(address.name)  # before anything is kept for it
         for address, count in counts.items():
             epoch, first = self._sequences.reserve(sender, address, count)
             if first + count - 1 > MAX_SEQUENCE:
@@ -339,6 +346,7 @@ class Codec:
         if payload is None:
             raise MessageRefused("the message does not open under its key", code="message.sealed")
         if lane is None:
+            _keep(self._ciphers, (flow.sender, flow.address, flow.epoch), aead)
             _keep(self._opening, prefix, _Inward(flow, key, aead))
         return Opened(flow, envelope.id, envelope.sequence, envelope.timestamp_ns, expires, envelope.trace, payload)
 
@@ -368,10 +376,12 @@ class Codec:
             self._generation = generation
             self._sealing.clear()
             self._opening.clear()
+            self._ciphers.clear()
             self._proofs.forget()
 
     def _outward(self, flow: Flow) -> _Outward:
         lane = _Outward(encode_flow(flow), self._aead(flow))
+        _keep(self._ciphers, (flow.sender, flow.address, flow.epoch), lane.aead)
         _keep(self._sealing, flow, lane)
         return lane
 
@@ -383,6 +393,9 @@ class Codec:
 
     def _aead(self, flow: Flow) -> Aead:
         sender, address, epoch = flow.sender, flow.address, flow.epoch
+        known = self._ciphers.get((sender, address, epoch))
+        if known is not None:
+            return known
         if address.is_topic:
             secret = topic_key(self._provider, self._keys.group_key(address.name, epoch), address.name, sender, epoch)
         else:
@@ -391,7 +404,7 @@ class Codec:
 
 
 def _keep(lanes: dict[_Name, _Lane], name: _Name, lane: _Lane) -> None:
-    if len(lanes) >= MAX_FLOWS:
+    if len(lanes) >= MAX_FLOWS and name not in lanes:
         lanes.clear()
     lanes[name] = lane
 

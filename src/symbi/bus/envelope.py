@@ -39,6 +39,7 @@ MAX_PAYLOAD_BYTES: Final = 16 * 1024 * 1024  # of the format; a codec may be giv
 MAX_BATCH: Final = 1024  # messages under one signature; ten hashes of path
 HASH_BYTES: Final = 32
 ID_BYTES: Final = 16
+ID_CHARACTERS: Final = 36
 TRACE_BYTES: Final = 25
 
 _START: Final = Struct(">4sBBBBBI8s")
@@ -228,6 +229,15 @@ def parse_message(wire: bytes, flow_ends: int, flow: Flow, most_payload: int) ->
     )
 
 
+def require_name(name: str) -> None:
+    """Return if a message can bear a name.
+
+    Raises:
+        MessageRefused: `message.malformed`.
+    """
+    _text(name)
+
+
 def require_payload(size: int, most: int) -> None:
     """Return if a payload is not too large.
 
@@ -249,12 +259,11 @@ def pack_id(text: str) -> bytes:
     Raises:
         MessageRefused: `message.malformed`; it is none.
     """
-    digits = text.replace("-", "")
     try:
-        packed = bytes.fromhex(digits)
+        packed = bytes.fromhex(text.replace("-", ""))
     except ValueError:
         packed = b""
-    if len(packed) != ID_BYTES or len(digits) != 2 * ID_BYTES or text[8:24:5] != "----" or text != text.lower():
+    if len(packed) != ID_BYTES or len(text) != ID_CHARACTERS or text[8:24:5] != "----" or text != text.lower():
         raise MessageRefused("the id of a message is a UUID of 36 characters in small letters")
     return packed
 

@@ -98,8 +98,9 @@ class KeyBook(Unpicklable):
         self._groups: dict[tuple[str, int], bytes] = {}
         self._group_epochs: dict[str, int] = {}  # of topics, begun by this owner
         self._agents: dict[AgentId, list[KeyPairs]] = {}
-        self._next: dict[tuple[AgentId, Address, int], int] = {}  # of agents, in the epoch that is in force
-        self._next_of_topics: dict[tuple[AgentId, Address, int], int] = {}  # whose epochs go on when that one ends
+        self._next: dict[tuple[AgentId, AgentId], int] = {}  # of the epoch in force
+        self._published: dict[tuple[AgentId, str, int], int] = {}  # topics have epochs of their own
+        self._stale: set[str] = set()  # topics that are to have another key before anything is counted for them
         self._undurable: dict[Made, None] = {}
         self._master_seen = False
 
@@ -143,10 +144,7 @@ class KeyBook(Unpicklable):
             ConfigError: There is no master key, or it is not the one that wrapped the keys of this store.
             StoreUnavailable: The store cannot be used.
         """
-        if self._epoch is None or len(self._next) >= MAX_COUNTED:
-            self.begin_epoch()
-        assert self._epoch is not None
-        return self._epoch.epoch
+        return self.begin_epoch() if self._epoch is None else self._epoch.epoch
 
     def begin_epoch(self) -> int:
         """Begin another epoch; returns its number. Raises as `epoch`."""
@@ -183,8 +181,8 @@ class KeyBook(Unpicklable):
 
         What was sealed before can be opened as long as its epoch lasts; the process that ends that destroys the older pairs.
         """
-        before = self._generations(agent)
-        return self._make(agent, len(before) + 1, self.begin_epoch()).kept
+        self._generations(agent)
+        return self._make(agent, self.begin_epoch()).kept
 
     def forget(self, agent: AgentId, upto: int | None = None) -> int:
         """Destroy the private parts of an agent that is gone for good; returns of how many generations.
@@ -250,7 +248,7 @@ class KeyBook(Unpicklable):
         Raises as `epoch`.
         """
         number = self._group_epochs.get(topic)
-        if number is not None and not anew:
+        if number is not None and not anew and topic not in self._stale:
             return number
         self._require_master()
         number = max([one.epoch for one in self._store.groups(topic)] + [number or 0]) + 1
@@ -258,6 +256,7 @@ class KeyBook(Unpicklable):
         wrapped = self._wrap(secret, "group", topic, number)
         self._groups[topic, number] = secret
         self._group_epochs[topic] = number
+        self._stale.discard(topic)
         self._undurable[GroupKey(topic, number, wrapped, rfc3339(self._clock.now_ns()))] = None
         self._changes += 1
         return number
@@ -268,18 +267,40 @@ class KeyBook(Unpicklable):
         for name, epoch in tuple(self._groups):
             if name == topic and epoch < before:
                 del self._groups[name, epoch]
+        for one in tuple(self._undurable):
+            if isinstance(one, GroupKey) and one.topic == topic and one.epoch < before:
+                del self._undurable[one]  # else the next transaction would write again what this one destroys
         self._changes += 1
         return self._store.end_groups(topic, before)
 
     # --- BusSequences -----------------------------------------------------------------------------
 
     def reserve(self, sender: AgentId, address: Address, count: int) -> Block:
-        """The next sequences of a sender: counted in memory, for the epoch is this owner's alone."""
-        epoch = self.group_epoch(address.name) if address.is_topic else self.epoch
-        where = (sender, address, epoch)
-        counted = self._next_of_topics if address.is_topic else self._next
-        first = counted.get(where, 1)
-        counted[where] = first + count
+        """The next sequences of a sender: counted in memory, for the epoch is this owner's alone.
+
+        What is counted is forgotten only with the key under which it counts: an epoch of agents and one of a topic end
+        apart from each other.
+        """
+        if address.is_topic:
+            return self._reserve_published(sender, address.name, count)
+        where = (sender, AgentId(address.name))
+        if where not in self._next and len(self._next) >= MAX_COUNTED:
+            self.begin_epoch()
+        epoch = self.epoch
+        for agent in where:  # have keys before another epoch begins, and this message has none of its own
+            self._newest(declared_of(agent))
+        first = self._next.get(where, 1)
+        self._next[where] = first + count
+        return Block(epoch, first)
+
+    def _reserve_published(self, sender: AgentId, topic: str, count: int) -> Block:
+        if len(self._published) >= MAX_COUNTED:
+            self._stale.update(self._group_epochs)
+            self._published.clear()
+        epoch = self.group_epoch(topic)
+        where = (sender, topic, epoch)
+        first = self._published.get(where, 1)
+        self._published[where] = first + count
         return Block(epoch, first)
 
     def admit(
@@ -306,15 +327,20 @@ class KeyBook(Unpicklable):
         """All generations of an agent whose private parts are there; the newest last."""
         found = self._agents.get(agent)
         if found is None:
-            rows = [one for one in self._store.agent_keys(agent) if one.wrapped is not None]
-            found = self._agents[agent] = [self._load(one) for one in rows]
+            rows = self._rows(agent).items()
+            found = self._agents[agent] = [self._load(one) for _, one in sorted(rows) if one.wrapped is not None]
         return found
+
+    def _rows(self, agent: AgentId) -> dict[int, AgentKeys]:
+        """By generation, what an agent has and had: what stands in the store, and what is not known to be durable."""
+        made = {one.generation: one for one in self._undurable if isinstance(one, AgentKeys) and one.agent == agent}
+        return made | {one.generation: one for one in self._store.agent_keys(agent)}  # the store says what is destroyed
 
     def _newest(self, agent: AgentId) -> KeyPairs:
         found = self._generations(agent)
         if found:
             return found[-1]
-        return self._make(agent, len(self._store.agent_keys(agent)) + 1, self.epoch)
+        return self._make(agent, self.epoch)
 
     def _of_epoch(self, agent: AgentId, epoch: int) -> KeyPairs:
         """The pairs that an agent has in an epoch; made where that is the one in force.
@@ -333,13 +359,15 @@ class KeyBook(Unpicklable):
         """The public X25519 key that an agent has in an epoch, also where the private part was destroyed."""
         if self._epoch is not None and epoch == self._epoch.epoch:
             return self._newest(agent).kept.agreement
-        for one in reversed(self._store.agent_keys(agent)):
+        known = [one.kept for one in self._generations(agent)]  # some of them are not in the store yet
+        for one in reversed([*self._store.agent_keys(agent), *known]):
             if one.epoch <= epoch:
                 return one.agreement
         raise MessageRefused(f"agent `{agent}` has no keys of epoch {epoch}", code="message.epoch")
 
-    def _make(self, agent: AgentId, generation: int, epoch: int) -> KeyPairs:
+    def _make(self, agent: AgentId, epoch: int) -> KeyPairs:
         self._require_master()
+        generation = max(self._rows(agent), default=0) + 1  # no number twice: what is there is not written over
         secret = self._random(SEED_BYTES) + self._random(AGREEMENT_BYTES)
         signing = SigningKey(secret[:SEED_BYTES], self._provider)
         agreement = self._provider.agreement(secret[SEED_BYTES:])

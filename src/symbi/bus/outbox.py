@@ -23,7 +23,7 @@ from symbi.audit.log import AuditLog, Enlisted
 from symbi.bus.codec import Opened
 from symbi.bus.content import Kind, Message, Reading, contents, message_of
 from symbi.bus.port import OutboxStore, SentRow, SentState
-from symbi.bus.receiving import STORE_RETRY_S, Desk, Handler, Inside, call, flow_of, read_kept
+from symbi.bus.receiving import STORE_RETRY_S, Desk, Handler, Inside, call, flow_of, read_kept, require_place
 from symbi.clock import Clock
 from symbi.errors import Denied, InputError, MessageRefused, Overloaded, SymbiError, Unavailable
 from symbi.telemetry import BUS_RECEIVED
@@ -336,6 +336,7 @@ class Feed:
             raise MessageRefused("the time of the message is over", code="message.expired")
         if isinstance(opened, MessageRefused):
             raise opened
+        require_place(opened, self._subject)
         content = contents(opened.payload)
         if (opened.message_id, opened.sender, content.kind) != (row.message_id, row.sender, Kind.TELL):
             raise MessageRefused("a message in the outbox is not the one that was put there")

@@ -24,15 +24,17 @@ class Parcel:
         message_id: Of the message; a stream takes the same one once.
         data: The sealed bytes.
         opened: What it says, kept by whoever opened it first in this process, so that a message for many is opened once.
+        private: No stream may keep it: it is about a data subject, whose key would not seal it there.
         version: The policy set that let it pass in this process; empty where that was elsewhere.
     """
 
-    __slots__ = ("data", "message_id", "opened", "version")
+    __slots__ = ("data", "message_id", "opened", "private", "version")
 
-    def __init__(self, message_id: str, data: bytes, version: str = "") -> None:
+    def __init__(self, message_id: str, data: bytes, version: str = "", *, private: bool = False) -> None:
         self.message_id = message_id
         self.data = data
         self.version = version
+        self.private = private
         self.opened: object = None
 
 

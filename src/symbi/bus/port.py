@@ -41,6 +41,7 @@ class Transport(Protocol):
             How many consumers got them; those of other processes may not be counted.
 
         Raises:
+            InputError: `message.subject`; a stream would keep what it may not: nobody got any.
             Overloaded: A consumer refuses where its buffer is full, and it is: nobody got any.
             StoreUnavailable: A stream cannot keep them.
         """

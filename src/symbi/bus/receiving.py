@@ -130,6 +130,21 @@ def _require_id(opened: Opened, parcel: Parcel) -> None:
         raise MessageRefused("a message in the stream is not the one that was put there")
 
 
+def require_place(opened: Opened, subject: str) -> None:
+    """Return if a message came where it is addressed to: whoever may write there is not believed.
+
+    Args:
+        opened: The message.
+        subject: Where it was published: `t.` and a topic, or another letter and an agent.
+
+    Raises:
+        MessageRefused: It is for another topic, or for an agent.
+    """
+    address = opened.flow.address
+    if subject[2:] != address.name or subject.startswith("t.") is not address.is_topic:
+        raise MessageRefused("the message is not where it is addressed to", code="message.recipient")
+
+
 class Receiver(Generic[T]):
     """One who receives: takes what waits, in order, in a task that ends when nothing does.
 
@@ -253,6 +268,7 @@ class Receiver(Generic[T]):
                 parcel.opened = opened
                 continue
             try:
+                require_place(opened, one.subject)
                 if kept:
                     _require_id(opened, parcel)
                 parcel.opened = Inside(opened, contents(opened.payload), parcel.version)

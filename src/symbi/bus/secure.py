@@ -1,5 +1,7 @@
 """`SecureMessage`: what anybody can see of a message without a key."""
 
+from struct import error as struct_error
+
 import msgspec
 
 from symbi.bus.envelope import (
@@ -17,6 +19,7 @@ from symbi.bus.envelope import (
     trace_text,
 )
 from symbi.clock import rfc3339
+from symbi.errors import MessageRefused
 from symbi.types import AgentId, KeyId
 
 
@@ -91,8 +94,17 @@ class SecureMessage(msgspec.Struct, frozen=True, kw_only=True):
         """The bytes that it was read from.
 
         Raises:
-            MessageRefused: `message.malformed`; a field cannot be written.
+            MessageRefused: `message.malformed` or `message.size`; the fields are none of a message.
         """
+        try:
+            wire = self._written()
+        except (ValueError, OverflowError, struct_error):
+            raise MessageRefused("a field of the message is out of range") from None
+        if SecureMessage.from_bytes(wire) != self:  # a recipient beside a topic, a key id of another length
+            raise MessageRefused("the fields are not as they are read from a message")
+        return wire
+
+    def _written(self) -> bytes:
         address = Address(self.recipient or "") if self.topic is None else Address(self.topic, is_topic=True)
         flow = Flow(
             self.sender,

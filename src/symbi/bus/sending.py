@@ -182,6 +182,7 @@ class Sender:
             self._limits.take(sender, address.name, len(sizes), sum(sizes), now_s, topic=address.is_topic)
         if self._rooms.ready is not None:
             await self._rooms.ready(sender, address, len(sizes))
+        private = bool(label.subjects)
         version, before = self.passages.version, opening(kind, label, answers)
         ids = ids or self._rooms.ids.several(len(encoded))
         wires = self._rooms.codec.seal_many(
@@ -190,7 +191,7 @@ class Sender:
                 for id_, (content_type, data) in zip(ids, encoded, strict=True)
             ]
         )
-        return [Parcel(id_, wire, version) for id_, wire in zip(ids, wires, strict=True)], largest
+        return [Parcel(id_, wire, version, private=private) for id_, wire in zip(ids, wires, strict=True)], largest
 
     async def let_pass(self, flow: Flow, pattern: str, subject: str, parcels: Sequence[Parcel]) -> None:
         """Let messages pass the gate; nothing is waited for between this and handing them over."""

@@ -123,14 +123,13 @@ class SealedMail:
             return []
         with _sealing():
             wires = self._codec.seal_many([_outgoing(mail) for mail in mails])
-            epoch = self.book.epoch
             self.book.flush()
         return [
             replace(
                 mail.message,
                 body=mail.keys.seal(wire, place("mailbox", "body", mail.message.message_id)),
                 labels=None,
-                epoch=epoch,
+                epoch=parse_flow(wire).epoch,  # its own: another may have begun meanwhile, and this one must not end
             )
             for mail, wire in zip(mails, wires, strict=True)
         ]

@@ -201,6 +201,21 @@ async def check_transport_a_stream_takes_a_message_once(transport: Transport, _c
     assert names(consumer) == numbered(1, 3)
 
 
+async def check_transport_a_stream_keeps_nothing_that_is_private(transport: Transport, _clock: ManualClock) -> None:
+    """Where none would keep it, it passes; else nobody gets it."""
+    other = await transport.consume("t.>", ConsumerTerms(), Woken())
+    await transport.publish("t.a", [Parcel("m1", b"x", private=True)])
+    durable = await transport.consume("t.>", ConsumerTerms(durable="d"), Woken())
+    codes: list[str] = []
+    try:
+        await transport.publish("t.a", [Parcel("m2", b"x"), Parcel("m3", b"x", private=True)])
+    except InputError as error:
+        codes.append(error.code)
+    assert codes == ["message.subject"]
+    assert names(other) == ["m1"]
+    assert names(durable) == []
+
+
 async def check_transport_what_is_unacknowledged_is_bounded(transport: Transport, _clock: ManualClock) -> None:
     """A durable one gets no more than it may hold, and the rest when it has acknowledged."""
     consumer = await transport.consume("t.>", ConsumerTerms(durable="d", most=2), Woken())
@@ -259,6 +274,7 @@ TRANSPORT_CHECKS: Final[Sequence[Check]] = (
     check_transport_what_is_not_acknowledged_comes_again,
     check_transport_a_durable_one_is_replayed_from_a_position,
     check_transport_a_stream_takes_a_message_once,
+    check_transport_a_stream_keeps_nothing_that_is_private,
     check_transport_what_is_unacknowledged_is_bounded,
     check_transport_a_durable_name_is_one_consumer,
     check_transport_many_filters_cost_little,

@@ -1,5 +1,8 @@
 """What the codec does beside the forms of messages: whom it serves, when it refuses, what it remembers."""
 
+import gc
+import weakref
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,7 +116,8 @@ def test_what_expires_is_opened_until_then(letters):
         ({"message_id": "x"}, "malformed"),
         ({"trace": "x"}, "malformed"),
         ({"content_type": ""}, "malformed"),
-        ({"sender": "no one"}, "signature"),
+        ({"sender": "no-one"}, "signature"),
+        ({"sender": "no one"}, "malformed"),
         ({"address": Address("no-one")}, "recipient"),
         ({"address": Address("no one", is_topic=True)}, "malformed"),
         ({"expires_ns": 1}, "expired"),
@@ -129,6 +133,17 @@ def test_what_cannot_be_sealed_is_refused(letters, changes, expected):
     assert caught.value.code == f"message.{expected}"
     assert caught.value.fields.get("index", 1) == 1
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("to", ["no one", "#no one", "#", "#" + "a" * 256])
+def test_nothing_is_kept_for_a_name_that_is_none(letters, monkeypatch, to):
+    asked = []
+    monkeypatch.setattr(letters.keys, "reserve", lambda *args: asked.append(args))
+    monkeypatch.setattr(letters.keys, "group_key", lambda *args: asked.append(args))
+    assert code_of(letters.writer.seal, letters.message(b"x", to)) == "malformed"
+    monkeypatch.setattr(letters.keys, "signing_key", asked.append)
+    assert code_of(letters.writer.seal, letters.message(b"x", sender="no one")) == "malformed"
+    assert not asked
 
 
 def test_a_reader_takes_no_more_than_it_was_told():
@@ -207,6 +222,41 @@ def test_flows_are_forgotten_where_there_are_too_many(letters, monkeypatch):
     assert len(letters.writer._sealing) <= 2
 
 
+def test_a_key_is_derived_once_however_many_content_types_there_are(letters, monkeypatch):
+    derived, make = [], letters.provider.hkdf_sha256
+    monkeypatch.setattr(
+        letters.provider, "hkdf_sha256", lambda *args, **named: derived.append(1) or make(*args, **named), raising=False
+    )
+    for to in ("ben", "#t"):
+        derived.clear()
+        messages = [letters.message(b"x", to, content_type=f"text/{number}") for number in range(20)]
+        assert {code(one) for one in letters.reader.open_many(letters.writer.seal_many(messages), "ben")} == {"opened"}
+        assert len(derived) == 2  # one who seals and one who opens
+
+
+def test_a_cipher_is_forgotten_with_its_epoch(letters):
+    wires = letters.writer.seal_many([letters.message(content_type=f"text/{number}") for number in range(2)])
+    assert letters.reader.open(wires[0], "ben")
+    letters.keys.rotate(Address("ben"), letters.clock.now_ns())
+    letters.clock.set_ns(letters.clock.now_ns() + OLD_EPOCH_NS)
+    assert code_of(letters.reader.open, wires[1], "ben") == "epoch"
+
+
+def test_what_was_refused_is_gone_as_soon_as_nobody_has_it(letters):
+    """A traceback would hold the frames of the codec, and they each message, until the collector comes by."""
+    wire = letters.writer.seal(letters.message(bytes(1000)))
+    gc.disable()
+    try:
+        for forged in (wire[:-1] + bytes([wire[-1] ^ 1]), b"", wire[:40]):
+            (refused,) = letters.reader.open_many([forged], "ben")
+            assert code(refused) in {"signature", "malformed"}
+            watched = weakref.ref(refused)
+            del refused
+            assert watched() is None
+    finally:
+        gc.enable()
+
+
 def test_what_is_refused_leaves_nothing_behind(letters):
     wire = bytearray(letters.writer.seal(letters.message(b"x", "#t")))
     wire[-1] ^= 1
@@ -214,6 +264,7 @@ def test_what_is_refused_leaves_nothing_behind(letters):
         wire[9:13] = number.to_bytes(4)
         assert code_of(letters.reader.open, bytes(wire), "ben") in {"malformed", "epoch", "signature"}
     assert not letters.reader._opening
+    assert not letters.reader._ciphers
     assert not letters.keys.windows()
 
 

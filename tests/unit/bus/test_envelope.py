@@ -201,8 +201,12 @@ ID = str(uuid.UUID(int=0xABCDEF))
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", ID.upper(), ID.replace("-", ""), ID[:-1], ID + "0", f" {ID[1:]}", ID.replace("-", " "), ID[::-1]]
-)
+    "text",
+    [
+        "", "x", ID.upper(), ID.replace("-", ""), ID[:-1], ID + "0", f" {ID[1:]}", ID.replace("-", " "), ID[::-1],
+        f"{ID}-", f"{ID}----", f"{ID[:28]}-{ID[28:]}", f"{ID} ", f"{ID}\n",
+    ],
+)  # fmt: skip
 def test_any_other_text_is_no_id(text):
     with pytest.raises(MessageRefused, match="36 characters"):
         pack_id(text)

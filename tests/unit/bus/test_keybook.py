@@ -1,10 +1,15 @@
 """Keys of the bus on a store: made once, wrapped, rotated, destroyed; under another master nothing of it is taken."""
 
 from contextlib import suppress
+from itertools import product
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from symbi.adapters.sqlite import SqliteStore
+from symbi.bus import keybook
 from symbi.bus.codec import Codec, Outgoing
 from symbi.bus.envelope import Address
 from symbi.bus.keys import Block
@@ -193,6 +198,79 @@ def test_a_beginning_that_is_undone_has_taken_nothing_in(store, book):
         assert codec_on(book).open(wire, B).payload == b"text"
 
 
+def test_no_sequence_comes_twice_with_a_key_whatever_ends_an_epoch(store, book, monkeypatch):
+    """Epochs of agents and of topics end apart from each other: by rotation, destruction, members that leave, and counters that are full."""
+    monkeypatch.setattr(keybook, "MAX_COUNTED", 5)
+    used = set()
+    news, more = Address("news", is_topic=True), Address("more", is_topic=True)
+
+    def count(sender, address):
+        epoch, first = book.reserve(sender, address, 2)
+        key = book.group_key(address.name, epoch) if address.is_topic else book.pair_key(sender, B, epoch)
+        fresh = {(key, sender, address, first), (key, sender, address, first + 1)}
+        assert not used & fresh
+        used.update(fresh)
+
+    def all_count():
+        for sender, address in product((A, AgentId("c"), AgentId("d")), (TO_B, news, more)):
+            count(sender, address)
+
+    with store.transaction():
+        book.flush()
+        for change in (
+            book.begin_epoch,
+            lambda: book.rotate(A),
+            lambda: book.group_epoch("news", anew=True),
+            lambda: book.forget(AgentId("d")),
+            lambda: book.end_groups("news", book.group_epoch("news")),
+            book.begin_epoch,
+        ):
+            all_count()
+            all_count()
+            change()
+            count(A, news)
+        book.flush()
+    assert len(used) == 2 * (6 * 18 + 6)
+
+
+def test_a_topics_key_that_was_destroyed_is_not_written_again(store, book):
+    with store.transaction():
+        for _ in range(3):
+            book.group_epoch("news", anew=True)
+        assert book.end_groups("news", 3) == 2
+        made = book.flush()
+    book.durable(made)
+    assert [one.epoch for one in store.groups("news")] == [3]
+    with store.transaction():
+        assert book.end_groups("news", 3) == 0
+        book.flush()
+    assert [one.epoch for one in store.groups("news")] == [3]
+
+
+def test_a_generation_has_a_number_of_its_own_though_older_ones_were_destroyed(store, book):
+    """Keys that take the number of others are never written: what they seal opens no more once the process is gone."""
+    sealed(book, store)
+    for generation in (2, 3):
+        with store.transaction():
+            assert book.rotate(A).generation == generation
+            book.flush()
+            assert book.forget(A, generation - 1) == 1
+    wire = sealed(book, store)
+    opened = codec_on(book_on(store, 99)).read(wire, B)
+    assert opened.flow.key_id == book.signing_key(A).key_id
+
+
+def test_a_destruction_that_is_undone_destroys_nothing_that_was_not_durable_yet(store, book):
+    with suppress(KeyError), store.transaction():
+        first = codec_on(book).seal(Outgoing(IDS.new(), A, TO_B, b"text"))
+        book.forget(B)
+        raise KeyError
+    second = sealed(book, store)
+    assert [(one.agent, one.generation) for one in store.all_agent_keys()] == [(A, 1), (B, 1)]
+    later = book_on(store, 99)
+    assert {codec_on(later).read(wire, B).payload for wire in (first, second)} == {b"text"}
+
+
 def test_no_sequence_of_a_topic_comes_twice_when_an_epoch_of_agents_begins(book):
     """The key of a topic goes on when agents have new ones: so do its sequences."""
     to_topic = Address("news", is_topic=True)
@@ -203,3 +281,20 @@ def test_no_sequence_of_a_topic_comes_twice_when_an_epoch_of_agents_begins(book)
             block = book.reserve(A, address, 3)
             given += [(address, block.epoch, block.first + number) for number in range(3)]
     assert len(set(given)) == len(given)
+
+
+def test_the_key_of_a_pair_is_derived_as_the_format_says(store):
+    """By `cryptography` alone, from what was drawn at random: signing and agreement of each agent, and the secret of the epoch."""
+    drawn = []
+    book = book_on(store, store.epoch, random=lambda size: drawn.append(bytes([len(drawn) + 65]) * size) or drawn[-1])
+    with store.transaction():
+        epoch, _ = book.reserve(A, TO_B, 1)
+        key = book.pair_key(A, B, epoch)
+    secret, _, mine, _, theirs = (one for one in drawn if len(one) == 32)
+    mine, theirs = (X25519PrivateKey.from_private_bytes(one) for one in (mine, theirs))
+    shared = HKDF(hashes.SHA256(), 32, salt=secret, info=b"symbi/bus/epoch/1").derive(
+        mine.exchange(theirs.public_key())
+    )
+    publics = mine.public_key().public_bytes_raw() + theirs.public_key().public_bytes_raw()
+    info = b"symbi/bus/pair/1\0\0\1a\0\1b" + epoch.to_bytes(4) + publics
+    assert key == HKDF(hashes.SHA256(), 32, salt=None, info=info).derive(shared)

@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from symbi.bus.secure import SecureMessage
@@ -35,3 +36,35 @@ def test_what_anybody_can_see_is_all_but_the_payload(case):
 def test_what_is_no_message_is_refused(wire):
     with pytest.raises(MessageRefused):
         SecureMessage.from_bytes(wire)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"recipient": None},
+        {"topic": "orders"},
+        {"id": "x"},
+        {"sender": ""},
+        {"key_id": "0011"},
+        {"key_id": "00" * 9},
+        {"key_id": "F4117910B3CCC0DF"},
+        {"key_id": "no key id"},
+        {"epoch": 0},
+        {"epoch": -1},
+        {"sequence": 0},
+        {"sequence": -1},
+        {"sequence": 2**64},
+        {"timestamp_ns": 0},
+        {"expires_ns": 1},
+        {"encrypted_payload": b"short"},
+        {"signature": bytes(63)},
+        {"batched": True},
+        {"trace": "x"},
+    ],
+    ids=str,
+)
+def test_fields_that_are_none_of_a_message_are_not_written(fields):
+    seen = SecureMessage.from_bytes(bytes.fromhex(MESSAGES[0]["wire"]))
+    with pytest.raises(MessageRefused) as caught:
+        msgspec.structs.replace(seen, **fields).to_bytes()
+    assert caught.value.code == "message.malformed"
