@@ -2,6 +2,7 @@
 
 import json
 
+import anyio
 import pytest
 
 from symbi.api.caller import Caller, operate
@@ -13,7 +14,7 @@ from symbi.errors import InputError
 from symbi.runtime.agent_keys import rotate_keys
 from symbi.testing.open_bus import settled
 from symbi.testing.runtime import open_in
-from symbi.types import AgentId
+from symbi.types import AgentId, Label
 
 pytestmark = pytest.mark.anyio
 
@@ -30,6 +31,10 @@ owner = "desk"
 [bus]
 attempts = 1
 """
+
+
+def collect(into):
+    return lambda message: into.append(message.body)
 
 
 def opened(folder):
@@ -168,3 +173,61 @@ async def test_other_keys_of_an_agent_count_at_once(tmp_path):
         await settled(lambda: len(got) == 3)
         assert got == [1, 2, 3], runtime.bus.record._window.refused
         assert signed[0] == signed[1] != signed[2] == made.signing_id
+
+
+async def test_what_is_about_a_data_subject_is_not_kept_in_the_stream(tmp_path):
+    async with opened(tmp_path) as running:
+        bus = running.runtime.bus
+        got, kept, label = [], [], Label(subjects=("person-1",))
+        await bus.subscribe("b", "news.t", collect(got))
+        assert await bus.publish("a", "news.t", 1, label=label) == 1
+        await bus.subscribe("c", "news.t", collect(kept), terms=ConsumerTerms(durable="d"))
+        with pytest.raises(InputError) as refused:
+            await bus.publish("a", "news.t", 2, label=label)
+        assert refused.value.code == "message.subject"
+        await settled()
+        assert (got, kept) == ([1], [])
+        assert await bus._rooms.log.read(lambda: bus._rooms.store.stream_rows(0, 10)) == []
+
+
+async def test_what_waits_in_a_buffer_is_not_a_replay_of_what_another_reader_has_opened(tmp_path):
+    async with opened(tmp_path) as running:
+        bus = running.runtime.bus
+        slow_got, quick_got, gate = [], [], anyio.Event()
+
+        async def slow(message):
+            slow_got.append(message.body)
+            await gate.wait()
+
+        many = 1024 + 10
+        await bus.subscribe("b", "t", slow, terms=ConsumerTerms(most=2 * many))
+        await bus.publish("a", "t", "held")
+        await settled(lambda: slow_got)
+        await bus.publish_many("a", "t", ["x", "y"])
+        await bus.subscribe("c", "t", collect(quick_got), terms=ConsumerTerms(most=2 * many))
+        await bus.publish_many("a", "t", list(range(many)))
+        await settled(lambda: len(quick_got) == many)
+        gate.set()
+        await settled(lambda: len(slow_got) == many + 3)
+        assert slow_got == ["held", "x", "y", *range(many)]
+
+
+async def test_answers_do_not_make_what_waits_in_the_mailbox_a_replay(tmp_path):
+    async with opened(tmp_path) as running:
+        bus = running.runtime.bus
+        got, gate = [], anyio.Event()
+
+        async def slow(message):
+            got.append(message.body)
+            await gate.wait()
+
+        await bus.open_mailbox("b", slow, groups=["all"])
+        await bus.open_mailbox("a", lambda message: message.body)
+        await bus.broadcast("a", "all", "held")
+        await settled(lambda: got)
+        assert await bus.broadcast("a", "all", "waits") == {"b": None}
+        for _ in range(1024 + 10):
+            await bus.request("b", "a", 1, timeout_s=30)
+        gate.set()
+        await settled(lambda: len(got) == 2)
+        assert got == ["held", "waits"]

@@ -78,7 +78,7 @@ class InprocTransport:
         size = sum([len(one.data) for one in parcels])
         for one in consumers:
             one.admit(len(parcels), size)
-        durable = [one for one in self._durable.values() if one.wants(subject)] if self._durable else []
+        durable = self._durable_of(subject)
         if durable:
             await self._keep(subject, parcels)
             for waiting in durable:
@@ -87,6 +87,10 @@ class InprocTransport:
         for consumer in consumers:
             consumer.put(deliveries)
         return len(consumers) + len(durable)
+
+    def keeps(self, subject: str) -> bool:
+        """Whether the stream keeps it."""
+        return bool(self._durable_of(subject))
 
     async def consume(self, subject: str, terms: ConsumerTerms, wake: Callable[[], None]) -> Consumer:
         """Begin to get what fits a filter."""
@@ -148,6 +152,9 @@ class InprocTransport:
                 self._routes.clear()
             found = self._routes[subject] = self._consumers.listeners(subject)
         return found
+
+    def _durable_of(self, subject: str) -> "list[_Durable]":
+        return [one for one in self._durable.values() if one.wants(subject)] if self._durable else []
 
     async def _keep(self, subject: str, parcels: Sequence[Parcel]) -> None:
         """Put messages into the stream, each once."""

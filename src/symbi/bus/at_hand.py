@@ -13,8 +13,8 @@ from symbi.audit.event import Draft
 from symbi.bus.envelope import Address
 from symbi.bus.keybook import KeyBook
 from symbi.bus.keys import Block
+from symbi.bus.seen import Arrivals
 from symbi.bus.topics import covers
-from symbi.bus.window import Window
 from symbi.crypto.signing import SigningKey, VerifyingKey
 from symbi.errors import MessageRefused, Overloaded
 from symbi.types import AgentId, KeyId
@@ -56,7 +56,7 @@ class KeysAtHand:
         self._pairs: dict[tuple[AgentId, AgentId, int], bytes] = {}
         self._groups: dict[tuple[str, int], bytes] = {}
         self._blocks: dict[tuple[AgentId, Address], _Taken] = {}
-        self._windows: dict[tuple[AgentId, AgentId, Address, int], Window] = {}
+        self._come: dict[tuple[AgentId, AgentId, Address, int], Arrivals] = {}
         self._changes = 0
         self._anew: set[str] = set()  # topics that are to have another key
 
@@ -156,10 +156,10 @@ class KeysAtHand:
     ) -> list[bool]:
         """For each sequence whether it comes for the first time; in memory, for its epoch does not outlive the process."""
         stream = reader, sender, address, epoch
-        window = self._windows.get(stream)
-        if window is None:
-            window = self._windows[stream] = Window()
-        return window.admit(sequences)
+        come = self._come.get(stream)
+        if come is None:
+            come = self._come[stream] = Arrivals()
+        return come.admit(sequences)
 
 
 def _known(key: bytes | None) -> bytes:

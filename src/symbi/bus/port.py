@@ -45,6 +45,9 @@ class Transport(Protocol):
             StoreUnavailable: A stream cannot keep them.
         """
 
+    def keeps(self, subject: str) -> bool:
+        """Whether a stream keeps what is published on a subject now."""
+
     async def consume(self, subject: str, terms: ConsumerTerms, wake: Callable[[], None]) -> Consumer:
         """Begin to get what is published on whatever fits a filter.
 
