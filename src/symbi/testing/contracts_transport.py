@@ -48,6 +48,18 @@ async def check_transport_each_gets_what_fits_in_order(transport: Transport, _cl
     assert [one.subject for one in found[2].take(MANY)] == ["t.a.b"]
 
 
+async def check_transport_says_what_it_keeps(transport: Transport, _clock: ManualClock) -> None:
+    """What a durable consumer may ask for, open or away; not what only those hear who are there."""
+    await transport.consume("t.>", ConsumerTerms(), Woken())
+    assert not transport.keeps("t.a")
+    durable = await transport.consume("t.a", ConsumerTerms(durable="d"), Woken())
+    assert (transport.keeps("t.a"), transport.keeps("t.b")) == (True, False)
+    await durable.close()
+    assert transport.keeps("t.a")
+    await transport.forget("d")
+    assert not transport.keeps("t.a")
+
+
 async def check_transport_bytes_arrive_as_they_were(transport: Transport, _clock: ManualClock) -> None:
     """All values, none and many."""
     consumer = await transport.consume("t.a", ConsumerTerms(), Woken())
@@ -246,6 +258,7 @@ Check: TypeAlias = Callable[[Transport, ManualClock], Awaitable[None]]
 
 TRANSPORT_CHECKS: Final[Sequence[Check]] = (
     check_transport_each_gets_what_fits_in_order,
+    check_transport_says_what_it_keeps,
     check_transport_bytes_arrive_as_they_were,
     check_transport_who_sleeps_is_woken_once,
     check_transport_a_full_buffer_drops_the_oldest,
