@@ -7,11 +7,13 @@ import pytest
 
 from symbi.api.caller import Caller, operate
 from symbi.api.control import OPERATIONS
+from symbi.bus import at_hand, keybook
+from symbi.bus import bus as bus_module
 from symbi.bus.codec import Outgoing
 from symbi.bus.envelope import Address
-from symbi.bus.parcels import ConsumerTerms
+from symbi.bus.parcels import ConsumerTerms, Parcel
 from symbi.errors import InputError
-from symbi.runtime.agent_keys import rotate_keys
+from symbi.runtime.agent_keys import destroy_keys, rotate_keys
 from symbi.testing.open_bus import settled
 from symbi.testing.runtime import open_in
 from symbi.types import AgentId, Label
@@ -231,3 +233,51 @@ async def test_answers_do_not_make_what_waits_in_the_mailbox_a_replay(tmp_path):
         gate.set()
         await settled(lambda: len(got) == 2)
         assert got == ["held", "waits"]
+
+
+@pytest.mark.parametrize("change", [rotate_keys, destroy_keys])
+async def test_what_waits_in_a_buffer_is_opened_with_the_keys_before_unless_they_are_destroyed(tmp_path, change):
+    async with opened(tmp_path) as running:
+        bus, got, gate = running.runtime.bus, [], anyio.Event()
+
+        async def slow(message):
+            got.append(message.body)
+            await gate.wait()
+
+        await bus.open_mailbox("b", slow, groups=["all"])
+        await bus.broadcast("c", "all", "held")
+        await settled(lambda: got)
+        assert await bus.broadcast("c", "all", "waits") == {"b": None}
+        await change(running.runtime.rooms, AgentId("b"), "jane")
+        assert await bus.broadcast("c", "all", "later") == {"b": None}
+        gate.set()
+        await settled(lambda: len(got) == 3 - (change is destroy_keys))
+        await settled()
+        assert got == (["held", "waits", "later"] if change is rotate_keys else ["held", "later"])
+
+
+async def test_keys_of_pairs_are_bounded_and_nothing_is_taken_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr(keybook, "MAX_COUNTED", 5)
+    monkeypatch.setattr(at_hand, "MAX_PAIRS", 10)
+    monkeypatch.setattr(bus_module, "MAX_INBOXES", 10)
+    async with opened(tmp_path) as running:
+        bus, got = running.runtime.bus, []
+        await bus.open_mailbox("b", lambda message: got.append(message.body), groups=["all"])
+        publish, wires = bus._rooms.transport.publish, []
+        bus._rooms.transport.publish = lambda subject, parcels: (
+            wires.append((subject, parcels)) or publish(subject, parcels)
+        )
+        for number in range(60):
+            await bus.broadcast(f"a/{number % 40}", "all", number)
+            await bus.request(f"a/{number % 40}", "b", -number, timeout_s=30)
+        await settled(lambda: len(got) == 120)
+        assert sorted(got) == sorted([*range(60), *(-number for number in range(60))])
+        keys = bus._rooms.changed.__self__
+        assert len(keys._pairs) <= 11
+        assert len(keys._blocks) <= 11
+        assert len(bus._inboxes) <= 10
+        got.clear()
+        for subject, parcels in wires:
+            await publish(subject, [Parcel(one.message_id, one.data, one.version) for one in parcels])
+        await settled()
+        assert got == []

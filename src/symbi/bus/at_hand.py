@@ -20,6 +20,7 @@ from symbi.errors import MessageRefused, Overloaded
 from symbi.types import AgentId, KeyId
 
 BLOCK: Final = 65_536  # sequences that a sender takes for an address at once
+MAX_PAIRS: Final = 131_072  # of which keys are at hand; the book begins another epoch after half as many
 
 
 class Transact(Protocol):
@@ -83,14 +84,28 @@ class KeysAtHand:
                 return (block, signing, book.group_key(address.name, block.epoch)), ()
             return (block, signing, book.pair_key(sender, AgentId(address.name), block.epoch)), ()
 
-        block, signing, key = await self._transact(work)
+        while True:
+            changes = self._changes
+            block, signing, key = await self._transact(work)
+            if changes == self._changes:  # keys that were destroyed meanwhile are not to be at hand again
+                break
         self._signing[sender] = signing
         self._public[signing.key_id] = sender, signing.verifying_key()
         if address.is_topic:
             self._groups[address.name, block.epoch] = key
         else:
+            self._bound(block.epoch)
             self._pairs[sender, AgentId(address.name), block.epoch] = key
         self._blocks[sender, address] = _Taken(block, size)
+
+    def _bound(self, epoch: int) -> None:
+        """Where there are too many pairs, let those go whose epoch is over: what of them waits opens here no more."""
+        if len(self._pairs) < MAX_PAIRS:
+            return
+        self._pairs = {of: key for of, key in self._pairs.items() if of[2] >= epoch}
+        self._blocks = {of: one for of, one in self._blocks.items() if of[1].is_topic or one.epoch >= epoch}
+        self._come = {of: one for of, one in self._come.items() if of[2].is_topic or of[3] >= epoch}
+        self._changes += 1
 
     def left(self, pattern: str) -> None:
         """Somebody who listened by a pattern does not any more: what is published from now on has another key."""
@@ -100,19 +115,23 @@ class KeysAtHand:
                 del self._blocks[sender, address]
                 self._anew.add(address.name)
 
-    def changed(self, agent: AgentId) -> None:
-        """The keys of an agent and its instances were changed or destroyed: nothing of them is at hand any more."""
+    def changed(self, agent: AgentId, destroyed: bool) -> None:  # noqa: FBT001 - as `BusRooms.changed` says
+        """An agent and its instances have other keys: what is sealed from now on has those.
+
+        What waits in buffers is opened with the ones before, where they are not destroyed.
+        """
 
         def is_its(name: str) -> bool:
             return name.partition("/")[0] == agent
 
         self._signing = {name: key for name, key in self._signing.items() if not is_its(name)}
-        self._pairs = {of: key for of, key in self._pairs.items() if not (is_its(of[0]) or is_its(of[1]))}
         self._blocks = {
             of: taken
             for of, taken in self._blocks.items()
             if not (is_its(of[0]) or (not of[1].is_topic and is_its(of[1].name)))
         }
+        if destroyed:
+            self._pairs = {of: key for of, key in self._pairs.items() if not (is_its(of[0]) or is_its(of[1]))}
         self._changes += 1
 
     # --- BusKeys ----------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from symbi.types import AgentId, JsonValue, Label
 
 T = TypeVar("T")
 
+MAX_INBOXES: Final = 16_384  # of agents that ask; beyond it those are closed in which no answer is awaited
 MAX_WAIT_S: Final = 36_600 * DAY_S  # a message may wait so long, a hundred years
 SWEEP_S: Final = 30.0  # between two looks at leases that have ended, and two windows of the trail
 
@@ -323,12 +324,20 @@ class Bus:
 
     async def _inbox(self, agent: AgentId) -> None:
         if agent not in self._inboxes:
+            if len(self._inboxes) >= MAX_INBOXES:
+                for name in self._inboxes.keys() - self.questions.askers():
+                    await self._inboxes.pop(name).close()
             inbox = self._inboxes[agent] = Inbox(self.desk, agent, self.questions)
             inbox.consumer = await self._rooms.transport.consume(f"r.{agent}", self._buffer(), inbox.wake)
 
-    def keys_changed(self, agent: AgentId) -> None:
-        """The keys of an agent were changed or destroyed: what is sent from now on has the new ones, or cannot be sent."""
-        self._rooms.changed(agent)
+    def keys_changed(self, agent: AgentId, *, destroyed: bool) -> None:
+        """An agent has other keys, or none any more: what is sent from now on has the new ones, or cannot be sent.
+
+        Args:
+            agent: Whose.
+            destroyed: Whether what waits for it is not to be opened any more either.
+        """
+        self._rooms.changed(agent, destroyed)
 
     # --- for whoever looks ------------------------------------------------------------------------
 

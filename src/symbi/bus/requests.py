@@ -59,6 +59,10 @@ class Questions:
         """How many wait."""
         return len(self._pending)
 
+    def askers(self) -> set[AgentId]:
+        """Who waits for an answer."""
+        return {one.asker for one in self._pending.values()}
+
     @property
     def working(self) -> int:
         """How many are being answered here."""
