@@ -281,3 +281,24 @@ async def test_keys_of_pairs_are_bounded_and_nothing_is_taken_twice(tmp_path, mo
             await publish(subject, [Parcel(one.message_id, one.data, one.version) for one in parcels])
         await settled()
         assert got == []
+
+
+async def test_group_keys_of_earlier_processes_go_where_nothing_is_kept_under_them(tmp_path):
+    async def keys(bus, topic):
+        return len(await bus._rooms.log.read(lambda: bus._rooms.store.groups(topic)))
+
+    got = []
+    for number in range(3):
+        async with opened(tmp_path) as running:
+            bus = running.runtime.bus
+            await bus.subscribe("b", "news.heard", collect(got))
+            held = await bus.subscribe("c", "news.kept", collect(got), terms=ConsumerTerms(durable="d"))
+            await held.close()
+            await bus.publish("a", "news.heard", number)
+            await bus.publish("a", "news.kept", -number)
+            assert (await keys(bus, "news.heard"), await keys(bus, "news.kept")) == (min(number + 1, 2), number + 1)
+    async with opened(tmp_path) as running:
+        got.clear()
+        await running.runtime.bus.subscribe("c", "news.kept", collect(got), terms=ConsumerTerms(durable="d"))
+        await settled(lambda: len(got) == 3)
+        assert got == [0, -1, -2]
