@@ -70,6 +70,27 @@ async def test_a_question_that_waits_for_its_turn_is_decided_again_before_it_is_
             assert len(begun) == 256
 
 
+async def test_a_question_whose_time_is_over_before_its_turn_is_not_worked_on():
+    async with bus_over() as open_:
+        begun, gate = [], anyio.Event()
+
+        async def slow(message):
+            begun.append(message.body)
+            await gate.wait()
+
+        await open_.bus.open_mailbox("b", slow)
+        async with anyio.create_task_group() as tasks:
+            for number in range(257):
+                tasks.start_soon(lambda number=number: open_.bus.request("a", "b", number, timeout_s=60))
+            await settled(lambda: len(begun) == 256)
+            await open_.sleep.advance(61)
+            gate.set()
+            await settled(lambda: open_.bus.record._window.refused["message.expired"])
+            tasks.cancel_scope.cancel()
+        assert len(begun) == 256
+        assert len(open_.bus.questions) == 0
+
+
 async def test_a_policy_set_that_comes_while_it_is_decided_who_listens_counts():
     async with bus_over() as open_:
         got = []
