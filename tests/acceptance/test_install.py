@@ -8,7 +8,20 @@ import pytest
 
 OLD = '#!/bin/sh\nif [ "$1" = --version ]; then echo "Python 3.9.6"; else exit 1; fi\n'
 NO_ENSUREPIP = '#!/bin/sh\ncase "$2" in *ensurepip*) exit 1 ;; esac\n'
-VERBS = {"test-crash", "demo", "test", "check", "servers", "test-servers", "bench", "docs", "lock", "clean", "help"}
+VERBS = {
+    "test-crash",
+    "test-forgery",
+    "demo",
+    "test",
+    "check",
+    "servers",
+    "test-servers",
+    "bench",
+    "docs",
+    "lock",
+    "clean",
+    "help",
+}
 
 
 @pytest.fixture
