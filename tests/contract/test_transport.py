@@ -65,6 +65,22 @@ async def test_the_stream_is_bounded_and_lets_the_oldest_go(tmp_path, clock):
             assert [row.position for row in await log.read(lambda: store.stream_rows(0, 100))] == list(range(16, 26))
 
 
+async def test_the_stream_is_bounded_in_bytes_too_also_after_a_restart(tmp_path, clock):
+    for number in range(1, 26, 5):
+        with SqliteStore(tmp_path) as store:
+            async with AuditLog(store, fixed_signing_key(), clock, IdSource(clock)) as log:
+                transport = InprocTransport(clock, (log, store), most_bytes=1000)
+                await transport.open()
+                consumer = await transport.consume("t.a", ConsumerTerms(durable="d"), Woken())
+                for one in range(number, number + 5):
+                    await transport.publish("t.a", parcels(one, one, size=100))
+                last = number + 4
+                assert names(consumer) == numbered(max(1, last - 9), last)
+                rows = await log.read(lambda: store.stream_rows(0, 100))
+                assert [row.message_id for row in rows] == numbered(max(1, last - 9), last)
+                assert sum(len(row.data) for row in transport._stream) <= 1000
+
+
 async def test_what_the_store_does_not_keep_nobody_gets(clock):
     with SqliteStore(None) as store:
         async with AuditLog(store, fixed_signing_key(), clock, IdSource(clock)) as log:

@@ -2,15 +2,18 @@
 
 import json
 
+import anyio
 import pytest
 
 from symbi.api.caller import Caller, operate
 from symbi.api.control import OPERATIONS
+from symbi.bus import at_hand, keybook
+from symbi.bus import bus as bus_module
 from symbi.bus.codec import Outgoing
 from symbi.bus.envelope import Address
-from symbi.bus.parcels import ConsumerTerms
+from symbi.bus.parcels import ConsumerTerms, Parcel
 from symbi.errors import InputError
-from symbi.runtime.agent_keys import rotate_keys
+from symbi.runtime.agent_keys import destroy_keys, rotate_keys
 from symbi.testing.open_bus import settled
 from symbi.testing.runtime import open_in
 from symbi.types import AgentId, Label
@@ -30,6 +33,10 @@ owner = "desk"
 [bus]
 attempts = 1
 """
+
+
+def collect(into):
+    return lambda message: into.append(message.body)
 
 
 def opened(folder):
@@ -170,15 +177,128 @@ async def test_other_keys_of_an_agent_count_at_once(tmp_path):
         assert signed[0] == signed[1] != signed[2] == made.signing_id
 
 
-async def test_what_is_about_a_data_subject_passes_where_nothing_keeps_it(tmp_path):
-    label = Label(subjects=("jane@example.com",))
+async def test_what_is_about_a_data_subject_is_not_kept_in_the_stream(tmp_path):
+    async with opened(tmp_path) as running:
+        bus = running.runtime.bus
+        got, kept, label = [], [], Label(subjects=("person-1",))
+        await bus.subscribe("b", "news.t", collect(got))
+        assert await bus.publish("a", "news.t", 1, label=label) == 1
+        await bus.subscribe("c", "news.t", collect(kept), terms=ConsumerTerms(durable="d"))
+        with pytest.raises(InputError) as refused:
+            await bus.publish("a", "news.t", 2, label=label)
+        assert refused.value.code == "message.subject"
+        await settled()
+        assert (got, kept) == ([1], [])
+        assert await bus._rooms.log.read(lambda: bus._rooms.store.stream_rows(0, 10)) == []
+
+
+async def test_what_waits_in_a_buffer_is_not_a_replay_of_what_another_reader_has_opened(tmp_path):
+    async with opened(tmp_path) as running:
+        bus = running.runtime.bus
+        slow_got, quick_got, gate = [], [], anyio.Event()
+
+        async def slow(message):
+            slow_got.append(message.body)
+            await gate.wait()
+
+        many = 1024 + 10
+        await bus.subscribe("b", "t", slow, terms=ConsumerTerms(most=2 * many))
+        await bus.publish("a", "t", "held")
+        await settled(lambda: slow_got)
+        await bus.publish_many("a", "t", ["x", "y"])
+        await bus.subscribe("c", "t", collect(quick_got), terms=ConsumerTerms(most=2 * many))
+        await bus.publish_many("a", "t", list(range(many)))
+        await settled(lambda: len(quick_got) == many)
+        gate.set()
+        await settled(lambda: len(slow_got) == many + 3)
+        assert slow_got == ["held", "x", "y", *range(many)]
+
+
+async def test_answers_do_not_make_what_waits_in_the_mailbox_a_replay(tmp_path):
+    async with opened(tmp_path) as running:
+        bus = running.runtime.bus
+        got, gate = [], anyio.Event()
+
+        async def slow(message):
+            got.append(message.body)
+            await gate.wait()
+
+        await bus.open_mailbox("b", slow, groups=["all"])
+        await bus.open_mailbox("a", lambda message: message.body)
+        await bus.broadcast("a", "all", "held")
+        await settled(lambda: got)
+        assert await bus.broadcast("a", "all", "waits") == {"b": None}
+        for _ in range(1024 + 10):
+            await bus.request("b", "a", 1, timeout_s=30)
+        gate.set()
+        await settled(lambda: len(got) == 2)
+        assert got == ["held", "waits"]
+
+
+@pytest.mark.parametrize("change", [rotate_keys, destroy_keys])
+async def test_what_waits_in_a_buffer_is_opened_with_the_keys_before_unless_they_are_destroyed(tmp_path, change):
+    async with opened(tmp_path) as running:
+        bus, got, gate = running.runtime.bus, [], anyio.Event()
+
+        async def slow(message):
+            got.append(message.body)
+            await gate.wait()
+
+        await bus.open_mailbox("b", slow, groups=["all"])
+        await bus.broadcast("c", "all", "held")
+        await settled(lambda: got)
+        assert await bus.broadcast("c", "all", "waits") == {"b": None}
+        await change(running.runtime.rooms, AgentId("b"), "jane")
+        assert await bus.broadcast("c", "all", "later") == {"b": None}
+        gate.set()
+        await settled(lambda: len(got) == 3 - (change is destroy_keys))
+        await settled()
+        assert got == (["held", "waits", "later"] if change is rotate_keys else ["held", "later"])
+
+
+async def test_keys_of_pairs_are_bounded_and_nothing_is_taken_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr(keybook, "MAX_COUNTED", 5)
+    monkeypatch.setattr(at_hand, "MAX_AT_HAND", 10)
+    monkeypatch.setattr(bus_module, "MAX_INBOXES", 10)
     async with opened(tmp_path) as running:
         bus, got = running.runtime.bus, []
-        await bus.subscribe("b", "news.x", got.append)
-        await bus.publish("a", "news.x", "about jane", label=label)
-        await bus.subscribe("c", "news.x", got.append, terms=ConsumerTerms(durable="d"))
-        with pytest.raises(InputError, match="data subject"):
-            await bus.publish("a", "news.x", "more of her", label=label)
-        await settled(lambda: got)
+        await bus.open_mailbox("b", lambda message: got.append(message.body), groups=["all"])
+        publish, wires = bus._rooms.transport.publish, []
+        bus._rooms.transport.publish = lambda subject, parcels: (
+            wires.append((subject, parcels)) or publish(subject, parcels)
+        )
+        for number in range(60):
+            await bus.broadcast(f"a/{number % 40}", "all", number)
+            await bus.request(f"a/{number % 40}", "b", -number, timeout_s=30)
+        await settled(lambda: len(got) == 120)
+        assert sorted(got) == sorted([*range(60), *(-number for number in range(60))])
+        keys = bus._rooms.changed.__self__
+        assert len(keys._pairs) <= 11
+        assert len(keys._blocks) <= 11
+        assert len(bus._inboxes) <= 10
+        got.clear()
+        for subject, parcels in wires:
+            await publish(subject, [Parcel(one.message_id, one.data, one.version) for one in parcels])
         await settled()
-        assert [(one.body, one.label) for one in got] == [("about jane", label)]
+        assert got == []
+
+
+async def test_group_keys_of_earlier_processes_go_where_nothing_is_kept_under_them(tmp_path):
+    async def keys(bus, topic):
+        return len(await bus._rooms.log.read(lambda: bus._rooms.store.groups(topic)))
+
+    got = []
+    for number in range(3):
+        async with opened(tmp_path) as running:
+            bus = running.runtime.bus
+            await bus.subscribe("b", "news.heard", collect(got))
+            held = await bus.subscribe("c", "news.kept", collect(got), terms=ConsumerTerms(durable="d"))
+            await held.close()
+            await bus.publish("a", "news.heard", number)
+            await bus.publish("a", "news.kept", -number)
+            assert (await keys(bus, "news.heard"), await keys(bus, "news.kept")) == (min(number + 1, 2), number + 1)
+    async with opened(tmp_path) as running:
+        got.clear()
+        await running.runtime.bus.subscribe("c", "news.kept", collect(got), terms=ConsumerTerms(durable="d"))
+        await settled(lambda: len(got) == 3)
+        assert got == [0, -1, -2]

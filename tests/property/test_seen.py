@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from symbi.bus import seen as module
-from symbi.bus.seen import Seen
+from symbi.bus.seen import Arrivals, Seen
 from symbi.errors import StoreUnavailable
 
 
@@ -54,3 +54,31 @@ def test_any_bytes_are_what_it_wrote_or_damage(highest, kept):
 def test_what_is_no_list_of_gaps_is_damage(kept):
     with pytest.raises(StoreUnavailable, match="not written by it"):
         Seen.from_bytes(100, kept)
+
+
+@given(st.lists(st.lists(st.integers(1, 60) | st.integers(1, 2**48 - 1), max_size=20), max_size=8))
+def test_arrivals_take_each_once_in_whatever_order(batches):
+    arrivals, known = Arrivals(), set()
+    for batch in batches:
+        expected = []
+        for number in batch:
+            expected.append(number not in known)
+            known.add(number)
+        assert arrivals.admit(batch) == expected
+
+
+@given(st.lists(st.integers(1, 200), max_size=200))
+def test_arrivals_that_forget_take_nothing_twice(numbers):
+    arrivals, known = Arrivals(most=3), set()
+    for number in numbers:
+        (taken,) = arrivals.admit([number])
+        assert not (taken and number in known)
+        known.add(number)
+        assert len(arrivals._gaps) <= 3
+
+
+def test_what_is_far_behind_is_taken_as_long_as_its_gap_is_known():
+    arrivals = Arrivals(most=2)
+    assert arrivals.admit([5, 1_000_000, 3]) == [True, True, True]
+    assert arrivals.admit([10, 8]) == [True, True]  # 1, 2, 4 and 6, 7 are forgotten by now
+    assert arrivals.admit([4, 7, 11]) == [False, False, True]

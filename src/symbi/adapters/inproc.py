@@ -22,6 +22,7 @@ from symbi.clock import Clock
 from symbi.errors import InputError, Overloaded
 
 MAX_STREAM: Final = 100_000  # messages that the stream keeps for durable consumers; beyond it the oldest goes
+MAX_STREAM_BYTES: Final = 256 * 1024 * 1024  # likewise
 READ_PAGE: Final = 1000
 MAX_ROUTES: Final = 16_384  # subjects of which it is remembered who consumes them
 RETRY_AFTER_S: Final = 0.05  # a slow consumer has taken something by then, roughly
@@ -34,14 +35,22 @@ class InprocTransport:
         clock: Tells when a message that was not acknowledged is given again.
         kept: The trail's writer and the store in which the stream is kept; in memory alone if None.
         most_kept: Messages in the stream at most.
+        most_bytes: Bytes of messages in the stream at most.
     """
 
     def __init__(
-        self, clock: Clock, kept: tuple[AuditLog, StreamStore] | None = None, *, most_kept: int = MAX_STREAM
+        self,
+        clock: Clock,
+        kept: tuple[AuditLog, StreamStore] | None = None,
+        *,
+        most_kept: int = MAX_STREAM,
+        most_bytes: int = MAX_STREAM_BYTES,
     ) -> None:
         self.clock = clock
         self._kept = kept
         self._most = most_kept
+        self._most_bytes = most_bytes
+        self._bytes = 0  # in the stream, and on their way into it
         self._consumers: Topics[_Buffer] = Topics()
         self._routes: dict[str, tuple[_Buffer, ...]] = {}  # as they were found last; emptied with every change
         self._durable: dict[str, _Durable] = {}
@@ -66,8 +75,10 @@ class InprocTransport:
         after = 0
         while rows := await log.read(partial(store.stream_rows, after, READ_PAGE)):
             self._stream.extend(rows)
+            self._bytes += sum(len(row.data) for row in rows)
             self._ids |= {row.message_id: row.position for row in rows}
             after = rows[-1].position
+            self._let_go()
         self._next = self._shown = max(self._next, after + 1)
 
     # --- Transport --------------------------------------------------------------------------------
@@ -78,11 +89,12 @@ class InprocTransport:
         size = sum([len(one.data) for one in parcels])
         for one in consumers:
             one.admit(len(parcels), size)
-        durable = [one for one in self._durable.values() if one.wants(subject)] if self._durable else []
+        durable = self._durable_of(subject)
         if durable:
             if any(one.private for one in parcels):
                 msg = "what is about a data subject is not kept for durable subscriptions, and one listens"
-                raise InputError(msg, code="message.subject")
+                hint = "agents say it to one another with `publish`, which seals it under the subject's key"
+                raise InputError(msg, code="message.subject", hint=hint)
             await self._keep(subject, parcels)
             for waiting in durable:
                 waiting.stir()
@@ -152,15 +164,19 @@ class InprocTransport:
             found = self._routes[subject] = self._consumers.listeners(subject)
         return found
 
+    def _durable_of(self, subject: str) -> "list[_Durable]":
+        return [one for one in self._durable.values() if one.wants(subject)] if self._durable else []
+
     async def _keep(self, subject: str, parcels: Sequence[Parcel]) -> None:
         """Put messages into the stream, each once."""
         new = {one.message_id: one for one in parcels if one.message_id not in self._ids}
         rows = [StreamRow(self._next + at, subject, name, one.data) for at, (name, one) in enumerate(new.items())]
         self._next += len(rows)
         self._ids |= {row.message_id: row.position for row in rows}
+        self._bytes += sum(len(row.data) for row in rows)
         if self._kept is not None and rows:
             log, store = self._kept
-            oldest = rows[-1].position - self._most
+            oldest = max(rows[-1].position - self._most, self._goes_for_room())
 
             def put() -> tuple[None, tuple[Draft, ...]]:
                 store.append_stream(rows)
@@ -173,6 +189,7 @@ class InprocTransport:
             except BaseException:
                 for row in rows:
                     del self._ids[row.message_id]
+                    self._bytes -= len(row.data)
                 # Their positions stay without a message, for rows of others may stand behind them already.
                 self._remember([StreamRow(row.position, "", "", b"") for row in rows])
                 raise
@@ -186,8 +203,23 @@ class InprocTransport:
             self._stream.append(row)
             if row.subject:
                 self._ids[row.message_id] = row.position
-        while len(self._stream) > self._most:
-            self._ids.pop(self._stream.popleft().message_id, None)
+        self._let_go()
+
+    def _goes_for_room(self) -> int:
+        """The position up to which the stream lets go of messages, so that its bytes are no more than may be."""
+        over, position = self._bytes - self._most_bytes, 0
+        for row in self._stream:
+            if over <= 0:
+                break
+            over, position = over - len(row.data), row.position
+        return position
+
+    def _let_go(self) -> None:
+        """Let the oldest go where there are too many, or too large ones."""
+        while self._stream and (len(self._stream) > self._most or self._bytes > self._most_bytes):
+            gone = self._stream.popleft()
+            self._ids.pop(gone.message_id, None)
+            self._bytes -= len(gone.data)
 
 
 class _Buffer:

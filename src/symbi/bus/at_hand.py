@@ -13,14 +13,16 @@ from symbi.audit.event import Draft
 from symbi.bus.envelope import Address
 from symbi.bus.keybook import KeyBook
 from symbi.bus.keys import Block
+from symbi.bus.seen import Arrivals
 from symbi.bus.topics import covers
-from symbi.bus.window import Window
 from symbi.crypto.signing import SigningKey, VerifyingKey
 from symbi.errors import MessageRefused, Overloaded
 from symbi.types import AgentId, KeyId
 
 BLOCK: Final = 65_536  # sequences that a sender takes for an address at once
-MAX_AT_HAND: Final = 262_144  # keys and windows; when there are more, those of epochs before the last two are let go
+MAX_AT_HAND: Final = (
+    262_144  # keys, and what has come under them; when there are more, those of epochs before the last two are let go
+)
 
 
 class Transact(Protocol):
@@ -57,7 +59,7 @@ class KeysAtHand:
         self._pairs: dict[tuple[AgentId, AgentId, int], bytes] = {}
         self._groups: dict[tuple[str, int], bytes] = {}
         self._blocks: dict[tuple[AgentId, Address], _Taken] = {}
-        self._windows: dict[tuple[AgentId, AgentId, Address, int], Window] = {}
+        self._come: dict[tuple[AgentId, AgentId, Address, int], Arrivals] = {}
         self._changes = 0
         self._leavings: dict[str, int] = {}  # by topic that was ever asked for: how often somebody left it
         self._rekeyed: dict[str, int] = {}  # how many of them the key that is in force knows of
@@ -108,11 +110,11 @@ class KeysAtHand:
         self._let_old_go()
 
     def _let_old_go(self) -> None:
-        """Bound what is at hand: of agents and of each topic, keys and windows of the last two epochs are kept.
+        """Bound what is at hand: of agents and of each topic, keys, and what has come under them, of the last two epochs are kept.
 
-        A window goes with its key, and never without it: what comes under a key that is not at hand is not taken.
+        What has come is forgotten with the key, and never without it: what comes under a key that is not at hand is not taken.
         """
-        if len(self._pairs) + len(self._groups) + len(self._windows) <= self._most:
+        if len(self._pairs) + len(self._groups) + len(self._come) <= self._most:
             return
         last = max((epoch for _, _, epoch in self._pairs), default=0)
         last_of: dict[str, int] = {}
@@ -120,10 +122,10 @@ class KeysAtHand:
             last_of[topic] = max(epoch, last_of.get(topic, 0))
         self._pairs = {of: key for of, key in self._pairs.items() if of[2] >= last - 1}
         self._groups = {of: key for of, key in self._groups.items() if of[1] >= last_of[of[0]] - 1}
-        self._windows = {of: window for of, window in self._windows.items() if self._is_at_hand(of[1], of[2], of[3])}
+        self._come = {of: come for of, come in self._come.items() if self._is_at_hand(of[1], of[2], of[3])}
         self._blocks = {of: taken for of, taken in self._blocks.items() if self._is_at_hand(of[0], of[1], taken.epoch)}
-        self._most = max(MAX_AT_HAND, 2 * (len(self._pairs) + len(self._groups) + len(self._windows)))
-        self._changes += 1  # else whoever remembers a key opens with it what no window knows any more
+        self._most = max(MAX_AT_HAND, 2 * (len(self._pairs) + len(self._groups) + len(self._come)))
+        self._changes += 1  # else whoever remembers a key opens again with it what has come before
 
     def _is_at_hand(self, sender: AgentId, address: Address, epoch: int) -> bool:
         if address.is_topic:
@@ -141,19 +143,23 @@ class KeysAtHand:
             self._leavings[name] += 1
         self._blocks = {of: taken for of, taken in self._blocks.items() if not (of[1].is_topic and of[1].name in gone)}
 
-    def changed(self, agent: AgentId) -> None:
-        """The keys of an agent and its instances were changed or destroyed: nothing of them is at hand any more."""
+    def changed(self, agent: AgentId, destroyed: bool) -> None:  # noqa: FBT001 - as `BusRooms.changed` says
+        """An agent and its instances have other keys: what is sealed from now on has those.
+
+        What waits in buffers is opened with the ones before, where they are not destroyed.
+        """
 
         def is_its(name: str) -> bool:
             return name.partition("/")[0] == agent
 
         self._signing = {name: key for name, key in self._signing.items() if not is_its(name)}
-        self._pairs = {of: key for of, key in self._pairs.items() if not (is_its(of[0]) or is_its(of[1]))}
         self._blocks = {
             of: taken
             for of, taken in self._blocks.items()
             if not (is_its(of[0]) or (not of[1].is_topic and is_its(of[1].name)))
         }
+        if destroyed:
+            self._pairs = {of: key for of, key in self._pairs.items() if not (is_its(of[0]) or is_its(of[1]))}
         self._changes += 1
 
     # --- BusKeys ----------------------------------------------------------------------------------
@@ -197,15 +203,15 @@ class KeysAtHand:
     ) -> list[bool]:
         """For each sequence whether it comes for the first time; in memory, for its epoch does not outlive the process."""
         stream = reader, sender, address, epoch
-        window = self._windows.get(stream)
-        if window is None:
-            if not self._is_at_hand(sender, address, epoch):
-                return [False] * len(sequences)
-            window = self._windows[stream] = Window()
-            answers = window.admit(sequences)
-            self._let_old_go()
-            return answers
-        return window.admit(sequences)
+        come = self._come.get(stream)
+        if come is not None:
+            return come.admit(sequences)
+        if not self._is_at_hand(sender, address, epoch):
+            return [False] * len(sequences)
+        come = self._come[stream] = Arrivals()
+        answers = come.admit(sequences)
+        self._let_old_go()
+        return answers
 
 
 def _known(key: bytes | None) -> bytes:

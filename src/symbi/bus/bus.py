@@ -17,16 +17,15 @@ import anyio
 from anyio.abc import TaskGroup
 
 from symbi.bus.content import NO_LABEL, Kind, Reading
-from symbi.bus.envelope import Address, parse_flow
+from symbi.bus.envelope import parse_flow
 from symbi.bus.mailbox import Mailbox, Subscription
 from symbi.bus.outbox import NS, DeadMessage, Outbox, Receipt
 from symbi.bus.parcels import ConsumerTerms, Overflow
-from symbi.bus.passages import Flow, size_class
 from symbi.bus.port import SentRow, SentState
 from symbi.bus.receiving import Desk, Handler, Inside
 from symbi.bus.record import Passed, Record
 from symbi.bus.requests import Answer, Inbox, Pending, Questions
-from symbi.bus.rooms import BusRooms, BusTerms
+from symbi.bus.rooms import DAY_S, BusRooms, BusTerms
 from symbi.bus.sending import Sender, agent_named
 from symbi.dsl.messages import parse_pattern
 from symbi.errors import InputError, SymbiError, TimeLimit, Unavailable
@@ -35,6 +34,8 @@ from symbi.types import AgentId, JsonValue, Label
 
 T = TypeVar("T")
 
+MAX_INBOXES: Final = 16_384  # of agents that ask; beyond it those are closed in which no answer is awaited
+MAX_WAIT_S: Final = 36_600 * DAY_S  # a message may wait so long, a hundred years
 SWEEP_S: Final = 30.0  # between two looks at leases that have ended, and two windows of the trail
 
 
@@ -54,7 +55,7 @@ class Bus:
         self._mailboxes: dict[AgentId, Mailbox] = {}
         self._subscriptions: dict[Subscription, None] = {}
         self.record = Record(rooms.clock, rooms.guard.metrics, rooms.signing)
-        self.outbox = Outbox(rooms.store, rooms.log, rooms.clock, terms.mailbox)
+        self.outbox = Outbox(rooms.store, rooms.log, rooms.clock, self.record, terms.mailbox)
         self.sender = Sender(rooms, terms, self.record)
         self.passages = self.sender.passages
         self.questions = Questions()
@@ -182,7 +183,8 @@ class Bus:
             label: Of the body.
 
         Raises:
-            InputError: An agent or the body is none, there is no such recipient, the body is too large or about a data subject.
+            InputError: An agent, the body or the time is none, there is no such recipient, or the body is about a data subject.
+            MessageRefused: The body is too large, or the id is none.
             Denied, StoreUnavailable: As `publish`.
             Overloaded: As many messages wait for the recipient as may.
         """
@@ -193,29 +195,14 @@ class Bus:
             hint = "agents send it to one another with `send`, which seals it under the subject's key"
             raise InputError(msg, code="message.subject", hint=hint)
         now = self._rooms.clock.now_ns()
-        lives_s = self._terms.ttl_s if ttl_s is None else ttl_s
-        expires_ns = now + round(lives_s * NS)
+        expires_ns = now + _nanoseconds(self._terms.ttl_s if ttl_s is None else ttl_s, "ttl_s")
         try:
-            parcels, size = await self.sender.parcels(
-                me, Address(to), [body], label, expires_ns=expires_ns, ids=[message_id] if message_id else None
+            parcel = await self.sender.tell(
+                "send", me, to, body, label, expires_ns=expires_ns, ids=[message_id] if message_id else None
             )
-            await self.sender.let_pass(Flow(me, to, False, label, size_class(size)), "send", subject, parcels)
-            parcel = parcels[0]
-            receipt = await self.outbox.put(
-                SentRow(
-                    parcel.message_id,
-                    me,
-                    to,
-                    parcel.data,
-                    SentState.WAITING,
-                    0,
-                    0,
-                    expires_ns,
-                    "",
-                    now,
-                    parse_flow(parcel.data).epoch,
-                )
-            )
+            epoch = parse_flow(parcel.data).epoch
+            row = SentRow(parcel.message_id, me, to, parcel.data, SentState.WAITING, 0, 0, expires_ns, "", now, epoch)
+            receipt = await self.outbox.put(row)
         except SymbiError as refusal:
             self.record.refused(subject, refusal.code)
             raise
@@ -245,7 +232,7 @@ class Bus:
             label: Of the body.
 
         Raises:
-            InputError: As `send_message`, or the recipient has no mailbox open.
+            InputError: As `send_message`, or the recipient has no mailbox open; the body may be about a data subject.
             Denied, StoreUnavailable: As `publish`.
             Overloaded: Its mailbox is full.
             TimeLimit: There was no answer in time; whoever was asked is told to stop.
@@ -253,21 +240,19 @@ class Bus:
             MessageRefused: The answer is of another type.
         """
         me, to = agent_named(sender), self._recipient(recipient)
+        expires_ns = self._rooms.clock.now_ns() + _nanoseconds(timeout_s, "timeout_s")
         await self._inbox(me)
         subject, sent = f"a.{to}", False
-        expires_ns = self._rooms.clock.now_ns() + round(timeout_s * NS)
         (id_text,) = self._rooms.ids.several(1)
         id_ = UUID(id_text).bytes
         pending = Pending(me, to, Reading(answer))
         self.questions.begin(id_, pending)
         try:
             with anyio.move_on_after(timeout_s):
-                parcels, size = await self.sender.parcels(
-                    me, Address(to), [body], label, kind=Kind.REQUEST, expires_ns=expires_ns, ids=[id_text]
+                parcel = await self.sender.tell(
+                    "request", me, to, body, label, kind=Kind.REQUEST, expires_ns=expires_ns, ids=[id_text]
                 )
-                flow = Flow(me, to, False, label, size_class(size), reply=True)
-                await self.sender.let_pass(flow, "request", subject, parcels)
-                sent = await self._rooms.transport.publish(subject, parcels) > 0
+                sent = await self._rooms.transport.publish(subject, [parcel]) > 0
                 if not sent:
                     msg = f"agent `{to}` has no mailbox open"
                     raise InputError(msg, code="message.recipient")
@@ -306,10 +291,8 @@ class Bus:
         async def tell(to: AgentId) -> None:
             async with ready:
                 try:
-                    parcels, size = await self.sender.parcels(me, Address(to), [body], label)
-                    flow = Flow(me, to, False, label, size_class(size))
-                    await self.sender.let_pass(flow, "broadcast", f"a.{to}", parcels)
-                    if not await self._rooms.transport.publish(f"a.{to}", parcels):
+                    parcel = await self.sender.tell("broadcast", me, to, body, label)
+                    if not await self._rooms.transport.publish(f"a.{to}", [parcel]):
                         raise InputError(f"agent `{to}` has no mailbox open", code="message.recipient")
                 except SymbiError as refusal:
                     self.record.refused(f"a.{to}", refusal.code)
@@ -341,12 +324,20 @@ class Bus:
 
     async def _inbox(self, agent: AgentId) -> None:
         if agent not in self._inboxes:
+            if len(self._inboxes) >= MAX_INBOXES:
+                for name in self._inboxes.keys() - self.questions.askers():
+                    await self._inboxes.pop(name).close()
             inbox = self._inboxes[agent] = Inbox(self.desk, agent, self.questions)
             inbox.consumer = await self._rooms.transport.consume(f"r.{agent}", self._buffer(), inbox.wake)
 
-    def keys_changed(self, agent: AgentId) -> None:
-        """The keys of an agent were changed or destroyed: what is sent from now on has the new ones, or cannot be sent."""
-        self._rooms.changed(agent)
+    def keys_changed(self, agent: AgentId, *, destroyed: bool) -> None:
+        """An agent has other keys, or none any more: what is sent from now on has the new ones, or cannot be sent.
+
+        Args:
+            agent: Whose.
+            destroyed: Whether what waits for it is not to be opened any more either.
+        """
+        self._rooms.changed(agent, destroyed)
 
     # --- for whoever looks ------------------------------------------------------------------------
 
@@ -412,6 +403,18 @@ class Bus:
         await self.passages.close()
         for draft in self.record.close_window():
             await self._rooms.log.append(draft)
+
+
+def _nanoseconds(seconds: float, name: str) -> int:
+    """A time that something may take.
+
+    Raises:
+        InputError: It is none, or beyond bounds.
+    """
+    if not 0 < seconds <= MAX_WAIT_S:  # also where it is no number
+        msg = f"`{name}` is a number of seconds above 0 and up to {MAX_WAIT_S:.0f}"
+        raise InputError(msg, code="input.time")
+    return round(seconds * NS)
 
 
 @asynccontextmanager

@@ -103,6 +103,7 @@ class KeyBook(Unpicklable):
         self._stale: set[str] = set()  # topics that are to have another key before anything is counted for them
         self._undurable: dict[Made, None] = {}
         self._master_seen = False
+        self._tidied = False
 
     # --- what is made -----------------------------------------------------------------------------
 
@@ -251,6 +252,9 @@ class KeyBook(Unpicklable):
         if number is not None and not anew and topic not in self._stale:
             return number
         self._require_master()
+        if not self._tidied:  # before this owner has made any
+            self._tidied = True
+            self._store.end_idle_groups()
         number = max([one.epoch for one in self._store.groups(topic)] + [number or 0]) + 1
         secret = self._random(AES_KEY_BYTES)
         wrapped = self._wrap(secret, "group", topic, number)

@@ -135,6 +135,9 @@ class GroupStore(Protocol):
     def end_groups(self, topic: str, before: int) -> int:
         """Destroy the keys of a topic before an epoch; returns how many."""
 
+    def end_idle_groups(self) -> int:
+        """Destroy all keys but the newest of each topic of which the stream keeps nothing; returns how many."""
+
 
 class SeenStore(Protocol):
     """What has been taken in; the methods block and run inside the store's running transaction.

@@ -57,14 +57,13 @@ class Subscription(Receiver[Any]):
 
     async def may_receive(self) -> bool:
         """Whether policy lets it listen, by the set that is in force now; it ends where it does not."""
-        if self.version == self._desk.passages.version:
-            return True
-        try:
-            await self._decide(self)
-        except Denied as denial:
-            self.ended = denial
-            await self.close()
-            return False
+        while self.version != self._desk.passages.version:  # which may be another by the time that it is decided
+            try:
+                await self._decide(self)
+            except Denied as denial:
+                self.ended = denial
+                await self.close()
+                return False
         return True
 
     async def close(self) -> None:

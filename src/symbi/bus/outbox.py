@@ -16,14 +16,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Protocol
 
-import anyio
-
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog, Enlisted
 from symbi.bus.codec import Opened
 from symbi.bus.content import Kind, Message, Reading, contents, message_of
 from symbi.bus.port import OutboxStore, SentRow, SentState
 from symbi.bus.receiving import STORE_RETRY_S, Desk, Handler, Inside, call, flow_of, read_kept, require_place
+from symbi.bus.record import Record
 from symbi.clock import Clock
 from symbi.errors import Denied, InputError, MessageRefused, Overloaded, SymbiError, Unavailable
 from symbi.telemetry import BUS_RECEIVED
@@ -99,13 +98,15 @@ class Outbox:
         store: Keeps it.
         log: Makes it durable.
         clock: For its times.
+        record: Counts.
         most: Messages that may wait for one recipient.
     """
 
-    def __init__(self, store: OutboxStore, log: AuditLog, clock: Clock, most: int) -> None:
+    def __init__(self, store: OutboxStore, log: AuditLog, clock: Clock, record: Record, most: int) -> None:
         self.store = store
         self.log = log
         self.clock = clock
+        self._record = record
         self._most = most
         self.used = True  # since ids were forgotten last
 
@@ -118,21 +119,36 @@ class Outbox:
             StoreUnavailable: It cannot be kept.
         """
 
-        def work() -> tuple[bool, tuple[Draft, ...]]:
+        def work() -> tuple[tuple[bool, int], Sequence[Draft]]:
             there = self.store.find_sent(row.message_id)
             if there is not None:
                 if (there.sender, there.recipient) != (row.sender, row.recipient):
                     msg = f"`{row.message_id}` is the id of another message"
                     raise InputError(msg, code="message.id")
-                return True, ()
-            if not self.store.put_sent(row, self._most):
-                msg = f"the mailbox of agent `{row.recipient}` is full: {self._most} messages wait for it"
-                raise Overloaded(msg, retry_after_s=RETRY_AFTER_S, code="message.mailbox_full")
-            return False, ()
+                return (True, 0), ()
+            letters: list[Draft] = []
+            while not self.store.put_sent(row, self._most):
+                more = self._bury_expired(row.recipient)
+                if not more:
+                    msg = f"the mailbox of agent `{row.recipient}` is full: {self._most} messages wait for it"
+                    raise Overloaded(msg, retry_after_s=RETRY_AFTER_S, code="message.mailbox_full")
+                letters += more
+            return (False, len(letters)), letters
 
-        again, _ = await self.log.transact(work)
+        (again, buried), _ = await self.log.transact(work)
+        self._record.of(f"a.{row.recipient}").dead += buried
         self.used = True
         return Receipt(row.message_id, again)
+
+    def _bury_expired(self, recipient: str) -> list[Draft]:
+        """Let the oldest messages go that wait for somebody who is away, and whose time is over; on the store's thread."""
+        now, letters = self.clock.now_ns(), list[Draft]()
+        for one in self.store.sent(SentState.WAITING, recipient, 0, PAGE):
+            if one.expires_ns and one.expires_ns <= now:
+                moved = replace(one, state=SentState.DEAD, code="message.expired", changed_ns=now)
+                self.store.move_sent(moved, SentState.WAITING)
+                letters.append(_letter(AuditEventType.LETTER_PUT, moved))
+        return letters
 
     async def find(self, message_id: str) -> SentRow | None:
         """A message by its id."""
@@ -232,7 +248,7 @@ class Feed:
         self._running = False
         self._more = False
         self._closed = False
-        self._due: anyio.Event | None = None
+        self._alarm_ns: int | None = None  # when it wakes next by itself
 
     def wake(self) -> None:
         """Something waits, or its time has come."""
@@ -256,16 +272,23 @@ class Feed:
                 self._more = False
                 due_ns = await self._pass()
                 if due_ns is not None and not self._more:
-                    seconds = max(0.0, (due_ns - self._outbox.clock.now_ns()) / NS)
-                    self._desk.tasks.start_soon(self._wake_after, seconds)
+                    self._wake_at(due_ns)
         except Unavailable as error:  # what waits in the outbox is there when the store is
             _log.warning("the mailbox of `%s` waits for the store: %s", self._me, error.code)
-            self._desk.tasks.start_soon(self._wake_after, STORE_RETRY_S)
+            self._wake_at(self._outbox.clock.now_ns() + round(STORE_RETRY_S * NS))
         finally:
             self._running = False
 
-    async def _wake_after(self, seconds: float) -> None:
-        await self._desk.sleep(seconds)
+    def _wake_at(self, due_ns: int) -> None:
+        """Wake by then; one alarm stands for all that are to come later."""
+        if self._alarm_ns is None or due_ns < self._alarm_ns:
+            self._alarm_ns = due_ns
+            self._desk.tasks.start_soon(self._alarm, due_ns)
+
+    async def _alarm(self, due_ns: int) -> None:
+        await self._desk.sleep(max(0.0, (due_ns - self._outbox.clock.now_ns()) / NS))
+        if self._alarm_ns == due_ns:
+            self._alarm_ns = None
         self.wake()
 
     async def _pass(self) -> int | None:
@@ -273,13 +296,13 @@ class Feed:
         after, later, held = 0, None, set[str]()
         while not self._closed:
             query = partial(self._outbox.store.sent, SentState.WAITING, self._me, after, PAGE)
-            rows, opened = await self._outbox.log.read(partial(self._look, query))
+            rows, opened = await self._outbox.log.read(partial(self._look, query, frozenset(held)))
             receipts: list[Enlisted[None]] = []
             for row, one in zip(rows, opened, strict=True):
                 after = row.position
                 if row.sender in held or self._closed:
                     continue
-                if row.due_ns > self._outbox.clock.now_ns():
+                if one is None:
                     held.add(row.sender)
                     later = row.due_ns if later is None else min(later, row.due_ns)
                     continue
@@ -293,10 +316,17 @@ class Feed:
                 break
         return later
 
-    def _look(self, query: Callable[[], Sequence[SentRow]]) -> tuple[Sequence[SentRow], list[Opened | MessageRefused]]:
-        """Some messages, opened; on the store's thread."""
-        rows = query()
-        return rows, read_kept(self._desk.read, [row.wire for row in rows], self._me)
+    def _look(
+        self, query: Callable[[], Sequence[SentRow]], held: frozenset[str]
+    ) -> tuple[Sequence[SentRow], list[Opened | MessageRefused | None]]:
+        """Some messages, opened; on the store's thread. Not opened is what is due later, and what is behind that."""
+        rows, now, later = query(), self._outbox.clock.now_ns(), set(held)
+        opened: list[Opened | MessageRefused | None] = []
+        for row in rows:
+            if row.due_ns > now:
+                later.add(row.sender)
+            opened += [None] if row.sender in later else read_kept(self._desk.read, [row.wire], self._me)
+        return rows, opened
 
     async def _give(
         self, row: SentRow, opened: Opened | MessageRefused, receipts: list[Enlisted[None]]

@@ -192,14 +192,20 @@ class Receiver(Generic[T]):
         return not self._running
 
     async def _run(self) -> None:
+        taken: Sequence[Delivery] = ()
+        consumer = self.consumer
         try:
-            while self.consumer is not None and self.ended is None and (taken := self.consumer.take(TAKEN_AT_ONCE)):
-                if not await self.may_receive():
+            while (consumer := self.consumer) is not None and self.ended is None:
+                taken = consumer.take(TAKEN_AT_ONCE)
+                if not taken or not await self.may_receive():
                     return
                 await self._deliver(taken)
                 await anyio.lowlevel.checkpoint()  # others have their turn, also where no handler waits
         except Unavailable as error:  # what a stream keeps comes again, once the store is there
             _log.warning("`%s` waits for the store: %s", self.subject, error.code)
+            for one in taken:
+                if one.position and consumer is not None:
+                    await consumer.refuse(one.position, STORE_RETRY_S)
             self._desk.tasks.start_soon(self._wake_after, STORE_RETRY_S)
         finally:
             self._running = False
@@ -209,44 +215,54 @@ class Receiver(Generic[T]):
         return True
 
     async def _deliver(self, taken: Sequence[Delivery]) -> None:
-        consumer = self.consumer
+        consumer, passages = self.consumer, self._desk.passages
+        version = passages.version
         await self._open([one for one in taken if one.parcel.opened is None])
         if self.consumer is None or consumer is None:
             return  # it was closed meanwhile; what a stream keeps comes again
-        counts, desk = self._desk.record.of(self.subject), self._desk
         done: list[int] = []
         received = 0
-        for one in taken:
-            inside = one.parcel.opened
-            if isinstance(inside, MessageRefused):
-                desk.record.refused(self.subject, inside.code)
-                done.append(one.position)
-                continue
-            assert isinstance(inside, Inside)
-            try:
-                # What waited while the policies changed is decided again before anybody has it.
-                if inside.version != desk.passages.version and not await self._still(inside, one):
+        try:
+            for one in taken:
+                while passages.version != version:  # so is who listens, also in the midst of what it has taken
+                    version = passages.version
+                    if not await self.may_receive():
+                        return
+                outcome = await self._give(one)
+                if outcome is not None:
+                    received += outcome
                     done.append(one.position)
-                    continue
-                result = self.take(inside, one)
-                if result is not None and inspect.isawaitable(result):
-                    await result
-            except MessageRefused as refusal:
-                desk.record.refused(self.subject, refusal.code)
-            except Exception as error:  # noqa: BLE001 - what a handler raises ends neither the bus nor those who wait behind
-                counts.failed += 1
-                desk.metrics.inc(BUS_RECEIVED, outcome="failed")
-                _log.warning("a handler failed", exc_info=error)
-                if await self._again(one):
-                    continue
-            else:
-                received += 1
-            done.append(one.position)
-        counts.received += received
-        if received:
-            desk.metrics.inc(BUS_RECEIVED, received, outcome="received")
-        if done[-1:] and done[-1]:
-            await consumer.acknowledge(done)  # also where it was closed meanwhile: the handler has them
+        finally:
+            self._desk.record.of(self.subject).received += received
+            if received:
+                self._desk.metrics.inc(BUS_RECEIVED, received, outcome="received")
+            if done[-1:] and done[-1]:
+                await consumer.acknowledge(done)  # also where it was closed meanwhile: the handler has them
+
+    async def _give(self, one: Delivery) -> bool | None:
+        """Give one message to the handler: whether it has it; None where it is to be given again later."""
+        desk, inside = self._desk, one.parcel.opened
+        if isinstance(inside, MessageRefused):
+            desk.record.refused(self.subject, inside.code)
+            return False
+        assert isinstance(inside, Inside)
+        try:
+            # What waited while the policies changed is decided again before anybody has it.
+            if inside.version != desk.passages.version and not await self._still(inside, one):
+                return False
+            result = self.take(inside, one)
+            if result is not None and inspect.isawaitable(result):
+                await result
+        except MessageRefused as refusal:
+            desk.record.refused(self.subject, refusal.code)
+        except Exception as error:  # noqa: BLE001 - what a handler raises ends neither the bus nor those who wait behind
+            desk.record.of(self.subject).failed += 1
+            desk.metrics.inc(BUS_RECEIVED, outcome="failed")
+            _log.warning("a handler failed", exc_info=error)
+            return None if await self._again(one) else False
+        else:
+            return True
+        return False
 
     async def _open(self, new: Sequence[Delivery]) -> None:
         """Open what nobody in this process has opened yet.

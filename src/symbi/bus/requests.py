@@ -59,6 +59,10 @@ class Questions:
         """How many wait."""
         return len(self._pending)
 
+    def askers(self) -> set[AgentId]:
+        """Who waits for an answer."""
+        return {one.asker for one in self._pending.values()}
+
     @property
     def working(self) -> int:
         """How many are being answered here."""
@@ -107,9 +111,16 @@ class Questions:
 
         Raises:
             Denied: The request may not pass any more, and so its answer may not.
+            MessageRefused: Its time was over before its turn came.
         """
-        id_ = inside.opened.id
-        limit_s = max(0.0, (inside.opened.expires_ns - desk.clock.now_ns()) / 1e9) if inside.opened.expires_ns else None
+        id_, expires_ns = inside.opened.id, inside.opened.expires_ns
+        # It has waited for its turn: the policies may be others since it was taken, and its time may be over.
+        if inside.version != desk.passages.version:
+            await desk.passages.grant(flow_of(inside))
+            inside.version = desk.passages.version
+        limit_s = (expires_ns - desk.clock.now_ns()) / 1e9 if expires_ns else None
+        if limit_s is not None and limit_s <= 0:
+            raise MessageRefused("the time of the question is over", code="message.expired")
         result: tuple[Kind, Any] = (Kind.FAILURE, b"message.cancelled")
         with anyio.CancelScope() as scope, anyio.move_on_after(limit_s):
             self._working[id_] = inside.opened.flow.sender, scope

@@ -21,7 +21,7 @@ from symbi.types import AgentId, Label, Principal
 DAY_S: Final = 86_400.0
 
 
-def unheard(_name: str) -> None:
+def unheard(*_told: object) -> None:
     """The default of `BusRooms.left` and `BusRooms.changed`: nothing."""
 
 
@@ -67,7 +67,7 @@ class BusRooms:
         read: Opens what the store keeps, on its thread, as `Codec.read` does.
         ready: Sees to it that a sender has keys and sequences for so many messages to an address; awaited before they are sealed.
         left: Told of each pattern by which somebody listens no more.
-        changed: Told of each agent whose keys were changed or destroyed.
+        changed: Told of each agent whose keys were changed, and whether the ones before are destroyed.
         sleep: Waits so many seconds.
         signing: What senders sign, for the trail.
     """
@@ -85,7 +85,7 @@ class BusRooms:
     read: Callable[[bytes, AgentId], Opened]
     ready: Callable[[AgentId, Address, int], Awaitable[None]] | None = None
     left: Callable[[str], None] = unheard
-    changed: Callable[[AgentId], None] = unheard
+    changed: Callable[[AgentId, bool], None] = unheard
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
     signing: str = "batch"
 

@@ -5,14 +5,20 @@ What is kept is the highest number and the gaps below it, which are as many as m
 """
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
 from symbi.errors import StoreUnavailable
 
+MAX_OPEN_GAPS: Final = 4096
+"""How many gaps are remembered of one flow in memory; likewise."""
+
 MAX_GAPS: Final = 65_536
 """How many gaps are kept; beyond that the oldest counts as taken in, so that what is kept of a sender is bounded."""
+
+MAX_NUMBER: Final = 2**64
 
 _MORE: Final = 0x80
 _SEVEN: Final = 0x7F
@@ -35,7 +41,7 @@ class Seen:
         if number > self.highest:
             gap = ((self.highest + 1, number - 1),) if number > self.highest + 1 else ()
             return Seen(number, (*self.gaps, *gap)[-MAX_GAPS:])
-        place = bisect_right(self.gaps, (number, 2**64)) - 1
+        place = bisect_right(self.gaps, (number, MAX_NUMBER)) - 1
         if place < 0 or self.gaps[place][1] < number:
             return None
         first, last = self.gaps[place]
@@ -78,3 +84,47 @@ class Seen:
             msg = "the store holds what was taken in of a sender in a form that was not written by it"
             raise StoreUnavailable(msg, code="unavailable.store_damaged")
         return cls(highest, gaps)
+
+
+class Arrivals:
+    """Likewise in memory, of what one reader opens: each number is taken once, however late it comes.
+
+    Readers of one flow open what waits for them each in its own time, so that a window of some width would refuse what
+    waits behind a slow one as come before.
+    """
+
+    __slots__ = ("_gaps", "_highest", "_most")
+
+    def __init__(self, most: int = MAX_OPEN_GAPS) -> None:
+        self._highest = 0
+        self._gaps: list[tuple[int, int]] = []  # first and last numbers, in order and apart
+        self._most = most
+
+    def admit(self, numbers: Iterable[int]) -> list[bool]:
+        """For each number, in order, whether it comes for the first time; then it has come."""
+        taken = []
+        highest = self._highest
+        for number in numbers:
+            if number > highest:
+                if number > highest + 1:
+                    self._gaps.append((highest + 1, number - 1))
+                    if len(self._gaps) > self._most:
+                        del self._gaps[0]
+                highest = number
+                taken.append(True)
+            else:
+                taken.append(self._late(number))
+        self._highest = highest
+        return taken
+
+    def _late(self, number: int) -> bool:
+        place = bisect_right(self._gaps, (number, MAX_NUMBER)) - 1
+        if place < 0 or self._gaps[place][1] < number:
+            return False
+        first, last = self._gaps[place]
+        self._gaps[place : place + 1] = [
+            part for part in ((first, number - 1), (number + 1, last)) if part[0] <= part[1]
+        ]
+        if len(self._gaps) > self._most:
+            del self._gaps[0]
+        return True

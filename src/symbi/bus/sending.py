@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import anyio
 import anyio.lowlevel
@@ -11,18 +11,21 @@ from symbi.bus.codec import Outgoing
 from symbi.bus.content import NO_LABEL, Kind, body_bytes, opening
 from symbi.bus.envelope import Address
 from symbi.bus.parcels import Parcel
-from symbi.bus.passages import Flow, Passages, size_class
+from symbi.bus.passages import MAX_RENEWALS, Flow, Passages, size_class
 from symbi.bus.ratelimit import Limits
 from symbi.bus.receiving import Inside
 from symbi.bus.record import Record
 from symbi.bus.rooms import BusRooms, BusTerms, Labelled
 from symbi.dsl.messages import AGENT_ADDRESS, is_topic
-from symbi.errors import InputError, MessageRefused, SymbiError
+from symbi.errors import InputError, MessageRefused, Overloaded, SymbiError
 from symbi.guard.action import TopicRef
 from symbi.types import AgentId, Label
 
 MAX_GROUP: Final = 256  # messages that are published one by one and sealed together
 MAX_TOPICS: Final = 65_536  # of which it is remembered how policies see them
+
+Encoded: TypeAlias = tuple[str, bytes]
+"""The media type of a body, and the body as it travels."""
 
 
 def agent_named(name: str) -> AgentId:
@@ -40,7 +43,7 @@ def agent_named(name: str) -> AgentId:
 class _Turn:
     """Messages that are published one by one within one turn of the event loop."""
 
-    bodies: list[object]
+    bodies: list[Encoded]
     over: anyio.Event = field(default_factory=anyio.Event)
     reached: int = 0
     error: BaseException | None = None
@@ -82,19 +85,20 @@ class Sender:
             Overloaded: A subscription refuses where its buffer is full, and it is.
             StoreUnavailable: The decision cannot be recorded, or a durable subscription cannot keep it.
         """
+        encoded = self._encoded([body], f"t.{topic}")  # a body that is none is the error of its own caller alone
         key = AgentId(sender), topic, label
         turn = self._turns.get(key)
         if turn is not None and len(turn.bodies) < MAX_GROUP:
-            turn.bodies.append(body)
+            turn.bodies += encoded
             await turn.over.wait()
         else:
-            turn = self._turns[key] = _Turn([body])
+            turn = self._turns[key] = _Turn(encoded)
             with anyio.CancelScope(shield=True):  # others go with it
                 await anyio.lowlevel.checkpoint()
                 if self._turns.get(key) is turn:
                     del self._turns[key]
                 try:
-                    turn.reached = await self.publish_many(sender, topic, turn.bodies, label=label)
+                    turn.reached = await self._publish(sender, topic, turn.bodies, label)
                 except Exception as error:  # noqa: BLE001 - each of those who wait raises it
                     turn.error = error
                 finally:
@@ -109,6 +113,9 @@ class Sender:
         Raises:
             As `publish`.
         """
+        return await self._publish(sender, topic, self._encoded(bodies, f"t.{topic}"), label)
+
+    async def _publish(self, sender: str, topic: str, bodies: Sequence[Encoded], label: Label) -> int:
         if not is_topic(topic):
             msg = "a topic is words of letters, digits, `_` and `-`, with dots between them"
             raise InputError(msg, code="input.topic")
@@ -116,9 +123,7 @@ class Sender:
             return 0
         me, subject = agent_named(sender), f"t.{topic}"
         try:
-            parcels, size = await self.parcels(me, Address(topic, is_topic=True), bodies, label)
-            flow = Flow(me, topic, True, label, size_class(size))
-            await self.let_pass(flow, "publish", subject, parcels)
+            parcels = await self.let_pass("publish", me, Address(topic, is_topic=True), bodies, label)
             reached = await self._rooms.transport.publish(subject, parcels)
         except SymbiError as refusal:
             self._record.refused(subject, refusal.code, len(bodies))
@@ -153,58 +158,108 @@ class Sender:
             Overloaded: Whoever is to get it has no room.
         """
         subject = f"c.{to}" if kind is Kind.CANCEL else f"r.{to}"
-        parcels, _ = await self.parcels(sender, Address(to), [body], label, kind=kind, answers=answers, limited=False)
+        bodies = self._fitting([body])
+        await self._ready(sender, Address(to), 1)
+        parcels = self._sealed(sender, Address(to), bodies, opening(kind, label, answers))
         self._record.passed(kind.name.lower(), sender, f"a.{to}", parcels)
         await self._rooms.transport.publish(subject, parcels)
 
-    async def parcels(  # noqa: PLR0913 - what a message has
+    async def tell(self, pattern: str, sender: AgentId, to: AgentId, body: object, label: Label, **how: Any) -> Parcel:
+        """One message for an agent, as `let_pass` says."""
+        (parcel,) = await self.let_pass(pattern, sender, Address(to), self._fitting([body]), label, **how)
+        return parcel
+
+    async def let_pass(  # noqa: PLR0913 - what a message has
         self,
+        pattern: str,
         sender: AgentId,
         address: Address,
-        bodies: Sequence[object],
+        bodies: Sequence[Encoded],
         label: Label,
         *,
         kind: Kind = Kind.TELL,
-        answers: bytes = b"",
         expires_ns: int = 0,
         ids: Sequence[str] | None = None,
-        limited: bool = True,
-    ) -> tuple[list[Parcel], int]:
-        """Sealed messages, within the bounds of their sender; and the size of the largest body."""
+    ) -> list[Parcel]:
+        """Let messages pass the gate, within the bounds of their sender, and seal them.
+
+        They are sealed once it is decided, for whatever its sender says meanwhile has a later sequence. Nothing is
+        waited for between sealing and handing them over.
+
+        Raises:
+            Denied: Policy does not let them pass, or the sender sends too much.
+            InputError, MessageRefused: They cannot be sealed.
+            Overloaded, StoreUnavailable: As `Passages.grant`.
+        """
+        sizes = [len(data) for _, data in bodies]
+        now_s, before = self._rooms.clock.monotonic_s(), opening(kind, label)
+        self._limits.take(sender, address.name, len(sizes), sum(sizes), now_s, topic=address.is_topic)
+        flow = Flow(sender, address.name, address.is_topic, label, size_class(max(sizes)), kind is Kind.REQUEST)
+        subject = f"{'t' if address.is_topic else 'a'}.{address.name}"
+        for tries in range(MAX_RENEWALS):
+            await self._ready(sender, address, len(sizes))
+            lease = await self.passages.grant(flow, len(sizes))
+            try:
+                parcels = self._sealed(sender, address, bodies, before, expires_ns, ids, private=bool(label.subjects))
+            except Overloaded:
+                if tries == MAX_RENEWALS - 1:
+                    raise
+                continue  # others have taken the sequences while it was decided
+            lease.spend(len(parcels), self._record.passed(pattern, sender, subject, parcels))
+            return parcels
+        raise AssertionError
+
+    async def _ready(self, sender: AgentId, address: Address, count: int) -> None:
+        if self._rooms.ready is not None:
+            await self._rooms.ready(sender, address, count)
+
+    def _fitting(self, bodies: Sequence[object]) -> list[Encoded]:
+        """Bodies as they travel.
+
+        Raises:
+            InputError: One of them cannot stand in JSON.
+            MessageRefused: `message.size`; one of them is too large.
+        """
         encoded = [body_bytes(one) for one in bodies]
-        sizes = [len(data) for _, data in encoded]
-        largest = max(sizes)
+        largest = max([len(data) for _, data in encoded], default=0)
         if largest > self._terms.message_bytes:
             msg = f"a message of {largest} bytes, and {self._terms.message_bytes} are taken"
             raise MessageRefused(msg, code="message.size")
-        if limited:
-            now_s = self._rooms.clock.monotonic_s()
-            self._limits.take(sender, address.name, len(sizes), sum(sizes), now_s, topic=address.is_topic)
-        if self._rooms.ready is not None:
-            await self._rooms.ready(sender, address, len(sizes))
-        private = bool(label.subjects)
-        version, before = self.passages.version, opening(kind, label, answers)
-        ids = ids or self._rooms.ids.several(len(encoded))
+        return encoded
+
+    def _encoded(self, bodies: Sequence[object], subject: str) -> list[Encoded]:
+        """As `_fitting`; what does not fit is counted."""
+        try:
+            return self._fitting(bodies)
+        except SymbiError as refusal:
+            self._record.refused(subject, refusal.code, len(bodies))
+            raise
+
+    def _sealed(
+        self,
+        sender: AgentId,
+        address: Address,
+        bodies: Sequence[Encoded],
+        before: bytes,
+        expires_ns: int = 0,
+        ids: Sequence[str] | None = None,
+        *,
+        private: bool = False,
+    ) -> list[Parcel]:
+        version = self.passages.version
+        ids = ids or self._rooms.ids.several(len(bodies))
         wires = self._rooms.codec.seal_many(
             [
                 Outgoing(id_, sender, address, before + data, content_type, expires_ns)
-                for id_, (content_type, data) in zip(ids, encoded, strict=True)
+                for id_, (content_type, data) in zip(ids, bodies, strict=True)
             ]
         )
-        return [Parcel(id_, wire, version, private=private) for id_, wire in zip(ids, wires, strict=True)], largest
-
-    async def let_pass(self, flow: Flow, pattern: str, subject: str, parcels: Sequence[Parcel]) -> None:
-        """Let messages pass the gate; nothing is waited for between this and handing them over."""
-        lease = await self.passages.grant(flow, len(parcels))
-        version = self.passages.version
-        lease.spend(len(parcels), self._record.passed(pattern, flow.sender, subject, parcels))
-        for one in parcels:
-            one.version = version
+        return [Parcel(id_, wire, version, private=private) for id_, wire in zip(ids, wires, strict=True)]
 
     def _topic(self, name: str) -> TopicRef:
         found = self._topics.get(name)
         if found is None:
-            if len(self._topics) >= MAX_GROUP * MAX_GROUP:
+            if len(self._topics) >= MAX_TOPICS:
                 self._topics.clear()
             found = self._topics[name] = self._rooms.topic(name)
         return found

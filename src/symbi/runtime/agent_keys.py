@@ -44,7 +44,7 @@ async def rotate_keys(rooms: Rooms, agent: AgentId, by: str) -> AgentKeys:
         return made, (Draft(AuditEventType.BUS_KEYS_ROTATED, agent, facts),)
 
     made = await transact(rooms.world.log, rooms.mails, work)
-    rooms.bus.keys_changed(agent)
+    rooms.bus.keys_changed(agent, destroyed=False)
     return made
 
 
@@ -65,7 +65,7 @@ async def destroy_keys(rooms: Rooms, agent: AgentId, by: str) -> int:
         return count, (Draft(AuditEventType.BUS_KEYS_DESTROYED, agent, {"owner": agent, "by": by, "count": count}),)
 
     count = await transact(rooms.world.log, rooms.mails, work)
-    rooms.bus.keys_changed(agent)
+    rooms.bus.keys_changed(agent, destroyed=True)
     return count
 
 

@@ -45,7 +45,7 @@ class Desk:
         with self.store.transaction():
             self.book.rotate(agent)
             self.book.flush()
-        self.keys.changed(agent)
+        self.keys.changed(agent, destroyed=False)
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ async def test_what_is_at_hand_is_bounded_and_no_window_goes_before_its_key(desk
         desk.keys.left("news.*")
         refused = codec.open_many(wires, B)
         assert {one.code for one in refused} <= {"message.epoch", "message.replayed", "message.signature"}
-        assert len(desk.keys._pairs) + len(desk.keys._groups) + len(desk.keys._windows) <= 2 * 12
+        assert len(desk.keys._pairs) + len(desk.keys._groups) + len(desk.keys._come) <= 2 * 12
     assert {one.code for one in codec.open_many(wires[:8], B)} == {"message.epoch"}
 
 

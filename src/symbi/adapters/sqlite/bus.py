@@ -83,6 +83,12 @@ class BusTable(Rows):
         self._write(SQL["blank_groups"], (topic, before))
         return self._write(SQL["end_groups"], (topic, before))
 
+    def end_idle_groups(self) -> int:
+        """Destroy keys under which nothing is kept."""
+        self._fence(self._epoch)
+        self._write(SQL["blank_idle_groups"], ())
+        return self._write(SQL["end_idle_groups"], ())
+
     def seen(self, sender: str, address: str, epoch: int) -> Seen:
         """What has been taken in."""
         row = self._one(SQL["seen"], (sender, address, epoch))
@@ -160,6 +166,10 @@ class BusReader(ABC):
     def end_groups(self, topic: str, before: int) -> Never:
         """Refused."""
         raise _read_only(f"destroy keys of topic `{topic}` before {before}")
+
+    def end_idle_groups(self) -> Never:
+        """Refused."""
+        raise _read_only("destroy keys of topics")
 
     def put_seen(self, sender: str, address: str, epoch: int, seen: Seen) -> Never:
         """Refused."""
