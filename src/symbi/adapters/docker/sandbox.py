@@ -7,7 +7,6 @@ but for a program that was granted one, which gets it through its frames (`lines
 """
 
 import json
-import re
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -49,7 +48,7 @@ from symbi.sandbox.command import check_command
 from symbi.sandbox.pool import WHAT_TO_INSTALL
 from symbi.sandbox.port import CommandResult, Egress, SandboxResult, SandboxWatch
 from symbi.sandbox.request import CODE_FILE, VALUE_BOUNDS, check_request, plain_inputs
-from symbi.sandbox.values import copy_json
+from symbi.sandbox.values import copy_json, has_more_parts
 from symbi.sandbox.warm import WarmPool
 from symbi.tools.text import printable
 from symbi.types import JsonValue, SecurityTier
@@ -61,8 +60,6 @@ ESCAPED: Final = 6  # how much longer JSON makes a text at most
 MAX_TOLD_BYTES: Final = ESCAPED * VALUE_BOUNDS.max_bytes + 4096
 MAX_FRAME_BYTES: Final = 2 * MAX_TOLD_BYTES  # the text of a text: quotes and backslashes once more
 MAX_MESSAGE_CHARS: Final = 300
-
-_STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 class _Size(NamedTuple):
@@ -280,12 +277,9 @@ def _death(answer: Mapping[str, Any], action: ExecuteCode) -> SymbiError:
 
 def _decoded(data: bytes) -> Mapping[str, Any]:
     """JSON from a sandbox: an object, and no more parts in it than a value may have, else nothing is parsed."""
-    most = 2 * VALUE_BOUNDS.max_items
-    if sum(map(data.count, (b",", b"[", b"{"))) > most:
-        bare = _STRINGS.sub(b"", data)
-        if sum(map(bare.count, (b",", b"[", b"{"))) > most:
-            msg = f"the value has more than {VALUE_BOUNDS.max_items} parts"
-            raise OutputLimit(msg, max_items=VALUE_BOUNDS.max_items)
+    if has_more_parts(data, 2 * VALUE_BOUNDS.max_items):
+        msg = f"the value has more than {VALUE_BOUNDS.max_items} parts"
+        raise OutputLimit(msg, max_items=VALUE_BOUNDS.max_items)
     try:
         told = json.loads(data)
     except RecursionError:
