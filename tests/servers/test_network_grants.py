@@ -18,7 +18,7 @@ SECRET = "sesame-4711-open"
 AGENT = """
 agent asks(url: String) -> String {{
     capabilities = ["run"]
-    with sandbox = {tier}, timeout = 60.seconds {{
+    with sandbox = {tier}, timeout = 60.seconds, max_network_mbps = 8 {{
         let done = run("{image}", ["python3", "-c", "{program}", url],
             network = ["GET api.example:443"], credentials = {{ "api.example": vault://key }});
         done.stdout
@@ -84,6 +84,9 @@ def test_a_network_that_policy_grants_is_reached_with_its_credential_and_stands_
     assert {one["run_id"] for one in told} == {outcome["run_id"]}
     assert {one["details"]["effect_id"] for one in told} == {outcome["details"]["effect_id"]}
     assert outcome["details"]["egress"]["connections"] == 1
+    assert outcome["details"]["egress"]["bytes_per_s"] == 1_048_576, (
+        "what its file claims is less than what any may have"
+    )
     assert SECRET not in json.dumps(shown)
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
 

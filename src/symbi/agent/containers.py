@@ -30,13 +30,23 @@ from symbi.types import Integrity, JsonValue, Label, Principal, SecurityTier
 
 @dataclass(frozen=True, slots=True)
 class CodeLimits:
-    """Bounds of one `python(…)` or `run(…)`: the least tier, mebibytes, milli-cores, seconds; what is known of its agent."""
+    """Bounds of one `python(…)` or `run(…)`.
+
+    Attributes:
+        tier: The least.
+        memory_mib: Mebibytes.
+        cpu_milli: Thousandths of a core.
+        timeout_s: Seconds.
+        profile: What is known of its agent's risk.
+        network_mibitps: Mebibits a second of a granted network; 0 for what any may have.
+    """
 
     tier: SecurityTier = SecurityTier.INTERPRETER
     memory_mib: int = 64
     cpu_milli: int = 1_000
     timeout_s: float = 30.0
     profile: RiskProfile = UNREMARKABLE
+    network_mibitps: int = 0
 
 
 class Containers:
@@ -115,6 +125,7 @@ class Containers:
                 risk=risk.facts(),
                 memory_mib=self._limits.memory_mib,
                 cpu_milli=self._limits.cpu_milli,
+                network_mibitps=self._limits.network_mibitps,
                 timeout_s=read.timeout_s(options.get("timeout"), self._limits.timeout_s),
             )
         except InputError as error:  # of names and of what goes into files: the call's own doing

@@ -8,11 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from symbi.adapters.egress import EgressProxy
 from symbi.audit.event import AuditEventType
 from symbi.errors import Denied, Unavailable
+from symbi.guard.action import RunContainer
+from symbi.guard.permit import Authority
 from symbi.sandbox.egress import EgressLimits
+from symbi.testing.clock import ManualClock
 from symbi.testing.egress import ProxyUnderTest, both_ends, get, outside, refused
 from symbi.testing.outside import LOOPBACK, say
+from symbi.types import AgentId, EffectId, Principal, SecurityTier
 
 pytestmark = pytest.mark.anyio
 
@@ -31,7 +36,8 @@ async def test_a_tunnel_goes_both_ways_and_is_on_the_trail_before_it_stands():
                     "received": len(say()), "rule": ""}),
     ]  # fmt: skip
     assert proxy.session.totals() == {
-        "connections": 1, "refused": {}, "sent": len(get("/x")), "received": len(say()), "pinned": {"api.example": [LOOPBACK]},
+        "connections": 1, "refused": {}, "sent": len(get("/x")), "received": len(say()), "bytes_per_s": EgressLimits().bytes_per_s,
+        "pinned": {"api.example": [LOOPBACK]},
     }  # fmt: skip
 
 
@@ -238,6 +244,35 @@ async def test_bytes_pass_at_their_rate_after_a_burst_of_one_second():
     totals = proxy.session.totals()
     assert heard.endswith(b"x" * 9000)
     assert sum(proxy.slept) == pytest.approx((totals["sent"] + totals["received"] - 1000) / 1000)
+
+
+@given(st.integers(1, 2**30), st.integers(0, 100_000))
+def test_a_claim_is_a_bound_of_the_rate_and_never_lifts_that_of_the_configuration(most, mibitps):
+    limits = EgressLimits(bytes_per_s=most)
+    assert limits.claimed(0) == limits
+    rate = limits.claimed(mibitps).bytes_per_s
+    assert rate == (min(most, mibitps * 131_072) if mibitps else most)
+    assert replace(limits.claimed(mibitps), bytes_per_s=most) == limits, "and is none on anything else"
+
+
+@pytest.mark.parametrize("mibitps", [0, 1, 100_000])
+async def test_the_claim_of_an_action_is_what_its_proxy_is_held_to(mibitps):
+    clock, told = ManualClock(), []
+    authority = Authority(clock)
+
+    async def tell(draft):
+        told.append(draft)
+
+    async def resolver(_host):
+        return ["1.1.1.1"]
+
+    proxy = EgressProxy(authority, None, tell, clock, limits=EgressLimits(bytes_per_s=1_000_000), resolver=resolver)
+    action = RunContainer(
+        principal=Principal(AgentId("a")), image="sha256:" + 64 * "0", command=("x",), tier=SecurityTier.TIER1,
+        network=("api.example:80",), network_mibitps=mibitps,
+    )  # fmt: skip
+    session = await proxy.open(authority.mint(EffectId("e"), action))
+    assert session.totals()["bytes_per_s"] == (131_072 if mibitps == 1 else 1_000_000)
 
 
 async def test_connections_are_bounded_at_a_time_and_in_all_and_a_flood_fills_no_trail():

@@ -71,6 +71,7 @@ class EgressSession:
             "refused": dict(sorted(self._meter.refused.items())),
             "sent": self._meter.sent,
             "received": self._meter.received,
+            "bytes_per_s": self._limits.bytes_per_s,
             "pinned": {host: list(found) for host, found in self._outsides.pinned.items()},
         }
 
