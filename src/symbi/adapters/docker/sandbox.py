@@ -162,12 +162,19 @@ class DockerSandbox:
         return SandboxResult(value, stdout, took_s)
 
     async def run_command(self, permit: Permit[RunContainer]) -> CommandResult:
-        """Run the permit's program in a container of its own; see `symbi.sandbox.port.CommandSandbox`."""
-        action = self._authority.redeem(permit, RunContainer)
+        """Run the permit's program in a container of its own; see `symbi.sandbox.port.CommandSandbox`.
+
+        The permit is redeemed when the program is about to begin: an engine, an image or a name that is not there leaves
+        nobody in doubt whether it ran.
+        """
+        action = self._authority.check(permit, RunContainer)
+        begin = partial(self._authority.redeem, permit, RunContainer)
+        if not self._authority.uses_left(permit):
+            begin()  # is refused
         check_command(action, self._tier, self._options.images, self._options.variables)
         await self._take_place()
         try:
-            return await run_program(self._engine, self._options, permit, self._clock, self._egress)
+            return await run_program(self._engine, self._options, permit, begin, self._clock, self._egress)
         finally:
             self._places.release()
 
