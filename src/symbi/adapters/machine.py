@@ -49,6 +49,10 @@ _UNFIT_KEYRINGS: Final = ("keyring.backends.fail", "keyring.backends.null", "key
 GVISOR_GAPS: Final = "write bandwidth is not bounded in it, and its own kernel takes part of the memory"
 VERSION_TIMEOUT_S: Final = 5.0  # what a program may take to say its version
 
+_MAKE_IMAGE: Final = (
+    "make one with `symbi sandbox image`, and name it in `sandbox.image` or, for `run(…)` alone, in `sandbox.images`"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -77,11 +81,13 @@ class Wanted:
         host: Address of the engine; None for that of the environment.
         image: What code runs in; None where none is configured.
         runtimes: The engine's runtimes for tier 1 and tier 2.
+        images: What programs may run in besides.
     """
 
     host: str | None = None
     image: str | None = None
     runtimes: tuple[str, str] = ("runc", "runsc")
+    images: tuple[str, ...] = ()
 
 
 def probe_machine(
@@ -291,7 +297,9 @@ def probe_engine(
         detail, hint = "no runsc on PATH", "install gVisor (package runsc) and register it in the engine's daemon.json"
     yield Finding("gvisor", ok=ok, detail=detail, install_hint=hint)
     if answers:
-        yield _probe_image(address, wanted.image, tls=tls)
+        yield _probe_image(address, wanted, tls=tls)
+        for image in dict.fromkeys(wanted.images):
+            yield _image_there(address, image, "program image", tls=tls)
 
 
 def _gaps(info: Mapping[str, object]) -> Iterator[str]:
@@ -309,15 +317,20 @@ def _gaps(info: Mapping[str, object]) -> Iterator[str]:
             yield shown
 
 
-def _probe_image(address: str, image: str | None, *, tls: bool) -> Finding:
-    name, hint = "sandbox image", "make one with `symbi sandbox image`, and name it in `sandbox.image`"
-    if image is None:
-        return Finding(name, ok=False, detail="none is configured: no container tier is used", install_hint=hint)
+def _probe_image(address: str, wanted: Wanted, *, tls: bool) -> Finding:
+    name = "sandbox image"
+    if wanted.image is None:
+        what = "no container runs `python(…)`" if wanted.images else "no container tier is used"
+        return Finding(name, ok=False, detail=f"none is configured: {what}", install_hint=_MAKE_IMAGE)
+    return _image_there(address, wanted.image, name, tls=tls)
+
+
+def _image_there(address: str, image: str, name: str, *, tls: bool) -> Finding:
     try:
         found = _ask(address, f"/images/{quote(image, safe=':@/')}/json", tls=tls)
     except (OSError, HTTPException, ValueError) as error:
         detail = f"`{_printable(image)}` is not in the engine: {_named(error)}"
-        return Finding(name, ok=False, detail=detail, install_hint=hint)
+        return Finding(name, ok=False, detail=detail, install_hint=_MAKE_IMAGE)
     size = found.get("Size")
     detail = f"`{_printable(image)}`, {size // 2**20} MiB" if isinstance(size, int) else f"`{_printable(image)}`"
     return Finding(name, ok=True, detail=detail)

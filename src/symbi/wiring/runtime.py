@@ -132,7 +132,7 @@ def probe(settings: Settings) -> list[Finding]:
     health = check_store(settings.runtime.data_dir, SystemClock())
     store = Finding("audit store", health.ok, health.detail, health.hint, required=True)
     sandbox = settings.sandbox
-    wanted = Wanted(sandbox.docker_host, sandbox.image, (sandbox.runtime_tier1, sandbox.runtime_tier2))
+    wanted = Wanted(sandbox.docker_host, sandbox.image, (sandbox.runtime_tier1, sandbox.runtime_tier2), sandbox.images)
     return [*probe_machine(settings.runtime.data_dir, wanted=wanted), store, *probe_storage(settings)]
 
 

@@ -269,6 +269,20 @@ def test_the_image_is_looked_for_in_the_engine_that_is_configured(tmp_path):
         assert ("symbi sandbox image" in found.install_hint) is not ok
 
 
+def test_images_of_programs_are_looked_for_too(tmp_path):
+    there, gone = "sha256:" + 64 * "1", "sha256:" + 64 * "2"
+    replies = [answer(VERSION), answer(INFO), answer({"Size": 50 << 20}), answer({}, "404 Not Found")]
+    with engine(tmp_path, replies) as environ:
+        *_, python, first, second = probe_engine(
+            {}, lambda _: None, Wanted(environ["DOCKER_HOST"], images=(there, gone))
+        )
+    assert (python.name, python.ok) == ("sandbox image", False)
+    assert "`python(…)`" in python.detail
+    assert [(one.name, one.ok) for one in (first, second)] == [("program image", True), ("program image", False)]
+    assert there in first.detail
+    assert gone in second.detail
+
+
 def test_a_runsc_that_the_engine_does_not_know_is_not_taken_for_gvisor(tmp_path):
     with engine(tmp_path, [answer(VERSION), answer(INFO)]) as environ:
         docker, gvisor = ask(environ, runsc="/usr/bin/runsc")

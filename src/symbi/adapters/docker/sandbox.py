@@ -119,6 +119,12 @@ class DockerSandbox:
             SandboxUnavailable: It cannot; the message says what is missing, and the hint what to do.
         """
         version = await self._engine.version()
+        await self._check_runtime()
+        await check_image(self._engine, self._options.image)
+        self._ready = True
+        return {"engine": str(version.get("Version", "")), "api": str(version.get("ApiVersion", ""))}
+
+    async def _check_runtime(self) -> None:
         runtimes = (await self._engine.info()).get("Runtimes")
         known = sorted(runtimes) if isinstance(runtimes, dict) else []
         if self._options.runtime not in known:
@@ -126,9 +132,6 @@ class DockerSandbox:
             raise SandboxUnavailable(
                 msg, code="unavailable.runtime", hint=WHAT_TO_INSTALL[self._tier], tier=self._tier.value
             )
-        await check_image(self._engine, self._options.image)
-        self._ready = True
-        return {"engine": str(version.get("Version", "")), "api": str(version.get("ApiVersion", ""))}
 
     async def run(self, permit: Permit[ExecuteCode]) -> SandboxResult:
         """Run the permit's code in a container of its own; see the port."""
@@ -174,6 +177,8 @@ class DockerSandbox:
         check_command(action, self._tier, self._options.images, self._options.variables)
         await self._take_place()
         try:
+            if not self._ready:
+                await self._check_runtime()
             return await run_program(self._engine, self._options, permit, begin, self._clock, self._egress)
         finally:
             self._places.release()
