@@ -20,10 +20,11 @@ from symbi.errors import (
     StepLimit,
     TimeLimit,
 )
+from symbi.guard.action import RunContainer
 from symbi.guard.permit import Authority
 from symbi.testing.clock import ManualClock
 from symbi.testing.contracts import SandboxUnderTest
-from symbi.types import EffectId, SecurityTier
+from symbi.types import AgentId, EffectId, Principal, SecurityTier
 
 pytestmark = pytest.mark.anyio
 
@@ -241,6 +242,20 @@ async def test_an_image_or_a_runtime_that_is_not_there_is_said(fake):
     assert "symbi sandbox image" in error.hint
     error = await fails(f"unix://{fake.path}", code="unavailable.runtime", runtime="kata")
     assert "`kata`" in error.message
+    assert not any("create" in asked for asked in fake.asked)
+
+
+async def test_a_runtime_that_is_not_there_is_not_laid_to_the_image_of_a_program(fake):
+    authority = Authority(ManualClock())
+    options = replace(OPTIONS, runtime="kata", images=frozenset({OPTIONS.image}))
+    action = RunContainer(
+        principal=Principal(AgentId("a")), image=OPTIONS.image, command=("p",), tier=SecurityTier.TIER1
+    )
+    async with Engine(f"unix://{fake.path}") as engine:
+        made = DockerSandbox(authority, SecurityTier.TIER1, engine, options)
+        with pytest.raises(SandboxUnavailable, match="`kata`") as caught:
+            await made.run_command(authority.mint(EffectId("e"), action))
+    assert caught.value.code == "unavailable.runtime"
     assert not any("create" in asked for asked in fake.asked)
 
 

@@ -316,6 +316,26 @@ async def test_a_connection_that_is_cancelled_is_recorded():
     assert proxy.events[-1][1]["rule"] == "egress.cancelled"
 
 
+async def test_one_that_is_cancelled_while_its_beginning_is_written_has_an_end_and_was_not_made():
+    async with outside(network=["api.example:443"]) as (proxy, server):
+        ours, its = both_ends()
+        tell = proxy.tell
+
+        async def slowly(draft):
+            await tell(draft)
+            if draft.event_type == AuditEventType.EGRESS_CONNECTED:
+                tasks.cancel_scope.cancel()
+                await anyio.sleep_forever()
+
+        proxy.session._record._tell = slowly
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(proxy.session.serve, its)
+            await ours.send(b"CONNECT api.example:443 HTTP/1.1\r\n\r\n")
+    assert proxy.kinds() == ["connected", "closed"]
+    assert proxy.events[-1][1]["rule"] == "egress.cancelled"
+    assert (server.connections, proxy.dialed) == (0, [])
+
+
 @pytest.mark.parametrize(
     "answer",
     [b"", b"\x16\x03\x01", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort", b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n",

@@ -290,11 +290,12 @@ def test_every_image_of_programs_is_looked_for_and_one_with_volumes_is_not_fit(t
     assert ("declares volumes" in found[2].detail, "VOLUME" in found[2].install_hint) == (True, True)
 
 
-def test_an_image_for_python_alone_is_not_missed_where_programs_have_theirs(tmp_path):
+def test_an_image_for_python_is_missed_though_programs_have_theirs(tmp_path):
     image = "b@sha256:" + 64 * "1"
     with engine(tmp_path, [answer(VERSION), answer(INFO), answer({"Size": 1})]) as environ:
         _, _, *found = probe_engine({}, lambda _: None, Wanted(environ["DOCKER_HOST"], images=(image,)))
-    assert [(one.name, one.ok) for one in found] == [("program image", True)]
+    assert [(one.name, one.ok) for one in found] == [("sandbox image", False), ("program image", True)]
+    assert "`python(…)`" in found[0].detail
 
 
 def test_a_runsc_that_the_engine_does_not_know_is_not_taken_for_gvisor(tmp_path):

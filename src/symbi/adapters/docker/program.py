@@ -9,7 +9,7 @@ is: whoever names an image in the configuration trusts it to start ours. What th
 import base64
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -69,16 +69,18 @@ async def run_program(
     engine: Engine,
     options: DockerOptions,
     permit: Permit[RunContainer],
+    begin: Callable[[], RunContainer],
     clock: Clock,
     use: ContainerUse,
     egress: Egress | None = None,
 ) -> CommandResult:
-    """Run the program of a permit that was redeemed and checked; see `symbi.sandbox.port.CommandSandbox`.
+    """Run the program of a permit that was checked; see `symbi.sandbox.port.CommandSandbox`.
 
     Args:
         engine: Where.
         options: How containers of the tier are made.
         permit: For the program; what the container is like, and which files went in and out, is noted in it.
+        begin: Redeems it; nothing of the program happens before.
         clock: Measures how long it takes.
         use: Measures what it uses.
         egress: Grants it a network, where the permit is for one.
@@ -104,6 +106,7 @@ async def run_program(
             with anyio.move_on_after(action.timeout_s + GRACE_S):
                 for piece in _pieces(files):
                     await cell.hand_over(piece)
+                begin()
                 try:
                     answer = await cell.ask(request, _most_bytes(options), None if session is None else session.serve)
                 finally:

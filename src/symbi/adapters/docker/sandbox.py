@@ -141,6 +141,12 @@ class DockerSandbox:
             SandboxUnavailable: It cannot; the message says what is missing, and the hint what to do.
         """
         version = await self._engine.version()
+        await self._check_runtime()
+        await check_image(self._engine, self._options.image)
+        self._ready = True
+        return {"engine": str(version.get("Version", "")), "api": str(version.get("ApiVersion", ""))}
+
+    async def _check_runtime(self) -> None:
         runtimes = (await self._engine.info()).get("Runtimes")
         known = sorted(runtimes) if isinstance(runtimes, dict) else []
         if self._options.runtime not in known:
@@ -148,9 +154,6 @@ class DockerSandbox:
             raise SandboxUnavailable(
                 msg, code="unavailable.runtime", hint=WHAT_TO_INSTALL[self._tier], tier=self._tier.value
             )
-        await check_image(self._engine, self._options.image)
-        self._ready = True
-        return {"engine": str(version.get("Version", "")), "api": str(version.get("ApiVersion", ""))}
 
     def _ready_made(self, size: "_Size") -> AbstractAsyncContextManager[Cell]:
         options = replace(self._options, cpus=size.cpus)
@@ -190,13 +193,22 @@ class DockerSandbox:
         return SandboxResult(value, stdout, took_s)
 
     async def run_command(self, permit: Permit[RunContainer]) -> CommandResult:
-        """Run the permit's program in a container of its own; see `symbi.sandbox.port.CommandSandbox`."""
-        action = self._authority.redeem(permit, RunContainer)
+        """Run the permit's program in a container of its own; see `symbi.sandbox.port.CommandSandbox`.
+
+        The permit is redeemed when the program is about to begin: an engine, an image or a name that is not there leaves
+        nobody in doubt whether it ran.
+        """
+        action = self._authority.check(permit, RunContainer)
+        begin = partial(self._authority.redeem, permit, RunContainer)
+        if not self._authority.uses_left(permit):
+            begin()  # is refused
         check_command(action, self._tier, self._options.images, self._options.variables)
         await self._take_place()
         try:
+            if not self._ready:
+                await self._check_runtime()
             options = replace(self._options, cpus=cpus_for(self._options, action.cpu_milli))
-            return await run_program(self._engine, options, permit, self._clock, self._use, self._egress)
+            return await run_program(self._engine, options, permit, begin, self._clock, self._use, self._egress)
         finally:
             self._places.release()
 

@@ -25,6 +25,9 @@ GVISOR_GAPS: Final = "write bandwidth is not bounded in it, and its own kernel t
 VERSION_TIMEOUT_S: Final = 5.0  # what a program may take to say its version
 MAX_WARNINGS: Final = 4  # of the engine, that are shown
 FILTER_ARGUMENT: Final = "--oci-seccomp"
+MAKE_IMAGE: Final = (
+    "make one with `symbi sandbox image`, and name it in `sandbox.image` or, for `run(…)` alone, in `sandbox.images`"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +80,11 @@ def probe_engine(
     if warnings := _warnings(info):
         yield Finding("docker warnings", ok=True, detail="; ".join(warnings))
     yield _gvisor(info, which, wanted.runtimes[1])
-    if wanted.image is not None or not wanted.images:
+    if wanted.image is not None:
         yield _probe_image(ask, "sandbox image", wanted.image)
+    else:
+        what = "no container runs `python(…)`" if wanted.images else "no container tier is used"
+        yield Finding("sandbox image", ok=False, detail=f"none is configured: {what}", install_hint=MAKE_IMAGE)
     for image in dict.fromkeys(wanted.images):
         if image != wanted.image:
             yield _probe_image(ask, "program image", image)
@@ -154,19 +160,16 @@ def _gaps(info: Mapping[str, object]) -> Iterator[str]:
             yield shown
 
 
-def _probe_image(ask: "_Questions", name: str, image: str | None) -> Finding:
+def _probe_image(ask: "_Questions", name: str, image: str) -> Finding:
     """Whether an image can be used: the engine has just that one, and a container of it has no writable disk.
 
     The configuration knows images by digest alone; there is nothing left to look at in a name.
     """
-    hint = "make one with `symbi sandbox image`, and name it in `sandbox.image`"
-    if image is None:
-        return Finding(name, ok=False, detail="none is configured: no container tier is used", install_hint=hint)
     shown = f"`{printable(image)}`"
     try:
         found = ask(f"/images/{quote(image, safe=':@/')}/json")
     except (OSError, HTTPException, ValueError) as error:
-        return Finding(name, ok=False, detail=f"{shown} is not in the engine: {named(error)}", install_hint=hint)
+        return Finding(name, ok=False, detail=f"{shown} is not in the engine: {named(error)}", install_hint=MAKE_IMAGE)
     config = found.get("Config")
     if isinstance(config, dict) and config.get("Volumes"):
         detail = f"{shown} declares volumes, which would be writable disk without a bound: nothing runs in it"
