@@ -24,6 +24,8 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _TOKENS: Final = re.compile(rb"[ \t]*,[ \t]*")
 _NOT_WITH_SECRET: Final = frozenset({b"accept-encoding", b"if-range", b"range"})
 """What makes an answer come packed or in parts, in which a secret could not be seen."""
+_OTHER_METHODS: Final = frozenset({b"x-http-method", b"x-http-method-override", b"x-method-override"})
+"""By which some hosts take a request for one of another method than was looked at."""
 _NOT_BACK: Final = HOP_BY_HOP | {b"alt-svc", b"content-length"}
 
 Headers = list[tuple[bytes, bytes]]
@@ -79,9 +81,9 @@ def _headers(head: Head, route: Route, secret: Secret | None) -> Headers:
     host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
     default = 443 if route.tls else 80
     made: Headers = [(b"host", (host if endpoint.port == default else f"{host}:{endpoint.port}").encode("ascii"))]
-    gone: frozenset[bytes] = frozenset()
+    gone = _OTHER_METHODS if endpoint.methods else frozenset[bytes]()
     if secret is not None:
-        gone = _NOT_WITH_SECRET | {secret.header[0]}
+        gone |= _NOT_WITH_SECRET | {secret.header[0]}
         made += [secret.header, (b"accept-encoding", b"identity")]
     made += [(name, value) for name, value in head.headers if name not in gone]
     if head.length is None:
