@@ -220,7 +220,7 @@ WRONG = [
     ({"inputs": texts("a")}, "must be a record"),
     ({"inputs": Value({"../a": Value("x")})}, "not the name of a file"),
     ({"inputs": Value({"a": Value(2**60)})}, "2^53"),
-    ({"inputs": Value({"a": Value(Secret("x"))})}, "can only be handed to a tool"),
+    ({"inputs": Value({"a": Value(Secret("x"))})}, "or named in `credentials` of `run(…)`"),
     ({"outputs": texts("/etc/passwd")}, "not the name of a file"),
     ({"outputs": texts("a/../../b")}, "not the name of a file"),
     ({"outputs": texts("a", "a")}, "twice"),
@@ -276,6 +276,13 @@ async def test_a_call_that_cannot_be_meant_is_an_error_at_its_place_and_never_re
     assert says in caught.value.message
     assert caught.value.place is not None
     assert [one.asked for one in commands.values()] == [[], []]
+
+
+async def test_a_secret_in_the_environment_is_told_where_secrets_go():
+    async with running() as (effects, _):
+        with pytest.raises(ScriptFailed) as caught:
+            await run(effects, env=Value({"A": Value(Secret("x"))}))
+    assert "`credentials`" in caught.value.hint
 
 
 async def test_what_a_program_was_given_and_its_risk_are_on_the_trail(tmp_path):

@@ -185,7 +185,13 @@ class _Reader:
         fields = self._record(value, "env")
         texts = {name: item.data for name, item in fields.items() if isinstance(item.data, str)}
         if len(texts) != len(fields) or not all(fields):
-            raise self.wrong("`env` of `run(…)` must be a record of texts")
+            secret = any(isinstance(item.data, Secret) for item in fields.values())
+            hint = (
+                "a program has no secrets: name them in `credentials`, by the host that they are for"
+                if secret
+                else None
+            )
+            raise self.wrong("`env` of `run(…)` must be a record of texts", hint)
         return texts
 
     def credentials(self, value: Value | None, network: EgressGrant) -> dict[str, str]:

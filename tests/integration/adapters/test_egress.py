@@ -63,6 +63,14 @@ async def test_a_request_is_written_anew_and_its_answer_too():
     assert body == b"3\r\nabc\r\n0\r\n\r\n"
 
 
+@pytest.mark.parametrize(("granted", "passed"), [("GET api.example:80", []), ("api.example:80", ["DELETE"])])
+async def test_a_header_that_makes_another_method_of_a_request_is_left_out_where_methods_are_granted(granted, passed):
+    async with outside(network=[granted]) as (proxy, server):
+        await proxy.say(get(more="X-HTTP-Method-Override: DELETE\r\nX-Method: kept\r\n"))
+    (asked,) = server.asked
+    assert (asked.all("x-http-method-override"), asked.all("x-method")) == (passed, ["kept"])
+
+
 async def test_a_client_that_waits_for_a_word_gets_it_and_an_old_one_gets_no_chunks():
     async with outside(network=["api.example:80"]) as (proxy, server):
         server.answer = lambda _: b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
