@@ -120,6 +120,7 @@ async def test_a_program_that_did_not_come_to_begin_has_not_spent_its_permit(tmp
     options = DockerOptions(image=IMAGE, runtime="runc", instance="test", images=frozenset({IMAGE}))
     async with Engine(f"unix://{tmp_path}/none.sock") as engine:
         driver = DockerSandbox(authority, SecurityTier.TIER1, engine, options, egress=NoName())
+        driver._ready = bool(network)  # an engine that was there a moment ago is not looked at again before the name is
         permit = authority.mint(EffectId("e"), asked(network=network))
         with pytest.raises(Unavailable) as raised:
             await driver.run_command(permit)
