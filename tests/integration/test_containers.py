@@ -63,7 +63,10 @@ async def running(policies=PERMIT, tier=SecurityTier.TIER1, tiers=(SecurityTier.
         world = World(gate.guard, gate.log, SystemClock(), None, Sandboxes({}, commands), lambda *_: None)
         principal = Principal(AgentId("a"))
         recorded = gate.store.effects_of(RunId("r"))
-        yield RunEffects(world, principal, RunId("r"), "t.symbi", CodeLimits(tier), recorded), commands
+        yield (
+            RunEffects(world, principal, RunId("r"), "t.symbi", CodeLimits(tier, **how.get("limits", {})), recorded),
+            commands,
+        )
 
 
 def texts(*words, label=None):
@@ -148,6 +151,13 @@ async def test_the_interpreter_runs_no_program_and_nothing_stands_in_for_a_tier_
         with pytest.raises(SandboxUnavailable):
             await run(effects, inputs=Value({"a": Value("x", STRANGERS)}))
     assert [one.asked for one in commands.values()] == [[]]
+
+
+async def test_a_program_is_asked_for_within_what_its_agent_may_have():
+    limits = {"memory_mib": 33, "cpu_milli": 250, "timeout_s": 7.0, "network_mibitps": 3}
+    async with running(limits=limits) as (effects, commands):
+        await run(effects)
+    assert {name: getattr(asked(commands), name) for name in limits} == limits
 
 
 async def test_files_and_a_network_raise_the_score_and_a_network_forbids_a_second_try():

@@ -100,9 +100,8 @@ def _altered(action: Action, obligations: Obligations) -> Action:
     arguments = obligations.apply_arguments(whole)
     if isinstance(action, AllocateResources):
         limits = _limits(arguments)
-        if (
-            action.limits.network_io_mbps and not limits.network_io_mbps
-        ):  # 0 is no claim, and would free it of its bound
+        # 0 is no claim, and would free it of its bound
+        if action.limits.network_io_mbps and not limits.network_io_mbps:
             msg = "a policy leaves the agent nothing of the network that it claims"
             raise PolicyDenied(msg, code="policy.condition", hint="cap `arguments.networkMibitps` at 1 or more")
         return replace(action, limits=limits, budget=_budget(arguments))
