@@ -19,6 +19,7 @@ from symbi.errors import (
     SandboxUnavailable,
     StepLimit,
     TimeLimit,
+    Unavailable,
 )
 from symbi.guard.action import RunContainer
 from symbi.guard.permit import Authority
@@ -257,6 +258,46 @@ async def test_a_runtime_that_is_not_there_is_not_laid_to_the_image_of_a_program
             await made.run_command(authority.mint(EffectId("e"), action))
     assert caught.value.code == "unavailable.runtime"
     assert not any("create" in asked for asked in fake.asked)
+
+
+class NoName:
+    """Grants no network: a name has no address now."""
+
+    async def open(self, _permit):
+        raise Unavailable("no address", code="unavailable.name")
+
+
+async def test_a_program_whose_network_is_not_there_has_no_container_and_keeps_its_permit(fake):
+    authority = Authority(ManualClock())
+    options = replace(OPTIONS, images=frozenset({OPTIONS.image}))
+    action = RunContainer(
+        principal=Principal(AgentId("a")), image=OPTIONS.image, command=("p",), tier=SecurityTier.TIER1, network=("api.example:443",)
+    )  # fmt: skip
+    permit = authority.mint(EffectId("e"), action)
+    async with Engine(f"unix://{fake.path}") as engine:
+        made = DockerSandbox(authority, SecurityTier.TIER1, engine, options, egress=NoName())
+        with pytest.raises(Unavailable) as caught:
+            await made.run_command(permit)
+    assert caught.value.code == "unavailable.name"
+    assert authority.uses_left(permit) == 1
+    assert not any("create" in asked for asked in fake.asked)
+
+
+async def test_a_program_is_what_the_authority_says_whatever_its_permit_was_made_to_say(fake):
+    authority = Authority(ManualClock())
+    other = "sha256:" + 64 * "7"
+    options = replace(OPTIONS, images=frozenset({OPTIONS.image, other}))
+    action = RunContainer(
+        principal=Principal(AgentId("a")), image=OPTIONS.image, command=("p",), tier=SecurityTier.TIER1
+    )
+    permit = authority.mint(EffectId("e"), action)
+    permit._action = replace(action, image=other, command=("q",))
+    async with Engine(f"unix://{fake.path}") as engine:
+        with pytest.raises(SandboxUnavailable):  # this engine's container knows code alone
+            await DockerSandbox(authority, SecurityTier.TIER1, engine, options).run_command(permit)
+    assert fake.request["argv"] == ["p"]
+    assert any(OPTIONS.image in asked for asked in fake.asked)
+    assert not any(other in asked for asked in fake.asked)
 
 
 async def test_an_engine_that_comes_later_is_found(tmp_path):

@@ -68,6 +68,7 @@ async def run_program(
     engine: Engine,
     options: DockerOptions,
     permit: Permit[RunContainer],
+    action: RunContainer,
     begin: Callable[[], RunContainer],
     clock: Clock,
     egress: Egress | None = None,
@@ -78,11 +79,11 @@ async def run_program(
         engine: Where.
         options: How containers of the tier are made.
         permit: For the program; what the container is like, and which files went in and out, is noted in it.
+        action: What the authority says that it is for.
         begin: Redeems it; nothing of the program happens before.
         clock: Measures how long it takes.
         egress: Grants it a network, where the permit is for one.
     """
-    action = permit.action
     if egress is None and (action.network or action.credentials):
         msg = "no network can be granted to a program"
         raise SandboxUnavailable(msg, code="unavailable.network", hint="run it without `network` and `credentials`")
@@ -96,7 +97,7 @@ async def run_program(
     permit.note("files_in", {name: _facts(data) for name, data in files.items()})
     options = replace(options, image=action.image)
     request = _request(action, options, _search_path(found))
-    async with _cell(engine, options, permit) as cell:
+    async with _cell(engine, options, permit, action) as cell:
         started_s = clock.monotonic_s()
         answer: bytes | None = None
         with anyio.move_on_after(action.timeout_s + GRACE_S):
@@ -119,9 +120,10 @@ async def run_program(
 
 
 @asynccontextmanager
-async def _cell(engine: Engine, options: DockerOptions, permit: Permit[RunContainer]) -> AsyncIterator[Cell]:
+async def _cell(
+    engine: Engine, options: DockerOptions, permit: Permit[RunContainer], action: RunContainer
+) -> AsyncIterator[Cell]:
     """A container of the image that was looked at; where none comes about, the error says what the image lacks."""
-    action = permit.action
     labels = {LABEL_EFFECT: str(permit.effect_id), LABEL_RUN: str(action.run_id)}
     begun = False
     try:

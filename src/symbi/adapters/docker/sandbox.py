@@ -179,7 +179,7 @@ class DockerSandbox:
         try:
             if not self._ready:
                 await self._check_runtime()
-            return await run_program(self._engine, self._options, permit, begin, self._clock, self._egress)
+            return await run_program(self._engine, self._options, permit, action, begin, self._clock, self._egress)
         finally:
             self._places.release()
 
