@@ -245,18 +245,21 @@ async def test_an_image_or_a_runtime_that_is_not_there_is_said(fake):
     assert not any("create" in asked for asked in fake.asked)
 
 
-async def test_a_runtime_that_is_not_there_is_not_laid_to_the_image_of_a_program(fake):
+async def test_a_program_is_what_the_authority_says_whatever_its_permit_was_made_to_say(fake):
     authority = Authority(ManualClock())
-    options = replace(OPTIONS, runtime="kata", images=frozenset({OPTIONS.image}))
+    other = "sha256:" + 64 * "7"
+    options = replace(OPTIONS, images=frozenset({OPTIONS.image, other}))
     action = RunContainer(
         principal=Principal(AgentId("a")), image=OPTIONS.image, command=("p",), tier=SecurityTier.TIER1
     )
+    permit = authority.mint(EffectId("e"), action)
+    permit._action = replace(action, image=other, command=("q",))
     async with Engine(f"unix://{fake.path}") as engine:
-        made = DockerSandbox(authority, SecurityTier.TIER1, engine, options)
-        with pytest.raises(SandboxUnavailable, match="`kata`") as caught:
-            await made.run_command(authority.mint(EffectId("e"), action))
-    assert caught.value.code == "unavailable.runtime"
-    assert not any("create" in asked for asked in fake.asked)
+        with pytest.raises(SandboxUnavailable):  # this engine's container knows code alone
+            await DockerSandbox(authority, SecurityTier.TIER1, engine, options).run_command(permit)
+    assert fake.request["argv"] == ["p"]
+    assert any(OPTIONS.image in asked for asked in fake.asked)
+    assert not any(other in asked for asked in fake.asked)
 
 
 async def test_an_engine_that_comes_later_is_found(tmp_path):

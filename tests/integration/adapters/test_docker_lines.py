@@ -219,6 +219,14 @@ def connect(lines):
     return line
 
 
+def connect_late(lines):
+    """Where nothing else gets its turn."""
+    line = socket.create_connection(lines.listener.getsockname(), 10)
+    select.select([lines.listener], [], [], 10)
+    lines.accept()
+    return line
+
+
 def test_what_was_said_before_the_end_is_heard_by_who_reads_late(lines):
     sent = b""
     with connect(lines) as line:
@@ -270,8 +278,24 @@ def test_who_was_told_all_and_does_not_hang_up_gives_way_to_others(lines):
     while turn(lines):
         pass
     kept.append(connect(lines))
-    assert len(lines.channels) == inside.MOST
-    assert inside.MOST + 1 in lines.channels
+    assert list(lines.channels) == [*range(2, inside.MOST + 2)]
+    for line in kept:
+        line.close()
+
+
+def test_who_does_not_listen_gives_way_once_there_is_nobody_who_was_told_all(lines):
+    kept = [connect(lines) for _ in range(inside.MOST)]
+    piece = base64.b64encode(bytes(inside.PIECE)).decode()
+    for number in range(1, inside.MOST + 1):
+        lines.take(frame("data", number, data=piece))
+        lines.take(frame("close", number))
+    lines.channels[2].waiting.clear()
+    lines.channels[2].shut = True
+    lines.descriptors()
+    assert 2 not in lines.channels
+    kept.append(connect_late(lines))
+    lines.descriptors()
+    assert list(lines.channels)[:2] == [3, 4]
     for line in kept:
         line.close()
 

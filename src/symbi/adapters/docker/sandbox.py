@@ -28,7 +28,7 @@ from symbi.adapters.docker.container import (
     inner_limits,
 )
 from symbi.adapters.docker.engine import Engine
-from symbi.adapters.docker.program import check_image, run_program
+from symbi.adapters.docker.program import Due, check_image, run_program
 from symbi.adapters.docker.usage import ContainerUse
 from symbi.clock import Clock, SystemClock
 from symbi.errors import (
@@ -208,7 +208,8 @@ class DockerSandbox:
             if not self._ready:
                 await self._check_runtime()
             options = replace(self._options, cpus=cpus_for(self._options, action.cpu_milli))
-            return await run_program(self._engine, options, permit, begin, self._clock, self._use, self._egress)
+            due = Due(permit, action, begin)
+            return await run_program(self._engine, options, due, self._clock, self._use, self._egress)
         finally:
             self._places.release()
 

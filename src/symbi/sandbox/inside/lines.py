@@ -93,11 +93,11 @@ class Lines:
                 self.drop(number, tell=False)
 
     def make_room(self) -> None:
-        """Where no more fit in: hang up on whoever was told all, and does not hang up."""
+        """Where no more fit in: hang up on one that the driver has closed, first on who was told all and stays."""
         if len(self.channels) >= MOST:
-            told = [number for number, channel in self.channels.items() if channel.closed and channel.shut]
-            for number in told[:1]:
-                self.drop(number, tell=False)
+            closed = [(not channel.shut, number) for number, channel in self.channels.items() if channel.closed]
+            if closed:
+                self.drop(min(closed)[1], tell=False)
 
     def accept(self) -> None:
         """One more connection."""
