@@ -63,7 +63,10 @@ async def running(policies=PERMIT, tier=SecurityTier.TIER1, tiers=(SecurityTier.
         world = World(gate.guard, gate.log, SystemClock(), None, Sandboxes({}, commands), lambda *_: None)
         principal = Principal(AgentId("a"))
         recorded = gate.store.effects_of(RunId("r"))
-        yield RunEffects(world, principal, RunId("r"), "t.symbi", CodeLimits(tier), recorded), commands
+        yield (
+            RunEffects(world, principal, RunId("r"), "t.symbi", CodeLimits(tier, **how.get("limits", {})), recorded),
+            commands,
+        )
 
 
 def texts(*words, label=None):
@@ -150,6 +153,13 @@ async def test_the_interpreter_runs_no_program_and_nothing_stands_in_for_a_tier_
     assert [one.asked for one in commands.values()] == [[]]
 
 
+async def test_a_program_is_asked_for_within_what_its_agent_may_have():
+    limits = {"memory_mib": 33, "cpu_milli": 250, "timeout_s": 7.0, "network_mibitps": 3}
+    async with running(limits=limits) as (effects, commands):
+        await run(effects)
+    assert {name: getattr(asked(commands), name) for name in limits} == limits
+
+
 async def test_files_and_a_network_raise_the_score_and_a_network_forbids_a_second_try():
     async with running(tier=SecurityTier.TIER2) as (effects, commands):
         await run(effects)
@@ -220,7 +230,7 @@ WRONG = [
     ({"inputs": texts("a")}, "must be a record"),
     ({"inputs": Value({"../a": Value("x")})}, "not the name of a file"),
     ({"inputs": Value({"a": Value(2**60)})}, "2^53"),
-    ({"inputs": Value({"a": Value(Secret("x"))})}, "can only be handed to a tool"),
+    ({"inputs": Value({"a": Value(Secret("x"))})}, "or named in `credentials` of `run(…)`"),
     ({"outputs": texts("/etc/passwd")}, "not the name of a file"),
     ({"outputs": texts("a/../../b")}, "not the name of a file"),
     ({"outputs": texts("a", "a")}, "twice"),
@@ -276,6 +286,13 @@ async def test_a_call_that_cannot_be_meant_is_an_error_at_its_place_and_never_re
     assert says in caught.value.message
     assert caught.value.place is not None
     assert [one.asked for one in commands.values()] == [[], []]
+
+
+async def test_a_secret_in_the_environment_is_told_where_secrets_go():
+    async with running() as (effects, _):
+        with pytest.raises(ScriptFailed) as caught:
+            await run(effects, env=Value({"A": Value(Secret("x"))}))
+    assert "`credentials`" in caught.value.hint
 
 
 async def test_what_a_program_was_given_and_its_risk_are_on_the_trail(tmp_path):

@@ -261,6 +261,8 @@ async def test_caps_and_time_outs_reach_resources_and_a_tier_the_creation():
     limits = ResourceLimits(512, 2.0, 7, 9, execution_timeout=1.5)
     capped = await effective(AllocateResources(principal=ME, limits=limits), '@cap("arguments.memoryMib=128")')
     assert capped.limits == replace(limits, memory_mb=128)  # and nothing else
+    slower = await effective(AllocateResources(principal=ME, limits=limits), '@cap("arguments.networkMibitps=2")')
+    assert slower.limits == replace(limits, network_io_mbps=2)
     made = await effective(create(tier=SecurityTier.INTERPRETER), '@tier("gvisor")')
     assert (made.tier, made.principal.tier) == (SecurityTier.TIER2, "gvisor")
     assert (await effective(code(timeout_s=60.0), '@timeout("5s")')).timeout_s == 5.0
@@ -275,6 +277,10 @@ async def test_caps_and_time_outs_reach_resources_and_a_tier_the_creation():
         (SendMessage(principal=ME, to=OTHER, body="x"), '@redact("arguments.expects_reply")'),
         (ReadData(principal=ME, data=NOTES), '@redact("arguments.maxItems")'),
         (AllocateResources(principal=ME, limits=ResourceLimits()), '@redact("arguments.memoryMib")'),
+        (
+            AllocateResources(principal=ME, limits=ResourceLimits(network_io_mbps=9)),
+            '@cap("arguments.networkMibitps=0")',
+        ),
         (WriteLog(principal=ME, message="x"), '@timeout("5s")'),
         (WriteLog(principal=ME, message="x"), '@tier("gvisor")'),
         (InvokeTool(principal=ME, tool=TOOL, values={}), '@tier("gvisor")'),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import PurePosixPath, PureWindowsPath
 
 import pytest
@@ -13,7 +14,7 @@ from symbi.errors import CodeFailed, InputError, OutputLimit
 from symbi.guard.actions.containers import file_bytes
 from symbi.sandbox.files import MAX_FILES, MAX_OUTPUT_BYTES, check_names, read_outputs
 from symbi.sandbox.request import VALUE_BOUNDS
-from symbi.sandbox.values import copy_json
+from symbi.sandbox.values import copy_json, has_more_parts
 
 NAMES = st.one_of(
     st.text(max_size=120),
@@ -106,3 +107,32 @@ def test_outputs_are_bounded_together(sizes):
         assert {name: len(text) for name, text in read_outputs(found).items()} == {
             name: len(data) for name, data in found.items()
         }
+
+
+@given(value=PLAIN, most=st.integers(0, 12))
+@example(value={"[,{": ["\\", '"', '\\"', ",[{"]}, most=0)
+def test_parts_are_counted_outside_of_texts_alone(value, most):
+    def parts(one):
+        if isinstance(one, list):
+            return 1 + max(0, len(one) - 1) + sum(map(parts, one))
+        return 1 + max(0, len(one) - 1) + sum(map(parts, one.values())) if isinstance(one, dict) else 0
+
+    assert has_more_parts(json.dumps(value).encode(), most) == (parts(value) > most)
+
+
+def test_a_text_that_nothing_closes_is_looked_at_once():
+    def took_s(pairs):
+        data = b'[",' + b'\\"' * pairs
+        times = []
+        for _ in range(5):
+            began_s = time.perf_counter()
+            has_more_parts(data, 1)
+            times.append(time.perf_counter() - began_s)
+        return min(times)
+
+    assert took_s(16_000) < 8 * took_s(4_000)  # four times as long, and not sixteen times
+
+
+def test_json_is_utf_8_and_is_not_guessed_to_be_anything_else():
+    with pytest.raises(CodeFailed, match="is no JSON"):
+        read_outputs({"a.json": "[1]".encode("utf-16-le")})

@@ -74,7 +74,7 @@ class Grants:
     async def dial(self, address, port, name, context):
         return await dial(address, self.server.port, name, context)
 
-    async def run(self, code, network=("api.example:80",), credentials=None, timeout_s=60.0):
+    async def run(self, code, network=("api.example:80",), credentials=None, timeout_s=60.0, mibitps=0):
         """The result of a program."""
         authority = Authority(ManualClock())
         options = replace(self.target.options, images=frozenset({self.target.docker.image}), output_bytes=1_048_576)
@@ -85,7 +85,7 @@ class Grants:
         action = RunContainer(
             principal=Principal(AgentId("attacker")), image=self.target.docker.image, command=("python3", "/tmp/in/p.py"),
             tier=self.target.tier, inputs={"p.py": HELPERS + code}, network=network, credentials=credentials or {},
-            timeout_s=timeout_s,
+            timeout_s=timeout_s, network_mibitps=mibitps,
         )  # fmt: skip
         permit = authority.mint(EffectId("e"), action)
         async with DockerSandbox(authority, self.target.tier, self.target.engine, options, egress=egress) as driver:
@@ -292,6 +292,17 @@ async def test_bytes_pass_no_faster_than_their_rate(grants):
     size, took_s = await grants.value(code)
     assert size > 1_600_000
     assert took_s > 0.95 * (1_600_000 - 400_000) / 400_000  # what is over the burst
+
+
+async def test_bytes_pass_no_faster_than_an_agent_claims_though_more_is_allowed(grants):
+    grants.limits = EgressLimits(bytes_per_s=8_000_000)
+    grants.server.answer = lambda _: say(b"x" * 400_000)
+    get = "b'GET http://api.example/ HTTP/1.1\\r\\nHost: api.example\\r\\n\\r\\n'"
+    code = f"import time\nbegan = time.monotonic()\nheard = say({get})\ntell([len(heard), time.monotonic() - began])"
+    size, took_s = await grants.value(code, mibitps=1)
+    assert size > 400_000
+    assert took_s > 0.95 * (400_000 - 131_072) / 131_072
+    assert grants.noted["egress"]["bytes_per_s"] == 131_072
 
 
 FLOOD = """

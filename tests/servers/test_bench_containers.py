@@ -5,6 +5,7 @@ import pytest
 
 from symbi.bench.containers import containers
 from symbi.bench.measure import Scale
+from symbi.testing.sandbox import RUNTIMES
 from symbi.types import SecurityTier
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
@@ -16,6 +17,9 @@ def test_a_warm_start_is_a_fraction_of_a_cold_one_in_both_tiers():
         cold, warm = (rows[f"start-up in a {how} `{tier}` sandbox"] for how in ("cold", "warm"))
         assert 0 < warm.p50 < cold.p50 / 3
         assert 1 < rows[f"memory of an idle `{tier}` sandbox"].value < 100
+        runs = [cold, warm, *(rows[f"whole run in a {how} `{tier}` sandbox"] for how in ("cold", "warm"))]
+        plain = rows[f"plain `docker run` with {RUNTIMES[tier]}"]
+        assert all(0 < row.p50 <= row.p95 <= row.p99 for row in [*runs, plain])
     assert {row.id for row in rows.values()} == {"LIFE-5"}
 
 

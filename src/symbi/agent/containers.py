@@ -30,13 +30,23 @@ from symbi.types import Integrity, JsonValue, Label, Principal, SecurityTier
 
 @dataclass(frozen=True, slots=True)
 class CodeLimits:
-    """Bounds of one `python(…)` or `run(…)`: the least tier, mebibytes, milli-cores, seconds; what is known of its agent."""
+    """Bounds of one `python(…)` or `run(…)`.
+
+    Attributes:
+        tier: The least.
+        memory_mib: Mebibytes.
+        cpu_milli: Thousandths of a core.
+        timeout_s: Seconds.
+        profile: What is known of its agent's risk.
+        network_mibitps: Mebibits a second of a granted network; 0 for what any may have.
+    """
 
     tier: SecurityTier = SecurityTier.INTERPRETER
     memory_mib: int = 64
     cpu_milli: int = 1_000
     timeout_s: float = 30.0
     profile: RiskProfile = UNREMARKABLE
+    network_mibitps: int = 0
 
 
 class Containers:
@@ -115,6 +125,7 @@ class Containers:
                 risk=risk.facts(),
                 memory_mib=self._limits.memory_mib,
                 cpu_milli=self._limits.cpu_milli,
+                network_mibitps=self._limits.network_mibitps,
                 timeout_s=read.timeout_s(options.get("timeout"), self._limits.timeout_s),
             )
         except InputError as error:  # of names and of what goes into files: the call's own doing
@@ -174,7 +185,13 @@ class _Reader:
         fields = self._record(value, "env")
         texts = {name: item.data for name, item in fields.items() if isinstance(item.data, str)}
         if len(texts) != len(fields) or not all(fields):
-            raise self.wrong("`env` of `run(…)` must be a record of texts")
+            secret = any(isinstance(item.data, Secret) for item in fields.values())
+            hint = (
+                "a program has no secrets: name them in `credentials`, by the host that they are for"
+                if secret
+                else None
+            )
+            raise self.wrong("`env` of `run(…)` must be a record of texts", hint)
         return texts
 
     def credentials(self, value: Value | None, network: EgressGrant) -> dict[str, str]:

@@ -227,7 +227,9 @@ def to_json(value: Value, place: ast.Span, file: str) -> JsonValue:
         case Mapping():
             return {key: to_json(item, place, file) for key, item in value.data.items()}
         case Secret():
-            msg = f"`{VAULT_SCHEME}{value.data.path}` can only be handed to a tool"
+            msg = (
+                f"`{VAULT_SCHEME}{value.data.path}` can only be handed to a tool, or named in `credentials` of `run(…)`"
+            )
             raise ScriptFailed(msg, code="script.secret", place=place.place(file))
         case Closure():
             msg = "a function is not data"

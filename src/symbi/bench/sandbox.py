@@ -1,9 +1,14 @@
 """SBX-4: the interpreter sandbox, warm and cold."""
 
+import os
+from contextlib import suppress
 from time import perf_counter_ns
 from typing import Final
 
-from symbi.bench.measure import Measurement, Scale, Target, latency, sample_async
+import anyio
+import psutil
+
+from symbi.bench.measure import Measurement, Scale, Target, latency, rate, sample_async, single
 from symbi.errors import InternalError
 from symbi.guard.action import ExecuteCode
 from symbi.testing.contracts import SandboxUnderTest
@@ -27,7 +32,7 @@ sum(counts.values())
 
 
 async def sandbox(scale: Scale) -> list[Measurement]:
-    """Warm runs of two sizes, and the start of a driver with its first run."""
+    """Warm runs of two sizes, how many there are in a second, a driver's start with its first run, and an idle worker."""
     rows = []
     async with open_interpreter() as under_test:
         small = await sample_async(
@@ -45,7 +50,61 @@ async def sandbox(scale: Scale) -> list[Measurement]:
     cold = [await _cold() for _ in range(scale.of(30, least=2))]
     method = "a driver with one worker is started and runs once; its end is not counted"
     rows.append(latency("SBX-4", "cold start and first run", cold, unit="ms", judged="p50", target=None, method=method))
-    return rows
+    return [*rows, *[await _many(workers, scale) for workers in sorted({1, _cores()})], await _idle(scale)]
+
+
+async def _many(workers: int, scale: Scale) -> Measurement:
+    """Runs in a second, where there is always one that waits for a worker."""
+    each = scale.of(2_000, least=10)
+
+    async def in_a_row(count: int) -> None:
+        for _ in range(count):
+            await _run(under_test, _SUM, _NUMBERS, _SQUARES)
+
+    async def at_once(count: int) -> int:
+        begun = perf_counter_ns()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(workers + 1):
+                tasks.start_soon(in_a_row, count)
+        return perf_counter_ns() - begun
+
+    async with open_interpreter(workers=workers) as under_test:
+        await at_once(scale.of(50, least=2))  # so that all workers are there
+        elapsed = await at_once(each)
+    method = (
+        "as warm runs, a sum each; one run more at a time than there are workers, from the first to the last answer"
+    )
+    name = f"warm runs, {workers} worker{'s' if workers > 1 else ''}"
+    return rate("SBX-4", name, each * (workers + 1), elapsed, unit="runs/s", target=None, method=method)
+
+
+async def _idle(scale: Scale) -> Measurement:
+    """Memory of a worker that has run once and waits."""
+    sizes = []
+    for _ in range(scale.of(5)):
+        before = _below()
+        async with open_interpreter() as under_test:
+            await _run(under_test, _SUM, _NUMBERS, _SQUARES)
+            sizes.append(sum(mib for pid, mib in _below().items() if pid not in before))
+    mean, method = (
+        sum(sizes) / len(sizes),
+        "proportional set size of its process, where the machine tells; else the unique",
+    )
+    return single("SBX-4", "memory of an idle worker", mean, unit="MiB", n=len(sizes), target=None, method=method)
+
+
+def _below() -> dict[int, float]:
+    """Mebibytes of each process that descends from this one."""
+    found: dict[int, float] = {}
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            memory = process.memory_full_info()
+            found[process.pid] = getattr(memory, "pss", memory.uss) / 2**20
+    return found
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 async def _run(under_test: SandboxUnderTest, code: str, inputs: dict[str, JsonValue], expected: JsonValue) -> None:

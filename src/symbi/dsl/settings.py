@@ -36,6 +36,7 @@ MAX_TIMEOUT_S: Final = 31_536_000  # a year bounds what still makes sense as a d
 MAX_MEMORY_MIB: Final = 1_048_576  # a tebibyte bounds what still makes sense for one agent
 MIN_CPU_CORES: Final = 0.001  # a milli-core is the unit that the pool counts in: less would be none
 MAX_CPU_CORES: Final = 1024  # bounds what still makes sense for one agent
+MAX_NETWORK_MIBITPS: Final = 100_000  # likewise
 
 _DURATION = re.compile(r"([0-9][0-9_]*)\.?(" + "|".join(sorted(ast.DURATION_S, key=len, reverse=True)) + ")")
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) *([kmgKMG]?)i?[bB]?")
@@ -147,6 +148,19 @@ def _max_cpu_cores(settings: Settings, entry: ast.Entry, findings: Findings) -> 
     return _claimed(settings, "cpu_cores", replace(settings.limits, cpu_cores=float(value.value)))
 
 
+def _max_network_mbps(settings: Settings, entry: ast.Entry, findings: Findings) -> Settings:
+    value = entry.value
+    if (
+        not isinstance(value, ast.Number)
+        or not 1 <= value.value <= MAX_NETWORK_MIBITPS
+        or value.value != int(value.value)
+    ):
+        message = f"`max_network_mbps` is a whole number of mebibits a second from 1 to {MAX_NETWORK_MIBITPS}"
+        findings.error("network", message, value.span, "write a number such as `8`")
+        return settings
+    return replace(settings, limits=replace(settings.limits, network_io_mbps=int(value.value)))
+
+
 def _claimed(settings: Settings, name: str, limits: ResourceLimits) -> Settings:
     return replace(settings, limits=limits, assumed=settings.assumed - {name})
 
@@ -158,6 +172,7 @@ _READERS: Final[Mapping[str, Callable[[Settings, ast.Entry, Findings], Settings]
         "memory": _memory,
         "max_memory_mb": _max_memory_mb,
         "max_cpu_cores": _max_cpu_cores,
+        "max_network_mbps": _max_network_mbps,
     }
 )
 

@@ -99,7 +99,12 @@ def _altered(action: Action, obligations: Obligations) -> Action:
     whole = action.context() if isinstance(action, AllocateResources) else action.arguments()
     arguments = obligations.apply_arguments(whole)
     if isinstance(action, AllocateResources):
-        return replace(action, limits=_limits(arguments), budget=_budget(arguments))
+        limits = _limits(arguments)
+        # 0 is no claim, and would free it of its bound
+        if action.limits.network_io_mbps and not limits.network_io_mbps:
+            msg = "a policy leaves the agent nothing of the network that it claims"
+            raise PolicyDenied(msg, code="policy.condition", hint="cap `arguments.networkMibitps` at 1 or more")
+        return replace(action, limits=limits, budget=_budget(arguments))
     changes: dict[str, Any] = {RENAMED.get(name, name): arguments[name] for name in capped | redacted}
     return replace(action, **changes)
 

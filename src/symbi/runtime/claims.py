@@ -18,7 +18,8 @@ def code_limits(spec: AgentSpec, tier: SecurityTier, profile: RiskProfile, told:
     """Bounds of one piece of code: the least of what the agent claims and what the operator lets any have.
 
     A claim that its file does not make is none: 0.1 cores are what an agent that says nothing takes from the pool, not
-    what its code is slowed down to. Where policies have lowered it, it is one.
+    what its code is slowed down to. Where policies have lowered it, it is one. A claim of a network bounds what is granted
+    to its programs; the operator's bound is the proxy's own.
 
     Args:
         spec: The agent, with the limits that policies have left it.
@@ -32,7 +33,7 @@ def code_limits(spec: AgentSpec, tier: SecurityTier, profile: RiskProfile, told:
         memory_mib = min(memory_mib, claim.memory_mib)
     if _is_claimed(spec, "cpu_cores"):
         cpu_milli = min(cpu_milli, claim.cpu_milli)
-    return CodeLimits(tier, memory_mib, cpu_milli, told.code_timeout_s, profile)
+    return CodeLimits(tier, memory_mib, cpu_milli, told.code_timeout_s, profile, claim.network_mibitps)
 
 
 def refuse_unenforceable(limits: ResourceLimits) -> None:

@@ -62,6 +62,9 @@ def check_command(
     if action.cpu_milli < 1:
         msg = f"a limit of `{action.cpu_milli}` thousandths of a core is not within 1 and more"
         raise InputError(msg, code="sandbox.limits")
+    if action.network_mibitps < 0:
+        msg = f"a limit of `{action.network_mibitps}` Mibit/s of a network is not within 0 and more"
+        raise InputError(msg, code="sandbox.limits")
     if not 1 <= action.memory_mib <= MAX_MEMORY_MIB:
         msg = f"a memory limit of `{action.memory_mib}` MiB is not within 1 to {MAX_MEMORY_MIB} MiB"
         raise InputError(msg, code="sandbox.limits")

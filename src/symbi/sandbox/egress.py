@@ -11,7 +11,7 @@ be looked up for whoever is in the sandbox, and each look-up carries up to 253 c
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
 from typing import Final, NamedTuple
 
@@ -23,6 +23,7 @@ METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 TLS_PORT: Final = 443
 HTTP_PORT: Final = 80
 MAX_ENDPOINTS: Final = 32
+BYTES_PER_MIBIT: Final = 131_072
 MAX_HOST_CHARS: Final = 253  # RFC 1035, section 2.3.4
 _LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
@@ -100,6 +101,10 @@ class EgressLimits:
     dial_s: float = 10.0
     idle_s: float = 30.0
     masked_bytes: int = 4_194_304
+
+    def claimed(self, mibitps: int) -> "EgressLimits":
+        """These limits for one that claims so many mebibits a second: the least of both rates; 0 claims none."""
+        return replace(self, bytes_per_s=min(self.bytes_per_s, mibitps * BYTES_PER_MIBIT)) if mibitps else self
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,13 @@ others: nothing here unpacks one.
 """
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from symbi.dsl.containers import FILE_NAME_HINT, is_file_name
 from symbi.errors import CodeFailed, InputError, OutputLimit
 from symbi.sandbox.request import VALUE_BOUNDS
-from symbi.sandbox.values import copy_json
+from symbi.sandbox.values import copy_json, has_more_parts
 from symbi.types import JsonValue
 
 INPUT_FOLDER: Final = "/tmp/in"  # noqa: S108 - inside the container
@@ -27,8 +26,6 @@ KEPT_VARIABLES: Final = frozenset(
     | {name for word in ("http_proxy", "https_proxy", "all_proxy", "no_proxy") for name in (word, word.upper())}
 )
 """Variables of the environment that are ours to set."""
-
-_STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 def check_names(names: Iterable[str], what: str) -> tuple[str, ...]:
@@ -74,7 +71,7 @@ def read_output(name: str, data: bytes) -> JsonValue:
     except UnicodeDecodeError as error:
         msg = f"output `{name}` is no text: byte {error.start} is no UTF-8"
         raise CodeFailed(msg, hint="have the program write bytes as text, e.g. in base64") from None
-    return _json(name, data) if name.endswith(".json") else text
+    return _json(name, data, text) if name.endswith(".json") else text
 
 
 def read_outputs(found: Mapping[str, bytes | None]) -> dict[str, JsonValue]:
@@ -95,13 +92,12 @@ def too_large(name: str | None = None) -> OutputLimit:
     return OutputLimit(f"{which} larger than {MAX_OUTPUT_BYTES} bytes", max_bytes=MAX_OUTPUT_BYTES)
 
 
-def _json(name: str, data: bytes) -> JsonValue:
-    bare = _STRINGS.sub(b"", data)  # nothing is parsed that has more parts than a value may have
-    if sum(map(bare.count, (b",", b"[", b"{"))) > 2 * VALUE_BOUNDS.max_items:
+def _json(name: str, data: bytes, text: str) -> JsonValue:
+    if has_more_parts(data, 2 * VALUE_BOUNDS.max_items):  # such is not parsed
         msg = f"output `{name}` has more than {VALUE_BOUNDS.max_items} parts"
         raise OutputLimit(msg, max_items=VALUE_BOUNDS.max_items)
     try:
-        value = json.loads(data)
+        value = json.loads(text)  # bytes could be taken for UTF-16
     except RecursionError:
         msg = f"output `{name}` nests deeper than {VALUE_BOUNDS.max_depth}"
         raise CodeFailed(msg) from None

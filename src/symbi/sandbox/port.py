@@ -141,9 +141,9 @@ class CommandSandbox(Protocol):
     """Runs programs of images in one tier; whoever made it starts and ends it."""
 
     async def run_command(self, permit: Permit[RunContainer]) -> CommandResult:
-        """Redeem the permit and run its program on its files within its limits.
+        """Run the permit's program on its files within its limits; the permit is redeemed as the program begins.
 
-        A program that fails is a result; a sandbox that fails is `SandboxUnavailable`.
+        So it is known of one that did not come to begin, and may be asked for again. A program that fails is a result; a sandbox that fails is `SandboxUnavailable`.
 
         Raises:
             PermitRefused: The permit cannot be redeemed, or is for another tier.

@@ -5,6 +5,7 @@ somebody encodes, compares or prints them; it may nest deeper than our stack. Th
 object, and stops at the first bound that it meets.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -16,6 +17,10 @@ from symbi.types import JsonValue
 MAX_EXACT_INT: Final = 2**53 - 1  # larger integers do not survive canonical JSON (RFC 8785, section 3.2.2.3)
 MAX_PATH_CHARS: Final = 120  # bounds how much of a path into a value an error shows
 _SCALAR_BYTES: Final = 4  # what null, true and most numbers take at least
+_STRINGS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+"""Texts in JSON. One that nothing closes goes on to the end: it is not looked for again from each quote within, or a
+megabyte of them would take hours."""
+_PARTS: Final = (b",", b"[", b"{")
 
 _Path: TypeAlias = "tuple[_Path, str | int] | None"
 
@@ -33,6 +38,19 @@ class JsonBounds:
     max_bytes: int
     max_items: int
     max_depth: int
+
+
+def has_more_parts(data: bytes, most: int) -> bool:
+    """Whether JSON that is not parsed yet has more separators and brackets outside of its texts than so many.
+
+    Args:
+        data: Anything; what is no JSON is looked at no longer.
+        most: How many there may be.
+    """
+    if sum(map(data.count, _PARTS)) <= most:
+        return False
+    bare = _STRINGS.sub(b"", data)
+    return sum(map(bare.count, _PARTS)) > most
 
 
 def copy_json(

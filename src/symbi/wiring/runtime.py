@@ -158,6 +158,7 @@ def probe(settings: Settings) -> list[Finding]:
         sandbox.docker_tls_verify,
         sandbox.docker_cert_path,
         sandbox.docker_plain_tcp,
+        sandbox.images,
     )
     return [*probe_machine(settings.runtime.data_dir, wanted=wanted), store, *probe_storage(settings)]
 

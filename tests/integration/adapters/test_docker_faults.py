@@ -20,10 +20,11 @@ from symbi.errors import (
     StepLimit,
     TimeLimit,
 )
+from symbi.guard.action import RunContainer
 from symbi.guard.permit import Authority
 from symbi.testing.clock import ManualClock
 from symbi.testing.contracts import SandboxUnderTest
-from symbi.types import EffectId, SecurityTier
+from symbi.types import AgentId, EffectId, Principal, SecurityTier
 
 pytestmark = pytest.mark.anyio
 
@@ -242,6 +243,23 @@ async def test_an_image_or_a_runtime_that_is_not_there_is_said(fake):
     error = await fails(f"unix://{fake.path}", code="unavailable.runtime", runtime="kata")
     assert "`kata`" in error.message
     assert not any("create" in asked for asked in fake.asked)
+
+
+async def test_a_program_is_what_the_authority_says_whatever_its_permit_was_made_to_say(fake):
+    authority = Authority(ManualClock())
+    other = "sha256:" + 64 * "7"
+    options = replace(OPTIONS, images=frozenset({OPTIONS.image, other}))
+    action = RunContainer(
+        principal=Principal(AgentId("a")), image=OPTIONS.image, command=("p",), tier=SecurityTier.TIER1
+    )
+    permit = authority.mint(EffectId("e"), action)
+    permit._action = replace(action, image=other, command=("q",))
+    async with Engine(f"unix://{fake.path}") as engine:
+        with pytest.raises(SandboxUnavailable):  # this engine's container knows code alone
+            await DockerSandbox(authority, SecurityTier.TIER1, engine, options).run_command(permit)
+    assert fake.request["argv"] == ["p"]
+    assert any(OPTIONS.image in asked for asked in fake.asked)
+    assert not any(other in asked for asked in fake.asked)
 
 
 async def test_an_engine_that_comes_later_is_found(tmp_path):

@@ -192,6 +192,114 @@ async def test_who_is_not_read_is_held_up_and_nothing_of_what_he_says_is_lost():
     assert kept == [inside.WINDOW]
 
 
+def frame(op, number, **more):
+    return {"kind": "line", "op": op, "id": number, **more}
+
+
+def turn(lines, timeout_s=0):
+    """One turn of the first process's loop; whether anything was to be done."""
+    readers, writers = lines.descriptors()
+    ready = select.select(readers, writers, [], timeout_s)
+    lines.ready(ready[0], ready[1])
+    return bool(ready[0] or ready[1])
+
+
+@pytest.fixture
+def lines():
+    told = []
+    made = inside.Lines(told.append, port=0)
+    made.told = told
+    yield made
+    made.close()
+
+
+def connect(lines):
+    line = socket.create_connection(lines.listener.getsockname(), 10)
+    assert turn(lines, 10)
+    return line
+
+
+def connect_late(lines):
+    """Where nothing else gets its turn."""
+    line = socket.create_connection(lines.listener.getsockname(), 10)
+    select.select([lines.listener], [], [], 10)
+    lines.accept()
+    return line
+
+
+def test_what_was_said_before_the_end_is_heard_by_who_reads_late(lines):
+    sent = b""
+    with connect(lines) as line:
+        channel = lines.channels[1]
+        channel.line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)  # as where the system keeps little
+        while len(channel.waiting) < inside.WINDOW // 2:  # the connection takes no more
+            piece = os.urandom(inside.PIECE)
+            sent += piece
+            lines.take(frame("data", 1, data=base64.b64encode(piece).decode()))
+            turn(lines)
+        lines.take(frame("close", 1))
+        line.setblocking(False)
+        heard = b""
+        while len(heard) < len(sent):
+            turn(lines)
+            with suppress(BlockingIOError):
+                piece = line.recv(65_536)
+                assert piece, f"the last {len(sent) - len(heard)} bytes are lost"
+                heard += piece
+    assert heard == sent
+    turn(lines, 10)
+    assert lines.channels == {}
+
+
+def test_who_still_talks_when_he_is_answered_hears_the_answer(lines):
+    with connect(lines) as line:
+        line.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                line.send(bytes(65_536))
+                turn(lines)
+        lines.take(frame("data", 1, data=base64.b64encode(b"no").decode()))
+        lines.take(frame("close", 1))
+        for _ in range(1000):  # and goes on talking
+            turn(lines)
+            with suppress(BlockingIOError):
+                line.send(bytes(65_536))
+        assert line.recv(65_536) == b"no"
+        assert line.recv(65_536) == b""
+    while lines.channels:
+        assert turn(lines, 10)
+    assert lines.told[-1]["op"] == "data"  # of what came after the end nobody is told
+
+
+def test_who_was_told_all_and_does_not_hang_up_gives_way_to_others(lines):
+    kept = [connect(lines) for _ in range(inside.MOST)]
+    for number in range(1, inside.MOST + 1):
+        lines.take(frame("close", number))
+    while turn(lines):
+        pass
+    kept.append(connect(lines))
+    assert list(lines.channels) == [*range(2, inside.MOST + 2)]
+    for line in kept:
+        line.close()
+
+
+def test_who_does_not_listen_gives_way_once_there_is_nobody_who_was_told_all(lines):
+    kept = [connect(lines) for _ in range(inside.MOST)]
+    piece = base64.b64encode(bytes(inside.PIECE)).decode()
+    for number in range(1, inside.MOST + 1):
+        lines.take(frame("data", number, data=piece))
+        lines.take(frame("close", number))
+    lines.channels[2].waiting.clear()
+    lines.channels[2].shut = True
+    lines.descriptors()
+    assert 2 not in lines.channels
+    kept.append(connect_late(lines))
+    lines.descriptors()
+    assert list(lines.channels)[:2] == [3, 4]
+    for line in kept:
+        line.close()
+
+
 async def test_who_hangs_up_is_gone_on_the_other_side():
     met = []
 

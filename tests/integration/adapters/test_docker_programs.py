@@ -5,10 +5,12 @@ import json
 
 import pytest
 
-from symbi.adapters.docker import DockerOptions, program
-from symbi.errors import CodeFailed, MemoryLimit, OutputLimit, SandboxUnavailable, TimeLimit
+from symbi.adapters.docker import DockerOptions, DockerSandbox, Engine, program
+from symbi.errors import CodeFailed, MemoryLimit, OutputLimit, PermitRefused, SandboxUnavailable, TimeLimit, Unavailable
 from symbi.guard.action import RunContainer
-from symbi.types import AgentId, Principal, SecurityTier
+from symbi.guard.permit import Authority
+from symbi.testing.clock import ManualClock
+from symbi.types import AgentId, EffectId, Principal, SecurityTier
 
 IMAGE = "sha256:" + 64 * "0"
 OPTIONS = DockerOptions(image=IMAGE, runtime="runc", instance="test")
@@ -102,3 +104,46 @@ def test_a_program_has_the_search_path_of_its_image_and_no_bound_on_its_data():
     }  # fmt: skip
     assert "DATA" not in request["limits"]
     assert program._search_path({}) == program._search_path({"Config": {"Env": None}}) == program.DEFAULT_PATH
+
+
+@pytest.mark.anyio
+async def test_a_program_that_did_not_come_to_begin_has_not_spent_its_permit(tmp_path):
+    authority = Authority(ManualClock())
+    options = DockerOptions(image=IMAGE, runtime="runc", instance="test", images=frozenset({IMAGE}))
+    async with Engine(f"unix://{tmp_path}/none.sock") as engine:
+        driver = DockerSandbox(authority, SecurityTier.TIER1, engine, options)
+        permit = authority.mint(EffectId("e"), asked())
+        with pytest.raises(SandboxUnavailable) as raised:
+            await driver.run_command(permit)
+        assert raised.value.code == "unavailable.engine"
+        assert authority.uses_left(permit) == 1
+        authority.redeem(permit, RunContainer)
+        with pytest.raises(PermitRefused):
+            await driver.run_command(permit)
+
+
+class Known:
+    """An engine with one runtime, which can do nothing else."""
+
+    async def info(self):
+        return {"Runtimes": {"runc": {}}}
+
+
+class NoName:
+    """Grants no network: a name has no address now."""
+
+    async def open(self, _permit):
+        raise Unavailable("no address", code="unavailable.name")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("runtime", "code"), [("runc", "unavailable.name"), ("kata", "unavailable.runtime")])
+async def test_a_name_or_a_runtime_that_is_not_there_is_said_before_there_is_a_container(runtime, code):
+    authority = Authority(ManualClock())
+    options = DockerOptions(image=IMAGE, runtime=runtime, instance="test", images=frozenset({IMAGE}))
+    driver = DockerSandbox(authority, SecurityTier.TIER1, Known(), options, egress=NoName())
+    permit = authority.mint(EffectId("e"), asked(network=("api.example:443",)))
+    with pytest.raises(Unavailable) as raised:
+        await driver.run_command(permit)
+    assert raised.value.code == code
+    assert authority.uses_left(permit) == 1

@@ -8,11 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from symbi.adapters.egress import EgressProxy
 from symbi.audit.event import AuditEventType
 from symbi.errors import Denied, Unavailable
+from symbi.guard.action import RunContainer
+from symbi.guard.permit import Authority
 from symbi.sandbox.egress import EgressLimits
+from symbi.testing.clock import ManualClock
 from symbi.testing.egress import ProxyUnderTest, both_ends, get, outside, refused
 from symbi.testing.outside import LOOPBACK, say
+from symbi.types import AgentId, EffectId, Principal, SecurityTier
 
 pytestmark = pytest.mark.anyio
 
@@ -31,7 +36,8 @@ async def test_a_tunnel_goes_both_ways_and_is_on_the_trail_before_it_stands():
                     "received": len(say()), "rule": ""}),
     ]  # fmt: skip
     assert proxy.session.totals() == {
-        "connections": 1, "refused": {}, "sent": len(get("/x")), "received": len(say()), "pinned": {"api.example": [LOOPBACK]},
+        "connections": 1, "refused": {}, "sent": len(get("/x")), "received": len(say()), "bytes_per_s": EgressLimits().bytes_per_s,
+        "pinned": {"api.example": [LOOPBACK]},
     }  # fmt: skip
 
 
@@ -55,6 +61,14 @@ async def test_a_request_is_written_anew_and_its_answer_too():
         b"http/1.1 201 made", b"x-yours: 2", b"transfer-encoding: chunked", b"connection: close"
     ]  # fmt: skip
     assert body == b"3\r\nabc\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize(("granted", "passed"), [("GET api.example:80", []), ("api.example:80", ["DELETE"])])
+async def test_a_header_that_makes_another_method_of_a_request_is_left_out_where_methods_are_granted(granted, passed):
+    async with outside(network=[granted]) as (proxy, server):
+        await proxy.say(get(more="X-HTTP-Method-Override: DELETE\r\nX-Method: kept\r\n"))
+    (asked,) = server.asked
+    assert (asked.all("x-http-method-override"), asked.all("x-method")) == (passed, ["kept"])
 
 
 async def test_a_client_that_waits_for_a_word_gets_it_and_an_old_one_gets_no_chunks():
@@ -240,6 +254,35 @@ async def test_bytes_pass_at_their_rate_after_a_burst_of_one_second():
     assert sum(proxy.slept) == pytest.approx((totals["sent"] + totals["received"] - 1000) / 1000)
 
 
+@given(st.integers(1, 2**30), st.integers(0, 100_000))
+def test_a_claim_is_a_bound_of_the_rate_and_never_lifts_that_of_the_configuration(most, mibitps):
+    limits = EgressLimits(bytes_per_s=most)
+    assert limits.claimed(0) == limits
+    rate = limits.claimed(mibitps).bytes_per_s
+    assert rate == (min(most, mibitps * 131_072) if mibitps else most)
+    assert replace(limits.claimed(mibitps), bytes_per_s=most) == limits, "and is none on anything else"
+
+
+@pytest.mark.parametrize("mibitps", [0, 1, 100_000])
+async def test_the_claim_of_an_action_is_what_its_proxy_is_held_to(mibitps):
+    clock, told = ManualClock(), []
+    authority = Authority(clock)
+
+    async def tell(draft):
+        told.append(draft)
+
+    async def resolver(_host):
+        return ["1.1.1.1"]
+
+    proxy = EgressProxy(authority, None, tell, clock, limits=EgressLimits(bytes_per_s=1_000_000), resolver=resolver)
+    action = RunContainer(
+        principal=Principal(AgentId("a")), image="sha256:" + 64 * "0", command=("x",), tier=SecurityTier.TIER1,
+        network=("api.example:80",), network_mibitps=mibitps,
+    )  # fmt: skip
+    session = await proxy.open(authority.mint(EffectId("e"), action))
+    assert session.totals()["bytes_per_s"] == (131_072 if mibitps == 1 else 1_000_000)
+
+
 async def test_connections_are_bounded_at_a_time_and_in_all_and_a_flood_fills_no_trail():
     limits = EgressLimits(at_once=1, connections=4)
     async with outside(network=["api.example:443"], limits=limits) as (proxy, _):
@@ -279,6 +322,26 @@ async def test_a_connection_that_is_cancelled_is_recorded():
             await ours.receive()
             tasks.cancel_scope.cancel()
     assert proxy.events[-1][1]["rule"] == "egress.cancelled"
+
+
+async def test_one_that_is_cancelled_while_its_beginning_is_written_has_an_end_and_was_not_made():
+    async with outside(network=["api.example:443"]) as (proxy, server):
+        ours, its = both_ends()
+        tell = proxy.tell
+
+        async def slowly(draft):
+            await tell(draft)
+            if draft.event_type == AuditEventType.EGRESS_CONNECTED:
+                tasks.cancel_scope.cancel()
+                await anyio.sleep_forever()
+
+        proxy.session._record._tell = slowly
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(proxy.session.serve, its)
+            await ours.send(b"CONNECT api.example:443 HTTP/1.1\r\n\r\n")
+    assert proxy.kinds() == ["connected", "closed"]
+    assert proxy.events[-1][1]["rule"] == "egress.cancelled"
+    assert (server.connections, proxy.dialed) == (0, [])
 
 
 @pytest.mark.parametrize(

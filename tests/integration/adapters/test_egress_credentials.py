@@ -3,9 +3,12 @@
 import base64
 import gzip
 import json
+import re
+import threading
 
 import pytest
 
+from symbi.adapters.egress.credential import Secret
 from symbi.errors import InputError, Unavailable
 from symbi.sandbox.egress import EgressLimits
 from symbi.testing.egress import ProxyUnderTest, get, outside, refused
@@ -96,3 +99,35 @@ async def test_a_secret_that_cannot_stand_in_a_header_is_said_without_it(value):
         await ProxyUnderTest().open(**KEY | {"secrets": {"key": value}})
     assert "vault://key" in str(caught.value)
     assert not value or len(value) < 4 or value not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "lengths"),
+    [
+        ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n", [b"1234"]),
+        ("GET", b"HTTP/1.1 204 No Content\r\n\r\n", []),
+        ("GET", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", [b"3"]),
+        ("GET", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", [b"0"]),
+    ],
+)
+async def test_an_answer_without_a_body_keeps_the_length_that_it_names(method, answer, lengths):
+    async with outside(tls="api.example", **KEY) as (proxy, server):
+        server.answer = lambda _: answer
+        heard = await proxy.say(get().replace(b"GET", method.encode(), 1))
+    assert re.findall(rb"(?i)content-length: (\d+)", heard) == lengths
+    assert heard.startswith(answer[:12])
+
+
+async def test_a_body_is_looked_through_beside_the_loop(monkeypatch):
+    places = {}
+    look = Secret.shows_in
+
+    def noted(self, data):
+        places[data] = threading.current_thread() is threading.main_thread()
+        return look(self, data)
+
+    monkeypatch.setattr(Secret, "shows_in", noted)
+    async with outside(tls="api.example", **KEY) as (proxy, server):
+        server.answer = lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n%41%41"
+        assert (await proxy.say(get())).endswith(b"%41%41")
+    assert places[b"%41%41"] is False

@@ -270,6 +270,34 @@ def test_the_image_is_looked_for_in_the_engine_that_is_configured(tmp_path):
         assert ("symbi sandbox image" in found.install_hint) is not ok
 
 
+def test_every_image_of_programs_is_looked_for_and_one_with_volumes_is_not_fit(tmp_path):
+    first, gone, disk = (
+        f"{name}@sha256:" + 64 * digit for name, digit in (("a.example/x", "0"), ("b", "1"), ("c", "2"))
+    )
+    replies = [
+        answer({"Size": 50 << 20, "Config": {"Volumes": None}}),
+        answer({"message": "No such image"}, "404 Not Found"),
+        answer({"Size": 1, "Config": {"Volumes": {"/data": {}}}}),
+    ]
+    with engine(tmp_path, [answer(VERSION), answer(INFO), *replies]) as environ:
+        wanted = Wanted(environ["DOCKER_HOST"], first, images=(gone, first, disk, gone))
+        _, _, *found = probe_engine({}, lambda _: None, wanted)
+    assert [(one.name, one.ok) for one in found] == [
+        ("sandbox image", True), ("program image", False), ("program image", False)
+    ]  # fmt: skip
+    assert [image in one.detail for image, one in zip((first, gone, disk), found, strict=True)] == [True] * 3
+    assert "not in the engine" in found[1].detail
+    assert ("declares volumes" in found[2].detail, "VOLUME" in found[2].install_hint) == (True, True)
+
+
+def test_an_image_for_python_is_missed_though_programs_have_theirs(tmp_path):
+    image = "b@sha256:" + 64 * "1"
+    with engine(tmp_path, [answer(VERSION), answer(INFO), answer({"Size": 1})]) as environ:
+        _, _, *found = probe_engine({}, lambda _: None, Wanted(environ["DOCKER_HOST"], images=(image,)))
+    assert [(one.name, one.ok) for one in found] == [("sandbox image", False), ("program image", True)]
+    assert "`python(…)`" in found[0].detail
+
+
 def test_a_runsc_that_the_engine_does_not_know_is_not_taken_for_gvisor(tmp_path):
     with engine(tmp_path, [answer(VERSION), answer(INFO)]) as environ:
         docker, gvisor = ask(environ, runsc="/usr/bin/runsc")

@@ -206,6 +206,10 @@ ATTRIBUTES = [
     ("max_cpu_cores = 0.0001", "`max_cpu_cores` is a number from 0.001", "0.5"),
     ('max_cpu_cores = "1"', "`max_cpu_cores` is a number from 0.001", "0.5"),
     ("max_cpu_cores = 5000", "`max_cpu_cores` is a number from 0.001", "0.5"),
+    ("max_network_mbps = 0", "`max_network_mbps` is a whole number of mebibits a second from 1", "8"),
+    ("max_network_mbps = 1.5", "`max_network_mbps` is a whole number of mebibits a second from 1", "8"),
+    ("max_network_mbps = 100001", "`max_network_mbps` is a whole number of mebibits a second from 1", "8"),
+    ('max_network_mbps = "8"', "`max_network_mbps` is a whole number of mebibits a second from 1", "8"),
 ]
 
 

@@ -53,6 +53,21 @@ def test_what_policies_leave_it_is_a_claim():
     assert had("max_cpu_cores = 0.5", cpu_cores=0.2) == (256, 200)
 
 
+@pytest.mark.parametrize(
+    ("attributes", "lowered", "mibitps"),
+    [
+        ("max_network_mbps = 8", {}, 8),
+        ("timeout = 30s", {}, 0),
+        ("max_network_mbps = 8", {"network_io_mbps": 3}, 3),
+    ],
+)
+def test_a_claim_of_network_reaches_its_programs(attributes, lowered, mibitps):
+    source = f"agent a {{ with {attributes} {{ return 1; }} }}"
+    spec = compile_file(parse(source, "t.symbi"), source).agents[0]
+    spec = replace(spec, limits=replace(spec.limits, **lowered))
+    assert code_limits(spec, SecurityTier.TIER1, UNREMARKABLE, TOLD).network_mibitps == mibitps
+
+
 def test_limits_that_were_made_by_hand_are_claims():
     assert of(AgentSpec(AgentId("a"), "t", "d")) == (64, 100)
 

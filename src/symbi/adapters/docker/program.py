@@ -9,11 +9,11 @@ is: whoever names an image in the configuration trusts it to start ours. What th
 import base64
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import anyio
 
@@ -65,25 +65,39 @@ async def check_image(engine: Engine, image: str) -> Mapping[str, Any]:
     return found
 
 
+class Due(NamedTuple):
+    """A program that is to run.
+
+    Attributes:
+        permit: For it; what the container is like, and which files went in and out, is noted in it.
+        action: What the authority says that it is for.
+        begin: Redeems it; nothing of the program happens before.
+    """
+
+    permit: Permit[RunContainer]
+    action: RunContainer
+    begin: Callable[[], RunContainer]
+
+
 async def run_program(
     engine: Engine,
     options: DockerOptions,
-    permit: Permit[RunContainer],
+    due: Due,
     clock: Clock,
     use: ContainerUse,
     egress: Egress | None = None,
 ) -> CommandResult:
-    """Run the program of a permit that was redeemed and checked; see `symbi.sandbox.port.CommandSandbox`.
+    """Run the program of a permit that was checked; see `symbi.sandbox.port.CommandSandbox`.
 
     Args:
         engine: Where.
         options: How containers of the tier are made.
-        permit: For the program; what the container is like, and which files went in and out, is noted in it.
+        due: What, its permit checked.
         clock: Measures how long it takes.
         use: Measures what it uses.
         egress: Grants it a network, where the permit is for one.
     """
-    action = permit.action
+    permit, action, begin = due
     if egress is None and (action.network or action.credentials):
         msg = "no network can be granted to a program"
         raise SandboxUnavailable(msg, code="unavailable.network", hint="run it without `network` and `credentials`")
@@ -97,13 +111,14 @@ async def run_program(
     permit.note("files_in", {name: _facts(data) for name, data in files.items()})
     options = replace(options, image=action.image)
     request = _request(action, options, _search_path(found))
-    async with _cell(engine, options, permit) as cell:
+    async with _cell(engine, options, permit, action) as cell:
         started_s = clock.monotonic_s()
         answer: bytes | None = None
         async with use.measured(action.run_id, cell.name):
             with anyio.move_on_after(action.timeout_s + GRACE_S):
                 for piece in _pieces(files):
                     await cell.hand_over(piece)
+                begin()
                 try:
                     answer = await cell.ask(request, _most_bytes(options), None if session is None else session.serve)
                 finally:
@@ -120,9 +135,10 @@ async def run_program(
 
 
 @asynccontextmanager
-async def _cell(engine: Engine, options: DockerOptions, permit: Permit[RunContainer]) -> AsyncIterator[Cell]:
+async def _cell(
+    engine: Engine, options: DockerOptions, permit: Permit[RunContainer], action: RunContainer
+) -> AsyncIterator[Cell]:
     """A container of the image that was looked at; where none comes about, the error says what the image lacks."""
-    action = permit.action
     labels = {LABEL_EFFECT: str(permit.effect_id), LABEL_RUN: str(action.run_id)}
     begun = False
     try:

@@ -7,7 +7,6 @@ but for a program that was granted one, which gets it through its frames (`lines
 """
 
 import json
-import re
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -29,7 +28,7 @@ from symbi.adapters.docker.container import (
     inner_limits,
 )
 from symbi.adapters.docker.engine import Engine
-from symbi.adapters.docker.program import check_image, run_program
+from symbi.adapters.docker.program import Due, check_image, run_program
 from symbi.adapters.docker.usage import ContainerUse
 from symbi.clock import Clock, SystemClock
 from symbi.errors import (
@@ -49,7 +48,7 @@ from symbi.sandbox.command import check_command
 from symbi.sandbox.pool import WHAT_TO_INSTALL
 from symbi.sandbox.port import CommandResult, Egress, SandboxResult, SandboxWatch
 from symbi.sandbox.request import CODE_FILE, VALUE_BOUNDS, check_request, plain_inputs
-from symbi.sandbox.values import copy_json
+from symbi.sandbox.values import copy_json, has_more_parts
 from symbi.sandbox.warm import WarmPool
 from symbi.tools.text import printable
 from symbi.types import JsonValue, SecurityTier
@@ -61,8 +60,6 @@ ESCAPED: Final = 6  # how much longer JSON makes a text at most
 MAX_TOLD_BYTES: Final = ESCAPED * VALUE_BOUNDS.max_bytes + 4096
 MAX_FRAME_BYTES: Final = 2 * MAX_TOLD_BYTES  # the text of a text: quotes and backslashes once more
 MAX_MESSAGE_CHARS: Final = 300
-
-_STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 class _Size(NamedTuple):
@@ -144,6 +141,12 @@ class DockerSandbox:
             SandboxUnavailable: It cannot; the message says what is missing, and the hint what to do.
         """
         version = await self._engine.version()
+        await self._check_runtime()
+        await check_image(self._engine, self._options.image)
+        self._ready = True
+        return {"engine": str(version.get("Version", "")), "api": str(version.get("ApiVersion", ""))}
+
+    async def _check_runtime(self) -> None:
         runtimes = (await self._engine.info()).get("Runtimes")
         known = sorted(runtimes) if isinstance(runtimes, dict) else []
         if self._options.runtime not in known:
@@ -151,9 +154,6 @@ class DockerSandbox:
             raise SandboxUnavailable(
                 msg, code="unavailable.runtime", hint=WHAT_TO_INSTALL[self._tier], tier=self._tier.value
             )
-        await check_image(self._engine, self._options.image)
-        self._ready = True
-        return {"engine": str(version.get("Version", "")), "api": str(version.get("ApiVersion", ""))}
 
     def _ready_made(self, size: "_Size") -> AbstractAsyncContextManager[Cell]:
         options = replace(self._options, cpus=size.cpus)
@@ -193,13 +193,23 @@ class DockerSandbox:
         return SandboxResult(value, stdout, took_s)
 
     async def run_command(self, permit: Permit[RunContainer]) -> CommandResult:
-        """Run the permit's program in a container of its own; see `symbi.sandbox.port.CommandSandbox`."""
-        action = self._authority.redeem(permit, RunContainer)
+        """Run the permit's program in a container of its own; see `symbi.sandbox.port.CommandSandbox`.
+
+        The permit is redeemed when the program is about to begin: an engine, an image or a name that is not there leaves
+        nobody in doubt whether it ran.
+        """
+        action = self._authority.check(permit, RunContainer)
+        begin = partial(self._authority.redeem, permit, RunContainer)
+        if not self._authority.uses_left(permit):
+            begin()  # is refused
         check_command(action, self._tier, self._options.images, self._options.variables)
         await self._take_place()
         try:
+            if not self._ready:
+                await self._check_runtime()
             options = replace(self._options, cpus=cpus_for(self._options, action.cpu_milli))
-            return await run_program(self._engine, options, permit, self._clock, self._use, self._egress)
+            due = Due(permit, action, begin)
+            return await run_program(self._engine, options, due, self._clock, self._use, self._egress)
         finally:
             self._places.release()
 
@@ -280,12 +290,9 @@ def _death(answer: Mapping[str, Any], action: ExecuteCode) -> SymbiError:
 
 def _decoded(data: bytes) -> Mapping[str, Any]:
     """JSON from a sandbox: an object, and no more parts in it than a value may have, else nothing is parsed."""
-    most = 2 * VALUE_BOUNDS.max_items
-    if sum(map(data.count, (b",", b"[", b"{"))) > most:
-        bare = _STRINGS.sub(b"", data)
-        if sum(map(bare.count, (b",", b"[", b"{"))) > most:
-            msg = f"the value has more than {VALUE_BOUNDS.max_items} parts"
-            raise OutputLimit(msg, max_items=VALUE_BOUNDS.max_items)
+    if has_more_parts(data, 2 * VALUE_BOUNDS.max_items):
+        msg = f"the value has more than {VALUE_BOUNDS.max_items} parts"
+        raise OutputLimit(msg, max_items=VALUE_BOUNDS.max_items)
     try:
         told = json.loads(data)
     except RecursionError:

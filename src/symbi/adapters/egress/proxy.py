@@ -2,7 +2,6 @@
 
 import ssl
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final
 
 import anyio
@@ -84,15 +83,22 @@ class EgressProxy:
             secrets[path] = await anyio.to_thread.run_sync(self._secrets.resolve, permit, path)
         keys = await keys_for(self._vault, action.principal.agent, subjects_of(action), wait=True)
         about = About(action.principal.name, action.run_id, permit.effect_id, keys)
-        return await self.session(grant, secrets, about)
+        return await self.session(grant, secrets, about, self._limits.claimed(action.network_mibitps))
 
-    async def session(self, grant: EgressGrant, secrets: Mapping[str, str | None], about: About) -> EgressSession:
+    async def session(
+        self,
+        grant: EgressGrant,
+        secrets: Mapping[str, str | None],
+        about: About,
+        limits: EgressLimits | None = None,
+    ) -> EgressSession:
         """The proxy of one sandbox.
 
         Args:
             grant: What it may reach.
             secrets: Values by path, of those that the grant names.
             about: Whose connections they are.
+            limits: Of this sandbox; those of each if None.
 
         Raises:
             Denied: A granted name is at an address that is not public (`egress.address`).
@@ -103,6 +109,6 @@ class EgressProxy:
         pinned = {host: await pin(host, self._resolver, self._permitted) for host in grant.hosts}
         if self._context is None:
             self._context = await anyio.to_thread.run_sync(default_context)
-        meter = Meter(replace(self._limits), self._clock, self._sleep)
+        meter = Meter(limits or self._limits, self._clock, self._sleep)
         outsides = Outsides(pinned, self._dialer, self._context, put_in)
         return EgressSession(grant, outsides, meter, Record(self._tell, about))

@@ -71,6 +71,7 @@ class EgressSession:
             "refused": dict(sorted(self._meter.refused.items())),
             "sent": self._meter.sent,
             "received": self._meter.received,
+            "bytes_per_s": self._limits.bytes_per_s,
             "pinned": {host: list(found) for host, found in self._outsides.pinned.items()},
         }
 
@@ -130,9 +131,9 @@ class EgressSession:
         if route.credential is not None:
             how["credential"] = route.credential.path
         self._meter.connected += 1
-        await self._record.write(AuditEventType.EGRESS_CONNECTED, {**facts, **how})  # else there is none
         rule = ""
         try:
+            await self._record.write(AuditEventType.EGRESS_CONNECTED, {**facts, **how})  # else there is none
             stream, facts["address"] = await self._dial(route, addresses)
             try:
                 outside = Outside(stream, self._meter, use)

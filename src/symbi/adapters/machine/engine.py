@@ -25,6 +25,9 @@ GVISOR_GAPS: Final = "write bandwidth is not bounded in it, and its own kernel t
 VERSION_TIMEOUT_S: Final = 5.0  # what a program may take to say its version
 MAX_WARNINGS: Final = 4  # of the engine, that are shown
 FILTER_ARGUMENT: Final = "--oci-seccomp"
+MAKE_IMAGE: Final = (
+    "make one with `symbi sandbox image`, and name it in `sandbox.image` or, for `run(…)` alone, in `sandbox.images`"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class Wanted:
         image: What code runs in; None where none is configured.
         runtimes: The engine's runtimes for tier 1 and tier 2.
         tls_verify, certificates, plain_tcp: How it is spoken to; see `symbi.sandbox.address`.
+        images: What else programs run in.
     """
 
     host: str | None = None
@@ -44,6 +48,7 @@ class Wanted:
     tls_verify: bool | None = None
     certificates: Path | None = None
     plain_tcp: bool = False
+    images: tuple[str, ...] = ()
 
 
 NOTHING_WANTED: Final = Wanted()
@@ -75,7 +80,14 @@ def probe_engine(
     if warnings := _warnings(info):
         yield Finding("docker warnings", ok=True, detail="; ".join(warnings))
     yield _gvisor(info, which, wanted.runtimes[1])
-    yield _probe_image(ask, wanted.image)
+    if wanted.image is not None:
+        yield _probe_image(ask, "sandbox image", wanted.image)
+    else:
+        what = "no container runs `python(…)`" if wanted.images else "no container tier is used"
+        yield Finding("sandbox image", ok=False, detail=f"none is configured: {what}", install_hint=MAKE_IMAGE)
+    for image in dict.fromkeys(wanted.images):
+        if image != wanted.image:
+            yield _probe_image(ask, "program image", image)
 
 
 def _docker(version: object, info: Mapping[str, object], where: str, container: str) -> Finding:
@@ -148,18 +160,22 @@ def _gaps(info: Mapping[str, object]) -> Iterator[str]:
             yield shown
 
 
-def _probe_image(ask: "_Questions", image: str | None) -> Finding:
-    name, hint = "sandbox image", "make one with `symbi sandbox image`, and name it in `sandbox.image`"
-    if image is None:
-        return Finding(name, ok=False, detail="none is configured: no container tier is used", install_hint=hint)
+def _probe_image(ask: "_Questions", name: str, image: str) -> Finding:
+    """Whether an image can be used: the engine has just that one, and a container of it has no writable disk.
+
+    The configuration knows images by digest alone; there is nothing left to look at in a name.
+    """
+    shown = f"`{printable(image)}`"
     try:
         found = ask(f"/images/{quote(image, safe=':@/')}/json")
     except (OSError, HTTPException, ValueError) as error:
-        detail = f"`{printable(image)}` is not in the engine: {named(error)}"
-        return Finding(name, ok=False, detail=detail, install_hint=hint)
+        return Finding(name, ok=False, detail=f"{shown} is not in the engine: {named(error)}", install_hint=MAKE_IMAGE)
+    config = found.get("Config")
+    if isinstance(config, dict) and config.get("Volumes"):
+        detail = f"{shown} declares volumes, which would be writable disk without a bound: nothing runs in it"
+        return Finding(name, ok=False, detail=detail, install_hint="make an image of it without `VOLUME`")
     size = found.get("Size")
-    detail = f"`{printable(image)}`, {size // 2**20} MiB" if isinstance(size, int) else f"`{printable(image)}`"
-    return Finding(name, ok=True, detail=detail)
+    return Finding(name, ok=True, detail=f"{shown}, {size // 2**20} MiB" if isinstance(size, int) else shown)
 
 
 def _version_of(program: str) -> str:

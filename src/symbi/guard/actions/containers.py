@@ -38,6 +38,7 @@ class RunContainer(Action):
         credentials: Paths of the vault references, by the host that they are for, and its header where one is named.
         memory_mib, timeout_s: Limits inside the sandbox.
         cpu_milli: Thousandths of a core that it may use there, where a sandbox of its tier has no less.
+        network_mibitps: Mebibits a second that its agent claims of a network; 0 where it claims none, and has what any may.
         score: Of its risk, from 0 to 1.
         risk: Score, factors and the tier that follows, as texts, for the trail; empty where nobody assessed it.
         digests: SHA-256 (hex) of each input.
@@ -57,6 +58,7 @@ class RunContainer(Action):
     credentials: Mapping[str, str] = field(default_factory=dict)
     memory_mib: int = 64
     cpu_milli: int = 1_000
+    network_mibitps: int = 0
     timeout_s: float = 10.0
     score: float = NOT_ASSESSED
     risk: Mapping[str, JsonValue] = field(default_factory=dict)

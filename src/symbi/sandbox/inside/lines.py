@@ -10,6 +10,9 @@ Whoever connects to `127.0.0.1:3128` in the container talks with the driver's pr
 
 Each side may have sent `WINDOW` bytes that the other has not taken, so neither keeps more than that for a channel, and a
 channel that nobody reads holds up no other.
+
+What came before a `close` still reaches whoever connected, however slowly he reads; what he goes on to say is thrown away
+until he hangs up, as a connection that is closed on somebody who talks loses him the answer too.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ class Channel:
         self.waiting = bytearray()  # for the connection
         self.heard_end = False  # of the connection
         self.told_end = False  # by the driver
+        self.closed = False  # by the driver, which knows of it no more
         self.shut = False
 
     def is_over(self) -> bool:
@@ -60,10 +64,11 @@ class Lines:
 
     def descriptors(self) -> Tuple[List[int], List[int]]:
         """What to wait for: to be read, to be written."""
+        self.make_room()
         readers = [self.listener.fileno()] if len(self.channels) < MOST else []
         writers = []
         for channel in self.channels.values():
-            if not channel.heard_end and channel.may_send > 0:
+            if not channel.heard_end and (channel.shut if channel.closed else channel.may_send > 0):
                 readers.append(channel.line.fileno())
             if channel.waiting or (channel.told_end and not channel.shut):
                 writers.append(channel.line.fileno())
@@ -82,10 +87,17 @@ class Lines:
             except BlockingIOError:
                 continue
             except OSError:  # the connection is gone
-                self.drop(number, tell=True)
+                self.drop(number, tell=not channel.closed)
                 continue
             if channel.is_over():
                 self.drop(number, tell=False)
+
+    def make_room(self) -> None:
+        """Where no more fit in: hang up on one that the driver has closed, first on who was told all and stays."""
+        if len(self.channels) >= MOST:
+            closed = [(not channel.shut, number) for number, channel in self.channels.items() if channel.closed]
+            if closed:
+                self.drop(min(closed)[1], tell=False)
 
     def accept(self) -> None:
         """One more connection."""
@@ -100,6 +112,9 @@ class Lines:
 
     def read(self, number: int, channel: Channel) -> None:
         """Pass on what the connection says, as far as the driver takes it."""
+        if channel.closed:
+            channel.heard_end = not channel.line.recv(PIECE)
+            return
         data = channel.line.recv(min(PIECE, channel.may_send))
         if data:
             channel.may_send -= len(data)
@@ -115,7 +130,8 @@ class Lines:
         if channel.waiting:
             count = channel.line.send(bytes(channel.waiting[:PIECE]))
             del channel.waiting[:count]
-            self.send({"kind": "line", "op": "more", "id": number, "count": count})
+            if not channel.closed:
+                self.send({"kind": "line", "op": "more", "id": number, "count": count})
         if channel.told_end and not channel.waiting and not channel.shut:
             channel.line.shutdown(socket.SHUT_WR)
             channel.shut = True
@@ -133,16 +149,7 @@ class Lines:
         elif op == "end":
             channel.told_end = True
         else:
-            self.flush(channel)
-            self.drop(number, tell=False)
-
-    def flush(self, channel: Channel) -> None:
-        """What the connection takes at once, before it is closed."""
-        try:
-            while channel.waiting:
-                del channel.waiting[: channel.line.send(bytes(channel.waiting))]
-        except OSError:  # it takes no more
-            pass
+            channel.told_end = channel.closed = True
 
     def drop(self, number: int, tell: bool) -> None:
         """Close a channel."""
