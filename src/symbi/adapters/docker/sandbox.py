@@ -177,9 +177,11 @@ class DockerSandbox:
         check_command(action, self._tier, self._options.images, self._options.variables)
         await self._take_place()
         try:
-            if not self._ready:
-                await self._check_runtime()
             return await run_program(self._engine, self._options, permit, action, begin, self._clock, self._egress)
+        except SandboxUnavailable as error:
+            if error.code == "unavailable.image":
+                await self._check_runtime()  # where there is none, no image is to blame
+            raise
         finally:
             self._places.release()
 
