@@ -28,12 +28,13 @@ from symbi.bus.envelope import (
     pack_trace,
     parse_flow,
     parse_message,
+    require_id,
     require_payload,
     trace_text,
 )
 from symbi.bus.keys import BusKeys, BusSequences
 from symbi.bus.sealing import nonce_of, topic_key
-from symbi.bus.signing import Proofs, leaf_of, sign_batch, sign_one, verifies_one
+from symbi.bus.signing import Proofs, leaves_of, sign_batch, sign_one, verifies_one
 from symbi.clock import Clock
 from symbi.crypto.provider import TAG_BYTES, Aead, CryptoProvider
 from symbi.crypto.signing import VerifyingKey
@@ -62,7 +63,7 @@ class Outgoing(msgspec.Struct, frozen=True):
     """A message that is to be sealed.
 
     Attributes:
-        message_id: A UUID in its canonical text form.
+        message_id: A UUID, in its canonical text form or as 16 bytes.
         sender: The agent that signs.
         address: Whom it is for.
         payload: What only they may read; labels and whatever else is private stand in it.
@@ -71,7 +72,7 @@ class Outgoing(msgspec.Struct, frozen=True):
         trace: W3C traceparent; empty where there is none.
     """
 
-    message_id: str
+    message_id: str | bytes
     sender: AgentId
     address: Address
     payload: bytes
@@ -134,12 +135,28 @@ class _Outward(msgspec.Struct, frozen=True):
     aead: Aead
 
 
-class _Inward(msgspec.Struct, frozen=True):
-    """What it takes to open the messages of a flow."""
+class _Inward:
+    """What it takes to open the messages of a flow.
 
-    flow: Flow
-    key: VerifyingKey
-    aead: Aead
+    Attributes:
+        prefix: The bytes with which they begin.
+        ends: How many those are.
+        flow: What stands there.
+        only: The one that they are for; None where that is whoever listens to a topic.
+        batched: Whether they are signed by batches.
+        key, aead: By which they are verified and opened; None until one of them was.
+    """
+
+    __slots__ = ("aead", "batched", "ends", "flow", "key", "only", "prefix")
+
+    def __init__(self, prefix: bytes, flow: Flow) -> None:
+        self.prefix = prefix
+        self.ends = len(prefix)
+        self.flow = flow
+        self.only = None if flow.address.is_topic else flow.address.name
+        self.batched = flow.batched
+        self.key: VerifyingKey | None = None
+        self.aead: Aead | None = None
 
 
 class Codec:
@@ -201,13 +218,17 @@ class Codec:
         self._refresh(now)
         senders: dict[AgentId, list[int]] = {}
         ids = []
+        sender, own = None, list[int]()
         for index, message in enumerate(messages):
             try:
                 ids.append(self._checked(message, now))
             except MessageRefused as error:
                 error.fields["index"] = index
                 raise
-            senders.setdefault(message.sender, []).append(index)
+            if message.sender is not sender:
+                sender = message.sender
+                own = senders.setdefault(sender, [])
+            own.append(index)
         wires = [b""] * len(messages)
         for sender, indexes in senders.items():
             key = self._keys.signing_key(sender)
@@ -216,7 +237,7 @@ class Codec:
                 part = indexes[at : at + self._batch]
                 batched = len(part) > 1
                 signed = self._sealed([(messages[index], ids[index]) for index in part], taken, key.key_id, now)
-                proofs = sign_batch(key, [leaf_of(one) for one in signed]) if batched else [sign_one(key, signed[0])]
+                proofs = sign_batch(key, leaves_of(signed)) if batched else [sign_one(key, signed[0])]
                 for index, one, proof in zip(part, signed, proofs, strict=True):
                     wires[index] = one + proof
         return wires
@@ -257,28 +278,34 @@ class Codec:
         """
         now = self._clock.now_ns()
         self._refresh(now)
-        return self._read(wire, me, now)
+        return self._read(wire, me, now, self._inward(wire))
 
     def read_many(self, wires: Iterable[bytes], me: AgentId) -> list[Opened | MessageRefused]:
         """As `open_many`, likewise without asking whether they have come before."""
         now = self._clock.now_ns()
         self._refresh(now)
         results: list[Opened | MessageRefused] = []
+        lane: _Inward | None = None
         for wire in wires:
             try:
-                results.append(self._read(wire, me, now))
+                if lane is None or not wire.startswith(lane.prefix):  # it has the lengths of what it is made of
+                    lane = self._inward(wire)
+                results.append(self._read(wire, me, now, lane))
             except MessageRefused as error:
                 results.append(error)
         return results
 
     def _checked(self, message: Outgoing, now: int) -> bytes:
-        require_payload(len(message.payload), self._most_payload)
+        size = len(message.payload)
+        if size > self._most_payload:
+            require_payload(size, self._most_payload)
         expires = message.expires_ns
         if expires and not now < expires <= MAX_TIME_NS:
             raise MessageRefused("the message has expired before it is sent", code="message.expired")
         if message.trace:
             pack_trace(message.trace)
-        return pack_id(message.message_id)
+        id_ = message.message_id
+        return pack_id(id_) if isinstance(id_, str) else require_id(id_)
 
     def _reserve(self, sender: AgentId, addresses: Sequence[Address]) -> dict[Address, list[int]]:
         """For each address its epoch and the sequence that is next."""
@@ -296,7 +323,7 @@ class Codec:
     ) -> list[bytes]:
         """Header and sealed part of messages of one sender."""
         batched = len(part) > 1
-        lane, count = None, [0, 0]
+        lane, count, prefix = None, [0, 0], b""
         address, content_type, traced = None, None, None
         sealed = []
         for message, id_ in part:
@@ -311,36 +338,42 @@ class Codec:
                 count = taken[address]
                 flow = Flow(message.sender, address, content_type, count[0], key_id, traced, batched)
                 lane = self._sealing.get(flow) or self._outward(flow)
+                prefix = lane.prefix
             sequence = count[1]
             count[1] = sequence + 1
-            rest = encode_message(id_, sequence, now, message.expires_ns, len(payload) + TAG_BYTES)
-            header = lane.prefix + rest
+            header = prefix + encode_message(id_, sequence, now, message.expires_ns, len(payload) + TAG_BYTES)
             if trace:
                 header += pack_trace(trace)
             sealed.append(header + lane.aead.seal(nonce_of(sequence), payload, header))
         return sealed
 
-    def _read(self, wire: bytes, me: AgentId, now: int) -> Opened:
+    def _inward(self, wire: bytes) -> _Inward:
+        """What it takes to open the messages of a flow; its keys are looked for when a message needs them."""
         prefix = wire[: flow_end(wire)]
         lane = self._opening.get(prefix)
-        flow = parse_flow(wire) if lane is None else lane.flow  # 1
-        if not flow.address.is_topic and flow.address.name != me:  # 2
+        return _Inward(prefix, parse_flow(wire)) if lane is None else lane  # 1
+
+    def _read(self, wire: bytes, me: AgentId, now: int, lane: _Inward) -> Opened:
+        flow = lane.flow
+        if lane.only is not None and lane.only != me:  # 2
             raise MessageRefused("the message is for somebody else", code="message.recipient")
-        key = self._key_of(flow) if lane is None else lane.key  # 3
-        envelope = parse_message(wire, len(prefix), flow, self._most_payload)  # 4
-        expires, signed = envelope.expires_ns, envelope.signed
+        key = lane.key or self._key_of(flow)  # 3
+        envelope = parse_message(wire, lane.ends, flow, self._most_payload)  # 4
+        expires, signed, header = envelope.expires_ns, envelope.signed, envelope.header
         if expires and expires <= now:  # 5
             raise MessageRefused("the message has expired", code="message.expired")
-        verifies = self._proofs.verifies if flow.batched else verifies_one
+        verifies = self._proofs.verifies if lane.batched else verifies_one
         if not verifies(key, signed, envelope.proof):  # 6
             raise MessageRefused("the message is not signed by its sender", code="message.signature")
-        aead = self._aead(flow) if lane is None else lane.aead  # 7
-        payload = aead.open(nonce_of(envelope.sequence), signed[len(envelope.header) :], envelope.header)
+        aead = lane.aead or self._aead(flow)  # 7
+        sequence = envelope.sequence
+        payload = aead.open(nonce_of(sequence), signed[len(header) :], header)
         if payload is None:
             raise MessageRefused("the message does not open under its key", code="message.sealed")
-        if lane is None:
-            _keep(self._opening, prefix, _Inward(flow, key, aead))
-        return Opened(flow, envelope.id, envelope.sequence, envelope.timestamp_ns, expires, envelope.trace, payload)
+        if lane.aead is None:  # whoever is known now has written one that opens
+            lane.key, lane.aead = key, aead
+            _keep(self._opening, lane.prefix, lane)
+        return Opened(flow, envelope.id, sequence, envelope.timestamp_ns, expires, envelope.trace, payload)
 
     def _come(self, messages: Sequence[Opened], me: AgentId) -> list[bool]:
         """Whether each comes for the first time; step 8."""

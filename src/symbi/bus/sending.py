@@ -184,14 +184,14 @@ class Sender:
             await self._rooms.ready(sender, address, len(sizes))
         private = bool(label.subjects)
         version, before = self.passages.version, opening(kind, label, answers)
-        ids = ids or self._rooms.ids.several(len(encoded))
+        names: Sequence[str | bytes] = ids or self._rooms.ids.several_packed(len(encoded))
         wires = self._rooms.codec.seal_many(
             [
                 Outgoing(id_, sender, address, before + data, content_type, expires_ns)
-                for id_, (content_type, data) in zip(ids, encoded, strict=True)
+                for id_, (content_type, data) in zip(names, encoded, strict=True)
             ]
         )
-        return [Parcel(id_, wire, version, private=private) for id_, wire in zip(ids, wires, strict=True)], largest
+        return [Parcel(id_, wire, version, private=private) for id_, wire in zip(names, wires, strict=True)], largest
 
     async def let_pass(self, flow: Flow, pattern: str, subject: str, parcels: Sequence[Parcel]) -> None:
         """Let messages pass the gate; nothing is waited for between this and handing them over."""

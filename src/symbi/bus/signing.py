@@ -42,6 +42,12 @@ def leaf_of(signed: bytes) -> bytes:
     return sha256(_LEAF + signed).digest()
 
 
+def leaves_of(signed: Sequence[bytes]) -> list[bytes]:
+    """Likewise, of several."""
+    hashed, before = sha256, _LEAF
+    return [hashed(before + one).digest() for one in signed]
+
+
 def sign_one(key: SigningKey, signed: bytes) -> bytes:
     """The proof of a message that stands alone: 64 bytes over the SHA-256 of what stands before it."""
     return key.sign(MESSAGE_DOMAIN, sha256(signed).digest())
