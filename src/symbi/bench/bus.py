@@ -33,6 +33,7 @@ LISTENERS: Final = (1, 10, 100, 1_000)
 SHARED: Final = 5  # agents that publish on a topic of many, and as many that listen
 DURABLE: Final = 10_000
 AT_ONCE: Final = 256
+AT_ONCE_AT_FIRST: Final = 16
 ROUND_TRIPS: Final = 2_000
 LATENCIES: Final = 20_000
 LATE_BATCH: Final = 16
@@ -184,9 +185,7 @@ async def _pairs(opened: OpenBus, pairs: int, batches: int, size: int) -> _Took:
     count = _Count(pairs)
     for number in range(pairs):
         await opened.bus.subscribe(f"a{2 * number + 1}", f"t.{number}", count, bytes, terms=_BUFFER)
-    async with anyio.create_task_group() as tasks:  # leases are there, and keys are made
-        for number in range(pairs):
-            tasks.start_soon(opened.bus.publish, f"a{2 * number}", f"t.{number}", BODY)
+    await _begin(opened, [(f"a{2 * number}", f"t.{number}") for number in range(pairs)])
     await count.wait()
     count.begin(pairs * batches * size)
     watch = _Watch()
@@ -195,6 +194,19 @@ async def _pairs(opened: OpenBus, pairs: int, batches: int, size: int) -> _Took:
             await opened.bus.publish_many(f"a{2 * number}", f"t.{number}", bodies)
     await count.wait()
     return watch.took(pairs * batches * size)
+
+
+async def _begin(opened: OpenBus, flows: list[tuple[str, str]]) -> None:
+    """Publish once on each, so that leases are there and keys are made; not so many at once that decisions wait."""
+    pending = iter(flows)
+
+    async def publish() -> None:
+        for sender, topic in pending:
+            await opened.bus.publish(sender, topic, BODY)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(AT_ONCE_AT_FIRST):
+            tasks.start_soon(publish)
 
 
 async def _many_to_many(agents: int, messages: int) -> Measurement:
@@ -206,9 +218,7 @@ async def _many_to_many(agents: int, messages: int) -> Measurement:
         count = _Count(half * SHARED)
         for number in range(half):
             await opened.bus.subscribe(f"a{half + number}", f"t.{number % topics}", count, bytes, terms=_BUFFER)
-        async with anyio.create_task_group() as tasks:
-            for number in range(half):
-                tasks.start_soon(opened.bus.publish, f"a{number}", f"t.{number % topics}", BODY)
+        await _begin(opened, [(f"a{number}", f"t.{number % topics}") for number in range(half)])
         await count.wait()
         sent = half * rounds * len(bodies)
         count.begin(sent * SHARED)
