@@ -198,7 +198,7 @@ class Receiver(Generic[T]):
         await self._open([one for one in taken if one.parcel.opened is None])
         if self.consumer is None or consumer is None:
             return  # it was closed meanwhile; what a stream keeps comes again
-        counts, desk = self._desk.record.of(self.subject), self._desk
+        counts, desk, passages = self._desk.record.of(self.subject), self._desk, self._desk.passages
         done: list[int] = []
         received = 0
         for one in taken:
@@ -210,7 +210,7 @@ class Receiver(Generic[T]):
             assert isinstance(inside, Inside)
             try:
                 # What waited while the policies changed is decided again before anybody has it.
-                if inside.version != desk.passages.version and not await self._still(inside, one):
+                if inside.version != passages.version and not await self._still(inside, one):
                     done.append(one.position)
                     continue
                 result = self.take(inside, one)
