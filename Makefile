@@ -37,6 +37,7 @@ test-servers: $(INSTALLED) ## run the tests that need real servers; a missing se
 	$(BIN)/python -m pytest -m servers
 
 bench: $(INSTALLED) ## measure, and write docs/performance.md
+	@tools/install.sh requirements/bench.txt
 	@$(BIN)/symbi bench --write
 
 docs: $(INSTALLED) ## write the generated pages, then check links and snippets

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Makes .venv and installs what requirements/dev.txt locks, then Symbi itself from this tree.
+# With lock files as arguments it installs what those lock beside it.
 # Through uv if it is on the PATH, else through pip. The Makefile calls it when a lock file or pyproject.toml is newer than .venv/.installed.
 #   PYTHON   the interpreter to use (3.11 or newer); found by name if not given
 set -eu
@@ -42,6 +43,14 @@ make_venv() {
     "$PYTHON" -m venv .venv
 }
 
+if [ $# = 0 ]; then
+    set -- requirements/dev.txt
+fi
+for lock; do # each becomes an option
+    set -- "$@" -r "$lock"
+    shift
+done
+
 with_uv=no
 if command -v uv >/dev/null 2>&1; then
     with_uv=yes
@@ -61,11 +70,11 @@ fi
 if [ "$with_uv" = yes ]; then
     VIRTUAL_ENV=$PWD/.venv
     export VIRTUAL_ENV
-    uv pip install --quiet --require-hashes --only-binary :all: -r requirements/dev.txt
+    uv pip install --quiet --require-hashes --only-binary :all: "$@"
     uv pip install --quiet --no-deps --no-build-isolation -e .
 else
     pip='.venv/bin/python -m pip --disable-pip-version-check'
-    $pip install --quiet --require-hashes --only-binary :all: -r requirements/dev.txt
+    $pip install --quiet --require-hashes --only-binary :all: "$@"
     $pip install --quiet --no-deps --no-build-isolation -e .
 fi
 touch .venv/.installed

@@ -25,3 +25,4 @@ compile requirements/runtime.txt "$@"
 # The constraint keeps what runs and what is tested the same.
 compile requirements/dev.txt --group dev --constraint requirements/runtime.txt "$@"
 compile requirements/mutation.txt --group dev --group mutation --constraint requirements/dev.txt "$@"
+compile requirements/bench.txt --group bench --constraint requirements/dev.txt "$@"

@@ -5,6 +5,7 @@ Ids are UUIDv7 (RFC 9562, section 5.7): 48 bits of Unix milliseconds, then 74 ra
 """
 
 import os
+import struct
 import threading
 import time
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ _COUNTER_BITS: Final = 12
 _COUNTER_MAX: Final = (1 << _COUNTER_BITS) - 1
 _RANDOM_BITS: Final = (1 << 62) - 1
 _VARIANT: Final = 0b10 << 62  # RFC 9562, section 4.1
+_VERSION: Final = 7 << _COUNTER_BITS
 _FRACTION_LENGTH: Final = 10  # nine digits and the Z
 
 
@@ -58,24 +60,36 @@ class IdSource:
         return self.several(1)[0]
 
     def several(self, count: int) -> list[str]:
-        """New ids in order, as so many calls of `new` would make them, in less time."""
-        random = os.urandom(8 * count)
-        with self._lock:
-            return [self._next(int.from_bytes(random[at : at + 8])) for at in range(0, 8 * count, 8)]
+        """New ids in order, as so many calls of `new` within one reading of the clock would make them, in less time."""
+        # As `uuid.UUID` writes it, which takes three times as long; every event of the trail has one.
+        return [
+            f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+            for digits in map(bytes.hex, self.several_packed(count))
+        ]
 
-    def _next(self, random64: int) -> str:
+    def several_packed(self, count: int) -> list[bytes]:
+        """Likewise, each in 16 bytes."""
+        random = int.from_bytes(os.urandom(8 * count)) & int.from_bytes(_RANDOM_BITS.to_bytes(8) * count)
+        tails = (random | int.from_bytes(_VARIANT.to_bytes(8) * count)).to_bytes(8 * count)
+        with self._lock:
+            heads = self._heads(count)
+        packed = struct.pack(f">{count}Q", *heads)
+        return [packed[at : at + 8] + tails[at : at + 8] for at in range(0, 8 * count, 8)]
+
+    def _heads(self, count: int) -> list[int]:
+        """The first 64 bits of so many ids: milliseconds, version, counter."""
         ms = self._clock.now_ns() // 1_000_000
         if ms > self._last_ms:
-            self._last_ms = ms
-            self._counter = 0
-        elif self._counter < _COUNTER_MAX:
-            self._counter += 1
-        else:
-            self._last_ms += 1
-            self._counter = 0
-        ms, tail = self._last_ms, random64 & _RANDOM_BITS | _VARIANT
-        # As `uuid.UUID` writes it, which takes three times as long; every event of the trail has one.
-        return f"{ms >> 16:08x}-{ms & 0xFFFF:04x}-7{self._counter:03x}-{tail >> 48:04x}-{tail & 0xFFFF_FFFF_FFFF:012x}"
+            self._last_ms, self._counter = ms, -1
+        heads: list[int] = []
+        while len(heads) < count:
+            if self._counter == _COUNTER_MAX:
+                self._last_ms, self._counter = self._last_ms + 1, -1
+            first = (self._last_ms << 16 | _VERSION) + self._counter + 1
+            taken = min(count - len(heads), _COUNTER_MAX - self._counter)
+            heads += range(first, first + taken)
+            self._counter += taken
+        return heads
 
 
 def rfc3339(ns: int) -> str:

@@ -8,7 +8,13 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-LOCKS = ("requirements/runtime.txt", "requirements/dev.txt", "requirements/mutation.txt")
+LOCKS = (
+    "requirements/runtime.txt",
+    "requirements/dev.txt",
+    "requirements/mutation.txt",
+    "requirements/bench.txt",
+)
+GROUPS = {"runtime": (), "dev": ("dev",), "mutation": ("dev", "mutation"), "bench": ("bench",)}
 LINE = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;]+)(?: ; (?P<marker>[^\\]+))? \\")
 HASH = re.compile(r"    --hash=sha256:[0-9a-f]{64}(?: \\)?")
 
@@ -54,17 +60,16 @@ def test_a_lock_file_has_versions_and_hashes_and_nothing_else(root, lock):
 
 
 def test_what_is_tested_is_what_runs(root):
-    runtime, dev, mutation = ({(name, pin[0]) for name, pin in locked(root, lock).items()} for lock in LOCKS)
+    runtime, dev, mutation, bench = ({(name, pin[0]) for name, pin in locked(root, lock).items()} for lock in LOCKS)
     assert runtime <= dev <= mutation
+    assert runtime <= bench
 
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_the_lock_files_answer_to_pyproject(root, project, lock):
     wanted = [Requirement(text) for text in project["project"]["dependencies"]]
-    if not lock.endswith("runtime.txt"):
-        wanted += [Requirement(text) for text in project["dependency-groups"]["dev"]]
-    if lock.endswith("mutation.txt"):
-        wanted += [Requirement(text) for text in project["dependency-groups"]["mutation"]]
+    for group in GROUPS[lock.removeprefix("requirements/").removesuffix(".txt")]:
+        wanted += [Requirement(text) for text in project["dependency-groups"][group]]
     pins = locked(root, lock)
     for requirement in wanted:
         version, _ = pins[canonicalize_name(requirement.name)]
@@ -90,7 +95,9 @@ def test_what_is_installed_is_what_is_locked(root):
             assert installed == version, name
 
 
-@pytest.mark.parametrize(("lock", "allowed"), [(LOCKS[0], PERMISSIVE), (LOCKS[1], FOR_DEVELOPMENT)])
+@pytest.mark.parametrize(
+    ("lock", "allowed"), [(LOCKS[0], PERMISSIVE), (LOCKS[1], FOR_DEVELOPMENT), (LOCKS[3], PERMISSIVE)]
+)
 def test_every_dependency_has_an_allowed_licence(root, lock, allowed):
     unknown = {}
     for name in locked(root, lock):

@@ -72,7 +72,9 @@ class UnsafePlainCodec:
             count = taken[message.sender, message.address]
             which = message.sender, message.address, message.content_type, count[0]
             prefix = self._prefixes.get(which) or self._prefix(*which)
-            rest = encode_message(pack_id(message.message_id), count[1], now, message.expires_ns, len(payload))
+            id_ = message.message_id
+            packed = pack_id(id_) if isinstance(id_, str) else id_
+            rest = encode_message(packed, count[1], now, message.expires_ns, len(payload))
             count[1] += 1
             wires.append(prefix + rest + payload)
         return wires

@@ -41,7 +41,7 @@ class Measurement:
         id: Requirement that it measures.
         metric: What was measured, in a few words.
         unit: Of the value and the percentiles.
-        value: What the target judges: a percentile of a latency, a rate, a size.
+        value: What the target judges: a percentile of a latency, a rate, a size; None where it could not be measured.
         p50: Median of the samples; None for a rate. Likewise p95 and p99.
         target: Text of the target; None where none is set.
         met: Whether the value reaches it; None where none is set.
@@ -53,7 +53,7 @@ class Measurement:
     id: str
     metric: str
     unit: str
-    value: float
+    value: float | None
     p50: float | None
     p95: float | None
     p99: float | None
@@ -161,6 +161,13 @@ def single(
         n=n,
         method=method,
     )
+
+
+def missing(id_: str, metric: str, *, unit: str, why: str) -> Measurement:
+    """A row of what could not be measured here: it says why, and has no number."""
+    return Measurement(
+        id=id_, metric=metric, unit=unit, value=None, p50=None, p95=None, p99=None, target=None, met=None, n=0, method=why
+    )  # fmt: skip
 
 
 def sample(operation: Callable[[int], object], count: int, *, warm: int = 0) -> list[int]:

@@ -46,9 +46,7 @@ def as_table(rows: Sequence[Measurement]) -> Table:
         for row in group:
             points = (_number(one) for one in (row.p50, row.p95, row.p99))
             verdict = {True: " [green]met[/]", False: " [bold red]MISSED[/]", None: ""}[row.met]
-            table.add_row(
-                f"  {escape(row.metric)}", _number(row.value), *points, row.unit, (row.target or "") + verdict
-            )
+            table.add_row(f"  {escape(row.metric)}", _value(row), *points, row.unit, (row.target or "") + verdict)
     return table
 
 
@@ -83,10 +81,13 @@ def _markdown(rows: Sequence[Measurement]) -> str:
         points = " | ".join(_number(one) for one in (row.p50, row.p95, row.p99))
         metric = row.metric.replace("|", "\\|")
         lines.append(
-            f"| {metric} | {_number(row.value)} | {points} | {row.unit} | {row.n:,} | {row.target or ''} |"
-            f" {MEANS[row.met]} |"
+            f"| {metric} | {_value(row)} | {points} | {row.unit} | {row.n:,} | {row.target or ''} | {MEANS[row.met]} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _value(row: Measurement) -> str:
+    return "missing" if row.value is None else _number(row.value)
 
 
 def _number(value: float | None) -> str:

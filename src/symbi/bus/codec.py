@@ -3,13 +3,13 @@
 A message is opened in this order, and whatever fails ends it with `MessageRefused`: 1 its flow is read · 2 it is for
 this reader · 3 the sender's key is known and the sender's own · 4 the rest is read · 5 it has not expired · 6 the proof
 verifies · 7 it opens under the key of its flow · 8 its sequence comes for the first time. Only what is authentic touches
-the window of sequences.
+the window of sequences. Of several messages, 1 to 5 are done for all, then 6 for whole batches, then the rest for each.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
@@ -19,6 +19,7 @@ from symbi.bus.envelope import (
     MAX_SEQUENCE,
     MAX_TIME_NS,
     Address,
+    Envelope,
     Flow,
     encode_flow,
     encode_message,
@@ -28,13 +29,15 @@ from symbi.bus.envelope import (
     pack_trace,
     parse_flow,
     parse_message,
+    read_place,
+    require_id,
     require_name,
     require_payload,
     trace_text,
 )
 from symbi.bus.keys import BusKeys, BusSequences
 from symbi.bus.sealing import nonce_of, topic_key
-from symbi.bus.signing import Proofs, leaf_of, sign_batch, sign_one, verifies_one
+from symbi.bus.signing import Proofs, leaves_of, sign_batch, sign_one, verifies_one
 from symbi.clock import Clock
 from symbi.crypto.provider import TAG_BYTES, Aead, CryptoProvider
 from symbi.crypto.signing import VerifyingKey
@@ -64,7 +67,7 @@ class Outgoing(msgspec.Struct, frozen=True):
     """A message that is to be sealed.
 
     Attributes:
-        message_id: A UUID in its canonical text form.
+        message_id: A UUID, in its canonical text form or as 16 bytes.
         sender: The agent that signs.
         address: Whom it is for.
         payload: What only they may read; labels and whatever else is private stand in it.
@@ -73,7 +76,7 @@ class Outgoing(msgspec.Struct, frozen=True):
         trace: W3C traceparent; empty where there is none.
     """
 
-    message_id: str
+    message_id: str | bytes
     sender: AgentId
     address: Address
     payload: bytes
@@ -136,12 +139,31 @@ class _Outward(msgspec.Struct, frozen=True):
     aead: Aead
 
 
-class _Inward(msgspec.Struct, frozen=True):
-    """What it takes to open the messages of a flow."""
+class _Inward:
+    """What it takes to open the messages of a flow.
 
-    flow: Flow
-    key: VerifyingKey
-    aead: Aead
+    Attributes:
+        prefix: The bytes with which they begin.
+        ends: How many those are.
+        flow: What stands there.
+        only: The one that they are for; None where that is whoever listens to a topic.
+        batched: Whether they are signed by batches.
+        key, aead: By which they are verified and opened; None until one of them was.
+    """
+
+    __slots__ = ("aead", "batched", "ends", "flow", "key", "only", "prefix")
+
+    def __init__(self, prefix: bytes, flow: Flow) -> None:
+        self.prefix = prefix
+        self.ends = len(prefix)
+        self.flow = flow
+        self.only = None if flow.address.is_topic else flow.address.name
+        self.batched = flow.batched
+        self.key: VerifyingKey | None = None
+        self.aead: Aead | None = None
+
+
+_Part: TypeAlias = tuple[_Inward, VerifyingKey, Envelope]  # a message taken apart, and what it takes to open it
 
 
 class Codec:
@@ -204,13 +226,17 @@ class Codec:
         self._refresh(now)
         senders: dict[AgentId, list[int]] = {}
         ids = []
+        sender, own = None, list[int]()
         for index, message in enumerate(messages):
             try:
                 ids.append(self._checked(message, now))
             except MessageRefused as error:
                 error.fields["index"] = index
                 raise
-            senders.setdefault(message.sender, []).append(index)
+            if message.sender is not sender:
+                sender = message.sender
+                own = senders.setdefault(sender, [])
+            own.append(index)
         wires = [b""] * len(messages)
         for sender, indexes in senders.items():
             require_name(sender)
@@ -220,7 +246,7 @@ class Codec:
                 part = indexes[at : at + self._batch]
                 batched = len(part) > 1
                 signed = self._sealed([(messages[index], ids[index]) for index in part], taken, key.key_id, now)
-                proofs = sign_batch(key, [leaf_of(one) for one in signed]) if batched else [sign_one(key, signed[0])]
+                proofs = sign_batch(key, leaves_of(signed)) if batched else [sign_one(key, signed[0])]
                 for index, one, proof in zip(part, signed, proofs, strict=True):
                     wires[index] = one + proof
         return wires
@@ -261,29 +287,62 @@ class Codec:
         """
         now = self._clock.now_ns()
         self._refresh(now)
-        return self._read(wire, me, now)
+        return self._opened(self._apart(wire, me, now, self._inward(wire)), proven=False)
 
     def read_many(self, wires: Iterable[bytes], me: AgentId) -> list[Opened | MessageRefused]:
         """As `open_many`, likewise without asking whether they have come before."""
         now = self._clock.now_ns()
         self._refresh(now)
-        results: list[Opened | MessageRefused] = []
+        parts: list[_Part | MessageRefused] = []
+        lane: _Inward | None = None
         for wire in wires:
             try:
-                results.append(self._read(wire, me, now))
+                if lane is None or not wire.startswith(lane.prefix):  # it has the lengths of what it is made of
+                    lane = self._inward(wire)
+                parts.append(self._apart(wire, me, now, lane))
             except MessageRefused as error:
                 # With its traceback it would hold the frames, and they the message, until the collector comes by.
-                results.append(error.with_traceback(None))
+                parts.append(error.with_traceback(None))
+        proven = self._whole_batches(parts)
+        results: list[Opened | MessageRefused] = []
+        for index, part in enumerate(parts):
+            try:
+                results.append(part if isinstance(part, MessageRefused) else self._opened(part, proven=index in proven))
+            except MessageRefused as error:
+                results.append(error.with_traceback(None))  # likewise
         return results
 
+    def _whole_batches(self, parts: Sequence[_Part | MessageRefused]) -> set[int]:
+        """Which messages stand in a whole batch that verifies; of others, nothing is said."""
+        proven: set[int] = set()
+        at = 0
+        while at < len(parts):
+            first, begin = parts[at], at
+            at += 1
+            if isinstance(first, MessageRefused) or not first[0].batched:
+                continue
+            size, index = read_place(first[2].proof)
+            if index or begin + size > len(parts):
+                continue
+            batch = [one for one in parts[begin : begin + size] if not isinstance(one, MessageRefused)]
+            if len(batch) < size or any(one[0] is not first[0] for one in batch):
+                continue
+            at = begin + size  # none is looked at twice, whatever comes of it
+            if self._proofs.verifies_whole(first[1], [one[2].signed for one in batch], [one[2].proof for one in batch]):
+                proven.update(range(begin, at))
+        return proven
+
     def _checked(self, message: Outgoing, now: int) -> bytes:
-        require_payload(len(message.payload), self._most_payload)
+        size = len(message.payload)
+        if size > self._most_payload:
+            require_payload(size, self._most_payload)
         expires = message.expires_ns
         if expires and not now < expires <= MAX_TIME_NS:
             raise MessageRefused("the message has expired before it is sent", code="message.expired")
         if message.trace:
             pack_trace(message.trace)
-        return pack_id(message.message_id)
+        id_ = message.message_id
+        return pack_id(id_) if isinstance(id_, str) else require_id(id_)
 
     def _reserve(self, sender: AgentId, addresses: Sequence[Address]) -> dict[Address, list[int]]:
         """For each address its epoch and the sequence that is next."""
@@ -303,7 +362,7 @@ class Codec:
     ) -> list[bytes]:
         """Header and sealed part of messages of one sender."""
         batched = len(part) > 1
-        lane, count = None, [0, 0]
+        lane, count, prefix = None, [0, 0], b""
         address, content_type, traced = None, None, None
         sealed = []
         for message, id_ in part:
@@ -318,37 +377,51 @@ class Codec:
                 count = taken[address]
                 flow = Flow(message.sender, address, content_type, count[0], key_id, traced, batched)
                 lane = self._sealing.get(flow) or self._outward(flow)
+                prefix = lane.prefix
             sequence = count[1]
             count[1] = sequence + 1
-            rest = encode_message(id_, sequence, now, message.expires_ns, len(payload) + TAG_BYTES)
-            header = lane.prefix + rest
+            header = prefix + encode_message(id_, sequence, now, message.expires_ns, len(payload) + TAG_BYTES)
             if trace:
                 header += pack_trace(trace)
             sealed.append(header + lane.aead.seal(nonce_of(sequence), payload, header))
         return sealed
 
-    def _read(self, wire: bytes, me: AgentId, now: int) -> Opened:
+    def _inward(self, wire: bytes) -> _Inward:
+        """What it takes to open the messages of a flow; its keys are looked for when a message needs them."""
         prefix = wire[: flow_end(wire)]
         lane = self._opening.get(prefix)
-        flow = parse_flow(wire) if lane is None else lane.flow  # 1
-        if not flow.address.is_topic and flow.address.name != me:  # 2
+        return _Inward(prefix, parse_flow(wire)) if lane is None else lane  # 1
+
+    def _apart(self, wire: bytes, me: AgentId, now: int, lane: _Inward) -> _Part:
+        """What stands in a message that may be for this reader."""
+        if lane.only is not None and lane.only != me:  # 2
             raise MessageRefused("the message is for somebody else", code="message.recipient")
-        key = self._key_of(flow) if lane is None else lane.key  # 3
-        envelope = parse_message(wire, len(prefix), flow, self._most_payload)  # 4
-        expires, signed = envelope.expires_ns, envelope.signed
+        key = lane.key or self._key_of(lane.flow)  # 3
+        envelope = parse_message(wire, lane.ends, lane.flow, self._most_payload)  # 4
+        expires = envelope.expires_ns
         if expires and expires <= now:  # 5
             raise MessageRefused("the message has expired", code="message.expired")
-        verifies = self._proofs.verifies if flow.batched else verifies_one
-        if not verifies(key, signed, envelope.proof):  # 6
-            raise MessageRefused("the message is not signed by its sender", code="message.signature")
-        aead = self._aead(flow) if lane is None else lane.aead  # 7
-        payload = aead.open(nonce_of(envelope.sequence), signed[len(envelope.header) :], envelope.header)
+        return lane, key, envelope
+
+    def _opened(self, part: _Part, *, proven: bool) -> Opened:
+        """What it says; `proven` where its proof has been verified."""
+        lane, key, envelope = part
+        signed, header, sequence = envelope.signed, envelope.header, envelope.sequence
+        if not proven:  # 6
+            verifies = self._proofs.verifies if lane.batched else verifies_one
+            if not verifies(key, signed, envelope.proof):
+                raise MessageRefused("the message is not signed by its sender", code="message.signature")
+        aead = lane.aead or self._aead(lane.flow)  # 7
+        payload = aead.open(nonce_of(sequence), signed[len(header) :], header)
         if payload is None:
             raise MessageRefused("the message does not open under its key", code="message.sealed")
-        if lane is None:
-            _keep(self._ciphers, (flow.sender, flow.address, flow.epoch), aead)
-            _keep(self._opening, prefix, _Inward(flow, key, aead))
-        return Opened(flow, envelope.id, envelope.sequence, envelope.timestamp_ns, expires, envelope.trace, payload)
+        if lane.aead is None:  # whoever is known now has written one that opens
+            lane.key, lane.aead = key, aead
+            _keep(self._ciphers, (lane.flow.sender, lane.flow.address, lane.flow.epoch), aead)
+            _keep(self._opening, lane.prefix, lane)
+        return Opened(
+            lane.flow, envelope.id, sequence, envelope.timestamp_ns, envelope.expires_ns, envelope.trace, payload
+        )
 
     def _come(self, messages: Sequence[Opened], me: AgentId) -> list[bool]:
         """Whether each comes for the first time; step 8."""

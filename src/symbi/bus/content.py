@@ -157,6 +157,8 @@ def contents(payload: bytes) -> Content:
     Raises:
         MessageRefused: `message.malformed`; it is nothing of that form.
     """
+    if payload.startswith(_TOLD):  # as most are
+        return Content(Kind.TELL, NO_LABEL, b"", payload[_HEAD.size :])
     if len(payload) < _HEAD.size:
         raise MessageRefused("there is nothing in the message")
     number, length = _HEAD.unpack_from(payload)
@@ -174,6 +176,7 @@ def contents(payload: bytes) -> Content:
     return Content(kind, label, answers, payload[body_at:])
 
 
+_TOLD: Final = opening(Kind.TELL, NO_LABEL)
 _KINDS: Final = {kind.value: kind for kind in Kind}
 
 

@@ -42,6 +42,9 @@ ID_BYTES: Final = 16
 ID_CHARACTERS: Final = 36
 TRACE_BYTES: Final = 25
 
+_PROOF_BYTES: Final = tuple(
+    SIGNATURE_BYTES + 4 + HASH_BYTES * (size - 1).bit_length() if size else 0 for size in range(MAX_BATCH + 1)
+)  # of a message in a batch, by its size
 _START: Final = Struct(">4sBBBBBI8s")
 _MESSAGE: Final = Struct(">16sQQQI")
 _PLACE: Final = Struct(">HH")
@@ -221,7 +224,7 @@ def parse_message(wire: bytes, flow_ends: int, flow: Flow, most_payload: int) ->
         size, index = read_place(wire, signed_ends)
         if not 1 < size <= MAX_BATCH or index >= size:
             raise MessageRefused(f"a batch has 2 to {MAX_BATCH} messages, counted from 0")
-        proof_bytes += PLACE_BYTES + HASH_BYTES * depth_of(size)
+        proof_bytes = _PROOF_BYTES[size]
     if len(wire) != signed_ends + proof_bytes:
         raise MessageRefused("the message is longer or shorter than its parts")
     return Envelope(
@@ -265,6 +268,17 @@ def pack_id(text: str) -> bytes:
         packed = b""
     if len(packed) != ID_BYTES or len(text) != ID_CHARACTERS or text[8:24:5] != "----" or text != text.lower():
         raise MessageRefused("the id of a message is a UUID of 36 characters in small letters")
+    return packed
+
+
+def require_id(packed: bytes) -> bytes:
+    """The same bytes, if they may be a UUID.
+
+    Raises:
+        MessageRefused: `message.malformed`; they are not 16.
+    """
+    if len(packed) != ID_BYTES:
+        raise MessageRefused("the id of a message is a UUID of 16 bytes")
     return packed
 
 

@@ -5,6 +5,8 @@ from enum import StrEnum
 
 import msgspec
 
+from symbi.bus.envelope import id_text
+
 
 class Overflow(StrEnum):
     """What becomes of a message where the buffer of a consumer is full."""
@@ -28,14 +30,19 @@ class Parcel:
         version: The policy set that let it pass in this process; empty where that was elsewhere.
     """
 
-    __slots__ = ("data", "message_id", "opened", "private", "version")
+    __slots__ = ("_id", "data", "opened", "private", "version")
 
-    def __init__(self, message_id: str, data: bytes, version: str = "", *, private: bool = False) -> None:
-        self.message_id = message_id
+    def __init__(self, message_id: str | bytes, data: bytes, version: str = "", *, private: bool = False) -> None:
+        self._id = message_id
         self.data = data
         self.version = version
         self.private = private
         self.opened: object = None
+
+    @property
+    def message_id(self) -> str:
+        """A UUID in its canonical text form, where 16 bytes were given; else what was given."""
+        return self._id if isinstance(self._id, str) else id_text(self._id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -247,14 +247,14 @@ class Sender:
         private: bool = False,
     ) -> list[Parcel]:
         version = self.passages.version
-        ids = ids or self._rooms.ids.several(len(bodies))
+        names: Sequence[str | bytes] = ids or self._rooms.ids.several_packed(len(bodies))
         wires = self._rooms.codec.seal_many(
             [
                 Outgoing(id_, sender, address, before + data, content_type, expires_ns)
-                for id_, (content_type, data) in zip(ids, bodies, strict=True)
+                for id_, (content_type, data) in zip(names, bodies, strict=True)
             ]
         )
-        return [Parcel(id_, wire, version, private=private) for id_, wire in zip(ids, wires, strict=True)]
+        return [Parcel(id_, wire, version, private=private) for id_, wire in zip(names, wires, strict=True)]
 
     def _topic(self, name: str) -> TopicRef:
         found = self._topics.get(name)

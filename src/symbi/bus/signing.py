@@ -5,7 +5,8 @@ a power of two, so that every path of a batch is equally long. What is signed is
 a path shows that a message stands at its index of that tree. Nothing hashes to the filling.
 
 A reader of a batch in order verifies one signature, and for each message the part of its path that the message before
-has not shown yet: one hash of a node on average. The rest of the path has to be the same, byte for byte.
+has not shown yet: one hash of a node on average. The rest of the path has to be the same, byte for byte. Who has a
+whole batch before it makes the tree anew, and compares what its sender must have written.
 """
 
 from collections import OrderedDict
@@ -42,6 +43,12 @@ def leaf_of(signed: bytes) -> bytes:
     return sha256(_LEAF + signed).digest()
 
 
+def leaves_of(signed: Sequence[bytes]) -> list[bytes]:
+    """Likewise, of several."""
+    hashed, before = sha256, _LEAF
+    return [hashed(before + one).digest() for one in signed]
+
+
 def sign_one(key: SigningKey, signed: bytes) -> bytes:
     """The proof of a message that stands alone: 64 bytes over the SHA-256 of what stands before it."""
     return key.sign(MESSAGE_DOMAIN, sha256(signed).digest())
@@ -59,18 +66,27 @@ def sign_batch(key: SigningKey, leaves: Sequence[bytes]) -> list[bytes]:
         key: Of their sender.
         leaves: By `leaf_of`, 2 to `MAX_BATCH`.
     """
-    size = len(leaves)
+    size, rows = len(leaves), _rows_over(leaves)
+    return _proofs_below(rows, size, key.sign(BATCH_DOMAIN, _root_text(size, rows[-1][0])))
+
+
+def _rows_over(leaves: Sequence[bytes]) -> list[list[bytes]]:
+    """The tree over some leaves, from them up to the root, which is a row of its own."""
     rows = [list(leaves)]
     hashed, node = sha256, _NODE
-    for filling in FILLINGS[: depth_of(size)]:
+    for filling in FILLINGS[: depth_of(len(leaves))]:
         row = rows[-1]
         if len(row) & 1:
             row.append(filling)
         nodes = iter(row)
         rows.append([hashed(node + left + right).digest() for left, right in zip(nodes, nodes, strict=True)])
-    root = rows.pop()[0]
-    above = [key.sign(BATCH_DOMAIN, _root_text(size, root))]
-    for row in reversed(rows):
+    return rows
+
+
+def _proofs_below(rows: Sequence[list[bytes]], size: int, signature: bytes) -> list[bytes]:
+    """The proofs of all messages of a batch."""
+    above = [signature]
+    for row in reversed(rows[:-1]):
         above = [row[index ^ 1] + above[index >> 1] for index in range(len(row))]
     return [place(size, index) + above[index] for index in range(size)]
 
@@ -94,6 +110,11 @@ class _Proven:
         self._index = index
         self._nodes = nodes
         self._beside = beside
+
+    @property
+    def root(self) -> bytes:
+        """Of the batch."""
+        return self._nodes[-1]
 
     def shows(self, leaf: bytes, index: int, beside: bytes) -> bool:
         """Whether a path of the same length, with the same signature, leads from a leaf to the root of this batch."""
@@ -141,10 +162,36 @@ class Proofs:
         nodes = climb(leaf, index, beside, depth_of(size))
         if not key.verifies(BATCH_DOMAIN, _root_text(size, nodes[-1]), signature):
             return False
+        self._keep(signature, _Proven(key, size, index, nodes, beside))
+        return True
+
+    def verifies_whole(self, key: VerifyingKey, signed: Sequence[bytes], proofs: Sequence[bytes]) -> bool:
+        """Whether these are all messages of one batch that this key signed, in order, each with the proof of its sender.
+
+        Every byte of every proof is compared. That they are not says nothing of any one of them; `verifies` does.
+
+        Args:
+            key: Of the sender that the messages name.
+            signed: Of each message, all bytes before the proof; 2 to `MAX_BATCH`.
+            proofs: As many.
+        """
+        size, signature = len(signed), proofs[0][-SIGNATURE_BYTES:]
+        rows = _rows_over(leaves_of(signed))
+        root = rows[-1][0]
+        if _proofs_below(rows, size, signature) != proofs:
+            return False
+        proven = self._proven.get(signature)
+        if proven is not None and proven.size == size and proven.key == key and proven.root == root:
+            return True
+        if not key.verifies(BATCH_DOMAIN, _root_text(size, root), signature):
+            return False
+        self._keep(signature, _Proven(key, size, 0, [row[0] for row in rows], proofs[0][PLACE_BYTES:]))
+        return True
+
+    def _keep(self, signature: bytes, proven: _Proven) -> None:
         if len(self._proven) >= MAX_PROVEN:
             self._proven.popitem(last=False)
-        self._proven[signature] = _Proven(key, size, index, nodes, beside)
-        return True
+        self._proven[signature] = proven
 
     def forget(self) -> None:
         """Know nothing any more."""

@@ -17,7 +17,7 @@ from symbi.guard.gate import Guard, no_probe
 from symbi.guard.sealed_approvals import SealedApprovals
 from symbi.guard.vault import Vault
 from symbi.policy.catalog import ToolType
-from symbi.policy.engine import PolicyEngine, PolicySource
+from symbi.policy.engine import EVALUATION_TIMEOUT_S, PolicyEngine, PolicySource
 from symbi.policy.policies import PolicySet
 from symbi.testing.clock import ManualClock
 from symbi.testing.trail import fixed_signing_key
@@ -56,6 +56,7 @@ async def open_gate(  # noqa: PLR0913 - one option for each part of a gate
     desk: DeskRules | None = None,
     keys: KeyStore | None = None,
     all_agents: bool = False,
+    evaluation_timeout_s: float = EVALUATION_TIMEOUT_S,
 ) -> AsyncIterator[Gate]:
     """A gate over some policies and counters; in memory, or in a folder where the trail is to last; with a desk or without.
 
@@ -64,7 +65,7 @@ async def open_gate(  # noqa: PLR0913 - one option for each part of a gate
     clock = clock or ManualClock()
     ids = IdSource(clock)
     sources = [PolicySource("test.cedar", policies), PolicySource("history.toml", history)]
-    engine = PolicyEngine(PolicySet.load(sources, tools=tools))
+    engine = PolicyEngine(PolicySet.load(sources, tools=tools), evaluation_timeout_s=evaluation_timeout_s)
     with SqliteStore(folder) as store:
         async with AuditLog(store, fixed_signing_key(), clock, ids) as log:
             provider = open_provider()

@@ -18,7 +18,7 @@ from symbi.bus.rooms import BusRooms, BusTerms
 from symbi.clock import Clock
 from symbi.crypto.provider import DEFAULT_PROVIDER, open_provider
 from symbi.guard.action import TopicRef
-from symbi.policy.engine import PolicySource
+from symbi.policy.engine import EVALUATION_TIMEOUT_S, PolicySource
 from symbi.policy.policies import PolicySet
 from symbi.testing.bus import MemoryKeys
 from symbi.testing.clock import ManualClock
@@ -101,6 +101,7 @@ async def bus_over(  # noqa: PLR0913 - one option for each part of it
     provider: str = DEFAULT_PROVIDER,
     topic: Callable[[str], TopicRef] = TopicRef,
     codec: Callable[[Codec], Codec] = lambda codec: codec,
+    evaluation_timeout_s: float = EVALUATION_TIMEOUT_S,
 ) -> AsyncIterator[OpenBus]:
     """A bus over some policies; its keys are in memory, and its clock is manual where none is given.
 
@@ -115,6 +116,7 @@ async def bus_over(  # noqa: PLR0913 - one option for each part of it
         provider: The library that does the arithmetic.
         topic: A topic as policies see it.
         codec: Another codec in the place of the one that was made.
+        evaluation_timeout_s: How long a decision may take.
     """
     clock = clock or ManualClock()
     sleep = ManualSleep(clock) if isinstance(clock, ManualClock) else None
@@ -127,7 +129,7 @@ async def bus_over(  # noqa: PLR0913 - one option for each part of it
         name, _, instance = agent.partition("/")
         return replace(Principal(AgentId(name), groups=groups.get(name, ())), instance=instance)
 
-    async with open_gate(policies, folder=folder, clock=clock) as gate:
+    async with open_gate(policies, folder=folder, clock=clock, evaluation_timeout_s=evaluation_timeout_s) as gate:
         transport = InprocTransport(clock, (gate.log, gate.store))
         await transport.open()
         made = codec(Codec(crypto, keys, keys, clock, signing=signing))

@@ -5,10 +5,22 @@ import json
 import os
 import platform
 
+import anyio
 import pytest
 from rich.console import Console
 
-from symbi.bench import BENCHMARKS, Measurement, Scale, Target, as_page, as_table, choose, run_benchmarks, to_json
+from symbi.bench import (
+    BENCHMARKS,
+    Measurement,
+    Scale,
+    Target,
+    as_page,
+    as_table,
+    beside,
+    choose,
+    run_benchmarks,
+    to_json,
+)
 from symbi.bench.machine import describe_file_system, describe_machine, resident_bytes
 from symbi.bench.measure import latency, percentile, rate
 from symbi.bench.population import _differences
@@ -31,6 +43,10 @@ def test_a_benchmark_gives_rows_of_the_published_shape(benchmark):
         assert list(row) == COLUMNS
         assert row["id"] == benchmark.id
         assert all(isinstance(row[name], str) and row[name] for name in ("metric", "unit", "method", "machine"))
+        if row["value"] is None:  # it says why, and has no number and no verdict
+            assert (row["n"], row["target"], row["met"]) == (0, None, None)
+            assert "not installed" in row["method"]
+            continue
         assert isinstance(row["value"], float)
         assert row["value"] > 0
         assert row["n"] > 0
@@ -38,6 +54,18 @@ def test_a_benchmark_gives_rows_of_the_published_shape(benchmark):
         points = [row[name] for name in ("p50", "p95", "p99")]
         assert points == [None] * 3 or (points == sorted(points) and row["value"] in points)
     assert len({row["metric"] for row in rows}) == len(rows)
+
+
+def test_what_is_not_installed_is_missing_and_never_a_number(monkeypatch):
+    monkeypatch.setattr(beside, "find_spec", lambda _name: None)
+    rows = anyio.run(beside.beside_rate, 10)[1:] + anyio.run(beside.beside_time, Scale(0.001))
+    assert [(row.value, row.n, row.target, row.met) for row in rows] == [(None, 0, None, None)] * 3
+    page = as_page(rows, date="2026-01-01", version="0")
+    assert page.count("| missing |") == 3
+    assert "pykka is not installed" in page
+    printed = io.StringIO()
+    Console(file=printed, width=200).print(as_table(rows))
+    assert printed.getvalue().count("missing") == 3
 
 
 def test_benchmarks_run_in_their_own_order_whatever_the_order_of_the_request():
