@@ -199,23 +199,23 @@ class Bus:
             parcels, size = await self.sender.parcels(
                 me, Address(to), [body], label, expires_ns=expires_ns, ids=[message_id] if message_id else None
             )
-            await self.sender.let_pass(Flow(me, to, False, label, size_class(size)), "send", subject, parcels)
-            parcel = parcels[0]
-            receipt = await self.outbox.put(
-                SentRow(
-                    parcel.message_id,
-                    me,
-                    to,
-                    parcel.data,
-                    SentState.WAITING,
-                    0,
-                    0,
-                    expires_ns,
-                    "",
-                    now,
-                    parse_flow(parcel.data).epoch,
+            flow, parcel = Flow(me, to, False, label, size_class(size)), parcels[0]
+            async with await self.sender.let_pass(flow, "send", subject, parcels):
+                receipt = await self.outbox.put(
+                    SentRow(
+                        parcel.message_id,
+                        me,
+                        to,
+                        parcel.data,
+                        SentState.WAITING,
+                        0,
+                        0,
+                        expires_ns,
+                        "",
+                        now,
+                        parse_flow(parcel.data).epoch,
+                    )
                 )
-            )
         except SymbiError as refusal:
             self.record.refused(subject, refusal.code)
             raise
@@ -266,11 +266,11 @@ class Bus:
                     me, Address(to), [body], label, kind=Kind.REQUEST, expires_ns=expires_ns, ids=[id_text]
                 )
                 flow = Flow(me, to, False, label, size_class(size), reply=True)
-                await self.sender.let_pass(flow, "request", subject, parcels)
-                sent = await self._rooms.transport.publish(subject, parcels) > 0
-                if not sent:
-                    msg = f"agent `{to}` has no mailbox open"
-                    raise InputError(msg, code="message.recipient")
+                async with await self.sender.let_pass(flow, "request", subject, parcels):
+                    sent = await self._rooms.transport.publish(subject, parcels) > 0
+                    if not sent:
+                        msg = f"agent `{to}` has no mailbox open"
+                        raise InputError(msg, code="message.recipient")
                 await pending.over.wait()
         except SymbiError as refusal:
             self.record.refused(subject, refusal.code)
@@ -308,9 +308,9 @@ class Bus:
                 try:
                     parcels, size = await self.sender.parcels(me, Address(to), [body], label)
                     flow = Flow(me, to, False, label, size_class(size))
-                    await self.sender.let_pass(flow, "broadcast", f"a.{to}", parcels)
-                    if not await self._rooms.transport.publish(f"a.{to}", parcels):
-                        raise InputError(f"agent `{to}` has no mailbox open", code="message.recipient")
+                    async with await self.sender.let_pass(flow, "broadcast", f"a.{to}", parcels):
+                        if not await self._rooms.transport.publish(f"a.{to}", parcels):
+                            raise InputError(f"agent `{to}` has no mailbox open", code="message.recipient")
                 except SymbiError as refusal:
                     self.record.refused(f"a.{to}", refusal.code)
                     outcome[to] = refusal

@@ -1,6 +1,7 @@
 """Those who send: bodies become sealed parcels, within bounds, by one decision, and are handed over."""
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,11 +18,13 @@ from symbi.bus.receiving import Inside
 from symbi.bus.record import Record
 from symbi.bus.rooms import BusRooms, BusTerms, Labelled
 from symbi.dsl.messages import AGENT_ADDRESS, is_topic
-from symbi.errors import InputError, MessageRefused, SymbiError
+from symbi.errors import InputError, MessageRefused, PermitRefused, SymbiError
 from symbi.guard.action import TopicRef
+from symbi.guard.conditions import ONE_BY_ONE
 from symbi.types import AgentId, Label
 
 MAX_GROUP: Final = 256  # messages that are published one by one and sealed together
+BY_LEASE: Final = nullcontext()
 MAX_TOPICS: Final = 65_536  # of which it is remembered how policies see them
 
 
@@ -118,8 +121,8 @@ class Sender:
         try:
             parcels, size = await self.parcels(me, Address(topic, is_topic=True), bodies, label)
             flow = Flow(me, topic, True, label, size_class(size))
-            await self.let_pass(flow, "publish", subject, parcels)
-            reached = await self._rooms.transport.publish(subject, parcels)
+            async with await self.let_pass(flow, "publish", subject, parcels):
+                reached = await self._rooms.transport.publish(subject, parcels)
         except SymbiError as refusal:
             self._record.refused(subject, refusal.code, len(bodies))
             raise
@@ -193,13 +196,25 @@ class Sender:
         )
         return [Parcel(id_, wire, version, private=private) for id_, wire in zip(ids, wires, strict=True)], largest
 
-    async def let_pass(self, flow: Flow, pattern: str, subject: str, parcels: Sequence[Parcel]) -> None:
-        """Let messages pass the gate; nothing is waited for between this and handing them over."""
-        lease = await self.passages.grant(flow, len(parcels))
-        version = self.passages.version
-        lease.spend(len(parcels), self._record.passed(pattern, flow.sender, subject, parcels))
+    async def let_pass(
+        self, flow: Flow, pattern: str, subject: str, parcels: Sequence[Parcel]
+    ) -> AbstractAsyncContextManager[object]:
+        """Let messages pass the gate; they are handed over inside of what comes back, and nothing is waited for before."""
+        held: AbstractAsyncContextManager[object] = BY_LEASE
+        try:
+            lease = await self.passages.grant(flow, len(parcels))
+        except PermitRefused as refusal:
+            if refusal.code != ONE_BY_ONE:
+                raise
+            version = self.passages.version
+            held = await self.passages.each(flow, [(one.message_id, one.data) for one in parcels])
+            self._record.passed(pattern, flow.sender, subject, parcels)
+        else:
+            version = self.passages.version
+            lease.spend(len(parcels), self._record.passed(pattern, flow.sender, subject, parcels))
         for one in parcels:
             one.version = version
+        return held
 
     def _topic(self, name: str) -> TopicRef:
         found = self._topics.get(name)
