@@ -45,6 +45,7 @@ def test_a_reader_sees_all_of_it_and_changes_nothing(tmp_path):
         assert reader.agent_keys_by(agent_keys().signing_id) == agent_keys()
         assert (list(reader.epochs()), reader.last_epoch()) == ([bus_epoch()], 1)
         assert list(reader.groups("t")) == [GroupKey("t", 1, b"w", AT)]
+        assert (reader.last_groups(), reader.needed_groups()) == ({"t": 1}, {})
         assert reader.seen("a", "b", 1) == Seen(4, ((2, 2),))
         assert reader.seen("a", "b", 2) == Seen()
         for change in CHANGES.values():

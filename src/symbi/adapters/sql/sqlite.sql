@@ -594,6 +594,12 @@ INSERT INTO bus_groups (topic, epoch, wrapped, begun_at) VALUES (?, ?, ?, ?) ON 
 -- name: groups
 SELECT topic, epoch, wrapped, begun_at FROM bus_groups WHERE topic = ? ORDER BY epoch
 
+-- name: last_groups
+SELECT topic, max(epoch) FROM bus_groups GROUP BY topic
+
+-- name: stream_starts
+SELECT substr(wire, 1, ?) FROM bus_stream
+
 -- name: blank_groups
 UPDATE bus_groups SET wrapped = zeroblob(length(wrapped)) WHERE topic = ? AND epoch < ?
 
