@@ -4,7 +4,6 @@ import pytest
 
 from symbi.adapters.sqlite import DATABASE_NAME, SqliteReader, SqliteStore
 from symbi.bus.keystore import GroupKey
-from symbi.bus.port import StreamRow
 from symbi.bus.seen import Seen
 from symbi.errors import InternalError, StoreUnavailable
 from symbi.testing.contracts_bus import BUS_KEY_CHECKS, agent_keys, bus_epoch
@@ -31,26 +30,8 @@ CHANGES = {
     "end_epochs": lambda store: store.end_epochs(9),
     "put_group": lambda store: store.put_group(GroupKey("t", 2, b"w", AT)),
     "end_groups": lambda store: store.end_groups("t", 9),
-    "end_idle_groups": lambda store: store.end_idle_groups(),
     "put_seen": lambda store: store.put_seen("a", "b", 1, Seen(2)),
 }
-
-
-def test_keys_of_topics_go_once_the_stream_keeps_nothing_of_them(store):
-    def epochs():
-        return [[one.epoch for one in store.groups(topic)] for topic in ("news", "news.eu", "t.x")]
-
-    with store.transaction():
-        for topic, epoch in (("news", 1), ("news", 2), ("news", 3), ("news.eu", 1), ("news.eu", 2), ("t.x", 1)):
-            store.put_group(GroupKey(topic, epoch, b"w" * 69, AT))
-        store.append_stream([StreamRow(1, "t.news.eu", "m", b"sealed")])
-    with store.transaction():
-        assert store.end_idle_groups() == 2
-    assert epochs() == [[3], [1, 2], [1]]
-    with store.transaction():
-        store.trim_stream(1)
-        assert store.end_idle_groups() == 1
-    assert epochs() == [[3], [2], [1]]
 
 
 def test_a_reader_sees_all_of_it_and_changes_nothing(tmp_path):
@@ -64,6 +45,7 @@ def test_a_reader_sees_all_of_it_and_changes_nothing(tmp_path):
         assert reader.agent_keys_by(agent_keys().signing_id) == agent_keys()
         assert (list(reader.epochs()), reader.last_epoch()) == ([bus_epoch()], 1)
         assert list(reader.groups("t")) == [GroupKey("t", 1, b"w", AT)]
+        assert (reader.last_groups(), reader.needed_groups()) == ({"t": 1}, {})
         assert reader.seen("a", "b", 1) == Seen(4, ((2, 2),))
         assert reader.seen("a", "b", 2) == Seen()
         for change in CHANGES.values():

@@ -1,9 +1,11 @@
 """The bus of a whole runtime: durable keys, what a restart leaves, and the commands that look at it."""
 
 import json
+from functools import partial
 
 import anyio
 import pytest
+from typer.testing import CliRunner
 
 from symbi.api.caller import Caller, operate
 from symbi.api.control import OPERATIONS
@@ -12,6 +14,7 @@ from symbi.bus import bus as bus_module
 from symbi.bus.codec import Outgoing
 from symbi.bus.envelope import Address
 from symbi.bus.parcels import ConsumerTerms, Parcel
+from symbi.cli.main import app
 from symbi.errors import InputError
 from symbi.runtime.agent_keys import destroy_keys, rotate_keys
 from symbi.testing.open_bus import settled
@@ -153,6 +156,53 @@ async def test_a_dead_message_is_listed_replayed_and_dropped_like_every_letter(t
             with pytest.raises(InputError):
                 await operate(runtime, OPERATIONS, caller, "bus.tail", arguments)
         json.dumps(stats)
+
+
+def asked(folder, *words):
+    """A command, and what it prints as JSON."""
+    done = CliRunner().invoke(app, [*words, "--json", "--config", str(folder / "symbi.toml")])
+    return done.exit_code, json.loads(done.stdout or "null")
+
+
+async def fail(_message):
+    raise ValueError
+
+
+async def give_up_four(folder):
+    """Dead messages of the bus; and what the operations refuse while somebody owns the folder."""
+    async with opened(folder) as running:
+        runtime = running.runtime
+        await runtime.bus.open_mailbox("b", fail)
+        sent = [(await runtime.bus.send_message("a", "b", number)).message_id for number in range(4)]
+        await settled(lambda: runtime.bus.record.of("a.b").dead == 4)
+        caller = Caller(0, folder_owner=True)
+        with pytest.raises(InputError, match="given up no message"):
+            await operate(runtime, OPERATIONS, caller, "dlq.drop", {"letter": "x", "kind": "bus", "reason": "r"})
+        with pytest.raises(InputError, match="given up no message"):
+            await operate(runtime, OPERATIONS, caller, "dlq.replay", {"agent": "c", "kind": "bus"})
+        with pytest.raises(InputError, match="`kind`"):
+            await operate(runtime, OPERATIONS, caller, "dlq.replay", {"agent": "b", "kind": "run"})
+    return sent
+
+
+def test_symbi_bus_dlq_is_symbi_dlq_for_messages_of_the_bus_alone(tmp_path):
+    sent = anyio.run(give_up_four, tmp_path)
+    (tmp_path / "symbi.toml").write_text(CONFIG)
+    run = partial(asked, tmp_path)
+    code, rows = run("bus", "dlq", "list")
+    assert code == 0, rows
+    assert (code, {row["letter"] for row in rows}) == (0, set(sent))
+    assert {row["letter"] for row in (run("dlq", "list"))[1]} == set(sent)
+    assert (run("bus", "dlq", "list", "--agent", "c")) == (0, [])
+    assert (run("bus", "dlq", "show", sent[0]))[1]["kind"] == "bus"
+    assert (run("bus", "dlq", "show", "x"))[0] == 2
+    assert (run("bus", "dlq", "drop", sent[0], "--reason", "r")) == (0, {"dropped": [sent[0]]})
+    assert (run("bus", "dlq", "drop", sent[0], "--reason", "r"))[0] == 2
+    code, answer = run("bus", "dlq", "replay", sent[1])
+    assert (code, [row["letter"] for row in answer["replayed"]]) == (0, [sent[1]])
+    code, answer = run("bus", "dlq", "replay", "--all-of", "b")
+    assert (code, {row["letter"] for row in answer["replayed"]}) == (0, {sent[2], sent[3]})
+    assert (run("bus", "dlq", "list"))[1] == []
 
 
 async def test_other_keys_of_an_agent_count_at_once(tmp_path):

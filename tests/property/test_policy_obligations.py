@@ -20,6 +20,7 @@ VALUES = {
     ConditionKind.OUTPUT: st.sampled_from(sorted(OUTPUT_RANK)),
     ConditionKind.MARK: st.sampled_from(["untrusted", "trusted", "internal", "confidential:pii", "secret:keys"]),
     ConditionKind.RATE: st.builds("{}/{}".format, st.integers(1, 99), st.sampled_from(["second", "day"])),
+    ConditionKind.LEASE: st.just("none"),
     ConditionKind.LOG: st.sampled_from(sorted(LOG_RANK)),
     ConditionKind.TAGS: st.sampled_from(["SOC2", "GDPR", "SOC2, HIPAA"]),
     ConditionKind.RETAIN: st.builds("{}d".format, st.integers(1, 4000)),
@@ -55,6 +56,7 @@ def test_one_more_condition_never_asks_for_less(conditions, more):
     assert LOG_RANK.get(after.log_level, -1) >= LOG_RANK.get(before.log_level, -1)
     assert join(before.mark, after.mark) == after.mark
     assert set(after.rates) >= set(before.rates)
+    assert after.each >= before.each
     assert set(after.tags) >= set(before.tags)
     assert (after.retention_days or 0) >= (before.retention_days or 0)
 

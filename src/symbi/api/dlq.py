@@ -19,20 +19,26 @@ from symbi.types import AgentId, JsonValue, RunId
 from symbi.wiring import compile_agents
 
 DLQ_TIMEOUT_S: Final = 600.0  # a commit for each of at most `MAX_OPEN` letters
+MAX_DEAD: Final = 10_000  # dead messages of the bus that are looked through at once
 MAX_NAME_CHARS: Final = 200  # of a run or an agent that an operation names
 
 
 async def replay(runtime: Runtime, caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
     """Begin a letter anew, or all open ones of an agent; what cannot be begun stays open, and says why."""
     by = called(runtime, caller)
-    if (message := await _message(runtime, arguments)) is not None:
-        await runtime.bus.replay(message, by)
-        return {
-            "replayed": [{"letter": message, "run": message, "as": "message", "carried_out": True}],
-            "refused": [],
-        }
     replayed: list[JsonValue] = []
     refused: list[JsonValue] = []
+    if messages := await _messages(runtime, arguments):
+        for message in messages:
+            try:
+                await runtime.bus.replay(message, by)
+            except InputError as error:
+                if "letter" in arguments:
+                    raise
+                refused.append({"letter": message, "error": read_json(encode_error(error))})
+            else:
+                replayed.append({"letter": message, "run": message, "as": "message", "carried_out": True})
+        return {"replayed": replayed, "refused": refused}
     compiled: dict[str, CompiledFile] = {}  # each file is read once
     for run_id, file in await _meant(runtime, arguments):
         try:
@@ -54,21 +60,47 @@ async def drop(runtime: Runtime, caller: Caller, arguments: Mapping[str, JsonVal
     """Give a letter up for good, or all open ones of an agent."""
     by, why = called(runtime, caller), _text(arguments, "reason", MAX_NAME_CHARS * 10)
     check_reason(why)
-    if (message := await _message(runtime, arguments)) is not None:
-        await runtime.bus.outbox.drop(message, by, why)
-        return {"dropped": [message]}
     dropped: list[JsonValue] = []
+    if messages := await _messages(runtime, arguments):
+        for message in messages:
+            await runtime.bus.outbox.drop(message, by, why)
+            dropped.append(message)
+        return {"dropped": dropped}
     for run_id, _ in await _meant(runtime, arguments):
         letter = await runtime.letters.drop(run_id, by, why)
         dropped.append(letter.run_id)
     return {"dropped": dropped}
 
 
-async def _message(runtime: Runtime, arguments: Mapping[str, JsonValue]) -> str | None:
-    """The dead message of the bus's outbox that is meant, if it is one."""
-    if "letter" not in arguments:
-        return None
-    return await runtime.bus.outbox.find_dead(_text(arguments, "letter", MAX_NAME_CHARS))
+async def _messages(runtime: Runtime, arguments: Mapping[str, JsonValue]) -> list[str]:
+    """The dead messages of the bus's outbox that are meant; none where letters of runs are.
+
+    Raises:
+        InputError: Messages of the bus are meant (`kind` is `bus`), and there are none.
+    """
+    kind, outbox = arguments.get("kind"), runtime.bus.outbox
+    if kind not in {None, "bus"}:
+        msg = "`kind` is `bus`, or is left out"
+        raise InputError(msg, code="control.argument")
+    if "letter" in arguments:
+        name = _text(arguments, "letter", MAX_NAME_CHARS)
+        found = await outbox.find_dead(name)
+        messages = [] if found is None else [found]
+    elif kind is not None:
+        name = _text(arguments, "agent", MAX_NAME_CHARS)
+        dead = await outbox.dead(limit=MAX_DEAD)
+        messages = [one.message_id for one in dead if name in {one.recipient, one.recipient.partition("/")[0]}]
+    else:
+        return []
+    if kind is not None and not messages:
+        raise unknown_message(name)
+    return messages
+
+
+def unknown_message(name: str) -> InputError:
+    """No dead message of the bus is of this id, or to this agent."""
+    msg = f"the bus has given up no message `{name}`, and none to an agent of that name"
+    return InputError(msg, code="input.letter", hint="`symbi bus dlq list` shows them")
 
 
 async def _meant(runtime: Runtime, arguments: Mapping[str, JsonValue]) -> list[tuple[RunId, str]]:

@@ -197,12 +197,13 @@ class Bus:
         now = self._rooms.clock.now_ns()
         expires_ns = now + _nanoseconds(self._terms.ttl_s if ttl_s is None else ttl_s, "ttl_s")
         try:
-            parcel = await self.sender.tell(
+            parcel, held = await self.sender.tell(
                 "send", me, to, body, label, expires_ns=expires_ns, ids=[message_id] if message_id else None
             )
             epoch = parse_flow(parcel.data).epoch
             row = SentRow(parcel.message_id, me, to, parcel.data, SentState.WAITING, 0, 0, expires_ns, "", now, epoch)
-            receipt = await self.outbox.put(row)
+            async with held:
+                receipt = await self.outbox.put(row)
         except SymbiError as refusal:
             self.record.refused(subject, refusal.code)
             raise
@@ -249,13 +250,14 @@ class Bus:
         self.questions.begin(id_, pending)
         try:
             with anyio.move_on_after(timeout_s):
-                parcel = await self.sender.tell(
+                parcel, held = await self.sender.tell(
                     "request", me, to, body, label, kind=Kind.REQUEST, expires_ns=expires_ns, ids=[id_text]
                 )
-                sent = await self._rooms.transport.publish(subject, [parcel]) > 0
-                if not sent:
-                    msg = f"agent `{to}` has no mailbox open"
-                    raise InputError(msg, code="message.recipient")
+                async with held:
+                    sent = await self._rooms.transport.publish(subject, [parcel]) > 0
+                    if not sent:
+                        msg = f"agent `{to}` has no mailbox open"
+                        raise InputError(msg, code="message.recipient")
                 await pending.over.wait()
         except SymbiError as refusal:
             self.record.refused(subject, refusal.code)
@@ -291,9 +293,10 @@ class Bus:
         async def tell(to: AgentId) -> None:
             async with ready:
                 try:
-                    parcel = await self.sender.tell("broadcast", me, to, body, label)
-                    if not await self._rooms.transport.publish(f"a.{to}", [parcel]):
-                        raise InputError(f"agent `{to}` has no mailbox open", code="message.recipient")
+                    parcel, held = await self.sender.tell("broadcast", me, to, body, label)
+                    async with held:
+                        if not await self._rooms.transport.publish(f"a.{to}", [parcel]):
+                            raise InputError(f"agent `{to}` has no mailbox open", code="message.recipient")
                 except SymbiError as refusal:
                     self.record.refused(f"a.{to}", refusal.code)
                     outcome[to] = refusal

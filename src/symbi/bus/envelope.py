@@ -56,6 +56,8 @@ _NO_TRACE_ID: Final = bytes(16)
 _NO_PARENT_ID: Final = bytes(8)
 
 START_BYTES: Final = _START.size
+FLOW_BYTES: Final = START_BYTES + 3 * 255
+"""No message needs more of its bytes for its start and names."""
 PLACE_BYTES: Final = _PLACE.size
 place: Final = _PLACE.pack
 """`(batch size, index) -> 4 bytes`."""

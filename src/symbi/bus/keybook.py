@@ -19,13 +19,17 @@ from symbi.crypto.provider import AES_KEY_BYTES, AGREEMENT_BYTES, SEED_BYTES, Cr
 from symbi.crypto.sealing import Ciphertext
 from symbi.crypto.secret import Unpicklable
 from symbi.crypto.signing import SigningKey, VerifyingKey
-from symbi.errors import ConfigError, DecryptionFailed, MessageRefused
+from symbi.errors import ConfigError, DecryptionFailed, InternalError, MessageRefused
 from symbi.types import AgentId, KeyId
 
 WRAPPING: Final = "bus-keys/1"
 MAX_SHARED: Final = (
     4096  # others with whom an agent's shared secrets are remembered; all are forgotten when there are more
 )
+MAX_GROUPS: Final = 64  # epochs of a topic, beyond which those under which nothing is kept are ended
+GROUP_GRACE_NS: Final = (
+    600 * 1_000_000_000
+)  # an epoch lasts at least so long beside its next: something may be on its way
 MAX_COUNTED: Final = 65_536  # senders and addresses whose sequences are counted; then another epoch begins
 
 _WRAP: Final = b"symbi/bus-key/1\0"
@@ -101,9 +105,10 @@ class KeyBook(Unpicklable):
         self._next: dict[tuple[AgentId, AgentId], int] = {}  # of the epoch in force
         self._published: dict[tuple[AgentId, str, int], int] = {}  # topics have epochs of their own
         self._stale: set[str] = set()  # topics that are to have another key before anything is counted for them
+        self._most_groups: dict[str, int] = {}  # of topics: beyond how many epochs some are looked for to end
+        self._groups_seen = False  # those of earlier owners were looked at
         self._undurable: dict[Made, None] = {}
         self._master_seen = False
-        self._tidied = False
 
     # --- what is made -----------------------------------------------------------------------------
 
@@ -252,10 +257,12 @@ class KeyBook(Unpicklable):
         if number is not None and not anew and topic not in self._stale:
             return number
         self._require_master()
-        if not self._tidied:  # before this owner has made any
-            self._tidied = True
-            self._store.end_idle_groups()
-        number = max([one.epoch for one in self._store.groups(topic)] + [number or 0]) + 1
+        if not self._groups_seen:
+            self._end_earlier_groups()
+        kept = self._store.groups(topic)
+        number = max([one.epoch for one in kept] + [number or 0]) + 1
+        if len(kept) >= self._most_groups.get(topic, MAX_GROUPS):
+            self._end_old_groups(topic, kept)
         secret = self._random(AES_KEY_BYTES)
         wrapped = self._wrap(secret, "group", topic, number)
         self._groups[topic, number] = secret
@@ -264,6 +271,23 @@ class KeyBook(Unpicklable):
         self._undurable[GroupKey(topic, number, wrapped, rfc3339(self._clock.now_ns()))] = None
         self._changes += 1
         return number
+
+    def _end_earlier_groups(self) -> None:
+        """End what earlier owners have begun and nothing is kept under; the last of each topic stays, for its number."""
+        self._groups_seen = True
+        needed = self._store.needed_groups()
+        for topic, last in self._store.last_groups().items():
+            self.end_groups(topic, min(last, needed.get(topic, last)))
+
+    def _end_old_groups(self, topic: str, kept: Sequence[GroupKey]) -> None:
+        """End epochs of a topic under which nothing is kept, nor on its way to be.
+
+        What is kept is looked through once for as many epochs as are left at least, however many come.
+        """
+        over = rfc3339(self._clock.now_ns() - GROUP_GRACE_NS)
+        before = max((one.epoch for one in kept if one.begun_at <= over), default=0)
+        ended = self.end_groups(topic, min(before, self._store.needed_groups().get(topic, before)))
+        self._most_groups[topic] = max(MAX_GROUPS, 2 * (len(kept) - ended))
 
     def end_groups(self, topic: str, before: int) -> int:
         """Destroy the keys of a topic before an epoch; returns how many. What was sealed under them opens no more."""
@@ -308,9 +332,18 @@ class KeyBook(Unpicklable):
         return Block(epoch, first)
 
     def admit(
-        self, _reader: AgentId, sender: AgentId, address: Address, epoch: int, sequences: Sequence[int]
+        self, reader: AgentId, sender: AgentId, address: Address, epoch: int, sequences: Sequence[int]
     ) -> list[bool]:
-        """For each sequence whether it comes for the first time, ever; it has come once the transaction is durable."""
+        """For each sequence whether it comes for the first time, ever; it has come once the transaction is durable.
+
+        For whoever is not addressed, nothing comes.
+
+        Raises:
+            InternalError: The address is a topic, whose readers each have a window, and the store keeps none of them.
+        """
+        _require_agent(address)
+        if reader != address.name:
+            return [False] * len(sequences)
         seen = self._store.seen(sender, address.name, epoch)
         admitted: list[bool] = []
         for sequence in sequences:
@@ -322,7 +355,8 @@ class KeyBook(Unpicklable):
         return admitted
 
     def has_come(self, sender: AgentId, address: Address, epoch: int, sequence: int) -> bool:
-        """Whether a sequence has come; nothing changes."""
+        """Whether a sequence has come to the agent that it is for; nothing changes. Raises as `admit`."""
+        _require_agent(address)
         return self._store.seen(sender, address.name, epoch).with_one(sequence) is None
 
     # --- key pairs --------------------------------------------------------------------------------
@@ -423,6 +457,12 @@ class KeyBook(Unpicklable):
                     raise ConfigError(msg, code="config.master_key", hint=hint) from error
                 break
         self._master_seen = True
+
+
+def _require_agent(address: Address) -> None:
+    if address.is_topic:
+        msg = "the store keeps what has come to agents, and not what readers of a topic have had"
+        raise InternalError(msg, code="internal.sequences")
 
 
 def declared_of(agent: AgentId) -> AgentId:

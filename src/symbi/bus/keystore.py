@@ -6,7 +6,7 @@ no counter has to be durable before it is used: what a process has counted is ne
 whenever it dies, and also where its store was brought back from a copy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -132,11 +132,14 @@ class GroupStore(Protocol):
     def groups(self, topic: str) -> Sequence[GroupKey]:
         """All keys of a topic, oldest first."""
 
+    def last_groups(self) -> Mapping[str, int]:
+        """The last epoch of each topic that has a key."""
+
+    def needed_groups(self) -> Mapping[str, int]:
+        """Of each topic of which messages are kept, the first epoch under which one is."""
+
     def end_groups(self, topic: str, before: int) -> int:
         """Destroy the keys of a topic before an epoch; returns how many."""
-
-    def end_idle_groups(self) -> int:
-        """Destroy all keys but the newest of each topic of which the stream keeps nothing; returns how many."""
 
 
 class SeenStore(Protocol):

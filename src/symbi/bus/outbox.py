@@ -24,7 +24,7 @@ from symbi.bus.port import OutboxStore, SentRow, SentState
 from symbi.bus.receiving import STORE_RETRY_S, Desk, Handler, Inside, call, flow_of, read_kept, require_place
 from symbi.bus.record import Record
 from symbi.clock import Clock
-from symbi.errors import Denied, InputError, MessageRefused, Overloaded, SymbiError, Unavailable
+from symbi.errors import Denied, InputError, MessageRefused, Overloaded, RateLimited, SymbiError, Unavailable
 from symbi.telemetry import BUS_RECEIVED
 from symbi.types import AgentId, JsonValue
 
@@ -335,6 +335,8 @@ class Feed:
         now = self._outbox.clock.now_ns()
         try:
             message = await self._message(row, opened, now)
+        except RateLimited as limited:  # not now
+            return await self._failed(row, limited, receipts)
         except (MessageRefused, Denied) as refusal:
             await self._end(row, SentState.DEAD, refusal.code, receipts)
             return None
@@ -370,7 +372,7 @@ class Feed:
         content = contents(opened.payload)
         if (opened.message_id, opened.sender, content.kind) != (row.message_id, row.sender, Kind.TELL):
             raise MessageRefused("a message in the outbox is not the one that was put there")
-        await self._desk.passages.grant(flow_of(Inside(opened, content, "")))
+        await self._desk.passages.still(flow_of(Inside(opened, content, "")), row.message_id, row.wire)
         body = self._reading.body(opened.flow.content_type, content.body)
         return message_of(opened, content, body, position=row.position, attempt=row.attempts + 1)
 

@@ -291,9 +291,9 @@ class Receiver(Generic[T]):
             except MessageRefused as refusal:
                 parcel.opened = refusal
 
-    async def _still(self, inside: Inside, _delivery: Delivery) -> bool:
+    async def _still(self, inside: Inside, delivery: Delivery) -> bool:
         try:
-            await self._desk.passages.grant(flow_of(inside))
+            await self._desk.passages.still(flow_of(inside), inside.opened.message_id, delivery.parcel.data)
         except Denied as denial:
             self._desk.record.refused(self.subject, denial.code)
             return False

@@ -133,7 +133,7 @@ class Questions:
             finally:
                 del self._working[id_]
         if inside.version != desk.passages.version:
-            await desk.passages.grant(flow_of(inside))
+            await desk.passages.still(flow_of(inside), inside.opened.message_id)
         return result
 
 

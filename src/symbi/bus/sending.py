@@ -1,6 +1,7 @@
 """Those who send: bodies become sealed parcels, within bounds, by one decision, and are handed over."""
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -17,12 +18,18 @@ from symbi.bus.receiving import Inside
 from symbi.bus.record import Record
 from symbi.bus.rooms import BusRooms, BusTerms, Labelled
 from symbi.dsl.messages import AGENT_ADDRESS, is_topic
-from symbi.errors import InputError, MessageRefused, Overloaded, SymbiError
+from symbi.errors import InputError, MessageRefused, Overloaded, PermitRefused, SymbiError
 from symbi.guard.action import TopicRef
+from symbi.guard.conditions import ONE_BY_ONE
+from symbi.guard.lease import Lease
 from symbi.types import AgentId, Label
 
 MAX_GROUP: Final = 256  # messages that are published one by one and sealed together
+BY_LEASE: Final = nullcontext()  # what was spent of a lease was decided
 MAX_TOPICS: Final = 65_536  # of which it is remembered how policies see them
+
+Handing: TypeAlias = AbstractAsyncContextManager[object]
+"""Inside of it messages are handed over that may pass."""
 
 Encoded: TypeAlias = tuple[str, bytes]
 """The media type of a body, and the body as it travels."""
@@ -123,8 +130,9 @@ class Sender:
             return 0
         me, subject = agent_named(sender), f"t.{topic}"
         try:
-            parcels = await self.let_pass("publish", me, Address(topic, is_topic=True), bodies, label)
-            reached = await self._rooms.transport.publish(subject, parcels)
+            parcels, held = await self.let_pass("publish", me, Address(topic, is_topic=True), bodies, label)
+            async with held:
+                reached = await self._rooms.transport.publish(subject, parcels)
         except SymbiError as refusal:
             self._record.refused(subject, refusal.code, len(bodies))
             raise
@@ -164,10 +172,12 @@ class Sender:
         self._record.passed(kind.name.lower(), sender, f"a.{to}", parcels)
         await self._rooms.transport.publish(subject, parcels)
 
-    async def tell(self, pattern: str, sender: AgentId, to: AgentId, body: object, label: Label, **how: Any) -> Parcel:
+    async def tell(
+        self, pattern: str, sender: AgentId, to: AgentId, body: object, label: Label, **how: Any
+    ) -> tuple[Parcel, Handing]:
         """One message for an agent, as `let_pass` says."""
-        (parcel,) = await self.let_pass(pattern, sender, Address(to), self._fitting([body]), label, **how)
-        return parcel
+        (parcel,), held = await self.let_pass(pattern, sender, Address(to), self._fitting([body]), label, **how)
+        return parcel, held
 
     async def let_pass(  # noqa: PLR0913 - what a message has
         self,
@@ -180,11 +190,12 @@ class Sender:
         kind: Kind = Kind.TELL,
         expires_ns: int = 0,
         ids: Sequence[str] | None = None,
-    ) -> list[Parcel]:
+    ) -> tuple[list[Parcel], Handing]:
         """Let messages pass the gate, within the bounds of their sender, and seal them.
 
-        They are sealed once it is decided, for whatever its sender says meanwhile has a later sequence. Nothing is
-        waited for between sealing and handing them over.
+        By lease they are sealed once it is decided, for whatever their sender says meanwhile has a later sequence. Each
+        by itself is decided when it is sealed, by its digest. They are handed over inside of the second part of what
+        comes back, and nothing is waited for before.
 
         Raises:
             Denied: Policy does not let them pass, or the sender sends too much.
@@ -198,16 +209,29 @@ class Sender:
         subject = f"{'t' if address.is_topic else 'a'}.{address.name}"
         for tries in range(MAX_RENEWALS):
             await self._ready(sender, address, len(sizes))
-            lease = await self.passages.grant(flow, len(sizes))
+            lease = await self._lease(flow, len(sizes))
             try:
                 parcels = self._sealed(sender, address, bodies, before, expires_ns, ids, private=bool(label.subjects))
             except Overloaded:
                 if tries == MAX_RENEWALS - 1:
                     raise
                 continue  # others have taken the sequences while it was decided
-            lease.spend(len(parcels), self._record.passed(pattern, sender, subject, parcels))
-            return parcels
+            if lease is not None:
+                lease.spend(len(parcels), self._record.passed(pattern, sender, subject, parcels))
+                return parcels, BY_LEASE
+            held = await self.passages.each(flow, [(one.message_id, one.data) for one in parcels])
+            self._record.passed(pattern, sender, subject, parcels)
+            return parcels, held
         raise AssertionError
+
+    async def _lease(self, flow: Flow, count: int) -> Lease[Any] | None:
+        """A lease for so many messages; None where policy wants each by itself."""
+        try:
+            return await self.passages.grant(flow, count)
+        except PermitRefused as refusal:
+            if refusal.code != ONE_BY_ONE:
+                raise
+            return None
 
     async def _ready(self, sender: AgentId, address: Address, count: int) -> None:
         if self._rooms.ready is not None:

@@ -2,7 +2,8 @@
 
 import os
 from functools import partial
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Final
 
 import typer
 from rich.markup import escape
@@ -11,8 +12,8 @@ from symbi.agent.journal import RunState
 from symbi.agent.run import RunOutcome
 from symbi.api.caller import Caller, operate
 from symbi.api.client import ask_owner, connect_owner
-from symbi.api.dlq import DLQ_TIMEOUT_S, OPERATIONS
-from symbi.bus.outbox import DeadMessage, dead_messages
+from symbi.api.dlq import DLQ_TIMEOUT_S, OPERATIONS, unknown_message
+from symbi.bus.outbox import DeadMessage, Shows, dead_messages
 from symbi.cli.options import Config, Json
 from symbi.cli.output import err, error_json, errors_to_exit, exit_code, out, print_json, show_error
 from symbi.cli.owner import ask_or_own
@@ -29,8 +30,14 @@ from symbi.types import AgentId, JsonValue, RunId
 from symbi.wiring import folder_owner, open_reader, open_runtime, reading_mails, start_logging
 
 app = typer.Typer(help="See what was given up, begin it anew, or let it go.", no_args_is_help=True)
+bus_app = typer.Typer(help="The same of what the bus gave up, and of nothing else.", no_args_is_help=True)
 
 Letter = Annotated[str | None, typer.Argument(help="The run that was given up; `symbi dlq list` shows them.")]
+Message = Annotated[str | None, typer.Argument(help="The message that was given up; `symbi bus dlq list` shows them.")]
+AllTo = Annotated[
+    str | None, typer.Option("--all-of", metavar="AGENT", help="Every one to this agent and its instances.")
+]
+BUS: Final[dict[str, JsonValue]] = {"kind": "bus"}
 AllOf = Annotated[
     str | None, typer.Option("--all-of", metavar="AGENT", help="Every open one of this agent and its instances.")
 ]
@@ -62,17 +69,35 @@ def list_letters(
             rows = [_letter_json(letter, mails, whole=False) for letter in reader.letters(wanted)]
             if state in {"open", "all"}:
                 rows += [_message_json(one) for one in dead_messages(reader, agent or "", limit)]
-                rows = sorted(rows, key=lambda row: str(row["at"]), reverse=True)[:limit]
-        if as_json:
-            print_json(rows)
-            return
-        for row in rows:
-            out.print(
-                f"{row['letter']} [bold]{row['state']:<8}[/] {escape(printable(str(row['agent'])))} {row['kind']} "
-                f"[dim]{str(row['at'])[:19]}Z, {_times(row['attempts'])}[/] {escape(str(row['code']))}"
-            )
-        if not rows:
-            out.print("no dead letters" if state == "all" else f"no {state} dead letters")
+        _print_rows(rows, limit, state, as_json=as_json)
+
+
+@bus_app.command("list")
+def list_messages(
+    *,
+    agent: Annotated[str | None, typer.Option(help="Only those to this agent.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many at most, newest first.")] = 100,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """List messages that the bus gave up, newest first."""
+    with errors_to_exit(as_json=as_json), open_reader(load_settings(config)) as reader:
+        rows = [_message_json(one) for one in dead_messages(reader, agent or "", limit)]
+        _print_rows(rows, limit, "open", as_json=as_json)
+
+
+def _print_rows(rows: list[dict[str, JsonValue]], limit: int, state: str, *, as_json: bool) -> None:
+    rows = sorted(rows, key=lambda row: str(row["at"]), reverse=True)[:limit]
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        out.print(
+            f"{row['letter']} [bold]{row['state']:<8}[/] {escape(printable(str(row['agent'])))} {row['kind']} "
+            f"[dim]{str(row['at'])[:19]}Z, {_times(row['attempts'])}[/] {escape(str(row['code']))}"
+        )
+    if not rows:
+        out.print("no dead letters" if state == "all" else f"no {state} dead letters")
 
 
 @app.command("show")
@@ -88,14 +113,7 @@ def show_letter(
         with open_reader(settings) as reader:
             found = reader.get_letter(RunId(letter))
             if found is None:
-                message = next((one for one in dead_messages(reader) if one.message_id == letter), None)
-                if message is not None:
-                    row = _message_json(message)
-                    print_json(row) if as_json else out.print(
-                        f"message {row['letter']} of [bold]{escape(printable(message.sender))}[/] to "
-                        f"[bold]{escape(printable(message.recipient))}[/], given up at {str(row['at'])[:19]}Z after "
-                        f"{_times(message.attempts)}: {escape(message.code)}; it opens for its recipient alone"
-                    )
+                if _shown_message(reader, letter, as_json=as_json):
                     return
                 raise unknown(RunId(letter), [one.run_id for one in reader.letters(Wanted())])
             row = _letter_json(found, reading_mails(settings, reader), whole=True)
@@ -105,16 +123,57 @@ def show_letter(
         _print_letter(row)
 
 
+@bus_app.command("show")
+def show_message(
+    letter: Annotated[str, typer.Argument(help="The message that was given up.")],
+    *,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Show one: from whom, to whom, and why it was given up."""
+    with errors_to_exit(as_json=as_json), open_reader(load_settings(config)) as reader:
+        if not _shown_message(reader, letter, as_json=as_json):
+            raise unknown_message(letter)
+
+
+def _shown_message(reader: Shows, letter: str, *, as_json: bool) -> bool:
+    """Show a dead message of the bus, if it is one."""
+    message = next((one for one in dead_messages(reader) if one.message_id == letter), None)
+    if message is None:
+        return False
+    row = _message_json(message)
+    print_json(row) if as_json else out.print(
+        f"message {row['letter']} of [bold]{escape(printable(message.sender))}[/] to "
+        f"[bold]{escape(printable(message.recipient))}[/], given up at {str(row['at'])[:19]}Z after "
+        f"{_times(message.attempts)}: {escape(message.code)}; it opens for its recipient alone"
+    )
+    return True
+
+
 @app.command("replay")
 def replay(letter: Letter = None, *, all_of: AllOf = None, as_json: Json = False, config: Config = None) -> None:
     """Begin one anew, with the same inputs, labels and grant, as a new run; a runtime that is alive carries it out.
 
     Where none is, it is carried out here to its end, with the exit codes of `symbi run`.
     """
+    _replay(letter, all_of, {}, as_json=as_json, config=config)
+
+
+@bus_app.command("replay")
+def replay_message(
+    letter: Message = None, *, all_of: AllTo = None, as_json: Json = False, config: Config = None
+) -> None:
+    """Let one wait for its recipient again, as if it had never been tried."""
+    _replay(letter, all_of, BUS, as_json=as_json, config=config)
+
+
+def _replay(
+    letter: str | None, all_of: str | None, kind: dict[str, JsonValue], *, as_json: bool, config: Path | None
+) -> None:
     with errors_to_exit(as_json=as_json):
         settings = load_settings(config)
         start_logging(settings)
-        arguments = _named(letter, all_of)
+        arguments = _named(letter, all_of) | kind
         connection = connect_owner(settings.runtime.data_dir)
         outcomes: list[RunOutcome] = []
         if connection is not None:
@@ -151,8 +210,33 @@ def drop(
     config: Config = None,
 ) -> None:
     """Let one go for good: its payload is removed, and the trail says who did it and why."""
+    _drop(letter, all_of, reason, {}, as_json=as_json, config=config)
+
+
+@bus_app.command("drop")
+def drop_message(
+    letter: Message = None,
+    *,
+    all_of: AllTo = None,
+    reason: Annotated[str, typer.Option(help="Why; it stands on the trail with who said so.")] = "",
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Let one go for good: its bytes are removed, and the trail says who did it and why."""
+    _drop(letter, all_of, reason, BUS, as_json=as_json, config=config)
+
+
+def _drop(
+    letter: str | None,
+    all_of: str | None,
+    reason: str,
+    kind: dict[str, JsonValue],
+    *,
+    as_json: bool,
+    config: Path | None,
+) -> None:
     with errors_to_exit(as_json=as_json):
-        arguments = _named(letter, all_of)
+        arguments = _named(letter, all_of) | kind
         if not reason:
             msg = "say why with `--reason`"
             raise InputError(msg, code="input.usage")

@@ -5,9 +5,10 @@
 | redact, cap | tools: every argument; code and programs: `inputs`; messages: `body`; the log: `message`; models: `prompt`, `maxTokens`; data: `content`, `query`, `maxItems`; settings of an agent: every one; resources: caps alone | denied |
 | tier | creation of an agent, code, programs | denied |
 | timeout | tools, code, programs, models, resources | denied |
-| rate, mark, record, output, log, tags, retain | every action | |
+| rate, lease, mark, record, output, log, tags, retain | every action | |
 
-What a lease stands for is many effects with arguments of their own, so a redaction or a cap denies it.
+What a lease stands for is many effects with arguments of their own, so a redaction or a cap denies it; and so it does
+where a message is sealed before it is decided on.
 """
 
 import logging
@@ -16,7 +17,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
-from symbi.errors import PolicyDenied
+from symbi.errors import PermitRefused, PolicyDenied
 from symbi.guard.action import (
     Action,
     AllocateResources,
@@ -26,7 +27,9 @@ from symbi.guard.action import (
     CreateAgent,
     ExecuteCode,
     InvokeTool,
+    PublishMessage,
     RunContainer,
+    SendMessage,
 )
 from symbi.guard.spending import FIELDS, MOST, Budget
 from symbi.policy.decision import AllowWithConditions, Deny, PolicyDecision
@@ -38,6 +41,9 @@ from symbi.types import JsonValue, ResourceLimits
 RENAMED: Final[Mapping[str, str]] = MappingProxyType({"maxTokens": "max_tokens", "maxItems": "max_items"})
 """Fields of actions that are not called as the argument that they stand for."""
 
+ONE_BY_ONE: Final = "permit.one_by_one"
+"""Code of the refusal of a lease where policy wants each effect decided by itself; nothing else is refused by it."""
+
 _log = logging.getLogger("symbi.guard")
 
 
@@ -45,7 +51,7 @@ def effective_of(action: Action, decision: PolicyDecision, *, enforcing: bool) -
     """The action as it may happen, with what is left to obey.
 
     Raises:
-        Denied: It may not happen.
+        Denied: It may not happen; or, with the code `ONE_BY_ONE`, not by lease.
         InputError: Conditions cannot be carried out on it, or what they leave does not fit the tool.
     """
     if isinstance(decision, Deny):
@@ -58,10 +64,23 @@ def effective_of(action: Action, decision: PolicyDecision, *, enforcing: bool) -
         policies = ",".join(ref.id for ref in decision.policies) or "none"
         _log.warning("NOT ENFORCED: a denial has no effect", extra=log_fields(action=action.kind, policies=policies))
     obligations = combine(decision.conditions if isinstance(decision, AllowWithConditions) else ())
+    if action.leased:
+        require_leasable(action, obligations)
     effective = carry_out(action, obligations)
     if isinstance(effective, InvokeTool) and effective.recheck is not None:
         effective.recheck(effective)
     return effective, obligations
+
+
+def require_leasable(action: Action, obligations: Obligations) -> None:
+    """Return if many effects like this one may be decided at once.
+
+    Raises:
+        PermitRefused: Policy wants each of them decided by itself; nothing was refused but the lease.
+    """
+    if obligations.each:
+        msg = f"a policy wants each `{action.kind}` decided by itself, and not by lease"
+        raise PermitRefused(msg, code=ONE_BY_ONE)
 
 
 def carry_out(action: Action, obligations: Obligations) -> Action:
@@ -84,6 +103,9 @@ def carry_out(action: Action, obligations: Obligations) -> Action:
 def _altered(action: Action, obligations: Obligations) -> Action:
     if action.leased:
         msg = f"a policy redacts or caps arguments, and a lease of `{action.kind}` covers effects with others"
+        raise PolicyDenied(msg, code="policy.condition")
+    if isinstance(action, SendMessage | PublishMessage) and action.size_bytes is not None:
+        msg = "a policy redacts or caps arguments, and the body is sealed before it is decided on"
         raise PolicyDenied(msg, code="policy.condition")
     if isinstance(action, InvokeTool):
         return replace(action, values=obligations.apply_arguments(action.values))

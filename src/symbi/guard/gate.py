@@ -31,6 +31,7 @@ from symbi.errors import (
     InputError,
     InternalError,
     Overloaded,
+    PermitRefused,
     PolicyDenied,
     RateLimited,
     StoreUnavailable,
@@ -39,7 +40,7 @@ from symbi.errors import (
 )
 from symbi.guard.action import Action, Canary
 from symbi.guard.approval import ApprovalRecord, HeldCase, agreed_facts
-from symbi.guard.conditions import effective_of
+from symbi.guard.conditions import effective_of, require_leasable
 from symbi.guard.confidential import (
     confided,
     failure_subjects,
@@ -64,10 +65,11 @@ from symbi.guard.settlement import Admission, Settlement
 from symbi.guard.tally import GateStore
 from symbi.guard.vault import Keys, Vault
 from symbi.policy.approval import parse_demands
-from symbi.policy.decision import Deny, PolicyDecision, PolicyRequest
+from symbi.policy.decision import AllowWithConditions, Deny, PolicyDecision, PolicyRequest
 from symbi.policy.engine import PolicyEngine
 from symbi.policy.flow import join, join_subjects
 from symbi.policy.history import Past, supply
+from symbi.policy.obligations import combine
 from symbi.policy.policies import PolicySet
 from symbi.telemetry import ADMISSION_SECONDS, DECISION_SECONDS, DECISIONS, Metrics
 from symbi.types import SYSTEM_AGENT, EffectId, JsonValue, Label, Principal
@@ -262,6 +264,7 @@ class Guard:
 
         Raises:
             PolicyDenied: The decision is no.
+            PermitRefused: `permit.one_by_one`; policy wants each of the effects decided by itself.
             InternalError: This kind of action cannot be leased.
             StoreUnavailable: Grant or close could not be made durable.
         """
@@ -270,6 +273,8 @@ class Guard:
             raise InternalError(msg, code="internal.lease")
         bound = {"uses": uses, "seconds": round(seconds)}
         leased = replace(action, leased=True)
+        if "history" in self.engine.current.reads:
+            await self._require_leasable(leased)
         admission = await self._admit(leased, AuditEventType.LEASE_GRANTED, {"lease": bound}, uses=uses)
         permit = self.authority.mint(
             admission.record.effect_id, cast("A", admission.action), uses=uses, seconds=seconds
@@ -286,6 +291,17 @@ class Guard:
             with anyio.CancelScope(shield=True):
                 self.probe("before_settle")
                 await self._settlement.settle(admission, record, lease.account(), AuditEventType.LEASE_CLOSED)
+
+    async def _require_leasable(self, action: Action) -> None:
+        """Ask about one effect alone: a lease is told the count of all that it stands for, which may deny it before.
+
+        Raises:
+            PermitRefused: Policy wants each of them decided by itself.
+        """
+        policies = self.engine.current
+        decision = self._decide(action, await self._past(action, policies, 1, None))
+        if isinstance(decision, AllowWithConditions):
+            require_leasable(action, combine(decision.conditions))
 
     # --- step 1 to 3 ----------------------------------------------------------------------------
 
@@ -324,8 +340,8 @@ class Guard:
                 self.metrics.inc(DECISIONS, action=action.kind, verdict="held")
                 self.probe("held")
                 raise
-            except (Overloaded, StoreUnavailable):
-                raise  # nobody was asked, and so nobody refused
+            except (Overloaded, StoreUnavailable, PermitRefused):
+                raise  # nobody was asked, and so nobody refused; or a lease was, and whoever wanted it asks for each
             except SymbiError as refusal:
                 await self._refuse(decided, refusal, earlier, told)
                 raise

@@ -64,6 +64,8 @@ class ConditionKind(StrEnum):
     """`@mark("untrusted")`, `@mark("confidential:pii")`: the label of what comes back is raised to it."""
     RATE = "rate"
     """`@rate("500/minute")`: no more effects than this in a window."""
+    LEASE = "lease"
+    """`@lease("none")`: each effect is decided and recorded by itself."""
     LOG = "log"
     """`@log("warning")`: the decision is told in the log, at this level."""
     TAGS = "tags"

@@ -14,6 +14,7 @@ wins:
 | `@output("full")` | likewise: digest, then full |
 | `@mark("untrusted")`, `@mark("confidential:pii")` | the join of all: least trusted, most confidential, all categories |
 | `@rate("500/minute")` | every rate that is asked for |
+| `@lease("none")` | no lease: each effect is decided and recorded by itself |
 | `@log("warning")` | the gravest: debug < info < warning < error |
 | `@tags("SOC2, GDPR")` | all tags |
 | `@retain("365d")` | the longest time |
@@ -119,6 +120,7 @@ class Obligations:
         output: `full` or `digest`.
         mark: What the label of the outcome is raised to; the lowest label where nothing asks for it.
         rates: How often the policies allow it, sorted; all of them hold.
+        each: Each effect is decided and recorded by itself: none of them by lease.
         log_level: `debug`, `info`, `warning` or `error`.
         tags: Compliance tags, sorted.
         retention_days: How long the event is to be kept.
@@ -133,6 +135,7 @@ class Obligations:
     output: str | None = None
     mark: Label = field(default_factory=Label)
     rates: tuple[Rate, ...] = ()
+    each: bool = False
     log_level: str | None = None
     tags: tuple[str, ...] = ()
     retention_days: int | None = None
@@ -191,6 +194,7 @@ def combine(conditions: Iterable[PolicyCondition]) -> Obligations:
         output=max(each(ConditionKind.OUTPUT), key=OUTPUT_RANK.__getitem__, default=None),
         mark=join(*each(ConditionKind.MARK)),
         rates=tuple(sorted(set(each(ConditionKind.RATE)), key=lambda rate: (rate.policy, rate.window_s, rate.limit))),
+        each=bool(each(ConditionKind.LEASE)),
         log_level=max(each(ConditionKind.LOG), key=LOG_RANK.__getitem__, default=None),
         tags=_united(*each(ConditionKind.TAGS)),
         retention_days=max(each(ConditionKind.RETAIN), default=None),
@@ -321,6 +325,7 @@ _READERS: Final[Mapping[ConditionKind, Callable[[PolicyCondition], Any]]] = {
     ConditionKind.OUTPUT: _value(_one_of("a way to record a result", OUTPUT_RANK)),
     ConditionKind.MARK: _value(read_mark),
     ConditionKind.RATE: _rate,
+    ConditionKind.LEASE: _value(_one_of("a way to lease", ("none",))),
     ConditionKind.LOG: _value(_one_of("a level of the log", LOG_RANK)),
     ConditionKind.TAGS: _value(_tags),
     ConditionKind.RETAIN: _value(_retain),

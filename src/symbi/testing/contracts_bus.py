@@ -98,6 +98,8 @@ def a_group_has_a_key_for_each_epoch(store: BusKeyStoreUnderTest) -> None:
         assert all(store.put_group(key) for key in (*keys, replace(keys[0], topic="other")))
         assert not store.put_group(replace(keys[0], wrapped=b"other"))
     assert list(store.groups("news.now")) == keys
+    assert store.last_groups() == {"news.now": len(keys), "other": 1}
+    assert store.needed_groups() == {}
     with store.transaction():
         assert store.end_groups("news.now", len(keys)) == len(keys) - 1
     assert list(store.groups("news.now")) == keys[2:]

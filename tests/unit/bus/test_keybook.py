@@ -13,9 +13,10 @@ from symbi.bus import keybook
 from symbi.bus.codec import Codec, Outgoing
 from symbi.bus.envelope import Address
 from symbi.bus.keys import Block
+from symbi.bus.port import StreamRow
 from symbi.clock import IdSource
 from symbi.crypto.provider import open_provider
-from symbi.errors import ConfigError, DecryptionFailed, MessageRefused
+from symbi.errors import ConfigError, DecryptionFailed, InternalError, MessageRefused
 from symbi.testing.bus_keys import book_on
 from symbi.testing.clock import ManualClock
 from symbi.types import AgentId
@@ -176,11 +177,8 @@ def test_a_topic_has_a_key_for_each_owner_and_a_new_one_when_a_member_leaves(sto
     assert later.group_key("news", 2) == book.group_key("news", 2) != book.group_key("news", 1)
     with store.transaction():
         assert later.group_epoch("news") == 3
-        later.flush()
-    assert refusal(lambda: book_on(store, 99).group_key("news", 1)) == "message.epoch"  # nothing is kept under it
-    with store.transaction():
-        assert later.end_groups("news", 3) == 1
-    assert refusal(lambda: later.group_key("news", 2)) == "message.epoch"
+        assert later.end_groups("news", 2) == 0  # nothing is kept under it, and another has begun
+    assert refusal(lambda: later.group_key("news", 1)) == "message.epoch"
     assert refusal(lambda: book_on(store, 99).group_key("other", 1)) == "message.epoch"
 
 
@@ -248,6 +246,104 @@ def test_a_topics_key_that_was_destroyed_is_not_written_again(store, book):
         assert book.end_groups("news", 3) == 0
         book.flush()
     assert [one.epoch for one in store.groups("news")] == [3]
+
+
+NEWS = Address("news", is_topic=True)
+
+
+def publish(book, store, position=0):
+    """A message to a topic, durable with its keys; kept at a position of the stream, if there is one."""
+    wire = sealed(book, store, to=NEWS)
+    if position:
+        with store.transaction():
+            store.append_stream([StreamRow(position, "t.news", str(position), wire)])
+    return wire
+
+
+def leave(book, store):
+    """A member leaves and somebody publishes."""
+    with store.transaction():
+        book.group_epoch("news", anew=True)
+        made = book.flush()
+    book.durable(made)
+
+
+def test_keys_of_a_topic_are_ended_over_many_joins_and_leaves(store, monkeypatch):
+    clock = ManualClock()
+    book = book_on(store, store.epoch, clock=clock)
+    looked = []
+    needed = store.needed_groups
+    monkeypatch.setattr(store, "needed_groups", lambda: looked.append(1) or needed())
+    most = 0
+    for _ in range(1000):
+        clock.advance(60.0)
+        leave(book, store)
+        most = max(most, len(store.groups("news")))
+    assert most <= keybook.MAX_GROUPS + 1
+    assert len(looked) <= 1000 / (keybook.MAX_GROUPS / 2)
+    assert book.group_epoch("news") == 1000
+    assert len(book._groups) <= keybook.MAX_GROUPS + 1
+
+
+def test_a_key_of_a_topic_lasts_as_long_as_a_message_is_kept_under_it(store):
+    clock = ManualClock()
+    book = book_on(store, store.epoch, clock=clock)
+    leave(book, store)
+    wire = publish(book, store, position=1)
+    for _ in range(500):
+        clock.advance(60.0)
+        leave(book, store)
+    assert codec_on(book_on(store, 99)).read(wire, B).payload == b"text"
+    assert len(store.groups("news")) > 500
+    with store.transaction():
+        store.trim_stream(1)
+    for _ in range(600):
+        clock.advance(60.0)
+        leave(book, store)
+    assert len(store.groups("news")) < 600
+    assert refusal(lambda: codec_on(book_on(store, 99)).read(wire, B)) == "message.epoch"
+
+
+def test_a_key_of_a_topic_lasts_while_a_message_may_be_on_its_way_to_be_kept(store):
+    clock = ManualClock()
+    book = book_on(store, store.epoch, clock=clock)
+    wire = publish(book, store)
+    for _ in range(500):
+        clock.advance(1.0)
+        leave(book, store)
+    assert codec_on(book_on(store, 99)).read(wire, B).payload == b"text"
+
+
+def test_the_next_owner_ends_what_nothing_is_kept_under_of_every_topic_and_gives_no_number_twice(store, book):
+    for _ in range(5):
+        leave(book, store)
+    wire = publish(book, store, position=1)
+    with store.transaction():
+        for _ in range(3):
+            book.group_epoch("old", anew=True)
+            book.group_epoch("news", anew=True)
+        book.flush()
+    later = book_on(store, store.epoch + 1)
+    with store.transaction():
+        assert later.group_epoch("more") == 1
+        later.flush()
+    assert [one.epoch for one in store.groups("old")] == [3]
+    assert [one.epoch for one in store.groups("news")] == [5, 6, 7, 8]
+    assert later.group_epoch("old") == 4
+    assert codec_on(later).read(wire, B).payload == b"text"
+
+
+def test_nothing_has_come_to_whoever_is_not_addressed_and_topics_cannot_be_asked_about(store, book):
+    with store.transaction():
+        assert book.admit(AgentId("c"), A, TO_B, 1, [1, 2]) == [False, False]
+        assert book.admit(B, A, TO_B, 1, [1, 1]) == [True, False]
+        for ask in (lambda: book.admit(B, A, NEWS, 1, [1]), lambda: book.has_come(A, NEWS, 1, 1)):
+            with pytest.raises(InternalError):
+                ask()
+        same_name = Address("b", is_topic=True)
+        with pytest.raises(InternalError):
+            book.admit(B, A, same_name, 1, [2])
+        assert not book.has_come(A, TO_B, 1, 2)
 
 
 def test_a_generation_has_a_number_of_its_own_though_older_ones_were_destroyed(store, book):

@@ -220,3 +220,14 @@ def test_all_rates_hold():
         [PolicyCondition(ConditionKind.RATE, f"{n}/minute", PolicyId(p)) for n in (9, 5) for p in "qp"]
     ).rates
     assert [(rate.policy, rate.limit) for rate in kept] == [("p", 5), ("p", 9), ("q", 5), ("q", 9)]
+
+
+def test_one_permit_that_wants_each_effect_by_itself_is_enough():
+    assert not _combined(("rate", "5/minute")).each
+    assert _combined(("rate", "5/minute"), ("lease", "none")).each
+
+
+@pytest.mark.parametrize("text", ["", "60s", "None", "none "])
+def test_what_is_no_way_to_lease_is_refused(text):
+    with pytest.raises(InputError, match="is not a way to lease"):
+        combine([PolicyCondition(ConditionKind.LEASE, text, PolicyId("p"))])

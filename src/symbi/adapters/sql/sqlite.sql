@@ -594,13 +594,11 @@ INSERT INTO bus_groups (topic, epoch, wrapped, begun_at) VALUES (?, ?, ?, ?) ON 
 -- name: groups
 SELECT topic, epoch, wrapped, begun_at FROM bus_groups WHERE topic = ? ORDER BY epoch
 
--- name: blank_idle_groups
-UPDATE bus_groups SET wrapped = zeroblob(length(wrapped)) WHERE topic NOT IN (SELECT substr(subject, 3) FROM bus_stream)
-AND epoch < (SELECT max(later.epoch) FROM bus_groups AS later WHERE later.topic = bus_groups.topic)
+-- name: last_groups
+SELECT topic, max(epoch) FROM bus_groups GROUP BY topic
 
--- name: end_idle_groups
-DELETE FROM bus_groups WHERE topic NOT IN (SELECT substr(subject, 3) FROM bus_stream)
-AND epoch < (SELECT max(later.epoch) FROM bus_groups AS later WHERE later.topic = bus_groups.topic)
+-- name: stream_starts
+SELECT substr(wire, 1, ?) FROM bus_stream
 
 -- name: blank_groups
 UPDATE bus_groups SET wrapped = zeroblob(length(wrapped)) WHERE topic = ? AND epoch < ?

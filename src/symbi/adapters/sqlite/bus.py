@@ -2,14 +2,16 @@
 
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Never, TypeVar
 
 from symbi.adapters.sqlite.file import SQL
 from symbi.adapters.sqlite.rows import Rows
+from symbi.bus.envelope import FLOW_BYTES, parse_flow
 from symbi.bus.keystore import AgentKeys, BusEpoch, GroupKey
 from symbi.bus.seen import Seen
-from symbi.errors import InternalError
+from symbi.errors import InternalError, MessageRefused
 from symbi.types import AgentId, KeyId
 
 T = TypeVar("T")
@@ -77,17 +79,19 @@ class BusTable(Rows):
         """All keys of a topic."""
         return [GroupKey(*row) for row in self._all(SQL["groups"], (topic,))]
 
+    def last_groups(self) -> Mapping[str, int]:
+        """The last epoch of each topic."""
+        return dict(self._all(SQL["last_groups"]))
+
+    def needed_groups(self) -> Mapping[str, int]:
+        """The first epoch of each topic under which a message is kept."""
+        return _needed(self._all(SQL["stream_starts"], (FLOW_BYTES,)))
+
     def end_groups(self, topic: str, before: int) -> int:
         """Destroy older keys of a topic."""
         self._fence(self._epoch)
         self._write(SQL["blank_groups"], (topic, before))
         return self._write(SQL["end_groups"], (topic, before))
-
-    def end_idle_groups(self) -> int:
-        """Destroy keys under which nothing is kept."""
-        self._fence(self._epoch)
-        self._write(SQL["blank_idle_groups"], ())
-        return self._write(SQL["end_idle_groups"], ())
 
     def seen(self, sender: str, address: str, epoch: int) -> Seen:
         """What has been taken in."""
@@ -139,6 +143,14 @@ class BusReader(ABC):
         """All keys of a topic."""
         return [GroupKey(*row) for row in self._bus_rows("groups", (topic,))]
 
+    def last_groups(self) -> Mapping[str, int]:
+        """The last epoch of each topic."""
+        return dict(self._bus_rows("last_groups"))
+
+    def needed_groups(self) -> Mapping[str, int]:
+        """The first epoch of each topic under which a message is kept."""
+        return _needed(self._bus_rows("stream_starts", (FLOW_BYTES,)))
+
     def seen(self, sender: str, address: str, epoch: int) -> Seen:
         """What has been taken in."""
         return next((Seen.from_bytes(*row) for row in self._bus_rows("seen", (sender, address, epoch))), Seen())
@@ -167,16 +179,22 @@ class BusReader(ABC):
         """Refused."""
         raise _read_only(f"destroy keys of topic `{topic}` before {before}")
 
-    def end_idle_groups(self) -> Never:
-        """Refused."""
-        raise _read_only("destroy keys of topics")
-
     def put_seen(self, sender: str, address: str, epoch: int, seen: Seen) -> Never:
         """Refused."""
         raise _read_only(f"take in message {seen.highest} of `{sender}` at `{address}` in epoch {epoch}")
 
     def _bus_rows(self, name: str, values: tuple[object, ...] = ()) -> list[Any]:
         return self._use(lambda db: db.execute(SQL[name], values).fetchall())
+
+
+def _needed(rows: Sequence[tuple[bytes]]) -> dict[str, int]:
+    """From starts of messages; what is no message needs no key."""
+    needed: dict[str, int] = {}
+    for (start,) in rows:
+        with suppress(MessageRefused):
+            flow = parse_flow(start)
+            needed[flow.address.name] = min(flow.epoch, needed.get(flow.address.name, flow.epoch))
+    return needed
 
 
 def _read_only(what: str) -> InternalError:

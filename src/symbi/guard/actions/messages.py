@@ -29,6 +29,12 @@ class TopicRef:
         return Resource("Topic", self.name, (("owner", self.owner), ("classification", self.classification)))
 
 
+def _sealed(message_id: str, digest: str) -> dict[str, JsonValue]:
+    """What the trail knows of a message that is sealed: which one it is."""
+    said: dict[str, JsonValue] = {"message": message_id, "sha256": digest}
+    return {name: value for name, value in said.items() if value}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendMessage(Action):
     """Send a message to an agent.
@@ -38,7 +44,9 @@ class SendMessage(Action):
         body: What is sent.
         expects_reply: The sender waits for an answer.
         after_s: How many seconds after it is sent the message is due.
-        size_bytes: How large the body is at most, where the action stands for many of them; None for as large as it is.
+        size_bytes: How large the body is at most, where it is sealed already or the action stands for many; None for as large as it is.
+        message_id: The sealed message, where the action stands for one.
+        digest: SHA-256 of its bytes, in hexadecimal.
     """
 
     kind: ClassVar[str] = "SendMessage"
@@ -48,6 +56,8 @@ class SendMessage(Action):
     expects_reply: bool = False
     after_s: float = 0.0
     size_bytes: int | None = None
+    message_id: str = ""
+    digest: str = ""
 
     @property
     def recovery(self) -> RecoveryClass:
@@ -70,7 +80,8 @@ class SendMessage(Action):
     def arguments(self) -> Mapping[str, JsonValue]:
         """The message, and to whom it goes: policies know many agents by one declaration."""
         later: dict[str, JsonValue] = {"after_s": self.after_s} if self.after_s else {}
-        return {"to": self.to.name, "body": self.body, "expects_reply": self.expects_reply, **later}
+        sealed = _sealed(self.message_id, self.digest)
+        return {"to": self.to.name, "body": self.body, "expects_reply": self.expects_reply, **later, **sealed}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +91,7 @@ class PublishMessage(Action):
     Attributes:
         topic: The topic.
         body: What is published.
-        size_bytes: As of `SendMessage`.
+        size_bytes, message_id, digest: As of `SendMessage`.
     """
 
     kind: ClassVar[str] = "PublishMessage"
@@ -88,6 +99,8 @@ class PublishMessage(Action):
     topic: TopicRef
     body: JsonValue = None
     size_bytes: int | None = None
+    message_id: str = ""
+    digest: str = ""
 
     @property
     def recovery(self) -> RecoveryClass:
@@ -108,7 +121,7 @@ class PublishMessage(Action):
 
     def arguments(self) -> Mapping[str, JsonValue]:
         """The message, and where it is published."""
-        return {"topic": self.topic.name, "body": self.body}
+        return {"topic": self.topic.name, "body": self.body, **_sealed(self.message_id, self.digest)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
