@@ -128,6 +128,9 @@ class Known:
     async def info(self):
         return {"Runtimes": {"runc": {}}}
 
+    async def image(self, _reference):
+        return None
+
 
 class NoName:
     """Grants no network: a name has no address now."""
@@ -137,12 +140,19 @@ class NoName:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(("runtime", "code"), [("runc", "unavailable.name"), ("kata", "unavailable.runtime")])
-async def test_a_name_or_a_runtime_that_is_not_there_is_said_before_there_is_a_container(runtime, code):
+@pytest.mark.parametrize(
+    ("runtime", "network", "code"),
+    [
+        ("runc", ("api.example:443",), "unavailable.name"),
+        ("runc", (), "unavailable.image"),
+        ("kata", (), "unavailable.runtime"),
+    ],
+)
+async def test_a_name_an_image_or_a_runtime_that_is_not_there_is_said_and_nothing_has_begun(runtime, network, code):
     authority = Authority(ManualClock())
     options = DockerOptions(image=IMAGE, runtime=runtime, instance="test", images=frozenset({IMAGE}))
     driver = DockerSandbox(authority, SecurityTier.TIER1, Known(), options, egress=NoName())
-    permit = authority.mint(EffectId("e"), asked(network=("api.example:443",)))
+    permit = authority.mint(EffectId("e"), asked(network=network))
     with pytest.raises(Unavailable) as raised:
         await driver.run_command(permit)
     assert raised.value.code == code

@@ -205,11 +205,13 @@ class DockerSandbox:
         check_command(action, self._tier, self._options.images, self._options.variables)
         await self._take_place()
         try:
-            if not self._ready:
-                await self._check_runtime()
             options = replace(self._options, cpus=cpus_for(self._options, action.cpu_milli))
             due = Due(permit, action, begin)
             return await run_program(self._engine, options, due, self._clock, self._use, self._egress)
+        except SandboxUnavailable as error:
+            if error.code == "unavailable.image":
+                await self._check_runtime()  # where there is none, no image is to blame
+            raise
         finally:
             self._places.release()
 
