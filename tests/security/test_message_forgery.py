@@ -222,7 +222,7 @@ def test_whatever_is_altered_is_refused(make):
         results = reader.open_many(wires, "ben")
         assert {code(one) for one in results} <= CODES
         assert not any(PAYLOAD[:5].decode() in f"{one} {one.fields}" for one in results)
-    assert not post.letters.keys.windows()
+    assert not post.letters.keys.come()
     assert {code(one) for one in post.letters.other_reader().open_many(post.all, "ben")} == {"opened"}
 
 
@@ -327,7 +327,7 @@ def test_nothing_comes_twice():
 
 @pytest.mark.parametrize("taken", range(0, 24, 5))
 def test_nothing_comes_twice_over_a_restart(taken):
-    """Keys and windows as they were kept, everything else new."""
+    """Keys, and what has come, as they were kept, everything else new."""
     post = Post()
     order = post.all
     random.Random(taken).shuffle(order)
@@ -336,7 +336,7 @@ def test_nothing_comes_twice_over_a_restart(taken):
     again = MemoryKeys(provider, AGENTS, random=counted_random("keys"))
     topics = {flow.address.name: flow.epoch for flow in map(parse_flow, order) if flow.address.is_topic}
     again._groups = {(topic, epoch): post.letters.keys.group_key(topic, epoch) for topic, epoch in topics.items()}
-    again.load_windows(post.letters.keys.windows())
+    again.load_come(post.letters.keys.come())
     reader = Codec(provider, again, again, post.letters.clock)
     results = [code(one) for one in reader.open_many(order, "ben")]
     assert results == ["replayed"] * taken + ["opened"] * (len(order) - taken)

@@ -1,6 +1,7 @@
 """Keys and sequences of the bus in memory, and messages for tests."""
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from hashlib import sha256
 from itertools import count
 from typing import Any, Final
@@ -9,7 +10,7 @@ from symbi.bus.codec import DEFAULT_BATCH, Codec, Outgoing, Signing
 from symbi.bus.envelope import ID_BYTES, Address, id_text
 from symbi.bus.keys import Block
 from symbi.bus.sealing import pair_key
-from symbi.bus.window import DEFAULT_WIDTH, Window
+from symbi.bus.seen import Arrivals
 from symbi.clock import random_bytes
 from symbi.crypto.provider import AES_KEY_BYTES, DEFAULT_PROVIDER, SEED_BYTES, Agreement, CryptoProvider, open_provider
 from symbi.crypto.signing import SigningKey, VerifyingKey
@@ -75,7 +76,6 @@ class MemoryKeys:
         agents: Who has keys.
         random: Where keys come from.
         old_epoch_ns: For how long messages of an epoch are taken after the next one began.
-        width: Of the windows.
     """
 
     def __init__(
@@ -85,12 +85,10 @@ class MemoryKeys:
         *,
         random: Callable[[int], bytes] = random_bytes,
         old_epoch_ns: int = OLD_EPOCH_NS,
-        width: int = DEFAULT_WIDTH,
     ) -> None:
         self._provider = provider
         self._random = random
         self._old_epoch_ns = old_epoch_ns
-        self._width = width
         self._changes = 0
         self._signing: dict[AgentId, SigningKey] = {}
         self._agreements: dict[AgentId, Agreement] = {}
@@ -100,7 +98,7 @@ class MemoryKeys:
         self._ends: dict[tuple[Address, int], int] = {}  # when an old epoch is taken no longer
         self._over: set[tuple[Address, int]] = set()
         self._next: dict[tuple[AgentId, Address, int], int] = {}
-        self._windows: dict[_Stream, Window] = {}
+        self._come: dict[_Stream, Arrivals] = {}
         for agent in agents:
             self.add(agent)
 
@@ -126,13 +124,13 @@ class MemoryKeys:
         self._changes += 1
         return old + 1
 
-    def windows(self) -> dict[_Stream, bytes]:
-        """The state of all windows, as a durable store would keep it."""
-        return {stream: window.to_bytes() for stream, window in self._windows.items()}
+    def come(self) -> dict[_Stream, Arrivals]:
+        """What has come of each flow, as a durable store would keep it."""
+        return deepcopy(self._come)
 
-    def load_windows(self, states: dict[_Stream, bytes]) -> None:
-        """Begin with windows as they were."""
-        self._windows = {stream: Window.from_bytes(state) for stream, state in states.items()}
+    def load_come(self, kept: dict[_Stream, Arrivals]) -> None:
+        """Begin with what has come before."""
+        self._come = deepcopy(kept)
 
     def generation(self, now_ns: int) -> int:
         """As `BusKeys` says."""
@@ -181,10 +179,10 @@ class MemoryKeys:
     ) -> list[bool]:
         """As `BusSequences` says."""
         stream = reader, sender, address, epoch
-        window = self._windows.get(stream)
-        if window is None:
-            window = self._windows[stream] = Window(self._width)
-        return window.admit(sequences)
+        come = self._come.get(stream)
+        if come is None:
+            come = self._come[stream] = Arrivals()
+        return come.admit(sequences)
 
     def _require(self, address: Address, epoch: int) -> None:
         if epoch > self._epochs.get(address, 1) or (address, epoch) in self._over:

@@ -265,7 +265,7 @@ def test_what_is_refused_leaves_nothing_behind(letters):
         assert code_of(letters.reader.open, bytes(wire), "ben") in {"malformed", "epoch", "signature"}
     assert not letters.reader._opening
     assert not letters.reader._ciphers
-    assert not letters.keys.windows()
+    assert not letters.keys.come()
 
 
 @pytest.mark.parametrize(
