@@ -67,7 +67,8 @@ def sample(kind: object, name: str = "") -> object:
     if origin in {UnionType, typing.Union}:
         return None
     assert is_dataclass(kind), f"{kind} of `{name}`"
-    needed = [each for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING]
+    given = (each for each in fields(kind) if each.init)
+    needed = [each for each in given if each.default is MISSING and each.default_factory is MISSING]
     return kind(**{each.name: sample(each.type, each.name) for each in needed})
 
 
