@@ -30,7 +30,7 @@ from symbi.types import AgentId, JsonValue, RunId
 from symbi.wiring import folder_owner, open_reader, open_runtime, reading_mails, start_logging
 
 app = typer.Typer(help="See what was given up, begin it anew, or let it go.", no_args_is_help=True)
-bus_app = typer.Typer(help="The same of what the bus gave up, and of nothing else.", no_args_is_help=True)
+bus_app = typer.Typer(help="List, show, replay or drop messages that the bus gave up.", no_args_is_help=True)
 
 Letter = Annotated[str | None, typer.Argument(help="The run that was given up; `symbi dlq list` shows them.")]
 Message = Annotated[str | None, typer.Argument(help="The message that was given up; `symbi bus dlq list` shows them.")]
