@@ -1,13 +1,12 @@
 """What every driver asks of a program before it runs it, whatever it runs in. Pure."""
 
 from collections.abc import Collection
-from math import isfinite
 from typing import Final
 
 from symbi.errors import InputError, PermitRefused, SandboxUnavailable, ScriptFailed
 from symbi.guard.action import RunContainer
 from symbi.sandbox.files import check_names
-from symbi.sandbox.request import MAX_MEMORY_MIB, MAX_TIMEOUT_S
+from symbi.sandbox.request import check_limits
 from symbi.types import SecurityTier
 
 MAX_WORDS: Final = 256  # of a command
@@ -56,17 +55,9 @@ def check_command(
         raise InputError(msg, code="sandbox.command", hint="give data as inputs")
     check_names(action.inputs, "inputs")
     check_names(action.outputs, "outputs")
-    if not (isfinite(action.timeout_s) and 0 < action.timeout_s <= MAX_TIMEOUT_S):
-        msg = f"a time limit of `{action.timeout_s}` s is not within 0 to {MAX_TIMEOUT_S:g} s"
-        raise InputError(msg, code="sandbox.limits")
-    if action.cpu_milli < 1:
-        msg = f"a limit of `{action.cpu_milli}` thousandths of a core is not within 1 and more"
-        raise InputError(msg, code="sandbox.limits")
+    check_limits(action)
     if action.network_mibitps < 0:
         msg = f"a limit of `{action.network_mibitps}` Mibit/s of a network is not within 0 and more"
-        raise InputError(msg, code="sandbox.limits")
-    if not 1 <= action.memory_mib <= MAX_MEMORY_MIB:
-        msg = f"a memory limit of `{action.memory_mib}` MiB is not within 1 to {MAX_MEMORY_MIB} MiB"
         raise InputError(msg, code="sandbox.limits")
 
 

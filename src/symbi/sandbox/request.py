@@ -7,7 +7,7 @@ from math import isfinite
 from typing import Final
 
 from symbi.errors import InputError, PermitRefused
-from symbi.guard.action import ExecuteCode
+from symbi.guard.action import ExecuteCode, RunContainer
 from symbi.sandbox.values import JsonBounds, copy_json
 from symbi.types import JsonValue, SecurityTier
 
@@ -37,6 +37,15 @@ def check_request(action: ExecuteCode, tier: SecurityTier) -> None:
     if len(code) > MAX_CODE_BYTES:
         msg = f"the code is larger than {MAX_CODE_BYTES} bytes"
         raise InputError(msg, code="sandbox.code", hint="give data as inputs")
+    check_limits(action)
+
+
+def check_limits(action: ExecuteCode | RunContainer) -> None:
+    """Refuse limits that no sandbox has.
+
+    Raises:
+        InputError: `sandbox.limits`.
+    """
     if not (isfinite(action.timeout_s) and 0 < action.timeout_s <= MAX_TIMEOUT_S):
         msg = f"a time limit of `{action.timeout_s}` s is not within 0 to {MAX_TIMEOUT_S:g} s"
         raise InputError(msg, code="sandbox.limits")
