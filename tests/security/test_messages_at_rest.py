@@ -11,7 +11,7 @@ import pytest
 from symbi.adapters.sqlite import DATABASE_NAME, SqliteReader
 from symbi.adapters.sqlite.file import whole
 from symbi.agent.task import Task
-from symbi.audit.event import AuditEventType, parse_event
+from symbi.audit.event import AuditEventType, Draft, parse_event
 from symbi.errors import ChainBroken, DecryptionFailed, ToolServerUnavailable
 from symbi.runtime.course import Order
 from symbi.runtime.dead_letters import GivenUp, LetterKind, Payload
@@ -303,16 +303,40 @@ async def test_what_an_earlier_release_left_is_sealed_and_carried_out(tmp_path):
     assert len(events(tmp_path, AuditEventType.BUS_KEYS_MADE)) == 1
 
 
-async def test_a_store_whose_keys_were_removed_to_pass_for_an_old_one_is_not_taken_over(tmp_path):
+def forge(folder, *changes):
+    """Remove the keys of the bus from a store that nobody has open, and put a message there as an old one."""
+    with sqlite3.connect(folder / ".symbi" / DATABASE_NAME) as db:
+        for table in ("bus_agents", "bus_epochs", "bus_seen", "mailbox"):
+            db.execute(f"DELETE FROM {table}")
+        db.execute("DELETE FROM sqlite_sequence WHERE name = 'bus_epochs'")
+        for change in changes:
+            assert db.execute(change).rowcount
+        db.execute(PUT, plain_message(1))
+    db.close()
+
+
+ELSEWHERE = "UPDATE events SET event_type = 'run.started' WHERE event_type = 'bus.keys_made'"
+SAID = "UPDATE events SET record = CAST(replace(CAST(record AS TEXT), '\"bus.keys_made\"', '\"run.started\"') AS BLOB) WHERE event_type = 'run.started'"
+REMOVED = "DELETE FROM events WHERE sequence <= (SELECT sequence FROM events WHERE event_type = 'bus.keys_made')"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ((), "keys of the bus are gone"),
+        ((ELSEWHERE,), "keys of the bus are gone"),
+        ((ELSEWHERE, SAID), "hash"),
+        ((REMOVED,), "beginning of the trail is not in the store"),
+    ],
+    ids=["as they are", "index", "record", "removed"],
+)
+async def test_a_store_whose_keys_were_removed_to_pass_for_an_old_one_is_not_taken_over(tmp_path, changes, told):
     async with living(tmp_path) as stage:
         await stage.run(x=1)
-    db = sqlite3.connect(tmp_path / ".symbi" / DATABASE_NAME)
-    for table in ("bus_agents", "bus_epochs", "bus_seen", "mailbox"):
-        db.execute(f"DELETE FROM {table}")
-    db.execute("DELETE FROM sqlite_sequence WHERE name = 'bus_epochs'")
-    db.execute(PUT, plain_message(1))
-    db.commit()
-    db.close()
-    with pytest.raises(ChainBroken, match="keys of the bus are gone"):
+        log = stage.runtime.rooms.world.log
+        for _ in range(300):  # what the log reads of the trail when it opens it is behind all that is changed here
+            await log.append(Draft(AuditEventType.RUN_STARTED, AgentId("b"), {}))
+    forge(tmp_path, *changes)
+    with pytest.raises(ChainBroken, match=told):
         async with living(tmp_path, make=()):
             pytest.fail("it was taken over")

@@ -2,16 +2,20 @@
 
 All of them are sealed in one transaction with the first keys of the bus, and the trail says so. From then on nothing is
 taken that is not sealed: a store whose trail says that there were keys, and which has none, is not taken over, for then
-somebody has removed them to have a message of his own taken for an old one.
+somebody has removed them to have a message of his own taken for an old one. The trail is asked by its index first. Where
+that tells of no keys and something is to be sealed, the whole trail is verified and read: the index is not signed.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Protocol, TypeVar
 
-from symbi.audit.event import AuditEventType, Draft
+from symbi.audit.event import AuditEventType, Draft, parse_event
 from symbi.audit.log import AuditLog
+from symbi.audit.port import StoredEvent
 from symbi.audit.query import EventFilter, EventSource
+from symbi.audit.verify import verify_trail
+from symbi.crypto.signing import VerifyingKey
 from symbi.errors import ChainBroken, DecryptionFailed
 from symbi.guard.confidential import open_column
 from symbi.guard.sealed import is_sealed, read_sealed
@@ -19,11 +23,13 @@ from symbi.guard.vault import NO_KEYS, Keys, place
 from symbi.runtime.letters import DeadLetter, opened_before, sealed_letter
 from symbi.runtime.mailbox import Message
 from symbi.runtime.sealed_mail import Mail, SealedMail, transact
-from symbi.types import SYSTEM_AGENT
+from symbi.types import SYSTEM_AGENT, KeyId
 
 T = TypeVar("T")
 
 AT_ONCE: Final = 500  # rows; bounds what a page of them takes in memory
+_MADE: Final = f'"{AuditEventType.BUS_KEYS_MADE.value}"'.encode()
+_CLEAR: Final = "start the earlier release on this folder, let it carry out or drop all that waits, then start this one"
 
 
 class UnsealedStore(Protocol):
@@ -45,13 +51,35 @@ class UnsealedStore(Protocol):
         """Replace what is kept of such a letter."""
 
 
-async def seal_unsealed(log: AuditLog, mails: SealedMail, store: UnsealedStore, trail: EventSource) -> int:
+class Trail(EventSource, Protocol):
+    """The trail, to be asked by its index, and to be verified."""
+
+    def head(self) -> tuple[StoredEvent, bytes] | None:
+        """The last event and the signed head."""
+
+
+async def seal_unsealed(
+    log: AuditLog,
+    mails: SealedMail,
+    store: UnsealedStore,
+    trail: Trail,
+    keys: Callable[[], Mapping[KeyId, VerifyingKey]],
+) -> int:
     """Seal what an earlier release left; returns how many messages and letters.
 
     What was about somebody whose key was destroyed, or was altered, stays as it is, and is told of when it is opened.
 
+    Args:
+        log: The trail, as it is written.
+        mails: Seals.
+        store: What an earlier release left.
+        trail: The same trail, as it is read.
+        keys: The public keys that it may be signed with.
+
     Raises:
-        ChainBroken: The trail says that there were keys of the bus, and the store has none.
+        ChainBroken: The trail says that there were keys of the bus, and the store has none; or something is to be
+            sealed, and the trail is not whole, so that nobody can tell.
+        ConfigError: The public keys cannot be had.
         StoreUnavailable: The store cannot be used, or there is no master key.
     """
 
@@ -59,9 +87,11 @@ async def seal_unsealed(log: AuditLog, mails: SealedMail, store: UnsealedStore, 
         if mails.book.has_keys():
             return False
         for event in trail.select(EventFilter(types=(AuditEventType.BUS_KEYS_MADE,)), limit=1):
-            msg = f"the keys of the bus are gone that event {event.sequence} of the trail tells of"
-            raise ChainBroken(msg, code="verify.bus_keys", hint="restore the data folder from a copy")
-        return bool(store.unsealed_messages(0, 1) or store.unsealed_letters("", 1))
+            raise _gone(event.sequence)
+        if not (store.unsealed_messages(0, 1) or store.unsealed_letters("", 1)):
+            return False
+        _require_no_keys_before(trail, keys())
+        return True
 
     def work() -> tuple[int, Sequence[Draft]]:
         return _messages(mails, store) + _letters(mails, store), ()
@@ -69,6 +99,41 @@ async def seal_unsealed(log: AuditLog, mails: SealedMail, store: UnsealedStore, 
     if not await log.read(look):
         return 0
     return await transact(log, mails, work, wait=True)
+
+
+def _require_no_keys_before(trail: Trail, keys: Mapping[KeyId, VerifyingKey]) -> None:
+    """Return if the whole trail is as it was signed, and tells of no keys of the bus.
+
+    Raises:
+        ChainBroken: It is not, or it does; or its beginning is not in the store any more.
+        StoreUnavailable: It cannot be read.
+    """
+    made = 0
+
+    def events() -> Iterator[StoredEvent]:
+        nonlocal made
+        for stored in trail.read(1):
+            # Records are canonical, as is verified: the name of a type stands in them as it is.
+            if _MADE in stored.record and parse_event(stored.record).event_type is AuditEventType.BUS_KEYS_MADE:
+                made = made or stored.sequence
+            yield stored
+
+    first = next(trail.read(1, 1), None)
+    if first is None:
+        msg = (
+            "messages or dead letters wait unsealed, and the beginning of the trail is not in the store any more: "
+            "nobody can tell whether an earlier release left them"
+        )
+        raise ChainBroken(msg, code="verify.bus_keys", hint=_CLEAR)
+    head = trail.head()
+    verify_trail(events(), None if head is None else head[1], keys)
+    if made:
+        raise _gone(made)
+
+
+def _gone(sequence: int) -> ChainBroken:
+    msg = f"the keys of the bus are gone that event {sequence} of the trail tells of"
+    return ChainBroken(msg, code="verify.bus_keys", hint="restore the data folder from a copy")
 
 
 def _messages(mails: SealedMail, store: UnsealedStore) -> int:
