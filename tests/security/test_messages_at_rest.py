@@ -13,6 +13,7 @@ from symbi.adapters.sqlite.file import whole
 from symbi.agent.task import Task
 from symbi.audit.event import AuditEventType, Draft, parse_event
 from symbi.errors import ChainBroken, DecryptionFailed, ToolServerUnavailable
+from symbi.guard.vault import place
 from symbi.runtime.course import Order
 from symbi.runtime.dead_letters import GivenUp, LetterKind, Payload
 from symbi.runtime.letters import DeadLetter, LetterState
@@ -301,6 +302,39 @@ async def test_what_an_earlier_release_left_is_sealed_and_carried_out(tmp_path):
         await stage.carry_out()
         assert len(await stage.sql("SELECT 1 FROM runs WHERE agent_id = 'b' AND state = 'finished'")) == 2
     assert len(events(tmp_path, AuditEventType.BUS_KEYS_MADE)) == 1
+
+
+async def test_under_a_wrong_master_nothing_of_an_earlier_release_is_passed_over(tmp_path):
+    async with living(tmp_path) as stage:
+        vault = stage.runtime.rooms.world.guard.vault
+        keys = await vault.ready(["ada"])
+        for number in range(2):  # of the second one something was altered: it opens under no key
+            name, column = RunId(f"m{number}"), ("inputs", "grant")[number]
+            inputs = keys.seal(b'{"n":1}', place("dead_letters", column, name))
+            letter = DeadLetter(
+                name, LetterKind.MESSAGE, AgentId("b"), stage.compiled.file, "x", 1, "2026-01-01T00:00:00.000000000Z",
+                inputs=inputs,
+            )  # fmt: skip
+            await stage.runtime.rooms.world.log.transact(
+                lambda letter=letter: (stage.runtime.letters.store.put_letter(letter), ())
+            )
+        values = list(plain_message(2))
+        values[4] = keys.seal(b'{"n":1}', place("mailbox", "body", values[0]))
+        await stage.sql(PUT, *values)
+    (master,) = (tmp_path / ".symbi" / "keys").glob("*master*")
+    right = master.read_bytes()
+    async with living(tmp_path / "other") as stage:
+        await stage.run(x=1)
+        (other,) = (tmp_path / "other" / ".symbi" / "keys").glob("*master*")
+    master.write_bytes(other.read_bytes())
+    with pytest.raises(DecryptionFailed, match="not wrapped by this master"):
+        async with living(tmp_path, make=()):
+            pytest.fail("it was taken over")
+    master.write_bytes(right)
+    async with living(tmp_path, make=()) as stage:
+        assert await stage.sql("SELECT run_id FROM dead_letters WHERE epoch = 0") == [("m1",)]
+        assert await stage.sql("SELECT 1 FROM mailbox WHERE epoch = 0") == []
+        assert (await stage.runtime.letters.opened(RunId("m0"))).inputs == b'{"n":1}'
 
 
 def forge(folder, *changes):

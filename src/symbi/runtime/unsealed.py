@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 AT_ONCE: Final = 500  # rows; bounds what a page of them takes in memory
 _MADE: Final = f'"{AuditEventType.BUS_KEYS_MADE.value}"'.encode()
+_LOST: Final = ("erased", "altered", "form")
 _CLEAR: Final = "start the earlier release on this folder, let it carry out or drop all that waits, then start this one"
 
 
@@ -80,6 +81,7 @@ async def seal_unsealed(
         ChainBroken: The trail says that there were keys of the bus, and the store has none; or something is to be
             sealed, and the trail is not whole, so that nobody can tell.
         ConfigError: The public keys cannot be had.
+        DecryptionFailed: What is to be sealed anew does not open under this master, or its key is not in the store.
         StoreUnavailable: The store cannot be used, or there is no master key.
     """
 
@@ -144,7 +146,8 @@ def _messages(mails: SealedMail, store: UnsealedStore) -> int:
             inputs = open_column(vault, message.body, place("mailbox", "body", name))
             labels = open_column(vault, message.labels, place("mailbox", "labels", name))
             keys = _keys(mails, message.body, message.labels)
-        except DecryptionFailed:
+        except DecryptionFailed as error:
+            _require_lost(error)
             continue
         store.reseal_message(mails.sealed([Mail(message, SYSTEM_AGENT, inputs or b"{}", labels, keys)])[0])
         count += 1
@@ -157,11 +160,18 @@ def _letters(mails: SealedMail, store: UnsealedStore) -> int:
         try:
             opened = opened_before(letter, mails.vault)
             keys = _keys(mails, letter.inputs, letter.grant, letter.labels, letter.error)
-        except DecryptionFailed:
+        except DecryptionFailed as error:
+            _require_lost(error)
             continue
         store.reseal_letter(sealed_letter(replace(opened, note=letter.note), mails, keys))
         count += 1
     return count
+
+
+def _require_lost(error: DecryptionFailed) -> None:
+    """Return if something opens under no key whatever, so that it may stay; else raise, for it may open with the right one."""
+    if error.fields.get("reason") not in _LOST:
+        raise error
 
 
 def _pages(page: Callable[[T | None], Sequence[T]]) -> Iterator[T]:
