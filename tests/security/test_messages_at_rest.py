@@ -12,7 +12,8 @@ from symbi.adapters.sqlite import DATABASE_NAME, SqliteReader
 from symbi.adapters.sqlite.file import whole
 from symbi.agent.task import Task
 from symbi.audit.event import AuditEventType, Draft, parse_event
-from symbi.errors import ChainBroken, DecryptionFailed, ToolServerUnavailable
+from symbi.errors import ChainBroken, DecryptionFailed, InputError, ToolServerUnavailable
+from symbi.guard.outcome import decode_error, encode_error
 from symbi.guard.vault import place
 from symbi.runtime.course import Order
 from symbi.runtime.dead_letters import GivenUp, LetterKind, Payload
@@ -302,6 +303,36 @@ async def test_what_an_earlier_release_left_is_sealed_and_carried_out(tmp_path):
         await stage.carry_out()
         assert len(await stage.sql("SELECT 1 FROM runs WHERE agent_id = 'b' AND state = 'finished'")) == 2
     assert len(events(tmp_path, AuditEventType.BUS_KEYS_MADE)) == 1
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["given up now", "left by an earlier release"])
+async def test_a_letter_too_large_to_be_sealed_is_kept_without_its_payload(tmp_path, left):
+    huge = {"n": "x" * 17_000_000}
+    async with living(tmp_path) as stage:
+        letters = stage.runtime.letters
+        for name, inputs, error in (("m0", huge, GONE), ("m1", {"n": 1}, ToolServerUnavailable(huge["n"]))):
+            if left:
+                letter = DeadLetter(
+                    RunId(name), LetterKind.MESSAGE, AgentId("b"), stage.compiled.file, error.code, 1,
+                    "2026-01-01T00:00:00.000000000Z", inputs=json.dumps(inputs).encode(), error=encode_error(error),
+                )  # fmt: skip
+                await stage.runtime.rooms.world.log.transact(
+                    lambda letter=letter: (letters.store.put_letter(letter), ())
+                )
+            else:
+                payload = Payload(AgentId("b"), stage.compiled.file, inputs, Task())
+                given = GivenUp(LetterKind.RUN, RunId(name), error, 1, payload)
+                assert (await letters.put(given)).code == error.code
+    async with living(tmp_path, make=()) as stage:
+        letters = stage.runtime.letters
+        assert await stage.sql("SELECT run_id FROM dead_letters WHERE epoch = 0 OR code <> ?", GONE.code) == []
+        with pytest.raises(InputError, match=f"over the bound of 16777216 bytes; given up for: .*{MARK}") as refused:
+            await stage.runtime.replay(stage.compiled, RunId("m0"), "ada")
+        assert refused.value.code == "run.too_large"
+        other = await letters.opened(RunId("m1"))
+        assert json.loads(other.inputs) == {"n": 1}
+        assert "its error is not kept" in decode_error(other.error).message
+        await letters.drop(RunId("m0"), "ada", "it was too large")
 
 
 async def test_under_a_wrong_master_nothing_of_an_earlier_release_is_passed_over(tmp_path):
