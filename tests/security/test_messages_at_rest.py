@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import anyio
 import pytest
 
-from symbi.adapters.sqlite import DATABASE_NAME, SqliteReader
+from symbi.adapters.sqlite import DATABASE_NAME, SqliteReader, file
 from symbi.adapters.sqlite.file import whole
 from symbi.agent.task import Task
 from symbi.audit.event import AuditEventType, Draft, parse_event
-from symbi.errors import ChainBroken, DecryptionFailed, InputError, ToolServerUnavailable
+from symbi.errors import ChainBroken, DecryptionFailed, InputError, StoreUnavailable, ToolServerUnavailable
 from symbi.guard.outcome import decode_error, encode_error
 from symbi.guard.vault import place
 from symbi.runtime.course import Order
@@ -366,6 +366,36 @@ async def test_under_a_wrong_master_nothing_of_an_earlier_release_is_passed_over
         assert await stage.sql("SELECT run_id FROM dead_letters WHERE epoch = 0") == [("m1",)]
         assert await stage.sql("SELECT 1 FROM mailbox WHERE epoch = 0") == []
         assert (await stage.runtime.letters.opened(RunId("m0"))).inputs == b'{"n":1}'
+
+
+def files_with_mark(folder):
+    return [
+        path.name for path in (folder / ".symbi").iterdir() if path.is_file() and MARK.encode() in path.read_bytes()
+    ]
+
+
+async def test_once_it_is_sealed_no_file_holds_what_an_earlier_release_left_and_what_was_cut_off_is_done(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(file, "BUSY_TIMEOUT_S", 0.0)
+    async with living(tmp_path) as stage:
+        await stage.sql(PUT, *plain_message(0))
+        large = list(plain_message(1))
+        large[4] = b'{"n":"%s"}' % LONG.encode()
+        await stage.sql(PUT, *large)
+    reader = sqlite3.connect(f"{(tmp_path / '.symbi' / DATABASE_NAME).as_uri()}?mode=ro", uri=True)
+    reader.execute("BEGIN")
+    assert reader.execute("SELECT count(*) FROM mailbox").fetchone() == (2,)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="a reader still holds old pages"):
+            async with living(tmp_path, make=()):
+                pytest.fail("it was taken over")
+        assert DATABASE_NAME in files_with_mark(tmp_path)
+    assert len(events(tmp_path, AuditEventType.BUS_KEYS_MADE)) == 1
+    reader.close()
+    async with living(tmp_path, make=()) as stage:
+        assert await stage.sql("SELECT count(*) FROM mailbox WHERE epoch > 0") == [(2,)]
+        assert files_with_mark(tmp_path) == []
 
 
 def forge(folder, *changes):

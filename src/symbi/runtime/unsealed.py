@@ -4,10 +4,14 @@ All of them are sealed in one transaction with the first keys of the bus, and th
 taken that is not sealed: a store whose trail says that there were keys, and which has none, is not taken over, for then
 somebody has removed them to have a message of his own taken for an old one. The trail is asked by its index first. Where
 that tells of no keys and something is to be sealed, the whole trail is verified and read: the index is not signed.
+
+Once they are sealed, no page of the files is to hold them as they were. Only then does a start go on to `runtime.started`,
+so a trail that has none behind the first keys tells that this was cut off, and it is done then.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from symbi.audit.event import AuditEventType, Draft, parse_event
@@ -51,6 +55,9 @@ class UnsealedStore(Protocol):
     def reseal_letter(self, letter: DeadLetter) -> None:
         """Replace what is kept of such a letter."""
 
+    def let_go(self) -> None:
+        """Leave no old page in the files; outside of any transaction. Raises StoreUnavailable while a reader holds one."""
+
 
 class Trail(EventSource, Protocol):
     """The trail, to be asked by its index, and to be verified."""
@@ -82,7 +89,8 @@ async def seal_unsealed(
             sealed, and the trail is not whole, so that nobody can tell.
         ConfigError: The public keys cannot be had.
         DecryptionFailed: What is to be sealed anew does not open under this master, or its key is not in the store.
-        StoreUnavailable: The store cannot be used, or there is no master key.
+        StoreUnavailable: The store cannot be used, or there is no master key; or a reader holds old pages: the next
+            start goes on.
     """
 
     def look() -> bool:
@@ -98,9 +106,19 @@ async def seal_unsealed(
     def work() -> tuple[int, Sequence[Draft]]:
         return _messages(mails, store) + _letters(mails, store), ()
 
-    if not await log.read(look):
-        return 0
-    return await transact(log, mails, work, wait=True)
+    count = await transact(log, mails, work, wait=True) if await log.read(look) else 0
+    if await log.read(partial(_pages_are_left, trail)):
+        await log.read(store.let_go)
+    return count
+
+
+def _pages_are_left(trail: Trail) -> bool:
+    """Whether no start has gone on since the first keys were made."""
+    made = next(trail.select(EventFilter(types=(AuditEventType.BUS_KEYS_MADE,)), limit=1, descending=True), None)
+    if made is None:
+        return False
+    started = EventFilter(types=(AuditEventType.RUNTIME_STARTED,))
+    return next(trail.select(started, made.sequence, 1), None) is None
 
 
 def _require_no_keys_before(trail: Trail, keys: Mapping[KeyId, VerifyingKey]) -> None:
