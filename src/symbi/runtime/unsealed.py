@@ -14,11 +14,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
-from symbi.audit.event import AuditEventType, Draft, parse_event
+from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog
-from symbi.audit.port import StoredEvent
-from symbi.audit.query import EventFilter, EventSource
-from symbi.audit.verify import verify_trail
+from symbi.audit.query import EventFilter
+from symbi.audit.whole import WholeTrail, first_of
 from symbi.crypto.signing import VerifyingKey
 from symbi.errors import ChainBroken, DecryptionFailed
 from symbi.guard.confidential import open_column
@@ -32,7 +31,6 @@ from symbi.types import SYSTEM_AGENT, KeyId
 T = TypeVar("T")
 
 AT_ONCE: Final = 500  # rows; bounds what a page of them takes in memory
-_MADE: Final = f'"{AuditEventType.BUS_KEYS_MADE.value}"'.encode()
 _LOST: Final = ("erased", "altered", "form")
 _CLEAR: Final = "start the earlier release on this folder, let it carry out or drop all that waits, then start this one"
 
@@ -59,18 +57,11 @@ class UnsealedStore(Protocol):
         """Leave no old page in the files; outside of any transaction. Raises StoreUnavailable while a reader holds one."""
 
 
-class Trail(EventSource, Protocol):
-    """The trail, to be asked by its index, and to be verified."""
-
-    def head(self) -> tuple[StoredEvent, bytes] | None:
-        """The last event and the signed head."""
-
-
 async def seal_unsealed(
     log: AuditLog,
     mails: SealedMail,
     store: UnsealedStore,
-    trail: Trail,
+    trail: WholeTrail,
     keys: Callable[[], Mapping[KeyId, VerifyingKey]],
 ) -> int:
     """Seal what an earlier release left; returns how many messages and letters.
@@ -112,7 +103,7 @@ async def seal_unsealed(
     return count
 
 
-def _pages_are_left(trail: Trail) -> bool:
+def _pages_are_left(trail: WholeTrail) -> bool:
     """Whether no start has gone on since the first keys were made."""
     made = next(trail.select(EventFilter(types=(AuditEventType.BUS_KEYS_MADE,)), limit=1, descending=True), None)
     if made is None:
@@ -121,33 +112,21 @@ def _pages_are_left(trail: Trail) -> bool:
     return next(trail.select(started, made.sequence, 1), None) is None
 
 
-def _require_no_keys_before(trail: Trail, keys: Mapping[KeyId, VerifyingKey]) -> None:
+def _require_no_keys_before(trail: WholeTrail, keys: Mapping[KeyId, VerifyingKey]) -> None:
     """Return if the whole trail is as it was signed, and tells of no keys of the bus.
 
     Raises:
         ChainBroken: It is not, or it does; or its beginning is not in the store any more.
         StoreUnavailable: It cannot be read.
     """
-    made = 0
-
-    def events() -> Iterator[StoredEvent]:
-        nonlocal made
-        for stored in trail.read(1):
-            # Records are canonical, as is verified: the name of a type stands in them as it is.
-            if _MADE in stored.record and parse_event(stored.record).event_type is AuditEventType.BUS_KEYS_MADE:
-                made = made or stored.sequence
-            yield stored
-
-    first = next(trail.read(1, 1), None)
-    if first is None:
+    if next(trail.read(1, 1), None) is None:
         msg = (
             "messages or dead letters wait unsealed, and the beginning of the trail is not in the store any more: "
             "nobody can tell whether an earlier release left them"
         )
         raise ChainBroken(msg, code="verify.bus_keys", hint=_CLEAR)
-    head = trail.head()
-    verify_trail(events(), None if head is None else head[1], keys)
-    if made:
+    made = first_of(trail, AuditEventType.BUS_KEYS_MADE, keys)
+    if made is not None:
         raise _gone(made)
 
 
