@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import anyio
 import pytest
 
-from symbi.adapters.sqlite import DATABASE_NAME, SqliteReader
+from symbi.adapters.sqlite import DATABASE_NAME, SqliteReader, file
 from symbi.adapters.sqlite.file import whole
 from symbi.agent.task import Task
-from symbi.audit.event import AuditEventType, parse_event
-from symbi.errors import ChainBroken, DecryptionFailed, ToolServerUnavailable
+from symbi.audit.event import AuditEventType, Draft, parse_event
+from symbi.errors import ChainBroken, DecryptionFailed, InputError, StoreUnavailable, ToolServerUnavailable
+from symbi.guard.outcome import decode_error, encode_error
+from symbi.guard.vault import place
 from symbi.runtime.course import Order
 from symbi.runtime.dead_letters import GivenUp, LetterKind, Payload
 from symbi.runtime.letters import DeadLetter, LetterState
@@ -303,16 +305,133 @@ async def test_what_an_earlier_release_left_is_sealed_and_carried_out(tmp_path):
     assert len(events(tmp_path, AuditEventType.BUS_KEYS_MADE)) == 1
 
 
-async def test_a_store_whose_keys_were_removed_to_pass_for_an_old_one_is_not_taken_over(tmp_path):
+@pytest.mark.parametrize("left", [False, True], ids=["given up now", "left by an earlier release"])
+async def test_a_letter_too_large_to_be_sealed_is_kept_without_its_payload(tmp_path, left):
+    huge = {"n": "x" * 17_000_000}
+    async with living(tmp_path) as stage:
+        letters = stage.runtime.letters
+        for name, inputs, error in (("m0", huge, GONE), ("m1", {"n": 1}, ToolServerUnavailable(huge["n"]))):
+            if left:
+                letter = DeadLetter(
+                    RunId(name), LetterKind.MESSAGE, AgentId("b"), stage.compiled.file, error.code, 1,
+                    "2026-01-01T00:00:00.000000000Z", inputs=json.dumps(inputs).encode(), error=encode_error(error),
+                )  # fmt: skip
+                await stage.runtime.rooms.world.log.transact(
+                    lambda letter=letter: (letters.store.put_letter(letter), ())
+                )
+            else:
+                payload = Payload(AgentId("b"), stage.compiled.file, inputs, Task())
+                given = GivenUp(LetterKind.RUN, RunId(name), error, 1, payload)
+                assert (await letters.put(given)).code == error.code
+    async with living(tmp_path, make=()) as stage:
+        letters = stage.runtime.letters
+        assert await stage.sql("SELECT run_id FROM dead_letters WHERE epoch = 0 OR code <> ?", GONE.code) == []
+        with pytest.raises(InputError, match=f"over the bound of 16777216 bytes; given up for: .*{MARK}") as refused:
+            await stage.runtime.replay(stage.compiled, RunId("m0"), "ada")
+        assert refused.value.code == "run.too_large"
+        other = await letters.opened(RunId("m1"))
+        assert json.loads(other.inputs) == {"n": 1}
+        assert "its error is not kept" in decode_error(other.error).message
+        await letters.drop(RunId("m0"), "ada", "it was too large")
+
+
+async def test_under_a_wrong_master_nothing_of_an_earlier_release_is_passed_over(tmp_path):
+    async with living(tmp_path) as stage:
+        vault = stage.runtime.rooms.world.guard.vault
+        keys = await vault.ready(["ada"])
+        for number in range(2):  # of the second one something was altered: it opens under no key
+            name, column = RunId(f"m{number}"), ("inputs", "grant")[number]
+            inputs = keys.seal(b'{"n":1}', place("dead_letters", column, name))
+            letter = DeadLetter(
+                name, LetterKind.MESSAGE, AgentId("b"), stage.compiled.file, "x", 1, "2026-01-01T00:00:00.000000000Z",
+                inputs=inputs,
+            )  # fmt: skip
+            await stage.runtime.rooms.world.log.transact(
+                lambda letter=letter: (stage.runtime.letters.store.put_letter(letter), ())
+            )
+        values = list(plain_message(2))
+        values[4] = keys.seal(b'{"n":1}', place("mailbox", "body", values[0]))
+        await stage.sql(PUT, *values)
+    (master,) = (tmp_path / ".symbi" / "keys").glob("*master*")
+    right = master.read_bytes()
+    async with living(tmp_path / "other") as stage:
+        await stage.run(x=1)
+        (other,) = (tmp_path / "other" / ".symbi" / "keys").glob("*master*")
+    master.write_bytes(other.read_bytes())
+    with pytest.raises(DecryptionFailed, match="not wrapped by this master"):
+        async with living(tmp_path, make=()):
+            pytest.fail("it was taken over")
+    master.write_bytes(right)
+    async with living(tmp_path, make=()) as stage:
+        assert await stage.sql("SELECT run_id FROM dead_letters WHERE epoch = 0") == [("m1",)]
+        assert await stage.sql("SELECT 1 FROM mailbox WHERE epoch = 0") == []
+        assert (await stage.runtime.letters.opened(RunId("m0"))).inputs == b'{"n":1}'
+
+
+def files_with_mark(folder):
+    return [
+        path.name for path in (folder / ".symbi").iterdir() if path.is_file() and MARK.encode() in path.read_bytes()
+    ]
+
+
+async def test_once_it_is_sealed_no_file_holds_what_an_earlier_release_left_and_what_was_cut_off_is_done(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(file, "BUSY_TIMEOUT_S", 0.0)
+    async with living(tmp_path) as stage:
+        await stage.sql(PUT, *plain_message(0))
+        large = list(plain_message(1))
+        large[4] = b'{"n":"%s"}' % LONG.encode()
+        await stage.sql(PUT, *large)
+    reader = sqlite3.connect(f"{(tmp_path / '.symbi' / DATABASE_NAME).as_uri()}?mode=ro", uri=True)
+    reader.execute("BEGIN")
+    assert reader.execute("SELECT count(*) FROM mailbox").fetchone() == (2,)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="a reader still holds old pages"):
+            async with living(tmp_path, make=()):
+                pytest.fail("it was taken over")
+        assert DATABASE_NAME in files_with_mark(tmp_path)
+    assert len(events(tmp_path, AuditEventType.BUS_KEYS_MADE)) == 1
+    reader.close()
+    async with living(tmp_path, make=()) as stage:
+        assert await stage.sql("SELECT count(*) FROM mailbox WHERE epoch > 0") == [(2,)]
+        assert files_with_mark(tmp_path) == []
+
+
+def forge(folder, *changes):
+    """Remove the keys of the bus from a store that nobody has open, and put a message there as an old one."""
+    with sqlite3.connect(folder / ".symbi" / DATABASE_NAME) as db:
+        for table in ("bus_agents", "bus_epochs", "bus_seen", "mailbox"):
+            db.execute(f"DELETE FROM {table}")
+        db.execute("DELETE FROM sqlite_sequence WHERE name = 'bus_epochs'")
+        for change in changes:
+            assert db.execute(change).rowcount
+        db.execute(PUT, plain_message(1))
+    db.close()
+
+
+ELSEWHERE = "UPDATE events SET event_type = 'run.started' WHERE event_type = 'bus.keys_made'"
+SAID = "UPDATE events SET record = CAST(replace(CAST(record AS TEXT), '\"bus.keys_made\"', '\"run.started\"') AS BLOB) WHERE event_type = 'run.started'"
+REMOVED = "DELETE FROM events WHERE sequence <= (SELECT sequence FROM events WHERE event_type = 'bus.keys_made')"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ((), "keys of the bus are gone"),
+        ((ELSEWHERE,), "keys of the bus are gone"),
+        ((ELSEWHERE, SAID), "hash"),
+        ((REMOVED,), "beginning of the trail is not in the store"),
+    ],
+    ids=["as they are", "index", "record", "removed"],
+)
+async def test_a_store_whose_keys_were_removed_to_pass_for_an_old_one_is_not_taken_over(tmp_path, changes, told):
     async with living(tmp_path) as stage:
         await stage.run(x=1)
-    db = sqlite3.connect(tmp_path / ".symbi" / DATABASE_NAME)
-    for table in ("bus_agents", "bus_epochs", "bus_seen", "mailbox"):
-        db.execute(f"DELETE FROM {table}")
-    db.execute("DELETE FROM sqlite_sequence WHERE name = 'bus_epochs'")
-    db.execute(PUT, plain_message(1))
-    db.commit()
-    db.close()
-    with pytest.raises(ChainBroken, match="keys of the bus are gone"):
+        log = stage.runtime.rooms.world.log
+        for _ in range(300):  # what the log reads of the trail when it opens it is behind all that is changed here
+            await log.append(Draft(AuditEventType.RUN_STARTED, AgentId("b"), {}))
+    forge(tmp_path, *changes)
+    with pytest.raises(ChainBroken, match=told):
         async with living(tmp_path, make=()):
             pytest.fail("it was taken over")

@@ -12,6 +12,7 @@ payload is sealed under the keys that sealed what the run knew; a closed letter 
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 from symbi.agent.journal import RunRecord, RunStore
 from symbi.agent.sealing import opened_run
@@ -43,6 +44,7 @@ from symbi.runtime.letters import (
     keys_in,
     lost,
     not_open,
+    nothing_left,
     opened_letter,
     sealed_letter,
     unknown,
@@ -52,6 +54,10 @@ from symbi.runtime.letters import LetterKind as LetterKind  # noqa: PLC0414 - li
 from symbi.runtime.letters import Payload as Payload  # noqa: PLC0414 - likewise
 from symbi.runtime.sealed_mail import SealedMail, transact
 from symbi.types import SYSTEM_AGENT, AgentId, JsonValue, KeyId, RunId
+
+MAX_TOLD_CHARS: Final = (
+    65_536  # of an error, on the trail: its events are bounded, and a letter is kept whatever its error
+)
 
 
 class DeadLetters:
@@ -113,7 +119,7 @@ class DeadLetters:
             "file": letter.file,
             "code": letter.code,
             "attempts": letter.attempts,
-            "reason": str(error),
+            "reason": str(error)[:MAX_TOLD_CHARS],
         }
         put = confided(Draft(AuditEventType.LETTER_PUT, letter.agent_id, facts, letter.run_id), keys)
         return letter, (put, *self._make_room(letter.declared))
@@ -141,14 +147,13 @@ class DeadLetters:
         """The open letter of a run, with its payload as it was.
 
         Raises:
-            InputError: There is none, or it is closed, or what it knew was erased.
+            InputError: There is none, or it is closed, or what it knew was erased, or was too large to be kept.
             DecryptionFailed: Something of it was altered.
             ConfigError: There is no master key.
         """
         letter = await self._log.read(lambda: opened_letter(self._open(run_id), self._mails))
         if letter.inputs is None:
-            msg = f"nothing is left of what run `{run_id}` was to do: it was erased or altered before it was given up"
-            raise InputError(msg, code="run.erased", hint="start a new run")
+            raise nothing_left(letter)
         return letter
 
     def _open(self, run_id: RunId) -> DeadLetter:

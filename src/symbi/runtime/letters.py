@@ -9,19 +9,31 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from symbi.agent.task import Task, kept_task
-from symbi.errors import DecryptionFailed, InputError, StoreUnavailable, SymbiError, did_you_mean
+from symbi.errors import DecryptionFailed, InputError, OutputLimit, StoreUnavailable, SymbiError, did_you_mean
 from symbi.guard.confidential import open_column
+from symbi.guard.outcome import decode_error, encode_error
 from symbi.guard.sealed import is_sealed, read_sealed
 from symbi.guard.vault import Keys, Vault, place
 from symbi.runtime.occurrences import NO_RUN
-from symbi.runtime.sealed_mail import SealedMail
+from symbi.runtime.sealed_mail import MAX_MAIL_BYTES, OVER_BOUND, SealedMail
 from symbi.types import AgentId, JsonValue, KeyId, RunId
 
 MAX_OPEN: Final = 1000  # open letters of one declared agent; the oldest makes room for a further one
 MAX_CLOSED: Final = 1000  # closed letters of one declared agent that are remembered; the trail has all of them
 MAX_WHY_CHARS: Final = 500  # of the reason for which a letter is dropped
+MAX_QUOTED_CHARS: Final = 500  # of an error, by the one that takes its place
+TOO_LARGE: Final = "run.too_large"
 _PARTS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 FULL: Final = f"{MAX_OPEN} letters of this agent are open, and this was the oldest"
+
+
+class _Said(msgspec.Struct):
+    """What is read of an error that another one takes the place of."""
+
+    message: str = ""
+
+
+_SAID: Final = msgspec.json.Decoder(_Said)
 
 
 class LetterKind(StrEnum):
@@ -198,17 +210,55 @@ class GivenUp:
 def sealed_letter(letter: DeadLetter, mails: SealedMail, keys: Keys) -> DeadLetter:
     """A letter as it is kept: sealed and signed by the runtime, and once more under the keys of whom it is about.
 
-    Inside the transaction that keeps it.
+    Inside the transaction that keeps it. A payload that is over the bound of what can be sealed is not kept, and the
+    error says so: what was given up is on record all the same, with why.
+
+    Raises:
+        OutputLimit: It cannot be sealed, for another reason than its size.
+        StoreUnavailable: The store cannot be used, or there is no master key.
     """
-    inputs = None
+    inputs, error = None, letter.error
     if letter.inputs is not None:
         whole = {"inputs": letter.inputs, "grant": letter.grant, "labels": letter.labels}
         kept = msgspec.json.encode({name: msgspec.Raw(data) for name, data in whole.items() if data is not None})
-        inputs = mails.seal_value(kept, _where(letter, "inputs"), letter.agent_id, keys)
-    error = None
-    if letter.error is not None:
-        error = mails.seal_value(letter.error, _where(letter, "error"), letter.agent_id, keys)
+        inputs = _sealed_part(letter, "inputs", kept, mails, keys)
+        if inputs is None:
+            error = encode_error(_too_large(letter, "what it was to do"))
+    if error is not None:
+        error = _sealed_part(letter, "error", error, mails, keys) or _sealed_part(
+            letter, "error", encode_error(_too_large(letter, "its error")), mails, keys
+        )
     return replace(letter, inputs=inputs, grant=None, labels=None, error=error, epoch=mails.book.epoch)
+
+
+def _sealed_part(letter: DeadLetter, column: str, data: bytes, mails: SealedMail, keys: Keys) -> bytes | None:
+    """A part of a letter as it is kept, or None where it is too large for that."""
+    try:
+        return mails.seal_value(data, _where(letter, column), letter.agent_id, keys)
+    except OutputLimit as error:
+        if error.fields.get("reason") != OVER_BOUND:
+            raise
+        return None
+
+
+def _too_large(letter: DeadLetter, what: str) -> InputError:
+    """The error of a letter of which a part is not kept; it quotes the beginning of why the run was given up."""
+    try:
+        why = _SAID.decode(letter.error or b"{}").message[:MAX_QUOTED_CHARS]
+    except msgspec.DecodeError:
+        why = ""
+    msg = f"run `{letter.run_id}` was given up, and {what} is not kept: it is over the bound of {MAX_MAIL_BYTES} bytes"
+    return InputError(f"{msg}; given up for: {why}" if why else msg, code=TOO_LARGE, hint="start a new run")
+
+
+def nothing_left(letter: DeadLetter) -> InputError:
+    """The error of an opened letter that has no payload."""
+    if letter.error is not None:
+        error = decode_error(letter.error)
+        if error.code == TOO_LARGE:
+            return InputError(error.message, code=TOO_LARGE, hint=error.hint)
+    msg = f"nothing is left of what run `{letter.run_id}` was to do: it was erased or altered before it was given up"
+    return InputError(msg, code="run.erased", hint="start a new run")
 
 
 def opened_letter(letter: DeadLetter, mails: SealedMail) -> DeadLetter:

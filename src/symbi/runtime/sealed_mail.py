@@ -42,6 +42,7 @@ T = TypeVar("T")
 
 MAIL: Final = "application/vnd.symbi.mail+json"
 MAX_MAIL_BYTES: Final = MAX_PAYLOAD_BYTES
+OVER_BOUND: Final = "message.size"  # `reason` of the `OutputLimit` of what is larger than that
 _ID_BYTES: Final = 16
 
 
@@ -255,7 +256,7 @@ def _sealing() -> Iterator[None]:
     try:
         yield
     except MessageRefused as error:
-        raise OutputLimit(error.message, code="limit.message") from error
+        raise OutputLimit(error.message, code="limit.message", reason=error.code) from error
     except (ConfigError, VerificationError) as error:
         msg = f"what is to wait cannot be sealed: {error.message}"
         raise StoreUnavailable(msg, code="unavailable.sealing", hint=error.hint) from error

@@ -219,7 +219,7 @@ async def open_runtime(
         )  # fmt: skip
         await watch.use(await watch.read(), Cause.START)
         vault, mails = open_sealing(settings, store, clock, log)
-        await seal_unsealed(log, mails, store, store)
+        await seal_unsealed(log, mails, store, store, partial(verifying_keys, settings))
         guard = Guard(
             engine, log, store, clock, ids,
             epoch=store.epoch, enforcing=settings.security.enforce_policies, probe=probe, vault=vault,
