@@ -77,7 +77,8 @@ def engine_address(
         plain: One that is not on this machine may be spoken to without TLS.
 
     Raises:
-        ConfigError: It is not on this machine, and would be spoken to without TLS.
+        ConfigError: It is not on this machine, and would be spoken to without TLS; or certificates are configured for one
+            that would be.
     """
     found = url or environ.get("DOCKER_HOST", "").strip() or DEFAULT_HOST
     try:
@@ -91,6 +92,10 @@ def engine_address(
     under_tls = bool(environ.get("DOCKER_TLS_VERIFY", "").strip()) if tls_verify is None else tls_verify
     if under_tls or parts.scheme == "https":
         return EngineAddress(found, certificates or _usual_folder(environ))
+    if certificates is not None:
+        msg = f"the certificates in `{certificates}` are configured for an engine that would be spoken to without TLS"
+        hint = "set `sandbox.docker_tls_verify = true` (or DOCKER_TLS_VERIFY=1), or leave `sandbox.docker_cert_path` out"
+        raise ConfigError(msg, code="config.engine_certificates", hint=hint)
     if not plain and not _is_here(parts):
         msg = "an engine on another machine would be spoken to without TLS: who listens or answers in its place is root there"
         hint = "set `sandbox.docker_tls_verify = true` (or DOCKER_TLS_VERIFY=1); `sandbox.docker_plain_tcp = true` permits it as it is"
