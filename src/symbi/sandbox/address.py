@@ -49,7 +49,11 @@ class EngineAddress:
         try:
             context = ssl.create_default_context(cafile=ca)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
-            context.load_cert_chain(certificate, key)
+            context.load_cert_chain(certificate, key, password=_no_password)
+        except _EncryptedKeyError:
+            msg = f"the certificates of the engine in `{self.certificates}` cannot be used: {KEY_FILE} is encrypted"
+            hint = f"write it there without a password, readable by this account alone: `openssl pkey -in {KEY_FILE} -out …`"
+            raise ConfigError(msg, code="config.engine_certificates", hint=hint) from None
         except (OSError, ValueError) as error:  # an error of ssl is one of the system's
             lacking = [path.name for path in (ca, certificate, key) if not path.is_file()]
             why = f"{', '.join(lacking)} is not there" if lacking else f"{type(error).__name__}: {error}"
@@ -77,7 +81,8 @@ def engine_address(
         plain: One that is not on this machine may be spoken to without TLS.
 
     Raises:
-        ConfigError: It is not on this machine, and would be spoken to without TLS.
+        ConfigError: It is not on this machine, and would be spoken to without TLS; or certificates are configured for one
+            that would be.
     """
     found = url or environ.get("DOCKER_HOST", "").strip() or DEFAULT_HOST
     try:
@@ -91,11 +96,26 @@ def engine_address(
     under_tls = bool(environ.get("DOCKER_TLS_VERIFY", "").strip()) if tls_verify is None else tls_verify
     if under_tls or parts.scheme == "https":
         return EngineAddress(found, certificates or _usual_folder(environ))
+    if certificates is not None:
+        msg = f"the certificates in `{certificates}` are configured for an engine that would be spoken to without TLS"
+        hint = (
+            "set `sandbox.docker_tls_verify = true` (or DOCKER_TLS_VERIFY=1), or leave `sandbox.docker_cert_path` out"
+        )
+        raise ConfigError(msg, code="config.engine_certificates", hint=hint)
     if not plain and not _is_here(parts):
         msg = "an engine on another machine would be spoken to without TLS: who listens or answers in its place is root there"
         hint = "set `sandbox.docker_tls_verify = true` (or DOCKER_TLS_VERIFY=1); `sandbox.docker_plain_tcp = true` permits it as it is"
         raise ConfigError(msg, code="config.unsafe", hint=hint)
     return EngineAddress(found)
+
+
+class _EncryptedKeyError(Exception):
+    """The key is under a password, and nobody is there to say it."""
+
+
+def _no_password() -> str:
+    """Asked for the password of a key, where OpenSSL would ask at the terminal and wait."""
+    raise _EncryptedKeyError
 
 
 def _usual_folder(environ: Mapping[str, str]) -> Path:

@@ -25,9 +25,10 @@ class Engine:
 
     async def inspect(self, name):
         self.asked.append(name)
-        if isinstance(self.pid, SandboxUnavailable):
-            raise self.pid
-        return {"Id": ID, "State": {"Pid": self.pid}}
+        pid = self.pid.pop(0) if isinstance(self.pid, list) else self.pid
+        if isinstance(pid, SandboxUnavailable):
+            raise pid
+        return {"Id": ID, "State": {"Pid": pid}} if pid is not None else None
 
     async def stats(self, name, _timeout_s):
         self.asked.append(f"stats {name}")
@@ -121,7 +122,9 @@ async def test_a_process_of_that_number_that_is_another_one_is_not_taken_for_it(
     assert not use.here
     assert use.read("one") is None
     assert await use.ask("one") == SandboxUse(3, 80, 85, 50)
-    assert engine.asked == ["one", "stats one"]
+    assert engine.asked == ["one", "one", "stats one"]
+    await use.find("two")
+    assert engine.asked == ["one", "one", "stats one"], "where a container still runs, that is so for all"
 
 
 @pytest.mark.parametrize(
@@ -147,6 +150,17 @@ async def test_an_engine_that_did_not_say_where_is_asked_again(tmp_path):
     engine.pid = 41
     await use.find("one")
     assert use.here
+
+
+@pytest.mark.parametrize("after", [0, None, 42, SandboxUnavailable("it hangs")])
+async def test_a_container_that_ended_before_it_was_looked_at_says_nothing_of_others(tmp_path, after):
+    version_1(tmp_path / "cgroup")
+    use = uses(tmp_path, LINES_1, engine := Engine([40, after, 41]))
+    await use.find("one")
+    assert not use.here
+    await use.find("one")
+    assert use.here
+    assert engine.asked == ["one", "one", "one"]
 
 
 class Watch:

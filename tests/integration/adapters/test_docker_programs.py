@@ -2,8 +2,10 @@
 
 import base64
 import json
+from dataclasses import replace
 
 import pytest
+from tests.integration.adapters import test_docker_faults as faults
 
 from symbi.adapters.docker import DockerOptions, DockerSandbox, Engine, program
 from symbi.errors import CodeFailed, MemoryLimit, OutputLimit, PermitRefused, SandboxUnavailable, TimeLimit, Unavailable
@@ -157,3 +159,34 @@ async def test_a_name_an_image_or_a_runtime_that_is_not_there_is_said_and_nothin
         await driver.run_command(permit)
     assert raised.value.code == code
     assert authority.uses_left(permit) == 1
+
+
+@pytest.fixture
+async def fake(tmp_path):
+    async with faults.FakeEngine(str(tmp_path / "d.sock")).serving() as engine:
+        yield engine
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("inputs", "error", "code", "left"),
+    [
+        ({"a": "x" * 8_000_000}, SandboxUnavailable, "unavailable.sandbox_inputs", 1),
+        ({}, TimeLimit, "limit.time", 0),
+    ],
+    ids=["inputs", "program"],
+)
+async def test_inputs_that_take_all_of_the_time_are_not_a_program_that_did(
+    fake, monkeypatch, inputs, error, code, left
+):
+    monkeypatch.setattr(program, "GRACE_S", 0.1)
+    options = replace(faults.OPTIONS, images=frozenset({IMAGE}))
+    authority = Authority(ManualClock())
+    permit = authority.mint(EffectId("e"), asked(inputs=inputs, timeout_s=0.1))
+    fake.answer = faults.HANG  # it reads one frame of what it is sent, and no more
+    async with Engine(f"unix://{fake.path}") as engine:
+        with pytest.raises(error) as raised:
+            await DockerSandbox(authority, SecurityTier.TIER1, engine, options).run_command(permit)
+    assert raised.value.code == code
+    assert authority.uses_left(permit) == left
+    assert fake.containers == set()

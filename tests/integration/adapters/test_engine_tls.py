@@ -160,6 +160,16 @@ def test_certificates_that_are_not_there_or_are_none_are_said(tmp_path, lacking)
     assert (lacking or "SSLError") in caught.value.message
 
 
+def test_a_key_under_a_password_is_said_and_nobody_is_asked_for_it(tmp_path):
+    folder = Authorities(tmp_path).folder_for("client", client=True)
+    key = serialization.load_pem_private_key((folder / "key.pem").read_bytes(), None)
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (folder / "key.pem").write_bytes(key.private_bytes(pem, pkcs8, serialization.BestAvailableEncryption(b"secret")))
+    with pytest.raises(ConfigError, match=r"key\.pem is encrypted") as caught:
+        address("tcp://192.0.2.1", folder).context()
+    assert caught.value.code == "config.engine_certificates"
+
+
 def test_the_engine_of_a_configuration_is_spoken_to_as_it_says(tmp_path):
     folder = Authorities(tmp_path).folder_for("client", client=True)
     from symbi.config import load_settings  # noqa: PLC0415

@@ -339,6 +339,33 @@ def test_an_engine_that_hangs_or_drips_is_given_up_in_time(tmp_path, monkeypatch
     assert "does not answer in time" in docker.detail
 
 
+@pytest.mark.parametrize(
+    ("listens", "known"), [("::1", ["::1"]), ("127.0.0.1", ["127.0.0.1"]), ("127.0.0.1", ["::1", "127.0.0.1"])]
+)
+def test_an_engine_is_asked_at_whichever_address_its_name_has(monkeypatch, listens, known):
+    def found(_host, port, *_):
+        families = [socket.AF_INET6 if ":" in one else socket.AF_INET for one in known]
+        return [(family, socket.SOCK_STREAM, 0, "", (one, port)) for family, one in zip(families, known, strict=True)]
+
+    family = socket.AF_INET6 if ":" in listens else socket.AF_INET
+    with socket.create_server((listens, 0), family=family) as listener:
+        monkeypatch.setattr(socket, "getaddrinfo", found)
+
+        def serve():
+            for reply in (VERSION, INFO):
+                line, _ = listener.accept()
+                with line:
+                    line.recv(4096)
+                    line.sendall(answer(reply))
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        wanted = Wanted(f"tcp://engine.invalid:{listener.getsockname()[1]}", plain_tcp=True)
+        docker, *_ = probe_engine({}, lambda _: None, wanted)
+    assert docker.ok
+    assert "engine 28.2.2" in docker.detail
+
+
 @pytest.mark.parametrize("host", ["ssh://me@host", "unix://", "tcp://", "tcp://[", "tcp://h:99999999", "nonsense"])
 def test_an_address_that_cannot_be_asked_is_a_finding(host):
     docker, _ = ask({"DOCKER_HOST": host})

@@ -59,6 +59,27 @@ def test_an_engine_on_another_machine_is_not_spoken_to_without_tls(url, environ,
     assert caught.value.code == "config.unsafe"
 
 
+@pytest.mark.parametrize(
+    ("url", "environ", "more"),
+    [
+        ("tcp://127.0.0.1:2376", {}, {}),
+        ("tcp://127.0.0.1:2376", TLS, {"tls_verify": False}),
+        ("tcp://h", {}, {"plain": True}),
+        ("tcp://h", {}, {}),
+        (None, {"DOCKER_HOST": "tcp://localhost"}, {}),
+    ],
+)
+def test_certificates_that_are_configured_are_not_left_out_without_a_word(url, environ, more):
+    with pytest.raises(ConfigError, match="without TLS") as caught:
+        engine_address(url, environ, certificates=Path("/e"), **more)
+    assert caught.value.code == "config.engine_certificates"
+    assert "docker_tls_verify" in caught.value.hint
+
+
+def test_certificates_of_the_environment_alone_ask_for_nothing_as_the_docker_client_has_it():
+    assert engine_address("tcp://localhost", {"DOCKER_CERT_PATH": "/c"}) == EngineAddress("tcp://localhost")
+
+
 @pytest.mark.parametrize("url", ["tcp://[", "tcp://h:99999999"])
 def test_what_is_no_address_is_said(url):
     with pytest.raises(ConfigError, match="no address"):

@@ -114,17 +114,21 @@ async def run_program(
     async with _cell(engine, options, permit, action) as cell:
         started_s = clock.monotonic_s()
         answer: bytes | None = None
+        begun = False
         async with use.measured(action.run_id, cell.name):
             with anyio.move_on_after(action.timeout_s + GRACE_S):
                 for piece in _pieces(files):
                     await cell.hand_over(piece)
                 begin()
+                begun = True
                 try:
                     answer = await cell.ask(request, _most_bytes(options), None if session is None else session.serve)
                 finally:
                     if session is not None:
                         permit.note("egress", session.totals())
         took_s = clock.monotonic_s() - started_s
+    if not begun:
+        raise _not_handed_over(action)
     if answer is None:
         raise _time_limit(action)
     ended = _ended(answer, action, options)
@@ -266,6 +270,13 @@ def _not_staged(code: str, action: RunContainer, options: DockerOptions) -> Symb
         hint = f"`/tmp` has {options.tmpfs_mib} MiB and a file {options.file_size_mib} MiB: see `[sandbox]`"
         return MemoryLimit(msg, hint=hint, memory_mib=action.memory_mib)
     return SandboxUnavailable(f"the inputs could not be put into the sandbox: {_word(code)}")
+
+
+def _not_handed_over(action: RunContainer) -> SandboxUnavailable:
+    """Of a program that did not begin: its permit is not spent, so nobody is in doubt whether it ran."""
+    msg = f"the inputs were not in the sandbox within {action.timeout_s + GRACE_S:g} s, so the program did not begin"
+    hint = "give it more time, or less to read"
+    return SandboxUnavailable(msg, code="unavailable.sandbox_inputs", hint=hint)
 
 
 def _facts(data: bytes) -> JsonValue:

@@ -74,15 +74,24 @@ class ContainerUse:
 
     async def find(self, name: str) -> None:
         """Find out where the control groups of containers are, by one of them; once. An engine that does not say is asked again."""
-        if self._patterns is None:
-            try:
-                found = await self._engine.inspect(name)
-            except SandboxUnavailable:
-                return  # whoever needs it is told when the code does not come back
-            state = (found or {}).get("State")
-            pid = state.get("Pid") if isinstance(state, dict) else None
-            if found is not None and isinstance(pid, int) and pid > 0:
-                self._patterns = self._look(str(found.get("Id", "")), pid)
+        if self._patterns is not None:
+            return
+        id_, pid = await self._process(name)
+        if pid > 0:
+            patterns = self._look(id_, pid)
+            # One that ended meanwhile says nothing of where the groups of others are.
+            if patterns or await self._process(name) == (id_, pid):
+                self._patterns = patterns
+
+    async def _process(self, name: str) -> tuple[str, int]:
+        """Id and first process of a container that runs; 0 where there is none, or the engine does not say."""
+        try:
+            found = await self._engine.inspect(name) or {}
+        except SandboxUnavailable:
+            return "", 0  # whoever needs it is told when the code does not come back
+        state = found.get("State")
+        pid = state.get("Pid") if isinstance(state, dict) else None
+        return str(found.get("Id", "")), pid if isinstance(pid, int) else 0
 
     def cpu_ns(self, name: str) -> int:
         """The processor time of a container until now, which is the least that can be read; 0 where it cannot be seen."""

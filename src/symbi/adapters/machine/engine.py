@@ -10,7 +10,7 @@ from http.client import HTTPException, HTTPResponse
 from io import BytesIO
 from json import loads
 from pathlib import Path
-from socket import AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, socket
+from socket import AF_UNIX, SOCK_STREAM, create_connection, socket
 from typing import Final
 from urllib.parse import quote, urlsplit
 
@@ -202,7 +202,7 @@ class _Questions:
         self._context = address.context()
 
     def __call__(self, path: str) -> Mapping[str, object]:
-        """One question to the engine, answered within `ENGINE_TIMEOUT_S` or not at all.
+        """One question to the engine: each of its addresses is tried for `ENGINE_TIMEOUT_S`, and one that takes it answers in that time or not at all.
 
         Raises:
             OSError: It cannot be reached in time, or its address is of a kind that is not spoken here.
@@ -210,20 +210,19 @@ class _Questions:
             ValueError: It answers something else than a JSON object.
         """
         parts = urlsplit(self._address.url)
-        target: str | tuple[str, int]
-        if parts.scheme == "unix" and parts.path:
-            family, target = AF_UNIX, parts.path
-        elif parts.scheme in {"tcp", "http", "https"} and parts.hostname:
-            family, target = AF_INET6 if ":" in parts.hostname else AF_INET, (parts.hostname, self._address.port)
-        else:
-            msg = "only unix:// and tcp:// addresses can be asked from here"
-            raise OSError(msg)
         clock = SystemClock()
-        deadline_s = clock.monotonic_s() + ENGINE_TIMEOUT_S
         with ExitStack() as stack:
-            line = stack.enter_context(socket(family, SOCK_STREAM))
-            line.settimeout(ENGINE_TIMEOUT_S)
-            line.connect(target)
+            if parts.scheme == "unix" and parts.path:
+                line = stack.enter_context(socket(AF_UNIX, SOCK_STREAM))
+                line.settimeout(ENGINE_TIMEOUT_S)
+                line.connect(parts.path)
+            elif parts.scheme in {"tcp", "http", "https"} and parts.hostname:
+                where = (parts.hostname, self._address.port)
+                line = stack.enter_context(create_connection(where, ENGINE_TIMEOUT_S))  # of either family
+            else:
+                msg = "only unix:// and tcp:// addresses can be asked from here"
+                raise OSError(msg)
+            deadline_s = clock.monotonic_s() + ENGINE_TIMEOUT_S
             if self._context is not None:
                 line = stack.enter_context(self._context.wrap_socket(line, server_hostname=parts.hostname))
             line.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
