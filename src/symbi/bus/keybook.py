@@ -242,10 +242,11 @@ class KeyBook(Unpicklable):
         """The key of a topic."""
         found = self._groups.get((topic, epoch))
         if found is None:
+            self._require_master()
             kept = next((one for one in self._store.groups(topic) if one.epoch == epoch), None)
             if kept is None:
                 raise MessageRefused(f"there is no epoch {epoch} of the topic", code="message.epoch")
-            found = self._groups[topic, epoch] = self._unwrap(kept.wrapped, "group", topic, epoch)
+            found = self._groups[topic, epoch] = self._unwrapped(kept.wrapped, "group", topic, epoch)
         return found
 
     def group_epoch(self, topic: str, *, anew: bool = False) -> int:
@@ -420,15 +421,17 @@ class KeyBook(Unpicklable):
 
     def _load(self, kept: AgentKeys) -> KeyPairs:
         assert kept.wrapped is not None
-        return KeyPairs(kept, self._unwrap(kept.wrapped, "agent", kept.agent, kept.generation), self._provider)
+        self._require_master()
+        return KeyPairs(kept, self._unwrapped(kept.wrapped, "agent", kept.agent, kept.generation), self._provider)
 
     def _epoch_secret(self, epoch: int) -> bytes:
         secret = self._secrets.get(epoch)
         if secret is None:
+            self._require_master()
             kept = next((one for one in self._store.epochs() if one.epoch == epoch), None)
             if kept is None:
                 raise MessageRefused(f"epoch {epoch} is over, or has never begun", code="message.epoch")
-            secret = self._secrets[epoch] = self._unwrap(kept.wrapped, "epoch", "", epoch)
+            secret = self._secrets[epoch] = self._unwrapped(kept.wrapped, "epoch", "", epoch)
         return secret
 
     # --- wrapping ---------------------------------------------------------------------------------
@@ -436,27 +439,46 @@ class KeyBook(Unpicklable):
     def _wrap(self, secret: bytes, kind: str, name: str, number: int) -> bytes:
         return self._ring.sealing_key(WRAPPING).seal(secret, _wrapping(kind, name, number)).to_bytes()
 
-    def _unwrap(self, wrapped: bytes, kind: str, name: str, number: int) -> bytes:
+    def _open(self, wrapped: bytes, kind: str, name: str, number: int) -> bytes:
+        return self._ring.sealing_key(WRAPPING).open(Ciphertext.from_bytes(wrapped), _wrapping(kind, name, number))
+
+    def _unwrapped(self, wrapped: bytes, kind: str, name: str, number: int) -> bytes:
+        """A key, under the master that is known to be the right one.
+
+        Raises:
+            MessageRefused: `message.epoch`; the row was altered, and what was sealed under its key cannot be opened.
+        """
         try:
-            return self._ring.sealing_key(WRAPPING).open(Ciphertext.from_bytes(wrapped), _wrapping(kind, name, number))
+            return self._open(wrapped, kind, name, number)
         except DecryptionFailed as error:
-            msg = f"a key of the bus ({kind} {name or number}) was not wrapped by this master key, or was altered"
-            raise DecryptionFailed(msg, code="verify.master", reason="master") from error
+            msg = f"a key of the bus ({kind} {name or number}) was altered in the store"
+            raise MessageRefused(msg, code="message.epoch") from error
 
     def _require_master(self) -> None:
-        """Refuse to wrap under another master than the one before: what waits could not be opened."""
+        """Refuse to wrap or open under another master than the one before: what waits could not be opened.
+
+        One key that opens tells that it is the right one; others that do not were altered.
+        """
         if self._master_seen:
             return
-        for kept in self._store.all_agent_keys():
-            if kept.wrapped is not None:
-                try:
-                    self._load(kept)
-                except DecryptionFailed as error:
-                    msg = "the sealing master is not the one that wrapped the keys of this store"
-                    hint = "bring back the key that it was written with"
-                    raise ConfigError(msg, code="config.master_key", hint=hint) from error
-                break
+        agents = [
+            (one.wrapped, "agent", one.agent, one.generation)
+            for one in self._store.all_agent_keys()
+            if one.wrapped is not None
+        ]
+        keys = [*agents, *((one.wrapped, "epoch", "", one.epoch) for one in self._store.epochs())]
+        if keys and not any(self._opens(*one) for one in keys):
+            msg = "the sealing master is not the one that wrapped the keys of this store"
+            hint = "bring back the key that it was written with"
+            raise ConfigError(msg, code="config.master_key", hint=hint)
         self._master_seen = True
+
+    def _opens(self, wrapped: bytes, kind: str, name: str, number: int) -> bool:
+        try:
+            self._open(wrapped, kind, name, number)
+        except DecryptionFailed:
+            return False
+        return True
 
 
 def _require_agent(address: Address) -> None:

@@ -146,10 +146,26 @@ def test_what_was_sent_to_an_agent_whose_keys_were_destroyed_opens_no_more(store
 def test_under_another_master_nothing_opens_and_nothing_is_made(store, book):
     wire = sealed(book, store)
     other = book_on(store, 99, master=bytes(32))
-    with pytest.raises(DecryptionFailed, match="not wrapped by this master"):
+    with pytest.raises(ConfigError, match="not the one that wrapped"):
         codec_on(other).read(wire, B)
     with pytest.raises(ConfigError, match="not the one that wrapped"):
         codec_on(other).seal(Outgoing(IDS.new(), A, TO_B, b"text"))
+    with pytest.raises(ConfigError, match="not the one that wrapped"):
+        book_on(store, 99, master=bytes(32)).group_key("t", 1)
+
+
+@pytest.mark.parametrize("rows", ["bus_agents", "bus_epochs", "bus_groups"])
+def test_what_was_sealed_under_a_key_that_was_altered_is_refused(store, book, rows):
+    wire = sealed(book, store)
+    with store.transaction():
+        epoch = book.group_epoch("t")
+        book.durable(book.flush())
+    text = f"UPDATE {rows} SET wrapped = zeroblob(length(wrapped))"
+    assert store._db.execute(text + (" WHERE agent = 'b'" if rows == "bus_agents" else "")).rowcount == 1
+    later = book_on(store, 99)
+    work = (lambda: later.group_key("t", epoch)) if rows == "bus_groups" else (lambda: codec_on(later).read(wire, B))
+    assert refusal(work) == "message.epoch"
+    assert sealed(later, store, to=Address("d"), sender=AgentId("c"))  # others have keys as before
 
 
 @pytest.mark.parametrize("column", ["wrapped", "signing", "agreement"])
