@@ -224,7 +224,8 @@ class KeyBook(Unpicklable):
 
     def public_key(self, key_id: KeyId) -> tuple[AgentId, VerifyingKey] | None:
         """Whose key that is; also one whose private part was destroyed."""
-        kept = next((one for one in self._undurable if isinstance(one, AgentKeys) and one.signing_id == key_id), None)
+        made = tuple(self._undurable)  # at once: what is durable leaves it on another thread
+        kept = next((one for one in made if isinstance(one, AgentKeys) and one.signing_id == key_id), None)
         kept = kept or self._store.agent_keys_by(key_id)
         return None if kept is None else (kept.agent, VerifyingKey(kept.signing, self._provider))
 
@@ -298,7 +299,7 @@ class KeyBook(Unpicklable):
                 del self._groups[name, epoch]
         for one in tuple(self._undurable):
             if isinstance(one, GroupKey) and one.topic == topic and one.epoch < before:
-                del self._undurable[one]  # else the next transaction would write again what this one destroys
+                self._undurable.pop(one, None)  # else the next transaction would write again what this one destroys
         self._changes += 1
         return self._store.end_groups(topic, before)
 
@@ -372,7 +373,9 @@ class KeyBook(Unpicklable):
 
     def _rows(self, agent: AgentId) -> dict[int, AgentKeys]:
         """By generation, what an agent has and had: what stands in the store, and what is not known to be durable."""
-        made = {one.generation: one for one in self._undurable if isinstance(one, AgentKeys) and one.agent == agent}
+        made = {
+            one.generation: one for one in tuple(self._undurable) if isinstance(one, AgentKeys) and one.agent == agent
+        }
         return made | {one.generation: one for one in self._store.agent_keys(agent)}  # the store says what is destroyed
 
     def _newest(self, agent: AgentId) -> KeyPairs:

@@ -99,6 +99,33 @@ def test_what_a_transaction_took_with_it_is_written_again_with_the_next(store, b
     assert opened.sequence == 2  # that of the lost one is not given out again
 
 
+class Meanwhile(str):
+    """A name that is compared while something else happens, as on another thread."""
+
+    __slots__ = ("happens",)
+
+    def __new__(cls, text, happens):
+        self = super().__new__(cls, text)
+        self.happens = happens
+        return self
+
+    def __eq__(self, other):
+        self.happens()
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_keys_become_durable_while_others_are_looked_for(store, book):
+    with store.transaction():
+        codec_on(book).seal(Outgoing(IDS.new(), A, TO_B, b"text"))
+        made = book.flush()
+    name = Meanwhile("nobody", lambda: book.durable(made))
+    assert book.public_key(name) is None
+    book._undurable.update(dict.fromkeys(made))
+    assert book._rows(name) == {}
+
+
 def test_no_private_part_and_no_secret_stands_readable(store, book):
     written = []
     book = book_on(
