@@ -80,6 +80,24 @@ def test_an_owner_that_seals_ends_the_epochs_under_which_nothing_waits(store, bo
     assert refusal(lambda: codec_on(again).read(wire, B)) == "message.epoch"
 
 
+UNSEALED = {
+    "mailbox": "(message_id, declared, agent_id, sender, body, due_ns, attempts) VALUES ('m', 'b', 'b', 'a', x'00', 0, 0)",
+    "dead_letters": "(run_id, kind, agent_id, declared, file, code, attempts, at, state, became) "
+    "VALUES ('m', 'message', 'b', 'b', 'f', 'c', 1, '', 'open', '')",
+}
+
+
+@pytest.mark.parametrize("table", UNSEALED)
+def test_what_was_sealed_in_no_epoch_keeps_none(store, book, table):
+    store._db.execute(f"INSERT INTO {table} {UNSEALED[table]}")
+    assert store._db.execute(f"SELECT epoch FROM {table}").fetchall() == [(0,)]
+    wire = sealed(book, store)
+    later = book_on(store, store.epoch + 1)
+    sealed(later, store)
+    assert [one.epoch for one in store.epochs()] == [2]
+    assert refusal(lambda: codec_on(book_on(store, store.epoch + 2)).read(wire, B)) == "message.epoch"
+
+
 def test_each_direction_each_instance_and_each_epoch_has_a_key_of_its_own(book):
     epoch = book.epoch
     names = [(A, B), (B, A), (A, AgentId("b/1")), (A, AgentId("b/2"))]
