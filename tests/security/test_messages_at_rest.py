@@ -12,7 +12,7 @@ from symbi.adapters.sqlite import DATABASE_NAME, SqliteReader
 from symbi.adapters.sqlite.file import whole
 from symbi.agent.task import Task
 from symbi.audit.event import AuditEventType, parse_event
-from symbi.errors import ChainBroken, DecryptionFailed, ToolServerUnavailable
+from symbi.errors import ChainBroken, DecryptionFailed, StoreUnavailable, ToolServerUnavailable
 from symbi.runtime.course import Order
 from symbi.runtime.dead_letters import GivenUp, LetterKind, Payload
 from symbi.runtime.letters import DeadLetter, LetterState
@@ -212,16 +212,48 @@ async def test_messages_under_a_key_that_was_altered_are_given_up_and_hold_none_
     assert len(events(tmp_path, AuditEventType.MESSAGE_REFUSED)) == count
 
 
+def master_of(folder):
+    (master,) = (one for one in (folder / ".symbi" / "keys").iterdir() if "master" in one.name)
+    return master
+
+
+@pytest.mark.parametrize("first", ["d", "a"])
+async def test_no_second_master_wraps_keys_in_a_store(tmp_path, first):
+    """Neither of the bus beside those of data subjects, nor the other way round: no master would open both."""
+    text = TEXT + 'agent d(x: Any) { with { return "ok"; } }\n'
+    about = {"d": Task(labels={"x": Label(subjects=("ada",))}), "a": Task()}
+    tables, second = {"d": "subject_keys", "a": "bus_agents"}, "a" if first == "d" else "d"
+    async with living(tmp_path, text=text) as stage:
+        await stage.run(first, about[first], x=1)
+        assert await stage.sql(f"SELECT 1 FROM {tables[first]}")
+        assert not await stage.sql(f"SELECT 1 FROM {tables[second]}")
+    async with living(tmp_path / "other", text=text) as stage:
+        await stage.run(x=1)
+    master = master_of(tmp_path)
+    right = master.read_bytes()
+    master.write_bytes(master_of(tmp_path / "other").read_bytes())
+    async with living(tmp_path, text=text, make=()) as stage:
+        try:
+            refused = (await stage.run(second, about[second], x=1)).error is not None
+        except StoreUnavailable:
+            refused = True
+        assert refused
+        assert not await stage.sql(f"SELECT 1 FROM {tables[second]}")
+    master.write_bytes(right)
+    async with living(tmp_path, text=text, make=()) as stage:
+        for agent, task in about.items():
+            assert (await stage.run(agent, task, x=1)).error is None
+
+
 async def test_under_another_master_messages_wait_for_the_right_one(tmp_path):
     async with living(tmp_path) as stage:
         await stage.run(x=1)
         waiting = await stage.sql("SELECT message_id FROM mailbox WHERE due_ns = 0")
-    (master,) = (one for one in (tmp_path / ".symbi" / "keys").iterdir() if "master" in one.name)
+    master = master_of(tmp_path)
     right = master.read_bytes()
     async with living(tmp_path / "other") as stage:
         await stage.run(x=1)
-    (other,) = (one for one in (tmp_path / "other" / ".symbi" / "keys").iterdir() if "master" in one.name)
-    master.write_bytes(other.read_bytes())
+    master.write_bytes(master_of(tmp_path / "other").read_bytes())
     async with living(tmp_path, make=()) as stage:
         stage.tasks.start_soon(stage.runtime.carry_out_messages)
         with anyio.fail_after(30):

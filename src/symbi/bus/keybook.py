@@ -13,16 +13,15 @@ from symbi.bus.envelope import Address
 from symbi.bus.keys import Block
 from symbi.bus.keystore import AgentKeys, BusEpoch, BusKeyStore, GroupKey
 from symbi.bus.sealing import pair_key
+from symbi.bus.wrapping import Wrapping
 from symbi.clock import Clock, random_bytes, rfc3339
 from symbi.crypto.keys import KeyRing
 from symbi.crypto.provider import AES_KEY_BYTES, AGREEMENT_BYTES, SEED_BYTES, CryptoProvider
-from symbi.crypto.sealing import Ciphertext
 from symbi.crypto.secret import Unpicklable
 from symbi.crypto.signing import SigningKey, VerifyingKey
-from symbi.errors import ConfigError, DecryptionFailed, InternalError, MessageRefused
+from symbi.errors import InternalError, MessageRefused
 from symbi.types import AgentId, KeyId
 
-WRAPPING: Final = "bus-keys/1"
 MAX_SHARED: Final = (
     4096  # others with whom an agent's shared secrets are remembered; all are forgotten when there are more
 )
@@ -32,7 +31,6 @@ GROUP_GRACE_NS: Final = (
 )  # an epoch lasts at least so long beside its next: something may be on its way
 MAX_COUNTED: Final = 65_536  # senders and addresses whose sequences are counted; then another epoch begins
 
-_WRAP: Final = b"symbi/bus-key/1\0"
 _EPOCH_SALT: Final = b"symbi/bus/epoch/1"
 
 Made = AgentKeys | BusEpoch | GroupKey
@@ -90,7 +88,7 @@ class KeyBook(Unpicklable):
         random: Callable[[int], bytes] = random_bytes,
     ) -> None:
         self._store = store
-        self._ring = ring
+        self.wrapping: Final = Wrapping(store, ring)
         self._provider = provider
         self._clock = clock
         self._owner = owner
@@ -108,7 +106,6 @@ class KeyBook(Unpicklable):
         self._most_groups: dict[str, int] = {}  # of topics: beyond how many epochs some are looked for to end
         self._groups_seen = False  # those of earlier owners were looked at
         self._undurable: dict[Made, None] = {}
-        self._master_seen = False
 
     # --- what is made -----------------------------------------------------------------------------
 
@@ -160,13 +157,13 @@ class KeyBook(Unpicklable):
         return self._epoch.epoch
 
     def _new_epoch(self) -> BusEpoch:
-        self._require_master()
+        self.wrapping.require_master()
         if not self._last:
             self._store.end_epochs(self._owner)
             self._let_old_go()
         number = self._last = max(self._store.last_epoch(), self._last) + 1
         secret = self._random(AES_KEY_BYTES)
-        wrapped = self._wrap(secret, "epoch", "", number)
+        wrapped = self.wrapping.wrap(secret, "epoch", "", number)
         made = BusEpoch(number, self._owner, wrapped, rfc3339(self._clock.now_ns()))
         self._secrets[number] = secret
         self._undurable[made] = None
@@ -219,7 +216,7 @@ class KeyBook(Unpicklable):
 
     def signing_key(self, agent: AgentId) -> SigningKey:
         """The newest signing key of an agent, made at first use."""
-        self._require_master()
+        self.wrapping.require_master()
         return self._newest(agent).signing
 
     def public_key(self, key_id: KeyId) -> tuple[AgentId, VerifyingKey] | None:
@@ -243,11 +240,11 @@ class KeyBook(Unpicklable):
         """The key of a topic."""
         found = self._groups.get((topic, epoch))
         if found is None:
-            self._require_master()
+            self.wrapping.require_master()
             kept = next((one for one in self._store.groups(topic) if one.epoch == epoch), None)
             if kept is None:
                 raise MessageRefused(f"there is no epoch {epoch} of the topic", code="message.epoch")
-            found = self._groups[topic, epoch] = self._unwrapped(kept.wrapped, "group", topic, epoch)
+            found = self._groups[topic, epoch] = self.wrapping.unwrap(kept.wrapped, "group", topic, epoch)
         return found
 
     def group_epoch(self, topic: str, *, anew: bool = False) -> int:
@@ -258,7 +255,7 @@ class KeyBook(Unpicklable):
         number = self._group_epochs.get(topic)
         if number is not None and not anew and topic not in self._stale:
             return number
-        self._require_master()
+        self.wrapping.require_master()
         if not self._groups_seen:
             self._end_earlier_groups()
         kept = self._store.groups(topic)
@@ -266,7 +263,7 @@ class KeyBook(Unpicklable):
         if len(kept) >= self._most_groups.get(topic, MAX_GROUPS):
             self._end_old_groups(topic, kept)
         secret = self._random(AES_KEY_BYTES)
-        wrapped = self._wrap(secret, "group", topic, number)
+        wrapped = self.wrapping.wrap(secret, "group", topic, number)
         self._groups[topic, number] = secret
         self._group_epochs[topic] = number
         self._stale.discard(topic)
@@ -408,14 +405,14 @@ class KeyBook(Unpicklable):
         raise MessageRefused(f"agent `{agent}` has no keys of epoch {epoch}", code="message.epoch")
 
     def _make(self, agent: AgentId, epoch: int) -> KeyPairs:
-        self._require_master()
+        self.wrapping.require_master()
         generation = max(self._rows(agent), default=0) + 1  # no number twice: what is there is not written over
         secret = self._random(SEED_BYTES) + self._random(AGREEMENT_BYTES)
         signing = SigningKey(secret[:SEED_BYTES], self._provider)
         agreement = self._provider.agreement(secret[SEED_BYTES:])
         kept = AgentKeys(
             agent, generation, epoch, signing.key_id, signing.verifying_key().public, agreement.public,
-            self._wrap(secret, "agent", agent, generation), rfc3339(self._clock.now_ns()),
+            self.wrapping.wrap(secret, "agent", agent, generation), rfc3339(self._clock.now_ns()),
         )  # fmt: skip
         made = KeyPairs(kept, secret, self._provider)
         self._agents.setdefault(agent, []).append(made)
@@ -424,64 +421,17 @@ class KeyBook(Unpicklable):
 
     def _load(self, kept: AgentKeys) -> KeyPairs:
         assert kept.wrapped is not None
-        self._require_master()
-        return KeyPairs(kept, self._unwrapped(kept.wrapped, "agent", kept.agent, kept.generation), self._provider)
+        return KeyPairs(kept, self.wrapping.unwrap(kept.wrapped, "agent", kept.agent, kept.generation), self._provider)
 
     def _epoch_secret(self, epoch: int) -> bytes:
         secret = self._secrets.get(epoch)
         if secret is None:
-            self._require_master()
+            self.wrapping.require_master()
             kept = next((one for one in self._store.epochs() if one.epoch == epoch), None)
             if kept is None:
                 raise MessageRefused(f"epoch {epoch} is over, or has never begun", code="message.epoch")
-            secret = self._secrets[epoch] = self._unwrapped(kept.wrapped, "epoch", "", epoch)
+            secret = self._secrets[epoch] = self.wrapping.unwrap(kept.wrapped, "epoch", "", epoch)
         return secret
-
-    # --- wrapping ---------------------------------------------------------------------------------
-
-    def _wrap(self, secret: bytes, kind: str, name: str, number: int) -> bytes:
-        return self._ring.sealing_key(WRAPPING).seal(secret, _wrapping(kind, name, number)).to_bytes()
-
-    def _open(self, wrapped: bytes, kind: str, name: str, number: int) -> bytes:
-        return self._ring.sealing_key(WRAPPING).open(Ciphertext.from_bytes(wrapped), _wrapping(kind, name, number))
-
-    def _unwrapped(self, wrapped: bytes, kind: str, name: str, number: int) -> bytes:
-        """A key, under the master that is known to be the right one.
-
-        Raises:
-            MessageRefused: `message.epoch`; the row was altered, and what was sealed under its key cannot be opened.
-        """
-        try:
-            return self._open(wrapped, kind, name, number)
-        except DecryptionFailed as error:
-            msg = f"a key of the bus ({kind} {name or number}) was altered in the store"
-            raise MessageRefused(msg, code="message.epoch") from error
-
-    def _require_master(self) -> None:
-        """Refuse to wrap or open under another master than the one before: what waits could not be opened.
-
-        One key that opens tells that it is the right one; others that do not were altered.
-        """
-        if self._master_seen:
-            return
-        agents = [
-            (one.wrapped, "agent", one.agent, one.generation)
-            for one in self._store.all_agent_keys()
-            if one.wrapped is not None
-        ]
-        keys = [*agents, *((one.wrapped, "epoch", "", one.epoch) for one in self._store.epochs())]
-        if keys and not any(self._opens(*one) for one in keys):
-            msg = "the sealing master is not the one that wrapped the keys of this store"
-            hint = "bring back the key that it was written with"
-            raise ConfigError(msg, code="config.master_key", hint=hint)
-        self._master_seen = True
-
-    def _opens(self, wrapped: bytes, kind: str, name: str, number: int) -> bool:
-        try:
-            self._open(wrapped, kind, name, number)
-        except DecryptionFailed:
-            return False
-        return True
 
 
 def _require_agent(address: Address) -> None:
@@ -493,7 +443,3 @@ def _require_agent(address: Address) -> None:
 def declared_of(agent: AgentId) -> AgentId:
     """An agent as its file declares it; whose instances all have its keys."""
     return AgentId(agent.partition("/")[0])
-
-
-def _wrapping(kind: str, name: str, number: int) -> bytes:
-    return _WRAP + f"{kind}\0{name}\0{number}".encode()
