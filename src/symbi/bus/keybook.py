@@ -106,6 +106,7 @@ class KeyBook(Unpicklable):
         self._most_groups: dict[str, int] = {}  # of topics: beyond how many epochs some are looked for to end
         self._groups_seen = False  # those of earlier owners were looked at
         self._undurable: dict[Made, None] = {}
+        self._rotated: set[AgentKeys] = set()  # of these, which were written by the rotation that made them
 
     # --- what is made -----------------------------------------------------------------------------
 
@@ -115,6 +116,7 @@ class KeyBook(Unpicklable):
         Returns:
             What to tell `durable` once the transaction is.
         """
+        self._forget_undone()
         made = tuple(self._undurable)
         for one in made:
             match one:
@@ -130,6 +132,8 @@ class KeyBook(Unpicklable):
         """What `flush` has written is durable."""
         for one in made:
             self._undurable.pop(one, None)
+            if isinstance(one, AgentKeys):
+                self._rotated.discard(one)
 
     def all_keys(self) -> Sequence[AgentKeys]:
         """Those of all agents, by agent and generation."""
@@ -185,7 +189,19 @@ class KeyBook(Unpicklable):
         What was sealed before can be opened as long as its epoch lasts; the process that ends that destroys the older pairs.
         """
         self._generations(agent)
-        return self._make(agent, self.begin_epoch()).kept
+        made = self._make(agent, self.begin_epoch()).kept
+        self._store.put_agent_keys(made)
+        self._rotated.add(made)
+        return made
+
+    def _forget_undone(self) -> None:
+        """Forget what a rotation made that was undone: no other transaction writes it, for the trail would not tell of it."""
+        for made in tuple(self._rotated):
+            if all(one.signing_id != made.signing_id for one in self._store.agent_keys(made.agent)):
+                self._rotated.discard(made)
+                self._undurable.pop(made, None)
+                self._agents.pop(made.agent, None)
+                self._changes += 1
 
     def forget(self, agent: AgentId, upto: int | None = None) -> int:
         """Destroy the private parts of an agent that is gone for good; returns of how many generations.
@@ -212,6 +228,7 @@ class KeyBook(Unpicklable):
 
     def generation(self, _now_ns: int) -> int:
         """Changes when an epoch begins, or keys are rotated or destroyed."""
+        self._forget_undone()
         return self._changes
 
     def signing_key(self, agent: AgentId) -> SigningKey:
@@ -362,6 +379,7 @@ class KeyBook(Unpicklable):
 
     def _generations(self, agent: AgentId) -> list[KeyPairs]:
         """All generations of an agent whose private parts are there; the newest last."""
+        self._forget_undone()
         found = self._agents.get(agent)
         if found is None:
             rows = self._rows(agent).items()

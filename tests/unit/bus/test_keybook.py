@@ -177,6 +177,25 @@ def test_after_a_rotation_others_keys_seal_and_what_was_sealed_before_opens(stor
     assert codec_on(book).read(after, B).payload == b"text"
 
 
+def test_a_rotation_that_is_undone_leaves_nothing_that_another_transaction_writes(store, book):
+    """For the event of it is undone as well: the trail would not know of the keys that are in use."""
+    before = sealed(book, store)
+    with suppress(ZeroDivisionError), store.transaction():
+        rotated = book.rotate(A)
+        book.flush()
+        raise ZeroDivisionError
+    after = sealed(book, store)
+    assert [one.generation for one in store.agent_keys(A)] == [1]
+    first, second = (codec_on(book_on(store, 99)).read(one, B) for one in (before, after))
+    assert second.flow.key_id == first.flow.key_id != rotated.signing_id
+    assert book.public_key(rotated.signing_id) is None
+    with store.transaction():
+        again = book.rotate(A)
+        book.durable(book.flush())
+    assert (again.generation, book._rotated) == (2, set())
+    assert codec_on(book_on(store, 99)).read(sealed(book, store), B).flow.key_id == again.signing_id
+
+
 def test_what_was_sent_to_an_agent_whose_keys_were_destroyed_opens_no_more(store, book):
     wire, back = sealed(book, store), sealed(book, store, to=Address("a"), sender=B)
     with store.transaction():
