@@ -1,12 +1,14 @@
 """The bus of a whole runtime: durable keys, what a restart leaves, and the commands that look at it."""
 
 import json
+import sqlite3
 from functools import partial
 
 import anyio
 import pytest
 from typer.testing import CliRunner
 
+from symbi.adapters.sqlite import DATABASE_NAME
 from symbi.api.caller import Caller, operate
 from symbi.api.control import OPERATIONS
 from symbi.bus import at_hand, keybook
@@ -79,6 +81,30 @@ async def test_what_was_sent_before_a_restart_is_received_after_it(tmp_path):
             await settled()
     assert [one.body for one in got if one.to == "b"] == list(range(20))
     assert [one.body for one in got if one.to == "news.x"] == ["n1", "n2"]
+
+
+@pytest.mark.parametrize("table", ["bus_epochs", "bus_groups"])
+async def test_what_waits_under_a_key_that_was_altered_is_refused_and_all_else_goes_on(tmp_path, table):
+    terms = ConsumerTerms(durable="d")
+    async with opened(tmp_path) as running:
+        bus = running.runtime.bus
+        await (await bus.subscribe("c", "news.>", print, terms=terms)).close()
+        await bus.publish("a", "news.eu", "lost")
+        await bus.send_message("a", "b", "lost")
+    with sqlite3.connect(tmp_path / ".symbi" / DATABASE_NAME) as db:
+        assert db.execute(f"UPDATE {table} SET wrapped = zeroblob(length(wrapped))").rowcount == 1
+    db.close()
+    got = []
+    async with opened(tmp_path) as running:
+        bus = running.runtime.bus
+        await bus.subscribe("c", "news.>", collect(got), terms=terms)
+        await bus.open_mailbox("b", collect(got))
+        await bus.publish("a", "news.eu", "later")
+        await bus.send_message("a", "b", "later")
+        await settled(lambda: got.count("later") == 2)
+        assert got.count("lost") == 1  # what has the other key
+        codes = [one.code for one in await bus.outbox.dead()]
+        assert codes == (["message.epoch"] if table == "bus_epochs" else [])
 
 
 async def test_who_leaves_a_topic_cannot_read_what_is_published_later(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from symbi.bus.parcels import ConsumerTerms
 from symbi.bus.receiving import RetryTerms
 from symbi.bus.rooms import BusTerms
-from symbi.errors import Denied, InputError, MessageRefused, StoreUnavailable, TimeLimit
+from symbi.errors import ConfigError, Denied, InputError, MessageRefused, StoreUnavailable, TimeLimit
 from symbi.guard.action import SubscribeTopic
 from symbi.testing.gate import DENY_ALL
 from symbi.testing.open_bus import bus_over, settled
@@ -141,21 +141,44 @@ async def test_what_waits_for_its_grant_is_not_a_replay_of_what_overtook_it():
 # --- a store that is away, and retries ------------------------------------------------------------
 
 
-async def test_a_durable_subscription_goes_on_once_the_store_is_there_again():
+AWAY = [StoreUnavailable("away", code="unavailable.store"), ConfigError("another master", code="config.master_key")]
+
+
+def once(open_, error):
+    """The store, or the master key, is away for one look."""
+    read, away = open_.gate.log.read, [True]
+
+    async def read_or_not(*args):
+        if away:
+            away.pop()
+            raise error
+        return await read(*args)
+
+    open_.gate.log.read = read_or_not
+
+
+@pytest.mark.parametrize("error", AWAY, ids=lambda error: error.code)
+async def test_a_durable_subscription_goes_on_once_the_store_is_there_again(error):
     async with bus_over() as open_:
         got = []
         await open_.bus.subscribe("b", "t", collect(got), terms=ConsumerTerms(durable="d"))
-        read, away = open_.gate.log.read, [True]
-
-        async def read_or_not(*args):
-            if away:
-                away.pop()
-                raise StoreUnavailable("away", code="unavailable.store")
-            return await read(*args)
-
-        open_.gate.log.read = read_or_not
+        once(open_, error)
         await open_.bus.publish("a", "t", 1)
         await settled(lambda: open_.sleep._sleepers)
+        await open_.sleep.advance(2)
+        await settled(lambda: got)
+        assert got == [1]
+
+
+@pytest.mark.parametrize("error", AWAY, ids=lambda error: error.code)
+async def test_a_mailbox_goes_on_once_the_store_is_there_again(error):
+    async with bus_over() as open_:
+        got = []
+        await open_.bus.send_message("a", "b", 1)
+        once(open_, error)
+        await open_.bus.open_mailbox("b", collect(got))
+        await settled(lambda: open_.sleep._sleepers)
+        assert got == []
         await open_.sleep.advance(2)
         await settled(lambda: got)
         assert got == [1]

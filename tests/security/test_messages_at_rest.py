@@ -199,6 +199,77 @@ async def test_what_was_changed_in_the_store_is_refused_on_the_trail_and_never_r
     assert MARK not in json.dumps([dict(event.details) for event in refused])
 
 
+async def test_messages_under_a_key_that_was_altered_are_given_up_and_hold_none_up(tmp_path):
+    async with living(tmp_path) as stage:
+        await stage.run(x=1)
+        count = len(await stage.sql("SELECT 1 FROM mailbox WHERE due_ns = 0"))
+        await stage.sql("UPDATE bus_epochs SET wrapped = zeroblob(length(wrapped))")
+    async with living(tmp_path, make=()) as stage:
+        await stage.run(x=2)
+        await stage.carry_out()
+        with anyio.fail_after(30):
+            while stage.lines != ["b"]:  # what was sent under another key
+                await anyio.lowlevel.checkpoint()
+        assert [code for (code,) in await stage.sql("SELECT code FROM dead_letters")] == ["message.epoch"] * count
+    assert len(events(tmp_path, AuditEventType.MESSAGE_REFUSED)) == count
+
+
+def master_of(folder):
+    (master,) = (one for one in (folder / ".symbi" / "keys").iterdir() if "master" in one.name)
+    return master
+
+
+@pytest.mark.parametrize("first", ["d", "a"])
+async def test_no_second_master_wraps_keys_in_a_store(tmp_path, first):
+    """Neither of the bus beside those of data subjects, nor the other way round: no master would open both."""
+    text = TEXT + 'agent d(x: Any) { with { return "ok"; } }\n'
+    about = {"d": Task(labels={"x": Label(subjects=("ada",))}), "a": Task()}
+    tables, second = {"d": "subject_keys", "a": "bus_agents"}, "a" if first == "d" else "d"
+    async with living(tmp_path, text=text) as stage:
+        await stage.run(first, about[first], x=1)
+        assert await stage.sql(f"SELECT 1 FROM {tables[first]}")
+        assert not await stage.sql(f"SELECT 1 FROM {tables[second]}")
+    async with living(tmp_path / "other", text=text) as stage:
+        await stage.run(x=1)
+    master = master_of(tmp_path)
+    right = master.read_bytes()
+    master.write_bytes(master_of(tmp_path / "other").read_bytes())
+    async with living(tmp_path, text=text, make=()) as stage:
+        try:
+            refused = (await stage.run(second, about[second], x=1)).error is not None
+        except StoreUnavailable:
+            refused = True
+        assert refused
+        assert not await stage.sql(f"SELECT 1 FROM {tables[second]}")
+    master.write_bytes(right)
+    async with living(tmp_path, text=text, make=()) as stage:
+        for agent, task in about.items():
+            assert (await stage.run(agent, task, x=1)).error is None
+
+
+async def test_under_another_master_messages_wait_for_the_right_one(tmp_path):
+    async with living(tmp_path) as stage:
+        await stage.run(x=1)
+        waiting = await stage.sql("SELECT message_id FROM mailbox WHERE due_ns = 0")
+    master = master_of(tmp_path)
+    right = master.read_bytes()
+    async with living(tmp_path / "other") as stage:
+        await stage.run(x=1)
+    master.write_bytes(master_of(tmp_path / "other").read_bytes())
+    async with living(tmp_path, make=()) as stage:
+        stage.tasks.start_soon(stage.runtime.carry_out_messages)
+        with anyio.fail_after(30):
+            while not stage.runtime.dispatch._resting:
+                await anyio.lowlevel.checkpoint()
+        assert await stage.sql("SELECT message_id FROM mailbox WHERE due_ns = 0") == waiting
+        assert stage.lines == [] == await stage.sql("SELECT 1 FROM dead_letters")
+        stage.tasks.cancel_scope.cancel()
+    master.write_bytes(right)
+    async with living(tmp_path, make=()) as stage:
+        await stage.carry_out()
+        assert len(stage.lines) == len(waiting)
+
+
 async def test_a_message_that_was_put_back_is_not_carried_out_again(tmp_path):
     """Neither while its run is on record, nor where somebody has removed that too; also after a restart."""
     async with living(tmp_path) as stage:

@@ -13,16 +13,15 @@ from symbi.bus.envelope import Address
 from symbi.bus.keys import Block
 from symbi.bus.keystore import AgentKeys, BusEpoch, BusKeyStore, GroupKey
 from symbi.bus.sealing import pair_key
+from symbi.bus.wrapping import Wrapping
 from symbi.clock import Clock, random_bytes, rfc3339
 from symbi.crypto.keys import KeyRing
 from symbi.crypto.provider import AES_KEY_BYTES, AGREEMENT_BYTES, SEED_BYTES, CryptoProvider
-from symbi.crypto.sealing import Ciphertext
 from symbi.crypto.secret import Unpicklable
 from symbi.crypto.signing import SigningKey, VerifyingKey
-from symbi.errors import ConfigError, DecryptionFailed, InternalError, MessageRefused
+from symbi.errors import InternalError, MessageRefused
 from symbi.types import AgentId, KeyId
 
-WRAPPING: Final = "bus-keys/1"
 MAX_SHARED: Final = (
     4096  # others with whom an agent's shared secrets are remembered; all are forgotten when there are more
 )
@@ -32,7 +31,6 @@ GROUP_GRACE_NS: Final = (
 )  # an epoch lasts at least so long beside its next: something may be on its way
 MAX_COUNTED: Final = 65_536  # senders and addresses whose sequences are counted; then another epoch begins
 
-_WRAP: Final = b"symbi/bus-key/1\0"
 _EPOCH_SALT: Final = b"symbi/bus/epoch/1"
 
 Made = AgentKeys | BusEpoch | GroupKey
@@ -90,7 +88,7 @@ class KeyBook(Unpicklable):
         random: Callable[[int], bytes] = random_bytes,
     ) -> None:
         self._store = store
-        self._ring = ring
+        self.wrapping: Final = Wrapping(store, ring)
         self._provider = provider
         self._clock = clock
         self._owner = owner
@@ -108,7 +106,7 @@ class KeyBook(Unpicklable):
         self._most_groups: dict[str, int] = {}  # of topics: beyond how many epochs some are looked for to end
         self._groups_seen = False  # those of earlier owners were looked at
         self._undurable: dict[Made, None] = {}
-        self._master_seen = False
+        self._rotated: set[AgentKeys] = set()  # of these, which were written by the rotation that made them
 
     # --- what is made -----------------------------------------------------------------------------
 
@@ -118,6 +116,7 @@ class KeyBook(Unpicklable):
         Returns:
             What to tell `durable` once the transaction is.
         """
+        self._forget_undone()
         made = tuple(self._undurable)
         for one in made:
             match one:
@@ -133,6 +132,8 @@ class KeyBook(Unpicklable):
         """What `flush` has written is durable."""
         for one in made:
             self._undurable.pop(one, None)
+            if isinstance(one, AgentKeys):
+                self._rotated.discard(one)
 
     def all_keys(self) -> Sequence[AgentKeys]:
         """Those of all agents, by agent and generation."""
@@ -160,13 +161,13 @@ class KeyBook(Unpicklable):
         return self._epoch.epoch
 
     def _new_epoch(self) -> BusEpoch:
-        self._require_master()
+        self.wrapping.require_master()
         if not self._last:
             self._store.end_epochs(self._owner)
             self._let_old_go()
         number = self._last = max(self._store.last_epoch(), self._last) + 1
         secret = self._random(AES_KEY_BYTES)
-        wrapped = self._wrap(secret, "epoch", "", number)
+        wrapped = self.wrapping.wrap(secret, "epoch", "", number)
         made = BusEpoch(number, self._owner, wrapped, rfc3339(self._clock.now_ns()))
         self._secrets[number] = secret
         self._undurable[made] = None
@@ -188,7 +189,19 @@ class KeyBook(Unpicklable):
         What was sealed before can be opened as long as its epoch lasts; the process that ends that destroys the older pairs.
         """
         self._generations(agent)
-        return self._make(agent, self.begin_epoch()).kept
+        made = self._make(agent, self.begin_epoch()).kept
+        self._store.put_agent_keys(made)
+        self._rotated.add(made)
+        return made
+
+    def _forget_undone(self) -> None:
+        """Forget what a rotation made that was undone: no other transaction writes it, for the trail would not tell of it."""
+        for made in tuple(self._rotated):
+            if all(one.signing_id != made.signing_id for one in self._store.agent_keys(made.agent)):
+                self._rotated.discard(made)
+                self._undurable.pop(made, None)
+                self._agents.pop(made.agent, None)
+                self._changes += 1
 
     def forget(self, agent: AgentId, upto: int | None = None) -> int:
         """Destroy the private parts of an agent that is gone for good; returns of how many generations.
@@ -215,16 +228,18 @@ class KeyBook(Unpicklable):
 
     def generation(self, _now_ns: int) -> int:
         """Changes when an epoch begins, or keys are rotated or destroyed."""
+        self._forget_undone()
         return self._changes
 
     def signing_key(self, agent: AgentId) -> SigningKey:
         """The newest signing key of an agent, made at first use."""
-        self._require_master()
+        self.wrapping.require_master()
         return self._newest(agent).signing
 
     def public_key(self, key_id: KeyId) -> tuple[AgentId, VerifyingKey] | None:
         """Whose key that is; also one whose private part was destroyed."""
-        kept = next((one for one in self._undurable if isinstance(one, AgentKeys) and one.signing_id == key_id), None)
+        made = tuple(self._undurable)  # at once: what is durable leaves it on another thread
+        kept = next((one for one in made if isinstance(one, AgentKeys) and one.signing_id == key_id), None)
         kept = kept or self._store.agent_keys_by(key_id)
         return None if kept is None else (kept.agent, VerifyingKey(kept.signing, self._provider))
 
@@ -242,10 +257,11 @@ class KeyBook(Unpicklable):
         """The key of a topic."""
         found = self._groups.get((topic, epoch))
         if found is None:
+            self.wrapping.require_master()
             kept = next((one for one in self._store.groups(topic) if one.epoch == epoch), None)
             if kept is None:
                 raise MessageRefused(f"there is no epoch {epoch} of the topic", code="message.epoch")
-            found = self._groups[topic, epoch] = self._unwrap(kept.wrapped, "group", topic, epoch)
+            found = self._groups[topic, epoch] = self.wrapping.unwrap(kept.wrapped, "group", topic, epoch)
         return found
 
     def group_epoch(self, topic: str, *, anew: bool = False) -> int:
@@ -256,7 +272,7 @@ class KeyBook(Unpicklable):
         number = self._group_epochs.get(topic)
         if number is not None and not anew and topic not in self._stale:
             return number
-        self._require_master()
+        self.wrapping.require_master()
         if not self._groups_seen:
             self._end_earlier_groups()
         kept = self._store.groups(topic)
@@ -264,7 +280,7 @@ class KeyBook(Unpicklable):
         if len(kept) >= self._most_groups.get(topic, MAX_GROUPS):
             self._end_old_groups(topic, kept)
         secret = self._random(AES_KEY_BYTES)
-        wrapped = self._wrap(secret, "group", topic, number)
+        wrapped = self.wrapping.wrap(secret, "group", topic, number)
         self._groups[topic, number] = secret
         self._group_epochs[topic] = number
         self._stale.discard(topic)
@@ -297,7 +313,7 @@ class KeyBook(Unpicklable):
                 del self._groups[name, epoch]
         for one in tuple(self._undurable):
             if isinstance(one, GroupKey) and one.topic == topic and one.epoch < before:
-                del self._undurable[one]  # else the next transaction would write again what this one destroys
+                self._undurable.pop(one, None)  # else the next transaction would write again what this one destroys
         self._changes += 1
         return self._store.end_groups(topic, before)
 
@@ -363,6 +379,7 @@ class KeyBook(Unpicklable):
 
     def _generations(self, agent: AgentId) -> list[KeyPairs]:
         """All generations of an agent whose private parts are there; the newest last."""
+        self._forget_undone()
         found = self._agents.get(agent)
         if found is None:
             rows = self._rows(agent).items()
@@ -371,7 +388,9 @@ class KeyBook(Unpicklable):
 
     def _rows(self, agent: AgentId) -> dict[int, AgentKeys]:
         """By generation, what an agent has and had: what stands in the store, and what is not known to be durable."""
-        made = {one.generation: one for one in self._undurable if isinstance(one, AgentKeys) and one.agent == agent}
+        made = {
+            one.generation: one for one in tuple(self._undurable) if isinstance(one, AgentKeys) and one.agent == agent
+        }
         return made | {one.generation: one for one in self._store.agent_keys(agent)}  # the store says what is destroyed
 
     def _newest(self, agent: AgentId) -> KeyPairs:
@@ -404,14 +423,14 @@ class KeyBook(Unpicklable):
         raise MessageRefused(f"agent `{agent}` has no keys of epoch {epoch}", code="message.epoch")
 
     def _make(self, agent: AgentId, epoch: int) -> KeyPairs:
-        self._require_master()
+        self.wrapping.require_master()
         generation = max(self._rows(agent), default=0) + 1  # no number twice: what is there is not written over
         secret = self._random(SEED_BYTES) + self._random(AGREEMENT_BYTES)
         signing = SigningKey(secret[:SEED_BYTES], self._provider)
         agreement = self._provider.agreement(secret[SEED_BYTES:])
         kept = AgentKeys(
             agent, generation, epoch, signing.key_id, signing.verifying_key().public, agreement.public,
-            self._wrap(secret, "agent", agent, generation), rfc3339(self._clock.now_ns()),
+            self.wrapping.wrap(secret, "agent", agent, generation), rfc3339(self._clock.now_ns()),
         )  # fmt: skip
         made = KeyPairs(kept, secret, self._provider)
         self._agents.setdefault(agent, []).append(made)
@@ -420,43 +439,17 @@ class KeyBook(Unpicklable):
 
     def _load(self, kept: AgentKeys) -> KeyPairs:
         assert kept.wrapped is not None
-        return KeyPairs(kept, self._unwrap(kept.wrapped, "agent", kept.agent, kept.generation), self._provider)
+        return KeyPairs(kept, self.wrapping.unwrap(kept.wrapped, "agent", kept.agent, kept.generation), self._provider)
 
     def _epoch_secret(self, epoch: int) -> bytes:
         secret = self._secrets.get(epoch)
         if secret is None:
+            self.wrapping.require_master()
             kept = next((one for one in self._store.epochs() if one.epoch == epoch), None)
             if kept is None:
                 raise MessageRefused(f"epoch {epoch} is over, or has never begun", code="message.epoch")
-            secret = self._secrets[epoch] = self._unwrap(kept.wrapped, "epoch", "", epoch)
+            secret = self._secrets[epoch] = self.wrapping.unwrap(kept.wrapped, "epoch", "", epoch)
         return secret
-
-    # --- wrapping ---------------------------------------------------------------------------------
-
-    def _wrap(self, secret: bytes, kind: str, name: str, number: int) -> bytes:
-        return self._ring.sealing_key(WRAPPING).seal(secret, _wrapping(kind, name, number)).to_bytes()
-
-    def _unwrap(self, wrapped: bytes, kind: str, name: str, number: int) -> bytes:
-        try:
-            return self._ring.sealing_key(WRAPPING).open(Ciphertext.from_bytes(wrapped), _wrapping(kind, name, number))
-        except DecryptionFailed as error:
-            msg = f"a key of the bus ({kind} {name or number}) was not wrapped by this master key, or was altered"
-            raise DecryptionFailed(msg, code="verify.master", reason="master") from error
-
-    def _require_master(self) -> None:
-        """Refuse to wrap under another master than the one before: what waits could not be opened."""
-        if self._master_seen:
-            return
-        for kept in self._store.all_agent_keys():
-            if kept.wrapped is not None:
-                try:
-                    self._load(kept)
-                except DecryptionFailed as error:
-                    msg = "the sealing master is not the one that wrapped the keys of this store"
-                    hint = "bring back the key that it was written with"
-                    raise ConfigError(msg, code="config.master_key", hint=hint) from error
-                break
-        self._master_seen = True
 
 
 def _require_agent(address: Address) -> None:
@@ -468,7 +461,3 @@ def _require_agent(address: Address) -> None:
 def declared_of(agent: AgentId) -> AgentId:
     """An agent as its file declares it; whose instances all have its keys."""
     return AgentId(agent.partition("/")[0])
-
-
-def _wrapping(kind: str, name: str, number: int) -> bytes:
-    return _WRAP + f"{kind}\0{name}\0{number}".encode()

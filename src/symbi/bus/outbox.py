@@ -273,8 +273,11 @@ class Feed:
                 due_ns = await self._pass()
                 if due_ns is not None and not self._more:
                     self._wake_at(due_ns)
-        except Unavailable as error:  # what waits in the outbox is there when the store is
-            _log.warning("the mailbox of `%s` waits for the store: %s", self._me, error.code)
+        except SymbiError as error:  # what waits in the outbox is there when the store is, or the master key
+            if isinstance(error, Unavailable):
+                _log.warning("the mailbox of `%s` waits for the store: %s", self._me, error.code)
+            else:
+                _log.error("the mailbox of `%s` cannot be given what waits: %s: %s", self._me, error.code, error)
             self._wake_at(self._outbox.clock.now_ns() + round(STORE_RETRY_S * NS))
         finally:
             self._running = False

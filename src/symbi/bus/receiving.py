@@ -201,8 +201,11 @@ class Receiver(Generic[T]):
                     return
                 await self._deliver(taken)
                 await anyio.lowlevel.checkpoint()  # others have their turn, also where no handler waits
-        except Unavailable as error:  # what a stream keeps comes again, once the store is there
-            _log.warning("`%s` waits for the store: %s", self.subject, error.code)
+        except SymbiError as error:  # what a stream keeps comes again: once the store is there, or the master key is
+            if isinstance(error, Unavailable):
+                _log.warning("`%s` waits for the store: %s", self.subject, error.code)
+            else:
+                _log.error("`%s` cannot be given what waits: %s: %s", self.subject, error.code, error)
             for one in taken:
                 if one.position and consumer is not None:
                     await consumer.refuse(one.position, STORE_RETRY_S)

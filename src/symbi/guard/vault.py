@@ -199,6 +199,9 @@ class Vault:
         log: Makes new keys durable; None for who only reads, and makes none.
         all_agents: Seal what is about no subject under a key of its agent.
         random: Where keys come from.
+
+    Attributes:
+        beside: Whether the master opens what else it has wrapped in this store; None where it has wrapped nothing else.
     """
 
     def __init__(
@@ -224,6 +227,7 @@ class Vault:
         self._current: OrderedDict[str, KeyId] = OrderedDict()  # by pseudonym
         self._forgotten = 0  # how often keys were dropped
         self._master_seen = False
+        self.beside: Callable[[], bool | None] = lambda: None
 
     def pseudonym(self, subject: str) -> str:
         """What stands for a subject in tables and events: 32 hexadecimal digits; the same for each spelling of a name.
@@ -406,15 +410,25 @@ class Vault:
         """Refuse to wrap under another master than the one before: under it no erasure would find the older keys."""
         if self._master_seen:
             return
-        row = self._store.any_subject_key()
-        if row is not None:
-            try:
-                self._unwrap(row)
-            except DecryptionFailed as error:
-                msg = "the sealing master is not the one that wrapped the keys of this store"
-                hint = "bring back the key that it was written with"
-                raise ConfigError(msg, code="config.master_key", hint=hint) from error
+        opens = self.opens_a_key()
+        if opens is None:  # two masters could never be used together
+            opens = self.beside()
+        if opens is False:
+            msg = "the sealing master is not the one that wrapped the keys of this store"
+            hint = "bring back the key that it was written with"
+            raise ConfigError(msg, code="config.master_key", hint=hint)
         self._master_seen = True
+
+    def opens_a_key(self) -> bool | None:
+        """Whether the master opens a key that was not destroyed; None where there is none. On the store's thread."""
+        row = self._store.any_subject_key()
+        if row is None:
+            return None
+        try:
+            self._unwrap(row)
+        except DecryptionFailed:
+            return False
+        return True
 
     def _load(self, row: SubjectKey | None, key_id: KeyId) -> _DataKey:
         if row is None:

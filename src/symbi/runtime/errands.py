@@ -30,6 +30,7 @@ from symbi.clock import rfc3339
 from symbi.errors import (
     AgentFailed,
     ApprovalPending,
+    ConfigError,
     DecryptionFailed,
     InputError,
     InternalError,
@@ -88,7 +89,10 @@ class Errands:
             StoreUnavailable: The store cannot be used; the message is there, and its run goes on at the next start.
             InternalError: A defect of ours; likewise.
         """
-        errand = await self._next(living)
+        try:
+            errand = await self._next(living)
+        except ConfigError as error:  # without the master key that wrapped its keys nothing is known of a message
+            raise NotBegun(error) from error
         if errand is None:
             return Done(there=False)
         if self._roster.halted or not living.ready:  # since it was looked for; nothing waits between here and its scope

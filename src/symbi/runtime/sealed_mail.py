@@ -141,7 +141,7 @@ class SealedMail:
         Raises:
             MessageRefused: It is not what its sender sent, or not to this agent, or has come before.
             DecryptionFailed: `reason` is `erased`: it was about somebody whose key was destroyed.
-            ConfigError: There is no master key.
+            ConfigError: There is no master key, or not the one that wrapped the keys of this store.
             StoreUnavailable: The store cannot be read.
         """
         name = message.message_id
@@ -178,6 +178,7 @@ class SealedMail:
         """A message leaves its mailbox without a run; inside that transaction. One that does not open never comes.
 
         Raises:
+            ConfigError: As `opened`.
             StoreUnavailable: The store cannot be used.
         """
         try:
@@ -256,6 +257,9 @@ def _sealing() -> Iterator[None]:
     try:
         yield
     except MessageRefused as error:
+        if error.code == "message.epoch":  # a key of who sends, or is sent to, was altered
+            msg = f"what is to wait cannot be sealed: {error.message}"
+            raise StoreUnavailable(msg, code="unavailable.sealing") from error
         raise OutputLimit(error.message, code="limit.message", reason=error.code) from error
     except (ConfigError, VerificationError) as error:
         msg = f"what is to wait cannot be sealed: {error.message}"

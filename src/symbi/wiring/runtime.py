@@ -130,7 +130,9 @@ def open_sealing(settings: Settings, store: SqliteStore, clock: Clock, log: Audi
     """What seals in a store: values about people, and messages that wait."""
     provider, ring = open_provider(settings.security.crypto_provider.value), sealing_ring(settings, store)
     vault = Vault(store, ring, provider, clock, log, all_agents=settings.audit.confidential.value == "all")
-    return vault, SealedMail(KeyBook(store, ring, provider, clock, owner=store.epoch), provider, clock, vault)
+    book = KeyBook(store, ring, provider, clock, owner=store.epoch)
+    book.wrapping.beside, vault.beside = vault.opens_a_key, book.wrapping.opens_a_key
+    return vault, SealedMail(book, provider, clock, vault)
 
 
 def reading_vault(settings: Settings, store: SubjectKeyStore) -> Vault:

@@ -80,6 +80,24 @@ def test_an_owner_that_seals_ends_the_epochs_under_which_nothing_waits(store, bo
     assert refusal(lambda: codec_on(again).read(wire, B)) == "message.epoch"
 
 
+UNSEALED = {
+    "mailbox": "(message_id, declared, agent_id, sender, body, due_ns, attempts) VALUES ('m', 'b', 'b', 'a', x'00', 0, 0)",
+    "dead_letters": "(run_id, kind, agent_id, declared, file, code, attempts, at, state, became) "
+    "VALUES ('m', 'message', 'b', 'b', 'f', 'c', 1, '', 'open', '')",
+}
+
+
+@pytest.mark.parametrize("table", UNSEALED)
+def test_what_was_sealed_in_no_epoch_keeps_none(store, book, table):
+    store._db.execute(f"INSERT INTO {table} {UNSEALED[table]}")
+    assert store._db.execute(f"SELECT epoch FROM {table}").fetchall() == [(0,)]
+    wire = sealed(book, store)
+    later = book_on(store, store.epoch + 1)
+    sealed(later, store)
+    assert [one.epoch for one in store.epochs()] == [2]
+    assert refusal(lambda: codec_on(book_on(store, store.epoch + 2)).read(wire, B)) == "message.epoch"
+
+
 def test_each_direction_each_instance_and_each_epoch_has_a_key_of_its_own(book):
     epoch = book.epoch
     names = [(A, B), (B, A), (A, AgentId("b/1")), (A, AgentId("b/2"))]
@@ -97,6 +115,33 @@ def test_what_a_transaction_took_with_it_is_written_again_with_the_next(store, b
     assert [one.agent for one in store.all_agent_keys()] == [A, B]
     opened = codec_on(book_on(store, 99)).read(wire, B)
     assert opened.sequence == 2  # that of the lost one is not given out again
+
+
+class Meanwhile(str):
+    """A name that is compared while something else happens, as on another thread."""
+
+    __slots__ = ("happens",)
+
+    def __new__(cls, text, happens):
+        self = super().__new__(cls, text)
+        self.happens = happens
+        return self
+
+    def __eq__(self, other):
+        self.happens()
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_keys_become_durable_while_others_are_looked_for(store, book):
+    with store.transaction():
+        codec_on(book).seal(Outgoing(IDS.new(), A, TO_B, b"text"))
+        made = book.flush()
+    name = Meanwhile("nobody", lambda: book.durable(made))
+    assert book.public_key(name) is None
+    book._undurable.update(dict.fromkeys(made))
+    assert book._rows(name) == {}
 
 
 def test_no_private_part_and_no_secret_stands_readable(store, book):
@@ -132,6 +177,25 @@ def test_after_a_rotation_others_keys_seal_and_what_was_sealed_before_opens(stor
     assert codec_on(book).read(after, B).payload == b"text"
 
 
+def test_a_rotation_that_is_undone_leaves_nothing_that_another_transaction_writes(store, book):
+    """For the event of it is undone as well: the trail would not know of the keys that are in use."""
+    before = sealed(book, store)
+    with suppress(ZeroDivisionError), store.transaction():
+        rotated = book.rotate(A)
+        book.flush()
+        raise ZeroDivisionError
+    after = sealed(book, store)
+    assert [one.generation for one in store.agent_keys(A)] == [1]
+    first, second = (codec_on(book_on(store, 99)).read(one, B) for one in (before, after))
+    assert second.flow.key_id == first.flow.key_id != rotated.signing_id
+    assert book.public_key(rotated.signing_id) is None
+    with store.transaction():
+        again = book.rotate(A)
+        book.durable(book.flush())
+    assert (again.generation, book._rotated) == (2, set())
+    assert codec_on(book_on(store, 99)).read(sealed(book, store), B).flow.key_id == again.signing_id
+
+
 def test_what_was_sent_to_an_agent_whose_keys_were_destroyed_opens_no_more(store, book):
     wire, back = sealed(book, store), sealed(book, store, to=Address("a"), sender=B)
     with store.transaction():
@@ -146,10 +210,26 @@ def test_what_was_sent_to_an_agent_whose_keys_were_destroyed_opens_no_more(store
 def test_under_another_master_nothing_opens_and_nothing_is_made(store, book):
     wire = sealed(book, store)
     other = book_on(store, 99, master=bytes(32))
-    with pytest.raises(DecryptionFailed, match="not wrapped by this master"):
+    with pytest.raises(ConfigError, match="not the one that wrapped"):
         codec_on(other).read(wire, B)
     with pytest.raises(ConfigError, match="not the one that wrapped"):
         codec_on(other).seal(Outgoing(IDS.new(), A, TO_B, b"text"))
+    with pytest.raises(ConfigError, match="not the one that wrapped"):
+        book_on(store, 99, master=bytes(32)).group_key("t", 1)
+
+
+@pytest.mark.parametrize("rows", ["bus_agents", "bus_epochs", "bus_groups"])
+def test_what_was_sealed_under_a_key_that_was_altered_is_refused(store, book, rows):
+    wire = sealed(book, store)
+    with store.transaction():
+        epoch = book.group_epoch("t")
+        book.durable(book.flush())
+    text = f"UPDATE {rows} SET wrapped = zeroblob(length(wrapped))"
+    assert store._db.execute(text + (" WHERE agent = 'b'" if rows == "bus_agents" else "")).rowcount == 1
+    later = book_on(store, 99)
+    work = (lambda: later.group_key("t", epoch)) if rows == "bus_groups" else (lambda: codec_on(later).read(wire, B))
+    assert refusal(work) == "message.epoch"
+    assert sealed(later, store, to=Address("d"), sender=AgentId("c"))  # others have keys as before
 
 
 @pytest.mark.parametrize("column", ["wrapped", "signing", "agreement"])

@@ -7,6 +7,7 @@ from symbi.bus import keybook
 from symbi.bus.envelope import parse_flow
 from symbi.clock import IdSource
 from symbi.crypto.provider import open_provider
+from symbi.errors import StoreUnavailable
 from symbi.guard.vault import NO_KEYS
 from symbi.runtime.mailbox import Message
 from symbi.runtime.sealed_mail import Mail, SealedMail
@@ -37,3 +38,14 @@ def test_a_message_waits_in_the_epoch_that_sealed_it_also_where_another_began(mo
         assert len({one.epoch for one in waiting}) > 2
         for one in waiting:
             assert mails.opened(one).inputs == b"{}"
+
+
+def test_where_a_key_was_altered_nothing_is_kept_unsealed_and_the_size_is_not_blamed():
+    with SqliteStore(None) as store:
+        mails = SealedMail(book_on(store, store.epoch), open_provider(), CLOCK, None)
+        with store.transaction():
+            mails.sealed([mail("b")])
+        store._db.execute("UPDATE bus_agents SET wrapped = zeroblob(length(wrapped)) WHERE agent = 'a'")
+        later = SealedMail(book_on(store, store.epoch), open_provider(), CLOCK, None)
+        with pytest.raises(StoreUnavailable, match=r"cannot be sealed: .*agent a.* was altered"), store.transaction():
+            later.sealed([mail("b")])

@@ -575,9 +575,9 @@ SELECT epoch, owner, wrapped, begun_at FROM bus_epochs ORDER BY epoch
 SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'bus_epochs'
 
 -- name: least_epoch
-SELECT min(ifnull((SELECT min(epoch) FROM mailbox), 9223372036854775807),
-           ifnull((SELECT min(epoch) FROM dead_letters INDEXED BY dead_letters_epoch WHERE state = 'open'), 9223372036854775807),
-           ifnull((SELECT min(epoch) FROM bus_outbox INDEXED BY bus_outbox_epoch WHERE state IN ('waiting', 'dead')), 9223372036854775807))
+SELECT min(ifnull((SELECT min(epoch) FROM mailbox WHERE epoch > 0), 9223372036854775807),
+           ifnull((SELECT min(epoch) FROM dead_letters INDEXED BY dead_letters_epoch WHERE state = 'open' AND epoch > 0), 9223372036854775807),
+           ifnull((SELECT min(epoch) FROM bus_outbox INDEXED BY bus_outbox_epoch WHERE state IN ('waiting', 'dead') AND epoch > 0), 9223372036854775807))
 
 -- name: blank_epochs
 UPDATE bus_epochs SET wrapped = zeroblob(length(wrapped)) WHERE owner < ? AND epoch < ?
