@@ -7,6 +7,7 @@ import anyio
 import pytest
 from typer.testing import CliRunner
 
+from symbi.api import dlq
 from symbi.api.caller import Caller, operate
 from symbi.api.control import OPERATIONS
 from symbi.bus import at_hand, keybook
@@ -352,3 +353,36 @@ async def test_group_keys_of_earlier_processes_go_where_nothing_is_kept_under_th
         await running.runtime.bus.subscribe("c", "news.kept", collect(got), terms=ConsumerTerms(durable="d"))
         await settled(lambda: len(got) == 3)
         assert got == [0, -1, -2]
+
+
+async def give_up_many(folder):
+    """Messages to `c` and its instances, then to `b/1` and `b`, all given up, the last one newest."""
+    async with opened(folder) as running:
+        bus = running.runtime.bus
+        for name in ("b", "b/1", "c"):
+            await bus.open_mailbox(name, fail)
+        sent = {}
+        for number, name in enumerate([*["c"] * 6, "b/1", "b"]):
+            sent.setdefault(name, []).append((await bus.send_message("a", name, number)).message_id)
+            await settled(lambda count=number + 1: sum(bus.record.of(f"a.{one}").dead for one in sent) == count)
+    return sent
+
+
+def test_dead_messages_are_found_however_many_were_given_up_before_them(tmp_path, monkeypatch):
+    sent = anyio.run(give_up_many, tmp_path)
+    (tmp_path / "symbi.toml").write_text(CONFIG)
+    run = partial(asked, tmp_path)
+
+    def letters(*words):
+        code, rows = run(*words)
+        assert code == 0, rows
+        return [row["letter"] for row in rows]
+
+    assert letters("bus", "dlq", "list", "--limit", "2") == [*sent["b"], *sent["b/1"]]
+    assert letters("bus", "dlq", "list", "--agent", "b", "--limit", "5") == [*sent["b"], *sent["b/1"]]
+    assert letters("bus", "dlq", "list", "--agent", "b/1", "--limit", "1") == sent["b/1"]
+    assert letters("dlq", "list", "--limit", "1") == sent["b"]
+    assert run("bus", "dlq", "show", sent["b"][0])[1]["agent"] == "b"
+    monkeypatch.setattr(dlq, "MAX_DEAD", 2)
+    assert run("bus", "dlq", "drop", "--all-of", "b", "--reason", "r") == (0, {"dropped": [*sent["b/1"], *sent["b"]]})
+    assert run("bus", "dlq", "show", sent["b"][0])[0] == 2

@@ -19,9 +19,9 @@ from anyio.abc import TaskGroup
 from symbi.bus.content import NO_LABEL, Kind, Reading
 from symbi.bus.envelope import parse_flow
 from symbi.bus.mailbox import Mailbox, Subscription
-from symbi.bus.outbox import NS, DeadMessage, Outbox, Receipt
+from symbi.bus.outbox import NS, Outbox, Receipt
 from symbi.bus.parcels import ConsumerTerms, Overflow
-from symbi.bus.port import SentRow, SentState
+from symbi.bus.port import DeadMessage, SentRow, SentState
 from symbi.bus.receiving import Desk, Handler, Inside
 from symbi.bus.record import Passed, Record
 from symbi.bus.requests import Answer, Inbox, Pending, Questions

@@ -14,13 +14,13 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog, Enlisted
 from symbi.bus.codec import Opened
 from symbi.bus.content import Kind, Message, Reading, contents, message_of
-from symbi.bus.port import OutboxStore, SentRow, SentState
+from symbi.bus.port import DeadMessage, OutboxStore, SentRow, SentState
 from symbi.bus.receiving import STORE_RETRY_S, Desk, Handler, Inside, call, flow_of, read_kept, require_place
 from symbi.bus.record import Record
 from symbi.clock import Clock
@@ -57,38 +57,6 @@ class WithReceipt:
     """
 
     work: Callable[[], None]
-
-
-@dataclass(frozen=True, slots=True)
-class DeadMessage:
-    """A message that was given up."""
-
-    message_id: str
-    sender: str
-    recipient: str
-    code: str
-    attempts: int
-    changed_ns: int
-    size: int
-
-    def facts(self) -> dict[str, JsonValue]:
-        """As JSON."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-
-class Shows(Protocol):
-    """What can be read of an outbox, also of a store that is only looked at."""
-
-    def sent(self, state: SentState, recipient: str, after: int, limit: int) -> Sequence[SentRow]:
-        """As `OutboxStore` says."""
-
-
-def dead_messages(store: Shows, recipient: str = "", limit: int = 1000) -> list[DeadMessage]:
-    """What was given up, oldest first; on the store's thread."""
-    return [
-        DeadMessage(row.message_id, row.sender, row.recipient, row.code, row.attempts, row.changed_ns, len(row.wire))
-        for row in store.sent(SentState.DEAD, recipient, 0, limit)
-    ]
 
 
 class Outbox:
@@ -160,8 +128,8 @@ class Outbox:
         return None if row is None or row.state is not SentState.DEAD else row.message_id
 
     async def dead(self, recipient: str = "", limit: int = 1000) -> Sequence[DeadMessage]:
-        """What was given up, oldest first."""
-        return await self.log.read(partial(dead_messages, self.store, recipient, limit))
+        """What was given up last, of an agent and its instances or of everybody, oldest first."""
+        return (await self.log.read(partial(self.store.dead_sent, recipient, limit)))[::-1]
 
     async def replay(self, message_id: str, by: str, expires_ns: int) -> SentRow:
         """Let a dead message wait again, as if it had never been tried.

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from symbi.bus.parcels import ConsumerTerms, Delivery, Parcel
+from symbi.types import JsonValue
 
 
 class Consumer(Protocol):
@@ -145,6 +146,23 @@ class SentRow:
     position: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class DeadMessage:
+    """A message that was given up."""
+
+    message_id: str
+    sender: str
+    recipient: str
+    code: str
+    attempts: int
+    changed_ns: int
+    size: int
+
+    def facts(self) -> dict[str, JsonValue]:
+        """As JSON."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
 class OutboxStore(Protocol):
     """Keeps what `send_message` has taken over; the methods run on the store's thread, those that write inside its transaction."""
 
@@ -160,6 +178,15 @@ class OutboxStore(Protocol):
 
     def sent(self, state: SentState, recipient: str, after: int, limit: int) -> Sequence[SentRow]:
         """Messages in a state behind a position, in order; for everybody where the recipient is empty."""
+
+    def dead_sent(self, recipient: str, limit: int, beyond: int = 0) -> Sequence[DeadMessage]:
+        """Messages that were given up, newest first; for everybody where the recipient is empty.
+
+        Args:
+            recipient: A declaration and all its instances, or one instance.
+            limit: How many at most.
+            beyond: The newest that are left out.
+        """
 
     def move_sent(self, row: SentRow, was: SentState) -> bool:
         """Put a message where it stands now, if it still stands where the caller saw it."""

@@ -759,7 +759,16 @@ WHERE recipient = ? AND position > ? AND state = 'waiting' ORDER BY position LIM
 
 -- name: all_sent
 SELECT message_id, sender, recipient, wire, state, attempts, due_ns, expires_ns, code, changed_ns, epoch, position FROM bus_outbox
-WHERE state = ? AND position > ? ORDER BY position LIMIT ?
+WHERE state = ?1 AND position > ?2 AND (?4 = '' OR recipient = ?4) ORDER BY position LIMIT ?3
+
+-- name: dead_sent
+SELECT message_id, sender, recipient, code, attempts, changed_ns, length(wire) FROM bus_outbox
+WHERE state = 'dead' ORDER BY changed_ns DESC, position DESC LIMIT ? OFFSET ?
+
+-- name: dead_sent_to
+SELECT message_id, sender, recipient, code, attempts, changed_ns, length(wire) FROM bus_outbox
+WHERE state = 'dead' AND (recipient = ?1 OR (recipient > ?1 || '/' AND recipient < ?1 || '0'))
+ORDER BY changed_ns DESC, position DESC LIMIT ?2 OFFSET ?3
 
 -- name: move_sent
 UPDATE bus_outbox SET wire = ?, state = ?, attempts = ?, due_ns = ?, expires_ns = ?, code = ?, changed_ns = ?
