@@ -26,13 +26,14 @@ from symbi.bus.record import Record
 from symbi.clock import Clock
 from symbi.errors import Denied, InputError, MessageRefused, Overloaded, RateLimited, SymbiError, Unavailable
 from symbi.telemetry import BUS_RECEIVED
-from symbi.types import AgentId, JsonValue
+from symbi.types import SYSTEM_AGENT, AgentId, JsonValue
 
 _log = logging.getLogger("symbi.bus")
 
 NS: Final = 1_000_000_000
 PAGE: Final = 128  # messages that are read from the outbox at once
 RETRY_AFTER_S: Final = 1.0
+MAX_DEAD: Final = 1000  # dead messages to one declared agent; the oldest makes room for a further one
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class Outbox:
                     msg = f"the mailbox of agent `{row.recipient}` is full: {self._most} messages wait for it"
                     raise Overloaded(msg, retry_after_s=RETRY_AFTER_S, code="message.mailbox_full")
                 letters += more
-            return (False, len(letters)), letters
+            return (False, len(letters)), [*letters, *(self.make_room(row.recipient) if letters else ())]
 
         (again, buried), _ = await self.log.transact(work)
         self._record.of(f"a.{row.recipient}").dead += buried
@@ -117,6 +118,20 @@ class Outbox:
                 self.store.move_sent(moved, SentState.WAITING)
                 letters.append(_letter(AuditEventType.LETTER_PUT, moved))
         return letters
+
+    def make_room(self, recipient: str) -> list[Draft]:
+        """Let the oldest dead messages to a declared agent go that are too many; on the store's thread.
+
+        Returns:
+            What the trail is told of each.
+        """
+        gone, why = list[Draft](), f"{MAX_DEAD} dead messages to this agent are open, and this was the oldest"
+        for one in self.store.dead_sent(recipient.partition("/")[0], MAX_DEAD, MAX_DEAD):
+            row = self.store.find_sent(one.message_id)
+            if row is not None:
+                moved = self._closed(row, SentState.DROPPED, 0)
+                gone.append(_letter(AuditEventType.LETTER_DROPPED, moved, by=SYSTEM_AGENT, reason=why))
+        return gone
 
     async def find(self, message_id: str) -> SentRow | None:
         """A message by its id."""
@@ -156,15 +171,18 @@ class Outbox:
             if row is None or row.state is not SentState.DEAD:
                 msg = f"no dead message has the id `{message_id}`"
                 raise InputError(msg, code="input.letter", hint="`symbi dlq list` shows them")
-            now = self.clock.now_ns()
-            moved = replace(
-                row, state=state, attempts=0, due_ns=0, expires_ns=expires_ns, changed_ns=now,
-                wire=row.wire if state is SentState.WAITING else b"",
-            )  # fmt: skip
-            self.store.move_sent(moved, SentState.DEAD)
+            moved = self._closed(row, state, expires_ns)
             return moved, (_letter(kind, moved, by=by, **({"reason": why} if why else {})),)
 
         moved, _ = await self.log.transact(work)
+        return moved
+
+    def _closed(self, row: SentRow, state: SentState, expires_ns: int) -> SentRow:
+        moved = replace(
+            row, state=state, attempts=0, due_ns=0, expires_ns=expires_ns, changed_ns=self.clock.now_ns(),
+            wire=row.wire if state is SentState.WAITING else b"",
+        )  # fmt: skip
+        self.store.move_sent(moved, SentState.DEAD)
         return moved
 
     async def trim(self, age_s: float) -> int:
@@ -373,8 +391,10 @@ class Feed:
         receipts.append(await self._outbox.log.enlist(work, wait=True))
 
     async def _move(self, moved: SentRow, drafts: tuple[Draft, ...]) -> None:
-        def work() -> tuple[None, tuple[Draft, ...]]:
-            return None, drafts if self._outbox.store.move_sent(moved, SentState.WAITING) else ()
+        def work() -> tuple[None, Sequence[Draft]]:
+            if not self._outbox.store.move_sent(moved, SentState.WAITING):
+                return None, ()
+            return None, [*drafts, *(self._outbox.make_room(moved.recipient) if moved.state is SentState.DEAD else ())]
 
         await self._outbox.log.transact(work, wait=True)
 

@@ -763,12 +763,19 @@ WHERE state = ?1 AND position > ?2 AND (?4 = '' OR recipient = ?4) ORDER BY posi
 
 -- name: dead_sent
 SELECT message_id, sender, recipient, code, attempts, changed_ns, length(wire) FROM bus_outbox
-WHERE state = 'dead' ORDER BY changed_ns DESC, position DESC LIMIT ? OFFSET ?
+WHERE position IN (SELECT position FROM bus_outbox WHERE state = 'dead' ORDER BY changed_ns DESC, position DESC LIMIT ? OFFSET ?)
+ORDER BY changed_ns DESC, position DESC
 
 -- name: dead_sent_to
 SELECT message_id, sender, recipient, code, attempts, changed_ns, length(wire) FROM bus_outbox
-WHERE state = 'dead' AND (recipient = ?1 OR (recipient > ?1 || '/' AND recipient < ?1 || '0'))
-ORDER BY changed_ns DESC, position DESC LIMIT ?2 OFFSET ?3
+WHERE position IN (
+    SELECT position FROM (
+        SELECT position, changed_ns FROM bus_outbox WHERE state = 'dead' AND recipient = ?1
+        UNION ALL
+        SELECT position, changed_ns FROM bus_outbox WHERE state = 'dead' AND recipient > ?1 || '/' AND recipient < ?1 || '0'
+    ) ORDER BY changed_ns DESC, position DESC LIMIT ?2 OFFSET ?3
+)
+ORDER BY changed_ns DESC, position DESC
 
 -- name: move_sent
 UPDATE bus_outbox SET wire = ?, state = ?, attempts = ?, due_ns = ?, expires_ns = ?, code = ?, changed_ns = ?
