@@ -321,8 +321,9 @@ class Feed:
         now = self._outbox.clock.now_ns()
         try:
             message = await self._message(row, opened, now)
-        except RateLimited as limited:  # not now
-            return await self._failed(row, limited, receipts)
+        except RateLimited as limited:  # not now; nothing has failed, and nothing counts as an attempt
+            retry = self._desk.retry  # a policy set that comes meanwhile may let it pass sooner
+            return await self._later(row, min(max(limited.retry_after_s, retry.first_s), retry.most_s))
         except (MessageRefused, Denied) as refusal:
             await self._end(row, SentState.DEAD, refusal.code, receipts)
             return None
@@ -369,9 +370,11 @@ class Feed:
             code = error.code if isinstance(error, SymbiError) else "message.handler"
             await self._end(tried, SentState.DEAD, code, receipts)
             return None
+        return await self._later(tried, retry.delay_s(attempts))
+
+    async def _later(self, row: SentRow, delay_s: float) -> SentRow:
         self._desk.record.of(self._subject).again += 1
-        due_ns = self._outbox.clock.now_ns() + round(retry.delay_s(attempts) * NS)
-        moved = replace(tried, due_ns=due_ns)
+        moved = replace(row, due_ns=self._outbox.clock.now_ns() + round(delay_s * NS))
         await self._move(moved, ())
         return moved
 
