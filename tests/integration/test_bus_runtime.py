@@ -286,8 +286,7 @@ async def test_answers_do_not_make_what_waits_in_the_mailbox_a_replay(tmp_path):
         assert got == ["held", "waits"]
 
 
-@pytest.mark.parametrize("change", [rotate_keys, destroy_keys])
-async def test_what_waits_in_a_buffer_is_opened_with_the_keys_before_unless_they_are_destroyed(tmp_path, change):
+async def test_what_waits_in_a_buffer_is_opened_with_the_keys_before(tmp_path):
     async with opened(tmp_path) as running:
         bus, got, gate = running.runtime.bus, [], anyio.Event()
 
@@ -299,12 +298,43 @@ async def test_what_waits_in_a_buffer_is_opened_with_the_keys_before_unless_they
         await bus.broadcast("c", "all", "held")
         await settled(lambda: got)
         assert await bus.broadcast("c", "all", "waits") == {"b": None}
-        await change(running.runtime.rooms, AgentId("b"), "jane")
+        await rotate_keys(running.runtime.rooms, AgentId("b"), "jane")
         assert await bus.broadcast("c", "all", "later") == {"b": None}
         gate.set()
-        await settled(lambda: len(got) == 3 - (change is destroy_keys))
-        await settled()
-        assert got == (["held", "waits", "later"] if change is rotate_keys else ["held", "later"])
+        await settled(lambda: len(got) == 3)
+        assert got == ["held", "waits", "later"]
+
+
+async def test_the_keys_of_who_receives_from_the_bus_are_not_destroyed_before_it_is_gone(tmp_path):
+    async with opened(tmp_path) as running:
+        bus, rooms, b = running.runtime.bus, running.runtime.rooms, AgentId("b")
+
+        async def refused(match):
+            with pytest.raises(InputError, match=match) as refusal:
+                await destroy_keys(rooms, b, "jane")
+            assert refusal.value.code == "input.agent_there"
+
+        await bus.send_message("a", "b", 1)
+        await bus.send_message("a", "b/1", 2)
+        await refused("wait for agent `b`")
+        box = await bus.open_mailbox("b", lambda _message: None)
+        await settled(lambda: bus.record.of("a.b").received == 1)
+        await refused("`b` receives from the bus")
+        await box.close()
+        await refused("wait for agent `b/1`")
+        box = await bus.open_mailbox("b/1", lambda _message: None)
+        await settled(lambda: bus.record.of("a.b/1").received == 1)
+        await box.close()
+        await bus.send_message("a", "b", 3)
+        over, db = "UPDATE bus_outbox SET expires_ns = 1 WHERE state = 'waiting'", rooms.bus.outbox.store._db
+        await rooms.world.log.transact(lambda: (db.execute(over).rowcount, ()))
+        listens = await bus.subscribe("b/2", "news.eu", lambda _message: None)
+        await refused("`b/2` receives from the bus")
+        await listens.close()
+        other = await bus.open_mailbox("c", lambda _message: None)
+        await bus.send_message("a", "c", 4)
+        assert await destroy_keys(rooms, b, "jane") == 1
+        await other.close()
 
 
 async def test_keys_of_pairs_are_bounded_and_nothing_is_taken_twice(tmp_path, monkeypatch):

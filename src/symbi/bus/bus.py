@@ -342,6 +342,11 @@ class Bus:
         """
         self._rooms.changed(agent, destroyed)
 
+    def there(self, declared: AgentId) -> AgentId | None:
+        """Of a declaration and its instances, one that has a mailbox or a subscription open; from any thread."""
+        open_ = (*list(self._mailboxes.values()), *list(self._subscriptions))
+        return next((one.me for one in open_ if one.me.partition("/")[0] == declared), None)
+
     # --- for whoever looks ------------------------------------------------------------------------
 
     def stats(self) -> dict[str, JsonValue]:

@@ -179,6 +179,9 @@ class OutboxStore(Protocol):
     def sent(self, state: SentState, recipient: str, after: int, limit: int) -> Sequence[SentRow]:
         """Messages in a state behind a position, in order; for everybody where the recipient is empty."""
 
+    def awaited_sent(self, declared: str, now_ns: int) -> str | None:
+        """Of a declaration and its instances, one for which something waits whose time is not over."""
+
     def dead_sent(self, recipient: str, limit: int, beyond: int = 0) -> Sequence[DeadMessage]:
         """Messages that were given up, newest first; for everybody where the recipient is empty.
 

@@ -757,6 +757,14 @@ SELECT message_id, sender, recipient, wire, state, attempts, due_ns, expires_ns,
 FROM bus_outbox INDEXED BY bus_outbox_waiting
 WHERE recipient = ? AND position > ? AND state = 'waiting' ORDER BY position LIMIT ?
 
+-- name: awaited_sent
+SELECT recipient FROM bus_outbox INDEXED BY bus_outbox_waiting
+WHERE recipient = ?1 AND state = 'waiting' AND (expires_ns = 0 OR expires_ns > ?2)
+UNION ALL
+SELECT recipient FROM bus_outbox INDEXED BY bus_outbox_waiting
+WHERE recipient > ?1 || '/' AND recipient < ?1 || '0' AND state = 'waiting' AND (expires_ns = 0 OR expires_ns > ?2)
+LIMIT 1
+
 -- name: all_sent
 SELECT message_id, sender, recipient, wire, state, attempts, due_ns, expires_ns, code, changed_ns, epoch, position FROM bus_outbox
 WHERE state = ?1 AND position > ?2 AND (?4 = '' OR recipient = ?4) ORDER BY position LIMIT ?3

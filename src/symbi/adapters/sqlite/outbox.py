@@ -67,6 +67,11 @@ class OutboxTable(Rows):
         with mapped("read"):
             return _dead_in(self._db, recipient, limit, beyond)
 
+    def awaited_sent(self, declared: str, now_ns: int) -> str | None:
+        """Of a declaration and its instances, one for which something waits whose time is not over."""
+        row = self._one(SQL["awaited_sent"], (declared, now_ns))
+        return None if row is None else str(row[0])
+
     def move_sent(self, row: SentRow, was: SentState) -> bool:
         """Put a message where it stands now."""
         self._fence(self._epoch)
