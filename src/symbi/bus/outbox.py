@@ -33,6 +33,8 @@ _log = logging.getLogger("symbi.bus")
 NS: Final = 1_000_000_000
 PAGE: Final = 128  # messages that are read from the outbox at once
 RETRY_AFTER_S: Final = 1.0
+MAX_BEGINNINGS: Final = 100  # attempts; a message whose handler the process does not survive is given up in the end
+MAX_BEGUN: Final = 16_384  # senders that are remembered; beyond it their attempts are counted before once more
 MAX_DEAD: Final = 1000  # dead messages to one declared agent; the oldest makes room for a further one
 
 
@@ -231,6 +233,7 @@ class Feed:
         self._reading = reading
         self._handler = handler
         self._subject = f"a.{me}"
+        self._begun = set[str]()  # senders of whom something was given out since the start
         self._running = False
         self._more = False
         self._closed = False
@@ -328,6 +331,7 @@ class Feed:
             await self._end(row, SentState.DEAD, refusal.code, receipts)
             return None
         counts = self._desk.record.of(self._subject)
+        first = await self._begin(row)
         try:
             result = await call(self._handler, message)
             work = result.work if isinstance(result, WithReceipt) else None
@@ -342,7 +346,19 @@ class Feed:
         self._desk.metrics.inc(BUS_RECEIVED, outcome="received")
         if work is None:
             await self._end(row, SentState.RECEIVED, "", receipts)
+            if first:  # durable before what is behind it is given out: after a crash, that is first
+                await receipts[-1].durable()
         return None
+
+    async def _begin(self, row: SentRow) -> bool:
+        """Count an attempt before it is made, durably, where the process before may have ended in it; whether that was so."""
+        if row.sender in self._begun:
+            return False
+        if len(self._begun) >= MAX_BEGUN:
+            self._begun.clear()
+        await self._move(replace(row, attempts=row.attempts + 1), ())
+        self._begun.add(row.sender)
+        return True
 
     async def _message(self, row: SentRow, opened: Opened | MessageRefused, now: int) -> Message[Any]:
         """A message of the outbox, opened. Its place there says that it comes once, whatever window there is.
@@ -353,6 +369,10 @@ class Feed:
         """
         if row.expires_ns and now >= row.expires_ns:
             raise MessageRefused("the time of the message is over", code="message.expired")
+        if row.attempts >= max(MAX_BEGINNINGS, self._desk.retry.attempts):
+            raise MessageRefused(
+                "the process ended each time that the message was given out", code="message.crash_loop"
+            )
         if isinstance(opened, MessageRefused):
             raise opened
         require_place(opened, self._subject)

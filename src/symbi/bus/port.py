@@ -123,7 +123,7 @@ class SentRow:
         message_id, sender, recipient: As its sender gave them.
         wire: The sealed bytes; empty once nobody is to get them.
         state: Where it stands.
-        attempts: How often its receiver has failed.
+        attempts: How often its receiver has failed, or was not done when the process ended.
         due_ns: Not before then.
         expires_ns: Not after then; 0 for never.
         code: Of the error for which it was given up.
