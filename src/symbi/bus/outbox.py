@@ -20,7 +20,8 @@ from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog, Enlisted
 from symbi.bus.codec import Opened
 from symbi.bus.content import Kind, Message, Reading, contents, message_of
-from symbi.bus.port import DeadMessage, OutboxStore, SentRow, SentState
+from symbi.bus.port import DeadMessage as DeadMessage  # noqa: PLC0414 - others take it from here
+from symbi.bus.port import OutboxStore, SentRow, SentState
 from symbi.bus.receiving import STORE_RETRY_S, Desk, Handler, Inside, call, flow_of, read_kept, require_place
 from symbi.bus.record import Record
 from symbi.clock import Clock
@@ -60,6 +61,14 @@ class WithReceipt:
     """
 
     work: Callable[[], None]
+
+
+def dead_message(find: Callable[[str], SentRow | None], message_id: str) -> DeadMessage | None:
+    """A message that was given up, by its id; on the store's thread."""
+    row = find(message_id)
+    if row is None or row.state is not SentState.DEAD:
+        return None
+    return DeadMessage(row.message_id, row.sender, row.recipient, row.code, row.attempts, row.changed_ns, len(row.wire))
 
 
 class Outbox:

@@ -163,7 +163,23 @@ class DeadMessage:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-class OutboxStore(Protocol):
+class SentReader(Protocol):
+    """What is asked of an outbox without an effect; the methods run on the store's thread."""
+
+    def awaited_sent(self, declared: str, now_ns: int) -> str | None:
+        """Of a declaration and its instances, one for which something waits whose time is not over."""
+
+    def dead_sent(self, recipient: str, limit: int, beyond: int = 0) -> Sequence[DeadMessage]:
+        """Messages that were given up, newest first; for everybody where the recipient is empty.
+
+        Args:
+            recipient: A declaration and all its instances, or one instance.
+            limit: How many at most.
+            beyond: The newest that are left out.
+        """
+
+
+class OutboxStore(SentReader, Protocol):
     """Keeps what `send_message` has taken over; the methods run on the store's thread, those that write inside its transaction."""
 
     def put_sent(self, row: SentRow, most: int) -> bool:
@@ -178,18 +194,6 @@ class OutboxStore(Protocol):
 
     def sent(self, state: SentState, recipient: str, after: int, limit: int) -> Sequence[SentRow]:
         """Messages in a state behind a position, in order; for everybody where the recipient is empty."""
-
-    def awaited_sent(self, declared: str, now_ns: int) -> str | None:
-        """Of a declaration and its instances, one for which something waits whose time is not over."""
-
-    def dead_sent(self, recipient: str, limit: int, beyond: int = 0) -> Sequence[DeadMessage]:
-        """Messages that were given up, newest first; for everybody where the recipient is empty.
-
-        Args:
-            recipient: A declaration and all its instances, or one instance.
-            limit: How many at most.
-            beyond: The newest that are left out.
-        """
 
     def move_sent(self, row: SentRow, was: SentState) -> bool:
         """Put a message where it stands now, if it still stands where the caller saw it."""

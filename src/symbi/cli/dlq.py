@@ -13,7 +13,7 @@ from symbi.agent.run import RunOutcome
 from symbi.api.caller import Caller, operate
 from symbi.api.client import ask_owner, connect_owner
 from symbi.api.dlq import DLQ_TIMEOUT_S, OPERATIONS, unknown_message
-from symbi.bus.port import DeadMessage, SentRow, SentState
+from symbi.bus.outbox import DeadMessage, dead_message
 from symbi.cli.options import Config, Json
 from symbi.cli.output import err, error_json, errors_to_exit, exit_code, out, print_json, show_error
 from symbi.cli.owner import ask_or_own
@@ -140,8 +140,8 @@ def show_message(
 
 def _shown_message(reader: TrailReader, letter: str, *, as_json: bool) -> bool:
     """Show a dead message of the bus, if it is one."""
-    message = reader.find_sent(letter)
-    if message is None or message.state is not SentState.DEAD:
+    message = dead_message(reader.find_sent, letter)
+    if message is None:
         return False
     row = _message_json(message)
     print_json(row) if as_json else out.print(
@@ -319,7 +319,7 @@ def _letter_json(letter: DeadLetter, mails: SealedMail, *, whole: bool) -> dict[
     return row
 
 
-def _message_json(one: DeadMessage | SentRow) -> dict[str, JsonValue]:
+def _message_json(one: DeadMessage) -> dict[str, JsonValue]:
     """A dead message of the bus, as a letter."""
     return {
         "letter": one.message_id,
