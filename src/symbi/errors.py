@@ -172,7 +172,7 @@ class MessageRefused(VerificationError):
     """A message is not what it claims to be, or not for this reader, or not any more; the code says which.
 
     `message.malformed`, `message.version`, `message.signature`, `message.sealed`, `message.replayed`, `message.expired`,
-    `message.recipient`, `message.size` or `message.epoch`. Nothing of a payload stands in text or fields.
+    `message.recipient`, `message.size`, `message.epoch` or `message.crash_loop`. Nothing of a payload stands in text or fields.
     """
 
     default_code = "message.malformed"

@@ -4,6 +4,7 @@ import anyio
 import pytest
 
 from symbi.audit.event import AuditEventType as T
+from symbi.bus import outbox
 from symbi.bus.port import SentState
 from symbi.bus.ratelimit import RateTerms
 from symbi.bus.receiving import RetryTerms
@@ -28,6 +29,39 @@ def collect(into):
 
 def kinds(open_):
     return [event.event_type for event in open_.gate.events()]
+
+
+async def test_dead_messages_to_one_agent_are_bounded_and_what_makes_room_is_on_the_trail(monkeypatch):
+    monkeypatch.setattr(outbox, "MAX_DEAD", 2)
+
+    def fail(_message):
+        raise ValueError
+
+    terms = BusTerms(retry=RetryTerms(attempts=1), mailbox=2)
+    async with bus_over(terms=terms, agents=("a", "b", "b/1", "c", "d")) as open_:
+        for name in ("b", "b/1", "c"):
+            await open_.bus.open_mailbox(name, fail)
+        sent = []
+        for number, name in enumerate(("c", "b", "b/1", "b", "b/1")):
+            sent.append((await open_.bus.send_message("a", name, number)).message_id)
+            await settled(lambda: len(kinds_of(open_, T.LETTER_PUT)) == len(sent))
+        assert [one.message_id for one in await open_.bus.dead()] == [sent[0], *sent[3:]]
+        dropped = kinds_of(open_, T.LETTER_DROPPED)
+        assert [(one.details["message"], one.details["by"]) for one in dropped] == [
+            (sent[1], "symbi.system"),
+            (sent[2], "symbi.system"),
+        ]
+        row = await open_.bus.outbox.find(sent[1])
+        assert (row.state, row.wire) == (SentState.DROPPED, b"")
+        late = [(await open_.bus.send_message("a", "d", number, ttl_s=5)).message_id for number in range(2)]
+        await open_.sleep.advance(6)
+        monkeypatch.setattr(outbox, "MAX_DEAD", 1)
+        await open_.bus.send_message("a", "d", 3)  # what is over makes room, and is bounded too
+        assert [one.message_id for one in await open_.bus.outbox.dead("d")] == late[1:]
+
+
+def kinds_of(open_, kind):
+    return [event for event in open_.gate.events() if event.event_type is kind]
 
 
 # --- what stops it ------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from symbi.audit.event import AuditEventType as T
 from symbi.bus.parcels import ConsumerTerms, Overflow
+from symbi.bus.receiving import RetryTerms
+from symbi.bus.rooms import BusTerms
 from symbi.errors import Overloaded, PolicyDenied, RateLimited
 from symbi.policy.engine import PolicySource
 from symbi.policy.policies import PolicySet
@@ -200,6 +202,22 @@ async def test_what_waited_and_is_over_a_rate_then_is_tried_again_and_is_no_dead
         for _ in range(8):
             await open_.sleep.advance(30.0)
         await settled(lambda: len(got) == 3)
+        assert await open_.bus.dead() == []
+
+
+async def test_a_rate_is_no_failure_however_often_it_holds_a_message_back():
+    terms = BusTerms(retry=RetryTerms(attempts=2, first_s=1.0, most_s=1.0))
+    async with bus_over(BY_LEASE, terms=terms) as open_:
+        got, senders = [], ("a", "c", "d")
+        for number, sender in enumerate(senders * 3):
+            await open_.bus.send_message(sender, "b", number)
+        open_.set_policies('@id("each") @lease("none") @rate("1/minute") permit (principal, action, resource);')
+        await open_.bus.open_mailbox("b", lambda message: got.append((message.body, message.attempt)))
+        for _ in range(100):  # as many as it takes, for commits take turns of their own
+            if len(got) == 9:
+                break
+            await open_.sleep.advance(20.0)
+        assert sorted(got) == [(number, 1) for number in range(9)]
         assert await open_.bus.dead() == []
 
 

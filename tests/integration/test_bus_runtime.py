@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from symbi.adapters.sqlite import DATABASE_NAME
+from symbi.api import dlq
 from symbi.api.caller import Caller, operate
 from symbi.api.control import OPERATIONS
 from symbi.bus import at_hand, keybook
@@ -311,8 +312,7 @@ async def test_answers_do_not_make_what_waits_in_the_mailbox_a_replay(tmp_path):
         assert got == ["held", "waits"]
 
 
-@pytest.mark.parametrize("change", [rotate_keys, destroy_keys])
-async def test_what_waits_in_a_buffer_is_opened_with_the_keys_before_unless_they_are_destroyed(tmp_path, change):
+async def test_what_waits_in_a_buffer_is_opened_with_the_keys_before(tmp_path):
     async with opened(tmp_path) as running:
         bus, got, gate = running.runtime.bus, [], anyio.Event()
 
@@ -324,12 +324,43 @@ async def test_what_waits_in_a_buffer_is_opened_with_the_keys_before_unless_they
         await bus.broadcast("c", "all", "held")
         await settled(lambda: got)
         assert await bus.broadcast("c", "all", "waits") == {"b": None}
-        await change(running.runtime.rooms, AgentId("b"), "jane")
+        await rotate_keys(running.runtime.rooms, AgentId("b"), "jane")
         assert await bus.broadcast("c", "all", "later") == {"b": None}
         gate.set()
-        await settled(lambda: len(got) == 3 - (change is destroy_keys))
-        await settled()
-        assert got == (["held", "waits", "later"] if change is rotate_keys else ["held", "later"])
+        await settled(lambda: len(got) == 3)
+        assert got == ["held", "waits", "later"]
+
+
+async def test_the_keys_of_who_receives_from_the_bus_are_not_destroyed_before_it_is_gone(tmp_path):
+    async with opened(tmp_path) as running:
+        bus, rooms, b = running.runtime.bus, running.runtime.rooms, AgentId("b")
+
+        async def refused(match):
+            with pytest.raises(InputError, match=match) as refusal:
+                await destroy_keys(rooms, b, "jane")
+            assert refusal.value.code == "input.agent_there"
+
+        await bus.send_message("a", "b", 1)
+        await bus.send_message("a", "b/1", 2)
+        await refused("wait for agent `b`")
+        box = await bus.open_mailbox("b", lambda _message: None)
+        await settled(lambda: bus.record.of("a.b").received == 1)
+        await refused("`b` receives from the bus")
+        await box.close()
+        await refused("wait for agent `b/1`")
+        box = await bus.open_mailbox("b/1", lambda _message: None)
+        await settled(lambda: bus.record.of("a.b/1").received == 1)
+        await box.close()
+        await bus.send_message("a", "b", 3)
+        over, db = "UPDATE bus_outbox SET expires_ns = 1 WHERE state = 'waiting'", rooms.bus.outbox.store._db
+        await rooms.world.log.transact(lambda: (db.execute(over).rowcount, ()))
+        listens = await bus.subscribe("b/2", "news.eu", lambda _message: None)
+        await refused("`b/2` receives from the bus")
+        await listens.close()
+        other = await bus.open_mailbox("c", lambda _message: None)
+        await bus.send_message("a", "c", 4)
+        assert await destroy_keys(rooms, b, "jane") == 1
+        await other.close()
 
 
 async def test_keys_of_pairs_are_bounded_and_nothing_is_taken_twice(tmp_path, monkeypatch):
@@ -378,3 +409,36 @@ async def test_group_keys_of_earlier_processes_go_where_nothing_is_kept_under_th
         await running.runtime.bus.subscribe("c", "news.kept", collect(got), terms=ConsumerTerms(durable="d"))
         await settled(lambda: len(got) == 3)
         assert got == [0, -1, -2]
+
+
+async def give_up_many(folder):
+    """Messages to `c` and its instances, then to `b/1` and `b`, all given up, the last one newest."""
+    async with opened(folder) as running:
+        bus = running.runtime.bus
+        for name in ("b", "b/1", "c"):
+            await bus.open_mailbox(name, fail)
+        sent = {}
+        for number, name in enumerate([*["c"] * 6, "b/1", "b"]):
+            sent.setdefault(name, []).append((await bus.send_message("a", name, number)).message_id)
+            await settled(lambda count=number + 1: sum(bus.record.of(f"a.{one}").dead for one in sent) == count)
+    return sent
+
+
+def test_dead_messages_are_found_however_many_were_given_up_before_them(tmp_path, monkeypatch):
+    sent = anyio.run(give_up_many, tmp_path)
+    (tmp_path / "symbi.toml").write_text(CONFIG)
+    run = partial(asked, tmp_path)
+
+    def letters(*words):
+        code, rows = run(*words)
+        assert code == 0, rows
+        return [row["letter"] for row in rows]
+
+    assert letters("bus", "dlq", "list", "--limit", "2") == [*sent["b"], *sent["b/1"]]
+    assert letters("bus", "dlq", "list", "--agent", "b", "--limit", "5") == [*sent["b"], *sent["b/1"]]
+    assert letters("bus", "dlq", "list", "--agent", "b/1", "--limit", "1") == sent["b/1"]
+    assert letters("dlq", "list", "--limit", "1") == sent["b"]
+    assert run("bus", "dlq", "show", sent["b"][0])[1]["agent"] == "b"
+    monkeypatch.setattr(dlq, "MAX_DEAD", 2)
+    assert run("bus", "dlq", "drop", "--all-of", "b", "--reason", "r") == (0, {"dropped": [*sent["b/1"], *sent["b"]]})
+    assert run("bus", "dlq", "show", sent["b"][0])[0] == 2

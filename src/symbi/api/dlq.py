@@ -19,7 +19,7 @@ from symbi.types import AgentId, JsonValue, RunId
 from symbi.wiring import compile_agents
 
 DLQ_TIMEOUT_S: Final = 600.0  # a commit for each of at most `MAX_OPEN` letters
-MAX_DEAD: Final = 10_000  # dead messages of the bus that are looked through at once
+MAX_DEAD: Final = 10_000  # dead messages of the bus to one agent that are taken at once
 MAX_NAME_CHARS: Final = 200  # of a run or an agent that an operation names
 
 
@@ -88,8 +88,7 @@ async def _messages(runtime: Runtime, arguments: Mapping[str, JsonValue]) -> lis
         messages = [] if found is None else [found]
     elif kind is not None:
         name = _text(arguments, "agent", MAX_NAME_CHARS)
-        dead = await outbox.dead(limit=MAX_DEAD)
-        messages = [one.message_id for one in dead if name in {one.recipient, one.recipient.partition("/")[0]}]
+        messages = [one.message_id for one in await outbox.dead(name, MAX_DEAD)]
     else:
         return []
     if kind is not None and not messages:

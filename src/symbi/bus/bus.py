@@ -19,9 +19,9 @@ from anyio.abc import TaskGroup
 from symbi.bus.content import NO_LABEL, Kind, Reading
 from symbi.bus.envelope import parse_flow
 from symbi.bus.mailbox import Mailbox, Subscription
-from symbi.bus.outbox import NS, DeadMessage, Outbox, Receipt
+from symbi.bus.outbox import NS, Outbox, Receipt
 from symbi.bus.parcels import ConsumerTerms, Overflow
-from symbi.bus.port import SentRow, SentState
+from symbi.bus.port import DeadMessage, SentRow, SentState
 from symbi.bus.receiving import Desk, Handler, Inside
 from symbi.bus.record import Passed, Record
 from symbi.bus.requests import Answer, Inbox, Pending, Questions
@@ -341,6 +341,11 @@ class Bus:
             destroyed: Whether what waits for it is not to be opened any more either.
         """
         self._rooms.changed(agent, destroyed)
+
+    def there(self, declared: AgentId) -> AgentId | None:
+        """Of a declaration and its instances, one that has a mailbox or a subscription open; from any thread."""
+        open_ = (*list(self._mailboxes.values()), *list(self._subscriptions))
+        return next((one.me for one in open_ if one.me.partition("/")[0] == declared), None)
 
     # --- for whoever looks ------------------------------------------------------------------------
 

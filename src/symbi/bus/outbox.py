@@ -14,25 +14,29 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog, Enlisted
 from symbi.bus.codec import Opened
 from symbi.bus.content import Kind, Message, Reading, contents, message_of
+from symbi.bus.port import DeadMessage as DeadMessage  # noqa: PLC0414 - others take it from here
 from symbi.bus.port import OutboxStore, SentRow, SentState
 from symbi.bus.receiving import STORE_RETRY_S, Desk, Handler, Inside, call, flow_of, read_kept, require_place
 from symbi.bus.record import Record
 from symbi.clock import Clock
 from symbi.errors import Denied, InputError, MessageRefused, Overloaded, RateLimited, SymbiError, Unavailable
 from symbi.telemetry import BUS_RECEIVED
-from symbi.types import AgentId, JsonValue
+from symbi.types import SYSTEM_AGENT, AgentId, JsonValue
 
 _log = logging.getLogger("symbi.bus")
 
 NS: Final = 1_000_000_000
 PAGE: Final = 128  # messages that are read from the outbox at once
 RETRY_AFTER_S: Final = 1.0
+MAX_BEGINNINGS: Final = 100  # attempts; a message whose handler the process does not survive is given up in the end
+MAX_BEGUN: Final = 16_384  # senders that are remembered; beyond it their attempts are counted before once more
+MAX_DEAD: Final = 1000  # dead messages to one declared agent; the oldest makes room for a further one
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,36 +63,12 @@ class WithReceipt:
     work: Callable[[], None]
 
 
-@dataclass(frozen=True, slots=True)
-class DeadMessage:
-    """A message that was given up."""
-
-    message_id: str
-    sender: str
-    recipient: str
-    code: str
-    attempts: int
-    changed_ns: int
-    size: int
-
-    def facts(self) -> dict[str, JsonValue]:
-        """As JSON."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-
-class Shows(Protocol):
-    """What can be read of an outbox, also of a store that is only looked at."""
-
-    def sent(self, state: SentState, recipient: str, after: int, limit: int) -> Sequence[SentRow]:
-        """As `OutboxStore` says."""
-
-
-def dead_messages(store: Shows, recipient: str = "", limit: int = 1000) -> list[DeadMessage]:
-    """What was given up, oldest first; on the store's thread."""
-    return [
-        DeadMessage(row.message_id, row.sender, row.recipient, row.code, row.attempts, row.changed_ns, len(row.wire))
-        for row in store.sent(SentState.DEAD, recipient, 0, limit)
-    ]
+def dead_message(find: Callable[[str], SentRow | None], message_id: str) -> DeadMessage | None:
+    """A message that was given up, by its id; on the store's thread."""
+    row = find(message_id)
+    if row is None or row.state is not SentState.DEAD:
+        return None
+    return DeadMessage(row.message_id, row.sender, row.recipient, row.code, row.attempts, row.changed_ns, len(row.wire))
 
 
 class Outbox:
@@ -133,7 +113,7 @@ class Outbox:
                     msg = f"the mailbox of agent `{row.recipient}` is full: {self._most} messages wait for it"
                     raise Overloaded(msg, retry_after_s=RETRY_AFTER_S, code="message.mailbox_full")
                 letters += more
-            return (False, len(letters)), letters
+            return (False, len(letters)), [*letters, *(self.make_room(row.recipient) if letters else ())]
 
         (again, buried), _ = await self.log.transact(work)
         self._record.of(f"a.{row.recipient}").dead += buried
@@ -150,6 +130,20 @@ class Outbox:
                 letters.append(_letter(AuditEventType.LETTER_PUT, moved))
         return letters
 
+    def make_room(self, recipient: str) -> list[Draft]:
+        """Let the oldest dead messages to a declared agent go that are too many; on the store's thread.
+
+        Returns:
+            What the trail is told of each.
+        """
+        gone, why = list[Draft](), f"{MAX_DEAD} dead messages to this agent are open, and this was the oldest"
+        for one in self.store.dead_sent(recipient.partition("/")[0], MAX_DEAD, MAX_DEAD):
+            row = self.store.find_sent(one.message_id)
+            if row is not None:
+                moved = self._closed(row, SentState.DROPPED, 0)
+                gone.append(_letter(AuditEventType.LETTER_DROPPED, moved, by=SYSTEM_AGENT, reason=why))
+        return gone
+
     async def find(self, message_id: str) -> SentRow | None:
         """A message by its id."""
         return await self.log.read(partial(self.store.find_sent, message_id))
@@ -160,8 +154,8 @@ class Outbox:
         return None if row is None or row.state is not SentState.DEAD else row.message_id
 
     async def dead(self, recipient: str = "", limit: int = 1000) -> Sequence[DeadMessage]:
-        """What was given up, oldest first."""
-        return await self.log.read(partial(dead_messages, self.store, recipient, limit))
+        """What was given up last, of an agent and its instances or of everybody, oldest first."""
+        return (await self.log.read(partial(self.store.dead_sent, recipient, limit)))[::-1]
 
     async def replay(self, message_id: str, by: str, expires_ns: int) -> SentRow:
         """Let a dead message wait again, as if it had never been tried.
@@ -188,15 +182,18 @@ class Outbox:
             if row is None or row.state is not SentState.DEAD:
                 msg = f"no dead message has the id `{message_id}`"
                 raise InputError(msg, code="input.letter", hint="`symbi dlq list` shows them")
-            now = self.clock.now_ns()
-            moved = replace(
-                row, state=state, attempts=0, due_ns=0, expires_ns=expires_ns, changed_ns=now,
-                wire=row.wire if state is SentState.WAITING else b"",
-            )  # fmt: skip
-            self.store.move_sent(moved, SentState.DEAD)
+            moved = self._closed(row, state, expires_ns)
             return moved, (_letter(kind, moved, by=by, **({"reason": why} if why else {})),)
 
         moved, _ = await self.log.transact(work)
+        return moved
+
+    def _closed(self, row: SentRow, state: SentState, expires_ns: int) -> SentRow:
+        moved = replace(
+            row, state=state, attempts=0, due_ns=0, expires_ns=expires_ns, changed_ns=self.clock.now_ns(),
+            wire=row.wire if state is SentState.WAITING else b"",
+        )  # fmt: skip
+        self.store.move_sent(moved, SentState.DEAD)
         return moved
 
     async def trim(self, age_s: float) -> int:
@@ -245,6 +242,7 @@ class Feed:
         self._reading = reading
         self._handler = handler
         self._subject = f"a.{me}"
+        self._begun = set[str]()  # senders of whom something was given out since the start
         self._running = False
         self._more = False
         self._closed = False
@@ -338,12 +336,14 @@ class Feed:
         now = self._outbox.clock.now_ns()
         try:
             message = await self._message(row, opened, now)
-        except RateLimited as limited:  # not now
-            return await self._failed(row, limited, receipts)
+        except RateLimited as limited:  # not now; nothing has failed, and nothing counts as an attempt
+            retry = self._desk.retry  # a policy set that comes meanwhile may let it pass sooner
+            return await self._later(row, min(max(limited.retry_after_s, retry.first_s), retry.most_s))
         except (MessageRefused, Denied) as refusal:
             await self._end(row, SentState.DEAD, refusal.code, receipts)
             return None
         counts = self._desk.record.of(self._subject)
+        first = await self._begin(row)
         try:
             result = await call(self._handler, message)
             work = result.work if isinstance(result, WithReceipt) else None
@@ -358,7 +358,19 @@ class Feed:
         self._desk.metrics.inc(BUS_RECEIVED, outcome="received")
         if work is None:
             await self._end(row, SentState.RECEIVED, "", receipts)
+            if first:  # durable before what is behind it is given out: after a crash, that is first
+                await receipts[-1].durable()
         return None
+
+    async def _begin(self, row: SentRow) -> bool:
+        """Count an attempt before it is made, durably, where the process before may have ended in it; whether that was so."""
+        if row.sender in self._begun:
+            return False
+        if len(self._begun) >= MAX_BEGUN:
+            self._begun.clear()
+        await self._move(replace(row, attempts=row.attempts + 1), ())
+        self._begun.add(row.sender)
+        return True
 
     async def _message(self, row: SentRow, opened: Opened | MessageRefused, now: int) -> Message[Any]:
         """A message of the outbox, opened. Its place there says that it comes once, whatever window there is.
@@ -369,6 +381,10 @@ class Feed:
         """
         if row.expires_ns and now >= row.expires_ns:
             raise MessageRefused("the time of the message is over", code="message.expired")
+        if row.attempts >= max(MAX_BEGINNINGS, self._desk.retry.attempts):
+            raise MessageRefused(
+                "the process ended each time that the message was given out", code="message.crash_loop"
+            )
         if isinstance(opened, MessageRefused):
             raise opened
         require_place(opened, self._subject)
@@ -386,9 +402,11 @@ class Feed:
             code = error.code if isinstance(error, SymbiError) else "message.handler"
             await self._end(tried, SentState.DEAD, code, receipts)
             return None
+        return await self._later(tried, retry.delay_s(attempts))
+
+    async def _later(self, row: SentRow, delay_s: float) -> SentRow:
         self._desk.record.of(self._subject).again += 1
-        due_ns = self._outbox.clock.now_ns() + round(retry.delay_s(attempts) * NS)
-        moved = replace(tried, due_ns=due_ns)
+        moved = replace(row, due_ns=self._outbox.clock.now_ns() + round(delay_s * NS))
         await self._move(moved, ())
         return moved
 
@@ -408,8 +426,10 @@ class Feed:
         receipts.append(await self._outbox.log.enlist(work, wait=True))
 
     async def _move(self, moved: SentRow, drafts: tuple[Draft, ...]) -> None:
-        def work() -> tuple[None, tuple[Draft, ...]]:
-            return None, drafts if self._outbox.store.move_sent(moved, SentState.WAITING) else ()
+        def work() -> tuple[None, Sequence[Draft]]:
+            if not self._outbox.store.move_sent(moved, SentState.WAITING):
+                return None, ()
+            return None, [*drafts, *(self._outbox.make_room(moved.recipient) if moved.state is SentState.DEAD else ())]
 
         await self._outbox.log.transact(work, wait=True)
 

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from symbi.bus.parcels import ConsumerTerms, Delivery, Parcel
+from symbi.types import JsonValue
 
 
 class Consumer(Protocol):
@@ -122,7 +123,7 @@ class SentRow:
         message_id, sender, recipient: As its sender gave them.
         wire: The sealed bytes; empty once nobody is to get them.
         state: Where it stands.
-        attempts: How often its receiver has failed.
+        attempts: How often its receiver has failed, or was not done when the process ended.
         due_ns: Not before then.
         expires_ns: Not after then; 0 for never.
         code: Of the error for which it was given up.
@@ -145,7 +146,40 @@ class SentRow:
     position: int = 0
 
 
-class OutboxStore(Protocol):
+@dataclass(frozen=True, slots=True)
+class DeadMessage:
+    """A message that was given up."""
+
+    message_id: str
+    sender: str
+    recipient: str
+    code: str
+    attempts: int
+    changed_ns: int
+    size: int
+
+    def facts(self) -> dict[str, JsonValue]:
+        """As JSON."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class SentReader(Protocol):
+    """What is asked of an outbox without an effect; the methods run on the store's thread."""
+
+    def awaited_sent(self, declared: str, now_ns: int) -> str | None:
+        """Of a declaration and its instances, one for which something waits whose time is not over."""
+
+    def dead_sent(self, recipient: str, limit: int, beyond: int = 0) -> Sequence[DeadMessage]:
+        """Messages that were given up, newest first; for everybody where the recipient is empty.
+
+        Args:
+            recipient: A declaration and all its instances, or one instance.
+            limit: How many at most.
+            beyond: The newest that are left out.
+        """
+
+
+class OutboxStore(SentReader, Protocol):
     """Keeps what `send_message` has taken over; the methods run on the store's thread, those that write inside its transaction."""
 
     def put_sent(self, row: SentRow, most: int) -> bool:

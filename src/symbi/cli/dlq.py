@@ -13,7 +13,7 @@ from symbi.agent.run import RunOutcome
 from symbi.api.caller import Caller, operate
 from symbi.api.client import ask_owner, connect_owner
 from symbi.api.dlq import DLQ_TIMEOUT_S, OPERATIONS, unknown_message
-from symbi.bus.outbox import DeadMessage, Shows, dead_messages
+from symbi.bus.outbox import DeadMessage, dead_message
 from symbi.cli.options import Config, Json
 from symbi.cli.output import err, error_json, errors_to_exit, exit_code, out, print_json, show_error
 from symbi.cli.owner import ask_or_own
@@ -27,7 +27,7 @@ from symbi.runtime.letters import DeadLetter, LetterState, Wanted, opened_letter
 from symbi.runtime.sealed_mail import SealedMail
 from symbi.tools.text import printable
 from symbi.types import AgentId, JsonValue, RunId
-from symbi.wiring import folder_owner, open_reader, open_runtime, reading_mails, start_logging
+from symbi.wiring import TrailReader, folder_owner, open_reader, open_runtime, reading_mails, start_logging
 
 app = typer.Typer(help="See what was given up, begin it anew, or let it go.", no_args_is_help=True)
 bus_app = typer.Typer(help="List, show, replay or drop messages that the bus gave up.", no_args_is_help=True)
@@ -68,21 +68,23 @@ def list_letters(
             mails = reading_mails(settings, reader)
             rows = [_letter_json(letter, mails, whole=False) for letter in reader.letters(wanted)]
             if state in {"open", "all"}:
-                rows += [_message_json(one) for one in dead_messages(reader, agent or "", limit)]
+                rows += [_message_json(one) for one in reader.dead_sent(agent or "", limit)]
         _print_rows(rows, limit, state, as_json=as_json)
 
 
 @bus_app.command("list")
 def list_messages(
     *,
-    agent: Annotated[str | None, typer.Option(help="Only those to this agent.")] = None,
+    agent: Annotated[
+        str | None, typer.Option(help="Only those to this agent; to all its instances, if it has some.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many at most, newest first.")] = 100,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
     """List messages that the bus gave up, newest first."""
     with errors_to_exit(as_json=as_json), open_reader(load_settings(config)) as reader:
-        rows = [_message_json(one) for one in dead_messages(reader, agent or "", limit)]
+        rows = [_message_json(one) for one in reader.dead_sent(agent or "", limit)]
         _print_rows(rows, limit, "open", as_json=as_json)
 
 
@@ -136,9 +138,9 @@ def show_message(
             raise unknown_message(letter)
 
 
-def _shown_message(reader: Shows, letter: str, *, as_json: bool) -> bool:
+def _shown_message(reader: TrailReader, letter: str, *, as_json: bool) -> bool:
     """Show a dead message of the bus, if it is one."""
-    message = next((one for one in dead_messages(reader) if one.message_id == letter), None)
+    message = dead_message(reader.find_sent, letter)
     if message is None:
         return False
     row = _message_json(message)

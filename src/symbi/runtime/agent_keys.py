@@ -54,7 +54,7 @@ async def destroy_keys(rooms: Rooms, agent: AgentId, by: str) -> int:
     What was sent to it and was not begun cannot be opened any more, by anybody who has this store alone.
 
     Raises:
-        InputError: It has none, or one that was made of it is still there.
+        InputError: It has none, or one that was made of it is still there, or receives from the bus, or is to.
         StoreUnavailable: It cannot be recorded.
     """
 
@@ -92,3 +92,12 @@ def _refuse_there(rooms: Rooms, agent: AgentId) -> None:
                 msg = f"agent `{one.agent_id}` is {one.state.value}, and needs its keys"
                 raise InputError(msg, code="input.agent_there", hint=f"`symbi agents stop {one.agent_id}` first")
         after = page[-1].agent_id
+    receives = rooms.bus.there(agent)
+    if receives is not None:
+        msg = f"agent `{receives}` receives from the bus, and needs its keys"
+        raise InputError(msg, code="input.agent_there", hint="close its mailbox and its subscriptions first")
+    awaited = rooms.bus.outbox.store.awaited_sent(agent, rooms.world.clock.now_ns())
+    if awaited is not None:
+        msg = f"messages of the bus wait for agent `{awaited}`, and open with its keys alone"
+        hint = "they go once they are received, or their time is over"
+        raise InputError(msg, code="input.agent_there", hint=hint)

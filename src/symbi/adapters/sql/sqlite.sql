@@ -757,9 +757,33 @@ SELECT message_id, sender, recipient, wire, state, attempts, due_ns, expires_ns,
 FROM bus_outbox INDEXED BY bus_outbox_waiting
 WHERE recipient = ? AND position > ? AND state = 'waiting' ORDER BY position LIMIT ?
 
+-- name: awaited_sent
+SELECT recipient FROM bus_outbox INDEXED BY bus_outbox_waiting
+WHERE recipient = ?1 AND state = 'waiting' AND (expires_ns = 0 OR expires_ns > ?2)
+UNION ALL
+SELECT recipient FROM bus_outbox INDEXED BY bus_outbox_waiting
+WHERE recipient > ?1 || '/' AND recipient < ?1 || '0' AND state = 'waiting' AND (expires_ns = 0 OR expires_ns > ?2)
+LIMIT 1
+
 -- name: all_sent
 SELECT message_id, sender, recipient, wire, state, attempts, due_ns, expires_ns, code, changed_ns, epoch, position FROM bus_outbox
-WHERE state = ? AND position > ? ORDER BY position LIMIT ?
+WHERE state = ?1 AND position > ?2 AND (?4 = '' OR recipient = ?4) ORDER BY position LIMIT ?3
+
+-- name: dead_sent
+SELECT message_id, sender, recipient, code, attempts, changed_ns, length(wire) FROM bus_outbox
+WHERE position IN (SELECT position FROM bus_outbox WHERE state = 'dead' ORDER BY changed_ns DESC, position DESC LIMIT ? OFFSET ?)
+ORDER BY changed_ns DESC, position DESC
+
+-- name: dead_sent_to
+SELECT message_id, sender, recipient, code, attempts, changed_ns, length(wire) FROM bus_outbox
+WHERE position IN (
+    SELECT position FROM (
+        SELECT position, changed_ns FROM bus_outbox WHERE state = 'dead' AND recipient = ?1
+        UNION ALL
+        SELECT position, changed_ns FROM bus_outbox WHERE state = 'dead' AND recipient > ?1 || '/' AND recipient < ?1 || '0'
+    ) ORDER BY changed_ns DESC, position DESC LIMIT ?2 OFFSET ?3
+)
+ORDER BY changed_ns DESC, position DESC
 
 -- name: move_sent
 UPDATE bus_outbox SET wire = ?, state = ?, attempts = ?, due_ns = ?, expires_ns = ?, code = ?, changed_ns = ?

@@ -411,6 +411,7 @@ CREATE TABLE bus_outbox (
 CREATE INDEX bus_outbox_epoch ON bus_outbox (epoch) WHERE state IN ('waiting', 'dead');
 CREATE INDEX bus_outbox_waiting ON bus_outbox (recipient, position) WHERE state = 'waiting';
 CREATE INDEX bus_outbox_dead ON bus_outbox (position) WHERE state = 'dead';
+CREATE INDEX bus_outbox_dead_of ON bus_outbox (recipient, changed_ns, state) WHERE state = 'dead';
 CREATE INDEX bus_outbox_over ON bus_outbox (changed_ns) WHERE state IN ('received', 'dropped');
 
 -- Published messages that durable subscriptions may still ask for, and where each of those stands.

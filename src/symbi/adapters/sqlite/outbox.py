@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from symbi.adapters.sqlite.file import SQL, damaged, mapped, unavailable
 from symbi.adapters.sqlite.rows import Rows
-from symbi.bus.port import Cursor, SentRow, SentState, StreamRow
+from symbi.bus.port import Cursor, DeadMessage, SentRow, SentState, StreamRow
 from symbi.errors import InternalError
 
 T = TypeVar("T")
@@ -20,11 +20,14 @@ class OutboxReader(ABC):
     def _use(self, read: Callable[[sqlite3.Connection], T]) -> T:
         """Read from the open store."""
 
-    def sent(self, state: SentState, recipient: str, after: int, limit: int) -> Sequence[SentRow]:
-        """Messages in a state behind a position."""
-        values = (state.value, after, limit)
-        rows = (_sent(row) for row in self._use(lambda db: db.execute(SQL["all_sent"], values).fetchall()))
-        return [row for row in rows if not recipient or row.recipient == recipient]
+    def find_sent(self, message_id: str) -> SentRow | None:
+        """A message by its id."""
+        row = self._use(lambda db: db.execute(SQL["find_sent"], (message_id,)).fetchone())
+        return None if row is None else _sent(row)
+
+    def dead_sent(self, recipient: str, limit: int, beyond: int = 0) -> Sequence[DeadMessage]:
+        """Messages that were given up, newest first."""
+        return self._use(lambda db: _dead_in(db, recipient, limit, beyond))
 
 
 class OutboxTable(Rows):
@@ -57,8 +60,17 @@ class OutboxTable(Rows):
         """Messages in a state behind a position."""
         if recipient and state is SentState.WAITING:
             return [_sent(row) for row in self._all(SQL["waiting_sent"], (recipient, after, limit))]
-        rows = (_sent(row) for row in self._all(SQL["all_sent"], (state.value, after, limit)))
-        return [row for row in rows if not recipient or row.recipient == recipient]
+        return [_sent(row) for row in self._all(SQL["all_sent"], (state.value, after, limit, recipient))]
+
+    def dead_sent(self, recipient: str, limit: int, beyond: int = 0) -> Sequence[DeadMessage]:
+        """Messages that were given up, newest first."""
+        with mapped("read"):
+            return _dead_in(self._db, recipient, limit, beyond)
+
+    def awaited_sent(self, declared: str, now_ns: int) -> str | None:
+        """Of a declaration and its instances, one for which something waits whose time is not over."""
+        row = self._one(SQL["awaited_sent"], (declared, now_ns))
+        return None if row is None else str(row[0])
 
     def move_sent(self, row: SentRow, was: SentState) -> bool:
         """Put a message where it stands now."""
@@ -102,6 +114,14 @@ class OutboxTable(Rows):
             self._write(SQL["drop_cursor"], (cursor.name,))
         else:
             self._write(SQL["put_cursor"], (cursor.name, cursor.subject, cursor.position))
+
+
+def _dead_in(db: sqlite3.Connection, recipient: str, limit: int, beyond: int) -> Sequence[DeadMessage]:
+    if recipient:  # its instances are what is between `b/` and `b0`, for `0` follows `/`
+        rows = db.execute(SQL["dead_sent_to"], (recipient, limit, beyond))
+    else:
+        rows = db.execute(SQL["dead_sent"], (limit, beyond))
+    return [DeadMessage(*row) for row in rows]
 
 
 def _sent(row: Any) -> SentRow:
