@@ -215,8 +215,19 @@ async def test_messages_under_a_key_that_was_altered_are_given_up_and_hold_none_
 
 
 def master_of(folder):
-    (master,) = (one for one in (folder / ".symbi" / "keys").iterdir() if "master" in one.name)
-    return master
+    return next((folder / ".symbi" / "keys").glob("*master*"))
+
+
+@asynccontextmanager
+async def another_master(folder):
+    """Within, the folder has the sealing master of another one."""
+    async with living(folder / "other") as stage:
+        await stage.run(x=1)
+    master = master_of(folder)
+    right = master.read_bytes()
+    master.write_bytes(master_of(folder / "other").read_bytes())
+    yield
+    master.write_bytes(right)
 
 
 @pytest.mark.parametrize("first", ["d", "a"])
@@ -229,19 +240,13 @@ async def test_no_second_master_wraps_keys_in_a_store(tmp_path, first):
         await stage.run(first, about[first], x=1)
         assert await stage.sql(f"SELECT 1 FROM {tables[first]}")
         assert not await stage.sql(f"SELECT 1 FROM {tables[second]}")
-    async with living(tmp_path / "other", text=text) as stage:
-        await stage.run(x=1)
-    master = master_of(tmp_path)
-    right = master.read_bytes()
-    master.write_bytes(master_of(tmp_path / "other").read_bytes())
-    async with living(tmp_path, text=text, make=()) as stage:
+    async with another_master(tmp_path), living(tmp_path, text=text, make=()) as stage:
         try:
             refused = (await stage.run(second, about[second], x=1)).error is not None
         except StoreUnavailable:
             refused = True
         assert refused
         assert not await stage.sql(f"SELECT 1 FROM {tables[second]}")
-    master.write_bytes(right)
     async with living(tmp_path, text=text, make=()) as stage:
         for agent, task in about.items():
             assert (await stage.run(agent, task, x=1)).error is None
@@ -251,12 +256,7 @@ async def test_under_another_master_messages_wait_for_the_right_one(tmp_path):
     async with living(tmp_path) as stage:
         await stage.run(x=1)
         waiting = await stage.sql("SELECT message_id FROM mailbox WHERE due_ns = 0")
-    master = master_of(tmp_path)
-    right = master.read_bytes()
-    async with living(tmp_path / "other") as stage:
-        await stage.run(x=1)
-    master.write_bytes(master_of(tmp_path / "other").read_bytes())
-    async with living(tmp_path, make=()) as stage:
+    async with another_master(tmp_path), living(tmp_path, make=()) as stage:
         stage.tasks.start_soon(stage.runtime.carry_out_messages)
         with anyio.fail_after(30):
             while not stage.runtime.dispatch._resting:
@@ -264,7 +264,6 @@ async def test_under_another_master_messages_wait_for_the_right_one(tmp_path):
         assert await stage.sql("SELECT message_id FROM mailbox WHERE due_ns = 0") == waiting
         assert stage.lines == [] == await stage.sql("SELECT 1 FROM dead_letters")
         stage.tasks.cancel_scope.cancel()
-    master.write_bytes(right)
     async with living(tmp_path, make=()) as stage:
         await stage.carry_out()
         assert len(stage.lines) == len(waiting)
@@ -423,16 +422,10 @@ async def test_under_a_wrong_master_nothing_of_an_earlier_release_is_passed_over
         values = list(plain_message(2))
         values[4] = keys.seal(b'{"n":1}', place("mailbox", "body", values[0]))
         await stage.sql(PUT, *values)
-    (master,) = (tmp_path / ".symbi" / "keys").glob("*master*")
-    right = master.read_bytes()
-    async with living(tmp_path / "other") as stage:
-        await stage.run(x=1)
-        (other,) = (tmp_path / "other" / ".symbi" / "keys").glob("*master*")
-    master.write_bytes(other.read_bytes())
-    with pytest.raises(DecryptionFailed, match="not wrapped by this master"):
-        async with living(tmp_path, make=()):
-            pytest.fail("it was taken over")
-    master.write_bytes(right)
+    async with another_master(tmp_path):
+        with pytest.raises(DecryptionFailed, match="not wrapped by this master"):
+            async with living(tmp_path, make=()):
+                pytest.fail("it was taken over")
     async with living(tmp_path, make=()) as stage:
         assert await stage.sql("SELECT run_id FROM dead_letters WHERE epoch = 0") == [("m1",)]
         assert await stage.sql("SELECT 1 FROM mailbox WHERE epoch = 0") == []
@@ -440,9 +433,7 @@ async def test_under_a_wrong_master_nothing_of_an_earlier_release_is_passed_over
 
 
 def files_with_mark(folder):
-    return [
-        path.name for path in (folder / ".symbi").iterdir() if path.is_file() and MARK.encode() in path.read_bytes()
-    ]
+    return [one for one in (folder / ".symbi").iterdir() if one.is_file() and MARK.encode() in one.read_bytes()]
 
 
 async def test_once_it_is_sealed_no_file_holds_what_an_earlier_release_left_and_what_was_cut_off_is_done(
