@@ -452,7 +452,7 @@ async def test_once_it_is_sealed_no_file_holds_what_an_earlier_release_left_and_
         with pytest.raises(StoreUnavailable, match="a reader still holds old pages"):
             async with living(tmp_path, make=()):
                 pytest.fail("it was taken over")
-        assert DATABASE_NAME in files_with_mark(tmp_path)
+        assert tmp_path / ".symbi" / DATABASE_NAME in files_with_mark(tmp_path)
     assert len(events(tmp_path, AuditEventType.BUS_KEYS_MADE)) == 1
     reader.close()
     async with living(tmp_path, make=()) as stage:
