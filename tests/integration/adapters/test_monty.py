@@ -81,13 +81,26 @@ async def test_a_driver_can_be_started_again():
             assert (await SandboxUnderTest(driver, authority).run("6 * 7")).value == 42
 
 
+class Busy:
+    """Hears of the worker that runs code."""
+
+    def __init__(self):
+        self.begun = anyio.Event()
+
+    def begins(self, _run_id, _pid):
+        self.begun.set()
+
+    def ends(self, _run_id, _pid):
+        pass
+
+
 async def test_more_runs_than_workers_are_refused_when_they_have_waited(monkeypatch):
-    monkeypatch.setattr(monty, "CHECKOUT_TIMEOUT_S", 0.05)
-    authority = Authority(ManualClock())
-    async with MontySandbox(authority, workers=1) as driver, anyio.create_task_group() as tasks:
+    monkeypatch.setattr(monty, "CHECKOUT_TIMEOUT_S", 1.0)  # enough for the first, on any machine
+    authority, busy = Authority(ManualClock()), Busy()
+    async with MontySandbox(authority, workers=1, watch=busy) as driver, anyio.create_task_group() as tasks:
         sandbox = SandboxUnderTest(driver, authority)
         tasks.start_soon(sandbox.run, "while True:\n    pass")
-        await anyio.wait_all_tasks_blocked()
+        await busy.begun.wait()
         with pytest.raises(Overloaded) as caught:
             await sandbox.run("1")
         assert caught.value.retry_after_s > 0
