@@ -31,7 +31,6 @@ from symbi.errors import (
     InputError,
     InternalError,
     Overloaded,
-    PermitRefused,
     PolicyDenied,
     RateLimited,
     StoreUnavailable,
@@ -40,7 +39,7 @@ from symbi.errors import (
 )
 from symbi.guard.action import Action, Canary
 from symbi.guard.approval import ApprovalRecord, HeldCase, agreed_facts
-from symbi.guard.conditions import effective_of, require_leasable
+from symbi.guard.conditions import ONE_BY_ONE, effective_of, require_leasable
 from symbi.guard.confidential import (
     confided,
     failure_subjects,
@@ -340,8 +339,8 @@ class Guard:
                 self.metrics.inc(DECISIONS, action=action.kind, verdict="held")
                 self.probe("held")
                 raise
-            except (Overloaded, StoreUnavailable, PermitRefused):
-                raise  # nobody was asked, and so nobody refused; or a lease was, and whoever wanted it asks for each
+            except (Overloaded, StoreUnavailable):
+                raise  # nobody was asked, and so nobody refused
             except SymbiError as refusal:
                 await self._refuse(decided, refusal, earlier, told)
                 raise
@@ -439,6 +438,8 @@ class Guard:
         self, decided: Decided, refusal: SymbiError, earlier: EffectRecord | None, told: Mapping[str, JsonValue]
     ) -> None:
         """Record a refusal: nothing happened, and the trail says why, and what the decision was told of the past."""
+        if refusal.code == ONE_BY_ONE:
+            return  # a lease alone is refused: whoever wanted it asks for each
         action, decision = decided.action, decided.decision
         self.metrics.inc(DECISIONS, action=action.kind, verdict="deny")
         if earlier is None and isinstance(refusal, ApprovalRequired) and "approval" in refusal.fields:
