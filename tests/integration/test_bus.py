@@ -13,17 +13,13 @@ from symbi.errors import (
     MessageRefused,
     Overloaded,
 )
-from symbi.testing.open_bus import bus_over, settled
+from symbi.testing.open_bus import bus_over, collect, settled
 from symbi.types import Confidentiality, Integrity, Label
 
 pytestmark = pytest.mark.anyio
 
 SECRET = Label(Integrity.UNTRUSTED, Confidentiality.SECRET, ("file",), ("health",))
 FEW = BusTerms(retry=RetryTerms(attempts=3, first_s=1.0, most_s=10.0))
-
-
-def collect(into):
-    return lambda message: into.append(message.body)
 
 
 def kinds(open_):

@@ -14,21 +14,12 @@ from symbi.errors import (
     RateLimited,
 )
 from symbi.testing.gate import DENY_ALL
-from symbi.testing.open_bus import bus_over, settled
+from symbi.testing.open_bus import bus_over, collect, settled
 from symbi.types import Confidentiality, Integrity, Label
 
 pytestmark = pytest.mark.anyio
 
 SECRET = Label(Integrity.UNTRUSTED, Confidentiality.SECRET, ("file",), ("health",))
-FEW = BusTerms(retry=RetryTerms(attempts=3, first_s=1.0, most_s=10.0))
-
-
-def collect(into):
-    return lambda message: into.append(message.body)
-
-
-def kinds(open_):
-    return [event.event_type for event in open_.gate.events()]
 
 
 async def test_dead_messages_to_one_agent_are_bounded_and_what_makes_room_is_on_the_trail(monkeypatch):

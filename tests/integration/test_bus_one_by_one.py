@@ -14,7 +14,7 @@ from symbi.bus.rooms import BusTerms
 from symbi.errors import Overloaded, PolicyDenied, RateLimited
 from symbi.policy.engine import PolicySource
 from symbi.policy.policies import PolicySet
-from symbi.testing.open_bus import bus_over, settled
+from symbi.testing.open_bus import bus_over, collect, settled
 
 pytestmark = pytest.mark.anyio
 
@@ -22,10 +22,6 @@ EACH = '@id("each") @lease("none") permit (principal, action, resource);'
 BY_LEASE = '@id("all") permit (principal, action, resource);'
 LISTEN = '@id("listen") permit (principal, action == Action::"SubscribeTopic", resource);'
 SENDING = {"SendMessage", "PublishMessage"}
-
-
-def collect(into):
-    return lambda message: into.append(message.body)
 
 
 def decided(open_, kind=T.DECISION_ALLOW):

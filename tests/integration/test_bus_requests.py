@@ -4,7 +4,6 @@ import anyio
 import pytest
 
 from symbi.bus.content import Kind
-from symbi.bus.receiving import RetryTerms
 from symbi.bus.rooms import BusTerms, Labelled
 from symbi.errors import (
     AskFailed,
@@ -12,21 +11,12 @@ from symbi.errors import (
     Overloaded,
     TimeLimit,
 )
-from symbi.testing.open_bus import bus_over, settled
+from symbi.testing.open_bus import bus_over, collect, settled
 from symbi.types import Confidentiality, Integrity, Label
 
 pytestmark = pytest.mark.anyio
 
 SECRET = Label(Integrity.UNTRUSTED, Confidentiality.SECRET, ("file",), ("health",))
-FEW = BusTerms(retry=RetryTerms(attempts=3, first_s=1.0, most_s=10.0))
-
-
-def collect(into):
-    return lambda message: into.append(message.body)
-
-
-def kinds(open_):
-    return [event.event_type for event in open_.gate.events()]
 
 
 # --- request ------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from symbi.bus.parcels import ConsumerTerms, Parcel
 from symbi.cli.main import app
 from symbi.errors import InputError
 from symbi.runtime.agent_keys import destroy_keys, rotate_keys
-from symbi.testing.open_bus import settled
+from symbi.testing.open_bus import collect, settled
 from symbi.testing.runtime import open_in
 from symbi.types import AgentId, Label
 
@@ -39,10 +39,6 @@ owner = "desk"
 [bus]
 attempts = 1
 """
-
-
-def collect(into):
-    return lambda message: into.append(message.body)
 
 
 def opened(folder):

@@ -9,7 +9,7 @@ from symbi.bus.rooms import BusTerms
 from symbi.errors import ConfigError, Denied, InputError, MessageRefused, StoreUnavailable, TimeLimit
 from symbi.guard.action import SubscribeTopic
 from symbi.testing.gate import DENY_ALL
-from symbi.testing.open_bus import bus_over, settled
+from symbi.testing.open_bus import bus_over, collect, settled
 from symbi.types import Confidentiality, Integrity, Label
 
 pytestmark = pytest.mark.anyio
@@ -20,10 +20,6 @@ OTHER = Label(Integrity.UNTRUSTED, Confidentiality.INTERNAL)
 ONLY_PUBLISH = 'permit (principal, action == Action::"PublishMessage", resource);'
 LISTEN = '\npermit (principal, action == Action::"SubscribeTopic", resource);'
 FEW = BusTerms(retry=RetryTerms(attempts=3, first_s=1.0, most_s=10.0))
-
-
-def collect(into):
-    return lambda message: into.append(message.body)
 
 
 # --- a policy set that comes meanwhile ----------------------------------------------------------

@@ -13,6 +13,7 @@ import anyio.lowlevel
 from symbi.adapters.inproc import InprocTransport
 from symbi.bus.bus import Bus, open_bus
 from symbi.bus.codec import Codec, Signing
+from symbi.bus.content import Message
 from symbi.bus.port import Transport
 from symbi.bus.rooms import BusRooms, BusTerms
 from symbi.clock import Clock
@@ -139,3 +140,8 @@ async def bus_over(  # noqa: PLR0913 - one option for each part of it
         )  # fmt: skip
         async with open_bus(rooms, terms or BusTerms()) as bus:
             yield OpenBus(bus, gate, keys, transport, clock, sleep, groups)
+
+
+def collect(into: list[object]) -> Callable[[Message[object]], None]:
+    """A handler that keeps the bodies of what it is given."""
+    return lambda message: into.append(message.body)
