@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -30,6 +31,7 @@ class ToolDefinition:
         title: For display.
         annotations: MCP annotations (hints, never trusted).
         meta: `_meta` of the definition; a SchemaPin signature may stand there.
+        rest: Every further member of the definition as it came, such as `icons`.
     """
 
     server: str
@@ -40,6 +42,7 @@ class ToolDefinition:
     title: str | None = None
     annotations: Mapping[str, JsonValue] = field(default_factory=dict)
     meta: Mapping[str, JsonValue] = field(default_factory=dict)
+    rest: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,85 @@ class PinStore(Protocol):
 
     def pins(self) -> Sequence[Pin]:
         """All pins, by tool name.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+
+
+class ReviewKind(StrEnum):
+    """What a person can be asked about."""
+
+    TOOL = "tool"
+    """`server.tool`."""
+    KEY = "key"
+    """A key that signs, by its fingerprint."""
+    SERVER = "server"
+    """A server that was discovered, by its name."""
+
+
+class ReviewState(StrEnum):
+    """How it stands with what a person can be asked about."""
+
+    WAITING = "waiting"
+    """Nobody has looked at what was seen."""
+    ACCEPTED = "accepted"
+    """Somebody has accepted exactly that. Of a tool this is not kept: its pin says so."""
+    REJECTED = "rejected"
+    """Somebody does not want exactly that."""
+    REVOKED = "revoked"
+    """Refused, whatever it is or becomes, until somebody accepts it anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """What waits for a person, or what one has said.
+
+    Attributes:
+        kind: What it is about.
+        name: Which one.
+        state: How it stands.
+        digest: SHA-256 (hex) of what was seen and is or was to be looked at; empty where nothing was.
+        definition: That itself, as text: of a tool what `covered_definition` makes of it.
+        reason: Why it waits, or was said; one line, printable.
+        since: RFC 3339.
+    """
+
+    kind: ReviewKind
+    name: str
+    state: ReviewState
+    digest: str
+    definition: str
+    reason: str
+    since: str
+
+
+class ReviewStore(Protocol):
+    """Durable reviews; the methods block and run where the store's transactions run."""
+
+    def get_review(self, kind: ReviewKind, name: str) -> Review | None:
+        """The review of one thing, or None.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+
+    def put_review(self, review: Review) -> None:
+        """Insert or replace, inside the running transaction.
+
+        Raises:
+            StoreUnavailable: The store cannot be written.
+        """
+
+    def drop_review(self, kind: ReviewKind, name: str) -> None:
+        """Forget it, inside the running transaction; also where there is none.
+
+        Raises:
+            StoreUnavailable: The store cannot be written.
+        """
+
+    def reviews(self) -> Sequence[Review]:
+        """All of them, by kind and name.
 
         Raises:
             StoreUnavailable: The store cannot be read.

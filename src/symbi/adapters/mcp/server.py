@@ -58,6 +58,9 @@ INHERITED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR"
 FOREIGN_PREFIXES: Final = ("SYMBI_KEY_", "SYMBI_SECRET_")
 """Variables that are ours alone and cannot be configured for a server."""
 
+DEFINED: Final = frozenset({"name", "description", "inputSchema", "outputSchema", "title", "annotations", "_meta"})
+"""Members of a definition that `ToolDefinition` has fields for."""
+
 MAX_TOOLS: Final = 512  # of one server; bounds what pins, policies and prompts have to hold
 MAX_PAGES: Final = 16  # of one listing
 MAX_CALLS: Final = 64  # calls to one server that wait for an answer
@@ -272,6 +275,7 @@ class StdioToolServer:
             title=tool.get("title"),
             annotations=tool.get("annotations") or {},
             meta=tool.get("_meta") or {},
+            rest={name: value for name, value in tool.items() if name not in DEFINED},
         )
 
     # --- call ------------------------------------------------------------------------------------
