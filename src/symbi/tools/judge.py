@@ -104,7 +104,7 @@ def judge(
         if step_back:
             mismatch = PinMismatch(
                 f"tool `{name}` would go back: {step_back}",
-                code="verification.older",
+                code="verify.older",
                 hint=f"if that is meant: `symbi tools pin {name} --older`",
                 tool=name,
             )
@@ -128,7 +128,7 @@ def _held(mode: VerificationMode, name: str, trust: ServerTrust) -> PinMismatch 
     whose = f" of {trust.developer}" if trust.developer else ""
     return PinMismatch(
         f"tool `{name}` is signed by key {key_id(trust.key)}{whose}, which nobody has accepted yet",
-        code="verification.consent",
+        code="verify.consent",
         hint=f"compare it with what its owner says elsewhere, then `symbi tools pin {name}`",
         tool=name,
     )
@@ -174,7 +174,7 @@ def _check_signature(
     form = verify(definition, entry.signature, trust.key).value
     ended = why_ended(entry, now_ns)
     if ended and mode is VerificationMode.STRICT:
-        raise SignatureInvalid(f"tool `{name}`: {ended}", code="verification.expired", tool=name)
+        raise SignatureInvalid(f"tool `{name}`: {ended}", code="verify.expired", tool=name)
     if ended:
         _log.warning("tool `%s`: %s", shown_name(name), ended)
     return form, entry

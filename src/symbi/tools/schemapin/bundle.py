@@ -83,26 +83,26 @@ def verify_bundle(bundle: TrustBundle, authorities: Iterable[PublicKey], now_ns:
         Fingerprint of the authority.
 
     Raises:
-        SignatureInvalid: It is not signed, by another, changed, or has ended (`verification.bundle_…`).
+        SignatureInvalid: It is not signed, by another, changed, or has ended (`verify.bundle_…`).
     """
     signature = bundle.content.get("signature")
     if bundle.authority is None or not isinstance(signature, str) or not signature:
         hint = "have it signed, or name its file in `schemapin.unsigned_bundles`"
-        raise SignatureInvalid(f"{bundle.what} is not signed", code="verification.bundle_unsigned", hint=hint)
+        raise SignatureInvalid(f"{bundle.what} is not signed", code="verify.bundle_unsigned", hint=hint)
     refuse_other_form(bundle.content.get("canonicalization"), bundle.what)
     name = fingerprint(bundle.authority)
     if name not in {fingerprint(one) for one in authorities}:
         msg = f"{bundle.what} is signed by {key_id(bundle.authority)[:23]}, which is no authority here"
         hint = "`schemapin.authorities` names the keys of those who may sign bundles"
-        raise SignatureInvalid(msg, code="verification.bundle_authority", hint=hint)
+        raise SignatureInvalid(msg, code="verify.bundle_authority", hint=hint)
     try:
         canonical = canonical_json({**bundle.content, "signature": ""})
     except InputError as error:
         msg = f"the signature of {bundle.what} cannot be checked: {error.message}"
-        raise SignatureInvalid(msg, code="verification.bundle") from error
+        raise SignatureInvalid(msg, code="verify.bundle") from error
     held = form_of(canonical, decode_signature(signature, bundle.what), bundle.authority, [SignatureForm.BYTES])
     if held is None:
-        raise SignatureInvalid(f"the signature of {bundle.what} does not hold", code="verification.bundle")
+        raise SignatureInvalid(f"the signature of {bundle.what} does not hold", code="verify.bundle")
     refuse_ended(bundle, now_ns)
     return name
 
@@ -115,7 +115,7 @@ def refuse_ended(bundle: TrustBundle, now_ns: int) -> None:
     """
     if bundle.expires_at_ns is not None and now_ns >= bundle.expires_at_ns:
         msg = f"{bundle.what} has ended on {bundle.content['expires_at']}"
-        raise SignatureInvalid(msg, code="verification.bundle_expired", hint="get a newer one")
+        raise SignatureInvalid(msg, code="verify.bundle_expired", hint="get a newer one")
 
 
 def sign_bundle(

@@ -55,20 +55,20 @@ def check_txt(domain: str, records: Sequence[str], key: PublicKey, check: DnsChe
         if malformed or check is DnsCheck.REQUIRED:
             why = "is of a version that is not known" if malformed else "is not there"
             msg = f"the TXT record `{txt_name(domain)}` {why}"
-            raise SignatureInvalid(msg, code="verification.dns", domain=domain)
+            raise SignatureInvalid(msg, code="verify.dns", domain=domain)
         return False
     fields: dict[str, str] = {}
     for part in ours[0].split(";"):
         name, equals, value = part.partition("=")
         if equals and name.strip() in fields:
             msg = f"the TXT record `{txt_name(domain)}` says `{name.strip()}` twice"
-            raise SignatureInvalid(msg, code="verification.dns", domain=domain)
+            raise SignatureInvalid(msg, code="verify.dns", domain=domain)
         fields[name.strip()] = value.strip()
     if not FINGERPRINT.fullmatch(fields.get("fp", "")):
         msg = f"the TXT record `{txt_name(domain)}` has no `fp=sha256:…`"
-        raise SignatureInvalid(msg, code="verification.dns", domain=domain)
+        raise SignatureInvalid(msg, code="verify.dns", domain=domain)
     if fields["fp"] != key_id(key):
         msg = f"DNS says that `{domain}` signs with {fields['fp'][:23]}, its discovery document {key_id(key)[:23]}"
         hint = "one of the two was changed by somebody else, or a change of keys is under way"
-        raise SignatureInvalid(msg, code="verification.dns_mismatch", hint=hint, domain=domain)
+        raise SignatureInvalid(msg, code="verify.dns_mismatch", hint=hint, domain=domain)
     return True

@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
 from symbi.errors import InputError
+from symbi.sandbox.addresses import parse_address
 from symbi.sandbox.egress import parse_authority, parse_host
 from symbi.tools.schemapin.keys import FINGERPRINT, PublicKey, fingerprint, load_public_key
 from symbi.tools.text import cut, printable
@@ -71,10 +72,10 @@ def parse_domain(text: str) -> str:
     """
     bare = text.removesuffix(".")
     host = parse_host(bare)
-    if host is not None:
+    if host is not None and parse_address(host) is None:
         return host
     found = parse_authority(bare)
-    if found is None:
+    if found is None or parse_address(found[0]) is not None:
         msg = f"`{cut(printable(text), _NAME_CHARS)}` is no domain"
         raise InputError(msg, code=_CODE, hint="write `tools.example.com`, without a scheme; `:port` may follow")
     return found[0] if found[1] == HTTPS_PORT else f"{found[0]}:{found[1]}"

@@ -27,6 +27,8 @@ from symbi.tools.schemapin.dns import DnsCheck, check_txt
 from symbi.tools.schemapin.documents import Discovery, Revocation, parse_discovery, parse_revocation, why_revoked
 from symbi.tools.schemapin.keys import PublicKey, key_id
 
+__all__ = ["BundleSource", "DiscoverySource", "ServerKeys", "ServerTrust", "TrustChain", "TxtLookup"]
+
 MAX_KEPT: Final = 1_024  # domains; more than servers can be configured
 STALE_S: Final = 86_400.0  # how long `tofu` makes do with what was found before, while it cannot be asked for again
 
@@ -70,15 +72,14 @@ class _Found:
 
 
 class BundleSource:
-    """A trust bundle as a source; its signature was checked, or the operator trusts the file as it is.
+    """A trust bundle as a source: signed by an authority, or a file that the operator trusts as it is.
+
+    It is checked when it is first asked, so that one that is not good harms those alone who need it.
 
     Args:
         bundle: Read.
         clock: It ends by this.
         authorities: Who may have signed it; None where it is trusted as it is.
-
-    Raises:
-        SignatureInvalid: It is not signed by one of them.
     """
 
     remote: Final = False
@@ -86,10 +87,7 @@ class BundleSource:
     def __init__(self, bundle: TrustBundle, clock: Clock, authorities: Iterable[PublicKey] | None) -> None:
         self._bundle = bundle
         self._clock = clock
-        if authorities is not None:
-            verify_bundle(bundle, authorities, clock.now_ns())
-        else:
-            refuse_ended(bundle, clock.now_ns())
+        self._authorities = None if authorities is None else tuple(authorities)
 
     @property
     def name(self) -> str:
@@ -97,18 +95,29 @@ class BundleSource:
         return f"bundle:{self._bundle.kid or 'unsigned'}"
 
     async def discovery(self, permit: Permit[ConnectServer], domain: str) -> Mapping[str, Any] | None:
-        """The document in the bundle."""
+        """The document in the bundle.
+
+        Raises:
+            SignatureInvalid: The bundle is not signed by an authority, or has ended.
+        """
         del permit
-        refuse_ended(self._bundle, self._clock.now_ns())
+        self._check()
         return self._bundle.document(domain)
 
     async def revocation(
         self, permit: Permit[ConnectServer], domain: str, endpoint: str | None
     ) -> Mapping[str, Any] | None:
-        """The document in the bundle."""
+        """Likewise."""
         del permit, endpoint
-        refuse_ended(self._bundle, self._clock.now_ns())
+        self._check()
         return self._bundle.revoking(domain)
+
+    def _check(self) -> None:
+        now_ns = self._clock.now_ns()
+        if self._authorities is not None:
+            verify_bundle(self._bundle, self._authorities, now_ns)
+            self._authorities = None  # its content is frozen: what held once holds, but for its end
+        refuse_ended(self._bundle, now_ns)
 
 
 class TrustChain:
@@ -174,12 +183,12 @@ class TrustChain:
         now_ns = self._clock.now_ns()
         ends = (found.discovery.expires_at_ns, *(one.expires_at_ns for one in found.revocations))
         if any(end_ns is not None and now_ns >= end_ns for end_ns in ends):
-            raise SignatureInvalid(f"a document of `{domain}` has ended", code="verification.expired", domain=domain)
+            raise SignatureInvalid(f"a document of `{domain}` has ended", code="verify.expired", domain=domain)
         key = configured or found.discovery.key
         why = why_revoked(key, found.discovery, found.revocations)
         if why:
             msg = f"key {key_id(key)[:23]} of `{domain}` may not be used: {why}"
-            raise SignatureInvalid(msg, code="verification.revoked", domain=domain)
+            raise SignatureInvalid(msg, code="verify.revoked", domain=domain)
         agreed = self._dns is not DnsCheck.OFF and check_txt(domain, found.records, key, self._dns)
         if configured is not None:
             return ServerTrust(configured, "", developer=found.discovery.developer, dns=agreed)

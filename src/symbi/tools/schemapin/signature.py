@@ -163,7 +163,7 @@ def entry_of(definition: ToolDefinition) -> SignatureEntry | None:
     for key, value in said.items():
         if value is not None and not (isinstance(value, str) and fits[key].fullmatch(value)):
             msg = f"`_meta.{META_KEY}.{key}` of tool `{name}` is malformed"
-            raise SignatureInvalid(msg, code="verification.entry", tool=name)
+            raise SignatureInvalid(msg, code="verify.entry", tool=name)
     return SignatureEntry(
         signature, *(str(said[key] or "") for key in ("schema_version", "previous_hash", "expires_at"))
     )
@@ -177,7 +177,7 @@ def refuse_other_form(canonicalization: object, what: str) -> None:
     """
     if canonicalization is not None and canonicalization != CANONICALIZATION:
         msg = f"the signature of {what} is over a canonical form that is not `{CANONICALIZATION}`"
-        raise SignatureInvalid(msg, code="verification.canonicalization")
+        raise SignatureInvalid(msg, code="verify.canonicalization")
 
 
 def decode_signature(signature_b64: str, what: str) -> bytes:

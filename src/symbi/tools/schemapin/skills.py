@@ -181,20 +181,20 @@ def verify_skill(
         )
         more = f", and {len(different) - 1} more differ" if len(different) > 1 else ""
         msg = f"`{shown_name(path)}` of skill `{name}` {how}{more}"
-        raise SignatureInvalid(msg, code="verification.skill", skill=name)
+        raise SignatureInvalid(msg, code="verify.skill", skill=name)
     root = _root(files)
     if document["skill_hash"] != f"sha256:{hashlib.sha256(root).hexdigest()}":
         msg = f"the hash of skill `{name}` is not that of its files"
-        raise SignatureInvalid(msg, code="verification.skill", skill=name)
+        raise SignatureInvalid(msg, code="verify.skill", skill=name)
     form = form_of(root, decode_signature(document["signature"], f"skill `{name}`"), key)
     if form is None:
         msg = f"the signature of skill `{name}` does not hold under {key_id(key)[:23]}"
-        raise SignatureInvalid(msg, code="verification.skill", skill=name)
+        raise SignatureInvalid(msg, code="verify.skill", skill=name)
     covered = _check_manifest(document, key, name)
     warnings = [] if covered else ["only content is signed: paths, name, domain, version and end are not"]
     ended = _why_ended(document, now_ns)
     if ended and strict:
-        raise SignatureInvalid(f"{ended} (skill `{name}`)", code="verification.expired", skill=name)
+        raise SignatureInvalid(f"{ended} (skill `{name}`)", code="verify.expired", skill=name)
     return SkillVerdict(
         name, cut(printable(document["domain"]), 300), document["skill_hash"], form, covered,
         document.get("schema_version", ""), document.get("previous_hash", ""), (*warnings, *([ended] if ended else [])),
@@ -211,7 +211,7 @@ def check_descent(verdict: SkillVerdict, known_hash: str) -> None:
         return
     said = f"says that it succeeds {verdict.previous[:23]}" if verdict.previous else "does not say what it succeeds"
     msg = f"skill `{verdict.name}` {said}, and {known_hash[:23]} is the one that is known"
-    raise SignatureInvalid(msg, code="verification.descent", skill=verdict.name)
+    raise SignatureInvalid(msg, code="verify.descent", skill=verdict.name)
 
 
 def _check_manifest(document: Mapping[str, Any], key: PublicKey, name: str) -> bool:
@@ -222,13 +222,13 @@ def _check_manifest(document: Mapping[str, Any], key: PublicKey, name: str) -> b
         canonical = canonical_json({one: document[one] for one in document if one not in _UNCOVERED})
     except InputError as error:
         msg = f"the manifest of skill `{name}` cannot be checked: {error.message}"
-        raise SignatureInvalid(msg, code="verification.skill", skill=name) from error
+        raise SignatureInvalid(msg, code="verify.skill", skill=name) from error
     if (
         not isinstance(signature, str)
         or form_of(canonical, decode_signature(signature, f"skill `{name}`"), key) is None
     ):
         msg = f"the manifest of skill `{name}` was changed after it was signed"
-        raise SignatureInvalid(msg, code="verification.skill", skill=name)
+        raise SignatureInvalid(msg, code="verify.skill", skill=name)
     return True
 
 
