@@ -31,6 +31,7 @@ from symbi.config.kinds import (
 )
 from symbi.config.mcp_settings import McpSettings, ServerSettings
 from symbi.config.sandbox_settings import SandboxSettings
+from symbi.config.schemapin_settings import SchemapinSettings
 from symbi.config.topic_settings import TopicSettings
 from symbi.policy.compose import AgentRules
 from symbi.types import SecurityTier
@@ -374,6 +375,7 @@ SECTIONS: Final[Mapping[str, type]] = MappingProxyType(
         "context": ContextSettings,
         "models": ModelSettings,
         "mcp": McpSettings,
+        "schemapin": SchemapinSettings,
         "sandbox": SandboxSettings,
         "bus": BusSettings,
         "approvals": ApprovalSettings,

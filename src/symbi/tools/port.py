@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
-from typing import Final, Protocol, Self, TypeAlias
+from typing import Any, Final, Protocol, Self, TypeAlias
 
 from symbi.guard.action import (
     BrowseServer,
@@ -185,7 +185,8 @@ class Pin:
         tool: `server.tool`.
         key_fingerprint: SHA-256 (hex) of the DER public key that signed it; empty where unsigned (mode `tofu`).
         digest: SHA-256 (hex) of the canonical definition.
-        form: `digest` or `bytes`: what the signature was made over (published implementations differ).
+        form: `digest` or `bytes`: what the signature was made over (published implementations differ); then, where it is
+            known, which version it is and where the key came from (see `symbi.tools.schemapin.lineage.Provenance`).
         definition: The canonical definition itself.
         pinned_at: RFC 3339.
         state: `pinned`, or `quarantined` with the digest that was seen instead.
@@ -301,6 +302,44 @@ class ReviewStore(Protocol):
 
         Raises:
             StoreUnavailable: The store cannot be read.
+        """
+
+
+class DiscoverySource(Protocol):
+    """Where documents of SchemaPin come from: a trust bundle, a folder, the domain itself."""
+
+    @property
+    def name(self) -> str:
+        """For the record: `bundle:…`, `folder:…`, `https`."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether its documents come over a network from whoever they are about."""
+
+    async def discovery(self, permit: Permit[ConnectServer], domain: str) -> bytes | Mapping[str, Any] | None:
+        """The discovery document of a domain, unread; None where this source does not know the domain.
+
+        Does not spend the permit; it must be live, and its action must name the domain.
+
+        Raises:
+            PermitRefused: It is not, or does not.
+            Unavailable: It cannot be had; it is not known whether there is one.
+            InputError: What is there is no document.
+            Denied: The domain is at an address that may not be asked.
+        """
+
+    async def revocation(
+        self, permit: Permit[ConnectServer], domain: str, endpoint: str | None
+    ) -> bytes | Mapping[str, Any] | None:
+        """The revocation document of a domain, unread; None where this source has none.
+
+        Args:
+            permit: As in `discovery`.
+            domain: Whose keys.
+            endpoint: Where the discovery document says that it is.
+
+        Raises:
+            PermitRefused, Unavailable, InputError, Denied: As `discovery`.
         """
 
 
