@@ -17,6 +17,7 @@ from symbi.tools.dependency import Dependency, DependencyStatus, DependencyTerms
 from symbi.tools.judge import VerificationMode
 from symbi.tools.manifest import ToolEntry
 from symbi.tools.port import SERVER_NAME, Pin, SecretSource, ToolDefinition, ToolServer
+from symbi.tools.schemapin.resolve import ServerTrust
 from symbi.tools.text import shown_name
 from symbi.tools.verifier import Refusal, ToolVerifier, VerifiedTool
 from symbi.types import SYSTEM_AGENT, Principal
@@ -313,6 +314,14 @@ class Catalog:
     def dependency_of(self, server: str) -> Dependency:
         """What stands before a server."""
         return self._dependencies[server]
+
+    def trust_of(self, server: str) -> ServerTrust:
+        """Under which key a server's tools are to be signed, as far as it is known.
+
+        Raises:
+            InputError: There is no such server.
+        """
+        return self._verifier.trust_of(self._link(server).name)
 
     def flow_of(self, name: str) -> ToolFlow | None:
         """What is declared of a tool, also while its server is gone; None of one that was never verified."""

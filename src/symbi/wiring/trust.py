@@ -68,6 +68,28 @@ def bundle_authorities(settings: Settings) -> list[PublicKey]:
     return [load_public_key(read_text(settings.folder / path)) for path in settings.schemapin.authorities]
 
 
+def skill_files(folder: Path) -> tuple[dict[str, str], bytes | None]:
+    """Hash by path of every file in a skill folder, and its signature file, if there is one.
+
+    Raises:
+        InputError: It cannot be read, or holds what is neither file nor folder.
+    """
+    from symbi.adapters.schemapin.skill_folder import read_skill_folder  # noqa: PLC0415 - for those who have one
+
+    return read_skill_folder(folder)
+
+
+def put_skill_signature(folder: Path, content: bytes) -> Path:
+    """Write the signature file of a skill folder.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    from symbi.adapters.schemapin.skill_folder import write_skill_signature  # noqa: PLC0415 - likewise
+
+    return write_skill_signature(folder, content)
+
+
 def _sources(settings: Settings, authority: Authority, clock: Clock) -> Sequence[DiscoverySource]:
     said = settings.schemapin
     authorities = bundle_authorities(settings)
