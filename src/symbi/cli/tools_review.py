@@ -11,9 +11,8 @@ from symbi.cli.output import EXIT_VERIFICATION, errors_to_exit, out, print_json
 from symbi.cli.owner import ask_or_own
 from symbi.config import Settings, load_settings
 from symbi.errors import InputError, did_you_mean
-from symbi.tools.port import Review, ReviewState
 from symbi.tools.review import differences, parse_covered
-from symbi.tools.reviewing import Shown, shown_tools
+from symbi.tools.reviewing import Review, ReviewState, Shown, shown_tools
 from symbi.tools.screen import Finding, Severity, screen
 from symbi.tools.text import printable
 from symbi.types import JsonValue
@@ -25,7 +24,9 @@ _COLOURS = {Severity.NOTICE: "dim", Severity.WARNING: "yellow", Severity.SEVERE:
 def review(
     name: Annotated[str | None, typer.Argument(help="`server.tool`; all that wait if none is named.")] = None,
     *,
-    accept: Annotated[bool, typer.Option("--accept", help="Take it as it is shown here, in place of what was pinned.")] = False,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Take it as it is shown here, in place of what was pinned.")
+    ] = False,
     reject: Annotated[bool, typer.Option("--reject", help="Refuse exactly this, without being asked again.")] = False,
     digest: Annotated[
         str | None, typer.Option(help="Beginning of the digest that you were shown; else what is shown now counts.")
@@ -38,7 +39,9 @@ def review(
     with errors_to_exit(as_json=as_json):
         settings = load_settings(config)
         tools = shown_tools(known_pins(settings), known_reviews(settings))
-        waiting = {key: one for key, one in tools.items() if one.review is not None and one.review.state is ReviewState.WAITING}
+        waiting = {
+            key: one for key, one in tools.items() if one.review is not None and one.review.state is ReviewState.WAITING
+        }
         if accept and reject:
             msg = "`--accept` and `--reject` say opposite things"
             raise InputError(msg, hint="give one of them")
@@ -82,7 +85,7 @@ def revoke(
             raise InputError(msg, hint="`symbi tools list` shows both")
         settings = load_settings(config)
         start_logging(settings)
-        said: dict[str, JsonValue] = {"reason": reason} | ({"tool": name} if name is not None else {"key": key})
+        said: dict[str, JsonValue] = {"reason": reason, "tool": name} if key is None else {"reason": reason, "key": key}
         answer = ask_or_own(settings, "tools.revoke", said)
         if as_json:
             print_json(answer)
