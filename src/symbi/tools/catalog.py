@@ -323,7 +323,7 @@ class Catalog:
         Raises:
             InputError: There is no such server.
         """
-        return self._verifier.trust_of(self._link(server).name)
+        return self._verifier.trust_of(self.link(server).name)
 
     def flow_of(self, name: str) -> ToolFlow | None:
         """What is declared of a tool, also while its server is gone; None of one that was never verified."""
