@@ -11,9 +11,8 @@ from symbi.cli.output import EXIT_VERIFICATION, errors_to_exit, out, print_json
 from symbi.cli.owner import ask_or_own
 from symbi.config import Settings, load_settings
 from symbi.errors import InputError, did_you_mean
-from symbi.tools.port import Review, ReviewState
 from symbi.tools.review import differences, parse_covered
-from symbi.tools.reviewing import Shown, shown_tools
+from symbi.tools.reviewing import Review, ReviewState, Shown, shown_tools
 from symbi.tools.screen import Finding, Severity, screen
 from symbi.tools.text import printable
 from symbi.types import JsonValue
@@ -86,7 +85,7 @@ def revoke(
             raise InputError(msg, hint="`symbi tools list` shows both")
         settings = load_settings(config)
         start_logging(settings)
-        said: dict[str, JsonValue] = {"reason": reason} | ({"tool": name} if name is not None else {"key": key})
+        said: dict[str, JsonValue] = {"reason": reason, "tool": name} if key is None else {"reason": reason, "key": key}
         answer = ask_or_own(settings, "tools.revoke", said)
         if as_json:
             print_json(answer)

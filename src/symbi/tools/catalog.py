@@ -1,6 +1,5 @@
 """The catalogue: which tools there are, which of them may be called, and why the others may not."""
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
@@ -25,16 +24,15 @@ from symbi.tools.dependency import Dependency, DependencyStatus, speaks_against
 from symbi.tools.judge import VerificationMode
 from symbi.tools.link import ServerLink
 from symbi.tools.manifest import ToolEntry
-from symbi.tools.port import SERVER_NAME, TOOLS, Pin, SecretSource, ToolDefinition
+from symbi.tools.port import SERVER_NAME, TOOLS, Pin, Review, SecretSource, ToolDefinition
 from symbi.tools.schemapin import fingerprint
+from symbi.tools.schemapin.resolve import ServerTrust
 from symbi.tools.screen import Finding
 from symbi.tools.text import shown_name
-from symbi.tools.verifier import Refusal, ToolVerifier, VerifiedTool
+from symbi.tools.verifier import DUPLICATE, Refusal, ToolVerifier, VerifiedTool, refuse_duplicates
 from symbi.types import SYSTEM_AGENT, Principal
 
 SYSTEM: Final = Principal(SYSTEM_AGENT)
-DUPLICATE: Final = "tool.duplicate"
-"""Code of a tool whose server offers several of its name."""
 
 
 class Catalog:
@@ -417,6 +415,14 @@ class Catalog:
         """What stands before a server."""
         return self._dependencies[server]
 
+    def trust_of(self, server: str) -> ServerTrust:
+        """Under which key a server's tools are to be signed, as far as it is known.
+
+        Raises:
+            InputError: There is no such server.
+        """
+        return self.verifier.trust_of(self.link(server).name)
+
     def flow_of(self, name: str) -> ToolFlow | None:
         """What is declared of a tool, also while its server is gone; None of one that was never verified."""
         return self._flows.get(name)
@@ -434,24 +440,11 @@ class Catalog:
         return definitions
 
     async def _verify(self, server: str, definitions: Sequence[ToolDefinition]) -> Sequence[VerifiedTool | Refusal]:
-        count = Counter(definition.name for definition in definitions)
         foreign = [definition for definition in definitions if definition.server != server]
         if foreign:
             msg = f"tool server `{server}` offers tools of `{shown_name(foreign[0].server)}`"
             raise ToolServerUnavailable(msg, server=server)
-        twice = [
-            Refusal(
-                definition,
-                InputError(
-                    f"tool `{shown_name(f'{server}.{definition.name}')}` is offered {count[definition.name]} times",
-                    code=DUPLICATE,
-                ),
-            )
-            for definition in definitions
-            if count[definition.name] > 1
-        ]
-        once = [definition for definition in definitions if count[definition.name] == 1]
-        return await self.verifier.verify_all([*twice, *once])
+        return await self.verifier.verify_all(refuse_duplicates(definitions))
 
     def _connecting(self, link: ServerLink, principal: Principal) -> ConnectServer:
         return ConnectServer(
@@ -494,6 +487,7 @@ __all__ = [
     "Catalog",
     "Pin",
     "Refusal",
+    "Review",
     "SecretSource",
     "ServerLink",
     "ToolVerifier",

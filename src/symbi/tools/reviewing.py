@@ -166,3 +166,6 @@ def shown_tools(pins: Sequence[Pin], reviews: Sequence[Review]) -> Mapping[str, 
     said = {review.name: review for review in reviews if review.kind is ReviewKind.TOOL}
     names = sorted(pinned.keys() | said.keys())
     return {name: Shown(name, pinned.get(name), said.get(name)) for name in names}
+
+
+__all__ = ["Pin", "Review", "ReviewKind", "ReviewState", "Shown", "ToolReviews", "shown_tools"]

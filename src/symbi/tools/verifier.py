@@ -12,6 +12,7 @@ server offers again what was pinned.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -42,6 +43,8 @@ from symbi.types import SYSTEM_AGENT, JsonValue, Principal, ToolName
 _log = logging.getLogger("symbi.tools")
 
 _PROOF: Final = object()
+DUPLICATE: Final = "tool.duplicate"
+"""Code of a tool whose server offers several of its name."""
 MAX_RECORDED: Final = 4  # findings of a tool that its event tells of
 
 
@@ -381,6 +384,23 @@ def _prepare(definition: ToolDefinition | Refusal, others: Collection[str]) -> _
     except InputError as error:
         return Refusal(definition, error)
     return _Prepared(definition, arguments, output, screen(definition, others))
+
+
+def refuse_duplicates(definitions: Sequence[ToolDefinition]) -> Sequence[ToolDefinition | Refusal]:
+    """What a server offers, with those refused of which there are several of one name."""
+    count = Counter(definition.name for definition in definitions)
+    return [
+        definition
+        if count[definition.name] == 1
+        else Refusal(
+            definition,
+            InputError(
+                f"tool `{shown_name(f'{definition.server}.{definition.name}')}` is offered {count[definition.name]} times",
+                code=DUPLICATE,
+            ),
+        )
+        for definition in definitions
+    ]
 
 
 def _named(one: "_Prepared | Refusal", found: LookAlike) -> Refusal:
