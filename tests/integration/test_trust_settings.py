@@ -18,7 +18,7 @@ from symbi.tools.schemapin.bundle import sign_bundle
 from symbi.tools.schemapin.documents import WELL_KNOWN
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
-AGENT = "agent idle { return 1 }"
+AGENT = 'agent idle() { with { "done" } }'
 SERVER = f"""
 [mcp.servers.mail]
 command = ["mail"]
