@@ -154,10 +154,13 @@ class ToolVerifier:
         """The domain that is asked for the key of a server while that is being connected; empty where none is."""
         return self._domains.get(server, "")
 
-    async def find_key(self, permit: Permit[ConnectServer]) -> None:
-        """Find out under which key a server's tools are to be signed. What is found holds until it is connected again.
+    async def find_key(self, permit: Permit[ConnectServer]) -> bool:
+        """Find out under which key a server's tools are to be signed. What is found holds until it is asked again.
 
         A key that cannot be had, or was revoked, is no error here: the server's signed tools are refused with it.
+
+        Returns:
+            Whether that is another than before, or can be had now and could not, or the other way round.
 
         Raises:
             PermitRefused: The permit is not live.
@@ -165,11 +168,13 @@ class ToolVerifier:
         server = permit.action.server
         domain = self.domain_of(server)
         if not domain or self._chain is None:
-            return
+            return False
+        before = self._trust.get(server)
         trust = await self._chain.trust(permit, domain, self._keys.get(server))
         for warning in trust.warnings:
             _log.warning("tool server `%s`: %s", server, warning)
         self._trust[server] = trust
+        return before is None or before.verdict != trust.verdict
 
     async def admit(self, link: ServerLink) -> None:
         """Return if a server may be connected as far as it matters who named it: one of the configuration may.
