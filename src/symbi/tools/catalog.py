@@ -14,10 +14,11 @@ from symbi.guard.outcome import decode_error, encode_error
 from symbi.policy.fields import ToolFlow
 from symbi.tools.breaker import BreakerState, Pace
 from symbi.tools.dependency import Dependency, DependencyStatus, DependencyTerms
+from symbi.tools.judge import VerificationMode
 from symbi.tools.manifest import ToolEntry
-from symbi.tools.port import SERVER_NAME, Pin, SecretSource, ToolDefinition, ToolServer
+from symbi.tools.port import SERVER_NAME, Pin, SecretSource, ServerSession, ToolDefinition, ToolServer
 from symbi.tools.text import shown_name
-from symbi.tools.verifier import Refusal, ToolVerifier, VerificationMode, VerifiedTool
+from symbi.tools.verifier import Refusal, ToolVerifier, VerifiedTool
 from symbi.types import SYSTEM_AGENT, Principal
 
 SYSTEM: Final = Principal(SYSTEM_AGENT)
@@ -40,6 +41,7 @@ class ServerLink:
         timeout_s: Seconds of one call, where the manifest does not say.
         terms: How many calls it is given at a time, and when it is left alone.
         pid: Its process, while it has one of ours.
+        session: What it offers beside tools; None where it cannot be asked.
     """
 
     name: str
@@ -49,6 +51,7 @@ class ServerLink:
     timeout_s: float = 30.0
     terms: DependencyTerms = field(default_factory=DependencyTerms)
     pid: Callable[[], int | None] = no_process
+    session: ServerSession | None = None
 
 
 class Catalog:
@@ -138,7 +141,7 @@ class Catalog:
             ToolServerUnavailable: It cannot be started, or does not speak the protocol.
             StoreUnavailable: Decision, pins or trail cannot be written.
         """
-        link = self._link(server)
+        link = self.link(server)
         async with self._locks[server]:
             await self._refresh(link, principal)
 
@@ -151,10 +154,10 @@ class Catalog:
             Unavailable: It has failed too often, and is left alone for a while.
             SymbiError: As `refresh`.
         """
-        link = self._link(server)
+        link = self.link(server)
         while True:
             if self._is_up(link):
-                async with self._guard.enforce(_connecting(link, principal)) as permit:
+                async with self._guard.enforce(self._connecting(link, principal)) as permit:
                     self._guard.authority.redeem(permit, ConnectServer)
                     permit.observe({"tools": len(self.offered(server)), "connected": True})
                 if self._is_up(link):
@@ -207,7 +210,7 @@ class Catalog:
         Raises:
             InputError: There is no such server.
         """
-        return self._is_up(self._link(server))
+        return self._is_up(self.link(server))
 
     def _is_up(self, link: ServerLink) -> bool:
         return link.server.connected and link.name not in self._down
@@ -241,10 +244,15 @@ class Catalog:
             del self._down[server]
             self.changes += 1
 
-    async def pin(self, name: str) -> VerifiedTool:
+    async def pin(self, name: str, *, older: bool = False) -> VerifiedTool:
         """Pin what a server offers now under a name, after a person has reviewed it.
 
+        Args:
+            name: `server.tool`.
+            older: Also where it says that it is an older version than the pinned one.
+
         Raises:
+            PinMismatch: It says that it is, and that is not meant.
             InputError: There is no such tool, or it cannot be used or signed.
             SignatureInvalid: In strict mode, it is not signed, or its signature does not hold.
             StoreUnavailable: Pins or trail cannot be written.
@@ -252,7 +260,7 @@ class Catalog:
         refusal = self._quarantined.get(name)
         definition = refusal.definition if refusal is not None else self.find(name).definition
         async with self._locks[definition.server]:
-            tool = await self._verifier.pin_tool(definition)
+            tool = await self._verifier.pin_tool(definition, older=older)
             self._quarantined.pop(name, None)
             self._tools[name] = tool
             self._flows[name] = tool.ref.flow
@@ -318,7 +326,8 @@ class Catalog:
         return self._verifier.mode is VerificationMode.DISABLED
 
     async def _connect(self, link: ServerLink, principal: Principal) -> Sequence[ToolDefinition]:
-        async with self._guard.enforce(_connecting(link, principal)) as permit:
+        async with self._guard.enforce(self._connecting(link, principal)) as permit:
+            await self._verifier.find_key(permit)  # before its process starts: what it offers is judged by it
             definitions = await link.server.connect(permit)
             permit.observe({"tools": len(definitions)})
         return definitions
@@ -343,13 +352,27 @@ class Catalog:
         once = [definition for definition in definitions if count[definition.name] == 1]
         return [*twice, *await self._verifier.verify_all(once)]
 
+    def _connecting(self, link: ServerLink, principal: Principal) -> ConnectServer:
+        return ConnectServer(
+            principal=principal,
+            server=link.name,
+            command=link.command,
+            secrets=link.secrets,
+            discovery=self._verifier.domain_of(link.name),
+        )
+
     def _forget(self, server: str) -> None:
         for name in [name for name, tool in self._tools.items() if tool.ref.server == server]:
             del self._tools[name]
         for name in [name for name, one in self._quarantined.items() if one.definition.server == server]:
             del self._quarantined[name]
 
-    def _link(self, server: str) -> ServerLink:
+    def link(self, server: str) -> ServerLink:
+        """A configured server.
+
+        Raises:
+            InputError: There is no such server.
+        """
         if server not in self._links:
             hint = did_you_mean(server, self._links) or "`mcp.servers` names them"
             raise InputError(f"unknown tool server `{shown_name(server)}`", code="tool.unknown_server", hint=hint)
@@ -358,10 +381,6 @@ class Catalog:
 
 async def _nobody() -> None:
     """The default of `changed`: nobody."""
-
-
-def _connecting(link: ServerLink, principal: Principal) -> ConnectServer:
-    return ConnectServer(principal=principal, server=link.name, command=link.command, secrets=link.secrets)
 
 
 def _anew(error: SymbiError) -> SymbiError:

@@ -1,13 +1,23 @@
-"""The ports of this room: a server of tools, where pins are kept, and where secrets come from."""
+"""The ports of this room: a server of tools and its session, where pins are kept, and where secrets come from."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Any, Final, Protocol, Self, TypeAlias
 
-from symbi.guard.action import ConnectServer, InvokeTool, RunContainer
+from symbi.guard.action import (
+    BrowseServer,
+    Complete,
+    ConnectServer,
+    GetPrompt,
+    InvokeTool,
+    ReadResource,
+    RunContainer,
+)
 from symbi.guard.permit import Permit
+from symbi.tools.asking import NO_CALLER, CallHooks
 from symbi.types import JsonValue
 
 PROTOCOL_FAILURE: Final = "agent.tool_protocol"
@@ -30,6 +40,7 @@ class ToolDefinition:
         title: For display.
         annotations: MCP annotations (hints, never trusted).
         meta: `_meta` of the definition; a SchemaPin signature may stand there.
+        rest: Every further member of the definition as it came, such as `icons`.
     """
 
     server: str
@@ -40,6 +51,7 @@ class ToolDefinition:
     title: str | None = None
     annotations: Mapping[str, JsonValue] = field(default_factory=dict)
     meta: Mapping[str, JsonValue] = field(default_factory=dict)
+    rest: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +62,15 @@ class RawToolResult:
         content: Text parts, joined by line feeds; other parts are named by type and size.
         structured: Structured content, if any.
         is_error: The tool itself says that it failed.
+        blocks: All parts as they came, in the protocol's form: text, images, audio, links, embedded resources.
+        meta: `_meta` of the answer.
     """
 
     content: str
     structured: JsonValue
     is_error: bool
+    blocks: Sequence[Mapping[str, JsonValue]] = field(default=(), compare=False)
+    meta: Mapping[str, JsonValue] = field(default_factory=dict, compare=False)
 
 
 class ToolServer(Protocol):
@@ -80,15 +96,19 @@ class ToolServer(Protocol):
             ToolServerUnavailable: It cannot be started, dies, or does not speak the protocol in time.
         """
 
-    async def call(self, permit: Permit[InvokeTool], secrets: Mapping[str, str]) -> RawToolResult:
+    async def call(
+        self, permit: Permit[InvokeTool], secrets: Mapping[str, str], hooks: CallHooks = NO_CALLER
+    ) -> RawToolResult:
         """Redeem the permit and call its tool; the effect id goes along as the idempotency key.
 
         What comes back, error or not, holds no secret that the server was ever given: the reference stands there.
-        An error of which it is known that nothing was sent leaves the permit unspent.
+        An error of which it is known that nothing was sent leaves the permit unspent. A caller that is cancelled has the
+        server told so.
 
         Args:
             permit: For a tool of this server.
             secrets: Values by vault path; they are put into the arguments here and stay here.
+            hooks: Gets progress and log messages, and answers what the server asks; by default nobody does.
 
         Raises:
             PermitRefused: The permit cannot be redeemed, or is for another server.
@@ -97,6 +117,64 @@ class ToolServer(Protocol):
             ToolFailed: The server refused the call; or it answered what is no answer, with the code `PROTOCOL_FAILURE`.
             ToolServerUnavailable: The server is gone.
         """
+
+    async def ping(self, within_s: float) -> None:
+        """Ask the server whether it is there; nothing but the protocol's own words goes to it.
+
+        Raises:
+            TimeLimit: It does not say so in time.
+            ToolServerUnavailable: It is not connected, or gone.
+        """
+
+
+RESOURCES: Final = "resources"
+TEMPLATES: Final = "templates"
+PROMPTS: Final = "prompts"
+TOOLS: Final = "tools"
+"""What a server may say has changed, and but for tools, what it can be browsed for."""
+
+Changed: TypeAlias = Callable[[str, str], Awaitable[None]]
+"""Told the server's name, and `tools`, `resources` or `prompts`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """How an argument may go on.
+
+    Attributes:
+        values: At most 100.
+        total: How many there are, if the server says.
+        more: It has more than these.
+    """
+
+    values: Sequence[str]
+    total: int | None = None
+    more: bool = False
+
+
+class ServerSession(Protocol):
+    """What a connected server offers beside tools; no secret of a call comes back, and every answer is bounded.
+
+    Every method raises `PermitRefused`, `TimeLimit`, `OutputLimit`, `ToolFailed` and `ToolServerUnavailable` as
+    `ToolServer.call` does. A server that does not know a kind of thing offers none of it.
+    """
+
+    async def browse(self, permit: Permit[BrowseServer]) -> Sequence[Mapping[str, JsonValue]]:
+        """Redeem the permit and list resources, templates or prompts, all pages, in the protocol's form."""
+
+    async def read(
+        self, permit: Permit[ReadResource], hooks: CallHooks = NO_CALLER
+    ) -> Sequence[Mapping[str, JsonValue]]:
+        """Redeem the permit and read its resource: the contents in the protocol's form (`text`, or `blob` in Base64)."""
+
+    async def prompt(self, permit: Permit[GetPrompt], hooks: CallHooks = NO_CALLER) -> Mapping[str, JsonValue]:
+        """Redeem the permit and have its prompt filled in: `description` and `messages` in the protocol's form."""
+
+    async def complete(self, permit: Permit[Complete]) -> Completion:
+        """Redeem the permit and ask how its argument may go on."""
+
+    def watch(self, changed: Changed) -> None:
+        """Have this told when the server says that it offers something else; one watcher, the last that was set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +185,8 @@ class Pin:
         tool: `server.tool`.
         key_fingerprint: SHA-256 (hex) of the DER public key that signed it; empty where unsigned (mode `tofu`).
         digest: SHA-256 (hex) of the canonical definition.
-        form: `digest` or `bytes`: what the signature was made over (published implementations differ).
+        form: `digest` or `bytes`: what the signature was made over (published implementations differ); then, where it is
+            known, which version it is and where the key came from (see `symbi.tools.schemapin.lineage.Provenance`).
         definition: The canonical definition itself.
         pinned_at: RFC 3339.
         state: `pinned`, or `quarantined` with the digest that was seen instead.
@@ -144,6 +223,123 @@ class PinStore(Protocol):
 
         Raises:
             StoreUnavailable: The store cannot be read.
+        """
+
+
+class ReviewKind(StrEnum):
+    """What a person can be asked about."""
+
+    TOOL = "tool"
+    """`server.tool`."""
+    KEY = "key"
+    """A key that signs, by its fingerprint."""
+    SERVER = "server"
+    """A server that was discovered, by its name."""
+
+
+class ReviewState(StrEnum):
+    """How it stands with what a person can be asked about."""
+
+    WAITING = "waiting"
+    """Nobody has looked at what was seen."""
+    ACCEPTED = "accepted"
+    """Somebody has accepted exactly that. Of a tool this is not kept: its pin says so."""
+    REJECTED = "rejected"
+    """Somebody does not want exactly that."""
+    REVOKED = "revoked"
+    """Refused, whatever it is or becomes, until somebody accepts it anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """What waits for a person, or what one has said.
+
+    Attributes:
+        kind: What it is about.
+        name: Which one.
+        state: How it stands.
+        digest: SHA-256 (hex) of what was seen and is or was to be looked at; empty where nothing was.
+        definition: That itself, as text: of a tool what `covered_definition` makes of it.
+        reason: Why it waits, or was said; one line, printable.
+        since: RFC 3339.
+    """
+
+    kind: ReviewKind
+    name: str
+    state: ReviewState
+    digest: str
+    definition: str
+    reason: str
+    since: str
+
+
+class ReviewStore(Protocol):
+    """Durable reviews; the methods block and run where the store's transactions run."""
+
+    def get_review(self, kind: ReviewKind, name: str) -> Review | None:
+        """The review of one thing, or None.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+
+    def put_review(self, review: Review) -> None:
+        """Insert or replace, inside the running transaction.
+
+        Raises:
+            StoreUnavailable: The store cannot be written.
+        """
+
+    def drop_review(self, kind: ReviewKind, name: str) -> None:
+        """Forget it, inside the running transaction; also where there is none.
+
+        Raises:
+            StoreUnavailable: The store cannot be written.
+        """
+
+    def reviews(self) -> Sequence[Review]:
+        """All of them, by kind and name.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+
+
+class DiscoverySource(Protocol):
+    """Where documents of SchemaPin come from: a trust bundle, a folder, the domain itself."""
+
+    @property
+    def name(self) -> str:
+        """For the record: `bundle:…`, `folder:…`, `https`."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether its documents come over a network from whoever they are about."""
+
+    async def discovery(self, permit: Permit[ConnectServer], domain: str) -> bytes | Mapping[str, Any] | None:
+        """The discovery document of a domain, unread; None where this source does not know the domain.
+
+        Does not spend the permit; it must be live, and its action must name the domain.
+
+        Raises:
+            PermitRefused: It is not, or does not.
+            Unavailable: It cannot be had; it is not known whether there is one.
+            InputError: What is there is no document.
+            Denied: The domain is at an address that may not be asked.
+        """
+
+    async def revocation(
+        self, permit: Permit[ConnectServer], domain: str, endpoint: str | None
+    ) -> bytes | Mapping[str, Any] | None:
+        """The revocation document of a domain, unread; None where this source has none.
+
+        Args:
+            permit: As in `discovery`.
+            domain: Whose keys.
+            endpoint: Where the discovery document says that it is.
+
+        Raises:
+            PermitRefused, Unavailable, InputError, Denied: As `discovery`.
         """
 
 
