@@ -194,7 +194,7 @@ async def _keys(settings: Settings, servers: list[str]) -> list[dict[str, JsonVa
         names = servers or list(runtime.catalog.servers)
         await runtime.connect(names, settings.principal(OPERATOR_AGENT))
         for name in names:
-            found = runtime.catalog.trust_of(name)
+            found = runtime.catalog.verifier.trust_of(name)
             none = "it has neither `public_key` nor `schemapin_domain`" if found.key is None else ""
             rows.append({
                 "server": name, "key": "" if found.key is None else key_id(found.key), "developer": found.developer,
