@@ -29,6 +29,7 @@ from symbi.config.kinds import (
     Text,
     Whole,
 )
+from symbi.config.gateway_settings import ClientSettings, GatewaySettings
 from symbi.config.mcp_settings import McpSettings, ServerSettings
 from symbi.config.sandbox_settings import SandboxSettings
 from symbi.config.topic_settings import TopicSettings
@@ -374,6 +375,7 @@ SECTIONS: Final[Mapping[str, type]] = MappingProxyType(
         "context": ContextSettings,
         "models": ModelSettings,
         "mcp": McpSettings,
+        "gateway": GatewaySettings,
         "sandbox": SandboxSettings,
         "bus": BusSettings,
         "approvals": ApprovalSettings,
@@ -386,6 +388,7 @@ TABLES: Final[Mapping[str, type]] = MappingProxyType(
         "agents": AgentSettings,
         "topics": TopicSettings,
         "mcp.servers": ServerSettings,
+        "mcp.clients": ClientSettings,
         "approvals.people": PersonSettings,
     }
 )

@@ -159,7 +159,7 @@ class Invoker:
             await on_refusal(refusal)
             raise
         try:
-            yield replace(action, label=asked.label, grant=asked.grant)
+            yield replace(action, label=asked.label, grant=asked.grant, session=asked.session, facts=asked.facts)
         finally:
             dependency.leave(seat)
 
