@@ -8,6 +8,7 @@ import mcp_types as types
 import pytest
 from mcp.shared.exceptions import MCPError
 
+from symbi.audit.event import parse_event
 from symbi.audit.query import EventFilter
 from symbi.policy.library import BASE, GATEWAY
 from symbi.testing.mcp_gateway import open_gateway
@@ -53,8 +54,6 @@ def wrong(result):
 
 async def events(one, **wanted):
     log = one.runtime.rooms.world.log
-    from symbi.audit.event import parse_event
-
     rows = await log.read(lambda: list(one.runtime.rooms.effects.select(EventFilter(**wanted))))
     return [parse_event(row.record, sequence=row.sequence) for row in rows]
 
@@ -145,7 +144,9 @@ async def test_a_client_that_breaks_off_a_call_breaks_it_off_at_the_server(opene
 async def test_what_a_client_had_asked_for_ends_with_it(opened):
     async with opened() as one:
         async with one.client() as client:
-            running = await client.call_tool("symbi__run_agent", {"agent": "stuck", "inputs": {"word": "x"}, "wait_s": 1})
+            running = await client.call_tool(
+                "symbi__run_agent", {"agent": "stuck", "inputs": {"word": "x"}, "wait_s": 1}
+            )
             assert running.structured_content["state"] == "running"
             assert len(one.runtime.at_work) == 1
         with anyio.fail_after(10):
@@ -205,11 +206,14 @@ when { context.arguments has to && context.arguments.to == "anna@example.com" &&
 
 @ERAS
 async def test_a_denied_call_says_why_and_what_would_be_allowed_and_leaks_nothing(opened, mode, tmp_path):
-    policies = ALLOW + """
+    policies = (
+        ALLOW
+        + """
 @id("our-people") @reason("mail goes to our own people alone")
 forbid (principal, action == Action::"InvokeTool::desk.send_mail", resource)
 unless { context.arguments has to && context.arguments.to == "anna@example.com" };
 """
+    )
     async with opened(policies) as one, one.client(mode=mode) as client:
         result = await client.call_tool("desk__send_mail", {"to": "x@example.com", "subject": "s", "body": "b"})
         told = wrong(result)
@@ -236,11 +240,16 @@ async def test_what_would_be_allowed_tells_nothing_of_others(opened):
 
 async def test_nobody_else_can_ask_why_a_client_was_denied(opened):
     config = '[mcp.clients.other]\nowner = "eve"\n'
-    async with opened(ALLOW + '@id("no") forbid (principal, action == Action::"InvokeTool::desk.count", resource);', config) as one:
-        async with one.client() as client, one.client("other") as other:
-            told = wrong(await client.call_tool("desk__count", {}))
-            answer = await other.call_tool("symbi__explain_decision", {"decision": told["effect_id"]})
-            assert wrong(answer)["code"] == "mcp.decision"
+    async with (
+        opened(
+            ALLOW + '@id("no") forbid (principal, action == Action::"InvokeTool::desk.count", resource);', config
+        ) as one,
+        one.client() as client,
+        one.client("other") as other,
+    ):
+        told = wrong(await client.call_tool("desk__count", {}))
+        answer = await other.call_tool("symbi__explain_decision", {"decision": told["effect_id"]})
+        assert wrong(answer)["code"] == "mcp.decision"
 
 
 @ERAS
