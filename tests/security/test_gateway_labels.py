@@ -96,7 +96,7 @@ SECRETLY = {
     "backwards words of a phrase kept": {"body": f"psst: {PHRASE[4:30]}"},
     "with other separators": {"body": CARD.replace("-", " / ")},
     "split over two arguments": {"subject": CARD[:9], "body": CARD[9:]},
-    "split into pieces too small to be known alone": {"to": "49", "subject": "291", "body": "2345678"},
+    "split into pieces too small to be known alone": {"to": "49291", "subject": "23456", "body": "78901"},
     "as the recipient": {"to": f"{CARD}@example.com"},
     "as a field": {"body": "x", "headers": {"X-Card": CARD}},
     "as the name of a field": {"body": "x", "headers": {CARD: 1}},
