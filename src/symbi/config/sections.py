@@ -16,6 +16,7 @@ from symbi.config.approval_kinds import HexKey, Program, Webhook
 from symbi.config.bus_settings import BusSettings
 from symbi.config.declared import DECLARED, Declaration, Key
 from symbi.config.declared import declare as _declare
+from symbi.config.gateway_settings import ClientSettings, GatewaySettings
 from symbi.config.kinds import (
     Address,
     ByteSize,
@@ -375,6 +376,7 @@ SECTIONS: Final[Mapping[str, type]] = MappingProxyType(
         "context": ContextSettings,
         "models": ModelSettings,
         "mcp": McpSettings,
+        "gateway": GatewaySettings,
         "schemapin": SchemapinSettings,
         "sandbox": SandboxSettings,
         "bus": BusSettings,
@@ -388,6 +390,7 @@ TABLES: Final[Mapping[str, type]] = MappingProxyType(
         "agents": AgentSettings,
         "topics": TopicSettings,
         "mcp.servers": ServerSettings,
+        "mcp.clients": ClientSettings,
         "approvals.people": PersonSettings,
     }
 )

@@ -24,7 +24,7 @@ from symbi.tools.dependency import Dependency, DependencyStatus, speaks_against
 from symbi.tools.judge import VerificationMode
 from symbi.tools.link import ServerLink
 from symbi.tools.manifest import ToolEntry
-from symbi.tools.port import SERVER_NAME, TOOLS, Pin, Review, SecretSource, ToolDefinition
+from symbi.tools.port import SERVER_NAME, TOOLS, Pin, RawToolResult, Review, SecretSource, ToolDefinition
 from symbi.tools.schemapin import fingerprint
 from symbi.tools.schemapin.resolve import ServerTrust
 from symbi.tools.screen import Finding
@@ -486,6 +486,7 @@ __all__ = [
     "SYSTEM",
     "Catalog",
     "Pin",
+    "RawToolResult",
     "Refusal",
     "Review",
     "SecretSource",
