@@ -4,6 +4,7 @@ from symbi.config.agent_settings import AgentMode, AgentSettings, Trust
 from symbi.config.budget_kind import read_budget
 from symbi.config.kinds import Secret
 from symbi.config.load import CONFIG_NAME, find_config, load_settings, parse_settings
+from symbi.config.mcp_settings import ServerSettings, ToolVerification
 from symbi.config.safety import LATER, refuse_unsafe, require_embedding_dimension
 from symbi.config.sections import (
     CryptoProvider,
@@ -12,9 +13,7 @@ from symbi.config.sections import (
     LogLevel,
     Mode,
     SecretOrigin,
-    ToolVerification,
 )
-from symbi.config.server_settings import ServerSettings
 from symbi.config.settings import Origin, OriginKind, Settings
 from symbi.config.show import Shown, config_reference, describe_settings
 

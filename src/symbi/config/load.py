@@ -17,6 +17,7 @@ from symbi.config.agent_settings import AgentSettings
 from symbi.config.declared import Key
 from symbi.config.kinds import BadValue, OneOf, describe
 from symbi.config.lines import Position, key_places
+from symbi.config.mcp_settings import ServerSettings
 from symbi.config.sections import (
     CONFIG_PATH_VARIABLE,
     FOREIGN_PREFIXES,
@@ -26,7 +27,6 @@ from symbi.config.sections import (
     TABLES,
     PersonSettings,
 )
-from symbi.config.server_settings import ServerSettings
 from symbi.config.settings import Origin, OriginKind, Settings
 from symbi.config.topic_settings import TopicSettings
 from symbi.errors import ConfigError, Place, did_you_mean
@@ -118,7 +118,7 @@ def parse_settings(
         reader.parse(text)
     reader.refuse_unknown_names()
     sections: dict[str, Any] = {name: cls(**reader.section(name)) for name, cls in SECTIONS.items()}
-    servers = tuple(ServerSettings(**one) for one in reader.named_tables("mcp.servers"))
+    servers = tuple(_server(reader, one) for one in reader.named_tables("mcp.servers"))
     most = sections["mcp"].max_concurrent_connections
     if len(servers) > most:
         msg = f"{len(servers)} tool servers are configured, but `mcp.max_concurrent_connections` is {most}"
@@ -135,6 +135,23 @@ def parse_settings(
         origins=MappingProxyType(reader.origins),
         spelled=MappingProxyType(reader.spelled),
     )
+
+
+def _server(reader: "_Reader", values: Mapping[str, Any]) -> ServerSettings:
+    """A tool server: a command or an address, and nothing that belongs to the other."""
+    server = ServerSettings(**values)
+    path = ("mcp", "servers", server.name)
+    table = f"[{'.'.join(path)}]"
+    if server.command is None and server.url is None:
+        msg = f"{table} has neither `command` nor `url`"
+        raise ConfigError(msg, code="config.missing", place=reader.place(path), hint="it needs one of them")
+    foreign = ("headers",) if server.url is None else ("command", "env", "cwd")
+    for name in foreign:
+        if name in values:
+            has = "command" if server.url is None else "url"
+            msg = f"{table} has a `{has}`, which `{name}` does not go with"
+            raise ConfigError(msg, code="config.conflict", place=reader.place((*path, name)), hint="remove one of them")
+    return server
 
 
 class _Reader:

@@ -5,7 +5,8 @@ from types import MappingProxyType
 from typing import Final
 
 from symbi.config.agent_settings import AgentMode
-from symbi.config.sections import KEYS, Mode, ToolVerification
+from symbi.config.mcp_settings import ToolVerification
+from symbi.config.sections import KEYS, Mode
 from symbi.config.settings import OriginKind, Settings
 from symbi.errors import ConfigError
 from symbi.policy.compose import AgentRules

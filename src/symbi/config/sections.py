@@ -29,8 +29,8 @@ from symbi.config.kinds import (
     Text,
     Whole,
 )
+from symbi.config.mcp_settings import McpSettings, ServerSettings
 from symbi.config.sandbox_settings import SandboxSettings
-from symbi.config.server_settings import ServerSettings
 from symbi.config.topic_settings import TopicSettings
 from symbi.policy.compose import AgentRules
 from symbi.types import SecurityTier
@@ -66,17 +66,6 @@ class CryptoProvider(StrEnum):
 
     OPENSSL = "openssl"
     LIBSODIUM = "libsodium"
-
-
-class ToolVerification(StrEnum):
-    """Which tools may be called."""
-
-    STRICT = "strict"
-    """Signed ones, by a key that the configuration names or that was pinned."""
-    TOFU = "tofu"
-    """Also unsigned ones: their definition is pinned at first sight."""
-    DISABLED = "disabled"
-    """All, unchecked."""
 
 
 class KeyStorage(StrEnum):
@@ -337,28 +326,6 @@ class ModelSettings:
     openai_api_key: Secret | None = _declare(
         None, SecretText(), "key for OpenAI's models; from the environment only", also=("OPENAI_API_KEY",)
     )
-
-
-@dataclass(frozen=True, slots=True)
-class McpSettings:
-    """`[mcp]`."""
-
-    discovery_enabled: bool = _declare(
-        default=True,
-        kind=Flag(),
-        meaning="look for tool servers beside those of `[mcp.servers]`",
-        also=("MCP_SERVER_DISCOVERY",),
-    )
-    tool_verification: ToolVerification = _declare(
-        ToolVerification.STRICT, OneOf(ToolVerification), "which tools may be called"
-    )
-    connection_timeout_s: float = _declare(
-        30.0, Real(0.001, 3600, "seconds"), "time that a tool server has to start and to list its tools"
-    )
-    max_concurrent_connections: int = _declare(
-        100, Whole(1, 10_000, "connections"), "tool servers that may be connected; more configured ones are an error"
-    )
-    servers: tuple[ServerSettings, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Final
 
 from symbi.config.agent_settings import AgentSettings
 from symbi.config.bus_settings import BusSettings
+from symbi.config.mcp_settings import McpSettings
 from symbi.config.sandbox_settings import SandboxSettings
 from symbi.config.sections import (
     ApprovalSettings,
@@ -15,7 +16,6 @@ from symbi.config.sections import (
     ContextSettings,
     KeySettings,
     LimitSettings,
-    McpSettings,
     ModelSettings,
     PolicySettings,
     RuntimeSettings,

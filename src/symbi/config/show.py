@@ -5,6 +5,7 @@ from typing import Final
 
 from symbi.config.agent_settings import AgentSettings
 from symbi.config.declared import Key
+from symbi.config.mcp_settings import ServerSettings
 from symbi.config.safety import LATER
 from symbi.config.sections import (
     CONFIG_PATH_VARIABLE,
@@ -14,7 +15,6 @@ from symbi.config.sections import (
     TABLE_KEYS,
     PersonSettings,
 )
-from symbi.config.server_settings import ServerSettings
 from symbi.config.settings import Origin, Settings
 from symbi.config.topic_settings import TopicSettings
 

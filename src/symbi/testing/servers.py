@@ -6,13 +6,13 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from symbi.config import Settings
-from symbi.config.server_settings import ServerSettings
+from symbi.config.mcp_settings import ServerSettings
 from symbi.guard.gate import Guard
 from symbi.testing.tool_servers import Answer, ToolServerSimulator
 from symbi.tools.catalog import SecretSource, ServerLink
 from symbi.tools.port import ToolDefinition
 from symbi.types import JsonValue
-from symbi.wiring.runtime import dependency_terms
+from symbi.wiring.servers import dependency_terms
 
 ANYTHING: Final[Mapping[str, JsonValue]] = {"type": "object"}
 """Arguments of any kind."""
@@ -37,5 +37,5 @@ def in_place_of(servers: Mapping[str, Sequence[tuple[ToolDefinition, Answer]]]) 
             server.name, simulator.command_line, entered, timeout_s=timeout_s, terms=dependency_terms(server)
         )
 
-    with patch("symbi.wiring.runtime._link", link):
+    with patch("symbi.wiring.servers._link", link):
         yield

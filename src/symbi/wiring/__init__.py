@@ -12,7 +12,6 @@ from symbi.wiring.policies import (
     verify_policies,
 )
 from symbi.wiring.runtime import (
-    manifests,
     open_runtime,
     probe,
     reading_mails,
@@ -21,6 +20,7 @@ from symbi.wiring.runtime import (
     verifying_keys,
 )
 from symbi.wiring.sandboxes import make_image
+from symbi.wiring.servers import manifests
 from symbi.wiring.sources import TrailReader, compile_agents, open_reader, read_text
 from symbi.wiring.verification import on_all_cores
 

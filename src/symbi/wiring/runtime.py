@@ -4,7 +4,6 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import anyio
@@ -26,7 +25,6 @@ from symbi.bus.keybook import KeyBook
 from symbi.bus.topics import known_as
 from symbi.clock import Clock, IdSource, SystemClock
 from symbi.config import AgentMode, Settings, describe_settings, refuse_unsafe
-from symbi.config.server_settings import ServerSettings
 from symbi.crypto.keys import KeyRing, KeyStore
 from symbi.crypto.provider import open_provider
 from symbi.crypto.signing import VerifyingKey
@@ -55,13 +53,9 @@ from symbi.runtime.terms import Terms
 from symbi.runtime.unsealed import seal_unsealed
 from symbi.runtime.workers import Workers
 from symbi.telemetry import Metrics, setup_logging
-from symbi.tools.breaker import BreakerTerms
 from symbi.tools.catalog import Catalog, SecretSource, ServerLink, ToolVerifier, VerificationMode
-from symbi.tools.dependency import DependencyTerms
 from symbi.tools.invoke import Invoker
-from symbi.tools.manifest import Manifest, parse_manifest
 from symbi.tools.reconcile import Reconciler
-from symbi.tools.schemapin import PublicKey, load_public_key
 from symbi.types import SYSTEM_AGENT, AgentId, JsonValue, KeyId, SecurityTier
 from symbi.wiring.bus import opened_bus, topics_of
 from symbi.wiring.keeping import keeping, probe_storage, refuse_half
@@ -69,7 +63,7 @@ from symbi.wiring.people import desk_rules
 from symbi.wiring.policies import policy_paths, policy_terms, shadow_paths
 from symbi.wiring.privacy import open_privacy
 from symbi.wiring.sandboxes import open_sandboxes
-from symbi.wiring.sources import read_text
+from symbi.wiring.servers import manifests, public_keys, server_links
 from symbi.wiring.stream import audit_stream
 
 UNMEASURED_BANDWIDTH: Final = 1_000_000  # MiB/s and Mibit/s of the pool: bandwidth is claimed, not measured, here
@@ -235,7 +229,7 @@ async def open_runtime(
         if keeper is not None:
             guard.barrier = keeper.barrier
         secrets = secret_source(settings, guard)
-        links = [await _link(stack, server, settings, guard, secrets) for server in settings.mcp.servers]
+        links = await server_links(stack, settings, guard, secrets)
         catalog = tool_catalog(settings, (store, log, clock), guard, links, book)
         workers = Workers(measure_process, measure_family, {link.name: link.pid for link in links})
         sandboxes = await stack.enter_async_context(open_sandboxes(settings, guard, log, clock, workers, secrets))
@@ -404,53 +398,3 @@ def secret_source(settings: Settings, guard: Guard) -> SecretSource:
             case _:
                 sources.append(KeyringSecrets(guard.authority))
     return SecretChain(sources)
-
-
-def public_keys(settings: Settings) -> dict[str, PublicKey]:
-    """The key that signs each server's tools.
-
-    Raises:
-        InputError: A key file cannot be read or is no P-256 key.
-    """
-    named = [server for server in settings.mcp.servers if server.public_key is not None]
-    return {s.name: load_public_key(read_text(settings.folder / (s.public_key or Path()))) for s in named}
-
-
-def manifests(settings: Settings) -> dict[str, Manifest]:
-    """What the operator says of each server's tools.
-
-    Raises:
-        ConfigError: A manifest is wrong.
-        InputError: It cannot be read.
-    """
-    named = [(server, server.manifest) for server in settings.mcp.servers if server.manifest is not None]
-    return {server.name: parse_manifest(str(path), read_text(settings.folder / path)) for server, path in named}
-
-
-async def _link(
-    stack: AsyncExitStack, server: ServerSettings, settings: Settings, guard: Guard, secrets: SecretSource
-) -> ServerLink:
-    from symbi.adapters.mcp.server import StdioToolServer  # noqa: PLC0415 - half a second, for those who have tools
-
-    process = await stack.enter_async_context(
-        StdioToolServer(
-            server.name,
-            server.command,
-            guard.authority,
-            env=dict(server.env),
-            cwd=settings.folder / server.cwd if server.cwd else settings.folder,
-            secrets=secrets,
-            start_timeout_s=settings.mcp.connection_timeout_s,
-        )
-    )
-    timeout_s = server.timeout_s or settings.limits.tool_timeout_s
-    terms = dependency_terms(server)
-    return ServerLink(
-        server.name, process.command_line, process, process.secret_paths, timeout_s, terms, lambda: process.pid
-    )
-
-
-def dependency_terms(server: ServerSettings) -> DependencyTerms:
-    """How a configured server is treated."""
-    breaker = BreakerTerms(server.breaker_failures, server.breaker_window_s, server.breaker_open_s)
-    return DependencyTerms(server.max_concurrent, server.max_waiting, server.max_wait_s, breaker)

@@ -38,6 +38,16 @@ timeout_s = 5
     assert settings.origin("mcp.servers.files.timeout_s").kind is OriginKind.FILE
 
 
+def test_a_tool_server_may_be_an_address():
+    settings = read(
+        '[mcp.servers.a]\nurl = "https://tools.example/mcp"\nheaders = { Authorization = "vault://a/token" }'
+    )
+    (server,) = settings.mcp.servers
+    assert (server.command, server.url) == (None, "https://tools.example/mcp")
+    assert server.headers == (("Authorization", "vault://a/token"),)
+    assert "vault://a/token" not in str(describe_settings(settings))
+
+
 def test_a_program_with_a_slash_lies_beside_the_file_and_one_without_is_left_to_path():
     settings = read('[mcp.servers]\na = { command = ["bin/a", "x/y"] }\nb = { command = ["npx", "b"] }')
     assert [server.command for server in settings.mcp.servers] == [("/srv/app/bin/a", "x/y"), ("npx", "b")]
@@ -58,7 +68,15 @@ def test_an_agent_is_the_principal_that_the_file_says_and_never_more_without_it(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[mcp.servers.a]\ncwd = 'x'", r"symbi.toml:1:1: \[mcp.servers.a\] has no `command`"),
+        ("[mcp.servers.a]\ncwd = 'x'", r"symbi.toml:1:1: \[mcp.servers.a\] has neither `command` nor `url`"),
+        ("[mcp.servers.a]\ncommand = ['x']\nurl = 'https://x'", r"symbi.toml:2:1: .*has a `url`, which `command` does"),
+        ("[mcp.servers.a]\nurl = 'https://x'\nenv = { A = 'x' }", "symbi.toml:3:1: .*`env` does not go with"),
+        ("[mcp.servers.a]\ncommand = ['x']\nheaders = { A = 'x' }", "symbi.toml:3:1: .*`headers` does not go with"),
+        ("[mcp.servers.a]\nurl = 'http://example.org'", "symbi.toml:2:1: .*must begin with `https:`"),
+        ("[mcp.servers.a]\nurl = 'https://x'\nheaders = { 'A:' = 'x' }", "symbi.toml:3:1: .*no name of a header field"),
+        ("[mcp.servers.a]\nurl = 'https://x'\nheaders = { Host = 'x' }", "symbi.toml:3:1: .*transport writes itself"),
+        ("[mcp.servers.a]\nurl = 'https://x'\nheaders = { A = \"x\\ny\" }", "symbi.toml:3:1: .*one line only; `A`"),
+        ("[mcp.servers.a]\nurl = 'https://x'\nheaders = { A = 'x', a = 'y' }", "symbi.toml:3:1: .*twice"),
         ("[mcp.servers.a]\ncommand = []", "symbi.toml:2:1: .*must be a list with a program"),
         ("[mcp.servers.a]\ncommand = 'server'", "symbi.toml:2:1: .*must be a list with a program"),
         ("[mcp.servers.a]\ncommand = ['x', 1]", "symbi.toml:2:1: .*must hold texts only, not `1`"),

@@ -1,0 +1,138 @@
+# ruff: noqa: RUF009 - the calls make dataclass fields, as `field` does
+"""Every key of `[mcp]`, and what is said of a tool server in the configuration."""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from symbi.config.approval_kinds import Webhook
+from symbi.config.declared import declare as _declare
+from symbi.config.kinds import (
+    MAX_ITEMS,
+    MAX_TEXT_CHARS,
+    BadValue,
+    Command,
+    FilePath,
+    Flag,
+    Kind,
+    OneOf,
+    Real,
+    Variables,
+    Whole,
+    describe,
+)
+
+_HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", re.ASCII)
+_KEPT_HEADERS: Final = frozenset(
+    {"host", "content-length", "transfer-encoding", "connection", "content-type", "accept"}
+)
+"""What the transport itself writes."""
+
+
+class ToolVerification(StrEnum):
+    """Which tools may be called."""
+
+    STRICT = "strict"
+    """Signed ones, by a key that the configuration names or that was pinned."""
+    TOFU = "tofu"
+    """Also unsigned ones: their definition is pinned at first sight."""
+    DISABLED = "disabled"
+    """All, unchecked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Headers(Kind[tuple[tuple[str, str], ...]]):
+    """Header fields of the requests to a server; `vault://…` values are resolved when it is connected."""
+
+    @property
+    def name(self) -> str:
+        """For the reference."""
+        return "table of texts"
+
+    def from_toml(self, value: object, base: Path) -> tuple[tuple[str, str], ...]:
+        """A table from names of fields to strings of one line."""
+        del base
+        if not isinstance(value, dict):
+            raise BadValue(f"must be a table of texts, not {describe(value)}", 'write { Name = "value" }')
+        if len(value) > MAX_ITEMS:
+            raise BadValue(f"has {len(value)} entries; at most {MAX_ITEMS} are allowed")
+        for name, text in value.items():
+            if not _HEADER.fullmatch(name):
+                raise BadValue(f"holds {describe(name)}, which is no name of a header field")
+            if name.lower() in _KEPT_HEADERS or name.lower().startswith("mcp-"):
+                raise BadValue(f"holds `{name}`, which the transport writes itself")
+            if not isinstance(text, str) or not text.isprintable() or len(text) > MAX_TEXT_CHARS:
+                raise BadValue(f"must hold texts of one line only; `{name}` is none")
+        if len({name.lower() for name in value}) < len(value):
+            raise BadValue("names a header field twice")
+        return tuple(sorted(value.items()))
+
+    def show(self, value: tuple[tuple[str, str], ...]) -> str:
+        """Names only: values may be secret."""
+        return ", ".join(f"{name} (set)" for name, _ in value)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """`[mcp.servers.NAME]`: a tool server; a process that is spoken to over its standard streams, or an address."""
+
+    name: str
+    command: tuple[str, ...] | None = _declare(
+        None,
+        Command(),
+        "program and arguments, without a shell; `{python}` is the interpreter that runs Symbi",
+        unset="it has a `url`",
+    )
+    url: str | None = _declare(
+        None, Webhook(), "address at which it speaks streamable HTTP, in place of a command", unset="it has a `command`"
+    )
+    headers: tuple[tuple[str, str], ...] = _declare(
+        (), Headers(), "header fields of each request to its `url`; `vault://…` values resolve when it is connected"
+    )
+    env: tuple[tuple[str, str], ...] = _declare(
+        (), Variables(), "environment of its `command`; `vault://…` values resolve at start"
+    )
+    cwd: Path | None = _declare(None, FilePath(), "its working folder", unset="the folder of the configuration file")
+    manifest: Path | None = _declare(None, FilePath(), "what its tools are: recovery classes", unset="none")
+    public_key: Path | None = _declare(None, FilePath(), "PEM file of the key that signs its tools", unset="none")
+    timeout_s: float | None = _declare(
+        None, Real(0.001, 86_400, "seconds"), "wall time of one call to it", unset="`limits.tool_timeout_s`"
+    )
+    max_concurrent: int = _declare(64, Whole(1, 64, "calls"), "calls to it at a time; further ones wait")
+    max_waiting: int = _declare(
+        256, Whole(0, 100_000, "calls"), "calls that wait for one of these to end; further ones are refused"
+    )
+    max_wait_s: float = _declare(30.0, Real(0.001, 3600, "seconds"), "the longest that a call waits for another to end")
+    breaker_failures: int = _declare(
+        5, Whole(0, 10_000, "failures"), "failures within the window after which it is left alone; 0: it never is"
+    )
+    breaker_window_s: float = _declare(30.0, Real(0.001, 86_400, "seconds"), "how long a failure counts")
+    breaker_open_s: float = _declare(
+        5.0,
+        Real(0.001, 300, "seconds"),
+        "how long it is left alone the first time; then twice as long each time, up to 300",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class McpSettings:
+    """`[mcp]`."""
+
+    discovery_enabled: bool = _declare(
+        default=True,
+        kind=Flag(),
+        meaning="look for tool servers beside those of `[mcp.servers]`",
+        also=("MCP_SERVER_DISCOVERY",),
+    )
+    tool_verification: ToolVerification = _declare(
+        ToolVerification.STRICT, OneOf(ToolVerification), "which tools may be called"
+    )
+    connection_timeout_s: float = _declare(
+        30.0, Real(0.001, 3600, "seconds"), "time that a tool server has to start and to list its tools"
+    )
+    max_concurrent_connections: int = _declare(
+        100, Whole(1, 10_000, "connections"), "tool servers that may be connected; more configured ones are an error"
+    )
+    servers: tuple[ServerSettings, ...] = ()
