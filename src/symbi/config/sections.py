@@ -16,6 +16,7 @@ from symbi.config.approval_kinds import HexKey, Program, Webhook
 from symbi.config.bus_settings import BusSettings
 from symbi.config.declared import DECLARED, Declaration, Key
 from symbi.config.declared import declare as _declare
+from symbi.config.door_settings import DoorSettings
 from symbi.config.kinds import (
     Address,
     ByteSize,
@@ -374,6 +375,7 @@ SECTIONS: Final[Mapping[str, type]] = MappingProxyType(
         "context": ContextSettings,
         "models": ModelSettings,
         "mcp": McpSettings,
+        "gateway": DoorSettings,
         "sandbox": SandboxSettings,
         "bus": BusSettings,
         "approvals": ApprovalSettings,

@@ -8,6 +8,7 @@ from typing import Final
 
 from symbi.config.agent_settings import AgentSettings
 from symbi.config.bus_settings import BusSettings
+from symbi.config.door_settings import DoorSettings
 from symbi.config.mcp_settings import McpSettings
 from symbi.config.sandbox_settings import SandboxSettings
 from symbi.config.sections import (
@@ -82,6 +83,7 @@ class Settings:
     context: ContextSettings = field(default_factory=ContextSettings)
     models: ModelSettings = field(default_factory=ModelSettings)
     mcp: McpSettings = field(default_factory=McpSettings)
+    gateway: DoorSettings = field(default_factory=DoorSettings)
     sandbox: SandboxSettings = field(default_factory=SandboxSettings)
     bus: BusSettings = field(default_factory=BusSettings)
     approvals: ApprovalSettings = field(default_factory=ApprovalSettings)

@@ -18,8 +18,8 @@ from anyio.abc import TaskGroup, TaskStatus
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
-from symbi.api.mcp.clients import ClientBook
 from symbi.api.mcp.terms import MAX_HEADER_BYTES, DoorTerms
+from symbi.api.mcp.tokens import ClientBook
 from symbi.errors import Denied, SymbiError
 
 _log = logging.getLogger("symbi.mcp")
@@ -42,7 +42,7 @@ ServerOf: TypeAlias = Callable[[str], AbstractAsyncContextManager[Server[Any]]]
 """The server that a client is served by, while the context is open."""
 
 
-class Refused(Exception):  # noqa: N818 - an answer, not an error of ours
+class Refused(Exception):
     """A request that gets no further.
 
     Args:
@@ -131,7 +131,9 @@ class Door:
             await self._serve(name, scope, receive, send)
         except Refused as refused:
             self.refused[refused.error] += 1
-            await _answer(send, refused.status, {"error": refused.error, "error_description": refused.text}, refused.headers)
+            await _answer(
+                send, refused.status, {"error": refused.error, "error_description": refused.text}, refused.headers
+            )
 
     # --- who it is -------------------------------------------------------------------------------
 
@@ -164,7 +166,7 @@ class Door:
         try:
             name = self._clients.who(token.strip())
         except SymbiError as error:
-            _log.error("nobody is let in: %s", error)  # noqa: TRY400 - the message says all there is
+            _log.error("nobody is let in: %s", error)
             raise Refused(503, "unavailable", "nobody can be let in now", {"retry-after": f"{RETRY_S}"}) from None
         if name is None:
             text = "no client has this token"
@@ -242,7 +244,7 @@ class Door:
                 except Denied as error:
                     raise Refused(403, "denied", "policy lets this client do nothing here") from error
                 except SymbiError as error:
-                    _log.error("client %s cannot be served: %s", name, error)  # noqa: TRY400 - likewise
+                    _log.error("client %s cannot be served: %s", name, error)
                     raise Refused(503, "unavailable", "the gateway cannot serve now") from error
                 self._rooms[name] = room
             return room

@@ -7,9 +7,9 @@ from functools import partial
 import anyio
 import uvicorn
 
-from symbi.api.mcp.clients import ClientBook
 from symbi.api.mcp.door import PATH, Door, ServerOf
 from symbi.api.mcp.terms import MAX_HEADER_BYTES, DoorTerms
+from symbi.api.mcp.tokens import ClientBook
 from symbi.api.mcp.wire import KEEP_ALIVE_S, QuietServer, bounded
 from symbi.errors import ConfigError
 
@@ -45,12 +45,12 @@ class HttpGateway:
         """
         listener = self._listen()
         with listener:
-            server = QuietServer(self._config())
+            ready = anyio.Event()
+            server = QuietServer(self._config(), ready)
             async with self.door, anyio.create_task_group() as tasks:
                 tasks.start_soon(partial(server.serve, sockets=[listener]))
                 try:
-                    while not server.started:  # uvicorn tells it in no other way
-                        await anyio.sleep(0.01)
+                    await ready.wait()
                     started(self.url(listener.getsockname()[1]))
                     await self._stop.wait()
                     with anyio.move_on_after(self.terms.grace_s):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+import anyio
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -41,7 +42,7 @@ def bounded(max_connections: int, header_s: float) -> type[asyncio.Protocol]:
 
         def handle_events(self) -> None:
             super().handle_events()
-            if self.cycle is not None and not self.cycle.response_complete:
+            if self._is_at_work():
                 self._in_time()  # a request has begun: what serves it bounds the rest
             elif self._late is None and not self.transport.is_closing():
                 self._late = self.loop.call_later(header_s, self._end)
@@ -50,6 +51,10 @@ def bounded(max_connections: int, header_s: float) -> type[asyncio.Protocol]:
             self._in_time()
             super().connection_lost(exc)
 
+        def _is_at_work(self) -> bool:
+            cycle: Any = self.cycle  # None until the first request
+            return cycle is not None and not cycle.response_complete
+
         def _in_time(self) -> None:
             if self._late is not None:
                 self._late.cancel()
@@ -57,14 +62,28 @@ def bounded(max_connections: int, header_s: float) -> type[asyncio.Protocol]:
 
         def _end(self) -> None:
             self._late = None
-            if (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing():
+            if not self._is_at_work() and not self.transport.is_closing():
                 self.transport.abort()
 
     return Bounded
 
 
 class QuietServer(uvicorn.Server):
-    """uvicorn that leaves signals to the command that runs it."""
+    """uvicorn that leaves signals to the command that runs it, and says when it listens.
+
+    Args:
+        config: Its own.
+        ready: Set once it listens.
+    """
+
+    def __init__(self, config: uvicorn.Config, ready: anyio.Event) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        await super().startup(sockets=sockets)
+        self._ready.set()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

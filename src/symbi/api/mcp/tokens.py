@@ -22,7 +22,7 @@ from symbi.clock import random_bytes, rfc3339
 from symbi.errors import InputError, StoreUnavailable
 
 FILE_NAME: Final = "mcp-clients.json"
-TOKEN_PREFIX: Final = "symbi_"
+PREFIX: Final = "symbi_"  # of a token, so that who finds one knows what it is
 MAX_TOKEN_CHARS: Final = 256  # of what is presented as one
 MAX_CLIENTS: Final = 1_000
 MAX_FILE_BYTES: Final = 1_048_576
@@ -108,7 +108,7 @@ class ClientBook:
             msg = f"`{name}` is no name for a client"
             hint = "a letter, then at most 47 letters, digits, `-` and `_`"
             raise InputError(msg, code="input.client", hint=hint)
-        token = TOKEN_PREFIX + urlsafe_b64encode(random_bytes(32)).decode().rstrip("=")
+        token = PREFIX + urlsafe_b64encode(random_bytes(32)).decode().rstrip("=")
         with self._locked():
             clients = self.all()
             if any(client.name == name for client in clients):
@@ -140,7 +140,9 @@ class ClientBook:
         """One writer at a time."""
         try:
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(self._file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            lock = os.open(
+                self._file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+            )
         except OSError as error:
             raise self._unwritable(error) from error
         try:
