@@ -98,6 +98,9 @@ class AuditEventType(StrEnum):
     SUBJECT_RELEASED = "subject.released"
     COMPLIANCE_REPORTED = "compliance.reported"
     """A report was made; its hash stands here."""
+    SESSION_OPENED = "session.opened"
+    """A client of the gateway is there; its decisions name the session."""
+    SESSION_CLOSED = "session.closed"
     INPUT_REFUSED = "input.refused"
     """Something that was to be run could not even be read."""
 

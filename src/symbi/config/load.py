@@ -17,6 +17,7 @@ from symbi.config.agent_settings import AgentSettings
 from symbi.config.declared import Key
 from symbi.config.kinds import BadValue, OneOf, describe
 from symbi.config.lines import Position, key_places
+from symbi.config.gateway_settings import ClientSettings
 from symbi.config.mcp_settings import ServerSettings
 from symbi.config.sections import (
     CONFIG_PATH_VARIABLE,
@@ -123,7 +124,8 @@ def parse_settings(
     if len(servers) > most:
         msg = f"{len(servers)} tool servers are configured, but `mcp.max_concurrent_connections` is {most}"
         raise ConfigError(msg, place=reader.place(("mcp", "servers")), hint="raise it or remove servers")
-    sections["mcp"] = replace(sections["mcp"], servers=servers)
+    clients = tuple(ClientSettings(**one) for one in reader.named_tables("mcp.clients"))
+    sections["mcp"] = replace(sections["mcp"], servers=servers, clients=clients)
     people = tuple(PersonSettings(**one) for one in reader.named_tables("approvals.people"))
     sections["approvals"] = replace(sections["approvals"], people=people)
     return Settings(

@@ -9,6 +9,7 @@ from typing import Final
 
 from symbi.config.approval_kinds import Webhook
 from symbi.config.declared import declare as _declare
+from symbi.config.gateway_settings import ClientSettings
 from symbi.config.kinds import (
     MAX_ITEMS,
     MAX_TEXT_CHARS,
@@ -136,3 +137,4 @@ class McpSettings:
         100, Whole(1, 10_000, "connections"), "tool servers that may be connected; more configured ones are an error"
     )
     servers: tuple[ServerSettings, ...] = ()
+    clients: tuple[ClientSettings, ...] = ()

@@ -16,7 +16,6 @@ from symbi.config.approval_kinds import HexKey, Program, Webhook
 from symbi.config.bus_settings import BusSettings
 from symbi.config.declared import DECLARED, Declaration, Key
 from symbi.config.declared import declare as _declare
-from symbi.config.door_settings import DoorSettings
 from symbi.config.kinds import (
     Address,
     ByteSize,
@@ -30,6 +29,7 @@ from symbi.config.kinds import (
     Text,
     Whole,
 )
+from symbi.config.gateway_settings import ClientSettings, GatewaySettings
 from symbi.config.mcp_settings import McpSettings, ServerSettings
 from symbi.config.sandbox_settings import SandboxSettings
 from symbi.config.topic_settings import TopicSettings
@@ -375,7 +375,7 @@ SECTIONS: Final[Mapping[str, type]] = MappingProxyType(
         "context": ContextSettings,
         "models": ModelSettings,
         "mcp": McpSettings,
-        "gateway": DoorSettings,
+        "gateway": GatewaySettings,
         "sandbox": SandboxSettings,
         "bus": BusSettings,
         "approvals": ApprovalSettings,
@@ -388,6 +388,7 @@ TABLES: Final[Mapping[str, type]] = MappingProxyType(
         "agents": AgentSettings,
         "topics": TopicSettings,
         "mcp.servers": ServerSettings,
+        "mcp.clients": ClientSettings,
         "approvals.people": PersonSettings,
     }
 )

@@ -8,7 +8,7 @@ from typing import Final
 
 from symbi.config.agent_settings import AgentSettings
 from symbi.config.bus_settings import BusSettings
-from symbi.config.door_settings import DoorSettings
+from symbi.config.gateway_settings import ClientSettings, GatewaySettings
 from symbi.config.mcp_settings import McpSettings
 from symbi.config.sandbox_settings import SandboxSettings
 from symbi.config.sections import (
@@ -83,7 +83,7 @@ class Settings:
     context: ContextSettings = field(default_factory=ContextSettings)
     models: ModelSettings = field(default_factory=ModelSettings)
     mcp: McpSettings = field(default_factory=McpSettings)
-    gateway: DoorSettings = field(default_factory=DoorSettings)
+    gateway: GatewaySettings = field(default_factory=GatewaySettings)
     sandbox: SandboxSettings = field(default_factory=SandboxSettings)
     bus: BusSettings = field(default_factory=BusSettings)
     approvals: ApprovalSettings = field(default_factory=ApprovalSettings)
@@ -104,6 +104,10 @@ class Settings:
     def of_agent(self, agent: AgentId) -> AgentSettings:
         """What `[agents.NAME]` says, or the defaults."""
         return next((one for one in self.agents if one.name == agent), AgentSettings(agent))
+
+    def of_client(self, name: str) -> ClientSettings | None:
+        """What `[mcp.clients.NAME]` says; None where nothing is said of that client."""
+        return next((one for one in self.mcp.clients if one.name == name), None)
 
     @property
     def secrets_file(self) -> Path:

@@ -5,6 +5,7 @@ from typing import Final
 
 from symbi.config.agent_settings import AgentSettings
 from symbi.config.declared import Key
+from symbi.config.gateway_settings import ClientSettings
 from symbi.config.mcp_settings import ServerSettings
 from symbi.config.safety import LATER
 from symbi.config.sections import (
@@ -37,10 +38,11 @@ def describe_settings(settings: Settings) -> tuple[Shown, ...]:
         )
         for name, key in KEYS.items()
     ]
-    tables: list[tuple[str, AgentSettings | TopicSettings | ServerSettings | PersonSettings]] = [
+    tables: list[tuple[str, AgentSettings | TopicSettings | ServerSettings | ClientSettings | PersonSettings]] = [
         *(("agents", agent) for agent in settings.agents),
         *(("topics", topic) for topic in settings.topics),
         *(("mcp.servers", server) for server in settings.mcp.servers),
+        *(("mcp.clients", client) for client in settings.mcp.clients),
         *(("approvals.people", person) for person in settings.approvals.people),
     ]
     for section, table in tables:

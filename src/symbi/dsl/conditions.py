@@ -42,18 +42,22 @@ from symbi.types import PolicyId, SecurityTier
 VERIFIED: Final = "signature_verification"
 """The requirement that is a prohibition of its own rather than a condition."""
 
+QUESTIONS: Final = ("BrowseServer", "ReadResource", "GetPrompt", "Complete")
+"""What is asked of a tool server beside a tool call."""
+
 APPLIES_TO: Final[Mapping[ConditionKind, frozenset[str]]] = MappingProxyType(
     {
         ConditionKind.REDACT: frozenset({"InvokeTool", *ALTERABLE}),
         ConditionKind.CAP: frozenset({"InvokeTool", *ALTERABLE}),
         ConditionKind.TIER: frozenset({"ExecuteCode", "RunContainer"}),
-        ConditionKind.TIMEOUT: frozenset({"InvokeTool", "ExecuteCode", "RunContainer", "CallModel"}),
+        ConditionKind.TIMEOUT: frozenset({"InvokeTool", "ExecuteCode", "RunContainer", "CallModel", *QUESTIONS}),
         ConditionKind.MARK: frozenset(
             {
                 "InvokeTool",
                 "ExecuteCode",
                 "RunContainer",
                 "CallModel",
+                *QUESTIONS,
                 "ReadData",
                 "SendMessage",
                 "EndorseValue",

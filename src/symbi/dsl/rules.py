@@ -47,6 +47,17 @@ from symbi.policy.source import PolicySource, parse, split
 UNBOUND_ACTIONS: Final = ("CreateAgent", "ConfigureAgent", "AllocateResources", "SubscribeTopic")
 """What an agent needs no capability for: to come to life with its resources and to be told of its topics, which policies decide."""
 
+SERVER_ACTIONS: Final = (
+    "BrowseServer",
+    "ReadResource",
+    "GetPrompt",
+    "Complete",
+    "ServerSampling",
+    "ServerElicitation",
+    "ServerRoots",
+)
+"""What the capability `server.*` reaches beside the server's tools."""
+
 _TELLS_APART: Final = {"send": f"!{EXPECTS_REPLY}", "ask": EXPECTS_REPLY}
 """Effects of one action, and the Cedar test by which each is known."""
 
@@ -245,8 +256,9 @@ def _warn_of_bound(agent: _Agent, allow: _Allow) -> None:
 
 
 def _reaches(capabilities: tuple[str, ...], target: Target) -> bool:
-    if target.action == "ConnectServer":
-        servers = {word.partition(".")[0] for word in capabilities if "." in word}
+    if target.action == "ConnectServer" or target.action in SERVER_ACTIONS:
+        whole = target.action in SERVER_ACTIONS
+        servers = {word.partition(".")[0] for word in capabilities if (word.endswith(".*") if whole else "." in word)}
         named = [f"resource == {entity('ToolServer', server)}" for server in servers]
         return target.resource in named or (not target.resource and bool(servers))
     if target.action == "InvokeTool":
@@ -384,7 +396,8 @@ def capability_bound(agent: str, capabilities: Iterable[str]) -> str:
         reach.append(f"action in [{', '.join(actions)}]")
     if servers:
         within = f"resource in [{', '.join(entity('ToolServer', server) for server in servers)}]"
-        reach.append(f'action in Action::"InvokeTool" && {within}')
+        asked = ", ".join(entity("Action", action) for action in ("InvokeTool", *SERVER_ACTIONS))
+        reach.append(f"action in [{asked}] && {within}")
     if connected:
         known = ", ".join(entity("ToolServer", server) for server in connected)
         reach.append(f'action == Action::"ConnectServer" && [{known}].contains(resource)')

@@ -10,6 +10,8 @@ conditions redact, cap, raise the tier, shorten the time or mark what comes back
 | message sending and routing | `SendMessage`, `PublishMessage`, `SubscribeTopic` |
 | resource allocation | `AllocateResources` |
 | external tools, code and models | `ConnectServer`, `InvokeTool`, `ExecuteCode`, `RunContainer`, `CallModel` |
+| likewise, asked of tool servers | `BrowseServer`, `ReadResource`, `GetPrompt`, `Complete` |
+| likewise, asked by tool servers | `ServerSampling`, `ServerElicitation`, `ServerRoots` |
 | data access | `ReadData`, `WriteData`, `ExportData`; of labels, `EndorseValue`, `DeclassifyValue` |
 """
 
@@ -23,12 +25,25 @@ from symbi.guard.actions.messages import PublishMessage, SendMessage, SubscribeT
 from symbi.guard.actions.operator import ConfigurePolicies
 from symbi.guard.actions.release import DeclassifyValue, EndorseValue
 from symbi.guard.actions.resources import AllocateResources
+from symbi.guard.actions.servers import (
+    BrowseServer,
+    Complete,
+    GetPrompt,
+    ReadResource,
+    ServerAsks,
+    ServerElicitation,
+    ServerQuestion,
+    ServerRoots,
+    ServerSampling,
+)
 
 __all__ = [
     "Action",
     "AllocateResources",
+    "BrowseServer",
     "CallModel",
     "Canary",
+    "Complete",
     "ConfigureAgent",
     "ConfigurePolicies",
     "ConnectServer",
@@ -39,14 +54,21 @@ __all__ = [
     "EndorseValue",
     "ExecuteCode",
     "ExportData",
+    "GetPrompt",
     "InvokeTool",
     "ModelRef",
     "PublishMessage",
     "ReadClock",
     "ReadData",
+    "ReadResource",
     "RunContainer",
     "RunSlot",
     "SendMessage",
+    "ServerAsks",
+    "ServerElicitation",
+    "ServerQuestion",
+    "ServerRoots",
+    "ServerSampling",
     "SubscribeTopic",
     "ToolRef",
     "TopicRef",

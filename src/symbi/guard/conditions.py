@@ -30,6 +30,7 @@ from symbi.guard.action import (
     PublishMessage,
     RunContainer,
     SendMessage,
+    ServerQuestion,
 )
 from symbi.guard.spending import FIELDS, MOST, Budget
 from symbi.policy.decision import AllowWithConditions, Deny, PolicyDecision
@@ -167,7 +168,7 @@ def _raised(action: Action, obligations: Obligations) -> Action:
 
 def _shortened(action: Action, obligations: Obligations) -> Action:
     match action:
-        case InvokeTool() | ExecuteCode() | RunContainer() | CallModel():
+        case InvokeTool() | ExecuteCode() | RunContainer() | CallModel() | ServerQuestion():
             return replace(action, timeout_s=obligations.limit_timeout(action.timeout_s))
         case AllocateResources(limits=limits):
             shorter = obligations.limit_timeout(limits.execution_timeout)

@@ -117,6 +117,7 @@ def decision_draft(
         "enforced": denied or not isinstance(decision, Deny),
         "arguments_digest": record.arguments_digest,
         **({} if record.facts is None else {"request_digest": record.facts.digest}),
+        **({"session": action.session} if action.session else {}),
         **recorded_arguments(action, how),
         **decision_facts(decision),
         **audit_facts(decision),

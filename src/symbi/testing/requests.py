@@ -9,7 +9,9 @@ from symbi.dsl.names import Tools
 from symbi.dsl.parser import parse
 from symbi.guard.action import (
     AllocateResources,
+    BrowseServer,
     CallModel,
+    Complete,
     ConfigureAgent,
     ConnectServer,
     CreateAgent,
@@ -19,13 +21,19 @@ from symbi.guard.action import (
     EndorseValue,
     ExecuteCode,
     ExportData,
+    GetPrompt,
     InvokeTool,
     ModelRef,
     PublishMessage,
     ReadClock,
     ReadData,
+    ReadResource,
     RunContainer,
     SendMessage,
+    ServerAsks,
+    ServerElicitation,
+    ServerRoots,
+    ServerSampling,
     SubscribeTopic,
     ToolRef,
     TopicRef,
@@ -89,6 +97,15 @@ STRANGER: Final = Principal(AgentId("a"))
 TAINTED: Final = Label(Integrity.UNTRUSTED)
 PERSONAL: Final = Label(Integrity.USER, Confidentiality.CONFIDENTIAL)
 
+_SAMPLING: Final[Mapping[str, JsonValue]] = {
+    "messages": [{"role": "user", "content": {"type": "text", "text": "hi"}}],
+    "maxTokens": 100,
+}
+_FORM: Final[Mapping[str, JsonValue]] = {
+    "message": "Who are you?",
+    "requestedSchema": {"type": "object", "properties": {"name": {"type": "string"}}},
+}
+
 # --- requests ---------------------------------------------------------------------------------
 
 
@@ -149,6 +166,34 @@ def allocate(memory: int = 64, timeout: float = 60.0, priority: Priority = Prior
 def connect(server: str = "files") -> PolicyRequest:
     """Start a tool server."""
     return ConnectServer(principal=ME, server=server, command="python server.py").request()
+
+
+def asked_of(action: str, server: str = "files") -> PolicyRequest:
+    """`BrowseServer`, `ReadResource`, `GetPrompt` or `Complete` of a server."""
+    match action:
+        case "BrowseServer":
+            return BrowseServer(principal=ME, server=server, what="resources").request()
+        case "ReadResource":
+            return ReadResource(principal=ME, server=server, uri="file:///notes.txt").request()
+        case "GetPrompt":
+            return GetPrompt(principal=ME, server=server, name="review", values={"code": "x"}).request()
+        case _:
+            return Complete(
+                principal=ME, server=server, of="prompt", name="review", argument="code", value="x"
+            ).request()
+
+
+def asked_by(action: str, server: str = "files") -> PolicyRequest:
+    """`ServerSampling`, `ServerElicitation` or `ServerRoots` of a server."""
+    kind: type[ServerAsks]
+    match action:
+        case "ServerSampling":
+            kind, question = ServerSampling, _SAMPLING
+        case "ServerElicitation":
+            kind, question = ServerElicitation, _FORM
+        case _:
+            kind, question = ServerRoots, {}
+    return kind(principal=ME, server=server, during="e", question=question, label=TAINTED).request()
 
 
 def execute(

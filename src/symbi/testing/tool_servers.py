@@ -11,6 +11,7 @@ import anyio.lowlevel
 from symbi.errors import OutputLimit, PermitRefused, SymbiError, TimeLimit, ToolFailed, ToolServerUnavailable
 from symbi.guard.action import ConnectServer, InvokeTool, ReadClock, ToolRef
 from symbi.guard.permit import Authority, Permit
+from symbi.tools.asking import NO_CALLER, CallHooks
 from symbi.tools.mask import SecretMask, put_in
 from symbi.tools.port import MAX_TOOL_OUTPUT_BYTES, RawToolResult, ToolDefinition, ToolServer
 from symbi.types import AgentId, EffectId, JsonValue, Principal, ToolName
@@ -45,6 +46,7 @@ class ToolServerSimulator:
         self.command_line = command
         self.tools = list(tools)
         self.calls: list[tuple[str, Mapping[str, JsonValue], EffectId]] = []
+        self.hooks: CallHooks = NO_CALLER  # of the last call; what a tool tells and asks goes there
         self._authority = authority
         self._mask = SecretMask()
         self._connected = False
@@ -79,15 +81,25 @@ class ToolServerSimulator:
         self._connected = True
         return [definition for definition, _ in self.tools]
 
-    async def call(self, permit: Permit[InvokeTool], secrets: Mapping[str, str]) -> RawToolResult:
+    async def ping(self, within_s: float) -> None:
+        """Whether the session is up."""
+        del within_s
+        await anyio.lowlevel.checkpoint()
+        if not self._connected:
+            msg = f"tool server `{self.name}` is not connected"
+            raise ToolServerUnavailable(msg)
+
+    async def call(
+        self, permit: Permit[InvokeTool], secrets: Mapping[str, str], hooks: CallHooks = NO_CALLER
+    ) -> RawToolResult:
         """Have the tool's function answer, within the deadline."""
         try:
-            return await self._call(permit, secrets)
+            return await self._call(permit, secrets, hooks)
         except SymbiError as error:
             failure = self._mask.error(error)
         raise failure
 
-    async def _call(self, permit: Permit[InvokeTool], secrets: Mapping[str, str]) -> RawToolResult:
+    async def _call(self, permit: Permit[InvokeTool], secrets: Mapping[str, str], hooks: CallHooks) -> RawToolResult:
         action = self._authority.check(permit, InvokeTool)
         if action.tool.server != self.name:
             msg = f"permit is for a tool of `{action.tool.server}`, not of `{self.name}`"
@@ -104,6 +116,7 @@ class ToolServerSimulator:
             raise ToolFailed(msg)
         arguments = cast("Mapping[str, JsonValue]", put_in(action.values, secrets))
         self.calls.append((name, action.values, permit.effect_id))
+        self.hooks = hooks
         try:
             with anyio.fail_after(action.timeout_s):
                 raw = await answers[name](arguments, permit.effect_id)
@@ -113,7 +126,9 @@ class ToolServerSimulator:
         if len(raw.content.encode()) > MAX_TOOL_OUTPUT_BYTES:
             msg = f"tool `{action.tool.name}` answered more than {MAX_TOOL_OUTPUT_BYTES} bytes"
             raise OutputLimit(msg)
-        return RawToolResult(self._mask.text(raw.content), self._mask.value(raw.structured), raw.is_error)
+        blocks = raw.blocks or ({"type": "text", "text": raw.content},)
+        masked = cast("Sequence[Mapping[str, JsonValue]]", self._mask.value(list(blocks)))
+        return RawToolResult(self._mask.text(raw.content), self._mask.value(raw.structured), raw.is_error, masked)
 
 
 # --- the contract ------------------------------------------------------------------------------------------------

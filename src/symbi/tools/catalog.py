@@ -15,7 +15,7 @@ from symbi.policy.fields import ToolFlow
 from symbi.tools.breaker import BreakerState, Pace
 from symbi.tools.dependency import Dependency, DependencyStatus, DependencyTerms
 from symbi.tools.manifest import ToolEntry
-from symbi.tools.port import SERVER_NAME, Pin, SecretSource, ToolDefinition, ToolServer
+from symbi.tools.port import SERVER_NAME, Pin, SecretSource, ServerSession, ToolDefinition, ToolServer
 from symbi.tools.text import shown_name
 from symbi.tools.verifier import Refusal, ToolVerifier, VerificationMode, VerifiedTool
 from symbi.types import SYSTEM_AGENT, Principal
@@ -40,6 +40,7 @@ class ServerLink:
         timeout_s: Seconds of one call, where the manifest does not say.
         terms: How many calls it is given at a time, and when it is left alone.
         pid: Its process, while it has one of ours.
+        session: What it offers beside tools; None where it cannot be asked.
     """
 
     name: str
@@ -49,6 +50,7 @@ class ServerLink:
     timeout_s: float = 30.0
     terms: DependencyTerms = field(default_factory=DependencyTerms)
     pid: Callable[[], int | None] = no_process
+    session: ServerSession | None = None
 
 
 class Catalog:
@@ -138,7 +140,7 @@ class Catalog:
             ToolServerUnavailable: It cannot be started, or does not speak the protocol.
             StoreUnavailable: Decision, pins or trail cannot be written.
         """
-        link = self._link(server)
+        link = self.link(server)
         async with self._locks[server]:
             await self._refresh(link, principal)
 
@@ -151,7 +153,7 @@ class Catalog:
             Unavailable: It has failed too often, and is left alone for a while.
             SymbiError: As `refresh`.
         """
-        link = self._link(server)
+        link = self.link(server)
         while True:
             if self._is_up(link):
                 async with self._guard.enforce(_connecting(link, principal)) as permit:
@@ -207,7 +209,7 @@ class Catalog:
         Raises:
             InputError: There is no such server.
         """
-        return self._is_up(self._link(server))
+        return self._is_up(self.link(server))
 
     def _is_up(self, link: ServerLink) -> bool:
         return link.server.connected and link.name not in self._down
@@ -349,7 +351,12 @@ class Catalog:
         for name in [name for name, one in self._quarantined.items() if one.definition.server == server]:
             del self._quarantined[name]
 
-    def _link(self, server: str) -> ServerLink:
+    def link(self, server: str) -> ServerLink:
+        """A configured server.
+
+        Raises:
+            InputError: There is no such server.
+        """
         if server not in self._links:
             hint = did_you_mean(server, self._links) or "`mcp.servers` names them"
             raise InputError(f"unknown tool server `{shown_name(server)}`", code="tool.unknown_server", hint=hint)

@@ -14,11 +14,11 @@
 
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 import anyio
 import anyio.to_thread
@@ -29,6 +29,7 @@ from symbi.guard.gate import Guard
 from symbi.guard.permit import Permit
 from symbi.policy.fields import UNDECLARED, AnswerLabels, ToolFlow
 from symbi.policy.flow import join, join_subjects
+from symbi.tools.caller import Caller, hooks_of
 from symbi.tools.catalog import Catalog
 from symbi.tools.mask import VAULT_SCHEME, SecretMask, references
 from symbi.tools.port import RawToolResult, SecretSource
@@ -39,6 +40,7 @@ from symbi.types import EffectId, JsonValue, Label, Principal, RecoveryClass
 
 _log = logging.getLogger("symbi.tools")
 
+MAX_BLOCKS_BYTES: Final = 4_194_304  # of an answer that is passed on in the protocol's form: images take some
 OUTER_GRACE_S: Final = 5.0  # what an adapter gets beyond the deadline to report that it has passed
 
 
@@ -53,12 +55,14 @@ class ToolResult:
             confidential as what the tool was given, and raised as policies mark it.
         effect_id: The effect.
         mark: What policies raise its label to.
+        raw: The answer in the protocol's form, without secrets; for a caller that passes it on, else None.
     """
 
     value: JsonValue
     labels: AnswerLabels
     effect_id: EffectId
     mark: Label = field(default_factory=Label)
+    raw: RawToolResult | None = None
 
     @property
     def label(self) -> Label:
@@ -159,12 +163,17 @@ class Invoker:
             await on_refusal(refusal)
             raise
         try:
-            yield replace(action, label=asked.label, grant=asked.grant)
+            yield replace(action, label=asked.label, grant=asked.grant, session=asked.session, facts=asked.facts)
         finally:
             dependency.leave(seat)
 
-    async def call(self, action: InvokeTool) -> ToolResult:
+    async def call(self, action: InvokeTool, caller: Caller | None = None) -> ToolResult:
         """Steps 4 to 9.
+
+        Args:
+            action: The call.
+            caller: Who is told of its progress and answers what the server asks, each question through the gate; it gets
+                the answer in the protocol's form, too. Nobody, for an agent.
 
         Raises:
             Denied: Policy does not let it happen.
@@ -180,7 +189,8 @@ class Invoker:
         async with self._guard.enforce(action) as permit:
             # 5. no sandbox tier holds a configured server
             # 6. the call, and 7. its answer
-            value = permit.observe(await self._effect(permit))
+            value, raw = await self._effect(permit, caller)
+            permit.observe(value)
         # 8. the gate is left
         # 9. the result
         action = permit.action
@@ -188,7 +198,7 @@ class Invoker:
         about = flow.subjects_of_answer(value)
         given = replace(given, subjects=join_subjects(given.subjects, flow.subjects_of_call(action.values)))
         labels = AnswerLabels(flow, given, permit.effect_id, action.mark, about)
-        return ToolResult(value, labels, permit.effect_id, action.mark)
+        return ToolResult(value, labels, permit.effect_id, action.mark, None if caller is None else raw)
 
     def answer_labels(
         self, name: str, given: Label, effect_id: str, arguments: Mapping[str, JsonValue], answer: JsonValue
@@ -215,17 +225,19 @@ class Invoker:
         declared = self._catalog.declared(name)
         return RecoveryClass.NEVER_RETRY if declared is None else declared.recovery
 
-    async def _effect(self, permit: Permit[InvokeTool]) -> JsonValue:
+    async def _effect(self, permit: Permit[InvokeTool], caller: Caller | None) -> tuple[JsonValue, RawToolResult]:
         mask = SecretMask()
         try:
-            tool, raw = await self._exchange(permit, mask)
-            return _answer(tool, raw, mask)
+            tool, raw = await self._exchange(permit, mask, caller)
+            return _answer(tool, raw, mask), raw if caller is None else _passed_on(tool, raw, mask)
         except SymbiError as error:
             failure = _outgoing(error, mask)
         # Raised out here, for in there it would carry the error with the secrets in it as its context.
         raise failure
 
-    async def _exchange(self, permit: Permit[InvokeTool], mask: SecretMask) -> tuple[VerifiedTool, RawToolResult]:
+    async def _exchange(
+        self, permit: Permit[InvokeTool], mask: SecretMask, caller: Caller | None
+    ) -> tuple[VerifiedTool, RawToolResult]:
         """Step 6."""
         action = permit.action
         end_s = anyio.current_time() + action.timeout_s + OUTER_GRACE_S
@@ -235,8 +247,9 @@ class Invoker:
         async with self._catalog.dependency_of(action.tool.server).attempt():
             # Nothing is awaited from here to the server's session, so the tool is that of the verified process.
             tool = self._catalog.confirm(action.tool)
+            hooks = hooks_of(self._guard, caller, action, permit.effect_id)
             with self._until(end_s, action):
-                return tool, await self._catalog.link_of(tool).server.call(permit, secrets)
+                return tool, await self._catalog.link_of(tool).server.call(permit, secrets, hooks)
 
     @contextmanager
     def _until(self, end_s: float, action: InvokeTool) -> Iterator[None]:
@@ -318,6 +331,17 @@ def _answer(tool: VerifiedTool, raw: RawToolResult, mask: SecretMask) -> JsonVal
         msg = f"tool `{name}` answered what it may not: {error.message}"
         raise ToolFailed(msg, code="agent.tool_output", tool=name) from None
     return plain
+
+
+def _passed_on(tool: VerifiedTool, raw: RawToolResult, mask: SecretMask) -> RawToolResult:
+    """The answer in the protocol's form, without secrets, and no larger than the manifest lets the tool answer."""
+    blocks = cast("Sequence[Mapping[str, JsonValue]]", mask.value(list(raw.blocks)))
+    size = len(json.dumps(blocks, ensure_ascii=False).encode())
+    if size > max(tool.entry.max_output_bytes, MAX_BLOCKS_BYTES):
+        msg = f"tool `{tool.ref.name}` answered {size} bytes in {len(blocks)} parts"
+        raise OutputLimit(msg, tool=tool.ref.name)
+    meta = cast("Mapping[str, JsonValue]", mask.value(dict(raw.meta)))
+    return RawToolResult(mask.text(raw.content), mask.value(raw.structured), raw.is_error, blocks, meta)
 
 
 def _read(content: str, name: str) -> JsonValue:

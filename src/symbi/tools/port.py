@@ -1,13 +1,22 @@
-"""The ports of this room: a server of tools, where pins are kept, and where secrets come from."""
+"""The ports of this room: a server of tools and its session, where pins are kept, and where secrets come from."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Protocol, Self, TypeAlias
 
-from symbi.guard.action import ConnectServer, InvokeTool, RunContainer
+from symbi.guard.action import (
+    BrowseServer,
+    Complete,
+    ConnectServer,
+    GetPrompt,
+    InvokeTool,
+    ReadResource,
+    RunContainer,
+)
 from symbi.guard.permit import Permit
+from symbi.tools.asking import NO_CALLER, CallHooks
 from symbi.types import JsonValue
 
 PROTOCOL_FAILURE: Final = "agent.tool_protocol"
@@ -50,11 +59,15 @@ class RawToolResult:
         content: Text parts, joined by line feeds; other parts are named by type and size.
         structured: Structured content, if any.
         is_error: The tool itself says that it failed.
+        blocks: All parts as they came, in the protocol's form: text, images, audio, links, embedded resources.
+        meta: `_meta` of the answer.
     """
 
     content: str
     structured: JsonValue
     is_error: bool
+    blocks: Sequence[Mapping[str, JsonValue]] = field(default=(), compare=False)
+    meta: Mapping[str, JsonValue] = field(default_factory=dict, compare=False)
 
 
 class ToolServer(Protocol):
@@ -80,15 +93,19 @@ class ToolServer(Protocol):
             ToolServerUnavailable: It cannot be started, dies, or does not speak the protocol in time.
         """
 
-    async def call(self, permit: Permit[InvokeTool], secrets: Mapping[str, str]) -> RawToolResult:
+    async def call(
+        self, permit: Permit[InvokeTool], secrets: Mapping[str, str], hooks: CallHooks = NO_CALLER
+    ) -> RawToolResult:
         """Redeem the permit and call its tool; the effect id goes along as the idempotency key.
 
         What comes back, error or not, holds no secret that the server was ever given: the reference stands there.
-        An error of which it is known that nothing was sent leaves the permit unspent.
+        An error of which it is known that nothing was sent leaves the permit unspent. A caller that is cancelled has the
+        server told so.
 
         Args:
             permit: For a tool of this server.
             secrets: Values by vault path; they are put into the arguments here and stay here.
+            hooks: Gets progress and log messages, and answers what the server asks; by default nobody does.
 
         Raises:
             PermitRefused: The permit cannot be redeemed, or is for another server.
@@ -97,6 +114,64 @@ class ToolServer(Protocol):
             ToolFailed: The server refused the call; or it answered what is no answer, with the code `PROTOCOL_FAILURE`.
             ToolServerUnavailable: The server is gone.
         """
+
+    async def ping(self, within_s: float) -> None:
+        """Ask the server whether it is there; nothing but the protocol's own words goes to it.
+
+        Raises:
+            TimeLimit: It does not say so in time.
+            ToolServerUnavailable: It is not connected, or gone.
+        """
+
+
+RESOURCES: Final = "resources"
+TEMPLATES: Final = "templates"
+PROMPTS: Final = "prompts"
+TOOLS: Final = "tools"
+"""What a server may say has changed, and but for tools, what it can be browsed for."""
+
+Changed: TypeAlias = Callable[[str, str], Awaitable[None]]
+"""Told the server's name, and `tools`, `resources` or `prompts`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """How an argument may go on.
+
+    Attributes:
+        values: At most 100.
+        total: How many there are, if the server says.
+        more: It has more than these.
+    """
+
+    values: Sequence[str]
+    total: int | None = None
+    more: bool = False
+
+
+class ServerSession(Protocol):
+    """What a connected server offers beside tools; no secret of a call comes back, and every answer is bounded.
+
+    Every method raises `PermitRefused`, `TimeLimit`, `OutputLimit`, `ToolFailed` and `ToolServerUnavailable` as
+    `ToolServer.call` does. A server that does not know a kind of thing offers none of it.
+    """
+
+    async def browse(self, permit: Permit[BrowseServer]) -> Sequence[Mapping[str, JsonValue]]:
+        """Redeem the permit and list resources, templates or prompts, all pages, in the protocol's form."""
+
+    async def read(
+        self, permit: Permit[ReadResource], hooks: CallHooks = NO_CALLER
+    ) -> Sequence[Mapping[str, JsonValue]]:
+        """Redeem the permit and read its resource: the contents in the protocol's form (`text`, or `blob` in Base64)."""
+
+    async def prompt(self, permit: Permit[GetPrompt], hooks: CallHooks = NO_CALLER) -> Mapping[str, JsonValue]:
+        """Redeem the permit and have its prompt filled in: `description` and `messages` in the protocol's form."""
+
+    async def complete(self, permit: Permit[Complete]) -> Completion:
+        """Redeem the permit and ask how its argument may go on."""
+
+    def watch(self, changed: Changed) -> None:
+        """Have this told when the server says that it offers something else; one watcher, the last that was set."""
 
 
 @dataclass(frozen=True, slots=True)

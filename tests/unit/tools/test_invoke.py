@@ -156,7 +156,7 @@ async def test_6_a_deadline_set_by_policy_is_the_shorter_one(open_bench):
         bench.answer = note
         original = bench.server.call
 
-        async def call(permit, secrets):
+        async def call(permit, secrets, hooks=None):
             seen.append(permit.action.timeout_s)
             return await original(permit, secrets)
 
@@ -168,7 +168,7 @@ async def test_6_a_deadline_set_by_policy_is_the_shorter_one(open_bench):
 async def test_6_an_adapter_that_forgets_the_deadline_is_cut_off(open_bench, monkeypatch):
     monkeypatch.setattr("symbi.tools.invoke.OUTER_GRACE_S", 0.0)
 
-    async def deaf(_permit, _secrets):
+    async def deaf(_permit, _secrets, _hooks):
         await anyio.sleep(3600)
 
     async with open_bench(entry=ToolEntry(timeout_s=0.05)) as bench:

@@ -25,6 +25,7 @@ from mcp_types import (
     Implementation,
     ListToolsRequest,
     PaginatedRequestParams,
+    PingRequest,
     RequestParamsMeta,
 )
 from pydantic import RootModel, ValidationError
@@ -44,6 +45,7 @@ from symbi.errors import (
 )
 from symbi.guard.action import ConnectServer, InvokeTool
 from symbi.guard.permit import Authority, Permit
+from symbi.tools.asking import NO_CALLER, CallHooks
 from symbi.tools.mask import VAULT_SCHEME, SecretMask, put_in, references
 from symbi.tools.port import MAX_TOOL_OUTPUT_BYTES, PROTOCOL_FAILURE, RawToolResult, SecretSource, ToolDefinition
 from symbi.tools.text import printable
@@ -276,8 +278,11 @@ class StdioToolServer:
 
     # --- call ------------------------------------------------------------------------------------
 
-    async def call(self, permit: Permit[InvokeTool], secrets: Mapping[str, str]) -> RawToolResult:
+    async def call(
+        self, permit: Permit[InvokeTool], secrets: Mapping[str, str], hooks: CallHooks = NO_CALLER
+    ) -> RawToolResult:
         """Call the permit's tool; secrets are put in here, and taken out of whatever comes back."""
+        del hooks
         try:
             return await self._call(permit, secrets)
         except SymbiError as error:
@@ -313,6 +318,18 @@ class StdioToolServer:
             session.calls -= 1
         return self._decode(raw, action.tool.name)
 
+    async def ping(self, within_s: float) -> None:
+        """Ask the server whether it is there."""
+        session = self._live()
+        try:
+            with anyio.fail_after(within_s):
+                await self._request(session, PingRequest())
+        except TimeoutError:
+            msg = f"tool server `{self.name}` did not answer within {within_s:g} s"
+            raise TimeLimit(msg, server=self.name) from None
+        except _FOREIGN as error:
+            raise await self._mapped(error, session, "a ping") from None
+
     def _live(self) -> _Session:
         session = self._session
         if session is None or not self.connected:
@@ -322,7 +339,9 @@ class StdioToolServer:
             raise Overloaded(msg, retry_after_s=RETRY_AFTER_S)
         return session
 
-    async def _request(self, session: _Session, request: CallToolRequest | ListToolsRequest) -> dict[str, Any]:
+    async def _request(
+        self, session: _Session, request: CallToolRequest | ListToolsRequest | PingRequest
+    ) -> dict[str, Any]:
         if session.client is None:
             raise session.failure or RuntimeError
         # Not `client.call_tool`: it would validate the answer with the server's own patterns, without a bound.

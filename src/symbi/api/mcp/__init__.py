@@ -1,1 +1,1 @@
-"""The gateway: what MCP clients come in by."""
+"""The MCP gateway: verified tools of configured servers, and the runtime itself, for any MCP client, behind the gate."""

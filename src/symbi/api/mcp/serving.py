@@ -1,0 +1,221 @@
+"""The gateway in the protocol: the SDK's server, whose every request goes to the session of whoever asks."""
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import mcp_types as types
+from mcp.server.lowlevel import NotificationOptions, Server
+from mcp.server.subscriptions import (
+    InMemorySubscriptionBus,
+    ListenHandler,
+    PromptsListChanged,
+    ResourcesListChanged,
+    ServerEvent,
+    ToolsListChanged,
+)
+from mcp.shared._stream_protocols import ReadStream, WriteStream
+from mcp.shared.exceptions import MCPError
+from mcp.shared.message import SessionMessage
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+from symbi import __version__
+from symbi.api.mcp.answers import Refusal, refusal_of
+from symbi.api.mcp.calls import ToolAnswer, ToolCall, call_tool, key_of
+from symbi.api.mcp.clients import Client
+from symbi.api.mcp.exchange import LEVELS, Context, Conversation, carry
+from symbi.api.mcp.gateway import Gateway, GatewaySession
+from symbi.api.mcp.own import OWN_TOOLS, call_own
+from symbi.errors import InternalError, SymbiError
+from symbi.tools.catalog import VerifiedTool
+from symbi.types import JsonValue
+
+_log = logging.getLogger("symbi.api")
+
+EFFECT_KEY: Final = "symbi/effect-id"
+"""Key in the `_meta` of an answer: the effect, as ledger and trail know it."""
+INSTRUCTIONS: Final = (
+    "Every call goes through Symbi, which verifies tools, asks policy, and keeps a signed trail. A call that is denied "
+    "says why and what would be allowed; do not try to get around it, tell the user. A call that is held waits for a "
+    "person: make the same call again later to learn what came of it."
+)
+MAX_LISTENERS: Final = 4  # streams of changes that one session may listen on
+
+Find = Callable[[Context], GatewaySession]
+"""Finds the session of a request; raises `MCPError` where there is none."""
+
+
+class SessionServer:
+    """The SDK's server of one session, or of all that a door lets in.
+
+    Args:
+        gateway: Serves.
+        find: Whose a request is.
+
+    Attributes:
+        server: The SDK's.
+    """
+
+    def __init__(self, gateway: Gateway, find: Find) -> None:
+        self._gateway = gateway
+        self._find = find
+        self._bus = InMemorySubscriptionBus()
+        self.server: Server[Any] = Server(
+            "symbi",
+            version=__version__,
+            title="Symbi",
+            instructions=INSTRUCTIONS,
+            on_list_tools=self._list_tools,
+            on_call_tool=self._call_tool,
+            on_subscriptions_listen=ListenHandler(self._bus, max_subscriptions=MAX_LISTENERS),
+        )
+        # Not by the constructor, which warns that the next era has it no more.
+        self.server.add_request_handler("logging/setLevel", types.SetLevelRequestParams, self._set_level)
+
+    @property
+    def options(self) -> Any:
+        """What the handshake says."""
+        changes = NotificationOptions(prompts_changed=True, resources_changed=True, tools_changed=True)
+        return self.server.create_initialization_options(changes)
+
+    async def session_of(self, ctx: Context) -> GatewaySession:
+        """The session of a request, which hears of changes from now on."""
+        session = self._find(ctx)
+        info = ctx.session.client_params.client_info if ctx.session.client_params else None
+        if info is not None:
+            session.claims = {"name": info.name, "version": info.version}
+
+        async def changed(what: str) -> None:
+            await self._tell(ctx, what)
+
+        session.changed = changed
+        return session
+
+    async def _tell(self, ctx: Context, what: str) -> None:
+        events: Mapping[str, tuple[Callable[[], Awaitable[None]], ServerEvent]] = {
+            "tools": (ctx.session.send_tool_list_changed, ToolsListChanged()),
+            "resources": (ctx.session.send_resource_list_changed, ResourcesListChanged()),
+            "prompts": (ctx.session.send_prompt_list_changed, PromptsListChanged()),
+        }
+        notify, event = events[what]
+        if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
+            await self._bus.publish(event)
+        else:
+            await notify()
+
+    # --- tools ------------------------------------------------------------------------------------
+
+    async def _list_tools(self, ctx: Context, _params: Any) -> types.ListToolsResult:
+        session = await self.session_of(ctx)
+        await guarded("tools/list", session, session.ready)
+        tools = [_tool(name, tool) for name, tool in session.tools().items()]
+        tools += [types.Tool.model_validate(one) for one in OWN_TOOLS.described(session)]
+        return types.ListToolsResult(tools=tools)
+
+    async def _call_tool(
+        self, ctx: Context, params: types.CallToolRequestParams
+    ) -> types.CallToolResult | types.InputRequiredResult:
+        session = await self.session_of(ctx)
+        await guarded(params.name, session, session.ready)
+        call = ToolCall(params.name, params.arguments or {}, dict(ctx.meta or {}))  # type: ignore[call-overload]
+        key = key_of(call.name, json.dumps(call.arguments, sort_keys=True, default=str))
+
+        async def work(talk: Conversation) -> types.CallToolResult:
+            if call.name in self._gateway.own_names:
+                return _result(
+                    await guarded(call.name, session, lambda: call_own(session, call)), modern=talk.is_modern
+                )
+            return _result(
+                await guarded(call.name, session, lambda: call_tool(session, call, talk)), modern=talk.is_modern
+            )
+
+        return await carry(session, ctx, params, key, work)  # type: ignore[no-any-return]
+
+    async def _set_level(self, ctx: Context, params: types.SetLevelRequestParams) -> types.EmptyResult:
+        session = await self.session_of(ctx)
+        session.log_level = params.level if params.level in LEVELS else session.log_level
+        return types.EmptyResult()
+
+
+async def guarded(name: str, session: GatewaySession, work: Callable[[], Awaitable[Any]]) -> Any:
+    """Do something for a client; what goes wrong becomes an error of the protocol that says what a client may know.
+
+    Raises:
+        MCPError: It went wrong, and no answer says so.
+    """
+    try:
+        return await work()
+    except SymbiError as error:
+        told = refusal_of(name, error, session.runtime.guard.engine.current)
+    except MCPError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the outermost place: a defect answers one client and ends no other
+        _log.error("the gateway met a defect", exc_info=error)
+        told = refusal_of(name, InternalError(type(error).__name__), session.runtime.guard.engine.current)
+    code = types.INVALID_PARAMS if told.kind == "input" else types.INTERNAL_ERROR
+    raise MCPError(code, told.text, told.meta)
+
+
+def _tool(name: str, tool: VerifiedTool) -> types.Tool:
+    definition = tool.definition
+    described: dict[str, Any] = {
+        "name": name,
+        "title": definition.title,
+        "description": definition.description or None,
+        "inputSchema": definition.input_schema,
+        "outputSchema": definition.output_schema,
+        "annotations": definition.annotations or None,
+        "_meta": definition.meta or None,
+    }
+    return types.Tool.model_validate({key: value for key, value in described.items() if value is not None})
+
+
+def _result(answer: ToolAnswer | Refusal, *, modern: bool) -> types.CallToolResult:
+    if isinstance(answer, Refusal):
+        return types.CallToolResult.model_validate(
+            {"content": [_text(answer.text)], "isError": True, "_meta": answer.meta}
+        )
+    blocks = [dict(block) for block in answer.blocks] or [_text(_written(answer.value))]
+    result: dict[str, Any] = {
+        "content": blocks,
+        "isError": answer.is_error,
+        "_meta": {**answer.meta, EFFECT_KEY: answer.effect_id},
+    }
+    if answer.structured and (modern or isinstance(answer.value, Mapping)):
+        result["structuredContent"] = answer.value
+    return types.CallToolResult.model_validate(result)
+
+
+def _text(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
+
+
+def _written(value: JsonValue) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+async def serve(
+    gateway: Gateway,
+    client: Client,
+    streams: tuple[ReadStream[SessionMessage | Exception], WriteStream[SessionMessage]],
+    *,
+    transport: str,
+    uid: int | None = None,
+) -> None:
+    """Serve one client over a pair of streams, until it goes away.
+
+    Args:
+        gateway: Serves.
+        client: Who, as the transport has made sure.
+        streams: What comes from it, and what goes to it.
+        transport: `stdio`, `socket` or `memory`.
+        uid: The operating-system user at the other end; None where it is not known.
+
+    Raises:
+        Overloaded: There are too many sessions.
+        StoreUnavailable: The session cannot be recorded.
+    """
+    async with gateway.session(client, transport, uid=uid) as session:
+        serving = SessionServer(gateway, lambda _ctx: session)
+        await serving.server.run(*streams, serving.options)

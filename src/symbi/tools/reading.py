@@ -1,0 +1,158 @@
+"""What a server offers beside tools: its resources, templates, prompts and completions, each asked for through the gate.
+
+What comes back is untrusted, and as confidential as what it was asked with: a manifest says something of tools alone.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+import anyio
+
+from symbi.errors import InputError, TimeLimit
+from symbi.guard.action import BrowseServer, Complete, GetPrompt, ReadResource, ServerQuestion
+from symbi.guard.gate import Guard
+from symbi.guard.permit import Permit
+from symbi.policy.fields import UNDECLARED, AnswerLabels
+from symbi.tools.caller import Caller, hooks_of
+from symbi.tools.catalog import Catalog
+from symbi.tools.port import PROMPTS, RESOURCES, TEMPLATES, Completion, ServerSession
+from symbi.types import EffectId, JsonValue, Label, Principal
+
+OUTER_GRACE_S: Final = 5.0  # what an adapter gets beyond the deadline to report that it has passed
+MAX_URI_CHARS: Final = 8_192  # longer ones are no names of anything
+
+T = TypeVar("T")
+Q = TypeVar("Q", bound=ServerQuestion)
+Contents = Sequence[Mapping[str, JsonValue]]
+
+
+@dataclass(frozen=True, slots=True)
+class Offered(Generic[T]):
+    """What a server answered, in the protocol's form.
+
+    Attributes:
+        value: The answer.
+        label: Its label: untrusted.
+        effect_id: The effect.
+    """
+
+    value: T
+    label: Label
+    effect_id: EffectId
+
+
+class ServerReader:
+    """Asks servers for what they offer beside tools.
+
+    Every method raises:
+        InputError: There is no such server, or it cannot be asked.
+        Denied: Policy does not let it happen.
+        Unavailable: The server is not connected, or has failed too often and is left alone.
+        TimeLimit, OutputLimit, ToolFailed: It does not answer in time, too much, or refuses.
+        StoreUnavailable: Decision or outcome cannot be recorded.
+
+    Args:
+        catalog: The servers there are.
+        guard: The gate.
+    """
+
+    def __init__(self, catalog: Catalog, guard: Guard) -> None:
+        self._catalog = catalog
+        self._guard = guard
+
+    async def browse(self, principal: Principal, server: str, what: str) -> Offered[Contents]:
+        """List a server's `resources`, `templates` or `prompts`."""
+        if what not in {RESOURCES, TEMPLATES, PROMPTS}:
+            msg = f"a server is browsed for `{RESOURCES}`, `{TEMPLATES}` or `{PROMPTS}`, not for `{what[:64]}`"
+            raise InputError(msg, code="tool.browse")
+        session, timeout_s = self._session(server)
+        action = BrowseServer(principal=principal, server=server, what=what, timeout_s=timeout_s)
+        return await self._ask(action, session.browse)
+
+    async def read(
+        self, principal: Principal, server: str, uri: str, *, label: Label | None = None, caller: Caller | None = None
+    ) -> Offered[Contents]:
+        """Read a resource; `label` is that of what the URI was made of."""
+        if not uri or len(uri) > MAX_URI_CHARS:
+            msg = f"a URI has 1 to {MAX_URI_CHARS} characters, and this one {len(uri)}"
+            raise InputError(msg, code="tool.uri")
+        session, timeout_s = self._session(server)
+        action = ReadResource(principal=principal, server=server, uri=uri, label=label or Label(), timeout_s=timeout_s)
+
+        async def read(permit: Permit[ReadResource]) -> Contents:
+            return await session.read(permit, hooks_of(self._guard, caller, permit.action, permit.effect_id))
+
+        return await self._ask(action, read)
+
+    async def prompt(
+        self,
+        principal: Principal,
+        server: str,
+        name: str,
+        values: Mapping[str, str],
+        *,
+        label: Label | None = None,
+        caller: Caller | None = None,
+    ) -> Offered[Mapping[str, JsonValue]]:
+        """Have a prompt filled in; `label` joins those of the values."""
+        session, timeout_s = self._session(server)
+        action = GetPrompt(
+            principal=principal,
+            server=server,
+            name=name,
+            values=dict(values),
+            label=label or Label(),
+            timeout_s=timeout_s,
+        )
+
+        async def prompt(permit: Permit[GetPrompt]) -> Mapping[str, JsonValue]:
+            return await session.prompt(permit, hooks_of(self._guard, caller, permit.action, permit.effect_id))
+
+        return await self._ask(action, prompt)
+
+    async def complete(self, action: Complete) -> Offered[Completion]:
+        """Ask how an argument may go on; the deadline of the action counts."""
+        session, _ = self._session(action.server)
+        return await self._ask(action, session.complete)
+
+    def _session(self, server: str) -> tuple[ServerSession, float]:
+        link = self._catalog.link(server)
+        if link.session is None:
+            msg = f"tool server `{server}` cannot be asked for anything but its tools"
+            raise InputError(msg, code="tool.no_session")
+        return link.session, link.timeout_s
+
+    async def _ask(self, action: Q, ask: Callable[[Permit[Q]], Awaitable[T]]) -> Offered[T]:
+        server = action.server
+        await self._catalog.revive(server, action.principal)
+        dependency = self._catalog.dependency_of(server)
+        async with self._seat(server), self._guard.enforce(action) as permit:
+            async with dependency.attempt():
+                answer = await _within(action, ask(permit))
+            plain = answer.values if isinstance(answer, Completion) else answer
+            permit.observe(plain)
+        labels = AnswerLabels(UNDECLARED, permit.action.label, permit.effect_id, permit.action.mark)
+        return Offered(answer, labels.at((), None), permit.effect_id)
+
+    @asynccontextmanager
+    async def _seat(self, server: str) -> AsyncIterator[None]:
+        """A place among those that the server is given at a time."""
+        dependency, seat = self._catalog.dependency_of(server), object()
+        dependency.check()
+        await dependency.take_seat(seat)
+        try:
+            yield
+        finally:
+            dependency.leave(seat)
+
+
+async def _within(action: ServerQuestion, answer: Awaitable[T]) -> T:
+    """The deadline outside of the adapter's own."""
+    try:
+        with anyio.fail_after(action.timeout_s + OUTER_GRACE_S):
+            return await answer
+    except TimeoutError:
+        msg = f"tool server `{action.server}` and its adapter did not answer within {action.timeout_s:g} s"
+        raise TimeLimit(msg, server=action.server) from None
