@@ -18,9 +18,9 @@ from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server.lowlevel import Server
 
-from symbi.api.mcp.tokens import FILE_NAME, ClientBook
 from symbi.api.mcp.http import HttpGateway
 from symbi.api.mcp.terms import DoorTerms
+from symbi.api.mcp.tokens import FILE_NAME, ClientBook
 from symbi.errors import InputError, StoreUnavailable
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]

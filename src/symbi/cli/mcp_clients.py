@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from symbi.api.mcp.clients import client_of
 from symbi.api.mcp.tokens import ClientBook
 from symbi.cli.options import Config, Json
 from symbi.cli.output import err, errors_to_exit, out, print_json
@@ -20,7 +21,9 @@ Name = Annotated[str, typer.Argument(help="Who it is to policies and in the trai
 def add(name: Name, *, as_json: Json = False, config: Config = None) -> None:
     """Make a token and print it once; only its digest is kept. A gateway that runs lets it in at once."""
     with errors_to_exit(as_json=as_json):
-        token = ClientBook(load_settings(config).runtime.data_dir).add(name, SystemClock().now_ns())
+        settings = load_settings(config)
+        client_of(settings, name)  # which says what is missing
+        token = ClientBook(settings.runtime.data_dir).add(name, SystemClock().now_ns())
         if as_json:
             print_json({"client": name, "token": token})
             return

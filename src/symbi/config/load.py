@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from symbi.config.agent_settings import AgentSettings
 from symbi.config.declared import Key
+from symbi.config.gateway_settings import ClientSettings
 from symbi.config.kinds import BadValue, OneOf, describe
 from symbi.config.lines import Position, key_places
-from symbi.config.gateway_settings import ClientSettings
 from symbi.config.mcp_settings import ServerSettings
 from symbi.config.sections import (
     CONFIG_PATH_VARIABLE,

@@ -16,6 +16,7 @@ from symbi.config.approval_kinds import HexKey, Program, Webhook
 from symbi.config.bus_settings import BusSettings
 from symbi.config.declared import DECLARED, Declaration, Key
 from symbi.config.declared import declare as _declare
+from symbi.config.gateway_settings import ClientSettings, GatewaySettings
 from symbi.config.kinds import (
     Address,
     ByteSize,
@@ -29,7 +30,6 @@ from symbi.config.kinds import (
     Text,
     Whole,
 )
-from symbi.config.gateway_settings import ClientSettings, GatewaySettings
 from symbi.config.mcp_settings import McpSettings, ServerSettings
 from symbi.config.sandbox_settings import SandboxSettings
 from symbi.config.topic_settings import TopicSettings

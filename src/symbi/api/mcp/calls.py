@@ -235,7 +235,7 @@ async def _refused(session: GatewaySession, asked: InvokeTool, refusal: SymbiErr
 async def noted(session: GatewaySession, action: Action, denial: Denied) -> None:
     """Keep what would turn a denial, so that it can be told now and asked for later."""
     effect_id = str(denial.fields.get("effect_id", ""))
-    if not effect_id or not denial.fields.get("policies", None) and denial.code != "policy.denied":
+    if not effect_id or (not denial.fields.get("policies", None) and denial.code != "policy.denied"):
         return
     engine = session.runtime.guard.engine
     policies = engine.current

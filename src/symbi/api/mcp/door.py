@@ -20,7 +20,7 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
 from symbi.api.mcp.terms import MAX_HEADER_BYTES, DoorTerms
 from symbi.api.mcp.tokens import ClientBook
-from symbi.errors import Denied, SymbiError
+from symbi.errors import Denied, InputError, SymbiError
 
 _log = logging.getLogger("symbi.mcp")
 
@@ -241,8 +241,9 @@ class Door:
                     raise Refused(503, "closing", "the gateway is being closed")
                 try:
                     room = await self._tasks.start(self._keep, name)
-                except Denied as error:
-                    raise Refused(403, "denied", "policy lets this client do nothing here") from error
+                except (Denied, InputError) as error:
+                    _log.warning("client %s is let in nowhere: %s", name, error)
+                    raise Refused(403, "denied", "this client may do nothing here") from error
                 except SymbiError as error:
                     _log.error("client %s cannot be served: %s", name, error)
                     raise Refused(503, "unavailable", "the gateway cannot serve now") from error

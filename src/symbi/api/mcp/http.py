@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 import anyio
 import uvicorn
@@ -13,7 +14,7 @@ from symbi.api.mcp.tokens import ClientBook
 from symbi.api.mcp.wire import KEEP_ALIVE_S, QuietServer, bounded
 from symbi.errors import ConfigError
 
-CLOSE_S = 5  # for connections to end once everything is answered
+CLOSE_S: Final = 5  # for connections to end once everything is answered
 
 
 class HttpGateway:

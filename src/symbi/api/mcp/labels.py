@@ -18,8 +18,8 @@ from ahocorasick_rs import AhoCorasick
 from symbi.policy.fields import Role, ToolFlow
 from symbi.policy.flow import CONFIDENTIALITY_RANK, join
 from symbi.policy.inference import CallLabels, FlowSession
-from symbi.policy.material import pieces
 from symbi.policy.matching import Hay, Needle
+from symbi.policy.material import pieces
 from symbi.policy.normal import decodings, squeezed
 from symbi.policy.sinks import Leaf, is_confidential, leaves
 from symbi.types import Confidentiality, Integrity, JsonValue, Label
