@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import uvicorn
@@ -29,6 +29,7 @@ class HttpGateway:
     def __init__(self, terms: DoorTerms, clients: ClientBook, server_of: ServerOf) -> None:
         self.terms = terms
         self.door = Door(terms, clients, server_of)
+        self.app: Any = self.door  # what is served; tests put something in front
         self._stop = anyio.Event()
 
     def stop(self) -> None:
@@ -78,7 +79,7 @@ class HttpGateway:
     def _config(self) -> uvicorn.Config:
         terms = self.terms
         config = uvicorn.Config(
-            self.door,
+            self.app,
             http=bounded(terms.max_connections, terms.header_s),
             ws="none",
             lifespan="off",
