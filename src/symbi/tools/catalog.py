@@ -15,7 +15,7 @@ from symbi.policy.fields import ToolFlow
 from symbi.tools.breaker import BreakerState, Pace
 from symbi.tools.dependency import Dependency, DependencyStatus, DependencyTerms
 from symbi.tools.manifest import ToolEntry
-from symbi.tools.port import SERVER_NAME, Pin, SecretSource, ServerSession, ToolDefinition, ToolServer
+from symbi.tools.port import SERVER_NAME, Pin, RawToolResult, SecretSource, ServerSession, ToolDefinition, ToolServer
 from symbi.tools.text import shown_name
 from symbi.tools.verifier import Refusal, ToolVerifier, VerificationMode, VerifiedTool
 from symbi.types import SYSTEM_AGENT, Principal
@@ -380,6 +380,7 @@ __all__ = [
     "SYSTEM",
     "Catalog",
     "Pin",
+    "RawToolResult",
     "Refusal",
     "SecretSource",
     "ServerLink",

@@ -8,10 +8,11 @@
 """
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import anyio.to_thread
 
@@ -20,13 +21,14 @@ from symbi.api.mcp.approvals import ask_people
 from symbi.api.mcp.gateway import GatewaySession
 from symbi.api.mcp.labels import UNMARKED
 from symbi.audit.event import AuditEventType, Draft
-from symbi.errors import ApprovalPending, Denied, InputError, PolicyDenied, SymbiError, VerificationError
+from symbi.errors import ApprovalPending, Denied, InputError, PolicyDenied, SymbiError, ToolFailed
 from symbi.guard.action import Action, InvokeTool, ToolRef
 from symbi.policy.counterfactual import Change, what_if
 from symbi.policy.fields import UNDECLARED, ToolFlow
-from symbi.policy.flow import join
 from symbi.policy.history import offline
 from symbi.policy.inference import CallLabels
+from symbi.tools.caller import Caller
+from symbi.tools.catalog import RawToolResult
 from symbi.tools.invoke import ToolResult
 from symbi.types import Integrity, JsonValue, Label, ToolName
 
@@ -38,7 +40,10 @@ MAX_WORDS_CHARS: Final = 262_144
 MAX_REASONS: Final = 256  # denials of one session of which is kept what would turn them
 
 
-class Exchange(Protocol):
+T = TypeVar("T")
+
+
+class Exchange(Caller, Protocol):
     """What can be said to a client while its request is carried out."""
 
     async def ask(self, kind: str, question: Mapping[str, JsonValue]) -> Mapping[str, Any]:
@@ -65,7 +70,7 @@ class ToolAnswer:
     value: JsonValue
     structured: bool
     effect_id: str
-    blocks: tuple[Mapping[str, Any], ...] = ()
+    blocks: Sequence[Mapping[str, Any]] = ()
     is_error: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)
 
@@ -106,7 +111,11 @@ async def explained(session: GatewaySession, name: str, error: SymbiError) -> Re
     """What a client is told of an error; a denial with what would turn it."""
     effect_id = str(error.fields.get("effect_id", ""))
     changes = session.denials.get(effect_id, ())
-    return refusal_of(name, error, session.runtime.guard.engine.current, changes)
+    told = refusal_of(name, error, session.runtime.guard.engine.current, changes)
+    named = effect_id or str(error.fields.get("approval", ""))
+    if named:
+        session.gateway.keep_refusal(named, session.client, told)
+    return told
 
 
 async def _carried_out(session: GatewaySession, whole: str, call: ToolCall, exchange: Exchange) -> ToolAnswer:
@@ -126,25 +135,60 @@ async def _carried_out(session: GatewaySession, whole: str, call: ToolCall, exch
     async def once() -> ToolResult:
         async with invoker.admitted(asked, partial(_refused, session, asked)) as action:
             try:
-                return await invoker.call(action)
+                return await invoker.call(action, exchange)
             except PolicyDenied as denial:
                 await noted(session, action, denial)
                 raise
 
     try:
         result = await until_agreed(session, once, exchange)
-    except SymbiError as error:
-        await remembered(
-            session, flow, call.arguments, error.message, str(error.fields.get("effect_id", whole)), failed=True
+    except ToolFailed as failure:
+        raw = failure.answer
+        await remembered(session, flow, call.arguments, failure.message, whole, failed=True)
+        if not isinstance(raw, RawToolResult):
+            raise
+        await remembered(session, UNDECLARED, call.arguments, _texts(raw, None), whole, failed=True)
+        return ToolAnswer(
+            failure.message, structured=False, effect_id="", blocks=raw.blocks, is_error=True, meta=raw.meta
         )
-        raise
     await remembered(session, flow, call.arguments, result.value, result.effect_id, mark=result.mark)
-    return ToolAnswer(result.value, not isinstance(result.value, str), result.effect_id)
+    raw = result.raw
+    if not isinstance(raw, RawToolResult):
+        return ToolAnswer(result.value, not isinstance(result.value, str), result.effect_id)
+    rest = _texts(raw, result.value)
+    if rest:
+        await remembered(session, UNDECLARED, call.arguments, rest, result.effect_id, mark=result.mark)
+    has_structure = raw.structured is not None
+    value = raw.structured if has_structure else result.value
+    return ToolAnswer(value, has_structure, result.effect_id, raw.blocks, meta=raw.meta)
 
 
-async def until_agreed(
-    session: GatewaySession, once: Callable[[], Awaitable[ToolResult]], exchange: Exchange
-) -> ToolResult:
+def _texts(raw: RawToolResult, known: JsonValue) -> list[JsonValue]:
+    """What a model reads of the parts of an answer beside the value that is known: links, embedded texts, other texts."""
+    found: list[JsonValue] = []
+    for block in raw.blocks:
+        if block.get("type") != "text":
+            shown = {key: value for key, value in block.items() if key not in {"type", "data", "blob"}}
+            resource = shown.get("resource")
+            if isinstance(resource, Mapping):
+                shown["resource"] = {key: value for key, value in resource.items() if key != "blob"}
+            found.append(shown)
+        elif not _says(str(block.get("text", "")), raw, known):
+            found.append(block.get("text"))
+    return found
+
+
+def _says(text: str, raw: RawToolResult, known: JsonValue) -> bool:
+    """Whether a text says what is known already."""
+    if raw.structured is None:
+        return known is not None  # the value is made of the texts
+    try:
+        return bool(json.loads(text) == known)
+    except (ValueError, RecursionError):
+        return False
+
+
+async def until_agreed(session: GatewaySession, once: Callable[[], Awaitable[T]], exchange: Exchange) -> T:
     """Do something, and again once people have agreed to it.
 
     Raises:
@@ -262,10 +306,8 @@ __all__ = [
     "Exchange",
     "ToolAnswer",
     "ToolCall",
-    "VerificationError",
     "call_tool",
     "explained",
-    "join",
     "judged",
     "remembered",
 ]

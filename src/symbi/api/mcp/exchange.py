@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from symbi.api.mcp.gateway import GatewaySession
 from symbi.clock import random_bytes
 from symbi.errors import InputError, SymbiError, ToolFailed, Unavailable
-from symbi.guard.actions.servers import ServerElicitation, ServerRoots, ServerSampling
+from symbi.guard.action import ServerAsks, ServerElicitation, ServerRoots, ServerSampling
 from symbi.guard.permit import Permit
 from symbi.tools.asking import Progress, ServerLog
 from symbi.types import JsonValue
@@ -34,6 +34,11 @@ _REQUESTS: Final[Mapping[str, tuple[type[BaseModel], type[BaseModel]]]] = {
     "elicitation": (types.ElicitRequest, types.ElicitResult),
     "sampling": (types.CreateMessageRequest, types.CreateMessageResultWithTools),
     "roots": (types.ListRootsRequest, types.ListRootsResult),
+}
+_KINDS: Final[Mapping[type[ServerAsks], str]] = {
+    ServerSampling: "sampling",
+    ServerElicitation: "elicitation",
+    ServerRoots: "roots",
 }
 _METHODS: Final[Mapping[str, str]] = {
     "elicitation": "elicitation/create",
@@ -86,19 +91,11 @@ class Conversation:
 
     # --- what is asked ----------------------------------------------------------------------------
 
-    async def answer(
-        self, permit: Permit[ServerSampling] | Permit[ServerElicitation] | Permit[ServerRoots]
-    ) -> Mapping[str, JsonValue]:
+    async def answer(self, permit: Permit[ServerAsks]) -> Mapping[str, JsonValue]:
         """Hand on a question of a server that the gate has let pass, and the client's answer."""
-        authority = self._session.runtime.guard.authority
-        match permit.action:
-            case ServerSampling():
-                kind, action = "sampling", authority.redeem(permit, ServerSampling).question
-            case ServerElicitation():
-                kind, action = "elicitation", authority.redeem(permit, ServerElicitation).question
-            case _:
-                kind, action = "roots", authority.redeem(permit, ServerRoots).question
-        return await self.ask(kind, action)
+        kind = _KINDS[type(permit.action)]
+        action = self._session.runtime.guard.authority.redeem(permit, type(permit.action))
+        return await self.ask(kind, action.question)
 
     async def ask(self, kind: str, question: Mapping[str, JsonValue]) -> Mapping[str, Any]:
         """Ask the client.
@@ -127,7 +124,7 @@ class Conversation:
 
     async def _ask_now(self, request: Any, result_type: type[BaseModel]) -> BaseModel:
         try:
-            return await self.ctx.session.send_request(request, result_type)  # type: ignore[no-any-return,call-overload]
+            return await self.ctx.session.send_request(request, result_type)
         except (MCPError, NoBackChannelError, ValidationError) as error:
             msg = "the client refuses to answer"
             raise Unavailable(msg, code="unavailable.client") from error

@@ -12,13 +12,13 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
 import anyio
 from anyio.abc import TaskGroup
 
+from symbi.api.mcp.answers import Refusal
 from symbi.api.mcp.bounds import Bounds, Turnstile
 from symbi.api.mcp.clients import Client
 from symbi.api.mcp.labels import SessionLabels
@@ -36,6 +36,7 @@ from symbi.types import JsonValue, Principal
 _log = logging.getLogger("symbi.api")
 
 KIB: Final = 1024
+MAX_REFUSALS: Final = 1024  # that are kept for whoever asks why
 MAX_CLAIM_CHARS: Final = 200  # of what a client says of itself, on the trail
 RETRY_AFTER_S: Final = 1.0  # when there are too many sessions
 
@@ -86,6 +87,7 @@ class GatewaySession:
         down: Why it may not use the others.
         tasks: Where what it asked for goes on; ends with it.
         changed: Told that the tools there are have changed; set by whoever serves it.
+        uid: The operating-system user at the other end; None where it is not known.
         person_uid: The operating-system user at the client, where that user may vote there; None for nobody.
         denials: What would turn a denial, by its effect; of the last ones.
         parked: Requests that wait for an answer of the client, by what it has to send with it.
@@ -99,6 +101,7 @@ class GatewaySession:
     ) -> None:
         self.gateway = gateway
         self.client = client
+        self.uid = uid
         self.person_uid = uid if client.approves_as else None
         self.denials: dict[str, Sequence[Change]] = {}
         self.parked: dict[str, tuple[str, Any]] = {}
@@ -158,7 +161,7 @@ class GatewaySession:
 
     def tools(self) -> Mapping[str, VerifiedTool]:
         """The tools that it may ask for, by their names outside."""
-        served = {tool.ref.name: tool for tool in self.runtime.catalog.tools if tool.ref.server in self.servers}
+        served = {str(tool.ref.name): tool for tool in self.runtime.catalog.tools if tool.ref.server in self.servers}
         return {outside: served[whole] for outside, whole in self.named().items() if whole in served}
 
     def named(self) -> Mapping[str, str]:
@@ -200,6 +203,7 @@ class Gateway:
         self.clock = runtime.rooms.world.clock
         self.own_names: frozenset[str] = frozenset()
         self.sessions: dict[str, GatewaySession] = {}
+        self.refusals: dict[str, tuple[str, Refusal]] = {}
         self._tasks: TaskGroup | None = None
         self._told: Callable[[], Awaitable[None]] | None = None
 
@@ -222,6 +226,19 @@ class Gateway:
         tasks.cancel_scope.cancel("the gateway ends")
         await tasks.__aexit__(None, None, None)
 
+    def keep_refusal(self, named: str, client: Client, told: Refusal) -> None:
+        """Keep what a client was told under an id, for it may ask again; the oldest is forgotten.
+
+        Args:
+            named: The effect, or the approval.
+            client: Who may ask.
+            told: What.
+        """
+        self.refusals.pop(named, None)
+        self.refusals[named] = client.name, told
+        while len(self.refusals) > MAX_REFUSALS:
+            del self.refusals[next(iter(self.refusals))]
+
     async def _changed(self) -> None:
         """The catalogue has changed: policies hear of it first, and then every client."""
         assert self._told is not None
@@ -232,7 +249,7 @@ class Gateway:
         """Tell every client that something has changed: `tools`, `resources` or `prompts`."""
         if self._tasks is not None:
             for session in list(self.sessions.values()):
-                self._tasks.start_soon(partial(session.changed, what))
+                self._tasks.start_soon(_told, session, what)
 
     @asynccontextmanager
     async def session(self, client: Client, transport: str, *, uid: int | None = None) -> AsyncIterator[GatewaySession]:
@@ -268,6 +285,10 @@ class Gateway:
                 said = {name: cut(printable(str(value)), MAX_CLAIM_CHARS) for name, value in session.claims.items()}
                 details: dict[str, JsonValue] = {**opened, "claims": {**said}}
                 await self.runtime.record(Draft(AuditEventType.SESSION_CLOSED, agent, details))
+
+
+async def _told(session: GatewaySession, what: str) -> None:
+    await session.changed(what)
 
 
 async def _nobody(_what: str) -> None:

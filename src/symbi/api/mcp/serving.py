@@ -26,7 +26,7 @@ from symbi.api.mcp.calls import ToolAnswer, ToolCall, call_tool, key_of
 from symbi.api.mcp.clients import Client
 from symbi.api.mcp.exchange import LEVELS, Context, Conversation, carry
 from symbi.api.mcp.gateway import Gateway, GatewaySession
-from symbi.api.mcp.own import OWN_TOOLS, call_own
+from symbi.api.mcp.own import call_own, described, own_names
 from symbi.errors import InternalError, SymbiError
 from symbi.tools.catalog import VerifiedTool
 from symbi.types import JsonValue
@@ -60,6 +60,7 @@ class SessionServer:
     def __init__(self, gateway: Gateway, find: Find) -> None:
         self._gateway = gateway
         self._find = find
+        gateway.own_names = own_names(searches=gateway.search is not None)
         self._bus = InMemorySubscriptionBus()
         self.server: Server[Any] = Server(
             "symbi",
@@ -110,7 +111,7 @@ class SessionServer:
         session = await self.session_of(ctx)
         await guarded("tools/list", session, session.ready)
         tools = [_tool(name, tool) for name, tool in session.tools().items()]
-        tools += [types.Tool.model_validate(one) for one in OWN_TOOLS.described(session)]
+        tools += [types.Tool.model_validate(one) for one in described(session)]
         return types.ListToolsResult(tools=tools)
 
     async def _call_tool(
@@ -118,13 +119,13 @@ class SessionServer:
     ) -> types.CallToolResult | types.InputRequiredResult:
         session = await self.session_of(ctx)
         await guarded(params.name, session, session.ready)
-        call = ToolCall(params.name, params.arguments or {}, dict(ctx.meta or {}))  # type: ignore[call-overload]
+        call = ToolCall(params.name, params.arguments or {}, _meta(ctx))
         key = key_of(call.name, json.dumps(call.arguments, sort_keys=True, default=str))
 
         async def work(talk: Conversation) -> types.CallToolResult:
             if call.name in self._gateway.own_names:
                 return _result(
-                    await guarded(call.name, session, lambda: call_own(session, call)), modern=talk.is_modern
+                    await guarded(call.name, session, lambda: call_own(session, call, talk)), modern=talk.is_modern
                 )
             return _result(
                 await guarded(call.name, session, lambda: call_tool(session, call, talk)), modern=talk.is_modern
@@ -155,6 +156,11 @@ async def guarded(name: str, session: GatewaySession, work: Callable[[], Awaitab
         told = refusal_of(name, InternalError(type(error).__name__), session.runtime.guard.engine.current)
     code = types.INVALID_PARAMS if told.kind == "input" else types.INTERNAL_ERROR
     raise MCPError(code, told.text, told.meta)
+
+
+def _meta(ctx: Context) -> dict[str, JsonValue]:
+    meta: Any = ctx.meta or {}
+    return dict(meta)
 
 
 def _tool(name: str, tool: VerifiedTool) -> types.Tool:
