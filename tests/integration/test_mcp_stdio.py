@@ -11,7 +11,8 @@ import anyio
 import pytest
 
 from symbi.adapters.mcp import EFFECT_ID_KEY, StdioToolServer
-from symbi.adapters.mcp.stdio import MAX_LINE_BYTES, MAX_UNASKED_BYTES, ServerProcess
+from symbi.adapters.mcp.stdio import MAX_LINE_BYTES, ServerProcess
+from symbi.adapters.mcp.traffic import MAX_UNASKED_BYTES
 from symbi.adapters.secrets import EnvironmentSecrets
 from symbi.clock import SystemClock
 from symbi.errors import (
@@ -298,7 +299,7 @@ async def test_standard_error_is_kept_by_whole_lines_and_bounded(hostile):
     async with hostile("noisy-stderr") as bench:
         await bench.connect()
         await bench.call()
-        words = bench.server._session.process.last_words.text()
+        words = bench.server._session.line.last_words.text()
     assert words.endswith("[a line of 100000 bytes] | the end")
     assert "line 19999" in words
     assert len(words) < 8192
@@ -395,7 +396,7 @@ async def test_the_whole_process_group_ends_with_the_session(hostile):
     async with hostile("grandchild") as bench:
         await bench.connect()
         await bench.call()
-        words = bench.server._session.process.last_words.text()
+        words = bench.server._session.line.last_words.text()
         child = int(words.removeprefix("child "))
         assert alive(child)
     with anyio.fail_after(10):
@@ -407,14 +408,14 @@ async def test_a_server_that_ignores_the_end_is_killed(hostile):
     async with hostile("hangs") as bench:
         await bench.connect()
         await bench.fails("x", QUICK_S)
-        process = bench.server._session.process
+        process = bench.server._session.line
     assert process.ended.is_set()
 
 
 async def test_connecting_anew_ends_the_old_process(hostile):
     async with hostile("good") as bench:
         await bench.connect()
-        first = bench.server._session.process
+        first = bench.server._session.line
         await bench.connect()
         assert first.ended.is_set()
         assert first.exit_code == 0
@@ -422,7 +423,7 @@ async def test_connecting_anew_ends_the_old_process(hostile):
 
 
 async def test_calls_are_bounded_in_number(hostile, monkeypatch):
-    monkeypatch.setattr("symbi.adapters.mcp.server.MAX_CALLS", 2)
+    monkeypatch.setattr("symbi.adapters.mcp.base.MAX_CALLS", 2)
     async with hostile("slow") as bench:
         await bench.connect()
         async with anyio.create_task_group() as tasks:

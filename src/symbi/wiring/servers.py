@@ -69,7 +69,7 @@ async def _link(
     timeout_s = server.timeout_s or settings.limits.tool_timeout_s
     terms = dependency_terms(server)
     return ServerLink(
-        server.name, process.command_line, process, process.secret_paths, timeout_s, terms, lambda: process.pid
+        server.name, process.command_line, process, process.secret_paths, timeout_s, terms, lambda: process.pid, process
     )
 
 

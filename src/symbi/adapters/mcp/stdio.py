@@ -19,24 +19,17 @@ from anyio.abc import Process
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.client import Transport
 from mcp.shared.message import SessionMessage
-from mcp_types import (
-    PARSE_ERROR,
-    ErrorData,
-    JSONRPCError,
-    JSONRPCMessage,
-    JSONRPCNotification,
-    JSONRPCRequest,
-    JSONRPCResponse,
-    jsonrpc_message_adapter,
-)
+from mcp_types import PARSE_ERROR, ErrorData, JSONRPCError, JSONRPCMessage, jsonrpc_message_adapter
 
+from symbi.adapters.mcp.traffic import (
+    MAX_MESSAGE_BYTES,
+    TOO_LARGE,
+    Fault,
+    Traffic,
+)
 from symbi.tools.text import printable
 
-MAX_LINE_BYTES: Final = 4_194_304  # one message; four times the largest answer, for JSON escapes and a second copy
-MAX_UNASKED_BYTES: Final = 8_388_608  # what a server may send that answers nothing, between two of our requests
-MIN_LINE_COST_BYTES: Final = 64  # what a shorter line counts as; bounds the number of lines, too
-MAX_GARBAGE_LINES: Final = 64  # lines that are not JSON-RPC; programs that print a banner stay below
-MAX_ASKING: Final = 16  # requests of the server that wait for our answer
+MAX_LINE_BYTES: Final = MAX_MESSAGE_BYTES  # one message
 MAX_QUEUED: Final = 64  # messages of ours that wait for the server to read
 MAX_STDERR_BYTES: Final = 4_096  # the last words that are kept for messages
 MAX_STDERR_LINE_BYTES: Final = 1_024  # a longer line is named by its size; half of one could hold half a secret
@@ -47,19 +40,12 @@ REAP_S: Final = 2.0  # for the kernel to report a killed process
 LAST_WORDS_S: Final = 0.2  # to read what a dead server's pipe still holds
 STOP_S: Final = GRACE_S + TERMINATE_S + REAP_S + LAST_WORDS_S  # the longest that ending a server takes
 
-TOO_LARGE: Final = -32019
-"""Code of the error that stands for an answer longer than `MAX_LINE_BYTES` (implementation-defined range)."""
-
 _ANSWER_ID: Final = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*"?(\d{1,18})"?\s*,')
 """The head of a message that names what it answers before it begins to be long."""
 
 
 _PIPE_ENDED: Final = (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError, OSError)
 """What a pipe raises whose other end, or whose session, is gone."""
-
-
-class _Fault(Exception):
-    """The server did what it is ended for."""
 
 
 class LastWords:
@@ -115,7 +101,6 @@ class ServerProcess:
         pid: Its process and its process group, once it runs.
         fault: What it did that it was ended for; empty if nothing.
         exit_code: How it ended, if it ended by itself.
-        ended: Set as soon as it can be spoken to no more.
         last_words: The end of its standard error.
     """
 
@@ -125,16 +110,18 @@ class ServerProcess:
         self._cwd = cwd
         self._line = bytearray()
         self._skipping = False
-        self._pending: set[str] = set()
-        self._asking = 0
-        self._unasked = 0
-        self._garbage = 0
+        self._traffic = Traffic()
         self._errors_read = anyio.Event()
         self.pid: int | None = None
         self.fault = ""
         self.exit_code: int | None = None
-        self.ended = anyio.Event()
+        self._ended = anyio.Event()
         self.last_words = LastWords()
+
+    @property
+    def ended(self) -> anyio.Event:
+        """Set as soon as it can be spoken to no more."""
+        return self._ended
 
     def transport(self) -> Transport:
         """The process as an MCP transport: started on entering, ended with its group on leaving.
@@ -144,6 +131,22 @@ class ServerProcess:
             ValueError: Its command or environment holds a NUL (on entering).
         """
         return self._streams()
+
+    def how_it_ended(self) -> str:
+        """Half a sentence on the server."""
+        if self.fault:
+            return f"{self.fault}, and was ended"
+        match self.exit_code:
+            case None:
+                return "closed its standard input or output"
+            case code if code < 0:
+                return f"was killed by signal {-code}"
+            case code:
+                return f"ended with exit status {code}"
+
+    def last_said(self) -> str:
+        """The end of its standard error."""
+        return self.last_words.text()
 
     @asynccontextmanager
     async def _streams(
@@ -174,7 +177,7 @@ class ServerProcess:
         try:
             while True:
                 await self._feed(await process.stdout.receive(), to_session)
-        except _Fault as fault:
+        except Fault as fault:
             self.fault = str(fault)
         except _PIPE_ENDED:
             pass  # the server, or the session, is done: `ended` says so
@@ -187,14 +190,14 @@ class ServerProcess:
         parts = chunk.split(b"\n")
         for number, part in enumerate(parts, 1):
             if self._skipping:
-                self._count(len(part))
+                self._traffic.count(len(part))
             else:
                 self._line += part
             if len(self._line) > MAX_LINE_BYTES:
                 why = ErrorData(code=TOO_LARGE, message=f"its answer has more than {MAX_LINE_BYTES} bytes")
                 if not await self._refuse(bytes(self._line), why, to_session):
                     msg = f"wrote a line of more than {MAX_LINE_BYTES} bytes"
-                    raise _Fault(msg)
+                    raise Fault(msg)
                 self._line.clear()
                 self._skipping = True
             if number < len(parts):
@@ -205,31 +208,17 @@ class ServerProcess:
 
     async def _take(self, line: bytes, to_session: MemoryObjectSendStream[SessionMessage | Exception]) -> None:
         if not line.strip():
-            self._count(0)
+            self._traffic.count(0)
             return
         try:
             message: JSONRPCMessage = jsonrpc_message_adapter.validate_json(line, by_name=False)
         except ValueError:
             if await self._refuse(line, ErrorData(code=PARSE_ERROR, message="its answer is not JSON-RPC"), to_session):
                 return
-            self._count(len(line))
-            self._garbage += 1
-            if self._garbage > MAX_GARBAGE_LINES:
-                msg = f"wrote {self._garbage} lines to its standard output that are not JSON-RPC"
-                raise _Fault(msg) from None
+            self._traffic.garbage(len(line), "lines to its standard output")
             return
-        if isinstance(message, JSONRPCResponse | JSONRPCError) and str(message.id) in self._pending:
-            self._pending.discard(str(message.id))
+        if self._traffic.admits(message, len(line)):
             await to_session.send(SessionMessage(message))
-            return
-        self._count(len(line))
-        if isinstance(message, JSONRPCRequest):
-            self._asking += 1
-            if self._asking > MAX_ASKING:
-                msg = f"sent more than {MAX_ASKING} requests without reading an answer"
-                raise _Fault(msg)
-            await to_session.send(SessionMessage(message))
-        # Notifications end here: nothing in this release acts on one, and the SDK would start a task for each.
 
     async def _refuse(
         self, line: bytes, why: ErrorData, to_session: MemoryObjectSendStream[SessionMessage | Exception]
@@ -237,17 +226,11 @@ class ServerProcess:
         """Answer in the server's place, if the line says what it answers."""
         found = _ANSWER_ID.match(line[:256])
         answered = found[1].decode() if found else ""
-        if answered not in self._pending:
+        if not self._traffic.waits(answered):
             return False
-        self._pending.discard(answered)
+        self._traffic.answered(answered)
         await to_session.send(SessionMessage(JSONRPCError(jsonrpc="2.0", id=int(answered), error=why)))
         return True
-
-    def _count(self, size: int) -> None:
-        self._unasked += max(size, MIN_LINE_COST_BYTES)
-        if self._unasked > MAX_UNASKED_BYTES:
-            msg = f"wrote more than {MAX_UNASKED_BYTES} bytes that nobody had asked for"
-            raise _Fault(msg)
 
     async def _read_errors(self, process: Process) -> None:
         assert process.stderr is not None
@@ -265,7 +248,7 @@ class ServerProcess:
         assert process.stdin is not None
         try:
             async for item in from_session:
-                self._note(item.message)
+                self._traffic.sent(item.message)
                 data = item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
                 with anyio.fail_after(WRITE_STALL_S):
                     await process.stdin.send(data)
@@ -277,18 +260,6 @@ class ServerProcess:
             from_session.close()
             if process.stdout is not None:
                 await _close(process.stdout)
-
-    def _note(self, message: JSONRPCMessage) -> None:
-        match message:
-            case JSONRPCRequest():
-                self._pending.add(str(message.id))
-                self._unasked = 0
-            case JSONRPCNotification(method="notifications/cancelled", params=dict() as params):
-                self._pending.discard(str(params.get("requestId")))
-            case JSONRPCResponse() | JSONRPCError():
-                self._asking -= 1
-            case _:
-                pass
 
     # --- its end ---------------------------------------------------------------------------------
 
