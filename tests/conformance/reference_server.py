@@ -168,28 +168,45 @@ async def reconnection(context, params):
 # --- tools that ask back ---------------------------------------------------------------------
 
 
+async def ask(context, params, request, kind):
+    """What the client answers; since 2026-07-28 a server asks by its own answer, and None says that it still has to."""
+    if context.protocol_version == MODERN:
+        return given(params, "asked", kind)
+    if isinstance(request, types.CreateMessageRequest):
+        of = request.params
+        return await context.session.create_message(
+            of.messages, max_tokens=of.max_tokens, related_request_id=context.request_id
+        )
+    of = request.params
+    return await context.session.elicit_form(of.message, of.requested_schema, related_request_id=context.request_id)
+
+
 async def sampling(context, params):
-    message = types.SamplingMessage(role="user", content=text(params.arguments["prompt"]))
-    said = await context.session.create_message([message], max_tokens=100, related_request_id=context.request_id)
-    return answer(text(f"LLM response: {said.content.text}"))
+    request = question(params.arguments["prompt"])
+    said = await ask(context, params, request, types.CreateMessageResult)
+    return wanted({"asked": request}) if said is None else answer(text(f"LLM response: {said.content.text}"))
 
 
-async def asked(context, message, schema):
-    said = await context.session.elicit_form(message, schema, related_request_id=context.request_id)
-    return f"action={said.action}, content={json.dumps(said.content or {}, sort_keys=True)}"
+async def elicited(context, params, words, message, schema):
+    request = types.ElicitRequest(params=types.ElicitRequestFormParams(message=message, requested_schema=schema))
+    said = await ask(context, params, request, types.ElicitResult)
+    if said is None:
+        return wanted({"asked": request})
+    return answer(text(f"{words}: action={said.action}, content={json.dumps(said.content or {}, sort_keys=True)}"))
 
 
 async def elicitation(context, params):
-    return answer(text(f"User response: {await asked(context, params.arguments['message'], USER)}"))
+    return await elicited(context, params, "User response", params.arguments["message"], USER)
 
 
 async def elicitation_defaults(context, params):
-    said = await asked(context, "Please review and update the form fields with defaults", DEFAULTS)
-    return answer(text(f"Elicitation completed: {said}"))
+    return await elicited(
+        context, params, "Elicitation completed", "Please review and update the form fields with defaults", DEFAULTS
+    )
 
 
 async def elicitation_enums(context, params):
-    return answer(text(f"Elicitation completed: {await asked(context, 'Please select options', ENUMS)}"))
+    return await elicited(context, params, "Elicitation completed", "Please select options", ENUMS)
 
 
 # --- tools that need input, as of 2026-07-28 -------------------------------------------------

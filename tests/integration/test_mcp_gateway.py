@@ -2,10 +2,7 @@
 
 import sys
 
-import anyio
-import mcp_types as types
 import pytest
-from mcp.shared.exceptions import MCPError
 
 from symbi.testing.mcp_gateway import open_gateway
 

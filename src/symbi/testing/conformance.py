@@ -109,5 +109,5 @@ def _results(folder: Path) -> Mapping[str, tuple[tuple[str, ...], int]]:
 def _required(root: Path, leg: str, revision: str) -> tuple[Sequence[str], Mapping[str, str]]:
     """The scenarios that a revision requires, and why others are not scored."""
     text = (root / SUITE / "requirements" / f"{revision}.yaml").read_text("utf-8")
-    said = yaml.safe_load(text)
+    said: dict[str, Any] = yaml.safe_load(text)  # type: ignore[no-untyped-call] # it has no types
     return said[leg], {one["scenario"]: one["reason"] for one in said["not_scored"] if one["leg"] == leg}

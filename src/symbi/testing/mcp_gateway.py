@@ -61,7 +61,7 @@ async def _transport(streams: Any) -> AsyncIterator[Any]:
 
 
 @asynccontextmanager
-async def open_gateway(  # noqa: PLR0913 - each is left out by most callers
+async def open_gateway(
     folder: Path,
     *,
     config: str,
