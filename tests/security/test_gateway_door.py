@@ -175,7 +175,7 @@ async def test_a_session_of_one_client_is_worth_nothing_to_another(tmp_path):
 
 
 async def test_who_is_revoked_is_out_at_once_and_its_open_streams_end(tmp_path, monkeypatch):
-    monkeypatch.setattr("symbi.api.mcp.door.LOOK_S", 0.02)
+    monkeypatch.setattr("symbi.api.mcp.http_door.LOOK_S", 0.02)
     async with opened(tmp_path) as house, spoken_to(house, house.add("ann")) as ann:
         session = await started_session(ann, house.url)
         async with ann.stream("GET", house.url, headers=session) as stream:

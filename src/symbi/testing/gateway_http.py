@@ -10,8 +10,8 @@ import httpx2
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from symbi.api.mcp.door import Door, Receive, Scope, Send
 from symbi.api.mcp.http import HttpGateway
+from symbi.api.mcp.http_door import HttpDoor, Receive, Scope, Send
 from symbi.api.mcp.over_http import http_gateway
 from symbi.api.mcp.tokens import ClientBook
 from symbi.testing.mcp_gateway import GatewayUnderTest
@@ -71,7 +71,7 @@ async def over_http(
         served.stop()
 
 
-def _with_token(door: Door, token: str) -> Any:
+def _with_token(door: HttpDoor, token: str) -> Any:
     """In front of a door: gives whoever comes a token."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import anyio
 import uvicorn
 
-from symbi.api.mcp.door import PATH, Door, ServerOf
+from symbi.api.mcp.http_door import PATH, HttpDoor, ServerOf
 from symbi.api.mcp.terms import MAX_HEADER_BYTES, DoorTerms
 from symbi.api.mcp.tokens import ClientBook
 from symbi.api.mcp.wire import KEEP_ALIVE_S, QuietServer, bounded
@@ -28,7 +28,7 @@ class HttpGateway:
 
     def __init__(self, terms: DoorTerms, clients: ClientBook, server_of: ServerOf) -> None:
         self.terms = terms
-        self.door = Door(terms, clients, server_of)
+        self.door = HttpDoor(terms, clients, server_of)
         self.app: Any = self.door  # what is served; tests put something in front
         self._stop = anyio.Event()
 

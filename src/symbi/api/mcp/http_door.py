@@ -67,7 +67,7 @@ class _Room:
         self.ended = anyio.Event()
 
 
-class Door:
+class HttpDoor:
     """The ASGI application; open while its context is.
 
     Args:
