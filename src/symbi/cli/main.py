@@ -26,6 +26,7 @@ from symbi.cli import (
     files,
     keys,
     machine,
+    mcp,
     policy,
     privacy,
     run,
@@ -71,6 +72,7 @@ app.add_typer(budget.app, name="budget")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(tools.app, name="tools")
+app.add_typer(mcp.app, name="mcp")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(compliance.app, name="compliance")
 app.add_typer(machine.config_app, name="config")

@@ -204,6 +204,7 @@ class Gateway:
         self.own_names: frozenset[str] = frozenset()
         self.sessions: dict[str, GatewaySession] = {}
         self.refusals: dict[str, tuple[str, Refusal]] = {}
+        self._left = anyio.Event()
         self._tasks: TaskGroup | None = None
         self._told: Callable[[], Awaitable[None]] | None = None
 
@@ -238,6 +239,11 @@ class Gateway:
         self.refusals[named] = client.name, told
         while len(self.refusals) > MAX_REFUSALS:
             del self.refusals[next(iter(self.refusals))]
+
+    async def deserted(self) -> None:
+        """Return once no session is open."""
+        while self.sessions:
+            await self._left.wait()
 
     async def _changed(self) -> None:
         """The catalogue has changed: policies hear of it first, and then every client."""
@@ -278,6 +284,8 @@ class Gateway:
             yield session
         finally:
             del self.sessions[session_id]
+            self._left.set()
+            self._left = anyio.Event()
             tasks.cancel_scope.cancel("the client is gone")
             # The error is not handed to the group, which would wrap it in an exception group.
             await tasks.__aexit__(None, None, None)
