@@ -51,12 +51,14 @@ class Known:
         where: The file that it reads.
         text: What has to stand there, or be run.
         http: Whether it takes an address there.
+        where_http: The file for that, if it is another.
     """
 
     title: str
     where: str
     text: Callable[[Told], str]
     http: bool = True
+    where_http: str = ""
 
 
 def _stdio(told: Told) -> dict[str, Any]:
@@ -118,7 +120,7 @@ CLIENTS: Final[Mapping[str, Known]] = MappingProxyType(
             _servers("url", ""),
             http=False,
         ),
-        "claude-code": Known("Claude Code", "a shell; or .mcp.json in the project where it is JSON", _claude_code),
+        "claude-code": Known("Claude Code", "a shell", _claude_code, where_http=".mcp.json in the project"),
         "cursor": Known("Cursor", "~/.cursor/mcp.json", _servers("url", f"${{env:{TOKEN_VARIABLE}}}")),
         "vscode": Known("VS Code", ".vscode/mcp.json", _vscode),
         "windsurf": Known(
@@ -158,7 +160,8 @@ def install(
             raise InputError(msg, code="input.client", hint="leave `--http` out: it starts the gateway itself")
         settings = load_settings(config)
         told = Told(_command(settings, name), (url or address(settings)) if wants_http else None)
-        err.print(f"[dim]for {known.title}: {escape(known.where)}[/]", highlight=False)
+        where = (known.where_http if wants_http else "") or known.where
+        err.print(f"[dim]for {known.title}: {escape(where)}[/]", highlight=False)
         if wants_http:
             err.print(
                 f"[dim]the token is what `symbi mcp clients add NAME` printed; export it as {TOKEN_VARIABLE} "
