@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import anyio
 from rich.markup import escape
@@ -14,12 +15,15 @@ from symbi.api.mcp.door import GatewayDoor
 from symbi.api.mcp.tokens import ClientBook
 from symbi.cli.output import err
 from symbi.cli.run import announce, run_until_stopped, show_held, show_line
-from symbi.config import Settings
+from symbi.config import Settings, refuse_unsafe
 from symbi.dsl.spec import CompiledFile
 from symbi.errors import StoreUnavailable
 from symbi.runtime.doubt import Doubt
 from symbi.runtime.host import Host
 from symbi.wiring import open_runtime
+
+if TYPE_CHECKING:
+    from symbi.api.mcp.http import Place
 
 
 def with_http(settings: Settings, host: str | None, port: int | None) -> Settings:
@@ -42,18 +46,24 @@ def serve_http(settings: Settings, files: Sequence[CompiledFile]) -> None:
         ConfigError: The address cannot be listened on, or something is unsafe.
         StoreUnavailable: The data folder has an owner.
     """
+    from symbi.api.mcp.http import open_place  # noqa: PLC0415 - half a second, for those who serve
+    from symbi.api.mcp.over_http import door_terms  # noqa: PLC0415 - likewise
+
     connection = connect_owner(settings.runtime.data_dir)
     if connection is not None:
         connection.close()
         msg = f"another process owns `{settings.runtime.data_dir}`, and only the owner can serve HTTP"
         raise StoreUnavailable(msg, code="unavailable.owned", hint="stop it, or have it serve: it takes the same files")
-    run_until_stopped(partial(_own, settings, files), settings)
+    refuse_unsafe(settings)  # before anything is open to others
+    place = open_place(door_terms(settings))
+    with place.listener:
+        run_until_stopped(partial(_own, settings, files, place), settings)
 
 
 async def _own(
-    settings: Settings, files: Sequence[CompiledFile], on_stop: Callable[[Callable[[], None]], None]
+    settings: Settings, files: Sequence[CompiledFile], place: "Place", on_stop: Callable[[Callable[[], None]], None]
 ) -> None:
-    from symbi.api.mcp.over_http import http_gateway  # noqa: PLC0415 - half a second, for those who serve
+    from symbi.api.mcp.over_http import http_gateway  # noqa: PLC0415 - likewise
 
     async with AsyncExitStack() as stack:
         runtime = await stack.enter_async_context(
@@ -67,7 +77,7 @@ async def _own(
             await stack.enter_async_context(runtime.rooms.compactor.kept_small())
         for record in await Doubt(runtime.rooms).look_up():
             err.print(f"[bold]settled:[/] {escape(record.resource)} of run {record.run_id} was looked up")
-        served = http_gateway(await door.gateway(), settings)
+        served = http_gateway(await door.gateway(), settings, place)
 
         def stop() -> None:
             served.stop()

@@ -12,7 +12,7 @@ import anyio
 import mcp_types as types
 from anyio.abc import TaskGroup, TaskStatus
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
-from mcp.server.lowlevel import NotificationOptions, Server
+from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPError
 
 from symbi.api.mcp.clients import Client
@@ -22,7 +22,6 @@ from symbi.errors import Overloaded, SymbiError
 
 HEADER: Final = "mcp-session-id"
 ALONE: Final = ""  # the session of requests that belong to none
-CHANGES: Final = NotificationOptions(prompts_changed=True, resources_changed=True, tools_changed=True)
 
 
 class _Open:
@@ -121,5 +120,8 @@ async def serving(gateway: Gateway, client: Client, idle_s: float) -> AsyncItera
         sessions = _Sessions(gateway, client, tasks, idle_s)
         served = SessionServer(gateway, sessions.find)
         served.server.middleware.append(sessions.admit)
+        told = served.options
+        # The SDK's sessions over HTTP take no options, and would say that nothing is told of changes.
+        served.server.create_initialization_options = lambda *_arguments, **_named: told  # type: ignore[method-assign]
         yield served.server
         tasks.cancel_scope.cancel()

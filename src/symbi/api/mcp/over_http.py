@@ -7,7 +7,7 @@ from mcp.server.lowlevel import Server
 
 from symbi.api.mcp.clients import client_of
 from symbi.api.mcp.gateway import Gateway
-from symbi.api.mcp.http import CLOSE_S, HttpGateway
+from symbi.api.mcp.http import CLOSE_S, HttpGateway, Place
 from symbi.api.mcp.http_sessions import serving
 from symbi.api.mcp.terms import DoorTerms
 from symbi.api.mcp.tokens import ClientBook
@@ -46,12 +46,13 @@ def door_terms(settings: Settings) -> DoorTerms:
     )
 
 
-def http_gateway(gateway: Gateway, settings: Settings) -> HttpGateway:
+def http_gateway(gateway: Gateway, settings: Settings, place: Place | None = None) -> HttpGateway:
     """The gateway behind its door.
 
     Args:
         gateway: Serves, while it is open.
         settings: Where, which clients there are, and bounds.
+        place: Where, if it is open already.
 
     Raises:
         ConfigError: As `door_terms`.
@@ -61,4 +62,4 @@ def http_gateway(gateway: Gateway, settings: Settings) -> HttpGateway:
     def server_of(name: str) -> AbstractAsyncContextManager[Server[Any]]:
         return serving(gateway, client_of(settings, name), terms.idle_s)
 
-    return HttpGateway(terms, ClientBook(settings.runtime.data_dir), server_of)
+    return HttpGateway(terms, ClientBook(settings.runtime.data_dir), server_of, place)
