@@ -24,6 +24,7 @@ from symbi.config.kinds import (
     Whole,
     describe,
 )
+from symbi.config.schemapin_settings import Domain
 
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", re.ASCII)
 _KEPT_HEADERS: Final = frozenset(
@@ -98,6 +99,12 @@ class ServerSettings:
     cwd: Path | None = _declare(None, FilePath(), "its working folder", unset="the folder of the configuration file")
     manifest: Path | None = _declare(None, FilePath(), "what its tools are: recovery classes", unset="none")
     public_key: Path | None = _declare(None, FilePath(), "PEM file of the key that signs its tools", unset="none")
+    schemapin_domain: str | None = _declare(
+        None,
+        Domain(),
+        "whose tools they are: the domain that says under which key it signs, and which keys it has revoked",
+        unset="none is asked",
+    )
     timeout_s: float | None = _declare(
         None, Real(0.001, 86_400, "seconds"), "wall time of one call to it", unset="`limits.tool_timeout_s`"
     )

@@ -32,6 +32,7 @@ from symbi.config.kinds import (
 )
 from symbi.config.mcp_settings import McpSettings, ServerSettings
 from symbi.config.sandbox_settings import SandboxSettings
+from symbi.config.schemapin_settings import SchemapinSettings
 from symbi.config.topic_settings import TopicSettings
 from symbi.policy.compose import AgentRules
 from symbi.types import SecurityTier
@@ -376,6 +377,7 @@ SECTIONS: Final[Mapping[str, type]] = MappingProxyType(
         "models": ModelSettings,
         "mcp": McpSettings,
         "gateway": GatewaySettings,
+        "schemapin": SchemapinSettings,
         "sandbox": SandboxSettings,
         "bus": BusSettings,
         "approvals": ApprovalSettings,

@@ -11,6 +11,7 @@ from symbi.config.bus_settings import BusSettings
 from symbi.config.gateway_settings import ClientSettings, GatewaySettings
 from symbi.config.mcp_settings import McpSettings
 from symbi.config.sandbox_settings import SandboxSettings
+from symbi.config.schemapin_settings import SchemapinSettings
 from symbi.config.sections import (
     ApprovalSettings,
     AuditSettings,
@@ -84,6 +85,7 @@ class Settings:
     models: ModelSettings = field(default_factory=ModelSettings)
     mcp: McpSettings = field(default_factory=McpSettings)
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
+    schemapin: SchemapinSettings = field(default_factory=SchemapinSettings)
     sandbox: SandboxSettings = field(default_factory=SandboxSettings)
     bus: BusSettings = field(default_factory=BusSettings)
     approvals: ApprovalSettings = field(default_factory=ApprovalSettings)

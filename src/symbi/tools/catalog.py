@@ -14,10 +14,11 @@ from symbi.guard.outcome import decode_error, encode_error
 from symbi.policy.fields import ToolFlow
 from symbi.tools.breaker import BreakerState, Pace
 from symbi.tools.dependency import Dependency, DependencyStatus, DependencyTerms
+from symbi.tools.judge import VerificationMode
 from symbi.tools.manifest import ToolEntry
 from symbi.tools.port import SERVER_NAME, Pin, RawToolResult, SecretSource, ServerSession, ToolDefinition, ToolServer
 from symbi.tools.text import shown_name
-from symbi.tools.verifier import Refusal, ToolVerifier, VerificationMode, VerifiedTool
+from symbi.tools.verifier import Refusal, ToolVerifier, VerifiedTool
 from symbi.types import SYSTEM_AGENT, Principal
 
 SYSTEM: Final = Principal(SYSTEM_AGENT)
@@ -156,7 +157,7 @@ class Catalog:
         link = self.link(server)
         while True:
             if self._is_up(link):
-                async with self._guard.enforce(_connecting(link, principal)) as permit:
+                async with self._guard.enforce(self._connecting(link, principal)) as permit:
                     self._guard.authority.redeem(permit, ConnectServer)
                     permit.observe({"tools": len(self.offered(server)), "connected": True})
                 if self._is_up(link):
@@ -243,10 +244,15 @@ class Catalog:
             del self._down[server]
             self.changes += 1
 
-    async def pin(self, name: str) -> VerifiedTool:
+    async def pin(self, name: str, *, older: bool = False) -> VerifiedTool:
         """Pin what a server offers now under a name, after a person has reviewed it.
 
+        Args:
+            name: `server.tool`.
+            older: Also where it says that it is an older version than the pinned one.
+
         Raises:
+            PinMismatch: It says that it is, and that is not meant.
             InputError: There is no such tool, or it cannot be used or signed.
             SignatureInvalid: In strict mode, it is not signed, or its signature does not hold.
             StoreUnavailable: Pins or trail cannot be written.
@@ -254,7 +260,7 @@ class Catalog:
         refusal = self._quarantined.get(name)
         definition = refusal.definition if refusal is not None else self.find(name).definition
         async with self._locks[definition.server]:
-            tool = await self._verifier.pin_tool(definition)
+            tool = await self._verifier.pin_tool(definition, older=older)
             self._quarantined.pop(name, None)
             self._tools[name] = tool
             self._flows[name] = tool.ref.flow
@@ -320,7 +326,8 @@ class Catalog:
         return self._verifier.mode is VerificationMode.DISABLED
 
     async def _connect(self, link: ServerLink, principal: Principal) -> Sequence[ToolDefinition]:
-        async with self._guard.enforce(_connecting(link, principal)) as permit:
+        async with self._guard.enforce(self._connecting(link, principal)) as permit:
+            await self._verifier.find_key(permit)  # before its process starts: what it offers is judged by it
             definitions = await link.server.connect(permit)
             permit.observe({"tools": len(definitions)})
         return definitions
@@ -345,6 +352,15 @@ class Catalog:
         once = [definition for definition in definitions if count[definition.name] == 1]
         return [*twice, *await self._verifier.verify_all(once)]
 
+    def _connecting(self, link: ServerLink, principal: Principal) -> ConnectServer:
+        return ConnectServer(
+            principal=principal,
+            server=link.name,
+            command=link.command,
+            secrets=link.secrets,
+            discovery=self._verifier.domain_of(link.name),
+        )
+
     def _forget(self, server: str) -> None:
         for name in [name for name, tool in self._tools.items() if tool.ref.server == server]:
             del self._tools[name]
@@ -365,10 +381,6 @@ class Catalog:
 
 async def _nobody() -> None:
     """The default of `changed`: nobody."""
-
-
-def _connecting(link: ServerLink, principal: Principal) -> ConnectServer:
-    return ConnectServer(principal=principal, server=link.name, command=link.command, secrets=link.secrets)
 
 
 def _anew(error: SymbiError) -> SymbiError:

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from types import TracebackType
-from typing import Final, Protocol, Self, TypeAlias
+from typing import Any, Final, Protocol, Self, TypeAlias
 
 from symbi.guard.action import (
     BrowseServer,
@@ -39,6 +40,7 @@ class ToolDefinition:
         title: For display.
         annotations: MCP annotations (hints, never trusted).
         meta: `_meta` of the definition; a SchemaPin signature may stand there.
+        rest: Every further member of the definition as it came, such as `icons`.
     """
 
     server: str
@@ -49,6 +51,7 @@ class ToolDefinition:
     title: str | None = None
     annotations: Mapping[str, JsonValue] = field(default_factory=dict)
     meta: Mapping[str, JsonValue] = field(default_factory=dict)
+    rest: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +185,8 @@ class Pin:
         tool: `server.tool`.
         key_fingerprint: SHA-256 (hex) of the DER public key that signed it; empty where unsigned (mode `tofu`).
         digest: SHA-256 (hex) of the canonical definition.
-        form: `digest` or `bytes`: what the signature was made over (published implementations differ).
+        form: `digest` or `bytes`: what the signature was made over (published implementations differ); then, where it is
+            known, which version it is and where the key came from (see `symbi.tools.schemapin.lineage.Provenance`).
         definition: The canonical definition itself.
         pinned_at: RFC 3339.
         state: `pinned`, or `quarantined` with the digest that was seen instead.
@@ -219,6 +223,123 @@ class PinStore(Protocol):
 
         Raises:
             StoreUnavailable: The store cannot be read.
+        """
+
+
+class ReviewKind(StrEnum):
+    """What a person can be asked about."""
+
+    TOOL = "tool"
+    """`server.tool`."""
+    KEY = "key"
+    """A key that signs, by its fingerprint."""
+    SERVER = "server"
+    """A server that was discovered, by its name."""
+
+
+class ReviewState(StrEnum):
+    """How it stands with what a person can be asked about."""
+
+    WAITING = "waiting"
+    """Nobody has looked at what was seen."""
+    ACCEPTED = "accepted"
+    """Somebody has accepted exactly that. Of a tool this is not kept: its pin says so."""
+    REJECTED = "rejected"
+    """Somebody does not want exactly that."""
+    REVOKED = "revoked"
+    """Refused, whatever it is or becomes, until somebody accepts it anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """What waits for a person, or what one has said.
+
+    Attributes:
+        kind: What it is about.
+        name: Which one.
+        state: How it stands.
+        digest: SHA-256 (hex) of what was seen and is or was to be looked at; empty where nothing was.
+        definition: That itself, as text: of a tool what `covered_definition` makes of it.
+        reason: Why it waits, or was said; one line, printable.
+        since: RFC 3339.
+    """
+
+    kind: ReviewKind
+    name: str
+    state: ReviewState
+    digest: str
+    definition: str
+    reason: str
+    since: str
+
+
+class ReviewStore(Protocol):
+    """Durable reviews; the methods block and run where the store's transactions run."""
+
+    def get_review(self, kind: ReviewKind, name: str) -> Review | None:
+        """The review of one thing, or None.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+
+    def put_review(self, review: Review) -> None:
+        """Insert or replace, inside the running transaction.
+
+        Raises:
+            StoreUnavailable: The store cannot be written.
+        """
+
+    def drop_review(self, kind: ReviewKind, name: str) -> None:
+        """Forget it, inside the running transaction; also where there is none.
+
+        Raises:
+            StoreUnavailable: The store cannot be written.
+        """
+
+    def reviews(self) -> Sequence[Review]:
+        """All of them, by kind and name.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+
+
+class DiscoverySource(Protocol):
+    """Where documents of SchemaPin come from: a trust bundle, a folder, the domain itself."""
+
+    @property
+    def name(self) -> str:
+        """For the record: `bundle:…`, `folder:…`, `https`."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether its documents come over a network from whoever they are about."""
+
+    async def discovery(self, permit: Permit[ConnectServer], domain: str) -> bytes | Mapping[str, Any] | None:
+        """The discovery document of a domain, unread; None where this source does not know the domain.
+
+        Does not spend the permit; it must be live, and its action must name the domain.
+
+        Raises:
+            PermitRefused: It is not, or does not.
+            Unavailable: It cannot be had; it is not known whether there is one.
+            InputError: What is there is no document.
+            Denied: The domain is at an address that may not be asked.
+        """
+
+    async def revocation(
+        self, permit: Permit[ConnectServer], domain: str, endpoint: str | None
+    ) -> bytes | Mapping[str, Any] | None:
+        """The revocation document of a domain, unread; None where this source has none.
+
+        Args:
+            permit: As in `discovery`.
+            domain: Whose keys.
+            endpoint: Where the discovery document says that it is.
+
+        Raises:
+            PermitRefused, Unavailable, InputError, Denied: As `discovery`.
         """
 
 

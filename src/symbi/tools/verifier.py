@@ -1,52 +1,42 @@
-"""Which tools may be called: `judge` decides from values alone, `ToolVerifier` reads and writes pins and the trail.
+"""Which tools may be called: `symbi.tools.judge` decides from values alone, `ToolVerifier` reads and writes pins and the trail.
 
 | mode | signature | first sight | later |
 |---|---|---|---|
-| strict | must hold under the server's configured key, before anything is pinned | key and definition are pinned | both must be as pinned |
-| tofu | may be missing; one that is there must hold | likewise | likewise: also an unsigned tool must not change |
+| strict | must hold under the server's key, before anything is pinned | key and definition are pinned; a key that was discovered over the network only once a person accepts it | both must be as pinned |
+| tofu | may be missing; one that is there must hold | likewise, and nobody is asked about a key | likewise: also an unsigned tool must not change |
 | disabled | not looked at | nothing is pinned | not looked at; every use warns |
 
-A changed tool is quarantined until a person has reviewed it and pins it anew (`ToolVerifier.pin_tool`), or until its
+A key is accepted for a server with the first of its tools that a person pins; further tools under it are pinned at first
+sight, as under a key that the operator configured. A changed tool is quarantined until a person has reviewed it and pins it anew (`ToolVerifier.pin_tool`), or until its
 server offers again what was pinned.
 """
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import Final
 
 import anyio.to_thread
 
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog
-from symbi.clock import Clock, rfc3339
-from symbi.errors import InputError, InternalError, PinMismatch, SignatureInvalid, SymbiError, VerificationError
-from symbi.guard.action import InvokeTool, ToolRef
+from symbi.clock import Clock
+from symbi.errors import InputError, InternalError, PinMismatch, SymbiError, Unavailable
+from symbi.guard.action import ConnectServer, InvokeTool, ToolRef
+from symbi.guard.permit import Permit
 from symbi.policy.decision import PolicyDecision
 from symbi.policy.engine import PolicyEngine
 from symbi.policy.history import offline
+from symbi.tools.judge import PINNED, QUARANTINED, VerificationMode, judge
 from symbi.tools.manifest import Manifest, ToolEntry
-from symbi.tools.port import SERVER_NAME, TOOL_NAME, Pin, PinStore, ToolDefinition
+from symbi.tools.port import SERVER_NAME, TOOL_NAME, PinStore, ToolDefinition
 from symbi.tools.schemapin import PublicKey, canonical_definition, digest_of, fingerprint, signature_of, verify
+from symbi.tools.schemapin.resolve import ServerKeys, ServerTrust
 from symbi.tools.schemas import Schema
 from symbi.tools.text import shown_name
 from symbi.types import SYSTEM_AGENT, JsonValue, Principal, ToolName
 
 _log = logging.getLogger("symbi.tools")
-
-PINNED: Final = "pinned"
-QUARANTINED: Final = "quarantined:"
-"""State of a pin whose tool has changed; the digest that was seen follows."""
-
-
-class VerificationMode(StrEnum):
-    """Which tools may be called."""
-
-    STRICT = "strict"
-    TOFU = "tofu"
-    DISABLED = "disabled"
-
 
 _PROOF: Final = object()
 
@@ -103,94 +93,6 @@ class Refusal:
     error: SymbiError
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """What `judge` found.
-
-    Attributes:
-        error: Why the tool may not be called, or None.
-        pin: What the pin becomes, or None where it stays.
-        digest: SHA-256 (hex) of the canonical definition; empty where it has no canonical form.
-        key: The key under which a signature holds, or None.
-    """
-
-    error: SymbiError | None
-    pin: Pin | None = None
-    digest: str = ""
-    key: PublicKey | None = None
-
-
-def judge(
-    mode: VerificationMode,
-    definition: ToolDefinition,
-    key: PublicKey | None,
-    pin: Pin | None,
-    *,
-    now: str,
-    reviewed: bool = False,
-) -> Judgement:
-    """Judge one definition.
-
-    Args:
-        mode: Strict or tofu; disabled asks nothing.
-        definition: As the server gave it.
-        key: The server's configured public key, if any.
-        pin: What is pinned for this tool, if anything.
-        now: RFC 3339, for a new pin.
-        reviewed: A person has looked at the definition: it replaces the pin. The signature is checked all the same.
-    """
-    name = f"{definition.server}.{definition.name}"
-    # 1. the canonical form: what cannot be signed cannot be pinned
-    try:
-        canonical = canonical_definition(definition)
-    except InputError as error:
-        if mode is VerificationMode.DISABLED:
-            return Judgement(None, digest=digest_of(repr(definition).encode("utf-8", "replace")))
-        return Judgement(error)
-    digest = digest_of(canonical)
-    if mode is VerificationMode.DISABLED:
-        return Judgement(None, digest=digest)
-    # 2. the signature, before any pin is looked at
-    try:
-        form = _check_signature(mode, definition, key, name)
-    except VerificationError as error:
-        return Judgement(error, digest=digest)
-    signed = fingerprint(key) if key is not None and form else ""
-    fresh = Pin(name, signed, digest, form, canonical.decode(), now, PINNED)
-    by = key if form else None
-    # 3. the pin
-    if pin is None or reviewed:
-        return Judgement(None, fresh, digest, by)
-    if pin.digest == digest and pin.key_fingerprint == signed:
-        return Judgement(None, None if pin.state == PINNED else replace(pin, state=PINNED), digest, by)
-    if pin.digest == digest and not pin.key_fingerprint:
-        return Judgement(None, fresh, digest, by)  # it was unsigned and is signed now, with nothing else changed
-    what = "definition" if pin.digest != digest else "key"
-    mismatch = PinMismatch(
-        f"the {what} of tool `{name}` has changed since it was pinned on {pin.pinned_at[:10]}",
-        hint=f"review it, then `symbi tools pin {name}`",
-        tool=name,
-        pinned=pin.digest,
-        seen=digest,
-    )
-    return Judgement(mismatch, replace(pin, state=QUARANTINED + digest), digest, by)
-
-
-def _check_signature(mode: VerificationMode, definition: ToolDefinition, key: PublicKey | None, name: str) -> str:
-    """The form of the signature that holds, or empty where tofu lets an unsigned tool pass."""
-    signature = signature_of(definition)
-    if signature is None and mode is VerificationMode.TOFU:
-        return ""
-    if signature is None:
-        msg = f"tool `{name}` is not signed"
-        hint = 'sign it with `symbi tools sign`, or set `mcp.tool_verification = "tofu"`'
-        raise SignatureInvalid(msg, hint=hint, tool=name)
-    if key is None:
-        msg = f"tool `{name}` is signed, and no public key is configured for server `{definition.server}`"
-        raise SignatureInvalid(msg, hint=f"set `mcp.servers.{definition.server}.public_key`", tool=name)
-    return verify(definition, signature, key).value
-
-
 class ToolVerifier:
     """Verifies tools against signatures and pins, and records each verdict in the trail.
 
@@ -200,7 +102,7 @@ class ToolVerifier:
         log: The trail.
         engine: For `enforce_policies`.
         clock: Dates pins.
-        keys: Public key by server.
+        keys: Public key by server, as the operator configured it; or that and the domains that are asked.
         manifests: Operator manifest by server.
     """
 
@@ -212,7 +114,7 @@ class ToolVerifier:
         engine: PolicyEngine,
         clock: Clock,
         *,
-        keys: Mapping[str, PublicKey] | None = None,
+        keys: Mapping[str, PublicKey] | ServerKeys | None = None,
         manifests: Mapping[str, Manifest] | None = None,
     ) -> None:
         self.mode = mode
@@ -220,8 +122,11 @@ class ToolVerifier:
         self.log = log
         self._engine = engine
         self.clock = clock
-        self._keys = keys or {}
+        known = keys if isinstance(keys, ServerKeys) else ServerKeys(keys or {})
+        self._keys, self._chain = known.configured, known.chain
         self._manifests = manifests or {}
+        self._domains = {} if self._chain is None or mode is VerificationMode.DISABLED else known.domains
+        self._trust: dict[str, ServerTrust] = {}
         if mode is VerificationMode.DISABLED:
             _log.warning("tool verification is disabled: any tool can be called, whatever it has become")
 
@@ -229,6 +134,35 @@ class ToolVerifier:
         """What the operator's manifest says of a tool by its name on its server; None without a manifest."""
         manifest = self._manifests.get(server)
         return None if manifest is None else manifest.entry(tool)
+
+    def domain_of(self, server: str) -> str:
+        """The domain that is asked for the key of a server while that is being connected; empty where none is."""
+        return self._domains.get(server, "")
+
+    async def find_key(self, permit: Permit[ConnectServer]) -> None:
+        """Find out under which key a server's tools are to be signed. What is found holds until it is connected again.
+
+        A key that cannot be had, or was revoked, is no error here: the server's signed tools are refused with it.
+
+        Raises:
+            PermitRefused: The permit is not live.
+        """
+        server = permit.action.server
+        domain = self.domain_of(server)
+        if not domain or self._chain is None:
+            return
+        trust = await self._chain.trust(permit, domain, self._keys.get(server))
+        for warning in trust.warnings:
+            _log.warning("tool server `%s`: %s", server, warning)
+        self._trust[server] = trust
+
+    def trust_of(self, server: str) -> ServerTrust:
+        """Under which key a server's tools are to be signed, as far as it is known."""
+        if self.domain_of(server):
+            msg = f"the key of tool server `{server}` was not asked for yet"
+            unknown = ServerTrust(error=Unavailable(msg, code="unavailable.discovery", server=server))
+            return self._trust.get(server, unknown)
+        return ServerTrust(self._keys.get(server))
 
     async def verify_tool(self, definition: ToolDefinition) -> VerifiedTool:
         """Verify one tool; at first sight it is pinned.
@@ -241,16 +175,22 @@ class ToolVerifier:
         """
         return _or_raise((await self.verify_all([definition]))[0])
 
-    async def pin_tool(self, definition: ToolDefinition) -> VerifiedTool:
+    async def pin_tool(self, definition: ToolDefinition, *, older: bool = False) -> VerifiedTool:
         """Pin what a person has reviewed, in place of what was pinned; in strict mode it must be signed all the same.
 
+        With it the key is accepted for the server, if it was discovered.
+
+        Args:
+            definition: As it was reviewed.
+            older: Also where it says that it is an older version than the pinned one.
+
         Raises:
-            As `verify_tool`, but for `PinMismatch`.
+            As `verify_tool`; `PinMismatch` only for what is older.
         """
-        return _or_raise((await self.verify_all([definition], reviewed=True))[0])
+        return _or_raise((await self.verify_all([definition], reviewed=True, older=older))[0])
 
     async def verify_all(
-        self, definitions: Iterable[ToolDefinition], *, reviewed: bool = False
+        self, definitions: Iterable[ToolDefinition], *, reviewed: bool = False, older: bool = False
     ) -> Sequence[VerifiedTool | Refusal]:
         """Verify what a server offers, in one transaction with the record of it.
 
@@ -262,8 +202,9 @@ class ToolVerifier:
         def work() -> tuple[list[VerifiedTool | Refusal], list[Draft]]:
             results: list[VerifiedTool | Refusal] = []
             drafts: list[Draft] = []
+            accepted = self._accepted()
             for one in prepared:
-                result, draft = self._judge(one, reviewed=reviewed)
+                result, draft = self._judge(one, accepted, reviewed=reviewed, older=older)
                 results.append(result)
                 drafts.append(draft)
             return results, drafts
@@ -287,20 +228,35 @@ class ToolVerifier:
         action = InvokeTool(principal=principal, tool=tool.ref, values=arguments or {})
         return await self._engine.evaluate_policy(offline(self._engine.current.counters, action.request()))
 
-    def _judge(self, one: "_Prepared | Refusal", *, reviewed: bool) -> tuple[VerifiedTool | Refusal, Draft]:
+    def _accepted(self) -> frozenset[tuple[str, str]]:
+        """Server and key of every pin: such a key is not news. On the store's thread."""
+        if self.mode is not VerificationMode.STRICT or not any(one.remote for one in self._trust.values()):
+            return frozenset()
+        kept = [pin for pin in self._pins.pins() if pin.state == PINNED or pin.state.startswith(QUARANTINED)]
+        return frozenset((pin.tool.partition(".")[0], pin.key_fingerprint) for pin in kept if pin.key_fingerprint)
+
+    def _judge(
+        self, one: "_Prepared | Refusal", accepted: frozenset[tuple[str, str]], *, reviewed: bool, older: bool
+    ) -> tuple[VerifiedTool | Refusal, Draft]:
         """On the store's thread, in its transaction: a pin and its event are durable together or not at all."""
         definition = one.definition
         name = f"{definition.server}.{definition.name}"
         if isinstance(one, Refusal):
             return one, _draft(AuditEventType.TOOL_REFUSED, name, {"code": one.error.code, "reason": one.error.message})
-        key = self._keys.get(definition.server)
+        trust = self.trust_of(definition.server)
+        if trust.key is not None and (definition.server, fingerprint(trust.key)) in accepted:
+            trust = replace(trust, remote=False)
         pinning = self.mode is not VerificationMode.DISABLED
         pin = self._pins.get_pin(name) if pinning else None
-        now = rfc3339(self.clock.now_ns())
-        found = judge(self.mode, definition, key, pin, now=now, reviewed=reviewed)
+        now_ns = self.clock.now_ns()
+        found = judge(self.mode, definition, trust, pin, now_ns=now_ns, reviewed=reviewed, older=older)
         if found.pin is not None:
             self._pins.put_pin(found.pin)
         facts: dict[str, JsonValue] = {"mode": self.mode.value, "digest": found.digest}
+        if found.key is not None:
+            facts |= {"key": fingerprint(found.key), "form": found.form}
+            facts |= {"domain": self.domain_of(definition.server), "source": trust.source or "public_key"}
+            facts |= {"dns": trust.dns} if trust.dns else {}
         if found.error is not None:
             facts |= {"code": found.error.code, "reason": found.error.message}
             return Refusal(definition, found.error), _draft(AuditEventType.TOOL_REFUSED, name, facts)
@@ -317,8 +273,6 @@ class ToolVerifier:
         tool = VerifiedTool(definition, ref, one.arguments, one.output, entry, found.key, self.mode, _PROOF)
         kind = AuditEventType.TOOL_PINNED if found.pin is not None else AuditEventType.TOOL_VERIFIED
         facts |= {"signed": ref.verified, "recovery": entry.recovery.value, "reviewed": reviewed}
-        if found.key is not None:
-            facts["key"] = fingerprint(found.key)
         return tool, _draft(kind, name, facts)
 
 

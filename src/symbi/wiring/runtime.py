@@ -63,8 +63,9 @@ from symbi.wiring.people import desk_rules
 from symbi.wiring.policies import policy_paths, policy_terms, shadow_paths
 from symbi.wiring.privacy import open_privacy
 from symbi.wiring.sandboxes import open_sandboxes
-from symbi.wiring.servers import manifests, public_keys, server_links
+from symbi.wiring.servers import manifests, server_links
 from symbi.wiring.stream import audit_stream
+from symbi.wiring.trust import server_keys
 
 UNMEASURED_BANDWIDTH: Final = 1_000_000  # MiB/s and Mibit/s of the pool: bandwidth is claimed, not measured, here
 KEYS_FOLDER: Final = "keys"
@@ -272,7 +273,7 @@ def tool_catalog(
     store, log, clock = books
     verifier = ToolVerifier(
         VerificationMode(settings.mcp.tool_verification.value), store, log, guard.engine, clock,
-        keys=public_keys(settings), manifests=manifests(settings),
+        keys=server_keys(settings, guard.authority, clock), manifests=manifests(settings),
     )  # fmt: skip
     catalog = Catalog(guard, verifier, links)
     catalog.changed = book.refresh

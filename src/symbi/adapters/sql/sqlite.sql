@@ -177,6 +177,18 @@ ON CONFLICT (tool) DO UPDATE SET key_fingerprint = excluded.key_fingerprint, dig
 -- name: pins
 SELECT tool, key_fingerprint, digest, form, definition, pinned_at, state FROM pins ORDER BY tool
 
+-- name: get_review
+SELECT kind, name, state, digest, definition, reason, since FROM reviews WHERE kind = ? AND name = ?
+
+-- name: put_review
+INSERT OR REPLACE INTO reviews (kind, name, state, digest, definition, reason, since) VALUES (?, ?, ?, ?, ?, ?, ?)
+
+-- name: drop_review
+DELETE FROM reviews WHERE kind = ? AND name = ?
+
+-- name: reviews
+SELECT kind, name, state, digest, definition, reason, since FROM reviews ORDER BY kind, name
+
 -- name: put_request
 INSERT INTO requests (effect_id, digest, request) VALUES (?, ?, ?) ON CONFLICT (effect_id, digest) DO NOTHING
 
@@ -393,6 +405,7 @@ SELECT min(sequence) FROM events
 
 -- name: operators_texts
 SELECT text FROM policy_sets UNION ALL SELECT definition FROM pins
+UNION ALL SELECT definition FROM reviews UNION ALL SELECT reason FROM reviews
 
 -- name: put_schedule
 INSERT INTO schedules (schedule, since_ns) VALUES (?, ?) ON CONFLICT (schedule) DO NOTHING

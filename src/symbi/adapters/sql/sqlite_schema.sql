@@ -118,6 +118,18 @@ CREATE TABLE pins (
     state           TEXT NOT NULL
 ) WITHOUT ROWID, STRICT;
 
+-- What waits for a person, or what one has said: of tools, keys that sign them, and servers that were found.
+CREATE TABLE reviews (
+    kind       TEXT NOT NULL,
+    name       TEXT NOT NULL,
+    state      TEXT NOT NULL,
+    digest     TEXT NOT NULL,
+    definition TEXT NOT NULL,
+    reason     TEXT NOT NULL,
+    since      TEXT NOT NULL,
+    PRIMARY KEY (kind, name)
+) WITHOUT ROWID, STRICT;
+
 -- What each decision was made on. Events name the digest, so that a changed row is found.
 CREATE TABLE requests (
     effect_id TEXT NOT NULL,

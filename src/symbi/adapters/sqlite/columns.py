@@ -61,6 +61,7 @@ _SAID: Final[Mapping[Holds, str]] = {
         effects.recovery effects.policy_version effects.decision effects.label effects.epoch effects.attempt effects.state
         runs.run_id runs.agent_id runs.file runs.source_digest runs.state runs.started_at runs.finished_at
         pins.tool pins.key_fingerprint pins.digest pins.form pins.definition pins.pinned_at pins.state
+        reviews.kind reviews.name reviews.state reviews.digest reviews.definition reviews.reason reviews.since
         requests.effect_id policy_sets.version policy_sets.text
         tallies.counter tallies.scope tallies.latest_ns
         tally_entries.counter tally_entries.scope tally_entries.at_ns tally_entries.effect_id tally_entries.windowed

@@ -33,6 +33,7 @@ from symbi.adapters.sqlite.file import (
 from symbi.adapters.sqlite.keeping import anchors_in, segments_in
 from symbi.adapters.sqlite.mark import read_mark, refuse_lost
 from symbi.adapters.sqlite.outbox import OutboxReader
+from symbi.adapters.sqlite.reviews import reviews_in
 from symbi.adapters.sqlite.select import select_events
 from symbi.adapters.sqlite.subjects import SubjectReader
 from symbi.agent.journal import RunRecord
@@ -44,7 +45,7 @@ from symbi.errors import StoreUnavailable
 from symbi.guard.approval import ApprovalRecord, ApprovalState
 from symbi.guard.ledger import EffectRecord, EffectState
 from symbi.runtime.letters import DeadLetter, Wanted
-from symbi.tools.port import Pin
+from symbi.tools.port import Pin, Review
 from symbi.types import RunId
 
 T = TypeVar("T")
@@ -226,6 +227,10 @@ class SqliteReader(FactReader, SubjectReader, BusReader, OutboxReader):
     def get_approval(self, approval_id: str) -> ApprovalRecord | None:
         """One approval."""
         return self._use(lambda db: approval_of(db, approval_id))
+
+    def reviews(self) -> Sequence[Review]:
+        """What waits for a person, and what people have said, by kind and name."""
+        return self._use(reviews_in)
 
     def pins(self) -> Sequence[Pin]:
         """All pins, by tool."""

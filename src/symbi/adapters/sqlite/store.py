@@ -46,6 +46,7 @@ from symbi.adapters.sqlite.outbox import OutboxTable
 from symbi.adapters.sqlite.payloads import triggers
 from symbi.adapters.sqlite.policy_notes import PolicyNotes
 from symbi.adapters.sqlite.privacy import PrivacyTable
+from symbi.adapters.sqlite.reviews import ReviewTable
 from symbi.adapters.sqlite.select import last_sequence, select_events
 from symbi.adapters.sqlite.standing import WaitingCounts
 from symbi.adapters.sqlite.subjects import SubjectTable
@@ -84,6 +85,7 @@ class SqliteStore(
     OutboxTable,
     CompactionTable,
     WaitingCounts,
+    ReviewTable,
 ):
     """Every store of a runtime on one file, for its owner: trail, ledger, tallies, approvals, runs, schedules, pins, subjects' keys.
 

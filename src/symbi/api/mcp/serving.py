@@ -22,6 +22,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from symbi import __version__
 from symbi.api.mcp.answers import Refusal, refusal_of
+from symbi.api.mcp.browsing import RESOURCES, TEMPLATES, browse, complete, get_prompt, prompts, read_resource
 from symbi.api.mcp.calls import ToolAnswer, ToolCall, call_tool, key_of
 from symbi.api.mcp.clients import Client
 from symbi.api.mcp.exchange import LEVELS, Context, Conversation, carry
@@ -69,6 +70,12 @@ class SessionServer:
             instructions=INSTRUCTIONS,
             on_list_tools=self._list_tools,
             on_call_tool=self._call_tool,
+            on_list_resources=self._list_resources,
+            on_list_resource_templates=self._list_templates,
+            on_read_resource=self._read_resource,
+            on_list_prompts=self._list_prompts,
+            on_get_prompt=self._get_prompt,
+            on_completion=self._complete,
             on_subscriptions_listen=ListenHandler(self._bus, max_subscriptions=MAX_LISTENERS),
         )
         # Not by the constructor, which warns that the next era has it no more.
@@ -108,8 +115,7 @@ class SessionServer:
     # --- tools ------------------------------------------------------------------------------------
 
     async def _list_tools(self, ctx: Context, _params: Any) -> types.ListToolsResult:
-        session = await self.session_of(ctx)
-        await guarded("tools/list", session, session.ready)
+        session = await self._browsed(ctx, "tools/list", _itself)
         tools = [_tool(name, tool) for name, tool in session.tools().items()]
         tools += [types.Tool.model_validate(one) for one in described(session)]
         return types.ListToolsResult(tools=tools)
@@ -132,6 +138,63 @@ class SessionServer:
             )
 
         return await carry(session, ctx, params, key, work)  # type: ignore[no-any-return]
+
+    # --- what servers offer beside tools ----------------------------------------------------------
+
+    async def _browsed(self, ctx: Context, method: str, work: Callable[[GatewaySession], Awaitable[Any]]) -> Any:
+        session = await self.session_of(ctx)
+
+        async def browse() -> Any:
+            with session.turnstile.passing():
+                await session.ready()
+                return await work(session)
+
+        return await guarded(method, session, browse)
+
+    async def _list_resources(self, ctx: Context, _params: Any) -> types.ListResourcesResult:
+        listed = await self._browsed(ctx, "resources/list", lambda session: browse(session, RESOURCES))
+        return types.ListResourcesResult.model_validate({"resources": _flat(listed)})
+
+    async def _list_templates(self, ctx: Context, _params: Any) -> types.ListResourceTemplatesResult:
+        listed = await self._browsed(ctx, "resources/templates/list", lambda session: browse(session, TEMPLATES))
+        return types.ListResourceTemplatesResult.model_validate({"resourceTemplates": _flat(listed)})
+
+    async def _list_prompts(self, ctx: Context, _params: Any) -> types.ListPromptsResult:
+        found = await self._browsed(ctx, "prompts/list", prompts)
+        named = [{**thing, "name": name} for name, (_, thing) in found.items()]
+        return types.ListPromptsResult.model_validate({"prompts": named})
+
+    async def _read_resource(self, ctx: Context, params: types.ReadResourceRequestParams) -> Any:
+        session = await self.session_of(ctx)
+        uri = str(params.uri)
+
+        async def work(talk: Conversation) -> types.ReadResourceResult:
+            await guarded(uri, session, session.ready)
+            contents = await guarded(uri, session, lambda: read_resource(session, uri, talk))
+            return types.ReadResourceResult.model_validate({"contents": list(contents)})
+
+        return await carry(session, ctx, params, key_of("resource", uri), work)
+
+    async def _get_prompt(self, ctx: Context, params: types.GetPromptRequestParams) -> Any:
+        session = await self.session_of(ctx)
+        values = dict(params.arguments or {})
+        key = key_of("prompt", params.name, json.dumps(values, sort_keys=True))
+
+        async def work(talk: Conversation) -> types.GetPromptResult:
+            await guarded(params.name, session, session.ready)
+            prompt = await guarded(params.name, session, lambda: get_prompt(session, params.name, values, talk))
+            return types.GetPromptResult.model_validate(prompt)
+
+        return await carry(session, ctx, params, key, work)
+
+    async def _complete(self, ctx: Context, params: types.CompleteRequestParams) -> types.CompleteResult:
+        session = await self.session_of(ctx)
+        ref = params.ref.model_dump(mode="json", by_alias=True)
+        others = dict((params.context.arguments if params.context else None) or {})
+        argument = params.argument.name, params.argument.value
+        await guarded("completion/complete", session, session.ready)
+        found = await guarded("completion/complete", session, lambda: complete(session, ref, argument, others))
+        return types.CompleteResult.model_validate({"completion": found})
 
     async def _set_level(self, ctx: Context, params: types.SetLevelRequestParams) -> types.EmptyResult:
         session = await self.session_of(ctx)
@@ -156,6 +219,14 @@ async def guarded(name: str, session: GatewaySession, work: Callable[[], Awaitab
         told = refusal_of(name, InternalError(type(error).__name__), session.runtime.guard.engine.current)
     code = types.INVALID_PARAMS if told.kind == "input" else types.INTERNAL_ERROR
     raise MCPError(code, told.text, told.meta)
+
+
+async def _itself(session: GatewaySession) -> GatewaySession:
+    return session
+
+
+def _flat(listed: Mapping[str, Any]) -> list[Any]:
+    return [one for things in listed.values() for one in things]
 
 
 def _meta(ctx: Context) -> dict[str, JsonValue]:

@@ -22,6 +22,7 @@ class ConnectServer(Action):
         server: Name in the configuration.
         command: What is run, as one line.
         secrets: Paths of the vault references in the server's environment.
+        discovery: The domain that is asked under which key the server's tools are signed; empty where none is.
     """
 
     kind: ClassVar[str] = "ConnectServer"
@@ -29,6 +30,7 @@ class ConnectServer(Action):
     server: str
     command: str
     secrets: tuple[str, ...] = ()
+    discovery: str = ""
 
     @property
     def recovery(self) -> RecoveryClass:
@@ -41,12 +43,13 @@ class ConnectServer(Action):
         return Resource("ToolServer", self.server)
 
     def context(self) -> Mapping[str, JsonValue]:
-        """The command as one line."""
-        return {"command": self.command}
+        """The command as one line, and the domain that is asked for a key."""
+        return {"command": self.command} | ({"discovery": self.discovery} if self.discovery else {})
 
     def arguments(self) -> Mapping[str, JsonValue]:
-        """The command, and the secrets that it is given."""
-        return {"command": self.command, "secrets": list(self.secrets)}
+        """The command, the secrets that it is given, and the domain that is asked for a key."""
+        said: dict[str, JsonValue] = {"command": self.command, "secrets": list(self.secrets)}
+        return said | ({"discovery": self.discovery} if self.discovery else {})
 
 
 @dataclass(frozen=True, slots=True)

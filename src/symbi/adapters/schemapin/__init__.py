@@ -1,0 +1,1 @@
+"""Where documents of SchemaPin come from: domains over https, folders, DNS."""

@@ -1,0 +1,180 @@
+"""Whether one definition may be called: from values alone, and so the same for all who ask."""
+
+import logging
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+from symbi.clock import rfc3339
+from symbi.errors import InputError, PinMismatch, SignatureInvalid, SymbiError
+from symbi.guard.outcome import decode_error, encode_error
+from symbi.tools.port import Pin, ToolDefinition
+from symbi.tools.schemapin import (
+    PublicKey,
+    SignatureEntry,
+    canonical_definition,
+    digest_of,
+    entry_of,
+    fingerprint,
+    key_id,
+    verify,
+)
+from symbi.tools.schemapin.lineage import of_descent, parse_provenance, provenance, why_ended, why_older
+from symbi.tools.schemapin.resolve import ServerTrust
+from symbi.tools.text import shown_name
+
+_log = logging.getLogger("symbi.tools")
+
+PINNED: Final = "pinned"
+QUARANTINED: Final = "quarantined:"
+"""State of a pin whose tool has changed; the digest that was seen follows."""
+
+
+class VerificationMode(StrEnum):
+    """Which tools may be called."""
+
+    STRICT = "strict"
+    TOFU = "tofu"
+    DISABLED = "disabled"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What `judge` found.
+
+    Attributes:
+        error: Why the tool may not be called, or None.
+        pin: What the pin becomes, or None where it stays.
+        digest: SHA-256 (hex) of the canonical definition; empty where it has no canonical form.
+        key: The key under which a signature holds, or None.
+        form: What that was made over: `digest` or `bytes`.
+    """
+
+    error: SymbiError | None
+    pin: Pin | None = None
+    digest: str = ""
+    key: PublicKey | None = None
+    form: str = ""
+
+
+def judge(
+    mode: VerificationMode,
+    definition: ToolDefinition,
+    trust: ServerTrust,
+    pin: Pin | None,
+    *,
+    now_ns: int,
+    reviewed: bool = False,
+    older: bool = False,
+) -> Judgement:
+    """Judge one definition.
+
+    Args:
+        mode: Strict or tofu; disabled asks nothing.
+        definition: As the server gave it.
+        trust: The server's key, if any, and how it is known; a remote one that nobody has accepted is not pinned in strict.
+        pin: What is pinned for this tool, if anything.
+        now_ns: Since the epoch.
+        reviewed: A person has looked at definition and key: they replace the pin. The signature is checked all the same.
+        older: That person lets an older version replace a newer one.
+    """
+    name = f"{definition.server}.{definition.name}"
+    # 1. the canonical form: what cannot be signed cannot be pinned
+    try:
+        canonical = canonical_definition(definition)
+    except InputError as error:
+        if mode is VerificationMode.DISABLED:
+            return Judgement(None, digest=digest_of(repr(definition).encode("utf-8", "replace")))
+        return Judgement(error)
+    digest = digest_of(canonical)
+    if mode is VerificationMode.DISABLED:
+        return Judgement(None, digest=digest)
+    # 2. the signature, before any pin is looked at
+    try:
+        form, entry = _check_signature(mode, definition, trust, now_ns)
+    except SymbiError as error:
+        return Judgement(error, digest=digest)
+    key = trust.key if form else None
+    signed = "" if key is None else fingerprint(key)
+    how = provenance(form, entry.version if entry else "", trust.source if form else "")
+    fresh = Pin(name, signed, digest, how.text, canonical.decode(), rfc3339(now_ns), PINNED)
+    # 3. the pin
+    if pin is not None and pin.digest != digest and reviewed and not older:
+        step_back = why_older(entry or SignatureEntry(""), parse_provenance(pin.form))
+        if step_back:
+            mismatch = PinMismatch(
+                f"tool `{name}` would go back: {step_back}",
+                code="verify.older",
+                hint=f"if that is meant: `symbi tools pin {name} --older`",
+                tool=name,
+            )
+            return Judgement(mismatch, digest=digest, key=key, form=form)
+    if reviewed:
+        return Judgement(None, fresh, digest, key, form)
+    if pin is None:
+        held = _held(mode, name, trust) if key is not None else None
+        return Judgement(held, None if held else fresh, digest, key, form)
+    if pin.digest == digest and pin.key_fingerprint == signed:
+        return Judgement(None, None if pin.state == PINNED else replace(pin, state=PINNED), digest, key, form)
+    if pin.digest == digest and not pin.key_fingerprint and (held := _held(mode, name, trust)) is None:
+        return Judgement(None, fresh, digest, key, form)  # it was unsigned and is signed now, with nothing else changed
+    return Judgement(_changed(pin, name, digest, entry), replace(pin, state=QUARANTINED + digest), digest, key, form)
+
+
+def _held(mode: VerificationMode, name: str, trust: ServerTrust) -> PinMismatch | None:
+    """Why a tool whose signature holds is not pinned yet: a person has to look at a key that came over the network."""
+    if mode is not VerificationMode.STRICT or not trust.remote or trust.key is None:
+        return None
+    whose = f" of {trust.developer}" if trust.developer else ""
+    return PinMismatch(
+        f"tool `{name}` is signed by key {key_id(trust.key)}{whose}, which nobody has accepted yet",
+        code="verify.consent",
+        hint=f"compare it with what its owner says elsewhere, then `symbi tools pin {name}`",
+        tool=name,
+    )
+
+
+def _changed(pin: Pin, name: str, digest: str, entry: SignatureEntry | None) -> PinMismatch:
+    what = "definition" if pin.digest != digest else "key"
+    said = ""
+    if pin.digest != digest and (parse_provenance(pin.form).version or (entry and (entry.version or entry.previous))):
+        back = why_older(entry or SignatureEntry(""), parse_provenance(pin.form))
+        said = f"; {back or of_descent(entry, pin.digest)}"
+    return PinMismatch(
+        f"the {what} of tool `{name}` has changed since it was pinned on {pin.pinned_at[:10]}{said}",
+        hint=f"review it, then `symbi tools pin {name}`",
+        tool=name,
+        pinned=pin.digest,
+        seen=digest,
+    )
+
+
+def _check_signature(
+    mode: VerificationMode, definition: ToolDefinition, trust: ServerTrust, now_ns: int
+) -> tuple[str, SignatureEntry | None]:
+    """The form of the signature that holds, or empty where tofu lets an unsigned tool pass; and what it carries.
+
+    Raises:
+        SymbiError: It does not hold, there is none, or there is no key to check it with.
+    """
+    name = f"{definition.server}.{definition.name}"
+    entry = entry_of(definition)
+    if entry is None and mode is VerificationMode.TOFU:
+        return "", None
+    if entry is None:
+        msg = f"tool `{name}` is not signed"
+        hint = 'sign it with `symbi tools sign`, or set `mcp.tool_verification = "tofu"`'
+        raise SignatureInvalid(msg, hint=hint, tool=name)
+    if trust.error is not None:
+        raise decode_error(encode_error(trust.error))  # a new one: the kept one must not gather traces
+    if trust.key is None:
+        msg = f"tool `{name}` is signed, and no public key is configured for server `{definition.server}`"
+        where = f"mcp.servers.{definition.server}"
+        raise SignatureInvalid(msg, hint=f"set `{where}.public_key` or `{where}.schemapin_domain`", tool=name)
+    form = verify(definition, entry.signature, trust.key).value
+    ended = why_ended(entry, now_ns)
+    if ended and mode is VerificationMode.STRICT:
+        raise SignatureInvalid(f"tool `{name}`: {ended}", code="verify.expired", tool=name)
+    if ended:
+        _log.warning("tool `%s`: %s", shown_name(name), ended)
+    return form, entry
