@@ -346,8 +346,8 @@ class McpServer(ABC):
         self._authority.redeem(permit, Complete)
         if session.capabilities.completions is None and not session.modern:
             return Completion(())
-        raw = await self._asking(session, session.send(completing(action)), action)
-        return completion(raw, self.name, self._mask)
+        raw = await self._asking(session, session.optional(completing(action)), action)
+        return completion(raw, self.name, self._mask) if raw else Completion(())
 
     def _asked(self, permit: Permit[Q], kind: type[Q]) -> tuple[Q, Session]:
         action = self._authority.check(permit, kind)

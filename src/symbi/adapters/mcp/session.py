@@ -258,8 +258,16 @@ class Session:
         Raises:
             MCPError, ValidationError: As `send`.
         """
+        return await self.optional(request(PaginatedRequestParams(cursor=cursor) if cursor else None))
+
+    async def optional(self, request: Request[Any, Any]) -> dict[str, Any]:
+        """The answer to one request; an empty one where the server does not know what it asks for.
+
+        Raises:
+            MCPError, ValidationError: As `send`.
+        """
         try:
-            return await self.send(request(PaginatedRequestParams(cursor=cursor) if cursor else None))
+            return await self.send(request)
         except MCPError as error:
             if error.code != METHOD_NOT_FOUND:
                 raise
