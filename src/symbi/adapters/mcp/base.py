@@ -117,6 +117,11 @@ class McpServer(ABC):
     def secret_paths(self) -> tuple[str, ...]:
         """The vault paths that its configuration asks for, sorted; `ConnectServer.secrets` has to name them."""
 
+    @property
+    def start_timeout_s(self) -> float:
+        """Seconds to connect, agree on a protocol version and list the tools."""
+        return self._start_timeout_s
+
     @abstractmethod
     def _line(self, secrets: Mapping[str, str]) -> Line:
         """A new connection; nothing is done before it is entered."""
@@ -158,7 +163,7 @@ class McpServer(ABC):
         session: Session | None = None
         failure: SymbiError
         try:
-            with anyio.fail_after(self._start_timeout_s):
+            with anyio.fail_after(self.start_timeout_s):
                 secrets = await self._resolve(permit)
                 self._authority.redeem(permit, ConnectServer)
                 session = Session(self.name, self._line(secrets), self._mask, self.terms, self._note)
@@ -167,7 +172,7 @@ class McpServer(ABC):
                 await session.ready.wait()
                 return await self._list(session)
         except TimeoutError:
-            failure = self._unavailable(f"did not get ready within {self._start_timeout_s:g} s", session)
+            failure = self._unavailable(f"did not get ready within {self.start_timeout_s:g} s", session)
         except FOREIGN as error:
             failure = await self._mapped(error, session, "listing its tools")
         except SymbiError as error:

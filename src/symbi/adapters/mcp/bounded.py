@@ -250,19 +250,16 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
 
     async def _other(self, request: httpx2.Request) -> httpx2.Response:
         """What authorisation asks of whoever gives out tokens."""
+        response: httpx2.Response | None = None
         try:
-            with anyio.fail_after(NOTICE_S):
+            with anyio.move_on_after(NOTICE_S):
                 response = await self._send(request)
-                try:
-                    return _answer(response, await self._whole(response, MAX_OTHER_BYTES))
-                finally:
-                    await _close(response)
-        except TimeoutError:
-            msg = f"{request.url.host} did not answer within {NOTICE_S:g} s"
-            raise httpx2.ReadTimeout(msg) from None
-        except _Failed as failed:
-            msg = f"{request.url.host} {failed.why.message}"
-            raise httpx2.ConnectError(msg) from None
+                return _answer(response, await self._whole(response, MAX_OTHER_BYTES))
+        except _Failed:
+            return httpx2.Response(httpx2.codes.SERVICE_UNAVAILABLE)
+        finally:
+            await _close(response)
+        return httpx2.Response(httpx2.codes.GATEWAY_TIMEOUT)
 
     async def _whole(self, response: httpx2.Response, most: int) -> bytes:
         """All of an answer.

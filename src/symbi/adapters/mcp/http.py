@@ -22,13 +22,24 @@ from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCResponse
 from symbi.adapters.mcp.base import McpServer
 from symbi.adapters.mcp.bounded import BoundedTransport
 from symbi.adapters.mcp.network import LOOPBACK_NAMES
+from symbi.adapters.mcp.oauth import (
+    CODE,
+    LOGIN_S,
+    CarefulAuth,
+    Consent,
+    LoopbackConsent,
+    MemoryTokens,
+    OAuthTerms,
+    provider,
+)
 from symbi.adapters.mcp.traffic import Fault, Line, Traffic
 from symbi.errors import ConfigError
 from symbi.guard.permit import Authority
-from symbi.tools.mask import put_in, references
+from symbi.tools.mask import MIN_SECRET_CHARS, put_in, references
 from symbi.tools.port import SecretSource
 
 MAX_URL_CHARS: Final = 2_048
+MAX_TOKENS: Final = 128  # of one server that are looked for in what it says
 OWN_HEADERS: Final = frozenset(
     {
         "accept", "accept-encoding", "connection", "content-length", "content-type", "host", "last-event-id",
@@ -158,7 +169,7 @@ class HttpLine:
         client = httpx2.AsyncClient(
             transport=self._transport,
             headers={"accept-encoding": "identity", "user-agent": "symbi", **self._headers},
-            auth=self._auth,
+            auth=None if self._auth is None else CarefulAuth(self._auth, self.fail),
             follow_redirects=False,
             trust_env=False,
             timeout=None,
@@ -224,7 +235,8 @@ class HttpToolServer(McpServer):
         start_timeout_s: Seconds to connect, agree on a protocol version and list the tools.
 
     Attributes:
-        auth: Gets tokens, if the server wants any.
+        oauth: How its tokens are got, if it wants any; set before it is connected.
+        consent: Whom to ask for a token that a person has to agree to; by default, the operator by way of the log.
 
     Raises:
         ConfigError: The URL or a header cannot be used.
@@ -245,7 +257,10 @@ class HttpToolServer(McpServer):
         self._url = _endpoint(name, url, private=private_addresses)
         self._headers = _checked(name, headers or {})
         self._private = private_addresses
-        self.auth: httpx2.Auth | None = None
+        self.oauth: OAuthTerms | None = None
+        self.consent: Consent | None = None
+        self._auth: tuple[str, httpx2.Auth] | None = None
+        self._tokens_told = 0
 
     @property
     def command_line(self) -> str:
@@ -254,13 +269,39 @@ class HttpToolServer(McpServer):
 
     @property
     def secret_paths(self) -> tuple[str, ...]:
-        """The vault paths that its headers ask for, sorted."""
-        return tuple(sorted(set(references(list(self._headers.values())))))
+        """The vault paths that its headers and its tokens ask for, sorted."""
+        ours = [] if self.oauth is None else [self.oauth.client_secret]
+        return tuple(sorted(set(references([*self._headers.values(), *ours]))))
+
+    @property
+    def start_timeout_s(self) -> float:
+        """Longer where a person has to agree first."""
+        waits = self.oauth is not None and self.oauth.grant == CODE
+        return max(self._start_timeout_s, LOGIN_S) if waits else self._start_timeout_s
 
     def _line(self, secrets: Mapping[str, str]) -> Line:
         """A session with the endpoint, vault references in its headers resolved."""
         headers = {name: str(put_in(value, secrets)) for name, value in self._headers.items()}
-        return HttpLine(self._url, headers, private=self._private, auth=self.auth)
+        return HttpLine(self._url, headers, private=self._private, auth=self._flow(secrets))
+
+    def _flow(self, secrets: Mapping[str, str]) -> httpx2.Auth | None:
+        """How tokens are got; the same one, with its tokens, for every session under the same secret."""
+        if self.oauth is None:
+            return None
+        secret = str(put_in(self.oauth.client_secret, secrets))
+        if self._auth is None or self._auth[0] != secret:
+            consent = self.consent
+            if consent is None and self.oauth.grant == CODE:
+                consent = LoopbackConsent(self.name, self.oauth.redirect_uri)
+            tokens = MemoryTokens(self._keep_out)
+            self._auth = (secret, provider(str(self._url), self.oauth, secret, tokens, consent))
+        return self._auth[1]
+
+    def _keep_out(self, token: str) -> None:
+        """A token is a secret like any other; of very many, the first."""
+        self._tokens_told += 1
+        if self._tokens_told <= MAX_TOKENS and len(token) >= MIN_SECRET_CHARS:
+            self._mask.add({f"oauth/{self.name}": token})
 
 
 def _endpoint(name: str, url: str, *, private: bool) -> httpx2.URL:

@@ -1,0 +1,165 @@
+"""What the conformance suite runs as a client: our own, behind a gate that allows everything.
+
+    conformance client --command "python tests/conformance/client.py" --requirements 2025-11-25 -o out
+
+The suite names the scenario in `MCP_CONFORMANCE_SCENARIO`, hands over what belongs to it as JSON in
+`MCP_CONFORMANCE_CONTEXT`, the protocol version in `MCP_CONFORMANCE_PROTOCOL_VERSION`, and the URL as the last argument.
+The driver does what each scenario's server waits for, through the catalogue and the gate, and ends with 0.
+"""
+
+import json
+import os
+import sys
+from urllib.parse import parse_qs, urlsplit
+
+import anyio
+import httpx2
+from mcp.shared.auth import AuthorizationCodeResult
+
+from symbi.adapters.mcp import HttpToolServer
+from symbi.adapters.mcp.oauth import CODE, CREDENTIALS, OAuthTerms
+from symbi.adapters.mcp.session import SessionTerms
+from symbi.clock import SystemClock
+from symbi.errors import SymbiError
+from symbi.guard.action import ServerElicitation, ServerRoots, ServerSampling
+from symbi.policy.catalog import ToolType
+from symbi.policy.policies import PolicySet
+from symbi.testing.gate import open_gate
+from symbi.tools.asking import AskKind
+from symbi.tools.catalog import Catalog, ServerLink, ToolVerifier, VerificationMode
+from symbi.tools.invoke import Invoker
+from symbi.types import AgentId, Principal
+
+SCENARIO = os.environ.get("MCP_CONFORMANCE_SCENARIO", "")
+CONTEXT = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}")
+VERSION = os.environ.get("MCP_CONFORMANCE_PROTOCOL_VERSION", "")
+ME = Principal(AgentId("conformance"))
+REDIRECT = "http://127.0.0.1:3999/callback"
+METADATA_URL = "https://conformance-test.local/client-metadata.json"
+
+
+class Person:
+    """Agrees to everything: fills in what a form has for a default, and lets the server be used in his name."""
+
+    def __init__(self, guard):
+        self.guard = guard
+        self.location = ""
+
+    async def progress(self, progress):
+        print("progress", progress, file=sys.stderr)
+
+    async def log(self, message):
+        print("log", message, file=sys.stderr)
+
+    async def answer(self, permit):
+        action = permit.action
+        self.guard.authority.redeem(permit, type(action))
+        match action:
+            case ServerElicitation():
+                fields = (action.question.get("requestedSchema") or {}).get("properties", {})
+                return {"action": "accept", "content": {name: default(field) for name, field in fields.items()}}
+            case ServerSampling():
+                text = {"type": "text", "text": "an answer"}
+                return {"role": "assistant", "content": text, "model": "none", "stopReason": "endTurn"}
+            case ServerRoots():
+                return {"roots": [{"uri": "file:///work", "name": "work"}]}
+
+    async def show(self, url):
+        async with httpx2.AsyncClient() as browser:
+            response = await browser.get(url, follow_redirects=False)
+        self.location = response.headers.get("location", "")
+
+    async def code(self):
+        values = {name: found[0] for name, found in parse_qs(urlsplit(self.location).query).items()}
+        return AuthorizationCodeResult(code=values["code"], state=values.get("state"), iss=values.get("iss"))
+
+
+def default(field):
+    if "default" in field:
+        return field["default"]
+    return {"string": "text", "number": 1.0, "integer": 1, "boolean": True}.get(field.get("type"), "text")
+
+
+def example(schema):
+    """A value that fits a schema."""
+    if "default" in schema or "const" in schema:
+        return schema.get("default", schema.get("const"))
+    if schema.get("enum"):
+        return schema["enum"][0]
+    kind = schema.get("type")
+    match kind[0] if isinstance(kind, list) else kind:
+        case "object":
+            wanted = schema.get("required", schema.get("properties", {}))
+            return {name: example(schema.get("properties", {}).get(name, {})) for name in wanted}
+        case "array":
+            return [example(schema.get("items", {}))]
+        case "number" | "integer":
+            return 1
+        case "boolean":
+            return True
+        case _:
+            return "text"
+
+
+def oauth():
+    if not SCENARIO.startswith("auth/"):
+        return None, ""
+    if SCENARIO == "auth/client-credentials-basic":
+        issuer = CONTEXT.get("issuer", "")
+        return OAuthTerms(CREDENTIALS, issuer, CONTEXT["client_id"], CONTEXT["client_secret"]), ""
+    return OAuthTerms(
+        CODE,
+        client_id=CONTEXT.get("client_id", ""),
+        client_secret=CONTEXT.get("client_secret", ""),
+        redirect_uri=REDIRECT,
+        metadata_url=METADATA_URL,
+    ), ""
+
+
+def arguments_for(tool):
+    schema = tool.definition.input_schema
+    calls = [call for call in CONTEXT.get("toolCalls", ()) if call.get("name") == tool.definition.name]
+    if calls:
+        return [call.get("arguments", {}) for call in calls]
+    return [{name: example(field) for name, field in schema.get("properties", {}).items()}]
+
+
+async def converse(catalog, invoker, person):
+    for tool in catalog.tools:
+        for arguments in arguments_for(tool):
+            action = invoker.prepare(ME, tool.ref.name, arguments)
+            try:
+                result = await invoker.call(action, person)
+                print(tool.ref.name, result.value, file=sys.stderr)
+            except SymbiError as error:
+                print(tool.ref.name, type(error).__name__, error, file=sys.stderr)
+
+
+async def main(url):
+    async with open_gate(clock=SystemClock()) as gate:
+        person = Person(gate.guard)
+        server = HttpToolServer("s", url, gate.guard.authority)
+        mode = "legacy" if VERSION and VERSION < "2026" else "auto"
+        server.terms = SessionTerms(asks=frozenset(AskKind), mode=mode)
+        server.oauth, _ = oauth()
+        server.consent = person
+        verifier = ToolVerifier(VerificationMode.DISABLED, gate.store, gate.log, gate.engine, gate.clock)
+        catalog = Catalog(gate.guard, verifier, [ServerLink("s", server.command_line, server, session=server)])
+
+        async def changed():
+            old = gate.engine.current
+            tools = [ToolType(ref.name, ref.input_schema) for ref in catalog.refs]
+            gate.engine.replace(PolicySet.load(old.sources, old.compiled, tools))
+
+        async with server:
+            await catalog.refresh("s")
+            await changed()
+            await converse(catalog, Invoker(catalog, gate.guard), person)
+
+
+if __name__ == "__main__":
+    try:
+        anyio.run(main, sys.argv[-1])
+    except SymbiError as error:
+        print(type(error).__name__, error, error.hint or "", file=sys.stderr)
+        sys.exit(1)
