@@ -274,7 +274,7 @@ class EdgeVectors:
         return gone
 
     async def _worth_it(self) -> bool:
-        points, indexed, segments = await (await self._asked()).ask("info")
+        points, indexed, segments = map(int, await (await self._asked()).ask("info"))
         unindexed_kib = (points - indexed) * self._space.dimension * 4 // 1024
         return unindexed_kib >= self._config.index_above_kib or self._deleted > points / 5 or segments > MANY
 
@@ -305,7 +305,7 @@ class EdgeVectors:
                     await self._copy_points(engine)
                 else:
                     await engine.ask("load", str(generation), self._terms(), wait_s=LOAD_S)
-                changed: bool = await engine.ask("optimize", wait_s=None)
+                changed = await engine.ask("optimize", wait_s=None)
                 while len(self._touched) > FEW:
                     names, self._touched = self._touched, set()
                     await self._do_again(engine, [one.bytes for one in names])
@@ -319,7 +319,7 @@ class EdgeVectors:
             self._optimizing, self._touched = False, None
         if fresh:
             await anyio.to_thread.run_sync(self._folder.unmark)
-        return changed or fresh
+        return fresh or bool(changed)
 
     async def _copy_points(self, engine: EngineProcess) -> None:
         after: bytes | None = None
