@@ -9,13 +9,13 @@ from typing import Final
 from symbi.config.agent_settings import AgentSettings
 from symbi.config.bus_settings import BusSettings
 from symbi.config.gateway_settings import ClientSettings, GatewaySettings
+from symbi.config.knowledge_settings import ContextSettings
 from symbi.config.mcp_settings import McpSettings
 from symbi.config.sandbox_settings import SandboxSettings
 from symbi.config.schemapin_settings import SchemapinSettings
 from symbi.config.sections import (
     ApprovalSettings,
     AuditSettings,
-    ContextSettings,
     KeySettings,
     LimitSettings,
     ModelSettings,
