@@ -198,6 +198,9 @@ class DocumentStore(Protocol):
     Each raises `StoreUnavailable` where the store cannot be used.
     """
 
+    def access_number(self, access: Access) -> int:
+        """The number of an access, which it is given where it has none."""
+
     def put_documents(self, documents: Sequence[tuple[DocumentRecord, Sequence[ChunkRecord]]]) -> None:
         """Insert documents with their chunks, in the place of those of the same ids."""
 
@@ -226,6 +229,9 @@ class DocumentStore(Protocol):
 
     def chunk_ids_of(self, ids: Sequence[str]) -> frozenset[str]:
         """Ids of the chunks of some documents."""
+
+    def chunks_of(self, document: str) -> Sequence[ChunkRecord]:
+        """The chunks of a document, in order, with their words."""
 
     def put_pending(self, collection: str, ids: Sequence[str]) -> None:
         """Note that documents are about to be written."""

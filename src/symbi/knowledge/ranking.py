@@ -41,6 +41,9 @@ class Weights:
     per_document: int | None = 3
 
 
+USUAL: Final = Weights()
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A passage that may be shown.
@@ -90,10 +93,10 @@ def fuse(lists: Sequence[tuple[Sequence[str], float]], k: float = RRF_K) -> dict
         lists: Ids, best first, and the weight of each list.
         k: See `RRF_K`.
     """
-    scores: Counter[str] = Counter()
+    scores: dict[str, float] = {}
     for ids, weight in lists:
         for rank, one in enumerate(ids):
-            scores[one] += weight / (k + rank + 1)
+            scores[one] = scores.get(one, 0.0) + weight / (k + rank + 1)
     most = sum(weight for _, weight in lists) / (k + 1)
     ordered = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
     return {one: score / most if most else 0.0 for one, score in ordered}

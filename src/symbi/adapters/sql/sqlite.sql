@@ -871,6 +871,11 @@ WHERE d.collection = ? AND c.chunk_id > ? ORDER BY c.chunk_id LIMIT ?
 -- name: chunk_ids_of
 SELECT chunk_id FROM knowledge_chunks WHERE document_id IN (SELECT value FROM json_each(?))
 
+-- name: chunks_of
+SELECT c.chunk_id, c.ordinal, c.start, c.stop, w.headings, w.text
+FROM knowledge_chunks AS c LEFT JOIN knowledge_words AS w ON c.worded AND w.rowid = c.number
+WHERE c.document_id = ? ORDER BY c.ordinal
+
 -- name: put_pending
 INSERT OR REPLACE INTO knowledge_pending (collection, document_id) SELECT ?1, value FROM json_each(?2)
 

@@ -18,16 +18,20 @@ class KnowledgeTable(Rows):
 
     # --- DocumentStore --------------------------------------------------------------------------
 
+    def access_number(self, access: Access) -> int:
+        """Given where it has none."""
+        self._fence(self._epoch)
+        facts = (access.collection, access.owner, access.classification.value, access.purpose)
+        self._write(SQL["put_access"], facts)
+        return int(self._one(SQL["get_access"], facts)[0])
+
     def put_documents(self, documents: Sequence[tuple[DocumentRecord, Sequence[ChunkRecord]]]) -> None:
         """Insert or replace."""
         self._fence(self._epoch)
         self.remove_documents([document.document_id for document, _ in documents])
         with mapped("write"):
             for document, chunks in documents:
-                access = document.access
-                facts = (access.collection, access.owner, access.classification.value, access.purpose)
-                self._db.execute(SQL["put_access"], facts)
-                (access_id,) = self._db.execute(SQL["get_access"], facts).fetchone()
+                access, access_id = document.access, self.access_number(document.access)
                 self._db.execute(
                     SQL["put_document"],
                     (document.document_id, access.collection, document.source, document.kind, document.version, access_id,
@@ -86,6 +90,13 @@ class KnowledgeTable(Rows):
     def chunk_ids_of(self, ids: Sequence[str]) -> frozenset[str]:
         """Of some documents."""
         return frozenset(row[0] for row in self._all(SQL["chunk_ids_of"], (json.dumps(list(ids)),)))
+
+    def chunks_of(self, document: str) -> Sequence[ChunkRecord]:
+        """In order."""
+        return [
+            ChunkRecord(chunk_id, document, ordinal, start, end, None if text is None else (headings, text))
+            for chunk_id, ordinal, start, end, headings, text in self._all(SQL["chunks_of"], (document,))
+        ]
 
     def put_pending(self, collection: str, ids: Sequence[str]) -> None:
         """Note them."""
