@@ -121,6 +121,7 @@ class Ingest:
             await self._write(principal, drafts, done)
             if not left or done.next == left[-1].source:
                 done.next = None
+                await self._writing.mend_alone(principal, self._rooms.rules.of_collection(collection))
                 if not listing.single:
                     await self._sweep(principal, collection, listing, versions, done)
         return done

@@ -145,6 +145,13 @@ class Writing:
             await self._transact(partial(store.clear_pending, ids))
         return len(ids)
 
+    async def mend_alone(self, principal: Principal, access: Access) -> int:
+        """`mend`, where nothing is written; asks the gate only where there is something to mend."""
+        if not await self.rooms.log.read(partial(self.rooms.store.pending, access.collection)):
+            return 0
+        async with self.permitted(principal, access, {"mend": access.collection}, Label()) as permit:
+            return await self.mend(permit, access.collection)
+
     async def vector_ids(self, permit: Permit[WriteData], collection: str, only: OneOf | None = None) -> frozenset[str]:
         """Ids of all vectors of a collection, or of some documents of it."""
         scope = Scope((Namespace("Knowledge", collection),), Filter((only,) if only is not None else ()))
