@@ -24,6 +24,7 @@ FORM: Final = 1
 SPACE: Final = "space.json"
 CURRENT: Final = "current"
 LOCK: Final = "lock"
+REWRITE: Final = "rewrite"
 _GENERATION: Final = re.compile(r"g-(\d{6,})")
 
 
@@ -46,21 +47,27 @@ class CollectionFolder:
             StoreUnavailable: Another process owns it, or it cannot be read or written.
         """
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StoreUnavailable(f"another process has the vectors of `{self.path}`") from None
-            there = (self.path / SPACE).exists()
-            if there:
-                check_space(self.path, space)
-            else:
-                write_space(self.path, space)
-            self._tidy()
-            return self.current() is not None
+            return self._take(space)
         except OSError as error:
+            self.give_back()
             raise StoreUnavailable(f"the folder of vectors `{self.path}` cannot be used: {error.strerror}") from error
+        except BaseException:
+            self.give_back()
+            raise
+
+    def _take(self, space: VectorSpace) -> bool:
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreUnavailable(f"another process has the vectors of `{self.path}`") from None
+        if (self.path / SPACE).exists():
+            check_space(self.path, space)
+        else:
+            write_space(self.path, space)
+        self._tidy()
+        return self.current() is not None
 
     def give_back(self) -> None:
         """Let go of it. Twice does nothing."""
@@ -88,6 +95,18 @@ class CollectionFolder:
         """From here on this one counts, whatever happens; the others are removed."""
         write_whole(self.path / CURRENT, f"{generation.name}\n".encode())
         self._tidy()
+
+    def mark(self) -> None:
+        """Remember that all has to be written anew."""
+        write_whole(self.path / REWRITE, b"")
+
+    def unmark(self) -> None:
+        """It has been."""
+        (self.path / REWRITE).unlink(missing_ok=True)
+
+    def is_marked(self) -> bool:
+        """Whether all has to be written anew."""
+        return (self.path / REWRITE).exists()
 
     def size_bytes(self) -> int:
         """What the generation that counts takes on the disk."""

@@ -46,7 +46,9 @@ PAGE: Final = 1_000
 FLUSH_POINTS: Final = 50_000  # written since the log was emptied; it is read again after a crash
 SEGMENT_KIB: Final = 2_000_000  # vectors of a piece beyond which pieces are merged no more
 FEW: Final = 500  # points that are done again in a copy while writes wait
+MANY: Final = 8  # pieces that a query goes through
 LOAD_S: Final = 600.0  # the log of some hundred thousand points may have to be read again
+_EVERYTHING: Final = (None, (), None)
 
 
 class EdgeVectors:
@@ -165,21 +167,24 @@ class EdgeVectors:
         return count
 
     async def erase_subjects(self, subjects: Sequence[str]) -> int:
-        """Remove points about some people."""
-        return await self._delete(_about(subjects)) if subjects else 0
+        """Remove points about some people, and write all others anew, so that nothing of them stays in a file."""
+        if not subjects:
+            return 0
+        if await self.count_subjects(subjects):
+            await anyio.to_thread.run_sync(self._folder.mark)
+        gone = await self._delete(_about(subjects))
+        if self._folder.is_marked():
+            async with self._order:
+                await self._rebuild(fresh=True)
+        return gone
 
     # --- VectorUpkeep -------------------------------------------------------------------------------
 
     async def optimize(self) -> bool:
         """Put it in order."""
         async with self._order:
-            if not await self._worth_it():
-                return False
-            self._optimizing = True
-            try:
-                return await self._optimize_copy()
-            finally:
-                self._optimizing, self._touched = False, None
+            marked = self._folder.is_marked()
+            return await self._rebuild(fresh=marked) if marked or await self._worth_it() else False
 
     async def snapshot(self, target: Path) -> None:
         """Write a copy."""
@@ -269,9 +274,9 @@ class EdgeVectors:
         return gone
 
     async def _worth_it(self) -> bool:
-        points, indexed, segments = await (await self._asked()).ask("info")
+        points, indexed, segments = map(int, await (await self._asked()).ask("info"))
         unindexed_kib = (points - indexed) * self._space.dimension * 4 // 1024
-        return unindexed_kib >= self._config.index_above_kib or self._deleted > 0 or segments > 8  # noqa: PLR2004 - many
+        return unindexed_kib >= self._config.index_above_kib or self._deleted > points / 5 or segments > MANY
 
     async def _settled(self) -> Path:
         """The files, with all that was written in them."""
@@ -281,33 +286,51 @@ class EdgeVectors:
         assert current is not None
         return current
 
-    async def _optimize_copy(self) -> bool:
+    async def _rebuild(self, *, fresh: bool) -> bool:
+        """Have another engine make it anew: from the files, or where nothing of them is to stay, from the points."""
+        self._optimizing = True
         generation = self._folder.next()
-        async with self._write:
-            source = await self._settled()
-            await anyio.to_thread.run_sync(_copy_tree, source, generation)
-            self._touched, deleted = set(), self._deleted
-        async with AsyncExitStack() as stack:
-            stack.callback(shutil.rmtree, generation, ignore_errors=True)
-            engine = await stack.enter_async_context(EngineProcess())
-            await engine.ask("load", str(generation), self._terms(), wait_s=LOAD_S)
-            changed: bool = await engine.ask("optimize", wait_s=None)
-            while len(self._touched) > FEW:
-                names, self._touched = self._touched, set()
-                await self._do_again(engine, names)
-            async with self._write:
-                await self._do_again(engine, self._touched)
-                await engine.ask("flush")
-                await self._switch(engine, generation)
-                self._deleted -= deleted
-            stack.pop_all()
-        return changed
+        try:
+            async with AsyncExitStack() as stack:
+                stack.callback(shutil.rmtree, generation, ignore_errors=True)
+                engine = await stack.enter_async_context(EngineProcess())
+                if fresh:
+                    await engine.ask("create", str(generation), self._terms())
+                async with self._write:
+                    source = await self._settled()
+                    if not fresh:
+                        await anyio.to_thread.run_sync(_copy_tree, source, generation)
+                    self._touched, deleted = set(), self._deleted
+                if fresh:
+                    await self._copy_points(engine)
+                else:
+                    await engine.ask("load", str(generation), self._terms(), wait_s=LOAD_S)
+                changed = await engine.ask("optimize", wait_s=None)
+                while len(self._touched) > FEW:
+                    names, self._touched = self._touched, set()
+                    await self._do_again(engine, [one.bytes for one in names])
+                async with self._write:
+                    await self._do_again(engine, [one.bytes for one in self._touched])
+                    await engine.ask("flush")
+                    await self._switch(engine, generation)
+                    self._deleted -= deleted
+                stack.pop_all()
+        finally:
+            self._optimizing, self._touched = False, None
+        if fresh:
+            await anyio.to_thread.run_sync(self._folder.unmark)
+        return fresh or bool(changed)
 
-    async def _do_again(self, engine: EngineProcess, names: set[UUID]) -> None:
+    async def _copy_points(self, engine: EngineProcess) -> None:
+        after: bytes | None = None
+        while found := await (await self._asked()).ask("ids", _EVERYTHING, after, BATCH):
+            await self._do_again(engine, found)
+            after = found[-1]
+
+    async def _do_again(self, engine: EngineProcess, names: Sequence[bytes]) -> None:
         """Bring points of another engine to where they are here."""
-        left = [one.bytes for one in names]
-        for first in range(0, len(left), BATCH):
-            part = left[first : first + BATCH]
+        for first in range(0, len(names), BATCH):
+            part = names[first : first + BATCH]
             found = await (await self._asked()).ask("records", part)
             there = {one[0] for one in found}
             if found:
