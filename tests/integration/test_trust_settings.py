@@ -18,7 +18,7 @@ from symbi.tools.schemapin.bundle import sign_bundle
 from symbi.tools.schemapin.documents import WELL_KNOWN
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
-AGENT = "agent idle { return 1 }"
+AGENT = 'agent idle() { with { "done" } }'
 SERVER = f"""
 [mcp.servers.mail]
 command = ["mail"]
@@ -42,7 +42,7 @@ async def connected(folder, config, *, key=KEY):
         async with open_in(folder, AGENT, config=config, policies=ALLOW) as opened:
             catalog = opened.runtime.catalog
             await opened.runtime.connect(["mail"], SYSTEM)
-            refused = {name: error.code for name, error in catalog.quarantined.items()}
+            refused = {name: error.fields.get("cause", error.code) for name, error in catalog.quarantined.items()}
             return {ref.name: "" for ref in catalog.refs} | refused, catalog.verifier.trust_of("mail")
 
 

@@ -141,8 +141,6 @@ class Catalog:
     async def ready(self, server: str, principal: Principal = SYSTEM) -> None:
         """Let somebody use a server, through the gate: as it is where it is connected, or else connected anew.
 
-        Whoever else works with it is not disturbed.
-
         Raises:
             Unavailable: It has failed too often, and is left alone for a while.
             SymbiError: As `refresh`.
@@ -152,7 +150,10 @@ class Catalog:
             if self._is_up(link):
                 async with self._guard.enforce(self._connecting(link, principal)) as permit:
                     self._guard.authority.redeem(permit, ConnectServer)
+                    key_is_another = await self.verifier.find_key(permit)
                     permit.observe({"tools": len(self.offered(server)), "connected": True})
+                if key_is_another:
+                    await self.noticed(server, TOOLS)
                 if self._is_up(link):
                     return
             async with self._locks[server]:
@@ -197,6 +198,7 @@ class Catalog:
             try:
                 asks = principal or self._principals.get(server, SYSTEM)
                 async with self._guard.enforce(self._connecting(link, asks)) as permit:
+                    await self.verifier.find_key(permit)
                     definitions = await link.server.relist(permit)
                     permit.observe({"tools": len(definitions), "connected": True})
                 results = await self._verify(server, definitions)

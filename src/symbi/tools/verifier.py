@@ -153,10 +153,13 @@ class ToolVerifier:
         """The domain that is asked for the key of a server while that is being connected; empty where none is."""
         return self._domains.get(server, "")
 
-    async def find_key(self, permit: Permit[ConnectServer]) -> None:
-        """Find out under which key a server's tools are to be signed. What is found holds until it is connected again.
+    async def find_key(self, permit: Permit[ConnectServer]) -> bool:
+        """Find out under which key a server's tools are to be signed. What is found holds until it is asked again.
 
         A key that cannot be had, or was revoked, is no error here: the server's signed tools are refused with it.
+
+        Returns:
+            Whether that is another than before, or can be had now and could not, or the other way round.
 
         Raises:
             PermitRefused: The permit is not live.
@@ -164,11 +167,13 @@ class ToolVerifier:
         server = permit.action.server
         domain = self.domain_of(server)
         if not domain or self._chain is None:
-            return
+            return False
+        before = self._trust.get(server)
         trust = await self._chain.trust(permit, domain, self._keys.get(server))
         for warning in trust.warnings:
             _log.warning("tool server `%s`: %s", server, warning)
         self._trust[server] = trust
+        return before is None or before.verdict != trust.verdict
 
     def trust_of(self, server: str) -> ServerTrust:
         """Under which key a server's tools are to be signed, as far as it is known."""
