@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from symbi.api.client import ask_owner, connect_owner
-from symbi.cli import tools_review, tools_sign, tools_trust
+from symbi.cli import tools_discover, tools_review, tools_sign, tools_trust
 from symbi.cli.options import Config, Json
 from symbi.cli.output import EXIT_VERIFICATION, errors_to_exit, out, print_json
 from symbi.cli.run import announce, run_to_end
@@ -22,6 +22,7 @@ from symbi.wiring import known_pins, open_runtime, start_logging
 app = typer.Typer(help="List, verify, pin and sign tools.", no_args_is_help=True)
 app.command("key")(tools_trust.show_key)
 app.command("keygen")(tools_sign.keygen)
+app.command("discover")(tools_discover.discover)
 app.command("review")(tools_review.review)
 app.command("revoke")(tools_review.revoke)
 app.command("sign")(tools_sign.sign)

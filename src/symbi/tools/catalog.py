@@ -25,7 +25,6 @@ from symbi.tools.judge import VerificationMode
 from symbi.tools.link import ServerLink
 from symbi.tools.manifest import ToolEntry
 from symbi.tools.port import SERVER_NAME, TOOLS, Pin, RawToolResult, Review, SecretSource, ToolDefinition
-from symbi.tools.schemapin import fingerprint
 from symbi.tools.schemapin.resolve import ServerTrust
 from symbi.tools.screen import Finding
 from symbi.tools.text import shown_name
@@ -334,9 +333,11 @@ class Catalog:
         elif known is not None:
             self._quarantined[name] = replace(known, error=error)
 
-    def signed_by(self, key: str) -> tuple[str, ...]:
-        """Names of the tools that may be called and are signed by the key of this fingerprint."""
-        return tuple(name for name, tool in sorted(self._tools.items()) if tool.key and fingerprint(tool.key) == key)
+    async def take_out(self, server: str, error: SymbiError) -> None:
+        """Let no tool of a server be called from here on, for this reason; calls at work go on."""
+        async with self._locks[server]:
+            self._forget(server)
+            self._down[server] = error
 
     async def pin(self, name: str, *, older: bool = False, digest: str | None = None) -> VerifiedTool:
         """Pin what a server offers now under a name, after a person has reviewed it.
@@ -435,6 +436,7 @@ class Catalog:
         return self.verifier.mode is VerificationMode.DISABLED
 
     async def _connect(self, link: ServerLink, principal: Principal) -> Sequence[ToolDefinition]:
+        await self.verifier.admit(link)
         async with self._guard.enforce(self._connecting(link, principal)) as permit:
             await self.verifier.find_key(permit)  # before its process starts: what it offers is judged by it
             definitions = await link.server.connect(permit)
@@ -455,6 +457,7 @@ class Catalog:
             command=link.command,
             secrets=link.secrets,
             discovery=self.verifier.domain_of(link.name),
+            source=link.source,
         )
 
     def _forget(self, server: str) -> None:

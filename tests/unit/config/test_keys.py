@@ -23,6 +23,7 @@ from symbi.config.kinds import (
     Whole,
 )
 from symbi.config.knowledge_settings import EmbedderName
+from symbi.config.mcp_settings import PlainVariable
 from symbi.config.sandbox_settings import EngineAddress, Image, RuntimeName, UserNumbers, VariableName
 from symbi.config.schemapin_settings import DnsServer, Host
 from symbi.config.sections import KEYS, SECTIONS, TABLE_KEYS, TABLES, Key
@@ -111,7 +112,7 @@ def samples(kind: Kind) -> list[tuple[str, str, object]]:
         case Image():
             some = [f"sha256:{n}" + 63 * "a" for n in range(3)]
             return [(f'"{one}"', one, one) for one in some]
-        case VariableName():
+        case VariableName() | PlainVariable():
             return [(f'"MODE_{n}"', f"MODE_{n}", f"MODE_{n}") for n in range(3)]
         case RuntimeName():
             return [(f'"r{n}"', f"r{n}", f"r{n}") for n in range(3)]
