@@ -9,7 +9,7 @@ something untrusted was read, its source is `agent`, and policies know it by `co
 What is remembered is bounded. Beyond the bound, everything counts as read, and as confidential as anything that was.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -108,6 +108,7 @@ class SessionLabels:
         *,
         failed: bool = False,
         mark: Label = UNMARKED,
+        own: Collection[str] = (),
     ) -> None:
         """Remember what a call, or another question, has answered; as `FlowSession.observe`.
 
@@ -118,7 +119,11 @@ class SessionLabels:
             source: The effect.
             failed: The tool says that it failed.
             mark: What policies raise the label of the answer to.
+            own: The arguments that were the agent's own.
         """
+        for name in own:
+            for leaf in leaves(arguments.get(name)):
+                self._flow.claim(leaf.value)
         believed = ToolFlow() if mark.integrity is Integrity.UNTRUSTED else flow
         self._flow.observe(believed, arguments, output, source, failed=failed)
         for piece in pieces(flow, output, source):
