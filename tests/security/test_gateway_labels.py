@@ -159,8 +159,8 @@ def test_a_value_of_which_nothing_was_read_is_the_agents_own():
 
 def test_a_value_of_the_agents_own_stays_so_where_a_tool_repeats_it():
     labels = session(read_mail=MAIL)
-    own = [name for name, one in labels.judge(flow("send"), CLEAN).labels.items() if one.sources == ("agent",)]
-    labels.observe(flow("send"), CLEAN, f"sent to {CLEAN['to']}", "e", own=own)
+    labels.claim(CLEAN.values())
+    labels.observe(flow("send"), CLEAN, f"sent to {CLEAN['to']}", "e")
     assert verdict(labels, **CLEAN) == "allow"
     read = CLEAN | {"to": "mallory@evil.example"}
     assert [name for name, one in labels.judge(flow("send"), read).labels.items() if one.sources == ("agent",)] == [

@@ -9,7 +9,7 @@
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
@@ -151,8 +151,8 @@ async def _carried_out(session: GatewaySession, whole: str, call: ToolCall, exch
         return ToolAnswer(
             failure.message, structured=False, effect_id="", blocks=raw.blocks, is_error=True, meta=raw.meta
         )
-    own = [name for name, label in found.labels.items() if set(label.sources) <= {AGENT}]
-    await remembered(session, flow, call.arguments, result.value, result.effect_id, mark=result.mark, own=own)
+    session.labels.claim(call.arguments[name] for name, label in found.labels.items() if set(label.sources) <= {AGENT})
+    await remembered(session, flow, call.arguments, result.value, result.effect_id, mark=result.mark)
     raw = result.raw
     if not isinstance(raw, RawToolResult):
         return ToolAnswer(result.value, not isinstance(result.value, str), result.effect_id)
@@ -228,10 +228,9 @@ async def remembered(
     *,
     failed: bool = False,
     mark: Label = UNMARKED,
-    own: Collection[str] = (),
 ) -> None:
     """Remember what came back, on a thread; also where the client has gone meanwhile, for its next call may follow."""
-    work = partial(session.labels.observe, flow, arguments, output, source, failed=failed, mark=mark, own=own)
+    work = partial(session.labels.observe, flow, arguments, output, source, failed=failed, mark=mark)
     with anyio.CancelScope(shield=True):
         async with session.labelling:
             await anyio.to_thread.run_sync(work)

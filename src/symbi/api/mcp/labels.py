@@ -9,7 +9,7 @@ something untrusted was read, its source is `agent`, and policies know it by `co
 What is remembered is bounded. Beyond the bound, everything counts as read, and as confidential as anything that was.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -99,6 +99,12 @@ class SessionLabels:
         )
         return CallLabels(labels, join(*labels.values()), facts)
 
+    def claim(self, values: Iterable[JsonValue]) -> None:
+        """Take values for the agent's own: they shared nothing with anything that was read when they were first used."""
+        for value in values:
+            for leaf in leaves(value):
+                self._flow.claim(leaf.value)
+
     def observe(
         self,
         flow: ToolFlow,
@@ -108,7 +114,6 @@ class SessionLabels:
         *,
         failed: bool = False,
         mark: Label = UNMARKED,
-        own: Collection[str] = (),
     ) -> None:
         """Remember what a call, or another question, has answered; as `FlowSession.observe`.
 
@@ -119,11 +124,7 @@ class SessionLabels:
             source: The effect.
             failed: The tool says that it failed.
             mark: What policies raise the label of the answer to.
-            own: The arguments that were the agent's own.
         """
-        for name in own:
-            for leaf in leaves(arguments.get(name)):
-                self._flow.claim(leaf.value)
         believed = ToolFlow() if mark.integrity is Integrity.UNTRUSTED else flow
         self._flow.observe(believed, arguments, output, source, failed=failed)
         for piece in pieces(flow, output, source):
