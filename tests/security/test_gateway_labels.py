@@ -157,6 +157,18 @@ def test_a_value_of_which_nothing_was_read_is_the_agents_own():
     assert (found.facts.tainted, found.facts.unexplained) == (frozenset({"to"}), frozenset({"to"}))
 
 
+def test_a_value_of_the_agents_own_stays_so_where_a_tool_repeats_it():
+    labels = session(read_mail=MAIL)
+    labels.claim(CLEAN.values())
+    labels.observe(flow("send"), CLEAN, f"sent to {CLEAN['to']}", "e")
+    assert verdict(labels, **CLEAN) == "allow"
+    read = CLEAN | {"to": "mallory@evil.example"}
+    assert [name for name, one in labels.judge(flow("send"), read).labels.items() if one.sources == ("agent",)] == [
+        "subject",
+        "body",
+    ]
+
+
 def test_what_a_mark_of_policy_raises_stays_raised():
     labels = SessionLabels(1_000_000)
     labels.observe(
