@@ -33,6 +33,8 @@ TASK: Final = "task"
 
 MAX_REMEMBERED_CHARS: Final = 16_777_216  # untrusted text of one session; after more, only the user's words are clean
 LEAST_CHARS: Final = 64  # as which a shorter text counts, for each is held against every later value
+MAX_OWN: Final = 10_000  # values of the agent's own that are known again
+MAX_OWN_CHARS: Final = 512  # of one of them; a longer one counts as made of everything anyway
 MAX_COMPARISONS: Final = (
     250_000  # words of one value, times texts they are held against; with more it is not made of them
 )
@@ -80,6 +82,7 @@ class FlowSession:
     _untrusted: dict[str, _Untrusted] = field(init=False, default_factory=dict)
     _size: int = field(init=False, default=0)
     _clean_size: int = field(init=False, default=0)
+    _own: set[str] = field(init=False, default_factory=set)
     _read: Label = field(init=False, default_factory=Label)
     _read_clean: Label = field(init=False, default_factory=Label)
 
@@ -218,10 +221,20 @@ class FlowSession:
             return [one for one in found if self._text_label(one).integrity is Integrity.UNTRUSTED]
         return [leaf.value] if label.integrity is Integrity.UNTRUSTED else []
 
+    def claim(self, value: JsonValue) -> None:
+        """Take a value for the agent's own, for it shared nothing with anything that was read when it was first used.
+
+        That a tool repeats it in an answer does not explain it from then on.
+        """
+        if len(self._own) < MAX_OWN and len(str(value)) <= MAX_OWN_CHARS:
+            self._own.add(strict(str(value)))
+
     def explains(self, value: JsonValue) -> bool:
-        """Whether a value has a part in common with something untrusted."""
+        """Whether a value has a part in common with something untrusted, and is not the agent's own."""
         if self.is_full:
             return True
+        if len(str(value)) <= MAX_OWN_CHARS and strict(str(value)) in self._own:
+            return False
         if isinstance(value, int | float) and not isinstance(value, bool):
             number = number_of(repr(value))
             return any(number in one.hay.numbers for one in self._untrusted.values())

@@ -19,7 +19,7 @@ import anyio.to_thread
 from symbi.api.mcp.answers import Refusal, refusal_of
 from symbi.api.mcp.approvals import ask_people
 from symbi.api.mcp.gateway import GatewaySession
-from symbi.api.mcp.labels import UNMARKED
+from symbi.api.mcp.labels import AGENT, UNMARKED
 from symbi.audit.event import AuditEventType, Draft
 from symbi.errors import ApprovalPending, Denied, InputError, PolicyDenied, SymbiError, ToolFailed
 from symbi.guard.action import Action, InvokeTool, ToolRef
@@ -151,6 +151,7 @@ async def _carried_out(session: GatewaySession, whole: str, call: ToolCall, exch
         return ToolAnswer(
             failure.message, structured=False, effect_id="", blocks=raw.blocks, is_error=True, meta=raw.meta
         )
+    session.labels.claim(call.arguments[name] for name, label in found.labels.items() if set(label.sources) <= {AGENT})
     await remembered(session, flow, call.arguments, result.value, result.effect_id, mark=result.mark)
     raw = result.raw
     if not isinstance(raw, RawToolResult):

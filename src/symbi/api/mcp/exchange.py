@@ -15,11 +15,13 @@ from mcp.shared.exceptions import MCPError, NoBackChannelError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel, ValidationError
 
+from symbi.api.mcp.calls import remembered
 from symbi.api.mcp.gateway import GatewaySession
 from symbi.clock import random_bytes
 from symbi.errors import InputError, SymbiError, ToolFailed, Unavailable
 from symbi.guard.action import ServerAsks, ServerElicitation, ServerRoots, ServerSampling
 from symbi.guard.permit import Permit
+from symbi.policy.fields import UNDECLARED
 from symbi.tools.asking import Progress, ServerLog
 from symbi.types import JsonValue
 
@@ -76,10 +78,12 @@ class Conversation:
 
     async def progress(self, progress: Progress) -> None:
         """Hand on how far the work is."""
+        await self._read(progress.message)
         await self.ctx.session.report_progress(progress.done, progress.total, progress.message)
 
     async def log(self, message: ServerLog) -> None:
         """Hand on what a server logs, if the client wants to hear of it."""
+        await self._read(message.data)
         level: Any = message.level if message.level in LEVELS else "info"
         wanted = allowed_log_levels(self.ctx.protocol_version, self.ctx.meta)
         if level not in wanted or LEVELS.index(level) < LEVELS.index(self._session.log_level):
@@ -95,7 +99,13 @@ class Conversation:
         """Hand on a question of a server that the gate has let pass, and the client's answer."""
         kind = _KINDS[type(permit.action)]
         action = self._session.runtime.guard.authority.redeem(permit, type(permit.action))
+        await self._read(action.question)
         return await self.ask(kind, action.question)
+
+    async def _read(self, said: JsonValue) -> None:
+        """What a server says beside its answer is read at the client as well."""
+        if said:
+            await remembered(self._session, UNDECLARED, {}, said, "server")
 
     async def ask(self, kind: str, question: Mapping[str, JsonValue]) -> Mapping[str, Any]:
         """Ask the client.

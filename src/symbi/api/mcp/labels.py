@@ -9,7 +9,7 @@ something untrusted was read, its source is `agent`, and policies know it by `co
 What is remembered is bounded. Beyond the bound, everything counts as read, and as confidential as anything that was.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -98,6 +98,12 @@ class SessionLabels:
             confidential=frozenset(confidential),
         )
         return CallLabels(labels, join(*labels.values()), facts)
+
+    def claim(self, values: Iterable[JsonValue]) -> None:
+        """Take values for the agent's own: they shared nothing with anything that was read when they were first used."""
+        for value in values:
+            for leaf in leaves(value):
+                self._flow.claim(leaf.value)
 
     def observe(
         self,
