@@ -103,30 +103,32 @@ def example(schema):
 
 def oauth():
     if not SCENARIO.startswith("auth/"):
-        return None, ""
+        return None
     if SCENARIO == "auth/client-credentials-basic":
-        issuer = CONTEXT.get("issuer", "")
-        return OAuthTerms(CREDENTIALS, issuer, CONTEXT["client_id"], CONTEXT["client_secret"]), ""
+        return OAuthTerms(CREDENTIALS, CONTEXT.get("issuer", ""), CONTEXT["client_id"], CONTEXT["client_secret"])
     return OAuthTerms(
         CODE,
         client_id=CONTEXT.get("client_id", ""),
         client_secret=CONTEXT.get("client_secret", ""),
         redirect_uri=REDIRECT,
         metadata_url=METADATA_URL,
-    ), ""
+    )
 
 
-def arguments_for(tool):
+def arguments_for(tool, tools):
     schema = tool.definition.input_schema
     calls = [call for call in CONTEXT.get("toolCalls", ()) if call.get("name") == tool.definition.name]
     if calls:
         return [call.get("arguments", {}) for call in calls]
+    if tool.definition.name == "json_schema_echo":
+        others = [one for one in tools if one is not tool]
+        return [{"schema": one.definition.input_schema} for one in others]
     return [{name: example(field) for name, field in schema.get("properties", {}).items()}]
 
 
 async def converse(catalog, invoker, person):
     for tool in catalog.tools:
-        for arguments in arguments_for(tool):
+        for arguments in arguments_for(tool, catalog.tools):
             action = invoker.prepare(ME, tool.ref.name, arguments)
             try:
                 result = await invoker.call(action, person)
@@ -141,7 +143,7 @@ async def main(url):
         server = HttpToolServer("s", url, gate.guard.authority)
         mode = "legacy" if VERSION and VERSION < "2026" else "auto"
         server.terms = SessionTerms(asks=frozenset(AskKind), mode=mode)
-        server.oauth, _ = oauth()
+        server.oauth = oauth()
         server.consent = person
         verifier = ToolVerifier(VerificationMode.DISABLED, gate.store, gate.log, gate.engine, gate.clock)
         catalog = Catalog(gate.guard, verifier, [ServerLink("s", server.command_line, server, session=server)])

@@ -4,6 +4,7 @@ from symbi.wiring.compliance import verified_trail
 from symbi.wiring.people import folder_owner, registered_people
 from symbi.wiring.policies import (
     known_pins,
+    known_reviews,
     known_tools,
     load_policies,
     policies_in,
@@ -29,6 +30,7 @@ __all__ = [
     "compile_agents",
     "folder_owner",
     "known_pins",
+    "known_reviews",
     "known_tools",
     "load_policies",
     "make_image",

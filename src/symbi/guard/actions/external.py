@@ -64,6 +64,8 @@ class ToolRef:
         verified: A signature holds and the pin is unchanged.
         recovery: Declared in the operator's manifest; never-retry otherwise.
         flow: Likewise: effect, risk, and which arguments are sinks; by default all of them.
+        findings: How many findings the screen of its definition made (`symbi.tools.screen`).
+        severity: Of the worst: `none`, `notice`, `warning` or `severe`.
     """
 
     name: ToolName
@@ -73,6 +75,8 @@ class ToolRef:
     verified: bool = False
     recovery: RecoveryClass = RecoveryClass.NEVER_RETRY
     flow: ToolFlow = field(default=UNDECLARED, compare=False)
+    findings: int = field(default=0, compare=False)
+    severity: str = field(default="none", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +132,7 @@ class InvokeTool(Action):
                 ("recovery", self.tool.recovery.value),
                 ("risk", self.tool.flow.risk.value),
                 ("effect", self.tool.flow.effect.value),
+                *((("findings", self.tool.findings), ("severity", self.tool.severity)) if self.tool.findings else ()),
             ),
             (("ToolServer", self.tool.server),),
         )
