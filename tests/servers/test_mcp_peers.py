@@ -148,21 +148,23 @@ async def text_of(client, tool, arguments, **options):
 @pytest.mark.parametrize("mode", [LEGACY, MODERN])
 async def test_every_tool_of_server_everything_is_listed_and_answers(tmp_path, everything, mode):
     host = Host()
-    async with behind_gateway(tmp_path, everything) as (under_test, served):
-        async with served.client(mode=mode, **host.callbacks) as client:
-            names = [tool.name for tool in (await client.list_tools()).tools]
-            theirs = {name.removeprefix("everything__") for name in names if name.startswith("everything__")}
-            assert theirs == set(ARGUMENTS)
-            assert not under_test.runtime.catalog.quarantined
-            failed = {}
-            for name, arguments in ARGUMENTS.items():
-                result = await client.call_tool(f"everything__{name}", arguments)
-                if result.is_error:
-                    failed[name] = result.content[0].text
-            # The tasks extension is not part of this release; the answer is that of the server itself.
-            assert list(failed) == ["simulate-research-query"], failed
-            assert "task" in failed["simulate-research-query"]
-            assert {kind for kind, _ in host.asked} >= {"elicitation", "sampling", "roots"}
+    async with (
+        behind_gateway(tmp_path, everything) as (under_test, served),
+        served.client(mode=mode, **host.callbacks) as client,
+    ):
+        names = [tool.name for tool in (await client.list_tools()).tools]
+        theirs = {name.removeprefix("everything__") for name in names if name.startswith("everything__")}
+        assert theirs == set(ARGUMENTS)
+        assert not under_test.runtime.catalog.quarantined
+        failed = {}
+        for name, arguments in ARGUMENTS.items():
+            result = await client.call_tool(f"everything__{name}", arguments)
+            if result.is_error:
+                failed[name] = result.content[0].text
+        # The tasks extension is not part of this release; the answer is that of the server itself.
+        assert list(failed) == ["simulate-research-query"], failed
+        assert "task" in failed["simulate-research-query"]
+        assert {kind for kind, _ in host.asked} >= {"elicitation", "sampling", "roots"}
 
 
 async def test_answers_are_those_of_the_server_block_by_block(tmp_path, peer):
@@ -171,30 +173,30 @@ async def test_answers_are_those_of_the_server_block_by_block(tmp_path, peer):
     async with (
         Client(straight, mode=LEGACY) as alone,
         behind_gateway(tmp_path, configured("everything", command)) as (_, served),
+        served.client(mode=LEGACY) as client,
     ):
-        async with served.client(mode=LEGACY) as client:
-            for name in SAME:
-                there, here = [
-                    await one.call_tool(tool, ARGUMENTS[name])
-                    for one, tool in ((alone, name), (client, f"everything__{name}"))
-                ]
-                if name == "get-structured-content":
-                    assert here.structured_content.keys() == there.structured_content.keys()
-                    assert json.loads(here.content[0].text) == here.structured_content
-                    continue
-                assert [block.model_dump() for block in here.content] == [
-                    block.model_dump() for block in there.content
-                ], name
-            listed = {tool.name: tool for tool in (await alone.list_tools()).tools}
-            for tool in (await client.list_tools()).tools:
-                if tool.name.startswith("everything__"):
-                    own = listed[tool.name.removeprefix("everything__")]
-                    assert (tool.description, tool.input_schema, tool.output_schema) == (
-                        own.description,
-                        own.input_schema,
-                        own.output_schema,
-                    )
-                    assert tool.annotations == own.annotations
+        for name in SAME:
+            there, here = [
+                await one.call_tool(tool, ARGUMENTS[name])
+                for one, tool in ((alone, name), (client, f"everything__{name}"))
+            ]
+            if name == "get-structured-content":
+                assert here.structured_content.keys() == there.structured_content.keys()
+                assert json.loads(here.content[0].text) == here.structured_content
+                continue
+            assert [block.model_dump() for block in here.content] == [block.model_dump() for block in there.content], (
+                name
+            )
+        listed = {tool.name: tool for tool in (await alone.list_tools()).tools}
+        for tool in (await client.list_tools()).tools:
+            if tool.name.startswith("everything__"):
+                own = listed[tool.name.removeprefix("everything__")]
+                assert (tool.description, tool.input_schema, tool.output_schema) == (
+                    own.description,
+                    own.input_schema,
+                    own.output_schema,
+                )
+                assert tool.annotations == own.annotations
 
 
 async def test_progress_reaches_who_asked_for_it(tmp_path, everything):
@@ -209,7 +211,7 @@ async def test_progress_reaches_who_asked_for_it(tmp_path, everything):
 @pytest.mark.parametrize(("action", "said"), [("accept", "provided"), ("decline", "declined"), ("cancel", "cancelled")])
 async def test_a_question_of_a_server_reaches_the_person_at_the_client(tmp_path, peer, mode, action, said):
     host = Host(action)
-    servers = configured("everything", peer("everything"), ASKS)
+    servers = configured("everything", peer("everything"), 'asks = ["elicitation"]')
     async with behind_gateway(tmp_path, servers) as (_, served), served.client(mode=mode, **host.callbacks) as client:
         answer = await text_of(client, "everything__trigger-elicitation-request", {})
     assert [kind for kind, _ in host.asked] == ["elicitation"]
@@ -220,13 +222,15 @@ async def test_what_policy_does_not_let_a_server_ask_reaches_nobody(tmp_path, pe
     host = Host()
     servers = configured("everything", peer("everything"), ASKS)
     forbid = ALLOW + '@id("quiet") forbid (principal, action == Action::"ServerSampling", resource);'
-    async with behind_gateway(tmp_path, servers, forbid) as (_, served):
-        async with served.client(mode=LEGACY, **host.callbacks) as client:
-            arguments = ARGUMENTS["trigger-sampling-request"]
-            result = await client.call_tool("everything__trigger-sampling-request", arguments)
-            assert result.is_error
-            assert not host.asked
-            assert await text_of(client, "everything__echo", {"message": "still there"}) == "Echo: still there"
+    async with (
+        behind_gateway(tmp_path, servers, forbid) as (_, served),
+        served.client(mode=LEGACY, **host.callbacks) as client,
+    ):
+        arguments = ARGUMENTS["trigger-sampling-request"]
+        result = await client.call_tool("everything__trigger-sampling-request", arguments)
+        assert result.is_error
+        assert not host.asked
+        assert await text_of(client, "everything__echo", {"message": "still there"}) == "Echo: still there"
 
 
 async def test_a_call_that_is_cancelled_ends_and_nothing_else_does(tmp_path, everything):
@@ -249,8 +253,8 @@ async def test_a_call_that_is_cancelled_ends_and_nothing_else_does(tmp_path, eve
                 tasks.cancel_scope.cancel()
             assert await text_of(client, "everything__echo", {"message": "after"}) == "Echo: after"
             dependency = under_test.runtime.catalog.dependency_of("everything")
-            while dependency.status.calls:
-                await anyio.sleep(0.01)  # noqa: ASYNC110 - what was cancelled is on its way out
+            while dependency.status.calls:  # what was cancelled is on its way out
+                await anyio.lowlevel.checkpoint()
 
 
 async def test_wrong_arguments_and_unknown_tools_are_errors_that_a_model_can_read(tmp_path, peer):
