@@ -19,7 +19,7 @@ SUITE: Final = Path(".tools", "node_modules", "@modelcontextprotocol", "conforma
 NODE: Final = Path(".tools", "node_modules", ".bin", "node")
 TIMEOUT_S: Final = 300.0  # of one whole run
 
-_RESULT: Final = re.compile(r"(?:server|client)-(?P<scenario>.+)-\d{4}-\d\d-\d\dT[\dZ-]+\Z")
+_RESULT: Final = re.compile(r"(?P<scenario>.+)-\d{4}-\d\d-\d\dT[\dZ-]+\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def _run(root: Path, leg: str, arguments: Sequence[str], revision: str) -> Mappi
             capture_output=True, text=True, timeout=TIMEOUT_S, check=False, cwd=root,
             env={"PATH": os.environ.get("PATH", ""), "HOME": folder},
         )  # fmt: skip
-        found = dict(_results(Path(folder)))
+        found = dict(_results(Path(folder), f"{leg}-" if leg == "server" else ""))
     required, other = _required(root, leg, revision)
     missing = [name for name in required if name not in found]
     if missing:
@@ -93,7 +93,7 @@ def _run(root: Path, leg: str, arguments: Sequence[str], revision: str) -> Mappi
     }
 
 
-def _results(folder: Path) -> Mapping[str, tuple[tuple[str, ...], int]]:
+def _results(folder: Path, prefix: str) -> Mapping[str, tuple[tuple[str, ...], int]]:
     results: dict[str, tuple[tuple[str, ...], int]] = {}
     for file in sorted(folder.rglob("checks.json")):
         named = _RESULT.fullmatch(file.parent.relative_to(folder).as_posix())
@@ -102,7 +102,7 @@ def _results(folder: Path) -> Mapping[str, tuple[tuple[str, ...], int]]:
             raise InternalError(msg)
         checks: list[dict[str, Any]] = json.loads(file.read_text("utf-8"))
         failed = sorted({check["id"] for check in checks if check["status"] == "FAILURE"})
-        results[named["scenario"]] = (tuple(failed), sum(check["status"] == "SUCCESS" for check in checks))
+        results[named["scenario"].removeprefix(prefix)] = (tuple(failed), sum(check["status"] == "SUCCESS" for check in checks))
     return results
 
 
