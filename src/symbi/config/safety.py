@@ -16,7 +16,6 @@ from symbi.policy.compose import AgentRules
 LATER: Final[Mapping[str, str]] = MappingProxyType(
     {
         "context.context_cache_size": "context memory is not part of this release",
-        "context.knowledge_retention_days": "knowledge is not part of this release",
     }
 )
 """Keys that are read and checked and have no effect in this release, each with the reason."""

@@ -8,12 +8,14 @@ document is, and takes passages one by one so that no two of them say the same (
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from symbi.knowledge.query import words_of
 
-RRF_K: Final = 20.0  # how fast the weight of a rank falls; tuned on half of the questions of tools/kb_quality.py
+RRF_K: Final = 10.0  # how fast the weight of a rank falls; tuned on half of the questions of tools/kb_quality.py
 _DAY_NS: Final = 86_400 * 1_000_000_000
 
 
@@ -32,9 +34,9 @@ class Weights:
     """
 
     vector: float = 1.0
-    keyword: float = 1.0
-    coverage: float = 0.3
-    heading: float = 0.3
+    keyword: float = 1.5
+    coverage: float = 1.0
+    heading: float = 0.4
     diversity: float = 0.15
     recency: float = 0.0
     half_life_days: float = 365.0
@@ -102,6 +104,7 @@ def fuse(lists: Sequence[tuple[Sequence[str], float]], k: float = RRF_K) -> dict
     return {one: score / most if most else 0.0 for one, score in ordered}
 
 
+@lru_cache(maxsize=65_536)
 def stem(word: str) -> str:
     """A word without its commonest English endings, to compare two by."""
     for ending, rest in (("ies", "y"), ("ing", ""), ("ed", ""), ("es", ""), ("s", "")):
@@ -117,16 +120,24 @@ def stems(text: str) -> list[str]:
 
 def coverage(keywords: Sequence[str], text: str) -> float:
     """Which share of some words a text holds, from 0 to 1; longer words count more, for they are rarer."""
-    sought = {one: _weight(one) for word in keywords for one in stems(word) or [word]}
-    whole = sum(sought.values())
-    if not whole:
-        return 0.0
-    there = set(stems(text))
-    return sum(weight for word, weight in sought.items() if word in there) / whole
+    return Sought.of(keywords).share(frozenset(stems(text)))
 
 
-def _weight(word: str) -> float:
-    return math.log(1 + len(word))
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """Stems of what a question is about, and how much each counts."""
+
+    weights: Mapping[str, float]
+
+    @classmethod
+    def of(cls, keywords: Sequence[str]) -> "Sought":
+        """Those of some words."""
+        return cls({one: math.log(1 + len(one)) for word in keywords for one in stems(word) or [word]})
+
+    def share(self, there: AbstractSet[str]) -> float:
+        """What share of them is among some stems."""
+        whole = sum(self.weights.values())
+        return sum(weight for word, weight in self.weights.items() if word in there) / whole if whole else 0.0
 
 
 def rank(
@@ -141,16 +152,39 @@ def rank(
         now_ns: The time, in nanoseconds since the epoch.
         k: How many are wanted.
     """
-    scored = [_scored(keywords, one, weights, now_ns) for one in candidates]
+    sought = Sought.of(keywords)
+    bags = {one.id: Bag.of(one.text) for one in candidates}
+    scored = [_scored(sought, one, bags[one.id], weights, now_ns) for one in candidates]
     scored.sort(key=lambda one: (-one.score, one.candidate.id))
-    return _diverse(scored, weights, k)
+    return _diverse(scored, bags, weights, k)
 
 
-def _scored(keywords: Sequence[str], one: Candidate, weights: Weights, now_ns: int) -> Ranked:
+@dataclass(frozen=True, slots=True)
+class Bag:
+    """The stems of a text, how often each, and the length of that as a vector."""
+
+    counts: Mapping[str, int]
+    norm: float
+
+    @classmethod
+    def of(cls, text: str) -> "Bag":
+        """Of a text."""
+        counts = Counter(stems(text))
+        return cls(counts, math.sqrt(sum(count * count for count in counts.values())))
+
+    def likeness(self, other: "Bag") -> float:
+        """Cosine of two, from 0 to 1."""
+        few, many = sorted((self.counts, other.counts), key=len)
+        product = sum(count * many[word] for word, count in few.items() if word in many)
+        return product / (self.norm * other.norm) if self.norm and other.norm else 0.0
+
+
+def _scored(sought: Sought, one: Candidate, bag: Bag, weights: Weights, now_ns: int) -> Ranked:
+    above = frozenset(stems(one.headings))
     parts = {
         "fused": one.fused,
-        "coverage": weights.coverage * coverage(keywords, f"{one.headings} {one.text}"),
-        "heading": weights.heading * coverage(keywords, one.headings),
+        "coverage": weights.coverage * sought.share(bag.counts.keys() | above),
+        "heading": weights.heading * sought.share(above),
     }
     if one.reranked is not None:
         parts["reranked"] = one.reranked
@@ -160,10 +194,9 @@ def _scored(keywords: Sequence[str], one: Candidate, weights: Weights, now_ns: i
     return Ranked(one, one.importance * sum(parts.values()), parts)
 
 
-def _diverse(scored: Sequence[Ranked], weights: Weights, k: int) -> list[Ranked]:
+def _diverse(scored: Sequence[Ranked], bags: Mapping[str, Bag], weights: Weights, k: int) -> list[Ranked]:
     """Maximal marginal relevance over the words of passages, and no more than so many of one document."""
     left = list(scored)
-    bags = {one.candidate.id: Counter(stems(one.candidate.text)) for one in left}
     nearest = dict.fromkeys(bags, 0.0)  # of each, to what was taken
     best = scored[0].score if scored else 0.0
     taken: list[Ranked] = []
@@ -173,21 +206,13 @@ def _diverse(scored: Sequence[Ranked], weights: Weights, k: int) -> list[Ranked]
             left, key=lambda one: (one.score - weights.diversity * best * nearest[one.candidate.id], one.candidate.id)
         )
         left.remove(chosen)
-        if weights.per_document is not None and of_document[chosen.candidate.document] >= weights.per_document:
-            continue
+        document = chosen.candidate.document
         taken.append(chosen)
-        of_document[chosen.candidate.document] += 1
+        of_document[document] += 1
+        if weights.per_document is not None and of_document[document] >= weights.per_document:
+            left = [one for one in left if one.candidate.document != document]
         if weights.diversity:
             bag = bags[chosen.candidate.id]
             for one in left:
-                nearest[one.candidate.id] = max(nearest[one.candidate.id], likeness(bag, bags[one.candidate.id]))
+                nearest[one.candidate.id] = max(nearest[one.candidate.id], bag.likeness(bags[one.candidate.id]))
     return taken
-
-
-def likeness(one: Counter[str], other: Counter[str]) -> float:
-    """Cosine of two bags of words, from 0 to 1."""
-    if len(other) < len(one):
-        one, other = other, one
-    product = sum(count * other[word] for word, count in one.items() if word in other)
-    norm = math.sqrt(sum(c * c for c in one.values()) * sum(c * c for c in other.values()))
-    return product / norm if norm else 0.0
