@@ -21,6 +21,8 @@ class Holds(StrEnum):
     """What stands for a subject: an HMAC under a key derived from the master."""
     PAYLOAD = "payload"
     """What sealed columns refer to: sealed where theirs is about somebody, and gone with the last of them."""
+    UNSEALED = "of what is about nobody"
+    """Words and tags of what is sealed nowhere, since it is about nobody and its label does not ask for it."""
     KEY = "key"
     """A key, wrapped by the master; or whose it is, sealed by it, which goes with it."""
     AMOUNT = "amount"
@@ -38,13 +40,14 @@ _SAID: Final[Mapping[Holds, str]] = {
         run_answers.label events.record effects.result effects.error runs.inputs runs.output runs.error run_grants.task_grant
         run_labels.labels requests.request approvals.facts approvals.shown approvals.votes subject_holds.note
         dead_letters.inputs dead_letters.task_grant dead_letters.labels dead_letters.error dead_letters.note
-        mailbox.body mailbox.labels
+        mailbox.body mailbox.labels memories.body
     """,
     Holds.DIGEST: """
         effects.arguments_digest requests.digest approvals.digest approvals.place
         checkpoints.note tiles.hashes segments.chain_hash segments.root segments.digest anchors.token
-        payloads.digest
+        payloads.digest memories.digest
     """,
+    Holds.UNSEALED: "memories.words memory_words.word memory_tags.tag",
     Holds.PAYLOAD: "payloads.bytes",
     Holds.PSEUDONYM: "subject_keys.pseudonym subject_holds.pseudonym erasures.pseudonym",
     Holds.KEY: "subject_keys.wrapped subject_keys.name bus_agents.wrapped bus_epochs.wrapped bus_groups.wrapped",
@@ -91,6 +94,11 @@ _SAID: Final[Mapping[Holds, str]] = {
         bus_outbox.attempts bus_outbox.due_ns bus_outbox.expires_ns bus_outbox.code bus_outbox.changed_ns bus_outbox.epoch
         bus_stream.position bus_stream.subject bus_stream.message_id bus_stream.wire
         bus_cursors.name bus_cursors.subject bus_cursors.position
+        memories.number memories.copy memories.id memories.space memories.kind memories.form memories.shared memories.level
+        memories.at_ms memories.expires_ms memories.importance memories.half_life memories.tokens memories.times
+        memories.meaning memory_words.space memory_words.number memory_tags.space memory_tags.number
+        memory_levels.space memory_levels.level memory_levels.items memory_gone.id
+        memory_copies.id memory_copies.space memory_copies.at_ms
     """,
 }
 
