@@ -51,7 +51,9 @@ async def test_words_tags_times_forms_and_importance_have_to_hold_together():
         await memory.store_context(ANNA, ContextItem("The checkout fails with 503", tags=("Shop", "http")))
         clock.advance(10)
         later = memory.now_ms
-        await memory.store_context(ANNA, ContextItem("The checkout is slow", tags=("shop",), importance=0.9, form=Form.EPISODE))
+        await memory.store_context(
+            ANNA, ContextItem("The checkout is slow", tags=("shop",), importance=0.9, form=Form.EPISODE)
+        )
         for query, count in [
             (ContextQuery(text="CHECKOUT"), 2),
             (ContextQuery(text="checkout 503"), 1),
@@ -86,8 +88,12 @@ async def test_what_is_asked_about_is_ranked_by_meaning_words_importance_and_age
 async def test_lasting_items_that_say_the_same_are_kept_once_and_only_under_the_same_label():
     async with open_memory() as open_:
         memory = open_.memory
-        one = await memory.store_context(ANNA, ContextItem("Ports  are closed", importance=0.2, label=Label(sources=("a",))))
-        two = await memory.store_context(ANNA, ContextItem("ports are CLOSED", importance=0.7, label=Label(sources=("b",))))
+        one = await memory.store_context(
+            ANNA, ContextItem("Ports  are closed", importance=0.2, label=Label(sources=("a",)))
+        )
+        two = await memory.store_context(
+            ANNA, ContextItem("ports are CLOSED", importance=0.7, label=Label(sources=("b",)))
+        )
         other = await memory.store_context(ANNA, ContextItem("ports are closed", label=UNTRUSTED))
         assert one == two != other
         (found,) = [item for item in await memory.retrieve_context(ANNA, ContextQuery()) if item.id == one]
@@ -121,7 +127,11 @@ async def test_another_agent_reads_what_is_shared_where_policy_lets_it_and_nothi
         memory = open_.memory
         await memory.store_context(ANNA, ContextItem("my own secret word"))
         await memory.store_context(ANNA, ContextItem("for all of us", MemoryKind.SHARED))
-        for query in (ContextQuery(of=ANNA), ContextQuery(of=ANNA, text="word"), ContextQuery(of=ANNA, about="secret word")):
+        for query in (
+            ContextQuery(of=ANNA),
+            ContextQuery(of=ANNA, text="word"),
+            ContextQuery(of=ANNA, about="secret word"),
+        ):
             assert set(said(await memory.retrieve_context(BEN, query))) <= {"for all of us"}
         assert said(await memory.retrieve_context(BEN, ContextQuery(of=ANNA))) == ["for all of us"]
         with pytest.raises(PolicyDenied):
@@ -176,7 +186,7 @@ async def test_what_its_label_asks_for_is_sealed_and_found_all_the_same(tmp_path
         ]:  # fmt: skip
             assert len(await memory.retrieve_context(ANNA, query)) == count, query
         best, *_ = await memory.retrieve_context(ANNA, ContextQuery(about="quartz"))
-        assert best.content == {"note": "xylophone quartz"} and best.label == label
+        assert (best.content, best.label) == ({"note": "xylophone quartz"}, label)
         assert len(open_.index.points) == 1
     files = b"".join(path.read_bytes() for path in (tmp_path / "d").iterdir())
     assert b"plain" in files
@@ -203,7 +213,8 @@ async def test_the_cache_answers_what_was_asked_lately_within_its_bytes_and_forg
         assert said(await memory.retrieve_context(ANNA, ContextQuery())) == ["second", "first"]
         for number in range(20):
             await memory.retrieve_context(BEN, ContextQuery(text=f"of {number}"))
-        assert memory.cache.evicted and memory.cache.used_bytes <= 8_000
+        assert memory.cache.evicted
+        assert memory.cache.used_bytes <= 8_000
 
 
 async def test_retention_really_deletes_by_configuration_and_by_the_terms_of_a_memory(tmp_path):
@@ -211,7 +222,9 @@ async def test_retention_really_deletes_by_configuration_and_by_the_terms_of_a_m
     terms = {ANNA: MemoryTerms(retention_days=2)}
     config = MemoryConfig(retention_days=10)
     folder = tmp_path / "d"
-    async with open_memory(clock=clock, folder=folder, config=config, terms=lambda name: terms.get(name, MemoryTerms())) as open_:
+    async with open_memory(
+        clock=clock, folder=folder, config=config, terms=lambda name: terms.get(name, MemoryTerms())
+    ) as open_:
         await open_.memory.store_context(ANNA, ContextItem("gooseberry"))
         await open_.memory.store_context(BEN, ContextItem("elderflower"))
         await open_.keeping.checkpoint(ANNA)
@@ -224,7 +237,8 @@ async def test_retention_really_deletes_by_configuration_and_by_the_terms_of_a_m
         assert await open_.keeping.sweep() == 1
         assert open_.index.points == {}
     files = b"".join(path.read_bytes() for path in folder.iterdir())
-    assert b"gooseberry" not in files and b"elderflower" not in files
+    assert b"gooseberry" not in files
+    assert b"elderflower" not in files
 
 
 async def test_what_is_forgotten_is_gone_from_every_place(tmp_path):
@@ -242,7 +256,8 @@ async def test_what_is_forgotten_is_gone_from_every_place(tmp_path):
         assert len(open_.index.points) == 1
         assert (await keeping.checkpoints(ANNA))[0].items == 1
         files = b"".join(path.read_bytes() for path in folder.iterdir())
-        assert b"gooseberry" not in files and b"damson" not in files
+        assert b"gooseberry" not in files
+        assert b"damson" not in files
 
 
 async def test_a_checkpoint_brings_back_what_was_remembered_then(tmp_path):

@@ -107,8 +107,19 @@ class MemoryKeeping:
             await self.clear_away()
         return removed
 
-    async def removed_elsewhere(self) -> None:
-        """Items were removed by who erases what is about somebody: nothing of them is to be remembered here."""
+    async def erased(self, ids: Sequence[str]) -> None:
+        """Remove items that are about somebody whose data is erased; whoever asks has passed the gate.
+
+        Raises:
+            StoreUnavailable: The store cannot be used; asking again finishes it.
+        """
+        store = self._rooms.store
+        for first in range(0, len(ids), AT_ONCE):
+
+            def remove(some: Sequence[str] = ids[first : first + AT_ONCE]) -> tuple[int, tuple[Draft, ...]]:
+                return store.remove_items(some), ()
+
+            await self._rooms.log.transact(remove, wait=True)
         self._memory.all_changed()
         await self._remove_vectors()
 

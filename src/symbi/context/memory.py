@@ -39,6 +39,7 @@ from symbi.context.sealing import (
     to_be_sealed,
 )
 from symbi.context.words import counted, plain_json, same_as, tokens_of
+from symbi.dsl.spec import MemorySpec
 from symbi.errors import InputError, PermitRefused
 from symbi.guard.action import DataRef, ReadData, WriteData
 from symbi.guard.gate import Guard
@@ -52,6 +53,7 @@ MOST_OF: Final[Mapping[MemoryKind, int]] = {MemoryKind.WORKING: 1000, MemoryKind
 """Items of a kind that one agent has; a further one makes the oldest go."""
 ASKED: Final = Label()
 """The label of what an operator's program asks."""
+NOTHING_SAID: Final = MemorySpec()
 MAX_SPACES: Final = 4096  # of which it is known what is there, without a look at the store
 _NO_DRAFTS: Final[tuple[Draft, ...]] = ()
 
@@ -110,6 +112,7 @@ class Memory:
         self._changes: dict[AgentId, int] = {}
         self._era = 0
         self._spaces: dict[AgentId, Space] = {}
+        self._declared: dict[AgentId, MemorySpec] = {}
         rooms.guard.engine.on_change(lambda _policies: self._cache.clear())
 
     @property
@@ -131,6 +134,10 @@ class Memory:
     def oldest_ms(self) -> int:
         """What was kept before is not there any more."""
         return self.now_ms - round(self._config.retention_days * DAY_MS)
+
+    def declare(self, agent: AgentId, spec: MemorySpec) -> None:
+        """Take the terms of an agent's memory from its file: retention, and how much meaning and words count."""
+        self._declared[agent] = spec
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -173,7 +180,7 @@ class Memory:
             InputError, Unavailable: As `store_context`.
         """
         action = self._rooms.guard.authority.redeem(permit, WriteData)
-        principal, terms = action.principal, self._rooms.terms(action.principal.agent)
+        principal, terms = action.principal, self._terms(action.principal.agent)
         self._require(action.data, principal.name)
         item = _labelled(principal, replace(item, content=action.content))
         keys = await item_keys(self._rooms.guard.vault, principal, item.label)
@@ -358,7 +365,13 @@ class Memory:
         return there
 
     def _terms(self, space: AgentId) -> MemoryTerms:
-        return self._rooms.terms(AgentId(space.partition("/")[0]))
+        agent = AgentId(space.partition("/")[0])
+        terms, said = self._rooms.terms(agent), self._declared.get(agent, NOTHING_SAID)
+        if said.retention_days is not None:
+            terms = replace(terms, retention_days=said.retention_days)
+        if said.vector_weight is not None and said.keyword_weight is not None:
+            terms = replace(terms, vector_weight=said.vector_weight, keyword_weight=said.keyword_weight)
+        return terms
 
     def _asked(self, principal: Principal, query: ContextQuery, label: Label = ASKED) -> Asked:
         data = self.data_of(query.of or principal.name, query.kind)

@@ -27,6 +27,9 @@ from symbi.types import AgentId, Principal
 DIMENSION = 32
 
 
+SMALL = MemoryConfig(cache_bytes=1_000_000)
+
+
 class WordEmbedder:
     """Texts with the same words mean the same: each word has a direction of its own."""
 
@@ -40,13 +43,11 @@ class WordEmbedder:
     ) -> Vectors:
         """A row for each text."""
         rows = np.zeros((len(texts), DIMENSION), dtype=np.float32)
-        for row, text in zip(rows, texts, strict=True):
+        for number, text in enumerate(texts):
             for word in words_in(text):
                 digest = np.frombuffer(sha256(word.encode()).digest(), dtype=np.uint8)
-                row += digest[:DIMENSION].astype(np.float32) - 127.5
-            length = float(np.linalg.norm(row))
-            if length:
-                row /= length
+                rows[number] += digest[:DIMENSION].astype(np.float32) - 127.5
+            rows[number] /= float(np.linalg.norm(rows[number])) or 1.0
         return rows
 
 
@@ -66,7 +67,7 @@ async def open_memory(  # noqa: PLR0913 - one option for each part of it
     *,
     folder: Path | None = None,
     keys: Path | None = None,
-    config: MemoryConfig = MemoryConfig(cache_bytes=1_000_000),
+    config: MemoryConfig = SMALL,
     terms: Callable[[AgentId], MemoryTerms] = lambda _agent: MemoryTerms(),
     principal: Callable[[AgentId], Principal] = Principal,
     clock: Clock | None = None,
@@ -80,16 +81,16 @@ async def open_memory(  # noqa: PLR0913 - one option for each part of it
         policies: Text of the policies.
         folder: The data folder.
         keys: Where keys are.
-        config, terms, principal: As the room is told.
+        config: What the room is told.
+        terms: The terms of an agent's memory.
+        principal: An agent as policies see it.
         clock: By hand if None.
         probe: Called at named points around an effect.
         all_agents: Seal everything.
         index: The vectors that were left by one that was open before.
     """
     store = None if keys is None else FileKeyStore(keys)
-    async with open_gate(
-        policies, folder=folder, keys=store, clock=clock, probe=probe, all_agents=all_agents
-    ) as gate:
+    async with open_gate(policies, folder=folder, keys=store, clock=clock, probe=probe, all_agents=all_agents) as gate:
         space = VectorSpace("words", "0", DIMENSION)
         vectors = BruteForceVectors(gate.guard.authority, space, {} if index is None else index.points)
         meanings = Meanings(WordEmbedder(), vectors, vectors)
