@@ -29,6 +29,7 @@ from symbi.config.kinds import (
     Text,
     Whole,
 )
+from symbi.config.knowledge_settings import ContextSettings
 from symbi.config.sandbox_settings import SandboxSettings
 from symbi.config.server_settings import ServerSettings
 from symbi.config.topic_settings import TopicSettings
@@ -311,23 +312,6 @@ class LimitSettings:
     cpu_cores: float | None = _declare(
         None, Real(0.001, 65_536, "cores"), "processor cores that all agents share", unset="the machine's"
     )
-
-
-@dataclass(frozen=True, slots=True)
-class ContextSettings:
-    """`[context]`."""
-
-    vector_db_url: str = _declare(
-        "qdrant-edge:",
-        Address(("qdrant-edge", "http", "https")),
-        "vector database: `qdrant-edge:` is embedded in the data folder, `http(s)://…` a server",
-        also=("QDRANT_URL",),
-    )
-    embedding_dimension: int | None = _declare(
-        None, Whole(1, 65_536, "dimensions"), "length of a vector; has to be the embedder's", unset="the embedder's"
-    )
-    context_cache_size: int = _declare(10**9, ByteSize(0, 2**44), "memory for recently used context")
-    knowledge_retention_days: int = _declare(365, Whole(1, 36_500, "days"), "age at which knowledge is deleted")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ from typing import Final
 
 from symbi.config.agent_settings import AgentSettings
 from symbi.config.bus_settings import BusSettings
+from symbi.config.knowledge_settings import ContextSettings
 from symbi.config.sandbox_settings import SandboxSettings
 from symbi.config.sections import (
     ApprovalSettings,
     AuditSettings,
-    ContextSettings,
     KeySettings,
     LimitSettings,
     McpSettings,

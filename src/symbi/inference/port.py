@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from symbi.guard.action import ReadData, WriteData
 from symbi.guard.permit import Permit
 
-Vectors: TypeAlias = "NDArray[np.float32]"
+Vectors: TypeAlias = NDArray[np.float32]
 """One row of float32 for each text."""
 TextPurpose: TypeAlias = Literal["document", "query"]
 """Some models read a question otherwise than what may answer it."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from symbi.errors import InputError
 
-Vector: TypeAlias = "NDArray[np.float32]"
+Vector: TypeAlias = NDArray[np.float32]
 PayloadValue: TypeAlias = "str | int | float | bool | tuple[str, ...]"
 
 INDEXED_FIELDS: Final = ("document", "subject", "label", "time")  # `time` in milliseconds since the epoch
@@ -203,6 +203,7 @@ class VectorQuery:
         oversampling: Quantised candidates that are scored again with the whole vectors, for each hit; the index's own
             measure if None.
         exact: Compare with every vector of the scope; slow where there are many.
+        with_vectors: Whether hits bear their vectors.
 
     Raises:
         InputError: A value is out of bounds.
@@ -213,6 +214,7 @@ class VectorQuery:
     scope: Scope
     oversampling: float | None = None
     exact: bool = False
+    with_vectors: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what is out of bounds."""
@@ -232,12 +234,14 @@ class VectorHit:
         score: Cosine of the angle between the two, from -1 to 1.
         namespace: Where it was found.
         payload: What is known of it.
+        vector: Of unit length, or of zeros; None where the query did not ask for it.
     """
 
     id: UUID
     score: float
     namespace: Namespace
     payload: Mapping[str, PayloadValue]
+    vector: Vector | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +293,12 @@ class IndexStats:
     segments: int
     disk_bytes: int
     optimizing: bool = False
+
+
+def unit(vector: Vector) -> Vector:
+    """The same direction, of length one; zeros stay zeros."""
+    length = float(np.linalg.norm(vector.astype(np.float64)))
+    return (vector / length).astype(np.float32) if length else vector
 
 
 def as_vector(value: "Vector | Sequence[float]") -> Vector:

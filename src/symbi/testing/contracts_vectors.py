@@ -22,6 +22,7 @@ from symbi.knowledge.vectors import (
     VectorPoint,
     VectorQuery,
     VectorSpace,
+    unit,
 )
 from symbi.testing.clock import ManualClock
 from symbi.testing.vectors import BruteForceVectors
@@ -109,7 +110,10 @@ async def check_vectors_a_point_is_found_once_it_is_in(index: VectorStore, permi
     await index.upsert(permits.write(), [point])
     (hit,) = await index.query(permits.read(), VectorQuery(point.vector * 3, 5, Scope((MINE,))))
     assert (hit.id, hit.namespace, dict(hit.payload)) == (point.id, MINE, dict(point.payload))
-    assert abs(hit.score - 1) < _NEAR
+    assert (abs(hit.score - 1) < _NEAR, hit.vector) == (True, None)
+    (hit,) = await index.query(permits.read(), VectorQuery(point.vector, 5, Scope((MINE,)), with_vectors=True))
+    assert hit.vector is not None
+    assert np.allclose(hit.vector, unit(point.vector), atol=_NEAR)
 
 
 async def check_vectors_answers_equal_the_brute_force(index: VectorStore, permits: Permits) -> None:

@@ -22,6 +22,7 @@ from symbi.knowledge.vectors import (
     VectorPoint,
     VectorQuery,
     VectorSpace,
+    unit,
 )
 
 
@@ -57,7 +58,10 @@ class BruteForceVectors:
             return ()
         found = [(cosine(query.vector, one.vector), one) for one in self._within(query.scope)]
         found.sort(key=lambda pair: (-pair[0], pair[1].id))
-        return [VectorHit(one.id, score, one.namespace, one.payload) for score, one in found[: query.k]]
+        return [
+            VectorHit(one.id, score, one.namespace, one.payload, unit(one.vector) if query.with_vectors else None)
+            for score, one in found[: query.k]
+        ]
 
     async def delete(self, permit: Permit[WriteData], scope: Scope) -> int:
         """Remove points."""

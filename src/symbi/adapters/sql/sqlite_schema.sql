@@ -494,3 +494,51 @@ CREATE TABLE memory_copies (
 ) WITHOUT ROWID, STRICT;
 
 CREATE INDEX memory_copies_space ON memory_copies (space, at_ms);
+
+-- Documents of knowledge bases. The row is the truth: a vector without one is found by nobody.
+CREATE TABLE knowledge_access (
+    access_id      INTEGER PRIMARY KEY,
+    collection     TEXT NOT NULL,
+    owner          TEXT NOT NULL,
+    classification TEXT NOT NULL,
+    purpose        TEXT NOT NULL,
+    UNIQUE (collection, owner, classification, purpose)
+) STRICT;
+
+CREATE TABLE knowledge_documents (
+    document_id TEXT PRIMARY KEY,
+    collection  TEXT NOT NULL,
+    source      TEXT NOT NULL,
+    kind        TEXT NOT NULL,
+    version     TEXT NOT NULL,        -- digest of all that decides what is kept; keyed where the body is sealed
+    access_id   INTEGER NOT NULL,
+    importance  REAL NOT NULL,
+    modified_ns INTEGER NOT NULL,
+    added_ns    INTEGER NOT NULL,
+    size_bytes  INTEGER NOT NULL,
+    chunks      INTEGER NOT NULL,
+    body        BLOB NOT NULL         -- title, headings and text
+) STRICT;
+
+CREATE UNIQUE INDEX knowledge_sources ON knowledge_documents (collection, source);
+CREATE INDEX knowledge_ages ON knowledge_documents (added_ns);
+
+CREATE TABLE knowledge_chunks (
+    number      INTEGER PRIMARY KEY,  -- in the index of words
+    chunk_id    TEXT NOT NULL UNIQUE, -- in the index of vectors
+    document_id TEXT NOT NULL,
+    ordinal     INTEGER NOT NULL,
+    start       INTEGER NOT NULL,     -- in characters of the document's text
+    stop        INTEGER NOT NULL,
+    worded      INTEGER NOT NULL      -- 1 where its words stand in the index of words; those of a sealed one do not
+) STRICT;
+
+CREATE INDEX knowledge_chunks_of ON knowledge_chunks (document_id, ordinal);
+
+-- Documents whose vectors may not be those of their rows: they are being written, or were when the process ended.
+CREATE TABLE knowledge_pending (
+    document_id TEXT PRIMARY KEY,
+    collection  TEXT NOT NULL
+) WITHOUT ROWID, STRICT;
+
+CREATE VIRTUAL TABLE knowledge_words USING fts5(headings, text, tokenize = 'porter unicode61 remove_diacritics 2');

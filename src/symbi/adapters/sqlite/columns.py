@@ -21,12 +21,12 @@ class Holds(StrEnum):
     """What stands for a subject: an HMAC under a key derived from the master."""
     PAYLOAD = "payload"
     """What sealed columns refer to: sealed where theirs is about somebody, and gone with the last of them."""
-    UNSEALED = "of what is about nobody"
-    """Words and tags of what is sealed nowhere, since it is about nobody and its label does not ask for it."""
     KEY = "key"
     """A key, wrapped by the master; or whose it is, sealed by it, which goes with it."""
     AMOUNT = "amount"
     """Numbers that policies count, by effect and by who is counted; nothing that says whom they are about."""
+    WORDS = "words of open documents"
+    """Words of documents and of what agents remember, that are about nobody, and neither confidential nor secret; the others stand in no such column."""
     NOTHING = "no personal data"
     """Ids, times, states, and words of the operator: names of agents, tools, policies and registered persons.
 
@@ -41,13 +41,19 @@ _SAID: Final[Mapping[Holds, str]] = {
         run_labels.labels requests.request approvals.facts approvals.shown approvals.votes subject_holds.note
         dead_letters.inputs dead_letters.task_grant dead_letters.labels dead_letters.error dead_letters.note
         mailbox.body mailbox.labels memories.body
+        mailbox.body mailbox.labels knowledge_documents.body
     """,
     Holds.DIGEST: """
         effects.arguments_digest requests.digest approvals.digest approvals.place
         checkpoints.note tiles.hashes segments.chain_hash segments.root segments.digest anchors.token
-        payloads.digest memories.digest
+        payloads.digest memories.digest knowledge_documents.version
     """,
-    Holds.UNSEALED: "memories.words memory_words.word memory_tags.tag",
+    Holds.WORDS: """
+        knowledge_words.headings knowledge_words.text knowledge_words_data.id knowledge_words_data.block
+        knowledge_words_idx.segid knowledge_words_idx.term knowledge_words_idx.pgno knowledge_words_content.id
+        knowledge_words_content.c0 knowledge_words_content.c1 knowledge_words_docsize.id knowledge_words_docsize.sz
+        knowledge_words_config.k knowledge_words_config.v memories.words memory_words.word memory_tags.tag
+    """,
     Holds.PAYLOAD: "payloads.bytes",
     Holds.PSEUDONYM: "subject_keys.pseudonym subject_holds.pseudonym erasures.pseudonym",
     Holds.KEY: "subject_keys.wrapped subject_keys.name bus_agents.wrapped bus_epochs.wrapped bus_groups.wrapped",
@@ -99,6 +105,13 @@ _SAID: Final[Mapping[Holds, str]] = {
         memories.meaning memory_words.space memory_words.number memory_tags.space memory_tags.number
         memory_levels.space memory_levels.level memory_levels.items memory_gone.id
         memory_copies.id memory_copies.space memory_copies.at_ms
+        knowledge_access.access_id knowledge_access.collection knowledge_access.owner knowledge_access.classification
+        knowledge_access.purpose knowledge_documents.document_id knowledge_documents.collection knowledge_documents.source
+        knowledge_documents.kind knowledge_documents.access_id knowledge_documents.importance knowledge_documents.modified_ns
+        knowledge_documents.added_ns knowledge_documents.size_bytes knowledge_documents.chunks
+        knowledge_chunks.number knowledge_chunks.chunk_id knowledge_chunks.document_id knowledge_chunks.ordinal
+        knowledge_chunks.start knowledge_chunks.stop knowledge_chunks.worded
+        knowledge_pending.document_id knowledge_pending.collection
     """,
 }
 

@@ -1,0 +1,193 @@
+"""Fusion and ranking: which of what was found comes first. Pure; all figures are shown in the trace.
+
+Fusion puts the two lists together by reciprocal ranks: a chunk has, of each list that it stands in, `weight / (RRF_K +
+rank)`. Ranking then weighs what fusion says with how much of the question a passage holds, how new and how important its
+document is, and takes passages one by one so that no two of them say the same (maximal marginal relevance).
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from symbi.knowledge.query import words_of
+
+RRF_K: Final = 20.0  # how fast the weight of a rank falls; tuned on half of the questions of tools/kb_quality.py
+_DAY_NS: Final = 86_400 * 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What counts how much.
+
+    Attributes:
+        vector, keyword: Of the two lists.
+        coverage: Of the share of the question's words that a passage holds.
+        heading: Of the share that its headings hold.
+        diversity: 0 takes the best whatever they say, 1 those that say something else.
+        recency: Of how new a document is; 0 where that does not matter.
+        half_life_days: After which it counts half.
+        per_document: The most passages of one document; any number if None.
+    """
+
+    vector: float = 1.0
+    keyword: float = 1.0
+    coverage: float = 0.3
+    heading: float = 0.3
+    diversity: float = 0.15
+    recency: float = 0.0
+    half_life_days: float = 365.0
+    per_document: int | None = 3
+
+
+USUAL: Final = Weights()
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A passage that may be shown.
+
+    Attributes:
+        id: Of its chunk.
+        document: Of its document.
+        text: What it says.
+        headings: Above it, in one line.
+        fused: What fusion says, from 0 to 1.
+        similarity: Cosine to the question; None where it was found by words alone.
+        importance: Of its document.
+        modified_ns: When that was changed last.
+        reranked: What a cross-encoder says, from 0 to 1; None where none was asked.
+    """
+
+    id: str
+    document: str
+    text: str
+    headings: str
+    fused: float
+    similarity: float | None = None
+    importance: float = 1.0
+    modified_ns: int = 0
+    reranked: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A candidate in its place.
+
+    Attributes:
+        candidate: It.
+        score: What the place was given for.
+        parts: Of what the score is made.
+    """
+
+    candidate: Candidate
+    score: float
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+
+def fuse(lists: Sequence[tuple[Sequence[str], float]], k: float = RRF_K) -> dict[str, float]:
+    """Ids by what reciprocal rank fusion gives them, from 0 to 1, best first; equal ones by id.
+
+    Args:
+        lists: Ids, best first, and the weight of each list.
+        k: See `RRF_K`.
+    """
+    scores: dict[str, float] = {}
+    for ids, weight in lists:
+        for rank, one in enumerate(ids):
+            scores[one] = scores.get(one, 0.0) + weight / (k + rank + 1)
+    most = sum(weight for _, weight in lists) / (k + 1)
+    ordered = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+    return {one: score / most if most else 0.0 for one, score in ordered}
+
+
+def stem(word: str) -> str:
+    """A word without its commonest English endings, to compare two by."""
+    for ending, rest in (("ies", "y"), ("ing", ""), ("ed", ""), ("es", ""), ("s", "")):
+        if word.endswith(ending) and len(word) - len(ending) >= 3:  # noqa: PLR2004 - what is shorter is no stem
+            return word[: -len(ending)] + rest
+    return word
+
+
+def stems(text: str) -> list[str]:
+    """The stems of a text's words."""
+    return [stem(word) for word in words_of(text)]
+
+
+def coverage(keywords: Sequence[str], text: str) -> float:
+    """Which share of some words a text holds, from 0 to 1; longer words count more, for they are rarer."""
+    sought = {one: _weight(one) for word in keywords for one in stems(word) or [word]}
+    whole = sum(sought.values())
+    if not whole:
+        return 0.0
+    there = set(stems(text))
+    return sum(weight for word, weight in sought.items() if word in there) / whole
+
+
+def _weight(word: str) -> float:
+    return math.log(1 + len(word))
+
+
+def rank(
+    keywords: Sequence[str], candidates: Sequence[Candidate], weights: Weights, now_ns: int, k: int
+) -> list[Ranked]:
+    """The best passages, in order.
+
+    Args:
+        keywords: What the question is about.
+        candidates: What may be shown.
+        weights: What counts how much.
+        now_ns: The time, in nanoseconds since the epoch.
+        k: How many are wanted.
+    """
+    scored = [_scored(keywords, one, weights, now_ns) for one in candidates]
+    scored.sort(key=lambda one: (-one.score, one.candidate.id))
+    return _diverse(scored, weights, k)
+
+
+def _scored(keywords: Sequence[str], one: Candidate, weights: Weights, now_ns: int) -> Ranked:
+    parts = {
+        "fused": one.fused,
+        "coverage": weights.coverage * coverage(keywords, f"{one.headings} {one.text}"),
+        "heading": weights.heading * coverage(keywords, one.headings),
+    }
+    if one.reranked is not None:
+        parts["reranked"] = one.reranked
+    if weights.recency:
+        age_days = max(0, now_ns - one.modified_ns) / _DAY_NS
+        parts["recency"] = weights.recency * 0.5 ** (age_days / weights.half_life_days)
+    return Ranked(one, one.importance * sum(parts.values()), parts)
+
+
+def _diverse(scored: Sequence[Ranked], weights: Weights, k: int) -> list[Ranked]:
+    """Maximal marginal relevance over the words of passages, and no more than so many of one document."""
+    left = list(scored)
+    bags = {one.candidate.id: Counter(stems(one.candidate.text)) for one in left}
+    nearest = dict.fromkeys(bags, 0.0)  # of each, to what was taken
+    best = scored[0].score if scored else 0.0
+    taken: list[Ranked] = []
+    of_document: Counter[str] = Counter()
+    while left and len(taken) < k:
+        chosen = max(
+            left, key=lambda one: (one.score - weights.diversity * best * nearest[one.candidate.id], one.candidate.id)
+        )
+        left.remove(chosen)
+        if weights.per_document is not None and of_document[chosen.candidate.document] >= weights.per_document:
+            continue
+        taken.append(chosen)
+        of_document[chosen.candidate.document] += 1
+        if weights.diversity:
+            bag = bags[chosen.candidate.id]
+            for one in left:
+                nearest[one.candidate.id] = max(nearest[one.candidate.id], likeness(bag, bags[one.candidate.id]))
+    return taken
+
+
+def likeness(one: Counter[str], other: Counter[str]) -> float:
+    """Cosine of two bags of words, from 0 to 1."""
+    if len(other) < len(one):
+        one, other = other, one
+    product = sum(count * other[word] for word, count in one.items() if word in other)
+    norm = math.sqrt(sum(c * c for c in one.values()) * sum(c * c for c in other.values()))
+    return product / norm if norm else 0.0
