@@ -35,10 +35,10 @@ DAY_S: Final = 86_400.0
 class Remembering(Protocol):
     """Where agents remember; every method that has an effect takes a permit first."""
 
-    def writing(self, principal: Principal, item: ContextItem) -> WriteData:
+    async def writing(self, principal: Principal, item: ContextItem) -> WriteData:
         """The action of keeping an item."""
 
-    def reading(self, principal: Principal, query: ContextQuery, label: Label) -> ReadData:
+    async def reading(self, principal: Principal, query: ContextQuery, label: Label) -> ReadData:
         """The action of asking a memory."""
 
     async def keep(self, permit: Permit[WriteData], item: ContextItem) -> str:
@@ -92,7 +92,7 @@ class Recollections:
             )
         except InputError as wrong:
             raise self._wrong(wrong, span) from None
-        action = replace(memory.writing(self._principal, item), slot=self._through.slot())
+        action = replace(await memory.writing(self._principal, item), slot=self._through.slot())
 
         async def keep(permit: Permit[WriteData]) -> JsonValue:
             return await memory.keep(permit, item)
@@ -122,7 +122,7 @@ class Recollections:
             )
         except InputError as wrong:
             raise self._wrong(wrong, span) from None
-        action = replace(memory.reading(self._principal, query, label), slot=self._through.slot())
+        action = replace(await memory.reading(self._principal, query, label), slot=self._through.slot())
 
         async def look(permit: Permit[ReadData]) -> JsonValue:
             found = await memory.recall(permit, query)

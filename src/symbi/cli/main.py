@@ -26,6 +26,7 @@ from symbi.cli import (
     files,
     keys,
     machine,
+    memory,
     policy,
     privacy,
     run,
@@ -68,6 +69,7 @@ agents.runs_app.command("compact")(effects.compact)
 app.add_typer(effects.app, name="effects")
 app.add_typer(keys.app, name="keys")
 app.add_typer(budget.app, name="budget")
+app.add_typer(memory.app, name="memory")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(tools.app, name="tools")

@@ -85,7 +85,8 @@ def _unsafe(settings: Settings) -> Iterator[tuple[str, str, str]]:
     context = settings.context
     if is_open_http(context.vector_db_url):
         yield (
-                "vectors, and the key if there is one, go over the network unencrypted",
+            "context.vector_db_url",
+            "vectors, and the key if there is one, go over the network unencrypted",
             "use https:",
         )
     if context.embedder.startswith("openai:") and is_open_http(context.embedder_url):

@@ -263,7 +263,7 @@ class MemoryKeeping:
     ) -> AsyncIterator[Permit[WriteData]]:
         """A change of an agent's memory, behind the gate."""
         guard, data = self._rooms.guard, self._memory.data_of(principal.name, "any")
-        embedder, remote = self._memory.embedder if embeds else ("", False)
+        embedder, remote = await self._memory.embedder() if embeds else ("", False)
         action = WriteData(
             principal=principal, data=data, label=label, content=content, purpose=data.purpose,
             embedder=embedder, remote=remote,

@@ -5,7 +5,8 @@ and says that its vector is due, before the vector is; and a vector is removed a
 until then. What a crash left half done is mended from these notes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
@@ -22,24 +23,39 @@ MAX_TEXT_CHARS: Final = 8192  # of an item, that count for what it means
 ALL_KINDS: Final = ("working", "short-term", "long-term", "shared")
 
 
+@dataclass(frozen=True, slots=True)
+class VectorRooms:
+    """What makes vectors, and what has them.
+
+    Attributes:
+        embedder: Makes them.
+        index: Has them.
+        removal: Removes those of items whose rows are gone.
+    """
+
+    embedder: Embedder
+    index: VectorIndex
+    removal: SubjectVectors
+
+
 class Meanings:
     """Vectors of memories.
 
     Args:
-        embedder: Makes them.
-        index: Has them.
-        removal: Removes those of items, whose rows are gone.
+        opened: Gives the rooms; opens them when they are asked for first, for most runs need none.
     """
 
-    def __init__(self, embedder: Embedder, index: VectorIndex, removal: SubjectVectors) -> None:
-        self._embedder = embedder
-        self._index = index
-        self._removal = removal
+    def __init__(self, opened: Callable[[], Awaitable[VectorRooms]]) -> None:
+        self._opened = opened
 
-    @property
-    def remote(self) -> tuple[str, bool]:
-        """The embedder's name, and whether texts leave for it: what actions say of it."""
-        return self._embedder.model.name, self._embedder.model.remote
+    async def embedder(self) -> tuple[str, bool]:
+        """The embedder's name, and whether texts leave for it: what actions say of it.
+
+        Raises:
+            ConfigError, Unavailable: It cannot be opened; also of the other methods.
+        """
+        model = (await self._opened()).embedder.model
+        return model.name, model.remote
 
     async def of_texts(self, permit: Permit[WriteData], contents: Sequence[JsonValue]) -> Vectors:
         """What some contents mean.
@@ -47,7 +63,8 @@ class Meanings:
         Raises:
             Unavailable, TimeLimit, InputError, PermitRefused: As `Embedder.embed`.
         """
-        return await self._embedder.embed(permit, [text_of(one)[:MAX_TEXT_CHARS] for one in contents], "document")
+        embedder = (await self._opened()).embedder
+        return await embedder.embed(permit, [text_of(one)[:MAX_TEXT_CHARS] for one in contents], "document")
 
     async def put(self, permit: Permit[WriteData], rows: Sequence[Row], vectors: Vectors) -> None:
         """Put the vectors of items where they are found; raises as `VectorIndex.upsert`."""
@@ -60,13 +77,14 @@ class Meanings:
             if vector.any()
         ]  # fmt: skip
         if points:
-            await self._index.upsert(permit, points)
+            await (await self._opened()).index.upsert(permit, points)
 
     async def near(
         self, permit: Permit[ReadData], about: str, wanted: Wanted, most: int, ids: Sequence[str] | None = None
     ) -> Mapping[str, float]:
         """How near the nearest items come to what is asked, by their ids; raises as `Embedder.embed`, `VectorIndex.query`."""
-        vectors = await self._embedder.embed(permit, [about[:MAX_TEXT_CHARS]], "query")
+        rooms = await self._opened()
+        vectors = await rooms.embedder.embed(permit, [about[:MAX_TEXT_CHARS]], "query")
         if not vectors[0].any():
             return {}
         kinds = [one.value for one in wanted.kinds] or ALL_KINDS
@@ -83,13 +101,13 @@ class Meanings:
             None if ids is None else frozenset(UUID(one) for one in ids),
         )
         scope = Scope((namespace_of(wanted.space),), chosen)
-        hits = await self._index.query(permit, VectorQuery(vectors[0], most, scope))
+        hits = await rooms.index.query(permit, VectorQuery(vectors[0], most, scope))
         return {str(hit.id): hit.score for hit in hits}
 
     async def remove(self, ids: Sequence[str]) -> None:
         """Remove the vectors of items that are no more; raises as `SubjectVectors.erase_subjects`."""
         if ids:
-            await self._removal.erase_subjects(list(ids))
+            await (await self._opened()).removal.erase_subjects(list(ids))
 
 
 def namespace_of(space: AgentId) -> Namespace:

@@ -157,16 +157,16 @@ class Memory:
             Unavailable: The store or the embedder cannot be used.
         """
         principal = self.principal_of(agent)
-        async with self._rooms.guard.enforce(self.writing(principal, item)) as permit:
+        async with self._rooms.guard.enforce(await self.writing(principal, item)) as permit:
             return permit.observe(await self.keep(permit, item))
 
-    def writing(self, principal: Principal, item: ContextItem) -> WriteData:
+    async def writing(self, principal: Principal, item: ContextItem) -> WriteData:
         """The action of keeping an item."""
         item = _labelled(principal, item)
         data = self.data_of(principal.name, item.kind.value)
         vault = self._rooms.guard.vault
         unseen = to_be_sealed(item.label) or (vault is not None and vault.all_agents)
-        embedder, remote = ("", False) if unseen else self.embedder
+        embedder, remote = ("", False) if unseen else await self.embedder()
         return WriteData(
             principal=principal, data=data, label=item.label, content=item.content, purpose=data.purpose,
             embedder=embedder, remote=remote,
@@ -252,13 +252,13 @@ class Memory:
             Unavailable: The store or the embedder cannot be used.
         """
         principal = self.principal_of(agent)
-        asked = self._asked(principal, query)
+        asked = await self._asked(principal, query)
         async with self.readers.reading(asked, query.to_json()) as permit:
             return await self._answer(permit, asked, query)
 
-    def reading(self, principal: Principal, query: ContextQuery, label: Label) -> ReadData:
+    async def reading(self, principal: Principal, query: ContextQuery, label: Label) -> ReadData:
         """The action of asking a memory, for who decides on each question by itself."""
-        asked = self._asked(principal, query, label)
+        asked = await self._asked(principal, query, label)
         return ReadData(
             principal=principal, data=asked.data, label=label, query=query.to_json(), purpose=asked.purpose,
             max_items=query.limit, embedder=asked.embedder, remote=asked.remote,
@@ -272,7 +272,7 @@ class Memory:
             InputError, Unavailable: As `retrieve_context`.
         """
         action = self._rooms.guard.authority.redeem(permit, ReadData)
-        return await self._answer(permit, self._asked(action.principal, query, action.label), query)
+        return await self._answer(permit, await self._asked(action.principal, query, action.label), query)
 
     async def _answer(self, permit: Permit[ReadData], asked: Asked, query: ContextQuery) -> Sequence[Found]:
         action = permit.action
@@ -373,16 +373,15 @@ class Memory:
             terms = replace(terms, vector_weight=said.vector_weight, keyword_weight=said.keyword_weight)
         return terms
 
-    def _asked(self, principal: Principal, query: ContextQuery, label: Label = ASKED) -> Asked:
+    async def _asked(self, principal: Principal, query: ContextQuery, label: Label = ASKED) -> Asked:
         data = self.data_of(query.of or principal.name, query.kind)
-        embedder, remote = self.embedder if query.about else ("", False)
+        embedder, remote = await self.embedder() if query.about else ("", False)
         asked = replace(label, sources=())
         return Asked(principal, data, asked, data.purpose, query.limit, embedder=embedder, remote=remote)
 
-    @property
-    def embedder(self) -> tuple[str, bool]:
+    async def embedder(self) -> tuple[str, bool]:
         """Which model reads texts, and whether it is another machine's; the empty name where none does."""
-        return ("", False) if self._rooms.meanings is None else self._rooms.meanings.remote
+        return ("", False) if self._rooms.meanings is None else await self._rooms.meanings.embedder()
 
     def principal_of(self, agent: AgentId | Principal) -> Principal:
         """An agent as policies see it.

@@ -12,7 +12,7 @@ from symbi.adapters.keys import FileKeyStore
 from symbi.clock import Clock
 from symbi.context.keeping import MemoryKeeping
 from symbi.context.kinds import MemoryTerms
-from symbi.context.meanings import Meanings
+from symbi.context.meanings import Meanings, VectorRooms
 from symbi.context.memory import Memory, MemoryConfig, MemoryRooms
 from symbi.context.words import words_in
 from symbi.guard.action import ReadData, WriteData
@@ -93,7 +93,11 @@ async def open_memory(  # noqa: PLR0913 - one option for each part of it
     async with open_gate(policies, folder=folder, keys=store, clock=clock, probe=probe, all_agents=all_agents) as gate:
         space = VectorSpace("words", "0", DIMENSION)
         vectors = BruteForceVectors(gate.guard.authority, space, {} if index is None else index.points)
-        meanings = Meanings(WordEmbedder(), vectors, vectors)
+
+        async def opened() -> VectorRooms:
+            return VectorRooms(WordEmbedder(), vectors, vectors)
+
+        meanings = Meanings(opened)
         rooms = MemoryRooms(gate.guard, gate.log, gate.store, gate.clock, gate.ids, principal, terms, meanings)
         memory = Memory(rooms, config)
         keeping = MemoryKeeping(memory, gate.store.let_go)
