@@ -11,7 +11,7 @@ from pathlib import Path
 
 import anyio
 
-from symbi.context.kinds import ContextItem, MemoryKind
+from symbi.context.kinds import ContextItem, ContextQuery, MemoryKind
 from symbi.testing.runtime import open_in
 from symbi.types import AgentId
 
@@ -51,15 +51,9 @@ async def main(folder: Path, point: str, number: int) -> None:
             os.write(1, f"{n}\n".encode())
             if n == ITEMS // 2:
                 probe("forget")
-                found = await context.retrieve_context(AgentId("a"), query_of_first())
+                found = await context.retrieve_context(AgentId("a"), ContextQuery(text="number 0"))
                 await context.forget(AgentId("a"), [one.id for one in found])
                 os.write(1, b"-0\n")
-
-
-def query_of_first():
-    from symbi.context.kinds import ContextQuery
-
-    return ContextQuery(text="number 0")
 
 
 if __name__ == "__main__":

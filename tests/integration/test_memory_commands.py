@@ -3,6 +3,7 @@
 import json
 import stat
 
+import anyio
 import pytest
 from typer.testing import CliRunner
 
@@ -11,22 +12,24 @@ from symbi.context.kinds import ContextItem, MemoryKind
 from symbi.testing.runtime import open_in
 from symbi.types import AgentId, Label
 
-pytestmark = pytest.mark.anyio
-
 AGENT = "agent anna() { with { 1 } }"
 ALL = '@id("all") permit (principal, action, resource);'
 CONFIG = '[policy]\npaths = ["policies"]\n'
 
 
-@pytest.fixture
-async def folder(tmp_path, monkeypatch):
-    (tmp_path / "symbi.toml").write_text(CONFIG)
-    monkeypatch.chdir(tmp_path)
+async def remember(tmp_path):
     async with open_in(tmp_path, AGENT, policies=ALL, config=CONFIG) as running:
         context = running.runtime.context
         await context.store_context(AgentId("anna"), ContextItem("gooseberry", MemoryKind.SHORT_TERM, tags=("x",)))
         await context.store_context(AgentId("anna"), ContextItem({"n": 1}, label=Label(subjects=("jane@example.com",))))
         await context.checkpoint(AgentId("anna"))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "symbi.toml").write_text(CONFIG)
+    monkeypatch.chdir(tmp_path)
+    anyio.run(remember, tmp_path)
     return tmp_path
 
 

@@ -72,7 +72,7 @@ def export(
 
 
 @app.command("forget")
-def forget(
+def forget(  # noqa: PLR0913 - the options of a command
     agent: Agent,
     ids: Annotated[list[str] | None, typer.Argument(metavar="[ID…]", help="Which items.")] = None,
     *,
