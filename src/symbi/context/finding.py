@@ -15,11 +15,11 @@ from symbi.context.words import asked_for, counted, telling
 from symbi.guard.vault import Vault
 from symbi.types import AgentId
 
-MOST_NEAR: Final = 64  # of the nearest in meaning, that are looked at
-MOST_OF_A_WORD: Final = 48  # of the newest items with a word of the question, likewise
+MOST_NEAR: Final = 40  # of the nearest in meaning, that are looked at
+MOST_OF_A_WORD: Final = 32  # of the newest items with a word of the question, likewise
 MOST_WORDS: Final = 8  # of a question, by which items are looked for
 MOST_SEALED: Final = 500  # of the newest sealed items, that are opened to see what they say
-MOST_CHOSEN: Final = 1000  # of items with the tags and words that are asked for, that are ranked
+MOST_CHOSEN: Final = 256  # of items with the tags and words that are asked for, that are ranked
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def narrowed(
     """
     return Wanted(
         space, levels, times[0], times[1], shared, query.kinds, query.forms, query.tags, query.since_ms, query.until_ms,
-        query.min_importance, asked_for(query.text), None, MOST_CHOSEN,
+        query.min_importance, asked_for(query.text), None, max(MOST_CHOSEN, query.limit),
     )  # fmt: skip
 
 

@@ -846,9 +846,9 @@ SELECT ifnull(max(at_ms), 0) FROM memories WHERE space = ? AND copy = ''
 SELECT id, space, kind, form, shared, level, at_ms, expires_ms, importance, half_life, tokens, times, digest, meaning, body, words, number
 FROM memories WHERE space = ? AND kind = ? AND digest = ? AND copy = ''
 
--- name: memory_of
+-- name: memories_of
 SELECT id, space, kind, form, shared, level, at_ms, expires_ms, importance, half_life, tokens, times, digest, meaning, body, words, number
-FROM memories WHERE id = ? AND copy = '' AND space = ?
+FROM memories WHERE +space = ?1 AND copy = '' AND id IN (SELECT value FROM json_each(?2))
 
 -- name: memory_rows
 SELECT number, copy, space, level, words, body FROM memories WHERE id = ?

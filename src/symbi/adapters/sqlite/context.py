@@ -14,6 +14,8 @@ from symbi.guard.sealed import is_sealed, read_sealed
 from symbi.types import AgentId
 
 COUNTED: Final = 4096  # items that have a word, of those that are counted to find the rarest of several
+KINDS: Final = {kind.value: kind for kind in MemoryKind}
+FORMS: Final = {form.value: form for form in Form}
 _COLUMNS: Final = (
     "m.id, m.space, m.kind, m.form, m.shared, m.level, m.at_ms, m.expires_ms, m.importance, m.half_life, m.tokens, m.times, "
     "m.digest, m.meaning, m.body, m.words, m.number"
@@ -57,8 +59,7 @@ class MemoryTable(Rows):
 
     def items_of(self, space: AgentId, ids: Sequence[str]) -> Sequence[Row]:
         """Items by their ids."""
-        rows = [self._one(SQL["memory_of"], (one, space)) for one in ids]
-        return [to_row(row) for row in rows if row is not None]
+        return [to_row(row) for row in self._all(SQL["memories_of"], (space, json.dumps(list(ids))))]
 
     def space_of(self, space: AgentId) -> Space:
         """What there is of an agent."""
@@ -254,8 +255,8 @@ def to_row(row: Any) -> Row:
     tokens, times, digest, meaning, body, words, number = row[10:]
     try:
         return Row(
-            one, AgentId(space), MemoryKind(kind), Form(form), bool(shared), level, at_ms, expires_ms, importance,
+            one, AgentId(space), KINDS[kind], FORMS[form], bool(shared), level, at_ms, expires_ms, importance,
             half_life, tokens, times, digest, Meaning(meaning), body, words, number,
         )  # fmt: skip
-    except ValueError as unknown:
+    except (ValueError, KeyError) as unknown:
         raise damaged(unknown) from unknown
