@@ -20,13 +20,14 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import anyio
 
@@ -36,11 +37,11 @@ from symbi.clock import SystemClock
 from symbi.inference.static import StaticEmbedder
 from symbi.knowledge.knowledge import Knowledge
 from symbi.knowledge.passages import SearchResult
+from symbi.knowledge.query import Query, analyse
 from symbi.knowledge.rag import CANDIDATES, KnowledgeRooms, Wanted
-from symbi.knowledge.ranking import Candidate, Weights, fuse, rank
+from symbi.knowledge.ranking import RRF_K, Candidate, Weights, coverage, fuse, rank
 from symbi.knowledge.readings import Reader
 from symbi.knowledge.rules import Rules
-from symbi.knowledge.trace import Trace
 from symbi.knowledge.vectors import VectorSpace
 from symbi.testing.gate import open_gate
 from symbi.types import AgentId, Principal
@@ -86,14 +87,18 @@ def manual_pages(count: int) -> Iterable[tuple[str, str, str]]:
         )  # fmt: skip
         text = re.sub(r".\x08", "", done.stdout.decode("utf-8", "replace"))
         found = NAME.search(text)
-        said = " ".join(re.sub(r"‐\n\s*", "", found[1]).split()) if found else ""
-        _, dash, about = said.partition(" - ") if " - " in said else said.partition(" – ")
+        said = " ".join(re.sub("\u2010\n\\s*", "", found[1]).split()) if found else ""
+        _, dash, about = said.partition(" - ") if " - " in said else said.partition(" \u2013 ")
         if not dash or len(about.split()) < 3 or about.lower() in seen:
             continue
         seen.add(about.lower())
         taken += 1
         assert found is not None
-        yield f"man/{path.name.removesuffix('.gz')}.txt", about, without(text[: found.start()] + text[found.end() :], about)
+        yield (
+            f"man/{path.name.removesuffix('.gz')}.txt",
+            about,
+            without(text[: found.start()] + text[found.end() :], about),
+        )
 
 
 def packages(count: int) -> Iterable[tuple[str, str, str]]:
@@ -185,8 +190,6 @@ class Lists:
 async def lists_of(knowledge: Knowledge, question: Question) -> Lists:
     """The two lists of a question, and the texts of all that is in them."""
     retrieval, rooms, reader = knowledge._retrieval, knowledge.rooms, Reader(WHO)  # noqa: SLF001 - to look between two stages
-    from symbi.knowledge.query import analyse  # noqa: PLC0415 - beside what it belongs to
-
     query = analyse(question.text)
     async with retrieval._allowed(reader, question.text, Wanted(), {}) as allowed:  # noqa: SLF001 - likewise
         words = await rooms.log.read(
@@ -201,8 +204,11 @@ async def lists_of(knowledge: Knowledge, question: Question) -> Lists:
     return Lists(question, query.keywords, tuple(one for one, _ in words), dict(near), candidates, sources)
 
 
-async def _fetched(retrieval, query, allowed, everything, near):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - between two stages
-    candidates, found = {}, {}
+async def _fetched(
+    retrieval: Any, query: Query, allowed: Any, everything: Mapping[str, float], near: Mapping[str, float]
+) -> tuple[dict[str, Candidate], dict[str, Any]]:
+    candidates: dict[str, Candidate] = {}
+    found: dict[str, Any] = {}
     ids = list(everything)
     for first in range(0, len(ids), CANDIDATES):
         some = dict.fromkeys(ids[first : first + CANDIDATES], 0.0)
@@ -215,7 +221,11 @@ async def _fetched(retrieval, query, allowed, everything, near):  # type: ignore
 def ranked(lists: Lists, weights: Weights, k: float) -> list[str]:
     """Sources in order, as fusion and ranking put them."""
     fused = fuse([(lists.words, weights.keyword), (list(lists.near), weights.vector)], k)
-    chosen = [replace(lists.candidates[one], fused=score) for one, score in list(fused.items())[:CANDIDATES] if one in lists.candidates]
+    chosen = [
+        replace(lists.candidates[one], fused=score)
+        for one, score in list(fused.items())[:CANDIDATES]
+        if one in lists.candidates
+    ]
     order = rank(lists.keywords, chosen, weights, 0, 10)
     return list(dict.fromkeys(lists.sources[one.candidate.id] for one in order))
 
@@ -239,7 +249,8 @@ class Figures:
 def figures(orders: Sequence[tuple[Question, Sequence[str]]]) -> Figures:
     """Of questions and what was found for them."""
     ranks = [
-        next((place for place, source in enumerate(order, 1) if source in question.right), None) for question, order in orders
+        next((place for place, source in enumerate(order, 1) if source in question.right), None)
+        for question, order in orders
     ]
     count = len(ranks)
     return Figures(
@@ -259,16 +270,30 @@ WAYS = {
 
 def tune(lists: Sequence[Lists]) -> None:
     """Print how weights do on the half of the questions that may be looked at."""
+    held = [
+        {
+            id_: (coverage(one.keywords, f"{c.headings} {c.text}"), coverage(one.keywords, c.headings))
+            for id_, c in one.candidates.items()
+        }
+        for one in lists
+    ]
     rows = []
-    for k, keyword, cover, heading in product((5, 10, 20, 40, 60), (0.7, 1.0, 1.5, 2.0), (0.0, 0.3, 0.6), (0.0, 0.2, 0.4)):
-        weights = Weights(1.0, keyword, cover, heading, 0.0, per_document=1)
-        rows.append((figures([(one.question, ranked(one, weights, k)) for one in lists]), k, keyword, cover, heading))
+    for k, keyword, cover, heading in product(
+        (5, 10, 20, 40, 60), (0.7, 1.0, 1.5, 2.0), (0.0, 0.3, 0.6, 1.0), (0.0, 0.2, 0.4)
+    ):
+        orders = []
+        for one, shares in zip(lists, held, strict=True):
+            fused = list(fuse([(one.words, keyword), (list(one.near), 1.0)], k).items())[:CANDIDATES]
+            scores = {id_: s + cover * shares[id_][0] + heading * shares[id_][1] for id_, s in fused if id_ in shares}
+            order = sorted(scores, key=lambda id_: (-scores[id_], id_))
+            orders.append((one.question, list(dict.fromkeys(one.sources[id_] for id_ in order))))
+        rows.append((figures(orders), k, keyword, cover, heading))
     rows.sort(key=lambda row: -row[0].ndcg10)
     for row in [*rows[:12], *[row for row in rows if row[3] == row[4] == 0][:8]]:
         print(f"  {row[0].text()}  k={row[1]} keyword={row[2]} coverage={row[3]} heading={row[4]}")
 
 
-async def no_answers(knowledge: Knowledge, folder: Path, asked: Sequence[Question]) -> None:
+async def no_answers(knowledge: Knowledge, asked: Sequence[Question]) -> None:
     """What evidence questions with and without an answer have: of the latter the document that answers is taken out."""
     strange = [
         "how do I braise a leg of lamb with rosemary", "who won the football championship in 1966", "symptoms of measles in infants",
@@ -288,8 +313,12 @@ async def no_answers(knowledge: Knowledge, folder: Path, asked: Sequence[Questio
 
     with_answer = sorted([await evidence(one.text) for one in asked])
     without_one = sorted([await evidence(one) for one in strange])
-    print(f"evidence with an answer: p5 {with_answer[len(with_answer) // 20]:.3f}, median {with_answer[len(with_answer) // 2]:.3f}")
-    print(f"evidence of {len(strange)} questions that nothing here answers: median {without_one[len(without_one) // 2]:.3f}, most {without_one[-1]:.3f}")
+    print(
+        f"evidence with an answer: p5 {with_answer[len(with_answer) // 20]:.3f}, median {with_answer[len(with_answer) // 2]:.3f}"
+    )
+    print(
+        f"evidence of {len(strange)} questions that nothing here answers: median {without_one[len(without_one) // 2]:.3f}, most {without_one[-1]:.3f}"
+    )
     for bar in (0.3, 0.35, 0.4, 0.42, 0.45, 0.5, 0.55, 0.6):
         lost = sum(one < bar for one in with_answer) / len(with_answer)
         made_up = sum(one >= bar for one in without_one) / len(without_one)
@@ -314,10 +343,10 @@ async def main() -> None:
             tune([await lists_of(knowledge, one) for one in halves[0]])
             return
         lists = [await lists_of(knowledge, one) for one in halves[1]]
-        print(f"{len(lists)} questions that nothing was tuned on\n\n| way | recall@5 | MRR | nDCG@10 |\n|---|---|---|---|")
+        print(
+            f"{len(lists)} questions that nothing was tuned on\n\n| way | recall@5 | MRR | nDCG@10 |\n|---|---|---|---|"
+        )
         for name, weights in WAYS.items():
-            from symbi.knowledge.ranking import RRF_K  # noqa: PLC0415 - as it is now
-
             print(f"| {name} | {figures([(one.question, ranked(one, weights, RRF_K)) for one in lists]).text()} |")
         times = []
         orders = []
@@ -328,8 +357,10 @@ async def main() -> None:
             orders.append((one, [passage.citation.source for passage in result.passages]))
         times.sort()
         print(f"| the pipeline, end to end | {figures(orders).text()} |\n")
-        print(f"a search: p50 {times[len(times) // 2] * 1000:.1f} ms, p99 {times[len(times) * 99 // 100] * 1000:.1f} ms")
-        await no_answers(knowledge, given.folder, halves[1])
+        print(
+            f"a search: p50 {times[len(times) // 2] * 1000:.1f} ms, p99 {times[len(times) * 99 // 100] * 1000:.1f} ms"
+        )
+        await no_answers(knowledge, halves[1])
 
 
 if __name__ == "__main__":

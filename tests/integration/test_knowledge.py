@@ -1,6 +1,7 @@
 """Documents on a real store and gate: what is written is found, cited, changed and removed, and only by whom policy lets."""
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -234,8 +235,6 @@ async def test_filters_narrow_words_and_vectors_alike(tmp_path):
 
 
 def _day(ns):
-    from datetime import UTC, datetime
-
     return datetime.fromtimestamp(ns / 1e9, UTC).date().isoformat()
 
 
@@ -316,10 +315,13 @@ async def test_what_breaks_off_anywhere_is_put_in_order_by_the_next_write(tmp_pa
 async def test_verify_finds_orphans_both_ways_and_repairs_them(tmp_path):
     async with open_knowledge() as opened:
         await add(opened.knowledge, folder_of(tmp_path, {"mail.md": MAIL, "disk.md": DISK}))
-        lost, kept = list(opened.vectors.points.items())[0], dict(opened.vectors.points)
+        lost, kept = next(iter(opened.vectors.points.items())), dict(opened.vectors.points)
         del opened.vectors.points[lost[0]]
         await opened.gate.log.transact(
-            lambda: (opened.gate.store._db.execute("DELETE FROM knowledge_chunks WHERE chunk_id = ?", (str(list(kept)[1]),)), ())
+            lambda: (
+                opened.gate.store._db.execute("DELETE FROM knowledge_chunks WHERE chunk_id = ?", (str(list(kept)[1]),)),
+                (),
+            )
         )
         found = await opened.knowledge.verify(OPERATOR, "ops")
         assert (found.orphans, found.missing, found.clean) == (1, 1, False)

@@ -25,6 +25,7 @@ from symbi.cli import (
     effects,
     files,
     keys,
+    knowledge,
     machine,
     memory,
     policy,
@@ -68,6 +69,7 @@ app.add_typer(bus.app, name="bus")
 agents.runs_app.command("compact")(effects.compact)
 app.add_typer(effects.app, name="effects")
 app.add_typer(keys.app, name="keys")
+app.add_typer(knowledge.app, name="kb")
 app.add_typer(budget.app, name="budget")
 app.add_typer(memory.app, name="memory")
 app.add_typer(approvals.app, name="approvals")

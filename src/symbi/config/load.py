@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from symbi.config.agent_settings import AgentSettings
+from symbi.config.collection_settings import CollectionSettings, DocumentRuleSettings
 from symbi.config.declared import Key
 from symbi.config.kinds import BadValue, OneOf, describe
 from symbi.config.lines import Position, key_places
@@ -124,6 +125,9 @@ def parse_settings(
         msg = f"{len(servers)} tool servers are configured, but `mcp.max_concurrent_connections` is {most}"
         raise ConfigError(msg, place=reader.place(("mcp", "servers")), hint="raise it or remove servers")
     sections["mcp"] = replace(sections["mcp"], servers=servers)
+    collections = tuple(CollectionSettings(**one) for one in reader.named_tables("knowledge.collections"))
+    rules = tuple(DocumentRuleSettings(**one) for one in reader.named_tables("knowledge.rules"))
+    sections["knowledge"] = replace(sections["knowledge"], collections=collections, rules=rules)
     people = tuple(PersonSettings(**one) for one in reader.named_tables("approvals.people"))
     sections["approvals"] = replace(sections["approvals"], people=people)
     return Settings(

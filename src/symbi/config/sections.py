@@ -14,6 +14,7 @@ from typing import Final
 from symbi.config.agent_settings import AgentSettings
 from symbi.config.approval_kinds import HexKey, Program, Webhook
 from symbi.config.bus_settings import BusSettings
+from symbi.config.collection_settings import CollectionSettings, DocumentRuleSettings, KnowledgeSettings
 from symbi.config.declared import DECLARED, Declaration, Key
 from symbi.config.declared import declare as _declare
 from symbi.config.kinds import (
@@ -389,6 +390,7 @@ SECTIONS: Final[Mapping[str, type]] = MappingProxyType(
         "secrets": SecretSettings,
         "limits": LimitSettings,
         "context": ContextSettings,
+        "knowledge": KnowledgeSettings,
         "models": ModelSettings,
         "mcp": McpSettings,
         "sandbox": SandboxSettings,
@@ -402,6 +404,8 @@ TABLES: Final[Mapping[str, type]] = MappingProxyType(
     {
         "agents": AgentSettings,
         "topics": TopicSettings,
+        "knowledge.collections": CollectionSettings,
+        "knowledge.rules": DocumentRuleSettings,
         "mcp.servers": ServerSettings,
         "approvals.people": PersonSettings,
     }

@@ -8,6 +8,7 @@ from typing import Final
 
 from symbi.config.agent_settings import AgentSettings
 from symbi.config.bus_settings import BusSettings
+from symbi.config.collection_settings import KnowledgeSettings
 from symbi.config.knowledge_settings import ContextSettings
 from symbi.config.sandbox_settings import SandboxSettings
 from symbi.config.sections import (
@@ -80,6 +81,7 @@ class Settings:
     secrets: SecretSettings = field(default_factory=SecretSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     context: ContextSettings = field(default_factory=ContextSettings)
+    knowledge: KnowledgeSettings = field(default_factory=KnowledgeSettings)
     models: ModelSettings = field(default_factory=ModelSettings)
     mcp: McpSettings = field(default_factory=McpSettings)
     sandbox: SandboxSettings = field(default_factory=SandboxSettings)

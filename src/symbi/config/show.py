@@ -1,9 +1,10 @@
 """How settings are shown: the rows of `symbi config show`, and the reference page."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from symbi.config.agent_settings import AgentSettings
+from symbi.config.collection_settings import CollectionSettings, DocumentRuleSettings
 from symbi.config.declared import Key
 from symbi.config.safety import LATER
 from symbi.config.sections import (
@@ -29,6 +30,11 @@ class Shown:
     later: str | None = None
 
 
+_Named: TypeAlias = (
+    AgentSettings | TopicSettings | CollectionSettings | DocumentRuleSettings | ServerSettings | PersonSettings
+)
+
+
 def describe_settings(settings: Settings) -> tuple[Shown, ...]:
     """Every key with its value: sections in their order, then agents and tool servers by name."""
     rows = [
@@ -37,9 +43,11 @@ def describe_settings(settings: Settings) -> tuple[Shown, ...]:
         )
         for name, key in KEYS.items()
     ]
-    tables: list[tuple[str, AgentSettings | TopicSettings | ServerSettings | PersonSettings]] = [
+    tables: list[tuple[str, _Named]] = [
         *(("agents", agent) for agent in settings.agents),
         *(("topics", topic) for topic in settings.topics),
+        *(("knowledge.collections", one) for one in settings.knowledge.collections),
+        *(("knowledge.rules", one) for one in settings.knowledge.rules),
         *(("mcp.servers", server) for server in settings.mcp.servers),
         *(("approvals.people", person) for person in settings.approvals.people),
     ]

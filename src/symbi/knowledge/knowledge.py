@@ -18,12 +18,13 @@ from symbi.knowledge.ingest import Extract, Ingest, Step
 from symbi.knowledge.passages import SearchResult
 from symbi.knowledge.rag import ANYWHERE, RESPONSE, KnowledgeRooms, Retrieval, Wanted
 from symbi.knowledge.readings import Reader
-from symbi.knowledge.writing import Writing, no_probe
+from symbi.knowledge.writing import Writing, erased_as, no_probe
 from symbi.policy.flow import join
 from symbi.types import KeyId, Principal
 
 DAY_NS: Final = 86_400 * 1_000_000_000
 PAGE: Final = 1_000
+MAX_LISTINGS: Final = 8  # folders that are being added
 REMOVE_AT_ONCE: Final = 200  # documents of one decision
 
 
@@ -86,6 +87,7 @@ class Knowledge:
         self._ingest = Ingest(self._writing, extract, limits)
         self._bar = bar
         self._model = model
+        self._listings: dict[tuple[str, Path, str], Listing] = {}
 
     async def __aenter__(self) -> Self:
         """Nothing is opened here; what it stands on is."""
@@ -161,6 +163,33 @@ class Knowledge:
         """What there is to be read; see `Ingest.plan`."""
         return await self._ingest.plan(collection, path, name)
 
+    async def add(
+        self, principal: Principal, collection: str, path: Path, name: str = "", after: str | None = None
+    ) -> tuple[Listing, Step]:
+        """One step of reading a folder, and what there is in it; the folder is listed at the first step.
+
+        Args:
+            principal: Who writes.
+            collection: To which collection.
+            path: A folder, or a file.
+            name: What its sources begin with; its own name if empty.
+            after: `Step.next` of the step before; None for the first one.
+
+        Raises:
+            InputError: There is nothing at the path.
+            Denied, StoreUnavailable: See `Ingest.step`.
+        """
+        key = collection, path, name
+        listing = self._listings.pop(key, None) if after is not None else None
+        if listing is None:
+            listing = await self.plan(collection, path, name)
+        step = await self.step(principal, collection, listing, after)
+        if step.next is not None:
+            while len(self._listings) >= MAX_LISTINGS:  # of whoever has given up
+                del self._listings[next(iter(self._listings))]
+            self._listings[key] = listing
+        return listing, step
+
     async def step(self, principal: Principal, collection: str, listing: Listing, after: str | None) -> Step:
         """Read the next files; see `Ingest.step`."""
         return await self._ingest.step(principal, collection, listing, after)
@@ -198,6 +227,19 @@ class Knowledge:
         while old := await self._rooms.log.read(partial(self._rooms.store.documents_before, before_ns, REMOVE_AT_ONCE)):
             count += await self._writing.remove(principal, [one.document_id for one in old])
         return count
+
+    async def erase(self, ids: Sequence[str]) -> None:
+        """Remove documents that are about somebody who is erased, which an operator has asked for at the gate.
+
+        Vectors go first, so that asking again after a crash finds what is left.
+
+        Raises:
+            StoreUnavailable: Store or index cannot be used.
+        """
+        async with self._writing.turn:
+            if self._rooms.subjects is not None:
+                await self._rooms.subjects.erase_subjects([erased_as(one) for one in ids])
+            await self._writing.erase_rows(ids)
 
     # --- looking after --------------------------------------------------------------------------
 

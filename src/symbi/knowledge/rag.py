@@ -35,7 +35,7 @@ from symbi.knowledge.documents import (
     label_of,
 )
 from symbi.knowledge.passages import Citation, Passage, SearchResult
-from symbi.knowledge.port import VectorIndex
+from symbi.knowledge.port import SubjectVectors, VectorIndex
 from symbi.knowledge.query import Query, analyse
 from symbi.knowledge.ranking import USUAL, Candidate, Ranked, Weights, coverage, fuse, rank
 from symbi.knowledge.readings import Reader, Reading, Readings
@@ -86,6 +86,7 @@ class KnowledgeRooms:
         rules: What is said of documents.
         weights: What counts how much.
         cross_encoder: Ranks again, where there is one.
+        subjects: Lets go of vectors that are about people.
     """
 
     guard: Guard
@@ -98,6 +99,7 @@ class KnowledgeRooms:
     rules: Rules
     weights: Weights = USUAL
     cross_encoder: CrossEncoder | None = None
+    subjects: SubjectVectors | None = None
 
 
 @dataclass(frozen=True, slots=True)

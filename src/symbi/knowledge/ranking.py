@@ -13,7 +13,7 @@ from typing import Final
 
 from symbi.knowledge.query import words_of
 
-RRF_K: Final = 20.0  # how fast the weight of a rank falls; tuned on half of the questions of tools/kb_quality.py
+RRF_K: Final = 10.0  # how fast the weight of a rank falls; tuned on half of the questions of tools/kb_quality.py
 _DAY_NS: Final = 86_400 * 1_000_000_000
 
 
@@ -32,9 +32,9 @@ class Weights:
     """
 
     vector: float = 1.0
-    keyword: float = 1.0
-    coverage: float = 0.3
-    heading: float = 0.3
+    keyword: float = 1.5
+    coverage: float = 1.0
+    heading: float = 0.4
     diversity: float = 0.15
     recency: float = 0.0
     half_life_days: float = 365.0

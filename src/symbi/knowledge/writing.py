@@ -191,6 +191,10 @@ class Writing:
                 await self._transact(partial(store.clear_pending, some))
         return count
 
+    async def erase_rows(self, ids: Sequence[str]) -> None:
+        """Remove rows and words of documents whose vectors are gone."""
+        await self._transact(partial(self.rooms.store.remove_documents, ids, scrub=True))
+
     def _out(self, collection: str, ids: Sequence[str]) -> int:
         self.rooms.store.put_pending(collection, ids)
         return self.rooms.store.remove_documents(ids, scrub=True)
@@ -248,10 +252,16 @@ def _points(pairs: Sequence[tuple[Prepared, ChunkRecord]], vectors: Vectors, num
             "kind": document.kind,
         }
         if one.body.subjects:
-            payload["subject"] = tuple(one.keys)  # of whom it is about: names stand nowhere beside vectors
+            # By itself and by the keys of whom it is about: names stand nowhere beside vectors.
+            payload["subject"] = (erased_as(document.document_id), *one.keys)
         namespace = Namespace("Knowledge", document.access.collection)
         points.append(VectorPoint(point_id(chunk.chunk_id), vector, namespace, payload))
     return points
+
+
+def erased_as(document: str) -> str:
+    """How the index of vectors is told to let go of a document that is about somebody."""
+    return f"document:{document}"
 
 
 def _embedded(body: Body, chunk: ChunkRecord) -> str:

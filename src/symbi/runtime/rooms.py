@@ -18,6 +18,7 @@ from symbi.context.context import Context
 from symbi.guard.action import TopicRef
 from symbi.guard.budget import Account, BudgetStore
 from symbi.guard.ledger import EffectStore
+from symbi.knowledge.door import KnowledgeDoor
 from symbi.runtime.agent_scheduler import AgentScheduler
 from symbi.runtime.compaction import Compactor
 from symbi.runtime.dead_letters import DeadLetters
@@ -103,6 +104,7 @@ class Rooms:
         terms: How it stands among others.
         topic: A topic as policies see it.
         compactor: Lets go of what ended long ago.
+        knowledge: Opens what agents look up.
     """
 
     world: World
@@ -133,6 +135,7 @@ class Rooms:
     terms: Callable[[AgentId], Terms] = no_terms
     topic: Callable[[str], TopicRef] = TopicRef
     compactor: Compactor | None = None
+    knowledge: KnowledgeDoor | None = None
 
 
 @dataclass(slots=True, eq=False)

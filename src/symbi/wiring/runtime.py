@@ -64,6 +64,7 @@ from symbi.tools.reconcile import Reconciler
 from symbi.tools.schemapin import PublicKey, load_public_key
 from symbi.types import SYSTEM_AGENT, AgentId, JsonValue, KeyId, SecurityTier
 from symbi.wiring.bus import opened_bus, topics_of
+from symbi.wiring.documents import opened_door, retention
 from symbi.wiring.keeping import keeping, probe_storage, refuse_half
 from symbi.wiring.memory import opened_memory
 from symbi.wiring.people import desk_rules
@@ -246,14 +247,16 @@ async def open_runtime(
             guard, log, clock, invoker, sandboxes, emit,
             hold_s, held, reconciler=Reconciler(invoker, catalog, guard, clock), patience=patience, memory=context.memory,
         )  # fmt: skip
-        privacy = open_privacy(settings, store, log, (vault, mails, context.keeping), lambda: log.key, clock, probe)
+        door = await stack.enter_async_context(opened_door(settings, store, log, guard, (vault, clock)))
+        privacy = open_privacy(
+            settings, store, log, (vault, mails, context.keeping, door), lambda: log.key, clock, probe
+        )
         bus = await stack.enter_async_context(opened_bus(settings, store, log, guard, mails, (clock, ids)))
-        stream = await stack.enter_async_context(audit_stream(log, store, folder))
         rooms = Rooms(
             world, book, watch, catalog, store, store, store, store, store, store, scheduler(settings, clock), ids, settings.principal, privacy, heads,
-            ring.next_signing_key, stream, workers, store, DeadLetters(store, store, store, log, mails, vault, clock), store, mails, bus, context,
+            ring.next_signing_key, await stack.enter_async_context(audit_stream(log, store, folder)), workers, store, DeadLetters(store, store, store, log, mails, vault, clock), store, mails, bus, context,
             pulse_of(settings, guard.metrics), partial(terms_of, settings), partial(known_as, known=topics_of(settings)),
-            Compactor(log, store, clock, settings.runtime.journal_retention_days),
+            Compactor(log, store, clock, settings.runtime.journal_retention_days), door,
         )  # fmt: skip
         watches = [watch]
         if settings.policy.shadow:
@@ -262,7 +265,12 @@ async def open_runtime(
             watches.append(await stack.enter_async_context(shadowing(settings, shadow, clock)))
         runtime = Runtime(rooms, runtime_config(settings), report, warnings)
         await runtime.roster.open()
-        looking: list[Runs] = [runtime.measuring, context.keeping, *(watches if settings.policy.watch else ())]
+        looking: list[Runs] = [
+            runtime.measuring,
+            context.keeping,
+            retention(settings, store, log, door, clock),
+            *(watches if settings.policy.watch else ()),
+        ]
         await stack.enter_async_context(beating(rooms.pulse, log, looking))
         up.set()
         yield runtime
