@@ -10,6 +10,7 @@ from symbi.bench.audit import audit
 from symbi.bench.audit_query import audit_query
 from symbi.bench.bus import cost, throughput
 from symbi.bench.containers import containers
+from symbi.bench.context import context
 from symbi.bench.crypto import crypto
 from symbi.bench.embedding import embedding
 from symbi.bench.idle import idle
@@ -66,6 +67,7 @@ BENCHMARKS: Final = (
     Benchmark("RES-4", "pauses and leaks", stall),
     Benchmark("BUS-4", "throughput of messages", throughput),
     Benchmark("BUS-5", "cost of a message", cost),
+    Benchmark("CTX-2", "retrieval from memory", context),
     Benchmark("KNOW-2", "search among vectors", search),
     Benchmark("KNOW-3", "updates of vectors", update),
     Benchmark("KNOW-4", "smaller vectors", smaller),

@@ -13,11 +13,7 @@ from symbi.config.settings import OriginKind, Settings
 from symbi.errors import ConfigError
 from symbi.policy.compose import AgentRules
 
-LATER: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "context.context_cache_size": "context memory is not part of this release",
-    }
-)
+LATER: Final[Mapping[str, str]] = MappingProxyType({})
 """Keys that are read and checked and have no effect in this release, each with the reason."""
 
 
