@@ -39,7 +39,9 @@ def main() -> None:
         groups.setdefault(find(one), set()).add(one)
     prototypes: dict[str, str] = {}
     for group in groups.values():
-        known = sorted((one for one in group if is_ascii(one)), key=lambda one: (-len(one), PREFERRED.find(one) % 99, one))
+        known = sorted(
+            (one for one in group if is_ascii(one)), key=lambda one: (-len(one), PREFERRED.find(one) % 99, one)
+        )
         if known:
             prototypes |= {one: known[0] for one in group if len(one) == 1 and one != known[0]}
 

@@ -7,7 +7,6 @@ from symbi.config.sections import KEYS, TABLE_KEYS
 
 ELSEWHERE = {
     "mcp.max_concurrent_connections": "the loader refuses more configured servers than that",
-    "mcp.servers.NAME.headers": "goes with `url`, which wiring refuses as long as no adapter speaks to an address",
     "agents.NAME.owner": "Settings.principal",
     "agents.NAME.groups": "Settings.principal",
     "agents.NAME.trust": "Settings.principal",

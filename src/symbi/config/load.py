@@ -18,7 +18,7 @@ from symbi.config.declared import Key
 from symbi.config.gateway_settings import ClientSettings
 from symbi.config.kinds import BadValue, OneOf, describe
 from symbi.config.lines import Position, key_places
-from symbi.config.mcp_settings import ServerSettings
+from symbi.config.mcp_settings import OF_A_URL, ServerSettings
 from symbi.config.sections import (
     CONFIG_PATH_VARIABLE,
     FOREIGN_PREFIXES,
@@ -147,7 +147,7 @@ def _server(reader: "_Reader", values: Mapping[str, Any]) -> ServerSettings:
     if server.command is None and server.url is None:
         msg = f"{table} has neither `command` nor `url`"
         raise ConfigError(msg, code="config.missing", place=reader.place(path), hint="it needs one of them")
-    foreign = ("headers",) if server.url is None else ("command", "env", "cwd")
+    foreign = OF_A_URL if server.url is None else ("command", "env", "cwd")
     for name in foreign:
         if name in values:
             has = "command" if server.url is None else "url"

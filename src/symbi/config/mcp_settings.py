@@ -20,6 +20,8 @@ from symbi.config.kinds import (
     Kind,
     OneOf,
     Real,
+    Several,
+    Text,
     Variables,
     Whole,
     describe,
@@ -27,10 +29,29 @@ from symbi.config.kinds import (
 from symbi.config.schemapin_settings import Domain
 
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", re.ASCII)
+_VAULT: Final = re.compile(r"vault://[A-Za-z0-9_./-]{1,256}")
 _KEPT_HEADERS: Final = frozenset(
-    {"host", "content-length", "transfer-encoding", "connection", "content-type", "accept"}
+    {
+        "accept",
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "content-type",
+        "host",
+        "last-event-id",
+        "transfer-encoding",
+    }
 )
 """What the transport itself writes."""
+
+
+OF_A_URL: Final = (
+    "headers",
+    "private_addresses",
+    *(f"oauth_{name}" for name in ("grant", "issuer", "client_id", "client_secret")),
+    *(f"oauth_{name}" for name in ("scope", "redirect_uri", "metadata_url")),
+)
+"""Keys that go with a `url` alone."""
 
 
 class ToolVerification(StrEnum):
@@ -42,6 +63,39 @@ class ToolVerification(StrEnum):
     """Also unsigned ones: their definition is pinned at first sight."""
     DISABLED = "disabled"
     """All, unchecked."""
+
+
+class ServerProtocol(StrEnum):
+    """Which form of the protocol is spoken with a server."""
+
+    AUTO = "auto"
+    """The newest that it knows; it is asked."""
+    LEGACY = "legacy"
+    """That with sessions: 2025-11-25 or older."""
+    MODERN = "2026-07-28"
+    """That without sessions, unasked."""
+
+
+class ServerQuestion(StrEnum):
+    """What a server may ask of whoever calls it; policy decides on each question."""
+
+    SAMPLING = "sampling"
+    """An answer of a model."""
+    ELICITATION = "elicitation"
+    """Something of a person."""
+    ROOTS = "roots"
+    """The folders."""
+
+
+class OAuthGrant(StrEnum):
+    """How a token for a server is got."""
+
+    NONE = "none"
+    """It is not."""
+    CREDENTIALS = "client_credentials"
+    """With credentials of our own."""
+    CODE = "authorization_code"
+    """With the consent of a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +131,23 @@ class Headers(Kind[tuple[tuple[str, str], ...]]):
 
 
 @dataclass(frozen=True, slots=True)
+class VaultReference(Kind[str]):
+    """A reference to a secret; the secret itself does not stand in a configuration."""
+
+    @property
+    def name(self) -> str:
+        """For the reference."""
+        return "`vault://path`"
+
+    def from_toml(self, value: object, base: Path) -> str:
+        """A string that is one."""
+        del base
+        if not isinstance(value, str) or not _VAULT.fullmatch(value):
+            raise BadValue("must be a reference, and not the secret itself", "write `vault://path`")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
 class ServerSettings:
     """`[mcp.servers.NAME]`: a tool server; a process that is spoken to over its standard streams, or an address."""
 
@@ -92,6 +163,30 @@ class ServerSettings:
     )
     headers: tuple[tuple[str, str], ...] = _declare(
         (), Headers(), "header fields of each request to its `url`; `vault://…` values resolve when it is connected"
+    )
+    private_addresses: bool = _declare(
+        default=False, kind=Flag(), meaning="its `url` may lead to an address of a private network"
+    )
+    oauth_grant: OAuthGrant = _declare(OAuthGrant.NONE, OneOf(OAuthGrant), "how a token for its `url` is got")
+    oauth_issuer: str | None = _declare(
+        None, Webhook(), "who gives it out; nobody else is asked for it", unset="whom the server names"
+    )
+    oauth_client_id: str | None = _declare(None, Text(), "who we are there", unset="we are registered as we ask")
+    oauth_client_secret: str | None = _declare(
+        None, VaultReference(), "our secret there; it resolves when the server is connected", unset="none"
+    )
+    oauth_scope: str | None = _declare(None, Text(), "what is asked for", unset="what the server says")
+    oauth_redirect_uri: str | None = _declare(
+        None, Webhook(), "where the code comes back to once a person has agreed: a port of this machine", unset="none"
+    )
+    oauth_metadata_url: str | None = _declare(
+        None, Webhook(), "where our description is published, for whom takes that as an id", unset="none"
+    )
+    protocol: ServerProtocol = _declare(
+        ServerProtocol.AUTO, OneOf(ServerProtocol), "which form of the protocol is spoken with it"
+    )
+    asks: tuple[ServerQuestion, ...] = _declare(
+        (), Several(OneOf(ServerQuestion)), "what it may ask of whoever calls it; a policy has to permit it, too"
     )
     env: tuple[tuple[str, str], ...] = _declare(
         (), Variables(), "environment of its `command`; `vault://…` values resolve at start"

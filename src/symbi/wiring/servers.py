@@ -2,17 +2,22 @@
 
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from symbi.config import Settings
-from symbi.config.mcp_settings import ServerSettings
+from symbi.config.mcp_settings import OAuthGrant, ServerSettings
 from symbi.errors import ConfigError
 from symbi.guard.gate import Guard
+from symbi.tools.asking import AskKind
 from symbi.tools.breaker import BreakerTerms
 from symbi.tools.catalog import SecretSource, ServerLink
 from symbi.tools.dependency import DependencyTerms
 from symbi.tools.manifest import Manifest, parse_manifest
 from symbi.tools.schemapin import PublicKey, load_public_key
 from symbi.wiring.sources import read_text
+
+if TYPE_CHECKING:
+    from symbi.adapters.mcp.oauth import OAuthTerms
 
 
 async def server_links(
@@ -50,13 +55,13 @@ def manifests(settings: Settings) -> dict[str, Manifest]:
 async def _link(
     stack: AsyncExitStack, server: ServerSettings, settings: Settings, guard: Guard, secrets: SecretSource
 ) -> ServerLink:
-    if server.command is None:
-        msg = f"`mcp.servers.{server.name}.url` is set: servers at an address are not part of this release"
-        raise ConfigError(msg, place=settings.origin(f"mcp.servers.{server.name}.url").place, hint="use a `command`")
-    from symbi.adapters.mcp.server import StdioToolServer  # noqa: PLC0415 - half a second, for those who have tools
+    # Half a second, for those who have tools.
+    from symbi.adapters.mcp import HttpToolServer, StdioToolServer  # noqa: PLC0415
+    from symbi.adapters.mcp.session import SessionTerms  # noqa: PLC0415
 
-    process = await stack.enter_async_context(
-        StdioToolServer(
+    made: HttpToolServer | StdioToolServer
+    if server.command is not None:
+        made = StdioToolServer(
             server.name,
             server.command,
             guard.authority,
@@ -65,11 +70,53 @@ async def _link(
             secrets=secrets,
             start_timeout_s=settings.mcp.connection_timeout_s,
         )
-    )
+    else:
+        made = HttpToolServer(
+            server.name,
+            server.url or "",
+            guard.authority,
+            headers=dict(server.headers),
+            secrets=secrets,
+            private_addresses=server.private_addresses,
+            start_timeout_s=settings.mcp.connection_timeout_s,
+        )
+        made.oauth = _oauth(server, settings)
+    made.terms = SessionTerms(frozenset(AskKind(one.value) for one in server.asks), server.protocol.value)
+    await stack.enter_async_context(made)
     timeout_s = server.timeout_s or settings.limits.tool_timeout_s
-    terms = dependency_terms(server)
     return ServerLink(
-        server.name, process.command_line, process, process.secret_paths, timeout_s, terms, lambda: process.pid, process
+        server.name, made.command_line, made, made.secret_paths, timeout_s, dependency_terms(server),
+        lambda: made.pid, made,
+    )  # fmt: skip
+
+
+def _oauth(server: ServerSettings, settings: Settings) -> "OAuthTerms | None":
+    """How its tokens are got.
+
+    Raises:
+        ConfigError: What is needed for that is not there.
+    """
+    from symbi.adapters.mcp.oauth import OAuthTerms  # noqa: PLC0415 - likewise
+
+    if server.oauth_grant is OAuthGrant.NONE:
+        return None
+    needed = {
+        OAuthGrant.CREDENTIALS: ("oauth_issuer", "oauth_client_id", "oauth_client_secret"),
+        OAuthGrant.CODE: ("oauth_redirect_uri",),
+    }[server.oauth_grant]
+    absent = [name for name in needed if getattr(server, name) is None]
+    if absent:
+        key = f"mcp.servers.{server.name}.oauth_grant"
+        msg = f"`{key}` is `{server.oauth_grant.value}`, which needs `{absent[0]}`"
+        raise ConfigError(msg, place=settings.origin(key).place)
+    return OAuthTerms(
+        server.oauth_grant.value,
+        issuer=server.oauth_issuer or "",
+        client_id=server.oauth_client_id or "",
+        client_secret=server.oauth_client_secret or "",
+        scope=server.oauth_scope or "",
+        redirect_uri=server.oauth_redirect_uri or "",
+        metadata_url=server.oauth_metadata_url or "",
     )
 
 

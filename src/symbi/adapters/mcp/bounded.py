@@ -9,6 +9,7 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final, cast
 
 import anyio
@@ -73,7 +74,7 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
         self._gets = float(GETS)
         self._gets_at_s = anyio.current_time()
         self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=ssl.create_default_context(),
+            ssl_context=_tls(),
             max_connections=MAX_CONNECTIONS,
             keepalive_expiry=5.0,
             network_backend=JudgedNetwork(private=private, look_up=look_up),
@@ -310,6 +311,12 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
     def _lost(self, request: httpx2.Request, why: str) -> None:
         if self._is_endpoint(request.url):
             self._ended(why)
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Certificates are verified against the authorities of the system, names included; read once, for that takes long."""
+    return ssl.create_default_context()
 
 
 _BROKEN: Final = (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException)

@@ -263,6 +263,11 @@ class HttpToolServer(McpServer):
         self._tokens_told = 0
 
     @property
+    def pid(self) -> int | None:
+        """It has no process of ours."""
+        return None
+
+    @property
     def command_line(self) -> str:
         """The URL."""
         return str(self._url)
