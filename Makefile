@@ -30,8 +30,9 @@ test-crash: $(INSTALLED) ## kill the runtime at every named point over a thousan
 test-forgery: $(INSTALLED) ## give readers of messages more than a hundred thousand forged ones
 	FORGERY_TESTS=full $(BIN)/python -m pytest tests/security/test_message_forgery.py
 
-servers: ## install what `make test-servers` needs: Docker Engine and gVisor; tests start an engine of their own
+servers: $(INSTALLED) ## install what `make test-servers` needs: Docker Engine and gVisor; tests start an engine of their own
 	@tools/servers.sh
+	@PYTHON='$(BIN)/python' tools/oracles.sh
 
 test-servers: $(INSTALLED) ## run the tests that need real servers; a missing server fails them
 	$(BIN)/python -m pytest -m servers

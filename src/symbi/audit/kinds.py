@@ -54,6 +54,8 @@ class AuditEventType(StrEnum):
     TOOL_VERIFIED = "tool.verified"
     TOOL_PINNED = "tool.pinned"
     TOOL_REFUSED = "tool.refused"
+    TOOL_REVIEWED = "tool.reviewed"
+    """Somebody has rejected what a tool has become, or revoked a tool or a key."""
     EGRESS_CONNECTED = "egress.connected"
     """A sandbox is about to be connected with a host that it was granted; without this event it is not."""
     EGRESS_REFUSED = "egress.refused"

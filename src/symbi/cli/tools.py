@@ -1,58 +1,65 @@
 """`symbi tools`: what servers offer, whether it is what was pinned, and the signatures that say so."""
 
-import json
-import os
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from symbi.api.client import ask_owner, connect_owner
+from symbi.cli import tools_discover, tools_review, tools_sign, tools_trust
 from symbi.cli.options import Config, Json
 from symbi.cli.output import EXIT_VERIFICATION, errors_to_exit, out, print_json
 from symbi.cli.run import announce, run_to_end
 from symbi.config import Settings, load_settings
-from symbi.errors import InputError, StoreUnavailable
+from symbi.errors import Denied, StoreUnavailable, ToolServerUnavailable, VerificationError
 from symbi.tools.catalog import VerifiedTool
-from symbi.tools.schemapin import make_key_pair, sign_definitions
+from symbi.tools.reviewing import shown_tools
+from symbi.tools.screen import Finding
 from symbi.tools.text import printable
 from symbi.types import OPERATOR_AGENT, JsonValue
-from symbi.wiring import known_pins, open_runtime, read_text, start_logging
+from symbi.wiring import known_pins, known_reviews, open_runtime, start_logging
 
 app = typer.Typer(help="List, verify, pin and sign tools.", no_args_is_help=True)
+app.command("key")(tools_trust.show_key)
+app.command("keygen")(tools_sign.keygen)
+app.command("discover")(tools_discover.discover)
+app.command("review")(tools_review.review)
+app.command("revoke")(tools_review.revoke)
+app.command("sign")(tools_sign.sign)
+app.command("sign-skill")(tools_sign.sign_skill_folder)
+app.command("sign-bundle")(tools_sign.sign_trust_bundle)
+app.command("verify-listing")(tools_trust.verify_tool_listing)
+app.command("verify-skill")(tools_trust.verify_skill_folder)
 
 
 @app.command("list")
 def list_tools(*, as_json: Json = False, config: Config = None) -> None:
-    """List the tools that are pinned; starts nothing."""
+    """List the tools that are pinned or wait for a review, with what the screen found in them; starts nothing."""
     with errors_to_exit(as_json=as_json):
-        pins = known_pins(load_settings(config))
+        settings = load_settings(config)
+        tools = shown_tools(known_pins(settings), known_reviews(settings))
         if as_json:
-            print_json(
-                [
-                    {
-                        "tool": p.tool,
-                        "state": p.state,
-                        "digest": p.digest,
-                        "key": p.key_fingerprint,
-                        "pinned_at": p.pinned_at,
-                    }
-                    for p in pins
-                ]
-            )
+            print_json([tools_review.listed(one) for one in tools.values()])
             return
-        if not pins:
+        if not tools:
             out.print("no tool is pinned yet; [bold]symbi tools verify[/] connects the configured servers")
             return
         table = Table(box=None, header_style="bold", pad_edge=False)
-        for column in ("tool", "state", "definition", "signed by", "since"):
+        for column in ("tool", "state", "definition", "signed by", "since", "findings"):
             table.add_column(column, no_wrap=True)
-        for pin in pins:
+        for one in tools.values():
+            row = tools_review.listed(one)
+            worst, count = str(row["severity"]), row["findings"]
             table.add_row(
-                escape(pin.tool), pin.state, pin.digest[:16], pin.key_fingerprint[:16] or "nobody", pin.pinned_at[:10]
+                escape(printable(one.name)),
+                tools_review.state_of(one),
+                str(row["digest"])[:16],
+                str(row["key"])[:16] or "nobody",
+                str(row["pinned_at"])[:10],
+                f"{count} {worst}" if count else "none",
             )
         out.print(table)
 
@@ -103,6 +110,8 @@ def verify(
             for row in rows:
                 mark = "[green]verified[/]" if row["verified"] else "[bold red]refused[/] "
                 out.print(f"{mark} {escape(str(row['tool']))} [dim]{escape(str(row['detail']))}[/]")
+                for one in cast("list[dict[str, str]]", row["findings"]):
+                    out.print(f"  [yellow]{one['severity']}[/] {escape(one['place'])}: {escape(one['reason'])}")
         if not all(row["verified"] for row in rows):
             raise typer.Exit(EXIT_VERIFICATION)
 
@@ -110,13 +119,27 @@ def verify(
 async def _verify(settings: Settings, servers: list[str]) -> list[dict[str, JsonValue]]:
     rows: list[dict[str, JsonValue]] = []
     async with open_runtime(settings) as runtime:
-        await runtime.connect(servers or runtime.catalog.servers, settings.principal(OPERATOR_AGENT))
-        rows += [{"tool": tool.ref.name, "verified": True, "detail": _detail(tool)} for tool in runtime.catalog.tools]
+        catalog, principal = runtime.catalog, settings.principal(OPERATOR_AGENT)
+        found = () if servers else tuple(name for name in catalog.servers if catalog.link(name).source)
+        await runtime.connect(servers or [name for name in catalog.servers if name not in found], principal)
+        for name in found:  # what files name beside the configuration: one that may not be connected stops no other
+            try:
+                await runtime.connect([name], principal)
+            except (VerificationError, Denied, ToolServerUnavailable) as error:
+                rows.append({"tool": f"{name}.*", "verified": False, "detail": str(error), "findings": []})
         rows += [
-            {"tool": name, "verified": False, "detail": str(error)}
-            for name, error in runtime.catalog.quarantined.items()
+            {"tool": tool.ref.name, "verified": True, "detail": _detail(tool), "findings": _told(tool.findings)}
+            for tool in catalog.tools
+        ]
+        rows += [
+            {"tool": name, "verified": False, "detail": str(error), "findings": _told(catalog.findings.get(name, ()))}
+            for name, error in catalog.quarantined.items()
         ]
     return rows
+
+
+def _told(findings: Sequence[Finding]) -> list[JsonValue]:
+    return [one.as_json() for one in findings]
 
 
 def _detail(tool: VerifiedTool) -> str:
@@ -128,14 +151,17 @@ def _detail(tool: VerifiedTool) -> str:
 def pin(
     name: Annotated[str, typer.Argument(help="`server.tool`, once you have read what it is now.")],
     *,
+    older: Annotated[
+        bool, typer.Option("--older", help="Also if it says that it is an older version than the pinned one.")
+    ] = False,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Accept a tool as it is now, in place of what was pinned. In strict mode it must be signed all the same."""
+    """Accept a tool as it is now, and the key that signs it. In strict mode it must be signed all the same."""
     with errors_to_exit(as_json=as_json):
         settings = load_settings(config)
         start_logging(settings)
-        tool = run_to_end(partial(_pin, settings, name), settings)
+        tool = run_to_end(partial(_pin, settings, name, older=older), settings)
         if as_json:
             print_json({"tool": tool.ref.name, "digest": tool.ref.schema_digest, "definition": _shown(tool)})
         else:
@@ -152,59 +178,8 @@ def _shown(tool: VerifiedTool) -> dict[str, JsonValue]:
     }
 
 
-async def _pin(settings: Settings, name: str) -> VerifiedTool:
+async def _pin(settings: Settings, name: str, *, older: bool) -> VerifiedTool:
     async with open_runtime(settings) as runtime:
         announce(runtime)
         await runtime.connect([name.partition(".")[0]], settings.principal(OPERATOR_AGENT))
-        return await runtime.catalog.pin(name)
-
-
-@app.command("sign")
-def sign(
-    server: Annotated[str, typer.Argument(help="A configured server.")],
-    *,
-    key: Annotated[Path, typer.Option(help="Private key, PEM, P-256.")],
-    new_key: Annotated[
-        bool, typer.Option("--new-key", help="Make the key first; its public half gets the ending .pub.")
-    ] = False,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File for the signatures; else they are printed.")
-    ] = None,
-    config: Config = None,
-) -> None:
-    """Sign what a server offers (SchemaPin, ECDSA P-256): signature by tool, for the server to send along."""
-    with errors_to_exit():
-        settings = load_settings(config)
-        start_logging(settings)
-        if new_key:
-            _make_key(key)
-        signatures = run_to_end(partial(_sign, settings, server, read_text(key)), settings)
-        text = json.dumps(signatures, indent=2, sort_keys=True) + "\n"
-        if output is None:
-            out.print(escape(text), end="")
-            return
-        try:
-            output.write_text(text, encoding="utf-8")
-        except OSError as error:
-            msg = f"cannot write `{output}`: {error.strerror or error}"
-            raise InputError(msg, code="input.unwritable") from error
-        out.print(f"signed {len(signatures)} tools of {escape(server)} in {escape(str(output))}")
-
-
-def _make_key(path: Path) -> None:
-    private, public = make_key_pair()
-    public_path = path.with_name(path.name + ".pub")
-    try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(private)
-        public_path.write_bytes(public)
-    except OSError as error:
-        msg = f"cannot make the key `{path}`: {error.strerror or error}"
-        raise InputError(msg, code="input.unwritable") from error
-    out.print(f"made {escape(str(path))} and {escape(str(public_path))}")
-
-
-async def _sign(settings: Settings, server: str, private_key: str) -> dict[str, str]:
-    async with open_runtime(settings) as runtime:
-        await runtime.connect([server], settings.principal(OPERATOR_AGENT))
-        return dict(sign_definitions(runtime.catalog.offered(server), private_key))
+        return await runtime.catalog.pin(name, older=older)

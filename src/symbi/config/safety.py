@@ -18,7 +18,6 @@ LATER: Final[Mapping[str, str]] = MappingProxyType(
         "context.context_cache_size": "context memory is not part of this release",
         "context.knowledge_retention_days": "knowledge is not part of this release",
         "models.openai_api_key": "model calls are not part of this release",
-        "mcp.discovery_enabled": "only the servers of `[mcp.servers]` are known in this release",
     }
 )
 """Keys that are read and checked and have no effect in this release, each with the reason."""

@@ -81,6 +81,16 @@ class ToolServerSimulator:
         self._connected = True
         return [definition for definition, _ in self.tools]
 
+    async def relist(self, permit: Permit[ConnectServer]) -> Sequence[ToolDefinition]:
+        """List the tools on the session that is up."""
+        action = self._authority.check(permit, ConnectServer)
+        if action.server != self.name or action.command != self.command_line:
+            msg = f"permit is for another server or command than those of `{self.name}`"
+            raise PermitRefused(msg, code="permit.foreign")
+        await self.ping(0.0)
+        self._authority.redeem(permit, ConnectServer)
+        return [definition for definition, _ in self.tools]
+
     async def ping(self, within_s: float) -> None:
         """Whether the session is up."""
         del within_s

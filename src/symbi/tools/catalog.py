@@ -1,57 +1,37 @@
 """The catalogue: which tools there are, which of them may be called, and why the others may not."""
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Final
 
 import anyio
 
-from symbi.errors import ConfigError, InputError, PinMismatch, SymbiError, ToolServerUnavailable, did_you_mean
+from symbi.errors import (
+    ConfigError,
+    InputError,
+    PinMismatch,
+    StoreUnavailable,
+    SymbiError,
+    ToolServerUnavailable,
+    did_you_mean,
+)
 from symbi.guard.action import ConnectServer, ToolRef
 from symbi.guard.gate import Guard
 from symbi.guard.outcome import decode_error, encode_error
 from symbi.policy.fields import ToolFlow
-from symbi.tools.breaker import BreakerState, Pace
-from symbi.tools.dependency import Dependency, DependencyStatus, DependencyTerms
+from symbi.tools.breaker import BUSY_S, BreakerState, Pace
+from symbi.tools.dependency import Dependency, DependencyStatus, speaks_against
 from symbi.tools.judge import VerificationMode
+from symbi.tools.link import ServerLink
 from symbi.tools.manifest import ToolEntry
-from symbi.tools.port import SERVER_NAME, Pin, RawToolResult, SecretSource, ServerSession, ToolDefinition, ToolServer
+from symbi.tools.port import SERVER_NAME, TOOLS, Pin, RawToolResult, Review, SecretSource, ToolDefinition
+from symbi.tools.schemapin.resolve import ServerTrust
+from symbi.tools.screen import Finding
 from symbi.tools.text import shown_name
-from symbi.tools.verifier import Refusal, ToolVerifier, VerifiedTool
+from symbi.tools.verifier import DUPLICATE, Refusal, ToolVerifier, VerifiedTool, refuse_duplicates
 from symbi.types import SYSTEM_AGENT, Principal
 
 SYSTEM: Final = Principal(SYSTEM_AGENT)
-
-
-def no_process() -> int | None:
-    """The default of `pid`: none."""
-    return None
-
-
-@dataclass(frozen=True, slots=True)
-class ServerLink:
-    """A configured server.
-
-    Attributes:
-        name: Its name in the configuration.
-        command: What is run, as one line; policies on `ConnectServer` see it.
-        server: The server itself, entered by whoever owns it.
-        secrets: Vault paths that its environment asks for.
-        timeout_s: Seconds of one call, where the manifest does not say.
-        terms: How many calls it is given at a time, and when it is left alone.
-        pid: Its process, while it has one of ours.
-        session: What it offers beside tools; None where it cannot be asked.
-    """
-
-    name: str
-    command: str
-    server: ToolServer
-    secrets: tuple[str, ...] = ()
-    timeout_s: float = 30.0
-    terms: DependencyTerms = field(default_factory=DependencyTerms)
-    pid: Callable[[], int | None] = no_process
-    session: ServerSession | None = None
 
 
 class Catalog:
@@ -71,13 +51,15 @@ class Catalog:
 
     def __init__(self, guard: Guard, verifier: ToolVerifier, links: Iterable[ServerLink]) -> None:
         self._guard = guard
-        self._verifier = verifier
+        self.verifier = verifier
         self._links: dict[str, ServerLink] = {}
         for link in links:
             if not SERVER_NAME.fullmatch(link.name) or link.name in self._links:
                 msg = f"`{shown_name(link.name)}` cannot name a server, or names two"
                 raise ConfigError(msg, hint="letters, digits, `_` and `-` can")
             self._links[link.name] = link
+            if link.session is not None:
+                link.session.watch(self.noticed)
         self._locks = {name: anyio.Lock() for name in self._links}
         self._tools: dict[str, VerifiedTool] = {}
         self._quarantined: dict[str, Refusal] = {}
@@ -87,6 +69,9 @@ class Catalog:
             _nobody  # told when a server that was connected again has other tools
         )
         self.changes = 0  # how often tools were taken up
+        self._stale: dict[str, int] = {}  # servers that offer something else by now, and how often they said so
+        self._listings = {name: Pace() for name in self._links}
+        self._principals: dict[str, Principal] = {}  # for whom each was connected last
         self._met: set[str] = set()  # servers that somebody has connected, or tried to
         self._paces = {name: Pace() for name in self._links}
         self._dependencies = {
@@ -128,6 +113,13 @@ class Catalog:
         return tuple(sorted([*tools, *refused], key=lambda definition: definition.name))
 
     @property
+    def findings(self) -> Mapping[str, tuple[Finding, ...]]:
+        """What the screen found in definitions, by tool, callable or not; those alone in which it found anything."""
+        found = {name: tool.findings for name, tool in self._tools.items()}
+        found |= {name: refusal.findings for name, refusal in self._quarantined.items()}
+        return {name: some for name, some in sorted(found.items()) if some}
+
+    @property
     def down(self) -> Mapping[str, SymbiError]:
         """Why a server could not be connected, by its name."""
         return dict(sorted(self._down.items()))
@@ -148,8 +140,6 @@ class Catalog:
     async def ready(self, server: str, principal: Principal = SYSTEM) -> None:
         """Let somebody use a server, through the gate: as it is where it is connected, or else connected anew.
 
-        Whoever else works with it is not disturbed.
-
         Raises:
             Unavailable: It has failed too often, and is left alone for a while.
             SymbiError: As `refresh`.
@@ -159,13 +149,94 @@ class Catalog:
             if self._is_up(link):
                 async with self._guard.enforce(self._connecting(link, principal)) as permit:
                     self._guard.authority.redeem(permit, ConnectServer)
+                    key_is_another = await self.verifier.find_key(permit)
                     permit.observe({"tools": len(self.offered(server)), "connected": True})
+                if key_is_another:
+                    await self.noticed(server, TOOLS)
                 if self._is_up(link):
                     return
             async with self._locks[server]:
                 if not self._is_up(link):
                     await self._restart(link, principal)
                     return
+
+    async def noticed(self, server: str, what: str) -> None:
+        """A server says that it offers something else: none of its tools is called until they are verified anew.
+
+        Raises:
+            SymbiError: As `relist`.
+        """
+        if what == TOOLS and server in self._links:
+            self._stale[server] = self._stale.get(server, 0) + 1
+            await self.relist(server)
+
+    async def relist(self, server: str, principal: Principal | None = None) -> None:
+        """List and verify the tools of a connected server anew, through the gate, where it said that they have changed.
+
+        Calls at work go on. What differs from what was pinned is quarantined; where the tools cannot be listed, none is left.
+
+        Args:
+            server: Its name.
+            principal: For whom; for whom it was connected if None.
+
+        Raises:
+            ToolServerUnavailable: It says so too often; `retry_after_s` says when they are listed again.
+            SymbiError: As `refresh`.
+        """
+        link = self.link(server)
+        async with self._locks[server]:
+            said = self._stale.get(server, 0)
+            if not said or not self._is_up(link):
+                return
+            pace, now_s = self._listings[server], self.verifier.clock.monotonic_s()
+            wait_s = pace.wait_s(now_s)
+            if wait_s > 0:
+                raise self._is_stale(server, wait_s)
+            pace.started(now_s)
+            before = self._digests(server)
+            try:
+                asks = principal or self._principals.get(server, SYSTEM)
+                async with self._guard.enforce(self._connecting(link, asks)) as permit:
+                    await self.verifier.find_key(permit)
+                    definitions = await link.server.relist(permit)
+                    permit.observe({"tools": len(definitions), "connected": True})
+                results = await self._verify(server, definitions)
+            except SymbiError as error:
+                self._forget(server)
+                self._down[server] = error
+                raise
+            self._forget(server)
+            self._take(server, results)
+            if self._stale.get(server) == said:  # else it has said so again meanwhile
+                del self._stale[server]
+        if self._digests(server) != before:
+            await self.changed()
+
+    def _is_stale(self, server: str, wait_s: float) -> ToolServerUnavailable:
+        msg = f"tool server `{server}` has changed its tools, which are verified before any is called"
+        return ToolServerUnavailable(msg, server=server, retry_after_s=max(wait_s, BUSY_S))
+
+    async def check(self, server: str, within_s: float) -> None:
+        """Ask a connected server that has nothing to do whether it is there; one that does not say so is connected no more.
+
+        Raises:
+            StoreUnavailable: That it is left alone cannot be recorded.
+        """
+        link, dependency = self.link(server), self._dependencies[server]
+        if not self._is_up(link) or dependency.status.calls or dependency.status.state is not BreakerState.CLOSED:
+            return
+        async with self._locks[server]:
+            if not self._is_up(link):
+                return
+            try:
+                async with dependency.attempt():
+                    await link.server.ping(within_s)
+            except StoreUnavailable:
+                raise
+            except SymbiError as error:
+                if speaks_against(error):
+                    self._forget(server)
+                    self._down[server] = error
 
     async def revive(self, server: str, principal: Principal) -> None:
         """Start a server again that has died, or could not be connected, through the gate; not too often.
@@ -178,6 +249,8 @@ class Catalog:
             SymbiError: As `ready`.
         """
         link = self._links.get(server)
+        if server in self._stale:
+            await self.relist(server, principal)
         if link is None or server not in self._met or self._is_well(link):
             return
         async with self._locks[server]:
@@ -187,7 +260,7 @@ class Catalog:
     async def _restart(self, link: ServerLink, principal: Principal) -> None:
         """Connect a server that is not up; one that was before, no sooner than it may be started again."""
         self._dependencies[link.name].check()
-        pace, now_s = self._paces[link.name], self._verifier.clock.monotonic_s()
+        pace, now_s = self._paces[link.name], self.verifier.clock.monotonic_s()
         wait_s = pace.wait_s(now_s)
         if wait_s > 0:
             msg = (
@@ -224,6 +297,7 @@ class Catalog:
         server, dependency = link.name, self._dependencies[link.name]
         dependency.check()
         self._met.add(server)
+        self._principals[server] = principal
         async with dependency.attempt(proves=False):
             self._forget(server)
             self._down[server] = ToolServerUnavailable(f"tool server `{server}` is being connected", server=server)
@@ -233,34 +307,58 @@ class Catalog:
             except SymbiError as error:
                 self._down[server] = error
                 raise
-            for result in results:
-                name = f"{server}.{result.definition.name}"
-                if isinstance(result, Refusal):
-                    self._quarantined[shown_name(name)] = result
-                else:
-                    self._tools[name] = result
-            self._flows = {name: flow for name, flow in self._flows.items() if not name.startswith(f"{server}.")}
-            self._flows |= {tool.ref.name: tool.ref.flow for tool in self._tools.values() if tool.ref.server == server}
+            self._take(server, results)
+            self._stale.pop(server, None)
             del self._down[server]
-            self.changes += 1
 
-    async def pin(self, name: str, *, older: bool = False) -> VerifiedTool:
+    def _take(self, server: str, results: Iterable[VerifiedTool | Refusal]) -> None:
+        """Take up what was verified of a server."""
+        for result in results:
+            name = f"{server}.{result.definition.name}"
+            if isinstance(result, Refusal):
+                self._quarantined[shown_name(name)] = result
+            else:
+                self._tools[name] = result
+        self._flows = {name: flow for name, flow in self._flows.items() if not name.startswith(f"{server}.")}
+        self._flows |= {tool.ref.name: tool.ref.flow for tool in self._tools.values() if tool.ref.server == server}
+        self.changes += 1
+
+    def withdraw(self, name: str, error: SymbiError) -> None:
+        """Let a tool be called no more from here on, for this reason; calls at work go on."""
+        tool = self._tools.pop(name, None)
+        known = self._quarantined.get(name)
+        if tool is not None:
+            self._quarantined[name] = Refusal(tool.definition, error, tool.findings)
+            self.changes += 1
+        elif known is not None:
+            self._quarantined[name] = replace(known, error=error)
+
+    async def take_out(self, server: str, error: SymbiError) -> None:
+        """Let no tool of a server be called from here on, for this reason; calls at work go on."""
+        async with self._locks[server]:
+            self._forget(server)
+            self._down[server] = error
+
+    async def pin(self, name: str, *, older: bool = False, digest: str | None = None) -> VerifiedTool:
         """Pin what a server offers now under a name, after a person has reviewed it.
 
         Args:
             name: `server.tool`.
             older: Also where it says that it is an older version than the pinned one.
+            digest: Of what the person was shown; None where it is what the server offers now.
 
         Raises:
-            PinMismatch: It says that it is, and that is not meant.
+            PinMismatch: It says that it is, and that is not meant; or it is not what was shown any more.
             InputError: There is no such tool, or it cannot be used or signed.
             SignatureInvalid: In strict mode, it is not signed, or its signature does not hold.
             StoreUnavailable: Pins or trail cannot be written.
         """
         refusal = self._quarantined.get(name)
+        if refusal is not None and refusal.error.code == DUPLICATE:
+            raise _anew(refusal.error)
         definition = refusal.definition if refusal is not None else self.find(name).definition
         async with self._locks[definition.server]:
-            tool = await self._verifier.pin_tool(definition, older=older)
+            tool = await self.verifier.pin_tool(definition, older=older, digest=digest)
             self._quarantined.pop(name, None)
             self._tools[name] = tool
             self._flows[name] = tool.ref.flow
@@ -273,9 +371,13 @@ class Catalog:
         Raises:
             InputError: There is no such tool.
             VerificationError: There is, and it is quarantined.
-            ToolServerUnavailable: Its server is not connected.
+            ToolServerUnavailable: Its server is not connected, or has changed its tools.
         """
         tool = self._tools.get(name)
+        if tool is not None and tool.ref.server in self._stale:
+            raise self._is_stale(
+                tool.ref.server, self._listings[tool.ref.server].wait_s(self.verifier.clock.monotonic_s())
+            )
         if tool is not None:
             return tool
         refusal = self._quarantined.get(name)
@@ -306,7 +408,7 @@ class Catalog:
     def declared(self, name: str) -> ToolEntry | None:
         """What the operator's manifest says of a tool, whether or not its server is connected; None without a manifest."""
         server, _, tool = name.partition(".")
-        return self._verifier.declared(server, tool)
+        return self.verifier.declared(server, tool)
 
     def link_of(self, tool: VerifiedTool) -> ServerLink:
         """The server that the tool is on."""
@@ -316,6 +418,14 @@ class Catalog:
         """What stands before a server."""
         return self._dependencies[server]
 
+    def trust_of(self, server: str) -> ServerTrust:
+        """Under which key a server's tools are to be signed, as far as it is known.
+
+        Raises:
+            InputError: There is no such server.
+        """
+        return self.verifier.trust_of(self.link(server).name)
+
     def flow_of(self, name: str) -> ToolFlow | None:
         """What is declared of a tool, also while its server is gone; None of one that was never verified."""
         return self._flows.get(name)
@@ -323,34 +433,22 @@ class Catalog:
     @property
     def unverified(self) -> bool:
         """Whether verification is disabled."""
-        return self._verifier.mode is VerificationMode.DISABLED
+        return self.verifier.mode is VerificationMode.DISABLED
 
     async def _connect(self, link: ServerLink, principal: Principal) -> Sequence[ToolDefinition]:
+        await self.verifier.admit(link)
         async with self._guard.enforce(self._connecting(link, principal)) as permit:
-            await self._verifier.find_key(permit)  # before its process starts: what it offers is judged by it
+            await self.verifier.find_key(permit)  # before its process starts: what it offers is judged by it
             definitions = await link.server.connect(permit)
             permit.observe({"tools": len(definitions)})
         return definitions
 
     async def _verify(self, server: str, definitions: Sequence[ToolDefinition]) -> Sequence[VerifiedTool | Refusal]:
-        count = Counter(definition.name for definition in definitions)
         foreign = [definition for definition in definitions if definition.server != server]
         if foreign:
             msg = f"tool server `{server}` offers tools of `{shown_name(foreign[0].server)}`"
             raise ToolServerUnavailable(msg, server=server)
-        twice = [
-            Refusal(
-                definition,
-                InputError(
-                    f"tool `{shown_name(f'{server}.{definition.name}')}` is offered {count[definition.name]} times",
-                    code="tool.duplicate",
-                ),
-            )
-            for definition in definitions
-            if count[definition.name] > 1
-        ]
-        once = [definition for definition in definitions if count[definition.name] == 1]
-        return [*twice, *await self._verifier.verify_all(once)]
+        return await self.verifier.verify_all(refuse_duplicates(definitions))
 
     def _connecting(self, link: ServerLink, principal: Principal) -> ConnectServer:
         return ConnectServer(
@@ -358,7 +456,8 @@ class Catalog:
             server=link.name,
             command=link.command,
             secrets=link.secrets,
-            discovery=self._verifier.domain_of(link.name),
+            discovery=self.verifier.domain_of(link.name),
+            source=link.source,
         )
 
     def _forget(self, server: str) -> None:
@@ -394,6 +493,7 @@ __all__ = [
     "Pin",
     "RawToolResult",
     "Refusal",
+    "Review",
     "SecretSource",
     "ServerLink",
     "ToolVerifier",

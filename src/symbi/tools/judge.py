@@ -6,13 +6,13 @@ from enum import StrEnum
 from typing import Final
 
 from symbi.clock import rfc3339
-from symbi.errors import InputError, PinMismatch, SignatureInvalid, SymbiError
+from symbi.errors import InputError, PinMismatch, SignatureInvalid, SymbiError, VerificationError
 from symbi.guard.outcome import decode_error, encode_error
 from symbi.tools.port import Pin, ToolDefinition
+from symbi.tools.review import covered_definition, signed_digest
 from symbi.tools.schemapin import (
     PublicKey,
     SignatureEntry,
-    canonical_definition,
     digest_of,
     entry_of,
     fingerprint,
@@ -45,7 +45,7 @@ class Judgement:
     Attributes:
         error: Why the tool may not be called, or None.
         pin: What the pin becomes, or None where it stays.
-        digest: SHA-256 (hex) of the canonical definition; empty where it has no canonical form.
+        digest: SHA-256 (hex) of all of the definition; empty where it has no canonical form.
         key: The key under which a signature holds, or None.
         form: What that was made over: `digest` or `bytes`.
     """
@@ -81,12 +81,12 @@ def judge(
     name = f"{definition.server}.{definition.name}"
     # 1. the canonical form: what cannot be signed cannot be pinned
     try:
-        canonical = canonical_definition(definition)
+        covered = covered_definition(definition)
     except InputError as error:
         if mode is VerificationMode.DISABLED:
             return Judgement(None, digest=digest_of(repr(definition).encode("utf-8", "replace")))
         return Judgement(error)
-    digest = digest_of(canonical)
+    digest = digest_of(covered)
     if mode is VerificationMode.DISABLED:
         return Judgement(None, digest=digest)
     # 2. the signature, before any pin is looked at
@@ -97,7 +97,7 @@ def judge(
     key = trust.key if form else None
     signed = "" if key is None else fingerprint(key)
     how = provenance(form, entry.version if entry else "", trust.source if form else "")
-    fresh = Pin(name, signed, digest, how.text, canonical.decode(), rfc3339(now_ns), PINNED)
+    fresh = Pin(name, signed, digest, how.text, covered.decode(), rfc3339(now_ns), PINNED)
     # 3. the pin
     if pin is not None and pin.digest != digest and reviewed and not older:
         step_back = why_older(entry or SignatureEntry(""), parse_provenance(pin.form))
@@ -139,14 +139,22 @@ def _changed(pin: Pin, name: str, digest: str, entry: SignatureEntry | None) -> 
     said = ""
     if pin.digest != digest and (parse_provenance(pin.form).version or (entry and (entry.version or entry.previous))):
         back = why_older(entry or SignatureEntry(""), parse_provenance(pin.form))
-        said = f"; {back or of_descent(entry, pin.digest)}"
+        said = f"; {back or of_descent(entry, signed_digest(pin.definition))}"
     return PinMismatch(
         f"the {what} of tool `{name}` has changed since it was pinned on {pin.pinned_at[:10]}{said}",
-        hint=f"review it, then `symbi tools pin {name}`",
+        hint=f"`symbi tools review {name}` shows the difference",
         tool=name,
         pinned=pin.digest,
         seen=digest,
     )
+
+
+def _keyless(name: str, error: SymbiError) -> SymbiError:
+    """Why there is no key to check a signature with; a new exception, for the kept one must not gather traces."""
+    if isinstance(error, VerificationError):
+        return decode_error(encode_error(error))
+    msg = f"the key that signs tool `{name}` is not to be had: {error.message}"
+    return SignatureInvalid(msg, code="verify.key", hint=error.hint, tool=name, cause=error.code)
 
 
 def _check_signature(
@@ -166,7 +174,7 @@ def _check_signature(
         hint = 'sign it with `symbi tools sign`, or set `mcp.tool_verification = "tofu"`'
         raise SignatureInvalid(msg, hint=hint, tool=name)
     if trust.error is not None:
-        raise decode_error(encode_error(trust.error))  # a new one: the kept one must not gather traces
+        raise _keyless(name, trust.error)
     if trust.key is None:
         msg = f"tool `{name}` is signed, and no public key is configured for server `{definition.server}`"
         where = f"mcp.servers.{definition.server}"

@@ -178,6 +178,7 @@ def judge_names(
     definitions: Sequence[ToolDefinition],
     taken: Mapping[str, str],
     shared: Collection[str] = (),
+    known: Collection[str] = (),
 ) -> Mapping[int, LookAlike]:
     """Judge the names that one server offers.
 
@@ -185,6 +186,7 @@ def judge_names(
         definitions: What it offers, each name once.
         taken: Tools of other servers, `server.tool`, by `keys_of` their names on them.
         shared: Names that may be those of other servers' tools; `ANY_NAME` stands for all.
+        known: Names that were accepted before: what comes later is refused, and not they.
 
     Returns:
         What is refused, by its place among the definitions.
@@ -197,15 +199,15 @@ def judge_names(
             found[place] = LookAlike(reason)
         if reason or not TOOL_NAME.fullmatch(definition.name):  # which can name no tool, and is refused as such
             continue
-        for key in keys_of(definition.name):
+        for key in sorted(keys_of(definition.name)):
             other = first.setdefault(key, place)
             if other != place:
-                names = shown(definition.name), shown(definitions[other].name)
-                found[place] = LookAlike(
-                    f"the names `{names[0]}` and `{names[1]}` look alike", _full(definitions[other])
-                )
-                found[other] = LookAlike(f"the names `{names[1]}` and `{names[0]}` look alike", _full(definition))
-        if place not in found and not _is_shared(definition.name, shared):
+                for one, like in ((place, other), (other, place)):
+                    if definitions[one].name not in known:
+                        names = shown(definitions[one].name), shown(definitions[like].name)
+                        reason = f"the names `{names[0]}` and `{names[1]}` look alike"
+                        found[one] = LookAlike(reason, _full(definitions[like]))
+        if place not in found and definition.name not in known and not _is_shared(definition.name, shared):
             shadowed = next((taken[key] for key in sorted(keys_of(definition.name)) if key in taken), None)
             if shadowed is not None:
                 same = shadowed.partition(".")[2] == definition.name

@@ -118,6 +118,14 @@ class ToolServer(Protocol):
             ToolServerUnavailable: The server is gone.
         """
 
+    async def relist(self, permit: Permit[ConnectServer]) -> Sequence[ToolDefinition]:
+        """Redeem the permit and list the tools anew on the session that is up (all pages, no cache).
+
+        Raises:
+            PermitRefused: The permit cannot be redeemed, or is for another server.
+            ToolServerUnavailable: It is not connected, dies, or does not list them in time.
+        """
+
     async def ping(self, within_s: float) -> None:
         """Ask the server whether it is there; nothing but the protocol's own words goes to it.
 
@@ -184,10 +192,10 @@ class Pin:
     Attributes:
         tool: `server.tool`.
         key_fingerprint: SHA-256 (hex) of the DER public key that signed it; empty where unsigned (mode `tofu`).
-        digest: SHA-256 (hex) of the canonical definition.
+        digest: SHA-256 (hex) of `definition`.
         form: `digest` or `bytes`: what the signature was made over (published implementations differ); then, where it is
             known, which version it is and where the key came from (see `symbi.tools.schemapin.lineage.Provenance`).
-        definition: The canonical definition itself.
+        definition: All of it in one form (`symbi.tools.review.covered_definition`).
         pinned_at: RFC 3339.
         state: `pinned`, or `quarantined` with the digest that was seen instead.
     """
@@ -303,6 +311,10 @@ class ReviewStore(Protocol):
         Raises:
             StoreUnavailable: The store cannot be read.
         """
+
+
+class ToolStore(PinStore, ReviewStore, Protocol):
+    """Both, in one store."""
 
 
 class DiscoverySource(Protocol):

@@ -1,7 +1,7 @@
 """What of a tool is covered by our own digest, how two definitions differ, and what follows from what a person said.
 
 The digest covers the whole definition: what SchemaPin signs (name, title, description, annotations, schemas), and beside
-that `_meta` without the signature itself, and every further member such as `icons`. Those two stand in it as text of
+that `_meta` without the entry of SchemaPin, which is judged by itself, and every further member such as `icons`. Those two stand in it as text of
 sorted JSON, so that content which SchemaPin cannot sign unambiguously is covered all the same.
 
 It is pure: values in, values out.
@@ -14,9 +14,10 @@ from itertools import islice, zip_longest
 from typing import Final, cast
 
 from symbi.errors import InputError, PinMismatch, SignatureInvalid, VerificationError
+from symbi.tools.link import ServerLink
 from symbi.tools.lookalike import is_bidi, is_hidden
 from symbi.tools.port import Review, ReviewKind, ReviewState, ToolDefinition
-from symbi.tools.schemapin import MAX_DEFINITION_BYTES, META_KEY, canonical_definition, canonical_json
+from symbi.tools.schemapin import MAX_DEFINITION_BYTES, META_KEY, canonical_definition, canonical_json, digest_of
 from symbi.tools.screen import Finding, Severity
 from symbi.tools.text import cut, shown_name
 from symbi.types import JsonValue
@@ -46,10 +47,6 @@ def covered_definition(definition: ToolDefinition) -> bytes:
     """
     document = cast("dict[str, JsonValue]", json.loads(canonical_definition(definition)))
     meta = {name: value for name, value in definition.meta.items() if name != META_KEY}
-    signature = definition.meta.get(META_KEY)
-    if isinstance(signature, Mapping):  # what stands beside the signature in its entry is covered, too
-        beside = {name: value for name, value in signature.items() if name != "signature"}
-        meta |= {META_KEY: beside} if beside else {}
     for name, value in (("_meta", meta), ("_rest", definition.rest)):
         if value:
             document[name] = _text_of(value, name)
@@ -98,6 +95,15 @@ def parse_covered(server: str, text: str) -> ToolDefinition:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         msg = f"what is kept of a tool of `{shown_name(server)}` is no definition"
         raise InputError(msg, code="tool.definition") from None
+
+
+def signed_digest(covered: str) -> str:
+    """SHA-256 (hex) of what of a covered definition SchemaPin signs.
+
+    Raises:
+        InputError: It is none.
+    """
+    return digest_of(canonical_definition(parse_covered("", covered)))
 
 
 # --- the difference ---------------------------------------------------------------------------------------------------
@@ -202,6 +208,40 @@ def _changed_text(one: str, other: str) -> tuple[str, str]:
 
 
 # --- what a person said -----------------------------------------------------------------------------------------------
+
+
+def admitted(link: ServerLink, known: Review | None, *, strict: bool, now: str) -> "Standing":
+    """Whether a server that was found in a file may be connected.
+
+    Args:
+        link: The server.
+        known: What there is of it.
+        strict: The mode is strict.
+        now: RFC 3339.
+    """
+    hint = f"`symbi tools discover {link.name}` shows it, and `--accept` lets it be connected"
+    same = known is not None and known.digest == link.digest
+    if known is not None and known.state is ReviewState.ACCEPTED and same:
+        return Standing(None)
+    state = ReviewState.WAITING if strict or known is not None else ReviewState.ACCEPTED
+    reason = f"it was found in {visible(link.source)}"
+    if known is not None and known.state in {ReviewState.REVOKED, ReviewState.REJECTED}:
+        refused = known.state is ReviewState.REVOKED or same
+        if refused:
+            msg = f"tool server `{link.name}` was {known.state.value} on {known.since[:10]}"
+            code = REJECTED if known.state is ReviewState.REJECTED else REVOKED_TOOL
+            return Standing(PinMismatch(msg, code=code, hint=hint, server=link.name))
+    elif known is not None and not same:
+        reason = f"what {visible(link.source)} says of it has changed since {known.since[:10]}"
+    put = None
+    if known is None or not same:
+        put = Review(
+            ReviewKind.SERVER, link.name, state, link.digest, link.definition, cut(reason, MAX_VALUE_CHARS), now
+        )
+    if state is ReviewState.ACCEPTED:
+        return Standing(None, put=put)
+    msg = f"tool server `{link.name}` waits for somebody to accept it: {cut(reason, MAX_VALUE_CHARS)}"
+    return Standing(PinMismatch(msg, code=HELD, hint=hint, server=link.name), put=put)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ server offers again what was pinned.
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -20,25 +21,32 @@ import anyio.to_thread
 
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog
-from symbi.clock import Clock
-from symbi.errors import InputError, InternalError, PinMismatch, SymbiError, Unavailable
+from symbi.clock import Clock, rfc3339
+from symbi.errors import InputError, InternalError, PinMismatch, SymbiError, Unavailable, VerificationError
 from symbi.guard.action import ConnectServer, InvokeTool, ToolRef
 from symbi.guard.permit import Permit
 from symbi.policy.decision import PolicyDecision
 from symbi.policy.engine import PolicyEngine
 from symbi.policy.history import offline
-from symbi.tools.judge import PINNED, QUARANTINED, VerificationMode, judge
+from symbi.tools.judge import PINNED, QUARANTINED, Judgement, VerificationMode, judge
+from symbi.tools.link import ServerLink
+from symbi.tools.lookalike import ANY_NAME, LookAlike, judge_names, keys_of, shown
 from symbi.tools.manifest import Manifest, ToolEntry
-from symbi.tools.port import SERVER_NAME, TOOL_NAME, PinStore, ToolDefinition
-from symbi.tools.schemapin import PublicKey, canonical_definition, digest_of, fingerprint, signature_of, verify
+from symbi.tools.port import SERVER_NAME, TOOL_NAME, ReviewKind, ReviewState, ToolDefinition, ToolStore
+from symbi.tools.review import Seen, admitted, covered_definition, stand
+from symbi.tools.schemapin import PublicKey, digest_of, fingerprint, signature_of, verify
 from symbi.tools.schemapin.resolve import ServerKeys, ServerTrust
 from symbi.tools.schemas import Schema
+from symbi.tools.screen import Finding, screen, worst
 from symbi.tools.text import shown_name
 from symbi.types import SYSTEM_AGENT, JsonValue, Principal, ToolName
 
 _log = logging.getLogger("symbi.tools")
 
 _PROOF: Final = object()
+DUPLICATE: Final = "tool.duplicate"
+"""Code of a tool whose server offers several of its name."""
+MAX_RECORDED: Final = 4  # findings of a tool that its event tells of
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,7 @@ class VerifiedTool:
         entry: What the operator's manifest says of it.
         key: The key that signed it, or None.
         mode: The mode that it passed.
+        findings: What the screen of its definition found.
     """
 
     definition: ToolDefinition
@@ -63,6 +72,7 @@ class VerifiedTool:
     key: PublicKey | None = field(repr=False, compare=False)
     mode: VerificationMode
     proof: object = field(repr=False, compare=False)
+    findings: tuple[Finding, ...] = ()
 
     def __post_init__(self) -> None:
         if self.proof is not _PROOF:
@@ -78,7 +88,7 @@ class VerifiedTool:
         """
         if self.mode is VerificationMode.DISABLED:
             return
-        if digest_of(canonical_definition(self.definition)) != self.ref.schema_digest:
+        if digest_of(covered_definition(self.definition)) != self.ref.schema_digest:
             msg = f"tool `{self.ref.name}` is not what was verified"
             raise PinMismatch(msg, tool=self.ref.name)
         if self.key is not None:
@@ -87,10 +97,11 @@ class VerifiedTool:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A tool that may not be called, and why."""
+    """A tool that may not be called, and why; and what the screen of its definition found."""
 
     definition: ToolDefinition
     error: SymbiError
+    findings: tuple[Finding, ...] = ()
 
 
 class ToolVerifier:
@@ -98,18 +109,21 @@ class ToolVerifier:
 
     Args:
         mode: Strict, tofu or disabled.
-        pins: Durable pins, in the log's store.
+        pins: Durable pins and reviews, in the log's store.
         log: The trail.
         engine: For `enforce_policies`.
         clock: Dates pins.
         keys: Public key by server, as the operator configured it; or that and the domains that are asked.
         manifests: Operator manifest by server.
+
+    Attributes:
+        shared: By server, names of its tools that may be those of other servers' tools; None: nobody has said so of any.
     """
 
     def __init__(
         self,
         mode: VerificationMode,
-        pins: PinStore,
+        pins: ToolStore,
         log: AuditLog,
         engine: PolicyEngine,
         clock: Clock,
@@ -118,7 +132,7 @@ class ToolVerifier:
         manifests: Mapping[str, Manifest] | None = None,
     ) -> None:
         self.mode = mode
-        self._pins = pins
+        self.store = pins
         self.log = log
         self._engine = engine
         self.clock = clock
@@ -127,6 +141,7 @@ class ToolVerifier:
         self._manifests = manifests or {}
         self._domains = {} if self._chain is None or mode is VerificationMode.DISABLED else known.domains
         self._trust: dict[str, ServerTrust] = {}
+        self.shared: Mapping[str, Collection[str]] | None = None
         if mode is VerificationMode.DISABLED:
             _log.warning("tool verification is disabled: any tool can be called, whatever it has become")
 
@@ -139,10 +154,13 @@ class ToolVerifier:
         """The domain that is asked for the key of a server while that is being connected; empty where none is."""
         return self._domains.get(server, "")
 
-    async def find_key(self, permit: Permit[ConnectServer]) -> None:
-        """Find out under which key a server's tools are to be signed. What is found holds until it is connected again.
+    async def find_key(self, permit: Permit[ConnectServer]) -> bool:
+        """Find out under which key a server's tools are to be signed. What is found holds until it is asked again.
 
         A key that cannot be had, or was revoked, is no error here: the server's signed tools are refused with it.
+
+        Returns:
+            Whether that is another than before, or can be had now and could not, or the other way round.
 
         Raises:
             PermitRefused: The permit is not live.
@@ -150,11 +168,42 @@ class ToolVerifier:
         server = permit.action.server
         domain = self.domain_of(server)
         if not domain or self._chain is None:
-            return
+            return False
+        before = self._trust.get(server)
         trust = await self._chain.trust(permit, domain, self._keys.get(server))
         for warning in trust.warnings:
             _log.warning("tool server `%s`: %s", server, warning)
         self._trust[server] = trust
+        return before is None or before.verdict != trust.verdict
+
+    async def admit(self, link: ServerLink) -> None:
+        """Return if a server may be connected as far as it matters who named it: one of the configuration may.
+
+        One that was found in a file may if it is what somebody has accepted; where the mode is not strict, also at first
+        sight, and it is accepted so.
+
+        Raises:
+            PinMismatch: Somebody has to look at it first.
+            StoreUnavailable: That cannot be kept.
+        """
+        if not link.source or self.mode is VerificationMode.DISABLED:
+            return
+
+        def work() -> tuple[VerificationError | None, list[Draft]]:
+            known = self.store.get_review(ReviewKind.SERVER, link.name)
+            now = rfc3339(self.clock.now_ns())
+            found = admitted(link, known, strict=self.mode is VerificationMode.STRICT, now=now)
+            if found.put is None:
+                return found.error, []
+            self.store.put_review(found.put)
+            facts: dict[str, JsonValue] = {
+                "server": link.name, "state": found.put.state.value, "digest": link.digest, "source": shown_name(link.source),
+            }  # fmt: skip
+            return found.error, [Draft(AuditEventType.TOOL_REVIEWED, SYSTEM_AGENT, facts)]
+
+        error, _ = await self.log.transact(work)
+        if error is not None:
+            raise error
 
     def trust_of(self, server: str) -> ServerTrust:
         """Under which key a server's tools are to be signed, as far as it is known."""
@@ -175,7 +224,9 @@ class ToolVerifier:
         """
         return _or_raise((await self.verify_all([definition]))[0])
 
-    async def pin_tool(self, definition: ToolDefinition, *, older: bool = False) -> VerifiedTool:
+    async def pin_tool(
+        self, definition: ToolDefinition, *, older: bool = False, digest: str | None = None
+    ) -> VerifiedTool:
         """Pin what a person has reviewed, in place of what was pinned; in strict mode it must be signed all the same.
 
         With it the key is accepted for the server, if it was discovered.
@@ -183,28 +234,43 @@ class ToolVerifier:
         Args:
             definition: As it was reviewed.
             older: Also where it says that it is an older version than the pinned one.
+            digest: That of what the person was shown; None where it is the definition itself.
 
         Raises:
-            As `verify_tool`; `PinMismatch` only for what is older.
+            As `verify_tool`; `PinMismatch` only for what is older, or is not what was shown.
         """
+        if digest is not None and digest_of(covered_definition(definition)) != digest:
+            name = shown_name(f"{definition.server}.{definition.name}")
+            msg = f"tool `{name}` is not what was shown any more"
+            raise PinMismatch(msg, hint=f"`symbi tools review {name}` shows what it is now", tool=name)
         return _or_raise((await self.verify_all([definition], reviewed=True, older=older))[0])
 
     async def verify_all(
-        self, definitions: Iterable[ToolDefinition], *, reviewed: bool = False, older: bool = False
+        self, definitions: Iterable[ToolDefinition | Refusal], *, reviewed: bool = False, older: bool = False
     ) -> Sequence[VerifiedTool | Refusal]:
         """Verify what a server offers, in one transaction with the record of it.
+
+        Args:
+            definitions: All that one server offers, and what of it is refused already.
+            reviewed: A person accepts it.
+            older: And that it is an older version.
 
         Raises:
             StoreUnavailable: Pins or trail cannot be read or written.
         """
-        prepared = [await anyio.to_thread.run_sync(_prepare, definition) for definition in definitions]
+        offered = list(definitions)
+        others = frozenset(one.name for one in offered if isinstance(one, ToolDefinition))
+        prepared = [await anyio.to_thread.run_sync(_prepare, one, others) for one in offered]
 
         def work() -> tuple[list[VerifiedTool | Refusal], list[Draft]]:
             results: list[VerifiedTool | Refusal] = []
             drafts: list[Draft] = []
             accepted = self._accepted()
-            for one in prepared:
-                result, draft = self._judge(one, accepted, reviewed=reviewed, older=older)
+            alike = self._look_alikes(prepared, reviewed=reviewed)
+            for place, one in enumerate(prepared):
+                refused = isinstance(one, _Prepared) and place in alike
+                judged = _named(one, alike[place]) if refused else one
+                result, draft = self._judge(judged, accepted, reviewed=reviewed, older=older)
                 results.append(result)
                 drafts.append(draft)
             return results, drafts
@@ -232,34 +298,70 @@ class ToolVerifier:
         """Server and key of every pin: such a key is not news. On the store's thread."""
         if self.mode is not VerificationMode.STRICT or not any(one.remote for one in self._trust.values()):
             return frozenset()
-        kept = [pin for pin in self._pins.pins() if pin.state == PINNED or pin.state.startswith(QUARANTINED)]
+        kept = [pin for pin in self.store.pins() if pin.state == PINNED or pin.state.startswith(QUARANTINED)]
         return frozenset((pin.tool.partition(".")[0], pin.key_fingerprint) for pin in kept if pin.key_fingerprint)
+
+    def _look_alikes(self, prepared: Sequence["_Prepared | Refusal"], *, reviewed: bool) -> Mapping[int, LookAlike]:
+        """What is refused for its name, by its place; what is pinned counts before what is new. On the store's thread."""
+        if self.mode is VerificationMode.DISABLED:
+            return {}
+        servers = {one.definition.server for one in prepared}
+        taken: dict[str, str] = {}
+        known: set[str] = set()
+        for pin in self.store.pins():
+            server, _, name = pin.tool.partition(".")
+            if server in servers:
+                known.add(name)
+            else:
+                taken |= dict.fromkeys(keys_of(name), pin.tool)
+        shared = [ANY_NAME]
+        if self.shared is not None and not reviewed:
+            shared = [name for server in servers for name in self.shared.get(server, ())]
+        return judge_names([one.definition for one in prepared], taken, shared, known)
+
+    def _stand(self, one: "_Prepared", found: Judgement, *, first: bool, reviewed: bool) -> Judgement:
+        """A judgement after what people have said. On the store's thread; what waits for them is kept with it."""
+        name, now = f"{one.definition.server}.{one.definition.name}", rfc3339(self.clock.now_ns())
+        if not isinstance(found.error, VerificationError | None) or not found.digest:
+            return found
+        key = None if found.key is None else self.store.get_review(ReviewKind.KEY, fingerprint(found.key))
+        revoked = key.since if key is not None and key.state is ReviewState.REVOKED else ""
+        strict, disabled = self.mode is VerificationMode.STRICT, self.mode is VerificationMode.DISABLED
+        definition = "" if disabled else covered_definition(one.definition).decode()
+        seen = Seen(name, found.digest, definition, one.findings, found.error, first, strict, reviewed)
+        standing = stand(seen, self.store.get_review(ReviewKind.TOOL, name), key_revoked=revoked, now=now)
+        if standing.put is not None:
+            self.store.put_review(standing.put)
+        elif standing.drop:
+            self.store.drop_review(ReviewKind.TOOL, name)
+        return replace(found, error=standing.error, pin=found.pin if standing.pins else None)
 
     def _judge(
         self, one: "_Prepared | Refusal", accepted: frozenset[tuple[str, str]], *, reviewed: bool, older: bool
     ) -> tuple[VerifiedTool | Refusal, Draft]:
         """On the store's thread, in its transaction: a pin and its event are durable together or not at all."""
+        if isinstance(one, Refusal):
+            return _refused(one)
         definition = one.definition
         name = f"{definition.server}.{definition.name}"
-        if isinstance(one, Refusal):
-            return one, _draft(AuditEventType.TOOL_REFUSED, name, {"code": one.error.code, "reason": one.error.message})
         trust = self.trust_of(definition.server)
         if trust.key is not None and (definition.server, fingerprint(trust.key)) in accepted:
             trust = replace(trust, remote=False)
         pinning = self.mode is not VerificationMode.DISABLED
-        pin = self._pins.get_pin(name) if pinning else None
+        pin = self.store.get_pin(name) if pinning else None
         now_ns = self.clock.now_ns()
         found = judge(self.mode, definition, trust, pin, now_ns=now_ns, reviewed=reviewed, older=older)
+        found = self._stand(one, found, first=pin is None, reviewed=reviewed)
         if found.pin is not None:
-            self._pins.put_pin(found.pin)
+            self.store.put_pin(found.pin)
         facts: dict[str, JsonValue] = {"mode": self.mode.value, "digest": found.digest}
         if found.key is not None:
             facts |= {"key": fingerprint(found.key), "form": found.form}
             facts |= {"domain": self.domain_of(definition.server), "source": trust.source or "public_key"}
             facts |= {"dns": trust.dns} if trust.dns else {}
         if found.error is not None:
-            facts |= {"code": found.error.code, "reason": found.error.message}
-            return Refusal(definition, found.error), _draft(AuditEventType.TOOL_REFUSED, name, facts)
+            facts |= {"code": found.error.code, "reason": found.error.message} | _findings(one.findings)
+            return replace(one.refusal, error=found.error), _draft(AuditEventType.TOOL_REFUSED, name, facts)
         entry = one.entry(self._manifests.get(definition.server))
         ref = ToolRef(
             name=ToolName(name),
@@ -269,10 +371,15 @@ class ToolVerifier:
             verified=found.key is not None,
             recovery=entry.recovery,
             flow=entry.flow,
+            findings=len(one.findings),
+            severity=worst(one.findings),
         )
-        tool = VerifiedTool(definition, ref, one.arguments, one.output, entry, found.key, self.mode, _PROOF)
+        tool = VerifiedTool(
+            definition, ref, one.arguments, one.output, entry, found.key, self.mode, _PROOF, one.findings
+        )
         kind = AuditEventType.TOOL_PINNED if found.pin is not None else AuditEventType.TOOL_VERIFIED
         facts |= {"signed": ref.verified, "recovery": entry.recovery.value, "reviewed": reviewed}
+        facts |= _findings(one.findings)
         return tool, _draft(kind, name, facts)
 
 
@@ -283,13 +390,21 @@ class _Prepared:
     definition: ToolDefinition
     arguments: Schema
     output: Schema | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def refusal(self) -> Refusal:
+        """It, once it is refused; the error is still to be said."""
+        return Refusal(self.definition, InternalError("no reason"), self.findings)
 
     def entry(self, manifest: Manifest | None) -> ToolEntry:
         return manifest.entry(self.definition.name) if manifest is not None else ToolEntry()
 
 
-def _prepare(definition: ToolDefinition) -> _Prepared | Refusal:
-    """Check the names and compile the schemas; on a thread, for a hostile schema takes a while to refuse."""
+def _prepare(definition: ToolDefinition | Refusal, others: Collection[str]) -> _Prepared | Refusal:
+    """Check the names, compile the schemas and screen the texts; on a thread, for a hostile schema takes a while to refuse."""
+    if isinstance(definition, Refusal):
+        return definition
     name = shown_name(f"{definition.server}.{definition.name}")
     try:
         if not SERVER_NAME.fullmatch(definition.server) or not TOOL_NAME.fullmatch(definition.name):
@@ -303,7 +418,48 @@ def _prepare(definition: ToolDefinition) -> _Prepared | Refusal:
         )
     except InputError as error:
         return Refusal(definition, error)
-    return _Prepared(definition, arguments, output)
+    return _Prepared(definition, arguments, output, screen(definition, others))
+
+
+def refuse_duplicates(definitions: Sequence[ToolDefinition]) -> Sequence[ToolDefinition | Refusal]:
+    """What a server offers, with those refused of which there are several of one name."""
+    count = Counter(definition.name for definition in definitions)
+    return [
+        definition
+        if count[definition.name] == 1
+        else Refusal(
+            definition,
+            InputError(
+                f"tool `{shown_name(f'{definition.server}.{definition.name}')}` is offered {count[definition.name]} times",
+                code=DUPLICATE,
+            ),
+        )
+        for definition in definitions
+    ]
+
+
+def _named(one: "_Prepared | Refusal", found: LookAlike) -> Refusal:
+    """Its refusal for its name."""
+    definition = one.definition
+    name = shown(f"{definition.server}.{definition.name}")
+    hint = None
+    if found.shadows:
+        hint = f"`mcp.servers.{definition.server}.same_names` says which of its tools may be called as others are"
+    error = InputError(f"tool `{name}` is refused: {found.reason}", code="tool.lookalike", hint=hint, tool=name)
+    return Refusal(definition, error, one.findings)
+
+
+def _refused(one: Refusal) -> tuple[Refusal, Draft]:
+    name = f"{one.definition.server}.{one.definition.name}"
+    facts: dict[str, JsonValue] = {"code": one.error.code, "reason": one.error.message}
+    return one, _draft(AuditEventType.TOOL_REFUSED, name, facts | _findings(one.findings))
+
+
+def _findings(findings: Sequence[Finding]) -> dict[str, JsonValue]:
+    """What the trail says of findings: how many, and the worst of them."""
+    if not findings:
+        return {}
+    return {"findings": len(findings), "worst": [one.as_json() for one in findings[:MAX_RECORDED]]}
 
 
 def _or_raise(result: VerifiedTool | Refusal) -> VerifiedTool:

@@ -20,7 +20,7 @@ from symbi.policy.engine import PolicySource
 from symbi.policy.policies import PolicySet
 from symbi.runtime.policies import PolicyTerms, rules_of, sources_of
 from symbi.runtime.policy_signing import verify_bundle
-from symbi.tools.catalog import Pin
+from symbi.tools.catalog import Pin, Review
 from symbi.types import ToolName
 from symbi.wiring.sources import compile_agents, open_reader, read_text
 
@@ -161,3 +161,15 @@ def known_pins(settings: Settings) -> tuple[Pin, ...]:
         return ()
     with open_reader(settings) as reader:
         return tuple(reader.pins())
+
+
+def known_reviews(settings: Settings) -> tuple[Review, ...]:
+    """What of tools waits for a person, and what people have said; nothing where there is no store yet.
+
+    Raises:
+        StoreUnavailable: The store is there and cannot be read.
+    """
+    if not (settings.runtime.data_dir / DATABASE_NAME).is_file():
+        return ()
+    with open_reader(settings) as reader:
+        return tuple(reader.reviews())

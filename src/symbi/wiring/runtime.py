@@ -56,6 +56,7 @@ from symbi.telemetry import Metrics, setup_logging
 from symbi.tools.catalog import Catalog, SecretSource, ServerLink, ToolVerifier, VerificationMode
 from symbi.tools.invoke import Invoker
 from symbi.tools.reconcile import Reconciler
+from symbi.tools.upkeep import Upkeep
 from symbi.types import SYSTEM_AGENT, AgentId, JsonValue, KeyId, SecurityTier
 from symbi.wiring.bus import opened_bus, topics_of
 from symbi.wiring.keeping import keeping, probe_storage, refuse_half
@@ -256,7 +257,9 @@ async def open_runtime(
             watches.append(await stack.enter_async_context(shadowing(settings, shadow, clock)))
         runtime = Runtime(rooms, runtime_config(settings), report, warnings)
         await runtime.roster.open()
-        looking: list[Runs] = [*watches, runtime.measuring] if settings.policy.watch else [runtime.measuring]
+        looking: list[Runs] = [
+            *(watches if settings.policy.watch else ()), runtime.measuring, tool_upkeep(settings, catalog, clock),
+        ]  # fmt: skip
         await stack.enter_async_context(beating(rooms.pulse, log, looking))
         up.set()
         yield runtime
@@ -275,10 +278,17 @@ def tool_catalog(
         VerificationMode(settings.mcp.tool_verification.value), store, log, guard.engine, clock,
         keys=server_keys(settings, guard.authority, clock), manifests=manifests(settings),
     )  # fmt: skip
+    verifier.shared = {server.name: server.same_names for server in settings.mcp.servers}
     catalog = Catalog(guard, verifier, links)
     catalog.changed = book.refresh
     book.tools = lambda: (ToolType(ref.name, ref.input_schema) for ref in catalog.refs)
     return catalog
+
+
+def tool_upkeep(settings: Settings, catalog: Catalog, clock: Clock) -> Upkeep:
+    """Health checks of tool servers, as configured."""
+    mcp = settings.mcp
+    return Upkeep(catalog, clock, interval_s=mcp.health_interval_s, within_s=mcp.health_timeout_s)
 
 
 @asynccontextmanager

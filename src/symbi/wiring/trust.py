@@ -30,16 +30,16 @@ def server_keys(settings: Settings, authority: Authority, clock: Clock) -> Serve
         return ServerKeys(configured)
     from symbi.adapters.schemapin.dns import TxtRecords  # noqa: PLC0415 - for those who have a domain to ask
 
-    said = settings.schemapin
+    schemapin = settings.schemapin
     chain = TrustChain(
         _sources(settings, authority, clock),
         clock,
         strict=settings.mcp.tool_verification is ToolVerification.STRICT,
-        keep_s=said.keep_s,
-        dns=DnsCheck(said.dns.value),
+        keep_s=schemapin.keep_s,
+        dns=DnsCheck(schemapin.dns.value),
         lookup=None
-        if said.dns is DnsSetting.OFF
-        else TxtRecords(authority, [split_server(one) for one in said.dns_servers], timeout_s=said.timeout_s),
+        if schemapin.dns is DnsSetting.OFF
+        else TxtRecords(authority, [split_server(one) for one in schemapin.dns_servers], timeout_s=schemapin.timeout_s),
     )
     return ServerKeys(configured, domains, chain)
 
@@ -68,21 +68,43 @@ def bundle_authorities(settings: Settings) -> list[PublicKey]:
     return [load_public_key(read_text(settings.folder / path)) for path in settings.schemapin.authorities]
 
 
+def skill_files(folder: Path) -> tuple[dict[str, str], bytes | None]:
+    """Hash by path of every file in a skill folder, and its signature file, if there is one.
+
+    Raises:
+        InputError: It cannot be read, or holds what is neither file nor folder.
+    """
+    from symbi.adapters.schemapin.skill_folder import read_skill_folder  # noqa: PLC0415 - for those who have one
+
+    return read_skill_folder(folder)
+
+
+def put_skill_signature(folder: Path, content: bytes) -> Path:
+    """Write the signature file of a skill folder.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    from symbi.adapters.schemapin.skill_folder import write_skill_signature  # noqa: PLC0415 - likewise
+
+    return write_skill_signature(folder, content)
+
+
 def _sources(settings: Settings, authority: Authority, clock: Clock) -> Sequence[DiscoverySource]:
-    said = settings.schemapin
+    schemapin = settings.schemapin
     authorities = bundle_authorities(settings)
     sources: list[DiscoverySource] = [
-        BundleSource(read_bundle(settings.folder / path), clock, authorities) for path in said.bundles
+        BundleSource(read_bundle(settings.folder / path), clock, authorities) for path in schemapin.bundles
     ]
-    sources += [BundleSource(read_bundle(settings.folder / path), clock, None) for path in said.unsigned_bundles]
-    if said.folder is not None:
+    sources += [BundleSource(read_bundle(settings.folder / path), clock, None) for path in schemapin.unsigned_bundles]
+    if schemapin.folder is not None:
         from symbi.adapters.schemapin.folder import FolderSource  # noqa: PLC0415 - likewise
 
-        sources.append(FolderSource(authority, settings.folder / said.folder))
-    if said.online:
+        sources.append(FolderSource(authority, settings.folder / schemapin.folder))
+    if schemapin.online:
         from symbi.adapters.schemapin.fetch import DomainSource, certificates  # noqa: PLC0415 - likewise
 
-        context = certificates(None if said.ca_file is None else settings.folder / said.ca_file)
-        private = frozenset(said.private_hosts)
-        sources.append(DomainSource(authority, timeout_s=said.timeout_s, private=private, context=context))
+        context = certificates(None if schemapin.ca_file is None else settings.folder / schemapin.ca_file)
+        private = frozenset(schemapin.private_hosts)
+        sources.append(DomainSource(authority, timeout_s=schemapin.timeout_s, private=private, context=context))
     return sources

@@ -22,7 +22,9 @@ from symbi.config.kinds import (
     Text,
     Whole,
 )
+from symbi.config.mcp_settings import PlainVariable
 from symbi.config.sandbox_settings import EngineAddress, Image, RuntimeName, UserNumbers, VariableName
+from symbi.config.schemapin_settings import DnsServer, Host
 from symbi.config.sections import KEYS, SECTIONS, TABLE_KEYS, TABLES, Key
 from symbi.config.settings import OriginKind
 from symbi.errors import ConfigError
@@ -95,6 +97,11 @@ def samples(kind: Kind) -> list[tuple[str, str, object]]:
         case OneOf(words=words):
             some = [word.value for word in words] * 2
             return [(f'"{word}"', word.upper(), words(word)) for word in some[:3]]
+        case DnsServer():
+            some = ["192.0.2.1", "192.0.2.2:5353", "[2001:db8::1]:5353"]
+            return [(f'"{one}"', one, one) for one in some]
+        case Host():
+            return [(f'"h{n}.example.com"', f"H{n}.example.com", f"h{n}.example.com") for n in range(3)]
         case Webhook():
             return [(f'"https://h{n}"', f"https://h{n}", f"https://h{n}") for n in range(3)]
         case Program():
@@ -104,7 +111,7 @@ def samples(kind: Kind) -> list[tuple[str, str, object]]:
         case Image():
             some = [f"sha256:{n}" + 63 * "a" for n in range(3)]
             return [(f'"{one}"', one, one) for one in some]
-        case VariableName():
+        case VariableName() | PlainVariable():
             return [(f'"MODE_{n}"', f"MODE_{n}", f"MODE_{n}") for n in range(3)]
         case RuntimeName():
             return [(f'"r{n}"', f"r{n}", f"r{n}") for n in range(3)]

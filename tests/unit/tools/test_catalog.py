@@ -55,7 +55,7 @@ async def test_a_changed_tool_is_quarantined_until_it_is_pinned_anew(open_bench)
         for _ in range(2):
             with pytest.raises(PinMismatch) as caught:
                 bench.catalog.find("mail.send")
-            assert "symbi tools pin mail.send" in str(caught.value)
+            assert "symbi tools review mail.send" in str(caught.value)
         assert list(bench.catalog.quarantined) == ["mail.send"]
         await bench.catalog.refresh("mail")
         assert list(bench.catalog.quarantined) == ["mail.send"]

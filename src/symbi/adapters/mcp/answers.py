@@ -16,6 +16,10 @@ MAX_PAGES: Final = 16  # of one listing
 MAX_COMPLETIONS: Final = 100  # as the protocol has it
 
 
+_DEFINED: Final = frozenset({"name", "description", "inputSchema", "outputSchema", "title", "annotations", "_meta"})
+"""Members of a definition that `ToolDefinition` has fields for."""
+
+
 def definition(tool: Mapping[str, Any], server: str) -> ToolDefinition:
     """A tool as its server describes it."""
     return ToolDefinition(
@@ -27,6 +31,7 @@ def definition(tool: Mapping[str, Any], server: str) -> ToolDefinition:
         title=tool.get("title"),
         annotations=tool.get("annotations") or {},
         meta=tool.get("_meta") or {},
+        rest={name: value for name, value in tool.items() if name not in _DEFINED},
     )
 
 

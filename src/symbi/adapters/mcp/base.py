@@ -152,10 +152,7 @@ class McpServer(ABC):
 
     async def connect(self, permit: Permit[ConnectServer]) -> Sequence[ToolDefinition]:
         """Connect anew and list the tools, all pages, past the SDK's response cache."""
-        action = self._authority.check(permit, ConnectServer)
-        if action.server != self.name or action.command != self.command_line:
-            msg = f"permit is for another server or command than those of `{self.name}`"
-            raise PermitRefused(msg, code="permit.foreign", effect_id=permit.effect_id)
+        self._check(permit)
         if self._tasks is None:
             msg = f"tool server `{self.name}` is closed"
             raise ToolServerUnavailable(msg)
@@ -182,6 +179,23 @@ class McpServer(ABC):
             raise
         await self._end_session()
         raise self._mask.error(failure)
+
+    def _check(self, permit: Permit[ConnectServer]) -> None:
+        action = self._authority.check(permit, ConnectServer)
+        if action.server != self.name or action.command != self.command_line:
+            msg = f"permit is for another server or command than those of `{self.name}`"
+            raise PermitRefused(msg, code="permit.foreign", effect_id=permit.effect_id)
+
+    async def relist(self, permit: Permit[ConnectServer]) -> Sequence[ToolDefinition]:
+        """List the tools anew on the session that is up, past the SDK's response cache."""
+        self._check(permit)
+        session = self._live()
+        self._authority.redeem(permit, ConnectServer)
+        try:
+            return await self._within(session, self._list(session), self._start_timeout_s, "listing its tools")
+        except SymbiError as error:
+            failure = self._mask.error(error)
+        raise failure
 
     async def _resolve(self, permit: Permit[ConnectServer]) -> Mapping[str, str]:
         """The secrets that its configuration asks for."""

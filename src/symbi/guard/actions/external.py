@@ -23,6 +23,7 @@ class ConnectServer(Action):
         command: What is run, as one line.
         secrets: Paths of the vault references in the server's environment.
         discovery: The domain that is asked under which key the server's tools are signed; empty where none is.
+        source: The file that the server was found in; empty where the configuration names it.
     """
 
     kind: ClassVar[str] = "ConnectServer"
@@ -31,6 +32,7 @@ class ConnectServer(Action):
     command: str
     secrets: tuple[str, ...] = ()
     discovery: str = ""
+    source: str = ""
 
     @property
     def recovery(self) -> RecoveryClass:
@@ -43,13 +45,15 @@ class ConnectServer(Action):
         return Resource("ToolServer", self.server)
 
     def context(self) -> Mapping[str, JsonValue]:
-        """The command as one line, and the domain that is asked for a key."""
-        return {"command": self.command} | ({"discovery": self.discovery} if self.discovery else {})
+        """The command as one line, the domain that is asked for a key, and the file that it was found in."""
+        said = {"discovery": self.discovery, "source": self.source}
+        return {"command": self.command} | {name: value for name, value in said.items() if value}
 
     def arguments(self) -> Mapping[str, JsonValue]:
-        """The command, the secrets that it is given, and the domain that is asked for a key."""
-        said: dict[str, JsonValue] = {"command": self.command, "secrets": list(self.secrets)}
-        return said | ({"discovery": self.discovery} if self.discovery else {})
+        """The command, the secrets that it is given, the domain that is asked for a key, and the file it was found in."""
+        said = {"discovery": self.discovery, "source": self.source}
+        known: dict[str, JsonValue] = {"command": self.command, "secrets": list(self.secrets)}
+        return known | {name: value for name, value in said.items() if value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,8 @@ class ToolRef:
         verified: A signature holds and the pin is unchanged.
         recovery: Declared in the operator's manifest; never-retry otherwise.
         flow: Likewise: effect, risk, and which arguments are sinks; by default all of them.
+        findings: How many findings the screen of its definition made (`symbi.tools.screen`).
+        severity: Of the worst: `none`, `notice`, `warning` or `severe`.
     """
 
     name: ToolName
@@ -73,6 +79,8 @@ class ToolRef:
     verified: bool = False
     recovery: RecoveryClass = RecoveryClass.NEVER_RETRY
     flow: ToolFlow = field(default=UNDECLARED, compare=False)
+    findings: int = field(default=0, compare=False)
+    severity: str = field(default="none", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +136,7 @@ class InvokeTool(Action):
                 ("recovery", self.tool.recovery.value),
                 ("risk", self.tool.flow.risk.value),
                 ("effect", self.tool.flow.effect.value),
+                *((("findings", self.tool.findings), ("severity", self.tool.severity)) if self.tool.findings else ()),
             ),
             (("ToolServer", self.tool.server),),
         )

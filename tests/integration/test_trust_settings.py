@@ -1,0 +1,124 @@
+"""From `[schemapin]` and `schemapin_domain` to tools that may be called: folder, bundles, the domain itself, and what is wrong
+with them."""
+
+import json
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from symbi.errors import ConfigError, InputError
+from symbi.testing.domains import WebAuthority, naming, reply, serving
+from symbi.testing.runtime import open_in
+from symbi.testing.servers import in_place_of
+from symbi.testing.signed import HOST, KEY, OTHER, SEND, document, revocations, signed
+from symbi.testing.tool_servers import suite_tools
+from symbi.tools.catalog import SYSTEM
+from symbi.tools.schemapin import key_id, public_pem
+from symbi.tools.schemapin.bundle import sign_bundle
+from symbi.tools.schemapin.documents import WELL_KNOWN
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+AGENT = 'agent idle() { with { "done" } }'
+SERVER = f"""
+[mcp.servers.mail]
+command = ["mail"]
+schemapin_domain = "{HOST}"
+"""
+AUTHORITY = ec.derive_private_key(0xA0, ec.SECP256R1())
+ALLOW = '@id("all") permit (principal, action, resource);'
+
+
+def bundle(folder, key=KEY, authority=AUTHORITY, *, name="bundle.json", expires_at=None):
+    content = {"documents": [json.loads(document(key)) | {"domain": HOST}], "revocations": []}
+    signed_one = sign_bundle(content, authority, "acme", "2026-01-01T00:00:00Z", expires_at)
+    (folder / name).write_text(json.dumps(signed_one))
+    (folder / "authority.pem").write_text(public_pem(AUTHORITY.public_key()))
+
+
+async def connected(folder, config, *, key=KEY):
+    """State by tool after the server was connected once: empty, or the code of the refusal."""
+    _, answer = suite_tools()[0]
+    with in_place_of({"mail": [(signed(SEND, key), answer)]}):
+        async with open_in(folder, AGENT, config=config, policies=ALLOW) as opened:
+            catalog = opened.runtime.catalog
+            await opened.runtime.connect(["mail"], SYSTEM)
+            refused = {name: error.fields.get("cause", error.code) for name, error in catalog.quarantined.items()}
+            return {ref.name: "" for ref in catalog.refs} | refused, catalog.verifier.trust_of("mail")
+
+
+async def test_a_folder_of_documents_is_as_good_as_a_key_in_a_file(tmp_path):
+    trust = tmp_path / "trust"
+    trust.mkdir()
+    config = SERVER + '\n[schemapin]\nfolder = "trust"\nonline = false\n'
+    found, _ = await connected(tmp_path, config)
+    assert found == {"mail.send": "unavailable.discovery"}
+    (trust / f"{HOST}.json").write_bytes(document())
+    found, known = await connected(tmp_path, config)
+    assert (found, known.source) == ({"mail.send": ""}, "folder:trust")
+    (trust / f"{HOST}.revocations.json").write_bytes(revocations(KEY))
+    found, _ = await connected(tmp_path, config)
+    assert found == {"mail.send": "verify.revoked"}
+
+
+async def test_a_signed_bundle_is_taken_and_others_are_not(tmp_path):
+    config = SERVER + '\n[schemapin]\nbundles = ["bundle.json"]\nauthorities = ["authority.pem"]\nonline = false\n'
+    bundle(tmp_path)
+    found, known = await connected(tmp_path, config)
+    assert (found, known.source, known.remote) == ({"mail.send": ""}, "bundle:acme", False)
+    bundle(tmp_path, authority=OTHER)
+    assert (await connected(tmp_path, config))[0] == {"mail.send": "verify.bundle_authority"}
+    bundle(tmp_path, expires_at="2026-01-02T00:00:00Z")
+    assert (await connected(tmp_path, config))[0] == {"mail.send": "verify.bundle_expired"}
+    content = json.loads((tmp_path / "bundle.json").read_text())
+    (tmp_path / "bundle.json").write_text(json.dumps({name: content[name] for name in content if name != "signature"}))
+    assert (await connected(tmp_path, config))[0] == {"mail.send": "verify.bundle_unsigned"}
+    trusted = SERVER + '\n[schemapin]\nunsigned_bundles = ["bundle.json"]\nonline = false\n'
+    assert (await connected(tmp_path, trusted))[0] == {"mail.send": "verify.bundle_expired"}
+    del content["expires_at"], content["signature"]
+    (tmp_path / "bundle.json").write_text(json.dumps(content))
+    assert (await connected(tmp_path, trusted))[0] == {"mail.send": ""}
+
+
+async def test_the_first_source_that_knows_a_domain_says_its_key(tmp_path):
+    (tmp_path / "trust").mkdir()
+    (tmp_path / "trust" / f"{HOST}.json").write_bytes(document(OTHER))
+    bundle(tmp_path)
+    config = (
+        SERVER + '\n[schemapin]\nbundles = ["bundle.json"]\nauthorities = ["authority.pem"]\n'
+        'folder = "trust"\nonline = false\n'
+    )
+    found, known = await connected(tmp_path, config)
+    assert (found, known.source) == ({"mail.send": ""}, "bundle:acme")
+
+
+async def test_a_file_that_is_no_bundle_or_key_is_said_before_anything_starts(tmp_path):
+    (tmp_path / "bundle.json").write_text("{}")
+    for keys, error in (('bundles = ["bundle.json"]', InputError), ('authorities = ["none.pem"]', InputError)):
+        with pytest.raises(error):
+            await connected(tmp_path, f"{SERVER}\n[schemapin]\n{keys}\nonline = false\n")
+    with pytest.raises(ConfigError):
+        await connected(tmp_path, f'{SERVER}\n[schemapin]\nca_file = "bundle.json"\n')
+
+
+async def test_a_domain_is_asked_itself_and_dns_has_its_say(tmp_path, monkeypatch):
+    async def here(_host):
+        return ["127.0.0.1"]
+
+    monkeypatch.setattr("symbi.adapters.schemapin.fetch._addresses", here)
+    authority = WebAuthority(tmp_path)
+    records = {f"_schemapin.{HOST}": [[f"v=schemapin1; fp={key_id(KEY.public_key())}"]]}
+    async with serving(authority.server_context(HOST)) as web, naming(records) as port:
+        web.pages[WELL_KNOWN] = reply(document())
+        server = SERVER.replace(f'"{HOST}"', f'"{HOST}:{web.port}"')
+        trusting = f'\n[schemapin]\nca_file = "ca.pem"\ndns = "required"\ndns_servers = ["127.0.0.1:{port}"]\n'
+        found, _ = await connected(tmp_path, server + trusting)
+        assert found == {"mail.send": "discovery.address"}
+        assert web.asked == []
+        trusting += f'private_hosts = ["{HOST}"]\n'
+        found, known = await connected(tmp_path, server + trusting)
+        assert (found, known.remote, known.dns) == ({"mail.send": "verify.consent"}, True, True)
+        assert known.developer == "Example"
+        tofu = '[mcp]\ntool_verification = "tofu"\n'
+        assert (await connected(tmp_path, tofu + server + trusting))[0] == {"mail.send": ""}
+        records.clear()
+        assert (await connected(tmp_path, tofu + server + trusting))[0] == {"mail.send": "verify.dns"}
