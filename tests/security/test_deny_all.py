@@ -20,15 +20,20 @@ import pytest
 import symbi
 import symbi.adapters
 import symbi.runtime
+from symbi.adapters.mcp import StdioToolServer
 from symbi.agent.messages import Letter
 from symbi.config import load_settings
-from symbi.errors import InternalError, PermitRefused, PolicyDenied, StoreUnavailable
+from symbi.errors import InternalError, PermitRefused, PolicyDenied, StoreUnavailable, ToolFailed
 from symbi.guard.action import (
+    BrowseServer,
     Canary,
+    Complete,
     ConnectServer,
     ExecuteCode,
+    GetPrompt,
     InvokeTool,
     PublishMessage,
+    ReadResource,
     RunContainer,
     SendMessage,
     ToolRef,
@@ -40,6 +45,7 @@ from symbi.policy.engine import PolicyEngine
 from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.roster import AgentRecord
 from symbi.testing.clock import ManualClock
+from symbi.tools.reading import ServerReader
 from symbi.types import SYSTEM_AGENT, AgentId, EffectId, Principal, RunId, SecurityTier, ToolName
 from symbi.wiring import compile_agents, open_runtime
 
@@ -126,11 +132,11 @@ def permit_methods(*, in_ports: bool) -> list[Method]:
     for module in (one for package in packages for one in modules_of(package, in_ports=in_ports)):
         own = [cls for cls in vars(module).values() if isinstance(cls, type) and cls.__module__ == module.__name__]
         for cls in own:
-            if getattr(cls, "_is_protocol", False) is in_ports:
+            if getattr(cls, "_is_protocol", False) is in_ports and not inspect.isabstract(cls):
                 found += [
                     Method(cls, name)
-                    for name, method in vars(cls).items()
-                    if not name.startswith("_") and takes_permit(method)
+                    for name in (vars(cls) if in_ports else dir(cls))  # an adapter has what it inherits, too
+                    if not name.startswith("_") and takes_permit(inspect.getattr_static(cls, name))
                 ]
     return found
 
@@ -149,6 +155,7 @@ def test_reflection_finds_the_ports_and_an_adapter_behind_each():
     assert {str(method) for method in PORT_METHODS} >= {
         "ToolServer.connect", "ToolServer.call", "SandboxDriver.run", "SecretSource.resolve",
         "Post.deliver", "Post.ask", "Post.publish",
+        "ServerSession.browse", "ServerSession.read", "ServerSession.prompt", "ServerSession.complete",
     }  # fmt: skip
     for port in PORT_METHODS:
         assert adapters_of(port), f"no adapter has {port}"
@@ -204,7 +211,18 @@ async def operate(config: Path, lines: list[str] | None = None) -> object:
         outcome = await runtime.run(compiled, compiled.agents[0], {})
         if outcome.error is not None:
             raise outcome.error
+        await ask_the_server(runtime)
         return outcome.output
+
+
+async def ask_the_server(runtime):
+    """What is asked of a server beside tools, which no agent file can ask for."""
+    reader, who = ServerReader(runtime.catalog, runtime.guard), Principal(AgentId("everything"))
+    await reader.browse(who, "s", "resources")
+    await reader.complete(Complete(principal=who, server="s", of="prompt", name="p", argument="a", value=""))
+    for ask in (reader.read(who, "s", "note://a"), reader.prompt(who, "s", "p", {})):
+        with contextlib.suppress(ToolFailed):  # the server has none
+            await ask
 
 
 ALLOW_ALL = '@id("all") permit (principal, action, resource);'
@@ -323,10 +341,14 @@ ACTIONS = {
     "deliver": SendMessage(principal=AGENT_A, to=Principal(AgentId("keeper")), body={}),
     "ask": SendMessage(principal=AGENT_A, to=Principal(AgentId("other")), body={}, expects_reply=True),
     "publish": PublishMessage(principal=AGENT_A, topic=TopicRef("news"), body={}),
+    "browse": BrowseServer(principal=AGENT_A, server="s", what="prompts"),
+    "read": ReadResource(principal=AGENT_A, server="s", uri="note://a"),
+    "prompt": GetPrompt(principal=AGENT_A, server="s", name="p"),
+    "complete": Complete(principal=AGENT_A, server="s", of="prompt", name="p", argument="a", value=""),
 }
 LETTER = Letter(RunId("r"), AGENT_A)
 MORE = {"call": ({},), "resolve": ("a/secret",), "deliver": (LETTER,), "ask": (LETTER,), "publish": (LETTER,)}
-SPENT_ELSEWHERE = {"resolve", "open", "call", "deliver", "ask"}
+SPENT_ELSEWHERE = {"resolve", "open", "call", "deliver", "ask", "browse", "read", "prompt", "complete"}
 """Looking a secret up and granting a network spend nothing; the others say first what stands against it, and have a test of their own."""
 
 
@@ -335,7 +357,7 @@ def make(cls: type, authority: Authority, folder: Path) -> object:
     values = {
         "authority": authority, "name": "s", "command": [sys.executable, "-c", "pass"], "environment": {},
         "file": folder / "secrets.toml", "sources": [], "config": None, "tier": SecurityTier.TIER1, "engine": None,
-        "secrets": None, "tell": None, "clock": CLOCK,
+        "secrets": None, "tell": None, "clock": CLOCK, "url": "http://127.0.0.1:9/",
         "options": SimpleNamespace(at_once=1, warm=0, warm_memory_mib=64, cpus=1.0),
         "rooms": SimpleNamespace(world=SimpleNamespace(guard=SimpleNamespace(authority=authority), log=None)),
     }  # fmt: skip
@@ -405,8 +427,7 @@ def mailed(runtime):
 async def test_a_connected_server_takes_a_permit_once(tmp_path):
     authority = Authority(CLOCK)
     write(tmp_path, "")
-    cls = next(m.cls for m in ADAPTER_METHODS if m.name == "call")
-    async with cls("s", [sys.executable, str(tmp_path / "server.py")], authority) as server:
+    async with StdioToolServer("s", [sys.executable, str(tmp_path / "server.py")], authority) as server:
         action = ConnectServer(principal=AGENT_A, server="s", command=server.command_line)
         await server.connect(authority.mint(EffectId("c"), action))
         permit = authority.mint(EffectId("e"), ACTIONS["call"])
@@ -415,9 +436,9 @@ async def test_a_connected_server_takes_a_permit_once(tmp_path):
             await server.call(permit, {})
 
 
-async def test_an_adapter_refuses_a_permit_for_another_server(tmp_path):
+@pytest.mark.parametrize("server", [m for m in ADAPTER_METHODS if m.name == "connect"], ids=str)
+async def test_an_adapter_refuses_a_permit_for_another_server(tmp_path, server):
     authority = Authority(CLOCK)
-    server = next(m for m in ADAPTER_METHODS if m.name == "connect")
     other = ConnectServer(principal=AGENT_A, server="other", command="x")
     async with make(server.cls, authority, tmp_path) as instance:
         with pytest.raises(PermitRefused):

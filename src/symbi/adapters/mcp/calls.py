@@ -161,10 +161,12 @@ class Calls:
     Args:
         server: Name of the server.
         mask: Takes secrets out of what it says.
+        asks: What it may ask at all.
     """
 
-    def __init__(self, server: str, mask: SecretMask) -> None:
+    def __init__(self, server: str, mask: SecretMask, asks: frozenset[AskKind]) -> None:
         self._server = server
+        self._asks = asks
         self._mask = mask
         self._open: set[Call] = set()
 
@@ -209,8 +211,8 @@ class Calls:
 
     async def _input(self, call: Call, request: Mapping[str, Any]) -> BaseModel:
         kind = METHODS.get(str(request.get("method")))
-        if kind is None:
-            msg = f"server `{self._server}` asks for `{cut(printable(str(request.get('method'))), 64)}`"
+        if kind is None or kind not in self._asks:
+            msg = f"server `{self._server}` may not ask for `{cut(printable(str(request.get('method'))), 64)}`"
             raise ToolFailed(msg, code="agent.tool_asks")
         try:
             answer = await call.ask(kind, _question(request.get("params")))
@@ -246,6 +248,8 @@ class Calls:
 
     async def _asked(self, kind: AskKind, params: BaseModel | None) -> BaseModel:
         call = self._meant()
+        if kind not in self._asks:
+            return _REFUSED
         if call is None:
             _log.warning("`%s` asks for %s, and does not say in which of %d calls", self._server, kind, len(self._open))
             return _REFUSED

@@ -96,7 +96,7 @@ class Session:
         self._name = name
         self._terms = terms
         self._changed = changed
-        self._calls = Calls(name, mask)
+        self._calls = Calls(name, mask, terms.asks)
         self._leave = anyio.Event()
 
     @property
