@@ -1,4 +1,4 @@
-"""`symbi mcp`: the gateway for MCP clients over standard streams.
+"""`symbi mcp`: the gateway for MCP clients over standard streams, or by HTTP.
 
 Standard output carries the protocol and nothing else; what there is to say goes to standard error. Where the data folder
 has no owner, this process is it, as `symbi up` would be; where it has one, sessions go through it.
@@ -20,6 +20,8 @@ from symbi.api.client import connect_owner
 from symbi.api.control import ControlSocket
 from symbi.api.mcp.clients import LOCAL, client_of
 from symbi.api.mcp.door import GatewayDoor
+from symbi.cli import mcp_clients, mcp_install
+from symbi.cli.mcp_http import serve_http, with_http
 from symbi.cli.options import Config
 from symbi.cli.output import err, errors_to_exit
 from symbi.cli.run import announce, run_to_end, run_until_stopped, settings_for, show_held, show_line
@@ -49,8 +51,10 @@ app = typer.Typer(
     cls=ServingGroup,
     no_args_is_help=False,
     help="The gateway for MCP clients: verified tools of configured servers, and agents, behind the gate. "
-    "Without a command, it serves one client over standard input and output.",
+    "Without a command, it serves one client over standard input and output, or, with `--http`, many by HTTP.",
 )
+app.add_typer(mcp_clients.app, name="clients")
+app.command("install")(mcp_install.install)
 
 
 @app.command(SERVE)
@@ -65,17 +69,52 @@ def serve(
     client: Annotated[
         str, typer.Option(metavar="NAME", help="Whose calls these are: the client of [mcp.clients.NAME].")
     ] = LOCAL,
+    http: Annotated[
+        bool, typer.Option("--http", help="Serve HTTP, until SIGTERM or SIGINT; `gateway.http` says it for good.")
+    ] = False,
+    host: Annotated[str | None, typer.Option(help="Address to listen on, in place of `gateway.host`.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="Port to listen on, in place of `gateway.port`.")
+    ] = None,
     config: Config = None,
 ) -> None:
-    """Serve one MCP client over standard input and output, until it closes them."""
+    """Serve one MCP client over standard input and output, until it closes them; with `--http`, many by HTTP."""
+    files = files or []
+    if not http:
+        with errors_to_exit():
+            http = settings_for(files[0] if files else None, config).gateway.http
+    if http:
+        _by_http(files, client, config, host, port)
+    else:
+        _by_streams(files, client, config, host, port)
+
+
+def _settings(files: list[Path], config: Path | None) -> Settings:
+    settings = settings_for(files[0] if files else None, config)
+    if not settings.security.audit_enabled:
+        msg = "`symbi mcp` keeps its books in the data folder, and `security.audit_enabled` is false"
+        raise ConfigError(msg, code="config.unsafe")
+    return settings
+
+
+def _by_http(files: list[Path], client: str, config: Path | None, host: str | None, port: int | None) -> None:
+    with patient_stderr(), errors_to_exit():
+        if client != LOCAL:
+            msg = "by HTTP a client is known by its token, so `--client` says nothing"
+            raise InputError(msg, code="input.usage", hint="`symbi mcp clients add NAME` makes one")
+        settings = with_http(_settings(files, config), host, port)
+        start_logging(settings)
+        serve_http(settings, [compile_agents(file) for file in files])
+
+
+def _by_streams(files: list[Path], client: str, config: Path | None, host: str | None, port: int | None) -> None:
     from symbi.api.mcp.lines import standard_streams  # noqa: PLC0415 - half a second, for those who serve
 
     with patient_stderr(), errors_to_exit(), standard_streams() as (reading, writing):
-        files = files or []
-        settings = settings_for(files[0] if files else None, config)
-        if not settings.security.audit_enabled:
-            msg = "`symbi mcp` keeps its books in the data folder, and `security.audit_enabled` is false"
-            raise ConfigError(msg, code="config.unsafe")
+        if host is not None or port is not None:
+            msg = "`--host` and `--port` are for `--http`"
+            raise InputError(msg, code="input.usage")
+        settings = _settings(files, config)
         start_logging(settings)
         client_of(settings, client)  # before anything is opened
         connection = connect_owner(settings.runtime.data_dir)

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from symbi.config.agent_settings import Trust
 from symbi.config.declared import declare as _declare
+from symbi.config.door_settings import DoorSettings
 from symbi.config.kinds import Flag, OneOf, Real, Several, Text, Whole
 
 
@@ -19,7 +20,7 @@ class GatewayNames(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class GatewaySettings:
+class GatewaySettings(DoorSettings):
     """`[gateway]`: `symbi mcp`, which serves tools and agents to MCP clients."""
 
     names: GatewayNames = _declare(

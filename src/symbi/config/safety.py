@@ -1,6 +1,7 @@
 """What is unsafe, and what has no effect yet: refused in production, said aloud in development."""
 
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Final
 
@@ -87,8 +88,19 @@ def _unsafe(settings: Settings) -> Iterator[tuple[str, str, str]]:
         yield "security.audit_enabled", "the trail is lost when the process ends", "set it to true"
     if settings.mcp.tool_verification is ToolVerification.DISABLED:
         yield "mcp.tool_verification", "tools are called unverified", "set it to `strict`"
+    gateway = settings.gateway
+    if gateway.http and not _is_loopback(gateway.host) and gateway.tls_cert is None and not gateway.behind_proxy:
+        hint = "set `gateway.tls_cert` and `gateway.tls_key`, or `gateway.behind_proxy` where a proxy does TLS"
+        yield "gateway.host", "tokens and what tools answer cross the network in the clear", hint
     if not settings.policy.paths:
         yield "policy.paths", "there is no policy: every action would be denied", "name a folder of policies"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host.lower() == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _risky(settings: Settings) -> Iterator[str]:
