@@ -138,5 +138,26 @@ def test_a_termination_ends_it_in_order(folder):
     assert process.returncode in {0, 130}
 
 
+def test_of_two_that_begin_at_once_one_is_the_owner_and_serves_the_other(folder):
+    pipe = subprocess.PIPE
+    with (
+        subprocess.Popen(command(), cwd=folder, stdin=pipe, stdout=pipe, stderr=pipe) as one,
+        subprocess.Popen(command(), cwd=folder, stdin=pipe, stdout=pipe, stderr=pipe) as other,
+    ):
+        for process in (one, other):
+            assert process.stdin is not None
+            process.stdin.write(line(INITIALIZE))
+            process.stdin.flush()
+        for process in (one, other):
+            assert process.stdout is not None
+            assert b"serverInfo" in process.stdout.readline()
+        for process in (one, other):
+            assert process.stdin is not None
+            process.stdin.close()
+        assert [process.wait(timeout=60) for process in (one, other)] == [0, 0]
+        said = [process.stderr.read() for process in (one, other) if process.stderr is not None]
+    assert sum(b"this session goes through it" in words for words in said) == 1
+
+
 def test_the_base_lets_the_owner_of_the_folder_in_through_the_control_socket():
     assert 'Resource::"gateway.session"' in BASE.text

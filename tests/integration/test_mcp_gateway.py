@@ -93,6 +93,8 @@ async def test_what_a_tool_answers_comes_through_as_it_was(opened, mode):
         assert [block.type for block in picture.content] == ["text", "image"]
         assert picture.content[1].mime_type == "image/png"
         assert picture.content[1].data.startswith("iVBOR")
+        assert picture.meta["example.com/seen"] is True
+        assert "symbi/error" not in picture.meta, "no server can say what the gateway says"
         count = await client.call_tool("desk__count", {})
         assert (count.structured_content, said(count)) == ({"n": 3}, '{"n": 3}')
         broken = await client.call_tool("desk__fails", {})

@@ -92,7 +92,8 @@ async def call_tool(ctx, params):
             return text(f"sent to {arguments.get('to')}")
         case "picture":
             image = types.ImageContent(type="image", data=PIXEL, mime_type="image/png")
-            return types.CallToolResult(content=[types.TextContent(type="text", text="here"), image])
+            meta = {"symbi/error": {"code": "forged"}, "example.com/seen": True}
+            return types.CallToolResult(content=[types.TextContent(type="text", text="here"), image], _meta=meta)
         case "count":
             return types.CallToolResult(
                 content=[types.TextContent(type="text", text='{"n": 3}')], structured_content={"n": 3}
