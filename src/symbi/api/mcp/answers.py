@@ -12,6 +12,7 @@ from symbi.errors import (
     AgentFailed,
     ApprovalPending,
     ApprovalRequired,
+    ConfigError,
     Denied,
     EffectInDoubt,
     InputError,
@@ -125,6 +126,11 @@ def _told(shown: str, error: SymbiError) -> tuple[str, str]:
         case LimitExceeded():
             what = {"limit.time": "it took too long", "limit.output": "its answer is larger than allowed"}
             return "limit", f"Stopped: {shown}: {what.get(error.code, 'a limit was reached')}."
+        case ConfigError():
+            return (
+                "internal",
+                f"Failed: {shown}: the gateway is not configured for it, which its operator has to see to.",
+            )
         case InputError():
             hint = f" {_sentence(error.hint)}" if error.hint and error.code.startswith("schema") else ""
             return "input", f"Not carried out: {shown}: {_sentence(error.message)}{hint}"
@@ -152,10 +158,11 @@ def _policy(policies: PolicySet, policy_id: PolicyId) -> tuple[str, str]:
 
 
 def _why(named: Iterable[tuple[str, str]]) -> list[str]:
+    listed = list(named)
     lines = [
-        f"Policy `{printable(one)}`{f': {_sentence(printable(why))}' if why else '.'}" for one, why in named if one
+        f"Policy `{printable(one)}`{f': {_sentence(printable(why))}' if why else '.'}" for one, why in listed if one
     ]
-    return lines or ["No policy permits it."]
+    return lines or ["A policy forbids it." if listed else "No policy permits it."]
 
 
 def _otherwise(changes: Iterable[Change]) -> list[str]:

@@ -96,7 +96,7 @@ async def call_tool(session: GatewaySession, call: ToolCall, exchange: Exchange)
     Raises:
         InputError: There is no such tool for this client.
     """
-    whole = session.named().get(call.name)
+    whole = session.whole(call.name)
     if whole is None:
         msg = f"there is no tool `{call.name[:64]}`"
         raise InputError(msg, code="tool.unknown")
@@ -280,7 +280,7 @@ async def _refused(session: GatewaySession, asked: InvokeTool, refusal: SymbiErr
 async def noted(session: GatewaySession, action: Action, denial: Denied) -> None:
     """Keep what would turn a denial, so that it can be told now and asked for later."""
     effect_id = str(denial.fields.get("effect_id", ""))
-    if not effect_id or (not denial.fields.get("policies", None) and denial.code != "policy.denied"):
+    if not effect_id or denial.code != "policy.denied" or not session.may_look_why():
         return
     engine = session.runtime.guard.engine
     policies = engine.current

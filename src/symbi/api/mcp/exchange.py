@@ -5,6 +5,7 @@ what it wants to know, and the client sends the same request again, with the ans
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -26,6 +27,7 @@ from symbi.tools.asking import Progress, ServerLog
 from symbi.types import JsonValue
 
 ANSWER_S: Final = 600.0  # for the person or the model at a client to answer
+TELL_S: Final = 2.0  # for a client to take a notice; one that does not hears no more of this request
 QUESTION: Final = "symbi"
 """The key of what is asked, among the input requests of an answer."""
 LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
@@ -66,6 +68,7 @@ class Conversation:
         self.result: Any = None
         self.failure: Exception | None = None
         self.over = False
+        self._deaf = False
         self._answer: BaseModel | None = None
         self._answered = anyio.Event()
 
@@ -79,7 +82,7 @@ class Conversation:
     async def progress(self, progress: Progress) -> None:
         """Hand on how far the work is."""
         await self._read(progress.message)
-        await self.ctx.session.report_progress(progress.done, progress.total, progress.message)
+        await self._told(partial(self.ctx.session.report_progress, progress.done, progress.total, progress.message))
 
     async def log(self, message: ServerLog) -> None:
         """Hand on what a server logs, if the client wants to hear of it."""
@@ -89,9 +92,18 @@ class Conversation:
         if level not in wanted or LEVELS.index(level) < LEVELS.index(self._session.log_level):
             return
         note = types.LoggingMessageNotificationParams(level=level, logger=message.logger, data=message.data)
-        await self.ctx.session.send_notification(
-            types.LoggingMessageNotification(params=note), related_request_id=self.ctx.request_id
-        )
+        notice = types.LoggingMessageNotification(params=note)
+        await self._told(partial(self.ctx.session.send_notification, notice, related_request_id=self.ctx.request_id))
+
+    async def _told(self, tell: Callable[[], Awaitable[None]]) -> None:
+        """Tell the client something; one that does not listen holds up no server that others use as well."""
+        if self._deaf:
+            return
+        try:
+            with anyio.fail_after(TELL_S):
+                await tell()
+        except (TimeoutError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            self._deaf = True
 
     # --- what is asked ----------------------------------------------------------------------------
 

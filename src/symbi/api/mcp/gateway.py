@@ -26,7 +26,7 @@ from symbi.api.mcp.names import OWN, name_all
 from symbi.audit.event import AuditEventType, Draft
 from symbi.config import GatewayNames, GatewaySettings, Settings
 from symbi.dsl.spec import CompiledFile
-from symbi.errors import ConfigError, Overloaded, StoreUnavailable, SymbiError
+from symbi.errors import ConfigError, Denied, Overloaded, StoreUnavailable, SymbiError
 from symbi.policy.counterfactual import Change
 from symbi.runtime.runtime import Runtime
 from symbi.tools.catalog import VerifiedTool
@@ -38,6 +38,9 @@ _log = logging.getLogger("symbi.api")
 KIB: Final = 1024
 MAX_REFUSALS: Final = 1024  # that are kept for whoever asks why
 MAX_CLAIM_CHARS: Final = 200  # of what a client says of itself, on the trail
+RETRY_S: Final = 10.0  # before a server that could not be had is tried again for a client
+WHY_S: Final = 0.5  # between two looks at what would turn a denial
+STOP_S: Final = 10.0  # for the runs of a client that has gone to end
 RETRY_AFTER_S: Final = 1.0  # when there are too many sessions
 
 Search = Callable[[Principal, str, int], Awaitable[JsonValue]]
@@ -117,7 +120,9 @@ class GatewaySession:
         self.changed: Callable[[str], Awaitable[None]] = _nobody
         self.labelling = anyio.Lock()
         self._ready = anyio.Lock()
-        self._tried = False
+        self._tried: dict[str, tuple[str, float]] = {}
+        self._seen: dict[str, str] = {}
+        self._why_s = 0.0
 
     @property
     def principal(self) -> Principal:
@@ -136,11 +141,7 @@ class GatewaySession:
             StoreUnavailable: The books cannot be kept.
         """
         async with self._ready:
-            catalog = self.runtime.catalog
-            wanted = [name for name in catalog.servers if self.client.servers is None or name in self.client.servers]
-            if self._tried:
-                wanted = [name for name in wanted if name in self.servers and not catalog.is_connected(name)]
-            self._tried = True
+            wanted = [name for name in self.runtime.catalog.servers if self._wants(name)]
             async with anyio.create_task_group() as tasks:
                 for name in wanted:
                     tasks.start_soon(self._connect, name)
@@ -150,7 +151,19 @@ class GatewaySession:
             if wanted:
                 await self.runtime.connect((), self.principal)  # takes up their tools
 
+    def _wants(self, server: str) -> bool:
+        """Whether a server is to be connected now: at first, once it is gone, and again where that may help."""
+        if self.client.servers is not None and server not in self.client.servers:
+            return False
+        if server in self.servers:
+            return not self.runtime.catalog.is_connected(server)
+        version, at_s = self._tried.get(server, ("", -RETRY_S))
+        if isinstance(self.down.get(server), Denied):
+            return version != self.runtime.guard.engine.current.version
+        return self.gateway.clock.monotonic_s() - at_s >= RETRY_S
+
     async def _connect(self, server: str) -> None:
+        self._tried[server] = self.runtime.guard.engine.current.version, self.gateway.clock.monotonic_s()
         try:
             await self.runtime.catalog.ready(server, self.principal)
             self.servers.add(server)
@@ -170,7 +183,29 @@ class GatewaySession:
         there = [(tool.ref.server, tool.definition.name) for tool in catalog.tools]
         there += [(whole.partition(".")[0], whole.partition(".")[2]) for whole in catalog.quarantined]
         seen = [one for one in there if one[0] in self.servers]
-        return name_all(seen, prefixed=self.gateway.terms.prefixed, taken=self.gateway.own_names)
+        named = name_all(seen, prefixed=self.gateway.terms.prefixed, taken=self.gateway.own_names)
+        self._seen |= named
+        return named
+
+    def whole(self, name: str) -> str | None:
+        """What a name outside stands for, or stood for while its server was there; None where it never did."""
+        return self.named().get(name) or self._seen.get(name)
+
+    def may_look_why(self) -> bool:
+        """Whether what would turn a denial is looked for, which takes long: not more often than once a while."""
+        now_s = self.gateway.clock.monotonic_s()
+        if now_s < self._why_s:
+            return False
+        self._why_s = now_s + WHY_S
+        return True
+
+    async def stop_runs(self) -> None:
+        """Stop the runs that it asked for and that are not over."""
+        left = {one.agent for one in self.runs.values() if not one.over.is_set()}
+        names = [one.life.agent for one in self.runtime.at_work if one.life.agent in left]
+        if names:
+            with anyio.move_on_after(STOP_S, shield=True):
+                await self.runtime.stop(names, self.principal.agent)
 
 
 class Gateway:
@@ -286,6 +321,7 @@ class Gateway:
             del self.sessions[session_id]
             self._left.set()
             self._left = anyio.Event()
+            await session.stop_runs()
             tasks.cancel_scope.cancel("the client is gone")
             # The error is not handed to the group, which would wrap it in an exception group.
             await tasks.__aexit__(None, None, None)
