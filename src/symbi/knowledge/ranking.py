@@ -202,9 +202,8 @@ def _diverse(scored: Sequence[Ranked], bags: Mapping[str, Bag], weights: Weights
     taken: list[Ranked] = []
     of_document: Counter[str] = Counter()
     while left and len(taken) < k:
-        chosen = max(
-            left, key=lambda one: (one.score - weights.diversity * best * nearest[one.candidate.id], one.candidate.id)
-        )
+        # In their order, so that of equal ones the first is taken.
+        chosen = max(left, key=lambda one: one.score - weights.diversity * best * nearest[one.candidate.id])
         left.remove(chosen)
         document = chosen.candidate.document
         taken.append(chosen)
