@@ -51,18 +51,28 @@ def test_any_text_is_a_question_or_an_input_error(text):
 
 
 def test_fusion_takes_what_both_lists_have_before_what_one_has():
-    fused = fuse([(["a", "b", "c"], 1.0), (["x", "b", "y"], 1.0)])
+    fused = fuse([({"a": 9.0, "b": 8.0, "c": 1.0}, 1.0), ({"x": 0.9, "b": 0.8, "y": 0.1}, 1.0)])
     assert next(iter(fused)) == "b"
-    assert fuse([(["a"], 1.0), (["a"], 1.0)])["a"] == pytest.approx(1.0)
-    assert list(fuse([(["a"], 0.0), (["b"], 1.0)])) == ["b", "a"]
+    assert fuse([({"a": 3.0}, 1.0), ({"a": 0.2}, 1.0)])["a"] == pytest.approx(1.0)
+    assert list(fuse([({"a": 1.0}, 0.0), ({"b": 1.0}, 1.0)])) == ["b", "a"]
+    assert fuse([({}, 1.0), ({}, 1.0)]) == {}
 
 
-@given(st.lists(st.lists(st.sampled_from("abcdefgh"), unique=True), max_size=3))
+def test_fusion_minds_no_measure():
+    few, many = {"a": 0.3, "b": 0.2, "c": 0.1}, {"a": 300.0, "b": 200.0, "c": 100.0}
+    other = {"c": 5.0, "d": 1.0}
+    assert fuse([(few, 1.0), (other, 1.0)]) == pytest.approx(fuse([(many, 1.0), (other, 1.0)]))
+
+
+SCORES = st.dictionaries(st.sampled_from("abcdefgh"), st.floats(-1, 100, width=16), max_size=8)
+
+
+@given(st.lists(SCORES, max_size=3))
 def test_fusion_is_of_all_that_is_in_a_list_and_falls(lists):
     fused = fuse([(one, 1.0) for one in lists])
     assert set(fused) == {name for one in lists for name in one}
     assert list(fused.values()) == sorted(fused.values(), reverse=True)
-    assert all(0 < score <= 1 + 1e-9 for score in fused.values())
+    assert all(0 <= score <= 1 + 1e-9 for score in fused.values())
 
 
 def test_coverage_counts_stems_and_longer_words_more():
