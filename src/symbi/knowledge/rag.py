@@ -231,8 +231,7 @@ class Retrieval:
             )
 
     async def _all_collections(self) -> tuple[str, ...]:
-        stats = await self._rooms.log.read(self._rooms.store.collection_stats)
-        return tuple(one.collection for one in stats)
+        return tuple(await self._rooms.log.read(self._rooms.store.collections))
 
     async def _retrieve(
         self, query: Query, allowed: _Allowed, weights: Weights, facts: dict[str, JsonValue]
@@ -249,7 +248,7 @@ class Retrieval:
         near = await self._near(query, allowed, vector)
         facts |= {"by_words": len(words), "by_vectors": len(near)}
         fused = fuse(
-            [([one for one, _ in words], weights.keyword), (list(near), weights.vector)],
+            [(dict(words), weights.keyword), (near, weights.vector)],
         )
         return fused, near
 

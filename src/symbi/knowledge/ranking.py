@@ -1,7 +1,8 @@
 """Fusion and ranking: which of what was found comes first. Pure; all figures are shown in the trace.
 
-Fusion puts the two lists together by reciprocal ranks: a chunk has, of each list that it stands in, `weight / (RRF_K +
-rank)`. Ranking then weighs what fusion says with how much of the question a passage holds, how new and how important its
+Fusion puts the two lists together by their scores, each brought to the same measure; on the questions of
+tools/kb_quality.py that beats both lists and reciprocal ranks, see docs/performance.md. Ranking then weighs what fusion says
+with how much of the question a passage holds, how new and how important its
 document is, and takes passages one by one so that no two of them say the same (maximal marginal relevance).
 """
 
@@ -15,7 +16,6 @@ from typing import Final
 
 from symbi.knowledge.query import words_of
 
-RRF_K: Final = 10.0  # how fast the weight of a rank falls; tuned on half of the questions of tools/kb_quality.py
 _DAY_NS: Final = 86_400 * 1_000_000_000
 
 
@@ -35,8 +35,8 @@ class Weights:
 
     vector: float = 1.0
     keyword: float = 1.5
-    coverage: float = 1.0
-    heading: float = 0.4
+    coverage: float = 0.8
+    heading: float = 0.3
     diversity: float = 0.15
     recency: float = 0.0
     half_life_days: float = 365.0
@@ -88,20 +88,22 @@ class Ranked:
     parts: Mapping[str, float] = field(default_factory=dict)
 
 
-def fuse(lists: Sequence[tuple[Sequence[str], float]], k: float = RRF_K) -> dict[str, float]:
-    """Ids by what reciprocal rank fusion gives them, from 0 to 1, best first; equal ones by id.
+def fuse(lists: Sequence[tuple[Mapping[str, float], float]]) -> dict[str, float]:
+    """Ids by what fusion gives them, from 0 to 1, best first; equal ones by id.
 
     Args:
-        lists: Ids, best first, and the weight of each list.
-        k: See `RRF_K`.
+        lists: Scores of ids, and the weight of each list. Those of two lists have no common measure: each is brought to 0
+            for its last and 1 for its first.
     """
+    whole = sum(weight for _, weight in lists) or 1.0
     scores: dict[str, float] = {}
-    for ids, weight in lists:
-        for rank, one in enumerate(ids):
-            scores[one] = scores.get(one, 0.0) + weight / (k + rank + 1)
-    most = sum(weight for _, weight in lists) / (k + 1)
+    for found, weight in lists:
+        least, most = min(found.values(), default=0.0), max(found.values(), default=0.0)
+        for one, score in found.items():
+            share = (score - least) / (most - least) if most > least else 1.0
+            scores[one] = scores.get(one, 0.0) + weight * share / whole
     ordered = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
-    return {one: score / most if most else 0.0 for one, score in ordered}
+    return dict(ordered)
 
 
 @lru_cache(maxsize=65_536)
@@ -202,9 +204,8 @@ def _diverse(scored: Sequence[Ranked], bags: Mapping[str, Bag], weights: Weights
     taken: list[Ranked] = []
     of_document: Counter[str] = Counter()
     while left and len(taken) < k:
-        chosen = max(
-            left, key=lambda one: (one.score - weights.diversity * best * nearest[one.candidate.id], one.candidate.id)
-        )
+        # In their order, so that of equal ones the first is taken.
+        chosen = max(left, key=lambda one: one.score - weights.diversity * best * nearest[one.candidate.id])
         left.remove(chosen)
         document = chosen.candidate.document
         taken.append(chosen)

@@ -98,17 +98,16 @@ class Writing:
             Denied: Policy does not let those of one access be written; none of these is.
             StoreUnavailable: Store, index or trail cannot be used; the same again does what is left.
         """
-        by_access: dict[Access, list[Prepared]] = {}
+        # By whom they are about, too: what is on record of somebody names no document about others.
+        groups: dict[tuple[Access, tuple[str, ...]], list[Prepared]] = {}
         for one in documents:
-            by_access.setdefault(one.document.access, []).append(one)
-        for access, some in by_access.items():
+            groups.setdefault((one.document.access, one.body.subjects), []).append(one)
+        for (access, subjects), some in groups.items():
             content: JsonValue = [
                 {"source": one.document.source, "version": one.document.version, "bytes": one.document.size_bytes}
                 for one in some
             ]
-            subjects = sorted({subject for one in some for subject in one.body.subjects})
-            label = label_of(access, subjects)
-            async with self.permitted(principal, access, content, label) as permit:
+            async with self.permitted(principal, access, content, label_of(access, subjects)) as permit:
                 await self.mend(permit, access.collection)
                 await self._put(permit, access, some)
 
