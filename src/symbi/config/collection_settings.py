@@ -10,6 +10,15 @@ from symbi.types import Confidentiality
 
 
 @dataclass(frozen=True, slots=True)
+class People(Several[str]):
+    """Names of people, which are shown nowhere: the configuration stands in the trail."""
+
+    def show(self, value: tuple[str, ...]) -> str:
+        """How many they are."""
+        return f"{len(value)} named" if value else "none"
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionSettings:
     """`[knowledge.collections.NAME]`: what holds for the documents of a collection where no rule says more."""
 
@@ -36,7 +45,7 @@ class DocumentRuleSettings:
     )
     purpose: str = _declare("", Text(), "what they were gathered for; the last rule that says it counts")
     subjects: tuple[str, ...] = _declare(
-        (), Several(Text()), "people that they are about; they are sealed under their keys"
+        (), People(Text()), "people that they are about; they are sealed under their keys"
     )
     importance: float = _declare(1.0, Real(0, 100, "times"), "how much they count beside others")
     skip: bool = _declare(default=False, kind=Flag(), meaning="leave them alone")

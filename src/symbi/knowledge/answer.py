@@ -18,7 +18,7 @@ from symbi.knowledge.ranking import coverage
 from symbi.policy.flow import join
 from symbi.types import Label
 
-EVIDENCE_BAR: Final = 0.42  # below it nothing is answered; set by tools/kb_quality.py, see docs/performance.md
+EVIDENCE_BAR: Final = 0.5  # below it nothing is answered; set by tools/kb_quality.py, see docs/performance.md
 SHOWN: Final = 5  # passages that an answer is made of
 EXCERPT_CHARS: Final = 500
 MAX_ANSWER_CHARS: Final = 20_000

@@ -21,6 +21,7 @@ MAX_WORDS: Final = 48  # looked for; further ones say little
 MAX_FILTERS: Final = 16
 _FILTER: Final = re.compile(r"(?<!\S)(source|kind|after|before):(\"[^\"]*\"|\S+)", re.IGNORECASE)
 _WORD: Final = re.compile(r"[^\W_]+(?:[_.'-][^\W_]+)*", re.UNICODE)
+_PLAIN_WORD: Final = re.compile(r"[^\W_]+", re.UNICODE)
 _PART: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z]+", re.UNICODE)
 _NS: Final = 1_000_000_000
 
@@ -113,9 +114,4 @@ def _time_ns(name: str, value: str) -> int:
 
 def words_of(text: str) -> Sequence[str]:
     """The words of a text, in small letters, stop words left out; compounds count apart."""
-    return [
-        part
-        for found in _WORD.finditer(text)
-        for part in re.split(r"[_.'-]", found[0].lower())
-        if part and part not in STOP_WORDS
-    ]
+    return [word for word in _PLAIN_WORD.findall(text.lower()) if word not in STOP_WORDS]

@@ -249,7 +249,7 @@ class Retrieval:
         near = await self._near(query, allowed, vector)
         facts |= {"by_words": len(words), "by_vectors": len(near)}
         fused = fuse(
-            [([one for one, _ in words], weights.keyword), (list(near), weights.vector)],
+            [(dict(words), weights.keyword), (near, weights.vector)],
         )
         return fused, near
 

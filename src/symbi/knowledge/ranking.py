@@ -1,19 +1,21 @@
 """Fusion and ranking: which of what was found comes first. Pure; all figures are shown in the trace.
 
-Fusion puts the two lists together by reciprocal ranks: a chunk has, of each list that it stands in, `weight / (RRF_K +
-rank)`. Ranking then weighs what fusion says with how much of the question a passage holds, how new and how important its
+Fusion puts the two lists together by their scores, each brought to the same measure; on the questions of
+tools/kb_quality.py that beats both lists and reciprocal ranks, see docs/performance.md. Ranking then weighs what fusion says
+with how much of the question a passage holds, how new and how important its
 document is, and takes passages one by one so that no two of them say the same (maximal marginal relevance).
 """
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from symbi.knowledge.query import words_of
 
-RRF_K: Final = 10.0  # how fast the weight of a rank falls; tuned on half of the questions of tools/kb_quality.py
 _DAY_NS: Final = 86_400 * 1_000_000_000
 
 
@@ -33,8 +35,8 @@ class Weights:
 
     vector: float = 1.0
     keyword: float = 1.5
-    coverage: float = 1.0
-    heading: float = 0.4
+    coverage: float = 0.8
+    heading: float = 0.3
     diversity: float = 0.15
     recency: float = 0.0
     half_life_days: float = 365.0
@@ -86,22 +88,25 @@ class Ranked:
     parts: Mapping[str, float] = field(default_factory=dict)
 
 
-def fuse(lists: Sequence[tuple[Sequence[str], float]], k: float = RRF_K) -> dict[str, float]:
-    """Ids by what reciprocal rank fusion gives them, from 0 to 1, best first; equal ones by id.
+def fuse(lists: Sequence[tuple[Mapping[str, float], float]]) -> dict[str, float]:
+    """Ids by what fusion gives them, from 0 to 1, best first; equal ones by id.
 
     Args:
-        lists: Ids, best first, and the weight of each list.
-        k: See `RRF_K`.
+        lists: Scores of ids, and the weight of each list. Those of two lists have no common measure: each is brought to 0
+            for its last and 1 for its first.
     """
+    whole = sum(weight for _, weight in lists) or 1.0
     scores: dict[str, float] = {}
-    for ids, weight in lists:
-        for rank, one in enumerate(ids):
-            scores[one] = scores.get(one, 0.0) + weight / (k + rank + 1)
-    most = sum(weight for _, weight in lists) / (k + 1)
+    for found, weight in lists:
+        least, most = min(found.values(), default=0.0), max(found.values(), default=0.0)
+        for one, score in found.items():
+            share = (score - least) / (most - least) if most > least else 1.0
+            scores[one] = scores.get(one, 0.0) + weight * share / whole
     ordered = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
-    return {one: score / most if most else 0.0 for one, score in ordered}
+    return dict(ordered)
 
 
+@lru_cache(maxsize=65_536)
 def stem(word: str) -> str:
     """A word without its commonest English endings, to compare two by."""
     for ending, rest in (("ies", "y"), ("ing", ""), ("ed", ""), ("es", ""), ("s", "")):
@@ -117,16 +122,24 @@ def stems(text: str) -> list[str]:
 
 def coverage(keywords: Sequence[str], text: str) -> float:
     """Which share of some words a text holds, from 0 to 1; longer words count more, for they are rarer."""
-    sought = {one: _weight(one) for word in keywords for one in stems(word) or [word]}
-    whole = sum(sought.values())
-    if not whole:
-        return 0.0
-    there = set(stems(text))
-    return sum(weight for word, weight in sought.items() if word in there) / whole
+    return Sought.of(keywords).share(frozenset(stems(text)))
 
 
-def _weight(word: str) -> float:
-    return math.log(1 + len(word))
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """Stems of what a question is about, and how much each counts."""
+
+    weights: Mapping[str, float]
+
+    @classmethod
+    def of(cls, keywords: Sequence[str]) -> "Sought":
+        """Those of some words."""
+        return cls({one: math.log(1 + len(one)) for word in keywords for one in stems(word) or [word]})
+
+    def share(self, there: AbstractSet[str]) -> float:
+        """What share of them is among some stems."""
+        whole = sum(self.weights.values())
+        return sum(weight for word, weight in self.weights.items() if word in there) / whole if whole else 0.0
 
 
 def rank(
@@ -141,16 +154,39 @@ def rank(
         now_ns: The time, in nanoseconds since the epoch.
         k: How many are wanted.
     """
-    scored = [_scored(keywords, one, weights, now_ns) for one in candidates]
+    sought = Sought.of(keywords)
+    bags = {one.id: Bag.of(one.text) for one in candidates}
+    scored = [_scored(sought, one, bags[one.id], weights, now_ns) for one in candidates]
     scored.sort(key=lambda one: (-one.score, one.candidate.id))
-    return _diverse(scored, weights, k)
+    return _diverse(scored, bags, weights, k)
 
 
-def _scored(keywords: Sequence[str], one: Candidate, weights: Weights, now_ns: int) -> Ranked:
+@dataclass(frozen=True, slots=True)
+class Bag:
+    """The stems of a text, how often each, and the length of that as a vector."""
+
+    counts: Mapping[str, int]
+    norm: float
+
+    @classmethod
+    def of(cls, text: str) -> "Bag":
+        """Of a text."""
+        counts = Counter(stems(text))
+        return cls(counts, math.sqrt(sum(count * count for count in counts.values())))
+
+    def likeness(self, other: "Bag") -> float:
+        """Cosine of two, from 0 to 1."""
+        few, many = sorted((self.counts, other.counts), key=len)
+        product = sum(count * many[word] for word, count in few.items() if word in many)
+        return product / (self.norm * other.norm) if self.norm and other.norm else 0.0
+
+
+def _scored(sought: Sought, one: Candidate, bag: Bag, weights: Weights, now_ns: int) -> Ranked:
+    above = frozenset(stems(one.headings))
     parts = {
         "fused": one.fused,
-        "coverage": weights.coverage * coverage(keywords, f"{one.headings} {one.text}"),
-        "heading": weights.heading * coverage(keywords, one.headings),
+        "coverage": weights.coverage * sought.share(bag.counts.keys() | above),
+        "heading": weights.heading * sought.share(above),
     }
     if one.reranked is not None:
         parts["reranked"] = one.reranked
@@ -160,34 +196,24 @@ def _scored(keywords: Sequence[str], one: Candidate, weights: Weights, now_ns: i
     return Ranked(one, one.importance * sum(parts.values()), parts)
 
 
-def _diverse(scored: Sequence[Ranked], weights: Weights, k: int) -> list[Ranked]:
+def _diverse(scored: Sequence[Ranked], bags: Mapping[str, Bag], weights: Weights, k: int) -> list[Ranked]:
     """Maximal marginal relevance over the words of passages, and no more than so many of one document."""
     left = list(scored)
-    bags = {one.candidate.id: Counter(stems(one.candidate.text)) for one in left}
     nearest = dict.fromkeys(bags, 0.0)  # of each, to what was taken
     best = scored[0].score if scored else 0.0
     taken: list[Ranked] = []
     of_document: Counter[str] = Counter()
     while left and len(taken) < k:
-        chosen = max(
-            left, key=lambda one: (one.score - weights.diversity * best * nearest[one.candidate.id], one.candidate.id)
-        )
+        # In their order, so that of equal ones the first is taken.
+        chosen = max(left, key=lambda one: one.score - weights.diversity * best * nearest[one.candidate.id])
         left.remove(chosen)
-        if weights.per_document is not None and of_document[chosen.candidate.document] >= weights.per_document:
-            continue
+        document = chosen.candidate.document
         taken.append(chosen)
-        of_document[chosen.candidate.document] += 1
+        of_document[document] += 1
+        if weights.per_document is not None and of_document[document] >= weights.per_document:
+            left = [one for one in left if one.candidate.document != document]
         if weights.diversity:
             bag = bags[chosen.candidate.id]
             for one in left:
-                nearest[one.candidate.id] = max(nearest[one.candidate.id], likeness(bag, bags[one.candidate.id]))
+                nearest[one.candidate.id] = max(nearest[one.candidate.id], bag.likeness(bags[one.candidate.id]))
     return taken
-
-
-def likeness(one: Counter[str], other: Counter[str]) -> float:
-    """Cosine of two bags of words, from 0 to 1."""
-    if len(other) < len(one):
-        one, other = other, one
-    product = sum(count * other[word] for word, count in one.items() if word in other)
-    norm = math.sqrt(sum(c * c for c in one.values()) * sum(c * c for c in other.values()))
-    return product / norm if norm else 0.0

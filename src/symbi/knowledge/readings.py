@@ -24,6 +24,7 @@ KIND: Final = "documents"
 MAX_ITEMS: Final = 100  # passages of one search
 USES: Final = 1_000
 SECONDS: Final = 60.0
+SPARE_S: Final = 10.0  # before its end a lease is renewed, so that it does not end in the middle of a search
 REFUSAL_HOLDS_S: Final = 5.0  # how long a refusal is not asked for again, while the policy set stays
 MAX_OPEN: Final = 256
 
@@ -66,6 +67,7 @@ class Reading:
 class _Open:
     lease: Lease[ReadData]
     context: AbstractAsyncContextManager[Lease[ReadData]]
+    renew_s: float
     using: int = 0
 
 
@@ -131,7 +133,8 @@ class Readings:
 
     async def _leased(self, key: tuple[Reader, Access]) -> _Open:
         found = self._open.get(key)
-        if found is not None and found.lease.uses_left:
+        now_s = self._clock.monotonic_s()
+        if found is not None and found.lease.uses_left and now_s < found.renew_s:
             return found
         if found is not None:
             await self._close(key)
@@ -145,7 +148,7 @@ class Readings:
                 self._refuse(key, refusal)
             raise
         await self._close(key)  # where somebody else was as quick
-        self._open[key] = _Open(lease, context)
+        self._open[key] = _Open(lease, context, now_s + SECONDS - SPARE_S)
         return self._open[key]
 
     def _refuse(self, key: tuple[Reader, Access], refusal: Denied) -> None:
