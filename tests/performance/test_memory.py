@@ -1,14 +1,14 @@
 """What a question to a memory costs: by the instructions of SQLite's machine, among 1,500 items and among 6,000. No times."""
 
 import json
-import random
 
 import pytest
 
 from symbi.adapters.sqlite import SqliteStore
-from symbi.bench.context import AGENT, _row
+from symbi.bench.context import AGENT
 from symbi.context.finding import Question, found_in, narrowed
 from symbi.context.kinds import ContextQuery, MemoryKind, MemoryTerms
+from symbi.testing.context import ManyItems
 
 NOW = 10_000_000
 FEW, MANY = 1_500, 6_000
@@ -23,13 +23,9 @@ QUESTIONS = [
 
 
 def fill(items):
-    chance, words = random.Random(3), [f"word{number}" for number in range(4_000)]
-    weights = [1 / rank for rank in range(1, len(words) + 1)]
     opened = SqliteStore(None).__enter__()
     with opened.transaction():
-        for number in range(items):
-            text = " ".join(chance.choices(words, weights, k=14))
-            opened.put_item(*_row(f"{number:08}", text, number, NOW - items + number))
+        ManyItems(AGENT, 4_000, 14, 400).put(opened, [f"{number:08}" for number in range(items)], 0, NOW - items)
     return opened
 
 
