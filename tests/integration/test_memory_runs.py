@@ -155,3 +155,38 @@ async def test_an_erased_person_is_gone_from_memory_and_its_copies_and_a_hold_ke
         left = await context.retrieve_context(AgentId("anna"), ContextQuery())
         assert [item.content for item in left] == ["the weather is fine"]
         assert (await context.checkpoints(AgentId("anna")))[0].items == 1
+
+
+LOOKS = """
+agent reader(question: String) {
+    capabilities = ["search", "answer", "log"]
+    with {
+        let pages = search(question, "runbooks", limit = 2);
+        { pages: pages, said: answer(question, "runbooks") }
+    }
+}
+"""
+LOOKING = """
+@id("live") permit (principal, action in [Action::"CreateAgent", Action::"AllocateResources"], resource);
+@id("books") permit (principal, action in [Action::"ReadData", Action::"WriteData"], resource == Knowledge::"runbooks");
+"""
+
+
+async def test_an_agent_looks_into_documents_and_cites_them(tmp_path):
+    books = tmp_path / "runbooks"
+    books.mkdir()
+    (books / "memory.md").write_text("# Out of memory\n\nRestart the checkout service and raise its limit.\n")
+    (books / "disk.md").write_text("# Disk is full\n\nRotate the logs of the archive.\n")
+    async with open_in(tmp_path, LOOKS, policies=LOOKING) as running:
+        knowledge = await running.runtime.rooms.knowledge.opened()
+        await knowledge.add(running.runtime.context.memory.principal_of(AgentId("librarian")), "runbooks", books)
+        outcome = await run(running, "reader", {"question": "what to do when the checkout service is out of memory?"})
+        best = outcome.output["pages"][0]
+        assert best["source"].endswith("memory.md")
+        assert "Restart the checkout service" in best["text"]
+        assert outcome.label.integrity is Integrity.UNTRUSTED
+        said = outcome.output["said"]
+        assert said["found"]
+        assert said["passages"][0]["source"].endswith("memory.md")
+        found = await running.runtime.context.search_knowledge(AgentId("reader"), "full disk", collections=["runbooks"])
+        assert found.passages[0].citation.source.endswith("disk.md")

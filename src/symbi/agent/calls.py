@@ -49,6 +49,12 @@ class Effects(Protocol):
     async def recall(self, options: Mapping[str, Value], span: ast.Span) -> Value:
         """What the agent remembers, or another one shares: the best or the newest items, as records."""
 
+    async def search(self, about: Value, base: Value, limit: Value, span: ast.Span) -> Value:
+        """Passages of a collection of documents that have to do with something, best first, with where they stand."""
+
+    async def answer(self, question: Value, base: Value, span: ast.Span) -> Value:
+        """An answer from a collection of documents, with the passages that it cites, or that there is none."""
+
     async def endorse(self, value: Value, name: Value, span: ast.Span) -> Value:
         """The value, believed from here on: what is untrusted in it becomes `trusted`."""
 
@@ -91,7 +97,7 @@ def asked(
             return lambda: effects.approval(who, what, span)
         case (("send" | "ask" | "publish"), _):
             return _message(effects, name, positional, named, span)
-        case (("remember" | "recall"), _):
+        case (("remember" | "recall" | "search" | "answer"), _):
             return _memory(effects, name, positional, named, span)
         case (("endorse" | "declassify"), _):
             return _release(effects, name, positional, named, span)
@@ -139,6 +145,10 @@ def _memory(
     match _given(name, positional, named):
         case {"content": content, **rest}:
             return lambda: effects.remember(content, rest, span)
+        case {"about": about, "base": base, **rest} if name == "search":
+            return lambda: effects.search(about, base, rest.get("limit", NULL), span)
+        case {"question": question, "base": base}:
+            return lambda: effects.answer(question, base, span)
         case dict() as given if name == "recall":
             return lambda: effects.recall(given, span)
         case _:

@@ -3,7 +3,6 @@
 import random
 import tempfile
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -11,12 +10,9 @@ from symbi.audit.event import Draft
 from symbi.bench.machine import describe_file_system
 from symbi.bench.measure import Measurement, Scale, Target, latency, sample_async
 from symbi.context.context import Context
-from symbi.context.kinds import ContextItem, ContextQuery, Form, MemoryKind
-from symbi.context.port import Meaning, Row
-from symbi.context.sealing import Body, level_of, resealed
-from symbi.context.words import counted, plain_json, same_as, tokens_of
+from symbi.context.kinds import ContextQuery, MemoryKind
 from symbi.errors import InternalError
-from symbi.guard.vault import NO_KEYS
+from symbi.testing.context import ManyItems
 from symbi.testing.runtime import open_in
 from symbi.types import AgentId
 
@@ -55,38 +51,23 @@ async def context(scale: Scale) -> list[Measurement]:
 
 async def _fill(opened: Context, items: int) -> None:
     """Put items into the store as they would be, many in one transaction, and have their vectors made."""
-    chance, memory = random.Random(7), opened.memory  # noqa: S311 - made-up words, not secrets
-    weights = [1 / rank for rank in range(1, WORDS + 1)]
-    words = [f"word{number}" for number in range(WORDS)]
+    memory = opened.memory
+    many = ManyItems(AGENT, WORDS, WORDS_OF_ONE, TAGS)
     now_ms = memory.now_ms
     for first in range(0, items, AT_ONCE):
         count = min(AT_ONCE, items - first)
-        texts = [" ".join(chance.choices(words, weights, k=WORDS_OF_ONE)) for _ in range(count)]
-        made = [
-            _row(memory.rooms.ids.new(), text, first + at, now_ms - items + first + at) for at, text in enumerate(texts)
-        ]
-        await memory.rooms.log.transact(partial(_put, opened, made))
+        ids = [memory.rooms.ids.new() for _ in range(count)]
+
+        def put(first: int = first, ids: Sequence[str] = ids) -> tuple[None, tuple[Draft, ...]]:
+            many.put(memory.rooms.store, ids, first, now_ms - items)
+            return None, ()
+
+        await memory.rooms.log.transact(put)
     memory.all_changed()
     mended = await opened.keeping.mend()
     if mended != items:
         msg = f"{mended} of {items} items have a vector"
         raise InternalError(msg, code="internal.bench")
-
-
-def _row(id_: str, text: str, number: int, at_ms: int) -> tuple[Row, Sequence[str]]:
-    kind = (MemoryKind.LONG_TERM, MemoryKind.SHORT_TERM, MemoryKind.SHARED)[number % 3]
-    item = ContextItem(text, kind, (f"t{number % TAGS}",), (number % 10) / 10)
-    row = Row(
-        id_, AGENT, kind, Form.FACT, kind is MemoryKind.SHARED, level_of(item.label), at_ms, None, item.importance, 30.0,
-        tokens_of(len(text)), 1, same_as(text), Meaning.DUE, b"", plain_json(counted(text)),
-    )  # fmt: skip
-    return resealed(row, Body.of(item, ""), NO_KEYS), item.tags
-
-
-def _put(opened: Context, made: Sequence[tuple[Row, Sequence[str]]]) -> tuple[None, tuple[Draft, ...]]:
-    for row, tags in made:
-        opened.memory.rooms.store.put_item(row, tags)
-    return None, ()
 
 
 async def _asked(opened: Context, count: int, method: str, *, cached: bool) -> list[Measurement]:

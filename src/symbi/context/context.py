@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from symbi.context.cache import CacheStats
 from symbi.context.keeping import MemoryKeeping
 from symbi.context.kinds import ContextItem, ContextQuery, Found
+from symbi.context.library import Library
 from symbi.context.memory import Memory
 from symbi.context.port import Checkpoint
+from symbi.knowledge.passages import SearchResult
+from symbi.knowledge.rag import Wanted
 from symbi.types import AgentId, Principal
 
 
@@ -18,10 +21,12 @@ class Context:
     Attributes:
         memory: The room.
         keeping: Keeps it in order.
+        library: Documents.
     """
 
     memory: Memory
     keeping: MemoryKeeping
+    library: Library
 
     async def store_context(self, agent: AgentId | Principal, item: ContextItem) -> str:
         """Have an agent remember something; durable when it returns. Gives the item's id.
@@ -42,6 +47,25 @@ class Context:
             Unavailable: The store or the embedder cannot be used.
         """
         return await self.memory.retrieve_context(agent, query)
+
+    async def search_knowledge(
+        self, agent: AgentId | Principal, question: str, *, collections: Sequence[str] = (), limit: int = 8
+    ) -> SearchResult:
+        """What documents say to a question, as an agent may read them: passages with citations, best first.
+
+        Args:
+            agent: Who asks.
+            question: What.
+            collections: Where to look; everywhere if empty.
+            limit: So many passages at most.
+
+        Raises:
+            Denied: Policy lets the agent see nothing of what was asked for.
+            InputError: The question or what is wanted is none.
+            Unavailable: Store, index or embedder cannot be used.
+        """
+        principal = self.memory.principal_of(agent)
+        return await self.library.search_knowledge(principal, question, Wanted(tuple(collections), limit))
 
     async def forget(self, agent: AgentId | Principal, ids: Sequence[str]) -> int:
         """Have an agent forget items; see `symbi.context.keeping`, also for the next three."""

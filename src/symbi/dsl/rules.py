@@ -62,6 +62,8 @@ _TELLS_APART: Final = {
     "send": f'action == Action::"SendMessage" && !{EXPECTS_REPLY}',
     "ask": f'action == Action::"SendMessage" && {EXPECTS_REPLY}',
     "remember": 'action == Action::"WriteData" && resource is Memory',
+    "search": 'action == Action::"ReadData" && resource is Knowledge',
+    "answer": 'action == Action::"ReadData" && resource is Knowledge',
     "recall": 'action == Action::"ReadData" && resource is Memory',
 }
 """Effects of one action, and the Cedar test by which each is known."""

@@ -199,6 +199,12 @@ def _memory(word: _Word, verb: Verb, reader: SubjectReader, _deny: bool) -> list
     return [Target(verb.actions[0], f"resource == {entity('Memory', name)}")]
 
 
+def _documents(word: _Word, verb: Verb, _reader: SubjectReader, _deny: bool) -> list[Target] | None:  # noqa: FBT001 - the makers' common shape
+    if word.any:
+        return [Target(verb.actions[0], "", "resource is Knowledge")]
+    return [Target(verb.actions[0], f"resource == {entity('Knowledge', word.text)}")]
+
+
 def _itself(word: _Word, verb: Verb, reader: SubjectReader, _deny: bool) -> list[Target] | None:  # noqa: FBT001 - the makers' common shape
     if word.any:
         return [Target(verb.actions[0])]
@@ -311,6 +317,7 @@ _MAKERS: Final[Mapping[str, _Maker]] = MappingProxyType(
         "subscribe": _named("Topic"),
         "remember": _memory,
         "recall": _memory,
+        "search": _documents,
     }
 )
 

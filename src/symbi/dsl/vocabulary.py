@@ -165,6 +165,13 @@ VERBS: Final = (
         "look into the memory of the agent, or into what another one shares; `any` is every memory",
         bare=True,
     ),
+    Verb(
+        "search",
+        ("ReadData",),
+        'search("collection"), search(any)',
+        "look something up in a collection of documents",
+        aliases=("answer",),
+    ),
     Verb("subscribe", ("SubscribeTopic",), 'subscribe("topic"), subscribe(any)', "listen to a topic"),
 )
 """All verbs. `any` and `all` stand for every resource of the verb, and alone for every action."""

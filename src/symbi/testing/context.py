@@ -1,5 +1,6 @@
 """A memory on a real gate and store, for tests and measurements of what agents remember."""
 
+import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,13 +12,16 @@ import numpy as np
 from symbi.adapters.keys import FileKeyStore
 from symbi.clock import Clock
 from symbi.context.keeping import MemoryKeeping
-from symbi.context.kinds import MemoryTerms
+from symbi.context.kinds import ContextItem, Form, MemoryKind, MemoryTerms
 from symbi.context.meanings import Meanings, VectorRooms
 from symbi.context.memory import Memory, MemoryConfig, MemoryRooms
-from symbi.context.words import words_in
+from symbi.context.port import ContextStore, Meaning, Row
+from symbi.context.sealing import Body, level_of, resealed
+from symbi.context.words import counted, plain_json, same_as, tokens_of, words_in
 from symbi.guard.action import ReadData, WriteData
 from symbi.guard.gate import no_probe
 from symbi.guard.permit import Permit
+from symbi.guard.vault import NO_KEYS
 from symbi.inference.port import EmbedderId, TextPurpose, Vectors
 from symbi.knowledge.vectors import VectorSpace
 from symbi.testing.gate import ALLOW_ALL, Gate, open_gate
@@ -104,3 +108,44 @@ async def open_memory(  # noqa: PLR0913 - one option for each part of it
         await keeping.mend()
         yield OpenMemory(memory, keeping, gate, vectors)
         await memory.close()
+
+
+class ManyItems:
+    """Items that are put into a store as they would be, without a decision for each: for measurements.
+
+    Args:
+        agent: Whose.
+        words: So many words there are, the frequent ones far more often than the others.
+        words_of_one: So many an item has.
+        tags: So many tags there are; an item has one.
+    """
+
+    def __init__(self, agent: AgentId, words: int, words_of_one: int, tags: int) -> None:
+        self._agent = agent
+        self._words = [f"word{number}" for number in range(words)]
+        self._weights = [1 / rank for rank in range(1, words + 1)]
+        self._words_of_one = words_of_one
+        self._tags = tags
+        self._chance = random.Random(7)  # noqa: S311 - made-up words, not secrets
+
+    def put(self, store: ContextStore, ids: Sequence[str], first: int, since_ms: int) -> None:
+        """Put some items, a millisecond apart; inside the store's transaction.
+
+        Args:
+            store: Where.
+            ids: An id for each.
+            first: How many there are already.
+            since_ms: When the first of all was kept.
+        """
+        for number, one in enumerate(ids, first):
+            store.put_item(self._row(one, number, since_ms + number), (f"t{number % self._tags}",))
+
+    def _row(self, one: str, number: int, at_ms: int) -> Row:
+        text = " ".join(self._chance.choices(self._words, self._weights, k=self._words_of_one))
+        kind = (MemoryKind.LONG_TERM, MemoryKind.SHORT_TERM, MemoryKind.SHARED)[number % 3]
+        item = ContextItem(text, kind, (f"t{number % self._tags}",), (number % 10) / 10)
+        row = Row(
+            one, self._agent, kind, Form.FACT, kind is MemoryKind.SHARED, level_of(item.label), at_ms, None,
+            item.importance, 30.0, tokens_of(len(text)), 1, same_as(text), Meaning.DUE, b"", plain_json(counted(text)),
+        )  # fmt: skip
+        return resealed(row, Body.of(item, ""), NO_KEYS)

@@ -12,11 +12,13 @@ from symbi.config import Settings
 from symbi.context.context import Context
 from symbi.context.keeping import MemoryKeeping
 from symbi.context.kinds import MemoryTerms
+from symbi.context.library import Library
 from symbi.context.meanings import Meanings, VectorRooms
 from symbi.context.memory import Memory, MemoryConfig, MemoryRooms
 from symbi.errors import SymbiError
 from symbi.guard.gate import Guard
 from symbi.guard.permit import Authority
+from symbi.knowledge.door import KnowledgeDoor
 from symbi.runtime.policy_watch import watching
 from symbi.wiring.knowledge import open_embedder, open_vectors
 
@@ -91,6 +93,7 @@ async def opened_memory(
     log: AuditLog,
     guard: Guard,
     times: tuple[Clock, IdSource],
+    door: KnowledgeDoor,
 ) -> AsyncIterator[Context]:
     """What agents remember, for as long as it is entered; what a crash left half done is mended first.
 
@@ -100,6 +103,7 @@ async def opened_memory(
         log: Makes rows durable.
         guard: The gate.
         times: Wall time, and ids.
+        door: To documents.
     """
     clock, ids = times
     late = LateVectors(settings, guard.authority)
@@ -114,7 +118,7 @@ async def opened_memory(
         try:
             await keeping.sweep()
             await keeping.mend()
-            yield Context(memory, keeping)
+            yield Context(memory, keeping, Library(door.opened, guard.authority))
         finally:
             await memory.close()
             await late.end()

@@ -238,12 +238,13 @@ async def open_runtime(
         workers = Workers(measure_process, measure_family, {link.name: link.pid for link in links})
         sandboxes = await stack.enter_async_context(open_sandboxes(settings, guard, log, clock, workers, secrets))
         invoker = Invoker(catalog, guard, secrets)
-        context = await stack.enter_async_context(opened_memory(settings, store, log, guard, (clock, ids)))
+        door = await stack.enter_async_context(opened_door(settings, store, log, guard, (vault, clock)))
+        context = await stack.enter_async_context(opened_memory(settings, store, log, guard, (clock, ids), door))
         world = World(
             guard, log, clock, invoker, sandboxes, emit,
-            hold_s, held, reconciler=Reconciler(invoker, catalog, guard, clock), patience=patience, memory=context.memory,
+            hold_s, held, reconciler=Reconciler(invoker, catalog, guard, clock), patience=patience,
+            memory=context.memory, library=context.library,
         )  # fmt: skip
-        door = await stack.enter_async_context(opened_door(settings, store, log, guard, (vault, clock)))
         privacy = open_privacy(
             settings, store, log, (vault, mails, context.keeping, door), lambda: log.key, clock, probe
         )

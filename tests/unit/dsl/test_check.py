@@ -259,7 +259,7 @@ FILES = [
     ("agent a { capabilities = [len] with { 1; } }", "capability", "`len` is no tool and no effect", ""),
     ('agent a { capabilities = ["*"] with { 1; } }', "capability", "`*` is no tool and no effect", "server.*"),
     ('agent a { capabilities = ["a.b*"] with { 1; } }', "capability", "`a.b*` is no tool and no effect", ""),
-    ("agent a { capabilities = [search] with { 1; } }", "not_available", "`search` is not available", ""),
+    ("agent a { capabilities = [reason] with { 1; } }", "not_available", "`reason` is not available", ""),
 ]
 
 

@@ -160,6 +160,8 @@ FORMS = [
     Form('allow: read("files.read")', read(), write()),
     Form("allow: remember", memory("WriteData", "a"), memory("WriteData", "diary")),
     Form('allow: recall(["self", "diary"])', memory("ReadData", "diary"), memory("ReadData")),
+    Form('allow: search("notes")', knowledge("ReadData"), memory("ReadData")),
+    Form("allow: search(any)", knowledge("ReadData"), memory("ReadData")),
     Form("allow: recall(any)", memory("ReadData"), knowledge("ReadData")),
     Form('allow: write("notes") if resource.owner == "ada"', memory("WriteData"), memory("WriteData", owner="bob")),
     Form('allow: export("notes") if destination == "archive"', memory("ExportData"), memory("ReadData")),

@@ -13,7 +13,7 @@ from symbi.errors import InternalError
 from symbi.guard.sealed import is_sealed, read_sealed
 from symbi.types import AgentId
 
-COUNTED: Final = 4096  # items that have a word, of those that are counted to find the rarest of several
+COUNTED: Final = 512  # items that have a word, of those that are counted to find the rarest of several
 KINDS: Final = {kind.value: kind for kind in MemoryKind}
 FORMS: Final = {form.value: form for form in Form}
 _COLUMNS: Final = (
