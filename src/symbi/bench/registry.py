@@ -10,6 +10,7 @@ from symbi.bench.audit import audit
 from symbi.bench.audit_query import audit_query
 from symbi.bench.bus import cost, throughput
 from symbi.bench.containers import containers
+from symbi.bench.context import context
 from symbi.bench.crypto import crypto
 from symbi.bench.embedding import embedding
 from symbi.bench.idle import idle
@@ -72,6 +73,7 @@ BENCHMARKS: Final = (
     Benchmark("KNOW-4", "smaller vectors", smaller),
     Benchmark("KNOW-5", "questions to knowledge", rag),
     Benchmark("KNOW-6", "the built-in embedder", embedding),
+    Benchmark("CTX-2", "retrieval from memory", context),
     Benchmark("CRY-1", "cryptography of an event", crypto),
 )
 """In the order in which they run."""

@@ -27,6 +27,7 @@ from symbi.cli import (
     keys,
     knowledge,
     machine,
+    memory,
     policy,
     privacy,
     run,
@@ -70,6 +71,7 @@ app.add_typer(effects.app, name="effects")
 app.add_typer(keys.app, name="keys")
 app.add_typer(knowledge.app, name="kb")
 app.add_typer(budget.app, name="budget")
+app.add_typer(memory.app, name="memory")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(tools.app, name="tools")

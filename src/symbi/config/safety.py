@@ -13,7 +13,6 @@ from symbi.policy.compose import AgentRules
 
 LATER: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "context.context_cache_size": "context memory is not part of this release",
         "mcp.discovery_enabled": "only the servers of `[mcp.servers]` are known in this release",
     }
 )

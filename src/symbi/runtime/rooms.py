@@ -14,6 +14,7 @@ from symbi.audit.stream import AuditStream
 from symbi.bus.bus import Bus
 from symbi.clock import IdSource
 from symbi.compliance.privacy import Privacy
+from symbi.context.context import Context
 from symbi.guard.action import TopicRef
 from symbi.guard.budget import Account, BudgetStore
 from symbi.guard.ledger import EffectStore
@@ -98,6 +99,7 @@ class Rooms:
         lineage: Which run asked for which.
         mails: Seals and opens what waits in mailboxes and lies with the dead letters.
         bus: Messages between agents, for Python.
+        context: What agents remember.
         pulse: How the event loop is.
         terms: How it stands among others.
         topic: A topic as policies see it.
@@ -128,6 +130,7 @@ class Rooms:
     lineage: LineageStore
     mails: SealedMail
     bus: Bus
+    context: Context
     pulse: Pulse
     terms: Callable[[AgentId], Terms] = no_terms
     topic: Callable[[str], TopicRef] = TopicRef

@@ -811,6 +811,109 @@ ON CONFLICT (name) DO UPDATE SET subject = excluded.subject, position = excluded
 -- name: drop_cursor
 DELETE FROM bus_cursors WHERE name = ?
 
+-- name: put_memory
+INSERT INTO memories (copy, id, space, kind, form, shared, level, at_ms, expires_ms, importance, half_life, tokens, times, digest, meaning, body, words)
+VALUES ('', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: memory_words_in
+INSERT OR IGNORE INTO memory_words (space, word, number) SELECT ?1, value, ?2 FROM json_each(?3)
+
+-- name: memory_tags_in
+INSERT OR IGNORE INTO memory_tags (space, tag, number) SELECT ?1, value, ?2 FROM json_each(?3)
+
+-- name: memory_words_out
+DELETE FROM memory_words WHERE space = ?1 AND number = ?2 AND word IN (SELECT key FROM json_each(?3))
+
+-- name: memory_tags_out
+DELETE FROM memory_tags WHERE space = ?1 AND number = ?2 AND tag IN (SELECT value FROM json_each(?3))
+
+-- name: memory_level_more
+INSERT INTO memory_levels (space, level, items) VALUES (?, ?, 1) ON CONFLICT (space, level) DO UPDATE SET items = items + 1
+
+-- name: memory_level_less
+UPDATE memory_levels SET items = items - 1 WHERE space = ? AND level = ?
+
+-- name: memory_levels_empty
+DELETE FROM memory_levels WHERE space = ? AND items <= 0
+
+-- name: memory_levels
+SELECT level, items FROM memory_levels WHERE space = ?
+
+-- name: memory_latest
+SELECT ifnull(max(at_ms), 0) FROM memories WHERE space = ? AND copy = ''
+
+-- name: memory_same
+SELECT id, space, kind, form, shared, level, at_ms, expires_ms, importance, half_life, tokens, times, digest, meaning, body, words, number
+FROM memories WHERE space = ? AND kind = ? AND digest = ? AND copy = ''
+
+-- name: memories_of
+SELECT id, space, kind, form, shared, level, at_ms, expires_ms, importance, half_life, tokens, times, digest, meaning, body, words, number
+FROM memories WHERE +space = ?1 AND copy = '' AND id IN (SELECT value FROM json_each(?2))
+
+-- name: memory_rows
+SELECT number, copy, space, level, words, body FROM memories WHERE id = ?
+
+-- name: drop_memories
+DELETE FROM memories WHERE id = ?
+
+-- name: memory_gone
+INSERT OR IGNORE INTO memory_gone (id) VALUES (?)
+
+-- name: memories_gone
+SELECT id FROM memory_gone ORDER BY id LIMIT ?
+
+-- name: memory_forgotten
+DELETE FROM memory_gone WHERE id = ?
+
+-- name: memories_old
+SELECT DISTINCT id FROM (
+    SELECT id FROM memories WHERE expires_ms <= ?1 UNION ALL SELECT id FROM memories WHERE at_ms < ?2
+) WHERE id > ?3 ORDER BY id LIMIT ?4
+
+-- name: memory_ids
+SELECT id FROM memories WHERE space = ? AND copy = ''
+
+-- name: memories_surplus
+SELECT id FROM memories WHERE space = ? AND kind = ? AND copy = '' ORDER BY at_ms DESC, number DESC LIMIT -1 OFFSET ?
+
+-- name: memory_spaces
+SELECT DISTINCT space FROM memory_levels ORDER BY space
+
+-- name: memories_due
+SELECT id, space, kind, form, shared, level, at_ms, expires_ms, importance, half_life, tokens, times, digest, meaning, body, words, number
+FROM memories WHERE copy = '' AND meaning = 1 AND number > ? ORDER BY number LIMIT ?
+
+-- name: memory_meant
+UPDATE memories SET meaning = 2 WHERE id = ? AND meaning = 1
+
+-- name: memory_word_count
+SELECT count(*) FROM (SELECT 1 FROM memory_words WHERE space = ? AND word = ? LIMIT ?)
+
+-- name: put_memory_copy
+INSERT INTO memory_copies (id, space, at_ms) VALUES (?, ?, ?)
+
+-- name: copy_memories
+INSERT INTO memories (copy, id, space, kind, form, shared, level, at_ms, expires_ms, importance, half_life, tokens, times, digest, meaning, body, words)
+SELECT ?1, id, space, kind, form, shared, level, at_ms, expires_ms, importance, half_life, tokens, times, digest, meaning, body, words
+FROM memories WHERE space = ?2 AND copy = '' ORDER BY number
+
+-- name: memory_copies
+SELECT id, space, at_ms, (SELECT count(*) FROM memories WHERE copy = memory_copies.id) FROM memory_copies WHERE space = ?
+ORDER BY at_ms DESC, id DESC
+
+-- name: memory_copy
+SELECT id, space, kind, form, shared, level, at_ms, expires_ms, importance, half_life, tokens, times, digest, meaning, body, words, number
+FROM memories WHERE copy = ? ORDER BY number
+
+-- name: drop_memory_copy
+DELETE FROM memory_copies WHERE id = ? AND space = ?
+
+-- name: drop_copied_memories
+DELETE FROM memories WHERE copy = ? AND copy != ''
+
+-- name: rows_of_memories
+SELECT id, '', '', '', body FROM memories WHERE id > ? GROUP BY id ORDER BY id LIMIT ?
+
 -- name: put_access
 INSERT OR IGNORE INTO knowledge_access (collection, owner, classification, purpose) VALUES (?, ?, ?, ?)
 

@@ -428,6 +428,73 @@ CREATE TABLE bus_cursors (
     position INTEGER NOT NULL
 ) WITHOUT ROWID, STRICT;
 
+-- What agents remember, and copies of it; numbers follow the times at which items of an agent were kept.
+CREATE TABLE memories (
+    number     INTEGER PRIMARY KEY AUTOINCREMENT,
+    copy       TEXT NOT NULL,         -- the checkpoint that it belongs to; empty for what is remembered
+    id         TEXT NOT NULL,
+    space      TEXT NOT NULL,         -- the agent
+    kind       TEXT NOT NULL,
+    form       TEXT NOT NULL,
+    shared     INTEGER NOT NULL,
+    level      TEXT NOT NULL,         -- of its label, what readers are decided on
+    at_ms      INTEGER NOT NULL,
+    expires_ms INTEGER,
+    importance REAL NOT NULL,
+    half_life  REAL NOT NULL,         -- in days
+    tokens     INTEGER NOT NULL,
+    times      INTEGER NOT NULL,
+    digest     BLOB NOT NULL,
+    meaning    INTEGER NOT NULL,      -- 0: no vector, 1: one is due, 2: it is there
+    body       BLOB NOT NULL,         -- JSON, sealed where its label asks for it
+    words      BLOB                   -- JSON: how often each word stands in it; NULL where the body is sealed
+) STRICT;
+
+CREATE UNIQUE INDEX memories_id ON memories (id, copy);
+CREATE INDEX memories_time ON memories (space, at_ms, number) WHERE copy = '';
+CREATE INDEX memories_kind ON memories (space, kind, at_ms, number) WHERE copy = '';
+CREATE INDEX memories_sealed ON memories (space, at_ms, number) WHERE copy = '' AND words IS NULL;
+CREATE INDEX memories_same ON memories (space, kind, digest) WHERE copy = '';
+CREATE INDEX memories_age ON memories (at_ms);
+CREATE INDEX memories_end ON memories (expires_ms) WHERE expires_ms IS NOT NULL;
+CREATE INDEX memories_due ON memories (number) WHERE copy = '' AND meaning = 1;
+CREATE INDEX memories_copy ON memories (copy, number) WHERE copy != '';
+
+-- The words and tags of items that are not sealed. Each agent has a list of its own: nothing of one bears on another.
+CREATE TABLE memory_words (
+    space  TEXT NOT NULL,
+    word   TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    PRIMARY KEY (space, word, number)
+) WITHOUT ROWID, STRICT;
+
+CREATE TABLE memory_tags (
+    space  TEXT NOT NULL,
+    tag    TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    PRIMARY KEY (space, tag, number)
+) WITHOUT ROWID, STRICT;
+
+CREATE TABLE memory_levels (
+    space TEXT NOT NULL,
+    level TEXT NOT NULL,
+    items INTEGER NOT NULL,
+    PRIMARY KEY (space, level)
+) WITHOUT ROWID, STRICT;
+
+-- Items that are no more, and whose vectors may still be there.
+CREATE TABLE memory_gone (
+    id TEXT PRIMARY KEY
+) WITHOUT ROWID, STRICT;
+
+CREATE TABLE memory_copies (
+    id    TEXT PRIMARY KEY,
+    space TEXT NOT NULL,
+    at_ms INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
+
+CREATE INDEX memory_copies_space ON memory_copies (space, at_ms);
+
 -- Documents of knowledge bases. The row is the truth: a vector without one is found by nobody.
 CREATE TABLE knowledge_access (
     access_id      INTEGER PRIMARY KEY,

@@ -36,6 +36,7 @@ SEALED_STORES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         ),
         "mailbox": ("mailbox.body", "mailbox.labels"),
         "answers": ("run_answers.label",),
+        "memories": ("memories.body",),
         "knowledge": ("knowledge_documents.body",),
     }
 )

@@ -16,6 +16,7 @@ from symbi.adapters.sqlite.approvals import ApprovalTable
 from symbi.adapters.sqlite.budgets import BudgetTable
 from symbi.adapters.sqlite.bus import BusTable
 from symbi.adapters.sqlite.compaction import CompactionTable
+from symbi.adapters.sqlite.context import MemoryTable
 from symbi.adapters.sqlite.dead_letters import DeadLetterTable
 from symbi.adapters.sqlite.facts import write_facts
 from symbi.adapters.sqlite.file import (
@@ -85,6 +86,7 @@ class SqliteStore(
     KnowledgeTable,
     OutboxTable,
     CompactionTable,
+    MemoryTable,
     WaitingCounts,
 ):
     """Every store of a runtime on one file, for its owner: trail, ledger, tallies, approvals, runs, schedules, pins, subjects' keys.
