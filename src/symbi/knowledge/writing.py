@@ -242,7 +242,8 @@ class Writing:
         """Take the note of documents away with the next commit, which is that of the outcome: until then it does no harm."""
 
         def unit() -> tuple[None, tuple[Draft, ...]]:
-            return self.rooms.store.clear_pending(ids), ()
+            self.rooms.store.clear_pending(ids)
+            return None, ()
 
         await self.rooms.log.enlist(unit, wait=True)
 
