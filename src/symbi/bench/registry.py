@@ -20,6 +20,7 @@ from symbi.bench.measure import Measurement, Scale
 from symbi.bench.policy import policy
 from symbi.bench.population import idle_memory, population
 from symbi.bench.preemption import preemption
+from symbi.bench.rag import rag
 from symbi.bench.sandbox import sandbox
 from symbi.bench.scheduler import scheduler
 from symbi.bench.stall import stall
@@ -71,6 +72,7 @@ BENCHMARKS: Final = (
     Benchmark("KNOW-2", "search among vectors", search),
     Benchmark("KNOW-3", "updates of vectors", update),
     Benchmark("KNOW-4", "smaller vectors", smaller),
+    Benchmark("KNOW-5", "questions to knowledge", rag),
     Benchmark("KNOW-6", "the built-in embedder", embedding),
     Benchmark("CRY-1", "cryptography of an event", crypto),
 )
