@@ -354,7 +354,10 @@ HOSTILE = {
     "no JSON": (reply(b"<html>"), "tool.discovery"),
     "a list": (reply(b"[]"), "tool.discovery"),
     "deep": (reply(b"[" * 100_000), "tool.discovery"),
-    "a name twice": (reply(FULL[:-1] + b', "public_key_pem": "x"}'), "tool.discovery"),
+    "a name twice": (
+        reply(document(revoked_keys=[key_id(KEY.public_key())])[:-1] + b', "revoked_keys": []}'),
+        "tool.discovery",
+    ),
     "of another domain": (reply(document(domain="other.example.com")), "tool.discovery"),
     "no key": (reply(b'{"schema_version": "1.4"}'), "tool.discovery"),
     "no version": (reply(document(schema_version="9.0")), "tool.discovery"),

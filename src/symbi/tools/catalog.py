@@ -264,7 +264,7 @@ class Catalog:
         wait_s = pace.wait_s(now_s)
         if wait_s > 0:
             msg = (
-                f"tool server `{link.name}` was started again {pace.starts} times, and is not again for {wait_s:.3g} s"
+                f"tool server `{link.name}` was started again {pace.starts} times, and is left alone for {wait_s:.3g} s"
             )
             raise ToolServerUnavailable(msg, server=link.name, retry_after_s=wait_s)
         again, before = link.name in self._met, self._digests(link.name)
