@@ -223,6 +223,8 @@ async def test_a_revocation_document_that_cannot_be_had_or_read_is_an_error_in_s
     [
         "http://tools.example.com/r.json",
         "https://evil.example.org/r.json",
+        "https://other.example.com/r.json",
+        "https://eviltools.example.com/r.json",
         "https://tools.example.com.evil.org/r.json",
         "https://user@tools.example.com/r.json",
         "https://169.254.169.254/latest",
