@@ -11,6 +11,7 @@ from symbi.bench.audit_query import audit_query
 from symbi.bench.bus import cost, throughput
 from symbi.bench.containers import containers
 from symbi.bench.crypto import crypto
+from symbi.bench.gateway import gateway
 from symbi.bench.idle import idle
 from symbi.bench.lifecycle import lifecycle
 from symbi.bench.machine import describe_machine
@@ -64,6 +65,7 @@ BENCHMARKS: Final = (
     Benchmark("RES-4", "pauses and leaks", stall),
     Benchmark("BUS-4", "throughput of messages", throughput),
     Benchmark("BUS-5", "cost of a message", cost),
+    Benchmark("MCP-3", "the MCP gateway", gateway),
     Benchmark("CRY-1", "cryptography of an event", crypto),
 )
 """In the order in which they run."""

@@ -102,7 +102,10 @@ def _results(folder: Path, prefix: str) -> Mapping[str, tuple[tuple[str, ...], i
             raise InternalError(msg)
         checks: list[dict[str, Any]] = json.loads(file.read_text("utf-8"))
         failed = sorted({check["id"] for check in checks if check["status"] == "FAILURE"})
-        results[named["scenario"].removeprefix(prefix)] = (tuple(failed), sum(check["status"] == "SUCCESS" for check in checks))
+        results[named["scenario"].removeprefix(prefix)] = (
+            tuple(failed),
+            sum(check["status"] == "SUCCESS" for check in checks),
+        )
     return results
 
 
