@@ -30,7 +30,7 @@ class HostName(Kind[str]):
 
 
 @dataclass(frozen=True, slots=True)
-class Origin(Kind[str]):
+class PageOrigin(Kind[str]):
     """Where a page comes from: scheme, name and port, as browsers write it."""
 
     @property

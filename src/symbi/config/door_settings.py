@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from symbi.config.declared import declare as _declare
-from symbi.config.door_kinds import HostName, Origin
+from symbi.config.door_kinds import HostName, PageOrigin
 from symbi.config.kinds import ByteSize, FilePath, Flag, Real, Several, Whole
 
 
@@ -27,7 +27,7 @@ class DoorSettings:
         (), Several(HostName()), "names by which clients call it, without a port; `localhost` and `host` are known"
     )
     origins: tuple[str, ...] = _declare(
-        (), Several(Origin()), "pages whose scripts may ask, e.g. `https://chat.example.org`; others are refused"
+        (), Several(PageOrigin()), "pages whose scripts may ask, e.g. `https://chat.example.org`; others are refused"
     )
     max_connections: int = _declare(512, Whole(1, 100_000, "connections"), "connections at a time")
     max_requests: int = _declare(
