@@ -9,6 +9,7 @@ import pytest
 
 from symbi.config import Secret, Settings, load, parse_settings
 from symbi.config.approval_kinds import Program, Webhook
+from symbi.config.door_kinds import HostName, PageOrigin
 from symbi.config.kinds import (
     Address,
     ByteSize,
@@ -103,6 +104,10 @@ def samples(kind: Kind) -> list[tuple[str, str, object]]:
             return [(f'"{one}"', one, one) for one in some]
         case Host():
             return [(f'"h{n}.example.com"', f"H{n}.example.com", f"h{n}.example.com") for n in range(3)]
+        case HostName():
+            return [(f'"g{n}.example"', f"g{n}.example", f"g{n}.example") for n in range(3)]
+        case PageOrigin():
+            return [(f'"https://p{n}:44{n}"', f"https://p{n}:44{n}", f"https://p{n}:44{n}") for n in range(3)]
         case Webhook():
             return [(f'"https://h{n}"', f"https://h{n}", f"https://h{n}") for n in range(3)]
         case Program():
