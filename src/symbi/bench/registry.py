@@ -12,11 +12,8 @@ from symbi.bench.bus import cost, throughput
 from symbi.bench.containers import containers
 from symbi.bench.context import context
 from symbi.bench.crypto import crypto
-<<<<<<< HEAD
 from symbi.bench.embedding import embedding
-=======
 from symbi.bench.gateway import gateway
->>>>>>> w/g5
 from symbi.bench.idle import idle
 from symbi.bench.lifecycle import lifecycle
 from symbi.bench.machine import describe_machine
@@ -72,16 +69,13 @@ BENCHMARKS: Final = (
     Benchmark("RES-4", "pauses and leaks", stall),
     Benchmark("BUS-4", "throughput of messages", throughput),
     Benchmark("BUS-5", "cost of a message", cost),
-<<<<<<< HEAD
     Benchmark("CTX-2", "retrieval from memory", context),
     Benchmark("KNOW-2", "search among vectors", search),
     Benchmark("KNOW-3", "updates of vectors", update),
     Benchmark("KNOW-4", "smaller vectors", smaller),
     Benchmark("KNOW-5", "questions to knowledge", rag),
     Benchmark("KNOW-6", "the built-in embedder", embedding),
-=======
     Benchmark("MCP-3", "the MCP gateway", gateway),
->>>>>>> w/g5
     Benchmark("CRY-1", "cryptography of an event", crypto),
 )
 """In the order in which they run."""
