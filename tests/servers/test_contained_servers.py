@@ -9,10 +9,12 @@ from symbi.adapters.docker import DockerOptions, Engine, serve_from
 from symbi.adapters.docker.serving import LABEL_SERVER
 from symbi.adapters.mcp import StdioToolServer
 from symbi.clock import SystemClock
+from symbi.config import load_settings
 from symbi.errors import ToolServerUnavailable
 from symbi.guard.action import ConnectServer, InvokeTool, ToolRef
 from symbi.guard.permit import Authority
 from symbi.types import AgentId, EffectId, Principal, SecurityTier, ToolName
+from symbi.wiring import open_runtime
 
 pytestmark = [pytest.mark.servers, pytest.mark.anyio]
 RUNTIMES = {SecurityTier.TIER1: "runc", SecurityTier.TIER2: "runsc"}
@@ -25,6 +27,24 @@ try:
 except OSError as error:
     seen["root"] = "read-only"
 seen["net"] = sorted(os.listdir("/sys/class/net")) if os.path.isdir("/sys/class/net") else []
+"""
+
+
+SMALL = """
+import json, sys
+TOOL = {"name": "echo", "inputSchema": {"type": "object"}}
+for line in sys.stdin:
+    message = json.loads(line)
+    if "id" not in message:
+        continue
+    result, failure = None, {"code": -32601, "message": "no"}
+    if message["method"] == "initialize":
+        result = {"protocolVersion": message["params"]["protocolVersion"], "capabilities": {"tools": {}},
+                  "serverInfo": {"name": "small", "version": "1"}}
+    elif message["method"] == "tools/list":
+        result = {"tools": [TOOL]}
+    answer = {"error": failure} if result is None else {"result": result}
+    print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **answer}), flush=True)
 """
 
 
@@ -115,4 +135,21 @@ async def test_a_container_that_is_not_what_was_asked_for_is_refused(docker, mon
     async with contained(docker, SecurityTier.TIER1, "x") as (_, connect, _call, engine):
         with pytest.raises(ToolServerUnavailable, match="not what tier `docker` promises: NetworkMode"):
             await connect()
+        assert await engine.containers(f"{LABEL_SERVER}=kept") == []
+
+
+async def test_the_configuration_says_where_a_server_runs(docker, tmp_path):
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "all.cedar").write_text('@id("all") permit (principal, action, resource);')
+    source = json.dumps(SMALL)
+    (tmp_path / "symbi.toml").write_text(
+        f'[sandbox]\ndocker_host = "{docker.host}"\n[mcp]\ntool_verification = "tofu"\n'
+        f'[mcp.servers.kept]\ncommand = ["python3", "-c", {source}]\nsandbox = "docker"\nimage = "{docker.image}"\nmemory_mb = 64\n'
+    )
+    async with open_runtime(load_settings(tmp_path / "symbi.toml", environ={})) as runtime:
+        await runtime.connect(["kept"], PRINCIPAL)
+        assert [ref.name for ref in runtime.catalog.refs] == ["kept.echo"]
+        async with Engine(docker.host) as engine:
+            assert len(await engine.containers(f"{LABEL_SERVER}=kept")) == 1
+    async with Engine(docker.host) as engine:
         assert await engine.containers(f"{LABEL_SERVER}=kept") == []
