@@ -38,8 +38,12 @@ async def server_links(
     Raises:
         ConfigError: What is configured of one cannot be used.
     """
+    kept = [server for server in settings.mcp.servers if server.sandbox is not ServerSandbox.NONE]
+    # The engine first, so that it is left last: the end of a server is the end of its container.
+    engine = await open_engine(stack, settings, log) if kept else None
     links = [await _link(stack, server, settings, guard, secrets) for server in settings.mcp.servers]
-    engine = await _contain(stack, settings, links, log)
+    if engine is not None:
+        _contain(engine, settings, kept, links, log.origin)
     found, left_out = find_servers(settings)
     for one in left_out:
         _log.warning("a tool server that was found is left out: `%s` in `%s`: %s", one.name, one.file, one.reason)
@@ -49,25 +53,20 @@ async def server_links(
     return links, engine
 
 
-async def _contain(
-    stack: AsyncExitStack, settings: Settings, links: Sequence[ServerLink], log: AuditLog
-) -> "Engine | None":
-    """Have the commands of those servers run in containers of which the configuration says so; their engine, if there are any."""
-    kept = [server for server in settings.mcp.servers if server.sandbox is not ServerSandbox.NONE]
-    if not kept:
-        return None
+def _contain(
+    engine: "Engine", settings: Settings, kept: Sequence[ServerSettings], links: Sequence[ServerLink], origin: str
+) -> None:
+    """Have the commands of servers run in containers."""
     from symbi.adapters.docker import serve_from  # noqa: PLC0415 - for those who have containers
     from symbi.adapters.mcp import StdioToolServer  # noqa: PLC0415 - likewise
 
-    engine = await open_engine(stack, settings, log)
     by_name = {link.name: link.server for link in links}
     for server in kept:
         made = by_name[server.name]
         tier = SecurityTier.TIER1 if server.sandbox is ServerSandbox.DOCKER else SecurityTier.TIER2
-        options = replace(container_options(settings, tier, log.origin), image=server.image or "")
+        options = replace(container_options(settings, tier, origin), image=server.image or "")
         if isinstance(made, StdioToolServer):
             made.start = serve_from(engine, options, tier, server.name, server.memory_mb)
-    return engine
 
 
 def public_keys(settings: Settings) -> dict[str, PublicKey]:
