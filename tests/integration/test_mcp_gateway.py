@@ -35,7 +35,7 @@ tool_verification = "tofu"
 [mcp.servers.desk]
 command = ["{sys.executable}", "{servers / "desk.py"}"]
 manifest = "{servers / "desk.toml"}"
-asks = ["elicitation"]
+asks = ["elicitation", "sampling"]
 {config}
 """
         return open_gateway(tmp_path, config=text, policies=policies, agents=AGENTS, **options)
@@ -79,6 +79,7 @@ async def test_tools_are_served_under_stable_names_with_all_that_their_server_sa
                 "steps",
                 "changes",
                 "asks",
+                "thinks",
             ]
         }
         assert tools["desk__count"].output_schema["required"] == ["n"]
@@ -124,14 +125,22 @@ async def test_a_server_asks_the_person_at_the_client_where_policy_lets_it(opene
         asked.append(params.message)
         return types.ElicitResult(action="accept", content={"n": 4})
 
-    async with opened() as one, one.client(mode=mode, elicitation_callback=answer) as client:
+    async def think(context, params):
+        asked.append(params.messages[0].content.text)
+        said = types.TextContent(type="text", text="4")
+        return types.CreateMessageResult(role="assistant", content=said, model="m")
+
+    both = {"elicitation_callback": answer, "sampling_callback": think}
+    async with opened() as one, one.client(mode=mode, **both) as client:
         result = await client.call_tool("desk__asks", {})
         assert said(result) == "accept {'n': 4}"
-        assert asked == ["how many?"]
+        assert said(await client.call_tool("desk__thinks", {})) == "m says 4"
+        assert asked == ["how many?", "what is 2 + 2?"]
+    asked.clear()
     forbidding = ALLOW + '@id("mute") forbid (principal, action == Action::"ServerElicitation", resource);'
     async with opened(forbidding) as one, one.client(mode=mode, elicitation_callback=answer) as client:
         await client.call_tool("desk__asks", {})
-        assert len(asked) == 1
+        assert asked == []
         denied = await events(one, verdict="deny", policy="mute")
         assert denied[0].details["session"]
 
