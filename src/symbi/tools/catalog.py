@@ -161,11 +161,7 @@ class Catalog:
                     return
 
     async def noticed(self, server: str, what: str) -> None:
-        """A server says that it offers something else: none of its tools is called until they are verified anew.
-
-        Raises:
-            SymbiError: As `relist`.
-        """
+        """A server says that it offers something else: none of its tools is called until they are verified anew."""
         if what == TOOLS and server in self._links:
             self._stale[server] = self._stale.get(server, 0) + 1
             await self.relist(server)

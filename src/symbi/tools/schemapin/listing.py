@@ -96,6 +96,8 @@ def hashes_of(text: str) -> dict[str, str]:
         _refuse("it is no JSON")
     if isinstance(content, list) or (isinstance(content, dict) and isinstance(content.get("tools"), list)):
         return {one.name: f"sha256:{digest_of(canonical_definition(one))}" for one in parse_listing(text)}
+    if not isinstance(content, dict):
+        _refuse("it is neither a listing nor signatures")
     hashes = {name: entry.get("schema_hash") for name, entry in content.items() if isinstance(entry, dict)}
     if not hashes or not all(isinstance(one, str) and FINGERPRINT.fullmatch(one) for one in hashes.values()):
         _refuse("it is neither a listing nor signatures with their `schema_hash`")
