@@ -333,6 +333,7 @@ TOOL = ToolRef(ToolName("s.echo"), "s", "0" * 64, {"type": "object"})
 PROGRAM = RunContainer(principal=AGENT_A, image=f"sha256:{64 * '0'}", command=("p",), tier=SecurityTier.TIER1)
 ACTIONS = {
     "connect": ConnectServer(principal=AGENT_A, server="s", command="x"),
+    "relist": ConnectServer(principal=AGENT_A, server="s", command="x"),
     "discovery": ConnectServer(principal=AGENT_A, server="s", command="x", discovery="tools.example.com"),
     "revocation": ConnectServer(principal=AGENT_A, server="s", command="x", discovery="tools.example.com"),
     "call": InvokeTool(principal=AGENT_A, tool=TOOL, values={}),

@@ -214,6 +214,12 @@ class ServerSettings:
     cwd: Path | None = _declare(None, FilePath(), "its working folder", unset="the folder of the configuration file")
     manifest: Path | None = _declare(None, FilePath(), "what its tools are: recovery classes", unset="none")
     public_key: Path | None = _declare(None, FilePath(), "PEM file of the key that signs its tools", unset="none")
+    signatures: Path | None = _declare(
+        None,
+        FilePath(),
+        "file of signatures of its tools, as `symbi tools sign` writes it, for a server that sends none along, or others",
+        unset="those that it sends along",
+    )
     schemapin_domain: str | None = _declare(
         None,
         Domain(),
