@@ -19,10 +19,12 @@ PREFERRED = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def is_ascii(text: str) -> bool:
+    """Printable ASCII without spaces."""
     return all("!" <= c <= "~" for c in text)
 
 
 def main() -> None:
+    """Write the table."""
     pairs = json.loads(files("confusable_homoglyphs").joinpath("confusables.json").read_text("utf-8"))
     parent: dict[str, str] = {}
 

@@ -101,11 +101,19 @@ def example(schema):
             return "text"
 
 
-def oauth():
+async def issuer_of(url):
+    """Who gives out the tokens: what an operator would write into the configuration."""
+    parts = urlsplit(url)
+    async with httpx2.AsyncClient(base_url=f"{parts.scheme}://{parts.netloc}") as browser:
+        named = await browser.get(f"/.well-known/oauth-protected-resource{parts.path}")
+        return named.json()["authorization_servers"][0]
+
+
+async def oauth(url):
     if not SCENARIO.startswith("auth/"):
         return None
     if SCENARIO == "auth/client-credentials-basic":
-        return OAuthTerms(CREDENTIALS, CONTEXT.get("issuer", ""), CONTEXT["client_id"], CONTEXT["client_secret"])
+        return OAuthTerms(CREDENTIALS, await issuer_of(url), CONTEXT["client_id"], CONTEXT["client_secret"])
     return OAuthTerms(
         CODE,
         client_id=CONTEXT.get("client_id", ""),
@@ -115,14 +123,14 @@ def oauth():
     )
 
 
-def arguments_for(tool, tools):
+def arguments_for(tool, offered):
     schema = tool.definition.input_schema
     calls = [call for call in CONTEXT.get("toolCalls", ()) if call.get("name") == tool.definition.name]
     if calls:
         return [call.get("arguments", {}) for call in calls]
     if tool.definition.name == "json_schema_echo":
-        others = [one for one in tools if one is not tool]
-        return [{"schema": one.definition.input_schema} for one in others]
+        # One of a schema that we call no tool with is among them: it is handed back as it came, all the same.
+        return [{"schema": dict(one.input_schema)} for one in offered if one.name != tool.definition.name]
     return [{name: example(field) for name, field in schema.get("properties", {}).items()}]
 
 
@@ -135,7 +143,7 @@ async def below_the_gate(server, guard, tool, arguments):
 
 async def converse(catalog, invoker, person):
     for tool in catalog.tools:
-        for arguments in arguments_for(tool, catalog.tools):
+        for arguments in arguments_for(tool, catalog.offered("s")):
             if SCENARIO == "http-custom-headers":
                 await below_the_gate(catalog.link("s").server, person.guard, tool, arguments)
                 continue
@@ -153,7 +161,7 @@ async def main(url):
         server = HttpToolServer("s", url, gate.guard.authority)
         mode = "legacy" if VERSION and VERSION < "2026" else "auto"
         server.terms = SessionTerms(asks=frozenset(AskKind), mode=mode)
-        server.oauth = oauth()
+        server.oauth = await oauth(url)
         server.consent = person
         verifier = ToolVerifier(VerificationMode.DISABLED, gate.store, gate.log, gate.engine, gate.clock)
         catalog = Catalog(gate.guard, verifier, [ServerLink("s", server.command_line, server, session=server)])

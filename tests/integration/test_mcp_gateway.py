@@ -67,7 +67,18 @@ async def test_tools_are_served_under_stable_names_with_all_that_their_server_sa
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
         assert {name for name in tools if name.startswith("desk__")} == {
             f"desk__{tool}"
-            for tool in ["read_mail", "read_record", "send_mail", "picture", "count", "fails", "slow", "steps", "asks"]
+            for tool in [
+                "read_mail",
+                "read_record",
+                "send_mail",
+                "picture",
+                "count",
+                "fails",
+                "slow",
+                "steps",
+                "changes",
+                "asks",
+            ]
         }
         assert tools["desk__count"].output_schema["required"] == ["n"]
         assert tools["desk__send_mail"].description == "send a mail"
@@ -82,6 +93,8 @@ async def test_what_a_tool_answers_comes_through_as_it_was(opened, mode):
         assert [block.type for block in picture.content] == ["text", "image"]
         assert picture.content[1].mime_type == "image/png"
         assert picture.content[1].data.startswith("iVBOR")
+        assert picture.meta["example.com/seen"] is True
+        assert "symbi/error" not in picture.meta, "no server can say what the gateway says"
         count = await client.call_tool("desk__count", {})
         assert (count.structured_content, said(count)) == ({"n": 3}, '{"n": 3}')
         broken = await client.call_tool("desk__fails", {})
@@ -155,6 +168,52 @@ async def test_what_a_client_had_asked_for_ends_with_it(opened):
         kinds = [event.event_type for event in await events(one, agent="mcp.local")]
         assert kinds[0] == "session.opened"
         assert kinds[-1] == "session.closed"
+
+
+@ERAS
+async def test_a_tool_that_changes_is_gone_for_every_client_and_a_call_of_it_says_so(opened, mode):
+    told = anyio.Event()
+
+    async def hear(message):
+        if isinstance(message, types.ToolListChangedNotification):
+            told.set()
+
+    async with opened() as one, one.client(mode=mode, message_handler=hear) as client, one.client() as other:
+        assert not (await client.call_tool("desk__read_mail", {})).is_error
+        await other.call_tool("desk__changes", {})
+        with anyio.fail_after(20):
+            if mode == "legacy":
+                await told.wait()
+            while "desk__read_mail" in [tool.name for tool in (await client.list_tools()).tools]:
+                await anyio.wait_all_tasks_blocked()
+        refused = wrong(await client.call_tool("desk__read_mail", {}))
+        assert refused["kind"] == "verification"
+        assert not (await client.call_tool("desk__count", {})).is_error
+
+
+@ERAS
+async def test_resources_prompts_and_completions_reach_the_client(opened, mode):
+    async with opened() as one, one.client(mode=mode) as client:
+        assert [str(found.uri) for found in (await client.list_resources()).resources] == ["desk://card"]
+        templates = (await client.list_resource_templates()).resource_templates
+        assert [found.uri_template for found in templates] == ["desk://note/{day}"]
+        for uri in ("desk://card", "desk://note/monday"):
+            assert uri in (await client.read_resource(uri)).contents[0].text
+        assert [found.name for found in (await client.list_prompts()).prompts] == ["desk__greet"]
+        prompt = await client.get_prompt("desk__greet", {"whom": "Ada"})
+        assert prompt.messages[0].content.text == "Greet Ada"
+        ref = types.ResourceTemplateReference(type="ref/resource", uri="desk://note/{day}")
+        found = await client.complete(ref, {"name": "day", "value": "mon"})
+        assert found.completion.values == ["monday"]
+        with pytest.raises(MCPError, match="there is no prompt"):
+            await client.get_prompt("desk__none", {})
+
+
+async def test_what_was_read_as_a_resource_is_known_again(opened):
+    async with opened(SHIPPED, "[gateway]\nwait_s = 0\n") as one, one.client() as client:
+        await client.read_resource("desk://card")
+        held = wrong(await client.call_tool("desk__send_mail", {"to": "+49 30 901820", "subject": "s", "body": "b"}))
+        assert held["kind"] == "held"
 
 
 # --- the runtime itself ---------------------------------------------------------------------------

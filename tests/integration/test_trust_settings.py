@@ -2,10 +2,13 @@
 with them."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from typer.testing import CliRunner
 
+from symbi.cli.main import app
 from symbi.errors import ConfigError, InputError
 from symbi.testing.domains import WebAuthority, naming, reply, serving
 from symbi.testing.runtime import open_in
@@ -17,7 +20,7 @@ from symbi.tools.schemapin import key_id, public_pem
 from symbi.tools.schemapin.bundle import sign_bundle
 from symbi.tools.schemapin.documents import WELL_KNOWN
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 AGENT = 'agent idle() { with { "done" } }'
 SERVER = f"""
 [mcp.servers.mail]
@@ -25,6 +28,7 @@ command = ["mail"]
 schemapin_domain = "{HOST}"
 """
 AUTHORITY = ec.derive_private_key(0xA0, ec.SECP256R1())
+LISTED = {"name": SEND.name, "description": SEND.description, "inputSchema": SEND.input_schema}
 ALLOW = '@id("all") permit (principal, action, resource);'
 
 
@@ -35,17 +39,18 @@ def bundle(folder, key=KEY, authority=AUTHORITY, *, name="bundle.json", expires_
     (folder / "authority.pem").write_text(public_pem(AUTHORITY.public_key()))
 
 
-async def connected(folder, config, *, key=KEY):
+async def connected(folder, config, *, offered=None):
     """State by tool after the server was connected once: empty, or the code of the refusal."""
     _, answer = suite_tools()[0]
-    with in_place_of({"mail": [(signed(SEND, key), answer)]}):
+    with in_place_of({"mail": [(offered or signed(SEND), answer)]}):
         async with open_in(folder, AGENT, config=config, policies=ALLOW) as opened:
             catalog = opened.runtime.catalog
             await opened.runtime.connect(["mail"], SYSTEM)
-            refused = {name: error.code for name, error in catalog.quarantined.items()}
+            refused = {name: error.fields.get("cause", error.code) for name, error in catalog.quarantined.items()}
             return {ref.name: "" for ref in catalog.refs} | refused, catalog.verifier.trust_of("mail")
 
 
+@pytest.mark.anyio
 async def test_a_folder_of_documents_is_as_good_as_a_key_in_a_file(tmp_path):
     trust = tmp_path / "trust"
     trust.mkdir()
@@ -60,6 +65,7 @@ async def test_a_folder_of_documents_is_as_good_as_a_key_in_a_file(tmp_path):
     assert found == {"mail.send": "verify.revoked"}
 
 
+@pytest.mark.anyio
 async def test_a_signed_bundle_is_taken_and_others_are_not(tmp_path):
     config = SERVER + '\n[schemapin]\nbundles = ["bundle.json"]\nauthorities = ["authority.pem"]\nonline = false\n'
     bundle(tmp_path)
@@ -79,6 +85,7 @@ async def test_a_signed_bundle_is_taken_and_others_are_not(tmp_path):
     assert (await connected(tmp_path, trusted))[0] == {"mail.send": ""}
 
 
+@pytest.mark.anyio
 async def test_the_first_source_that_knows_a_domain_says_its_key(tmp_path):
     (tmp_path / "trust").mkdir()
     (tmp_path / "trust" / f"{HOST}.json").write_bytes(document(OTHER))
@@ -91,6 +98,7 @@ async def test_the_first_source_that_knows_a_domain_says_its_key(tmp_path):
     assert (found, known.source) == ({"mail.send": ""}, "bundle:acme")
 
 
+@pytest.mark.anyio
 async def test_a_file_that_is_no_bundle_or_key_is_said_before_anything_starts(tmp_path):
     (tmp_path / "bundle.json").write_text("{}")
     for keys, error in (('bundles = ["bundle.json"]', InputError), ('authorities = ["none.pem"]', InputError)):
@@ -100,6 +108,7 @@ async def test_a_file_that_is_no_bundle_or_key_is_said_before_anything_starts(tm
         await connected(tmp_path, f'{SERVER}\n[schemapin]\nca_file = "bundle.json"\n')
 
 
+@pytest.mark.anyio
 async def test_a_domain_is_asked_itself_and_dns_has_its_say(tmp_path, monkeypatch):
     async def here(_host):
         return ["127.0.0.1"]
@@ -122,3 +131,50 @@ async def test_a_domain_is_asked_itself_and_dns_has_its_say(tmp_path, monkeypatc
         assert (await connected(tmp_path, tofu + server + trusting))[0] == {"mail.send": ""}
         records.clear()
         assert (await connected(tmp_path, tofu + server + trusting))[0] == {"mail.send": "verify.dns"}
+
+
+@pytest.mark.anyio
+async def test_an_operator_signs_the_tools_of_a_server_that_sends_no_signatures_along(tmp_path):
+    (tmp_path / "own.pub").write_text(public_pem(KEY.public_key()))
+    server = '[mcp.servers.mail]\ncommand = ["mail"]\npublic_key = "own.pub"\n'
+    unsigned = replace(SEND, meta={})
+    assert (await connected(tmp_path, server, offered=unsigned))[0] == {"mail.send": "verify.signature"}
+    kept = server + 'signatures = "mail.json"\n'
+    entry = signed(SEND).meta["schemapin"]
+    for content in (
+        {"send": entry["signature"]},
+        {"send": entry},
+        {"tools": [LISTED | {"_meta": {"schemapin": entry}}]},
+    ):
+        (tmp_path / "mail.json").write_text(json.dumps(content))
+        assert (await connected(tmp_path, kept, offered=unsigned))[0] == {"mail.send": ""}
+        assert (await connected(tmp_path, kept, offered=signed(SEND, OTHER)))[0] == {"mail.send": ""}  # not heard
+        changed = replace(unsigned, description="Sends a mail, and reads yours.")
+        assert (await connected(tmp_path, kept, offered=changed))[0] == {"mail.send": "verify.signature"}
+    for content in ("7", "[]]", '{"send": 7}', '{"send": {}}'):
+        (tmp_path / "mail.json").write_text(content)
+        with pytest.raises(InputError):
+            await connected(tmp_path, kept)
+
+
+def test_the_key_of_a_server_is_shown_before_anybody_accepts_it(tmp_path):
+    (tmp_path / "trust").mkdir()
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "operator.cedar").write_text(ALLOW)
+    config = tmp_path / "symbi.toml"
+    config.write_text(SERVER + '\n[schemapin]\nfolder = "trust"\nonline = false\n')
+    _, answer = suite_tools()[0]
+    shown = []
+    with in_place_of({"mail": [(signed(SEND), answer)]}):
+        for name, body in (("json", None), ("json", document()), ("revocations.json", revocations(KEY))):
+            if body is not None:
+                (tmp_path / "trust" / f"{HOST}.{name}").write_bytes(body)
+            result = CliRunner().invoke(app, ["tools", "key", "mail", "--json", "--config", str(config)])
+            assert result.exit_code == 0, result.output
+            shown += json.loads(result.stdout)
+        words = CliRunner().invoke(app, ["tools", "key", "--config", str(config)])
+    assert "no source knows" in shown[0]["error"]
+    assert (shown[1]["key"], shown[1]["developer"]) == (key_id(KEY.public_key()), "Example")
+    assert (shown[1]["source"], shown[1]["error"]) == ("folder:trust", "")
+    assert "key_compromise" in shown[2]["error"]
+    assert "key_compromise" in words.stdout

@@ -333,6 +333,8 @@ TOOL = ToolRef(ToolName("s.echo"), "s", "0" * 64, {"type": "object"})
 PROGRAM = RunContainer(principal=AGENT_A, image=f"sha256:{64 * '0'}", command=("p",), tier=SecurityTier.TIER1)
 ACTIONS = {
     "connect": ConnectServer(principal=AGENT_A, server="s", command="x"),
+    "discovery": ConnectServer(principal=AGENT_A, server="s", command="x", discovery="tools.example.com"),
+    "revocation": ConnectServer(principal=AGENT_A, server="s", command="x", discovery="tools.example.com"),
     "call": InvokeTool(principal=AGENT_A, tool=TOOL, values={}),
     "resolve": InvokeTool(principal=AGENT_A, tool=TOOL, values={}, secrets=("a/secret",)),
     "run": ExecuteCode(principal=AGENT_A, code="1", code_digest="0" * 64),
@@ -348,8 +350,10 @@ ACTIONS = {
 }
 LETTER = Letter(RunId("r"), AGENT_A)
 MORE = {"call": ({},), "resolve": ("a/secret",), "deliver": (LETTER,), "ask": (LETTER,), "publish": (LETTER,)}
+MORE |= {"discovery": ("tools.example.com",), "revocation": ("tools.example.com", "https://tools.example.com/r.json")}
 SPENT_ELSEWHERE = {"resolve", "open", "call", "deliver", "ask", "browse", "read", "prompt", "complete"}
-"""Looking a secret up and granting a network spend nothing; the others say first what stands against it, and have a test of their own."""
+SPENT_ELSEWHERE |= {"discovery", "revocation"}
+"""Looking a secret up, asking for a key and granting a network spend nothing; the others say first what stands against it, and have a test of their own."""
 
 
 def make(cls: type, authority: Authority, folder: Path) -> object:
@@ -357,7 +361,7 @@ def make(cls: type, authority: Authority, folder: Path) -> object:
     values = {
         "authority": authority, "name": "s", "command": [sys.executable, "-c", "pass"], "environment": {},
         "file": folder / "secrets.toml", "sources": [], "config": None, "tier": SecurityTier.TIER1, "engine": None,
-        "secrets": None, "tell": None, "clock": CLOCK, "url": "http://127.0.0.1:9/",
+        "secrets": None, "tell": None, "clock": CLOCK, "url": "http://127.0.0.1:9/", "timeout_s": 1.0, "folder": folder,
         "options": SimpleNamespace(at_once=1, warm=0, warm_memory_mib=64, cpus=1.0),
         "rooms": SimpleNamespace(world=SimpleNamespace(guard=SimpleNamespace(authority=authority), log=None)),
     }  # fmt: skip

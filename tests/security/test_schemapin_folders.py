@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,18 @@ def test_every_file_is_read_and_the_signature_apart(skill):
     files, signature = read_skill_folder(skill)
     assert sorted(files) == [".hidden", "SKILL.md", "lib/a.py"]
     assert signature == b"{}"
+
+
+def test_a_folder_that_the_published_package_signed_holds_and_a_changed_one_does_not(root, tmp_path):
+    """Signed by PyPI's `schemapin` 1.3.0: `SkillSigner.sign_skill`."""
+    folder = tmp_path / "skill"
+    shutil.copytree(root / "tests" / "data" / "schemapin" / "skill", folder)
+    key = root / "tests" / "data" / "schemapin" / "skill.pub.pem"
+    found = json.loads(run("tools", "verify-skill", folder, "--key", key, "--json").output)
+    assert (found["skill"], found["form"], found["covered"]) == ("sender", "digest", False)
+    assert run("tools", "verify-skill", folder, "--key", key, "--covered").exit_code == 4
+    (folder / "examples" / "usage.txt").write_text("x")
+    assert run("tools", "verify-skill", folder, "--key", key).exit_code == 4
 
 
 def link_to_file(folder):

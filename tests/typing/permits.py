@@ -4,10 +4,10 @@ mypy reads this file and nothing runs it. Each `type: ignore` names the error th
 is an error itself.
 """
 
-from symbi.guard.action import ConnectServer, ExecuteCode, InvokeTool
+from symbi.guard.action import ConnectServer, ExecuteCode, InvokeTool, ReadResource
 from symbi.guard.permit import Authority, Permit
 from symbi.sandbox.port import SandboxDriver
-from symbi.tools.port import SecretSource, ToolServer
+from symbi.tools.port import SecretSource, ServerSession, ToolServer
 
 
 async def an_effect_needs_a_permit(server: ToolServer, driver: SandboxDriver, secrets: SecretSource) -> None:
@@ -25,6 +25,15 @@ async def a_permit_is_for_one_kind_of_action(
     await server.connect(call)  # type: ignore[arg-type]
     await server.call(connect, {})  # type: ignore[arg-type]
     await driver.run(call)  # type: ignore[arg-type]
+
+
+async def what_is_asked_of_a_server_beside_tools_needs_its_own_permit(
+    session: ServerSession, read: Permit[ReadResource], call: Permit[InvokeTool]
+) -> None:
+    await session.read(read)
+    await session.read(call)  # type: ignore[arg-type]
+    await session.browse(read)  # type: ignore[arg-type]
+    await session.prompt()  # type: ignore[call-arg]
 
 
 def the_authority_hands_back_the_action_that_was_asked_for(

@@ -53,7 +53,21 @@ async def revoke(runtime: Runtime, caller: Caller, arguments: Mapping[str, JsonV
     return {"tool": found.name, "state": found.state.value}
 
 
+async def decide_server(runtime: Runtime, caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
+    """Let a server that was found in a file be connected, or not."""
+    name, digest, accept = text_of(arguments, "server"), text_of(arguments, "digest"), arguments.get("accept") is True
+    principal = principal_of(runtime, caller)
+    found = await ToolReviews(runtime.catalog).decide_server(name, digest, principal, accept=accept)
+    return {"server": found.name, "digest": found.digest, "state": found.state.value}
+
+
 OPERATIONS: Final[Mapping[str, Operation]] = MappingProxyType(
-    {"tools.servers": list_servers, "tools.accept": accept, "tools.reject": reject, "tools.revoke": revoke}
+    {
+        "tools.servers": list_servers,
+        "tools.accept": accept,
+        "tools.reject": reject,
+        "tools.revoke": revoke,
+        "tools.server": decide_server,
+    }
 )
 """Operations by name."""

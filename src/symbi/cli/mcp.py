@@ -5,10 +5,12 @@ has no owner, this process is it, as `symbi up` would be; where it has one, sess
 """
 
 import os
-from collections.abc import Callable
+import socket
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Annotated, Any
 
 import anyio
@@ -28,12 +30,14 @@ from symbi.cli.run import announce, run_to_end, run_until_stopped, settings_for,
 from symbi.cli.unread import patient_stderr
 from symbi.config import Settings
 from symbi.dsl.spec import CompiledFile
-from symbi.errors import ConfigError, InputError
+from symbi.errors import ConfigError, InputError, StoreUnavailable
 from symbi.runtime.doubt import Doubt
 from symbi.runtime.host import Host
 from symbi.wiring import compile_agents, open_runtime, start_logging
 
 SERVE = "serve"
+OWNER_NAP_S = 0.2  # between two looks for the owner of a data folder that begins at the same time
+OWNER_TRIES = 100
 
 
 class ServingGroup(TyperGroup):
@@ -117,10 +121,10 @@ def _by_streams(files: list[Path], client: str, config: Path | None, host: str |
         settings = _settings(files, config)
         start_logging(settings)
         client_of(settings, client)  # before anything is opened
-        connection = connect_owner(settings.runtime.data_dir)
+        compiled = [compile_agents(file) for file in files]
+        own = partial(_own, settings, compiled, client, (reading, writing))
+        connection = _owner_or_own(settings, own)
         if connection is None:
-            compiled = [compile_agents(file) for file in files]
-            run_until_stopped(partial(_own, settings, compiled, client, (reading, writing)), settings)
             return
         if files:
             connection.close()
@@ -132,6 +136,31 @@ def _by_streams(files: list[Path], client: str, config: Path | None, host: str |
         run_to_end(partial(relay, connection, client, reading, writing), settings)
 
 
+def _owner_or_own(
+    settings: Settings, own: Callable[[Callable[[Callable[[], None]], None]], Awaitable[None]]
+) -> socket.socket | None:
+    """A connection to the owner of the data folder; None where there was none, and we have been it, and are it no more.
+
+    Of several that begin at the same time one becomes the owner, and the others wait until it serves.
+
+    Raises:
+        SymbiError: What keeps us from being the owner, or what ended us as that.
+    """
+    for left in range(OWNER_TRIES, -1, -1):
+        connection = connect_owner(settings.runtime.data_dir)
+        if connection is not None:
+            return connection
+        try:
+            run_until_stopped(own, settings)
+        except StoreUnavailable as error:
+            if error.code != "unavailable.store_owned" or not left:
+                raise
+            Event().wait(OWNER_NAP_S)
+            continue
+        return None
+    return None
+
+
 async def _own(
     settings: Settings,
     files: list[CompiledFile],
@@ -140,35 +169,36 @@ async def _own(
     on_stop: Callable[[Callable[[], None]], None],
 ) -> None:
     """Own the data folder, and serve our client, and whoever comes to the control socket meanwhile."""
-    from symbi.api.mcp.lines import line_streams, receive_from, send_to  # noqa: PLC0415 - likewise
+    from symbi.api.mcp.lines import line_streams, receive_from, send_to, unwrapped  # noqa: PLC0415 - likewise
     from symbi.api.mcp.serving import serve as serve_client  # noqa: PLC0415 - likewise
 
     reading, writing = streams
-    async with AsyncExitStack() as stack:
-        runtime = await stack.enter_async_context(
-            open_runtime(settings, emit=show_line, hold_s=None, held=partial(show_held, waits=True))
-        )
-        host = Host(runtime, files)
-        announce(runtime)
-        door = await stack.enter_async_context(GatewayDoor(runtime, settings, files))
-        await stack.enter_async_context(ControlSocket(runtime, settings.runtime.data_dir, door=door))
-        if runtime.rooms.compactor is not None:
-            await stack.enter_async_context(runtime.rooms.compactor.kept_small())
-        for record in await Doubt(runtime.rooms).look_up():
-            err.print(f"[bold]settled:[/] {escape(record.resource)} of run {record.run_id} was looked up")
-        gateway = await door.gateway()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(host.run)
+    with unwrapped():
+        async with AsyncExitStack() as stack:
+            runtime = await stack.enter_async_context(
+                open_runtime(settings, emit=show_line, hold_s=None, held=partial(show_held, waits=True))
+            )
+            host = Host(runtime, files)
+            announce(runtime)
+            door = await stack.enter_async_context(GatewayDoor(runtime, settings, files))
+            await stack.enter_async_context(ControlSocket(runtime, settings.runtime.data_dir, door=door))
+            if runtime.rooms.compactor is not None:
+                await stack.enter_async_context(runtime.rooms.compactor.kept_small())
+            for record in await Doubt(runtime.rooms).look_up():
+                err.print(f"[bold]settled:[/] {escape(record.resource)} of run {record.run_id} was looked up")
+            gateway = await door.gateway()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(host.run)
 
-            def stop() -> None:
+                def stop() -> None:
+                    host.stop()
+                    scope.cancel("told to stop")
+
+                scope = anyio.CancelScope()
+                on_stop(stop)
+                with scope:
+                    send = partial(send_to, writing)
+                    async with line_streams(partial(receive_from, reading), send) as pair:
+                        await serve_client(gateway, door.client(name), pair, transport="stdio", uid=os.geteuid())
+                    await gateway.deserted()  # others may still work here
                 host.stop()
-                scope.cancel("told to stop")
-
-            scope = anyio.CancelScope()
-            on_stop(stop)
-            with scope:
-                send = partial(send_to, writing)
-                async with line_streams(partial(receive_from, reading), send) as pair:
-                    await serve_client(gateway, door.client(name), pair, transport="stdio", uid=os.geteuid())
-                await gateway.deserted()  # others may still work here
-            host.stop()

@@ -1,27 +1,31 @@
 """`symbi tools`: what servers offer, whether it is what was pinned, and the signatures that say so."""
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from symbi.api.client import ask_owner, connect_owner
-from symbi.cli import tools_review, tools_sign, tools_trust
+from symbi.cli import tools_discover, tools_review, tools_sign, tools_trust
 from symbi.cli.options import Config, Json
 from symbi.cli.output import EXIT_VERIFICATION, errors_to_exit, out, print_json
 from symbi.cli.run import announce, run_to_end
 from symbi.config import Settings, load_settings
-from symbi.errors import StoreUnavailable
+from symbi.errors import Denied, StoreUnavailable, ToolServerUnavailable, VerificationError
 from symbi.tools.catalog import VerifiedTool
+from symbi.tools.reviewing import shown_tools
+from symbi.tools.screen import Finding
 from symbi.tools.text import printable
 from symbi.types import OPERATOR_AGENT, JsonValue
-from symbi.wiring import known_pins, open_runtime, start_logging
+from symbi.wiring import known_pins, known_reviews, open_runtime, start_logging
 
 app = typer.Typer(help="List, verify, pin and sign tools.", no_args_is_help=True)
 app.command("key")(tools_trust.show_key)
 app.command("keygen")(tools_sign.keygen)
+app.command("discover")(tools_discover.discover)
 app.command("review")(tools_review.review)
 app.command("revoke")(tools_review.revoke)
 app.command("sign")(tools_sign.sign)
@@ -33,32 +37,29 @@ app.command("verify-skill")(tools_trust.verify_skill_folder)
 
 @app.command("list")
 def list_tools(*, as_json: Json = False, config: Config = None) -> None:
-    """List the tools that are pinned; starts nothing."""
+    """List the tools that are pinned or wait for a review, with what the screen found in them; starts nothing."""
     with errors_to_exit(as_json=as_json):
-        pins = known_pins(load_settings(config))
+        settings = load_settings(config)
+        tools = shown_tools(known_pins(settings), known_reviews(settings))
         if as_json:
-            print_json(
-                [
-                    {
-                        "tool": p.tool,
-                        "state": p.state,
-                        "digest": p.digest,
-                        "key": p.key_fingerprint,
-                        "pinned_at": p.pinned_at,
-                    }
-                    for p in pins
-                ]
-            )
+            print_json([tools_review.listed(one) for one in tools.values()])
             return
-        if not pins:
+        if not tools:
             out.print("no tool is pinned yet; [bold]symbi tools verify[/] connects the configured servers")
             return
         table = Table(box=None, header_style="bold", pad_edge=False)
-        for column in ("tool", "state", "definition", "signed by", "since"):
+        for column in ("tool", "state", "definition", "signed by", "since", "findings"):
             table.add_column(column, no_wrap=True)
-        for pin in pins:
+        for one in tools.values():
+            row = tools_review.listed(one)
+            worst, count = str(row["severity"]), row["findings"]
             table.add_row(
-                escape(pin.tool), pin.state, pin.digest[:16], pin.key_fingerprint[:16] or "nobody", pin.pinned_at[:10]
+                escape(printable(one.name)),
+                tools_review.state_of(one),
+                str(row["digest"])[:16],
+                str(row["key"])[:16] or "nobody",
+                str(row["pinned_at"])[:10],
+                f"{count} {worst}" if count else "none",
             )
         out.print(table)
 
@@ -109,6 +110,8 @@ def verify(
             for row in rows:
                 mark = "[green]verified[/]" if row["verified"] else "[bold red]refused[/] "
                 out.print(f"{mark} {escape(str(row['tool']))} [dim]{escape(str(row['detail']))}[/]")
+                for one in cast("list[dict[str, str]]", row["findings"]):
+                    out.print(f"  [yellow]{one['severity']}[/] {escape(one['place'])}: {escape(one['reason'])}")
         if not all(row["verified"] for row in rows):
             raise typer.Exit(EXIT_VERIFICATION)
 
@@ -116,13 +119,27 @@ def verify(
 async def _verify(settings: Settings, servers: list[str]) -> list[dict[str, JsonValue]]:
     rows: list[dict[str, JsonValue]] = []
     async with open_runtime(settings) as runtime:
-        await runtime.connect(servers or runtime.catalog.servers, settings.principal(OPERATOR_AGENT))
-        rows += [{"tool": tool.ref.name, "verified": True, "detail": _detail(tool)} for tool in runtime.catalog.tools]
+        catalog, principal = runtime.catalog, settings.principal(OPERATOR_AGENT)
+        found = () if servers else tuple(name for name in catalog.servers if catalog.link(name).source)
+        await runtime.connect(servers or [name for name in catalog.servers if name not in found], principal)
+        for name in found:  # what files name beside the configuration: one that may not be connected stops no other
+            try:
+                await runtime.connect([name], principal)
+            except (VerificationError, Denied, ToolServerUnavailable) as error:
+                rows.append({"tool": f"{name}.*", "verified": False, "detail": str(error), "findings": []})
         rows += [
-            {"tool": name, "verified": False, "detail": str(error)}
-            for name, error in runtime.catalog.quarantined.items()
+            {"tool": tool.ref.name, "verified": True, "detail": _detail(tool), "findings": _told(tool.findings)}
+            for tool in catalog.tools
+        ]
+        rows += [
+            {"tool": name, "verified": False, "detail": str(error), "findings": _told(catalog.findings.get(name, ()))}
+            for name, error in catalog.quarantined.items()
         ]
     return rows
+
+
+def _told(findings: Sequence[Finding]) -> list[JsonValue]:
+    return [one.as_json() for one in findings]
 
 
 def _detail(tool: VerifiedTool) -> str:

@@ -13,7 +13,7 @@ from symbi.config import Settings, load_settings
 from symbi.errors import InputError, did_you_mean
 from symbi.tools.review import differences, parse_covered
 from symbi.tools.reviewing import Review, ReviewState, Shown, shown_tools
-from symbi.tools.screen import Finding, Severity, screen
+from symbi.tools.screen import Finding, Severity, screen, worst
 from symbi.tools.text import printable
 from symbi.types import JsonValue
 from symbi.wiring import known_pins, known_reviews, start_logging
@@ -127,6 +127,21 @@ def findings_of(one: Shown) -> tuple[Finding, ...]:
     """What the screen finds in the definition that is there now."""
     text = _offered(one)
     return screen(parse_covered(one.name.partition(".")[0], text)) if text else ()
+
+
+def listed(one: Shown) -> dict[str, JsonValue]:
+    """A tool as it is listed."""
+    pin, findings = one.pin, findings_of(one)
+    return {
+        "tool": one.name,
+        "state": pin.state if pin is not None else "",
+        "review": one.review.state.value if one.review is not None else None,
+        "digest": pin.digest if pin is not None else one.review.digest if one.review is not None else "",
+        "key": pin.key_fingerprint if pin is not None else "",
+        "pinned_at": pin.pinned_at if pin is not None else "",
+        "findings": len(findings),
+        "severity": worst(findings),
+    }
 
 
 def state_of(one: Shown) -> str:

@@ -28,6 +28,7 @@ from symbi.config.kinds import (
 )
 from symbi.config.schemapin_settings import Domain
 
+_PLAIN_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", re.ASCII)
 _VAULT: Final = re.compile(r"vault://[A-Za-z0-9_./-]{1,256}")
 _KEPT_HEADERS: Final = frozenset(
@@ -131,6 +132,25 @@ class Headers(Kind[tuple[tuple[str, str], ...]]):
 
 
 @dataclass(frozen=True, slots=True)
+class PlainVariable(Kind[str]):
+    """The name of a variable of our environment that holds no key or secret of ours."""
+
+    @property
+    def name(self) -> str:
+        """For the reference."""
+        return "name of an environment variable"
+
+    def from_toml(self, value: object, base: Path) -> str:
+        """A string of letters, digits and `_`."""
+        del base
+        if not isinstance(value, str) or not _PLAIN_VARIABLE.fullmatch(value):
+            raise BadValue(f"must be the name of an environment variable, not {describe(value)}")
+        if value.startswith(("SYMBI_KEY_", "SYMBI_SECRET_")):
+            raise BadValue(f"names `{value}`, which holds a key or a secret of ours")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
 class VaultReference(Kind[str]):
     """A reference to a secret; the secret itself does not stand in a configuration."""
 
@@ -194,11 +214,22 @@ class ServerSettings:
     cwd: Path | None = _declare(None, FilePath(), "its working folder", unset="the folder of the configuration file")
     manifest: Path | None = _declare(None, FilePath(), "what its tools are: recovery classes", unset="none")
     public_key: Path | None = _declare(None, FilePath(), "PEM file of the key that signs its tools", unset="none")
+    signatures: Path | None = _declare(
+        None,
+        FilePath(),
+        "file of signatures of its tools, as `symbi tools sign` writes it, for a server that sends none along, or others",
+        unset="those that it sends along",
+    )
     schemapin_domain: str | None = _declare(
         None,
         Domain(),
         "whose tools they are: the domain that says under which key it signs, and which keys it has revoked",
         unset="none is asked",
+    )
+    same_names: tuple[str, ...] = _declare(
+        (),
+        Several(Text()),
+        "names of its tools that may be those of another server's tools, or look like them; `*` for all",
     )
     timeout_s: float | None = _declare(
         None, Real(0.001, 86_400, "seconds"), "wall time of one call to it", unset="`limits.tool_timeout_s`"
@@ -226,9 +257,26 @@ class McpSettings:
     discovery_enabled: bool = _declare(
         default=True,
         kind=Flag(),
-        meaning="look for tool servers beside those of `[mcp.servers]`",
+        meaning="look for tool servers beside those of `[mcp.servers]`: in `files` and `registry`",
         also=("MCP_SERVER_DISCOVERY",),
     )
+    files: tuple[Path, ...] = _declare(
+        (Path("mcp.json"), Path(".mcp.json"), Path(".vscode/mcp.json")),
+        Several(FilePath()),
+        "files of tool servers as other clients write them; one that is not there names none",
+    )
+    registry: Path = _declare(
+        Path("mcp.d"), FilePath(), "folder of files `NAME.json`, a tool server each; one that is not there names none"
+    )
+    expand: tuple[str, ...] = _declare(
+        (),
+        Several(PlainVariable()),
+        "environment variables that `${NAME}` may stand for in those files; no others are put in",
+    )
+    health_interval_s: float = _declare(
+        30.0, Real(0, 86_400, "seconds"), "time between two questions whether a connected server is there; 0 for none"
+    )
+    health_timeout_s: float = _declare(5.0, Real(0.001, 3600, "seconds"), "how long it may take to say so")
     tool_verification: ToolVerification = _declare(
         ToolVerification.STRICT, OneOf(ToolVerification), "which tools may be called"
     )
@@ -236,7 +284,9 @@ class McpSettings:
         30.0, Real(0.001, 3600, "seconds"), "time that a tool server has to start and to list its tools"
     )
     max_concurrent_connections: int = _declare(
-        100, Whole(1, 10_000, "connections"), "tool servers that may be connected; more configured ones are an error"
+        100,
+        Whole(1, 10_000, "connections"),
+        "tool servers that may be connected; more configured ones are an error, more found ones are left out",
     )
     servers: tuple[ServerSettings, ...] = ()
     clients: tuple[ClientSettings, ...] = ()

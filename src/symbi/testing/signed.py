@@ -10,6 +10,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from symbi.adapters.schemapin.fetch import DomainSource, certificates
+from symbi.errors import VerificationError
 from symbi.guard.gate import Guard
 from symbi.testing.domains import LOOPBACK, Domains, WebAuthority, reply, serving
 from symbi.testing.gate import ALLOW_ALL, Gate, open_gate
@@ -113,8 +114,14 @@ class SignedServer:
         await catalog.refresh("mail")
         return catalog
 
-    async def refused(self, error: type[Exception], code: str, *definitions: ToolDefinition, **options: Any) -> str:
-        """Nothing is callable and nothing is pinned by it, and the trail says why; gives the message and its hint."""
+    async def refused(self, code: str, *definitions: ToolDefinition, **options: Any) -> str:
+        """Nothing is callable and nothing is pinned by it, and the trail says why; gives the message and its hint.
+
+        Args:
+            code: Of the refusal, or of why there is no key.
+            definitions: What is offered; `SEND`, signed, if nothing.
+            options: Of `verifier`.
+        """
         before = list(self.gate.store.pins())
         catalog = await self.offered(*(definitions or [signed(SEND)]), **options)
         found = catalog.quarantined["mail.send"]
@@ -122,8 +129,9 @@ class SignedServer:
         if catalog.refs or [pin for pin in self.gate.store.pins() if pin.state == "pinned"] != before:
             msg = f"something is callable or was pinned: {catalog.refs}"
             raise AssertionError(msg)
-        if not isinstance(found, error) or found.code != code or told[-1] != code:
-            msg = f"{type(found).__name__} {found.code} instead of {error.__name__} {code}: {found}"
+        why = found.fields.get("cause", found.code)
+        if not isinstance(found, VerificationError) or why != code or told[-1] != found.code:
+            msg = f"{type(found).__name__} {why} instead of {code}: {found}"
             raise AssertionError(msg)
         return str(found)
 

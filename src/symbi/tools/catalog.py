@@ -25,7 +25,6 @@ from symbi.tools.judge import VerificationMode
 from symbi.tools.link import ServerLink
 from symbi.tools.manifest import ToolEntry
 from symbi.tools.port import SERVER_NAME, TOOLS, Pin, RawToolResult, Review, SecretSource, ToolDefinition
-from symbi.tools.schemapin import fingerprint
 from symbi.tools.schemapin.resolve import ServerTrust
 from symbi.tools.screen import Finding
 from symbi.tools.text import shown_name
@@ -141,8 +140,6 @@ class Catalog:
     async def ready(self, server: str, principal: Principal = SYSTEM) -> None:
         """Let somebody use a server, through the gate: as it is where it is connected, or else connected anew.
 
-        Whoever else works with it is not disturbed.
-
         Raises:
             Unavailable: It has failed too often, and is left alone for a while.
             SymbiError: As `refresh`.
@@ -152,7 +149,10 @@ class Catalog:
             if self._is_up(link):
                 async with self._guard.enforce(self._connecting(link, principal)) as permit:
                     self._guard.authority.redeem(permit, ConnectServer)
+                    key_is_another = await self.verifier.find_key(permit)
                     permit.observe({"tools": len(self.offered(server)), "connected": True})
+                if key_is_another:
+                    await self.noticed(server, TOOLS)
                 if self._is_up(link):
                     return
             async with self._locks[server]:
@@ -161,11 +161,7 @@ class Catalog:
                     return
 
     async def noticed(self, server: str, what: str) -> None:
-        """A server says that it offers something else: none of its tools is called until they are verified anew.
-
-        Raises:
-            SymbiError: As `relist`.
-        """
+        """A server says that it offers something else: none of its tools is called until they are verified anew."""
         if what == TOOLS and server in self._links:
             self._stale[server] = self._stale.get(server, 0) + 1
             await self.relist(server)
@@ -197,6 +193,7 @@ class Catalog:
             try:
                 asks = principal or self._principals.get(server, SYSTEM)
                 async with self._guard.enforce(self._connecting(link, asks)) as permit:
+                    await self.verifier.find_key(permit)
                     definitions = await link.server.relist(permit)
                     permit.observe({"tools": len(definitions), "connected": True})
                 results = await self._verify(server, definitions)
@@ -332,9 +329,11 @@ class Catalog:
         elif known is not None:
             self._quarantined[name] = replace(known, error=error)
 
-    def signed_by(self, key: str) -> tuple[str, ...]:
-        """Names of the tools that may be called and are signed by the key of this fingerprint."""
-        return tuple(name for name, tool in sorted(self._tools.items()) if tool.key and fingerprint(tool.key) == key)
+    async def take_out(self, server: str, error: SymbiError) -> None:
+        """Let no tool of a server be called from here on, for this reason; calls at work go on."""
+        async with self._locks[server]:
+            self._forget(server)
+            self._down[server] = error
 
     async def pin(self, name: str, *, older: bool = False, digest: str | None = None) -> VerifiedTool:
         """Pin what a server offers now under a name, after a person has reviewed it.
@@ -433,6 +432,7 @@ class Catalog:
         return self.verifier.mode is VerificationMode.DISABLED
 
     async def _connect(self, link: ServerLink, principal: Principal) -> Sequence[ToolDefinition]:
+        await self.verifier.admit(link)
         async with self._guard.enforce(self._connecting(link, principal)) as permit:
             await self.verifier.find_key(permit)  # before its process starts: what it offers is judged by it
             definitions = await link.server.connect(permit)
@@ -453,6 +453,7 @@ class Catalog:
             command=link.command,
             secrets=link.secrets,
             discovery=self.verifier.domain_of(link.name),
+            source=link.source,
         )
 
     def _forget(self, server: str) -> None:

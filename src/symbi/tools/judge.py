@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Final
 
 from symbi.clock import rfc3339
-from symbi.errors import InputError, PinMismatch, SignatureInvalid, SymbiError
+from symbi.errors import InputError, PinMismatch, SignatureInvalid, SymbiError, VerificationError
 from symbi.guard.outcome import decode_error, encode_error
 from symbi.tools.port import Pin, ToolDefinition
 from symbi.tools.review import covered_definition, signed_digest
@@ -149,6 +149,14 @@ def _changed(pin: Pin, name: str, digest: str, entry: SignatureEntry | None) -> 
     )
 
 
+def _keyless(name: str, error: SymbiError) -> SymbiError:
+    """Why there is no key to check a signature with; a new exception, for the kept one must not gather traces."""
+    if isinstance(error, VerificationError):
+        return decode_error(encode_error(error))
+    msg = f"the key that signs tool `{name}` is not to be had: {error.message}"
+    return SignatureInvalid(msg, code="verify.key", hint=error.hint, tool=name, cause=error.code)
+
+
 def _check_signature(
     mode: VerificationMode, definition: ToolDefinition, trust: ServerTrust, now_ns: int
 ) -> tuple[str, SignatureEntry | None]:
@@ -166,7 +174,7 @@ def _check_signature(
         hint = 'sign it with `symbi tools sign`, or set `mcp.tool_verification = "tofu"`'
         raise SignatureInvalid(msg, hint=hint, tool=name)
     if trust.error is not None:
-        raise decode_error(encode_error(trust.error))  # a new one: the kept one must not gather traces
+        raise _keyless(name, trust.error)
     if trust.key is None:
         msg = f"tool `{name}` is signed, and no public key is configured for server `{definition.server}`"
         where = f"mcp.servers.{definition.server}"

@@ -25,6 +25,9 @@ class ServerLink:
         terms: How many calls it is given at a time, and when it is left alone.
         pid: Its process, while it has one of ours.
         session: What it offers beside tools; None where it cannot be asked.
+        source: The file that it was found in; empty where the configuration names it.
+        digest: SHA-256 (hex) of what that file says of it.
+        definition: That itself, as JSON.
     """
 
     name: str
@@ -35,3 +38,6 @@ class ServerLink:
     terms: DependencyTerms = field(default_factory=DependencyTerms)
     pid: Callable[[], int | None] = no_process
     session: ServerSession | None = None
+    source: str = ""
+    digest: str = ""
+    definition: str = ""

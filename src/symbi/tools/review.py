@@ -14,6 +14,7 @@ from itertools import islice, zip_longest
 from typing import Final, cast
 
 from symbi.errors import InputError, PinMismatch, SignatureInvalid, VerificationError
+from symbi.tools.link import ServerLink
 from symbi.tools.lookalike import is_bidi, is_hidden
 from symbi.tools.port import Review, ReviewKind, ReviewState, ToolDefinition
 from symbi.tools.schemapin import MAX_DEFINITION_BYTES, META_KEY, canonical_definition, canonical_json, digest_of
@@ -207,6 +208,40 @@ def _changed_text(one: str, other: str) -> tuple[str, str]:
 
 
 # --- what a person said -----------------------------------------------------------------------------------------------
+
+
+def admitted(link: ServerLink, known: Review | None, *, strict: bool, now: str) -> "Standing":
+    """Whether a server that was found in a file may be connected.
+
+    Args:
+        link: The server.
+        known: What there is of it.
+        strict: The mode is strict.
+        now: RFC 3339.
+    """
+    hint = f"`symbi tools discover {link.name}` shows it, and `--accept` lets it be connected"
+    same = known is not None and known.digest == link.digest
+    if known is not None and known.state is ReviewState.ACCEPTED and same:
+        return Standing(None)
+    state = ReviewState.WAITING if strict or known is not None else ReviewState.ACCEPTED
+    reason = f"it was found in {visible(link.source)}"
+    if known is not None and known.state in {ReviewState.REVOKED, ReviewState.REJECTED}:
+        refused = known.state is ReviewState.REVOKED or same
+        if refused:
+            msg = f"tool server `{link.name}` was {known.state.value} on {known.since[:10]}"
+            code = REJECTED if known.state is ReviewState.REJECTED else REVOKED_TOOL
+            return Standing(PinMismatch(msg, code=code, hint=hint, server=link.name))
+    elif known is not None and not same:
+        reason = f"what {visible(link.source)} says of it has changed since {known.since[:10]}"
+    put = None
+    if known is None or not same:
+        put = Review(
+            ReviewKind.SERVER, link.name, state, link.digest, link.definition, cut(reason, MAX_VALUE_CHARS), now
+        )
+    if state is ReviewState.ACCEPTED:
+        return Standing(None, put=put)
+    msg = f"tool server `{link.name}` waits for somebody to accept it: {cut(reason, MAX_VALUE_CHARS)}"
+    return Standing(PinMismatch(msg, code=HELD, hint=hint, server=link.name), put=put)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from symbi.errors import InputError, PinMismatch, SignatureInvalid
 from symbi.tools.catalog import Catalog
 from symbi.tools.port import Pin, Review, ReviewKind, ReviewState
 from symbi.tools.review import REJECTED, REVOKED_KEY, REVOKED_TOOL
+from symbi.tools.schemapin import fingerprint
 from symbi.tools.text import cut, printable, shown_name
 from symbi.tools.verifier import VerifiedTool
 from symbi.types import JsonValue, Principal
@@ -136,13 +137,42 @@ class ToolReviews:
             return self._kept(blank, ReviewState.REVOKED, principal, reason)
 
         review, _ = await self._log.transact(work)
-        names = self._catalog.signed_by(key)
+        names = tuple(tool.ref.name for tool in self._catalog.tools if tool.key and fingerprint(tool.key) == key)
         for name in names:
             msg = f"tool `{name}` is signed with a key that was revoked on {review.since[:10]}"
             self._catalog.withdraw(name, SignatureInvalid(msg, code=REVOKED_KEY, tool=name))
         if names:
             await self._catalog.changed()
         return names
+
+    async def decide_server(self, name: str, digest: str, principal: Principal, *, accept: bool) -> Review:
+        """Let a server that was found in a file be connected as it was shown, or refuse exactly that.
+
+        Raises:
+            InputError: No file names it.
+            PinMismatch: What the runtime has of it is not what was shown.
+            StoreUnavailable: It cannot be kept.
+        """
+        link = self._catalog.link(name)
+        if not link.source:
+            msg = f"tool server `{name}` is configured, and not found in a file"
+            raise InputError(msg, code="tool.server", hint="nothing of it waits")
+        if link.digest != digest:
+            msg = f"tool server `{name}` is not what was shown"
+            raise PinMismatch(
+                msg, hint="a runtime that is alive knows its servers as they were at its start", server=name
+            )
+        state = ReviewState.ACCEPTED if accept else ReviewState.REJECTED
+
+        def work() -> tuple[Review, list[Draft]]:
+            blank = Review(ReviewKind.SERVER, name, state, digest, link.definition, "", "")
+            return self._kept(blank, state, principal, f"it was found in {link.source}")
+
+        review, _ = await self._log.transact(work)
+        if not accept:
+            msg = f"tool server `{name}` was rejected on {review.since[:10]}"
+            await self._catalog.take_out(name, PinMismatch(msg, code=REJECTED, server=name))
+        return review
 
     def _offers(self, name: str) -> bool:
         return name in self._catalog.quarantined or any(tool.ref.name == name for tool in self._catalog.tools)

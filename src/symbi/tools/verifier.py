@@ -29,10 +29,11 @@ from symbi.policy.decision import PolicyDecision
 from symbi.policy.engine import PolicyEngine
 from symbi.policy.history import offline
 from symbi.tools.judge import PINNED, QUARANTINED, Judgement, VerificationMode, judge
+from symbi.tools.link import ServerLink
 from symbi.tools.lookalike import ANY_NAME, LookAlike, judge_names, keys_of, shown
 from symbi.tools.manifest import Manifest, ToolEntry
 from symbi.tools.port import SERVER_NAME, TOOL_NAME, ReviewKind, ReviewState, ToolDefinition, ToolStore
-from symbi.tools.review import Seen, covered_definition, stand
+from symbi.tools.review import Seen, admitted, covered_definition, stand
 from symbi.tools.schemapin import PublicKey, digest_of, fingerprint, signature_of, verify
 from symbi.tools.schemapin.resolve import ServerKeys, ServerTrust
 from symbi.tools.schemas import Schema
@@ -135,7 +136,7 @@ class ToolVerifier:
         self.log = log
         self._engine = engine
         self.clock = clock
-        known = keys if isinstance(keys, ServerKeys) else ServerKeys(keys or {})
+        self._known = known = keys if isinstance(keys, ServerKeys) else ServerKeys(keys or {})
         self._keys, self._chain = known.configured, known.chain
         self._manifests = manifests or {}
         self._domains = {} if self._chain is None or mode is VerificationMode.DISABLED else known.domains
@@ -153,10 +154,13 @@ class ToolVerifier:
         """The domain that is asked for the key of a server while that is being connected; empty where none is."""
         return self._domains.get(server, "")
 
-    async def find_key(self, permit: Permit[ConnectServer]) -> None:
-        """Find out under which key a server's tools are to be signed. What is found holds until it is connected again.
+    async def find_key(self, permit: Permit[ConnectServer]) -> bool:
+        """Find out under which key a server's tools are to be signed. What is found holds until it is asked again.
 
         A key that cannot be had, or was revoked, is no error here: the server's signed tools are refused with it.
+
+        Returns:
+            Whether that is another than before, or can be had now and could not, or the other way round.
 
         Raises:
             PermitRefused: The permit is not live.
@@ -164,11 +168,42 @@ class ToolVerifier:
         server = permit.action.server
         domain = self.domain_of(server)
         if not domain or self._chain is None:
-            return
+            return False
+        before = self._trust.get(server)
         trust = await self._chain.trust(permit, domain, self._keys.get(server))
         for warning in trust.warnings:
             _log.warning("tool server `%s`: %s", server, warning)
         self._trust[server] = trust
+        return before is None or before.verdict != trust.verdict
+
+    async def admit(self, link: ServerLink) -> None:
+        """Return if a server may be connected as far as it matters who named it: one of the configuration may.
+
+        One that was found in a file may if it is what somebody has accepted; where the mode is not strict, also at first
+        sight, and it is accepted so.
+
+        Raises:
+            PinMismatch: Somebody has to look at it first.
+            StoreUnavailable: That cannot be kept.
+        """
+        if not link.source or self.mode is VerificationMode.DISABLED:
+            return
+
+        def work() -> tuple[VerificationError | None, list[Draft]]:
+            known = self.store.get_review(ReviewKind.SERVER, link.name)
+            now = rfc3339(self.clock.now_ns())
+            found = admitted(link, known, strict=self.mode is VerificationMode.STRICT, now=now)
+            if found.put is None:
+                return found.error, []
+            self.store.put_review(found.put)
+            facts: dict[str, JsonValue] = {
+                "server": link.name, "state": found.put.state.value, "digest": link.digest, "source": shown_name(link.source),
+            }  # fmt: skip
+            return found.error, [Draft(AuditEventType.TOOL_REVIEWED, SYSTEM_AGENT, facts)]
+
+        error, _ = await self.log.transact(work)
+        if error is not None:
+            raise error
 
     def trust_of(self, server: str) -> ServerTrust:
         """Under which key a server's tools are to be signed, as far as it is known."""
@@ -223,7 +258,7 @@ class ToolVerifier:
         Raises:
             StoreUnavailable: Pins or trail cannot be read or written.
         """
-        offered = list(definitions)
+        offered = [one if isinstance(one, Refusal) else self._known.with_signature(one) for one in definitions]
         others = frozenset(one.name for one in offered if isinstance(one, ToolDefinition))
         prepared = [await anyio.to_thread.run_sync(_prepare, one, others) for one in offered]
 

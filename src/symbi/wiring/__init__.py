@@ -1,6 +1,7 @@
 """The one place that picks implementations: settings in, a running runtime out. It knows both sides and has no logic."""
 
 from symbi.wiring.compliance import verified_trail
+from symbi.wiring.discovery import find_servers
 from symbi.wiring.people import folder_owner, registered_people
 from symbi.wiring.policies import (
     known_pins,
@@ -28,6 +29,7 @@ from symbi.wiring.verification import on_all_cores
 __all__ = [
     "TrailReader",
     "compile_agents",
+    "find_servers",
     "folder_owner",
     "known_pins",
     "known_reviews",

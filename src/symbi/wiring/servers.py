@@ -1,6 +1,8 @@
 """Tool servers, from settings: their links, their keys, and what the operator says of their tools."""
 
+import logging
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,10 @@ from symbi.tools.catalog import SecretSource, ServerLink
 from symbi.tools.dependency import DependencyTerms
 from symbi.tools.manifest import Manifest, parse_manifest
 from symbi.tools.schemapin import PublicKey, load_public_key
+from symbi.wiring.discovery import find_servers
 from symbi.wiring.sources import read_text
+
+_log = logging.getLogger("symbi.tools")
 
 if TYPE_CHECKING:
     from symbi.adapters.mcp.oauth import OAuthTerms
@@ -23,12 +28,19 @@ if TYPE_CHECKING:
 async def server_links(
     stack: AsyncExitStack, settings: Settings, guard: Guard, secrets: SecretSource
 ) -> list[ServerLink]:
-    """The configured servers, each entered on the stack; none is connected.
+    """The configured servers and those that files name, each entered on the stack; none is connected.
 
     Raises:
         ConfigError: What is configured of one cannot be used.
     """
-    return [await _link(stack, server, settings, guard, secrets) for server in settings.mcp.servers]
+    links = [await _link(stack, server, settings, guard, secrets) for server in settings.mcp.servers]
+    found, left_out = find_servers(settings)
+    for one in left_out:
+        _log.warning("a tool server that was found is left out: `%s` in `%s`: %s", one.name, one.file, one.reason)
+    for each in found:
+        link = await _link(stack, each.settings, settings, guard, secrets)
+        links.append(replace(link, source=each.file, digest=each.digest, definition=each.definition))
+    return links
 
 
 def public_keys(settings: Settings) -> dict[str, PublicKey]:

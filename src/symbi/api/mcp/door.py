@@ -129,13 +129,14 @@ class GatewayDoor:
 
     async def serve(self, connection: socket.socket, client: Client, uid: int, rest: bytes) -> None:
         """Serve a session over a connection, until either side ends it."""
-        from symbi.api.mcp.lines import line_streams, receive_from, send_to  # noqa: PLC0415 - likewise
+        from symbi.api.mcp.lines import line_streams, receive_from, send_to, unwrapped  # noqa: PLC0415 - likewise
         from symbi.api.mcp.serving import serve  # noqa: PLC0415 - likewise
 
         descriptor = connection.fileno()
         send = partial(send_to, descriptor)
         try:
-            async with line_streams(partial(receive_from, descriptor), send, rest) as streams:
-                await serve(await self.gateway(), client, streams, transport="socket", uid=uid)
+            with unwrapped():
+                async with line_streams(partial(receive_from, descriptor), send, rest) as streams:
+                    await serve(await self.gateway(), client, streams, transport="socket", uid=uid)
         except SymbiError as error:
             _log.warning("a session of client `%s` has ended: %s", client.name, error)

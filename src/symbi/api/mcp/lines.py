@@ -11,7 +11,7 @@ import anyio
 import mcp_types as types
 from mcp.shared.message import SessionMessage
 
-from symbi.errors import Unavailable
+from symbi.errors import SymbiError, Unavailable
 
 MAX_LINE_BYTES: Final = 16_777_216  # of one message; a longer one ends the connection
 _RECEIVE_BYTES: Final = 65_536
@@ -105,6 +105,20 @@ async def line_streams(receive: Receive, send: Send, rest: bytes = b"") -> Async
         yield incoming, outgoing
         outgoing.close()
         tasks.cancel_scope.cancel("the session is over")
+
+
+@contextmanager
+def unwrapped() -> Iterator[None]:
+    """What ends a group of tasks in here comes out as the error that it is, and not as a group of one."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException | None = group.split(SymbiError)[0]
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if error is None:
+            raise
+        raise error from group
 
 
 def _message(line: bytes) -> SessionMessage | Exception:

@@ -34,6 +34,8 @@ from symbi.types import JsonValue
 
 _log = logging.getLogger("symbi.api")
 
+OURS: Final = "symbi/"
+"""The prefix of what the gateway says in `_meta`; no server can say it."""
 EFFECT_KEY: Final = "symbi/effect-id"
 """Key in the `_meta` of an answer: the effect, as ledger and trail know it."""
 INSTRUCTIONS: Final = (
@@ -257,11 +259,16 @@ def _result(answer: ToolAnswer | Refusal, *, modern: bool) -> types.CallToolResu
     result: dict[str, Any] = {
         "content": blocks,
         "isError": answer.is_error,
-        "_meta": {**answer.meta, EFFECT_KEY: answer.effect_id},
+        "_meta": {**_theirs(answer.meta), **({EFFECT_KEY: answer.effect_id} if answer.effect_id else {})},
     }
     if answer.structured and (modern or isinstance(answer.value, Mapping)):
         result["structuredContent"] = answer.value
     return types.CallToolResult.model_validate(result)
+
+
+def _theirs(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What a server says in `_meta`, without what only the gateway says there."""
+    return {key: value for key, value in meta.items() if not key.startswith(OURS)}
 
 
 def _text(text: str) -> dict[str, str]:

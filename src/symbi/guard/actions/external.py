@@ -23,6 +23,7 @@ class ConnectServer(Action):
         command: What is run, as one line.
         secrets: Paths of the vault references in the server's environment.
         discovery: The domain that is asked under which key the server's tools are signed; empty where none is.
+        source: The file that the server was found in; empty where the configuration names it.
     """
 
     kind: ClassVar[str] = "ConnectServer"
@@ -31,6 +32,7 @@ class ConnectServer(Action):
     command: str
     secrets: tuple[str, ...] = ()
     discovery: str = ""
+    source: str = ""
 
     @property
     def recovery(self) -> RecoveryClass:
@@ -43,13 +45,15 @@ class ConnectServer(Action):
         return Resource("ToolServer", self.server)
 
     def context(self) -> Mapping[str, JsonValue]:
-        """The command as one line, and the domain that is asked for a key."""
-        return {"command": self.command} | ({"discovery": self.discovery} if self.discovery else {})
+        """The command as one line, the domain that is asked for a key, and the file that it was found in."""
+        said = {"discovery": self.discovery, "source": self.source}
+        return {"command": self.command} | {name: value for name, value in said.items() if value}
 
     def arguments(self) -> Mapping[str, JsonValue]:
-        """The command, the secrets that it is given, and the domain that is asked for a key."""
-        said: dict[str, JsonValue] = {"command": self.command, "secrets": list(self.secrets)}
-        return said | ({"discovery": self.discovery} if self.discovery else {})
+        """The command, the secrets that it is given, the domain that is asked for a key, and the file it was found in."""
+        said = {"discovery": self.discovery, "source": self.source}
+        known: dict[str, JsonValue] = {"command": self.command, "secrets": list(self.secrets)}
+        return known | {name: value for name, value in said.items() if value}
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,16 +20,20 @@ from symbi.errors import (
     VerificationError,
 )
 from symbi.guard.action import ConnectServer
+from symbi.guard.outcome import decode_error, encode_error
 from symbi.guard.permit import Permit
-from symbi.tools.port import DiscoverySource
+from symbi.tools.port import DiscoverySource, ToolDefinition
 from symbi.tools.schemapin.bundle import TrustBundle, refuse_ended, verify_bundle
 from symbi.tools.schemapin.dns import DnsCheck, check_txt
 from symbi.tools.schemapin.documents import Discovery, Revocation, parse_discovery, parse_revocation, why_revoked
-from symbi.tools.schemapin.keys import PublicKey, key_id
+from symbi.tools.schemapin.keys import PublicKey, fingerprint, key_id
+from symbi.tools.schemapin.signature import META_KEY
+from symbi.types import JsonValue
 
 __all__ = ["BundleSource", "DiscoverySource", "ServerKeys", "ServerTrust", "TrustChain", "TxtLookup"]
 
 MAX_KEPT: Final = 1_024  # domains; more than servers can be configured
+RETRY_S: Final = 10.0  # how long a failure stands before it is tried again: who waits for one does not wait for many
 STALE_S: Final = 86_400.0  # how long `tofu` makes do with what was found before, while it cannot be asked for again
 
 TxtLookup = Callable[[Permit[ConnectServer], str], Awaitable[Sequence[str]]]
@@ -57,6 +61,11 @@ class ServerTrust:
     dns: bool = False
     error: SymbiError | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> tuple[str, str]:
+        """Fingerprint of the key, and code of the error: what tools are judged by."""
+        return "" if self.key is None else fingerprint(self.key), "" if self.error is None else self.error.code
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +158,7 @@ class TrustChain:
         self._dns = dns
         self._lookup = lookup
         self._kept: dict[str, _Found] = {}
+        self._failed: dict[str, tuple[SymbiError, float]] = {}
 
     async def trust(
         self, permit: Permit[ConnectServer], domain: str, configured: PublicKey | None = None
@@ -198,6 +208,16 @@ class TrustChain:
         kept = self._kept.get(domain)
         if kept is not None and self._age_s(kept) < self._keep_s:
             return kept
+        error, at_s = self._failed.get(domain, (None, 0.0))
+        if error is not None and self._clock.monotonic_s() - at_s < RETRY_S:
+            raise decode_error(encode_error(error))
+        try:
+            return await self._ask(permit, domain)
+        except (Unavailable, LimitExceeded) as failure:
+            self._failed[domain] = failure, self._clock.monotonic_s()
+            raise
+
+    async def _ask(self, permit: Permit[ConnectServer], domain: str) -> _Found:
         discovery, at = await self._discovery(permit, domain)
         revocations: list[Revocation] = []
         for source in self._sources:
@@ -209,6 +229,7 @@ class TrustChain:
             records = await self._lookup(permit, domain)
         found = _Found(discovery, tuple(revocations), at.name, at.remote, tuple(records), self._clock.monotonic_s())
         self._kept.pop(domain, None)
+        self._failed.pop(domain, None)
         while len(self._kept) >= MAX_KEPT:
             del self._kept[next(iter(self._kept))]
         self._kept[domain] = found
@@ -235,8 +256,15 @@ class ServerKeys:
         configured: The operator's own key, by server.
         domains: The domain by server, of those whose key is asked for, or may be revoked.
         chain: Finds the keys of domains; None where no domain is asked.
+        signatures: What the operator keeps of signatures, by server and tool; a server that sends its own along is not heard.
     """
 
     configured: Mapping[str, PublicKey] = field(default_factory=dict)
     domains: Mapping[str, str] = field(default_factory=dict)
     chain: TrustChain | None = None
+    signatures: Mapping[str, Mapping[str, Mapping[str, JsonValue]]] = field(default_factory=dict)
+
+    def with_signature(self, definition: ToolDefinition) -> ToolDefinition:
+        """The definition with the signature that the operator keeps of it, where there is one."""
+        entry = self.signatures.get(definition.server, {}).get(definition.name)
+        return definition if entry is None else replace(definition, meta={**definition.meta, META_KEY: entry})
