@@ -30,7 +30,7 @@ test-crash: $(INSTALLED) ## kill the runtime at every named point over a thousan
 test-forgery: $(INSTALLED) ## give readers of messages more than a hundred thousand forged ones
 	FORGERY_TESTS=full $(BIN)/python -m pytest tests/security/test_message_forgery.py
 
-servers: $(INSTALLED) ## install what `make test-servers` needs: Docker Engine, gVisor, Node with servers of others, oracles
+servers: $(INSTALLED) ## install what `make test-servers` needs: Docker Engine, gVisor, Node with servers of others, an oracle
 	@tools/servers.sh
 	@PYTHON='$(BIN)/python' tools/oracles.sh
 

@@ -4,109 +4,39 @@ import contextlib
 import json
 import logging
 import socket
+import ssl
 from collections import Counter
-from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from random import Random
 
 import anyio
 import anyio.to_thread
 import httpx2
-import mcp_types as types
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
-from mcp.server.lowlevel import Server
 
-from symbi.api.mcp.http import HttpGateway
-from symbi.api.mcp.terms import DoorTerms
 from symbi.api.mcp.tokens import FILE_NAME, ClientBook
 from symbi.errors import InputError, StoreUnavailable
+from symbi.testing.door import (
+    ACCEPT,
+    CALL,
+    INITIALIZE,
+    LEGACY,
+    MODERN,
+    TERMS,
+    opened,
+    spoken,
+    spoken_to,
+    started_session,
+)
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
-
-TERMS = DoorTerms(port=0, grace_s=2.0)
-ACCEPT = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
-LEGACY, MODERN = "2025-11-25", "2026-07-28"
-INITIALIZE = {
-    "jsonrpc": "2.0",
-    "id": 1,
-    "method": "initialize",
-    "params": {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": {"name": "t", "version": "0"}},
-}
-CALL = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "who", "arguments": {}}}
-
-
-class House:
-    """Servers that say whom they serve, behind a door."""
-
-    def __init__(self, folder, terms):
-        self.book = ClientBook(folder)
-        self.gateway = HttpGateway(terms, self.book, self.server_of)
-        self.opened = Counter()
-        self.calls = Counter()
-        self.release = anyio.Event()
-        self.url = ""
-
-    @asynccontextmanager
-    async def server_of(self, name):
-        async def list_tools(context, params):
-            return types.ListToolsResult(tools=[types.Tool(name="who", input_schema={"type": "object"})])
-
-        async def call_tool(context, params):
-            self.calls[name] += 1
-            if params.name == "wait":
-                await self.release.wait()
-            return types.CallToolResult(content=[types.TextContent(type="text", text=name)])
-
-        self.opened[name] += 1
-        yield Server(f"of-{name}", on_list_tools=list_tools, on_call_tool=call_tool)
-        self.opened[name] -= 1
-
-    def add(self, name):
-        return {"authorization": f"Bearer {self.book.add(name, 0)}"}
-
-    @property
-    def address(self):
-        return httpx2.URL(self.url).host, httpx2.URL(self.url).port
-
-
-@asynccontextmanager
-async def opened(folder, terms=TERMS):
-    house = House(folder, terms)
-    ready = anyio.Event()
-
-    def started(url):
-        house.url = url
-        ready.set()
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(house.gateway.serve, started)
-        await ready.wait()
-        yield house
-        house.release.set()
-        house.gateway.stop()
-
-
-@asynccontextmanager
-async def spoken_to(house, headers=None):
-    async with httpx2.AsyncClient(headers={**ACCEPT, **(headers or {})}, timeout=10) as client:
-        yield client
-
-
-async def started_session(client, url):
-    answer = await client.post(url, json=INITIALIZE)
-    assert answer.status_code == 200, answer.text
-    return {"mcp-session-id": answer.headers["mcp-session-id"], "mcp-protocol-version": LEGACY}
-
-
-def spoken(answer):
-    """The JSON-RPC message of an answer, which may be an event."""
-    text = answer.text
-    if answer.headers["content-type"].startswith("text/event-stream"):
-        text = [line for line in text.splitlines() if line.startswith("data:") and line[5:].strip()][-1][5:]
-    return json.loads(text)
-
 
 # --- who comes in ----------------------------------------------------------------------------
 
@@ -525,3 +455,37 @@ async def test_health_is_told_to_anybody_and_says_nothing_else(tmp_path):
         assert answer.status_code == 200
         assert answer.json() == {"status": "ok"}
         assert list(tmp_path.iterdir()) == []
+
+
+# --- TLS -------------------------------------------------------------------------------------
+
+
+async def test_with_a_certificate_it_speaks_tls_and_nothing_else(tmp_path):
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(2100, 1, 1, tzinfo=UTC))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    plain = serialization.NoEncryption()
+    (tmp_path / "c.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (tmp_path / "k.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    )
+    terms = replace(TERMS, tls_cert=tmp_path / "c.pem", tls_key=tmp_path / "k.pem")
+    async with opened(tmp_path / "data", terms) as house:
+        assert house.url.startswith("https://")
+        url = house.url.replace("127.0.0.1", "localhost")
+        trusting = ssl.create_default_context(cafile=str(tmp_path / "c.pem"))
+        async with httpx2.AsyncClient(verify=trusting, headers=house.add("ann") | ACCEPT) as client:
+            assert (await client.post(url, json=INITIALIZE)).status_code == 200
+        async with httpx2.AsyncClient() as plainly:
+            with pytest.raises(httpx2.TransportError):
+                await plainly.get(url.replace("https:", "http:"))

@@ -12,6 +12,8 @@ class AuditEventType(StrEnum):
     RUNTIME_STOPPED = "runtime.stopped"
     JOURNAL_COMPACTED = "journal.compacted"
     """What ledger and journal kept of runs that ended long ago was removed."""
+    MEMORY_REMOVED = "memory.removed"
+    """Items that agents remembered were removed, since somebody asked for it or by their age; how many."""
     RUNTIME_HALTED = "runtime.halted"
     """Somebody has stopped everything: nothing begins by itself any more, also after a restart."""
     RUNTIME_RELEASED = "runtime.released"

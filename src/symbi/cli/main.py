@@ -25,8 +25,10 @@ from symbi.cli import (
     effects,
     files,
     keys,
+    knowledge,
     machine,
     mcp,
+    memory,
     policy,
     privacy,
     run,
@@ -68,7 +70,9 @@ app.add_typer(bus.app, name="bus")
 agents.runs_app.command("compact")(effects.compact)
 app.add_typer(effects.app, name="effects")
 app.add_typer(keys.app, name="keys")
+app.add_typer(knowledge.app, name="kb")
 app.add_typer(budget.app, name="budget")
+app.add_typer(memory.app, name="memory")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(tools.app, name="tools")

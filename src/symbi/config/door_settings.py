@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from symbi.config.declared import declare as _declare
-from symbi.config.kinds import ByteSize, FilePath, Flag, Real, Several, Text, Whole
+from symbi.config.door_kinds import HostName, PageOrigin
+from symbi.config.kinds import ByteSize, FilePath, Flag, Real, Several, Whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +16,7 @@ class DoorSettings:
     http: bool = _declare(
         default=False, kind=Flag(), meaning="`symbi mcp` serves HTTP, as with `--http`; else its standard streams"
     )
-    host: str = _declare("127.0.0.1", Text("an address"), "address to listen on; only this machine reaches the default")
+    host: str = _declare("127.0.0.1", HostName(), "address to listen on; only this machine reaches the default")
     port: int = _declare(8080, Whole(0, 65_535, "port"), "port to listen on; 0 takes a free one")
     tls_cert: Path | None = _declare(None, FilePath(), "PEM file of the certificate and its chain", unset="plain HTTP")
     tls_key: Path | None = _declare(None, FilePath(), "PEM file of its private key", unset="plain HTTP")
@@ -23,10 +24,10 @@ class DoorSettings:
         default=False, kind=Flag(), meaning="a proxy in front does TLS, so plain HTTP beyond this machine is meant"
     )
     hosts: tuple[str, ...] = _declare(
-        (), Several(Text()), "names by which clients call it, without a port; `localhost` and `host` are known"
+        (), Several(HostName()), "names by which clients call it, without a port; `localhost` and `host` are known"
     )
     origins: tuple[str, ...] = _declare(
-        (), Several(Text()), "pages whose scripts may ask, e.g. `https://chat.example.org`; others are refused"
+        (), Several(PageOrigin()), "pages whose scripts may ask, e.g. `https://chat.example.org`; others are refused"
     )
     max_connections: int = _declare(512, Whole(1, 100_000, "connections"), "connections at a time")
     max_requests: int = _declare(

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from symbi.config.agent_settings import AgentSettings
+from symbi.config.collection_settings import CollectionSettings, DocumentRuleSettings
 from symbi.config.declared import Key
 from symbi.config.gateway_settings import ClientSettings
 from symbi.config.kinds import BadValue, OneOf, describe
@@ -126,6 +127,9 @@ def parse_settings(
         raise ConfigError(msg, place=reader.place(("mcp", "servers")), hint="raise it or remove servers")
     clients = tuple(ClientSettings(**one) for one in reader.named_tables("mcp.clients"))
     sections["mcp"] = replace(sections["mcp"], servers=servers, clients=clients)
+    collections = tuple(CollectionSettings(**one) for one in reader.named_tables("knowledge.collections"))
+    rules = tuple(DocumentRuleSettings(**one) for one in reader.named_tables("knowledge.rules"))
+    sections["knowledge"] = replace(sections["knowledge"], collections=collections, rules=rules)
     people = tuple(PersonSettings(**one) for one in reader.named_tables("approvals.people"))
     sections["approvals"] = replace(sections["approvals"], people=people)
     return Settings(

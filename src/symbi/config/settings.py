@@ -8,14 +8,15 @@ from typing import Final
 
 from symbi.config.agent_settings import AgentSettings
 from symbi.config.bus_settings import BusSettings
+from symbi.config.collection_settings import KnowledgeSettings
 from symbi.config.gateway_settings import ClientSettings, GatewaySettings
+from symbi.config.knowledge_settings import ContextSettings
 from symbi.config.mcp_settings import McpSettings
 from symbi.config.sandbox_settings import SandboxSettings
 from symbi.config.schemapin_settings import SchemapinSettings
 from symbi.config.sections import (
     ApprovalSettings,
     AuditSettings,
-    ContextSettings,
     KeySettings,
     LimitSettings,
     ModelSettings,
@@ -82,6 +83,7 @@ class Settings:
     secrets: SecretSettings = field(default_factory=SecretSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     context: ContextSettings = field(default_factory=ContextSettings)
+    knowledge: KnowledgeSettings = field(default_factory=KnowledgeSettings)
     models: ModelSettings = field(default_factory=ModelSettings)
     mcp: McpSettings = field(default_factory=McpSettings)
     gateway: GatewaySettings = field(default_factory=GatewaySettings)

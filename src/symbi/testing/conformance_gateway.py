@@ -28,6 +28,7 @@ names = "plain" # the suite asks for tools by the names of the reference server
 calls_rate = 10000.0
 [mcp.servers.reference]
 command = ["{{python}}", {script}]
+asks = ["elicitation", "sampling", "roots"]
 """
 _ALLOW: Final = '@id("conformance") permit (principal, action, resource);'
 _AGENT: Final = 'agent idle() { with { "done" } }'

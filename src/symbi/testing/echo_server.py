@@ -9,15 +9,14 @@ import json
 import sys
 
 NAME = "echo"
+MEANING = "Answers what it is given."
+SCHEMA = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
 
 
 def tools(signature: str, count: int) -> "list[dict[str, object]]":
     """The tools: `echo`, which is signed if there is a signature, and further ones that are not."""
-    schema: dict[str, object] = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
     names = [NAME, *(f"{NAME}_{number}" for number in range(1, count))]
-    listed: list[dict[str, object]] = [
-        {"name": name, "description": "Answers what it is given.", "inputSchema": schema} for name in names
-    ]
+    listed: list[dict[str, object]] = [{"name": name, "description": MEANING, "inputSchema": SCHEMA} for name in names]
     if signature:
         listed[0]["_meta"] = {"schemapin": {"signature": signature}}
     return listed
