@@ -12,6 +12,7 @@ from symbi.audit.event import parse_event
 from symbi.audit.query import EventFilter
 from symbi.policy.library import BASE, GATEWAY
 from symbi.testing.mcp_gateway import open_gateway
+from symbi.types import Label
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 ERAS = pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
@@ -253,8 +254,8 @@ async def test_a_run_belongs_to_the_session_that_asked_for_it(opened):
 
 
 async def test_knowledge_is_searched_where_there_is_any_and_not_offered_where_not(opened):
-    async def search(principal, query, limit):
-        return [{"text": f"{principal.agent} asks {query}", "limit": limit}]
+    async def search(principal, query, label, limit):
+        return [{"text": f"{principal.agent} asks {query}", "limit": limit}], Label()
 
     async with opened(search=search) as one, one.client() as client:
         found = await client.call_tool("symbi__search_knowledge", {"query": "who?", "limit": 3})

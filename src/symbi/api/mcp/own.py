@@ -206,12 +206,16 @@ async def _search(session: GatewaySession, call: ToolCall, _exchange: Exchange) 
     search, limit = session.gateway.search, call.arguments.get("limit", 10)
     assert search is not None, "it is offered only where there is one"
     assert isinstance(limit, int)
+    query, label = str(call.arguments["query"]), (await judged(session, UNDECLARED, call.arguments, call.meta)).label
+    marks: list[Label] = []
 
     async def work() -> JsonValue:
-        return await search(session.principal, str(call.arguments["query"]), limit)
+        found, mark = await search(session.principal, query, label, limit)
+        marks.append(mark)
+        return found
 
     answer = await _operated(session, "search", call, work)
-    await remembered(session, UNDECLARED, call.arguments, answer.value, answer.effect_id)
+    await remembered(session, UNDECLARED, call.arguments, answer.value, answer.effect_id, mark=marks[0])
     return answer
 
 
