@@ -253,6 +253,16 @@ async def test_a_run_belongs_to_the_session_that_asked_for_it(opened):
         assert wrong(await other.call_tool("symbi__run_status", {"run_id": run_id}))["code"] == "mcp.run"
 
 
+async def test_a_session_has_only_so_many_runs_at_work_and_agents_that_stay_are_not_run(opened):
+    config = '[gateway]\nmax_calls = 1\n[agents.adder]\nmode = "persistent"\n'
+    async with opened(config=config) as one, one.client() as client:
+        first = {"agent": "stuck", "inputs": {"word": "x"}, "wait_s": 0}
+        assert (await client.call_tool("symbi__run_agent", first)).structured_content["state"] == "running"
+        assert wrong(await client.call_tool("symbi__run_agent", first))["code"] == "mcp.runs"
+        stays = await client.call_tool("symbi__run_agent", {"agent": "adder", "inputs": {"a": 1, "b": 2}})
+        assert wrong(stays)["code"] == "mcp.stays"
+
+
 async def test_knowledge_is_searched_where_there_is_any_and_not_offered_where_not(opened):
     async def search(principal, query, label, limit):
         return [{"text": f"{principal.agent} asks {query}", "limit": limit}], Label()
