@@ -35,6 +35,7 @@ tool_verification = "tofu"
 [mcp.servers.desk]
 command = ["{sys.executable}", "{servers / "desk.py"}"]
 manifest = "{servers / "desk.toml"}"
+asks = ["elicitation"]
 {config}
 """
         return open_gateway(tmp_path, config=text, policies=policies, agents=AGENTS, **options)

@@ -7,6 +7,7 @@ import anyio
 import mcp_types as types
 import pytest
 
+from symbi.api.mcp import gateway
 from symbi.guard.approval import ApprovalState
 from symbi.guard.desk import Ballot
 from symbi.policy.library import BASE, GATEWAY
@@ -68,6 +69,20 @@ async def test_a_held_call_waits_in_the_queue_and_the_same_call_finds_what_came_
         assert "a person said no" in denied.content[0].text
         clean = await client.call_tool("desk__send_mail", {"to": "bob@firm.org", "subject": "s", "body": "b"})
         assert not clean.is_error
+
+
+async def test_of_so_many_calls_that_wait_people_are_asked_and_of_no_more(opened, monkeypatch):
+    monkeypatch.setattr(gateway, "MAX_HELD", 2)
+    async with opened(PEOPLE) as one, one.client() as client:
+        await client.call_tool("desk__read_mail", {})
+        answers = [
+            await client.call_tool("desk__send_mail", MALLORY | {"subject": f"s{number}"}) for number in range(3)
+        ]
+        told = [answer.meta["symbi/error"] for answer in answers]
+        assert [one["code"] for one in told] == ["policy.approval_pending"] * 2 + ["policy.approval_required"]
+        await vote(one, told[0]["approval"], agrees=False)
+        again = await client.call_tool("desk__send_mail", MALLORY | {"subject": "s2"})
+        assert again.meta["symbi/error"]["code"] == "policy.approval_pending"
 
 
 async def test_a_call_goes_on_by_itself_once_people_have_agreed(opened):

@@ -452,11 +452,9 @@ async def test_what_a_server_asks_where_nobody_stands_behind_the_call_is_refused
 
 async def test_more_questions_than_may_wait_end_the_session():
     async def attack(_number, stream, _heard):
-        asked = [
-            event({"jsonrpc": "2.0", "id": f"q{n}", "method": "elicitation/create", "params": {}})
-            for n in range(MAX_ASKING + 200)
-        ]
-        await stream.send(head(200, "text/event-stream") + b"".join(asked))
+        asked = {"jsonrpc": "2.0", "method": "elicitation/create", "params": {}}
+        many = b"".join(event({**asked, "id": f"q{n}"}) for n in range(MAX_ASKING + 200))
+        await stream.send(head(200, "text/event-stream") + many)
         await anyio.sleep(3600)
 
     async with against(Hostile(attack)) as bench:
@@ -498,6 +496,4 @@ async def test_the_session_is_ended_with_the_server():
         await bench.connect()
         heard = bench.heard
         await bench.server._end_session()
-        assert [(one.method, one.headers.get("mcp-session-id")) for one in heard if one.method == "DELETE"] == [
-            ("DELETE", "s1")
-        ]
+        assert [one.headers.get("mcp-session-id") for one in heard if one.method == "DELETE"] == ["s1"]

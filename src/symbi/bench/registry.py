@@ -21,6 +21,7 @@ from symbi.bench.measure import Measurement, Scale
 from symbi.bench.policy import policy
 from symbi.bench.population import idle_memory, population
 from symbi.bench.preemption import preemption
+from symbi.bench.rag import rag
 from symbi.bench.sandbox import sandbox
 from symbi.bench.scheduler import scheduler
 from symbi.bench.stall import stall
@@ -68,12 +69,13 @@ BENCHMARKS: Final = (
     Benchmark("RES-4", "pauses and leaks", stall),
     Benchmark("BUS-4", "throughput of messages", throughput),
     Benchmark("BUS-5", "cost of a message", cost),
-    Benchmark("MCP-3", "the MCP gateway", gateway),
     Benchmark("CTX-2", "retrieval from memory", context),
     Benchmark("KNOW-2", "search among vectors", search),
     Benchmark("KNOW-3", "updates of vectors", update),
     Benchmark("KNOW-4", "smaller vectors", smaller),
+    Benchmark("KNOW-5", "questions to knowledge", rag),
     Benchmark("KNOW-6", "the built-in embedder", embedding),
+    Benchmark("MCP-3", "the MCP gateway", gateway),
     Benchmark("CRY-1", "cryptography of an event", crypto),
 )
 """In the order in which they run."""

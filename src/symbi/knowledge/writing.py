@@ -124,11 +124,19 @@ class Writing:
         before = await rooms.log.read(partial(store.chunk_ids_of, ids))
         pairs = [(one, chunk) for one in documents for chunk in one.chunks]
         await self._vectors(permit, pairs, number)
-        await self._transact(partial(store.put_documents, [(one.document, one.chunks) for one in documents]))
+        stale = before - {chunk.chunk_id for _, chunk in pairs}
+
+        def commit() -> None:
+            store.put_documents([(one.document, one.chunks) for one in documents])
+            if not stale:
+                store.clear_pending(ids)
+
+        await self._transact(commit)
         self._probe("rows")
-        await self._forget(permit, access.collection, before - {chunk.chunk_id for _, chunk in pairs})
-        self._probe("forgotten")
-        await self._transact(partial(store.clear_pending, ids))
+        if stale:
+            await self._forget(permit, access.collection, stale)
+            self._probe("forgotten")
+            await self._clear(ids)
 
     async def mend(self, permit: Permit[WriteData], collection: str) -> int:
         """Put in order what was being written or removed when a process ended: vectors without rows go.
@@ -141,7 +149,7 @@ class Writing:
             rows = await self.rooms.log.read(partial(store.chunk_ids_of, ids))
             there = await self.vector_ids(permit, collection, OneOf("document", tuple(ids)))
             await self._forget(permit, collection, there - rows)
-            await self._transact(partial(store.clear_pending, ids))
+            await self._clear(ids)
         return len(ids)
 
     async def mend_alone(self, principal: Principal, access: Access) -> int:
@@ -187,7 +195,7 @@ class Writing:
                 count += await self._transact(partial(self._out, access.collection, some))
                 self._probe("removed")
                 await self._forget(permit, access.collection, rows)
-                await self._transact(partial(store.clear_pending, some))
+                await self._clear(some)
         return count
 
     async def erase_rows(self, ids: Sequence[str]) -> None:
@@ -229,6 +237,15 @@ class Writing:
         if chunks:
             some = frozenset(point_id(one) for one in chunks)
             await self.rooms.vectors.delete(permit, Scope((Namespace("Knowledge", collection),), Filter(ids=some)))
+
+    async def _clear(self, ids: Sequence[str]) -> None:
+        """Take the note of documents away with the next commit, which is that of the outcome: until then it does no harm."""
+
+        def unit() -> tuple[None, tuple[Draft, ...]]:
+            self.rooms.store.clear_pending(ids)
+            return None, ()
+
+        await self.rooms.log.enlist(unit, wait=True)
 
     async def _transact(self, work: Callable[[], T]) -> T:
         """Work in the store's transaction, durable when it returns. The events are those of the permit under which it is done."""

@@ -259,9 +259,7 @@ class Catalog:
         pace, now_s = self._paces[link.name], self.verifier.clock.monotonic_s()
         wait_s = pace.wait_s(now_s)
         if wait_s > 0:
-            msg = (
-                f"tool server `{link.name}` was started again {pace.starts} times, and is not again for {wait_s:.3g} s"
-            )
+            msg = f"tool server `{link.name}` was started again {pace.starts} times; next in {wait_s:.3g} s at best"
             raise ToolServerUnavailable(msg, server=link.name, retry_after_s=wait_s)
         again, before = link.name in self._met, self._digests(link.name)
         if again:

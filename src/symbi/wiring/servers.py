@@ -67,9 +67,8 @@ def manifests(settings: Settings) -> dict[str, Manifest]:
 async def _link(
     stack: AsyncExitStack, server: ServerSettings, settings: Settings, guard: Guard, secrets: SecretSource
 ) -> ServerLink:
-    # Half a second, for those who have tools.
-    from symbi.adapters.mcp import HttpToolServer, StdioToolServer  # noqa: PLC0415
-    from symbi.adapters.mcp.session import SessionTerms  # noqa: PLC0415
+    from symbi.adapters.mcp import HttpToolServer, StdioToolServer  # noqa: PLC0415 - half a second, for those who have tools
+    from symbi.adapters.mcp.session import SessionTerms  # noqa: PLC0415 - likewise
 
     made: HttpToolServer | StdioToolServer
     if server.command is not None:

@@ -280,7 +280,7 @@ class Session:
         """
         assert self.client is not None
         listing = ListToolsResult.model_validate(dict(page), by_name=False)
-        kept = self.client.session._absorb_tool_listing(listing, complete=complete)  # noqa: SLF001 - `list_tools` is its only other caller, and hides what the server sent
+        kept = self.client.session._absorb_tool_listing(listing, complete=complete)  # noqa: SLF001 - the SDK's `list_tools` alone calls it beside, and hides what the server sent
         return frozenset(tool.name for tool in kept.tools)
 
     async def ping(self) -> None:
