@@ -68,7 +68,7 @@ async def _run(settings: Settings, place: Path) -> RunOutcome:
 
 
 async def _read_runbooks(runtime: Runtime, folder: Path) -> None:
-    """Have the pages read that the agent looks into: what `symbi kb add runbooks runbooks` does."""
+    """Have the pages read that the agent looks into: what `symbi kb add runbooks --collection runbooks` does."""
     door = runtime.rooms.knowledge
     assert door is not None, "wiring makes one"
     knowledge, after, over = await door.opened(), None, False
