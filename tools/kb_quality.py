@@ -304,9 +304,7 @@ def tune(lists: Sequence[Lists]) -> None:
         for one in lists
     ]
     rows = []
-    for keyword, cover, heading in product(
-        (5, 10, 20, 40, 60), (0.7, 1.0, 1.5, 2.0), (0.0, 0.3, 0.6, 1.0), (0.0, 0.2, 0.4)
-    ):
+    for keyword, cover, heading in product((0.7, 1.0, 1.5, 2.0, 3.0), (0.0, 0.2, 0.5, 0.8, 1.0), (0.0, 0.1, 0.3, 0.5)):
         orders = []
         for one, shares in zip(lists, held, strict=True):
             fused = list(fuse([(one.words, keyword), (one.near, 1.0)]).items())[:CANDIDATES]

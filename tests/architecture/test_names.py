@@ -13,6 +13,7 @@ VAGUE_ENDINGS = ("Manager", "Handler", "Orchestrator", "Controller", "Helper", "
 # The only places where any exception at all may be caught without being raised again, and why.
 CATCHES_ALL = {
     "adapters/mcp/server.py": "whatever the protocol's library raises is kept and mapped to an error of ours",
+    "adapters/qdrant_edge/program.py": "the engine raises `Exception` itself; it is an answer, and the parent says whose fault it is",
     "agent/meter.py": "whatever is thrown into a coroutine that is measured is thrown on into its body",
     "api/control.py": "the outermost place of the control socket: a defect answers one caller and ends no run",
     "audit/log.py": "handed to every caller that waits for the commit",

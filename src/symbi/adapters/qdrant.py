@@ -149,6 +149,9 @@ class QdrantVectors:
         oversampling = self._config.candidates(query.k, query.oversampling)
         params = self._models.SearchParams(
             exact=query.exact,
+            acorn=self._models.AcornSearchParams(
+                enable=True
+            ),  # else a filter that leaves little cuts the graph to pieces
             quantization=self._models.QuantizationSearchParams(
                 ignore=query.exact or oversampling is None, rescore=True, oversampling=oversampling
             ),
@@ -240,7 +243,7 @@ class QdrantVectors:
             hnsw_config=models.HnswConfigDiff(
                 m=config.m, ef_construct=config.ef_construct, full_scan_threshold=config.scan_below_kib
             ),
-            optimizers_config=models.OptimizersConfigDiff(indexing_threshold=config.index_above_kib),
+            optimizers_config=models.OptimizersConfigDiff(indexing_threshold=config.scan_below_kib),
             quantization_config=turbo if config.quantization is Quantization.TURBO4 else None,
             metadata={SPACE: asdict(self._space)},
         )

@@ -5,7 +5,7 @@ of them, and made of unit length. Blocks are made one by one, each from its own 
 memory at once, and exact search goes over the same blocks again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -32,28 +32,28 @@ def queries(count: int, dimension: int = DIMENSION) -> NDArray[np.float32]:
 
 
 def exact(
-    count: int, wanted: NDArray[np.float32], k: int, keep: int | None = None, dimension: int = DIMENSION
-) -> NDArray[np.int64]:
+    count: int, wanted: NDArray[np.float32], k: int, keep: Sequence[int], dimension: int = DIMENSION
+) -> dict[int, NDArray[np.int64]]:
     """Numbers of the `k` nearest of each wanted vector, by comparing it with all.
 
     Args:
         count: How many vectors there are.
         wanted: Queries, one in each row.
         k: So many.
-        keep: Only vectors whose number ends, of 100, below this.
+        keep: Only vectors whose number, of each 100, is below this; once for each of these.
         dimension: Of the vectors.
     """
-    scores = np.full((len(wanted), k), -np.inf, np.float32)
-    found = np.zeros((len(wanted), k), np.int64)
+    scores = {one: np.full((len(wanted), k), -np.inf, np.float32) for one in keep}
+    found = {one: np.zeros((len(wanted), k), np.int64) for one in keep}
     for number, block in enumerate(blocks(count, dimension)):
-        near = wanted @ block.T
         names = np.arange(number * BLOCK, number * BLOCK + len(block))
-        if keep is not None:
-            near[:, names % 100 >= keep] = -np.inf
-        near = np.concatenate([scores, near], axis=1)
-        all_names = np.concatenate([found, np.broadcast_to(names, (len(wanted), len(block)))], axis=1)
-        best = np.argpartition(-near, k - 1, axis=1)[:, :k]
-        scores, found = np.take_along_axis(near, best, 1), np.take_along_axis(all_names, best, 1)
+        near = wanted @ block.T
+        for one in keep:
+            kept = names % 100 < one
+            here = np.concatenate([scores[one], near[:, kept]], axis=1)
+            told = np.concatenate([found[one], np.broadcast_to(names[kept], (len(wanted), int(kept.sum())))], axis=1)
+            best = np.argpartition(-here, k - 1, axis=1)[:, :k]
+            scores[one], found[one] = np.take_along_axis(here, best, 1), np.take_along_axis(told, best, 1)
     return found
 
 

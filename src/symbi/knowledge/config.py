@@ -7,6 +7,7 @@ from typing import Final
 from symbi.errors import ConfigError
 
 LEAST_CANDIDATES: Final = 40  # scored again for one query, however few hits it asks for; costs some microseconds
+SCAN_BELOW_KIB: Final = 120_000  # 20,000 vectors of 1,536 dimensions, which are gone through in some two milliseconds
 
 
 class Quantization(StrEnum):
@@ -29,8 +30,8 @@ class VectorConfig:
         ef_construct: Candidates that are looked at for each node while the graph is built.
         quantization: How vectors are made smaller.
         oversampling: Quantised candidates for each hit, which are scored again with the whole vectors.
-        index_above_kib: Vectors of a piece, in KiB, from which on it gets a graph; below it a scan is as quick.
-        scan_below_kib: Vectors that a filter leaves, in KiB, up to which they are scanned though there is a graph.
+        scan_below_kib: Up to so many KiB of whole vectors, all or those that a filter leaves, a query goes through the quantised
+            ones and scores the best again; beyond it goes through the graph, which is built from there on.
 
     Raises:
         ConfigError: A value is out of bounds.
@@ -42,8 +43,7 @@ class VectorConfig:
     ef_construct: int = 200
     quantization: Quantization = Quantization.TURBO4
     oversampling: float = 2.0
-    index_above_kib: int = 20_000
-    scan_below_kib: int = 10_000
+    scan_below_kib: int = SCAN_BELOW_KIB
 
     def __post_init__(self) -> None:
         """Refuse what no engine takes."""

@@ -249,6 +249,9 @@ class DocumentStore(Protocol):
 class PassageStore(Protocol):
     """Finds chunks; each method runs on the store's thread. Each raises `StoreUnavailable` where the store cannot be used."""
 
+    def collections(self) -> Sequence[str]:
+        """Names of all collections that there are or were."""
+
     def accesses(self, collection: str) -> Mapping[int, Access]:
         """Who may read what there is in a collection, by number."""
 

@@ -231,8 +231,7 @@ class Retrieval:
             )
 
     async def _all_collections(self) -> tuple[str, ...]:
-        stats = await self._rooms.log.read(self._rooms.store.collection_stats)
-        return tuple(one.collection for one in stats)
+        return tuple(await self._rooms.log.read(self._rooms.store.collections))
 
     async def _retrieve(
         self, query: Query, allowed: _Allowed, weights: Weights, facts: dict[str, JsonValue]

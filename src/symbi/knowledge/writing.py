@@ -98,17 +98,16 @@ class Writing:
             Denied: Policy does not let those of one access be written; none of these is.
             StoreUnavailable: Store, index or trail cannot be used; the same again does what is left.
         """
-        by_access: dict[Access, list[Prepared]] = {}
+        # By whom they are about, too: what is on record of somebody names no document about others.
+        groups: dict[tuple[Access, tuple[str, ...]], list[Prepared]] = {}
         for one in documents:
-            by_access.setdefault(one.document.access, []).append(one)
-        for access, some in by_access.items():
+            groups.setdefault((one.document.access, one.body.subjects), []).append(one)
+        for (access, subjects), some in groups.items():
             content: JsonValue = [
                 {"source": one.document.source, "version": one.document.version, "bytes": one.document.size_bytes}
                 for one in some
             ]
-            subjects = sorted({subject for one in some for subject in one.body.subjects})
-            label = label_of(access, subjects)
-            async with self.permitted(principal, access, content, label) as permit:
+            async with self.permitted(principal, access, content, label_of(access, subjects)) as permit:
                 await self.mend(permit, access.collection)
                 await self._put(permit, access, some)
 
@@ -125,11 +124,19 @@ class Writing:
         before = await rooms.log.read(partial(store.chunk_ids_of, ids))
         pairs = [(one, chunk) for one in documents for chunk in one.chunks]
         await self._vectors(permit, pairs, number)
-        await self._transact(partial(store.put_documents, [(one.document, one.chunks) for one in documents]))
+        stale = before - {chunk.chunk_id for _, chunk in pairs}
+
+        def commit() -> None:
+            store.put_documents([(one.document, one.chunks) for one in documents])
+            if not stale:
+                store.clear_pending(ids)
+
+        await self._transact(commit)
         self._probe("rows")
-        await self._forget(permit, access.collection, before - {chunk.chunk_id for _, chunk in pairs})
-        self._probe("forgotten")
-        await self._transact(partial(store.clear_pending, ids))
+        if stale:
+            await self._forget(permit, access.collection, stale)
+            self._probe("forgotten")
+            await self._clear(ids)
 
     async def mend(self, permit: Permit[WriteData], collection: str) -> int:
         """Put in order what was being written or removed when a process ended: vectors without rows go.
@@ -142,7 +149,7 @@ class Writing:
             rows = await self.rooms.log.read(partial(store.chunk_ids_of, ids))
             there = await self.vector_ids(permit, collection, OneOf("document", tuple(ids)))
             await self._forget(permit, collection, there - rows)
-            await self._transact(partial(store.clear_pending, ids))
+            await self._clear(ids)
         return len(ids)
 
     async def mend_alone(self, principal: Principal, access: Access) -> int:
@@ -188,7 +195,7 @@ class Writing:
                 count += await self._transact(partial(self._out, access.collection, some))
                 self._probe("removed")
                 await self._forget(permit, access.collection, rows)
-                await self._transact(partial(store.clear_pending, some))
+                await self._clear(some)
         return count
 
     async def erase_rows(self, ids: Sequence[str]) -> None:
@@ -230,6 +237,15 @@ class Writing:
         if chunks:
             some = frozenset(point_id(one) for one in chunks)
             await self.rooms.vectors.delete(permit, Scope((Namespace("Knowledge", collection),), Filter(ids=some)))
+
+    async def _clear(self, ids: Sequence[str]) -> None:
+        """Take the note of documents away with the next commit, which is that of the outcome: until then it does no harm."""
+
+        def unit() -> tuple[None, tuple[Draft, ...]]:
+            self.rooms.store.clear_pending(ids)
+            return None, ()
+
+        await self.rooms.log.enlist(unit, wait=True)
 
     async def _transact(self, work: Callable[[], T]) -> T:
         """Work in the store's transaction, durable when it returns. The events are those of the permit under which it is done."""

@@ -276,7 +276,7 @@ class EdgeVectors:
     async def _worth_it(self) -> bool:
         points, indexed, segments = map(int, await (await self._asked()).ask("info"))
         unindexed_kib = (points - indexed) * self._space.dimension * 4 // 1024
-        return unindexed_kib >= self._config.index_above_kib or self._deleted > points / 5 or segments > MANY
+        return unindexed_kib >= self._config.scan_below_kib or self._deleted > points / 5 or segments > MANY
 
     async def _settled(self) -> Path:
         """The files, with all that was written in them."""

@@ -102,7 +102,9 @@ class Engine:
                 filter=_filter(scope),
                 with_payload=True,
                 with_vector=terms["with_vectors"],
-                params=edge.SearchParams(exact=terms["exact"], quantization=quantized),
+                params=edge.SearchParams(
+                    exact=terms["exact"], quantization=quantized, acorn=edge.AcornSearchParams(enable=True)
+                ),
             )
         )
         return [[one.id.bytes, one.score, one.payload, _bytes(one.vector)] for one in found]
@@ -158,7 +160,7 @@ class Engine:
             hnsw_config=edge.HnswIndexConfig(terms["m"], terms["ef_construct"], terms["scan_below_kib"]),
             quantization_config=turbo if terms["quantization"] == "turbo4" else None,
             optimizers=edge.EdgeOptimizersConfig(
-                indexing_threshold=terms["index_above_kib"], max_segment_size=terms["segment_kib"]
+                indexing_threshold=terms["scan_below_kib"], max_segment_size=terms["segment_kib"]
             ),
         )
 

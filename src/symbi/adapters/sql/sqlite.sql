@@ -994,6 +994,9 @@ SELECT d.collection, count(*), sum(d.chunks), sum(a.classification IN ('confiden
 FROM knowledge_documents AS d JOIN knowledge_access AS a USING (access_id)
 GROUP BY d.collection ORDER BY d.collection
 
+-- name: collections
+SELECT DISTINCT collection FROM knowledge_access ORDER BY collection
+
 -- name: accesses
 SELECT access_id, owner, classification, purpose FROM knowledge_access AS a
 WHERE collection = ? AND EXISTS (

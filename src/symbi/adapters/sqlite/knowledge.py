@@ -118,6 +118,10 @@ class KnowledgeTable(Rows):
 
     # --- PassageStore ---------------------------------------------------------------------------
 
+    def collections(self) -> Sequence[str]:
+        """By name."""
+        return [row[0] for row in self._all(SQL["collections"])]
+
     def accesses(self, collection: str) -> Mapping[int, Access]:
         """By number."""
         try:
