@@ -27,9 +27,11 @@ from symbi.errors import InternalError, PermitRefused, PolicyDenied, StoreUnavai
 from symbi.guard.action import (
     Canary,
     ConnectServer,
+    DataRef,
     ExecuteCode,
     InvokeTool,
     PublishMessage,
+    ReadData,
     RunContainer,
     SendMessage,
     ToolRef,
@@ -37,6 +39,7 @@ from symbi.guard.action import (
 )
 from symbi.guard.gate import Guard
 from symbi.guard.permit import Authority, Permit
+from symbi.knowledge.vectors import Namespace, Scope
 from symbi.policy.engine import PolicyEngine
 from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.roster import AgentRecord
@@ -205,6 +208,8 @@ async def come_and_go(runtime, folder):
     (folder / "page.md").write_text("# Page")
     await knowledge.add(librarian, "books", folder / "page.md")
     await knowledge.verify(librarian, "books")
+    async with runtime.guard.enforce(ReadData(principal=librarian, data=DataRef("Knowledge", "books"))) as permit:
+        await knowledge.rooms.vectors.count(permit, Scope((Namespace("Knowledge", "books"),)))
     await knowledge.remove(librarian, "books", ())
 
 
