@@ -25,12 +25,12 @@ check: $(INSTALLED) ## lint, format, types, floors, docs
 	$(BIN)/python -m pytest -q tests/architecture/test_docs.py
 
 test-crash: $(INSTALLED) ## kill the runtime at every named point over a thousand operations each, and the whole storm
-	CRASH_TESTS=full $(BIN)/python -m pytest tests/integration/test_crash_points.py tests/integration/test_storm.py
+	CRASH_TESTS=full $(BIN)/python -m pytest tests/integration/test_crash_points.py tests/integration/test_storm.py tests/integration/test_knowledge_crash.py
 
 test-forgery: $(INSTALLED) ## give readers of messages more than a hundred thousand forged ones
 	FORGERY_TESTS=full $(BIN)/python -m pytest tests/security/test_message_forgery.py
 
-servers: $(INSTALLED) ## install what `make test-servers` needs: Docker Engine and gVisor; tests start an engine of their own
+servers: $(INSTALLED) ## install what `make test-servers` needs: Docker Engine, gVisor, Node with servers of others, an oracle
 	@tools/servers.sh
 	@PYTHON='$(BIN)/python' tools/oracles.sh
 

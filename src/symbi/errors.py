@@ -269,9 +269,14 @@ class AgentFailed(SymbiError):
 
 
 class ToolFailed(AgentFailed):
-    """A tool answered with an error, or with something that is not an answer."""
+    """A tool answered with an error, or with something that is not an answer.
+
+    Attributes:
+        answer: What it answered, for a caller that passes it on as it came; it is kept nowhere, and else None.
+    """
 
     default_code = "agent.tool"
+    answer: object = None
 
 
 class ModelFailed(AgentFailed):

@@ -14,8 +14,10 @@ VAGUE_ENDINGS = ("Manager", "Handler", "Orchestrator", "Controller", "Helper", "
 CATCHES_ALL = {
     "adapters/mcp/calls.py": "a caller that fails to take what it is told does not lose the answer; what a call raises is raised outside of its group",
     "adapters/mcp/session.py": "whatever the protocol's library raises is kept and mapped to an error of ours",
+    "adapters/qdrant_edge/program.py": "the engine raises `Exception` itself; it is an answer, and the parent says whose fault it is",
     "agent/meter.py": "whatever is thrown into a coroutine that is measured is thrown on into its body",
     "api/control.py": "the outermost place of the control socket: a defect answers one caller and ends no run",
+    "api/mcp/serving.py": "the outermost place of the gateway: a defect answers one client and ends no other",
     "audit/log.py": "handed to every caller that waits for the commit",
     "bus/outbox.py": "what a handler raises is counted, logged, and tried again or a dead letter; it ends no other",
     "bus/receiving.py": "what a handler raises is counted and logged, and ends neither the bus nor who waits behind",

@@ -10,6 +10,7 @@ ELSEWHERE = {
     "agents.NAME.owner": "Settings.principal",
     "agents.NAME.groups": "Settings.principal",
     "agents.NAME.trust": "Settings.principal",
+    "gateway.behind_proxy": "refuse_unsafe",
     "secrets.file": "Settings.secrets_file",
 }
 

@@ -2,6 +2,7 @@
 with them."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -27,6 +28,7 @@ command = ["mail"]
 schemapin_domain = "{HOST}"
 """
 AUTHORITY = ec.derive_private_key(0xA0, ec.SECP256R1())
+LISTED = {"name": SEND.name, "description": SEND.description, "inputSchema": SEND.input_schema}
 ALLOW = '@id("all") permit (principal, action, resource);'
 
 
@@ -37,10 +39,10 @@ def bundle(folder, key=KEY, authority=AUTHORITY, *, name="bundle.json", expires_
     (folder / "authority.pem").write_text(public_pem(AUTHORITY.public_key()))
 
 
-async def connected(folder, config, *, key=KEY):
+async def connected(folder, config, *, offered=None):
     """State by tool after the server was connected once: empty, or the code of the refusal."""
     _, answer = suite_tools()[0]
-    with in_place_of({"mail": [(signed(SEND, key), answer)]}):
+    with in_place_of({"mail": [(offered or signed(SEND), answer)]}):
         async with open_in(folder, AGENT, config=config, policies=ALLOW) as opened:
             catalog = opened.runtime.catalog
             await opened.runtime.connect(["mail"], SYSTEM)
@@ -129,6 +131,30 @@ async def test_a_domain_is_asked_itself_and_dns_has_its_say(tmp_path, monkeypatc
         assert (await connected(tmp_path, tofu + server + trusting))[0] == {"mail.send": ""}
         records.clear()
         assert (await connected(tmp_path, tofu + server + trusting))[0] == {"mail.send": "verify.dns"}
+
+
+@pytest.mark.anyio
+async def test_an_operator_signs_the_tools_of_a_server_that_sends_no_signatures_along(tmp_path):
+    (tmp_path / "own.pub").write_text(public_pem(KEY.public_key()))
+    server = '[mcp.servers.mail]\ncommand = ["mail"]\npublic_key = "own.pub"\n'
+    unsigned = replace(SEND, meta={})
+    assert (await connected(tmp_path, server, offered=unsigned))[0] == {"mail.send": "verify.signature"}
+    kept = server + 'signatures = "mail.json"\n'
+    entry = signed(SEND).meta["schemapin"]
+    for content in (
+        {"send": entry["signature"]},
+        {"send": entry},
+        {"tools": [LISTED | {"_meta": {"schemapin": entry}}]},
+    ):
+        (tmp_path / "mail.json").write_text(json.dumps(content))
+        assert (await connected(tmp_path, kept, offered=unsigned))[0] == {"mail.send": ""}
+        assert (await connected(tmp_path, kept, offered=signed(SEND, OTHER)))[0] == {"mail.send": ""}  # not heard
+        changed = replace(unsigned, description="Sends a mail, and reads yours.")
+        assert (await connected(tmp_path, kept, offered=changed))[0] == {"mail.send": "verify.signature"}
+    for content in ("7", "[]]", '{"send": 7}', '{"send": {}}'):
+        (tmp_path / "mail.json").write_text(content)
+        with pytest.raises(InputError):
+            await connected(tmp_path, kept)
 
 
 def test_the_key_of_a_server_is_shown_before_anybody_accepts_it(tmp_path):

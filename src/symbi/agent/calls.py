@@ -43,6 +43,18 @@ class Effects(Protocol):
     async def publish(self, topic: Value, message: Value, span: ast.Span) -> Value:
         """Send a message to every agent that listens to a topic; gives how many those are."""
 
+    async def remember(self, content: Value, options: Mapping[str, Value], span: ast.Span) -> Value:
+        """Keep a value in the memory of the agent, beyond this run; gives its id."""
+
+    async def recall(self, options: Mapping[str, Value], span: ast.Span) -> Value:
+        """What the agent remembers, or another one shares: the best or the newest items, as records."""
+
+    async def search(self, about: Value, base: Value, limit: Value, span: ast.Span) -> Value:
+        """Passages of a collection of documents that have to do with something, best first, with where they stand."""
+
+    async def answer(self, question: Value, base: Value, span: ast.Span) -> Value:
+        """An answer from a collection of documents, with the passages that it cites, or that there is none."""
+
     async def endorse(self, value: Value, name: Value, span: ast.Span) -> Value:
         """The value, believed from here on: what is untrusted in it becomes `trusted`."""
 
@@ -85,6 +97,8 @@ def asked(
             return lambda: effects.approval(who, what, span)
         case (("send" | "ask" | "publish"), _):
             return _message(effects, name, positional, named, span)
+        case (("remember" | "recall" | "search" | "answer"), _):
+            return _memory(effects, name, positional, named, span)
         case (("endorse" | "declassify"), _):
             return _release(effects, name, positional, named, span)
         case _:
@@ -121,6 +135,22 @@ def _message(
             return lambda: effects.send(agent, message, rest.get("after", NULL), span)
         case {"topic": topic, "message": message}:
             return lambda: effects.publish(topic, message, span)
+        case _:
+            raise _miscalled(name)
+
+
+def _memory(
+    effects: Effects, name: str, positional: Sequence[Value], named: Mapping[str, Value], span: ast.Span
+) -> Effect:
+    match _given(name, positional, named):
+        case {"content": content, **rest}:
+            return lambda: effects.remember(content, rest, span)
+        case {"about": about, "base": base, **rest} if name == "search":
+            return lambda: effects.search(about, base, rest.get("limit", NULL), span)
+        case {"question": question, "base": base}:
+            return lambda: effects.answer(question, base, span)
+        case dict() as given if name == "recall":
+            return lambda: effects.recall(given, span)
         case _:
             raise _miscalled(name)
 

@@ -16,6 +16,8 @@ from typing import Final, TypeVar
 
 from symbi.agent.again import PATIENT, Again, Patience
 from symbi.agent.containers import CodeLimits, Containers
+from symbi.agent.library import LooksUp, Lookups
+from symbi.agent.memory import Recollections, Remembering
 from symbi.agent.messages import Letter, Messages, Post, Through
 from symbi.agent.meter import UNMETERED, Meter
 from symbi.agent.operators import text
@@ -89,6 +91,8 @@ class World:
         post: Gets messages to agents; None where no message gets anywhere.
         reconciler: Asks what became of calls in doubt; None where nobody can be asked.
         patience: How it waits before something is asked for again.
+        memory: Where agents remember; None where nothing is remembered.
+        library: Documents; None where there are none.
     """
 
     guard: Guard
@@ -102,6 +106,8 @@ class World:
     post: Post | None = None
     reconciler: Reconciler | None = None
     patience: Patience = PATIENT
+    memory: Remembering | None = None
+    library: LooksUp | None = None
 
     async def hold(self, work: Callable[[], Awaitable[T]], clock: RunClock | None = None) -> T:
         """Do some work, and do it again where it was held and people have answered.
@@ -187,6 +193,8 @@ class RunEffects:
         self._again = Again(world.guard.places, world.patience, recorded, held)
         through = Through(self._slot, self._perform, self._gated, lambda: self.clock)
         self._messages = Messages(world.post, world.guard, Letter(run_id, principal, grant=grant), file, through)
+        self._lookups = Lookups(world.library, principal, file, through)
+        self._recollections = Recollections(world.memory, principal, run_id, file, through)
         self._containers = Containers(world.guard.authority, world.sandboxes, principal, code, file, through)
         self._releases = Releases(world.guard.authority, principal, file, through)
 
@@ -312,6 +320,22 @@ class RunEffects:
     async def declassify(self, value: Value, name: Value, to: Value, span: ast.Span) -> Value:
         """Let a value travel."""
         return await self._releases.declassify(value, name, to, span)
+
+    async def remember(self, content: Value, options: Mapping[str, Value], span: ast.Span) -> Value:
+        """Keep a value beyond this run; see `symbi.agent.memory`, also for the next."""
+        return await self._recollections.remember(content, options, span)
+
+    async def recall(self, options: Mapping[str, Value], span: ast.Span) -> Value:
+        """What is remembered."""
+        return await self._recollections.recall(options, span)
+
+    async def search(self, about: Value, base: Value, limit: Value, span: ast.Span) -> Value:
+        """What documents say; see `symbi.agent.library`, also for the next."""
+        return await self._lookups.search(about, base, limit, span)
+
+    async def answer(self, question: Value, base: Value, span: ast.Span) -> Value:
+        """An answer from documents."""
+        return await self._lookups.answer(question, base, span)
 
     async def send(self, agent: Value, message: Value, after: Value, span: ast.Span) -> Value:
         """Send a message to an agent; see `symbi.agent.messages`, also for the next two."""

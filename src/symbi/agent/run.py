@@ -193,6 +193,8 @@ async def execute(plan: RunPlan, world: World, runs: RunStore, later: list[Enlis
         InternalError: A defect of ours; the run is left as it was.
     """
     spec, record = plan.spec, plan.record
+    if world.memory is not None:
+        world.memory.declare(spec.id, spec.memory)
     task = plan.task
     code, recorded, held = plan.bounds.code, plan.recorded, held_at(record.error)
     effects = RunEffects(world, plan.principal, record.run_id, spec.file, code, recorded, task.grant, held)

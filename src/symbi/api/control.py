@@ -18,7 +18,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import anyio
 from anyio.abc import TaskGroup
@@ -35,6 +35,8 @@ from symbi.api import (
     journal,
     keeping,
     keys,
+    knowledge,
+    memory,
     policies,
     privacy,
     status,
@@ -56,6 +58,8 @@ OPERATION_TIMEOUT_S: Final = 120.0  # to carry it out
 RETRY_S: Final = 0.1  # after a connection that could not be taken
 MAX_CONNECTIONS: Final = 64  # at a time; further ones wait to be accepted
 MAX_OPERATIONS: Final = 16  # that are carried out at a time; further ones wait
+SESSION: Final = "gateway.session"
+"""Opens a session of the gateway: the connection then carries the protocol of its client."""
 URGENT: Final = frozenset({"agents.stop", "agents.suspend"})  # wait for no other: the kill switch works under load
 MAX_ANCESTORS: Final = 64  # parents of a process that are looked at
 _RECEIVE_BYTES: Final = 65_536
@@ -71,6 +75,8 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     **bus.OPERATIONS,
     **keeping.OPERATIONS,
     **keys.OPERATIONS,
+    **knowledge.OPERATIONS,
+    **memory.OPERATIONS,
     **dlq.OPERATIONS,
     **compliance.OPERATIONS,
     **privacy.OPERATIONS,
@@ -78,6 +84,16 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     **tools.OPERATIONS,
 }
 """Everything that can be asked; whoever has more to offer adds its table here."""
+
+
+class SessionDoor(Protocol):
+    """Lets clients of the gateway in, each over a connection of its own, which it keeps."""
+
+    async def admit(self, caller: Caller, arguments: dict[str, JsonValue]) -> Any:
+        """Who comes in; raises `SymbiError` for whoever does not."""
+
+    async def serve(self, connection: socket.socket, client: Any, uid: int, rest: bytes) -> None:
+        """Serve them, until they go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +140,7 @@ class ControlSocket:
         folder: The data folder, which this process owns.
         peer: Says who is at the other end.
         operations: What can be asked.
+        door: Lets clients of the gateway in; None where none are served.
     """
 
     def __init__(
@@ -133,7 +150,9 @@ class ControlSocket:
         *,
         peer: Callable[[socket.socket], Peer] = peer_of,
         operations: Mapping[str, Operation] = OPERATIONS,
+        door: SessionDoor | None = None,
     ) -> None:
+        self._door = door
         self._runtime = runtime
         self._folder = folder
         self._peer = peer
@@ -142,6 +161,7 @@ class ControlSocket:
         self._tasks: TaskGroup | None = None
         self._room = anyio.CapacityLimiter(MAX_CONNECTIONS)
         self._turn = anyio.CapacityLimiter(MAX_OPERATIONS)
+        self._seated: set[object] = set()
 
     async def __aenter__(self) -> Self:
         """Bind the socket and begin to serve.
@@ -175,10 +195,11 @@ class ControlSocket:
         while True:
             await anyio.wait_readable(bound)
             await self._room.acquire_on_behalf_of(token := object())
+            self._seated.add(token)
             try:
                 connection, _ = bound.accept()
             except OSError as error:  # who connected is gone again, or there are too many files
-                self._room.release_on_behalf_of(token)
+                self._leave(token)
                 _log.warning("a connection to the control socket was lost: %s", error.strerror)
                 await anyio.sleep(RETRY_S)  # too many files are open for a while
                 continue
@@ -188,21 +209,36 @@ class ControlSocket:
         with connection:
             connection.setblocking(False)
             try:
-                answer = await self._answer(connection)
+                answer = await self._answer(connection, token)
+                if answer is None:
+                    return  # a session, and it is over
                 with anyio.fail_after(REQUEST_TIMEOUT_S):
                     await _send(connection, json.dumps(answer).encode() + b"\n")  # ASCII: what is quoted may be no text
                     await _discard(connection)
             except (OSError, TimeoutError) as error:
                 _log.warning("whoever asked at the control socket took no answer: %s", type(error).__name__)
             finally:
-                self._room.release_on_behalf_of(token)
+                self._leave(token)
 
-    async def _answer(self, connection: socket.socket) -> dict[str, Any]:
+    def _leave(self, token: object) -> None:
+        """Give the place among the connections back, once."""
+        if token in self._seated:
+            self._seated.discard(token)
+            self._room.release_on_behalf_of(token)
+
+    async def _answer(self, connection: socket.socket, token: object) -> dict[str, Any] | None:
         try:
             with anyio.fail_after(REQUEST_TIMEOUT_S):
-                line = await _receive(connection)
+                line, rest = await _receive(connection)
             caller = self._caller(connection)
             name, arguments = _parsed(line)
+            if name == SESSION and self._door is not None:
+                with anyio.fail_after(OPERATION_TIMEOUT_S):
+                    client = await self._door.admit(caller, dict(arguments))
+                self._leave(token)  # a session lasts, and must not keep others from asking
+                await _send(connection, b'{"ok": {}}\n')
+                await self._door.serve(connection, client, caller.uid, rest)
+                return None
             operation = self._operations.get(name)
             timeout_s = operation.timeout_s if isinstance(operation, Discreet) else OPERATION_TIMEOUT_S
             with anyio.fail_after(timeout_s):
@@ -252,7 +288,8 @@ def _parsed(line: bytes) -> tuple[str, Mapping[str, JsonValue]]:
     return name, arguments
 
 
-async def _receive(connection: socket.socket) -> bytes:
+async def _receive(connection: socket.socket) -> tuple[bytes, bytes]:
+    """The first line, and what came behind it."""
     data = bytearray()
     while b"\n" not in data:
         await anyio.wait_readable(connection)
@@ -261,7 +298,8 @@ async def _receive(connection: socket.socket) -> bytes:
         if not part or len(data) > MAX_REQUEST_BYTES:
             msg = f"a request is one line of at most {MAX_REQUEST_BYTES} bytes"
             raise InputError(msg, code="control.request")
-    return bytes(data.partition(b"\n")[0])
+    line, _, rest = bytes(data).partition(b"\n")
+    return line, rest
 
 
 async def _send(connection: socket.socket, data: bytes) -> None:

@@ -12,6 +12,8 @@ class AuditEventType(StrEnum):
     RUNTIME_STOPPED = "runtime.stopped"
     JOURNAL_COMPACTED = "journal.compacted"
     """What ledger and journal kept of runs that ended long ago was removed."""
+    MEMORY_REMOVED = "memory.removed"
+    """Items that agents remembered were removed, since somebody asked for it or by their age; how many."""
     RUNTIME_HALTED = "runtime.halted"
     """Somebody has stopped everything: nothing begins by itself any more, also after a restart."""
     RUNTIME_RELEASED = "runtime.released"
@@ -100,6 +102,9 @@ class AuditEventType(StrEnum):
     SUBJECT_RELEASED = "subject.released"
     COMPLIANCE_REPORTED = "compliance.reported"
     """A report was made; its hash stands here."""
+    SESSION_OPENED = "session.opened"
+    """A client of the gateway is there; its decisions name the session."""
+    SESSION_CLOSED = "session.closed"
     INPUT_REFUSED = "input.refused"
     """Something that was to be run could not even be read."""
 

@@ -10,7 +10,10 @@ from symbi.bench.audit import audit
 from symbi.bench.audit_query import audit_query
 from symbi.bench.bus import cost, throughput
 from symbi.bench.containers import containers
+from symbi.bench.context import context
 from symbi.bench.crypto import crypto
+from symbi.bench.embedding import embedding
+from symbi.bench.gateway import gateway
 from symbi.bench.idle import idle
 from symbi.bench.lifecycle import lifecycle
 from symbi.bench.machine import describe_machine
@@ -18,9 +21,11 @@ from symbi.bench.measure import Measurement, Scale
 from symbi.bench.policy import policy
 from symbi.bench.population import idle_memory, population
 from symbi.bench.preemption import preemption
+from symbi.bench.rag import rag
 from symbi.bench.sandbox import sandbox
 from symbi.bench.scheduler import scheduler
 from symbi.bench.stall import stall
+from symbi.bench.vectors import search, smaller, update
 from symbi.errors import InputError, did_you_mean
 
 Run: TypeAlias = Callable[[Scale], Awaitable[list[Measurement]]]
@@ -64,6 +69,13 @@ BENCHMARKS: Final = (
     Benchmark("RES-4", "pauses and leaks", stall),
     Benchmark("BUS-4", "throughput of messages", throughput),
     Benchmark("BUS-5", "cost of a message", cost),
+    Benchmark("CTX-2", "retrieval from memory", context),
+    Benchmark("KNOW-2", "search among vectors", search),
+    Benchmark("KNOW-3", "updates of vectors", update),
+    Benchmark("KNOW-4", "smaller vectors", smaller),
+    Benchmark("KNOW-5", "questions to knowledge", rag),
+    Benchmark("KNOW-6", "the built-in embedder", embedding),
+    Benchmark("MCP-3", "the MCP gateway", gateway),
     Benchmark("CRY-1", "cryptography of an event", crypto),
 )
 """In the order in which they run."""

@@ -220,6 +220,10 @@ def _compacted(_event: AuditEvent, details: Details) -> str:
     return f"removed from ledger and journal: {what}, from before {_text(details, 'before')[:19]}Z"
 
 
+def _forgotten(_event: AuditEvent, details: Details) -> str:
+    return f"removed from memory: {_text(details, 'items')} items ({_text(details, 'reason')})"
+
+
 def _lease(event: AuditEvent, details: Details) -> str:
     lease = details.get("lease")
     bound = f" for {_text(lease, 'uses')} uses in {_text(lease, 'seconds')} s" if isinstance(lease, Mapping) else ""
@@ -340,6 +344,7 @@ _SUMMARIES: Final[Mapping[str, Callable[[AuditEvent, Details], str]]] = {
     "effect.unknown": _in_doubt,
     "effect.reconciled": _settled,
     "journal.compacted": _compacted,
+    "memory.removed": _forgotten,
     "lease.granted": _lease,
     "lease.closed": _outcome,
     "agent.transition": _transition,

@@ -17,7 +17,7 @@ from symbi.dsl.format import format_text
 from symbi.dsl.parser import parse
 from symbi.dsl.spec import Diagnostic
 from symbi.errors import DslError, InputError, Place
-from symbi.policy.library import BASE, BUDGETS, LIBRARY
+from symbi.policy.library import BASE, BUDGETS, GATEWAY, LIBRARY
 from symbi.wiring import known_tools, read_text
 
 AGENT: Final = """\
@@ -57,6 +57,7 @@ def init(
             folder / "policies" / "base.cedar": BASE.text,
             **{folder / "policies" / f"{name}.cedar": source.text for name, source in LIBRARY.items()},
             **{folder / "budgets" / name: source.text for name, source in BUDGETS.items()},
+            **{folder / "gateway" / name: source.text for name, source in GATEWAY.items()},
             folder / "hello.symbi": AGENT,
         }
         taken = [path for path in written if path.exists()]

@@ -25,7 +25,10 @@ from symbi.cli import (
     effects,
     files,
     keys,
+    knowledge,
     machine,
+    mcp,
+    memory,
     policy,
     privacy,
     run,
@@ -67,10 +70,13 @@ app.add_typer(bus.app, name="bus")
 agents.runs_app.command("compact")(effects.compact)
 app.add_typer(effects.app, name="effects")
 app.add_typer(keys.app, name="keys")
+app.add_typer(knowledge.app, name="kb")
 app.add_typer(budget.app, name="budget")
+app.add_typer(memory.app, name="memory")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(privacy.app, name="privacy")
 app.add_typer(tools.app, name="tools")
+app.add_typer(mcp.app, name="mcp")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(compliance.app, name="compliance")
 app.add_typer(machine.config_app, name="config")

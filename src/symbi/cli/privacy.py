@@ -54,7 +54,7 @@ def export(
     """Print, as JSON, everything that can be opened about a person: what, where it stands, from which run, and when."""
     with errors_to_exit(as_json=as_json):
         said = _ask(load_settings(config), "privacy.export", {"subject": subject, "reason": reason})
-        _hand_out(said, to)
+        hand_out(said, to)
         err.print(f"{len(said['records'])} records about {escape(printable(said['subject']))}")
         others = sum(bool(record["also_about"]) for record in said["records"])
         if others:
@@ -84,7 +84,7 @@ def erase(
             "subject": subject, "reason": reason, "values": list(values or ()), "include_open": include_open,
         }  # fmt: skip
         certificate = _ask(load_settings(config), "privacy.erase", arguments)
-        _hand_out(certificate, to)
+        hand_out(certificate, to)
         count = sum(sum(store["places"].values()) for store in certificate["stores"].values())
         err.print(
             f"erased [bold]{certificate['pseudonym'][:DIGITS_SHOWN]}…[/]: {len(certificate['keys'])} keys destroyed, "
@@ -211,7 +211,12 @@ async def _own(settings: Settings, operation: str, arguments: Mapping[str, JsonV
         return await operate(runtime, OPERATIONS, caller, operation, arguments)
 
 
-def _hand_out(value: object, to: Path | None) -> None:
+def hand_out(value: object, to: Path | None) -> None:
+    """Print JSON, or write it to a new file of mode 0600.
+
+    Raises:
+        InputError: It cannot be written; then it was printed.
+    """
     if to is None:
         print_json(value)
         return

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from symbi.api.control import ControlSocket
+from symbi.api.mcp.door import GatewayDoor
 from symbi.cli.options import Config
 from symbi.cli.output import err, errors_to_exit
 from symbi.cli.run import announce, run_until_stopped, settings_for, show_held, show_line
@@ -54,7 +55,8 @@ async def _main(settings: Settings, files: list[CompiledFile], on_stop: Callable
         host = Host(runtime, files)
         on_stop(host.stop)
         announce(runtime)
-        await stack.enter_async_context(ControlSocket(runtime, settings.runtime.data_dir))
+        door = await stack.enter_async_context(GatewayDoor(runtime, settings, files))
+        await stack.enter_async_context(ControlSocket(runtime, settings.runtime.data_dir, door=door))
         if runtime.rooms.compactor is not None:
             await stack.enter_async_context(runtime.rooms.compactor.kept_small())
         for record in await Doubt(runtime.rooms).look_up():

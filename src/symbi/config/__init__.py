@@ -2,6 +2,7 @@
 
 from symbi.config.agent_settings import AgentMode, AgentSettings, Trust
 from symbi.config.budget_kind import read_budget
+from symbi.config.gateway_settings import ClientSettings, GatewayNames, GatewaySettings
 from symbi.config.kinds import Secret
 from symbi.config.load import CONFIG_NAME, find_config, load_settings, parse_settings
 from symbi.config.mcp_settings import ServerSettings, ToolVerification
@@ -22,7 +23,10 @@ __all__ = [
     "LATER",
     "AgentMode",
     "AgentSettings",
+    "ClientSettings",
     "CryptoProvider",
+    "GatewayNames",
+    "GatewaySettings",
     "KeyStorage",
     "LogFormat",
     "LogLevel",

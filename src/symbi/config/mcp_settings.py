@@ -9,6 +9,7 @@ from typing import Final
 
 from symbi.config.approval_kinds import Webhook
 from symbi.config.declared import declare as _declare
+from symbi.config.gateway_settings import ClientSettings
 from symbi.config.kinds import (
     MAX_ITEMS,
     MAX_TEXT_CHARS,
@@ -25,6 +26,7 @@ from symbi.config.kinds import (
     Whole,
     describe,
 )
+from symbi.config.sandbox_settings import Image
 from symbi.config.schemapin_settings import Domain
 
 _PLAIN_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
@@ -166,6 +168,17 @@ class VaultReference(Kind[str]):
         return value
 
 
+class ServerSandbox(StrEnum):
+    """Where the command of a server runs."""
+
+    NONE = "none"
+    """As a process of this machine, with what our user may."""
+    DOCKER = "docker"
+    """In a container of runc."""
+    GVISOR = "gvisor"
+    """In a container of gVisor."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
     """`[mcp.servers.NAME]`: a tool server; a process that is spoken to over its standard streams, or an address."""
@@ -210,9 +223,22 @@ class ServerSettings:
     env: tuple[tuple[str, str], ...] = _declare(
         (), Variables(), "environment of its `command`; `vault://…` values resolve at start"
     )
+    sandbox: ServerSandbox = _declare(
+        ServerSandbox.NONE,
+        OneOf(ServerSandbox),
+        "where its `command` runs: as a process of this machine, or in a container without a network",
+    )
+    image: str | None = _declare(None, Image(), "what its container is made of", unset="it has no container")
+    memory_mb: int = _declare(256, Whole(16, 1_048_576, "MiB"), "memory of its container")
     cwd: Path | None = _declare(None, FilePath(), "its working folder", unset="the folder of the configuration file")
     manifest: Path | None = _declare(None, FilePath(), "what its tools are: recovery classes", unset="none")
     public_key: Path | None = _declare(None, FilePath(), "PEM file of the key that signs its tools", unset="none")
+    signatures: Path | None = _declare(
+        None,
+        FilePath(),
+        "file of signatures of its tools, as `symbi tools sign` writes it, for a server that sends none along, or others",
+        unset="those that it sends along",
+    )
     schemapin_domain: str | None = _declare(
         None,
         Domain(),
@@ -282,3 +308,4 @@ class McpSettings:
         "tool servers that may be connected; more configured ones are an error, more found ones are left out",
     )
     servers: tuple[ServerSettings, ...] = ()
+    clients: tuple[ClientSettings, ...] = ()

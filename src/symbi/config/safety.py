@@ -1,8 +1,10 @@
 """What is unsafe, and what has no effect yet: refused in production, said aloud in development."""
 
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Final
+from urllib.parse import urlsplit
 
 from symbi.config.agent_settings import AgentMode
 from symbi.config.mcp_settings import ToolVerification
@@ -11,19 +13,8 @@ from symbi.config.settings import OriginKind, Settings
 from symbi.errors import ConfigError
 from symbi.policy.compose import AgentRules
 
-LATER: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "context.vector_db_url": "knowledge is not part of this release",
-        "context.embedding_dimension": "no embedder is part of this release",
-        "context.context_cache_size": "context memory is not part of this release",
-        "context.knowledge_retention_days": "knowledge is not part of this release",
-        "models.openai_api_key": "model calls are not part of this release",
-    }
-)
+LATER: Final[Mapping[str, str]] = MappingProxyType({})
 """Keys that are read and checked and have no effect in this release, each with the reason."""
-
-_SHARED: Final = frozenset({"models.openai_api_key"})
-"""Set on many machines for other programs: `config show` says that they have no effect, a run does not warn."""
 
 
 def refuse_unsafe(settings: Settings) -> tuple[str, ...]:
@@ -49,7 +40,7 @@ def refuse_unsafe(settings: Settings) -> tuple[str, ...]:
         *(
             f"no effect yet: `{key}` ({settings.origin(key)}): {reason}"
             for key, reason in LATER.items()
-            if key not in _SHARED and settings.origin(key).kind is not OriginKind.DEFAULT
+            if settings.origin(key).kind is not OriginKind.DEFAULT
         ),
         *(
             f"`{key}` ({settings.origin(key)}): `{given}` is taken as `{_show(settings, key)}`"
@@ -87,8 +78,38 @@ def _unsafe(settings: Settings) -> Iterator[tuple[str, str, str]]:
         yield "security.audit_enabled", "the trail is lost when the process ends", "set it to true"
     if settings.mcp.tool_verification is ToolVerification.DISABLED:
         yield "mcp.tool_verification", "tools are called unverified", "set it to `strict`"
+    gateway = settings.gateway
+    if gateway.http and not _is_loopback(gateway.host) and gateway.tls_cert is None and not gateway.behind_proxy:
+        hint = "set `gateway.tls_cert` and `gateway.tls_key`, or `gateway.behind_proxy` where a proxy does TLS"
+        yield "gateway.host", "tokens and what tools answer cross the network in the clear", hint
     if not settings.policy.paths:
         yield "policy.paths", "there is no policy: every action would be denied", "name a folder of policies"
+    context = settings.context
+    if is_open_http(context.vector_db_url):
+        yield (
+            "context.vector_db_url",
+            "vectors, and the key if there is one, go over the network unencrypted",
+            "use https:",
+        )
+    if context.embedder.startswith("openai:") and is_open_http(context.embedder_url):
+        yield (
+            "context.embedder_url",
+            "texts, and the key if there is one, go over the network unencrypted",
+            "use https:",
+        )
+
+
+def is_open_http(url: str) -> bool:
+    """Whether what is said there can be heard by others: plain HTTP to another machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and parts.hostname not in {"localhost", "127.0.0.1", "::1"}
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host.lower() == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _risky(settings: Settings) -> Iterator[str]:

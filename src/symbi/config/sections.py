@@ -14,8 +14,10 @@ from typing import Final
 from symbi.config.agent_settings import AgentSettings
 from symbi.config.approval_kinds import HexKey, Program, Webhook
 from symbi.config.bus_settings import BusSettings
+from symbi.config.collection_settings import CollectionSettings, DocumentRuleSettings, KnowledgeSettings
 from symbi.config.declared import DECLARED, Declaration, Key
 from symbi.config.declared import declare as _declare
+from symbi.config.gateway_settings import ClientSettings, GatewaySettings
 from symbi.config.kinds import (
     Address,
     ByteSize,
@@ -29,6 +31,7 @@ from symbi.config.kinds import (
     Text,
     Whole,
 )
+from symbi.config.knowledge_settings import ContextSettings
 from symbi.config.mcp_settings import McpSettings, ServerSettings
 from symbi.config.sandbox_settings import SandboxSettings
 from symbi.config.schemapin_settings import SchemapinSettings
@@ -304,23 +307,6 @@ class LimitSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class ContextSettings:
-    """`[context]`."""
-
-    vector_db_url: str = _declare(
-        "qdrant-edge:",
-        Address(("qdrant-edge", "http", "https")),
-        "vector database: `qdrant-edge:` is embedded in the data folder, `http(s)://…` a server",
-        also=("QDRANT_URL",),
-    )
-    embedding_dimension: int | None = _declare(
-        None, Whole(1, 65_536, "dimensions"), "length of a vector; has to be the embedder's", unset="the embedder's"
-    )
-    context_cache_size: int = _declare(10**9, ByteSize(0, 2**44), "memory for recently used context")
-    knowledge_retention_days: int = _declare(365, Whole(1, 36_500, "days"), "age at which knowledge is deleted")
-
-
-@dataclass(frozen=True, slots=True)
 class ModelSettings:
     """`[models]`: secrets of model providers."""
 
@@ -373,8 +359,10 @@ SECTIONS: Final[Mapping[str, type]] = MappingProxyType(
         "secrets": SecretSettings,
         "limits": LimitSettings,
         "context": ContextSettings,
+        "knowledge": KnowledgeSettings,
         "models": ModelSettings,
         "mcp": McpSettings,
+        "gateway": GatewaySettings,
         "schemapin": SchemapinSettings,
         "sandbox": SandboxSettings,
         "bus": BusSettings,
@@ -387,7 +375,10 @@ TABLES: Final[Mapping[str, type]] = MappingProxyType(
     {
         "agents": AgentSettings,
         "topics": TopicSettings,
+        "knowledge.collections": CollectionSettings,
+        "knowledge.rules": DocumentRuleSettings,
         "mcp.servers": ServerSettings,
+        "mcp.clients": ClientSettings,
         "approvals.people": PersonSettings,
     }
 )

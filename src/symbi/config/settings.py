@@ -8,13 +8,15 @@ from typing import Final
 
 from symbi.config.agent_settings import AgentSettings
 from symbi.config.bus_settings import BusSettings
+from symbi.config.collection_settings import KnowledgeSettings
+from symbi.config.gateway_settings import ClientSettings, GatewaySettings
+from symbi.config.knowledge_settings import ContextSettings
 from symbi.config.mcp_settings import McpSettings
 from symbi.config.sandbox_settings import SandboxSettings
 from symbi.config.schemapin_settings import SchemapinSettings
 from symbi.config.sections import (
     ApprovalSettings,
     AuditSettings,
-    ContextSettings,
     KeySettings,
     LimitSettings,
     ModelSettings,
@@ -81,8 +83,10 @@ class Settings:
     secrets: SecretSettings = field(default_factory=SecretSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     context: ContextSettings = field(default_factory=ContextSettings)
+    knowledge: KnowledgeSettings = field(default_factory=KnowledgeSettings)
     models: ModelSettings = field(default_factory=ModelSettings)
     mcp: McpSettings = field(default_factory=McpSettings)
+    gateway: GatewaySettings = field(default_factory=GatewaySettings)
     schemapin: SchemapinSettings = field(default_factory=SchemapinSettings)
     sandbox: SandboxSettings = field(default_factory=SandboxSettings)
     bus: BusSettings = field(default_factory=BusSettings)
@@ -104,6 +108,10 @@ class Settings:
     def of_agent(self, agent: AgentId) -> AgentSettings:
         """What `[agents.NAME]` says, or the defaults."""
         return next((one for one in self.agents if one.name == agent), AgentSettings(agent))
+
+    def of_client(self, name: str) -> ClientSettings | None:
+        """What `[mcp.clients.NAME]` says; None where nothing is said of that client."""
+        return next((one for one in self.mcp.clients if one.name == name), None)
 
     @property
     def secrets_file(self) -> Path:

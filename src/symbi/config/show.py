@@ -1,10 +1,12 @@
 """How settings are shown: the rows of `symbi config show`, and the reference page."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from symbi.config.agent_settings import AgentSettings
+from symbi.config.collection_settings import CollectionSettings, DocumentRuleSettings
 from symbi.config.declared import Key
+from symbi.config.gateway_settings import ClientSettings
 from symbi.config.mcp_settings import ServerSettings
 from symbi.config.safety import LATER
 from symbi.config.sections import (
@@ -29,6 +31,17 @@ class Shown:
     later: str | None = None
 
 
+_Named: TypeAlias = (
+    AgentSettings
+    | TopicSettings
+    | CollectionSettings
+    | DocumentRuleSettings
+    | ServerSettings
+    | ClientSettings
+    | PersonSettings
+)
+
+
 def describe_settings(settings: Settings) -> tuple[Shown, ...]:
     """Every key with its value: sections in their order, then agents and tool servers by name."""
     rows = [
@@ -37,10 +50,13 @@ def describe_settings(settings: Settings) -> tuple[Shown, ...]:
         )
         for name, key in KEYS.items()
     ]
-    tables: list[tuple[str, AgentSettings | TopicSettings | ServerSettings | PersonSettings]] = [
+    tables: list[tuple[str, _Named]] = [
         *(("agents", agent) for agent in settings.agents),
         *(("topics", topic) for topic in settings.topics),
+        *(("knowledge.collections", one) for one in settings.knowledge.collections),
+        *(("knowledge.rules", one) for one in settings.knowledge.rules),
         *(("mcp.servers", server) for server in settings.mcp.servers),
+        *(("mcp.clients", client) for client in settings.mcp.clients),
         *(("approvals.people", person) for person in settings.approvals.people),
     ]
     for section, table in tables:

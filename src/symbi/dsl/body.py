@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from symbi.dsl import ast
-from symbi.dsl.builtins import CATCHABLE, EFFECTS, LATER_EFFECTS, MESSAGES, METHODS, PURE, RELEASES, Signature
+from symbi.dsl.builtins import CATCHABLE, EFFECTS, LATER_EFFECTS, MEMORIES, MESSAGES, METHODS, PURE, RELEASES, Signature
 from symbi.dsl.containers import check_run
 from symbi.dsl.findings import Findings
+from symbi.dsl.memories import check_memory
 from symbi.dsl.messages import check_message
 from symbi.dsl.names import TOOL_NAME, Tools, path_of, unknown_tool
 from symbi.dsl.releases import check_release
@@ -377,6 +378,8 @@ class BodyChecker:
             check_release(node, name, self._findings)
         if name in MESSAGES:
             check_message(node, name, self._around.agents or {}, self._around.own, self._findings)
+        if name in MEMORIES:
+            check_memory(node, name, self._findings)
         if name == "run":
             check_run(node, self._findings, contained=self._around.contained)
         if name == "tool":

@@ -87,8 +87,15 @@ EFFECTS: Final = _table(
     Signature("send", ("agent", "message", "after"), 2),
     Signature("ask", ("agent", "message"), 2),
     Signature("publish", ("topic", "message"), 2),
+    Signature("remember", ("content", "kind", "tags", "importance", "form", "half_life"), 1),
+    Signature("search", ("about", "base", "limit"), 2),
+    Signature("answer", ("question", "base"), 2),
+    Signature("recall", ("about", "kind", "tags", "text", "form", "since", "until", "limit", "tokens", "of"), 0),
 )
 """What reaches the world: each call passes the gate and is journalled."""
+
+MEMORIES: Final = ("remember", "recall")
+"""Effects on what the agent, or another one, remembers."""
 
 MESSAGES: Final = ("send", "ask", "publish")
 """Effects that hand a value to other agents."""
@@ -105,10 +112,10 @@ RELEASE_LEVELS: Final = ("public", "internal", "confidential")
 IMAGE: Final = re.compile(r"(?:[a-z0-9][a-z0-9._/:-]{0,200}@)?sha256:[0-9a-f]{64}", re.ASCII)
 """How an image is named: by what is in it. A tag may be another image tomorrow."""
 
-LATER_EFFECTS: Final = ("remember", "recall", "search", "reason")
+LATER_EFFECTS: Final = ("reason",)
 """Effects of the language that have no room yet; `check` refuses them where they stand."""
 
-LATER_DECLARATIONS: Final = ("channel", "memory", "webhook")
+LATER_DECLARATIONS: Final = ("channel", "webhook")
 """Declarations of the language that have no room yet; `check` refuses them where they stand."""
 
 PURE: Final = _table(

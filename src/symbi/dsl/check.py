@@ -11,6 +11,7 @@ from symbi.dsl import ast
 from symbi.dsl.body import MAIN, BodyChecker, Surroundings, note_not, note_repeated
 from symbi.dsl.builtins import BUILTIN_TYPES, EFFECTS, GENERIC_TYPES, LATER_DECLARATIONS, LATER_EFFECTS, PURE
 from symbi.dsl.findings import Findings
+from symbi.dsl.memories import read_memory
 from symbi.dsl.names import TOOL_PATTERN, Tools, unknown_tool
 from symbi.dsl.rules import capabilities_of, check_cedar, compile_rules
 from symbi.dsl.schedules import read_schedules
@@ -41,6 +42,7 @@ def check(file: ast.File, *, tools: Tools = None) -> tuple[Diagnostic, ...]:
     _agents(file, functions, tools, findings)
     _rules(file, tools, findings)
     read_schedules(file, partial(has_body, file), findings)
+    read_memory(file, findings)
     return findings.sorted()
 
 
@@ -79,7 +81,7 @@ def functions_of(agent: ast.Agent, file: ast.File) -> Mapping[str, ast.Function]
 
 
 def _later(file: ast.File, findings: Findings) -> None:
-    kinds = (ast.Channel, ast.Memory, ast.Webhook)
+    kinds = (ast.Channel, ast.Webhook)
     words = dict(zip(kinds, LATER_DECLARATIONS, strict=True))
     for node in file.declarations:
         word = words.get(type(node))

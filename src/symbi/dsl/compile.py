@@ -1,11 +1,13 @@
 """From a checked file to what the floors above take: agents, limits, Cedar policies. Pure."""
 
 import hashlib
+from dataclasses import replace
 from functools import partial
 
 from symbi.dsl import ast
 from symbi.dsl.check import body_of, check, functions_of, has_body, with_block
 from symbi.dsl.findings import ERROR, Findings
+from symbi.dsl.memories import read_memory
 from symbi.dsl.names import Tools
 from symbi.dsl.rules import AgentPolicies, capabilities_of, compile_rules
 from symbi.dsl.schedules import read_schedules
@@ -29,11 +31,14 @@ def compile_file(file: ast.File, text: str, *, tools: Tools = None) -> CompiledF
     _refuse_errors(check(file, tools=tools))
     findings = Findings(file.name)
     rules = compile_rules(file, tools, findings)
+    memory = read_memory(file, findings)
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     agents = [node for node in file.declarations if isinstance(node, ast.Agent)]
     compiled = CompiledFile(
         file=file.name,
-        agents=tuple(_agent(agent, file, digest, rules[agent.name], findings) for agent in agents),
+        agents=tuple(
+            replace(_agent(agent, file, digest, rules[agent.name], findings), memory=memory) for agent in agents
+        ),
         policies=tuple(policy for agent in agents for policy in rules[agent.name].shared),
         metadata=tuple(
             (entry.key, plain_value(entry.value))

@@ -58,7 +58,14 @@ SERVER_ACTIONS: Final = (
 )
 """What the capability `server.*` reaches beside the server's tools."""
 
-_TELLS_APART: Final = {"send": f"!{EXPECTS_REPLY}", "ask": EXPECTS_REPLY}
+_TELLS_APART: Final = {
+    "send": f'action == Action::"SendMessage" && !{EXPECTS_REPLY}',
+    "ask": f'action == Action::"SendMessage" && {EXPECTS_REPLY}',
+    "remember": 'action == Action::"WriteData" && resource is Memory',
+    "search": 'action == Action::"ReadData" && resource is Knowledge',
+    "answer": 'action == Action::"ReadData" && resource is Knowledge',
+    "recall": 'action == Action::"ReadData" && resource is Memory',
+}
 """Effects of one action, and the Cedar test by which each is known."""
 
 
@@ -390,7 +397,7 @@ def capability_bound(agent: str, capabilities: Iterable[str]) -> str:
     effects = [word for word in listed if word in EFFECTS and word not in _TELLS_APART]
     actions = [*UNBOUND_ACTIONS, *(VERB_BY_WORD[word].actions[0] for word in effects)]
     reach = [f"action in [{', '.join(entity('Action', action) for action in actions)}]"]
-    reach += [f'action == Action::"SendMessage" && {_TELLS_APART[word]}' for word in listed if word in _TELLS_APART]
+    reach += [_TELLS_APART[word] for word in listed if word in _TELLS_APART]
     if tools:
         actions = [entity("Action", f"InvokeTool::{tool}") for tool in tools]
         reach.append(f"action in [{', '.join(actions)}]")

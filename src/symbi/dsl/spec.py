@@ -24,6 +24,22 @@ class CompiledPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class MemorySpec:
+    """The terms of the memories of a file's agents, as far as it says anything of them.
+
+    Attributes:
+        name: As the file calls it.
+        retention_days: After how long what is remembered is deleted.
+        vector_weight, keyword_weight: How much meaning and words count where something is looked for; together 1.
+    """
+
+    name: str = ""
+    retention_days: float | None = None
+    vector_weight: float | None = None
+    keyword_weight: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AgentSpec:
     """One agent, ready to be created.
 
@@ -40,6 +56,7 @@ class AgentSpec:
         settings: Further `with` attributes (privacy, security, requires, communication, model) as JSON.
         policies: Cedar policies of this agent, in file order.
         functions: Functions of the agent and of the file by name.
+        memory: The terms of what it remembers.
         body: What runs: the `with` block, or else the body of `main`; None for a file of declarations alone.
     """
 
@@ -55,6 +72,7 @@ class AgentSpec:
     policies: tuple[CompiledPolicy, ...] = ()
     functions: tuple[ast.Function, ...] = ()
     body: ast.Block | None = None
+    memory: MemorySpec = MemorySpec()
 
 
 @dataclass(frozen=True, slots=True)

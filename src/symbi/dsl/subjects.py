@@ -192,6 +192,19 @@ def _release(word: _Word, verb: Verb, _reader: SubjectReader, _deny: bool) -> li
     return [Target(verb.actions[0], f"resource == {entity('Release', word.text)}")] if named else None
 
 
+def _memory(word: _Word, verb: Verb, reader: SubjectReader, _deny: bool) -> list[Target] | None:  # noqa: FBT001 - the makers' common shape
+    if word.any:
+        return [Target(verb.actions[0], "", "resource is Memory")]
+    name = reader.agent if word.text == "self" else word.text
+    return [Target(verb.actions[0], f"resource == {entity('Memory', name)}")]
+
+
+def _documents(word: _Word, verb: Verb, _reader: SubjectReader, _deny: bool) -> list[Target] | None:  # noqa: FBT001 - the makers' common shape
+    if word.any:
+        return [Target(verb.actions[0], "", "resource is Knowledge")]
+    return [Target(verb.actions[0], f"resource == {entity('Knowledge', word.text)}")]
+
+
 def _itself(word: _Word, verb: Verb, reader: SubjectReader, _deny: bool) -> list[Target] | None:  # noqa: FBT001 - the makers' common shape
     if word.any:
         return [Target(verb.actions[0])]
@@ -302,6 +315,9 @@ _MAKERS: Final[Mapping[str, _Maker]] = MappingProxyType(
         "ask": _asked,
         "publish": _named("Topic"),
         "subscribe": _named("Topic"),
+        "remember": _memory,
+        "recall": _memory,
+        "search": _documents,
     }
 )
 
@@ -316,5 +332,7 @@ _BARE: Final[Mapping[str, Callable[[SubjectReader], Target]]] = MappingProxyType
         "now": lambda _: Target("ReadClock", f"resource == {entity('Resource', 'clock')}"),
         "random": lambda _: Target("DrawRandom", f"resource == {entity('Resource', 'random')}"),
         "approval": lambda _: Target("RequestApproval", f"resource == {entity('Resource', 'people')}"),
+        "remember": lambda reader: Target("WriteData", f"resource == {entity('Memory', reader.agent)}"),
+        "recall": lambda reader: Target("ReadData", f"resource == {entity('Memory', reader.agent)}"),
     }
 )

@@ -151,6 +151,27 @@ VERBS: Final = (
     Verb("send", ("SendMessage",), 'send("agent"), send(any)', "send a message to an agent, or ask it"),
     Verb("ask", ("SendMessage",), 'ask("agent"), ask(any)', "send a message to an agent, and wait for its answer"),
     Verb("publish", ("PublishMessage",), 'publish("topic"), publish(any)', "publish to a topic"),
+    Verb(
+        "remember",
+        ("WriteData",),
+        "remember, remember(any)",
+        "keep things in the memory of the agent, and forget them; `any` is every memory",
+        bare=True,
+    ),
+    Verb(
+        "recall",
+        ("ReadData",),
+        'recall, recall("agent"), recall(any)',
+        "look into the memory of the agent, or into what another one shares; `any` is every memory",
+        bare=True,
+    ),
+    Verb(
+        "search",
+        ("ReadData",),
+        'search("collection"), search(any)',
+        "look something up in a collection of documents",
+        aliases=("answer",),
+    ),
     Verb("subscribe", ("SubscribeTopic",), 'subscribe("topic"), subscribe(any)', "listen to a topic"),
 )
 """All verbs. `any` and `all` stand for every resource of the verb, and alone for every action."""

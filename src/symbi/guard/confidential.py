@@ -20,7 +20,7 @@ from symbi.errors import (
     StoreUnavailable,
     VerificationError,
 )
-from symbi.guard.action import Action, InvokeTool, SendMessage
+from symbi.guard.action import Action, InvokeTool, ReadData, SendMessage
 from symbi.guard.ledger import EffectRecord
 from symbi.guard.outcome import NOT_STARTED_JSON, encode_result
 from symbi.guard.sealed import is_sealed, is_sealed_json
@@ -64,6 +64,8 @@ def outcome_subjects(action: Action, outcome: object) -> tuple[str, ...]:
     """Whom what came back is about, beside whom the action is about."""
     if isinstance(action, SendMessage):
         return _answered(outcome) if action.expects_reply else ()
+    if isinstance(action, ReadData):
+        return _recalled(outcome)
     if not isinstance(action, InvokeTool) or not action.tool.flow.about:
         return ()
     answer: JsonValue = json.loads(encode_result(outcome))
@@ -77,6 +79,12 @@ def _answered(outcome: object) -> tuple[str, ...]:
             return join_subjects(map(str, subjects))
         case _:
             return ()
+
+
+def _recalled(outcome: object) -> tuple[str, ...]:
+    """Whom the items of a memory or knowledge base are about, by the labels that came with them."""
+    items = outcome.get("items") if isinstance(outcome, Mapping) else None
+    return join_subjects(*(_answered(item) for item in items)) if isinstance(items, list | tuple) else ()
 
 
 def failure_subjects(action: Action) -> tuple[str, ...]:

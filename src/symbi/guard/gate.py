@@ -450,6 +450,8 @@ class Guard:
         draft = confided(replace(draft, details={**draft.details, **told}), decided.keys)
         log_decision(record, "deny")
         await self._put_refusal(action, record, draft, earlier, refusal)
+        if action.session:  # a client may ask later why
+            refusal.fields["effect_id"] = decided.effect_id
         self.tell(decided)
 
     async def _put_refusal(

@@ -62,6 +62,11 @@ class Lease(Generic[A]):
         return action
 
     @property
+    def permit(self) -> Permit[A]:
+        """What was granted, for ports that look whether it is live and do not spend it."""
+        return self._permit
+
+    @property
     def uses_left(self) -> int:
         """How many uses it has; 0 where it has ended."""
         try:

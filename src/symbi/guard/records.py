@@ -9,7 +9,7 @@ from typing import Final
 from symbi.audit.event import AuditEventType, Draft
 from symbi.crypto.canonical import canonical_json
 from symbi.errors import InputError, InternalError, SymbiError
-from symbi.guard.action import Action
+from symbi.guard.action import Action, ReadData, WriteData
 from symbi.guard.ledger import EffectRecord
 from symbi.guard.outcome import NOT_STARTED, decode_error, encode_result
 from symbi.guard.sealed import is_sealed
@@ -70,12 +70,15 @@ def digest_arguments(action: Action) -> str:
 
 
 def recorded_arguments(action: Action, how: str | None) -> Mapping[str, JsonValue]:
-    """How arguments stand in the trail: whole where they are small and no policy says otherwise, else by size alone."""
+    """How arguments stand in the trail: whole where they are small and no policy says otherwise, else by size alone.
+
+    What is kept in a memory or knowledge base, and what is looked for there, never stands in it: the trail forgets nothing.
+    """
     try:
         size = len(canonical_json(action.arguments()))
     except InputError:
         return {"arguments_unrepresentable": True}
-    if how == "digest" or size > MAX_RECORDED_ARGUMENTS_BYTES:
+    if how == "digest" or size > MAX_RECORDED_ARGUMENTS_BYTES or isinstance(action, ReadData | WriteData):
         return {"arguments_bytes": size}
     if how == "redacted":
         return {"arguments": dict.fromkeys(action.arguments(), REDACTED)}
@@ -117,6 +120,7 @@ def decision_draft(
         "enforced": denied or not isinstance(decision, Deny),
         "arguments_digest": record.arguments_digest,
         **({} if record.facts is None else {"request_digest": record.facts.digest}),
+        **({"session": action.session} if action.session else {}),
         **recorded_arguments(action, how),
         **decision_facts(decision),
         **audit_facts(decision),

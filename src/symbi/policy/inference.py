@@ -32,6 +32,9 @@ TASK: Final = "task"
 """The source of what the user wrote."""
 
 MAX_REMEMBERED_CHARS: Final = 16_777_216  # untrusted text of one session; after more, only the user's words are clean
+LEAST_CHARS: Final = 64  # as which a shorter text counts, for each is held against every later value
+MAX_OWN: Final = 10_000  # values of the agent's own that are known again
+MAX_OWN_CHARS: Final = 512  # of one of them; a longer one counts as made of everything anyway
 MAX_COMPARISONS: Final = (
     250_000  # words of one value, times texts they are held against; with more it is not made of them
 )
@@ -68,19 +71,46 @@ class FlowSession:
 
     Args:
         words: What the user wrote; None, or an empty text, where that is not known.
+        most_chars: Text that is remembered; `MAX_REMEMBERED_CHARS` if None.
     """
 
     words: str | None = None
+    most_chars: int | None = None
     _user: tuple[Voucher, ...] = field(init=False)
     _user_addresses: frozenset[str] = field(init=False)
     _clean: dict[tuple[str, bool, bool], _Clean] = field(init=False, default_factory=dict)
     _untrusted: dict[str, _Untrusted] = field(init=False, default_factory=dict)
     _size: int = field(init=False, default=0)
+    _clean_size: int = field(init=False, default=0)
+    _own: set[str] = field(init=False, default_factory=set)
     _read: Label = field(init=False, default_factory=Label)
     _read_clean: Label = field(init=False, default_factory=Label)
 
     def __post_init__(self) -> None:
-        words = self.words or ""
+        self.hear(self.words or "")
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more untrusted text was read than is remembered: from then on anything may stand in it."""
+        return self._size > self._most
+
+    @property
+    def size(self) -> int:
+        """Characters that a value is held against."""
+        return min(self._size, self._most) + min(self._clean_size, self._most)
+
+    @property
+    def read(self) -> Label:
+        """Join of all that was read."""
+        return self._read
+
+    @property
+    def _most(self) -> int:
+        return MAX_REMEMBERED_CHARS if self.most_chars is None else self.most_chars
+
+    def hear(self, words: str) -> None:
+        """Take this for all that the user wrote, in place of what was known of it."""
+        self.words = words
         # People forget the space behind a full stop: `www.example.com.They said`.
         self._user = tuple(Voucher(one) for one in dict.fromkeys([words, _NEXT_SENTENCE.sub(". ", words)]))
         written = addresses(words)
@@ -109,7 +139,7 @@ class FlowSession:
                     sinks.add(name)
                     for value_of_it in self._tainted_values(role, leaf, label, in_full=chosen):
                         tainted.add(name)
-                        if self._is_explained(value_of_it):
+                        if self.explains(value_of_it):
                             explained.add(name)
             labels[name] = join(*own)
         seam = self._tainted_seams(flow, arguments)
@@ -161,18 +191,21 @@ class FlowSession:
     def _vouch(self, piece: Piece) -> None:
         key = (piece.text, piece.whole, piece.lines)
         known = self._clean.get(key)
-        if known is None:
-            known = self._clean[key] = _Clean(Voucher(*key), piece.label)
-        known.label = join(known.label, piece.label)
         self._read_clean = join(self._read_clean, piece.label)
         self._read = join(self._read, piece.label)
+        if known is None:
+            self._clean_size += max(len(piece.text), LEAST_CHARS)
+            if self._clean_size > self._most:
+                return  # what is not remembered vouches for nothing
+            known = self._clean[key] = _Clean(Voucher(*key), piece.label)
+        known.label = join(known.label, piece.label)
 
     def _distrust(self, text: str, label: Label) -> None:
         self._read = join(self._read, label)
         known = self._untrusted.get(text)
         if known is None:
-            self._size += len(text)
-            if self._size > MAX_REMEMBERED_CHARS:
+            self._size += max(len(text), LEAST_CHARS)
+            if self.is_full:
                 return
             known = self._untrusted[text] = _Untrusted(Hay(text), label)
         known.label = join(known.label, label)
@@ -198,10 +231,20 @@ class FlowSession:
             return [one for one in found if self._text_label(one).integrity is Integrity.UNTRUSTED]
         return [leaf.value] if label.integrity is Integrity.UNTRUSTED else []
 
-    def _is_explained(self, value: JsonValue) -> bool:
-        """Whether an untrusted value has a part in common with something untrusted."""
-        if self._size > MAX_REMEMBERED_CHARS:
+    def claim(self, value: JsonValue) -> None:
+        """Take a value for the agent's own, for it shared nothing with anything that was read when it was first used.
+
+        That a tool repeats it in an answer does not explain it from then on.
+        """
+        if len(self._own) < MAX_OWN and len(str(value)) <= MAX_OWN_CHARS:
+            self._own.add(strict(str(value)))
+
+    def explains(self, value: JsonValue) -> bool:
+        """Whether a value has a part in common with something untrusted, and is not the agent's own."""
+        if self.is_full:
             return True
+        if len(str(value)) <= MAX_OWN_CHARS and strict(str(value)) in self._own:
+            return False
         if isinstance(value, int | float) and not isinstance(value, bool):
             number = number_of(repr(value))
             return any(number in one.hay.numbers for one in self._untrusted.values())
@@ -216,7 +259,7 @@ class FlowSession:
             return self._read
         if any(number in one.numbers for one in self._user):
             return Label(sources=(TASK,))
-        if self._size > MAX_REMEMBERED_CHARS:
+        if self.is_full:
             return self._read
         dictated = [one.label for one in self._untrusted.values() if number in one.hay.numbers]
         vouched = [one.label for one in self._clean.values() if number in one.voucher.numbers]
@@ -231,7 +274,7 @@ class FlowSession:
             return Label()
         if self._is_users(text):
             return Label(sources=(TASK,))
-        if self._size > MAX_REMEMBERED_CHARS:
+        if self.is_full:
             return self._read  # what is not remembered could have been anything
         needle = Needle(text)
         dictated = [one.label for one in self._untrusted.values() if one.hay.holds(needle)]

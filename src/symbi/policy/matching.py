@@ -7,6 +7,8 @@ from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Final
 
+from ahocorasick_rs import AhoCorasick
+
 from symbi.policy.normal import decodings, loose, squeezed, strict, turned
 
 MIN_SQUEEZED: Final = 6
@@ -146,10 +148,20 @@ class Needle:
     text: str
     loose: str = field(init=False)
     squeezed: str = field(init=False)
+    _parts: AhoCorasick | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.loose = loose(self.text)
         self.squeezed = squeezed(self.text)
+
+    @property
+    def parts(self) -> AhoCorasick | None:
+        """What finds a good part of the value in a text, in one pass; None where the value has no letter or digit."""
+        if self._parts is None and self.squeezed:
+            bare = self.squeezed
+            parts = {bare[at : at + MIN_SQUEEZED] for at in range(len(bare) - MIN_SQUEEZED + 1)} or {bare}
+            self._parts = AhoCorasick(sorted(parts))
+        return self._parts
 
 
 @dataclass(slots=True)
@@ -191,11 +203,10 @@ class Hay:
 
     def shares(self, value: "Needle") -> bool:
         """Whether a good part of the value stands in it; of a long value, that is not looked into."""
-        bare = value.squeezed
-        if len(bare) > MAX_SHARED_CHARS or not self.complete:
+        if len(value.squeezed) > MAX_SHARED_CHARS or not self.complete:
             return True
-        parts = {bare[at : at + MIN_SQUEEZED] for at in range(len(bare) - MIN_SQUEEZED + 1)} or {bare}
-        return any(part in hay for hay in self.squeezed for part in parts if part)
+        parts = value.parts
+        return parts is not None and any(parts.find_matches_as_indexes(hay) for hay in self.squeezed)
 
     def holds_day(self, value: str) -> bool:
         """Whether the day of a date stands in it, in whatever form."""

@@ -25,7 +25,7 @@ from symbi.policy.slice import Slices, cedar_set
 from symbi.policy.source import PolicySource, Statement, parse, split
 from symbi.types import PolicyId
 
-PLAIN_ANNOTATIONS: Final = ("id", "doc", "description", "severity")
+PLAIN_ANNOTATIONS: Final = ("id", "doc", "description", "severity", "reason")
 """Annotations that say something about a policy and ask for nothing."""
 
 CONDITIONS_ONLY: Final = '@conditions("only")'

@@ -146,6 +146,8 @@ class Errands:
             going_on = replace(kept, state=RunState.RUNNING, finished_at=None)
             try:
                 record, recorded = opened_history(going_on, rooms.effects.effects_of(kept.run_id), vault, own.ids)
+            except ConfigError:  # a master key that is missing or another says nothing of what was erased
+                raise
             except InputError as erased:
                 return Errand(message, going_on, was=kept.state, lost=erased)
             return Errand(message, record, recorded, kept.state)

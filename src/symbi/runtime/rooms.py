@@ -14,9 +14,11 @@ from symbi.audit.stream import AuditStream
 from symbi.bus.bus import Bus
 from symbi.clock import IdSource
 from symbi.compliance.privacy import Privacy
+from symbi.context.context import Context
 from symbi.guard.action import TopicRef
 from symbi.guard.budget import Account, BudgetStore
 from symbi.guard.ledger import EffectStore
+from symbi.knowledge.door import KnowledgeDoor
 from symbi.runtime.agent_scheduler import AgentScheduler
 from symbi.runtime.compaction import Compactor
 from symbi.runtime.dead_letters import DeadLetters
@@ -97,10 +99,12 @@ class Rooms:
         lineage: Which run asked for which.
         mails: Seals and opens what waits in mailboxes and lies with the dead letters.
         bus: Messages between agents, for Python.
+        context: What agents remember.
         pulse: How the event loop is.
         terms: How it stands among others.
         topic: A topic as policies see it.
         compactor: Lets go of what ended long ago.
+        knowledge: Opens what agents look up.
     """
 
     world: World
@@ -126,10 +130,12 @@ class Rooms:
     lineage: LineageStore
     mails: SealedMail
     bus: Bus
+    context: Context
     pulse: Pulse
     terms: Callable[[AgentId], Terms] = no_terms
     topic: Callable[[str], TopicRef] = TopicRef
     compactor: Compactor | None = None
+    knowledge: KnowledgeDoor | None = None
 
 
 @dataclass(slots=True, eq=False)

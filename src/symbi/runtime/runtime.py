@@ -73,7 +73,7 @@ class Runtime:
         errands: Carries out one message.
         dispatch: Lets them carry these out, while `carry_out_messages` runs.
         post: Gets messages to agents.
-        bus: Messages between agents, for Python; see `symbi.bus`.
+        bus, context: Messages between agents, and what agents remember, for Python; see `symbi.bus`, `symbi.context`.
         take_up: Carries out what a dead letter became, and says whether it does; whoever stays sets it.
     """
 
@@ -88,7 +88,7 @@ class Runtime:
         self.dispatch = Dispatch(rooms, self.roster, self.mail, self.errands, config.max_at_work)
         self.dispatch.asked = self.post.questions.asked
         self.rests = Rests()
-        self.bus = rooms.bus
+        self.bus, self.context = rooms.bus, rooms.context
         self._course.over = self.post.questions.over
         self.post.addresses.course, self.post.questions.carry_out = self._course, self._carry_out
         self.post.questions.rests = self.rests

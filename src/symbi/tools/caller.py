@@ -99,6 +99,7 @@ class GatedHooks:
             server=asked.server,
             during=self.during,
             question=asked.question,
+            session=self.action.session,
         )
 
 

@@ -24,7 +24,7 @@ from symbi.tools.dependency import Dependency, DependencyStatus, speaks_against
 from symbi.tools.judge import VerificationMode
 from symbi.tools.link import ServerLink
 from symbi.tools.manifest import ToolEntry
-from symbi.tools.port import SERVER_NAME, TOOLS, Pin, Review, SecretSource, ToolDefinition
+from symbi.tools.port import SERVER_NAME, TOOLS, Pin, RawToolResult, Review, SecretSource, ToolDefinition
 from symbi.tools.schemapin.resolve import ServerTrust
 from symbi.tools.screen import Finding
 from symbi.tools.text import shown_name
@@ -259,9 +259,7 @@ class Catalog:
         pace, now_s = self._paces[link.name], self.verifier.clock.monotonic_s()
         wait_s = pace.wait_s(now_s)
         if wait_s > 0:
-            msg = (
-                f"tool server `{link.name}` was started again {pace.starts} times, and is not again for {wait_s:.3g} s"
-            )
+            msg = f"tool server `{link.name}` was started again {pace.starts} times; next in {wait_s:.3g} s at best"
             raise ToolServerUnavailable(msg, server=link.name, retry_after_s=wait_s)
         again, before = link.name in self._met, self._digests(link.name)
         if again:
@@ -487,6 +485,7 @@ __all__ = [
     "SYSTEM",
     "Catalog",
     "Pin",
+    "RawToolResult",
     "Refusal",
     "Review",
     "SecretSource",

@@ -163,7 +163,7 @@ class Invoker:
             await on_refusal(refusal)
             raise
         try:
-            yield replace(action, label=asked.label, grant=asked.grant)
+            yield replace(action, label=asked.label, grant=asked.grant, session=asked.session, facts=asked.facts)
         finally:
             dependency.leave(seat)
 
@@ -227,11 +227,15 @@ class Invoker:
 
     async def _effect(self, permit: Permit[InvokeTool], caller: Caller | None) -> tuple[JsonValue, RawToolResult]:
         mask = SecretMask()
+        came: RawToolResult | None = None
         try:
             tool, raw = await self._exchange(permit, mask, caller)
-            return _answer(tool, raw, mask), raw if caller is None else _passed_on(tool, raw, mask)
+            came = None if caller is None else _passed_on(tool, raw, mask)
+            return _answer(tool, raw, mask), came or raw
         except SymbiError as error:
             failure = _outgoing(error, mask)
+        if came is not None and came.is_error and isinstance(failure, ToolFailed):
+            failure.answer = came
         # Raised out here, for in there it would carry the error with the secrets in it as its context.
         raise failure
 

@@ -5,7 +5,7 @@ What comes back is untrusted, and as confidential as what it was asked with: a m
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
 
 import anyio
@@ -56,11 +56,13 @@ class ServerReader:
     Args:
         catalog: The servers there are.
         guard: The gate.
+        asks: The session of a client that asks, for the trail; empty for none.
     """
 
-    def __init__(self, catalog: Catalog, guard: Guard) -> None:
+    def __init__(self, catalog: Catalog, guard: Guard, asks: str = "") -> None:
         self._catalog = catalog
         self._guard = guard
+        self._asks = asks
 
     async def browse(self, principal: Principal, server: str, what: str) -> Offered[Contents]:
         """List a server's `resources`, `templates` or `prompts`."""
@@ -125,7 +127,7 @@ class ServerReader:
         return link.session, link.timeout_s
 
     async def _ask(self, action: Q, ask: Callable[[Permit[Q]], Awaitable[T]]) -> Offered[T]:
-        server = action.server
+        server, action = action.server, replace(action, session=self._asks)
         await self._catalog.revive(server, action.principal)
         dependency = self._catalog.dependency_of(server)
         async with self._seat(server), self._guard.enforce(action) as permit:

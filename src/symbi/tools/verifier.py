@@ -136,7 +136,7 @@ class ToolVerifier:
         self.log = log
         self._engine = engine
         self.clock = clock
-        known = keys if isinstance(keys, ServerKeys) else ServerKeys(keys or {})
+        self._known = known = keys if isinstance(keys, ServerKeys) else ServerKeys(keys or {})
         self._keys, self._chain = known.configured, known.chain
         self._manifests = manifests or {}
         self._domains = {} if self._chain is None or mode is VerificationMode.DISABLED else known.domains
@@ -258,7 +258,7 @@ class ToolVerifier:
         Raises:
             StoreUnavailable: Pins or trail cannot be read or written.
         """
-        offered = list(definitions)
+        offered = [one if isinstance(one, Refusal) else self._known.with_signature(one) for one in definitions]
         others = frozenset(one.name for one in offered if isinstance(one, ToolDefinition))
         prepared = [await anyio.to_thread.run_sync(_prepare, one, others) for one in offered]
 

@@ -11,14 +11,19 @@ from symbi.adapters.sqlite import SqliteStore
 from symbi.adapters.sqlite.privacy import SEALED_STORES, large_cells
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock
+from symbi.compliance.deleting import DeletingStore
 from symbi.compliance.privacy import Privacy
 from symbi.compliance.rooms import PrivacyRooms
 from symbi.compliance.sealed import SealedStore, pages_of
 from symbi.config import Settings, describe_settings
+from symbi.context.keeping import MemoryKeeping
 from symbi.crypto.signing import SigningKey
 from symbi.guard.vault import Vault
+from symbi.knowledge.door import KnowledgeDoor
 from symbi.runtime.sealed_mail import SealedMail
 
+DOCUMENTS = "knowledge"
+MEMORIES = "memories"
 STORAGE_PREFIX = "audit-storage/"  # before the names of files that do not lie in the data folder
 
 
@@ -26,13 +31,13 @@ def open_privacy(
     settings: Settings,
     store: SqliteStore,
     log: AuditLog,
-    sealing: tuple[Vault, SealedMail],
+    sealing: tuple[Vault, SealedMail, MemoryKeeping, KnowledgeDoor],
     signing: Callable[[], SigningKey],
     clock: Clock,
     probe: Callable[[str], None],
 ) -> Privacy:
     """Exports and erasures in a data folder."""
-    vault, _ = sealing
+    vault, mails, memories, door = sealing
     storage = None if settings.audit.storage is None else settings.folder / settings.audit.storage
     folders: list[tuple[str, Path]] = []
     if settings.security.audit_enabled:
@@ -45,7 +50,7 @@ def open_privacy(
             vault=vault,
             keys=store,
             store=store,
-            stores=sealed_stores(store, log, sealing, storage),
+            stores=sealed_stores(store, log, (vault, mails), storage, memories, door),
             signing=signing,
             head=partial(head_text, store),
             files=partial(every_byte, folders),
@@ -59,7 +64,12 @@ def open_privacy(
 
 
 def sealed_stores(
-    store: SqliteStore, log: AuditLog, sealing: tuple[Vault, SealedMail], storage: Path | None
+    store: SqliteStore,
+    log: AuditLog,
+    sealing: tuple[Vault, SealedMail],
+    storage: Path | None,
+    memories: MemoryKeeping,
+    door: KnowledgeDoor,
 ) -> tuple[SealedStore, ...]:
     """The stores whose personal data is sealed: those in the one store, and the audit storage."""
     vault, mails = sealing
@@ -69,9 +79,20 @@ def sealed_stores(
         *(
             SealedStore(name, frozenset(columns), pages, vault, log.read, mails.plain)
             for name, columns in SEALED_STORES.items()
+            if name not in {DOCUMENTS, MEMORIES}
         ),
+        DeletingStore(
+            DOCUMENTS, frozenset(SEALED_STORES[DOCUMENTS]), pages, vault, log.read, erase=partial(_erase, door)
+        ),
+        DeletingStore(MEMORIES, frozenset(SEALED_STORES[MEMORIES]), pages, vault, log.read, erase=memories.erased),
         SealedStore("archive", frozenset(), archive.pages, vault, log.read),
     )
+
+
+async def _erase(door: KnowledgeDoor, ids: Sequence[str]) -> None:
+    """Remove documents that are about somebody, with their vectors."""
+    if ids:
+        await (await door.opened()).erase(ids)
 
 
 def missing_parts(store: SqliteStore, storage: Path | None) -> list[str]:

@@ -59,7 +59,9 @@ from symbi.tools.reconcile import Reconciler
 from symbi.tools.upkeep import Upkeep
 from symbi.types import SYSTEM_AGENT, AgentId, JsonValue, KeyId, SecurityTier
 from symbi.wiring.bus import opened_bus, topics_of
+from symbi.wiring.documents import opened_door, retention
 from symbi.wiring.keeping import keeping, probe_storage, refuse_half
+from symbi.wiring.memory import opened_memory
 from symbi.wiring.people import desk_rules
 from symbi.wiring.policies import policy_paths, policy_terms, shadow_paths
 from symbi.wiring.privacy import open_privacy
@@ -231,24 +233,29 @@ async def open_runtime(
         if keeper is not None:
             guard.barrier = keeper.barrier
         secrets = secret_source(settings, guard)
-        links = await server_links(stack, settings, guard, secrets)
+        links, containers = await server_links(stack, settings, guard, secrets, log)
         catalog = tool_catalog(settings, (store, log, clock), guard, links, book)
         workers = Workers(measure_process, measure_family, {link.name: link.pid for link in links})
-        sandboxes = await stack.enter_async_context(open_sandboxes(settings, guard, log, clock, workers, secrets))
+        sandboxes = await stack.enter_async_context(
+            open_sandboxes(settings, guard, log, clock, workers, secrets, containers)
+        )
         invoker = Invoker(catalog, guard, secrets)
+        door = await stack.enter_async_context(opened_door(settings, store, log, guard, (vault, clock)))
+        context = await stack.enter_async_context(opened_memory(settings, store, log, guard, (clock, ids), door))
         world = World(
             guard, log, clock, invoker, sandboxes, emit,
             hold_s, held, reconciler=Reconciler(invoker, catalog, guard, clock), patience=patience,
+            memory=context.memory, library=context.library,
         )  # fmt: skip
-        agents = scheduler(settings, clock)
-        privacy = open_privacy(settings, store, log, (vault, mails), lambda: log.key, clock, probe)
+        privacy = open_privacy(
+            settings, store, log, (vault, mails, context.keeping, door), lambda: log.key, clock, probe
+        )
         bus = await stack.enter_async_context(opened_bus(settings, store, log, guard, mails, (clock, ids)))
-        stream = await stack.enter_async_context(audit_stream(log, store, folder))
         rooms = Rooms(
-            world, book, watch, catalog, store, store, store, store, store, store, agents, ids, settings.principal, privacy, heads,
-            ring.next_signing_key, stream, workers, store, DeadLetters(store, store, store, log, mails, vault, clock), store, mails, bus,
+            world, book, watch, catalog, store, store, store, store, store, store, scheduler(settings, clock), ids, settings.principal, privacy, heads,
+            ring.next_signing_key, await stack.enter_async_context(audit_stream(log, store, folder)), workers, store, DeadLetters(store, store, store, log, mails, vault, clock), store, mails, bus, context,
             pulse_of(settings, guard.metrics), partial(terms_of, settings), partial(known_as, known=topics_of(settings)),
-            Compactor(log, store, clock, settings.runtime.journal_retention_days),
+            Compactor(log, store, clock, settings.runtime.journal_retention_days), door,
         )  # fmt: skip
         watches = [watch]
         if settings.policy.shadow:
@@ -258,8 +265,12 @@ async def open_runtime(
         runtime = Runtime(rooms, runtime_config(settings), report, warnings)
         await runtime.roster.open()
         looking: list[Runs] = [
-            *(watches if settings.policy.watch else ()), runtime.measuring, tool_upkeep(settings, catalog, clock),
-        ]  # fmt: skip
+            runtime.measuring,
+            tool_upkeep(settings, catalog, clock),
+            context.keeping,
+            retention(settings, store, log, door, clock),
+            *(watches if settings.policy.watch else ()),
+        ]
         await stack.enter_async_context(beating(rooms.pulse, log, looking))
         up.set()
         yield runtime

@@ -12,6 +12,7 @@ from symbi.guard.permit import Authority
 from symbi.tools.schemapin.bundle import MAX_BUNDLE_BYTES, TrustBundle, parse_bundle
 from symbi.tools.schemapin.dns import DnsCheck
 from symbi.tools.schemapin.keys import PublicKey, load_public_key
+from symbi.tools.schemapin.listing import entries_of
 from symbi.tools.schemapin.resolve import BundleSource, DiscoverySource, ServerKeys, TrustChain
 from symbi.wiring.servers import public_keys
 from symbi.wiring.sources import read_text
@@ -21,13 +22,18 @@ def server_keys(settings: Settings, authority: Authority, clock: Clock) -> Serve
     """The operator's keys, and who is asked for the others.
 
     Raises:
-        InputError: A key or bundle cannot be read.
+        InputError: A key, bundle or file of signatures cannot be read.
         ConfigError: The file of authorities for certificates cannot be used.
     """
     configured = public_keys(settings)
+    signatures = {
+        one.name: entries_of(read_text(settings.folder / one.signatures))
+        for one in settings.mcp.servers
+        if one.signatures is not None
+    }
     domains = {one.name: one.schemapin_domain for one in settings.mcp.servers if one.schemapin_domain is not None}
     if not domains or settings.mcp.tool_verification is ToolVerification.DISABLED:
-        return ServerKeys(configured)
+        return ServerKeys(configured, signatures=signatures)
     from symbi.adapters.schemapin.dns import TxtRecords  # noqa: PLC0415 - for those who have a domain to ask
 
     schemapin = settings.schemapin
@@ -41,7 +47,7 @@ def server_keys(settings: Settings, authority: Authority, clock: Clock) -> Serve
         if schemapin.dns is DnsSetting.OFF
         else TxtRecords(authority, [split_server(one) for one in schemapin.dns_servers], timeout_s=schemapin.timeout_s),
     )
-    return ServerKeys(configured, domains, chain)
+    return ServerKeys(configured, domains, chain, signatures)
 
 
 def read_bundle(path: Path) -> TrustBundle:

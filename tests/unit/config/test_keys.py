@@ -9,6 +9,7 @@ import pytest
 
 from symbi.config import Secret, Settings, load, parse_settings
 from symbi.config.approval_kinds import Program, Webhook
+from symbi.config.door_kinds import HostName, PageOrigin
 from symbi.config.kinds import (
     Address,
     ByteSize,
@@ -22,6 +23,7 @@ from symbi.config.kinds import (
     Text,
     Whole,
 )
+from symbi.config.knowledge_settings import EmbedderName
 from symbi.config.mcp_settings import PlainVariable
 from symbi.config.sandbox_settings import EngineAddress, Image, RuntimeName, UserNumbers, VariableName
 from symbi.config.schemapin_settings import DnsServer, Host
@@ -102,6 +104,10 @@ def samples(kind: Kind) -> list[tuple[str, str, object]]:
             return [(f'"{one}"', one, one) for one in some]
         case Host():
             return [(f'"h{n}.example.com"', f"H{n}.example.com", f"h{n}.example.com") for n in range(3)]
+        case HostName():
+            return [(f'"g{n}.example"', f"g{n}.example", f"g{n}.example") for n in range(3)]
+        case PageOrigin():
+            return [(f'"https://p{n}:44{n}"', f"https://p{n}:44{n}", f"https://p{n}:44{n}") for n in range(3)]
         case Webhook():
             return [(f'"https://h{n}"', f"https://h{n}", f"https://h{n}") for n in range(3)]
         case Program():
@@ -119,6 +125,8 @@ def samples(kind: Kind) -> list[tuple[str, str, object]]:
             return [(f'"{n}:{n + 1}"', f"{n}:{n + 1}", f"{n}:{n + 1}") for n in (1, 2, 3)]
         case Address():
             return [(f'"http://h{n}"', f"http://h{n}", f"http://h{n}") for n in range(3)]
+        case EmbedderName():
+            return [(f'"openai:m{n}"', f"openai:m{n}", f"openai:m{n}") for n in range(3)]
         case Text():
             return [(f'"t{n}"', f"t{n}", f"t{n}") for n in range(3)]
         case FilePath():
@@ -229,22 +237,31 @@ def test_every_key_with_one_value_has_a_systematic_variable_and_no_two_share_one
 def test_every_field_of_every_section_is_declared():
     for section, cls in SECTIONS.items():
         declared = {key.field for key in KEYS.values() if key.section == section}
-        assert {one.name for one in fields(cls)} - declared <= {"servers", "people"}
+        assert {one.name for one in fields(cls)} - declared <= {"servers", "people", "clients", "collections", "rules"}
     for section, cls in TABLES.items():
         assert {one.name for one in fields(cls)} - set(TABLE_KEYS[section]) == {"name"}
 
 
-def test_a_secret_comes_from_its_variable_only_and_is_never_shown():
-    (key,) = [key for key in KEYS.values() if isinstance(key.kind, SecretText)]
-    settings = read(environ={"OPENAI_API_KEY": "sk-canary"})
-    assert settings.models.openai_api_key == Secret("sk-canary")
-    assert settings.models.openai_api_key.reveal() == "sk-canary"
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [("models.openai_api_key", "OPENAI_API_KEY"), ("context.vector_db_api_key", "QDRANT_API_KEY")],
+)
+def test_a_secret_comes_from_its_variable_only_and_is_never_shown(name, variable):
+    assert {key.name for key in KEYS.values() if isinstance(key.kind, SecretText)} == {
+        "models.openai_api_key",
+        "context.vector_db_api_key",
+    }
+    key = KEYS[name]
+    settings = read(environ={variable: "sk-canary"})
+    value = getattr(getattr(settings, key.section), key.field)
+    assert value == Secret("sk-canary")
+    assert value.reveal() == "sk-canary"
     assert "sk-canary" not in repr(settings)
-    assert "sk-canary" not in f"{settings.models.openai_api_key} {key.show(settings.models.openai_api_key)}"
+    assert "sk-canary" not in f"{value} {key.show(value)}"
     for attempt in (
-        lambda: read('[models]\nopenai_api_key = "sk-canary"'),
+        lambda: read(f'[{key.section}]\n{key.field} = "sk-canary"'),
         lambda: read(overrides={key.name: "sk-canary"}),
-        lambda: read(environ={"SYMBI_MODELS_OPENAI_API_KEY": "sk-canary"}),
+        lambda: read(environ={f"SYMBI_{key.section}_{key.field}".upper(): "sk-canary"}),
     ):
         with pytest.raises(ConfigError) as caught:
             attempt()

@@ -93,11 +93,40 @@ def test_setting_what_has_no_effect_yet_warns_and_leaving_it_does_not(key):
     assert LATER[key] in warning
 
 
-def test_a_key_that_other_programs_use_too_is_shown_but_not_warned_of():
+def test_a_key_that_other_programs_use_too_is_shown_as_set_alone():
     settings = read(environ={"OPENAI_API_KEY": "sk-canary"})
     assert refuse_unsafe(settings) == ()
     (row,) = [row for row in describe_settings(settings) if row.key == "models.openai_api_key"]
-    assert (row.value, row.later) == ("set", LATER["models.openai_api_key"])
+    assert (row.value, row.later) == ("set", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('vector_db_url = "http://db.example.com:6333"', "context.vector_db_url"),
+        ('embedder = "openai:m"\nembedder_url = "http://models.example.com/v1"', "context.embedder_url"),
+    ],
+)
+def test_texts_and_vectors_do_not_go_over_a_network_in_the_clear(text, key):
+    (warning,) = refuse_unsafe(read(f"[context]\n{text}"))
+    assert warning.startswith(f"unsafe: `{key}`")
+    with pytest.raises(ConfigError, match=key):
+        refuse_unsafe(read(f'[runtime]\nmode = "production"\n[context]\n{text}'))
+    for near in ("https://db.example.com", "http://127.0.0.1:1", "http://localhost", "http://[::1]:2"):
+        assert refuse_unsafe(read(f'[context]\nembedder = "openai:m"\nembedder_url = "{near}"')) == ()
+        assert refuse_unsafe(read(f'[context]\nvector_db_url = "{near}"')) == ()
+
+
+@pytest.mark.parametrize("text", ["openai:", "sentence-transformers: ", "bultin", "openai", "x:y", "builtin:x", "a\nb"])
+def test_an_embedder_is_one_of_three_kinds(text):
+    with pytest.raises(ConfigError, match="must be `builtin`"):
+        read(f"[context]\nembedder = {text!r}" if "\n" not in text else '[context]\nembedder = "a\\nb"')
+
+
+def test_a_folder_of_a_model_is_seen_from_the_configuration_file():
+    settings = read('[context]\nembedder = "sentence-transformers:models/m"')
+    assert settings.context.embedder.endswith("/models/m")
+    assert settings.context.embedder.startswith("sentence-transformers:/")
 
 
 def test_what_has_no_effect_yet_is_a_declared_key():

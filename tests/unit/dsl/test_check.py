@@ -156,7 +156,6 @@ def test_an_effect_without_a_room_is_refused_at_its_place(name):
     "source",
     [
         'channel s { platform: "slack" }',
-        "memory s { store vector }",
         'webhook s { path "/x" }',
     ],
 )
@@ -260,7 +259,7 @@ FILES = [
     ("agent a { capabilities = [len] with { 1; } }", "capability", "`len` is no tool and no effect", ""),
     ('agent a { capabilities = ["*"] with { 1; } }', "capability", "`*` is no tool and no effect", "server.*"),
     ('agent a { capabilities = ["a.b*"] with { 1; } }', "capability", "`a.b*` is no tool and no effect", ""),
-    ("agent a { capabilities = [remember] with { 1; } }", "not_available", "`remember` is not available", ""),
+    ("agent a { capabilities = [reason] with { 1; } }", "not_available", "`reason` is not available", ""),
 ]
 
 

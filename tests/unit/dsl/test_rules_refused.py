@@ -35,7 +35,7 @@ WRONG = [
     ('allow: execute("vm")', "`execute` knows no `vm`", "interpreter"),
     ("allow: lgo", "`lgo` is no tool and no effect", "did you mean `log`"),
     ('allow: "read_data"', "`read_data` is no tool and no effect", "server.tool"),
-    ('allow: "remember"', "`remember` is not available in this release", "read"),
+    ('allow: "reason"', "`reason` is not available in this release", "read"),
     ("allow: []", "an empty list names nothing", ""),
     ("allow: 5", "names nothing that a rule can be about", "call("),
     ("allow: { a: 1 }", "names nothing that a rule can be about", "call("),

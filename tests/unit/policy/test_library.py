@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from symbi.api.control import OPERATIONS
+from symbi.api.control import OPERATIONS, SESSION
 from symbi.policy.cases import parse_cases, run_cases
 from symbi.policy.catalog import ToolType
-from symbi.policy.library import BASE, BUDGETS, LIBRARY, TYPES, cases_of
+from symbi.policy.library import BASE, BUDGETS, GATEWAY, LIBRARY, TYPES, cases_of
 from symbi.policy.policies import PolicySet
 from symbi.policy.source import PolicySource
 from symbi.testing.requests import SCHEMAS
@@ -98,4 +98,26 @@ def test_the_library_is_valid_before_any_tool_is_known():
 
 def test_the_base_lets_the_owner_of_the_data_folder_do_everything_that_can_be_asked_of_a_runtime():
     (control,) = (one for one in PolicySet.load([BASE], (), TOOLS).policies if one.id == "base.control")
-    assert set(re.findall(r'Resource::"([^"]+)"', control.text)) == set(OPERATIONS)
+    assert set(re.findall(r'Resource::"([^"]+)"', control.text)) == {*OPERATIONS, SESSION}
+
+
+def test_what_clients_of_the_gateway_may_do_is_as_its_cases_say():
+    policies = PolicySet.load([BASE, *GATEWAY.values()], (), TOOLS)
+    cases = parse_cases("gateway.toml", cases_of("gateway"))
+    assert [(result.case.name, result.problems) for result in run_cases(policies, cases) if not result.passed] == []
+    own = {policy.id for policy in policies.policies if policy.id.startswith("gateway.")}
+    assert {case.name.partition(":")[0] for case in cases} == own
+    assert not policies.warnings
+    assert PolicySet.load(GATEWAY.values()).reads == frozenset()
+
+
+@pytest.mark.parametrize("name", ["tainted-sinks", "confidential-leaves", "secrets-stay"])
+def test_without_one_of_the_bounds_of_clients_its_case_is_another(name):
+    sources = [
+        PolicySource(f"{one.id}.cedar", one.text)
+        for one in PolicySet.load(GATEWAY.values(), (), TOOLS).policies
+        if one.id != f"gateway.{name}" and one.id.startswith("gateway.")
+    ]
+    (case, *_) = [one for one in parse_cases("g", cases_of("gateway")) if one.name.startswith(f"gateway.{name}:")]
+    (result,) = run_cases(PolicySet.load(sources, (), TOOLS), [case])
+    assert not result.passed

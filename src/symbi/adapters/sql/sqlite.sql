@@ -823,3 +823,224 @@ ON CONFLICT (name) DO UPDATE SET subject = excluded.subject, position = excluded
 
 -- name: drop_cursor
 DELETE FROM bus_cursors WHERE name = ?
+
+-- name: put_memory
+INSERT INTO memories (copy, id, space, kind, form, shared, level, at_ms, expires_ms, importance, half_life, tokens, times, digest, meaning, body, words)
+VALUES ('', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: memory_words_in
+INSERT OR IGNORE INTO memory_words (space, word, number) SELECT ?1, value, ?2 FROM json_each(?3)
+
+-- name: memory_tags_in
+INSERT OR IGNORE INTO memory_tags (space, tag, number) SELECT ?1, value, ?2 FROM json_each(?3)
+
+-- name: memory_words_out
+DELETE FROM memory_words WHERE space = ?1 AND number = ?2 AND word IN (SELECT key FROM json_each(?3))
+
+-- name: memory_tags_out
+DELETE FROM memory_tags WHERE space = ?1 AND number = ?2 AND tag IN (SELECT value FROM json_each(?3))
+
+-- name: memory_level_more
+INSERT INTO memory_levels (space, level, items) VALUES (?, ?, 1) ON CONFLICT (space, level) DO UPDATE SET items = items + 1
+
+-- name: memory_level_less
+UPDATE memory_levels SET items = items - 1 WHERE space = ? AND level = ?
+
+-- name: memory_levels_empty
+DELETE FROM memory_levels WHERE space = ? AND items <= 0
+
+-- name: memory_levels
+SELECT level, items FROM memory_levels WHERE space = ?
+
+-- name: memory_latest
+SELECT ifnull(max(at_ms), 0) FROM memories WHERE space = ? AND copy = ''
+
+-- name: memory_same
+SELECT id, space, kind, form, shared, level, at_ms, expires_ms, importance, half_life, tokens, times, digest, meaning, body, words, number
+FROM memories WHERE space = ? AND kind = ? AND digest = ? AND copy = ''
+
+-- name: memories_of
+SELECT id, space, kind, form, shared, level, at_ms, expires_ms, importance, half_life, tokens, times, digest, meaning, body, words, number
+FROM memories WHERE +space = ?1 AND copy = '' AND id IN (SELECT value FROM json_each(?2))
+
+-- name: memory_rows
+SELECT number, copy, space, level, words, body FROM memories WHERE id = ?
+
+-- name: drop_memories
+DELETE FROM memories WHERE id = ?
+
+-- name: memory_gone
+INSERT OR IGNORE INTO memory_gone (id) VALUES (?)
+
+-- name: memories_gone
+SELECT id FROM memory_gone ORDER BY id LIMIT ?
+
+-- name: memory_forgotten
+DELETE FROM memory_gone WHERE id = ?
+
+-- name: memories_old
+SELECT DISTINCT id FROM (
+    SELECT id FROM memories WHERE expires_ms <= ?1 UNION ALL SELECT id FROM memories WHERE at_ms < ?2
+) WHERE id > ?3 ORDER BY id LIMIT ?4
+
+-- name: memory_ids
+SELECT id FROM memories WHERE space = ? AND copy = ''
+
+-- name: memories_surplus
+SELECT id FROM memories WHERE space = ? AND kind = ? AND copy = '' ORDER BY at_ms DESC, number DESC LIMIT -1 OFFSET ?
+
+-- name: memory_spaces
+SELECT DISTINCT space FROM memory_levels ORDER BY space
+
+-- name: memories_due
+SELECT id, space, kind, form, shared, level, at_ms, expires_ms, importance, half_life, tokens, times, digest, meaning, body, words, number
+FROM memories WHERE copy = '' AND meaning = 1 AND number > ? ORDER BY number LIMIT ?
+
+-- name: memory_meant
+UPDATE memories SET meaning = 2 WHERE id = ? AND meaning = 1
+
+-- name: memory_word_count
+SELECT count(*) FROM (SELECT 1 FROM memory_words WHERE space = ? AND word = ? LIMIT ?)
+
+-- name: put_memory_copy
+INSERT INTO memory_copies (id, space, at_ms) VALUES (?, ?, ?)
+
+-- name: copy_memories
+INSERT INTO memories (copy, id, space, kind, form, shared, level, at_ms, expires_ms, importance, half_life, tokens, times, digest, meaning, body, words)
+SELECT ?1, id, space, kind, form, shared, level, at_ms, expires_ms, importance, half_life, tokens, times, digest, meaning, body, words
+FROM memories WHERE space = ?2 AND copy = '' ORDER BY number
+
+-- name: memory_copies
+SELECT id, space, at_ms, (SELECT count(*) FROM memories WHERE copy = memory_copies.id) FROM memory_copies WHERE space = ?
+ORDER BY at_ms DESC, id DESC
+
+-- name: memory_copy
+SELECT id, space, kind, form, shared, level, at_ms, expires_ms, importance, half_life, tokens, times, digest, meaning, body, words, number
+FROM memories WHERE copy = ? ORDER BY number
+
+-- name: drop_memory_copy
+DELETE FROM memory_copies WHERE id = ? AND space = ?
+
+-- name: drop_copied_memories
+DELETE FROM memories WHERE copy = ? AND copy != ''
+
+-- name: rows_of_memories
+SELECT id, '', '', '', body FROM memories WHERE id > ? GROUP BY id ORDER BY id LIMIT ?
+
+-- name: put_access
+INSERT OR IGNORE INTO knowledge_access (collection, owner, classification, purpose) VALUES (?, ?, ?, ?)
+
+-- name: get_access
+SELECT access_id FROM knowledge_access WHERE collection = ? AND owner = ? AND classification = ? AND purpose = ?
+
+-- name: put_document
+INSERT INTO knowledge_documents
+(document_id, collection, source, kind, version, access_id, importance, modified_ns, added_ns, size_bytes, chunks, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: put_chunk
+INSERT INTO knowledge_chunks (chunk_id, document_id, ordinal, start, stop, worded) VALUES (?, ?, ?, ?, ?, ?)
+
+-- name: put_words
+INSERT INTO knowledge_words (rowid, headings, text) VALUES (?, ?, ?)
+
+-- name: remove_words
+DELETE FROM knowledge_words WHERE rowid IN (
+    SELECT number FROM knowledge_chunks WHERE worded AND document_id IN (SELECT value FROM json_each(?))
+)
+
+-- name: remove_chunks
+DELETE FROM knowledge_chunks WHERE document_id IN (SELECT value FROM json_each(?))
+
+-- name: remove_documents
+DELETE FROM knowledge_documents WHERE document_id IN (SELECT value FROM json_each(?))
+
+-- name: scrub_words
+INSERT INTO knowledge_words (knowledge_words) VALUES ('optimize')
+
+-- name: documents
+SELECT d.document_id, d.collection, d.source, d.kind, d.version, d.access_id, d.importance, d.modified_ns, d.added_ns,
+       d.size_bytes, d.chunks, a.owner, a.classification, a.purpose
+FROM knowledge_documents AS d JOIN knowledge_access AS a USING (access_id)
+WHERE (?1 IS NULL OR d.collection = ?1) AND (d.collection, d.source) > (?2, ?3)
+ORDER BY d.collection, d.source LIMIT ?4
+
+-- name: get_documents
+SELECT d.document_id, d.collection, d.source, d.kind, d.version, d.access_id, d.importance, d.modified_ns, d.added_ns,
+       d.size_bytes, d.chunks, a.owner, a.classification, a.purpose, d.body
+FROM knowledge_documents AS d JOIN knowledge_access AS a USING (access_id)
+WHERE d.document_id IN (SELECT value FROM json_each(?))
+
+-- name: documents_before
+SELECT d.document_id, d.collection, d.source, d.kind, d.version, d.access_id, d.importance, d.modified_ns, d.added_ns,
+       d.size_bytes, d.chunks, a.owner, a.classification, a.purpose
+FROM knowledge_documents AS d JOIN knowledge_access AS a USING (access_id)
+WHERE d.added_ns < ? ORDER BY d.added_ns LIMIT ?
+
+-- name: versions
+SELECT source, document_id, version FROM knowledge_documents WHERE collection = ?
+
+-- name: chunk_ids
+SELECT c.chunk_id, c.document_id FROM knowledge_chunks AS c JOIN knowledge_documents AS d USING (document_id)
+WHERE d.collection = ? AND c.chunk_id > ? ORDER BY c.chunk_id LIMIT ?
+
+-- name: chunk_ids_of
+SELECT chunk_id FROM knowledge_chunks WHERE document_id IN (SELECT value FROM json_each(?))
+
+-- name: chunks_of
+SELECT c.chunk_id, c.ordinal, c.start, c.stop, w.headings, w.text
+FROM knowledge_chunks AS c LEFT JOIN knowledge_words AS w ON c.worded AND w.rowid = c.number
+WHERE c.document_id = ? ORDER BY c.ordinal
+
+-- name: put_pending
+INSERT OR REPLACE INTO knowledge_pending (collection, document_id) SELECT ?1, value FROM json_each(?2)
+
+-- name: clear_pending
+DELETE FROM knowledge_pending WHERE document_id IN (SELECT value FROM json_each(?))
+
+-- name: pending
+SELECT document_id FROM knowledge_pending WHERE collection = ? ORDER BY document_id
+
+-- name: collection_stats
+SELECT d.collection, count(*), sum(d.chunks), sum(a.classification IN ('confidential', 'secret')), sum(d.size_bytes),
+       max(d.modified_ns)
+FROM knowledge_documents AS d JOIN knowledge_access AS a USING (access_id)
+GROUP BY d.collection ORDER BY d.collection
+
+-- name: collections
+SELECT DISTINCT collection FROM knowledge_access ORDER BY collection
+
+-- name: accesses
+SELECT access_id, owner, classification, purpose FROM knowledge_access AS a
+WHERE collection = ? AND EXISTS (
+    SELECT 1 FROM knowledge_documents AS d WHERE d.collection = a.collection AND d.access_id = a.access_id
+)
+
+-- name: search_words
+SELECT c.chunk_id, bm25(knowledge_words, 2.0, 1.0) AS score
+FROM knowledge_words AS w JOIN knowledge_chunks AS c ON c.number = w.rowid JOIN knowledge_documents AS d USING (document_id)
+WHERE knowledge_words MATCH ?1 AND d.access_id IN (SELECT value FROM json_each(?2))
+AND (?3 = '[]' OR EXISTS (SELECT 1 FROM json_each(?3) WHERE d.source GLOB value))
+AND (?4 = '[]' OR d.kind IN (SELECT value FROM json_each(?4))) AND d.modified_ns >= ?5 AND d.modified_ns < ?6
+ORDER BY score, c.chunk_id LIMIT ?7
+
+-- name: found
+SELECT d.document_id, d.collection, d.source, d.kind, d.version, d.access_id, d.importance, d.modified_ns, d.added_ns,
+       d.size_bytes, d.chunks, a.owner, a.classification, a.purpose,
+       c.chunk_id, c.ordinal, c.start, c.stop, w.headings, w.text
+FROM knowledge_chunks AS c JOIN knowledge_documents AS d USING (document_id) JOIN knowledge_access AS a USING (access_id)
+LEFT JOIN knowledge_words AS w ON c.worded AND w.rowid = c.number
+WHERE c.chunk_id IN (SELECT value FROM json_each(?1)) AND d.access_id IN (SELECT value FROM json_each(?2))
+AND (?3 = '[]' OR EXISTS (SELECT 1 FROM json_each(?3) WHERE d.source GLOB value))
+AND (?4 = '[]' OR d.kind IN (SELECT value FROM json_each(?4))) AND d.modified_ns >= ?5 AND d.modified_ns < ?6
+
+-- name: narrowed
+SELECT d.document_id FROM knowledge_documents AS d
+WHERE d.access_id IN (SELECT value FROM json_each(?1))
+AND (?2 = '[]' OR EXISTS (SELECT 1 FROM json_each(?2) WHERE d.source GLOB value))
+AND (?3 = '[]' OR d.kind IN (SELECT value FROM json_each(?3))) AND d.modified_ns >= ?4 AND d.modified_ns < ?5
+ORDER BY d.document_id LIMIT ?6
+
+-- name: rows_of_knowledge
+SELECT document_id, '', '', strftime('%Y-%m-%dT%H:%M:%fZ', added_ns / 1000000000.0, 'unixepoch'), body
+FROM knowledge_documents WHERE document_id > ? ORDER BY document_id LIMIT ?

@@ -439,3 +439,119 @@ CREATE TABLE bus_cursors (
     subject  TEXT NOT NULL,
     position INTEGER NOT NULL
 ) WITHOUT ROWID, STRICT;
+
+-- What agents remember, and copies of it; numbers follow the times at which items of an agent were kept.
+CREATE TABLE memories (
+    number     INTEGER PRIMARY KEY AUTOINCREMENT,
+    copy       TEXT NOT NULL,         -- the checkpoint that it belongs to; empty for what is remembered
+    id         TEXT NOT NULL,
+    space      TEXT NOT NULL,         -- the agent
+    kind       TEXT NOT NULL,
+    form       TEXT NOT NULL,
+    shared     INTEGER NOT NULL,
+    level      TEXT NOT NULL,         -- of its label, what readers are decided on
+    at_ms      INTEGER NOT NULL,
+    expires_ms INTEGER,
+    importance REAL NOT NULL,
+    half_life  REAL NOT NULL,         -- in days
+    tokens     INTEGER NOT NULL,
+    times      INTEGER NOT NULL,
+    digest     BLOB NOT NULL,
+    meaning    INTEGER NOT NULL,      -- 0: no vector, 1: one is due, 2: it is there
+    body       BLOB NOT NULL,         -- JSON, sealed where its label asks for it
+    words      BLOB                   -- JSON: how often each word stands in it; NULL where the body is sealed
+) STRICT;
+
+CREATE UNIQUE INDEX memories_id ON memories (id, copy);
+CREATE INDEX memories_time ON memories (space, at_ms, number) WHERE copy = '';
+CREATE INDEX memories_kind ON memories (space, kind, at_ms, number) WHERE copy = '';
+CREATE INDEX memories_sealed ON memories (space, at_ms, number) WHERE copy = '' AND words IS NULL;
+CREATE INDEX memories_same ON memories (space, kind, digest) WHERE copy = '';
+CREATE INDEX memories_age ON memories (at_ms);
+CREATE INDEX memories_end ON memories (expires_ms) WHERE expires_ms IS NOT NULL;
+CREATE INDEX memories_due ON memories (number) WHERE copy = '' AND meaning = 1;
+CREATE INDEX memories_copy ON memories (copy, number) WHERE copy != '';
+
+-- The words and tags of items that are not sealed. Each agent has a list of its own: nothing of one bears on another.
+CREATE TABLE memory_words (
+    space  TEXT NOT NULL,
+    word   TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    PRIMARY KEY (space, word, number)
+) WITHOUT ROWID, STRICT;
+
+CREATE TABLE memory_tags (
+    space  TEXT NOT NULL,
+    tag    TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    PRIMARY KEY (space, tag, number)
+) WITHOUT ROWID, STRICT;
+
+CREATE TABLE memory_levels (
+    space TEXT NOT NULL,
+    level TEXT NOT NULL,
+    items INTEGER NOT NULL,
+    PRIMARY KEY (space, level)
+) WITHOUT ROWID, STRICT;
+
+-- Items that are no more, and whose vectors may still be there.
+CREATE TABLE memory_gone (
+    id TEXT PRIMARY KEY
+) WITHOUT ROWID, STRICT;
+
+CREATE TABLE memory_copies (
+    id    TEXT PRIMARY KEY,
+    space TEXT NOT NULL,
+    at_ms INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
+
+CREATE INDEX memory_copies_space ON memory_copies (space, at_ms);
+
+-- Documents of knowledge bases. The row is the truth: a vector without one is found by nobody.
+CREATE TABLE knowledge_access (
+    access_id      INTEGER PRIMARY KEY,
+    collection     TEXT NOT NULL,
+    owner          TEXT NOT NULL,
+    classification TEXT NOT NULL,
+    purpose        TEXT NOT NULL,
+    UNIQUE (collection, owner, classification, purpose)
+) STRICT;
+
+CREATE TABLE knowledge_documents (
+    document_id TEXT PRIMARY KEY,
+    collection  TEXT NOT NULL,
+    source      TEXT NOT NULL,
+    kind        TEXT NOT NULL,
+    version     TEXT NOT NULL,        -- digest of all that decides what is kept; keyed where the body is sealed
+    access_id   INTEGER NOT NULL,
+    importance  REAL NOT NULL,
+    modified_ns INTEGER NOT NULL,
+    added_ns    INTEGER NOT NULL,
+    size_bytes  INTEGER NOT NULL,
+    chunks      INTEGER NOT NULL,
+    body        BLOB NOT NULL         -- title, headings and text
+) STRICT;
+
+CREATE UNIQUE INDEX knowledge_sources ON knowledge_documents (collection, source);
+CREATE INDEX knowledge_sorts ON knowledge_documents (access_id, collection);
+CREATE INDEX knowledge_ages ON knowledge_documents (added_ns);
+
+CREATE TABLE knowledge_chunks (
+    number      INTEGER PRIMARY KEY,  -- in the index of words
+    chunk_id    TEXT NOT NULL UNIQUE, -- in the index of vectors
+    document_id TEXT NOT NULL,
+    ordinal     INTEGER NOT NULL,
+    start       INTEGER NOT NULL,     -- in characters of the document's text
+    stop        INTEGER NOT NULL,
+    worded      INTEGER NOT NULL      -- 1 where its words stand in the index of words; those of a sealed one do not
+) STRICT;
+
+CREATE INDEX knowledge_chunks_of ON knowledge_chunks (document_id, ordinal);
+
+-- Documents whose vectors may not be those of their rows: they are being written, or were when the process ended.
+CREATE TABLE knowledge_pending (
+    document_id TEXT PRIMARY KEY,
+    collection  TEXT NOT NULL
+) WITHOUT ROWID, STRICT;
+
+CREATE VIRTUAL TABLE knowledge_words USING fts5(headings, text, tokenize = 'porter unicode61 remove_diacritics 2');

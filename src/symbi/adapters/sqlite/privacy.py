@@ -36,6 +36,8 @@ SEALED_STORES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         ),
         "mailbox": ("mailbox.body", "mailbox.labels"),
         "answers": ("run_answers.label",),
+        "memories": ("memories.body",),
+        "knowledge": ("knowledge_documents.body",),
     }
 )
 """The stores in this one that hold personal data, and the columns in which they do, in the order of their statements."""

@@ -16,6 +16,7 @@ from symbi.adapters.sqlite.approvals import ApprovalTable
 from symbi.adapters.sqlite.budgets import BudgetTable
 from symbi.adapters.sqlite.bus import BusTable
 from symbi.adapters.sqlite.compaction import CompactionTable
+from symbi.adapters.sqlite.context import MemoryTable
 from symbi.adapters.sqlite.dead_letters import DeadLetterTable
 from symbi.adapters.sqlite.facts import write_facts
 from symbi.adapters.sqlite.file import (
@@ -38,6 +39,7 @@ from symbi.adapters.sqlite.file import (
 )
 from symbi.adapters.sqlite.history import TalliesInSqlite
 from symbi.adapters.sqlite.keeping import SegmentTable
+from symbi.adapters.sqlite.knowledge import KnowledgeTable
 from symbi.adapters.sqlite.lineage import LineageTable
 from symbi.adapters.sqlite.mailbox import MailboxTable
 from symbi.adapters.sqlite.mark import flush_folder, origin_in, read_mark, refuse_lost, refuse_other, write_mark
@@ -65,7 +67,7 @@ ADDED_COLUMNS: Final = {
     "mailbox": "epoch INTEGER NOT NULL DEFAULT 0",
     "dead_letters": "epoch INTEGER NOT NULL DEFAULT 0",
 }
-_MADE: Final = re.compile(r"^CREATE (?:UNIQUE )?(?:TABLE|INDEX) (\w+)", re.MULTILINE)
+_MADE: Final = re.compile(r"^CREATE (?:UNIQUE |VIRTUAL )?(?:TABLE|INDEX) (\w+)", re.MULTILINE)
 
 
 class SqliteStore(
@@ -82,8 +84,10 @@ class SqliteStore(
     MailboxTable,
     BusTable,
     BudgetTable,
+    KnowledgeTable,
     OutboxTable,
     CompactionTable,
+    MemoryTable,
     WaitingCounts,
     ReviewTable,
 ):

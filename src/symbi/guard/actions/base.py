@@ -29,6 +29,7 @@ class Action:
         mark: What policies raise the label of the outcome to; set where conditions are carried out.
         leased: It stands for many small effects, each with arguments of its own; the gate sets it.
         within: The run that it belongs to, where it has no place of its own in one.
+        session: The session of a client that asks; who asks so asks again once people have agreed.
     """
 
     kind: ClassVar[str]
@@ -41,6 +42,7 @@ class Action:
     mark: Label = field(default_factory=Label)
     leased: bool = False
     within: RunId | None = None
+    session: str = ""
 
     @property
     def run_id(self) -> RunId:
@@ -59,8 +61,8 @@ class Action:
 
     @property
     def holdable(self) -> bool:
-        """Whether it may wait for people: it has a place in a run, or the runtime asks for it again by itself (`own`)."""
-        return self.own or self.slot is not None
+        """Whether it may wait for people: it has a place in a run, or the runtime (`own`), or a client, asks for it again."""
+        return self.own or self.slot is not None or bool(self.session)
 
     def approvals(self) -> tuple[str, ...]:
         """What it asks of people by itself, beside what policies ask; in the form of `@approval`."""

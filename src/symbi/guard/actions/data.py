@@ -45,6 +45,11 @@ class DataRef:
         )
 
 
+def embedder_context(embedder: str, *, remote: bool) -> Mapping[str, JsonValue]:
+    """Which model reads what is looked for or written; nothing where none does."""
+    return {"embedder": embedder, "remote": remote} if embedder else {}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadData(Action):
     """Read from a memory or a knowledge base.
@@ -54,6 +59,8 @@ class ReadData(Action):
         query: What is looked for.
         purpose: What it is wanted for.
         max_items: The most items that may come back.
+        embedder: Name of the model that turns the query into a vector; empty where none does.
+        remote: Whether that model is not this machine's, so that the query leaves it.
     """
 
     kind: ClassVar[str] = "ReadData"
@@ -62,6 +69,8 @@ class ReadData(Action):
     query: JsonValue = None
     purpose: str = "unknown"
     max_items: int = 100
+    embedder: str = ""
+    remote: bool = False
 
     @property
     def recovery(self) -> RecoveryClass:
@@ -74,12 +83,22 @@ class ReadData(Action):
         return self.data.resource
 
     def context(self) -> Mapping[str, JsonValue]:
-        """Label of the query, purpose and bound."""
-        return {"label": label_context(self.label), "purpose": self.purpose, "maxItems": self.max_items}
+        """Label of the query, purpose and bound; and which model reads the query, where one does."""
+        return {
+            **embedder_context(self.embedder, remote=self.remote),
+            "label": label_context(self.label),
+            "purpose": self.purpose,
+            "maxItems": self.max_items,
+        }
 
     def arguments(self) -> Mapping[str, JsonValue]:
         """The query and its bound."""
-        return {"query": self.query, "purpose": self.purpose, "maxItems": self.max_items}
+        return {
+            **embedder_context(self.embedder, remote=self.remote),
+            "query": self.query,
+            "purpose": self.purpose,
+            "maxItems": self.max_items,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +109,16 @@ class WriteData(Action):
         data: To which.
         content: What is written.
         purpose: What it is kept for.
+        embedder: Name of the model that turns the content into vectors; empty where none does.
+        remote: Whether that model is not this machine's, so that the content leaves it.
     """
 
     kind: ClassVar[str] = "WriteData"
     data: DataRef
     content: JsonValue = None
     purpose: str = "unknown"
+    embedder: str = ""
+    remote: bool = False
 
     @property
     def resource(self) -> Resource:
@@ -103,8 +126,9 @@ class WriteData(Action):
         return self.data.resource
 
     def context(self) -> Mapping[str, JsonValue]:
-        """Label and size of what is written, and purpose."""
+        """Label and size of what is written, and purpose; and which model reads it, where one does."""
         return {
+            **embedder_context(self.embedder, remote=self.remote),
             "label": label_context(self.label),
             "purpose": self.purpose,
             "sizeBytes": json_bytes(self.content),
@@ -112,7 +136,11 @@ class WriteData(Action):
 
     def arguments(self) -> Mapping[str, JsonValue]:
         """What is written."""
-        return {"content": self.content, "purpose": self.purpose}
+        return {
+            **embedder_context(self.embedder, remote=self.remote),
+            "content": self.content,
+            "purpose": self.purpose,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

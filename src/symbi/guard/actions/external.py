@@ -8,7 +8,7 @@ from symbi.guard.actions.base import Action
 from symbi.policy.context import decimal_value, label_context, tool_context
 from symbi.policy.fields import UNDECLARED, ToolFlow
 from symbi.policy.grants import Grant, granted
-from symbi.policy.sinks import call_facts
+from symbi.policy.sinks import CallFacts, call_facts
 from symbi.types import JsonValue, Label, RecoveryClass, Resource, SecurityTier, ToolName
 
 UNASSESSED_SCORE: Final = 1.0  # what nobody has looked at may be anything
@@ -95,6 +95,8 @@ class InvokeTool(Action):
         timeout_s: Deadline of the call.
         recheck: Runs before the call on the effective action: raises if tool, pin or schema no longer fit.
         grant: What the task's request calls for, or None where nobody has said.
+        facts: What was found out about where its arguments come from, of an agent whose inside nobody sees; None where the
+            labels say it.
     """
 
     kind: ClassVar[str] = "InvokeTool"
@@ -105,6 +107,7 @@ class InvokeTool(Action):
     timeout_s: float = 30.0
     recheck: Callable[["InvokeTool"], None] | None = field(default=None, compare=False)
     grant: Grant | None = None
+    facts: CallFacts | None = field(default=None, compare=False)
 
     @property
     def recovery(self) -> RecoveryClass:
@@ -140,7 +143,7 @@ class InvokeTool(Action):
 
     def context(self) -> Mapping[str, JsonValue]:
         """Arguments by the tool's schema, the label of each, their join, the secrets asked for, the sinks and the grant."""
-        facts = call_facts(self.tool.flow, self.values, self.labels, self.label)
+        facts = self.facts or call_facts(self.tool.flow, self.values, self.labels, self.label)
         grant = granted(self.grant, self.tool.name, self.values)
         return tool_context(self.tool.input_schema, self.values, self.labels, self.label, self.secrets, facts, grant)
 

@@ -146,6 +146,11 @@ class ServerAsks(Action):
     question: Mapping[str, JsonValue]
 
     @property
+    def holdable(self) -> bool:
+        """It cannot wait for people: the server waits for it, and does not ask again."""
+        return False
+
+    @property
     def resource(self) -> Resource:
         """The server."""
         return Resource("ToolServer", self.server)

@@ -49,6 +49,10 @@ BUDGETS: Final[Mapping[str, PolicySource]] = MappingProxyType(
 their folder is named, because a set that reads `usage` or `history` visits the store once more for each decision."""
 
 
+GATEWAY: Final[Mapping[str, PolicySource]] = MappingProxyType({"gateway.cedar": _read("gateway.cedar")})
+"""What clients of the gateway may do, by file; not in force until its folder is named."""
+
+
 def cases_of(name: str) -> str:
     """The cases (TOML) of a file of the library."""
     return _text(f"{name}.toml")

@@ -104,6 +104,27 @@ def hashes_of(text: str) -> dict[str, str]:
     return {name: str(one) for name, one in hashes.items()}
 
 
+def entries_of(text: str) -> dict[str, dict[str, JsonValue]]:
+    """Signatures by tool out of a file that `symbi tools sign` wrote: texts, entries, or a listing that carries them.
+
+    Raises:
+        InputError: It is none of these.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        _refuse("it is no JSON")
+    if isinstance(content, list) or (isinstance(content, dict) and isinstance(content.get("tools"), list)):
+        content = {one.name: one.meta[META_KEY] for one in parse_listing(text) if META_KEY in one.meta}
+    if not isinstance(content, dict):
+        _refuse("it holds no signatures")
+    found: dict[str, Any] = {name: {"signature": one} if isinstance(one, str) else one for name, one in content.items()}
+    odd = next((name for name, one in found.items() if not isinstance(one, dict) or "signature" not in one), None)
+    if odd is not None:
+        _refuse(f"`{shown_name(odd)}` has no signature in it")
+    return found
+
+
 def with_entries(text: str, entries: Mapping[str, Mapping[str, JsonValue]]) -> dict[str, Any]:
     """A listing that parses, with these entries in the `_meta` of its tools."""
     content = json.loads(text)

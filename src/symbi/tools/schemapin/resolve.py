@@ -22,11 +22,13 @@ from symbi.errors import (
 from symbi.guard.action import ConnectServer
 from symbi.guard.outcome import decode_error, encode_error
 from symbi.guard.permit import Permit
-from symbi.tools.port import DiscoverySource
+from symbi.tools.port import DiscoverySource, ToolDefinition
 from symbi.tools.schemapin.bundle import TrustBundle, refuse_ended, verify_bundle
 from symbi.tools.schemapin.dns import DnsCheck, check_txt
 from symbi.tools.schemapin.documents import Discovery, Revocation, parse_discovery, parse_revocation, why_revoked
 from symbi.tools.schemapin.keys import PublicKey, fingerprint, key_id
+from symbi.tools.schemapin.signature import META_KEY
+from symbi.types import JsonValue
 
 __all__ = ["BundleSource", "DiscoverySource", "ServerKeys", "ServerTrust", "TrustChain", "TxtLookup"]
 
@@ -254,8 +256,15 @@ class ServerKeys:
         configured: The operator's own key, by server.
         domains: The domain by server, of those whose key is asked for, or may be revoked.
         chain: Finds the keys of domains; None where no domain is asked.
+        signatures: What the operator keeps of signatures, by server and tool; a server that sends its own along is not heard.
     """
 
     configured: Mapping[str, PublicKey] = field(default_factory=dict)
     domains: Mapping[str, str] = field(default_factory=dict)
     chain: TrustChain | None = None
+    signatures: Mapping[str, Mapping[str, Mapping[str, JsonValue]]] = field(default_factory=dict)
+
+    def with_signature(self, definition: ToolDefinition) -> ToolDefinition:
+        """The definition with the signature that the operator keeps of it, where there is one."""
+        entry = self.signatures.get(definition.server, {}).get(definition.name)
+        return definition if entry is None else replace(definition, meta={**definition.meta, META_KEY: entry})

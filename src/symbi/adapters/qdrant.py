@@ -1,0 +1,350 @@
+"""The index of vectors on a Qdrant server, by the client that Qdrant keeps; the extra `qdrant` installs it.
+
+One collection for each of ours. It has in its metadata which model made its vectors; a collection of another one is
+refused, and so is one that says nothing, for it is not ours. A write is answered for once the server has it in its log.
+"""
+
+import warnings
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, cast
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import anyio
+import numpy as np
+
+from symbi.errors import ConfigError, InputError, StoreUnavailable, SymbiError, Unavailable
+from symbi.guard.action import WriteData
+from symbi.guard.permit import Authority, Permit
+from symbi.knowledge.config import Quantization, VectorConfig
+from symbi.knowledge.permits import check_read, check_write
+from symbi.knowledge.port import ReadPermit
+from symbi.knowledge.vectors import (
+    INDEXED_FIELDS,
+    Between,
+    Filter,
+    IndexStats,
+    Namespace,
+    OneOf,
+    PayloadValue,
+    Scope,
+    VectorHit,
+    VectorPoint,
+    VectorQuery,
+    VectorSpace,
+)
+
+if TYPE_CHECKING:
+    from qdrant_client import AsyncQdrantClient
+    from qdrant_client.http import models
+
+BATCH: Final = 256  # points of one request
+PAGE: Final = 1_000
+SPACE: Final = "symbi_space"  # in the metadata of a collection
+PORT: Final = 6333
+
+
+def connect(url: str, *, key: str | None, timeout_s: float) -> "AsyncQdrantClient":
+    """A client of a server; nothing is sent yet. TLS is checked as the system's certificates say, proxies are not asked.
+
+    Raises:
+        ConfigError: No such address.
+        Unavailable: qdrant-client is not installed.
+    """
+    library = _library()
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ConfigError(f"`{url}` is no address of a Qdrant server", code="config.vectors")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Api key is used with an insecure connection")  # `refuse_unsafe` says it
+        client: AsyncQdrantClient = library.AsyncQdrantClient(
+            url=url,
+            port=parts.port or PORT,
+            api_key=key,
+            timeout=max(1, round(timeout_s)),
+            check_compatibility=False,
+            trust_env=False,
+            follow_redirects=False,
+        )
+    return client
+
+
+class QdrantVectors:
+    """`symbi.knowledge.port.VectorIndex`, `VectorUpkeep` and `SubjectVectors` on a server; an async context manager.
+
+    Args:
+        authority: Where permits are checked.
+        client: Of the server; closed with this.
+        collection: Its name there.
+        space: Of which vectors.
+        config: How a collection that is not there yet is built, and how it is searched.
+    """
+
+    def __init__(
+        self,
+        authority: Authority,
+        client: "AsyncQdrantClient",
+        collection: str,
+        space: VectorSpace,
+        config: VectorConfig | None = None,
+    ) -> None:
+        self._authority = authority
+        self._client = client
+        self._name = collection
+        self._space = space
+        self._config = config or VectorConfig()
+        self._write = anyio.Lock()
+        self._models: Any = import_module("qdrant_client.http.models")
+
+    async def __aenter__(self) -> Self:
+        """Find the collection, or make it with its indexes.
+
+        Raises:
+            ConfigError: It has vectors of another space, or is none of ours.
+            StoreUnavailable: The server cannot be reached or refuses.
+        """
+        try:
+            async with self._asking():
+                if not await self._client.collection_exists(self._name):
+                    await self._create()
+                info = await self._client.get_collection(self._name)
+            self._check(info)
+        except BaseException:
+            await self._client.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        with anyio.CancelScope(shield=True):
+            await self._client.close()
+
+    # --- VectorIndex --------------------------------------------------------------------------------
+
+    async def upsert(self, permit: Permit[WriteData], points: Sequence[VectorPoint]) -> None:
+        """Put points in."""
+        check_write(self._authority, permit, {one.namespace for one in points})
+        for one in points:
+            self._space.check(one.vector)
+        last = list({one.id: one for one in points}.values())
+        async with self._write, self._asking():
+            for first in range(0, len(last), BATCH):
+                part = last[first : first + BATCH]
+                await self._refuse_taken(part)
+                await self._client.upsert(self._name, [self._point(one) for one in part], wait=True)
+
+    async def query(self, permit: ReadPermit, query: VectorQuery) -> Sequence[VectorHit]:
+        """The nearest points."""
+        check_read(self._authority, permit, query.scope.namespaces)
+        self._space.check(query.vector)
+        if not query.vector.any():
+            return ()
+        oversampling = self._config.candidates(query.k, query.oversampling)
+        params = self._models.SearchParams(
+            exact=query.exact,
+            acorn=self._models.AcornSearchParams(
+                enable=True
+            ),  # else a filter that leaves little cuts the graph to pieces
+            quantization=self._models.QuantizationSearchParams(
+                ignore=query.exact or oversampling is None, rescore=True, oversampling=oversampling
+            ),
+        )
+        async with self._asking():
+            found = await self._client.query_points(
+                self._name,
+                query=query.vector.tolist(),
+                query_filter=self._scope(query.scope),
+                limit=query.k,
+                with_payload=True,
+                with_vectors=query.with_vectors,
+                search_params=params,
+            )
+        hits = [_hit(one) for one in found.points]
+        return sorted(hits, key=lambda one: (-one.score, one.id))
+
+    async def delete(self, permit: Permit[WriteData], scope: Scope) -> int:
+        """Remove points."""
+        check_write(self._authority, permit, scope.namespaces)
+        return await self._delete(self._scope(scope))
+
+    async def count(self, permit: ReadPermit, scope: Scope) -> int:
+        """How many there are."""
+        check_read(self._authority, permit, scope.namespaces)
+        return await self._count(self._scope(scope))
+
+    async def ids(
+        self, permit: ReadPermit, scope: Scope, after: UUID | None = None, limit: int = 1000
+    ) -> Sequence[UUID]:
+        """Ids in order."""
+        check_read(self._authority, permit, scope.namespaces)
+        if after is not None and after.int == 2**128 - 1:
+            return ()
+        offset = None if after is None else str(UUID(int=after.int + 1))
+        return await self._page(self._scope(scope), offset, limit)
+
+    # --- SubjectVectors -----------------------------------------------------------------------------
+
+    async def count_subjects(self, subjects: Sequence[str]) -> int:
+        """How many points are about some people."""
+        return await self._count(self._about(subjects)) if subjects else 0
+
+    async def erase_subjects(self, subjects: Sequence[str]) -> int:
+        """Remove points about some people; when the server writes its files anew is its own business."""
+        return await self._delete(self._about(subjects)) if subjects else 0
+
+    # --- VectorUpkeep -------------------------------------------------------------------------------
+
+    async def optimize(self) -> bool:
+        """Nothing: a server puts its collections in order by itself."""
+        return False
+
+    async def snapshot(self, target: Path) -> None:
+        """Refused: the server makes copies where it keeps its own.
+
+        Raises:
+            InputError: Always.
+        """
+        hint = f"ask the server: POST /collections/{self._name}/snapshots"
+        raise InputError(f"no copy of a server's vectors is written to `{target}`", code="vectors.snapshot", hint=hint)
+
+    async def restore(self, source: Path) -> None:
+        """Refused likewise.
+
+        Raises:
+            InputError: Always.
+        """
+        hint = f"ask the server: PUT /collections/{self._name}/snapshots/recover"
+        raise InputError(f"no copy at `{source}` is put into a server", code="vectors.snapshot", hint=hint)
+
+    async def stats(self) -> IndexStats:
+        """How it stands."""
+        async with self._asking():
+            info = await self._client.get_collection(self._name)
+        busy = info.status != self._models.CollectionStatus.GREEN
+        return IndexStats(info.points_count or 0, info.indexed_vectors_count or 0, info.segments_count or 0, 0, busy)
+
+    # --- parts ----------------------------------------------------------------------------------------
+
+    async def _create(self) -> None:
+        models, config = self._models, self._config
+        turbo = models.TurboQuantization(
+            turbo=models.TurboQuantQuantizationConfig(bits=models.TurboQuantBitSize.BITS4, always_ram=True)
+        )
+        await self._client.create_collection(
+            self._name,
+            vectors_config=models.VectorParams(size=self._space.dimension, distance=models.Distance.COSINE),
+            hnsw_config=models.HnswConfigDiff(
+                m=config.m, ef_construct=config.ef_construct, full_scan_threshold=config.scan_below_kib
+            ),
+            optimizers_config=models.OptimizersConfigDiff(indexing_threshold=config.scan_below_kib),
+            quantization_config=turbo if config.quantization is Quantization.TURBO4 else None,
+            metadata={SPACE: asdict(self._space)},
+        )
+        for name in ("namespace", *INDEXED_FIELDS):
+            schema = (
+                models.FloatIndexParams(type=models.FloatIndexType.FLOAT)
+                if name == "time"
+                else models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=name == "namespace")
+            )
+            await self._client.create_payload_index(self._name, name, schema, wait=True)
+
+    def _check(self, info: "models.CollectionInfo") -> None:
+        told = (info.config.metadata or {}).get(SPACE)
+        if told != asdict(self._space):
+            made_by = f"`{told.get('embedder')}`" if isinstance(told, dict) else "nobody who says so"
+            msg = f"the vectors of `{self._name}` were made by {made_by}, and the configuration has `{self._space.embedder}`"
+            hint = "name that embedder again, or remove the collection and add the documents anew"
+            raise ConfigError(msg, code="vectors.embedder", hint=hint)
+
+    async def _refuse_taken(self, points: Sequence[VectorPoint]) -> None:
+        spaces = {str(one.id): one.namespace.text for one in points}
+        for record in await self._client.retrieve(self._name, list(spaces), with_payload=["namespace"]):
+            if (record.payload or {}).get("namespace") != spaces[str(record.id)]:
+                msg = "another namespace has a point of this id"
+                raise InputError(msg, code="vectors.id", id=str(record.id))
+
+    async def _count(self, wanted: "models.Filter") -> int:
+        async with self._asking():
+            return (await self._client.count(self._name, count_filter=wanted, exact=True)).count
+
+    async def _delete(self, wanted: "models.Filter") -> int:
+        gone = 0
+        async with self._write:
+            while found := await self._page(wanted, None, PAGE):
+                async with self._asking():
+                    await self._client.delete(self._name, [str(one) for one in found], wait=True)
+                gone += len(found)
+        return gone
+
+    async def _page(self, wanted: "models.Filter", offset: str | None, limit: int) -> list[UUID]:
+        async with self._asking():
+            found, _ = await self._client.scroll(
+                self._name, scroll_filter=wanted, limit=limit, offset=offset, with_payload=False, with_vectors=False
+            )
+        return [UUID(str(one.id)) for one in found]
+
+    def _point(self, point: VectorPoint) -> "models.PointStruct":
+        payload = {**point.payload, "namespace": point.namespace.text}
+        made: models.PointStruct = self._models.PointStruct(
+            id=str(point.id), vector=point.vector.tolist(), payload=payload
+        )
+        return made
+
+    def _scope(self, scope: Scope) -> "models.Filter":
+        names = [one.text for one in scope.namespaces]
+        inside = self._models.FieldCondition(key="namespace", match=self._models.MatchAny(any=names))
+        return self._filter(scope.filter, [inside])
+
+    def _about(self, subjects: Sequence[str]) -> "models.Filter":
+        return self._filter(Filter((OneOf("subject", tuple(subjects)),)), [])
+
+    def _filter(self, wanted: Filter, must: list[Any]) -> "models.Filter":
+        shapes = self._models
+        for one in wanted.conditions:
+            match one:
+                case OneOf():
+                    must.append(shapes.FieldCondition(key=one.name, match=shapes.MatchAny(any=list(one.values))))
+                case Between():
+                    bounds = shapes.Range(gte=one.least, lte=one.most)
+                    must.append(shapes.FieldCondition(key=one.name, range=bounds))
+        if wanted.ids is not None:
+            must.append(shapes.HasIdCondition(has_id=[str(one) for one in wanted.ids]))
+        return cast("models.Filter", shapes.Filter(must=must))
+
+    @asynccontextmanager
+    async def _asking(self) -> AsyncIterator[None]:
+        """Whatever the client raises is the server's fault, and says nothing of what was asked."""
+        failures = import_module("qdrant_client.http.exceptions")
+        try:
+            yield
+        except SymbiError:
+            raise
+        except failures.UnexpectedResponse as error:
+            raise StoreUnavailable(f"the vector database answered {error.status_code}") from None
+        except failures.ApiException as error:
+            raise StoreUnavailable(f"the vector database cannot be reached: {type(error).__name__}") from None
+        except (ValueError, OSError) as error:
+            raise StoreUnavailable(f"the vector database gave no answer that is one: {type(error).__name__}") from error
+
+
+def _hit(point: "models.ScoredPoint") -> VectorHit:
+    payload = dict(point.payload or {})
+    namespace = Namespace.parse(str(payload.pop("namespace")))
+    known: dict[str, PayloadValue] = {key: tuple(one) if isinstance(one, list) else one for key, one in payload.items()}
+    vector = None if point.vector is None else np.asarray(point.vector, np.float32)
+    return VectorHit(UUID(str(point.id)), point.score, namespace, known, vector)
+
+
+def _library() -> Any:
+    try:
+        return import_module("qdrant_client")
+    except ImportError as error:
+        hint = "pip install 'symbi[qdrant]', or set `context.vector_db_url` to `qdrant-edge:`"
+        raise Unavailable("qdrant-client is not installed", code="unavailable.vectors", hint=hint) from error

@@ -1,0 +1,392 @@
+"""`EdgeVectors`: the index of one collection on Qdrant's engine.
+
+Writes go one after another; reads wait for none of the work that puts the index in order. That is done on a copy of the
+files, by an engine of its own: writes wait while the files are copied, what is written after that is done again in
+the copy, and then the copy takes the place of what it was made from. Whenever the process ends, one of the two counts.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+from uuid import UUID
+
+import anyio
+import anyio.to_thread
+import numpy as np
+
+from symbi.adapters.qdrant_edge.folder import CollectionFolder, check_space, write_space
+from symbi.adapters.qdrant_edge.process import EngineProcess
+from symbi.errors import InputError, StoreUnavailable
+from symbi.guard.action import WriteData
+from symbi.guard.permit import Authority, Permit
+from symbi.knowledge.config import VectorConfig
+from symbi.knowledge.permits import check_read, check_write
+from symbi.knowledge.port import ReadPermit
+from symbi.knowledge.vectors import (
+    Between,
+    Filter,
+    IndexStats,
+    Namespace,
+    OneOf,
+    PayloadValue,
+    Scope,
+    VectorHit,
+    VectorPoint,
+    VectorQuery,
+    VectorSpace,
+)
+
+BATCH: Final = 256  # points that the engine takes at a time; a query waits for one such batch at most
+PAGE: Final = 1_000
+FLUSH_POINTS: Final = 50_000  # written since the log was emptied; it is read again after a crash
+SEGMENT_KIB: Final = 2_000_000  # vectors of a piece beyond which pieces are merged no more
+FEW: Final = 500  # points that are done again in a copy while writes wait
+MANY: Final = 8  # pieces that a query goes through
+LOAD_S: Final = 600.0  # the log of some hundred thousand points may have to be read again
+_EVERYTHING: Final = (None, (), None)
+
+
+class EdgeVectors:
+    """`symbi.knowledge.port.VectorIndex`, `VectorUpkeep` and `SubjectVectors`; an async context manager that owns a folder.
+
+    Args:
+        authority: Where permits are checked.
+        folder: Of this collection alone; made if it is not there.
+        space: Of which vectors.
+        config: How it is built and searched.
+    """
+
+    def __init__(
+        self, authority: Authority, folder: Path, space: VectorSpace, config: VectorConfig | None = None
+    ) -> None:
+        self._authority = authority
+        self._folder = CollectionFolder(folder)
+        self._space = space
+        self._config = config or VectorConfig()
+        self._engine: EngineProcess | None = None
+        self._write = anyio.Lock()
+        self._restart = anyio.Lock()
+        self._order = anyio.Lock()
+        self._touched: set[UUID] | None = None  # written since the files were copied; None where none are
+        self._unflushed = 0
+        self._deleted = 0  # since it was put in order last, as far as is known
+        self._optimizing = False
+        self._closed = True
+
+    async def __aenter__(self) -> Self:
+        """Take the folder and start the engine.
+
+        Raises:
+            ConfigError: The folder has vectors of another space.
+            StoreUnavailable: Another process owns the folder, or the engine cannot be started.
+        """
+        await anyio.to_thread.run_sync(self._folder.take, self._space)
+        self._closed = False
+        try:
+            await self._asked()
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Write what is in memory, end the engine, give the folder back."""
+        self._closed = True
+        engine, self._engine = self._engine, None
+        try:
+            if engine is not None:
+                await engine.__aexit__(None, None, None)
+        finally:
+            self._folder.give_back()
+
+    # --- VectorIndex --------------------------------------------------------------------------------
+
+    async def upsert(self, permit: Permit[WriteData], points: Sequence[VectorPoint]) -> None:
+        """Put points in."""
+        check_write(self._authority, permit, {one.namespace for one in points})
+        for one in points:
+            self._space.check(one.vector)
+        last = list({one.id: one for one in points}.values())
+        async with self._write:
+            for first in range(0, len(last), BATCH):
+                part = last[first : first + BATCH]
+                self._note(one.id for one in part)
+                await (await self._asked()).ask("upsert", [_point(one) for one in part])
+                await self._wrote(len(part))
+
+    async def query(self, permit: ReadPermit, query: VectorQuery) -> Sequence[VectorHit]:
+        """The nearest points."""
+        check_read(self._authority, permit, query.scope.namespaces)
+        self._space.check(query.vector)
+        if not query.vector.any():
+            return ()
+        terms = {
+            "oversampling": self._config.candidates(query.k, query.oversampling),
+            "exact": query.exact,
+            "with_vectors": query.with_vectors,
+        }
+        found = await (await self._asked()).ask("query", query.vector.tobytes(), query.k, _scope(query.scope), terms)
+        hits = [_hit(*one) for one in found]
+        return sorted(hits, key=lambda one: (-one.score, one.id))
+
+    async def delete(self, permit: Permit[WriteData], scope: Scope) -> int:
+        """Remove points."""
+        check_write(self._authority, permit, scope.namespaces)
+        return await self._delete(_scope(scope))
+
+    async def count(self, permit: ReadPermit, scope: Scope) -> int:
+        """How many there are."""
+        check_read(self._authority, permit, scope.namespaces)
+        count: int = await (await self._asked()).ask("count", _scope(scope))
+        return count
+
+    async def ids(
+        self, permit: ReadPermit, scope: Scope, after: UUID | None = None, limit: int = 1000
+    ) -> Sequence[UUID]:
+        """Ids in order."""
+        check_read(self._authority, permit, scope.namespaces)
+        if after is not None and after.int == 2**128 - 1:
+            return ()
+        found = await (await self._asked()).ask("ids", _scope(scope), None if after is None else after.bytes, limit)
+        return [UUID(bytes=one) for one in found]
+
+    # --- SubjectVectors -----------------------------------------------------------------------------
+
+    async def count_subjects(self, subjects: Sequence[str]) -> int:
+        """How many points are about some people."""
+        if not subjects:
+            return 0
+        count: int = await (await self._asked()).ask("count", _about(subjects))
+        return count
+
+    async def erase_subjects(self, subjects: Sequence[str]) -> int:
+        """Remove points about some people, and write all others anew, so that nothing of them stays in a file."""
+        if not subjects:
+            return 0
+        if await self.count_subjects(subjects):
+            await anyio.to_thread.run_sync(self._folder.mark)
+        gone = await self._delete(_about(subjects))
+        if self._folder.is_marked():
+            async with self._order:
+                await self._rebuild(fresh=True)
+        return gone
+
+    # --- VectorUpkeep -------------------------------------------------------------------------------
+
+    async def optimize(self) -> bool:
+        """Put it in order."""
+        async with self._order:
+            marked = self._folder.is_marked()
+            return await self._rebuild(fresh=marked) if marked or await self._worth_it() else False
+
+    async def snapshot(self, target: Path) -> None:
+        """Write a copy."""
+        if await anyio.Path(target).exists():
+            raise InputError(f"there is something at `{target}` already", code="vectors.snapshot")
+        async with self._write:
+            source = await self._settled()
+            copy = partial(_copy_whole, source, target, self._space)
+            await anyio.to_thread.run_sync(copy)
+
+    async def restore(self, source: Path) -> None:
+        """Put a copy in the place of what is there."""
+        async with self._order, self._write:
+            await anyio.to_thread.run_sync(check_space, source, self._space)
+            generation = self._folder.next()
+            await anyio.to_thread.run_sync(_copy_tree, source / "shard", generation)
+            async with AsyncExitStack() as stack:
+                engine = await stack.enter_async_context(EngineProcess())
+                try:
+                    await engine.ask("load", str(generation), self._terms(), wait_s=LOAD_S)
+                except StoreUnavailable as error:
+                    raise InputError(
+                        f"`{source}` is no copy of vectors: {error.message}", code="vectors.snapshot"
+                    ) from error
+                await self._switch(engine, generation)
+                stack.pop_all()
+
+    async def stats(self) -> IndexStats:
+        """How it stands."""
+        points, indexed, segments = await (await self._asked()).ask("info")
+        size = await anyio.to_thread.run_sync(self._folder.size_bytes)
+        return IndexStats(points, indexed, segments, size, self._optimizing)
+
+    @property
+    def engine_pid(self) -> int:
+        """Of the engine's process, to measure it by; 0 where there is none."""
+        return self._engine.pid if self._engine is not None else 0
+
+    # --- parts ----------------------------------------------------------------------------------------
+
+    async def _asked(self) -> EngineProcess:
+        """The engine; started, or started anew where it has ended: its log has all that it acknowledged."""
+        engine = self._engine
+        if engine is not None and engine.alive:
+            return engine
+        async with self._restart:
+            if self._closed:
+                raise StoreUnavailable("the index of vectors is closed")
+            engine = self._engine
+            if engine is not None and engine.alive:
+                return engine
+            async with AsyncExitStack() as stack:
+                engine = await stack.enter_async_context(EngineProcess())
+                current = self._folder.current()
+                if current is None:
+                    current = self._folder.next()
+                    await engine.ask("create", str(current), self._terms())
+                    await anyio.to_thread.run_sync(self._folder.count_on, current)
+                else:
+                    await engine.ask("load", str(current), self._terms(), wait_s=LOAD_S)
+                stack.pop_all()
+            self._engine = engine
+            return engine
+
+    def _terms(self) -> Mapping[str, object]:
+        return {**asdict(self._config), "dimension": self._space.dimension, "segment_kib": SEGMENT_KIB}
+
+    def _note(self, names: Any) -> None:
+        if self._touched is not None:
+            self._touched.update(names)
+
+    async def _wrote(self, count: int) -> None:
+        self._unflushed += count
+        if self._unflushed >= FLUSH_POINTS:
+            await (await self._asked()).ask("flush")
+            self._unflushed = 0
+
+    async def _delete(self, scope: object) -> int:
+        gone = 0
+        async with self._write:
+            while found := await (await self._asked()).ask("ids", scope, None, PAGE):
+                self._note(UUID(bytes=one) for one in found)
+                await (await self._asked()).ask("delete", found)
+                gone += len(found)
+                self._deleted += len(found)
+                await self._wrote(len(found))
+        return gone
+
+    async def _worth_it(self) -> bool:
+        points, indexed, segments = map(int, await (await self._asked()).ask("info"))
+        unindexed_kib = (points - indexed) * self._space.dimension * 4 // 1024
+        return unindexed_kib >= self._config.scan_below_kib or self._deleted > points / 5 or segments > MANY
+
+    async def _settled(self) -> Path:
+        """The files, with all that was written in them."""
+        await (await self._asked()).ask("flush")
+        self._unflushed = 0
+        current = self._folder.current()
+        assert current is not None
+        return current
+
+    async def _rebuild(self, *, fresh: bool) -> bool:
+        """Have another engine make it anew: from the files, or where nothing of them is to stay, from the points."""
+        self._optimizing = True
+        generation = self._folder.next()
+        try:
+            async with AsyncExitStack() as stack:
+                stack.callback(shutil.rmtree, generation, ignore_errors=True)
+                engine = await stack.enter_async_context(EngineProcess())
+                if fresh:
+                    await engine.ask("create", str(generation), self._terms())
+                async with self._write:
+                    source = await self._settled()
+                    if not fresh:
+                        await anyio.to_thread.run_sync(_copy_tree, source, generation)
+                    self._touched, deleted = set(), self._deleted
+                if fresh:
+                    await self._copy_points(engine)
+                else:
+                    await engine.ask("load", str(generation), self._terms(), wait_s=LOAD_S)
+                changed = await engine.ask("optimize", wait_s=None)
+                while len(self._touched) > FEW:
+                    names, self._touched = self._touched, set()
+                    await self._do_again(engine, [one.bytes for one in names])
+                async with self._write:
+                    await self._do_again(engine, [one.bytes for one in self._touched])
+                    await engine.ask("flush")
+                    await self._switch(engine, generation)
+                    self._deleted -= deleted
+                stack.pop_all()
+        finally:
+            self._optimizing, self._touched = False, None
+        if fresh:
+            await anyio.to_thread.run_sync(self._folder.unmark)
+        return fresh or bool(changed)
+
+    async def _copy_points(self, engine: EngineProcess) -> None:
+        after: bytes | None = None
+        while found := await (await self._asked()).ask("ids", _EVERYTHING, after, BATCH):
+            await self._do_again(engine, found)
+            after = found[-1]
+
+    async def _do_again(self, engine: EngineProcess, names: Sequence[bytes]) -> None:
+        """Bring points of another engine to where they are here."""
+        for first in range(0, len(names), BATCH):
+            part = names[first : first + BATCH]
+            found = await (await self._asked()).ask("records", part)
+            there = {one[0] for one in found}
+            if found:
+                await engine.ask("put", found)
+            if gone := [one for one in part if one not in there]:
+                await engine.ask("delete", gone)
+
+    async def _switch(self, engine: EngineProcess, generation: Path) -> None:
+        """Have another engine answer from here on; whoever has asked the one before still gets its answer."""
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self._folder.count_on, generation)
+            before, self._engine = self._engine, engine  # nothing from here on may fail: the new one counts
+            if before is not None:
+                await before.__aexit__(None, None, None)
+            await anyio.to_thread.run_sync(self._folder.tidy)
+
+
+def _point(point: VectorPoint) -> object:
+    return [point.id.bytes, point.vector.tobytes(), {**point.payload, "namespace": point.namespace.text}]
+
+
+def _scope(scope: Scope) -> object:
+    return [[one.text for one in scope.namespaces], *_filter(scope.filter)]
+
+
+def _about(subjects: Sequence[str]) -> object:
+    return [None, *_filter(Filter((OneOf("subject", tuple(subjects)),)))]
+
+
+def _filter(wanted: Filter) -> tuple[object, object]:
+    conditions: list[object] = []
+    for one in wanted.conditions:
+        match one:
+            case OneOf():
+                conditions.append(["one", one.name, one.values])
+            case Between():
+                conditions.append(["between", one.name, one.least, one.most])
+    return conditions, None if wanted.ids is None else [one.bytes for one in wanted.ids]
+
+
+def _hit(name: bytes, score: float, payload: dict[str, Any], vector: bytes | None) -> VectorHit:
+    namespace = Namespace.parse(payload.pop("namespace"))
+    known: dict[str, PayloadValue] = {key: tuple(one) if isinstance(one, list) else one for key, one in payload.items()}
+    return VectorHit(
+        UUID(bytes=name), score, namespace, known, None if vector is None else np.frombuffer(vector, np.float32)
+    )
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    try:
+        shutil.copytree(source, target)
+    except (OSError, shutil.Error) as error:
+        shutil.rmtree(target, ignore_errors=True)
+        raise StoreUnavailable(f"the vectors cannot be copied to `{target}`: {error}") from error
+
+
+def _copy_whole(source: Path, target: Path, space: VectorSpace) -> None:
+    _copy_tree(source, target / "shard")
+    write_space(target, space)

@@ -1,0 +1,262 @@
+"""What agents remember: a part of the store."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from symbi.adapters.sqlite.file import SQL, damaged
+from symbi.adapters.sqlite.rows import Rows
+from symbi.context.kinds import Form, MemoryKind
+from symbi.context.port import Checkpoint, Meaning, Row, Space, Wanted
+from symbi.errors import InternalError
+from symbi.guard.sealed import is_sealed, read_sealed
+from symbi.types import AgentId
+
+COUNTED: Final = 512  # items that have a word, of those that are counted to find the rarest of several
+KINDS: Final = {kind.value: kind for kind in MemoryKind}
+FORMS: Final = {form.value: form for form in Form}
+_COLUMNS: Final = (
+    "m.id, m.space, m.kind, m.form, m.shared, m.level, m.at_ms, m.expires_ms, m.importance, m.half_life, m.tokens, m.times, "
+    "m.digest, m.meaning, m.body, m.words, m.number"
+)
+
+
+class MemoryTable(Rows):
+    """`symbi.context.port.MemoryStore`, for the store that has the connection."""
+
+    # --- ContextStore -------------------------------------------------------------------------
+
+    def put_item(self, row: Row, tags: Sequence[str]) -> None:
+        """Insert an item, or replace it."""
+        self._fence(self._epoch)
+        self._take_out(row.id, live_only=True)
+        at_ms = max(row.at_ms, int(self._one(SQL["memory_latest"], (row.space,))[0]))  # numbers follow times
+        values = (
+            row.id, row.space, row.kind.value, row.form.value, int(row.shared), row.level, at_ms, row.expires_ms,
+            row.importance, row.half_life_days, row.tokens, row.times, row.digest, row.meaning.value, row.body, row.words,
+        )  # fmt: skip
+        self._write(SQL["put_memory"], values)
+        self._write(SQL["memory_forgotten"], (row.id,))
+        number = int(self._one("SELECT last_insert_rowid()")[0])
+        self._write(SQL["memory_level_more"], (row.space, row.level))
+        if row.words is not None:
+            words = json.dumps(list(json.loads(row.words)))
+            self._write(SQL["memory_words_in"], (row.space, number, words))
+            self._write(SQL["memory_tags_in"], (row.space, number, json.dumps(list(tags))))
+
+    def same_item(self, space: AgentId, kind: MemoryKind, digest: bytes) -> Row | None:
+        """The item that says the same."""
+        row = self._one(SQL["memory_same"], (space, kind.value, digest))
+        return None if row is None else to_row(row)
+
+    def find_items(self, wanted: Wanted) -> Sequence[Row]:
+        """Items that fit, newest first."""
+        if not wanted.levels:
+            return []
+        sql, values = self._question(wanted)
+        return [to_row(row) for row in self._all(sql, (*values, wanted.limit))]
+
+    def items_of(self, space: AgentId, ids: Sequence[str]) -> Sequence[Row]:
+        """Items by their ids."""
+        return [to_row(row) for row in self._all(SQL["memories_of"], (space, json.dumps(list(ids))))]
+
+    def space_of(self, space: AgentId) -> Space:
+        """What there is of an agent."""
+        return Space({str(level): int(items) for level, items in self._all(SQL["memory_levels"], (space,))})
+
+    # --- ContextKeeping -----------------------------------------------------------------------
+
+    def remove_items(self, ids: Sequence[str]) -> int:
+        """Remove items wherever they are; secure_delete overwrites what they said."""
+        self._fence(self._epoch)
+        count = 0
+        for one in ids:
+            self._take_out(one)
+            removed = self._write(SQL["drop_memories"], (one,))
+            if removed:
+                self._write(SQL["memory_gone"], (one,))
+            count += removed
+        return count
+
+    def due_items(self, now_ms: int, oldest_ms: int, after: str, limit: int) -> Sequence[str]:
+        """Items that have expired, or are too old."""
+        return [str(row[0]) for row in self._all(SQL["memories_old"], (now_ms, oldest_ms, after, limit))]
+
+    def surplus(self, space: AgentId, kind: MemoryKind, most: int) -> Sequence[str]:
+        """The oldest items beyond a bound."""
+        return [str(row[0]) for row in self._all(SQL["memories_surplus"], (space, kind.value, most))]
+
+    def held_items(self, ids: Sequence[str]) -> Sequence[str]:
+        """Those that are about somebody under a hold."""
+        held = frozenset(str(row[0]) for row in self._all(SQL["held_keys"]))
+        return [one for one in ids if held and self._is_about(one, held)]
+
+    def _is_about(self, one: str, keys: frozenset[str]) -> bool:
+        bodies = [row[5] for row in self._all(SQL["memory_rows"], (one,))]
+        return any(is_sealed(body) and not keys.isdisjoint(read_sealed(body).keys) for body in bodies)
+
+    # --- Spaces -------------------------------------------------------------------------------
+
+    def space_has(self, space: AgentId, one: str) -> bool:
+        """Whether an item is an agent's."""
+        return any(row[2] == space for row in self._all(SQL["memory_rows"], (one,)))
+
+    def spaces(self) -> Sequence[AgentId]:
+        """All agents that have something."""
+        return [AgentId(row[0]) for row in self._all(SQL["memory_spaces"])]
+
+    # --- MeaningStore -------------------------------------------------------------------------
+
+    def meaning_due(self, after: int, limit: int) -> Sequence[Row]:
+        """Items whose vector is to be made."""
+        return [to_row(row) for row in self._all(SQL["memories_due"], (after, limit))]
+
+    def meaning_there(self, ids: Sequence[str]) -> None:
+        """Their vectors are there."""
+        self._fence(self._epoch)
+        for one in ids:
+            self._write(SQL["memory_meant"], (one,))
+
+    def vectors_gone(self, limit: int) -> Sequence[str]:
+        """Items that are no more."""
+        return [str(row[0]) for row in self._all(SQL["memories_gone"], (limit,))]
+
+    def forget_gone(self, ids: Sequence[str]) -> None:
+        """Nor are their vectors."""
+        self._fence(self._epoch)
+        for one in ids:
+            self._write(SQL["memory_forgotten"], (one,))
+
+    # --- CheckpointStore ----------------------------------------------------------------------
+
+    def put_checkpoint_of(self, checkpoint: Checkpoint) -> int:
+        """Copy all that an agent has."""
+        self._fence(self._epoch)
+        self._write(SQL["put_memory_copy"], (checkpoint.id, checkpoint.space, checkpoint.at_ms))
+        return self._write(SQL["copy_memories"], (checkpoint.id, checkpoint.space))
+
+    def checkpoints_of(self, space: AgentId) -> Sequence[Checkpoint]:
+        """The copies of an agent's memory, newest first."""
+        rows = self._all(SQL["memory_copies"], (space,))
+        return [Checkpoint(one, AgentId(name), at_ms, items) for one, name, at_ms, items in rows]
+
+    def restore_copy(self, space: AgentId, checkpoint: str) -> int:
+        """Put a copy in the place of what an agent has; the numbers are new, so that they follow the times again."""
+        kept = [to_row(row) for row in self._all(SQL["memory_copy"], (checkpoint,))]
+        staying = {row.id for row in kept}
+        for (one,) in self._all(SQL["memory_ids"], (space,)):
+            self._take_out(one, live_only=True)
+            if one not in staying:
+                self._write(SQL["memory_gone"], (one,))
+        for row in kept:
+            meaning = Meaning.NONE if row.meaning is Meaning.NONE else Meaning.DUE
+            self.put_item(replace(row, meaning=meaning), [] if row.words is None else list(_tags_in(row.body)))
+        return len(kept)
+
+    def drop_checkpoint(self, space: AgentId, checkpoint: str) -> bool:
+        """Remove one copy."""
+        self._fence(self._epoch)
+        there = self._write(SQL["drop_memory_copy"], (checkpoint, space)) > 0
+        if there:
+            self._write(SQL["drop_copied_memories"], (checkpoint,))
+        return there
+
+    # --- how it is asked ----------------------------------------------------------------------
+
+    def _take_out(self, one: str, *, live_only: bool = False) -> None:
+        """Take an item out of words, tags and counts; of the rows, the live one alone or none."""
+        for number, copy, space, level, words, body in self._all(SQL["memory_rows"], (one,)):
+            if copy:
+                continue
+            if words is not None:
+                self._write(SQL["memory_words_out"], (space, number, words))
+                self._write(SQL["memory_tags_out"], (space, number, json.dumps(_tags_in(body))))
+            self._write(SQL["memory_level_less"], (space, level))
+            self._write(SQL["memory_levels_empty"], (space,))
+            if live_only:
+                self._write("DELETE FROM memories WHERE number = ?", (number,))
+
+    def _question(self, wanted: Wanted) -> tuple[str, list[object]]:
+        """The statement that finds items, without its limit, and its values."""
+        tests, values = _tests(wanted)
+        words = self._rarest_first(wanted)
+        source, order = "memories m", "m.at_ms DESC, m.number DESC"
+        first: list[object] = []
+        if words or wanted.tags:
+            table, column, name = (
+                ("memory_words", "word", words.pop(0)) if words else ("memory_tags", "tag", wanted.tags[0])
+            )
+            source, order = f"{table} d CROSS JOIN memories m ON m.number = d.number", "d.number DESC"
+            tests.insert(0, f"d.space = ? AND d.{column} = ?")
+            first = [wanted.space, name]
+        for word in words:
+            tests.append(
+                "EXISTS (SELECT 1 FROM memory_words w WHERE w.space = ? AND w.word = ? AND w.number = m.number)"
+            )
+            values += (wanted.space, word)
+        for tag in wanted.tags:
+            tests.append("EXISTS (SELECT 1 FROM memory_tags t WHERE t.space = ? AND t.tag = ? AND t.number = m.number)")
+            values += (wanted.space, tag)
+        where = " AND ".join(tests)
+        sql = f"SELECT {_COLUMNS} FROM {source} WHERE {where} ORDER BY {order} LIMIT ?"  # noqa: S608 - of names of our own schema
+        return sql, [*first, *values]
+
+    def _rarest_first(self, wanted: Wanted) -> list[str]:
+        """The words that all items are to have, so that as few as may be are looked at."""
+        if len(wanted.words) < 2:  # noqa: PLR2004 - one is the rarest
+            return list(wanted.words)
+        counts = {
+            word: int(self._one(SQL["memory_word_count"], (wanted.space, word, COUNTED))[0]) for word in wanted.words
+        }
+        return sorted(wanted.words, key=counts.__getitem__)
+
+
+def _tests(wanted: Wanted) -> tuple[list[str], list[object]]:
+    """What is asked of the row itself."""
+    tests = ["m.copy = ''", "m.space = ?", "(m.expires_ms IS NULL OR m.expires_ms > ?)", "m.at_ms >= ?"]
+    since = wanted.oldest_ms if wanted.since_ms is None else max(wanted.oldest_ms, wanted.since_ms)
+    values: list[object] = [wanted.space, wanted.now_ms, since]
+    for column, among in (
+        ("level", sorted(wanted.levels)), ("kind", [one.value for one in wanted.kinds]),
+        ("form", [one.value for one in wanted.forms]),
+    ):  # fmt: skip
+        if among:
+            tests.append(f"m.{column} IN ({', '.join('?' * len(among))})")
+            values += among
+    if wanted.until_ms is not None:
+        tests.append("m.at_ms < ?")
+        values.append(wanted.until_ms)
+    if wanted.min_importance:
+        tests.append("m.importance >= ?")
+        values.append(wanted.min_importance)
+    if wanted.shared_only:
+        tests.append("m.shared = 1")
+    if wanted.sealed is not None:
+        tests.append(f"m.words IS {'' if wanted.sealed else 'NOT '}NULL")
+    return tests, values
+
+
+def _tags_in(body: bytes) -> Iterable[str]:
+    """The tags of an item that is not sealed."""
+    if is_sealed(body):
+        msg = "an item with words outside of it is sealed"
+        raise InternalError(msg, code="internal.context")
+    return [str(tag) for tag in json.loads(body)["tags"]]
+
+
+def to_row(row: Any) -> Row:
+    """A row as an item.
+
+    Raises:
+        StoreUnavailable: It is none.
+    """
+    one, space, kind, form, shared, level, at_ms, expires_ms, importance, half_life = row[:10]
+    tokens, times, digest, meaning, body, words, number = row[10:]
+    try:
+        return Row(
+            one, AgentId(space), KINDS[kind], FORMS[form], bool(shared), level, at_ms, expires_ms, importance,
+            half_life, tokens, times, digest, Meaning(meaning), body, words, number,
+        )  # fmt: skip
+    except (ValueError, KeyError) as unknown:
+        raise damaged(unknown) from unknown

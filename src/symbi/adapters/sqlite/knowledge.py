@@ -1,0 +1,181 @@
+"""Documents and chunks of knowledge bases, and the index of their words: a part of the store."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from symbi.adapters.sqlite.file import SQL, damaged, mapped
+from symbi.adapters.sqlite.rows import Rows
+from symbi.knowledge.documents import Access, ChunkRecord, CollectionStats, DocumentRecord, Found, Narrowing
+from symbi.types import Confidentiality
+
+_LAST: Final = 2**63 - 1
+_DOCUMENT_COLUMNS: Final = 14
+
+
+class KnowledgeTable(Rows):
+    """DocumentStore and PassageStore, for the store that has the connection."""
+
+    # --- DocumentStore --------------------------------------------------------------------------
+
+    def access_number(self, access: Access) -> int:
+        """Given where it has none."""
+        self._fence(self._epoch)
+        facts = (access.collection, access.owner, access.classification.value, access.purpose)
+        self._write(SQL["put_access"], facts)
+        return int(self._one(SQL["get_access"], facts)[0])
+
+    def put_documents(self, documents: Sequence[tuple[DocumentRecord, Sequence[ChunkRecord]]]) -> None:
+        """Insert or replace."""
+        self._fence(self._epoch)
+        self.remove_documents([document.document_id for document, _ in documents])
+        with mapped("write"):
+            for document, chunks in documents:
+                access, access_id = document.access, self.access_number(document.access)
+                self._db.execute(
+                    SQL["put_document"],
+                    (document.document_id, access.collection, document.source, document.kind, document.version, access_id,
+                     document.importance, document.modified_ns, document.added_ns, document.size_bytes, document.chunks,
+                     document.body),
+                )  # fmt: skip
+                for chunk in chunks:
+                    number = self._db.execute(
+                        SQL["put_chunk"],
+                        (
+                            chunk.chunk_id,
+                            chunk.document_id,
+                            chunk.ordinal,
+                            chunk.start,
+                            chunk.end,
+                            chunk.words is not None,
+                        ),
+                    ).lastrowid
+                    if chunk.words is not None:
+                        self._db.execute(SQL["put_words"], (number, *chunk.words))
+
+    def remove_documents(self, ids: Sequence[str], *, scrub: bool = False) -> int:
+        """Remove."""
+        self._fence(self._epoch)
+        some = json.dumps(list(ids))
+        with mapped("write"):
+            self._db.execute(SQL["remove_words"], (some,))
+            self._db.execute(SQL["remove_chunks"], (some,))
+            count = self._db.execute(SQL["remove_documents"], (some,)).rowcount
+            if scrub and count:
+                # Each of its pages is written anew, and what the old ones held is overwritten (secure_delete).
+                self._db.execute(SQL["scrub_words"])
+        return count
+
+    def documents(self, collection: str | None, after: tuple[str, str], limit: int) -> Sequence[DocumentRecord]:
+        """By collection and source."""
+        return [_document(row) for row in self._all(SQL["documents"], (collection, *after, limit))]
+
+    def get_documents(self, ids: Sequence[str]) -> Mapping[str, DocumentRecord]:
+        """With bodies."""
+        rows = self._all(SQL["get_documents"], (json.dumps(list(ids)),))
+        return {row[0]: _document(row) for row in rows}
+
+    def versions(self, collection: str) -> Mapping[str, tuple[str, str]]:
+        """By source."""
+        return {source: (id_, version) for source, id_, version in self._all(SQL["versions"], (collection,))}
+
+    def documents_before(self, before_ns: int, limit: int) -> Sequence[DocumentRecord]:
+        """Oldest first."""
+        return [_document(row) for row in self._all(SQL["documents_before"], (before_ns, limit))]
+
+    def chunk_ids(self, collection: str, after: str, limit: int) -> Sequence[tuple[str, str]]:
+        """In their order."""
+        return [(chunk, document) for chunk, document in self._all(SQL["chunk_ids"], (collection, after, limit))]
+
+    def chunk_ids_of(self, ids: Sequence[str]) -> frozenset[str]:
+        """Of some documents."""
+        return frozenset(row[0] for row in self._all(SQL["chunk_ids_of"], (json.dumps(list(ids)),)))
+
+    def chunks_of(self, document: str) -> Sequence[ChunkRecord]:
+        """In order."""
+        return [
+            ChunkRecord(chunk_id, document, ordinal, start, end, None if text is None else (headings, text))
+            for chunk_id, ordinal, start, end, headings, text in self._all(SQL["chunks_of"], (document,))
+        ]
+
+    def put_pending(self, collection: str, ids: Sequence[str]) -> None:
+        """Note them."""
+        self._fence(self._epoch)
+        self._write(SQL["put_pending"], (collection, json.dumps(list(ids))))
+
+    def clear_pending(self, ids: Sequence[str]) -> None:
+        """Forget them."""
+        self._fence(self._epoch)
+        self._write(SQL["clear_pending"], (json.dumps(list(ids)),))
+
+    def pending(self, collection: str) -> Sequence[str]:
+        """In their order."""
+        return [row[0] for row in self._all(SQL["pending"], (collection,))]
+
+    def collection_stats(self) -> Sequence[CollectionStats]:
+        """By name."""
+        return [CollectionStats(*row) for row in self._all(SQL["collection_stats"])]
+
+    # --- PassageStore ---------------------------------------------------------------------------
+
+    def collections(self) -> Sequence[str]:
+        """By name."""
+        return [row[0] for row in self._all(SQL["collections"])]
+
+    def accesses(self, collection: str) -> Mapping[int, Access]:
+        """By number."""
+        try:
+            return {
+                number: Access(collection, owner, Confidentiality(classification), purpose)
+                for number, owner, classification, purpose in self._all(SQL["accesses"], (collection,))
+            }
+        except ValueError as unknown:
+            raise damaged(unknown) from unknown
+
+    def search_words(
+        self, words: Sequence[str], accesses: Sequence[int], narrowing: Narrowing, limit: int
+    ) -> Sequence[tuple[str, float]]:
+        """By BM25; what may not be read, or is not asked about, takes no place among the best."""
+        if not words or not accesses:
+            return []
+        match = " OR ".join(f'"{word.replace(chr(34), "")}"' for word in words)
+        rows = self._all(SQL["search_words"], (match, json.dumps(list(accesses)), *_narrowed(narrowing), limit))
+        return [(chunk, -score) for chunk, score in rows]
+
+    def found(self, chunk_ids: Sequence[str], accesses: Sequence[int], narrowing: Narrowing) -> Mapping[str, Found]:
+        """By id."""
+        values = (json.dumps(list(chunk_ids)), json.dumps(list(accesses)), *_narrowed(narrowing))
+        found = {}
+        for row in self._all(SQL["found"], values):
+            chunk_id, ordinal, start, end, headings, text = row[_DOCUMENT_COLUMNS:]
+            words = None if text is None else (headings, text)
+            document = _document(row[:_DOCUMENT_COLUMNS])
+            chunk = ChunkRecord(chunk_id, document.document_id, ordinal, start, end, words)
+            found[chunk_id] = Found(chunk, document, row[5])
+        return found
+
+    def narrowed(self, accesses: Sequence[int], narrowing: Narrowing, limit: int) -> Sequence[str]:
+        """Ids of documents."""
+        values = (json.dumps(list(accesses)), *_narrowed(narrowing), limit)
+        return [row[0] for row in self._all(SQL["narrowed"], values)]
+
+
+def _narrowed(narrowing: Narrowing) -> tuple[object, ...]:
+    return (
+        json.dumps([one.replace("[", "[[]") for one in narrowing.sources]),
+        json.dumps(narrowing.kinds),
+        0 if narrowing.after_ns is None else narrowing.after_ns,
+        _LAST if narrowing.before_ns is None else narrowing.before_ns,
+    )
+
+
+def _document(row: Any) -> DocumentRecord:
+    (id_, collection, source, kind, version, _access, importance, modified_ns, added_ns, size, chunks, owner, classification,
+     purpose, *body) = row  # fmt: skip
+    try:
+        access = Access(collection, owner, Confidentiality(classification), purpose)
+    except ValueError as unknown:
+        raise damaged(unknown) from unknown
+    return DocumentRecord(
+        id_, source, kind, version, access, importance, modified_ns, added_ns, size, chunks, body[0] if body else b""
+    )

@@ -1,0 +1,225 @@
+"""Resources, templates, prompts and completions of the servers that a client sees, each asked for through the gate.
+
+Prompts have names outside as tools do. A resource keeps its URI: it is read from the one server that lists it, or of
+whose templates it is made; one of which two servers say that it is theirs is refused. What comes back is remembered as
+untrusted.
+"""
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import anyio
+
+from symbi.api.mcp.calls import Exchange, judged, remembered, until_agreed
+from symbi.api.mcp.gateway import GatewaySession
+from symbi.api.mcp.names import name_all
+from symbi.errors import InputError, StoreUnavailable, SymbiError
+from symbi.guard.action import Complete
+from symbi.policy.fields import UNDECLARED
+from symbi.tools.reading import Offered, ServerReader
+from symbi.tools.text import shown_name
+from symbi.types import JsonValue
+
+_log = logging.getLogger("symbi.api")
+
+RESOURCES: Final = "resources"
+TEMPLATES: Final = "templates"
+PROMPTS: Final = "prompts"
+MAX_TEMPLATE_CHARS: Final = 2048
+COMPLETION_S: Final = 30.0
+_EXPRESSION: Final = re.compile(r"\{([+#./;?&]?)[^{}]*\}")
+
+T = TypeVar("T")
+Things = Sequence[Mapping[str, Any]]
+
+
+def reader_of(session: GatewaySession) -> ServerReader:
+    """What asks servers for a session."""
+    return ServerReader(session.runtime.catalog, session.runtime.guard, session.id)
+
+
+async def browse(session: GatewaySession, what: str) -> Mapping[str, Things]:
+    """What each server of a session offers of a kind; nothing of those that cannot be asked, or may not.
+
+    Raises:
+        StoreUnavailable: A decision cannot be recorded.
+    """
+    found: dict[str, Things] = {}
+    lost: list[SymbiError] = []
+
+    async def ask(server: str) -> None:
+        try:
+            found[server] = (await reader_of(session).browse(session.principal, server, what)).value
+        except StoreUnavailable as error:
+            lost.append(error)
+        except SymbiError as error:
+            _log.debug("server `%s` is not browsed for %s: %s", server, what, error.code)
+
+    async with anyio.create_task_group() as tasks:
+        for server in sorted(session.servers):
+            tasks.start_soon(ask, server)
+    if lost:
+        raise lost[0]
+    return {server: found[server] for server in sorted(found)}
+
+
+async def prompts(session: GatewaySession) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
+    """Prompts by their names outside, each with its server."""
+    offered = await browse(session, PROMPTS)
+    things = {(server, str(one.get("name"))): one for server, several in offered.items() for one in several}
+    named = name_all(things, prefixed=session.gateway.terms.prefixed)
+    whole = {f"{server}.{name}": (server, thing) for (server, name), thing in things.items()}
+    return {outside: whole[name] for outside, name in named.items()}
+
+
+async def get_prompt(
+    session: GatewaySession, name: str, values: Mapping[str, str], exchange: Exchange
+) -> Mapping[str, JsonValue]:
+    """A prompt, filled in.
+
+    Raises:
+        InputError: There is none of that name.
+        SymbiError: As `ServerReader.prompt`.
+    """
+    with session.turnstile.passing(dict(values)):
+        server, thing = await _prompt(session, name)
+        label = (await judged(session, UNDECLARED, values, {})).label
+        ask = partial(
+            reader_of(session).prompt,
+            session.principal,
+            server,
+            str(thing["name"]),
+            values,
+            label=label,
+            caller=exchange,
+        )
+        return await _asked(session, ask, exchange, values)
+
+
+async def _prompt(session: GatewaySession, name: str) -> tuple[str, Mapping[str, Any]]:
+    found = (await prompts(session)).get(name)
+    if found is None:
+        raise InputError(f"there is no prompt `{shown_name(name)}`", code="mcp.prompt")
+    return found
+
+
+async def read_resource(session: GatewaySession, uri: str, exchange: Exchange) -> Things:
+    """The contents of a resource.
+
+    Raises:
+        InputError: No server offers it, or more than one.
+        SymbiError: As `ServerReader.read`.
+    """
+    with session.turnstile.passing({"uri": uri}):
+        server = await _home(session, uri)
+        label = (await judged(session, UNDECLARED, {"uri": uri}, {})).label
+        ask = partial(reader_of(session).read, session.principal, server, uri, label=label, caller=exchange)
+        return await _asked(session, ask, exchange, {"uri": uri})
+
+
+async def _home(session: GatewaySession, uri: str) -> str:
+    """The server that a resource is on."""
+    listed = await browse(session, RESOURCES)
+    homes = [server for server, things in listed.items() if any(one.get("uri") == uri for one in things)]
+    if not homes:
+        made = await browse(session, TEMPLATES)
+        homes = [
+            server for server, things in made.items() if any(is_made_of(uri, one.get("uriTemplate")) for one in things)
+        ]
+        if not homes and len(listed) == 1:
+            homes = list(listed)  # there is nobody else to ask
+    if len(homes) != 1:
+        why = "no server offers" if not homes else f"{len(homes)} servers offer"
+        raise InputError(f"{why} the resource `{shown_name(uri)}`", code="mcp.resource")
+    return homes[0]
+
+
+def is_made_of(uri: str, template: object) -> bool:
+    """Whether a URI may be made of a template, of whatever values."""
+    if not isinstance(template, str) or len(template) > MAX_TEMPLATE_CHARS:
+        return False
+    parts = _EXPRESSION.split(template)
+    literal, operators = parts[::2], parts[1::2]
+    at = 0
+    if not uri.startswith(literal[0]):
+        return False
+    at = len(literal[0])
+    for operator, following in zip(operators, literal[1:], strict=True):
+        end = uri.find(following, at) if following else len(uri)
+        if end < 0:
+            return False
+        if not operator and "/" in uri[at:end]:
+            return False
+        at = end + len(following)
+    return at == len(uri) or (bool(literal[-1]) and uri.endswith(literal[-1]))
+
+
+async def complete(
+    session: GatewaySession, ref: Mapping[str, Any], argument: tuple[str, str], others: Mapping[str, str]
+) -> Mapping[str, JsonValue]:
+    """How an argument of a prompt or template may go on.
+
+    Args:
+        session: Whose.
+        ref: The reference, in the protocol's form.
+        argument: Its name, and what is written of it.
+        others: The other arguments so far.
+
+    Raises:
+        InputError: There is no such prompt or template.
+        SymbiError: As `ServerReader.complete`.
+    """
+    values = {**others, argument[0]: argument[1]}
+    with session.turnstile.passing(dict(values)):
+        if ref.get("type") == "ref/prompt":
+            server, thing = await _prompt(session, str(ref.get("name")))
+            of, name = "prompt", str(thing["name"])
+        else:
+            server, of, name = await _template_home(session, str(ref.get("uri"))), "resource", str(ref.get("uri"))
+        label = (await judged(session, UNDECLARED, values, {})).label
+        action = Complete(
+            principal=session.principal,
+            server=server,
+            of=of,
+            name=name,
+            argument=argument[0],
+            value=argument[1],
+            others=others,
+            label=label,
+            timeout_s=COMPLETION_S,
+        )
+        offered = await reader_of(session).complete(action)
+        found = offered.value
+        await remembered(session, UNDECLARED, values, list(found.values), offered.effect_id)
+        total: dict[str, JsonValue] = {} if found.total is None else {"total": found.total}
+        return {"values": list(found.values), "hasMore": found.more, **total}
+
+
+async def _template_home(session: GatewaySession, template: str) -> str:
+    made = await browse(session, TEMPLATES)
+    homes = [server for server, things in made.items() if any(one.get("uriTemplate") == template for one in things)]
+    return homes[0] if len(homes) == 1 else await _home(session, template)
+
+
+async def _asked(
+    session: GatewaySession,
+    ask: Callable[[], Awaitable[Offered[T]]],
+    exchange: Exchange,
+    values: Mapping[str, JsonValue],
+) -> T:
+    offered = await until_agreed(session, ask, exchange)
+    shown: Any = _without_blobs(offered.value)
+    await remembered(session, UNDECLARED, values, shown, offered.effect_id)
+    return offered.value
+
+
+def _without_blobs(value: Any) -> Any:
+    """An answer without what no model reads as text."""
+    if isinstance(value, Mapping):
+        return {key: _without_blobs(one) for key, one in value.items() if key not in {"blob", "data"}}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_without_blobs(one) for one in value]
+    return value

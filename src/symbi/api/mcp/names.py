@@ -1,0 +1,53 @@
+"""How tools and prompts of servers are called outside: names that do not change when another server is added.
+
+`server__tool`, of letters, digits, `_` and `-`, 64 characters at most, which all common clients take. What cannot be
+spelled so ends with eight digits of a hash of its whole name. Two that would be called the same are not served.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+OWN: Final = "symbi"
+"""The prefix of the runtime's own tools; a server cannot be called so."""
+PARTED: Final = "__"
+MAX_NAME_CHARS: Final = 64
+_HASH_CHARS: Final = 8
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+")
+_OTHER: Final = re.compile(r"[^A-Za-z0-9_-]")
+
+
+def outside_name(server: str, name: str) -> str:
+    """The name outside of what a server calls `name`."""
+    spelled = f"{server}{PARTED}{name}"
+    clear = PARTED not in server and not server.endswith("_") and _PLAIN.fullmatch(name)
+    if clear and len(spelled) <= MAX_NAME_CHARS:
+        return spelled
+    digits = hashlib.sha256(f"{server}.{name}".encode()).hexdigest()[:_HASH_CHARS]
+    head = _OTHER.sub("_", f"{server.replace(PARTED, '-').rstrip('_')}{PARTED}{name}")
+    return f"{head[: MAX_NAME_CHARS - _HASH_CHARS - 1]}_{digits}"
+
+
+def name_all(things: Iterable[tuple[str, str]], *, prefixed: bool, taken: Iterable[str] = ()) -> dict[str, str]:
+    """Names outside, each with the whole name `server.thing`; those that two things would have are left out.
+
+    Args:
+        things: Server and name of each.
+        prefixed: With the server's name; else as their servers call them.
+        taken: Names that are the runtime's own.
+    """
+    found: dict[str, str] = {}
+    twice = set(taken)
+    for server, name in things:
+        outside = outside_name(server, name) if prefixed else name
+        if outside in found:
+            twice.add(outside)
+        found[outside] = f"{server}.{name}"
+    return {outside: whole for outside, whole in sorted(found.items()) if outside not in twice}
+
+
+def left_out(things: Iterable[tuple[str, str]], named: Mapping[str, str]) -> list[str]:
+    """The whole names of the things that have none outside, sorted."""
+    served = set(named.values())
+    return sorted({f"{server}.{name}" for server, name in things} - served)

@@ -1,0 +1,305 @@
+"""The gateway in the protocol: the SDK's server, whose every request goes to the session of whoever asks."""
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import mcp_types as types
+from mcp.server.lowlevel import NotificationOptions, Server
+from mcp.server.subscriptions import (
+    InMemorySubscriptionBus,
+    ListenHandler,
+    PromptsListChanged,
+    ResourcesListChanged,
+    ServerEvent,
+    ToolsListChanged,
+)
+from mcp.shared._stream_protocols import ReadStream, WriteStream
+from mcp.shared.exceptions import MCPError
+from mcp.shared.message import SessionMessage
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+from symbi import __version__
+from symbi.api.mcp.answers import Refusal, refusal_of
+from symbi.api.mcp.browsing import RESOURCES, TEMPLATES, browse, complete, get_prompt, prompts, read_resource
+from symbi.api.mcp.calls import ToolAnswer, ToolCall, call_tool, key_of
+from symbi.api.mcp.clients import Client
+from symbi.api.mcp.exchange import LEVELS, Context, Conversation, carry
+from symbi.api.mcp.gateway import Gateway, GatewaySession
+from symbi.api.mcp.own import call_own, described, own_names
+from symbi.errors import InternalError, SymbiError
+from symbi.tools.catalog import VerifiedTool
+from symbi.types import JsonValue
+
+_log = logging.getLogger("symbi.api")
+
+OURS: Final = "symbi/"
+"""The prefix of what the gateway says in `_meta`; no server can say it."""
+EFFECT_KEY: Final = "symbi/effect-id"
+"""Key in the `_meta` of an answer: the effect, as ledger and trail know it."""
+INSTRUCTIONS: Final = (
+    "Every call goes through Symbi, which verifies tools, asks policy, and keeps a signed trail. A call that is denied "
+    "says why and what would be allowed; do not try to get around it, tell the user. A call that is held waits for a "
+    "person: make the same call again later to learn what came of it."
+)
+MAX_LISTENERS: Final = 4  # streams of changes that one session may listen on
+
+Find = Callable[[Context], GatewaySession]
+"""Finds the session of a request; raises `MCPError` where there is none."""
+
+
+class SessionServer:
+    """The SDK's server of one session, or of all that a door lets in.
+
+    Args:
+        gateway: Serves.
+        find: Whose a request is.
+
+    Attributes:
+        server: The SDK's.
+    """
+
+    def __init__(self, gateway: Gateway, find: Find) -> None:
+        self._gateway = gateway
+        self._find = find
+        gateway.own_names = own_names(searches=gateway.search is not None)
+        self._bus = InMemorySubscriptionBus()
+        self.server: Server[Any] = Server(
+            "symbi",
+            version=__version__,
+            title="Symbi",
+            instructions=INSTRUCTIONS,
+            on_list_tools=self._list_tools,
+            on_call_tool=self._call_tool,
+            on_list_resources=self._list_resources,
+            on_list_resource_templates=self._list_templates,
+            on_read_resource=self._read_resource,
+            on_list_prompts=self._list_prompts,
+            on_get_prompt=self._get_prompt,
+            on_completion=self._complete,
+            on_subscriptions_listen=ListenHandler(self._bus, max_subscriptions=MAX_LISTENERS),
+        )
+        # Not by the constructor, which warns that the next era has it no more.
+        self.server.add_request_handler("logging/setLevel", types.SetLevelRequestParams, self._set_level)
+
+    @property
+    def options(self) -> Any:
+        """What the handshake says."""
+        changes = NotificationOptions(prompts_changed=True, resources_changed=True, tools_changed=True)
+        return self.server.create_initialization_options(changes)
+
+    async def session_of(self, ctx: Context) -> GatewaySession:
+        """The session of a request, which hears of changes from now on."""
+        session = self._find(ctx)
+        info = ctx.session.client_params.client_info if ctx.session.client_params else None
+        if info is not None:
+            session.claims = {"name": info.name, "version": info.version}
+
+        async def changed(what: str) -> None:
+            await self._tell(ctx, what)
+
+        session.changed = changed
+        return session
+
+    async def _tell(self, ctx: Context, what: str) -> None:
+        events: Mapping[str, tuple[Callable[[], Awaitable[None]], ServerEvent]] = {
+            "tools": (ctx.session.send_tool_list_changed, ToolsListChanged()),
+            "resources": (ctx.session.send_resource_list_changed, ResourcesListChanged()),
+            "prompts": (ctx.session.send_prompt_list_changed, PromptsListChanged()),
+        }
+        notify, event = events[what]
+        if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
+            await self._bus.publish(event)
+        else:
+            await notify()
+
+    # --- tools ------------------------------------------------------------------------------------
+
+    async def _list_tools(self, ctx: Context, _params: Any) -> types.ListToolsResult:
+        session = await self._browsed(ctx, "tools/list", _itself)
+        tools = [_tool(name, tool) for name, tool in session.tools().items()]
+        tools += [types.Tool.model_validate(one) for one in described(session)]
+        return types.ListToolsResult(tools=tools)
+
+    async def _call_tool(
+        self, ctx: Context, params: types.CallToolRequestParams
+    ) -> types.CallToolResult | types.InputRequiredResult:
+        session = await self.session_of(ctx)
+        await guarded(params.name, session, session.ready)
+        call = ToolCall(params.name, params.arguments or {}, _meta(ctx))
+        key = key_of(call.name, json.dumps(call.arguments, sort_keys=True, default=str))
+
+        async def work(talk: Conversation) -> types.CallToolResult:
+            if call.name in self._gateway.own_names:
+                return _result(
+                    await guarded(call.name, session, lambda: call_own(session, call, talk)), modern=talk.is_modern
+                )
+            return _result(
+                await guarded(call.name, session, lambda: call_tool(session, call, talk)), modern=talk.is_modern
+            )
+
+        return await carry(session, ctx, params, key, work)  # type: ignore[no-any-return]
+
+    # --- what servers offer beside tools ----------------------------------------------------------
+
+    async def _browsed(self, ctx: Context, method: str, work: Callable[[GatewaySession], Awaitable[Any]]) -> Any:
+        session = await self.session_of(ctx)
+
+        async def browse() -> Any:
+            with session.turnstile.passing():
+                await session.ready()
+                return await work(session)
+
+        return await guarded(method, session, browse)
+
+    async def _list_resources(self, ctx: Context, _params: Any) -> types.ListResourcesResult:
+        listed = await self._browsed(ctx, "resources/list", lambda session: browse(session, RESOURCES))
+        return types.ListResourcesResult.model_validate({"resources": _flat(listed)})
+
+    async def _list_templates(self, ctx: Context, _params: Any) -> types.ListResourceTemplatesResult:
+        listed = await self._browsed(ctx, "resources/templates/list", lambda session: browse(session, TEMPLATES))
+        return types.ListResourceTemplatesResult.model_validate({"resourceTemplates": _flat(listed)})
+
+    async def _list_prompts(self, ctx: Context, _params: Any) -> types.ListPromptsResult:
+        found = await self._browsed(ctx, "prompts/list", prompts)
+        named = [{**thing, "name": name} for name, (_, thing) in found.items()]
+        return types.ListPromptsResult.model_validate({"prompts": named})
+
+    async def _read_resource(self, ctx: Context, params: types.ReadResourceRequestParams) -> Any:
+        session = await self.session_of(ctx)
+        uri = str(params.uri)
+
+        async def work(talk: Conversation) -> types.ReadResourceResult:
+            await guarded(uri, session, session.ready)
+            contents = await guarded(uri, session, lambda: read_resource(session, uri, talk))
+            return types.ReadResourceResult.model_validate({"contents": list(contents)})
+
+        return await carry(session, ctx, params, key_of("resource", uri), work)
+
+    async def _get_prompt(self, ctx: Context, params: types.GetPromptRequestParams) -> Any:
+        session = await self.session_of(ctx)
+        values = dict(params.arguments or {})
+        key = key_of("prompt", params.name, json.dumps(values, sort_keys=True))
+
+        async def work(talk: Conversation) -> types.GetPromptResult:
+            await guarded(params.name, session, session.ready)
+            prompt = await guarded(params.name, session, lambda: get_prompt(session, params.name, values, talk))
+            return types.GetPromptResult.model_validate(prompt)
+
+        return await carry(session, ctx, params, key, work)
+
+    async def _complete(self, ctx: Context, params: types.CompleteRequestParams) -> types.CompleteResult:
+        session = await self.session_of(ctx)
+        ref = params.ref.model_dump(mode="json", by_alias=True)
+        others = dict((params.context.arguments if params.context else None) or {})
+        argument = params.argument.name, params.argument.value
+        await guarded("completion/complete", session, session.ready)
+        found = await guarded("completion/complete", session, lambda: complete(session, ref, argument, others))
+        return types.CompleteResult.model_validate({"completion": found})
+
+    async def _set_level(self, ctx: Context, params: types.SetLevelRequestParams) -> types.EmptyResult:
+        session = await self.session_of(ctx)
+        session.log_level = params.level if params.level in LEVELS else session.log_level
+        return types.EmptyResult()
+
+
+async def guarded(name: str, session: GatewaySession, work: Callable[[], Awaitable[Any]]) -> Any:
+    """Do something for a client; what goes wrong becomes an error of the protocol that says what a client may know.
+
+    Raises:
+        MCPError: It went wrong, and no answer says so.
+    """
+    try:
+        return await work()
+    except SymbiError as error:
+        told = refusal_of(name, error, session.runtime.guard.engine.current)
+    except MCPError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the outermost place: a defect answers one client and ends no other
+        _log.error("the gateway met a defect", exc_info=error)
+        told = refusal_of(name, InternalError(type(error).__name__), session.runtime.guard.engine.current)
+    code = types.INVALID_PARAMS if told.kind == "input" else types.INTERNAL_ERROR
+    raise MCPError(code, told.text, told.meta)
+
+
+async def _itself(session: GatewaySession) -> GatewaySession:
+    return session
+
+
+def _flat(listed: Mapping[str, Any]) -> list[Any]:
+    return [one for things in listed.values() for one in things]
+
+
+def _meta(ctx: Context) -> dict[str, JsonValue]:
+    meta: Any = ctx.meta or {}
+    return dict(meta)
+
+
+def _tool(name: str, tool: VerifiedTool) -> types.Tool:
+    definition = tool.definition
+    described: dict[str, Any] = {
+        "name": name,
+        "title": definition.title,
+        "description": definition.description or None,
+        "inputSchema": definition.input_schema,
+        "outputSchema": definition.output_schema,
+        "annotations": definition.annotations or None,
+        "_meta": definition.meta or None,
+    }
+    return types.Tool.model_validate({key: value for key, value in described.items() if value is not None})
+
+
+def _result(answer: ToolAnswer | Refusal, *, modern: bool) -> types.CallToolResult:
+    if isinstance(answer, Refusal):
+        return types.CallToolResult.model_validate(
+            {"content": [_text(answer.text)], "isError": True, "_meta": answer.meta}
+        )
+    blocks = [dict(block) for block in answer.blocks] or [_text(_written(answer.value))]
+    result: dict[str, Any] = {
+        "content": blocks,
+        "isError": answer.is_error,
+        "_meta": {**_theirs(answer.meta), **({EFFECT_KEY: answer.effect_id} if answer.effect_id else {})},
+    }
+    if answer.structured and (modern or isinstance(answer.value, Mapping)):
+        result["structuredContent"] = answer.value
+    return types.CallToolResult.model_validate(result)
+
+
+def _theirs(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What a server says in `_meta`, without what only the gateway says there."""
+    return {key: value for key, value in meta.items() if not key.startswith(OURS)}
+
+
+def _text(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
+
+
+def _written(value: JsonValue) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+async def serve(
+    gateway: Gateway,
+    client: Client,
+    streams: tuple[ReadStream[SessionMessage | Exception], WriteStream[SessionMessage]],
+    *,
+    transport: str,
+    uid: int | None = None,
+) -> None:
+    """Serve one client over a pair of streams, until it goes away.
+
+    Args:
+        gateway: Serves.
+        client: Who, as the transport has made sure.
+        streams: What comes from it, and what goes to it.
+        transport: `stdio`, `socket` or `memory`.
+        uid: The operating-system user at the other end; None where it is not known.
+
+    Raises:
+        Overloaded: There are too many sessions.
+        StoreUnavailable: The session cannot be recorded.
+    """
+    async with gateway.session(client, transport, uid=uid) as session:
+        serving = SessionServer(gateway, lambda _ctx: session)
+        await serving.server.run(*streams, serving.options)

@@ -1,0 +1,138 @@
+"""What people can ask about memories: show, export, forget. JSON in, JSON out, behind the gate."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from types import MappingProxyType
+from typing import Any, Final
+
+from symbi.api.approvals import text_of
+from symbi.api.caller import Caller, Discreet, Operation
+from symbi.clock import rfc3339
+from symbi.context.kinds import MAX_FOUND, ContextQuery, Found, MemoryKind, check_space
+from symbi.errors import InputError
+from symbi.runtime.runtime import Runtime
+from symbi.types import JsonValue
+
+MEMORY_TIMEOUT_S: Final = 600.0
+MAX_IDS: Final = 1000
+
+
+async def show(runtime: Runtime, _caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
+    """How many items each agent has; or, of one agent, how many of each kind, its checkpoints and the cache."""
+    keeping = runtime.context.keeping
+    if "agent" not in arguments:
+        return [{"agent": agent, "items": count} for agent, count in (await keeping.spaces()).items()]
+    agent = check_space(text_of(arguments, "agent"))
+    checkpoints = await keeping.checkpoints(agent)
+    items = await keeping.everything(agent, _query(arguments))
+    return {
+        "agent": agent,
+        "items": [_shown(one) for one in items],
+        "checkpoints": [{"id": one.id, "at": _at(one.at_ms), "items": one.items} for one in checkpoints],
+        "cache": asdict(runtime.context.cache),
+    }
+
+
+async def export(runtime: Runtime, _caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
+    """Items of an agent, whole, newest first; `before` goes on behind what was given last."""
+    agent = check_space(text_of(arguments, "agent"))
+    return [_whole(one) for one in await runtime.context.keeping.everything(agent, _query(arguments))]
+
+
+async def forget(runtime: Runtime, _caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
+    """Remove items of an agent: those that are named, or all of what else is said; answers how many there were."""
+    agent = check_space(text_of(arguments, "agent"))
+    ids = _ids(arguments)
+    keeping = runtime.context.keeping
+    if ids:
+        return {"items": await keeping.forget_now(agent, ids)}
+    query, count = _query(arguments), 0
+    while found := [one.id for one in await keeping.everything(agent, query)]:
+        gone = await keeping.forget_now(agent, found)
+        count += gone
+        if not gone:
+            break
+    return {"items": count}
+
+
+def shown(_runtime: Runtime, arguments: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    """What the trail shows of an operation: whose memory, and how many items were named; no words and tags.
+
+    Raises:
+        InputError: The arguments are wrong; the error quotes none of them.
+    """
+    agent: JsonValue = check_space(text_of(arguments, "agent")) if "agent" in arguments else ""
+    query = _query(arguments)
+    return {
+        "agent": agent, "ids": len(_ids(arguments)), "kinds": [one.value for one in query.kinds],
+        "tags": len(query.tags), "words": bool(query.text),
+    }  # fmt: skip
+
+
+def _query(arguments: Mapping[str, JsonValue]) -> ContextQuery:
+    kind, tags, limit = arguments.get("kind"), arguments.get("tags", []), arguments.get("limit", MAX_FOUND)
+    before = arguments.get("before_ms")
+    if kind is not None and kind not in list(MemoryKind):
+        raise _wrong(f"`kind` is one of {', '.join(MemoryKind)}")
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise _wrong("`tags` is a list of texts")
+    if isinstance(limit, bool) or not isinstance(limit, int):
+        raise _wrong("`limit` is a number")
+    if before is not None and (isinstance(before, bool) or not isinstance(before, int)):
+        raise _wrong("`before_ms` is a number of milliseconds")
+    return ContextQuery(
+        text=text_of(arguments, "text", ""),
+        kinds=() if kind is None else (MemoryKind(str(kind)),),
+        tags=tuple(str(tag) for tag in tags),
+        until_ms=before,
+        limit=limit,
+    )
+
+
+def _ids(arguments: Mapping[str, JsonValue]) -> list[str]:
+    ids = arguments.get("ids", [])
+    if not isinstance(ids, list) or len(ids) > MAX_IDS or not all(isinstance(one, str) for one in ids):
+        raise _wrong(f"`ids` is a list of at most {MAX_IDS} texts")
+    return [str(one) for one in ids]
+
+
+def _whole(item: Found) -> dict[str, JsonValue]:
+    label = item.label
+    return {
+        **_shown(item), "content": item.content, "tags": list(item.tags),
+        "label": {
+            "integrity": label.integrity.value, "confidentiality": label.confidentiality.value,
+            "categories": list(label.categories), "sources": list(label.sources), "subjects": list(label.subjects),
+        },
+        "run": item.run_id, "effect": item.effect_id,
+    }  # fmt: skip
+
+
+def _shown(item: Found) -> dict[str, JsonValue]:
+    """An item without what it says."""
+    label = item.label
+    said: dict[str, Any] = {
+        "id": item.id, "kind": item.kind.value, "form": item.form.value, "at": _at(item.at_ms), "tokens": item.tokens,
+        "importance": item.importance, "shared": item.shared, "times": item.times,
+        "integrity": label.integrity.value, "confidentiality": label.confidentiality.value,
+        "about": len(label.subjects),
+    }  # fmt: skip
+    return said
+
+
+def _at(at_ms: int) -> str:
+    return rfc3339(at_ms * 1_000_000)
+
+
+def _wrong(msg: str) -> InputError:
+    return InputError(msg, code="control.argument")
+
+
+OPERATIONS: Final[Mapping[str, Operation]] = MappingProxyType(
+    {
+        "memory.show": Discreet(show, shown, MEMORY_TIMEOUT_S),
+        "memory.export": Discreet(export, shown, MEMORY_TIMEOUT_S),
+        "memory.forget": Discreet(forget, shown, MEMORY_TIMEOUT_S),
+    }
+)
+"""Operations by name."""

@@ -1,0 +1,293 @@
+"""`symbi kb`: documents that agents and people look up; through the owner of the data folder, or in its place."""
+
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import anyio.to_thread
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from symbi.api.caller import Caller, operate
+from symbi.api.client import ask_owner, connect_owner
+from symbi.api.knowledge import KNOWLEDGE_TIMEOUT_S, MAX_LISTED, OPERATIONS
+from symbi.cli.options import Config, Json
+from symbi.cli.output import EXIT_FAILED, EXIT_VERIFICATION, err, errors_to_exit, out, print_json
+from symbi.cli.run import run_to_end
+from symbi.config import Settings, load_settings
+from symbi.runtime.runtime import Runtime
+from symbi.tools.text import printable
+from symbi.types import JsonValue
+from symbi.wiring import folder_owner, open_runtime, start_logging
+
+app = typer.Typer(help="Documents that agents and people look up.", no_args_is_help=True)
+
+Ask = Callable[[str, Mapping[str, JsonValue]], Awaitable[Any]]
+Collection = Annotated[str, typer.Option("--collection", "-k", help="Which collection; all of them if not given.")]
+InCollection = Annotated[str, typer.Option("--collection", "-k", help="Which collection.")]
+Purpose = Annotated[str, typer.Option(help="What it is wanted for, as policies ask.")]
+Count = Annotated[int, typer.Option("--count", "-n", help="How many passages.")]
+
+DEFAULT_COLLECTION: Final = "main"
+SHOWN_SKIPS: Final = 20
+LISTS: Final = ("added", "changed", "removed", "skipped", "left_alone")
+
+
+@app.command("add")
+def add(
+    path: Annotated[Path, typer.Argument(help="A folder, or a file.")],
+    *,
+    collection: InCollection = DEFAULT_COLLECTION,
+    name: Annotated[
+        str, typer.Option("--as", help="What sources begin with; the folder's own name if not given.")
+    ] = "",
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Read a folder, or a file: what is new and what has changed; what is gone from the folder goes. Again after a break does the rest."""
+    with errors_to_exit(as_json=as_json):
+        arguments: dict[str, JsonValue] = {"collection": collection, "path": str(path.absolute()), "name": name}
+        report = _together(load_settings(config), partial(_add, arguments, not as_json))
+        if as_json:
+            print_json(report)
+        else:
+            _tell(report)
+        if report["skipped"]:
+            raise typer.Exit(EXIT_FAILED)
+
+
+async def _add(arguments: Mapping[str, JsonValue], shown: bool, ask: Ask) -> dict[str, Any]:  # noqa: FBT001 - of one caller
+    report: dict[str, Any] = {name: [] for name in LISTS} | {"unchanged": 0, "chunks": 0, "files": 0}
+    columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    after = ""
+    with Progress(*columns, console=err, transient=True, disable=not (shown and err.is_terminal)) as progress:
+        task = progress.add_task("", total=None)
+        while True:
+            step = await ask("kb.add", {**arguments, "after": after})
+            for one in LISTS:
+                report[one] += step[one]
+            for one in ("unchanged", "chunks"):
+                report[one] += step[one]
+            report["files"] = step["files"]
+            progress.update(task, total=step["files"], completed=step["position"])
+            if step["next"] is None:
+                return report
+            after = step["next"]
+
+
+def _tell(report: Mapping[str, Any]) -> None:
+    counts = ", ".join(f"{len(report[name])} {name}" for name in ("added", "changed", "removed"))
+    out.print(f"{report['files']} files: {counts}, {report['unchanged']} unchanged; {report['chunks']} chunks written")
+    for kind, style in (("skipped", "bold red"), ("left_alone", "dim")):
+        for one in report[kind][:SHOWN_SKIPS]:
+            text = escape(printable(f"{one['source']}: {one['reason']}"))
+            err.print(f"[{style}]{'not read' if kind == 'skipped' else 'left alone'}:[/] {text}")
+        if len(report[kind]) > SHOWN_SKIPS:
+            err.print(f"[dim]and {len(report[kind]) - SHOWN_SKIPS} more; `--json` lists them all[/]")
+
+
+@app.command("search")
+def search(
+    question: Annotated[
+        str, typer.Argument(help="Words, or a question; `source:`, `kind:`, `after:`, `before:` narrow it.")
+    ],
+    *,
+    collection: Collection = "",
+    count: Count = 8,
+    purpose: Purpose = "unknown",
+    trace: Annotated[bool, typer.Option("--trace", help="Also show each stage with what it took.")] = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Show the passages that have to do with a question, best first, with the places where they stand."""
+    with errors_to_exit(as_json=as_json):
+        arguments: dict[str, JsonValue] = {
+            "question": question, "collection": collection, "k": count, "purpose": purpose,
+        }  # fmt: skip
+        result = _one(load_settings(config), "kb.search", arguments)
+        if as_json:
+            print_json(result)
+            return
+        if not result["passages"]:
+            out.print("nothing is found")
+        for number, one in enumerate(result["passages"], 1):
+            out.print(f"[bold]{number}.[/] {_place(one)} [dim]{one['score']:.3f}[/]")
+            out.print("   " + escape("\n   ".join(printable(line) for line in one["text"].split("\n"))))
+        _trace(result, trace)
+
+
+@app.command("answer")
+def answer(
+    question: Annotated[str, typer.Argument(help="A question.")],
+    *,
+    collection: Collection = "",
+    purpose: Purpose = "unknown",
+    trace: Annotated[bool, typer.Option("--trace", help="Also show each stage with what it took.")] = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Answer a question word for word from documents, with sources, or say that there is no answer. Exit code 1: there is none."""
+    with errors_to_exit(as_json=as_json):
+        arguments: dict[str, JsonValue] = {"question": question, "collection": collection, "purpose": purpose}
+        said = _one(load_settings(config), "kb.answer", arguments)
+        if as_json:
+            print_json(said)
+        else:
+            out.print(escape("\n".join(printable(line) for line in said["answer"].split("\n"))))
+            for number, one in enumerate(said["sources"], 1):
+                out.print(f"[bold]\\[{number}][/] {_place(one)}")
+            _trace(said, trace)
+        if not said["found"]:
+            raise typer.Exit(EXIT_FAILED)
+
+
+@app.command("list")
+def list_documents(*, collection: Collection = "", as_json: Json = False, config: Config = None) -> None:
+    """List documents by collection and source."""
+    with errors_to_exit(as_json=as_json):
+        rows = _together(load_settings(config), partial(_list, collection))
+        if as_json:
+            print_json(rows)
+            return
+        for one in rows:
+            facts = f"{one['kind']}, {one['chunks']} chunks, {one['classification']}, {one['modified'][:10]}"
+            out.print(f"{escape(printable(one['collection'] + ' ' + one['source']))} [dim]{facts}[/]")
+
+
+async def _list(collection: str, ask: Ask) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    while True:
+        last = rows[-1] if rows else {"collection": "", "source": ""}
+        page = await ask(
+            "kb.list",
+            {"collection": collection, "after_collection": last["collection"], "after_source": last["source"]},
+        )
+        rows += page
+        if len(page) < MAX_LISTED:
+            return rows
+
+
+@app.command("rm")
+def remove(
+    sources: Annotated[list[str] | None, typer.Argument(help="Documents, as `symbi kb list` names them.")] = None,
+    *,
+    collection: InCollection = DEFAULT_COLLECTION,
+    everything: Annotated[bool, typer.Option("--all", help="All documents of the collection.")] = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Remove documents with their chunks, words and vectors."""
+    with errors_to_exit(as_json=as_json):
+        arguments: dict[str, JsonValue] = {"collection": collection, "sources": list(sources or ()), "all": everything}
+        said = _one(load_settings(config), "kb.rm", arguments)
+        if as_json:
+            print_json(said)
+        else:
+            out.print(f"{said['removed']} documents removed")
+
+
+@app.command("stats")
+def stats(*, as_json: Json = False, config: Config = None) -> None:
+    """Show what each collection holds."""
+    with errors_to_exit(as_json=as_json):
+        rows = _one(load_settings(config), "kb.stats", {})
+        if as_json:
+            print_json(rows)
+            return
+        if not rows:
+            out.print("there are no documents")
+        for one in rows:
+            out.print(
+                f"[bold]{escape(printable(one['collection']))}[/] {one['documents']} documents, {one['chunks']} chunks, "
+                f"{one['sealed']} sealed, {one['size_bytes']} bytes"
+            )
+
+
+@app.command("verify")
+def verify(
+    *,
+    collection: Collection = "",
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Take out vectors without chunks, and make missing ones again.")
+    ] = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Compare documents, chunks and vectors, both ways. Exit code 4: they do not agree."""
+    with errors_to_exit(as_json=as_json):
+        rows = _one(load_settings(config), "kb.verify", {"collection": collection, "repair": repair})
+        if as_json:
+            print_json(rows)
+        for one in () if as_json else rows:
+            state = "[bold green]agrees[/]" if one["clean"] else "[bold red]does not agree[/]"
+            found = f"{one['orphans']} vectors without a chunk, {one['missing']} chunks without a vector, {one['pending']} half written"
+            out.print(f"[bold]{escape(printable(one['collection']))}[/] {state}: {one['documents']} documents, {one['chunks']} chunks, {one['vectors']} vectors; {found}")  # fmt: skip
+            if one["repaired"]:
+                out.print("  what did not agree was put in order")
+            for line in one["damaged"]:
+                out.print(f"  [bold red]damaged:[/] {escape(printable(line))}")
+        if not all(one["clean"] for one in rows):
+            raise typer.Exit(EXIT_VERIFICATION)
+
+
+def _place(one: Mapping[str, Any]) -> str:
+    headings = f" — {one['headings']}" if one["headings"] else ""
+    return escape(printable(f"{one['collection']}:{one['source']}{headings} ({one['start']}-{one['end']})"))
+
+
+def _trace(result: Mapping[str, Any], shown: bool) -> None:  # noqa: FBT001 - as the option was given
+    for stage in result["trace"] if shown else ():
+        facts = ", ".join(f"{name} {value}" for name, value in stage["facts"].items())
+        out.print(f"[dim]{stage['took_ms']:8.2f} ms  {stage['stage']}: {escape(printable(facts))}[/]")
+    if shown:
+        out.print(f"[dim]evidence {result['evidence']}[/]")
+
+
+def _one(settings: Settings, operation: str, arguments: Mapping[str, JsonValue]) -> Any:
+    """Ask one thing."""
+
+    async def ask_once(ask: Ask) -> Any:
+        return await ask(operation, arguments)
+
+    return _together(settings, ask_once)
+
+
+def _together(settings: Settings, work: Callable[[Ask], Awaitable[Any]]) -> Any:
+    """Ask the owner of the data folder for several things; without one, become the owner while it takes.
+
+    Raises:
+        SymbiError: What the owner said, or what stops us from being the owner.
+    """
+    start_logging(settings)
+    return run_to_end(partial(_asking, settings, work), settings)
+
+
+async def _asking(settings: Settings, work: Callable[[Ask], Awaitable[Any]]) -> Any:
+    def over_socket(operation: str, arguments: Mapping[str, JsonValue]) -> Any:
+        connection = connect_owner(settings.runtime.data_dir)
+        if connection is None:
+            return None
+        return (ask_owner(connection, operation, arguments, KNOWLEDGE_TIMEOUT_S),)
+
+    first = connect_owner(settings.runtime.data_dir)
+    if first is None:
+        async with open_runtime(settings) as runtime:
+            return await work(partial(_own, settings, runtime))
+    first.close()
+
+    async def ask(operation: str, arguments: Mapping[str, JsonValue]) -> Any:
+        answered = await anyio.to_thread.run_sync(over_socket, operation, arguments)
+        if answered is None:  # it has ended since
+            async with open_runtime(settings) as runtime:
+                return await _own(settings, runtime, operation, arguments)
+        return answered[0]
+
+    return await work(ask)
+
+
+async def _own(settings: Settings, runtime: Runtime, operation: str, arguments: Mapping[str, JsonValue]) -> Any:
+    caller = Caller(os.geteuid(), folder_owner=os.geteuid() == folder_owner(settings))
+    return await operate(runtime, OPERATIONS, caller, operation, arguments)

@@ -1,0 +1,158 @@
+"""How items are found and ordered, on the store's thread."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, TypeAlias
+
+import msgspec
+
+from symbi.context.kinds import ContextQuery, Found, MemoryTerms
+from symbi.context.matching import fits, says
+from symbi.context.port import MemoryStore, Row, Wanted
+from symbi.context.ranking import best, fitting, keyword_score, score, strength, weight_of
+from symbi.context.sealing import Body, found, opened_body
+from symbi.context.words import asked_for, counted, telling
+from symbi.guard.vault import Vault
+from symbi.types import AgentId
+
+MOST_NEAR: Final = 40  # of the nearest in meaning, that are looked at
+MOST_OF_A_WORD: Final = 32  # of the newest items with a word of the question, likewise
+MOST_WORDS: Final = 8  # of a question, by which items are looked for
+MOST_SEALED: Final = 500  # of the newest sealed items, that are opened to see what they say
+MOST_CHOSEN: Final = 256  # of items with the tags and words that are asked for, that are ranked
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question, with what the reader may see.
+
+    Attributes:
+        query: As it was asked.
+        wanted: What of it the store can be asked.
+        terms: Of the memory.
+    """
+
+    query: ContextQuery
+    wanted: Wanted
+    terms: MemoryTerms
+
+
+def narrowed(
+    query: ContextQuery, space: AgentId, levels: frozenset[str], times: tuple[int, int], *, shared: bool
+) -> Wanted:
+    """What the store is asked, of what a reader may see.
+
+    Args:
+        query: The question.
+        space: Whose memory.
+        levels: What the reader may see.
+        times: Now, and when the oldest item was kept that is still there.
+        shared: Only what is shared.
+    """
+    return Wanted(
+        space, levels, times[0], times[1], shared, query.kinds, query.forms, query.tags, query.since_ms, query.until_ms,
+        query.min_importance, asked_for(query.text), None, max(MOST_CHOSEN, query.limit),
+    )  # fmt: skip
+
+
+def found_in(
+    store: MemoryStore, vault: Vault | None, question: Question, near: Mapping[str, float]
+) -> list[tuple[str, Found]]:
+    """The items that answer, the best or the newest first, each with its level.
+
+    Args:
+        store: Where they are.
+        vault: Opens what is sealed.
+        question: What is asked.
+        near: How near items come in meaning, by id.
+
+    Raises:
+        DecryptionFailed, StoreUnavailable: An item was altered, or cannot be read.
+        ConfigError: There is no master key.
+    """
+    query = question.query
+    ranked = _ranked(store, vault, question, near) if query.about else _newest(store, vault, question)
+    chosen: list[tuple[str, Found]] = []
+    for row, body, points in ranked:
+        opened = body or opened_body(row, vault)
+        if opened is not None:
+            chosen.append((row.level, found(row, opened, points)))
+        if len(chosen) == query.limit:
+            break
+    return chosen[: fitting([one.tokens for _, one in chosen], query.max_tokens)]
+
+
+Ranked: TypeAlias = Iterator[tuple[Row, Body | None, float]]
+Candidates: TypeAlias = dict[str, tuple[Row, Body | None, Mapping[str, int]]]
+
+
+def _newest(store: MemoryStore, vault: Vault | None, question: Question) -> Ranked:
+    wanted = replace(question.wanted, limit=question.query.limit)
+    rows = [(row, None) for row in store.find_items(replace(wanted, sealed=False if _by_content(wanted) else None))]
+    both: list[tuple[Row, Body | None]] = [*rows]
+    if _by_content(wanted):
+        both += _opened(store, vault, wanted)
+        both.sort(key=lambda one: -one[0].number)
+    for row, body in both:
+        yield row, body, 0.0
+
+
+def _ranked(store: MemoryStore, vault: Vault | None, question: Question, near: Mapping[str, float]) -> Ranked:
+    wanted = question.wanted
+    words = telling(question.query.about, MOST_WORDS)
+    candidates: Candidates = {}
+    for row in _candidates(store, wanted, words, near):
+        candidates[row.id] = (row, None, _words_of(row))
+    for row, body in _opened(store, vault, wanted):
+        there = counted(body.content)
+        if _by_content(wanted) or any(word in there for word in words):
+            candidates[row.id] = (row, body, there)
+    yield from _ordered(question, words, candidates, near)
+
+
+def _ordered(question: Question, words: Sequence[str], candidates: Candidates, near: Mapping[str, float]) -> Ranked:
+    """Candidates, the best first."""
+    # Weights of words come from what the reader may see alone: nothing else bears on the order.
+    count = len(candidates)
+    weights = {
+        word: weight_of(sum(word in there for _, _, there in candidates.values()), count) for word in words
+    }  # fmt: skip
+    scores = []
+    for row, _, there in candidates.values():
+        strong = strength(row.importance, row.half_life_days, row.at_ms, question.wanted.now_ms)
+        keywords = keyword_score(there, weights, row.tokens)
+        scores.append((score(question.terms, near.get(row.id, 0.0), keywords, strong), row.number))
+    by_number = {row.number: (row, body) for row, body, _ in candidates.values()}
+    for points, number in best(scores, len(scores)):
+        yield (*by_number[number], points)
+
+
+def _candidates(store: MemoryStore, wanted: Wanted, words: Sequence[str], near: Mapping[str, float]) -> Iterator[Row]:
+    """Items that are not sealed and may answer; some come more than once."""
+    if _by_content(wanted):
+        yield from store.find_items(replace(wanted, sealed=False))
+        return
+    for word in words:
+        yield from store.find_items(replace(wanted, words=(word,), sealed=False, limit=MOST_OF_A_WORD))
+    known = frozenset(near)
+    if known:
+        rows = store.items_of(wanted.space, sorted(known))
+        yield from (row for row in rows if row.words is not None and fits(row, wanted))
+
+
+def _opened(store: MemoryStore, vault: Vault | None, wanted: Wanted) -> Iterator[tuple[Row, Body]]:
+    """The newest sealed items, open, that say what is wanted; what was erased is not there."""
+    asked = replace(wanted, words=(), tags=(), sealed=True, limit=MOST_SEALED)
+    for row in store.find_items(asked):
+        body = opened_body(row, vault)
+        if body is not None and says(body.content, body.tags, wanted):
+            yield row, body
+
+
+def _by_content(wanted: Wanted) -> bool:
+    """Whether words or tags are asked for."""
+    return bool(wanted.words or wanted.tags)
+
+
+def _words_of(row: Row) -> Mapping[str, int]:
+    return {} if row.words is None else msgspec.json.decode(row.words, type=dict[str, int])

@@ -1,0 +1,294 @@
+"""What becomes of items: how they are forgotten, expire, are copied and brought back, and how a crash is mended.
+
+An item that goes is gone from memory, from checkpoints, from the lists of words and tags, from answers that were given
+lately, and from the index of vectors; and the store's old pages are let go. What is about somebody under a legal hold
+stays until the hold is released.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from itertools import groupby
+from typing import Final
+
+import anyio
+
+from symbi.audit.event import AuditEventType, Draft
+from symbi.context.kinds import ContextQuery, Found, check_space
+from symbi.context.memory import ASKED, Memory
+from symbi.context.port import Checkpoint, Row
+from symbi.context.sealing import opened_body
+from symbi.errors import Denied, InputError, Overloaded
+from symbi.guard.action import WriteData
+from symbi.guard.permit import Permit
+from symbi.policy.flow import join
+from symbi.types import SYSTEM_AGENT, AgentId, JsonValue, Label, Principal
+
+_log = logging.getLogger("symbi.context")
+
+AT_ONCE: Final = 500  # items of one commit
+INTERVAL_S: Final = 3600.0  # between two sweeps
+MAX_CHECKPOINTS: Final = 32  # of one agent; a further one makes the oldest go
+
+
+class MemoryKeeping:
+    """Keeps memories in order.
+
+    Args:
+        memory: The room.
+        let_go: Moves what the store has overwritten out of its log; on the store's thread.
+    """
+
+    def __init__(self, memory: Memory, let_go: Callable[[], None]) -> None:
+        self._memory = memory
+        self._let_go = let_go
+        self._rooms = memory.rooms
+        self._turn = anyio.Lock()  # two at once would each undo the notes of the other
+
+    # --- forgetting ---------------------------------------------------------------------------
+
+    async def forget(self, agent: AgentId | Principal, ids: Sequence[str]) -> int:
+        """Have an agent forget items of its own; returns how many there were.
+
+        Raises:
+            Denied: Policy does not let it write to its memory.
+            InputError: One of them is about somebody under a legal hold; none is gone.
+            Unavailable: The store or the index cannot be used; what is gone stays so, and asking again finishes it.
+        """
+        principal = self._memory.principal_of(agent)
+        async with self._writing(principal, {"forget": list(ids)}):
+            return await self.forget_now(principal.name, ids)
+
+    async def forget_now(self, space: AgentId, ids: Sequence[str]) -> int:
+        """The same, for who has passed the gate."""
+        store = self._rooms.store
+
+        def remove() -> tuple[int, tuple[Draft, ...]]:
+            there = [one for one in dict.fromkeys(ids) if store.space_has(space, one)]
+            if store.held_items(there):
+                msg = "something of it is about one who is under a legal hold: nothing is forgotten"
+                raise InputError(msg, code="privacy.held", hint="`symbi privacy list` says why")
+            store.remove_items(there)
+            facts: dict[str, JsonValue] = {"items": len(there), "reason": "forgotten"}
+            return len(there), (Draft(AuditEventType.MEMORY_REMOVED, space, facts),) if there else ()
+
+        count, _ = await self._rooms.log.transact(remove)
+        self._memory.changed(space)
+        await self.clear_away()
+        return count
+
+    async def sweep(self) -> int:
+        """Remove what has expired or is too old; returns how many items that was.
+
+        Raises:
+            Overloaded, StoreUnavailable: It cannot be removed now; what was removed by then stays so.
+        """
+        store, removed, after = self._rooms.store, 0, ""
+        now_ms, oldest_ms = self._memory.now_ms, self._memory.oldest_ms
+        while True:
+
+            def step(after: str = after) -> tuple[tuple[int, str], tuple[Draft, ...]]:
+                due = store.due_items(now_ms, oldest_ms, after, AT_ONCE)
+                held = frozenset(store.held_items(due))
+                count = store.remove_items([one for one in due if one not in held])
+                last = due[-1] if len(due) == AT_ONCE else ""
+                facts: dict[str, JsonValue] = {"items": count, "reason": "retention"}
+                drafts = (Draft(AuditEventType.MEMORY_REMOVED, SYSTEM_AGENT, facts),) if count else ()
+                return (count, last), drafts
+
+            (count, after), _ = await self._rooms.log.transact(step, wait=True)
+            removed += count
+            if not after:
+                break
+        if removed:
+            self._memory.all_changed()
+            await self.clear_away()
+        return removed
+
+    async def erased(self, ids: Sequence[str]) -> None:
+        """Remove items that are about somebody whose data is erased; whoever asks has passed the gate.
+
+        Raises:
+            StoreUnavailable: The store cannot be used; asking again finishes it.
+        """
+        store = self._rooms.store
+        for first in range(0, len(ids), AT_ONCE):
+
+            def remove(some: Sequence[str] = ids[first : first + AT_ONCE]) -> tuple[int, tuple[Draft, ...]]:
+                return store.remove_items(some), ()
+
+            await self._rooms.log.transact(remove, wait=True)
+        self._memory.all_changed()
+        await self._remove_vectors()
+
+    async def clear_away(self) -> None:
+        """Remove the vectors of what is gone, and let go of the store's old pages.
+
+        Raises:
+            StoreUnavailable: Somebody still reads old pages, or a store cannot be written; asking again finishes it.
+        """
+        await self._remove_vectors()
+        await self._rooms.log.read(self._let_go)
+
+    async def _remove_vectors(self) -> None:
+        store, log = self._rooms.store, self._rooms.log
+        async with self._turn:
+            while ids := await log.read(partial(store.vectors_gone, AT_ONCE)):
+                if self._rooms.meanings is not None:
+                    await self._rooms.meanings.remove(ids)
+
+                def done(ids: Sequence[str] = ids) -> tuple[None, tuple[Draft, ...]]:
+                    store.forget_gone(ids)
+                    return None, ()
+
+                await log.transact(done, wait=True)
+
+    # --- checkpoints --------------------------------------------------------------------------
+
+    async def checkpoint(self, agent: AgentId | Principal) -> Checkpoint:
+        """Copy all that an agent remembers; of more than `MAX_CHECKPOINTS`, the oldest goes.
+
+        Raises:
+            Denied: Policy does not let it write to its memory.
+            StoreUnavailable: It cannot be kept.
+        """
+        principal = self._memory.principal_of(agent)
+        store, space = self._rooms.store, principal.name
+        made = Checkpoint(self._rooms.ids.new(), space, self._memory.now_ms, 0)
+
+        def copy() -> tuple[int, tuple[Draft, ...]]:
+            for old in store.checkpoints_of(space)[MAX_CHECKPOINTS - 1 :]:
+                store.drop_checkpoint(space, old.id)
+            return store.put_checkpoint_of(made), ()
+
+        async with self._writing(principal, {"checkpoint": made.id}):
+            count, _ = await self._rooms.log.transact(copy)
+        return replace(made, items=count)
+
+    async def checkpoints(self, agent: AgentId | Principal) -> Sequence[Checkpoint]:
+        """The copies of an agent's memory, newest first; ids, times and counts alone."""
+        space = self._memory.principal_of(agent).name
+        return await self._rooms.log.read(partial(self._rooms.store.checkpoints_of, space))
+
+    async def restore(self, agent: AgentId | Principal, checkpoint: str) -> int:
+        """Put a copy in the place of what an agent remembers; returns how many items it has now.
+
+        What was forgotten, expired or erased since is in no copy any more, and so does not come back.
+
+        Raises:
+            Denied: Policy does not let it write to its memory.
+            InputError: There is no such copy.
+            Unavailable: The store, the embedder or the index cannot be used; asking again finishes it.
+        """
+        principal = self._memory.principal_of(agent)
+        store, space = self._rooms.store, principal.name
+
+        def bring_back() -> tuple[int, tuple[Draft, ...]]:
+            if all(one.id != checkpoint for one in store.checkpoints_of(space)):
+                msg = "there is no such checkpoint of this agent's memory"
+                raise InputError(msg, code="context.checkpoint", hint="`checkpoints` lists them")
+            return store.restore_copy(space, checkpoint), ()
+
+        async with self._writing(principal, {"restore": checkpoint}):
+            async with self._turn:
+                count, _ = await self._rooms.log.transact(bring_back)
+            self._memory.changed(space)
+        await self._remove_vectors()
+        await self.mend()
+        return count
+
+    # --- for an operator ----------------------------------------------------------------------
+
+    async def spaces(self) -> dict[AgentId, int]:
+        """How many items each agent has."""
+        store = self._rooms.store
+
+        def look() -> dict[AgentId, int]:
+            return {space: store.space_of(space).items for space in store.spaces()}
+
+        return await self._rooms.log.read(look)
+
+    async def everything(self, agent: AgentId, query: ContextQuery) -> Sequence[Found]:
+        """What an agent remembers, whatever its label, newest first; for an operator who has passed the gate.
+
+        Raises:
+            InputError: It is no agent's name.
+            DecryptionFailed, ConfigError, StoreUnavailable: Something cannot be opened or read.
+        """
+        space = check_space(agent)
+        return await self._memory.seen_by_operator(space, replace(query, about="", of=AgentId("")))
+
+    # --- mending ------------------------------------------------------------------------------
+
+    async def mend(self) -> int:
+        """Make the vectors that are due, each by a decision for its agent; returns how many there are now.
+
+        One that policy does not let be written any more stays without.
+
+        Raises:
+            Unavailable: The store, the embedder or the index cannot be used.
+        """
+        await self._remove_vectors()
+        made, after = 0, 0
+        while self._rooms.meanings is not None:
+            due = await self._rooms.log.read(partial(self._rooms.store.meaning_due, after, AT_ONCE))
+            if not due:
+                break
+            after = due[-1].number
+            for space, rows in groupby(sorted(due, key=_space_of), key=_space_of):
+                made += await self._mean(space, tuple(rows))
+        return made
+
+    async def _mean(self, space: AgentId, rows: Sequence[Row]) -> int:
+        meanings, vault = self._rooms.meanings, self._rooms.guard.vault
+        assert meanings is not None
+        bodies = await self._rooms.log.read(lambda: [opened_body(row, vault) for row in rows])
+        there = [(row, body) for row, body in zip(rows, bodies, strict=True) if body is not None]
+        label = join(*(replace(body.label, subjects=()) for _, body in there))
+        principal = self._memory.principal_of(space)
+        try:
+            async with self._writing(principal, {"again": [row.id for row, _ in there]}, label, embeds=True) as permit:
+                vectors = await meanings.of_texts(permit, [body.content for _, body in there])
+                await meanings.put(permit, [row for row, _ in there], vectors)
+                await self._memory.meant([row.id for row, _ in there])
+        except Denied:
+            return 0  # it was permitted when they were written, and is no more
+        return len(there)
+
+    @asynccontextmanager
+    async def _writing(
+        self, principal: Principal, content: JsonValue, label: Label = ASKED, *, embeds: bool = False
+    ) -> AsyncIterator[Permit[WriteData]]:
+        """A change of an agent's memory, behind the gate."""
+        guard, data = self._rooms.guard, self._memory.data_of(principal.name, "any")
+        embedder, remote = await self._memory.embedder() if embeds else ("", False)
+        action = WriteData(
+            principal=principal, data=data, label=label, content=content, purpose=data.purpose,
+            embedder=embedder, remote=remote,
+        )  # fmt: skip
+        async with guard.enforce(action) as permit:
+            guard.authority.redeem(permit, WriteData)
+            yield permit
+
+    async def run(self, wait: Callable[[float], Awaitable[None]] = anyio.sleep) -> None:
+        """Sweep on a cadence, until it is cancelled.
+
+        Args:
+            wait: Waits for some seconds.
+        """
+        while True:
+            await wait(INTERVAL_S)
+            try:
+                removed = await self.sweep()
+            except Overloaded as overload:
+                _log.warning("memories were not swept: %s", overload.code)
+            else:
+                if removed:
+                    _log.info("memories were swept: %d items", removed)
+            await self._memory.readers.sweep()
+
+
+def _space_of(row: Row) -> AgentId:
+    return row.space

@@ -1,0 +1,69 @@
+"""What agents look up in documents: the pipeline of `symbi.knowledge`, for runs and for programs in Python."""
+
+from collections.abc import Awaitable, Callable
+
+from symbi.errors import InputError
+from symbi.guard.action import DataRef, ReadData
+from symbi.guard.permit import Authority, Permit
+from symbi.knowledge.answer import Answer
+from symbi.knowledge.knowledge import Knowledge
+from symbi.knowledge.passages import SearchResult
+from symbi.knowledge.rag import MAX_PASSAGES, Wanted
+from symbi.knowledge.readings import KIND, Reader
+from symbi.types import JsonValue, Label, Principal
+
+
+class Library:
+    """Documents that agents may search.
+
+    Args:
+        opened: Gives the knowledge, and opens it when it is asked for first.
+        authority: Where permits are redeemed.
+    """
+
+    def __init__(self, opened: Callable[[], Awaitable[Knowledge]], authority: Authority) -> None:
+        self._opened = opened
+        self._authority = authority
+
+    async def reading(self, principal: Principal, base: str, query: JsonValue, label: Label, limit: int) -> ReadData:
+        """The action of looking something up in a collection.
+
+        Raises:
+            InputError: It can be no collection, or too much is asked for.
+            ConfigError, Unavailable: Knowledge cannot be opened.
+        """
+        if not 1 <= limit <= MAX_PASSAGES:
+            raise InputError(f"`limit` is from 1 to {MAX_PASSAGES}", code="knowledge.query")
+        rooms = (await self._opened()).rooms
+        terms = rooms.rules.of_collection(base)
+        data = DataRef("Knowledge", base, terms.owner, KIND, terms.classification.value, terms.purpose)
+        model = rooms.embedder.model
+        return ReadData(
+            principal=principal, data=data, label=label, query=query, purpose=terms.purpose, max_items=limit,
+            embedder=model.name, remote=model.remote,
+        )  # fmt: skip
+
+    async def search(self, permit: Permit[ReadData], question: str) -> SearchResult:
+        """The passages of a collection that have to do with a question, as a permit covers it.
+
+        Raises:
+            PermitRefused: The permit is not live.
+            Denied: Policy lets the reader see no document of it.
+            InputError, Unavailable: As `Knowledge.search`.
+        """
+        reader, wanted = self._as_permitted(permit)
+        return await (await self._opened()).search(reader, question, wanted)
+
+    async def answer(self, permit: Permit[ReadData], question: str) -> Answer:
+        """An answer with its sources, or that there is none; raises as `search`."""
+        reader, wanted = self._as_permitted(permit)
+        return await (await self._opened()).answer(reader, question, wanted)
+
+    async def search_knowledge(self, principal: Principal, question: str, wanted: Wanted) -> SearchResult:
+        """The same for a program in Python, which the pipeline itself decides on; raises as `Knowledge.search`."""
+        return await (await self._opened()).search(Reader(principal), question, wanted)
+
+    def _as_permitted(self, permit: Permit[ReadData]) -> tuple[Reader, Wanted]:
+        action = self._authority.redeem(permit, ReadData)
+        reader = Reader(action.principal, action.label, action.purpose, action.run_id or None)
+        return reader, Wanted((action.data.name,), action.max_items)

@@ -1,0 +1,1 @@
+"""What models compute for agents: texts become vectors."""

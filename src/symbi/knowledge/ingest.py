@@ -1,0 +1,223 @@
+"""From files to documents, a batch at a time; what has not changed is left as it is, and what fails fails alone.
+
+1. list what there is, and what is left alone and why (`symbi.knowledge.folders`);
+2. read each file below its folder; one whose digest, rules and model are those of its document is done;
+3. read its text in a process of its own, and cut it into chunks;
+4. ask the gate to write the documents of one access (`WriteData`, with their digests);
+5. note that they are being written; put their vectors in; then, in one transaction, their rows and words;
+6. take out the vectors of their last versions, and the note;
+7. at the end of a folder, remove the documents whose files are gone.
+
+Whatever ends the process between two of these: what was acknowledged is there, what was noted is put in order by the next
+write of that collection (`mend`), and the same command again does what is left.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import anyio
+import anyio.to_thread
+
+from symbi.errors import InputError
+from symbi.guard.vault import NO_KEYS, Keys, agent_subject
+from symbi.knowledge.chunks import chunks_of
+from symbi.knowledge.documents import (
+    SEALED_FROM,
+    Body,
+    DocumentRecord,
+    body_place,
+    chunk_records,
+    document_id,
+    version_of,
+)
+from symbi.knowledge.extracted import Extracted
+from symbi.knowledge.folders import FileRef, Limits, Listing, Skip, list_files, read_below
+from symbi.knowledge.rules import DocumentTerms
+from symbi.knowledge.writing import Prepared, Writing
+from symbi.types import AgentId, Principal
+
+BATCH_FILES: Final = 32  # of one step
+BATCH_BYTES: Final = 67_108_864  # likewise; the rest waits for the next step
+
+Extract = Callable[[bytes, str], Awaitable[tuple[str, Extracted]]]
+"""Bytes and name of a file, to its kind and text; raises `InputError` for what is none."""
+
+
+@dataclass(slots=True)
+class Step:
+    """What one step did.
+
+    Attributes:
+        added, changed, removed: Sources of documents.
+        unchanged: How many were left as they are.
+        skips: What was not read, and why.
+        chunks: How many were written.
+        next: The last file that was looked at; None once the folder is done.
+    """
+
+    added: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    unchanged: int = 0
+    skips: list[Skip] = field(default_factory=list)
+    chunks: int = 0
+    next: str | None = None
+
+
+class Ingest:
+    """Writes documents; one writer at a time.
+
+    Args:
+        writing: Keeps what was read.
+        extract: Reads a text out of a file, elsewhere than on the event loop.
+        limits: What is read at most.
+    """
+
+    def __init__(self, writing: Writing, extract: Extract, limits: Limits) -> None:
+        self._rooms = writing.rooms
+        self._writing = writing
+        self._extract = extract
+        self.limits = limits
+
+    async def plan(self, collection: str, path: Path, name: str = "") -> Listing:
+        """What there is to be read, without what rules leave alone.
+
+        Raises:
+            InputError: There is nothing at the path, or the collection's name can be none.
+        """
+        self._rooms.rules.of_collection(collection)
+        return await anyio.to_thread.run_sync(list_files, path, self.limits, name)
+
+    async def step(self, principal: Principal, collection: str, listing: Listing, after: str | None) -> Step:
+        """Read the next files of a listing, and after the last one remove what is gone.
+
+        Args:
+            principal: Who writes.
+            collection: To which collection.
+            listing: What there is.
+            after: `Step.next` of the last step; None for the first.
+
+        Raises:
+            Denied: Policy does not let them be written; nothing of this access is.
+            StoreUnavailable: Store, index or trail cannot be used.
+        """
+        done = Step()
+        left = [one for one in listing.files if after is None or one.source > after]
+        async with self._writing.turn:
+            versions = await self._rooms.log.read(partial(self._rooms.store.versions, collection))
+            drafts: list[Prepared] = []
+            size = 0
+            for file in left[:BATCH_FILES]:
+                if size and size + file.size_bytes > BATCH_BYTES:
+                    break
+                size += file.size_bytes
+                done.next = file.source
+                draft = await self._read(collection, listing.root, file, versions.get(file.source), done)
+                if draft is not None:
+                    drafts.append(draft)
+            await self._write(principal, drafts, done)
+            if not left or done.next == left[-1].source:
+                done.next = None
+                await self._writing.mend_alone(principal, self._rooms.rules.of_collection(collection))
+                if not listing.single:
+                    await self._sweep(principal, collection, listing, versions, done)
+        return done
+
+    async def put(self, principal: Principal, collection: str, source: str, data: bytes, modified_ns: int) -> Step:
+        """Write one document that lies in no file; searches find it once it has returned.
+
+        Raises:
+            InputError: It is none.
+            Denied, StoreUnavailable: As `step`.
+        """
+        done = Step()
+        async with self._writing.turn:
+            versions = await self._rooms.log.read(partial(self._rooms.store.versions, collection))
+            draft = await self._draft(collection, source, (data, modified_ns), versions.get(source))
+            if draft is None:
+                done.unchanged = 1
+            else:
+                await self._write(principal, [draft], done)
+        return done
+
+    # --- reading --------------------------------------------------------------------------------
+
+    async def _read(
+        self, collection: str, root: Path, file: FileRef, known: tuple[str, str] | None, done: Step
+    ) -> Prepared | None:
+        """A file as a document; None where it is unchanged, or is none, which is noted."""
+        try:
+            found = await anyio.to_thread.run_sync(read_below, root, file.path, self.limits)
+            draft = await self._draft(collection, file.source, found, known)
+        except InputError as error:
+            done.skips.append(Skip(file.source, error.code.removeprefix("knowledge."), error.message))
+            return None
+        if draft is None:
+            done.unchanged += 1
+        return draft
+
+    async def _draft(
+        self, collection: str, source: str, found: tuple[bytes, int], known: tuple[str, str] | None
+    ) -> Prepared | None:
+        data, modified_ns = found
+        terms = self._rooms.rules.of_document(collection, source)
+        if terms.skipped_by:
+            raise InputError(f"rule `{terms.skipped_by}` leaves it alone", code="knowledge.rule")
+        keys = await self._keys(terms)
+        model = self._rooms.embedder.model.digest
+        version = keys.digest(version_of(data, terms.access, terms.subjects, terms.importance, model)).hex()
+        if known is not None and known[1] == version:
+            return None
+        kind, extracted = await self._extract(data, source.rsplit("/", 1)[-1])
+        id_ = document_id(collection, source)
+        chunks = chunks_of(extracted)
+        records = chunk_records(id_, extracted, chunks, terms.access, model, sealed=bool(keys))
+        body = Body(extracted.title, extracted.text, tuple(one.headings for one in chunks), terms.subjects)
+        document = DocumentRecord(
+            id_, source, kind, version, terms.access, terms.importance, modified_ns, self._rooms.clock.now_ns(), len(data),
+            len(records), keys.seal(body.encode(), body_place(id_)),
+        )  # fmt: skip
+        return Prepared(document, records, body, keys.ids, is_new=known is None)
+
+    async def _keys(self, terms: DocumentTerms) -> Keys:
+        """Under which a document is sealed: those whom it is about, else, where it is confidential, those of its collection."""
+        vault = self._rooms.vault
+        if terms.subjects:
+            names = terms.subjects
+        elif terms.access.classification in SEALED_FROM or (vault is not None and vault.all_agents):
+            names = (agent_subject(AgentId(f"knowledge.{terms.access.collection}")),)
+        else:
+            return NO_KEYS
+        if vault is None:
+            raise InputError("it would have to be sealed, and there is no key", code="knowledge.no_key")
+        return await vault.ready(names, wait=True)
+
+    # --- writing --------------------------------------------------------------------------------
+
+    async def _write(self, principal: Principal, drafts: Sequence[Prepared], done: Step) -> None:
+        await self._writing.write(principal, drafts)
+        for draft in drafts:
+            (done.added if draft.is_new else done.changed).append(draft.document.source)
+            done.chunks += len(draft.chunks)
+
+    async def _sweep(
+        self,
+        principal: Principal,
+        collection: str,
+        listing: Listing,
+        versions: Mapping[str, tuple[str, str]],
+        done: Step,
+    ) -> None:
+        """Remove the documents whose files are gone, or are left alone from now on."""
+        rules = self._rooms.rules
+        there = {one.source for one in listing.files if not rules.of_document(collection, one.source).skipped_by}
+        prefix = f"{listing.name}/"
+        gone = {
+            source: id_ for source, (id_, _) in versions.items() if source.startswith(prefix) and source not in there
+        }
+        if gone:
+            await self._writing.remove_now(principal, list(gone.values()))
+            done.removed += sorted(gone)

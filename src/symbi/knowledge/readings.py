@@ -1,0 +1,188 @@
+"""The gate before every search: a decision for each sort of document that a collection has, by lease.
+
+A collection's documents differ in owner, classification and purpose, and in nothing else that policies see. So there is
+one decision for each of these that occurs (`Access`), before anything is looked for, and what may not be read is neither
+looked for nor counted. A decision is a lease; where policy wants each search decided by itself, each is.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from symbi.clock import Clock
+from symbi.errors import Denied, PermitRefused
+from symbi.guard.action import DataRef, ReadData
+from symbi.guard.conditions import ONE_BY_ONE
+from symbi.guard.gate import Guard
+from symbi.guard.lease import Lease
+from symbi.guard.permit import Permit
+from symbi.knowledge.documents import Access
+from symbi.types import Label, Principal, RunId
+
+KIND: Final = "documents"
+MAX_ITEMS: Final = 100  # passages of one search
+USES: Final = 1_000
+SECONDS: Final = 60.0
+SPARE_S: Final = 10.0  # before its end a lease is renewed, so that it does not end in the middle of a search
+REFUSAL_HOLDS_S: Final = 5.0  # how long a refusal is not asked for again, while the policy set stays
+MAX_OPEN: Final = 256
+
+
+PLAIN: Final = Label()
+"""Of a question that somebody has just typed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Who reads, and what for.
+
+    Attributes:
+        principal: Who.
+        label: Of the question.
+        purpose: What for.
+        within: The run that asks, if any.
+    """
+
+    principal: Principal
+    label: Label = PLAIN
+    purpose: str = "unknown"
+    within: RunId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The right to read what there is of one access, for one search.
+
+    Attributes:
+        permit: Live while the search lasts.
+        max_items: The most passages of it that may come back.
+    """
+
+    permit: Permit[ReadData]
+    max_items: int
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    lease: Lease[ReadData]
+    context: AbstractAsyncContextManager[Lease[ReadData]]
+    renew_s: float
+    using: int = 0
+
+
+class Readings:
+    """Leases of readers.
+
+    Args:
+        guard: The gate.
+        clock: Says how long a refusal holds.
+        embedder: Name of the model that reads questions, and whether it is remote: policies may mind.
+    """
+
+    def __init__(self, guard: Guard, clock: Clock, embedder: tuple[str, bool]) -> None:
+        self._guard = guard
+        self._clock = clock
+        self._embedder = embedder
+        self._open: dict[tuple[Reader, Access], _Open] = {}
+        self._ending: list[_Open] = []  # used up, and still in somebody's hands
+        self._refused: dict[tuple[Reader, Access], tuple[Denied, str, float]] = {}
+
+    @asynccontextmanager
+    async def reading(self, reader: Reader, access: Access, question: str) -> AsyncIterator[Reading]:
+        """Read what there is of one access, if policy permits.
+
+        Raises:
+            Denied: It does not.
+            StoreUnavailable: The decision cannot be made durable.
+        """
+        key = (reader, access)
+        self._stand_by(key)
+        try:
+            found = await self._leased(key)
+        except PermitRefused as refused:
+            if refused.code != ONE_BY_ONE:
+                raise
+        else:
+            found.using += 1
+            try:
+                action = found.lease.use({"query": question})
+                yield Reading(found.lease.permit, action.max_items)
+            finally:
+                found.using -= 1
+                if not found.using and found in self._ending:
+                    self._ending.remove(found)
+                    await found.context.__aexit__(None, None, None)
+            return
+        async with AsyncExitStack() as stack:
+            try:
+                permit = await stack.enter_async_context(self._guard.enforce(self._action(reader, access, question)))
+            except Denied as refusal:
+                self._refuse(key, refusal)
+                raise
+            action = self._guard.authority.redeem(permit, ReadData)
+            yield Reading(permit, action.max_items)
+
+    def _stand_by(self, key: tuple[Reader, Access]) -> None:
+        refusal, version, until_s = self._refused.get(key, (None, "", 0.0))
+        if refusal is None:
+            return
+        if version == self._guard.engine.current.version and self._clock.monotonic_s() < until_s:
+            raise refusal.with_traceback(None)
+        del self._refused[key]
+
+    async def _leased(self, key: tuple[Reader, Access]) -> _Open:
+        found = self._open.get(key)
+        now_s = self._clock.monotonic_s()
+        if found is not None and found.lease.uses_left and now_s < found.renew_s:
+            return found
+        if found is not None:
+            await self._close(key)
+        while len(self._open) >= MAX_OPEN and (idle := next((k for k, o in self._open.items() if not o.using), None)):
+            await self._close(idle)
+        context = self._guard.lease(self._action(*key, None), uses=USES, seconds=SECONDS)
+        try:
+            lease = await context.__aenter__()
+        except Denied as refusal:
+            if refusal.code != ONE_BY_ONE:
+                self._refuse(key, refusal)
+            raise
+        await self._close(key)  # where somebody else was as quick
+        self._open[key] = _Open(lease, context, now_s + SECONDS - SPARE_S)
+        return self._open[key]
+
+    def _refuse(self, key: tuple[Reader, Access], refusal: Denied) -> None:
+        if len(self._refused) >= MAX_OPEN:
+            self._refused.clear()
+        self._refused[key] = refusal, self._guard.engine.current.version, self._clock.monotonic_s() + REFUSAL_HOLDS_S
+
+    def _action(self, reader: Reader, access: Access, question: str | None) -> ReadData:
+        name, remote = self._embedder
+        return ReadData(
+            principal=reader.principal,
+            label=reader.label,
+            within=reader.within,
+            data=data_ref(access),
+            query=question,
+            purpose=reader.purpose,
+            max_items=MAX_ITEMS,
+            embedder=name,
+            remote=remote,
+        )
+
+    async def _close(self, key: tuple[Reader, Access]) -> None:
+        found = self._open.pop(key, None)
+        if found is not None and found.using:
+            self._ending.append(found)
+        elif found is not None:
+            await found.context.__aexit__(None, None, None)
+
+    async def close(self) -> None:
+        """Close all leases."""
+        for key in list(self._open):
+            await self._close(key)
+
+
+def data_ref(access: Access) -> DataRef:
+    """What documents are to policies."""
+    return DataRef("Knowledge", access.collection, access.owner, KIND, access.classification.value, access.purpose)

@@ -1,0 +1,85 @@
+"""Documents that can be searched, from settings."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from symbi.adapters.reading import DocumentProcess, ReadingLimits
+from symbi.adapters.sqlite import SqliteStore
+from symbi.audit.log import AuditLog
+from symbi.clock import Clock
+from symbi.config import Settings
+from symbi.errors import ConfigError
+from symbi.guard.gate import Guard
+from symbi.guard.vault import Vault
+from symbi.knowledge.answer import EVIDENCE_BAR
+from symbi.knowledge.door import KnowledgeDoor, Retention
+from symbi.knowledge.folders import Limits
+from symbi.knowledge.knowledge import Knowledge
+from symbi.knowledge.rag import KnowledgeRooms
+from symbi.knowledge.ranking import Weights
+from symbi.knowledge.rules import CollectionTerms, Rule, Rules
+from symbi.wiring.knowledge import open_embedder, open_vectors
+
+COLLECTION = "knowledge"
+
+
+@asynccontextmanager
+async def opened_door(
+    settings: Settings, store: SqliteStore, log: AuditLog, guard: Guard, sealing: tuple[Vault, Clock]
+) -> AsyncIterator[KnowledgeDoor]:
+    """Knowledge, opened when somebody asks for it."""
+    async with KnowledgeDoor(partial(_opened, settings, store, log, guard, sealing)) as door:
+        yield door
+
+
+def retention(settings: Settings, store: SqliteStore, log: AuditLog, door: KnowledgeDoor, clock: Clock) -> Retention:
+    """What removes documents that are too old."""
+    return Retention(door, log, store, clock, settings.context.knowledge_retention_days)
+
+
+@asynccontextmanager
+async def _opened(
+    settings: Settings, store: SqliteStore, log: AuditLog, guard: Guard, sealing: tuple[Vault, Clock]
+) -> AsyncIterator[Knowledge]:
+    if not settings.security.audit_enabled:
+        msg = "knowledge is kept in the store, and with `security.audit_enabled = false` there is none"
+        raise ConfigError(msg, place=settings.origin("security.audit_enabled").place)
+    vault, clock = sealing
+    knowledge, authority = settings.knowledge, guard.authority
+    weights = Weights(
+        vector=knowledge.vector_weight,
+        keyword=knowledge.keyword_weight,
+        recency=knowledge.recency_weight,
+        half_life_days=knowledge.recency_half_life_days,
+    )
+    limits = Limits(knowledge.max_file_size, knowledge.max_files, knowledge.max_depth)
+    reading_limits = ReadingLimits(
+        knowledge.read_timeout_s, max(1, round(knowledge.read_timeout_s)), knowledge.read_memory_mb * 2**20
+    )
+    bar = EVIDENCE_BAR if knowledge.evidence_bar is None else knowledge.evidence_bar
+    async with (
+        open_embedder(settings, authority) as embedder,
+        open_vectors(settings, authority, COLLECTION, embedder) as vectors,
+        DocumentProcess(reading_limits) as reading,
+    ):
+        rooms = KnowledgeRooms(
+            guard, log, store, vectors, embedder, clock, vault, rules_of(settings), weights, subjects=vectors
+        )
+        async with Knowledge(rooms, reading.read, limits, bar=bar) as opened:
+            yield opened
+
+
+def rules_of(settings: Settings) -> Rules:
+    """What is said of documents."""
+    knowledge = settings.knowledge
+    return Rules(
+        {one.name: CollectionTerms(one.owner, one.classification, one.purpose) for one in knowledge.collections},
+        tuple(
+            Rule(
+                one.name, one.source, one.collection, one.owner, one.classification, one.purpose, one.subjects,
+                one.importance, one.skip,
+            )
+            for one in knowledge.rules
+        ),
+    )  # fmt: skip

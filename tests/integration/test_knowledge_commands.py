@@ -1,0 +1,109 @@
+"""`symbi kb`, alone and through the owner of the data folder, with the real engine, model and readers."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from symbi.cli.main import app
+from symbi.policy.library import BASE
+
+pytestmark = pytest.mark.timeout(180)
+
+CONFIG = """
+[policy]
+paths = ["policies"]
+
+[knowledge.rules.people]
+source = "*people*"
+subjects = ["jane@example.com"]
+"""
+DISK = "# Disks\n\nWhere a disk is full, remove old snapshots with the prune command.\n"
+MAIL = "# Mail\n\nMail that bounces stands in the queue; flush the queue by hand.\n"
+PEOPLE = "# People\n\nJane Zyxwv repairs the violins of the orchestra.\n"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "symbi.toml").write_text(CONFIG)
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies/base.cedar").write_text(BASE.text)
+    (tmp_path / "runbook").mkdir()
+    (tmp_path / "runbook/disk.md").write_text(DISK)
+    (tmp_path / "runbook/mail.md").write_text(MAIL)
+    return tmp_path
+
+
+def kb(*arguments, code=0):
+    done = CliRunner().invoke(app, ["kb", *arguments])
+    assert done.exit_code == code, done.output
+    return done.stdout
+
+
+def kb_json(*arguments, code=0):
+    return json.loads(kb(*arguments, "--json", code=code))
+
+
+def test_documents_come_are_found_answer_and_go(folder):
+    report = kb_json("add", "runbook", "-k", "ops")
+    assert report["added"] == ["runbook/disk.md", "runbook/mail.md"]
+    assert kb_json("add", "runbook", "-k", "ops")["unchanged"] == 2
+    answered = kb_json("answer", "how do I flush the mail queue")
+    assert answered["found"]
+    assert answered["sources"][0]["source"] == "runbook/mail.md"
+    text = kb("answer", "how do I flush the mail queue", "--trace")
+    assert "flush the queue by hand. [1]" in text
+    assert "[1] ops:runbook/mail.md — Mail" in text
+    for stage in ("query analysis", "retrieval", "document fetch", "ranking", "response"):
+        assert stage in text
+    assert "nothing in what may be read" in kb("answer", "who won the chess tournament of Zagreb", code=1)
+    assert [one["source"] for one in kb_json("list")] == ["runbook/disk.md", "runbook/mail.md"]
+    assert kb_json("stats")[0]["documents"] == 2
+    (folder / "runbook/disk.md").write_bytes(b"\x00\x01")
+    refused = kb_json("add", "runbook", "-k", "ops", code=1)
+    assert refused["skipped"][0]["code"] == "malformed"
+    assert kb_json("rm", "runbook/mail.md", "-k", "ops") == {"removed": 1}
+    assert kb_json("verify")[0]["clean"]
+    assert "no document" in CliRunner().invoke(app, ["kb", "rm", "nothing", "-k", "ops"]).output
+
+
+def test_what_is_about_somebody_is_exported_and_leaves_no_byte_once_it_is_erased(folder):
+    (folder / "runbook/people.md").write_text(PEOPLE)
+    kb("add", "runbook", "-k", "ops")
+    assert kb_json("search", "violins of the orchestra")["passages"][0]["source"] == "runbook/people.md"
+    exported = CliRunner().invoke(app, ["privacy", "export", "jane@example.com"])
+    assert "repairs the violins" in exported.stdout
+    erased = CliRunner().invoke(app, ["privacy", "erase", "jane@example.com", "--value", "Zyxwv"])
+    assert erased.exit_code == 0, erased.output
+    certificate = json.loads(erased.stdout)
+    assert certificate["stores"]["knowledge"]["what"] == "deleted"
+    assert "runbook/people.md" not in [
+        one["source"] for one in kb_json("search", "violins of the orchestra")["passages"]
+    ]
+    verified = kb_json("verify")[0]
+    assert verified["clean"]
+    assert verified["vectors"] == verified["chunks"] == 2
+    for path in (folder / ".symbi").rglob("*"):
+        assert not path.is_file() or b"Zyxwv" not in path.read_bytes()
+
+
+def test_an_owner_that_is_alive_does_it_for_others(folder):
+    (folder / "a.symbi").write_text('agent a() { with { "done" } }')
+    (folder / "symbi.toml").write_text(CONFIG + '\n[agents.a]\nmode = "persistent"\n')
+    command = [sys.executable, "-m", "symbi.cli.main", "up", "a.symbi"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as owner:
+        try:
+            until = time.monotonic() + 60
+            while not (folder / ".symbi/symbi.sock").exists() and time.monotonic() < until:
+                time.sleep(0.05)
+            assert owner.poll() is None
+            assert len(kb_json("add", str(folder / "runbook"), "-k", "ops")["added"]) == 2
+            assert kb_json("search", "bounces")["passages"][0]["source"] == "runbook/mail.md"
+            assert kb_json("verify")[0]["clean"]
+        finally:
+            owner.terminate()
+            owner.wait(30)

@@ -1,0 +1,150 @@
+"""Readers: what a format says, where it says it, and what is no document."""
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pypdf import PdfWriter
+from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
+
+from symbi.errors import InputError
+from symbi.knowledge.chunks import MOST_CHARS, chunks_of
+from symbi.knowledge.extracted import BlockKind
+from symbi.knowledge.readers import kind_of, read_document
+
+
+def headings(data, name):
+    _, extracted = read_document(data, name)
+    return [block.heading for block in extracted.blocks if block.kind is BlockKind.HEADING]
+
+
+def pieces(data, name):
+    _, extracted = read_document(data, name)
+    return [(chunk.headings, extracted.text[chunk.start : chunk.end]) for chunk in chunks_of(extracted)]
+
+
+def pdf(*pages):
+    writer = PdfWriter()
+    for text in pages:
+        page = writer.add_blank_page(300, 300)
+        stream = DecodedStreamObject()
+        stream.set_data(f"BT /F1 12 Tf 20 100 Td ({text}) Tj ET".encode())
+        font = DictionaryObject(
+            {NameObject("/Type"): NameObject("/Font"), NameObject("/Subtype"): NameObject("/Type1"),
+             NameObject("/BaseFont"): NameObject("/Helvetica")}
+        )  # fmt: skip
+        page[NameObject("/Resources")] = DictionaryObject(
+            {NameObject("/Font"): DictionaryObject({NameObject("/F1"): font})}
+        )
+        page[NameObject("/Contents")] = writer._add_object(stream)
+    out = io.BytesIO()
+    writer.write(out)
+    return out.getvalue()
+
+
+def test_markdown_has_its_headings_and_leaves_out_its_head():
+    data = b"---\nowner: x\n---\n# Top\n\nHello *world*.\n\n## Sub\n\n- a\n- b\n\n```\n# no heading\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"
+    assert pieces(data, "a.md") == [
+        (("Top",), "Hello *world*."),
+        (("Top", "Sub"), "- a\n- b\n\n```\n# no heading\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |"),
+    ]
+
+
+def test_html_says_what_a_reader_sees():
+    data = (
+        b"<html><head><title>T</title><style>x{}</style></head><body><h1>Hi <b>you</b></h1><!-- no --><p>one <i>two</i>"
+        b"<script>evil()</script><div hidden>no</div><p style='display: none'>no</p><pre>a\n  b</pre><table><tr><td>1<td>2</table>"
+    )
+    _, extracted = read_document(data, "a.html")
+    assert extracted.title == "T"
+    assert extracted.text == "Hi you\n\none two\n\na\n  b\n\n1 2"
+
+
+def test_pdf_has_its_pages():
+    data = pdf("The first page", "The second page")
+    assert pieces(data, "a.pdf") == [(("page 1",), "The first page"), (("page 2",), "The second page")]
+
+
+def test_an_encrypted_pdf_is_refused():
+    writer = PdfWriter(clone_from=io.BytesIO(pdf("secret")))
+    writer.encrypt("password", algorithm="RC4-128")
+    out = io.BytesIO()
+    writer.write(out)
+    with pytest.raises(InputError, match="encrypted"):
+        read_document(out.getvalue(), "a.pdf")
+
+
+def test_json_says_of_each_value_what_it_is():
+    data = b'{"title": "x", "server": {"ports": [1, 2], "tls": {"min": null}}}'
+    assert pieces(data, "a.json") == [((), "title: x"), (("server",), "ports: 1, 2\ntls.min: null")]
+    assert pieces(b'{"name": "n", "v": 1}\n{"v": 2}\n', "a.jsonl") == [(("n",), "name: n\nv: 1"), (("line 2",), "v: 2")]
+
+
+def test_csv_says_of_each_cell_its_column():
+    assert pieces(b"name;age\nada;36\nbob;4\n", "a.csv") == [((), "name: ada; age: 36\nname: bob; age: 4")]
+
+
+def test_code_is_cut_at_its_definitions():
+    data = b"import x\n\n@d\ndef f():\n    pass\n\nclass C:\n    def m(self):\n        pass\n"
+    assert headings(data, "a.py") == ["f", "C", "C.m"]
+    assert headings(b"package p\n\nfunc Run(x int) error {\n}\n\ntype T struct {\n}\n", "a.go") == ["Run", "T"]
+    assert headings(b"def broken(:\n\ndef f():\n", "a.py") == ["broken", "f"]
+
+
+def test_manual_pages_have_headings():
+    data = b"NAME\n    ls - list\n\nDESCRIPTION\n    foo\n\n    bar\n\nTitle\n=====\nbody\n"
+    assert headings(data, "ls.1.txt") == ["NAME", "DESCRIPTION", "Title"]
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "said"),
+    [
+        (b"\x00\x01\x02", "a.txt", "binary"),
+        (bytes(range(256)), "a", "binary"),
+        (b"%PDF-1.7\nrubbish", "a.pdf", "no whole PDF"),
+        (b"[" * 100_000, "a.json", "nested too deeply"),
+        (b'{"a":' * 70 + b"1" + b"}" * 70, "a.json", "nested deeper"),
+        (b"{", "a.json", "no JSON"),
+        (b"9" * 10_000, "a.json", "no JSON"),
+        (b'a,b\n"x', "a.csv", "no table"),
+        (b"a,b\n" + b"x" * 200_000, "a.csv", "no table"),
+        (b"   \n\n ", "a.md", "no text"),
+        (b"\xff\xfe\x00", "a.txt", "no utf-16"),
+    ],
+)
+def test_what_is_no_document_says_why(data, name, said):
+    with pytest.raises(InputError, match=said):
+        read_document(data, name)
+
+
+def test_the_kind_is_told_by_content_before_name():
+    assert kind_of("a", b"%PDF-1.4") == "pdf"
+    assert kind_of("a.md", b"%PDF-1.4 is how a PDF begins") == "markdown"
+    assert kind_of("a.unknown", b"x") == "text"
+
+
+@given(
+    st.text(
+        st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")) | st.sampled_from("\n\n# -`|>"), max_size=4000
+    )
+)
+def test_every_chunk_is_a_piece_of_the_text_and_none_is_left_out(text):
+    for name in ("a.md", "a.txt", "a.py", "a.csv", "a.html"):
+        try:
+            _, extracted = read_document(text.encode(), name)
+        except InputError:
+            continue
+        chunks = chunks_of(extracted)
+        assert [chunk.ordinal for chunk in chunks] == list(range(len(chunks)))
+        covered = set()
+        for chunk in chunks:
+            assert 0 <= chunk.start < chunk.end <= len(extracted.text)
+            assert chunk.end - chunk.start <= MOST_CHARS
+            covered |= set(range(chunk.start, chunk.end))
+        for block in extracted.blocks:
+            if block.kind is not BlockKind.HEADING:
+                missing = [
+                    at for at in range(block.start, block.end) if at not in covered and not extracted.text[at].isspace()
+                ]
+                assert missing == []
