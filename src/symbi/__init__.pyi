@@ -8,6 +8,7 @@ from symbi.config import load_settings as load_settings
 from symbi.errors import SymbiError as SymbiError
 from symbi.guard.gate import Guard as Guard
 from symbi.guard.permit import Permit as Permit
+from symbi.knowledge.config import VectorConfig as VectorConfig
 from symbi.policy.decision import PolicyDecision as PolicyDecision
 from symbi.policy.engine import PolicyEngine as PolicyEngine
 from symbi.runtime.agent_scheduler import AgentScheduler as AgentScheduler

@@ -11,8 +11,8 @@ import numpy as np
 import psutil
 import pytest
 
-from symbi.adapters.qdrant_edge import EdgeVectors
-from symbi.errors import ConfigError, InputError, StoreUnavailable
+from symbi.adapters.qdrant_edge import EdgeVectors, process
+from symbi.errors import ConfigError, InputError, Overloaded, StoreUnavailable
 from symbi.knowledge.config import Quantization, VectorConfig
 from symbi.knowledge.vectors import Filter, Scope, VectorPoint, VectorQuery, VectorSpace
 from symbi.testing.contracts_vectors import MINE, SPACE, YOURS, assert_same, open_permits, sample_points
@@ -219,8 +219,38 @@ anyio.run(main)
 """
 
 
-def start_owner(folder, first):
-    return subprocess.Popen([sys.executable, "-c", OWNER, str(folder), str(first)], stdout=subprocess.PIPE)
+BUILDER = """
+import sys
+from pathlib import Path
+from uuid import UUID
+import anyio
+import numpy as np
+import psutil
+from symbi.adapters.qdrant_edge import EdgeVectors
+from symbi.knowledge.config import VectorConfig
+from symbi.knowledge.vectors import VectorPoint, VectorSpace
+from symbi.testing.contracts_vectors import MINE, open_permits
+async def main():
+    permits = open_permits()
+    space = VectorSpace("test", "d" * 64, 64)
+    rows = np.random.default_rng(1).standard_normal((20_000, 64)).astype(np.float32)
+    async with EdgeVectors(permits.authority, Path(sys.argv[1]), space, VectorConfig(scan_below_kib=64)) as index:
+        await index.upsert(permits.write(), [VectorPoint(UUID(int=at), row, MINE) for at, row in enumerate(rows)])
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(index.optimize)
+            mine = psutil.Process()
+            while len(mine.children()) < 2:
+                await anyio.lowlevel.checkpoint()
+            (other,) = {one.pid for one in mine.children()} - {index.engine_pid}
+            while psutil.Process(other).cpu_times().user < 1.5:  # it is past its start, and builds
+                await anyio.lowlevel.checkpoint()
+            print(other, flush=True)
+anyio.run(main)
+"""
+
+
+def start_owner(folder, first, program=OWNER):
+    return subprocess.Popen([sys.executable, "-c", program, str(folder), str(first)], stdout=subprocess.PIPE)
 
 
 async def test_nothing_that_was_acknowledged_is_lost_when_the_owner_is_killed(permits, tmp_path):
@@ -247,11 +277,51 @@ async def test_nothing_that_was_acknowledged_is_lost_when_the_owner_is_killed(pe
                 assert {one.id for one in sample_points(7, seed, (MINE,))} <= there
 
 
+def cpu_s(pid):
+    try:
+        return psutil.Process(pid).cpu_times().user
+    except psutil.NoSuchProcess:
+        return 0
+
+
 def alive(pid):
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+async def test_an_engine_that_builds_a_graph_does_not_outlive_its_owner_either(tmp_path):
+    owner = start_owner(tmp_path, 1, BUILDER)
+    builder = int(owner.stdout.readline())
+    most_s = cpu_s(builder) + 1  # it would take many more to finish
+    os.kill(owner.pid, signal.SIGKILL)
+    owner.wait()
+    owner.stdout.close()
+    with anyio.fail_after(60):
+        while alive(builder):
+            assert cpu_s(builder) < most_s
+            await anyio.lowlevel.checkpoint()
+    async with EdgeVectors(open_permits().authority, tmp_path, WIDE, QUICK) as index:
+        assert (await index.stats()).points == 20_000
+
+
+async def test_who_waits_is_bounded(permits, tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "MAX_WAITING", 3)
+    refused = []
+
+    async def ask(index):
+        try:
+            await index.count(permits.read(), BOTH)
+        except Overloaded as overload:
+            refused.append(overload.retry_after_s)
+
+    async with EdgeVectors(permits.authority, tmp_path, SPACE) as index:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(10):
+                tasks.start_soon(ask, index)
+        assert len(refused) == 6  # one is at it, and three wait
+        assert await index.count(permits.read(), BOTH) == 0
 
 
 async def test_of_what_is_erased_nothing_stays_in_a_file(permits, tmp_path):

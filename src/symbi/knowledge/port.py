@@ -18,7 +18,7 @@ class VectorIndex(Protocol):
 
     Each method checks that the permit is live and for the knowledge base or memory of every namespace that is named, and
     does not spend it: one decision covers what a read or write does in index and store. A point of another namespace than
-    those named is never touched, counted or given back.
+    those named is never touched, counted or given back. Where too many wait, each raises `Overloaded`.
     """
 
     async def upsert(self, permit: Permit[WriteData], points: Sequence[VectorPoint]) -> None:

@@ -92,9 +92,22 @@ class CollectionFolder:
         return self.path / f"g-{max(numbers, default=0) + 1:06}"
 
     def count_on(self, generation: Path) -> None:
-        """From here on this one counts, whatever happens; the others are removed."""
-        write_whole(self.path / CURRENT, f"{generation.name}\n".encode())
-        self._tidy()
+        """From here on this one counts, whatever happens.
+
+        Raises:
+            StoreUnavailable: It cannot be written, and the one before counts.
+        """
+        try:
+            write_whole(self.path / CURRENT, f"{generation.name}\n".encode())
+        except OSError as error:
+            raise StoreUnavailable(
+                f"the folder of vectors `{self.path}` cannot be written: {error.strerror}"
+            ) from error
+
+    def tidy(self) -> None:
+        """Remove every generation but the one that counts; what cannot be removed now goes at the next start."""
+        with suppress(OSError):
+            self._tidy()
 
     def mark(self) -> None:
         """Remember that all has to be written anew."""

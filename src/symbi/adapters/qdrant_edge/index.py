@@ -341,10 +341,11 @@ class EdgeVectors:
     async def _switch(self, engine: EngineProcess, generation: Path) -> None:
         """Have another engine answer from here on; whoever has asked the one before still gets its answer."""
         with anyio.CancelScope(shield=True):
-            before, self._engine = self._engine, engine
+            await anyio.to_thread.run_sync(self._folder.count_on, generation)
+            before, self._engine = self._engine, engine  # nothing from here on may fail: the new one counts
             if before is not None:
                 await before.__aexit__(None, None, None)
-            await anyio.to_thread.run_sync(self._folder.count_on, generation)
+            await anyio.to_thread.run_sync(self._folder.tidy)
 
 
 def _point(point: VectorPoint) -> object:

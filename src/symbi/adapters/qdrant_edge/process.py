@@ -14,11 +14,13 @@ import anyio.abc
 import msgspec
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from symbi.errors import InputError, StoreUnavailable
+from symbi.errors import InputError, Overloaded, StoreUnavailable
 
 PROGRAM: Final = Path(__file__).with_name("program.py")
 ANSWER_S: Final = 120.0  # for one question; a scan of some millions of whole vectors takes seconds
 END_S: Final = 10.0
+MAX_WAITING: Final = 1_000  # who wait for their turn; further ones are refused
+RETRY_AFTER_S: Final = 0.5
 MAX_ANSWER: Final = 512 * 1024 * 1024
 _GONE: Final = (anyio.BrokenResourceError, anyio.EndOfStream, anyio.IncompleteRead, anyio.ClosedResourceError)
 
@@ -54,7 +56,7 @@ class EngineProcess:
         """Let the shard go and end the process, also after a cancellation."""
         with anyio.CancelScope(shield=True):
             if self.alive:
-                with suppress(StoreUnavailable, InputError):
+                with suppress(StoreUnavailable, InputError, Overloaded):
                     await self.ask("close", wait_s=END_S)
             await self.end()
 
@@ -78,7 +80,10 @@ class EngineProcess:
         Raises:
             InputError: An id is another namespace's.
             StoreUnavailable: The engine failed, or it is gone, or took too long and was ended.
+            Overloaded: Too many wait for their turn.
         """
+        if self._turn.statistics().tasks_waiting >= MAX_WAITING:
+            raise Overloaded("too many questions wait for the engine of vectors", retry_after_s=RETRY_AFTER_S)
         async with self._turn:
             if not self.alive:
                 raise StoreUnavailable("the engine of vectors has ended", hint="asking again starts it anew")
