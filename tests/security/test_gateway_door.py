@@ -322,6 +322,15 @@ async def test_headers_that_come_a_byte_at_a_time_are_not_waited_for(tmp_path, b
                 tasks.cancel_scope.cancel()
 
 
+async def test_who_says_nothing_is_not_waited_for(tmp_path):
+    async with (
+        opened(tmp_path, replace(TERMS, header_s=0.2)) as house,
+        await anyio.connect_tcp(*house.address) as stream,
+    ):
+        with anyio.fail_after(10), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+            await stream.receive()
+
+
 async def test_a_body_that_comes_a_byte_at_a_time_is_not_waited_for(tmp_path):
     async with opened(tmp_path, replace(TERMS, body_s=0.2)) as house:
         token = house.add("ann")["authorization"]
