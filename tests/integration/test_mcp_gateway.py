@@ -12,6 +12,7 @@ from symbi.audit.event import parse_event
 from symbi.audit.query import EventFilter
 from symbi.policy.library import BASE, GATEWAY
 from symbi.testing.mcp_gateway import open_gateway
+from symbi.types import Label
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 ERAS = pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
@@ -35,7 +36,7 @@ tool_verification = "tofu"
 [mcp.servers.desk]
 command = ["{sys.executable}", "{servers / "desk.py"}"]
 manifest = "{servers / "desk.toml"}"
-asks = ["elicitation"]
+asks = ["elicitation", "sampling"]
 {config}
 """
         return open_gateway(tmp_path, config=text, policies=policies, agents=AGENTS, **options)
@@ -79,6 +80,7 @@ async def test_tools_are_served_under_stable_names_with_all_that_their_server_sa
                 "steps",
                 "changes",
                 "asks",
+                "thinks",
             ]
         }
         assert tools["desk__count"].output_schema["required"] == ["n"]
@@ -124,14 +126,22 @@ async def test_a_server_asks_the_person_at_the_client_where_policy_lets_it(opene
         asked.append(params.message)
         return types.ElicitResult(action="accept", content={"n": 4})
 
-    async with opened() as one, one.client(mode=mode, elicitation_callback=answer) as client:
+    async def think(context, params):
+        asked.append(params.messages[0].content.text)
+        said = types.TextContent(type="text", text="4")
+        return types.CreateMessageResult(role="assistant", content=said, model="m")
+
+    both = {"elicitation_callback": answer, "sampling_callback": think}
+    async with opened() as one, one.client(mode=mode, **both) as client:
         result = await client.call_tool("desk__asks", {})
         assert said(result) == "accept {'n': 4}"
-        assert asked == ["how many?"]
+        assert said(await client.call_tool("desk__thinks", {})) == "m says 4"
+        assert asked == ["how many?", "what is 2 + 2?"]
+    asked.clear()
     forbidding = ALLOW + '@id("mute") forbid (principal, action == Action::"ServerElicitation", resource);'
     async with opened(forbidding) as one, one.client(mode=mode, elicitation_callback=answer) as client:
         await client.call_tool("desk__asks", {})
-        assert len(asked) == 1
+        assert asked == []
         denied = await events(one, verdict="deny", policy="mute")
         assert denied[0].details["session"]
 
@@ -243,9 +253,19 @@ async def test_a_run_belongs_to_the_session_that_asked_for_it(opened):
         assert wrong(await other.call_tool("symbi__run_status", {"run_id": run_id}))["code"] == "mcp.run"
 
 
+async def test_a_session_has_only_so_many_runs_at_work_and_agents_that_stay_are_not_run(opened):
+    config = '[gateway]\nmax_calls = 1\n[agents.adder]\nmode = "persistent"\n'
+    async with opened(config=config) as one, one.client() as client:
+        first = {"agent": "stuck", "inputs": {"word": "x"}, "wait_s": 0}
+        assert (await client.call_tool("symbi__run_agent", first)).structured_content["state"] == "running"
+        assert wrong(await client.call_tool("symbi__run_agent", first))["code"] == "mcp.runs"
+        stays = await client.call_tool("symbi__run_agent", {"agent": "adder", "inputs": {"a": 1, "b": 2}})
+        assert wrong(stays)["code"] == "mcp.stays"
+
+
 async def test_knowledge_is_searched_where_there_is_any_and_not_offered_where_not(opened):
-    async def search(principal, query, limit):
-        return [{"text": f"{principal.agent} asks {query}", "limit": limit}]
+    async def search(principal, query, label, limit):
+        return [{"text": f"{principal.agent} asks {query}", "limit": limit}], Label()
 
     async with opened(search=search) as one, one.client() as client:
         found = await client.call_tool("symbi__search_knowledge", {"query": "who?", "limit": 3})

@@ -4,18 +4,16 @@ import json
 from contextlib import asynccontextmanager
 
 import anyio
-import httpcore2
 import pytest
 
 from symbi.adapters.mcp import HttpToolServer
 from symbi.adapters.mcp.answers import MAX_PAGES
 from symbi.adapters.mcp.bounded import GETS
-from symbi.adapters.mcp.network import AddressRefused, JudgedNetwork
 from symbi.adapters.mcp.session import SessionTerms
 from symbi.adapters.mcp.traffic import MAX_ASKING, MAX_MESSAGE_BYTES
 from symbi.adapters.secrets import EnvironmentSecrets
 from symbi.clock import SystemClock
-from symbi.errors import ConfigError, OutputLimit, SymbiError, TimeLimit, ToolFailed, ToolServerUnavailable
+from symbi.errors import OutputLimit, SymbiError, TimeLimit, ToolFailed, ToolServerUnavailable
 from symbi.guard.action import ConnectServer, InvokeTool, ToolRef
 from symbi.guard.permit import Authority
 from symbi.testing.tool_servers import PRINCIPAL
@@ -56,8 +54,9 @@ def text(number, value):
 class Hostile:
     """A server that behaves until a tool is called; `attack` is what it does then, and `listen` what a GET gets."""
 
-    def __init__(self, attack=None, listing=None, listen=None):
+    def __init__(self, attack=None, listing=None, listen=None, session="s1"):
         self.attack, self.listing, self.listen = attack, listing, listen
+        self.session = {"mcp_session_id": session} if session else {}
 
     async def __call__(self, heard, stream):
         if heard.method == "GET":
@@ -75,7 +74,7 @@ class Hostile:
             case "initialize":
                 info = {"name": "hostile", "version": "1"}
                 given = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": info}
-                await answer(stream, result(number, **given), mcp_session_id="s1")
+                await answer(stream, result(number, **given), **self.session)
             case "tools/list":
                 more = self.listing(message) if self.listing else {}
                 await answer(stream, result(number, tools=TOOLS, **more))
@@ -323,6 +322,38 @@ async def test_a_connection_that_breaks_off_fails_its_own_call_alone():
         await bench.is_well()
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 500, 503])
+async def test_an_error_of_http_speaks_against_the_server(status):
+    async def attack(_number, stream, _heard):
+        await stream.send(head(status, "text/html", 4) + b"oops")
+
+    async with against(Hostile(attack, session="")) as bench:
+        await bench.connect()
+        error = await bench.fails(ToolServerUnavailable)
+        assert f"answers with the status {status}" in error.message
+        await bench.is_well()
+
+
+async def test_an_error_of_the_protocol_is_an_answer_whatever_its_status():
+    async def attack(number, stream, _heard):
+        await answer(stream, {"jsonrpc": "2.0", "id": number, "error": {"code": -32602, "message": "no"}}, 400)
+
+    async with against(Hostile(attack)) as bench:
+        await bench.connect()
+        assert (await bench.fails(ToolFailed)).fields["rpc_code"] == -32602
+
+
+async def test_a_stream_that_ends_without_an_answer_fails_its_own_call():
+    async def attack(_number, stream, _heard):
+        await stream.send(head(200, "text/event-stream") + b": nothing\n\n")
+
+    async with against(Hostile(attack)) as bench:
+        await bench.connect()
+        error = await bench.fails(ToolServerUnavailable)
+        assert "broke off" in error.message
+        await bench.is_well()
+
+
 async def test_a_session_that_the_server_has_ended_is_over():
     async def attack(_number, stream, _heard):
         await stream.send(head(404, "text/plain", 0))
@@ -342,71 +373,6 @@ async def test_nobody_there_is_unavailable():
         bench = Bench(server, [], authority)
         with pytest.raises(ToolServerUnavailable, match="cannot be reached"):
             await bench.connect()
-
-
-@pytest.mark.parametrize(
-    ("host", "address", "private", "refused"),
-    [
-        ("tools.example", "8.8.8.8", False, ""),
-        ("tools.example", "127.0.0.1", False, "loopback"),
-        ("tools.example", "::1", False, "loopback"),
-        ("tools.example", "10.0.0.7", False, "private"),
-        ("tools.example", "10.0.0.7", True, ""),
-        ("tools.example", "fd00::7", True, ""),
-        ("tools.example", "169.254.169.254", False, "link-local"),
-        ("tools.example", "169.254.169.254", True, "link-local"),
-        ("tools.example", "fe80::1", True, "link-local"),
-        ("tools.example", "64:ff9b::7f00:1", True, "IPv4 in IPv6"),
-        ("localhost", "127.0.0.1", False, ""),
-        ("localhost", "10.0.0.7", False, "private"),
-    ],
-)
-async def test_addresses_are_judged_before_they_are_connected(host, address, private, refused):
-    connected = []
-
-    async def look_up(_host, _port):
-        return [address]
-
-    class Inner(httpcore2.AsyncNetworkBackend):
-        async def connect_tcp(self, host, port, *_):
-            connected.append((host, port))
-            return "stream"
-
-    network = JudgedNetwork(private=private, look_up=look_up)
-    network._inner = Inner()
-    if refused:
-        with pytest.raises(AddressRefused, match=refused):
-            await network.connect_tcp(host, 443)
-        assert connected == []
-    else:
-        assert await network.connect_tcp(host, 443) == "stream"
-        assert connected == [(address, 443)], "what was judged is what is connected, without a second look-up"
-
-
-async def test_one_address_that_may_not_be_connected_is_enough_to_connect_none():
-    async def look_up(_host, _port):
-        return ["8.8.8.8", "127.0.0.1"]
-
-    with pytest.raises(AddressRefused):
-        await JudgedNetwork(private=False, look_up=look_up).connect_tcp("tools.example", 443)
-
-
-@pytest.mark.parametrize(
-    ("url", "headers"),
-    [
-        ("http://tools.example/mcp", {}),
-        ("https://name:word@tools.example/mcp", {}),
-        ("ftp://tools.example/", {}),
-        ("https:///mcp", {}),
-        ("https://tools.example/mcp#part", {}),
-        ("https://tools.example/mcp", {"Host": "other"}),
-        ("https://tools.example/mcp", {"Mcp-Session-Id": "x"}),
-        ("https://tools.example/mcp", {"X-A": "a\r\nX-B: b"}),
-    ],
-)
-def test_an_address_or_header_that_cannot_be_used_is_refused_at_once(url, headers):
-    with pytest.raises(ConfigError):
-        HttpToolServer("s", url, Authority(SystemClock()), headers=headers)
 
 
 # --- lists without an end -------------------------------------------------------------------------------------

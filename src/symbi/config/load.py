@@ -19,7 +19,7 @@ from symbi.config.declared import Key
 from symbi.config.gateway_settings import ClientSettings
 from symbi.config.kinds import BadValue, OneOf, describe
 from symbi.config.lines import Position, key_places
-from symbi.config.mcp_settings import OF_A_URL, ServerSettings
+from symbi.config.mcp_settings import OF_A_URL, ServerSandbox, ServerSettings
 from symbi.config.sections import (
     CONFIG_PATH_VARIABLE,
     FOREIGN_PREFIXES,
@@ -151,12 +151,20 @@ def _server(reader: "_Reader", values: Mapping[str, Any]) -> ServerSettings:
     if server.command is None and server.url is None:
         msg = f"{table} has neither `command` nor `url`"
         raise ConfigError(msg, code="config.missing", place=reader.place(path), hint="it needs one of them")
-    foreign = OF_A_URL if server.url is None else ("command", "env", "cwd")
+    foreign = OF_A_URL if server.url is None else ("command", "env", "cwd", "sandbox", "image", "memory_mb")
     for name in foreign:
         if name in values:
             has = "command" if server.url is None else "url"
             msg = f"{table} has a `{has}`, which `{name}` does not go with"
             raise ConfigError(msg, code="config.conflict", place=reader.place((*path, name)), hint="remove one of them")
+    kept = server.sandbox is not ServerSandbox.NONE
+    if kept and server.image is None:
+        msg = f"{table} has a `sandbox` and no `image`"
+        raise ConfigError(msg, code="config.missing", place=reader.place((*path, "sandbox")), hint="name one by digest")
+    wrong = [name for name in (("cwd",) if kept else ("image", "memory_mb")) if name in values]
+    if wrong:
+        msg = f"{table} has {'a' if kept else 'no'} `sandbox`, which `{wrong[0]}` does not go with"
+        raise ConfigError(msg, code="config.conflict", place=reader.place((*path, wrong[0])), hint="remove one of them")
     return server
 
 

@@ -26,6 +26,7 @@ from symbi.config.kinds import (
     Whole,
     describe,
 )
+from symbi.config.sandbox_settings import Image
 from symbi.config.schemapin_settings import Domain
 
 _PLAIN_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
@@ -167,6 +168,17 @@ class VaultReference(Kind[str]):
         return value
 
 
+class ServerSandbox(StrEnum):
+    """Where the command of a server runs."""
+
+    NONE = "none"
+    """As a process of this machine, with what our user may."""
+    DOCKER = "docker"
+    """In a container of runc."""
+    GVISOR = "gvisor"
+    """In a container of gVisor."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
     """`[mcp.servers.NAME]`: a tool server; a process that is spoken to over its standard streams, or an address."""
@@ -211,6 +223,13 @@ class ServerSettings:
     env: tuple[tuple[str, str], ...] = _declare(
         (), Variables(), "environment of its `command`; `vault://…` values resolve at start"
     )
+    sandbox: ServerSandbox = _declare(
+        ServerSandbox.NONE,
+        OneOf(ServerSandbox),
+        "where its `command` runs: as a process of this machine, or in a container without a network",
+    )
+    image: str | None = _declare(None, Image(), "what its container is made of", unset="it has no container")
+    memory_mb: int = _declare(256, Whole(16, 1_048_576, "MiB"), "memory of its container")
     cwd: Path | None = _declare(None, FilePath(), "its working folder", unset="the folder of the configuration file")
     manifest: Path | None = _declare(None, FilePath(), "what its tools are: recovery classes", unset="none")
     public_key: Path | None = _declare(None, FilePath(), "PEM file of the key that signs its tools", unset="none")

@@ -233,10 +233,12 @@ async def open_runtime(
         if keeper is not None:
             guard.barrier = keeper.barrier
         secrets = secret_source(settings, guard)
-        links = await server_links(stack, settings, guard, secrets)
+        links, containers = await server_links(stack, settings, guard, secrets, log)
         catalog = tool_catalog(settings, (store, log, clock), guard, links, book)
         workers = Workers(measure_process, measure_family, {link.name: link.pid for link in links})
-        sandboxes = await stack.enter_async_context(open_sandboxes(settings, guard, log, clock, workers, secrets))
+        sandboxes = await stack.enter_async_context(
+            open_sandboxes(settings, guard, log, clock, workers, secrets, containers)
+        )
         invoker = Invoker(catalog, guard, secrets)
         door = await stack.enter_async_context(opened_door(settings, store, log, guard, (vault, clock)))
         context = await stack.enter_async_context(opened_memory(settings, store, log, guard, (clock, ids), door))

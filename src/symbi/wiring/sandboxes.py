@@ -22,7 +22,8 @@ from symbi.tools.catalog import SecretSource
 from symbi.types import SecurityTier
 
 if TYPE_CHECKING:
-    from symbi.adapters.docker import DockerSandbox, Engine
+    from symbi.adapters.docker import DockerOptions, DockerSandbox, Engine
+    from symbi.adapters.egress import EgressProxy
 
 KIB = 1_024
 MIB = 1_048_576
@@ -68,7 +69,13 @@ async def make_image(settings: Settings, programs: Sequence[Path], name: str) ->
 
 @asynccontextmanager
 async def open_sandboxes(
-    settings: Settings, guard: Guard, log: AuditLog, clock: Clock, workers: Workers, secrets: SecretSource
+    settings: Settings,
+    guard: Guard,
+    log: AuditLog,
+    clock: Clock,
+    workers: Workers,
+    secrets: SecretSource,
+    engine: "Engine | None" = None,
 ) -> AsyncIterator[Sandboxes]:
     """The sandboxes that are configured. An engine that is not there is told of to whoever needs it, not before.
 
@@ -81,6 +88,7 @@ async def open_sandboxes(
         clock: Measures rates of bytes.
         workers: Hears of where code runs.
         secrets: Of what is put into requests on their way out.
+        engine: The one that is entered already, with its reaper; None where there is none.
 
     Raises:
         SandboxUnavailable: The interpreter does not start.
@@ -91,27 +99,58 @@ async def open_sandboxes(
         drivers: Drivers = {SecurityTier.INTERPRETER: interpreter}
         commands: Commands = {}
         if settings.sandbox.image is not None or settings.sandbox.images:
-            for tier, driver in (await _containers(stack, settings, guard, log, clock, secrets, workers)).items():
+            engine = engine or await open_engine(stack, settings, log)
+            egress = _egress(settings, guard, log, clock, secrets)
+            made = await _containers(stack, settings, guard, log.origin, workers, egress, engine)
+            for tier, driver in made.items():
                 commands[tier] = driver
                 if settings.sandbox.image is not None:
                     drivers[tier] = driver
         yield Sandboxes(drivers, commands)
 
 
-async def _containers(
-    stack: AsyncExitStack,
-    settings: Settings,
-    guard: Guard,
-    log: AuditLog,
-    clock: Clock,
-    secrets: SecretSource,
-    workers: Workers,
-) -> dict[SecurityTier, "DockerSandbox"]:
-    from symbi.adapters.docker import DockerOptions, DockerSandbox, Reaper  # noqa: PLC0415 - for those who have containers
-    from symbi.adapters.egress import EgressProxy  # noqa: PLC0415 - likewise
+async def open_engine(stack: AsyncExitStack, settings: Settings, log: AuditLog) -> "Engine":
+    """The engine, entered, with what removes from it what a crash has left; a runtime has one alone.
+
+    Raises:
+        ConfigError: The engine cannot be used as it is configured; see `engine_of`.
+    """
+    from symbi.adapters.docker import Reaper  # noqa: PLC0415 - for those who have containers
 
     engine = await stack.enter_async_context(engine_of(settings))
     await stack.enter_async_context(Reaper(engine, log.origin))
+    return engine
+
+
+def container_options(settings: Settings, tier: SecurityTier, origin: str) -> "DockerOptions":
+    """How containers of a tier are made, as configured."""
+    from symbi.adapters.docker import DockerOptions  # noqa: PLC0415 - likewise
+
+    sandbox = settings.sandbox
+    named = {*sandbox.images, *([sandbox.image] if sandbox.image else [])}
+    return DockerOptions(
+        image=sandbox.image or "",
+        runtime=sandbox.runtime_tier1 if tier is SecurityTier.TIER1 else sandbox.runtime_tier2,
+        instance=origin,
+        user=sandbox.user,
+        pids=sandbox.pids,
+        cpus=sandbox.cpu_cores,
+        tmpfs_mib=sandbox.tmpfs_mib,
+        output_bytes=sandbox.output_bytes,
+        open_files=sandbox.open_files,
+        file_size_mib=sandbox.file_size_mib,
+        at_once=sandbox.containers,
+        warm=sandbox.warm if sandbox.image else 0,
+        warm_memory_mib=settings.limits.code_memory_mb,
+        start_timeout_s=sandbox.start_timeout_s,
+        images=frozenset(named),
+        variables=frozenset(sandbox.env),
+    )
+
+
+def _egress(settings: Settings, guard: Guard, log: AuditLog, clock: Clock, secrets: SecretSource) -> "EgressProxy":
+    from symbi.adapters.egress import EgressProxy  # noqa: PLC0415 - for those who have containers
+
     sandbox = settings.sandbox
     limits = EgressLimits(
         connections=sandbox.egress_connections,
@@ -119,28 +158,23 @@ async def _containers(
         received_bytes=sandbox.egress_received_mib * MIB,
         bytes_per_s=sandbox.egress_kib_s * KIB,
     )
-    egress = EgressProxy(guard.authority, secrets, log.append, clock, vault=guard.vault, limits=limits)
+    return EgressProxy(guard.authority, secrets, log.append, clock, vault=guard.vault, limits=limits)
+
+
+async def _containers(
+    stack: AsyncExitStack,
+    settings: Settings,
+    guard: Guard,
+    origin: str,
+    workers: Workers,
+    egress: "EgressProxy",
+    engine: "Engine",
+) -> dict[SecurityTier, "DockerSandbox"]:
+    from symbi.adapters.docker import DockerSandbox  # noqa: PLC0415 - for those who have containers
+
     drivers: dict[SecurityTier, DockerSandbox] = {}
-    named = {*sandbox.images, *([sandbox.image] if sandbox.image else [])}
-    for tier, runtime in ((SecurityTier.TIER1, sandbox.runtime_tier1), (SecurityTier.TIER2, sandbox.runtime_tier2)):
-        options = DockerOptions(
-            image=sandbox.image or "",
-            runtime=runtime,
-            instance=log.origin,
-            user=sandbox.user,
-            pids=sandbox.pids,
-            cpus=sandbox.cpu_cores,
-            tmpfs_mib=sandbox.tmpfs_mib,
-            output_bytes=sandbox.output_bytes,
-            open_files=sandbox.open_files,
-            file_size_mib=sandbox.file_size_mib,
-            at_once=sandbox.containers,
-            warm=sandbox.warm if sandbox.image else 0,
-            warm_memory_mib=settings.limits.code_memory_mb,
-            start_timeout_s=sandbox.start_timeout_s,
-            images=frozenset(named),
-            variables=frozenset(sandbox.env),
-        )
+    for tier in (SecurityTier.TIER1, SecurityTier.TIER2):
+        options = container_options(settings, tier, origin)
         driver = DockerSandbox(guard.authority, tier, engine, options, egress=egress, watch=workers)
         drivers[tier] = await stack.enter_async_context(driver)
     return drivers

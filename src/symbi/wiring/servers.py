@@ -1,13 +1,15 @@
 """Tool servers, from settings: their links, their keys, and what the operator says of their tools."""
 
 import logging
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from symbi.audit.log import AuditLog
 from symbi.config import Settings
-from symbi.config.mcp_settings import OAuthGrant, ServerSettings
+from symbi.config.mcp_settings import OAuthGrant, ServerSandbox, ServerSettings
 from symbi.errors import ConfigError
 from symbi.guard.gate import Guard
 from symbi.tools.asking import AskKind
@@ -16,31 +18,55 @@ from symbi.tools.catalog import SecretSource, ServerLink
 from symbi.tools.dependency import DependencyTerms
 from symbi.tools.manifest import Manifest, parse_manifest
 from symbi.tools.schemapin import PublicKey, load_public_key
+from symbi.types import SecurityTier
 from symbi.wiring.discovery import find_servers
+from symbi.wiring.sandboxes import container_options, open_engine
 from symbi.wiring.sources import read_text
 
 _log = logging.getLogger("symbi.tools")
 
 if TYPE_CHECKING:
+    from symbi.adapters.docker import Engine
     from symbi.adapters.mcp.oauth import OAuthTerms
 
 
 async def server_links(
-    stack: AsyncExitStack, settings: Settings, guard: Guard, secrets: SecretSource
-) -> list[ServerLink]:
+    stack: AsyncExitStack, settings: Settings, guard: Guard, secrets: SecretSource, log: AuditLog
+) -> "tuple[list[ServerLink], Engine | None]":
     """The configured servers and those that files name, each entered on the stack; none is connected.
 
     Raises:
         ConfigError: What is configured of one cannot be used.
     """
+    kept = [server for server in settings.mcp.servers if server.sandbox is not ServerSandbox.NONE]
+    # The engine first, so that it is left last: the end of a server is the end of its container.
+    engine = await open_engine(stack, settings, log) if kept else None
     links = [await _link(stack, server, settings, guard, secrets) for server in settings.mcp.servers]
+    if engine is not None:
+        _contain(engine, settings, kept, links, log.origin)
     found, left_out = find_servers(settings)
     for one in left_out:
         _log.warning("a tool server that was found is left out: `%s` in `%s`: %s", one.name, one.file, one.reason)
     for each in found:
         link = await _link(stack, each.settings, settings, guard, secrets)
         links.append(replace(link, source=each.file, digest=each.digest, definition=each.definition))
-    return links
+    return links, engine
+
+
+def _contain(
+    engine: "Engine", settings: Settings, kept: Sequence[ServerSettings], links: Sequence[ServerLink], origin: str
+) -> None:
+    """Have the commands of servers run in containers."""
+    from symbi.adapters.docker import serve_from  # noqa: PLC0415 - for those who have containers
+    from symbi.adapters.mcp import StdioToolServer  # noqa: PLC0415 - likewise
+
+    by_name = {link.name: link.server for link in links}
+    for server in kept:
+        made = by_name[server.name]
+        tier = SecurityTier.TIER1 if server.sandbox is ServerSandbox.DOCKER else SecurityTier.TIER2
+        options = replace(container_options(settings, tier, origin), image=server.image or "")
+        if isinstance(made, StdioToolServer):
+            made.start = serve_from(engine, options, tier, server.name, server.memory_mb)
 
 
 def public_keys(settings: Settings) -> dict[str, PublicKey]:

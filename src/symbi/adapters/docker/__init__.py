@@ -5,6 +5,7 @@ from symbi.adapters.docker.engine import Engine
 from symbi.adapters.docker.image import write_root
 from symbi.adapters.docker.reaper import Reaper, Swept
 from symbi.adapters.docker.sandbox import DockerSandbox
+from symbi.adapters.docker.serving import serve_from
 
 __all__ = [
     "LABEL_EFFECT",
@@ -15,5 +16,6 @@ __all__ = [
     "Engine",
     "Reaper",
     "Swept",
+    "serve_from",
     "write_root",
 ]

@@ -119,6 +119,7 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
 
     async def _call(self, request: httpx2.Request, request_id: str) -> httpx2.Response:
         self._gets = float(GETS)
+        self.verdicts.pop(request_id, None)  # a request that was refused for want of a token is sent again with one
         exchange = self._open[request_id] = _Exchange()
         response: httpx2.Response | None = None
         why, streams = _NOBODY_WAITS, False
@@ -154,7 +155,12 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
             self._ended("has ended the session")
             return ErrorData(code=UNREACHABLE, message="has ended the session"), None
         if response.status_code >= httpx2.codes.BAD_REQUEST:
-            return fine, await self._whole(response, MAX_ERROR_BYTES)
+            whole = await self._whole(response, MAX_ERROR_BYTES)
+            if not _is_error(whole):
+                # The answer stays as it is, for whoever gets tokens looks at it; this stands for it if it is the last.
+                said = f"answers with the status {response.status_code}"
+                self.verdicts[request_id] = ErrorData(code=UNREACHABLE, message=said)
+            return fine, whole
         if kind == _JSON:
             whole = await self._whole(response, MAX_MESSAGE_BYTES)
             if not _answers(whole, request_id):
@@ -417,6 +423,14 @@ def _answers(whole: bytes, request_id: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(message, dict) and "method" not in message and str(message.get("id")) == request_id
+
+
+def _is_error(whole: bytes) -> bool:
+    try:
+        message: Any = json.loads(whole)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(message, dict) and isinstance(message.get("error"), dict)
 
 
 def _since_event(chunk: bytes, before: int, tail: bytes) -> tuple[int, bytes]:

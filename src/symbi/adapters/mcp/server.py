@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from symbi.adapters.mcp.base import McpServer
-from symbi.adapters.mcp.stdio import ServerProcess
+from symbi.adapters.mcp.stdio import ServerProcess, Start
 from symbi.adapters.mcp.traffic import Line
 from symbi.errors import ConfigError
 from symbi.guard.permit import Authority
@@ -32,6 +32,9 @@ class StdioToolServer(McpServer):
         cwd: Its working folder, or None for ours.
         secrets: Where those references resolve.
         start_timeout_s: Seconds to start, agree on a protocol version and list the tools.
+
+    Attributes:
+        start: Starts it elsewhere than as a process of ours; it inherits nothing of our environment then.
 
     Raises:
         ConfigError: There is no command, or `env` names a variable that holds keys or secrets of ours.
@@ -60,6 +63,7 @@ class StdioToolServer(McpServer):
         self._command = tuple(command)
         self._env = dict(env)
         self._cwd = cwd
+        self.start: Start | None = None
 
     @property
     def pid(self) -> int | None:
@@ -79,6 +83,8 @@ class StdioToolServer(McpServer):
 
     def _line(self, secrets: Mapping[str, str]) -> Line:
         """A process with what is inherited and what is configured, vault references resolved."""
+        given = {name: str(put_in(value, secrets)) for name, value in self._env.items()}
+        if self.start is not None:
+            return ServerProcess(self._command, given, self._cwd, self.start)
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-        environment = inherited | {name: str(put_in(value, secrets)) for name, value in self._env.items()}
-        return ServerProcess(self._command, environment, self._cwd)
+        return ServerProcess(self._command, inherited | given, self._cwd)

@@ -9,13 +9,13 @@ import os
 import re
 import signal
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol, TypeAlias
 
 import anyio
-from anyio.abc import Process
+from anyio.abc import ByteReceiveStream, ByteSendStream, Process
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.client import Transport
 from mcp.shared.message import SessionMessage
@@ -89,6 +89,88 @@ class LastWords:
             self._kept -= len(self._lines.popleft())
 
 
+class Running(Protocol):
+    """A program that runs, wherever that is."""
+
+    @property
+    def stdin(self) -> ByteSendStream | None:
+        """What it reads."""
+
+    @property
+    def stdout(self) -> ByteReceiveStream | None:
+        """What it writes."""
+
+    @property
+    def stderr(self) -> ByteReceiveStream | None:
+        """What it says beside."""
+
+    @property
+    def pid(self) -> int | None:
+        """Its process on this machine, if it is one of ours."""
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended, once it has."""
+
+    @property
+    def hears_the_end(self) -> bool:
+        """Whether it is told of the end of its standard input."""
+
+    async def wait(self) -> object:
+        """Return once it has ended."""
+
+    async def terminate(self) -> None:
+        """Ask it to end."""
+
+    async def kill(self) -> None:
+        """End it with all that it has started."""
+
+    async def aclose(self) -> None:
+        """Give back what it took."""
+
+
+Start: TypeAlias = Callable[[Sequence[str], Mapping[str, str], Path | None], Awaitable[Running]]
+"""Starts a program: command, environment, working folder."""
+
+
+class _OwnProcess:
+    """A process of ours, with its group."""
+
+    hears_the_end = True
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self.stdin, self.stdout, self.stderr = process.stdin, process.stdout, process.stderr
+        self.pid: int | None = process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.returncode
+
+    async def wait(self) -> object:
+        return await self._process.wait()
+
+    async def terminate(self) -> None:
+        self._signal(signal.SIGTERM)
+
+    async def kill(self) -> None:
+        # What it started may outlive it; while one of the group lives, its number belongs to nobody else.
+        self._signal(signal.SIGKILL)
+
+    async def aclose(self) -> None:
+        if self.returncode is not None:
+            await self._process.aclose()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+
+async def start_here(command: Sequence[str], environment: Mapping[str, str], cwd: Path | None) -> Running:
+    """A process of ours, in a group of its own."""
+    return _OwnProcess(await anyio.open_process(command, env=environment, cwd=cwd, start_new_session=True))
+
+
 class ServerProcess:
     """One run of a server.
 
@@ -96,6 +178,7 @@ class ServerProcess:
         command: Program and arguments; no shell.
         environment: All of its environment.
         cwd: Its working folder, or None for ours.
+        start: Starts it; as a process of ours by default.
 
     Attributes:
         pid: Its process and its process group, once it runs.
@@ -104,7 +187,10 @@ class ServerProcess:
         last_words: The end of its standard error.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], cwd: Path | None) -> None:
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], cwd: Path | None, start: Start = start_here
+    ) -> None:
+        self._start = start
         self._command = list(command)
         self._environment = dict(environment)
         self._cwd = cwd
@@ -154,7 +240,7 @@ class ServerProcess:
     ) -> AsyncIterator[
         tuple[MemoryObjectReceiveStream[SessionMessage | Exception], MemoryObjectSendStream[SessionMessage]]
     ]:
-        process = await anyio.open_process(self._command, env=self._environment, cwd=self._cwd, start_new_session=True)
+        process = await self._start(self._command, self._environment, self._cwd)
         self.pid = process.pid
         to_session, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         outgoing, from_session = anyio.create_memory_object_stream[SessionMessage](MAX_QUEUED)
@@ -172,7 +258,7 @@ class ServerProcess:
 
     # --- what the server says --------------------------------------------------------------------
 
-    async def _read(self, process: Process, to_session: MemoryObjectSendStream[SessionMessage | Exception]) -> None:
+    async def _read(self, process: Running, to_session: MemoryObjectSendStream[SessionMessage | Exception]) -> None:
         assert process.stdout is not None
         try:
             while True:
@@ -232,7 +318,7 @@ class ServerProcess:
         await to_session.send(SessionMessage(JSONRPCError(jsonrpc="2.0", id=int(answered), error=why)))
         return True
 
-    async def _read_errors(self, process: Process) -> None:
+    async def _read_errors(self, process: Running) -> None:
         assert process.stderr is not None
         try:
             while True:
@@ -244,7 +330,7 @@ class ServerProcess:
 
     # --- what we say -----------------------------------------------------------------------------
 
-    async def _write(self, process: Process, from_session: MemoryObjectReceiveStream[SessionMessage]) -> None:
+    async def _write(self, process: Running, from_session: MemoryObjectReceiveStream[SessionMessage]) -> None:
         assert process.stdin is not None
         try:
             async for item in from_session:
@@ -263,23 +349,21 @@ class ServerProcess:
 
     # --- its end ---------------------------------------------------------------------------------
 
-    async def _stop(self, process: Process) -> None:
+    async def _stop(self, process: Running) -> None:
         """End the process and its group; takes at most `STOP_S`, whatever the server does."""
         assert process.stdin is not None
         await _close(process.stdin)
-        if await _exited(process, 0.0 if self.fault else GRACE_S):
+        if await _exited(process, 0.0 if self.fault or not process.hears_the_end else GRACE_S):
             self.exit_code = process.returncode
         else:
-            _signal_group(process, signal.SIGTERM)
-            await _exited(process, TERMINATE_S)
-        # What the server started may outlive it; while one of the group lives, its number belongs to nobody else.
-        _signal_group(process, signal.SIGKILL)
-        gone = await _exited(process, REAP_S)
+            await process.terminate()
+            await _exited(process, TERMINATE_S if process.hears_the_end else 0.0)
+        await process.kill()
+        await _exited(process, REAP_S)
         with anyio.move_on_after(LAST_WORDS_S):
             await self._errors_read.wait()
         self.ended.set()
-        if gone:
-            await process.aclose()
+        await process.aclose()
 
 
 async def _close(stream: anyio.abc.AsyncResource) -> None:
@@ -287,12 +371,7 @@ async def _close(stream: anyio.abc.AsyncResource) -> None:
         await stream.aclose()
 
 
-async def _exited(process: Process, within_s: float) -> bool:
+async def _exited(process: Running, within_s: float) -> bool:
     with anyio.move_on_after(within_s):
         await process.wait()
     return process.returncode is not None
-
-
-def _signal_group(process: Process, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)

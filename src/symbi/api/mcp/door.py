@@ -86,9 +86,11 @@ class GatewayDoor:
     async def _hold(self, *, task_status: Any) -> None:
         """The gateway in a task of its own, for whoever enters it has to leave it."""
         from symbi.api.mcp.gateway import Gateway, terms_of  # noqa: PLC0415 - for those who have clients
+        from symbi.api.mcp.searching import search_of  # noqa: PLC0415 - likewise
 
         terms = terms_of(self._settings.gateway)
-        async with Gateway(self._runtime, terms, self._files, self._search) as gateway:
+        search = self._search or search_of(self._runtime)
+        async with Gateway(self._runtime, terms, self._files, search) as gateway:
             task_status.started(gateway)
             await anyio.sleep_forever()
 

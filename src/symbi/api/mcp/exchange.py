@@ -13,6 +13,7 @@ import mcp_types as types
 from mcp.server.connection import allowed_log_levels
 from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError, NoBackChannelError
+from mcp.shared.message import ServerMessageMetadata
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel, ValidationError
 
@@ -127,6 +128,8 @@ class Conversation:
             Unavailable: The client cannot be asked so, or does not answer.
         """
         request_type, result_type = _REQUESTS[kind]
+        if kind == "sampling" and not question.get("tools"):
+            result_type = types.CreateMessageResult
         self._check_capability(kind)
         try:
             request = request_type.model_validate({"method": _METHODS[kind], "params": dict(question) or None})
@@ -146,7 +149,9 @@ class Conversation:
 
     async def _ask_now(self, request: Any, result_type: type[BaseModel]) -> BaseModel:
         try:
-            return await self.ctx.session.send_request(request, result_type)
+            # On the stream of the request, for over HTTP there may be no other.
+            within = ServerMessageMetadata(related_request_id=self.ctx.request_id)
+            return await self.ctx.session.send_request(request, result_type, metadata=within)
         except (MCPError, NoBackChannelError, ValidationError) as error:
             msg = "the client refuses to answer"
             raise Unavailable(msg, code="unavailable.client") from error

@@ -32,7 +32,7 @@ from symbi.policy.counterfactual import Change
 from symbi.runtime.runtime import Runtime
 from symbi.tools.catalog import VerifiedTool
 from symbi.tools.text import cut, printable
-from symbi.types import JsonValue, Principal
+from symbi.types import JsonValue, Label, Principal
 
 _log = logging.getLogger("symbi.api")
 
@@ -45,8 +45,9 @@ WHY_S: Final = 0.5  # between two looks at what would turn a denial
 STOP_S: Final = 10.0  # for the runs of a client that has gone to end
 RETRY_AFTER_S: Final = 1.0  # when there are too many sessions
 
-Search = Callable[[Principal, str, int], Awaitable[JsonValue]]
-"""Searches knowledge for a principal, through the gate: the words, and how many findings at most."""
+Search = Callable[[Principal, str, Label, int], Awaitable[tuple[JsonValue, Label]]]
+"""Searches knowledge for a principal, through the gate: the words, their label, and how many findings at most. Gives what
+was found, and its label."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from symbi.api.mcp.calls import Exchange, ToolAnswer, ToolCall, explained, judge
 from symbi.api.mcp.gateway import GatewaySession
 from symbi.api.mcp.names import OWN, PARTED
 from symbi.dsl.spec import AgentSpec, CompiledFile
-from symbi.errors import InputError, PolicyDenied, SymbiError
+from symbi.errors import InputError, Overloaded, PolicyDenied, SymbiError
 from symbi.guard.action import SendMessage
 from symbi.guard.actions.people import ControlRuntime
 from symbi.policy.fields import UNDECLARED
@@ -31,6 +31,7 @@ from symbi.types import AgentId, JsonValue, Label, RunId
 WAIT_S: Final = 60.0  # for a run, where a client does not say
 MAX_WAIT_S: Final = 3600.0
 MAX_RUNS: Final = 64  # of one session that are remembered; the oldest that are over are forgotten
+RETRY_AFTER_S: Final = 5.0  # when too many runs are at work
 MAX_FOUND: Final = 50  # passages of one search
 NO_UID: Final = -1  # of a client of which no operating-system user is known
 
@@ -206,12 +207,16 @@ async def _search(session: GatewaySession, call: ToolCall, _exchange: Exchange) 
     search, limit = session.gateway.search, call.arguments.get("limit", 10)
     assert search is not None, "it is offered only where there is one"
     assert isinstance(limit, int)
+    query, label = str(call.arguments["query"]), (await judged(session, UNDECLARED, call.arguments, call.meta)).label
+    marks: list[Label] = []
 
     async def work() -> JsonValue:
-        return await search(session.principal, str(call.arguments["query"]), limit)
+        found, mark = await search(session.principal, query, label, limit)
+        marks.append(mark)
+        return found
 
     answer = await _operated(session, "search", call, work)
-    await remembered(session, UNDECLARED, call.arguments, answer.value, answer.effect_id)
+    await remembered(session, UNDECLARED, call.arguments, answer.value, answer.effect_id, mark=marks[0])
     return answer
 
 
@@ -235,6 +240,7 @@ async def _run_agent(session: GatewaySession, call: ToolCall, exchange: Exchange
     assert isinstance(inputs, Mapping)
     assert isinstance(wait_s, int | float)
     check_inputs(spec, inputs)
+    _check_room(session, spec)
     found = await judged(session, UNDECLARED, inputs, call.meta)
     run_id = RunId(session.runtime.rooms.ids.new())
     order = Order(compiled, spec, run_id)
@@ -266,6 +272,17 @@ async def _run_agent(session: GatewaySession, call: ToolCall, exchange: Exchange
         await asked.over.wait()
     await _remember_run(session, asked)
     return ToolAnswer(_standing(session, asked), structured=True, effect_id=effect_id, is_error=_failed(asked))
+
+
+def _check_room(session: GatewaySession, spec: AgentSpec) -> None:
+    """Raise InputError for an agent that is no one-run agent, and Overloaded where a session has too many runs open."""
+    if session.runtime.rooms.terms(spec.id).persistent:
+        msg = f"agent `{spec.id}` stays, and is sent messages by its operator alone"
+        raise InputError(msg, code="mcp.stays")
+    at_work = sum(not one.over.is_set() for one in session.runs.values())
+    if at_work >= session.gateway.terms.bounds.calls:
+        msg = f"{at_work} runs of this session are at work"
+        raise Overloaded(msg, retry_after_s=RETRY_AFTER_S, code="mcp.runs")
 
 
 def _begun(inputs: Mapping[str, JsonValue], labels: Mapping[str, Label]) -> tuple[Mapping[str, JsonValue], Task]:
