@@ -39,6 +39,7 @@ revision of the protocol requires: the gateway as a server, in front of a refere
 HOW: Final = """
 The suite sends no tokens to servers, so the requests of its run get one on their way to the [door](mcp-gateway.md); it asks for tools by the names
 that the reference server gives them, so the gateway runs with `names = "plain"`; and every action is permitted.
+The client makes the calls of `http-custom-headers` below the gate, which refuses them: policies cannot see a number of five decimal places, and the schema has no null.
 """
 
 
