@@ -227,6 +227,14 @@ async def test_what_was_read_as_a_resource_is_known_again(opened):
         assert held["kind"] == "held"
 
 
+async def test_what_a_server_lists_is_known_again_as_read(opened):
+    mail = {"to": "desk://card", "subject": "s", "body": "b"}
+    async with opened(SHIPPED, "[gateway]\nwait_s = 0\n") as one, one.client() as other, one.client() as client:
+        assert not (await other.call_tool("desk__send_mail", mail)).is_error
+        await client.list_resources()
+        assert wrong(await client.call_tool("desk__send_mail", mail))["kind"] == "held"
+
+
 # --- the runtime itself ---------------------------------------------------------------------------
 
 

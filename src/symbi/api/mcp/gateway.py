@@ -43,6 +43,7 @@ MAX_CLAIM_CHARS: Final = 200  # of what a client says of itself, on the trail
 RETRY_S: Final = 10.0  # before a server that could not be had is tried again for a client
 WHY_S: Final = 0.5  # between two looks at what would turn a denial
 STOP_S: Final = 10.0  # for the runs of a client that has gone to end
+TELL_S: Final = 10.0  # for a client to take the notice of a change
 RETRY_AFTER_S: Final = 1.0  # when there are too many sessions
 
 Search = Callable[[Principal, str, Label, int], Awaitable[tuple[JsonValue, Label]]]
@@ -354,7 +355,8 @@ class Gateway:
 
 
 async def _told(session: GatewaySession, what: str) -> None:
-    await session.changed(what)
+    with anyio.move_on_after(TELL_S):  # one that does not listen will list anew when it wants to
+        await session.changed(what)
 
 
 async def _nobody(_what: str) -> None:

@@ -340,9 +340,12 @@ def _failed(asked: AskedRun) -> bool:
 
 async def _remember_run(session: GatewaySession, asked: AskedRun) -> None:
     outcome = asked.outcome
+    mark = (outcome.label if outcome is not None else None) or Label()
     if outcome is not None and outcome.error is None:
-        mark = outcome.label or Label()
         await remembered(session, UNDECLARED, {}, outcome.output, asked.run_id, mark=mark)
+    elif asked.over.is_set():
+        said = _standing(session, asked).get("error")
+        await remembered(session, UNDECLARED, {}, said, asked.run_id, mark=mark)
 
 
 _WORK: Final[Mapping[str, Callable[[GatewaySession, ToolCall, Exchange], Awaitable[ToolAnswer]]]] = {
