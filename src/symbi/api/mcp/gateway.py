@@ -203,9 +203,9 @@ class GatewaySession:
         self._why_s = now_s + WHY_S
         return True
 
-    async def stop_runs(self) -> None:
-        """Stop the runs that it asked for and that are not over."""
-        left = {one.agent for one in self.runs.values() if not one.over.is_set()}
+    async def stop_runs(self, *several: Any) -> None:
+        """Stop runs that it asked for and that are not over; all of them where none is named."""
+        left = {one.agent for one in several or self.runs.values() if not one.over.is_set()}
         names = [one.life.agent for one in self.runtime.at_work if one.life.agent in left]
         if names:
             with anyio.move_on_after(STOP_S, shield=True):
@@ -344,10 +344,12 @@ class Gateway:
             del self.sessions[session_id]
             self._left.set()
             self._left = anyio.Event()
-            await session.stop_runs()
-            tasks.cancel_scope.cancel("the client is gone")
-            # The error is not handed to the group, which would wrap it in an exception group.
-            await tasks.__aexit__(None, None, None)
+            try:
+                await session.stop_runs()
+            finally:
+                tasks.cancel_scope.cancel("the client is gone")
+                # The error is not handed to the group, which would wrap it in an exception group.
+                await tasks.__aexit__(None, None, None)
             with anyio.CancelScope(shield=True):
                 said = {name: cut(printable(str(value)), MAX_CLAIM_CHARS) for name, value in session.claims.items()}
                 details: dict[str, JsonValue] = {**opened, "claims": {**said}}

@@ -268,8 +268,12 @@ async def _run_agent(session: GatewaySession, call: ToolCall, exchange: Exchange
             raise
 
     effect_id = await until_agreed(session, begin, exchange)
-    with anyio.move_on_after(wait_s):
-        await asked.over.wait()
+    try:
+        with anyio.move_on_after(wait_s):
+            await asked.over.wait()
+    except anyio.get_cancelled_exc_class():
+        await session.stop_runs(asked)  # nobody was told its id
+        raise
     await _remember_run(session, asked)
     return ToolAnswer(_standing(session, asked), structured=True, effect_id=effect_id, is_error=_failed(asked))
 
