@@ -167,7 +167,7 @@ class GatewaySession:
         return self.gateway.clock.monotonic_s() - at_s >= RETRY_S
 
     async def _connect(self, server: str) -> None:
-        self._tried[server] = self.runtime.guard.engine.current.version, self.gateway.clock.monotonic_s()
+        version = self.runtime.guard.engine.current.version
         try:
             await self.runtime.catalog.ready(server, self.principal)
             self.servers.add(server)
@@ -175,6 +175,8 @@ class GatewaySession:
         except SymbiError as error:
             self.down[server] = error
             _log.warning("client `%s` is not given server `%s`: %s", self.client.name, server, error.code)
+        finally:  # counted from the end: a server that takes long to fail would else hold up every request
+            self._tried[server] = version, self.gateway.clock.monotonic_s()
 
     def tools(self) -> Mapping[str, VerifiedTool]:
         """The tools that it may ask for, by their names outside."""
