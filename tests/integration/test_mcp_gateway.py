@@ -165,6 +165,21 @@ async def test_a_client_that_breaks_off_a_call_breaks_it_off_at_the_server(opene
         assert (await client.call_tool("desk__count", {})).structured_content == {"n": 3}
 
 
+@ERAS
+async def test_a_run_whose_call_is_broken_off_is_stopped(opened, mode):
+    async with opened() as one, one.client(mode=mode) as client:
+        stuck = {"agent": "stuck", "inputs": {"word": "x"}}
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(client.call_tool, "symbi__run_agent", stuck)
+                while not one.runtime.at_work:
+                    await anyio.wait_all_tasks_blocked()
+                tasks.cancel_scope.cancel()
+            while one.runtime.at_work:
+                await anyio.wait_all_tasks_blocked()
+        assert one.gateway.sessions
+
+
 async def test_what_a_client_had_asked_for_ends_with_it(opened):
     async with opened() as one:
         async with one.client() as client:
@@ -225,6 +240,14 @@ async def test_what_was_read_as_a_resource_is_known_again(opened):
         await client.read_resource("desk://card")
         held = wrong(await client.call_tool("desk__send_mail", {"to": "+49 30 901820", "subject": "s", "body": "b"}))
         assert held["kind"] == "held"
+
+
+async def test_what_a_server_lists_is_known_again_as_read(opened):
+    mail = {"to": "desk://card", "subject": "s", "body": "b"}
+    async with opened(SHIPPED, "[gateway]\nwait_s = 0\n") as one, one.client() as other, one.client() as client:
+        assert not (await other.call_tool("desk__send_mail", mail)).is_error
+        await client.list_resources()
+        assert wrong(await client.call_tool("desk__send_mail", mail))["kind"] == "held"
 
 
 # --- the runtime itself ---------------------------------------------------------------------------

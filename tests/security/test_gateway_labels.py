@@ -98,6 +98,9 @@ SECRETLY = {
     "with other separators": {"body": CARD.replace("-", " / ")},
     "split over two arguments": {"subject": CARD[:9], "body": CARD[9:]},
     "split into pieces too small to be known alone": {"to": "49291", "subject": "23456", "body": "78901"},
+    "in base64, in pieces too small to be decoded alone": {
+        "headers": [base64.b64encode(CARD.encode()).decode()[at : at + 4] for at in range(0, 28, 4)]
+    },
     "as the recipient": {"to": f"{CARD}@example.com"},
     "as a field": {"body": "x", "headers": {"X-Card": CARD}},
     "as the name of a field": {"body": "x", "headers": {CARD: 1}},
@@ -226,3 +229,12 @@ def test_a_call_of_so_many_values_that_they_cannot_be_held_against_all_is_made_o
     assert not looked, "the work is bounded"
     assert found.labels["to"].integrity is Integrity.UNTRUSTED
     assert verdict(labels, **(CLEAN | {"body": "b", "cc": many["list"]})) == "ask"
+
+
+def test_what_a_tool_makes_of_something_confidential_is_as_confidential():
+    labels = session(read_record=RECORD)
+    given = labels.judge(flow("read_mail"), {"text": PHRASE}).label
+    labels.observe(flow("read_mail"), {"text": PHRASE}, "zq81 kx17 vv93 made of it", "e", given=given)
+    assert verdict(labels, to="bob@firm.org", subject="s", body="zq81 kx17 vv93") == "ask"
+    labels.observe(flow("send"), {"body": PHRASE}, "sent", "e", given=given)
+    assert verdict(labels, to="bob@firm.org", subject="sent", body="b") == "allow"

@@ -7,7 +7,7 @@ untrusted.
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -16,7 +16,7 @@ import anyio
 from symbi.api.mcp.calls import Exchange, judged, remembered, until_agreed
 from symbi.api.mcp.gateway import GatewaySession
 from symbi.api.mcp.names import name_all
-from symbi.errors import InputError, StoreUnavailable, SymbiError
+from symbi.errors import AgentFailed, InputError, StoreUnavailable, SymbiError
 from symbi.guard.action import Complete
 from symbi.policy.fields import UNDECLARED
 from symbi.tools.reading import Offered, ServerReader
@@ -191,9 +191,13 @@ async def complete(
             label=label,
             timeout_s=COMPLETION_S,
         )
-        offered = await reader_of(session).complete(action)
+        try:
+            offered = await reader_of(session).complete(action)
+        except AgentFailed as failure:
+            await remembered(session, UNDECLARED, values, failure.message, "server")
+            raise
         found = offered.value
-        await remembered(session, UNDECLARED, values, list(found.values), offered.effect_id)
+        await remembered(session, UNDECLARED, values, list(found.values), offered.effect_id, given=offered.label)
         total: dict[str, JsonValue] = {} if found.total is None else {"total": found.total}
         return {"values": list(found.values), "hasMore": found.more, **total}
 
@@ -210,10 +214,21 @@ async def _asked(
     exchange: Exchange,
     values: Mapping[str, JsonValue],
 ) -> T:
-    offered = await until_agreed(session, ask, exchange)
+    try:
+        offered = await until_agreed(session, ask, exchange)
+    except AgentFailed as failure:  # the server's own words, which the client is told
+        await remembered(session, UNDECLARED, values, failure.message, "server")
+        raise
     shown: Any = _without_blobs(offered.value)
-    await remembered(session, UNDECLARED, values, shown, offered.effect_id)
+    await remembered(session, UNDECLARED, values, shown, offered.effect_id, given=offered.label)
     return offered.value
+
+
+async def listed(session: GatewaySession, things: Iterable[Mapping[str, Any]]) -> None:
+    """Remember what servers say of their resources or prompts, which nobody has verified, before a client reads it."""
+    shown: list[JsonValue] = [_without_blobs(one) for one in things]
+    if shown:
+        await remembered(session, UNDECLARED, {}, shown, "server")
 
 
 def _without_blobs(value: Any) -> Any:

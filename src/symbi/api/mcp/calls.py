@@ -9,7 +9,7 @@
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
@@ -25,6 +25,7 @@ from symbi.errors import ApprovalPending, Denied, InputError, PolicyDenied, Symb
 from symbi.guard.action import Action, InvokeTool, ToolRef
 from symbi.policy.counterfactual import Change, what_if
 from symbi.policy.fields import UNDECLARED, ToolFlow
+from symbi.policy.flow import join
 from symbi.policy.history import offline
 from symbi.policy.inference import CallLabels
 from symbi.tools.caller import Caller
@@ -39,6 +40,9 @@ WORDS_KEY: Final = "symbi/words"
 MAX_WORDS_CHARS: Final = 262_144
 MAX_REASONS: Final = 256  # denials of one session of which is kept what would turn them
 
+
+FAILED: Final = Label(Integrity.UNTRUSTED)
+"""The mark of what a manifest does not speak of, such as what a tool says of its failure."""
 
 T = TypeVar("T")
 
@@ -140,28 +144,51 @@ async def _carried_out(session: GatewaySession, whole: str, call: ToolCall, exch
                 await noted(session, action, denial)
                 raise
 
+    keep = partial(_kept, session, call.arguments, found.label)
     try:
         result = await until_agreed(session, once, exchange)
     except ToolFailed as failure:
         raw = failure.answer
-        await remembered(session, flow, call.arguments, failure.message, whole, failed=True)
+        mark = join(FAILED, *_declared(flow))
+        await keep(UNDECLARED, failure.message, whole, mark=mark)
         if not isinstance(raw, RawToolResult):
             raise
-        await remembered(session, UNDECLARED, call.arguments, _texts(raw, None), whole, failed=True)
+        await keep(UNDECLARED, _texts(raw, None), whole, mark=mark)
         return ToolAnswer(
             failure.message, structured=False, effect_id="", blocks=raw.blocks, is_error=True, meta=raw.meta
         )
     session.labels.claim(call.arguments[name] for name, label in found.labels.items() if set(label.sources) <= {AGENT})
-    await remembered(session, flow, call.arguments, result.value, result.effect_id, mark=result.mark)
+    await keep(flow, result.value, result.effect_id, mark=result.mark)
     raw = result.raw
     if not isinstance(raw, RawToolResult):
         return ToolAnswer(result.value, not isinstance(result.value, str), result.effect_id)
     rest = _texts(raw, result.value)
     if rest:
-        await remembered(session, UNDECLARED, call.arguments, rest, result.effect_id, mark=result.mark)
+        await keep(UNDECLARED, rest, result.effect_id, mark=join(FAILED, result.mark, *_declared(flow)))
     has_structure = raw.structured is not None
     value = raw.structured if has_structure else result.value
     return ToolAnswer(value, has_structure, result.effect_id, raw.blocks, meta=raw.meta)
+
+
+async def _kept(
+    session: GatewaySession,
+    arguments: Mapping[str, JsonValue],
+    given: Label,
+    flow: ToolFlow,
+    output: JsonValue,
+    source: str,
+    *,
+    mark: Label,
+) -> None:
+    """Remember what a call answered, which is as confidential as what it was given."""
+    await remembered(session, flow, arguments, output, source, mark=mark, given=given)
+
+
+def _declared(flow: ToolFlow) -> Iterator[Label]:
+    """How confidential anything that a tool answers is declared to be: what it says beside that may repeat it."""
+    for rule in flow.output:
+        if rule.confidentiality is not None:
+            yield Label(confidentiality=rule.confidentiality, categories=rule.categories or ())
 
 
 def _texts(raw: RawToolResult, known: JsonValue) -> list[JsonValue]:
@@ -227,11 +254,11 @@ async def remembered(
     output: JsonValue,
     source: str,
     *,
-    failed: bool = False,
     mark: Label = UNMARKED,
+    given: Label = UNMARKED,
 ) -> None:
     """Remember what came back, on a thread; also where the client has gone meanwhile, for its next call may follow."""
-    work = partial(session.labels.observe, flow, arguments, output, source, failed=failed, mark=mark)
+    work = partial(session.labels.observe, flow, arguments, output, source, mark=mark, given=given)
     with anyio.CancelScope(shield=True):
         async with session.labelling:
             await anyio.to_thread.run_sync(work)

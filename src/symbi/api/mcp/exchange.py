@@ -72,6 +72,7 @@ class Conversation:
         self._deaf = False
         self._answer: BaseModel | None = None
         self._answered = anyio.Event()
+        self._asking = anyio.Lock()
 
     @property
     def is_modern(self) -> bool:
@@ -157,11 +158,12 @@ class Conversation:
             raise Unavailable(msg, code="unavailable.client") from error
 
     async def _ask_later(self, request: BaseModel) -> BaseModel:
-        self.question, self._answered = request, anyio.Event()
-        self.turn.set()
-        await self._answered.wait()
-        assert self._answer is not None
-        return self._answer
+        async with self._asking:  # one round has one question: a further one has the next
+            self.question, self._answered = request, anyio.Event()
+            self.turn.set()
+            await self._answered.wait()
+            assert self._answer is not None
+            return self._answer
 
     def answered(self, ctx: Context, answer: BaseModel) -> None:
         """The client has sent its request again, with the answer."""

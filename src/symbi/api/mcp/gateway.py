@@ -43,6 +43,7 @@ MAX_CLAIM_CHARS: Final = 200  # of what a client says of itself, on the trail
 RETRY_S: Final = 10.0  # before a server that could not be had is tried again for a client
 WHY_S: Final = 0.5  # between two looks at what would turn a denial
 STOP_S: Final = 10.0  # for the runs of a client that has gone to end
+TELL_S: Final = 10.0  # for a client to take the notice of a change
 RETRY_AFTER_S: Final = 1.0  # when there are too many sessions
 
 Search = Callable[[Principal, str, Label, int], Awaitable[tuple[JsonValue, Label]]]
@@ -166,7 +167,7 @@ class GatewaySession:
         return self.gateway.clock.monotonic_s() - at_s >= RETRY_S
 
     async def _connect(self, server: str) -> None:
-        self._tried[server] = self.runtime.guard.engine.current.version, self.gateway.clock.monotonic_s()
+        version = self.runtime.guard.engine.current.version
         try:
             await self.runtime.catalog.ready(server, self.principal)
             self.servers.add(server)
@@ -174,6 +175,8 @@ class GatewaySession:
         except SymbiError as error:
             self.down[server] = error
             _log.warning("client `%s` is not given server `%s`: %s", self.client.name, server, error.code)
+        finally:  # counted from the end: a server that takes long to fail would else hold up every request
+            self._tried[server] = version, self.gateway.clock.monotonic_s()
 
     def tools(self) -> Mapping[str, VerifiedTool]:
         """The tools that it may ask for, by their names outside."""
@@ -202,9 +205,9 @@ class GatewaySession:
         self._why_s = now_s + WHY_S
         return True
 
-    async def stop_runs(self) -> None:
-        """Stop the runs that it asked for and that are not over."""
-        left = {one.agent for one in self.runs.values() if not one.over.is_set()}
+    async def stop_runs(self, *several: Any) -> None:
+        """Stop runs that it asked for and that are not over; all of them where none is named."""
+        left = {one.agent for one in several or self.runs.values() if not one.over.is_set()}
         names = [one.life.agent for one in self.runtime.at_work if one.life.agent in left]
         if names:
             with anyio.move_on_after(STOP_S, shield=True):
@@ -343,10 +346,12 @@ class Gateway:
             del self.sessions[session_id]
             self._left.set()
             self._left = anyio.Event()
-            await session.stop_runs()
-            tasks.cancel_scope.cancel("the client is gone")
-            # The error is not handed to the group, which would wrap it in an exception group.
-            await tasks.__aexit__(None, None, None)
+            try:
+                await session.stop_runs()
+            finally:
+                tasks.cancel_scope.cancel("the client is gone")
+                # The error is not handed to the group, which would wrap it in an exception group.
+                await tasks.__aexit__(None, None, None)
             with anyio.CancelScope(shield=True):
                 said = {name: cut(printable(str(value)), MAX_CLAIM_CHARS) for name, value in session.claims.items()}
                 details: dict[str, JsonValue] = {**opened, "claims": {**said}}
@@ -354,7 +359,8 @@ class Gateway:
 
 
 async def _told(session: GatewaySession, what: str) -> None:
-    await session.changed(what)
+    with anyio.move_on_after(TELL_S):  # one that does not listen will list anew when it wants to
+        await session.changed(what)
 
 
 async def _nobody(_what: str) -> None:

@@ -122,23 +122,28 @@ class SessionLabels:
         output: JsonValue,
         source: str,
         *,
-        failed: bool = False,
         mark: Label = UNMARKED,
+        given: Label = UNMARKED,
     ) -> None:
         """Remember what a call, or another question, has answered; as `FlowSession.observe`.
+
+        What a tool makes of something confidential is as confidential; but for the `sent` or `ok` that it may say.
 
         Args:
             flow: What the manifest declares of the tool.
             arguments: What it was called with.
             output: A text, or JSON.
             source: The effect.
-            failed: The tool says that it failed.
-            mark: What policies raise the label of the answer to.
+            mark: What policies raise the label of the answer to; untrusted where the tool says that it failed.
+            given: The label of what it was called with, of which only the confidentiality counts.
         """
         believed = ToolFlow() if mark.integrity is Integrity.UNTRUSTED else flow
-        self._flow.observe(believed, arguments, output, source, failed=failed)
+        self._flow.observe(believed, arguments, output, source)
+        inherited = replace(UNMARKED, confidentiality=given.confidentiality, categories=given.categories)
         for piece in pieces(flow, output, source):
             label = join(piece.label, mark)
+            if any(_parts(squeezed(piece.text))):
+                label = join(label, inherited)
             if piece.text.strip() and label.confidentiality is not Confidentiality.PUBLIC:
                 self._keep(piece.text, label)
 
@@ -170,9 +175,10 @@ class SessionLabels:
             return dict.fromkeys(arguments, self._secret)
         found: dict[str, Label] = {}
         for name, several in texts.items():
-            found[name] = join(*self._shared([form for text in several for form in _forms(text)]))
+            whole = ["".join(several)] if len(several) > 1 else []  # encoded, and cut into pieces
+            found[name] = join(*self._shared([form for text in (*several, *whole) for form in _forms(text)]))
         together = "".join(text for several in texts.values() for text in several)
-        seams = join(*self._shared([together]))
+        seams = join(*self._shared(list(_forms(together))))
         if seams != join(*found.values()):  # what stands there only once they are read one behind the other
             found = {name: join(label, seams) for name, label in found.items()}
         return found

@@ -268,8 +268,12 @@ async def _run_agent(session: GatewaySession, call: ToolCall, exchange: Exchange
             raise
 
     effect_id = await until_agreed(session, begin, exchange)
-    with anyio.move_on_after(wait_s):
-        await asked.over.wait()
+    try:
+        with anyio.move_on_after(wait_s):
+            await asked.over.wait()
+    except anyio.get_cancelled_exc_class():
+        await session.stop_runs(asked)  # nobody was told its id
+        raise
     await _remember_run(session, asked)
     return ToolAnswer(_standing(session, asked), structured=True, effect_id=effect_id, is_error=_failed(asked))
 
@@ -340,9 +344,12 @@ def _failed(asked: AskedRun) -> bool:
 
 async def _remember_run(session: GatewaySession, asked: AskedRun) -> None:
     outcome = asked.outcome
+    mark = (outcome.label if outcome is not None else None) or Label()
     if outcome is not None and outcome.error is None:
-        mark = outcome.label or Label()
         await remembered(session, UNDECLARED, {}, outcome.output, asked.run_id, mark=mark)
+    elif asked.over.is_set():
+        said = _standing(session, asked).get("error")
+        await remembered(session, UNDECLARED, {}, said, asked.run_id, mark=mark)
 
 
 _WORK: Final[Mapping[str, Callable[[GatewaySession, ToolCall, Exchange], Awaitable[ToolAnswer]]]] = {

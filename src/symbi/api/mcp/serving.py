@@ -22,7 +22,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from symbi import __version__
 from symbi.api.mcp.answers import Refusal, refusal_of
-from symbi.api.mcp.browsing import RESOURCES, TEMPLATES, browse, complete, get_prompt, prompts, read_resource
+from symbi.api.mcp.browsing import RESOURCES, TEMPLATES, browse, complete, get_prompt, listed, prompts, read_resource
 from symbi.api.mcp.calls import ToolAnswer, ToolCall, call_tool, key_of
 from symbi.api.mcp.clients import Client
 from symbi.api.mcp.exchange import LEVELS, Context, Conversation, carry
@@ -131,13 +131,12 @@ class SessionServer:
         key = key_of(call.name, json.dumps(call.arguments, sort_keys=True, default=str))
 
         async def work(talk: Conversation) -> types.CallToolResult:
-            if call.name in self._gateway.own_names:
-                return _result(
-                    await guarded(call.name, session, lambda: call_own(session, call, talk)), modern=talk.is_modern
-                )
-            return _result(
-                await guarded(call.name, session, lambda: call_tool(session, call, talk)), modern=talk.is_modern
-            )
+            carried_out = call_own if call.name in self._gateway.own_names else call_tool
+
+            async def answer() -> types.CallToolResult:
+                return _result(await carried_out(session, call, talk), modern=talk.is_modern)
+
+            return await guarded(call.name, session, answer)  # type: ignore[no-any-return]
 
         return await carry(session, ctx, params, key, work)  # type: ignore[no-any-return]
 
@@ -154,16 +153,15 @@ class SessionServer:
         return await guarded(method, session, browse)
 
     async def _list_resources(self, ctx: Context, _params: Any) -> types.ListResourcesResult:
-        listed = await self._browsed(ctx, "resources/list", lambda session: browse(session, RESOURCES))
-        return types.ListResourcesResult.model_validate({"resources": _flat(listed)})
+        things = await self._browsed(ctx, "resources/list", lambda session: _offered(session, RESOURCES))
+        return types.ListResourcesResult.model_validate({"resources": things})
 
     async def _list_templates(self, ctx: Context, _params: Any) -> types.ListResourceTemplatesResult:
-        listed = await self._browsed(ctx, "resources/templates/list", lambda session: browse(session, TEMPLATES))
-        return types.ListResourceTemplatesResult.model_validate({"resourceTemplates": _flat(listed)})
+        things = await self._browsed(ctx, "resources/templates/list", lambda session: _offered(session, TEMPLATES))
+        return types.ListResourceTemplatesResult.model_validate({"resourceTemplates": things})
 
     async def _list_prompts(self, ctx: Context, _params: Any) -> types.ListPromptsResult:
-        found = await self._browsed(ctx, "prompts/list", prompts)
-        named = [{**thing, "name": name} for name, (_, thing) in found.items()]
+        named = await self._browsed(ctx, "prompts/list", _prompts)
         return types.ListPromptsResult.model_validate({"prompts": named})
 
     async def _read_resource(self, ctx: Context, params: types.ReadResourceRequestParams) -> Any:
@@ -172,8 +170,12 @@ class SessionServer:
 
         async def work(talk: Conversation) -> types.ReadResourceResult:
             await guarded(uri, session, session.ready)
-            contents = await guarded(uri, session, lambda: read_resource(session, uri, talk))
-            return types.ReadResourceResult.model_validate({"contents": list(contents)})
+
+            async def answer() -> types.ReadResourceResult:
+                contents = await read_resource(session, uri, talk)
+                return types.ReadResourceResult.model_validate({"contents": list(contents)})
+
+            return await guarded(uri, session, answer)  # type: ignore[no-any-return]
 
         return await carry(session, ctx, params, key_of("resource", uri), work)
 
@@ -184,8 +186,12 @@ class SessionServer:
 
         async def work(talk: Conversation) -> types.GetPromptResult:
             await guarded(params.name, session, session.ready)
-            prompt = await guarded(params.name, session, lambda: get_prompt(session, params.name, values, talk))
-            return types.GetPromptResult.model_validate(prompt)
+
+            async def answer() -> types.GetPromptResult:
+                prompt = await get_prompt(session, params.name, values, talk)
+                return types.GetPromptResult.model_validate(prompt)
+
+            return await guarded(params.name, session, answer)  # type: ignore[no-any-return]
 
         return await carry(session, ctx, params, key, work)
 
@@ -227,8 +233,16 @@ async def _itself(session: GatewaySession) -> GatewaySession:
     return session
 
 
-def _flat(listed: Mapping[str, Any]) -> list[Any]:
-    return [one for things in listed.values() for one in things]
+async def _offered(session: GatewaySession, what: str) -> list[Any]:
+    things = [one for several in (await browse(session, what)).values() for one in several]
+    await listed(session, things)
+    return things
+
+
+async def _prompts(session: GatewaySession) -> list[Any]:
+    found = await prompts(session)
+    await listed(session, [thing for _, thing in found.values()])
+    return [{**thing, "name": name} for name, (_, thing) in found.items()]
 
 
 def _meta(ctx: Context) -> dict[str, JsonValue]:
