@@ -31,7 +31,7 @@ HEAD: Final = """\
 The official conformance suite (npm `@modelcontextprotocol/conformance`, {version}) holds both halves of Symbi against the scenarios that a
 revision of the protocol requires: the gateway as a server, in front of a reference server that has what the scenarios want
 (`tests/conformance/reference_server.py`), and the client that speaks to tool servers. `tools/conformance.py` runs it and writes this page;
-`make test-servers` fails where a run differs from it, in either direction.
+`make test-servers` fails where a run differs from it, in either direction (with `CONFORMANCE_TESTS=full` also the client's of 2026-07-28).
 
 | half | revision | required scenarios | passed | missed |
 | --- | --- | ---: | ---: | ---: |
@@ -39,6 +39,7 @@ revision of the protocol requires: the gateway as a server, in front of a refere
 HOW: Final = """
 The suite sends no tokens to servers, so the requests of its run get one on their way to the [door](mcp-gateway.md); it asks for tools by the names
 that the reference server gives them, so the gateway runs with `names = "plain"`; and every action is permitted.
+The client makes the calls of `http-custom-headers` below the gate, which refuses them: policies cannot see a number of five decimal places, and the schema has no null.
 """
 
 

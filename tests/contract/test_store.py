@@ -16,7 +16,7 @@ from symbi.audit.port import EventIndex, StoredEvent, Tile, TrailCommit
 from symbi.errors import ChainBroken, InternalError, StoreUnavailable
 from symbi.guard.facts import Facts
 from symbi.guard.ledger import MOVES, EffectRecord, EffectState
-from symbi.tools.port import Pin
+from symbi.tools.port import Pin, Review, ReviewKind, ReviewState
 from symbi.types import AgentId, EffectId, RecoveryClass, RunId
 
 
@@ -208,6 +208,20 @@ def test_pins_are_replaced_by_tool(store: SqliteStore) -> None:
         store.put_pin(replace(pin, state="quarantined"))
     assert store.pins() == [replace(pin, state="quarantined")]
     assert store.get_pin("s.x") is None
+
+
+def test_reviews_are_replaced_by_kind_and_name_and_forgotten(store: SqliteStore) -> None:
+    review = Review(ReviewKind.TOOL, "s.t", ReviewState.WAITING, "d", "{}", "why", "now")
+    with store.transaction():
+        store.put_review(review)
+        store.put_review(replace(review, state=ReviewState.REVOKED))
+        store.put_review(replace(review, kind=ReviewKind.KEY))
+        store.drop_review(ReviewKind.SERVER, "s.t")
+    assert store.reviews() == [replace(review, kind=ReviewKind.KEY), replace(review, state=ReviewState.REVOKED)]
+    assert store.get_review(ReviewKind.TOOL, "s.x") is None
+    with store.transaction():
+        store.drop_review(ReviewKind.TOOL, "s.t")
+    assert store.get_review(ReviewKind.TOOL, "s.t") is None
 
 
 def test_a_closed_store_is_unavailable(store: SqliteStore) -> None:

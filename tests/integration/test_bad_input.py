@@ -183,7 +183,7 @@ def test_a_configuration_that_names_what_is_not_there(workshop, more, word):
             "must be one of `low`, `normal`, `high`, `critical`",
         ),
         ('[agents.work]\npriority = "criticl"\n', "symbi.toml:2:1", "did you mean `critical`"),
-        ("[mcp.servers.odd]\n", "symbi.toml:1:", "has no `command`"),
+        ("[mcp.servers.odd]\n", "symbi.toml:1:", "has neither `command` nor `url`"),
         ("x = \xff\n", "symbi.toml:1:", "not valid UTF-8"),
     ],
 )

@@ -18,6 +18,7 @@ STRANGER = "archive@collector.example"
 ON_CALL = "oncall@example.com"
 PLACEHOLDER = "/var/log/nginx/access.log"  # stands for any log in what the demo says to try
 DENIED = 3
+RIGHT_PAGE = "- runbook: runbooks/server-errors.md (Burst of server errors (5xx))"
 
 
 def symbi(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -56,6 +57,8 @@ def read_from_report(report: str) -> set[str]:
             found.add(f"scanner {m[1]} {m[2]} {m[3]}")
         elif m := re.fullmatch(r"- slow endpoint: (\S+), ([\d.]+) s on average", line):
             found.add(f"slow {m[1]} {m[2]}")
+        elif line.startswith("- runbook: "):
+            assert line == RIGHT_PAGE
         else:
             assert line == "- burst of errors: none"
     return found
@@ -125,6 +128,7 @@ def test_the_demo_ends_well_and_verifies(demo, place):
 def test_every_number_of_the_report_is_what_awk_counts(demo, place):
     report = (place / "reports" / "incident.md").read_text()
     assert report.strip() in demo.stdout
+    assert report.count(RIGHT_PAGE) == 1  # of five pages
     found = read_from_report(report)
     assert found == counted_by_awk(place / "logs" / "access.log")
     kinds = {line.split()[0] for line in found}

@@ -63,6 +63,7 @@ def test_documents_come_are_found_answer_and_go(folder):
     assert "nothing in what may be read" in kb("answer", "who won the chess tournament of Zagreb", code=1)
     assert [one["source"] for one in kb_json("list")] == ["runbook/disk.md", "runbook/mail.md"]
     assert kb_json("stats")[0]["documents"] == 2
+    assert b"flush the mail queue" not in (folder / ".symbi/symbi.db").read_bytes(), "a question may name somebody"
     (folder / "runbook/disk.md").write_bytes(b"\x00\x01")
     refused = kb_json("add", "runbook", "-k", "ops", code=1)
     assert refused["skipped"][0]["code"] == "malformed"

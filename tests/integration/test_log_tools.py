@@ -300,7 +300,7 @@ async def test_a_repeated_call_after_a_kill_has_one_effect(tmp_path):
         for _ in range(3):
             permit = server._authority.mint("effect-7", action)
             assert (await server.call(permit, {})).structured == {"to": "oncall@example.com", "queued": True}
-            process = server._session.process
+            process = server._session.line
             os.killpg(process.pid, signal.SIGKILL)
             await process.ended.wait()
             await catalog.refresh("notify")

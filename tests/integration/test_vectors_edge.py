@@ -110,6 +110,23 @@ async def test_reads_and_writes_go_on_while_it_is_put_in_order(permits, tmp_path
         assert not await index.optimize()  # there is nothing to do
 
 
+async def test_it_puts_itself_in_order_once_enough_was_written(permits, tmp_path):
+    async with EdgeVectors(permits.authority, tmp_path, WIDE, QUICK, upkeep=True) as index:
+        await index.upsert(permits.write(), wide_points(1, 100))  # 25 KiB
+        await index.upsert(permits.write(), wide_points(1_000, 500))
+        with anyio.fail_after(60):
+            while (await index.stats()).indexed < 500:
+                pass
+        with pytest.raises(InputError):  # an error of who uses it comes as it is
+            await index.upsert(permits.write(), sample_points(1))
+    async with EdgeVectors(permits.authority, tmp_path, WIDE, QUICK) as index:
+        await index.upsert(permits.write(), wide_points(10_000, 600))
+    async with EdgeVectors(permits.authority, tmp_path, WIDE, QUICK, upkeep=True) as index:
+        with anyio.fail_after(60):
+            while (await index.stats()).indexed < 1_100:  # what was written before it was opened counts too
+                pass
+
+
 async def test_work_that_is_cancelled_leaves_what_was_there(permits, tmp_path):
     points = wide_points(1, 1_200)
     async with EdgeVectors(permits.authority, tmp_path, WIDE, QUICK) as index:

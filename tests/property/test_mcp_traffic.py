@@ -10,6 +10,8 @@ from symbi.adapters.mcp.bounded import _since_event
 from symbi.adapters.mcp.network import PRIVATE, why_refused
 from symbi.adapters.mcp.traffic import (
     MAX_ASKING,
+    MAX_OTHERS,
+    MAX_TOLD,
     MAX_UNASKED_BYTES,
     MIN_MESSAGE_COST_BYTES,
     Fault,
@@ -57,6 +59,16 @@ def test_each_request_of_ours_is_answered_at_most_once_and_no_other_answer_goes_
                 noise = JSONRPCNotification(jsonrpc="2.0", method="notifications/else", params={})
                 assert not traffic.admits(noise, 1)
         assert len(asking) <= MAX_ASKING
+
+
+@given(st.sampled_from(["progress", "message", "tools/list_changed"]), st.integers(1, 3 * MAX_TOLD))
+def test_of_a_flood_no_more_goes_on_than_anybody_could_use_until_we_ask_again(kind, count):
+    traffic = Traffic()
+    note = JSONRPCNotification(jsonrpc="2.0", method=f"notifications/{kind}", params={})
+    most = MAX_OTHERS if kind.startswith("tools") else MAX_TOLD
+    assert sum(traffic.admits(note, 1) for _ in range(count)) == min(count, most)
+    traffic.sent(JSONRPCRequest(jsonrpc="2.0", id=1, method="tools/list"))
+    assert traffic.admits(note, 1)
 
 
 @given(st.lists(st.integers(0, MAX_UNASKED_BYTES // 4), min_size=1, max_size=40))

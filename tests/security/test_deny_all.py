@@ -237,6 +237,7 @@ async def operate(config: Path, lines: list[str] | None = None, *, documents: bo
 async def ask_the_server(runtime):
     """What is asked of a server beside tools, which no agent file can ask for."""
     reader, who = ServerReader(runtime.catalog, runtime.guard), Principal(AgentId("everything"))
+    await runtime.catalog.noticed("s", "tools")  # as if it had said that it has others
     await reader.browse(who, "s", "resources")
     await reader.complete(Complete(principal=who, server="s", of="prompt", name="p", argument="a", value=""))
     for ask in (reader.read(who, "s", "note://a"), reader.prompt(who, "s", "p", {})):

@@ -16,6 +16,7 @@ from symbi.policy.decision import Allow, AllowWithConditions, ConditionKind, Den
 from symbi.policy.engine import decide
 from symbi.policy.history import offline
 from symbi.policy.library import GATEWAY
+from symbi.policy.matching import Hay
 from symbi.policy.policies import PolicySet
 from symbi.tools.manifest import parse_manifest
 from symbi.types import AgentId, Confidentiality, Integrity, Label, Principal, ToolName
@@ -209,3 +210,19 @@ def test_many_small_values_fill_it_as_well():
 def test_a_call_that_is_too_large_to_be_looked_through_is_made_of_everything():
     labels = session(read_record=RECORD)
     assert verdict(labels, to="bob@firm.org", subject="s", body="z " * 40_000) == "ask"
+
+
+def test_a_call_of_so_many_values_that_they_cannot_be_held_against_all_is_made_of_everything(monkeypatch):
+    labels = session(read_mail=MAIL + " x" * 50_000, read_record=RECORD)
+    looked = []
+    real = Hay.holds
+    monkeypatch.setattr(Hay, "holds", lambda hay, needle: looked.append(1) or real(hay, needle))
+    few = {"to": "bob@firm.org", "subject": "s", "list": ["v"] * 10}
+    labels.judge(flow("send"), few)
+    assert looked
+    looked.clear()
+    many = few | {"list": [f"v{number}" for number in range(10_000)]}
+    found = labels.judge(flow("send"), many)
+    assert not looked, "the work is bounded"
+    assert found.labels["to"].integrity is Integrity.UNTRUSTED
+    assert verdict(labels, **(CLEAN | {"body": "b", "cc": many["list"]})) == "ask"

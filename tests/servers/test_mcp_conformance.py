@@ -1,6 +1,7 @@
 """The official conformance suite of MCP gives what docs/reference/mcp-conformance.md records, no less and no more."""
 
 import json
+import os
 import runpy
 import tomllib
 
@@ -9,7 +10,10 @@ import pytest
 from symbi.testing.conformance import REVISIONS
 from symbi.testing.conformance_gateway import recorded, run_leg
 
-pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.timeout(400)]
+OF_THE_CLIENT = REVISIONS if os.environ.get("CONFORMANCE_TESTS") == "full" else REVISIONS[:1]
+"""Each scenario of the client starts a process of its own; all of 2026-07-28 take minutes where much else is going on."""
+
+pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.timeout(1000)]
 
 
 @pytest.fixture
@@ -23,7 +27,7 @@ async def test_the_gateway_is_as_conformant_as_is_recorded(root, results, revisi
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("revision", REVISIONS)
+@pytest.mark.parametrize("revision", OF_THE_CLIENT)
 async def test_the_client_of_servers_is_as_conformant_as_is_recorded(root, results, revision):
     found = recorded(await run_leg(root, "client", revision))
     assert found == results["client"][revision]

@@ -94,7 +94,7 @@ def _load(folder: Path) -> tuple[EmbedderId, Any]:
         raise Unavailable("sentence-transformers is not installed", code="unavailable.embedder", hint=hint) from error
     try:
         loaded = library.SentenceTransformer(str(folder), local_files_only=True)
-        dimension = loaded.get_sentence_embedding_dimension()
+        dimension = loaded.get_embedding_dimension()
         digest = _digest(folder)
     except (OSError, ValueError) as error:
         raise ConfigError(f"the model in `{folder}` cannot be read: {error}", code="config.embedder") from error

@@ -25,6 +25,7 @@ from symbi.runtime.runtime import Runtime
 from symbi.types import JsonValue
 
 KNOWLEDGE_TIMEOUT_S: Final = 3600.0  # a step reads many documents, each for as long as one may take
+QUESTION_TIMEOUT_S: Final = 120.0
 MAX_LISTED: Final = 1_000
 MAX_SOURCES: Final = 1_000  # removed by one request
 
@@ -194,6 +195,13 @@ def shown(_runtime: Runtime, arguments: Mapping[str, JsonValue]) -> Mapping[str,
     return arguments
 
 
+def asked(_runtime: Runtime, arguments: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    """What the trail shows of a question: how long it is, for it may name somebody."""
+    question = arguments.get("question")
+    length = len(question) if isinstance(question, str) else 0
+    return {**{name: value for name, value in arguments.items() if name != "question"}, "question_chars": length}
+
+
 def _slow(work: Callable[[Runtime, Caller, Mapping[str, JsonValue]], Awaitable[JsonValue]]) -> Discreet:
     return Discreet(work, shown, KNOWLEDGE_TIMEOUT_S)
 
@@ -201,8 +209,8 @@ def _slow(work: Callable[[Runtime, Caller, Mapping[str, JsonValue]], Awaitable[J
 OPERATIONS: Final[Mapping[str, Operation]] = MappingProxyType(
     {
         "kb.add": _slow(add),
-        "kb.search": search,
-        "kb.answer": answer,
+        "kb.search": Discreet(search, asked, QUESTION_TIMEOUT_S),
+        "kb.answer": Discreet(answer, asked, QUESTION_TIMEOUT_S),
         "kb.list": list_documents,
         "kb.rm": _slow(remove),
         "kb.stats": stats,

@@ -16,14 +16,14 @@ from symbi.bench.machine import describe_file_system
 from symbi.bench.measure import Measurement, Scale, latency, rate, single
 from symbi.errors import InternalError
 from symbi.testing import echo_server
-from symbi.testing.echo_gateway import TOOL, open_echoes
+from symbi.testing.echo_gateway import NAMES, TOOL, open_echoes
 from symbi.testing.gateway_http import over_http
 from symbi.testing.mcp_gateway import GatewayUnderTest
 
 CALLS: Final = 2_000
 CONNECTIONS: Final = 100
 CALLS_EACH: Final = 40
-SERVERS: Final = 20
+SERVERS: Final = len(NAMES)
 STARTS: Final = 5
 TEXT: Final = "x" * 256
 LEGACY: Final = "2025-11-25"
@@ -53,7 +53,7 @@ async def _overhead(scale: Scale) -> list[Measurement]:
         behind = await stack.enter_async_context(opened.client(mode="legacy"))
         await behind.list_tools()
         for number in range(calls + 5):
-            for client, name, samples in ((alone, echo_server.NAME, direct), (behind, TOOL, governed)):
+            for client, name, samples in ((alone, "echo", direct), (behind, TOOL, governed)):
                 begun = perf_counter_ns()
                 await _call(client, name)
                 if number >= 5:  # noqa: PLR2004 - the first are to warm up
@@ -112,7 +112,7 @@ async def _start(scale: Scale) -> Measurement:
     for _ in range(scale.of(STARTS)):
         begun = perf_counter_ns()
         async with _opened(servers) as (opened, _), opened.client(mode="legacy") as client:
-            listed = [tool for tool in (await client.list_tools()).tools if echo_server.NAME in tool.name]
+            listed = [tool for tool in (await client.list_tools()).tools if not tool.name.startswith("symbi__")]
             samples.append(perf_counter_ns() - begun)
         if len(listed) != servers:
             msg = f"{len(listed)} tools are listed, not {servers}"

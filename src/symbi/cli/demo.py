@@ -19,9 +19,12 @@ from symbi.cli.output import err, errors_to_exit, out, print_text
 from symbi.cli.run import Told, announce, report, run_to_end, show_line, start_run
 from symbi.config import CONFIG_NAME, Settings, load_settings
 from symbi.errors import InputError, InternalError
+from symbi.runtime.runtime import Runtime
+from symbi.types import OPERATOR_AGENT, Principal
 from symbi.wiring import open_reader, open_runtime, start_logging
 
 EXAMPLE: Final = "log-triage"
+RUNBOOKS: Final = "runbooks"
 ASKED: Final = '{"to": "archive@collector.example", "subject": "s", "body": "b"}'
 COMMANDS: Final = (
     "symbi audit show --type decision.deny",
@@ -60,7 +63,19 @@ def demo(
 async def _run(settings: Settings, place: Path) -> RunOutcome:
     async with open_runtime(settings, emit=show_line) as runtime:
         announce(runtime)
+        await _read_runbooks(runtime, place / "runbooks")
         return await start_run(runtime, place / "triage.symbi", Told([f"log={place / 'logs' / 'access.log'}"]), None)
+
+
+async def _read_runbooks(runtime: Runtime, folder: Path) -> None:
+    """Have the pages read that the agent looks into: what `symbi kb add runbooks --collection runbooks` does."""
+    door = runtime.rooms.knowledge
+    assert door is not None, "wiring makes one"
+    knowledge, after, over = await door.opened(), None, False
+    while not over:
+        _, step = await knowledge.add(Principal(OPERATOR_AGENT), RUNBOOKS, folder, after=after)
+        after = step.next
+        over = after is None
 
 
 def copy_example(folder: Path | None) -> Path:

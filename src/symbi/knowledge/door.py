@@ -2,11 +2,9 @@
 
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
-from typing import Final, Self
+from typing import Final, TypeAlias
 
 import anyio
 
@@ -15,6 +13,7 @@ from symbi.clock import Clock
 from symbi.errors import Denied
 from symbi.knowledge.documents import DocumentStore
 from symbi.knowledge.knowledge import DAY_NS, Knowledge
+from symbi.knowledge.late import Late
 from symbi.types import SYSTEM_AGENT, Principal
 
 _log = logging.getLogger("symbi.knowledge")
@@ -22,43 +21,8 @@ _log = logging.getLogger("symbi.knowledge")
 INTERVAL_S: Final = 3600.0  # between two looks for what is too old
 
 
-class KnowledgeDoor:
-    """Opens knowledge once, and closes it with itself; to be entered.
-
-    Args:
-        opening: Opens it.
-    """
-
-    def __init__(self, opening: Callable[[], AbstractAsyncContextManager[Knowledge]]) -> None:
-        self._opening = opening
-        self._stack = AsyncExitStack()
-        self._turn = anyio.Lock()
-        self._open: Knowledge | None = None
-
-    async def __aenter__(self) -> Self:
-        """Nothing is opened yet."""
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close what was opened."""
-        self._open = None
-        with anyio.CancelScope(shield=True):
-            await self._stack.aclose()
-
-    async def opened(self) -> Knowledge:
-        """What is behind it.
-
-        Raises:
-            ConfigError: It cannot be had with this configuration.
-            StoreUnavailable: Store or index cannot be opened.
-            Unavailable: The embedder cannot.
-        """
-        async with self._turn:
-            if self._open is None:
-                self._open = await self._stack.enter_async_context(self._opening())
-            return self._open
+KnowledgeDoor: TypeAlias = Late[Knowledge]
+"""Opens knowledge when somebody asks for it first."""
 
 
 @dataclass(slots=True)

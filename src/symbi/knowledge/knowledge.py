@@ -18,6 +18,7 @@ from symbi.knowledge.ingest import Extract, Ingest, Step
 from symbi.knowledge.passages import SearchResult
 from symbi.knowledge.rag import ANYWHERE, RESPONSE, KnowledgeRooms, Retrieval, Wanted
 from symbi.knowledge.readings import Reader
+from symbi.knowledge.vectors import Namespace, Scope
 from symbi.knowledge.writing import Writing, erased_as, no_probe
 from symbi.policy.flow import join
 from symbi.types import KeyId, Principal
@@ -271,6 +272,8 @@ class Knowledge:
                 pending = await rooms.log.read(partial(rooms.store.pending, collection))
                 rows = dict(await self._chunk_ids(collection))
                 vectors = await writing.vector_ids(permit, collection)
+                scope = Scope((Namespace("Knowledge", collection),))
+                count = await rooms.vectors.count(permit, scope)
                 orphans, missing = vectors - rows.keys(), rows.keys() - vectors
                 if repair:
                     await writing.mend(permit, collection)
@@ -278,7 +281,7 @@ class Knowledge:
                     await self._make_again(permit, {rows[one] for one in missing}, missing)
                 documents, damaged = await self._damaged(collection)
         return Verified(
-            collection, documents, len(rows), len(vectors), len(pending), len(orphans), len(missing), damaged, repair
+            collection, documents, len(rows), count, len(pending), len(orphans), len(missing), damaged, repair
         )
 
     async def _chunk_ids(self, collection: str) -> list[tuple[str, str]]:

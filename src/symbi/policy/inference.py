@@ -95,6 +95,16 @@ class FlowSession:
         return self._size > self._most
 
     @property
+    def size(self) -> int:
+        """Characters that a value is held against."""
+        return min(self._size, self._most) + min(self._clean_size, self._most)
+
+    @property
+    def read(self) -> Label:
+        """Join of all that was read."""
+        return self._read
+
+    @property
     def _most(self) -> int:
         return MAX_REMEMBERED_CHARS if self.most_chars is None else self.most_chars
 

@@ -17,7 +17,7 @@ from symbi.errors import InternalError, Unavailable
 REVISIONS: Final = ("2025-11-25", "2026-07-28")
 SUITE: Final = Path(".tools", "node_modules", "@modelcontextprotocol", "conformance")
 NODE: Final = Path(".tools", "node_modules", ".bin", "node")
-TIMEOUT_S: Final = 300.0  # of one whole run
+TIMEOUT_S: Final = 900.0  # of one whole run
 
 _RESULT: Final = re.compile(r"(?P<scenario>.+)-\d{4}-\d\d-\d\dT[\dZ-]+\Z")
 

@@ -17,7 +17,30 @@ POLICIES: Final = """\
 @id("clients-call") permit (principal in Group::"mcp.clients", action in Action::"InvokeTool", resource);
 """
 AGENT: Final = 'agent idle() { with { "done" } }'
-TOOL: Final = "echo0__echo"
+NAMES: Final = [
+    "alfa",
+    "bravo",
+    "charlie",
+    "delta",
+    "echo",
+    "foxtrot",
+    "golf",
+    "hotel",
+    "india",
+    "juliett",
+    "kilo",
+    "lima",
+    "mike",
+    "november",
+    "oscar",
+    "papa",
+    "quebec",
+    "romeo",
+    "sierra",
+    "tango",
+]
+"""Of servers and their tools: no two that look alike, for those are refused."""
+TOOL: Final = f"{NAMES[0]}__{NAMES[0]}"
 """The tool of the first server, as clients call it."""
 
 _HEAD: Final = """\
@@ -32,7 +55,7 @@ calls_rate = 100000.0
 """
 _SERVER: Final = """\
 [mcp.servers.{name}]
-command = ["{{python}}", "-I", "-S", {script}, "{signature}"]
+command = ["{{python}}", "-I", "-S", {script}, "{name}", "{signature}"]
 public_key = "key.pub"
 """
 
@@ -43,17 +66,15 @@ async def open_echoes(folder: Path, servers: int) -> AsyncIterator[GatewayUnderT
 
     Args:
         folder: Is empty.
-        servers: How many processes, of one signed tool each.
+        servers: How many processes, of one signed tool each; as many as there are `NAMES`, at most.
     """
     private, public = make_key_pair()
     (folder / "key.pub").write_bytes(public)
     parts = [_HEAD]
-    for number in range(servers):
-        name = f"echo{number}"
-        definition = ToolDefinition(
-            name, echo_server.NAME, echo_server.MEANING, cast("dict[str, JsonValue]", echo_server.SCHEMA)
-        )
-        signature = sign_definitions([definition], private)[echo_server.NAME]
+    schema = cast("dict[str, JsonValue]", echo_server.SCHEMA)
+    for name in NAMES[:servers]:
+        definition = ToolDefinition(name, name, echo_server.MEANING, schema)
+        signature = sign_definitions([definition], private)[name]
         parts.append(_SERVER.format(name=name, script=json.dumps(echo_server.__file__), signature=signature))
     async with open_gateway(folder, config="".join(parts), policies=POLICIES, agents=AGENT) as under_test:
         yield under_test

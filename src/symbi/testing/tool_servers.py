@@ -215,6 +215,18 @@ async def tells_whether_it_is_connected(one: ToolServerUnderTest) -> None:
     assert one.server.connected
 
 
+async def lists_its_tools_anew_on_the_session_that_is_up(one: ToolServerUnderTest) -> None:
+    """Under a permit of its own, which is refused before there is a session, and stays whole then."""
+    action = ConnectServer(principal=PRINCIPAL, server=SERVER, command=one.command)
+    permit = one.authority.mint(one.effect(), action)
+    await _fails(ToolServerUnavailable, one.server.relist(permit))
+    assert one.authority.uses_left(permit) == 1
+    first = await one.connect()
+    assert sorted(tool.name for tool in await one.server.relist(permit)) == sorted(tool.name for tool in first)
+    await _fails(PermitRefused, one.server.relist(permit))
+    assert (await one.call("echo", "still here")).content == "still here"
+
+
 async def answers_calls(one: ToolServerUnderTest) -> None:
     """Text comes back as it is, structured content with its nulls, an error as a result."""
     await one.connect()
@@ -343,6 +355,7 @@ async def _fails(error: type[SymbiError], attempt: Awaitable[object]) -> None:
 TOOL_SERVER_CHECKS: Final[tuple[ToolServerCheck, ...]] = (
     tells_whether_it_is_connected,
     lists_its_tools,
+    lists_its_tools_anew_on_the_session_that_is_up,
     answers_calls,
     hands_over_the_effect_id,
     refuses_permits_that_are_not_its_own,

@@ -69,7 +69,9 @@ async def open_vectors(
     config = vector_config(settings)
     match urlsplit(context.vector_db_url).scheme:
         case "qdrant-edge":
-            async with EdgeVectors(authority, vectors_folder(settings) / collection, space, config) as edge:
+            async with EdgeVectors(
+                authority, vectors_folder(settings) / collection, space, config, upkeep=True
+            ) as edge:
                 yield edge
         case _:
             key = context.vector_db_api_key

@@ -30,7 +30,7 @@ class Model:
         self.path = path
         self.width = 2
 
-    def get_sentence_embedding_dimension(self):
+    def get_embedding_dimension(self):
         return 2
 
     def encode_query(self, texts, *, show_progress_bar):

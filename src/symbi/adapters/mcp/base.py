@@ -15,7 +15,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 from mcp.shared.exceptions import MCPError
-from mcp_types import CONNECTION_CLOSED, PARSE_ERROR
+from mcp_types import PARSE_ERROR
 from pydantic import ValidationError
 
 from symbi.adapters.mcp.answers import (
@@ -395,8 +395,6 @@ class McpServer(ABC):
                 return self._unavailable(f"cannot be started: {error.strerror or error}{what}", session)
             case MCPError() if gone:
                 return self._unavailable(f"{_how_it_ended(session)} during {during}", session)
-            case MCPError(code=code) if code == CONNECTION_CLOSED:
-                return self._unavailable(f"broke off its answer during {during}", session)
             case MCPError(code=code) if code == UNREACHABLE:
                 return self._unavailable(f"{error.message} during {during}", session)
             case MCPError(code=code) if code == TOO_LARGE:

@@ -61,12 +61,14 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
 
     Attributes:
         verdicts: What was wrong with the answer to a request, by its id.
+        ended: Requests whose stream ended before the SDK had the answer; it may be taken up again.
     """
 
     def __init__(
         self, url: httpx2.URL, traffic: Traffic, ended: Ended, *, private: bool, look_up: Resolve = resolve
     ) -> None:
         self.verdicts: dict[str, ErrorData] = {}
+        self.ended: set[str] = set()
         self._url = url
         self._traffic = traffic
         self._ended = ended
@@ -87,6 +89,7 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
     def abandon(self, request_id: str) -> None:
         """End the exchange of a request that nobody waits for."""
         self.verdicts.pop(request_id, None)
+        self.ended.discard(request_id)
         exchange = self._open.get(request_id)
         if exchange is not None:
             exchange.over = True
@@ -189,6 +192,7 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
                 with exchange.scope:
                     chunk = await _chunk(source)
                 if not chunk and not exchange.over:
+                    self.ended.add(request_id)
                     return
                 size += len(chunk)
                 event, tail = _since_event(chunk, event, tail)

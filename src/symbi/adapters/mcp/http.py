@@ -17,7 +17,7 @@ from mcp.client import Transport
 from mcp.client._transport import ReadStream, TransportStreams, WriteStream
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import SessionMessage
-from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCResponse
+from mcp_types import CONNECTION_CLOSED, ErrorData, JSONRPCError, JSONRPCNotification, JSONRPCResponse
 
 from symbi.adapters.mcp.base import McpServer
 from symbi.adapters.mcp.bounded import BoundedTransport
@@ -32,7 +32,7 @@ from symbi.adapters.mcp.oauth import (
     OAuthTerms,
     provider,
 )
-from symbi.adapters.mcp.traffic import Fault, Line, Traffic
+from symbi.adapters.mcp.traffic import UNREACHABLE, Fault, Line, Traffic
 from symbi.errors import ConfigError
 from symbi.guard.permit import Authority
 from symbi.tools.mask import MIN_SECRET_CHARS, put_in, references
@@ -204,8 +204,14 @@ class HttpLine:
         """An answer, or what was wrong with it."""
         assert isinstance(item.message, JSONRPCResponse | JSONRPCError)
         answered = item.message.id
-        why = None if self._transport is None else self._transport.verdicts.pop(str(answered), None)
-        if why is None or answered is None:
+        if self._transport is None or answered is None:
+            return item
+        why = self._transport.verdicts.pop(str(answered), None)
+        if str(answered) in self._transport.ended:
+            self._transport.ended.discard(str(answered))
+            if isinstance(item.message, JSONRPCError) and item.message.error.code == CONNECTION_CLOSED:
+                why = ErrorData(code=UNREACHABLE, message="broke off its answer")
+        if why is None:
             return item
         return SessionMessage(JSONRPCError(jsonrpc="2.0", id=answered, error=why))
 

@@ -119,7 +119,8 @@ class Session:
                         tasks.start_soon(self._until, self.line.ended, tasks.cancel_scope)
                         tasks.start_soon(self._until, self._leave, tasks.cancel_scope)
         except Exception as error:  # noqa: BLE001 - whatever the SDK raises is kept for who asks, where it becomes ours
-            self.failure = _leaf(error)
+            leaf = _leaf(error)
+            self.failure = leaf if isinstance(leaf, FOREIGN) else RuntimeError(type(leaf).__name__)
         finally:
             self.over.set()
             self.ready.set()

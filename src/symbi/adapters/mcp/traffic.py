@@ -4,6 +4,7 @@ The same bounds hold for every transport. The SDK starts a task for each message
 to us ends here.
 """
 
+from collections import Counter
 from typing import Final, Protocol
 
 import anyio
@@ -15,6 +16,8 @@ MAX_UNASKED_BYTES: Final = 8_388_608  # what a server may send that answers noth
 MIN_MESSAGE_COST_BYTES: Final = 64  # what a shorter message counts as; bounds the number of messages, too
 MAX_GARBAGE: Final = 64  # messages that are not JSON-RPC; programs that print a banner stay below
 MAX_ASKING: Final = 16  # requests of the server that wait for our answer
+MAX_TOLD: Final = 2_048  # messages of progress, and of logs, that go on between two of our requests; more end here
+MAX_OTHERS: Final = 64  # of each other kind of notification, likewise: one would do
 
 TOO_LARGE: Final = -32019
 """Code of the error that stands for an answer longer than `MAX_MESSAGE_BYTES` (implementation-defined range)."""
@@ -34,6 +37,10 @@ _TAKEN: Final = frozenset(
     }
 )
 """Notifications that somebody here acts on."""
+
+
+_MANY: Final = frozenset({"notifications/progress", "notifications/message"})
+"""Those of them that a call may send many of."""
 
 
 class Line(Protocol):
@@ -65,6 +72,7 @@ class Traffic:
         self._asking: set[str] = set()
         self._unasked = 0
         self._garbage = 0
+        self._passed: Counter[str] = Counter()
 
     def sent(self, message: JSONRPCMessage) -> None:
         """Note a message of ours."""
@@ -72,6 +80,7 @@ class Traffic:
             case JSONRPCRequest():
                 self._pending.add(str(message.id))
                 self._unasked = 0
+                self._passed.clear()
             case JSONRPCNotification(method="notifications/cancelled", params=dict() as params):
                 self._pending.discard(str(params.get("requestId")))
             case JSONRPCResponse() | JSONRPCError():
@@ -104,10 +113,17 @@ class Traffic:
                 self.count(size)
                 if message.method == "notifications/cancelled":
                     self._asking.discard(str((message.params or {}).get("requestId")))
-                return message.method in _TAKEN
+                return self._passes(message.method)
             case _:
                 self.count(size)
                 return False
+
+    def _passes(self, method: str) -> bool:
+        """Whether a notification goes on: of a flood, as much as anybody could use."""
+        if method not in _TAKEN:
+            return False
+        self._passed[method] += 1
+        return self._passed[method] <= (MAX_TOLD if method in _MANY else MAX_OTHERS)
 
     def _asks(self, request_id: str) -> bool:
         if request_id in self._asking:

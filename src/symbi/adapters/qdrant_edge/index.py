@@ -5,6 +5,7 @@ files, by an engine of its own: writes wait while the files are copied, what is 
 the copy, and then the copy takes the place of what it was made from. Whenever the process ends, one of the two counts.
 """
 
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -18,10 +19,11 @@ from uuid import UUID
 import anyio
 import anyio.to_thread
 import numpy as np
+from anyio.abc import TaskGroup
 
 from symbi.adapters.qdrant_edge.folder import CollectionFolder, check_space, write_space
 from symbi.adapters.qdrant_edge.process import EngineProcess
-from symbi.errors import InputError, StoreUnavailable
+from symbi.errors import InputError, StoreUnavailable, Unavailable
 from symbi.guard.action import WriteData
 from symbi.guard.permit import Authority, Permit
 from symbi.knowledge.config import VectorConfig
@@ -48,6 +50,7 @@ SEGMENT_KIB: Final = 2_000_000  # vectors of a piece beyond which pieces are mer
 FEW: Final = 500  # points that are done again in a copy while writes wait
 MANY: Final = 8  # pieces that a query goes through
 LOAD_S: Final = 600.0  # the log of some hundred thousand points may have to be read again
+_LOG: Final = logging.getLogger(__name__)
 _EVERYTHING: Final = (None, (), None)
 
 
@@ -59,10 +62,17 @@ class EdgeVectors:
         folder: Of this collection alone; made if it is not there.
         space: Of which vectors.
         config: How it is built and searched.
+        upkeep: Whether it puts itself in order, in the background, whenever enough was written.
     """
 
     def __init__(
-        self, authority: Authority, folder: Path, space: VectorSpace, config: VectorConfig | None = None
+        self,
+        authority: Authority,
+        folder: Path,
+        space: VectorSpace,
+        config: VectorConfig | None = None,
+        *,
+        upkeep: bool = False,
     ) -> None:
         self._authority = authority
         self._folder = CollectionFolder(folder)
@@ -73,6 +83,10 @@ class EdgeVectors:
         self._restart = anyio.Lock()
         self._order = anyio.Lock()
         self._touched: set[UUID] | None = None  # written since the files were copied; None where none are
+        self._upkeep = upkeep
+        self._tasks: TaskGroup | None = None
+        self._much = anyio.Event()  # enough was written that it may be worth putting in order
+        self._written = 0  # since it was looked at last
         self._unflushed = 0
         self._deleted = 0  # since it was put in order last, as far as is known
         self._optimizing = False
@@ -89,6 +103,10 @@ class EdgeVectors:
         self._closed = False
         try:
             await self._asked()
+            if self._upkeep:
+                self._tasks = anyio.create_task_group()
+                await self._tasks.__aenter__()
+                self._tasks.start_soon(self._keep_in_order)
         except BaseException:
             await self.__aexit__(None, None, None)
             raise
@@ -99,12 +117,18 @@ class EdgeVectors:
     ) -> None:
         """Write what is in memory, end the engine, give the folder back."""
         self._closed = True
-        engine, self._engine = self._engine, None
+        tasks, self._tasks = self._tasks, None
         try:
-            if engine is not None:
-                await engine.__aexit__(None, None, None)
+            if tasks is not None:  # left without an error, for it has none of its own
+                tasks.cancel_scope.cancel("the index is closed")
+                await tasks.__aexit__(None, None, None)
         finally:
-            self._folder.give_back()
+            engine, self._engine = self._engine, None
+            try:
+                if engine is not None:
+                    await engine.__aexit__(None, None, None)
+            finally:
+                self._folder.give_back()
 
     # --- VectorIndex --------------------------------------------------------------------------------
 
@@ -258,6 +282,9 @@ class EdgeVectors:
 
     async def _wrote(self, count: int) -> None:
         self._unflushed += count
+        self._written += count
+        if self._written * self._space.dimension * 4 >= self._config.scan_below_kib * 1024:
+            self._much.set()
         if self._unflushed >= FLUSH_POINTS:
             await (await self._asked()).ask("flush")
             self._unflushed = 0
@@ -277,6 +304,18 @@ class EdgeVectors:
         points, indexed, segments = map(int, await (await self._asked()).ask("info"))
         unindexed_kib = (points - indexed) * self._space.dimension * 4 // 1024
         return unindexed_kib >= self._config.scan_below_kib or self._deleted > points / 5 or segments > MANY
+
+    async def _keep_in_order(self) -> None:
+        self._much.set()  # what was written before it was opened counts too
+        while True:
+            await self._much.wait()
+            self._much, self._written = anyio.Event(), 0
+            try:
+                await self.optimize()
+            except Unavailable as error:
+                _LOG.warning(
+                    "the vectors are not put in order: %s", error
+                )  # what is there stands; the next writes try again
 
     async def _settled(self) -> Path:
         """The files, with all that was written in them."""

@@ -70,8 +70,7 @@ class _Sessions:
                 if opened is None or opened.is_over:
                     opened = await self._tasks.start(self._keep, key)
                     if key != ALONE:
-                        # The SDK gives no other way to learn that a session is over.
-                        ctx.session._connection.exit_stack.callback(opened.end)  # noqa: SLF001
+                        ctx.session._connection.exit_stack.callback(opened.end)  # noqa: SLF001 - no other way tells its end
                 opened.busy += 1
         except Overloaded as error:
             raise MCPError(

@@ -21,7 +21,7 @@ from symbi.policy.inference import CallLabels, FlowSession
 from symbi.policy.matching import Hay, Needle
 from symbi.policy.material import pieces
 from symbi.policy.normal import decodings, squeezed
-from symbi.policy.sinks import Leaf, is_confidential, leaves
+from symbi.policy.sinks import Leaf, call_facts, is_confidential, leaves
 from symbi.types import Confidentiality, Integrity, JsonValue, Label
 
 AGENT: Final = "agent"
@@ -31,6 +31,7 @@ MIN_WORDS_CHARS: Final = 12  # likewise, of letters alone: shorter ones are word
 MIN_WHOLE_CHARS: Final = 3  # a shorter confidential value is not looked for
 MAX_COMPARED_CHARS: Final = 65_536  # letters and digits of one call; more counts as made of everything
 LEAST_CHARS: Final = 64  # as which a shorter text counts
+MAX_WORK: Final = 50_000_000  # values of one call, times characters they are held against: half a second, or so
 UNMARKED: Final = Label()
 
 
@@ -75,6 +76,10 @@ class SessionLabels:
             said: What a host says that may: the label of an argument, by its name. What is found stays as confidential.
         """
         said = said or {}
+        if self._is_too_much(arguments):
+            whole = join(self._flow.read, self._secret)
+            every = dict.fromkeys(arguments, whole)
+            return CallLabels(every, whole, call_facts(flow, arguments, every, whole))
         found = self._flow.judge(flow, arguments)
         secret = self._confidential(arguments)
         labels: dict[str, Label] = {}
@@ -98,6 +103,11 @@ class SessionLabels:
             confidential=frozenset(confidential),
         )
         return CallLabels(labels, join(*labels.values()), facts)
+
+    def _is_too_much(self, arguments: Mapping[str, JsonValue]) -> bool:
+        """Whether it would take too long to hold every value of a call against all that was read."""
+        most = MAX_WORK // (self._flow.size + self._size + 1)
+        return any(number > most for number, _ in enumerate(leaves(arguments), 1))
 
     def claim(self, values: Iterable[JsonValue]) -> None:
         """Take values for the agent's own: they shared nothing with anything that was read when they were first used."""
