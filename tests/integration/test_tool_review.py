@@ -1,6 +1,7 @@
 """Tools that change, and servers that misbehave, as an operator meets them: real processes, the command line, a live runtime."""
 
 import json
+import os
 import shutil
 import sys
 from contextlib import AsyncExitStack
@@ -221,6 +222,18 @@ def test_a_server_of_a_file_waits_until_it_is_accepted_and_again_when_it_changes
     symbi("discover", "nobody", code=2)
     (project / "symbi.toml").write_text("[mcp]\ndiscovery_enabled = false\n")
     assert "discovery is off" in symbi("discover")
+
+
+def test_a_command_of_a_file_is_shown_to_its_end_and_a_pipe_in_place_of_a_file_holds_nobody_up(project):
+    (project / "symbi.toml").write_text('[mcp]\ntool_verification = "strict"\n')
+    entry = {"command": sys.executable, "args": ["-c", "#" * 600 + "evil"]}
+    (project / ".mcp.json").write_text(json.dumps({"mcpServers": {"found": entry}}))
+    os.mkfifo(project / "mcp.json")
+    shown = symbi("discover", code=4)
+    assert "evil" in shown
+    assert "is no file" in shown
+    symbi("discover", "found", "--accept", "--digest", "zz", code=2)
+    assert "evil" in symbi("discover", "found", "--accept")
 
 
 @pytest.mark.anyio

@@ -137,6 +137,12 @@ def test_a_folder_is_signed_and_checked_offline_by_a_bundle(skill, keys):
 def test_a_revoked_key_in_a_bundle_verifies_nothing(skill, keys):
     owner, authority, bundle = keys / "owner", keys / "authority", keys / "bundle.json"
     assert run("tools", "sign-skill", skill, "--key", owner, "--domain", "tools.example.com").exit_code == 0
+    for there in (keys / "third.pub", keys / "third.json"):  # nothing that exists is touched, and no half is left
+        there.write_text("kept")
+        found = run("tools", "keygen", keys / "third", "--document", keys / "third.json")
+        assert (found.exit_code, there.read_text(), (keys / "third").exists()) == (2, "kept", False)
+        assert "is there already" in found.output
+        there.unlink()
     fingerprint = json.loads(run("tools", "keygen", keys / "third", "--json").output)["fingerprint"]
     for revoked, code in ((fingerprint, 0), (None, 4)):
         name = revoked or key_of(keys / "owner.json")

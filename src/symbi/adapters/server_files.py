@@ -1,6 +1,7 @@
 """Files in which other MCP clients name tool servers, read within bounds."""
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,11 +46,15 @@ def read_server_files(files: Sequence[Path], registry: Path) -> Iterator[ServerF
 def _read(path: Path) -> ServerFile:
     """A file of ours, or of root's: it would choose what we run."""
     try:
-        with path.open("rb") as stream:
+        # A pipe or a terminal in its place must not hold us up.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        with os.fdopen(descriptor, "rb") as stream:
             owner = os.fstat(stream.fileno())
+            if not stat.S_ISREG(owner.st_mode):
+                return ServerFile(path, problem="is no file")
             if owner.st_uid not in {os.geteuid(), 0}:
                 return ServerFile(path, problem="belongs to another user")
-            if owner.st_mode & 0o022 and not owner.st_mode & 0o1000:
+            if owner.st_mode & 0o022:
                 return ServerFile(path, problem="can be written by others")
             raw = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:

@@ -23,6 +23,9 @@ def discover(
     *,
     accept: Annotated[bool, typer.Option("--accept", help="Let it be connected as it is shown here.")] = False,
     reject: Annotated[bool, typer.Option("--reject", help="Refuse exactly this.")] = False,
+    digest: Annotated[
+        str | None, typer.Option(help="Beginning of the digest that you were shown; else what is shown now counts.")
+    ] = None,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
@@ -35,7 +38,13 @@ def discover(
             if (accept and reject) or name is None:
                 msg = "name one server, and either `--accept` or `--reject`"
                 raise InputError(msg)
-            _decide(settings, _named(found, name), accept=accept, as_json=as_json)
+            one = _named(found, name)
+            if digest is not None and (not digest or not one.digest.startswith(digest.lower())):
+                msg = f"what is there now is {one.digest[:16]}, not {printable(digest)[:64]}"
+                raise InputError(msg, code="tool.review", hint="look at it again")
+            if not as_json:
+                _show(settings, [_row(settings, one, reviews.get(name))], [])
+            _decide(settings, one, accept=accept, as_json=as_json)
             return
         rows = [
             _row(settings, one, reviews.get(one.settings.name)) for one in found if name in {None, one.settings.name}
@@ -98,7 +107,7 @@ def _show(settings: Settings, rows: list[dict[str, Any]], left: list[dict[str, J
     for row in rows:
         out.print(f"[bold]{escape(row['server'])}[/] in {escape(printable(row['file']))}: {row['state']}")
         for key, value in row["runs"].items():
-            out.print(f"  {key} {escape(cut(printable(json.dumps(value, ensure_ascii=True)), 500))}")
+            out.print(f"  {key} {escape(printable(json.dumps(value, ensure_ascii=True)))}")
         out.print(f"  [dim]digest {row['digest'][:16]}[/]")
     for one in left:
         named = f"[bold]{escape(str(one['server']))}[/] in " if one["server"] else ""

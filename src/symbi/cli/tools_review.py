@@ -55,7 +55,7 @@ def review(
             return
         one = _found(tools, name)
         if not as_json:
-            _show(one)
+            _show(one, whole=True)
         if accept or reject:
             start_logging(settings)
             answer = _decide(settings, one, digest, reason, accept=accept)
@@ -163,7 +163,7 @@ def _row(one: Shown) -> dict[str, JsonValue]:
         "reason": found.reason if found is not None else "",
         "changes": [
             {"place": change.place, "before": change.before, "after": change.after}
-            for change in differences(before, _offered(one))
+            for change in differences(before, _offered(one), whole=True)
         ],
         "findings": [finding.as_json() for finding in findings_of(one)],
     }
@@ -174,21 +174,21 @@ def _show_all(waiting: list[Shown], *, as_json: bool) -> None:
         print_json([_row(one) for one in waiting])
         return
     for one in waiting:
-        _show(one)
+        _show(one, whole=False)
         out.print("")
     if waiting:
-        out.print("[dim]symbi tools review TOOL --accept, or --reject[/]")
+        out.print("[dim]symbi tools review TOOL shows all of it; --accept or --reject decides[/]")
     else:
         out.print("no tool waits for a review")
 
 
-def _show(one: Shown) -> None:
+def _show(one: Shown, *, whole: bool) -> None:
     row = _row(one)
     out.print(f"[bold]{escape(one.name)}[/] {state_of(one)}, since {str(row['since'])[:19]}")
     if row["reason"]:
         out.print(f"  {escape(printable(str(row['reason'])))}")
     before = one.pin.definition if one.pin is not None else ""
-    changes = differences(before, _offered(one))
+    changes = differences(before, _offered(one), whole=whole)
     if changes and not before:
         out.print("  nothing of it was accepted so far; it offers:")
     for change in changes:

@@ -44,6 +44,9 @@ def keygen(
 ) -> None:
     """Make a key that signs tools, and say its fingerprint; nothing that exists is touched."""
     with errors_to_exit(as_json=as_json):
+        if document is not None and os.path.lexists(document):
+            msg = f"cannot write `{document}`: it is there already"
+            raise InputError(msg, code="input.unwritable")
         public = make_key_files(path)
         name = key_id(load_public_key(public))
         if document is not None:
@@ -167,10 +170,13 @@ def make_key_files(path: Path) -> bytes:
     """
     private, public = make_key_pair()
     public_path = path.with_name(path.name + ".pub")
+    there = next((one for one in (path, public_path) if os.path.lexists(one)), None)
+    if there is not None:
+        raise InputError(f"cannot make the key `{path}`: `{there}` is there already", code="input.unwritable")
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(private)
-        public_path.write_bytes(public)
+        for one, content, mode in ((public_path, public, 0o644), (path, private, 0o600)):
+            with os.fdopen(os.open(one, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+                file.write(content)
     except OSError as error:
         msg = f"cannot make the key `{path}`: {error.strerror or error}"
         raise InputError(msg, code="input.unwritable") from error

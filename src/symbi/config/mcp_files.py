@@ -198,7 +198,9 @@ def _server(name: str, entry: object, file: str, folder: Path, expansion: _Expan
     for key in entry:
         if key not in _KNOWN and key not in _PASSED_OVER:
             raise BadValue(f"has the key `{_shown(key)}`, which is not known", did_you_mean(key, _KNOWN))
-    if entry.get("disabled") is True:
+    if not isinstance(entry.get("disabled", False), bool):
+        raise BadValue(f"`disabled` must be true or false, not {describe(entry['disabled'])}")
+    if entry.get("disabled"):
         raise BadValue("it is disabled there")
     kind = entry.get("type", entry.get("transport", "http" if "url" in entry else "stdio"))
     if kind not in _STDIO | _HTTP:

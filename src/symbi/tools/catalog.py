@@ -345,13 +345,16 @@ class Catalog:
             PinMismatch: It says that it is, and that is not meant; or it is not what was shown any more.
             InputError: There is no such tool, or it cannot be used or signed.
             SignatureInvalid: In strict mode, it is not signed, or its signature does not hold.
-            StoreUnavailable: Pins or trail cannot be written.
+            Unavailable: Pins or trail cannot be written; or its server is not connected, or has changed its tools.
         """
-        refusal = self._quarantined.get(name)
-        if refusal is not None and refusal.error.code == DUPLICATE:
-            raise _anew(refusal.error)
-        definition = refusal.definition if refusal is not None else self.find(name).definition
-        async with self._locks[definition.server]:
+        server = name.partition(".")[0]
+        async with self._locks.get(server) or anyio.Lock():  # what is offered is looked up when nobody lists it anew
+            if server in self._stale:
+                raise self._is_stale(server, self._listings[server].wait_s(self.verifier.clock.monotonic_s()))
+            refusal = self._quarantined.get(name)
+            if refusal is not None and refusal.error.code == DUPLICATE:
+                raise _anew(refusal.error)
+            definition = refusal.definition if refusal is not None else self.find(name).definition
             tool = await self.verifier.pin_tool(definition, older=older, digest=digest)
             self._quarantined.pop(name, None)
             self._tools[name] = tool

@@ -24,6 +24,7 @@ from symbi.types import JsonValue
 
 MAX_CHANGES: Final = 64  # of two definitions that are shown
 MAX_VALUE_CHARS: Final = 600  # of one side of a change
+MAX_WHOLE_CHARS: Final = 16 * MAX_DEFINITION_BYTES  # likewise of one that is shown whole: more than it can have
 CONTEXT_CHARS: Final = 40  # of what stayed the same around a change within a text
 MAX_DEPTH: Final = 64  # below which values are compared as a whole
 NOTHING: Final = "(nothing)"
@@ -35,6 +36,7 @@ REVOKED_TOOL: Final = "verify.tool_revoked"
 """Code of a tool that the operator has revoked."""
 REJECTED: Final = "verify.rejected"
 """Code of a definition that a person has rejected."""
+_AGAIN: Final = "was rejected as it was before, and nobody has looked at what it is now"
 HELD: Final = "verify.held"
 """Code of a tool that was never accepted, and that a person has to look at first."""
 
@@ -124,15 +126,18 @@ class Change:
     after: str
 
 
-def differences(before: str, after: str) -> tuple[Change, ...]:
+def differences(before: str, after: str, *, whole: bool = False) -> tuple[Change, ...]:
     """How two covered definitions differ, by place; the last one counts the rest where there are more than `MAX_CHANGES`.
 
     Args:
         before: The text of what was accepted; empty where nothing was.
         after: The text of what is offered.
+        whole: Nothing is cut: for who decides. A definition has at most `MAX_DEFINITION_BYTES`.
     """
-    found = list(islice(_compare(_document(before), _document(after), "", 0), MAX_CHANGES + 1))
-    if len(found) <= MAX_CHANGES:
+    most = MAX_DEFINITION_BYTES if whole else MAX_CHANGES
+    changes = _compare(_document(before), _document(after), "", 0, MAX_WHOLE_CHARS if whole else MAX_VALUE_CHARS)
+    found = list(islice(changes, most + 1))
+    if len(found) <= most:
         return tuple(found)
     return (*found[:MAX_CHANGES], Change("(more)", "further places differ", "they are not shown"))
 
@@ -163,36 +168,36 @@ def _document(text: str) -> JsonValue:
 _ABSENT: Final = object()
 
 
-def _compare(one: object, other: object, place: str, depth: int) -> Iterator[Change]:
+def _compare(one: object, other: object, place: str, depth: int, most: int) -> Iterator[Change]:
     if type(one) is type(other) and one == other:
         return
     if isinstance(one, dict) and isinstance(other, dict) and depth < MAX_DEPTH:
         for key in sorted(one.keys() | other.keys()):
             at = f"{place}.{key}" if place else key
-            yield from _compare(one.get(key, _ABSENT), other.get(key, _ABSENT), at, depth + 1)
+            yield from _compare(one.get(key, _ABSENT), other.get(key, _ABSENT), at, depth + 1, most)
     elif isinstance(one, list) and isinstance(other, list) and depth < MAX_DEPTH:
         for number, (left, right) in enumerate(zip_longest(one, other, fillvalue=_ABSENT)):
-            yield from _compare(left, right, f"{place}[{number}]", depth + 1)
+            yield from _compare(left, right, f"{place}[{number}]", depth + 1, most)
     elif isinstance(one, str) and isinstance(other, str):
-        yield Change(_place(place), *_changed_text(one, other))
+        yield Change(_place(place), *_changed_text(one, other, most))
     elif (one is None or one is _ABSENT) and isinstance(other, dict) and other and depth < MAX_DEPTH:
-        yield from _compare({}, other, place, depth)
+        yield from _compare({}, other, place, depth, most)
     else:
-        yield Change(_place(place), _side(one), _side(other))
+        yield Change(_place(place), _side(one, most), _side(other, most))
 
 
 def _place(place: str) -> str:
     return cut(visible(place), MAX_VALUE_CHARS) or "(the whole definition)"
 
 
-def _side(value: object) -> str:
+def _side(value: object, most: int) -> str:
     if value is _ABSENT:
         return NOTHING
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
-    return cut(visible(text[: MAX_VALUE_CHARS + 1]), MAX_VALUE_CHARS) if text else "(an empty text)"
+    return cut(visible(text[: most + 1]), most) if text else "(an empty text)"
 
 
-def _changed_text(one: str, other: str) -> tuple[str, str]:
+def _changed_text(one: str, other: str, limit: int) -> tuple[str, str]:
     """Both texts from shortly before where they part to shortly behind where they meet again."""
     most = min(len(one), len(other))
     head = next((at for at in range(most) if one[at] != other[at]), most)
@@ -202,7 +207,11 @@ def _changed_text(one: str, other: str) -> tuple[str, str]:
     def part(text: str) -> str:
         end = min(len(text), len(text) - tail + CONTEXT_CHARS)
         shown = text[start:end]
-        return _side(("…" if start else "") + shown + ("…" if end < len(text) else "")) if text else _side(text)
+        return (
+            _side(("…" if start else "") + shown + ("…" if end < len(text) else ""), limit)
+            if text
+            else _side(text, limit)
+        )
 
     return part(one), part(other)
 
@@ -320,6 +329,10 @@ def stand(seen: Seen, review: Review | None, *, key_revoked: str, now: str) -> S
         return Standing(
             PinMismatch(msg, code=REJECTED, hint=hint, tool=seen.name, seen=seen.digest), pins=not seen.first
         )
+    if seen.first and review is not None and (review.state is ReviewState.REJECTED or review.reason == _AGAIN):
+        error = PinMismatch(f"tool `{seen.name}` {_AGAIN}", code=HELD, hint=hint, tool=seen.name, seen=seen.digest)
+        waits = (review.state, review.digest) == (ReviewState.WAITING, seen.digest)
+        return Standing(error, pins=False, put=None if waits else kept(ReviewState.WAITING, _AGAIN))
     if seen.error is not None:
         waits = review is not None and (review.state, review.digest) == (ReviewState.WAITING, seen.digest)
         return Standing(seen.error, put=None if waits else kept(ReviewState.WAITING, seen.error.message))

@@ -67,7 +67,9 @@ class ToolReviews:
         server = name.partition(".")[0]
         if not self._catalog.is_connected(server):
             await self._catalog.ready(server, principal)
-        return await self._catalog.pin(name, digest=digest)
+        tool = await self._catalog.pin(name, digest=digest)
+        await self._catalog.changed()
+        return tool
 
     async def reject(self, name: str, digest: str, principal: Principal, reason: str = "") -> Review:
         """Refuse exactly what was shown, without asking again.
@@ -91,6 +93,7 @@ class ToolReviews:
         review, _ = await self._log.transact(work)
         msg = f"tool `{shown_name(name)}` as it is was rejected on {review.since[:10]}"
         self._catalog.withdraw(name, PinMismatch(msg, code=REJECTED, tool=shown_name(name)))
+        await self._catalog.changed()
         return review
 
     async def revoke(self, name: str, principal: Principal, reason: str = "") -> Review:

@@ -1,8 +1,8 @@
 """What stands in a definition that is written for a model, or hidden from people: findings with place and reason.
 
 A finding is a reason to look, and no proof: an honest description may say `always call`, and a hostile one may say
-nothing that is found here. It is pure. What is looked at: title, description and name of the tool, and of its schemas
-descriptions, titles, names of arguments, and the values of `enum`, `const`, `default`, `examples` and `pattern`.
+nothing that is found here. It is pure. What is looked at: every text of the definition, wherever it stands, for a model
+is shown all of it: also the value of a keyword that nobody knows, and the name of one that is no plain word.
 
 Words are looked for in the text as it looks (`symbi.tools.lookalike.latinised`) and without what nobody sees, so that
 neither a Cyrillic letter nor a zero-width space between two letters hides them.
@@ -19,6 +19,7 @@ from typing import Final
 
 from symbi.tools.lookalike import MAX_DEPTH, is_bidi, is_hidden, joins_picture, latinised, mixed_scripts, shown
 from symbi.tools.port import ToolDefinition
+from symbi.tools.schemapin.signature import META_KEY
 from symbi.tools.text import cut
 from symbi.types import JsonValue
 
@@ -91,9 +92,8 @@ def screen(definition: ToolDefinition, others: Collection[str] = ()) -> tuple[Fi
 # --- where text stands ----------------------------------------------------------------------------------------------
 
 
-_SPOKEN: Final = frozenset({"description", "title", "pattern", "$comment"})
-_VALUES: Final = frozenset({"enum", "const", "default", "examples"})
 _NAMED: Final = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+_PLAIN_NAME: Final = re.compile(r"\$?[A-Za-z][A-Za-z0-9_-]{0,31}", re.ASCII)  # of a member: it says nothing to a model
 
 
 def _texts(definition: ToolDefinition) -> Iterator[tuple[str, str]]:
@@ -103,28 +103,28 @@ def _texts(definition: ToolDefinition) -> Iterator[tuple[str, str]]:
     yield "description", definition.description
     yield from _strings(definition.annotations, "annotations", 0)
     yield from _strings(definition.rest, "", 0)
-    yield from _in_schema(definition.input_schema, "inputSchema", 0)
-    yield from _in_schema(definition.output_schema, "outputSchema", 0)
+    yield from _strings({key: value for key, value in definition.meta.items() if key != META_KEY}, "_meta", 0)
+    for schema, place in ((definition.input_schema, "inputSchema"), (definition.output_schema, "outputSchema")):
+        # Which version of JSON Schema it is, is one of a few addresses; any other is refused.
+        bare = {key: value for key, value in (schema or {}).items() if key != "$schema"}
+        yield from _in_schema(bare, place, 0)
 
 
 def _in_schema(schema: JsonValue, place: str, depth: int) -> Iterator[tuple[str, str]]:
-    if depth > MAX_DEPTH:
-        return
-    if isinstance(schema, Sequence) and not isinstance(schema, str):
-        for number, value in enumerate(schema):
-            yield from _in_schema(value, f"{place}[{number}]", depth + 1)
-    if not isinstance(schema, Mapping):
+    if not isinstance(schema, Mapping) or depth > MAX_DEPTH:
+        yield from _strings(schema, place, depth)
         return
     for key, value in schema.items():
         at = f"{place}.{key}"
-        if key in _SPOKEN and isinstance(value, str):
-            yield at, value
-        elif key in _VALUES:
-            yield from _strings(value, at, depth + 1)
-        elif key in _NAMED and isinstance(value, Mapping):
+        if key in _NAMED and isinstance(value, Mapping):
             for name, inner in value.items():
                 yield f"{at} (a name)", name
                 yield from _in_schema(inner, f"{at}.{name}", depth + 1)
+            continue
+        yield from _name(key, place)
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            for number, inner in enumerate(value):
+                yield from _in_schema(inner, f"{at}[{number}]", depth + 1)
         else:
             yield from _in_schema(value, at, depth + 1)
 
@@ -135,10 +135,17 @@ def _strings(value: JsonValue, place: str, depth: int) -> Iterator[tuple[str, st
         yield place, value
     elif depth <= MAX_DEPTH and isinstance(value, Mapping):
         for key, inner in value.items():
+            yield from _name(key, place)
             yield from _strings(inner, f"{place}.{key}".lstrip("."), depth + 1)
     elif depth <= MAX_DEPTH and isinstance(value, Sequence):
         for number, inner in enumerate(value):
             yield from _strings(inner, f"{place}[{number}]", depth + 1)
+
+
+def _name(key: str, place: str) -> Iterator[tuple[str, str]]:
+    """The name of a member, if it could say something."""
+    if not _PLAIN_NAME.fullmatch(key):
+        yield f"{place} (a name)".lstrip(), key
 
 
 # --- what is looked for ---------------------------------------------------------------------------------------------
@@ -203,10 +210,11 @@ _SECRET_WORDS: Final = re.compile(
     r"\b(?:private key|api[ _-]?keys?|passwords?|access tokens?|credentials?|seed phrase)\b"
 )
 _MARKUP: Final = re.compile(
-    r"<\s*/?\s*(important|system|instructions?|secret|hidden|critical|admin|assistant|user|human|priority|override|s|sys|inst)\b[^<>]{0,80}>"
-    r"|\[\s*/?\s*(?:inst|system|important)\s*\]|<\|[a-z_]{2,24}\|>",
+    r"< ?/? ?(important|system|instructions?|secret|hidden|critical|admin|assistant|user|human|priority|override|s|sys|inst)\b[^<>]{0,80}>"
+    r"|\[ ?/? ?(?:inst|system|important) ?\]|<\|[a-z_]{2,24}\|>",
     re.IGNORECASE,
 )
+"""Looked for where white space is one space: two runs of it beside each other would make the search take quadratic time."""
 _COMMENT: Final = re.compile(r"<!--|\[//\]: #|/\*\s*hidden", re.IGNORECASE)
 _UNSEEN_STYLE: Final = re.compile(
     r"display\s*:\s*none|visibility\s*:\s*hidden|font-size\s*:\s*0|opacity\s*:\s*0\b|color\s*:\s*(?:white|transparent|#fff)",
@@ -289,7 +297,7 @@ def _numbers(points: Sequence[int]) -> str:
 
 
 def _marked(text: str) -> Iterator[_Found]:
-    if (hit := _MARKUP.search(unicodedata.normalize("NFKC", text))) is not None:
+    if (hit := _MARKUP.search(_SPACE.sub(" ", unicodedata.normalize("NFKC", text)))) is not None:
         yield "markup", Severity.SEVERE, f"bears a mark that is made for models: `{shown(hit.group())}`"
     if _COMMENT.search(text):
         yield "markup", Severity.SEVERE, "holds a comment, which is not shown where it is rendered"

@@ -162,6 +162,46 @@ async def test_what_was_shown_can_be_accepted_and_nothing_else(open_bench):
         assert bench.catalog.findings["mail.send"]
 
 
+async def test_what_is_accepted_while_the_server_changes_it_is_not_put_in_place_of_what_it_became(open_bench):
+    async with open_bench() as bench:
+        reviews = ToolReviews(bench.catalog)
+        become(bench, description="Sends a mail, and keeps a copy.")
+        await bench.catalog.noticed("mail", "tools")
+        shown = waiting(bench).digest
+        become(bench, description=RUG)
+        bench.gate.clock.advance(5.0)
+        caught = []
+
+        async def accept():
+            try:
+                await reviews.accept("mail.send", shown, PERSON)
+            except PinMismatch as error:
+                caught.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(bench.catalog.noticed, "mail", "tools")  # it has the lock, and lists the tools
+            tasks.start_soon(accept)
+        assert "not what was shown any more" in str(caught[0])
+        with pytest.raises(PinMismatch):
+            bench.catalog.find("mail.send")
+
+
+async def test_whoever_shows_tools_is_told_of_what_people_decide(open_bench):
+    async with open_bench() as bench:
+        reviews, told = ToolReviews(bench.catalog), []
+
+        async def changed():
+            told.append([ref.name for ref in bench.catalog.refs])
+
+        become(bench, description=RUG)
+        await bench.catalog.noticed("mail", "tools")
+        bench.catalog.changed = changed
+        digest = waiting(bench).digest
+        await reviews.reject("mail.send", digest, PERSON)
+        await reviews.accept("mail.send", digest, PERSON)
+        assert told == [[], ["mail.send"]]
+
+
 async def test_what_was_rejected_is_refused_without_asking_again_until_it_is_something_else(open_bench):
     async with open_bench() as bench:
         reviews = ToolReviews(bench.catalog)

@@ -116,6 +116,14 @@ def test_a_difference_is_bounded():
     assert max(len(one.after) for one in changes) <= MAX_VALUE_CHARS + 1
 
 
+def test_who_decides_is_shown_all_of_it():
+    names = [f"p{n}" for n in range(500)]
+    after = replace(TOOL, input_schema={"properties": {name: {} for name in names}}, description="x" * 10_000 + "evil.")
+    changes = differences(text(TOOL), text(after), whole=True)
+    assert {f"inputSchema.properties.{name}" for name in names} < {one.place for one in changes}
+    assert max(changes, key=lambda one: len(one.after)).after == after.description
+
+
 def test_nothing_in_a_difference_acts_on_a_terminal():
     after = replace(TOOL, description="Sends\x1b[2J a\u202e mail.\u200b\U000e0041\r\n")
     (change,) = differences(text(TOOL), text(after))
@@ -169,6 +177,17 @@ def test_what_was_rejected_stays_so_and_anything_else_waits():
         REJECTED,
         False,
     )
+
+
+def test_what_was_rejected_at_first_sight_waits_anew_whatever_it_becomes():
+    clean = replace(FINE, first=True, digest="d2")
+    standing = after(clean, said(ReviewState.REJECTED))
+    assert (standing.error.code, standing.pins, standing.put.state) == (HELD, False, ReviewState.WAITING)
+    again = after(clean, standing.put)
+    assert (again.error.code, again.pins, again.put, again.drop) == (HELD, False, None, False)
+    third = after(replace(clean, digest="d3"), standing.put)
+    assert (third.error.code, third.put.digest) == (HELD, "d3")
+    assert after(replace(clean, reviewed=True), standing.put).error is None
 
 
 def test_what_was_revoked_stays_so_whatever_it_becomes():
