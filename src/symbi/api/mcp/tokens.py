@@ -76,6 +76,15 @@ class ClientBook:
         return self._clients
 
     def who(self, token: str) -> str | None:
+        """The name of the client whose token it is; None where it is nobody's.
+
+        Raises:
+            StoreUnavailable: As `all`.
+        """
+        found = self.holder(token)
+        return None if found is None else found.name
+
+    def holder(self, token: str) -> Client | None:
         """Whose token it is; None where it is nobody's. Takes as long for each.
 
         Raises:
@@ -87,7 +96,7 @@ class ClientBook:
         digest, found = _digest(token), None
         for client in clients:
             if compare_digest(client.digest, digest):
-                found = client.name
+                found = client
         return found
 
     def add(self, name: str, now_ns: int) -> str:
