@@ -68,6 +68,8 @@ async def test_addresses_are_judged_before_they_are_connected(host, address, pri
         ("http://localhost:1/mcp", "", "http://localhost:2/token", True),
         ("https://tools.example/mcp", "http://127.0.0.1:3", "http://127.0.0.1:3/token", True),
         ("https://tools.example/mcp", "", "https://login.example/token", True),
+        ("http://login.example/mcp", "", "http://login.example/token", True),
+        ("https://tools.example/mcp", "http://login.example", "http://login.example/token", True),
     ],
 )
 async def test_what_a_server_names_for_tokens_is_not_asked_on_this_machine_or_in_the_clear(url, issuer, asked, reached):

@@ -79,7 +79,9 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
         self.verdicts: dict[str, ErrorData] = {}
         self.ended: set[str] = set()
         self._url = url
-        self._own = LOOPBACK_NAMES & {url.host, urlsplit(issuer).hostname or ""}
+        written = {(url.scheme, url.host), (urlsplit(issuer).scheme, urlsplit(issuer).hostname or "")}
+        self._own = LOOPBACK_NAMES & {host for _, host in written}
+        self._in_the_clear = self._own | {host for scheme, host in written if scheme == "http"}
         self._traffic = traffic
         self._ended = ended
         self._open: dict[str, _Exchange] = {}
@@ -277,7 +279,7 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
     async def _other(self, request: httpx2.Request) -> httpx2.Response:
         """What authorisation asks of whoever gives out tokens."""
         response: httpx2.Response | None = None
-        if request.url.scheme != "https" and request.url.host not in self._own:
+        if request.url.scheme != "https" and request.url.host not in self._in_the_clear:
             return httpx2.Response(httpx2.codes.SERVICE_UNAVAILABLE)  # a token would be read by whoever is between
         try:
             with anyio.move_on_after(NOTICE_S):
