@@ -57,6 +57,27 @@ def test_a_client_is_let_in_shown_and_let_out(symbi, tmp_path):
     assert symbi("mcp", "clients", "revoke", "ann").exit_code == 2
 
 
+def test_the_trail_says_who_was_let_in_and_out_and_no_token(symbi):
+    token = json.loads(symbi("mcp", "clients", "add", "ann", "--json").stdout)["token"]
+    assert symbi("mcp", "clients", "revoke", "ann").exit_code == 0
+    shown = symbi("audit", "show", "--json").stdout
+    assert token not in shown
+    events = [json.loads(line) for line in shown.splitlines()]
+    decided = [one for one in map(json.dumps, events) if "decision.allow" in one]
+    for operation in ("clients.add", "clients.revoke"):
+        (found,) = [one for one in decided if operation in one]
+        assert "ann" in found
+
+
+def test_who_may_let_clients_in_is_for_policies_to_say(symbi, tmp_path):
+    no = '@id("no") forbid (principal, action, resource == Resource::"clients.add");'
+    (tmp_path / "policies" / "no.cedar").write_text(no)
+    refused = symbi("mcp", "clients", "add", "ann")
+    assert refused.exit_code != 0
+    assert "symbi_" not in refused.output
+    assert not (tmp_path / ".symbi" / "mcp-clients.json").exists()
+
+
 def test_the_token_stands_alone_on_standard_output(symbi):
     added = symbi("mcp", "clients", "add", "ann")
     assert added.stdout.startswith("symbi_")

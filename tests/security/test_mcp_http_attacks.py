@@ -443,6 +443,28 @@ async def test_a_stream_that_closes_at_once_again_and_again_is_not_opened_for_ev
         assert 1 <= len(opened) <= 2 * GETS + 1, "so many before the call, so many after it, and one more in that time"
 
 
+async def test_a_message_without_an_end_on_the_stream_that_is_listened_on_ends_the_session():
+    sent, part = [], b"x" * 65_536
+    told = anyio.Event()
+
+    async def listen(stream):
+        await stream.send(head(200, "text/event-stream") + b"data: ")
+        while True:
+            for _ in range(16):  # less than may answer nothing between two calls
+                await stream.send(part)
+                sent.append(len(part))
+            told.set()
+            await anyio.sleep(0.05)
+
+    async with against(Hostile(listen=listen)) as bench:
+        await bench.connect()
+        await told.wait()
+        with pytest.raises(ToolServerUnavailable, match=f"more than {MAX_MESSAGE_BYTES} bytes"), anyio.fail_after(30):
+            while True:
+                await bench.is_well()
+        assert sum(sent) < MAX_MESSAGE_BYTES + SOCKETS_BYTES
+
+
 # --- secrets ---------------------------------------------------------------------------------------------------
 
 

@@ -6,10 +6,10 @@ import typer
 from rich.markup import escape
 
 from symbi.api.mcp.clients import client_of
-from symbi.api.mcp.tokens import ClientBook
+from symbi.api.mcp.tokens import ClientBook, new_token
 from symbi.cli.options import Config, Json
 from symbi.cli.output import err, errors_to_exit, out, print_json
-from symbi.clock import SystemClock
+from symbi.cli.owner import ask_or_own
 from symbi.config import load_settings
 
 app = typer.Typer(help="Let MCP clients in by HTTP, each by a token of its own, and out again.", no_args_is_help=True)
@@ -23,7 +23,8 @@ def add(name: Name, *, as_json: Json = False, config: Config = None) -> None:
     with errors_to_exit(as_json=as_json):
         settings = load_settings(config)
         client_of(settings, name)  # which says what is missing
-        token = ClientBook(settings.runtime.data_dir).add(name, SystemClock().now_ns())
+        token, digest = new_token()
+        ask_or_own(settings, "clients.add", {"client": name, "digest": digest})
         if as_json:
             print_json({"client": name, "token": token})
             return
@@ -49,7 +50,7 @@ def list_clients(*, as_json: Json = False, config: Config = None) -> None:
 def revoke(name: Name, *, as_json: Json = False, config: Config = None) -> None:
     """Let a client in no more; a gateway that runs ends what it has open within a second."""
     with errors_to_exit(as_json=as_json):
-        ClientBook(load_settings(config).runtime.data_dir).revoke(name)
+        ask_or_own(load_settings(config), "clients.revoke", {"client": name})
         if as_json:
             print_json({"client": name, "revoked": True})
             return

@@ -102,6 +102,12 @@ class Runtime:
         return self._rooms
 
     @property
+    def data_folder(self) -> str | None:
+        """Where what it keeps is; None where it keeps nothing."""
+        folder = self._config.data_folder
+        return None if folder == "memory" else folder
+
+    @property
     def policies(self) -> PolicyBook:
         """The policy set in force, and how it is changed."""
         return self._rooms.policies

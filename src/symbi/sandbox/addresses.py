@@ -12,7 +12,8 @@ from typing import Final
 _V4: Final[tuple[tuple[str, str], ...]] = (
     ("0.0.0.0/8", "this network"),
     ("10.0.0.0/8", "private"),
-    ("100.64.0.0/10", "shared by a carrier"),  # and 100.100.100.200, a metadata address
+    ("100.100.100.200/32", "metadata"),  # in the network below
+    ("100.64.0.0/10", "shared by a carrier"),
     ("127.0.0.0/8", "loopback"),
     ("168.63.129.16/32", "metadata"),  # Azure's, in public space
     ("169.254.0.0/16", "link-local"),  # and 169.254.169.254, the metadata address of most
@@ -43,7 +44,9 @@ _V6: Final[tuple[tuple[str, str], ...]] = (
     ("2001:db8::/32", "documentation"),
     ("3fff::/20", "documentation"),
     ("2620:4f:8000::/48", "special"),
-    ("fc00::/7", "private"),  # and fd00:ec2::254, a metadata address
+    ("fd00:ec2::254/128", "metadata"),  # in the network below, like the next
+    ("fd20:ce::254/128", "metadata"),
+    ("fc00::/7", "private"),
     ("fe80::/10", "link-local"),
     ("fec0::/10", "private"),
     ("ff00::/8", "multicast"),

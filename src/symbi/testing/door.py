@@ -15,7 +15,7 @@ from mcp.server.lowlevel import Server
 from symbi.api.mcp.http import HttpGateway
 from symbi.api.mcp.terms import DoorTerms
 from symbi.api.mcp.tokens import ClientBook
-from symbi.errors import InternalError
+from symbi.errors import InternalError, StoreUnavailable
 
 LEGACY: Final = "2025-11-25"
 MODERN: Final = "2026-07-28"
@@ -48,6 +48,7 @@ class House:
     Attributes:
         opened: Servers that are open, by client.
         calls: Calls that reached one.
+        failing: Clients whose servers cannot be ended in order.
         release: Lets calls of the tool `wait` end.
         url: Where it answers.
     """
@@ -57,6 +58,7 @@ class House:
         self.gateway = HttpGateway(terms, self.book, self.server_of)
         self.opened: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
+        self.failing: set[str] = set()
         self.release = anyio.Event()
         self.url = ""
 
@@ -78,6 +80,8 @@ class House:
             yield Server(f"of-{name}", on_list_tools=list_tools, on_call_tool=call_tool)
         finally:
             self.opened[name] -= 1
+            if name in self.failing:
+                raise StoreUnavailable("its end cannot be recorded")
 
     def add(self, name: str) -> dict[str, str]:
         """Let somebody in: the header of its requests."""

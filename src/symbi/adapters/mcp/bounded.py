@@ -11,13 +11,14 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final, cast
+from urllib.parse import urlsplit
 
 import anyio
 import httpcore2
 import httpx2
 from mcp_types import ErrorData
 
-from symbi.adapters.mcp.network import CONNECT_S, AddressRefused, JudgedNetwork, Resolve, resolve
+from symbi.adapters.mcp.network import CONNECT_S, LOOPBACK_NAMES, AddressRefused, JudgedNetwork, Resolve, resolve
 from symbi.adapters.mcp.traffic import MAX_MESSAGE_BYTES, MAX_UNASKED_BYTES, TOO_LARGE, UNREACHABLE, Fault, Traffic
 from symbi.tools.text import cut, printable
 
@@ -58,6 +59,7 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
         ended: Told half a sentence where the server can be spoken to no more.
         private: Addresses of private networks may be connected, too.
         look_up: Finds the addresses of a name.
+        issuer: Who gives out its tokens, where the operator says so; empty for nobody.
 
     Attributes:
         verdicts: What was wrong with the answer to a request, by its id.
@@ -65,11 +67,21 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
     """
 
     def __init__(
-        self, url: httpx2.URL, traffic: Traffic, ended: Ended, *, private: bool, look_up: Resolve = resolve
+        self,
+        url: httpx2.URL,
+        traffic: Traffic,
+        ended: Ended,
+        *,
+        private: bool,
+        look_up: Resolve = resolve,
+        issuer: str = "",
     ) -> None:
         self.verdicts: dict[str, ErrorData] = {}
         self.ended: set[str] = set()
         self._url = url
+        written = {(url.scheme, url.host), (urlsplit(issuer).scheme, urlsplit(issuer).hostname or "")}
+        self._own = LOOPBACK_NAMES & {host for _, host in written}
+        self._in_the_clear = self._own | {host for scheme, host in written if scheme == "http"}
         self._traffic = traffic
         self._ended = ended
         self._open: dict[str, _Exchange] = {}
@@ -79,7 +91,7 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
             ssl_context=_tls(),
             max_connections=MAX_CONNECTIONS,
             keepalive_expiry=5.0,
-            network_backend=JudgedNetwork(private=private, look_up=look_up),
+            network_backend=JudgedNetwork(private=private, look_up=look_up, own=self._own),
         )
 
     async def aclose(self) -> None:
@@ -251,7 +263,12 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
 
     async def _told(self, body: httpx2.AsyncByteStream) -> AsyncIterator[bytes]:
         source = aiter(body)
+        event, tail = 0, b""
         while chunk := await _chunk(source):
+            event, tail = _since_event(chunk, event, tail)
+            if event > MAX_MESSAGE_BYTES:  # the SDK keeps it until it ends, however many calls there are meanwhile
+                self._ended(f"wrote a message of more than {MAX_MESSAGE_BYTES} bytes, and was left")
+                return
             try:
                 self._traffic.count(len(chunk))
             except Fault as fault:
@@ -262,6 +279,8 @@ class BoundedTransport(httpx2.AsyncBaseTransport):
     async def _other(self, request: httpx2.Request) -> httpx2.Response:
         """What authorisation asks of whoever gives out tokens."""
         response: httpx2.Response | None = None
+        if request.url.scheme != "https" and request.url.host not in self._in_the_clear:
+            return httpx2.Response(httpx2.codes.SERVICE_UNAVAILABLE)  # a token would be read by whoever is between
         try:
             with anyio.move_on_after(NOTICE_S):
                 response = await self._send(request)

@@ -129,13 +129,17 @@ class HttpLine:
         headers: What goes along with every request.
         private: Addresses of private networks may be connected.
         auth: Gets tokens, if the server wants any.
+        issuer: Who gives them out, where the operator says so.
     """
 
-    def __init__(self, url: httpx2.URL, headers: Mapping[str, str], *, private: bool, auth: httpx2.Auth | None) -> None:
+    def __init__(
+        self, url: httpx2.URL, headers: Mapping[str, str], *, private: bool, auth: httpx2.Auth | None, issuer: str = ""
+    ) -> None:
         self._url = url
         self._headers = dict(headers)
         self._private = private
         self._auth = auth
+        self._issuer = issuer
         self._traffic = Traffic()
         self._ended = anyio.Event()
         self._fault = ""
@@ -165,7 +169,9 @@ class HttpLine:
 
     @asynccontextmanager
     async def _streams(self) -> AsyncIterator[TransportStreams]:
-        self._transport = BoundedTransport(self._url, self._traffic, self.fail, private=self._private)
+        self._transport = BoundedTransport(
+            self._url, self._traffic, self.fail, private=self._private, issuer=self._issuer
+        )
         client = httpx2.AsyncClient(
             transport=self._transport,
             headers={"accept-encoding": "identity", "user-agent": "symbi", **self._headers},
@@ -293,7 +299,8 @@ class HttpToolServer(McpServer):
     def _line(self, secrets: Mapping[str, str]) -> Line:
         """A session with the endpoint, vault references in its headers resolved."""
         headers = {name: str(put_in(value, secrets)) for name, value in self._headers.items()}
-        return HttpLine(self._url, headers, private=self._private, auth=self._flow(secrets))
+        issuer = "" if self.oauth is None else self.oauth.issuer
+        return HttpLine(self._url, headers, private=self._private, auth=self._flow(secrets), issuer=issuer)
 
     def _flow(self, secrets: Mapping[str, str]) -> httpx2.Auth | None:
         """How tokens are got; the same one, with its tokens, for every session under the same secret."""

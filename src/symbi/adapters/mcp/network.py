@@ -1,8 +1,8 @@
 """Connections to servers on the network: a name's addresses are judged before one is connected, and that one is.
 
 What a name resolves to is not looked up a second time, so a name that changes its address in between gains nothing. The
-operator's own URL may lead to this machine (`localhost`, `127.0.0.1`, `::1`), for it says so itself. Any other address
-that is not public needs `private_addresses`; link-local ones, among them the metadata services of clouds, are never
+operator's own URL may lead to this machine (`localhost`, `127.0.0.1`, `::1`), for it says so itself; what a server names
+may not. Any other address that is not public needs `private_addresses`; link-local ones, among them the metadata services of clouds, are never
 connected.
 """
 
@@ -37,12 +37,12 @@ async def resolve(host: str, port: int) -> Sequence[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
-def why_refused(host: str, address: str, *, private: bool) -> str:
-    """Why an address of a name may not be connected; empty where it may."""
+def why_refused(host: str, address: str, *, private: bool, own: frozenset[str] = LOOPBACK_NAMES) -> str:
+    """Why an address of a name may not be connected; empty where it may. Of `own`, this machine may be."""
     why = why_not_public(address)
     if not why or (private and why in PRIVATE):
         return ""
-    if why == "loopback" and host in LOOPBACK_NAMES:
+    if why == "loopback" and host in own:
         return ""
     return why
 
@@ -53,9 +53,11 @@ class JudgedNetwork(httpcore2.AsyncNetworkBackend):
     Args:
         private: Addresses of private networks may be connected, too.
         look_up: Finds the addresses of a name.
+        own: Names of this machine that the operator has written.
     """
 
-    def __init__(self, *, private: bool, look_up: Resolve = resolve) -> None:
+    def __init__(self, *, private: bool, look_up: Resolve = resolve, own: frozenset[str] = LOOPBACK_NAMES) -> None:
+        self._own = own
         self._private = private
         self._look_up = look_up
         self._inner = httpcore2.AnyIOBackend()
@@ -80,7 +82,7 @@ class JudgedNetwork(httpcore2.AsyncNetworkBackend):
             msg = f"its name is not found: {error.strerror or error}"
             raise httpcore2.ConnectError(msg) from None
         for address in addresses:
-            why = why_refused(host, address, private=self._private)
+            why = why_refused(host, address, private=self._private, own=self._own)
             if why:
                 msg = f"has the address {address}, which is {why}"
                 raise AddressRefused(msg)

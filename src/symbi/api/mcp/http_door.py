@@ -18,8 +18,9 @@ from anyio.abc import TaskGroup, TaskStatus
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
+from symbi.api.mcp.pages import for_page, let_ask
 from symbi.api.mcp.terms import MAX_HEADER_BYTES, DoorTerms
-from symbi.api.mcp.tokens import ClientBook
+from symbi.api.mcp.tokens import Client, ClientBook
 from symbi.errors import Denied, InputError, SymbiError
 
 _log = logging.getLogger("symbi.mcp")
@@ -58,10 +59,11 @@ class Refused(Exception):
 
 
 class _Room:
-    """What one client is served by."""
+    """What one client is served by, as long as it has the token that it came with."""
 
-    def __init__(self, manager: StreamableHTTPSessionManager) -> None:
+    def __init__(self, manager: StreamableHTTPSessionManager, digest: str) -> None:
         self.manager = manager
+        self.digest = digest
         self.scopes: set[anyio.CancelScope] = set()
         self.over = anyio.Event()
         self.ended = anyio.Event()
@@ -120,15 +122,18 @@ class HttpDoor:
         """Answer one request."""
         try:
             headers = _headers(scope)
-            self._look_at(scope, headers)
+            send = self._look_at(scope, headers, send)
             if scope["path"] == HEALTH_PATH:
                 await _answer(send, 503 if self._closing else 200, {"status": "closing" if self._closing else "ok"})
                 return
-            name = self._authenticate(headers)
+            if scope["method"] == "OPTIONS":
+                await let_ask(headers, send)
+                return
+            client = self._authenticate(headers)
             declared = headers.get(b"content-length", b"0")
             if not declared.isdigit() or int(declared) > self._terms.max_body_bytes:  # h11 bounds the number itself
                 raise self._too_large()
-            await self._serve(name, scope, receive, send)
+            await self._serve(client, scope, receive, send)
         except Refused as refused:
             self.refused[refused.error] += 1
             await _answer(
@@ -137,11 +142,11 @@ class HttpDoor:
 
     # --- who it is -------------------------------------------------------------------------------
 
-    def _look_at(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
-        """What is asked of a request whoever sent it."""
+    def _look_at(self, scope: Scope, headers: Mapping[bytes, bytes], send: Send) -> Send:
+        """What is asked of a request whoever sent it. How it is answered: to a page that may ask, so that its browser lets it read."""
         path, method = scope["path"], scope["method"]
         if path == HEALTH_PATH and method in {"GET", "HEAD"}:
-            return
+            return send
         host = headers.get(b"host", b"").decode("latin-1")
         if not self._terms.knows_host(host):
             raise Refused(403, "unknown_host", "this is not a name of the gateway; `gateway.hosts` says which are")
@@ -150,11 +155,13 @@ class HttpDoor:
             raise Refused(403, "unknown_origin", "pages of this origin may not ask; `gateway.origins` says which may")
         if path != PATH:
             raise Refused(404, "not_found", f"the gateway is at {PATH}")
-        if method not in {"GET", "POST", "DELETE"}:
+        asks_before = method == "OPTIONS" and origin and b"access-control-request-method" in headers
+        if method not in {"GET", "POST", "DELETE"} and not asks_before:
             raise Refused(405, "method_not_allowed", "GET, POST or DELETE", {"allow": "GET, POST, DELETE"})
+        return for_page(origin, send) if origin else send
 
-    def _authenticate(self, headers: Mapping[bytes, bytes]) -> str:
-        """The client's name, by its token."""
+    def _authenticate(self, headers: Mapping[bytes, bytes]) -> Client:
+        """The client, by its token."""
         given = headers.get(b"authorization")
         if given is None:
             text = "give the token that `symbi mcp clients add` printed"
@@ -164,33 +171,32 @@ class HttpDoor:
             text = "a bearer token is needed"
             raise Refused(401, "unauthorized", text, {"www-authenticate": f'Bearer realm="{REALM}"'})
         try:
-            name = self._clients.who(token.strip())
+            client = self._clients.holder(token.strip())
         except SymbiError as error:
             _log.error("nobody is let in: %s", error)
             raise Refused(503, "unavailable", "nobody can be let in now", {"retry-after": f"{RETRY_S}"}) from None
-        if name is None:
+        if client is None:
             text = "no client has this token"
             challenge = f'Bearer realm="{REALM}", error="invalid_token", error_description="{text}"'
             raise Refused(401, "invalid_token", text, {"www-authenticate": challenge})
-        return name
+        return client
 
     async def _look_for_revoked(self) -> None:
-        """Ends the open streams of clients that may come in no more."""
+        """Ends the open streams of clients that may come in no more, or not with the token that they came with."""
         while True:
             await anyio.sleep(LOOK_S)
-            try:
-                known = {client.name: client.digest for client in self._clients.all()}
-            except SymbiError:
-                known = {}  # who may come in cannot be told: nobody may
-            for name in [name for name in self._rooms if name not in known]:
-                await self._close(name)
+            known = self._digests()
+            for name in [name for name, room in self._rooms.items() if known.get(name) != room.digest]:
+                async with self._opening:
+                    await self._close(name, known.get(name, ""))
 
     # --- what it gets ----------------------------------------------------------------------------
 
-    async def _serve(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, client: Client, scope: Scope, receive: Receive, send: Send) -> None:
+        name = client.name
         if self._closing:
             raise Refused(503, "closing", "the gateway is being closed", {"retry-after": f"{RETRY_S}"})
-        room = await self._room(name)
+        room = await self._room(client)
         if len(room.scopes) >= self._terms.max_requests:
             text = f"{self._terms.max_requests} requests of this client are being answered"
             raise Refused(429, "too_many_requests", text, {"retry-after": f"{RETRY_S}"})
@@ -233,14 +239,19 @@ class HttpDoor:
         text = f"a request may have {self._terms.max_body_bytes} bytes"
         return Refused(413, "too_large", text, {"connection": "close"})
 
-    async def _room(self, name: str) -> _Room:
+    async def _room(self, client: Client) -> _Room:
+        name = client.name
         async with self._opening:
+            # It may have waited here, and its token been replaced meanwhile.
+            if self._digests().get(name) != client.digest:
+                raise Refused(401, "invalid_token", "no client has this token")
+            await self._close(name, client.digest)
             room = self._rooms.get(name)
             if room is None:
                 if self._tasks is None:
                     raise Refused(503, "closing", "the gateway is being closed")
                 try:
-                    room = await self._tasks.start(self._keep, name)
+                    room = await self._tasks.start(self._keep, client)
                 except (Denied, InputError) as error:
                     _log.warning("client %s is let in nowhere: %s", name, error)
                     raise Refused(403, "denied", "this client may do nothing here") from error
@@ -250,33 +261,49 @@ class HttpDoor:
                 self._rooms[name] = room
             return room
 
-    async def _keep(self, name: str, *, task_status: TaskStatus[_Room]) -> None:
-        """One client's room, from its first request until it is revoked or the door closes."""
-        async with AsyncExitStack() as stack:
-            server = await stack.enter_async_context(self._server_of(name))
-            manager = StreamableHTTPSessionManager(
-                app=server,
-                session_idle_timeout=self._terms.idle_s,
-                max_sessions=self._terms.max_sessions,
-                max_request_body_size=self._terms.max_body_bytes,
-            )
-            await stack.enter_async_context(manager.run())
-            room = _Room(manager)
-            task_status.started(room)
-            try:
-                await room.over.wait()
-            finally:
-                for own in list(room.scopes):
-                    own.cancel()
-                self._rooms.pop(name, None)
-                room.ended.set()
+    async def _keep(self, client: Client, *, task_status: TaskStatus[_Room]) -> None:
+        """One client's room, from its first request until it is revoked or the door closes; one that fails is the only one."""
+        room: _Room | None = None
+        try:
+            async with AsyncExitStack() as stack:
+                server = await stack.enter_async_context(self._server_of(client.name))
+                manager = StreamableHTTPSessionManager(
+                    app=server,
+                    session_idle_timeout=self._terms.idle_s,
+                    max_sessions=self._terms.max_sessions,
+                    max_request_body_size=self._terms.max_body_bytes,
+                )
+                await stack.enter_async_context(manager.run())
+                room = _Room(manager, client.digest)
+                task_status.started(room)
+                try:
+                    await room.over.wait()
+                finally:
+                    for own in list(room.scopes):
+                        own.cancel()
+                    if self._rooms.get(client.name) is room:
+                        del self._rooms[client.name]
+                    room.ended.set()
+        except Exception as error:
+            if room is None:
+                raise  # to whoever waits for it
+            # Its sessions could not be ended in order, or one of them met a defect: the rooms of others stand.
+            _log.error("the room of client %s has failed", client.name, exc_info=error)
 
-    async def _close(self, name: str) -> None:
-        async with self._opening:
-            room = self._rooms.pop(name, None)
-            if room is not None:
-                room.over.set()
-                await room.ended.wait()
+    async def _close(self, name: str, digest: str) -> None:
+        """End the room of a client, unless it has this token; only one comes here at a time."""
+        room = self._rooms.get(name)
+        if room is not None and room.digest != digest:
+            del self._rooms[name]
+            room.over.set()
+            await room.ended.wait()
+
+    def _digests(self) -> Mapping[str, str]:
+        """The digest of each client's token."""
+        try:
+            return {client.name: client.digest for client in self._clients.all()}
+        except SymbiError:
+            return {}  # who may come in cannot be told: nobody may, as whoever asks is told, too
 
 
 class _Answer:

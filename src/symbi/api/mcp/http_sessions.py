@@ -14,6 +14,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPError
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
 from symbi.api.mcp.clients import Client
 from symbi.api.mcp.gateway import Gateway, GatewaySession
@@ -21,6 +22,7 @@ from symbi.api.mcp.serving import SessionServer
 from symbi.errors import Overloaded, SymbiError
 
 HEADER: Final = "mcp-session-id"
+VERSION_HEADER: Final = "mcp-protocol-version"
 ALONE: Final = ""  # the session of requests that belong to none
 
 
@@ -103,6 +105,9 @@ class _Sessions:
 
 def _key(ctx: ServerRequestContext[Any, Any]) -> str:
     headers = getattr(ctx.request, "headers", {})
+    version = headers.get(VERSION_HEADER)
+    if version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS:
+        return ALONE  # what it says of a session says nothing: such a request would open one of its own, and leave it
     return str(headers.get(HEADER, ALONE))
 
 

@@ -27,6 +27,7 @@ MAX_TOKEN_CHARS: Final = 256  # of what is presented as one
 MAX_CLIENTS: Final = 1_000
 MAX_FILE_BYTES: Final = 1_048_576
 
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,47}", re.ASCII)
 
 
@@ -76,6 +77,15 @@ class ClientBook:
         return self._clients
 
     def who(self, token: str) -> str | None:
+        """The name of the client whose token it is; None where it is nobody's.
+
+        Raises:
+            StoreUnavailable: As `all`.
+        """
+        found = self.holder(token)
+        return None if found is None else found.name
+
+    def holder(self, token: str) -> Client | None:
         """Whose token it is; None where it is nobody's. Takes as long for each.
 
         Raises:
@@ -87,11 +97,11 @@ class ClientBook:
         digest, found = _digest(token), None
         for client in clients:
             if compare_digest(client.digest, digest):
-                found = client.name
+                found = client
         return found
 
     def add(self, name: str, now_ns: int) -> str:
-        """Let somebody in.
+        """Let somebody in by a token that is made here.
 
         Args:
             name: Of letters, digits, `-` and `_`.
@@ -101,14 +111,30 @@ class ClientBook:
             The token, which is kept nowhere.
 
         Raises:
-            InputError: The name is taken or none.
+            InputError, StoreUnavailable: As `put`.
+        """
+        token, digest = new_token()
+        self.put(name, digest, now_ns)
+        return token
+
+    def put(self, name: str, digest: str, now_ns: int) -> None:
+        """Let somebody in by a token that was made elsewhere.
+
+        Args:
+            name: Of letters, digits, `-` and `_`.
+            digest: SHA-256 of the token, in hexadecimal.
+            now_ns: The time.
+
+        Raises:
+            InputError: The name is taken or none, or the digest is none.
             StoreUnavailable: The file cannot be read or written.
         """
+        if not _DIGEST.fullmatch(digest):
+            raise InputError("the digest of a token has 64 hexadecimal digits", code="input.client")
         if not _NAME.fullmatch(name):
             msg = f"`{name}` is no name for a client"
             hint = "a letter, then at most 47 letters, digits, `-` and `_`"
             raise InputError(msg, code="input.client", hint=hint)
-        token = PREFIX + urlsafe_b64encode(random_bytes(32)).decode().rstrip("=")
         with self._locked():
             clients = self.all()
             if any(client.name == name for client in clients):
@@ -117,8 +143,7 @@ class ClientBook:
             if len(clients) >= MAX_CLIENTS:
                 msg = f"there are {MAX_CLIENTS} clients already"
                 raise InputError(msg, code="input.client", hint="revoke those that nobody uses")
-            self._write((*clients, Client(name, _digest(token), rfc3339(now_ns))))
-        return token
+            self._write((*clients, Client(name, digest, rfc3339(now_ns))))
 
     def revoke(self, name: str) -> None:
         """Let somebody in no more.
@@ -191,6 +216,12 @@ class ClientBook:
 
     def _unwritable(self, error: OSError) -> StoreUnavailable:
         return StoreUnavailable(f"cannot write `{self._file}`: {error.strerror or error}", code="unavailable.clients")
+
+
+def new_token() -> tuple[str, str]:
+    """A token, and its digest."""
+    token = PREFIX + urlsafe_b64encode(random_bytes(32)).decode().rstrip("=")
+    return token, _digest(token)
 
 
 def _digest(token: str) -> str:

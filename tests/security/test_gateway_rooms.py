@@ -1,0 +1,85 @@
+"""Rooms behind the gateway's door: a token that was replaced, a room that fails, and pages that a browser asks for."""
+
+from dataclasses import replace
+
+import anyio
+import httpx2
+import pytest
+
+from symbi.testing.door import CALL, INITIALIZE, TERMS, opened, spoken_to, started_session
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+
+
+async def test_with_a_new_token_under_the_same_name_the_old_ones_streams_and_sessions_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("symbi.api.mcp.http_door.LOOK_S", 0.02)
+    async with opened(tmp_path) as house, spoken_to(house, house.add("ann")) as thief:
+        session = await started_session(thief, house.url)
+        async with thief.stream("GET", house.url, headers=session) as stream:
+            assert stream.status_code == 200
+            house.book.revoke("ann")
+            owner = house.add("ann")  # before anybody has looked
+            with anyio.fail_after(10), pytest.raises(httpx2.HTTPError):
+                async for _ in stream.aiter_bytes():
+                    pass
+                raise httpx2.HTTPError("it ended in order")
+        assert (await thief.post(house.url, json=CALL, headers=session)).status_code == 401
+        assert (await thief.post(house.url, json=CALL, headers=session | owner)).status_code == 404
+
+
+async def test_a_new_token_finds_nothing_of_the_old_before_anybody_has_looked(tmp_path, monkeypatch):
+    monkeypatch.setattr("symbi.api.mcp.http_door.LOOK_S", 3_600.0)
+    async with opened(tmp_path) as house, spoken_to(house, house.add("ann")) as client:
+        session = await started_session(client, house.url)
+        house.book.revoke("ann")
+        owner = house.add("ann")
+        assert (await client.post(house.url, json=CALL, headers=session | owner)).status_code == 404
+        assert not house.calls
+
+
+async def test_a_room_that_fails_is_the_only_one(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("symbi.api.mcp.http_door.LOOK_S", 0.02)
+    async with (
+        opened(tmp_path) as house,
+        spoken_to(house, house.add("ann")) as ann,
+        spoken_to(house, house.add("bob")) as bob,
+    ):
+        house.failing.add("ann")
+        await started_session(ann, house.url)
+        session = await started_session(bob, house.url)
+        house.book.revoke("ann")
+        with anyio.fail_after(10):
+            while house.opened["ann"]:
+                await anyio.wait_all_tasks_blocked()
+        assert (await bob.post(house.url, json=CALL, headers=session)).status_code == 200
+        assert (await ann.post(house.url, json=INITIALIZE, headers=house.add("ann"))).status_code == 200, "and anew"
+    assert "the room of client ann has failed" in caplog.text
+
+
+async def test_a_browser_is_told_that_a_configured_page_may_ask_and_read(tmp_path):
+    terms = replace(TERMS, origins=("https://chat.example",))
+    async with opened(tmp_path, terms) as house:
+        before = {
+            "origin": "https://chat.example",
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "authorization, content-type, Mcp-Param-City, x-other",
+        }
+        async with httpx2.AsyncClient() as browser:
+            asked = await browser.options(house.url, headers=before)
+            assert (asked.status_code, asked.content) == (204, b"")
+            assert asked.headers["access-control-allow-origin"] == "https://chat.example"
+            assert "POST" in asked.headers["access-control-allow-methods"]
+            assert asked.headers["access-control-allow-headers"] == "authorization, content-type, mcp-param-city"
+            assert "access-control-allow-credentials" not in asked.headers
+            evil = await browser.options(house.url, headers=before | {"origin": "https://evil.example"})
+            assert evil.status_code == 403
+            assert not [name for name in evil.headers if name.startswith("access-control")]
+            assert (await browser.options(house.url)).status_code == 405, "it is no question of a browser"
+            refused = await browser.post(house.url, json=CALL, headers={"origin": "https://chat.example"})
+            assert refused.status_code == 401
+            assert refused.headers["access-control-allow-origin"] == "https://chat.example"
+        async with spoken_to(house, house.add("ann")) as page:
+            answer = await page.post(house.url, json=INITIALIZE, headers={"origin": "https://chat.example"})
+            assert answer.headers["access-control-allow-origin"] == "https://chat.example"
+            assert "mcp-session-id" in answer.headers["access-control-expose-headers"]
+            assert "mcp-session-id" in answer.headers
