@@ -331,3 +331,27 @@ async def test_verify_finds_orphans_both_ways_and_repairs_them(tmp_path):
         after = await opened.knowledge.verify(OPERATOR, "ops")
         assert (after.orphans, after.missing) == (0, 0)
         assert lost[0] in opened.vectors.points
+
+
+async def test_what_is_sealed_from_now_on_leaves_no_plain_word(tmp_path):
+    data, keys = tmp_path / "data", FileKeyStore(tmp_path / "keys")
+    root = folder_of(tmp_path, {"mail.md": MAIL, "disk.md": DISK})
+    async with open_knowledge(keys=keys, folder=data) as opened:
+        await add(opened.knowledge, root)
+    rules = Rules(rules=(Rule("letters", "*/mail.md", classification=Confidentiality.SECRET),))
+    async with open_knowledge(keys=keys, folder=data, rules=rules) as opened:
+        assert total(await add(opened.knowledge, root), "changed") == ["runbook/mail.md"]
+        await opened.gate.log.read(opened.gate.store.let_go)
+    stored = b"".join(path.read_bytes() for path in data.iterdir() if path.is_file())
+    assert b"snapshot" in stored
+    assert b"bounc" not in stored  # as the index of words keeps it: without its ending
+
+
+@pytest.mark.parametrize(
+    ("filters", "there"),
+    [("after:0001-01-01", True), ("before:9999-12-31", True), ("after:9999-12-31", False), ("before:0001-01-01", False)],
+)
+async def test_a_day_that_no_store_keeps_is_before_or_after_all_that_it_does(filters, there):
+    async with open_knowledge() as opened:
+        await opened.knowledge.put(OPERATOR, "ops", "mail.md", MAIL)
+        assert bool(await sources(opened.knowledge, f"queue {filters}")) is there
