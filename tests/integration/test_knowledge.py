@@ -349,9 +349,35 @@ async def test_what_is_sealed_from_now_on_leaves_no_plain_word(tmp_path):
 
 @pytest.mark.parametrize(
     ("filters", "there"),
-    [("after:0001-01-01", True), ("before:9999-12-31", True), ("after:9999-12-31", False), ("before:0001-01-01", False)],
+    [
+        ("after:0001-01-01", True),
+        ("before:9999-12-31", True),
+        ("after:9999-12-31", False),
+        ("before:0001-01-01", False),
+    ],
 )
 async def test_a_day_that_no_store_keeps_is_before_or_after_all_that_it_does(filters, there):
     async with open_knowledge() as opened:
         await opened.knowledge.put(OPERATOR, "ops", "mail.md", MAIL)
         assert bool(await sources(opened.knowledge, f"queue {filters}")) is there
+
+
+async def test_where_a_folder_cannot_be_listed_nothing_counts_as_gone(tmp_path, monkeypatch):
+    root = folder_of(tmp_path, {"mail.md": MAIL, "in/disk.md": DISK, "old.md": DISK})
+    scandir = os.scandir
+
+    def failing(path):
+        if Path(path).name == "in":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    async with open_knowledge() as opened:
+        await add(opened.knowledge, root)
+        (root / "old.md").unlink()
+        monkeypatch.setattr(os, "scandir", failing)
+        listing = await opened.knowledge.plan("ops", root)
+        assert [(one.source, one.code) for one in listing.skips] == [("runbook/in", "unreadable")]
+        assert total(await add(opened.knowledge, root), "removed") == []
+        monkeypatch.undo()
+        assert total(await add(opened.knowledge, root), "removed") == ["runbook/old.md"]
+        assert {one.source for one in await opened.knowledge.documents()} == {"runbook/mail.md", "runbook/in/disk.md"}

@@ -6,7 +6,7 @@
 4. ask the gate to write the documents of one access (`WriteData`, with their digests);
 5. note that they are being written; put their vectors in; then, in one transaction, their rows and words;
 6. take out the vectors of their last versions, and the note;
-7. at the end of a folder, remove the documents whose files are gone.
+7. at the end of a folder, all of which could be listed, remove the documents whose files are gone.
 
 Whatever ends the process between two of these: what was acknowledged is there, what was noted is put in order by the next
 write of that collection (`mend`), and the same command again does what is left.
@@ -122,7 +122,7 @@ class Ingest:
             if not left or done.next == left[-1].source:
                 done.next = None
                 await self._writing.mend_alone(principal, self._rooms.rules.of_collection(collection))
-                if not listing.single:
+                if listing.whole and not listing.single:
                     await self._sweep(principal, collection, listing, versions, done)
         return done
 
