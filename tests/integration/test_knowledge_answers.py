@@ -54,7 +54,9 @@ async def test_a_paragraph_that_cites_nothing_is_seen_however_it_is_parted(betwe
 async def test_every_passage_of_an_answer_speaks_for_it():
     async with open_knowledge(bar=0.45) as opened:
         await opened.knowledge.put(OPERATOR, "ops", "mail.md", MAIL)
-        await opened.knowledge.put(OPERATOR, "ops", "queue.md", b"# Shop\n\nThe queue before the bakery is long on Sundays.")
+        await opened.knowledge.put(
+            OPERATOR, "ops", "queue.md", b"# Shop\n\nThe queue before the bakery is long on Sundays."
+        )
         found = await opened.knowledge.search(READER, "bounced mail")
         assert len(found.passages) == 2
         answer = await opened.knowledge.answer(READER, "bounced mail")
