@@ -115,9 +115,9 @@ def list_files(path: Path, limits: Limits, name: str = "") -> Listing:
         reason = getattr(error, "strerror", None) or str(error)
         msg = f"cannot read `{path}`: {reason}"
         raise InputError(msg, code="input.unreadable") from error
-    for error in failed:
-        _skip(skips, _called(name, _below(root, error)), "unreadable", f"it cannot be read: {error.strerror or error}")
-    files = sorted((one for one in found if one is not None), key=lambda one: one.source)
+    for one in failed:
+        _skip(skips, _called(name, _below(root, one)), "unreadable", f"it cannot be read: {one.strerror or one}")
+    files = sorted((ref for ref in found if ref is not None), key=lambda ref: ref.source)
     return Listing(root, name, single, tuple(files), tuple(skips), not failed)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from symbi.errors import InputError, SymbiError
+from symbi.errors import Denied, InputError, SymbiError
 from symbi.guard.action import CallModel, ModelRef
 from symbi.guard.sealed import is_sealed, read_sealed
 from symbi.knowledge.answer import EVIDENCE_BAR, Answer, AnswerModel, checked, extract, nothing, prompt_of
@@ -221,12 +221,27 @@ class Knowledge:
         """Remove documents that were read longer ago than so many days; returns how many there were.
 
         Raises:
-            Denied, StoreUnavailable: See `Writing.remove`.
+            Denied: Policy does not let those of one access be removed; those of all others are.
+            StoreUnavailable: See `Writing.remove`.
         """
         before_ns = self._rooms.clock.now_ns() - days * DAY_NS
-        count = 0
-        while old := await self._rooms.log.read(partial(self._rooms.store.documents_before, before_ns, REMOVE_AT_ONCE)):
-            count += await self._writing.remove(principal, [one.document_id for one in old])
+        store, count = self._rooms.store, 0
+        kept: set[str] = set()
+        refusal: Denied | None = None
+        while True:
+            found = await self._rooms.log.read(partial(store.documents_before, before_ns, REMOVE_AT_ONCE + len(kept)))
+            old = [one for one in found if one.document_id not in kept]
+            if not old:
+                break
+            for access in dict.fromkeys(one.access for one in old):
+                ids = [one.document_id for one in old if one.access == access]
+                try:
+                    count += await self._writing.remove(principal, ids)
+                except Denied as denied:
+                    refusal = refusal or denied
+                    kept.update(ids)
+        if refusal is not None:
+            raise refusal
         return count
 
     async def erase(self, ids: Sequence[str]) -> None:

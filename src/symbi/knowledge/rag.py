@@ -224,7 +224,7 @@ class Retrieval:
                     readings[number], allowed[number] = reading, access
             if refusal is not None and not readings:
                 raise refusal
-            facts |= {"collections": len(names), "sorts": len(readings)}
+            facts |= {"collections": len({one.collection for one in allowed.values()}), "sorts": len(readings)}
             yield _Allowed(
                 {number: one for number, one in readings.items() if number >= 0},
                 {number: one for number, one in allowed.items() if number >= 0},
