@@ -1,9 +1,15 @@
 """Vectors that are made again are made under decisions on the documents that they are of."""
 
+import threading
+from contextlib import asynccontextmanager
+
+import anyio
 import pytest
 
 from symbi.adapters.keys import FileKeyStore
 from symbi.errors import PolicyDenied
+from symbi.knowledge.chunks import chunks_of
+from symbi.knowledge.door import KnowledgeDoor
 from symbi.knowledge.rules import Rule, Rules
 from symbi.policy.engine import PolicySet, PolicySource
 from symbi.testing.knowledge import open_knowledge
@@ -40,3 +46,35 @@ async def test_a_vector_of_a_secret_is_made_again_only_where_a_secret_may_be_wri
             await knowledge.verify(OPERATOR, "ops", repair=True)
         assert opened.embedder.texts <= embedded + 1
         assert all("subject" not in one.payload for one in opened.vectors.points.values())
+
+
+async def test_a_large_document_is_cut_elsewhere_than_on_the_event_loop(monkeypatch):
+    threads = []
+
+    def noted(extracted):
+        threads.append(threading.current_thread())
+        return chunks_of(extracted)
+
+    monkeypatch.setattr("symbi.knowledge.ingest.chunks_of", noted)
+    async with open_knowledge() as opened:
+        await opened.knowledge.put(OPERATOR, "ops", "a.md", b"# Disks\n\nPrune old snapshots.")
+    assert len(threads) == 1
+    assert threads[0] is not threading.current_thread()
+
+
+async def test_knowledge_that_was_opened_under_a_deadline_outlives_it_and_is_closed_in_order():
+    said = []
+
+    @asynccontextmanager
+    async def opening():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.sleep_forever)
+            yield "knowledge"
+            said.append("closed")
+            tasks.cancel_scope.cancel()
+
+    async with KnowledgeDoor(opening) as door:
+        with anyio.fail_after(60):
+            first = await door.opened()
+        assert await door.opened() is first
+    assert said == ["closed"]

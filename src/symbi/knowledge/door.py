@@ -2,17 +2,18 @@
 
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
 import anyio
+from anyio.abc import TaskStatus
 
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock
-from symbi.errors import ConfigError, Denied, Unavailable
+from symbi.errors import ConfigError, Denied, StoreUnavailable, Unavailable
 from symbi.knowledge.documents import DocumentStore
 from symbi.knowledge.knowledge import DAY_NS, Knowledge
 from symbi.types import SYSTEM_AGENT, Principal
@@ -31,34 +32,46 @@ class KnowledgeDoor:
 
     def __init__(self, opening: Callable[[], AbstractAsyncContextManager[Knowledge]]) -> None:
         self._opening = opening
-        self._stack = AsyncExitStack()
         self._turn = anyio.Lock()
+        self._closing = anyio.Event()
         self._open: Knowledge | None = None
 
     async def __aenter__(self) -> Self:
         """Nothing is opened yet."""
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close what was opened."""
+        """Close what was opened, whether or not somebody still waits."""
         self._open = None
-        with anyio.CancelScope(shield=True):
-            await self._stack.aclose()
+        self._closing.set()
+        await self._tasks.__aexit__(None, None, None)
 
     async def opened(self) -> Knowledge:
         """What is behind it.
 
         Raises:
             ConfigError: It cannot be had with this configuration.
-            StoreUnavailable: Store or index cannot be opened.
+            StoreUnavailable: Store or index cannot be opened, or the door is closed.
             Unavailable: The embedder cannot.
         """
         async with self._turn:
+            if self._closing.is_set():
+                raise StoreUnavailable("knowledge is closed")
             if self._open is None:
-                self._open = await self._stack.enter_async_context(self._opening())
+                self._open = await self._tasks.start(self._hold)
             return self._open
+
+    async def _hold(self, *, task_status: TaskStatus[Knowledge]) -> None:
+        """Open and close in one task: whoever asks first has deadlines, which end before what is opened does."""
+        with anyio.CancelScope() as scope:
+            async with self._opening() as knowledge:
+                scope.shield = True  # from here on it is closed in order, and by the door alone
+                task_status.started(knowledge)
+                await self._closing.wait()
 
 
 @dataclass(slots=True)

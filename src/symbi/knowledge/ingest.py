@@ -27,6 +27,7 @@ from symbi.knowledge.chunks import chunks_of
 from symbi.knowledge.documents import (
     SEALED_FROM,
     Body,
+    ChunkRecord,
     DocumentRecord,
     body_place,
     chunk_records,
@@ -173,12 +174,19 @@ class Ingest:
             return None
         kind, extracted = await self._extract(data, source.rsplit("/", 1)[-1])
         id_ = document_id(collection, source)
-        chunks = chunks_of(extracted)
-        records = chunk_records(id_, extracted, chunks, terms.access, model, sealed=bool(keys))
-        body = Body(extracted.title, extracted.text, tuple(one.headings for one in chunks), terms.subjects)
+
+        def cut() -> tuple[tuple[ChunkRecord, ...], Body, bytes]:
+            chunks = chunks_of(extracted)
+            records = chunk_records(id_, extracted, chunks, terms.access, model, sealed=bool(keys))
+            body = Body(extracted.title, extracted.text, tuple(one.headings for one in chunks), terms.subjects)
+            return records, body, keys.seal(body.encode(), body_place(id_))
+
+        records, body, kept = await anyio.to_thread.run_sync(
+            cut
+        )  # a second, for the largest: the loop goes on meanwhile
         document = DocumentRecord(
             id_, source, kind, version, terms.access, terms.importance, modified_ns, self._rooms.clock.now_ns(), len(data),
-            len(records), keys.seal(body.encode(), body_place(id_)),
+            len(records), kept,
         )  # fmt: skip
         return Prepared(document, records, body, keys.ids, is_new=known is None)
 
