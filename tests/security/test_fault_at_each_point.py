@@ -38,7 +38,7 @@ for found in pkgutil.iter_modules(actions.__path__, actions.__name__ + "."):
 
 def classes(base: type[Action] = Action) -> set[type[Action]]:
     """Those below a class; slots make each dataclass anew, and what it was made from is none of ours."""
-    below = {cls for child in base.__subclasses__() for cls in (child, *classes(child))}
+    below = {cls for child in base.__subclasses__() for cls in (child, *classes(child)) if hasattr(cls, "kind")}
     return {cls for cls in below if getattr(sys.modules[cls.__module__], cls.__name__, None) is cls}
 
 

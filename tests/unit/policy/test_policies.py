@@ -193,6 +193,8 @@ def test_the_base_library_is_valid_without_any_tool():
         "base.log",
         "base.configure-policies",
         "base.ask-people",
+        "base.knowledge",
+        "base.knowledge-retention",
         "base.control",
     ]
 
