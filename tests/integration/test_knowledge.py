@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from symbi.adapters.keys import FileKeyStore
-from symbi.errors import InputError, ModelFailed, PolicyDenied
+from symbi.errors import ConfigError, InputError, ModelFailed, PolicyDenied, StoreUnavailable
 from symbi.knowledge.documents import SEALED_FROM
+from symbi.knowledge.door import KnowledgeDoor, Retention
 from symbi.knowledge.rag import Wanted
 from symbi.knowledge.readings import Reader
 from symbi.knowledge.rules import CollectionTerms, Rule, Rules
 from symbi.knowledge.trace import STAGES
+from symbi.policy.engine import PolicySet, PolicySource
 from symbi.testing.clock import ManualClock
 from symbi.testing.knowledge import WordCrossEncoder, open_knowledge
 from symbi.types import AgentId, Confidentiality, Integrity, Principal
@@ -331,3 +333,106 @@ async def test_verify_finds_orphans_both_ways_and_repairs_them(tmp_path):
         after = await opened.knowledge.verify(OPERATOR, "ops")
         assert (after.orphans, after.missing) == (0, 0)
         assert lost[0] in opened.vectors.points
+
+
+async def test_what_is_sealed_from_now_on_leaves_no_plain_word(tmp_path):
+    data, keys = tmp_path / "data", FileKeyStore(tmp_path / "keys")
+    root = folder_of(tmp_path, {"mail.md": MAIL, "disk.md": DISK})
+    async with open_knowledge(keys=keys, folder=data) as opened:
+        await add(opened.knowledge, root)
+    rules = Rules(rules=(Rule("letters", "*/mail.md", classification=Confidentiality.SECRET),))
+    async with open_knowledge(keys=keys, folder=data, rules=rules) as opened:
+        assert total(await add(opened.knowledge, root), "changed") == ["runbook/mail.md"]
+        await opened.gate.log.read(opened.gate.store.let_go)
+    stored = b"".join(path.read_bytes() for path in data.iterdir() if path.is_file())
+    assert b"snapshot" in stored
+    assert b"bounc" not in stored  # as the index of words keeps it: without its ending
+
+
+@pytest.mark.parametrize(
+    ("filters", "there"),
+    [
+        ("after:0001-01-01", True),
+        ("before:9999-12-31", True),
+        ("after:9999-12-31", False),
+        ("before:0001-01-01", False),
+    ],
+)
+async def test_a_day_that_no_store_keeps_is_before_or_after_all_that_it_does(filters, there):
+    async with open_knowledge() as opened:
+        await opened.knowledge.put(OPERATOR, "ops", "mail.md", MAIL)
+        assert bool(await sources(opened.knowledge, f"queue {filters}")) is there
+
+
+async def test_where_a_folder_cannot_be_listed_nothing_counts_as_gone(tmp_path, monkeypatch):
+    root = folder_of(tmp_path, {"mail.md": MAIL, "in/disk.md": DISK, "old.md": DISK})
+    scandir = os.scandir
+
+    def failing(path):
+        if Path(path).name == "in":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    async with open_knowledge() as opened:
+        await add(opened.knowledge, root)
+        (root / "old.md").unlink()
+        monkeypatch.setattr(os, "scandir", failing)
+        listing = await opened.knowledge.plan("ops", root)
+        assert [(one.source, one.code) for one in listing.skips] == [("runbook/in", "unreadable")]
+        assert total(await add(opened.knowledge, root), "removed") == []
+        monkeypatch.undo()
+        assert total(await add(opened.knowledge, root), "removed") == ["runbook/old.md"]
+        assert {one.source for one in await opened.knowledge.documents()} == {"runbook/mail.md", "runbook/in/disk.md"}
+
+
+KEEPS_PAY = """
+@id("all") permit (principal, action, resource);
+@id("pay-stays") forbid (principal, action == Action::"WriteData", resource) when { resource.owner == "pay" };
+"""
+
+
+async def test_documents_that_policy_keeps_do_not_keep_others_that_are_too_old():
+    clock, rules = ManualClock(), Rules(rules=(Rule("pay", "pay*", owner="pay"),))
+    async with open_knowledge(clock=clock, rules=rules) as opened:
+        for name in ("pay.md", "a.md", "pay2.md", "b.md"):
+            await opened.knowledge.put(OPERATOR, "ops", name, MAIL)
+            clock.advance(1)
+        clock.advance(40 * 86_400)
+        opened.gate.engine.replace(PolicySet.load([PolicySource("test.cedar", KEEPS_PAY)]))
+        with pytest.raises(PolicyDenied):
+            await opened.knowledge.expire(OPERATOR, 30)
+        assert [one.source for one in await opened.knowledge.documents()] == ["pay.md", "pay2.md"]
+
+
+@pytest.mark.parametrize("error", [ConfigError("vectors of another model"), StoreUnavailable("another process has it")])
+async def test_knowledge_that_cannot_be_opened_is_asked_again_by_the_next_look(error):
+    looks: list[float] = []
+
+    def opening():
+        raise error
+
+    async def wait(seconds):
+        looks.append(seconds)
+        if len(looks) == 2:
+            raise KeyboardInterrupt
+
+    clock = ManualClock()
+    async with open_knowledge(clock=clock) as opened, KnowledgeDoor(opening) as door:
+        await opened.knowledge.put(OPERATOR, "ops", "a.md", MAIL)
+        clock.advance(40 * 86_400)
+        with pytest.raises(KeyboardInterrupt):
+            await Retention(door, opened.gate.log, opened.gate.store, clock, 30, wait).run()
+    assert len(looks) == 2
+
+
+async def test_the_trace_counts_no_collection_that_may_not_be_read():
+    policies = """
+@id("w") permit (principal, action == Action::"WriteData", resource);
+@id("r") permit (principal, action == Action::"ReadData", resource == Knowledge::"ops");
+"""
+    async with open_knowledge(policies) as opened:
+        await opened.knowledge.put(OPERATOR, "ops", "a.md", MAIL)
+        await opened.knowledge.put(OPERATOR, "board", "b.md", MAIL)
+        found = await opened.knowledge.search(READER, "queue")
+        retrieval = next(stage for stage in found.trace.stages if stage.name == "retrieval")
+        assert (retrieval.facts["collections"], retrieval.facts["sorts"]) == (1, 1)

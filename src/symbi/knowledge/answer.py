@@ -2,7 +2,8 @@
 
 An answer cites by number: `[1]` is the first passage. Of a model's answer each number has to be one of those that it was
 shown, each paragraph has to cite, and what it puts in quotation marks has to stand in a passage that it cites there;
-otherwise it is refused, for nobody can tell where it comes from.
+otherwise it is refused, for nobody can tell where it comes from. A document that has such a number in it does not cite:
+where one stands by itself there, it is put in round brackets.
 """
 
 import re
@@ -13,7 +14,7 @@ from typing import Final, Protocol
 from symbi.errors import ModelFailed
 from symbi.guard.action import CallModel
 from symbi.guard.permit import Permit
-from symbi.knowledge.passages import Passage, SearchResult
+from symbi.knowledge.passages import Passage, SearchResult, evidence_of
 from symbi.knowledge.ranking import coverage
 from symbi.policy.flow import join
 from symbi.types import Label
@@ -25,6 +26,8 @@ MAX_ANSWER_CHARS: Final = 20_000
 NO_EVIDENCE: Final = "There is nothing in what may be read that answers this."
 _SENTENCE: Final = re.compile(r"[^.!?\n]*(?:[.!?](?!\s|$)[^.!?\n]*)*[.!?\n]?\s*")
 _NUMBER: Final = re.compile(r"\[(\d{1,3})\]")
+_FORGED: Final = re.compile(r"(?<![\w\])}])\[(\s*\d+(?:\s*[-\N{EN DASH},;]\s*\d+)*\s*)\]")
+_PARAGRAPHS: Final = re.compile(r"(?:\r\n?|\n)\s*(?:\r\n?|\n)")
 _QUOTED: Final = re.compile(r"[\"“]([^\"”]{12,})[\"”]")
 
 
@@ -101,23 +104,23 @@ NO_ANSWER: Final = "NO ANSWER"
 
 
 def nothing(result: SearchResult) -> Answer:
-    """That there is no answer."""
-    return Answer(NO_EVIDENCE, found=False, by="nothing", passages=(), label=Label(), result=result)
+    """That there is no answer, which is known from the passages that give none."""
+    return Answer(NO_EVIDENCE, found=False, by="nothing", passages=(), label=_label(result.passages), result=result)
 
 
 def extract(result: SearchResult, bar: float = EVIDENCE_BAR) -> Answer:
     """The best passages, word for word, where they speak for an answer."""
-    if result.evidence < bar:
+    shown = _speaking(result.passages, bar)
+    if not shown:
         return nothing(result)
-    shown = _speaking(result.passages)
-    parts = [f"{excerpt(one.text, result.query.keywords)} [{number}]" for number, one in enumerate(shown, 1)]
+    parts = [f"{uncited(excerpt(one.text, result.query.keywords))} [{number}]" for number, one in enumerate(shown, 1)]
     return Answer("\n\n".join(parts), found=True, by="extract", passages=shown, label=_label(shown), result=result)
 
 
 def prompt_of(result: SearchResult) -> tuple[Prompt, tuple[Passage, ...]]:
     """What a model is asked, and the passages that it is shown."""
     shown = result.passages[:SHOWN]
-    texts = tuple(f"({one.citation.headings})\n{one.text}" for one in shown)
+    texts = tuple(uncited(f"({one.citation.headings})\n{one.text}") for one in shown)
     return Prompt(SYSTEM, result.query.text, texts), shown
 
 
@@ -131,7 +134,7 @@ def checked(text: str, shown: Sequence[Passage], result: SearchResult) -> Answer
         return nothing(result)
     if not text.strip() or len(text) > MAX_ANSWER_CHARS:
         raise ModelFailed("the model's answer is empty or too long", code="knowledge.uncited")
-    for number, paragraph in enumerate((part for part in text.split("\n\n") if part.strip()), 1):
+    for number, paragraph in enumerate((part for part in _PARAGRAPHS.split(text) if part.strip()), 1):
         cited = {int(one) for one in _NUMBER.findall(paragraph)}
         if not cited:
             raise ModelFailed(f"paragraph {number} of the model's answer cites nothing", code="knowledge.uncited")
@@ -139,11 +142,16 @@ def checked(text: str, shown: Sequence[Passage], result: SearchResult) -> Answer
         if foreign:
             msg = f"the model's answer cites [{foreign[0]}], and was shown {len(shown)} passages"
             raise ModelFailed(msg, code="knowledge.uncited")
-        texts = " ".join(_plain(shown[one - 1].text) for one in sorted(cited))
-        if any(_plain(quoted) not in texts for quoted in _QUOTED.findall(paragraph)):
+        texts = " ".join(_plain(uncited(shown[one - 1].text)) for one in sorted(cited))
+        if any(_plain(uncited(quoted)) not in texts for quoted in _QUOTED.findall(paragraph)):
             msg = f"paragraph {number} of the model's answer quotes what no passage that it cites says"
             raise ModelFailed(msg, code="knowledge.misquoted")
     return Answer(text, found=True, by="model", passages=tuple(shown), label=_label(shown), result=result)
+
+
+def uncited(text: str) -> str:
+    """A text of a document, of which nothing can be taken for a citation of the answer that it stands in."""
+    return _FORGED.sub(r"(\1)", text)
 
 
 def excerpt(text: str, keywords: Sequence[str], most: int = EXCERPT_CHARS) -> str:
@@ -164,10 +172,10 @@ def excerpt(text: str, keywords: Sequence[str], most: int = EXCERPT_CHARS) -> st
     return text[spans[first][0] : min(spans[last][1], spans[first][0] + most)].strip()
 
 
-def _speaking(passages: Sequence[Passage]) -> tuple[Passage, ...]:
-    """The best passage, and those that are about as good."""
-    best = passages[0].score
-    return tuple(one for one in passages[:SHOWN] if one.score >= best * 0.6)[:3]
+def _speaking(passages: Sequence[Passage], bar: float) -> tuple[Passage, ...]:
+    """Of the passages that speak for an answer themselves, the best one, and those that are about as good."""
+    speaking = [one for one in passages if evidence_of((one,)) >= bar]
+    return tuple(one for one in speaking if one.score >= speaking[0].score * 0.6)[:3]
 
 
 def _label(passages: Sequence[Passage]) -> Label:

@@ -10,7 +10,7 @@ import anyio
 
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock
-from symbi.errors import Denied
+from symbi.errors import ConfigError, Denied, Unavailable
 from symbi.knowledge.documents import DocumentStore
 from symbi.knowledge.knowledge import DAY_NS, Knowledge
 from symbi.knowledge.late import Late
@@ -62,8 +62,8 @@ class Retention:
         while True:
             try:
                 removed = await self.sweep()
-            except Denied as denied:
-                _log.warning("documents that are too old were not removed: %s", denied.message)
+            except (ConfigError, Denied, Unavailable) as error:  # the next look tries again, and nothing else stops for it
+                _log.warning("documents that are too old were not removed: %s", error.message)
             else:
                 if removed:
                     _log.info("%d documents were too old and are removed", removed)

@@ -79,6 +79,7 @@ class Listing:
         single: It is one file alone, so that nothing is known of others.
         files: By source.
         skips: What is left alone.
+        whole: Every folder in it was listed, so that what is not among the files is gone.
     """
 
     root: Path
@@ -86,6 +87,7 @@ class Listing:
     single: bool
     files: tuple[FileRef, ...]
     skips: tuple[Skip, ...]
+    whole: bool = True
 
 
 def list_files(path: Path, limits: Limits, name: str = "") -> Listing:
@@ -105,18 +107,29 @@ def list_files(path: Path, limits: Limits, name: str = "") -> Listing:
         root = path.parent if single else path
         name = name or ("" if single else root.name)
         skips: list[Skip] = []
-        found = [_ref(root, path.name, name, limits, skips)] if single else list(_walk(root, name, limits, skips))
+        failed: list[OSError] = []
+        found = (
+            [_ref(root, path.name, name, limits, skips)] if single else list(_walk(root, name, limits, skips, failed))
+        )
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         msg = f"cannot read `{path}`: {reason}"
         raise InputError(msg, code="input.unreadable") from error
-    files = sorted((one for one in found if one is not None), key=lambda one: one.source)
-    return Listing(root, name, single, tuple(files), tuple(skips))
+    for one in failed:
+        _skip(skips, _called(name, _below(root, one)), "unreadable", f"it cannot be read: {one.strerror or one}")
+    files = sorted((ref for ref in found if ref is not None), key=lambda ref: ref.source)
+    return Listing(root, name, single, tuple(files), tuple(skips), not failed)
 
 
-def _walk(root: Path, name: str, limits: Limits, skips: list[Skip]) -> Iterator[FileRef | None]:
+def _below(root: Path, error: OSError) -> str:
+    """What of a folder an error is about."""
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    return os.path.relpath(name, root) if os.path.isabs(name) else name  # noqa: PTH117 - no path of this system
+
+
+def _walk(root: Path, name: str, limits: Limits, skips: list[Skip], failed: list[OSError]) -> Iterator[FileRef | None]:
     count = 0
-    for here, folders, files, _ in os.fwalk(root, follow_symlinks=False):
+    for here, folders, files in os.walk(root, onerror=failed.append, followlinks=False):
         below = os.path.relpath(here, root)
         depth = 0 if below == "." else below.count(os.sep) + 1
         kept = []
@@ -134,7 +147,12 @@ def _walk(root: Path, name: str, limits: Limits, skips: list[Skip]) -> Iterator[
             if count > limits.files:
                 msg = f"`{root}` has more than {limits.files} files"
                 raise InputError(msg, code="knowledge.too_many", hint="add its folders one by one")
-            yield _ref(root, relative, name, limits, skips)
+            try:
+                yield _ref(root, relative, name, limits, skips)
+            except FileNotFoundError:
+                continue  # it has gone since
+            except OSError as error:
+                failed.append(OSError(error.errno, error.strerror, str(root / relative)))
 
 
 def _why_not(name: str, link: bool, depth: int, limits: Limits) -> tuple[str, str] | None:  # noqa: FBT001 - a fact, no switch

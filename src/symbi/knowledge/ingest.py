@@ -6,7 +6,7 @@
 4. ask the gate to write the documents of one access (`WriteData`, with their digests);
 5. note that they are being written; put their vectors in; then, in one transaction, their rows and words;
 6. take out the vectors of their last versions, and the note;
-7. at the end of a folder, remove the documents whose files are gone.
+7. at the end of a folder, all of which could be listed, remove the documents whose files are gone.
 
 Whatever ends the process between two of these: what was acknowledged is there, what was noted is put in order by the next
 write of that collection (`mend`), and the same command again does what is left.
@@ -27,6 +27,7 @@ from symbi.knowledge.chunks import chunks_of
 from symbi.knowledge.documents import (
     SEALED_FROM,
     Body,
+    ChunkRecord,
     DocumentRecord,
     body_place,
     chunk_records,
@@ -122,7 +123,7 @@ class Ingest:
             if not left or done.next == left[-1].source:
                 done.next = None
                 await self._writing.mend_alone(principal, self._rooms.rules.of_collection(collection))
-                if not listing.single:
+                if listing.whole and not listing.single:
                     await self._sweep(principal, collection, listing, versions, done)
         return done
 
@@ -173,12 +174,19 @@ class Ingest:
             return None
         kind, extracted = await self._extract(data, source.rsplit("/", 1)[-1])
         id_ = document_id(collection, source)
-        chunks = chunks_of(extracted)
-        records = chunk_records(id_, extracted, chunks, terms.access, model, sealed=bool(keys))
-        body = Body(extracted.title, extracted.text, tuple(one.headings for one in chunks), terms.subjects)
+
+        def cut() -> tuple[tuple[ChunkRecord, ...], Body, bytes]:
+            chunks = chunks_of(extracted)
+            records = chunk_records(id_, extracted, chunks, terms.access, model, sealed=bool(keys))
+            body = Body(extracted.title, extracted.text, tuple(one.headings for one in chunks), terms.subjects)
+            return records, body, keys.seal(body.encode(), body_place(id_))
+
+        records, body, kept = await anyio.to_thread.run_sync(
+            cut
+        )  # a second, for the largest: the loop goes on meanwhile
         document = DocumentRecord(
             id_, source, kind, version, terms.access, terms.importance, modified_ns, self._rooms.clock.now_ns(), len(data),
-            len(records), keys.seal(body.encode(), body_place(id_)),
+            len(records), kept,
         )  # fmt: skip
         return Prepared(document, records, body, keys.ids, is_new=known is None)
 

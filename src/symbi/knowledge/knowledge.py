@@ -1,15 +1,14 @@
 """Knowledge: what wiring makes, and what agents, commands and Python ask. Everything passes the gate."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from symbi.errors import InputError, SymbiError
-from symbi.guard.action import CallModel, ModelRef, WriteData
-from symbi.guard.permit import Permit
+from symbi.errors import Denied, InputError, SymbiError
+from symbi.guard.action import CallModel, ModelRef
 from symbi.guard.sealed import is_sealed, read_sealed
 from symbi.knowledge.answer import EVIDENCE_BAR, Answer, AnswerModel, checked, extract, nothing, prompt_of
 from symbi.knowledge.documents import CollectionStats, DocumentRecord, label_of
@@ -19,7 +18,7 @@ from symbi.knowledge.passages import SearchResult
 from symbi.knowledge.rag import ANYWHERE, RESPONSE, KnowledgeRooms, Retrieval, Wanted
 from symbi.knowledge.readings import Reader
 from symbi.knowledge.vectors import Namespace, Scope
-from symbi.knowledge.writing import Writing, erased_as, no_probe
+from symbi.knowledge.writing import Prepared, Writing, erased_as, no_probe
 from symbi.policy.flow import join
 from symbi.types import KeyId, Principal
 
@@ -27,6 +26,7 @@ DAY_NS: Final = 86_400 * 1_000_000_000
 PAGE: Final = 1_000
 MAX_LISTINGS: Final = 8  # folders that are being added
 REMOVE_AT_ONCE: Final = 200  # documents of one decision
+AGAIN_AT_ONCE: Final = 32  # documents whose vectors are made again
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,12 +221,27 @@ class Knowledge:
         """Remove documents that were read longer ago than so many days; returns how many there were.
 
         Raises:
-            Denied, StoreUnavailable: See `Writing.remove`.
+            Denied: Policy does not let those of one access be removed; those of all others are.
+            StoreUnavailable: See `Writing.remove`.
         """
         before_ns = self._rooms.clock.now_ns() - days * DAY_NS
-        count = 0
-        while old := await self._rooms.log.read(partial(self._rooms.store.documents_before, before_ns, REMOVE_AT_ONCE)):
-            count += await self._writing.remove(principal, [one.document_id for one in old])
+        store, count = self._rooms.store, 0
+        kept: set[str] = set()
+        refusal: Denied | None = None
+        while True:
+            found = await self._rooms.log.read(partial(store.documents_before, before_ns, REMOVE_AT_ONCE + len(kept)))
+            old = [one for one in found if one.document_id not in kept]
+            if not old:
+                break
+            for access in dict.fromkeys(one.access for one in old):
+                ids = [one.document_id for one in old if one.access == access]
+                try:
+                    count += await self._writing.remove(principal, ids)
+                except Denied as denied:
+                    refusal = refusal or denied
+                    kept.update(ids)
+        if refusal is not None:
+            raise refusal
         return count
 
     async def erase(self, ids: Sequence[str]) -> None:
@@ -278,8 +293,9 @@ class Knowledge:
                 if repair:
                     await writing.mend(permit, collection)
                     await writing.forget(permit, collection, orphans)
-                    await self._make_again(permit, {rows[one] for one in missing}, missing)
-                documents, damaged = await self._damaged(collection)
+            if repair:
+                await self._make_again(principal, sorted({rows[one] for one in missing}), missing)
+            documents, damaged = await self._damaged(collection)
         return Verified(
             collection, documents, len(rows), count, len(pending), len(orphans), len(missing), damaged, repair
         )
@@ -292,16 +308,23 @@ class Knowledge:
             found += page
         return found
 
-    async def _make_again(self, permit: Permit[WriteData], ids: set[str], missing: set[str]) -> None:
-        for id_ in sorted(ids):
-            documents = await self._rooms.log.read(partial(self._rooms.store.get_documents, [id_]))
-            if not documents:
-                continue
-            document = documents[id_]
-            bodies = await self._retrieval.bodies([id_])
-            chunks = await self._rooms.log.read(partial(self._rooms.store.chunks_of, id_))
-            some = [one for one in chunks if one.chunk_id in missing]
-            await self._writing.put_vectors(permit, document, bodies[id_], some, keys_of(document))
+    async def _make_again(self, principal: Principal, ids: Sequence[str], missing: Collection[str]) -> None:
+        """Make missing vectors again, of each sort of document by a decision on it; one that does not open is told as damaged."""
+        for first in range(0, len(ids), AGAIN_AT_ONCE):
+            some = ids[first : first + AGAIN_AT_ONCE]
+            documents = await self._rooms.log.read(partial(self._rooms.store.get_documents, some))
+            found: list[Prepared] = []
+            for one in documents.values():
+                try:
+                    body = (await self._retrieval.bodies([one.document_id]))[one.document_id]
+                except (SymbiError, KeyError):
+                    continue
+                chunks = await self._rooms.log.read(partial(self._rooms.store.chunks_of, one.document_id))
+                lost = tuple(
+                    chunk for chunk in chunks if chunk.chunk_id in missing and chunk.ordinal < len(body.headings)
+                )
+                found.append(Prepared(one, lost, body, keys_of(one), is_new=False))
+            await self._writing.write_vectors(principal, found)
 
     async def _damaged(self, collection: str) -> tuple[int, tuple[str, ...]]:
         """How many documents there are, and which of them are not what they were when they were written."""

@@ -1,6 +1,6 @@
 """What a search answers: passages with the places where they stand, and what speaks for them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from symbi.knowledge.documents import Access
@@ -71,3 +71,12 @@ class SearchResult:
     passages: tuple[Passage, ...]
     evidence: float
     trace: Trace = field(repr=False)
+
+
+def evidence_of(passages: Sequence[Passage]) -> float:
+    """How much passages speak for an answer, from 0 to 1: the best of what each says by nearness and by words.
+
+    Neither is enough by itself: what is near may be of the same field and about something else, and words may stand in
+    a text that is about nothing of the kind.
+    """
+    return max((0.5 * max(one.similarity or 0.0, 0.0) + 0.5 * one.coverage for one in passages), default=0.0)

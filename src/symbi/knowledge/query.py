@@ -24,6 +24,7 @@ _WORD: Final = re.compile(r"[^\W_]+(?:[_.'-][^\W_]+)*", re.UNICODE)
 _PLAIN_WORD: Final = re.compile(r"[^\W_]+", re.UNICODE)
 _PART: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z]+", re.UNICODE)
 _NS: Final = 1_000_000_000
+_TIMES: Final = (-(2**63), 2**63 - 1)  # in nanoseconds, that a store keeps: the years 1677 to 2262
 
 _STOP_WORDS: Final = """
     a about after all also am an and any are as at be because been before being but by can could did do does doing done for from
@@ -109,7 +110,8 @@ def _time_ns(name: str, value: str) -> int:
     except ValueError as error:
         msg = f"filter `{name}:` takes a day, e.g. `{name}:2026-01-31`, not `{value[:40]}`"
         raise InputError(msg, code="knowledge.query") from error
-    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * _NS
+    time_ns = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * _NS
+    return min(max(time_ns, _TIMES[0]), _TIMES[1])
 
 
 def words_of(text: str) -> Sequence[str]:

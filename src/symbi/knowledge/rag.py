@@ -34,7 +34,7 @@ from symbi.knowledge.documents import (
     heading_line,
     label_of,
 )
-from symbi.knowledge.passages import Citation, Passage, SearchResult
+from symbi.knowledge.passages import Citation, Passage, SearchResult, evidence_of
 from symbi.knowledge.port import SubjectVectors, VectorIndex
 from symbi.knowledge.query import Query, analyse
 from symbi.knowledge.ranking import USUAL, Candidate, Ranked, Weights, coverage, fuse, rank
@@ -224,7 +224,7 @@ class Retrieval:
                     readings[number], allowed[number] = reading, access
             if refusal is not None and not readings:
                 raise refusal
-            facts |= {"collections": len(names), "sorts": len(readings)}
+            facts |= {"collections": len({one.collection for one in allowed.values()}), "sorts": len(readings)}
             yield _Allowed(
                 {number: one for number, one in readings.items() if number >= 0},
                 {number: one for number, one in allowed.items() if number >= 0},
@@ -335,15 +335,6 @@ def access_label(number: int) -> str:
 def point_id(chunk_id: str) -> UUID:
     """The id of a chunk's vector."""
     return UUID(chunk_id)
-
-
-def evidence_of(passages: Sequence[Passage]) -> float:
-    """How much passages speak for an answer, from 0 to 1: the best of what each says by nearness and by words.
-
-    Neither is enough by itself: what is near may be of the same field and about something else, and words may stand in
-    a text that is about nothing of the kind.
-    """
-    return max((0.5 * max(one.similarity or 0.0, 0.0) + 0.5 * one.coverage for one in passages), default=0.0)
 
 
 def _passage(row: Found, body: Body | None, similarity: float | None) -> Passage:

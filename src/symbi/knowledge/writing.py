@@ -1,6 +1,6 @@
 """Puts documents in and takes them out: the gate first, and no moment at which what a search finds is half a document."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -98,18 +98,17 @@ class Writing:
             Denied: Policy does not let those of one access be written; none of these is.
             StoreUnavailable: Store, index or trail cannot be used; the same again does what is left.
         """
-        # By whom they are about, too: what is on record of somebody names no document about others.
-        groups: dict[tuple[Access, tuple[str, ...]], list[Prepared]] = {}
-        for one in documents:
-            groups.setdefault((one.document.access, one.body.subjects), []).append(one)
-        for (access, subjects), some in groups.items():
-            content: JsonValue = [
-                {"source": one.document.source, "version": one.document.version, "bytes": one.document.size_bytes}
-                for one in some
-            ]
-            async with self.permitted(principal, access, content, label_of(access, subjects)) as permit:
+        for access, some, content, label in _groups(documents):
+            async with self.permitted(principal, access, content, label) as permit:
                 await self.mend(permit, access.collection)
                 await self._put(permit, access, some)
+
+    async def write_vectors(self, principal: Principal, documents: Sequence[Prepared]) -> None:
+        """Make vectors again of those chunks of documents that are given, whose rows are there; raises as `write`."""
+        for access, some, content, label in _groups(documents):
+            async with self.permitted(principal, access, content, label) as permit:
+                number = await self._transact(partial(self.rooms.store.access_number, access))
+                await self._vectors(permit, [(one, chunk) for one in some for chunk in one.chunks], number)
 
     async def _put(self, permit: Permit[WriteData], access: Access, documents: Sequence[Prepared]) -> None:
         """Vectors first, rows after them, and then what the rows were before."""
@@ -206,19 +205,6 @@ class Writing:
         self.rooms.store.put_pending(collection, ids)
         return self.rooms.store.remove_documents(ids, scrub=True)
 
-    async def put_vectors(
-        self,
-        permit: Permit[WriteData],
-        document: DocumentRecord,
-        body: Body,
-        chunks: Sequence[ChunkRecord],
-        keys: tuple[KeyId, ...],
-    ) -> None:
-        """Make vectors again of chunks of a document whose rows are there."""
-        number = await self._transact(partial(self.rooms.store.access_number, document.access))
-        whole = Prepared(document, tuple(chunks), body, keys, is_new=False)
-        await self._vectors(permit, [(whole, chunk) for chunk in chunks], number)
-
     async def _vectors(
         self, permit: Permit[WriteData], pairs: Sequence[tuple[Prepared, ChunkRecord]], number: int
     ) -> None:
@@ -255,6 +241,22 @@ class Writing:
 
         value, _ = await self.rooms.log.transact(unit, wait=True)
         return value
+
+
+def _groups(documents: Sequence[Prepared]) -> Iterator[tuple[Access, list[Prepared], JsonValue, Label]]:
+    """Documents by what is decided together: who may read them, with what of them the gate is told, and their label.
+
+    By whom they are about, too: what is on record of somebody names no document about others.
+    """
+    groups: dict[tuple[Access, tuple[str, ...]], list[Prepared]] = {}
+    for one in documents:
+        groups.setdefault((one.document.access, one.body.subjects), []).append(one)
+    for (access, subjects), some in groups.items():
+        content: JsonValue = [
+            {"source": one.document.source, "version": one.document.version, "bytes": one.document.size_bytes}
+            for one in some
+        ]
+        yield access, some, content, label_of(access, subjects)
 
 
 def _points(pairs: Sequence[tuple[Prepared, ChunkRecord]], vectors: Vectors, number: int) -> list[VectorPoint]:

@@ -9,6 +9,7 @@ from symbi.adapters.sqlite.rows import Rows
 from symbi.knowledge.documents import Access, ChunkRecord, CollectionStats, DocumentRecord, Found, Narrowing
 from symbi.types import Confidentiality
 
+_FIRST: Final = -(2**63)
 _LAST: Final = 2**63 - 1
 _DOCUMENT_COLUMNS: Final = 14
 
@@ -28,7 +29,9 @@ class KnowledgeTable(Rows):
     def put_documents(self, documents: Sequence[tuple[DocumentRecord, Sequence[ChunkRecord]]]) -> None:
         """Insert or replace."""
         self._fence(self._epoch)
-        self.remove_documents([document.document_id for document, _ in documents])
+        sealed = any(chunk.words is None for _, chunks in documents for chunk in chunks)
+        # What is sealed from now on may have stood in plain words until now.
+        self.remove_documents([document.document_id for document, _ in documents], scrub=sealed)
         with mapped("write"):
             for document, chunks in documents:
                 access, access_id = document.access, self.access_number(document.access)
@@ -58,10 +61,10 @@ class KnowledgeTable(Rows):
         self._fence(self._epoch)
         some = json.dumps(list(ids))
         with mapped("write"):
-            self._db.execute(SQL["remove_words"], (some,))
+            words = self._db.execute(SQL["remove_words"], (some,)).rowcount
             self._db.execute(SQL["remove_chunks"], (some,))
             count = self._db.execute(SQL["remove_documents"], (some,)).rowcount
-            if scrub and count:
+            if scrub and words:
                 # Each of its pages is written anew, and what the old ones held is overwritten (secure_delete).
                 self._db.execute(SQL["scrub_words"])
         return count
@@ -164,7 +167,7 @@ def _narrowed(narrowing: Narrowing) -> tuple[object, ...]:
     return (
         json.dumps([one.replace("[", "[[]") for one in narrowing.sources]),
         json.dumps(narrowing.kinds),
-        0 if narrowing.after_ns is None else narrowing.after_ns,
+        _FIRST if narrowing.after_ns is None else narrowing.after_ns,
         _LAST if narrowing.before_ns is None else narrowing.before_ns,
     )
 
