@@ -116,8 +116,7 @@ async def opened_memory(
     keeping = MemoryKeeping(memory, store.let_go)
     async with watching([late]):
         try:
-            await keeping.sweep()
-            await keeping.mend()
+            await keeping.tidy()
             yield Context(memory, keeping, Library(door.opened, guard.authority))
         finally:
             await memory.close()
