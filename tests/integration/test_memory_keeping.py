@@ -72,3 +72,10 @@ async def test_a_copy_takes_nothing_away_that_is_under_a_hold(tmp_path):
         with pytest.raises(InputError, match="legal hold"):
             await keeping.restore(ANNA, empty.id)
         assert len(await memory.retrieve_context(ANNA, ContextQuery())) == 1
+
+
+async def test_a_number_and_a_text_of_it_are_two_items():
+    async with open_memory() as open_:
+        one = await open_.memory.store_context(ANNA, ContextItem({"v": 1.5}))
+        assert await open_.memory.store_context(ANNA, ContextItem({"v": "1.5"})) != one
+        assert await open_.memory.store_context(ANNA, ContextItem({"v": 1.5})) == one
