@@ -23,7 +23,7 @@ async def show(runtime: Runtime, _caller: Caller, arguments: Mapping[str, JsonVa
     if "agent" not in arguments:
         return [{"agent": agent, "items": count} for agent, count in (await keeping.spaces()).items()]
     agent = check_space(text_of(arguments, "agent"))
-    checkpoints = await keeping.checkpoints(agent)
+    checkpoints = await keeping.checkpoints_now(agent)
     items = await keeping.everything(agent, _query(arguments))
     return {
         "agent": agent,

@@ -20,8 +20,8 @@ from symbi.context.kinds import ContextQuery, Found, check_space
 from symbi.context.memory import ASKED, Memory
 from symbi.context.port import Checkpoint, Row
 from symbi.context.sealing import opened_body
-from symbi.errors import Denied, InputError, Overloaded
-from symbi.guard.action import WriteData
+from symbi.errors import ConfigError, Denied, InputError, Unavailable
+from symbi.guard.action import ReadData, WriteData
 from symbi.guard.permit import Permit
 from symbi.policy.flow import join
 from symbi.types import SYSTEM_AGENT, AgentId, JsonValue, Label, Principal
@@ -46,6 +46,7 @@ class MemoryKeeping:
         self._let_go = let_go
         self._rooms = memory.rooms
         self._turn = anyio.Lock()  # two at once would each undo the notes of the other
+        self._owed = False  # something is removed that is not cleared away yet
 
     # --- forgetting ---------------------------------------------------------------------------
 
@@ -104,6 +105,7 @@ class MemoryKeeping:
                 break
         if removed:
             self._memory.all_changed()
+        if removed or self._owed:
             await self.clear_away()
         return removed
 
@@ -129,8 +131,10 @@ class MemoryKeeping:
         Raises:
             StoreUnavailable: Somebody still reads old pages, or a store cannot be written; asking again finishes it.
         """
+        self._owed = True
         await self._remove_vectors()
         await self._rooms.log.read(self._let_go)
+        self._owed = False
 
     async def _remove_vectors(self) -> None:
         store, log = self._rooms.store, self._rooms.log
@@ -168,8 +172,19 @@ class MemoryKeeping:
         return replace(made, items=count)
 
     async def checkpoints(self, agent: AgentId | Principal) -> Sequence[Checkpoint]:
-        """The copies of an agent's memory, newest first; ids, times and counts alone."""
-        space = self._memory.principal_of(agent).name
+        """The copies of an agent's memory, newest first; ids, times and counts alone.
+
+        Raises:
+            Denied: Policy does not let it read its memory.
+            StoreUnavailable: They cannot be read.
+        """
+        principal = self._memory.principal_of(agent)
+        async with self._rooms.guard.enforce(await self._memory.reading(principal, ContextQuery(), ASKED)) as permit:
+            self._rooms.guard.authority.redeem(permit, ReadData)
+            return await self.checkpoints_now(principal.name)
+
+    async def checkpoints_now(self, space: AgentId) -> Sequence[Checkpoint]:
+        """The same, for who has passed the gate."""
         return await self._rooms.log.read(partial(self._rooms.store.checkpoints_of, space))
 
     async def restore(self, agent: AgentId | Principal, checkpoint: str) -> int:
@@ -179,7 +194,7 @@ class MemoryKeeping:
 
         Raises:
             Denied: Policy does not let it write to its memory.
-            InputError: There is no such copy.
+            InputError: There is no such copy, or what would go is about somebody under a legal hold.
             Unavailable: The store, the embedder or the index cannot be used; asking again finishes it.
         """
         principal = self._memory.principal_of(agent)
@@ -189,6 +204,9 @@ class MemoryKeeping:
             if all(one.id != checkpoint for one in store.checkpoints_of(space)):
                 msg = "there is no such checkpoint of this agent's memory"
                 raise InputError(msg, code="context.checkpoint", hint="`checkpoints` lists them")
+            if store.held_items(store.not_in_copy(space, checkpoint)):
+                msg = "something that is not in the copy is about one who is under a legal hold: nothing is changed"
+                raise InputError(msg, code="privacy.held", hint="`symbi privacy list` says why")
             return store.restore_copy(space, checkpoint), ()
 
         async with self._writing(principal, {"restore": checkpoint}):
@@ -237,7 +255,7 @@ class MemoryKeeping:
             if not due:
                 break
             after = due[-1].number
-            for space, rows in groupby(sorted(due, key=_space_of), key=_space_of):
+            for (space, _), rows in groupby(sorted(due, key=_decided_as), key=_decided_as):
                 made += await self._mean(space, tuple(rows))
         return made
 
@@ -272,23 +290,27 @@ class MemoryKeeping:
             guard.authority.redeem(permit, WriteData)
             yield permit
 
+    async def tidy(self) -> None:
+        """Sweep and mend. What cannot be done now stays noted, and is done by the next one: nobody waits for it."""
+        try:
+            if removed := await self.sweep():
+                _log.info("memories were swept: %d items", removed)
+            await self.mend()
+        except (Unavailable, ConfigError) as error:
+            _log.warning("memories were not put in order, which is tried again: %s", error.code)
+
     async def run(self, wait: Callable[[float], Awaitable[None]] = anyio.sleep) -> None:
-        """Sweep on a cadence, until it is cancelled.
+        """Sweep and mend on a cadence, until it is cancelled.
 
         Args:
             wait: Waits for some seconds.
         """
         while True:
             await wait(INTERVAL_S)
-            try:
-                removed = await self.sweep()
-            except Overloaded as overload:
-                _log.warning("memories were not swept: %s", overload.code)
-            else:
-                if removed:
-                    _log.info("memories were swept: %d items", removed)
+            await self.tidy()
             await self._memory.readers.sweep()
 
 
-def _space_of(row: Row) -> AgentId:
-    return row.space
+def _decided_as(row: Row) -> tuple[AgentId, str]:
+    """What is decided on together: what of one label is refused takes nothing else with it."""
+    return row.space, row.level

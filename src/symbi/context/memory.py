@@ -233,7 +233,10 @@ class Memory:
         return row, _NO_DRAFTS
 
     async def meant(self, ids: Sequence[str]) -> None:
-        """Note that vectors are there; with the next commit, for one that is made twice does no harm."""
+        """Note that vectors are there; with the next commit, for one that is made twice does no harm.
+
+        What was removed while its vector was made is noted as gone once more, and its vector goes with the next change.
+        """
 
         def note() -> tuple[None, tuple[Draft, ...]]:
             self._rooms.store.meaning_there(ids)

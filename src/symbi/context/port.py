@@ -179,7 +179,7 @@ class MeaningStore(Protocol):
         """Items whose vector is to be made, behind a number, by number."""
 
     def meaning_there(self, ids: Sequence[str]) -> None:
-        """Note that their vectors are there."""
+        """Note that their vectors are there; of items that are no more by now, that these are to be removed."""
 
     def vectors_gone(self, limit: int) -> Sequence[str]:
         """Ids of items that are no more, and whose vectors may still be there."""
@@ -199,6 +199,9 @@ class CheckpointStore(Protocol):
 
     def restore_copy(self, space: AgentId, checkpoint: str) -> int:
         """Put a copy in the place of what an agent has; returns how many items that is."""
+
+    def not_in_copy(self, space: AgentId, checkpoint: str) -> Sequence[str]:
+        """Ids of what an agent has, and a copy has not."""
 
     def drop_checkpoint(self, space: AgentId, checkpoint: str) -> bool:
         """Remove one copy; whether it was there."""

@@ -182,7 +182,7 @@ def _alike(content: JsonValue) -> JsonValue:
         return {key: _alike(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
         return [_alike(item) for item in content]
-    return content if not isinstance(content, float) else repr(content)
+    return content if not isinstance(content, float) else {"number": repr(content)}  # a text of it is another thing
 
 
 def tokens_of(size: int) -> int:

@@ -63,8 +63,7 @@ async def opened_memory(
     keeping = MemoryKeeping(memory, store.let_go)
     async with late:
         try:
-            await keeping.sweep()
-            await keeping.mend()
+            await keeping.tidy()
             yield Context(memory, keeping, Library(door.opened, guard.authority))
         finally:
             await memory.close()

@@ -899,6 +899,9 @@ FROM memories WHERE copy = '' AND meaning = 1 AND number > ? ORDER BY number LIM
 -- name: memory_meant
 UPDATE memories SET meaning = 2 WHERE id = ? AND meaning = 1
 
+-- name: memory_gone_meanwhile
+INSERT OR IGNORE INTO memory_gone (id) SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM memories WHERE id = ?1 AND copy = '')
+
 -- name: memory_word_count
 SELECT count(*) FROM (SELECT 1 FROM memory_words WHERE space = ? AND word = ? LIMIT ?)
 
@@ -917,6 +920,9 @@ ORDER BY at_ms DESC, id DESC
 -- name: memory_copy
 SELECT id, space, kind, form, shared, level, at_ms, expires_ms, importance, half_life, tokens, times, digest, meaning, body, words, number
 FROM memories WHERE copy = ? ORDER BY number
+
+-- name: memories_beside_copy
+SELECT id FROM memories WHERE space = ?1 AND copy = '' AND id NOT IN (SELECT id FROM memories WHERE copy = ?2)
 
 -- name: drop_memory_copy
 DELETE FROM memory_copies WHERE id = ? AND space = ?

@@ -117,6 +117,7 @@ class MemoryTable(Rows):
         self._fence(self._epoch)
         for one in ids:
             self._write(SQL["memory_meant"], (one,))
+            self._write(SQL["memory_gone_meanwhile"], (one,))
 
     def vectors_gone(self, limit: int) -> Sequence[str]:
         """Items that are no more."""
@@ -153,6 +154,10 @@ class MemoryTable(Rows):
             meaning = Meaning.NONE if row.meaning is Meaning.NONE else Meaning.DUE
             self.put_item(replace(row, meaning=meaning), [] if row.words is None else list(_tags_in(row.body)))
         return len(kept)
+
+    def not_in_copy(self, space: AgentId, checkpoint: str) -> Sequence[str]:
+        """What would go with it."""
+        return [str(row[0]) for row in self._all(SQL["memories_beside_copy"], (space, checkpoint))]
 
     def drop_checkpoint(self, space: AgentId, checkpoint: str) -> bool:
         """Remove one copy."""

@@ -1,0 +1,81 @@
+"""How memories are kept in order while others read, write and hold them, on a real gate and store."""
+
+import pytest
+
+from symbi.context.kinds import ContextItem, ContextQuery, MemoryKind
+from symbi.errors import InputError, PolicyDenied, StoreUnavailable
+from symbi.guard.vault import Hold
+from symbi.testing.clock import ManualClock
+from symbi.testing.context import open_memory
+from symbi.testing.vectors import BruteForceVectors
+from symbi.types import AgentId, Label
+
+pytestmark = pytest.mark.anyio
+
+ANNA = AgentId("anna")
+JANE = Label(subjects=("jane@example.com",))
+
+
+async def test_an_item_that_is_forgotten_while_its_vector_is_made_leaves_none(monkeypatch):
+    put = BruteForceVectors.upsert
+    async with open_memory() as open_:
+        keeping = open_.keeping
+
+        async def upsert(self, permit, points):
+            (item,) = await keeping.everything(ANNA, ContextQuery())
+            assert await keeping.forget_now(ANNA, [item.id]) == 1
+            await put(self, permit, points)
+
+        monkeypatch.setattr(BruteForceVectors, "upsert", upsert)
+        await open_.memory.store_context(ANNA, ContextItem("gone already"))
+        assert open_.index.points
+        await keeping.mend()
+        assert not open_.index.points
+
+
+async def test_who_reads_old_pages_ends_no_sweep_and_they_are_let_go_later():
+    clock, asked, waited = ManualClock(), [], []
+
+    def let_go():
+        asked.append(len(asked))
+        if len(asked) == 1:
+            raise StoreUnavailable("somebody reads", code="unavailable.store_readers")
+
+    async def wait(seconds):
+        waited.append(seconds)
+        if len(waited) > 3:
+            raise EOFError
+
+    async with open_memory(clock=clock) as open_:
+        open_.keeping._let_go = let_go
+        await open_.memory.store_context(ANNA, ContextItem("busy", MemoryKind.WORKING))
+        clock.advance(90_000)
+        with pytest.raises(EOFError):
+            await open_.keeping.run(wait)
+        assert asked == [0, 1]
+
+
+async def test_which_checkpoints_there_are_is_for_who_may_read_the_memory():
+    async with open_memory('permit (principal, action == Action::"WriteData", resource);') as open_:
+        await open_.keeping.checkpoint(ANNA)
+        with pytest.raises(PolicyDenied):
+            await open_.keeping.checkpoints(ANNA)
+
+
+async def test_a_copy_takes_nothing_away_that_is_under_a_hold(tmp_path):
+    async with open_memory(folder=tmp_path / "data", keys=tmp_path / "keys") as open_:
+        memory, keeping, gate = open_.memory, open_.keeping, open_.gate
+        empty = await keeping.checkpoint(ANNA)
+        await memory.store_context(ANNA, ContextItem("her number", label=JANE))
+        hold = Hold(gate.guard.vault.pseudonym("jane@example.com"), b"case 7", "2026-01-01T00:00:00Z")
+        await gate.log.transact(lambda: (gate.store.set_hold(hold), ()))
+        with pytest.raises(InputError, match="legal hold"):
+            await keeping.restore(ANNA, empty.id)
+        assert len(await memory.retrieve_context(ANNA, ContextQuery())) == 1
+
+
+async def test_a_number_and_a_text_of_it_are_two_items():
+    async with open_memory() as open_:
+        one = await open_.memory.store_context(ANNA, ContextItem({"v": 1.5}))
+        assert await open_.memory.store_context(ANNA, ContextItem({"v": "1.5"})) != one
+        assert await open_.memory.store_context(ANNA, ContextItem({"v": 1.5})) == one
