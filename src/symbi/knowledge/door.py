@@ -62,7 +62,11 @@ class Retention:
         while True:
             try:
                 removed = await self.sweep()
-            except (ConfigError, Denied, Unavailable) as error:  # the next look tries again, and nothing else stops for it
+            except (
+                ConfigError,
+                Denied,
+                Unavailable,
+            ) as error:  # the next look tries again, and nothing else stops for it
                 _log.warning("documents that are too old were not removed: %s", error.message)
             else:
                 if removed:
