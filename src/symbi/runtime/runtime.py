@@ -74,6 +74,7 @@ class Runtime:
         dispatch: Lets them carry these out, while `carry_out_messages` runs.
         post: Gets messages to agents.
         bus, context: Messages between agents, and what agents remember, for Python; see `symbi.bus`, `symbi.context`.
+        data_folder: Where what it keeps is; None where it keeps nothing.
         take_up: Carries out what a dead letter became, and says whether it does; whoever stays sets it.
     """
 
@@ -89,6 +90,7 @@ class Runtime:
         self.dispatch.asked = self.post.questions.asked
         self.rests = Rests()
         self.bus, self.context = rooms.bus, rooms.context
+        self.data_folder = None if config.data_folder == "memory" else config.data_folder
         self._course.over = self.post.questions.over
         self.post.addresses.course, self.post.questions.carry_out = self._course, self._carry_out
         self.post.questions.rests = self.rests
@@ -100,12 +102,6 @@ class Runtime:
     def rooms(self) -> Rooms:
         """What it stands on."""
         return self._rooms
-
-    @property
-    def data_folder(self) -> str | None:
-        """Where what it keeps is; None where it keeps nothing."""
-        folder = self._config.data_folder
-        return None if folder == "memory" else folder
 
     @property
     def policies(self) -> PolicyBook:
