@@ -62,13 +62,17 @@ async def test_which_checkpoints_there_are_is_for_who_may_read_the_memory():
             await open_.keeping.checkpoints(ANNA)
 
 
+async def hold_jane(gate):
+    hold = Hold(gate.guard.vault.pseudonym("jane@example.com"), b"case 7", "2026-01-01T00:00:00Z")
+    await gate.log.transact(lambda: (gate.store.set_hold(hold), ()))
+
+
 async def test_a_copy_takes_nothing_away_that_is_under_a_hold(tmp_path):
     async with open_memory(folder=tmp_path / "data", keys=tmp_path / "keys") as open_:
         memory, keeping, gate = open_.memory, open_.keeping, open_.gate
         empty = await keeping.checkpoint(ANNA)
         await memory.store_context(ANNA, ContextItem("her number", label=JANE))
-        hold = Hold(gate.guard.vault.pseudonym("jane@example.com"), b"case 7", "2026-01-01T00:00:00Z")
-        await gate.log.transact(lambda: (gate.store.set_hold(hold), ()))
+        await hold_jane(gate)
         with pytest.raises(InputError, match="legal hold"):
             await keeping.restore(ANNA, empty.id)
         assert len(await memory.retrieve_context(ANNA, ContextQuery())) == 1
@@ -79,3 +83,33 @@ async def test_a_number_and_a_text_of_it_are_two_items():
         one = await open_.memory.store_context(ANNA, ContextItem({"v": 1.5}))
         assert await open_.memory.store_context(ANNA, ContextItem({"v": "1.5"})) != one
         assert await open_.memory.store_context(ANNA, ContextItem({"v": 1.5})) == one
+
+
+async def test_newer_items_take_nothing_away_that_is_under_a_hold(tmp_path, monkeypatch):
+    monkeypatch.setattr("symbi.context.memory.MOST_OF", {MemoryKind.SHORT_TERM: 2})
+    async with open_memory(folder=tmp_path / "data", keys=tmp_path / "keys") as open_:
+        memory = open_.memory
+        await memory.store_context(ANNA, ContextItem("her number", MemoryKind.SHORT_TERM, label=JANE))
+        await hold_jane(open_.gate)
+        for number in range(4):
+            await memory.store_context(ANNA, ContextItem(number, MemoryKind.SHORT_TERM))
+        found = await memory.retrieve_context(ANNA, ContextQuery())
+        assert [one.content for one in found] == [3, 2, "her number"]
+
+
+async def test_a_checkpoint_that_alone_has_what_is_held_stays_until_the_hold_is_released(tmp_path, monkeypatch):
+    monkeypatch.setattr("symbi.context.keeping.MAX_CHECKPOINTS", 2)
+    async with open_memory(folder=tmp_path / "data", keys=tmp_path / "keys") as open_:
+        memory, keeping, gate = open_.memory, open_.keeping, open_.gate
+        empty = await keeping.checkpoint(ANNA)
+        await memory.store_context(ANNA, ContextItem("her number", label=JANE))
+        has_it = await keeping.checkpoint(ANNA)
+        await keeping.restore(ANNA, empty.id)
+        await hold_jane(gate)
+        made = [await keeping.checkpoint(ANNA) for _ in range(3)]
+        there = [one.id for one in await keeping.checkpoints(ANNA)]
+        assert there == [made[2].id, made[1].id, has_it.id]
+        pseudonym = gate.guard.vault.pseudonym("jane@example.com")
+        await gate.log.transact(lambda: (gate.store.release_hold(pseudonym), ()))
+        last = await keeping.checkpoint(ANNA)
+        assert [one.id for one in await keeping.checkpoints(ANNA)] == [last.id, made[2].id]

@@ -18,7 +18,7 @@ from symbi.types import AgentId
 MOST_NEAR: Final = 40  # of the nearest in meaning, that are looked at
 MOST_OF_A_WORD: Final = 32  # of the newest items with a word of the question, likewise
 MOST_WORDS: Final = 8  # of a question, by which items are looked for
-MOST_SEALED: Final = 500  # of the newest sealed items, that are opened to see what they say
+MOST_SEALED: Final = 500  # of the newest sealed items, that are opened to see what they say; of an operator's, at once
 MOST_CHOSEN: Final = 256  # of items with the tags and words that are asked for, that are ranked
 
 
@@ -88,10 +88,10 @@ Candidates: TypeAlias = dict[str, tuple[Row, Body | None, Mapping[str, int]]]
 
 def _newest(store: MemoryStore, vault: Vault | None, question: Question) -> Ranked:
     wanted = replace(question.wanted, limit=question.query.limit)
-    rows = [(row, None) for row in store.find_items(replace(wanted, sealed=False if _by_content(wanted) else None))]
+    rows = [(row, None) for row in store.find_items(replace(wanted, sealed=False if by_content(wanted) else None))]
     both: list[tuple[Row, Body | None]] = [*rows]
-    if _by_content(wanted):
-        both += _opened(store, vault, wanted)
+    if by_content(wanted):
+        both += sealed_page(store, vault, wanted)[0]
         both.sort(key=lambda one: -one[0].number)
     for row, body in both:
         yield row, body, 0.0
@@ -103,9 +103,9 @@ def _ranked(store: MemoryStore, vault: Vault | None, question: Question, near: M
     candidates: Candidates = {}
     for row in _candidates(store, wanted, words, near):
         candidates[row.id] = (row, None, _words_of(row))
-    for row, body in _opened(store, vault, wanted):
+    for row, body in sealed_page(store, vault, wanted)[0]:
         there = counted(body.content)
-        if _by_content(wanted) or any(word in there for word in words):
+        if by_content(wanted) or any(word in there for word in words):
             candidates[row.id] = (row, body, there)
     yield from _ordered(question, words, candidates, near)
 
@@ -129,7 +129,7 @@ def _ordered(question: Question, words: Sequence[str], candidates: Candidates, n
 
 def _candidates(store: MemoryStore, wanted: Wanted, words: Sequence[str], near: Mapping[str, float]) -> Iterator[Row]:
     """Items that are not sealed and may answer; some come more than once."""
-    if _by_content(wanted):
+    if by_content(wanted):
         yield from store.find_items(replace(wanted, sealed=False))
         return
     for word in words:
@@ -140,16 +140,34 @@ def _candidates(store: MemoryStore, wanted: Wanted, words: Sequence[str], near: 
         yield from (row for row in rows if row.words is not None and fits(row, wanted))
 
 
-def _opened(store: MemoryStore, vault: Vault | None, wanted: Wanted) -> Iterator[tuple[Row, Body]]:
-    """The newest sealed items, open, that say what is wanted; what was erased is not there."""
+def sealed_page(
+    store: MemoryStore, vault: Vault | None, wanted: Wanted, behind: Row | None = None
+) -> tuple[list[tuple[Row, Body]], Row | None]:
+    """The newest sealed items, open, that say what is wanted; what was erased is not there.
+
+    Args:
+        store: Where they are.
+        vault: Opens them.
+        wanted: What they are to say.
+        behind: The last one that was looked at; None to begin.
+
+    Returns:
+        Those that do, and the last one that was looked at where there may be more.
+
+    Raises:
+        DecryptionFailed, StoreUnavailable: An item was altered, or cannot be read.
+        ConfigError: There is no master key.
+    """
     asked = replace(wanted, words=(), tags=(), sealed=True, limit=MOST_SEALED)
-    for row in store.find_items(asked):
-        body = opened_body(row, vault)
-        if body is not None and says(body.content, body.tags, wanted):
-            yield row, body
+    if behind is not None:
+        asked = replace(asked, until_ms=behind.at_ms + 1, before=behind.number)  # numbers follow times
+    rows = store.find_items(asked)
+    opened = ((row, opened_body(row, vault)) for row in rows)
+    there = [(row, body) for row, body in opened if body is not None and says(body.content, body.tags, wanted)]
+    return there, rows[-1] if len(rows) == MOST_SEALED else None
 
 
-def _by_content(wanted: Wanted) -> bool:
+def by_content(wanted: Wanted) -> bool:
     """Whether words or tags are asked for."""
     return bool(wanted.words or wanted.tags)
 

@@ -154,6 +154,8 @@ class MemoryKeeping:
     async def checkpoint(self, agent: AgentId | Principal) -> Checkpoint:
         """Copy all that an agent remembers; of more than `MAX_CHECKPOINTS`, the oldest goes.
 
+        One that alone has something about somebody under a legal hold stays until the hold is released.
+
         Raises:
             Denied: Policy does not let it write to its memory.
             StoreUnavailable: It cannot be kept.
@@ -164,7 +166,8 @@ class MemoryKeeping:
 
         def copy() -> tuple[int, tuple[Draft, ...]]:
             for old in store.checkpoints_of(space)[MAX_CHECKPOINTS - 1 :]:
-                store.drop_checkpoint(space, old.id)
+                if not store.held_items(store.only_in_copy(old.id)):
+                    store.drop_checkpoint(space, old.id)
             return store.put_checkpoint_of(made), ()
 
         async with self._writing(principal, {"checkpoint": made.id}):

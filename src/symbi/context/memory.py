@@ -15,7 +15,7 @@ from symbi.audit.event import Draft
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock, IdSource
 from symbi.context.cache import AnswerCache, CacheStats
-from symbi.context.finding import MOST_NEAR, Question, found_in, narrowed
+from symbi.context.finding import MOST_NEAR, Question, by_content, found_in, narrowed, sealed_page
 from symbi.context.kinds import (
     DAY_MS,
     LASTING,
@@ -28,9 +28,11 @@ from symbi.context.kinds import (
 )
 from symbi.context.meanings import Meanings
 from symbi.context.port import Meaning, MemoryStore, Row, Space
+from symbi.context.ranking import fitting
 from symbi.context.reading import Asked, Readers
 from symbi.context.sealing import (
     Body,
+    found,
     item_keys,
     level_of,
     merged_sources,
@@ -229,7 +231,9 @@ class Memory:
         store.put_item(row, body.tags)
         most = MOST_OF.get(row.kind)
         if most is not None:
-            store.remove_items(store.surplus(row.space, row.kind, most))
+            surplus = store.surplus(row.space, row.kind, most)
+            held = frozenset(store.held_items(surplus))
+            store.remove_items([one for one in surplus if one not in held])
         return row, _NO_DRAFTS
 
     async def meant(self, ids: Sequence[str]) -> None:
@@ -295,8 +299,8 @@ class Memory:
         if cached is not None:
             return cached
         change = self._change(space)
-        found = await self._find(permit, Question(query, wanted, self._terms(space)))
-        items = tuple(replace(one, label=join(one.label, action.mark, marks[level])) for level, one in found)
+        chosen = await self._find(permit, Question(query, wanted, self._terms(space)))
+        items = tuple(replace(one, label=join(one.label, action.mark, marks[level])) for level, one in chosen)
         if change == self._change(space):  # else somebody has kept something meanwhile
             self._cache.put(key, items, (space,), now_ms)
         return items
@@ -341,14 +345,24 @@ class Memory:
 
     async def seen_by_operator(self, space: AgentId, query: ContextQuery) -> Sequence[Found]:
         """What an agent remembers, whatever its label, newest first; for who has passed the gate by another way."""
-        store, vault = self._rooms.store, self._rooms.guard.vault
-
-        def look() -> Sequence[Found]:
-            levels = frozenset(store.space_of(space).levels)
-            wanted = narrowed(query, space, levels, (self.now_ms, self.oldest_ms), shared=False)
-            return [one for _, one in found_in(store, vault, Question(query, wanted, self._terms(space)), {})]
-
-        return await self._rooms.log.read(look)
+        read, store, vault = self._rooms.log.read, self._rooms.store, self._rooms.guard.vault
+        levels = frozenset((await read(partial(store.space_of, space))).levels)
+        wanted = narrowed(query, space, levels, (self.now_ms, self.oldest_ms), shared=False)
+        question = Question(query, wanted, self._terms(space))
+        if not by_content(wanted):
+            return [one for _, one in await read(partial(found_in, store, vault, question, {}))]
+        plain = replace(wanted, sealed=False, limit=query.limit)
+        rows = [(row, opened_body(row, vault)) for row in await read(partial(store.find_items, plain))]
+        chosen = [(row.number, found(row, body)) for row, body in rows if body is not None]
+        behind: Row | None = None
+        while True:  # in steps, so that others come to the store in between
+            page, behind = await read(partial(sealed_page, store, vault, wanted, behind))
+            chosen += [(row.number, found(row, body)) for row, body in page]
+            chosen = sorted(chosen, key=lambda one: -one[0])[: query.limit]
+            if behind is None or (len(chosen) == query.limit and chosen[-1][0] > behind.number):
+                break
+        items = [one for _, one in chosen]
+        return items[: fitting([one.tokens for one in items], query.max_tokens)]
 
     async def close(self) -> None:
         """Close the leases."""

@@ -76,6 +76,7 @@ class Wanted:
         words: Items that have all of these.
         sealed: Sealed items, whose tags and words nobody can ask the store for; None: all that fit, sealed or not.
         limit: The newest of them.
+        before: Of those that were kept before the one of this number.
     """
 
     space: AgentId
@@ -92,6 +93,7 @@ class Wanted:
     words: tuple[str, ...] = ()
     sealed: bool | None = None
     limit: int = 1000
+    before: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,9 @@ class ContextKeeping(Protocol):
 
     def surplus(self, space: AgentId, kind: MemoryKind, most: int) -> Sequence[str]:
         """Ids of the oldest items of a kind, beyond as many as there may be."""
+
+    def only_in_copy(self, checkpoint: str) -> Sequence[str]:
+        """Ids of items that are in one checkpoint and nowhere else."""
 
     def held_items(self, ids: Sequence[str]) -> Sequence[str]:
         """Of some items, those that are about somebody under a legal hold."""

@@ -924,6 +924,9 @@ FROM memories WHERE copy = ? ORDER BY number
 -- name: memories_beside_copy
 SELECT id FROM memories WHERE space = ?1 AND copy = '' AND id NOT IN (SELECT id FROM memories WHERE copy = ?2)
 
+-- name: memories_only_in_copy
+SELECT id FROM memories m WHERE copy = ?1 AND copy != '' AND NOT EXISTS (SELECT 1 FROM memories o WHERE o.id = m.id AND o.copy != ?1)
+
 -- name: drop_memory_copy
 DELETE FROM memory_copies WHERE id = ? AND space = ?
 

@@ -87,6 +87,10 @@ class MemoryTable(Rows):
         """The oldest items beyond a bound."""
         return [str(row[0]) for row in self._all(SQL["memories_surplus"], (space, kind.value, most))]
 
+    def only_in_copy(self, checkpoint: str) -> Sequence[str]:
+        """What would be nowhere without it."""
+        return [str(row[0]) for row in self._all(SQL["memories_only_in_copy"], (checkpoint,))]
+
     def held_items(self, ids: Sequence[str]) -> Sequence[str]:
         """Those that are about somebody under a hold."""
         held = frozenset(str(row[0]) for row in self._all(SQL["held_keys"]))
@@ -234,6 +238,9 @@ def _tests(wanted: Wanted) -> tuple[list[str], list[object]]:
     if wanted.until_ms is not None:
         tests.append("m.at_ms < ?")
         values.append(wanted.until_ms)
+    if wanted.before is not None:
+        tests.append("m.number < ?")
+        values.append(wanted.before)
     if wanted.min_importance:
         tests.append("m.importance >= ?")
         values.append(wanted.min_importance)
