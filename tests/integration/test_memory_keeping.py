@@ -2,11 +2,14 @@
 
 import pytest
 
-from symbi.context.kinds import ContextItem, ContextQuery, MemoryKind
+from symbi.context.kinds import DAY_MS, ContextItem, ContextQuery, MemoryKind
+from symbi.dsl.spec import MemorySpec
 from symbi.errors import InputError, PolicyDenied, StoreUnavailable
 from symbi.guard.vault import Hold
+from symbi.runtime.host import Host
 from symbi.testing.clock import ManualClock
 from symbi.testing.context import open_memory
+from symbi.testing.runtime import open_in
 from symbi.testing.vectors import BruteForceVectors
 from symbi.types import AgentId, Label
 
@@ -113,3 +116,37 @@ async def test_a_checkpoint_that_alone_has_what_is_held_stays_until_the_hold_is_
         await gate.log.transact(lambda: (gate.store.release_hold(pseudonym), ()))
         last = await keeping.checkpoint(ANNA)
         assert [one.id for one in await keeping.checkpoints(ANNA)] == [last.id, made[2].id]
+
+
+async def test_a_shorter_retention_holds_for_what_was_kept_before_at_once(tmp_path):
+    clock, one, annabel = ManualClock(), AgentId("anna/one"), AgentId("annabel")
+    everybody = (ANNA, one, annabel)
+    async with open_memory(clock=clock) as open_:
+        memory, keeping = open_.memory, open_.keeping
+        for agent in everybody:
+            await memory.store_context(agent, ContextItem("old"))
+            await memory.store_context(agent, ContextItem("old too", MemoryKind.SHORT_TERM))
+        await keeping.checkpoint(ANNA)
+        clock.advance(3 * 86_400)
+        await memory.store_context(ANNA, ContextItem("new"))
+
+        async def there(agent):
+            return [item.content for item in await memory.retrieve_context(agent, ContextQuery())]
+
+        assert [len(await there(agent)) for agent in everybody] == [3, 2, 2]
+        memory.declare(ANNA, MemorySpec(retention_days=2.0))
+        assert [await there(agent) for agent in everybody] == [["new"], [], ["old too", "old"]]
+        assert await keeping.everything(one, ContextQuery()) == []
+        assert await keeping.sweep() == 6  # with the copies
+        assert [copy.items for copy in await keeping.checkpoints(ANNA)] == [0]
+        assert len(open_.index.points) == 3
+        memory.declare(ANNA, MemorySpec())
+        assert [len(await there(agent)) for agent in everybody] == [1, 0, 2]
+
+
+async def test_the_terms_of_a_memory_are_known_before_its_agent_runs(tmp_path):
+    async with open_in(tmp_path, 'memory notes { retention "2d" } agent anna() { with { 1 } }') as running:
+        memory = running.runtime.context.memory
+        assert memory.oldest_of(ANNA) == memory.oldest_ms
+        await Host(running.runtime, [running.compiled])._take_up_agents()
+        assert memory.now_ms - memory.oldest_of(ANNA) == 2 * DAY_MS

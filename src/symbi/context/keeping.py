@@ -86,28 +86,33 @@ class MemoryKeeping:
         Raises:
             Overloaded, StoreUnavailable: It cannot be removed now; what was removed by then stays so.
         """
-        store, removed, after = self._rooms.store, 0, ""
-        now_ms, oldest_ms = self._memory.now_ms, self._memory.oldest_ms
-        while True:
-
-            def step(after: str = after) -> tuple[tuple[int, str], tuple[Draft, ...]]:
-                due = store.due_items(now_ms, oldest_ms, after, AT_ONCE)
-                held = frozenset(store.held_items(due))
-                count = store.remove_items([one for one in due if one not in held])
-                last = due[-1] if len(due) == AT_ONCE else ""
-                facts: dict[str, JsonValue] = {"items": count, "reason": "retention"}
-                drafts = (Draft(AuditEventType.MEMORY_REMOVED, SYSTEM_AGENT, facts),) if count else ()
-                return (count, last), drafts
-
-            (count, after), _ = await self._rooms.log.transact(step, wait=True)
-            removed += count
-            if not after:
-                break
+        removed = 0
+        for of, oldest_ms in self._memory.ages():
+            removed += await self._remove_due(of, oldest_ms)
         if removed:
             self._memory.all_changed()
         if removed or self._owed:
             await self.clear_away()
         return removed
+
+    async def _remove_due(self, of: AgentId, oldest_ms: int) -> int:
+        """Remove what has expired, or was kept before a time, of an agent with all its instances or of everybody."""
+        store, removed, after, now_ms = self._rooms.store, 0, "", self._memory.now_ms
+        while True:
+
+            def step(after: str = after) -> tuple[tuple[int, str], tuple[Draft, ...]]:
+                due = store.due_items(now_ms, oldest_ms, after, AT_ONCE, of)
+                held = frozenset(store.held_items(due))
+                count = store.remove_items([one for one in due if one not in held])
+                last = due[-1] if len(due) == AT_ONCE else ""
+                facts: dict[str, JsonValue] = {"items": count, "reason": "retention"}
+                drafts = (Draft(AuditEventType.MEMORY_REMOVED, of or SYSTEM_AGENT, facts),) if count else ()
+                return (count, last), drafts
+
+            (count, after), _ = await self._rooms.log.transact(step, wait=True)
+            removed += count
+            if not after:
+                return removed
 
     async def erased(self, ids: Sequence[str]) -> None:
         """Remove items that are about somebody whose data is erased; whoever asks has passed the gate.

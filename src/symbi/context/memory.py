@@ -137,9 +137,22 @@ class Memory:
         """What was kept before is not there any more."""
         return self.now_ms - round(self._config.retention_days * DAY_MS)
 
+    def oldest_of(self, space: AgentId) -> int:
+        """What this agent has kept before is not there any more, whatever was said when it was kept."""
+        days = self._terms(space).retention_days
+        return self.oldest_ms if days is None else max(self.oldest_ms, self.now_ms - round(days * DAY_MS))
+
+    def ages(self) -> Sequence[tuple[AgentId, int]]:
+        """Since when items stay: of all, under the empty name, and of agents whose files say less, with all instances."""
+        of_all = self.oldest_ms
+        less = [(agent, self.oldest_of(agent)) for agent in self._declared]
+        return [(AgentId(""), of_all), *(one for one in less if one[1] > of_all)]
+
     def declare(self, agent: AgentId, spec: MemorySpec) -> None:
         """Take the terms of an agent's memory from its file: retention, and how much meaning and words count."""
-        self._declared[agent] = spec
+        if self._declared.get(agent, NOTHING_SAID) != spec:
+            self._declared[agent] = spec
+            self.all_changed()  # what was answered by other terms
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -292,7 +305,7 @@ class Memory:
         there = await self._space(space)
         marks = await self.readers.visible(asked, there.levels)
         wanted = narrowed(
-            query, space, frozenset(marks), (now_ms, self.oldest_ms), shared=space != action.principal.name
+            query, space, frozenset(marks), (now_ms, self.oldest_of(space)), shared=space != action.principal.name
         )
         key = (space, wanted.shared_only, query, action.mark, tuple(sorted(marks.items())))
         cached = self._cache.get(key, now_ms)
@@ -347,7 +360,7 @@ class Memory:
         """What an agent remembers, whatever its label, newest first; for who has passed the gate by another way."""
         read, store, vault = self._rooms.log.read, self._rooms.store, self._rooms.guard.vault
         levels = frozenset((await read(partial(store.space_of, space))).levels)
-        wanted = narrowed(query, space, levels, (self.now_ms, self.oldest_ms), shared=False)
+        wanted = narrowed(query, space, levels, (self.now_ms, self.oldest_of(space)), shared=False)
         question = Question(query, wanted, self._terms(space))
         if not by_content(wanted):
             return [one for _, one in await read(partial(found_in, store, vault, question, {}))]

@@ -6,10 +6,13 @@ Those that write run inside the store's running transaction. Each raises StoreUn
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from symbi.context.kinds import Form, MemoryKind
 from symbi.types import AgentId
+
+EVERYBODY: Final = AgentId("")
+"""Stands for all agents."""
 
 
 class Meaning(IntEnum):
@@ -154,8 +157,11 @@ class ContextKeeping(Protocol):
     def remove_items(self, ids: Sequence[str]) -> int:
         """Remove items wherever they are, in checkpoints too, and note their vectors as to be removed; how many rows it were."""
 
-    def due_items(self, now_ms: int, oldest_ms: int, after: str, limit: int) -> Sequence[str]:
-        """Ids of items, in memories and checkpoints, that have expired, or were kept before a time; behind one, in their order."""
+    def due_items(self, now_ms: int, oldest_ms: int, after: str, limit: int, of: AgentId = EVERYBODY) -> Sequence[str]:
+        """Ids of items, in memories and checkpoints, that have expired, or were kept before a time; behind one, in their order.
+
+        With an agent, those of it and of its instances alone.
+        """
 
     def surplus(self, space: AgentId, kind: MemoryKind, most: int) -> Sequence[str]:
         """Ids of the oldest items of a kind, beyond as many as there may be."""

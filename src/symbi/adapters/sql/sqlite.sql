@@ -883,6 +883,11 @@ SELECT DISTINCT id FROM (
     SELECT id FROM memories WHERE expires_ms <= ?1 UNION ALL SELECT id FROM memories WHERE at_ms < ?2
 ) WHERE id > ?3 ORDER BY id LIMIT ?4
 
+-- name: memories_old_of
+SELECT DISTINCT id FROM (
+    SELECT id, space FROM memories WHERE expires_ms <= ?1 UNION ALL SELECT id, space FROM memories WHERE at_ms < ?2
+) WHERE (space = ?5 OR (space > ?5 || '/' AND space < ?5 || '0')) AND id > ?3 ORDER BY id LIMIT ?4
+
 -- name: memory_ids
 SELECT id FROM memories WHERE space = ? AND copy = ''
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from symbi.adapters.sqlite.file import SQL, damaged
 from symbi.adapters.sqlite.rows import Rows
 from symbi.context.kinds import Form, MemoryKind
-from symbi.context.port import Checkpoint, Meaning, Row, Space, Wanted
+from symbi.context.port import EVERYBODY, Checkpoint, Meaning, Row, Space, Wanted
 from symbi.errors import InternalError
 from symbi.guard.sealed import is_sealed, read_sealed
 from symbi.types import AgentId
@@ -79,9 +79,11 @@ class MemoryTable(Rows):
             count += removed
         return count
 
-    def due_items(self, now_ms: int, oldest_ms: int, after: str, limit: int) -> Sequence[str]:
+    def due_items(self, now_ms: int, oldest_ms: int, after: str, limit: int, of: AgentId = EVERYBODY) -> Sequence[str]:
         """Items that have expired, or are too old."""
-        return [str(row[0]) for row in self._all(SQL["memories_old"], (now_ms, oldest_ms, after, limit))]
+        values = (now_ms, oldest_ms, after, limit)
+        found = self._all(SQL["memories_old_of"], (*values, of)) if of else self._all(SQL["memories_old"], values)
+        return [str(row[0]) for row in found]
 
     def surplus(self, space: AgentId, kind: MemoryKind, most: int) -> Sequence[str]:
         """The oldest items beyond a bound."""
