@@ -150,3 +150,32 @@ async def test_the_terms_of_a_memory_are_known_before_its_agent_runs(tmp_path):
         assert memory.oldest_of(ANNA) == memory.oldest_ms
         await Host(running.runtime, [running.compiled])._take_up_agents()
         assert memory.now_ms - memory.oldest_of(ANNA) == 2 * DAY_MS
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "mended"])
+async def test_who_dies_after_a_vector_is_made_of_what_was_forgotten_meanwhile_leaves_none(monkeypatch, again):
+    put, died = BruteForceVectors.upsert, []
+    async with open_memory() as open_:
+        keeping = open_.keeping
+
+        async def fails(*_):
+            raise EOFError
+
+        async def upsert(self, permit, points):
+            (item,) = await keeping.everything(ANNA, ContextQuery())
+            assert await keeping.forget_now(ANNA, [item.id]) == 1
+            await put(self, permit, points)
+            died.append(len(self.points))
+            raise EOFError  # nothing more is noted by who made it
+
+        if again:
+            monkeypatch.setattr(BruteForceVectors, "upsert", fails)
+            with pytest.raises(EOFError):
+                await open_.memory.store_context(ANNA, ContextItem("gone already"))
+        monkeypatch.setattr(BruteForceVectors, "upsert", upsert)
+        with pytest.raises(EOFError):
+            await (keeping.mend() if again else open_.memory.store_context(ANNA, ContextItem("gone already")))
+        assert died == [1]
+        assert await keeping.mend() == 0
+        assert not open_.index.points
+        assert await open_.gate.log.read(lambda: open_.gate.store.vectors_gone(10)) == []

@@ -145,14 +145,19 @@ class MemoryKeeping:
         store, log = self._rooms.store, self._rooms.log
         async with self._turn:
             while ids := await log.read(partial(store.vectors_gone, AT_ONCE)):
+                making = self._memory.being_made
+                known = [one for one in ids if one not in making]
                 if self._rooms.meanings is not None:
                     await self._rooms.meanings.remove(ids)
 
-                def done(ids: Sequence[str] = ids) -> tuple[None, tuple[Draft, ...]]:
+                def done(ids: Sequence[str] = known) -> tuple[None, tuple[Draft, ...]]:
                     store.forget_gone(ids)
                     return None, ()
 
-                await log.transact(done, wait=True)
+                if known:
+                    await log.transact(done, wait=True)
+                if len(known) < len(ids):  # the next look removes what is made just now
+                    break
 
     # --- checkpoints --------------------------------------------------------------------------
 
@@ -268,10 +273,19 @@ class MemoryKeeping:
         return made
 
     async def _mean(self, space: AgentId, rows: Sequence[Row]) -> int:
-        meanings, vault = self._rooms.meanings, self._rooms.guard.vault
+        with self._memory.making(row.id for row in rows):
+            return await self._mean_there(space, [row.id for row in rows])
+
+    async def _mean_there(self, space: AgentId, ids: Sequence[str]) -> int:
+        """The same, of those that are still there."""
+        meanings, vault, store = self._rooms.meanings, self._rooms.guard.vault, self._rooms.store
         assert meanings is not None
-        bodies = await self._rooms.log.read(lambda: [opened_body(row, vault) for row in rows])
-        there = [(row, body) for row, body in zip(rows, bodies, strict=True) if body is not None]
+        opened = await self._rooms.log.read(
+            lambda: [(row, opened_body(row, vault)) for row in store.items_of(space, ids)]
+        )
+        there = [(row, body) for row, body in opened if body is not None]
+        if not there:
+            return 0
         label = join(*(replace(body.label, subjects=()) for _, body in there))
         principal = self._memory.principal_of(space)
         try:

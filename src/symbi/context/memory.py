@@ -6,7 +6,8 @@ anything is ranked or counted. What comes back bears the label that it was kept 
 is shared in it, where policy permits to read it, and nothing else.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -115,6 +116,7 @@ class Memory:
         self._era = 0
         self._spaces: dict[AgentId, Space] = {}
         self._declared: dict[AgentId, MemorySpec] = {}
+        self._making: dict[object, frozenset[str]] = {}
         rooms.guard.engine.on_change(lambda _policies: self._cache.clear())
 
     @property
@@ -203,11 +205,12 @@ class Memory:
         meanings, body = self._rooms.meanings, Body.of(item, permit.effect_id)
         vectors = None if meanings is None or keys else await meanings.of_texts(permit, [item.content])
         row = replace(row, meaning=Meaning.NONE if vectors is None else Meaning.DUE)
-        kept, _ = await self._rooms.log.transact(partial(self._put, row, body, keys))
-        self.changed(principal.name)
-        if meanings is not None and vectors is not None:
-            await meanings.put(permit, [kept], vectors)
-            await self.meant([kept.id])
+        with self.making() as making:
+            kept, _ = await self._rooms.log.transact(partial(self._put, row, body, keys, making))
+            self.changed(principal.name)
+            if meanings is not None and vectors is not None:
+                await meanings.put(permit, [kept], vectors)
+                await self.meant([kept.id])
         return kept.id
 
     def _row(self, space: AgentId, item: ContextItem, terms: MemoryTerms, *, sealed: bool) -> Row:
@@ -227,7 +230,7 @@ class Memory:
             b"", words,
         )  # fmt: skip
 
-    def _put(self, row: Row, body: Body, keys: Keys) -> tuple[Row, tuple[Draft, ...]]:
+    def _put(self, row: Row, body: Body, keys: Keys, making: object) -> tuple[Row, tuple[Draft, ...]]:
         """Put an item where it belongs, once if it is lasting; inside the store's transaction."""
         store = self._rooms.store
         row = replace(row, digest=keys.digest(row.digest))
@@ -241,6 +244,8 @@ class Memory:
                 importance=max(same.importance, row.importance), half_life_days=max(same.half_life_days, row.half_life_days),
             )  # fmt: skip
         row = resealed(row, body, keys)
+        if making in self._making:  # and nobody has given up
+            self._making[making] = frozenset((row.id,))
         store.put_item(row, body.tags)
         most = MOST_OF.get(row.kind)
         if most is not None:
@@ -248,6 +253,28 @@ class Memory:
             held = frozenset(store.held_items(surplus))
             store.remove_items([one for one in surplus if one not in held])
         return row, _NO_DRAFTS
+
+    @contextmanager
+    def making(self, ids: Iterable[str] = ()) -> Iterator[object]:
+        """Vectors of items are made meanwhile: a note that one of these is gone stays, so that no crash leaves a vector.
+
+        Args:
+            ids: Which, where it is known by now.
+
+        Yields:
+            What stands for it, until it is known.
+        """
+        making = object()
+        self._making[making] = frozenset(ids)
+        try:
+            yield making
+        finally:
+            del self._making[making]
+
+    @property
+    def being_made(self) -> frozenset[str]:
+        """Items whose vectors are made just now."""
+        return frozenset[str]().union(*self._making.values())
 
     async def meant(self, ids: Sequence[str]) -> None:
         """Note that vectors are there; with the next commit, for one that is made twice does no harm.
