@@ -179,3 +179,86 @@ async def test_who_dies_after_a_vector_is_made_of_what_was_forgotten_meanwhile_l
         assert await keeping.mend() == 0
         assert not open_.index.points
         assert await open_.gate.log.read(lambda: open_.gate.store.vectors_gone(10)) == []
+
+
+async def test_no_answer_is_larger_than_it_may_be_and_a_page_goes_on_behind_it(monkeypatch, tmp_path):
+    monkeypatch.setattr("symbi.context.finding.MOST_TOKENS", 1000)
+    monkeypatch.setattr("symbi.context.finding.AT_A_TIME", 2)
+    monkeypatch.setattr("symbi.context.finding.MOST_SEALED", 2)
+    clock = ManualClock()
+    async with open_memory(clock=clock, folder=tmp_path / "data", keys=tmp_path / "keys") as open_:
+        memory, keeping = open_.memory, open_.keeping
+        for number in range(9):
+            clock.advance(1)
+            content = f"word{number} much " + "x" * (1200 if number else 100)
+            await memory.store_context(ANNA, ContextItem(content, label=JANE if number % 3 == 1 else Label()))
+        for query in (ContextQuery(), ContextQuery(text="much"), ContextQuery(about="much")):
+            tokens = [one.tokens for one in await memory.retrieve_context(ANNA, query)]
+            assert len(tokens) >= 3, query
+            assert sum(tokens) <= 1000, query
+        assert len(await memory.retrieve_context(ANNA, ContextQuery(max_tokens=700))) == 2
+        for text in ("", "much"):
+            seen, before = [], None
+            while page := await keeping.everything(ANNA, ContextQuery(text=text, until_ms=before)):
+                seen += [one.content[:5] for one in page]
+                before = page[-1].at_ms
+                assert len(page) <= 4
+            assert seen == [f"word{number}" for number in range(8, -1, -1)]
+
+
+async def test_a_memory_that_is_too_large_is_neither_copied_nor_replaced(monkeypatch):
+    async with open_memory() as open_:
+        memory, keeping = open_.memory, open_.keeping
+        await memory.store_context(ANNA, ContextItem("one"))
+        made = await keeping.checkpoint(ANNA)
+        await memory.store_context(ANNA, ContextItem("two"))
+        for bound in ("ITEMS", "BYTES"):
+            with monkeypatch.context() as less:
+                less.setattr(f"symbi.context.keeping.MAX_COPY_{bound}", 1)
+                for act in (keeping.checkpoint(ANNA), keeping.restore(ANNA, made.id)):
+                    with pytest.raises(InputError, match="2 items of") as refused:
+                        await act
+                    assert refused.value.code == "context.large"
+        assert len(await memory.retrieve_context(ANNA, ContextQuery())) == 2
+        assert len(await keeping.checkpoints(ANNA)) == 1
+        assert await keeping.restore(ANNA, made.id) == 1
+
+
+def nested(depth):
+    value = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (2**53, "2\\^53-1"),
+        ({"a": [-(2**53)]}, "`content.a"),
+        (nested(33), "32 levels"),
+        (nested(5000), "JSON"),
+        ({1: "x"}, "keys are strings"),
+        ("x" * 262_143, "over the bound"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_where_it_is_made(content, why):
+    with pytest.raises(InputError, match=why) as refused:
+        ContextItem(content)
+    assert refused.value.code == "context.item"
+
+
+async def test_what_is_at_its_bounds_is_kept():
+    async with open_memory() as open_:
+        for content in (2**53 - 1, nested(32), "x" * 262_142):
+            await open_.memory.store_context(ANNA, ContextItem(content))
+        assert len(await open_.memory.retrieve_context(ANNA, ContextQuery())) == 3
+
+
+def test_a_question_has_bounds():
+    words = [f"w{number}" for number in range(65)]
+    ContextQuery(text=" ".join(words[1:] * 2))
+    with pytest.raises(InputError, match="64 different words"):
+        ContextQuery(text=" ".join(words))
+    with pytest.raises(InputError, match="from the epoch"):
+        ContextQuery(since_ms=2**60)

@@ -30,6 +30,8 @@ _log = logging.getLogger("symbi.context")
 
 AT_ONCE: Final = 500  # items of one commit
 INTERVAL_S: Final = 3600.0  # between two sweeps
+MAX_COPY_ITEMS: Final = 20_000  # of a memory that is copied or put aside, for nobody else is served meanwhile
+MAX_COPY_BYTES: Final = 134_217_728
 MAX_CHECKPOINTS: Final = 32  # of one agent; a further one makes the oldest go
 
 
@@ -168,6 +170,7 @@ class MemoryKeeping:
 
         Raises:
             Denied: Policy does not let it write to its memory.
+            InputError: There is more than `MAX_COPY_ITEMS` or `MAX_COPY_BYTES`; nothing is changed.
             StoreUnavailable: It cannot be kept.
         """
         principal = self._memory.principal_of(agent)
@@ -175,6 +178,7 @@ class MemoryKeeping:
         made = Checkpoint(self._rooms.ids.new(), space, self._memory.now_ms, 0)
 
         def copy() -> tuple[int, tuple[Draft, ...]]:
+            self._refuse_large(space)
             for old in store.checkpoints_of(space)[MAX_CHECKPOINTS - 1 :]:
                 if not store.held_items(store.only_in_copy(old.id)):
                     store.drop_checkpoint(space, old.id)
@@ -207,7 +211,8 @@ class MemoryKeeping:
 
         Raises:
             Denied: Policy does not let it write to its memory.
-            InputError: There is no such copy, or what would go is about somebody under a legal hold.
+            InputError: There is no such copy, there is more than `MAX_COPY_ITEMS` or `MAX_COPY_BYTES` by now, or what would
+                go is about somebody under a legal hold; nothing is changed.
             Unavailable: The store, the embedder or the index cannot be used; asking again finishes it.
         """
         principal = self._memory.principal_of(agent)
@@ -217,6 +222,7 @@ class MemoryKeeping:
             if all(one.id != checkpoint for one in store.checkpoints_of(space)):
                 msg = "there is no such checkpoint of this agent's memory"
                 raise InputError(msg, code="context.checkpoint", hint="`checkpoints` lists them")
+            self._refuse_large(space)
             if store.held_items(store.not_in_copy(space, checkpoint)):
                 msg = "something that is not in the copy is about one who is under a legal hold: nothing is changed"
                 raise InputError(msg, code="privacy.held", hint="`symbi privacy list` says why")
@@ -229,6 +235,16 @@ class MemoryKeeping:
         await self._remove_vectors()
         await self.mend()
         return count
+
+    def _refuse_large(self, space: AgentId) -> None:
+        """Refuse to copy, or to put aside, more than is done at once; on the store's thread."""
+        items, size = self._rooms.store.space_size(space)
+        if items > MAX_COPY_ITEMS or size > MAX_COPY_BYTES:
+            msg = (
+                f"this memory has {items} items of {size} bytes, and no more than {MAX_COPY_ITEMS} of {MAX_COPY_BYTES} "
+                f"are copied or put aside: nothing is changed"
+            )
+            raise InputError(msg, code="context.large", hint="`forget` makes it smaller")
 
     # --- for an operator ----------------------------------------------------------------------
 

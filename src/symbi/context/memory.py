@@ -16,7 +16,7 @@ from symbi.audit.event import Draft
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock, IdSource
 from symbi.context.cache import AnswerCache, CacheStats
-from symbi.context.finding import MOST_NEAR, Question, by_content, found_in, narrowed, sealed_page
+from symbi.context.finding import MOST_NEAR, Question, by_content, found_in, most_tokens, narrowed, newest, sealed_page
 from symbi.context.kinds import (
     DAY_MS,
     LASTING,
@@ -392,17 +392,17 @@ class Memory:
         if not by_content(wanted):
             return [one for _, one in await read(partial(found_in, store, vault, question, {}))]
         plain = replace(wanted, sealed=False, limit=query.limit)
-        rows = [(row, opened_body(row, vault)) for row in await read(partial(store.find_items, plain))]
+        rows = await read(lambda: [(row, opened_body(row, vault)) for row in newest(store, plain)])
         chosen = [(row.number, found(row, body)) for row, body in rows if body is not None]
         behind: Row | None = None
         while True:  # in steps, so that others come to the store in between
             page, behind = await read(partial(sealed_page, store, vault, wanted, behind))
             chosen += [(row.number, found(row, body)) for row, body in page]
-            chosen = sorted(chosen, key=lambda one: -one[0])[: query.limit]
-            if behind is None or (len(chosen) == query.limit and chosen[-1][0] > behind.number):
-                break
-        items = [one for _, one in chosen]
-        return items[: fitting([one.tokens for one in items], query.max_tokens)]
+            chosen.sort(key=lambda one: -one[0])
+            most = min(query.limit, fitting([one.tokens for _, one in chosen], most_tokens(query)))
+            full, chosen = most == query.limit or most < len(chosen), chosen[:most]
+            if behind is None or (full and (not chosen or chosen[-1][0] > behind.number)):
+                return [one for _, one in chosen]
 
     async def close(self) -> None:
         """Close the leases."""

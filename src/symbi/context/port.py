@@ -179,6 +179,9 @@ class Spaces(Protocol):
     def spaces(self) -> Sequence[AgentId]:
         """All agents that have something."""
 
+    def space_size(self, space: AgentId) -> tuple[int, int]:
+        """How many items an agent has, and how many bytes they take."""
+
     def space_has(self, space: AgentId, one: str) -> bool:
         """Whether an item is an agent's, in its memory or in a copy of it."""
 

@@ -888,6 +888,9 @@ SELECT DISTINCT id FROM (
     SELECT id, space FROM memories WHERE expires_ms <= ?1 UNION ALL SELECT id, space FROM memories WHERE at_ms < ?2
 ) WHERE (space = ?5 OR (space > ?5 || '/' AND space < ?5 || '0')) AND id > ?3 ORDER BY id LIMIT ?4
 
+-- name: memory_size
+SELECT count(*), ifnull(sum(length(body)), 0) FROM memories WHERE space = ? AND copy = ''
+
 -- name: memory_ids
 SELECT id FROM memories WHERE space = ? AND copy = ''
 

@@ -104,6 +104,11 @@ class MemoryTable(Rows):
 
     # --- Spaces -------------------------------------------------------------------------------
 
+    def space_size(self, space: AgentId) -> tuple[int, int]:
+        """How much an agent has."""
+        items, size = self._one(SQL["memory_size"], (space,))
+        return int(items), int(size)
+
     def space_has(self, space: AgentId, one: str) -> bool:
         """Whether an item is an agent's."""
         return any(row[2] == space for row in self._all(SQL["memory_rows"], (one,)))
