@@ -3,12 +3,14 @@
 import pytest
 
 from symbi.context.kinds import DAY_MS, ContextItem, ContextQuery, MemoryKind
+from symbi.context.sealing import label_of_level, level_of
 from symbi.dsl.spec import MemorySpec
-from symbi.errors import InputError, PolicyDenied, StoreUnavailable
+from symbi.errors import ConfigError, InputError, PolicyDenied, StoreUnavailable, Unavailable
 from symbi.guard.vault import Hold
 from symbi.runtime.host import Host
 from symbi.testing.clock import ManualClock
 from symbi.testing.context import open_memory
+from symbi.testing.gate import ALLOW_ALL
 from symbi.testing.runtime import open_in
 from symbi.testing.vectors import BruteForceVectors
 from symbi.types import AgentId, Label
@@ -262,3 +264,60 @@ def test_a_question_has_bounds():
         ContextQuery(text=" ".join(words))
     with pytest.raises(InputError, match="from the epoch"):
         ContextQuery(since_ms=2**60)
+
+
+@pytest.mark.parametrize("names", [(), ("a,b",), ("a", "b"), ("a%2Cb",), ("%", ",", "a/b"), ("%252C",)], ids="+".join)
+def test_a_level_is_of_one_label_whatever_its_categories_are_called(names):
+    label = Label(categories=names)
+    assert label_of_level(level_of(label)).categories == names
+
+
+async def test_what_a_policy_says_of_a_category_holds_for_one_with_a_comma():
+    policies = (
+        ALLOW_ALL
+        + """
+    forbid (principal, action == Action::"ReadData", resource) when { context.label.categories.contains("health,eu") };
+    """
+    )
+    async with open_memory(policies) as open_:
+        await open_.memory.store_context(ANNA, ContextItem("her back", label=Label(categories=("health,eu",))))
+        await open_.memory.store_context(ANNA, ContextItem("her boat", label=Label(categories=("eu", "health"))))
+        found = await open_.memory.retrieve_context(ANNA, ContextQuery())
+        assert [one.content for one in found] == ["her boat"]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        'embedder = "openai:text-embedding"',
+        "embedding_dimension = 7",
+        'embedder = "sentence-transformers:/not/there"',
+        'vector_db_url = "http://127.0.0.1:9"',
+    ],
+)
+async def test_an_embedder_or_index_that_is_not_to_be_had_stops_no_start(tmp_path, monkeypatch, caplog, config):
+    agent, policies = "agent anna() { with { 1 } }", '@id("all") permit (principal, action, resource);'
+
+    async def dies(*_):
+        raise EOFError
+
+    async with open_in(tmp_path, agent, policies=policies) as running:
+        monkeypatch.setattr(running.runtime.context.memory, "meant", dies)
+        with pytest.raises(EOFError):
+            await running.runtime.context.store_context(ANNA, ContextItem("gooseberry jam"))
+    caplog.clear()
+    async with open_in(tmp_path, agent, policies=policies, config=f"[context]\n{config}\n") as running:
+        context = running.runtime.context
+        assert "memories were not put in order" in caplog.text
+        assert [one.content for one in await context.retrieve_context(ANNA, ContextQuery(text="jam"))] == [
+            "gooseberry jam"
+        ]
+        with pytest.raises((ConfigError, Unavailable)):
+            await context.retrieve_context(ANNA, ContextQuery(about="jam"))
+        store = context.memory.rooms.store
+        assert len(await context.memory.rooms.log.read(lambda: store.meaning_due(0, 10))) == 1
+    async with open_in(tmp_path, agent, policies=policies) as running:
+        context = running.runtime.context
+        store = context.memory.rooms.store
+        assert await context.memory.rooms.log.read(lambda: store.meaning_due(0, 10)) == []
+        assert len(await context.retrieve_context(ANNA, ContextQuery(about="jam"))) == 1
