@@ -7,6 +7,7 @@ import anyio
 import pytest
 from typer.testing import CliRunner
 
+from symbi.api import memory
 from symbi.cli.main import app
 from symbi.context.kinds import ContextItem, MemoryKind
 from symbi.testing.runtime import open_in
@@ -65,3 +66,28 @@ def test_what_is_wrong_is_said_in_a_line(folder):
     assert "say which items" in symbi("memory", "forget", "anna", fails=True)
     assert "not the name of an agent" in symbi("memory", "show", "no name", fails=True)
     assert "`kind` is one of" in symbi("memory", "export", "anna", "--kind", "old", fails=True)
+
+
+@pytest.mark.anyio
+async def test_what_is_said_to_be_forgotten_is_found_among_all_that_is_sealed(tmp_path, monkeypatch):
+    monkeypatch.setattr("symbi.context.finding.MOST_SEALED", 3)
+    async with open_in(tmp_path, AGENT, policies=ALL, config=CONFIG) as running:
+        runtime, jane = running.runtime, Label(subjects=("jane@example.com",))
+        for number in range(8):
+            content = f"{'gooseberry' if number in {0, 4} else 'plum'} {number}"
+            await runtime.context.store_context(AgentId("anna"), ContextItem(content, tags=("x",), label=jane))
+        await runtime.context.store_context(AgentId("anna"), ContextItem("gooseberry of nobody"))
+        shown = await everything_of(runtime, text="gooseberry")
+        assert shown == ["gooseberry of nobody", "gooseberry 4", "gooseberry 0"]
+        assert await everything_of(runtime, text="gooseberry", limit=2) == shown[:2]
+        assert await everything_of(runtime, tags=["x"]) == [
+            f"{'gooseberry' if n in {0, 4} else 'plum'} {n}" for n in range(7, -1, -1)
+        ]
+        gone = await memory.forget(runtime, None, {"agent": "anna", "text": "gooseberry"})
+        assert gone == {"items": 3}
+        assert await everything_of(runtime, text="gooseberry") == []
+        assert await memory.forget(runtime, None, {"agent": "anna", "tags": ["x"]}) == {"items": 6}
+
+
+async def everything_of(runtime, **arguments):
+    return [one["content"] for one in await memory.export(runtime, None, {"agent": "anna", **arguments})]

@@ -9,6 +9,7 @@ from symbi.context.kinds import ContextItem, ContextQuery, Found
 from symbi.context.library import Library
 from symbi.context.memory import Memory
 from symbi.context.port import Checkpoint
+from symbi.dsl.spec import CompiledFile
 from symbi.knowledge.passages import SearchResult
 from symbi.knowledge.rag import Wanted
 from symbi.types import AgentId, Principal
@@ -27,6 +28,11 @@ class Context:
     memory: Memory
     keeping: MemoryKeeping
     library: Library
+
+    def declare(self, compiled: CompiledFile) -> None:
+        """Make known what a file says of the memories of its agents."""
+        for spec in compiled.agents:
+            self.memory.declare(spec.id, spec.memory)
 
     async def store_context(self, agent: AgentId | Principal, item: ContextItem) -> str:
         """Have an agent remember something; durable when it returns. Gives the item's id.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from heapq import merge
 from typing import Final, TypeAlias
 
 import msgspec
@@ -18,7 +19,9 @@ from symbi.types import AgentId
 MOST_NEAR: Final = 40  # of the nearest in meaning, that are looked at
 MOST_OF_A_WORD: Final = 32  # of the newest items with a word of the question, likewise
 MOST_WORDS: Final = 8  # of a question, by which items are looked for
-MOST_SEALED: Final = 500  # of the newest sealed items, that are opened to see what they say
+MOST_SEALED: Final = 500  # of the newest sealed items, that are opened to see what they say; of an operator's, at once
+MOST_TOKENS: Final = 2_097_152  # of all items that one question gives: 8 MiB of content
+AT_A_TIME: Final = 50  # items that are read together, where more may be too large
 MOST_CHOSEN: Final = 256  # of items with the tags and words that are asked for, that are ranked
 
 
@@ -73,26 +76,54 @@ def found_in(
     query = question.query
     ranked = _ranked(store, vault, question, near) if query.about else _newest(store, vault, question)
     chosen: list[tuple[str, Found]] = []
+    tokens = 0
     for row, body, points in ranked:
         opened = body or opened_body(row, vault)
         if opened is not None:
             chosen.append((row.level, found(row, opened, points)))
-        if len(chosen) == query.limit:
+            tokens += row.tokens
+        if len(chosen) == query.limit or tokens > MOST_TOKENS:
             break
-    return chosen[: fitting([one.tokens for _, one in chosen], query.max_tokens)]
+    return chosen[: fitting([one.tokens for _, one in chosen], most_tokens(query))]
+
+
+def most_tokens(query: ContextQuery) -> int:
+    """What all items that a question gives may have together."""
+    return MOST_TOKENS if query.max_tokens is None else min(query.max_tokens, MOST_TOKENS)
 
 
 Ranked: TypeAlias = Iterator[tuple[Row, Body | None, float]]
 Candidates: TypeAlias = dict[str, tuple[Row, Body | None, Mapping[str, int]]]
 
 
+def newest(store: MemoryStore, wanted: Wanted) -> Iterator[Row]:
+    """Items that fit, newest first, read in steps; with the one that makes them too many or too large it ends."""
+    left, tokens, step = wanted.limit, 0, wanted
+    while left > 0:
+        rows = store.find_items(replace(step, limit=min(left, AT_A_TIME)))
+        for row in rows:
+            yield row
+            tokens += row.tokens
+            if tokens > MOST_TOKENS:
+                return
+        if len(rows) < AT_A_TIME:
+            return
+        left -= len(rows)
+        step = _behind(wanted, rows[-1])
+
+
+def _behind(wanted: Wanted, row: Row) -> Wanted:
+    """What is left of what is wanted, after one of the newest; numbers follow times."""
+    return replace(wanted, until_ms=row.at_ms + 1, before=row.number)
+
+
 def _newest(store: MemoryStore, vault: Vault | None, question: Question) -> Ranked:
     wanted = replace(question.wanted, limit=question.query.limit)
-    rows = [(row, None) for row in store.find_items(replace(wanted, sealed=False if _by_content(wanted) else None))]
-    both: list[tuple[Row, Body | None]] = [*rows]
-    if _by_content(wanted):
-        both += _opened(store, vault, wanted)
-        both.sort(key=lambda one: -one[0].number)
+    content = by_content(wanted)
+    both: Iterator[tuple[Row, Body | None]]
+    both = ((row, None) for row in newest(store, replace(wanted, sealed=False if content else None)))
+    if content:
+        both = merge(both, sealed_page(store, vault, wanted)[0], key=lambda one: -one[0].number)
     for row, body in both:
         yield row, body, 0.0
 
@@ -103,9 +134,9 @@ def _ranked(store: MemoryStore, vault: Vault | None, question: Question, near: M
     candidates: Candidates = {}
     for row in _candidates(store, wanted, words, near):
         candidates[row.id] = (row, None, _words_of(row))
-    for row, body in _opened(store, vault, wanted):
+    for row, body in sealed_page(store, vault, wanted)[0]:
         there = counted(body.content)
-        if _by_content(wanted) or any(word in there for word in words):
+        if by_content(wanted) or any(word in there for word in words):
             candidates[row.id] = (row, body, there)
     yield from _ordered(question, words, candidates, near)
 
@@ -129,7 +160,7 @@ def _ordered(question: Question, words: Sequence[str], candidates: Candidates, n
 
 def _candidates(store: MemoryStore, wanted: Wanted, words: Sequence[str], near: Mapping[str, float]) -> Iterator[Row]:
     """Items that are not sealed and may answer; some come more than once."""
-    if _by_content(wanted):
+    if by_content(wanted):
         yield from store.find_items(replace(wanted, sealed=False))
         return
     for word in words:
@@ -140,16 +171,34 @@ def _candidates(store: MemoryStore, wanted: Wanted, words: Sequence[str], near: 
         yield from (row for row in rows if row.words is not None and fits(row, wanted))
 
 
-def _opened(store: MemoryStore, vault: Vault | None, wanted: Wanted) -> Iterator[tuple[Row, Body]]:
-    """The newest sealed items, open, that say what is wanted; what was erased is not there."""
+def sealed_page(
+    store: MemoryStore, vault: Vault | None, wanted: Wanted, behind: Row | None = None
+) -> tuple[list[tuple[Row, Body]], Row | None]:
+    """The newest sealed items, open, that say what is wanted; what was erased is not there.
+
+    Args:
+        store: Where they are.
+        vault: Opens them.
+        wanted: What they are to say.
+        behind: The last one that was looked at; None to begin.
+
+    Returns:
+        Those that do, and the last one that was looked at where there may be more.
+
+    Raises:
+        DecryptionFailed, StoreUnavailable: An item was altered, or cannot be read.
+        ConfigError: There is no master key.
+    """
     asked = replace(wanted, words=(), tags=(), sealed=True, limit=MOST_SEALED)
-    for row in store.find_items(asked):
-        body = opened_body(row, vault)
-        if body is not None and says(body.content, body.tags, wanted):
-            yield row, body
+    if behind is not None:
+        asked = _behind(asked, behind)
+    rows = store.find_items(asked)
+    opened = ((row, opened_body(row, vault)) for row in rows)
+    there = [(row, body) for row, body in opened if body is not None and says(body.content, body.tags, wanted)]
+    return there, rows[-1] if len(rows) == MOST_SEALED else None
 
 
-def _by_content(wanted: Wanted) -> bool:
+def by_content(wanted: Wanted) -> bool:
     """Whether words or tags are asked for."""
     return bool(wanted.words or wanted.tags)
 

@@ -30,6 +30,8 @@ _log = logging.getLogger("symbi.context")
 
 AT_ONCE: Final = 500  # items of one commit
 INTERVAL_S: Final = 3600.0  # between two sweeps
+MAX_COPY_ITEMS: Final = 20_000  # of a memory that is copied or put aside, for nobody else is served meanwhile
+MAX_COPY_BYTES: Final = 134_217_728
 MAX_CHECKPOINTS: Final = 32  # of one agent; a further one makes the oldest go
 
 
@@ -86,28 +88,33 @@ class MemoryKeeping:
         Raises:
             Overloaded, StoreUnavailable: It cannot be removed now; what was removed by then stays so.
         """
-        store, removed, after = self._rooms.store, 0, ""
-        now_ms, oldest_ms = self._memory.now_ms, self._memory.oldest_ms
-        while True:
-
-            def step(after: str = after) -> tuple[tuple[int, str], tuple[Draft, ...]]:
-                due = store.due_items(now_ms, oldest_ms, after, AT_ONCE)
-                held = frozenset(store.held_items(due))
-                count = store.remove_items([one for one in due if one not in held])
-                last = due[-1] if len(due) == AT_ONCE else ""
-                facts: dict[str, JsonValue] = {"items": count, "reason": "retention"}
-                drafts = (Draft(AuditEventType.MEMORY_REMOVED, SYSTEM_AGENT, facts),) if count else ()
-                return (count, last), drafts
-
-            (count, after), _ = await self._rooms.log.transact(step, wait=True)
-            removed += count
-            if not after:
-                break
+        removed = 0
+        for of, oldest_ms in self._memory.ages():
+            removed += await self._remove_due(of, oldest_ms)
         if removed:
             self._memory.all_changed()
         if removed or self._owed:
             await self.clear_away()
         return removed
+
+    async def _remove_due(self, of: AgentId, oldest_ms: int) -> int:
+        """Remove what has expired, or was kept before a time, of an agent with all its instances or of everybody."""
+        store, removed, after, now_ms = self._rooms.store, 0, "", self._memory.now_ms
+        while True:
+
+            def step(after: str = after) -> tuple[tuple[int, str], tuple[Draft, ...]]:
+                due = store.due_items(now_ms, oldest_ms, after, AT_ONCE, of)
+                held = frozenset(store.held_items(due))
+                count = store.remove_items([one for one in due if one not in held])
+                last = due[-1] if len(due) == AT_ONCE else ""
+                facts: dict[str, JsonValue] = {"items": count, "reason": "retention"}
+                drafts = (Draft(AuditEventType.MEMORY_REMOVED, of or SYSTEM_AGENT, facts),) if count else ()
+                return (count, last), drafts
+
+            (count, after), _ = await self._rooms.log.transact(step, wait=True)
+            removed += count
+            if not after:
+                return removed
 
     async def erased(self, ids: Sequence[str]) -> None:
         """Remove items that are about somebody whose data is erased; whoever asks has passed the gate.
@@ -140,22 +147,30 @@ class MemoryKeeping:
         store, log = self._rooms.store, self._rooms.log
         async with self._turn:
             while ids := await log.read(partial(store.vectors_gone, AT_ONCE)):
+                making = self._memory.being_made
+                known = [one for one in ids if one not in making]
                 if self._rooms.meanings is not None:
                     await self._rooms.meanings.remove(ids)
 
-                def done(ids: Sequence[str] = ids) -> tuple[None, tuple[Draft, ...]]:
+                def done(ids: Sequence[str] = known) -> tuple[None, tuple[Draft, ...]]:
                     store.forget_gone(ids)
                     return None, ()
 
-                await log.transact(done, wait=True)
+                if known:
+                    await log.transact(done, wait=True)
+                if len(known) < len(ids):  # the next look removes what is made just now
+                    break
 
     # --- checkpoints --------------------------------------------------------------------------
 
     async def checkpoint(self, agent: AgentId | Principal) -> Checkpoint:
         """Copy all that an agent remembers; of more than `MAX_CHECKPOINTS`, the oldest goes.
 
+        One that alone has something about somebody under a legal hold stays until the hold is released.
+
         Raises:
             Denied: Policy does not let it write to its memory.
+            InputError: There is more than `MAX_COPY_ITEMS` or `MAX_COPY_BYTES`; nothing is changed.
             StoreUnavailable: It cannot be kept.
         """
         principal = self._memory.principal_of(agent)
@@ -163,8 +178,10 @@ class MemoryKeeping:
         made = Checkpoint(self._rooms.ids.new(), space, self._memory.now_ms, 0)
 
         def copy() -> tuple[int, tuple[Draft, ...]]:
+            self._refuse_large(space)
             for old in store.checkpoints_of(space)[MAX_CHECKPOINTS - 1 :]:
-                store.drop_checkpoint(space, old.id)
+                if not store.held_items(store.only_in_copy(old.id)):
+                    store.drop_checkpoint(space, old.id)
             return store.put_checkpoint_of(made), ()
 
         async with self._writing(principal, {"checkpoint": made.id}):
@@ -194,7 +211,8 @@ class MemoryKeeping:
 
         Raises:
             Denied: Policy does not let it write to its memory.
-            InputError: There is no such copy, or what would go is about somebody under a legal hold.
+            InputError: There is no such copy, there is more than `MAX_COPY_ITEMS` or `MAX_COPY_BYTES` by now, or what would
+                go is about somebody under a legal hold; nothing is changed.
             Unavailable: The store, the embedder or the index cannot be used; asking again finishes it.
         """
         principal = self._memory.principal_of(agent)
@@ -204,6 +222,7 @@ class MemoryKeeping:
             if all(one.id != checkpoint for one in store.checkpoints_of(space)):
                 msg = "there is no such checkpoint of this agent's memory"
                 raise InputError(msg, code="context.checkpoint", hint="`checkpoints` lists them")
+            self._refuse_large(space)
             if store.held_items(store.not_in_copy(space, checkpoint)):
                 msg = "something that is not in the copy is about one who is under a legal hold: nothing is changed"
                 raise InputError(msg, code="privacy.held", hint="`symbi privacy list` says why")
@@ -216,6 +235,16 @@ class MemoryKeeping:
         await self._remove_vectors()
         await self.mend()
         return count
+
+    def _refuse_large(self, space: AgentId) -> None:
+        """Refuse to copy, or to put aside, more than is done at once; on the store's thread."""
+        items, size = self._rooms.store.space_size(space)
+        if items > MAX_COPY_ITEMS or size > MAX_COPY_BYTES:
+            msg = (
+                f"this memory has {items} items of {size} bytes, and no more than {MAX_COPY_ITEMS} of {MAX_COPY_BYTES} "
+                f"are copied or put aside: nothing is changed"
+            )
+            raise InputError(msg, code="context.large", hint="`forget` makes it smaller")
 
     # --- for an operator ----------------------------------------------------------------------
 
@@ -260,10 +289,19 @@ class MemoryKeeping:
         return made
 
     async def _mean(self, space: AgentId, rows: Sequence[Row]) -> int:
-        meanings, vault = self._rooms.meanings, self._rooms.guard.vault
+        with self._memory.making(row.id for row in rows):
+            return await self._mean_there(space, [row.id for row in rows])
+
+    async def _mean_there(self, space: AgentId, ids: Sequence[str]) -> int:
+        """The same, of those that are still there."""
+        meanings, vault, store = self._rooms.meanings, self._rooms.guard.vault, self._rooms.store
         assert meanings is not None
-        bodies = await self._rooms.log.read(lambda: [opened_body(row, vault) for row in rows])
-        there = [(row, body) for row, body in zip(rows, bodies, strict=True) if body is not None]
+        opened = await self._rooms.log.read(
+            lambda: [(row, opened_body(row, vault)) for row in store.items_of(space, ids)]
+        )
+        there = [(row, body) for row, body in opened if body is not None]
+        if not there:
+            return 0
         label = join(*(replace(body.label, subjects=()) for _, body in there))
         principal = self._memory.principal_of(space)
         try:

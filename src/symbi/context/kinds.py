@@ -6,13 +6,15 @@ from enum import StrEnum
 from math import isfinite
 from typing import Final
 
-from symbi.context.words import MAX_CONTENT_BYTES, content_bytes, tag_of
+from symbi.context.words import asked_for, check_content, tag_of
 from symbi.errors import InputError
 from symbi.types import AgentId, JsonValue, Label, RunId
 
 MAX_TAGS: Final = 32  # of one item, and of one question
 MAX_FOUND: Final = 1000  # items that one question gives at most
 MAX_ABOUT_CHARS: Final = 8192  # of what is looked for
+MAX_WORDS_ASKED: Final = 64  # that an item must have
+LAST_MS: Final = 2**53 - 1
 DAY_MS: Final = 86_400_000
 NO_RUN: Final = RunId("")
 OWN: Final = AgentId("")
@@ -50,7 +52,8 @@ class ContextItem:
     """Something to be remembered.
 
     Attributes:
-        content: JSON; texts in it are what it is found by.
+        content: JSON; texts in it are what it is found by. At most `MAX_CONTENT_BYTES`, `MAX_NESTING` lists and records
+            within each other, and integers of 2^53-1.
         kind: Where it is kept.
         tags: By which it is found; letters of any script, digits and `_ . : / -`, without regard to case.
         importance: From 0 to 1.
@@ -79,9 +82,7 @@ class ContextItem:
         half = self.half_life_days
         if half is not None and not (isfinite(half) and 0 < half <= 36_500):  # noqa: PLR2004 - a century of days
             raise _wrong("`half_life_days` is a number of days above 0, and at most 36,500")
-        size = content_bytes(self.content)
-        if size > MAX_CONTENT_BYTES:
-            raise _wrong(f"an item of {size} bytes is over the bound of {MAX_CONTENT_BYTES}")
+        check_content(self.content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class ContextQuery:
         since_ms, until_ms: Kept in this time, in milliseconds since the epoch: from the first, and before the second.
         min_importance: At least.
         max_tokens: As many of the items as fit into so many tokens.
-        limit: At most so many.
+        limit: At most so many, and 8 MiB of content in all.
         of: Another agent, of whose memory what is shared is looked at; empty: the agent's own.
 
     Raises:
@@ -143,6 +144,10 @@ class ContextQuery:
             raise _wrong("`max_tokens` is 0 or more")
         if len(self.about) > MAX_ABOUT_CHARS or len(self.text) > MAX_ABOUT_CHARS:
             raise _wrong(f"what is looked for has at most {MAX_ABOUT_CHARS} characters")
+        if len(asked_for(self.text)) > MAX_WORDS_ASKED:
+            raise _wrong(f"`text` has at most {MAX_WORDS_ASKED} different words")
+        if any(at is not None and abs(at) > LAST_MS for at in (self.since_ms, self.until_ms)):
+            raise _wrong(f"`since_ms` and `until_ms` are at most {LAST_MS} milliseconds from the epoch")
         if self.of:
             check_space(self.of)
 

@@ -18,6 +18,7 @@ def fits(row: Row, wanted: Wanted) -> bool:
         and (row.expires_ms is None or row.expires_ms > wanted.now_ms)
         and row.at_ms >= max(wanted.oldest_ms, wanted.since_ms or wanted.oldest_ms)
         and (wanted.until_ms is None or row.at_ms < wanted.until_ms)
+        and (wanted.before is None or row.number < wanted.before)
         and (not wanted.kinds or row.kind in wanted.kinds)
         and (not wanted.forms or row.form in wanted.forms)
         and row.importance >= wanted.min_importance

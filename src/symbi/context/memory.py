@@ -6,7 +6,8 @@ anything is ranked or counted. What comes back bears the label that it was kept 
 is shared in it, where policy permits to read it, and nothing else.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -15,7 +16,7 @@ from symbi.audit.event import Draft
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock, IdSource
 from symbi.context.cache import AnswerCache, CacheStats
-from symbi.context.finding import MOST_NEAR, Question, found_in, narrowed
+from symbi.context.finding import MOST_NEAR, Question, by_content, found_in, most_tokens, narrowed, newest, sealed_page
 from symbi.context.kinds import (
     DAY_MS,
     LASTING,
@@ -28,9 +29,11 @@ from symbi.context.kinds import (
 )
 from symbi.context.meanings import Meanings
 from symbi.context.port import Meaning, MemoryStore, Row, Space
+from symbi.context.ranking import fitting
 from symbi.context.reading import Asked, Readers
 from symbi.context.sealing import (
     Body,
+    found,
     item_keys,
     level_of,
     merged_sources,
@@ -113,6 +116,7 @@ class Memory:
         self._era = 0
         self._spaces: dict[AgentId, Space] = {}
         self._declared: dict[AgentId, MemorySpec] = {}
+        self._making: dict[object, frozenset[str]] = {}
         rooms.guard.engine.on_change(lambda _policies: self._cache.clear())
 
     @property
@@ -135,9 +139,22 @@ class Memory:
         """What was kept before is not there any more."""
         return self.now_ms - round(self._config.retention_days * DAY_MS)
 
+    def oldest_of(self, space: AgentId) -> int:
+        """What this agent has kept before is not there any more, whatever was said when it was kept."""
+        days = self._terms(space).retention_days
+        return self.oldest_ms if days is None else max(self.oldest_ms, self.now_ms - round(days * DAY_MS))
+
+    def ages(self) -> Sequence[tuple[AgentId, int]]:
+        """Since when items stay: of all, under the empty name, and of agents whose files say less, with all instances."""
+        of_all = self.oldest_ms
+        less = [(agent, self.oldest_of(agent)) for agent in self._declared]
+        return [(AgentId(""), of_all), *(one for one in less if one[1] > of_all)]
+
     def declare(self, agent: AgentId, spec: MemorySpec) -> None:
         """Take the terms of an agent's memory from its file: retention, and how much meaning and words count."""
-        self._declared[agent] = spec
+        if self._declared.get(agent, NOTHING_SAID) != spec:
+            self._declared[agent] = spec
+            self.all_changed()  # what was answered by other terms
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -188,11 +205,12 @@ class Memory:
         meanings, body = self._rooms.meanings, Body.of(item, permit.effect_id)
         vectors = None if meanings is None or keys else await meanings.of_texts(permit, [item.content])
         row = replace(row, meaning=Meaning.NONE if vectors is None else Meaning.DUE)
-        kept, _ = await self._rooms.log.transact(partial(self._put, row, body, keys))
-        self.changed(principal.name)
-        if meanings is not None and vectors is not None:
-            await meanings.put(permit, [kept], vectors)
-            await self.meant([kept.id])
+        with self.making() as making:
+            kept, _ = await self._rooms.log.transact(partial(self._put, row, body, keys, making))
+            self.changed(principal.name)
+            if meanings is not None and vectors is not None:
+                await meanings.put(permit, [kept], vectors)
+                await self.meant([kept.id])
         return kept.id
 
     def _row(self, space: AgentId, item: ContextItem, terms: MemoryTerms, *, sealed: bool) -> Row:
@@ -212,7 +230,7 @@ class Memory:
             b"", words,
         )  # fmt: skip
 
-    def _put(self, row: Row, body: Body, keys: Keys) -> tuple[Row, tuple[Draft, ...]]:
+    def _put(self, row: Row, body: Body, keys: Keys, making: object) -> tuple[Row, tuple[Draft, ...]]:
         """Put an item where it belongs, once if it is lasting; inside the store's transaction."""
         store = self._rooms.store
         row = replace(row, digest=keys.digest(row.digest))
@@ -226,11 +244,37 @@ class Memory:
                 importance=max(same.importance, row.importance), half_life_days=max(same.half_life_days, row.half_life_days),
             )  # fmt: skip
         row = resealed(row, body, keys)
+        if making in self._making:  # and nobody has given up
+            self._making[making] = frozenset((row.id,))
         store.put_item(row, body.tags)
         most = MOST_OF.get(row.kind)
         if most is not None:
-            store.remove_items(store.surplus(row.space, row.kind, most))
+            surplus = store.surplus(row.space, row.kind, most)
+            held = frozenset(store.held_items(surplus))
+            store.remove_items([one for one in surplus if one not in held])
         return row, _NO_DRAFTS
+
+    @contextmanager
+    def making(self, ids: Iterable[str] = ()) -> Iterator[object]:
+        """Vectors of items are made meanwhile: a note that one of these is gone stays, so that no crash leaves a vector.
+
+        Args:
+            ids: Which, where it is known by now.
+
+        Yields:
+            What stands for it, until it is known.
+        """
+        making = object()
+        self._making[making] = frozenset(ids)
+        try:
+            yield making
+        finally:
+            del self._making[making]
+
+    @property
+    def being_made(self) -> frozenset[str]:
+        """Items whose vectors are made just now."""
+        return frozenset[str]().union(*self._making.values())
 
     async def meant(self, ids: Sequence[str]) -> None:
         """Note that vectors are there; with the next commit, for one that is made twice does no harm.
@@ -288,15 +332,15 @@ class Memory:
         there = await self._space(space)
         marks = await self.readers.visible(asked, there.levels)
         wanted = narrowed(
-            query, space, frozenset(marks), (now_ms, self.oldest_ms), shared=space != action.principal.name
+            query, space, frozenset(marks), (now_ms, self.oldest_of(space)), shared=space != action.principal.name
         )
         key = (space, wanted.shared_only, query, action.mark, tuple(sorted(marks.items())))
         cached = self._cache.get(key, now_ms)
         if cached is not None:
             return cached
         change = self._change(space)
-        found = await self._find(permit, Question(query, wanted, self._terms(space)))
-        items = tuple(replace(one, label=join(one.label, action.mark, marks[level])) for level, one in found)
+        chosen = await self._find(permit, Question(query, wanted, self._terms(space)))
+        items = tuple(replace(one, label=join(one.label, action.mark, marks[level])) for level, one in chosen)
         if change == self._change(space):  # else somebody has kept something meanwhile
             self._cache.put(key, items, (space,), now_ms)
         return items
@@ -341,14 +385,24 @@ class Memory:
 
     async def seen_by_operator(self, space: AgentId, query: ContextQuery) -> Sequence[Found]:
         """What an agent remembers, whatever its label, newest first; for who has passed the gate by another way."""
-        store, vault = self._rooms.store, self._rooms.guard.vault
-
-        def look() -> Sequence[Found]:
-            levels = frozenset(store.space_of(space).levels)
-            wanted = narrowed(query, space, levels, (self.now_ms, self.oldest_ms), shared=False)
-            return [one for _, one in found_in(store, vault, Question(query, wanted, self._terms(space)), {})]
-
-        return await self._rooms.log.read(look)
+        read, store, vault = self._rooms.log.read, self._rooms.store, self._rooms.guard.vault
+        levels = frozenset((await read(partial(store.space_of, space))).levels)
+        wanted = narrowed(query, space, levels, (self.now_ms, self.oldest_of(space)), shared=False)
+        question = Question(query, wanted, self._terms(space))
+        if not by_content(wanted):
+            return [one for _, one in await read(partial(found_in, store, vault, question, {}))]
+        plain = replace(wanted, sealed=False, limit=query.limit)
+        rows = await read(lambda: [(row, opened_body(row, vault)) for row in newest(store, plain)])
+        chosen = [(row.number, found(row, body)) for row, body in rows if body is not None]
+        behind: Row | None = None
+        while True:  # in steps, so that others come to the store in between
+            page, behind = await read(partial(sealed_page, store, vault, wanted, behind))
+            chosen += [(row.number, found(row, body)) for row, body in page]
+            chosen.sort(key=lambda one: -one[0])
+            most = min(query.limit, fitting([one.tokens for _, one in chosen], most_tokens(query)))
+            full, chosen = most == query.limit or most < len(chosen), chosen[:most]
+            if behind is None or (full and (not chosen or chosen[-1][0] > behind.number)):
+                return [one for _, one in chosen]
 
     async def close(self) -> None:
         """Close the leases."""

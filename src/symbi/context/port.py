@@ -6,10 +6,13 @@ Those that write run inside the store's running transaction. Each raises StoreUn
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from symbi.context.kinds import Form, MemoryKind
 from symbi.types import AgentId
+
+EVERYBODY: Final = AgentId("")
+"""Stands for all agents."""
 
 
 class Meaning(IntEnum):
@@ -76,6 +79,7 @@ class Wanted:
         words: Items that have all of these.
         sealed: Sealed items, whose tags and words nobody can ask the store for; None: all that fit, sealed or not.
         limit: The newest of them.
+        before: Of those that were kept before the one of this number.
     """
 
     space: AgentId
@@ -92,6 +96,7 @@ class Wanted:
     words: tuple[str, ...] = ()
     sealed: bool | None = None
     limit: int = 1000
+    before: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +157,17 @@ class ContextKeeping(Protocol):
     def remove_items(self, ids: Sequence[str]) -> int:
         """Remove items wherever they are, in checkpoints too, and note their vectors as to be removed; how many rows it were."""
 
-    def due_items(self, now_ms: int, oldest_ms: int, after: str, limit: int) -> Sequence[str]:
-        """Ids of items, in memories and checkpoints, that have expired, or were kept before a time; behind one, in their order."""
+    def due_items(self, now_ms: int, oldest_ms: int, after: str, limit: int, of: AgentId = EVERYBODY) -> Sequence[str]:
+        """Ids of items, in memories and checkpoints, that have expired, or were kept before a time; behind one, in their order.
+
+        With an agent, those of it and of its instances alone.
+        """
 
     def surplus(self, space: AgentId, kind: MemoryKind, most: int) -> Sequence[str]:
         """Ids of the oldest items of a kind, beyond as many as there may be."""
+
+    def only_in_copy(self, checkpoint: str) -> Sequence[str]:
+        """Ids of items that are in one checkpoint and nowhere else."""
 
     def held_items(self, ids: Sequence[str]) -> Sequence[str]:
         """Of some items, those that are about somebody under a legal hold."""
@@ -167,6 +178,9 @@ class Spaces(Protocol):
 
     def spaces(self) -> Sequence[AgentId]:
         """All agents that have something."""
+
+    def space_size(self, space: AgentId) -> tuple[int, int]:
+        """How many items an agent has, and how many bytes they take."""
 
     def space_has(self, space: AgentId, one: str) -> bool:
         """Whether an item is an agent's, in its memory or in a copy of it."""

@@ -26,7 +26,8 @@ SEALED_FROM: Final = Confidentiality.CONFIDENTIAL
 
 def level_of(label: Label) -> str:
     """What readers of an item are decided on, as a text: how far it may be believed and travel, and its categories."""
-    return "/".join((label.integrity.value, label.confidentiality.value, ",".join(label.categories)))
+    categories = ",".join(one.replace("%", "%25").replace(",", "%2C") for one in label.categories)
+    return f"{label.integrity.value}/{label.confidentiality.value}/{categories}"
 
 
 def label_of_level(level: str) -> Label:
@@ -37,10 +38,9 @@ def label_of_level(level: str) -> Label:
     """
     integrity, _, rest = level.partition("/")
     confidentiality, _, categories = rest.partition("/")
+    names = tuple(one.replace("%2C", ",").replace("%25", "%") for one in categories.split(",") if one)
     try:
-        return Label(
-            Integrity(integrity), Confidentiality(confidentiality), (), tuple(filter(None, categories.split(",")))
-        )
+        return Label(Integrity(integrity), Confidentiality(confidentiality), (), names)
     except ValueError as error:
         msg = f"the store holds a level of memory that was not written by it: {error}"
         raise StoreUnavailable(msg, code="unavailable.store_damaged") from error

@@ -5,7 +5,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from symbi.crypto.canonical import canonical_json
@@ -13,6 +13,7 @@ from symbi.errors import InputError
 from symbi.types import JsonValue
 
 MAX_CONTENT_BYTES: Final = 262_144  # of one item, as JSON
+MAX_NESTING: Final = 32  # lists and records within each other
 MAX_WORDS: Final = 4096  # distinct ones of an item; further ones are not looked for
 MAX_WORD_CHARS: Final = 64
 BYTES_PER_TOKEN: Final = 4  # about, for the tokenizers that models have
@@ -91,13 +92,37 @@ COMMON: Final = frozenset(
 """Words that say nothing of what a question is about."""
 
 
-def content_bytes(content: JsonValue) -> int:
-    """How long content is as JSON.
+def check_content(content: JsonValue) -> None:
+    """Refuse what cannot be kept as it is.
 
     Raises:
-        InputError: It cannot stand in JSON.
+        InputError: It cannot stand in JSON, is larger than `MAX_CONTENT_BYTES`, nested deeper than `MAX_NESTING`, or has
+            an integer beyond 2^53-1.
     """
-    return len(plain_json(content))
+    size = len(plain_json(content))
+    if size > MAX_CONTENT_BYTES:
+        raise _wrong(f"an item of {size} bytes is over the bound of {MAX_CONTENT_BYTES}")
+    level: list[JsonValue] = [content]
+    for _ in range(MAX_NESTING + 1):
+        level = [below for part in level for below in _parts(part)]
+        if not level:
+            break
+    else:
+        raise _wrong(f"an item has at most {MAX_NESTING} levels of lists and records in each other")
+    try:
+        canonical_json({"content": content})
+    except InputError as error:
+        raise InputError(error.message, code="context.item", hint=error.hint) from error
+
+
+def _parts(content: JsonValue) -> Iterable[JsonValue]:
+    if isinstance(content, Mapping):
+        return content.values()
+    return content if isinstance(content, list | tuple) else ()
+
+
+def _wrong(msg: str) -> InputError:
+    return InputError(msg, code="context.item")
 
 
 def plain_json(content: JsonValue) -> bytes:

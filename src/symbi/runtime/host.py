@@ -195,6 +195,7 @@ class Host:
         """
         runtime = self._runtime
         for compiled in self._files:
+            runtime.rooms.context.declare(compiled)
             for kind in runtime.roster.declare(compiled):
                 name = kind.spec.id
                 if await self._log.read(partial(runtime.rooms.agents.get_agent, name)) is None:

@@ -883,6 +883,14 @@ SELECT DISTINCT id FROM (
     SELECT id FROM memories WHERE expires_ms <= ?1 UNION ALL SELECT id FROM memories WHERE at_ms < ?2
 ) WHERE id > ?3 ORDER BY id LIMIT ?4
 
+-- name: memories_old_of
+SELECT DISTINCT id FROM (
+    SELECT id, space FROM memories WHERE expires_ms <= ?1 UNION ALL SELECT id, space FROM memories WHERE at_ms < ?2
+) WHERE (space = ?5 OR (space > ?5 || '/' AND space < ?5 || '0')) AND id > ?3 ORDER BY id LIMIT ?4
+
+-- name: memory_size
+SELECT count(*), ifnull(sum(length(body)), 0) FROM memories WHERE space = ? AND copy = ''
+
 -- name: memory_ids
 SELECT id FROM memories WHERE space = ? AND copy = ''
 
@@ -923,6 +931,9 @@ FROM memories WHERE copy = ? ORDER BY number
 
 -- name: memories_beside_copy
 SELECT id FROM memories WHERE space = ?1 AND copy = '' AND id NOT IN (SELECT id FROM memories WHERE copy = ?2)
+
+-- name: memories_only_in_copy
+SELECT id FROM memories m WHERE copy = ?1 AND copy != '' AND NOT EXISTS (SELECT 1 FROM memories o WHERE o.id = m.id AND o.copy != ?1)
 
 -- name: drop_memory_copy
 DELETE FROM memory_copies WHERE id = ? AND space = ?

@@ -8,7 +8,7 @@ from typing import Any, Final
 from symbi.adapters.sqlite.file import SQL, damaged
 from symbi.adapters.sqlite.rows import Rows
 from symbi.context.kinds import Form, MemoryKind
-from symbi.context.port import Checkpoint, Meaning, Row, Space, Wanted
+from symbi.context.port import EVERYBODY, Checkpoint, Meaning, Row, Space, Wanted
 from symbi.errors import InternalError
 from symbi.guard.sealed import is_sealed, read_sealed
 from symbi.types import AgentId
@@ -79,13 +79,19 @@ class MemoryTable(Rows):
             count += removed
         return count
 
-    def due_items(self, now_ms: int, oldest_ms: int, after: str, limit: int) -> Sequence[str]:
+    def due_items(self, now_ms: int, oldest_ms: int, after: str, limit: int, of: AgentId = EVERYBODY) -> Sequence[str]:
         """Items that have expired, or are too old."""
-        return [str(row[0]) for row in self._all(SQL["memories_old"], (now_ms, oldest_ms, after, limit))]
+        values = (now_ms, oldest_ms, after, limit)
+        found = self._all(SQL["memories_old_of"], (*values, of)) if of else self._all(SQL["memories_old"], values)
+        return [str(row[0]) for row in found]
 
     def surplus(self, space: AgentId, kind: MemoryKind, most: int) -> Sequence[str]:
         """The oldest items beyond a bound."""
         return [str(row[0]) for row in self._all(SQL["memories_surplus"], (space, kind.value, most))]
+
+    def only_in_copy(self, checkpoint: str) -> Sequence[str]:
+        """What would be nowhere without it."""
+        return [str(row[0]) for row in self._all(SQL["memories_only_in_copy"], (checkpoint,))]
 
     def held_items(self, ids: Sequence[str]) -> Sequence[str]:
         """Those that are about somebody under a hold."""
@@ -97,6 +103,11 @@ class MemoryTable(Rows):
         return any(is_sealed(body) and not keys.isdisjoint(read_sealed(body).keys) for body in bodies)
 
     # --- Spaces -------------------------------------------------------------------------------
+
+    def space_size(self, space: AgentId) -> tuple[int, int]:
+        """How much an agent has."""
+        items, size = self._one(SQL["memory_size"], (space,))
+        return int(items), int(size)
 
     def space_has(self, space: AgentId, one: str) -> bool:
         """Whether an item is an agent's."""
@@ -234,6 +245,9 @@ def _tests(wanted: Wanted) -> tuple[list[str], list[object]]:
     if wanted.until_ms is not None:
         tests.append("m.at_ms < ?")
         values.append(wanted.until_ms)
+    if wanted.before is not None:
+        tests.append("m.number < ?")
+        values.append(wanted.before)
     if wanted.min_importance:
         tests.append("m.importance >= ?")
         values.append(wanted.min_importance)
