@@ -198,6 +198,19 @@ def _keyless(name: str, error: SymbiError) -> SymbiError:
     return SignatureInvalid(msg, code="verify.key", hint=error.hint, tool=name, cause=error.code)
 
 
+def refuse_ended(mode: VerificationMode, definition: ToolDefinition, now_ns: int) -> None:
+    """Return if the signature of a definition has not ended, or the mode makes do with one that has.
+
+    Raises:
+        SignatureInvalid: It has, in strict mode.
+    """
+    entry = entry_of(definition) if mode is VerificationMode.STRICT else None
+    ended = "" if entry is None else why_ended(entry, now_ns)
+    if ended:
+        name = f"{definition.server}.{definition.name}"
+        raise SignatureInvalid(f"tool `{name}`: {ended}", code="verify.expired", tool=name)
+
+
 def _check_signature(
     mode: VerificationMode, definition: ToolDefinition, trust: ServerTrust, now_ns: int
 ) -> tuple[str, SignatureEntry | None]:
@@ -221,9 +234,8 @@ def _check_signature(
         where = f"mcp.servers.{definition.server}"
         raise SignatureInvalid(msg, hint=f"set `{where}.public_key` or `{where}.schemapin_domain`", tool=name)
     form = verify(definition, entry.signature, trust.key).value
+    refuse_ended(mode, definition, now_ns)
     ended = why_ended(entry, now_ns)
-    if ended and mode is VerificationMode.STRICT:
-        raise SignatureInvalid(f"tool `{name}`: {ended}", code="verify.expired", tool=name)
     if ended:
         _log.warning("tool `%s`: %s", shown_name(name), ended)
     return form, entry

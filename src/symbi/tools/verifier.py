@@ -118,6 +118,7 @@ class ToolVerifier:
         manifests: Operator manifest by server.
 
     Attributes:
+        known: Keys, and who is asked for them.
         shared: By server, names of its tools that may be those of other servers' tools; None: nobody has said so of any.
     """
 
@@ -137,7 +138,7 @@ class ToolVerifier:
         self.log = log
         self._engine = engine
         self.clock = clock
-        self._known = known = keys if isinstance(keys, ServerKeys) else ServerKeys(keys or {})
+        self.known = known = keys if isinstance(keys, ServerKeys) else ServerKeys(keys or {})
         self._keys, self._chain = known.configured, known.chain
         self._manifests = manifests or {}
         self._domains = {} if self._chain is None or mode is VerificationMode.DISABLED else known.domains
@@ -259,7 +260,7 @@ class ToolVerifier:
         Raises:
             StoreUnavailable: Pins or trail cannot be read or written.
         """
-        offered = [one if isinstance(one, Refusal) else self._known.with_signature(one) for one in definitions]
+        offered = [one if isinstance(one, Refusal) else self.known.with_signature(one) for one in definitions]
         others = frozenset(one.name for one in offered if isinstance(one, ToolDefinition))
         now_ns = self.clock.now_ns()
         trusts = {one.server: self.trust_of(one.server) for one in offered if isinstance(one, ToolDefinition)}
