@@ -12,7 +12,7 @@ from symbi.api.client import ask_owner, connect_owner
 from symbi.cli import tools_discover, tools_review, tools_sign, tools_trust
 from symbi.cli.options import Config, Json
 from symbi.cli.output import EXIT_VERIFICATION, errors_to_exit, out, print_json
-from symbi.cli.run import announce, run_to_end
+from symbi.cli.run import run_to_end
 from symbi.config import Settings, load_settings
 from symbi.errors import Denied, StoreUnavailable, ToolServerUnavailable, VerificationError
 from symbi.tools.catalog import VerifiedTool
@@ -26,6 +26,7 @@ app = typer.Typer(help="List, verify, pin and sign tools.", no_args_is_help=True
 app.command("key")(tools_trust.show_key)
 app.command("keygen")(tools_sign.keygen)
 app.command("discover")(tools_discover.discover)
+app.command("pin")(tools_review.pin)
 app.command("review")(tools_review.review)
 app.command("revoke")(tools_review.revoke)
 app.command("sign")(tools_sign.sign)
@@ -145,41 +146,3 @@ def _told(findings: Sequence[Finding]) -> list[JsonValue]:
 def _detail(tool: VerifiedTool) -> str:
     signed = "signed" if tool.ref.verified else "not signed"
     return f"{signed}, {tool.ref.recovery.value}, definition {tool.ref.schema_digest[:16]}"
-
-
-@app.command("pin")
-def pin(
-    name: Annotated[str, typer.Argument(help="`server.tool`, once you have read what it is now.")],
-    *,
-    older: Annotated[
-        bool, typer.Option("--older", help="Also if it says that it is an older version than the pinned one.")
-    ] = False,
-    as_json: Json = False,
-    config: Config = None,
-) -> None:
-    """Accept a tool as it is now, and the key that signs it. In strict mode it must be signed all the same."""
-    with errors_to_exit(as_json=as_json):
-        settings = load_settings(config)
-        start_logging(settings)
-        tool = run_to_end(partial(_pin, settings, name, older=older), settings)
-        if as_json:
-            print_json({"tool": tool.ref.name, "digest": tool.ref.schema_digest, "definition": _shown(tool)})
-        else:
-            out.print(f"pinned {escape(tool.ref.name)}: {_detail(tool)}")
-
-
-def _shown(tool: VerifiedTool) -> dict[str, JsonValue]:
-    definition = tool.definition
-    return {
-        "name": definition.name,
-        "description": definition.description,
-        "inputSchema": definition.input_schema,
-        "outputSchema": definition.output_schema,
-    }
-
-
-async def _pin(settings: Settings, name: str, *, older: bool) -> VerifiedTool:
-    async with open_runtime(settings) as runtime:
-        announce(runtime)
-        await runtime.connect([name.partition(".")[0]], settings.principal(OPERATOR_AGENT))
-        return await runtime.catalog.pin(name, older=older)

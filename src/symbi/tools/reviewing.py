@@ -51,23 +51,24 @@ class ToolReviews:
         self._log = catalog.verifier.log
         self._clock = catalog.verifier.clock
 
-    async def accept(self, name: str, digest: str, principal: Principal) -> VerifiedTool:
+    async def accept(self, name: str, digest: str, principal: Principal, *, older: bool = False) -> VerifiedTool:
         """Take a tool as it was shown; a server that is not connected is, through the gate, for it must still offer that.
 
         Args:
             name: `server.tool`.
             digest: Of what was shown.
             principal: For whom it is connected.
+            older: Also where it says that it is an older version than the pinned one.
 
         Raises:
-            PinMismatch: Its server offers something else by now.
+            PinMismatch: Its server offers something else by now; or it is older, and that is not meant.
             InputError: There is no such tool, or it cannot be used.
             SymbiError: As `Catalog.ready` and `Catalog.pin`.
         """
         server = name.partition(".")[0]
         if not self._catalog.is_connected(server):
             await self._catalog.ready(server, principal)
-        tool = await self._catalog.pin(name, digest=digest)
+        tool = await self._catalog.pin(name, digest=digest, older=older)
         await self._catalog.changed()
         return tool
 
