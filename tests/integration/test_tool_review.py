@@ -215,6 +215,17 @@ def test_pinning_is_bound_to_what_was_shown_and_goes_through_the_gate(project):
     assert json.loads(symbi("list", "--json"))[0]["digest"] == waiting
 
 
+def test_a_server_that_fails_stops_no_other_and_is_said(project):
+    with (project / "symbi.toml").open("a") as file:
+        file.write('[mcp.servers.broken]\ncommand = ["{python}", "none.py"]\n')
+    rows = json.loads(symbi("verify", "--json", code=5))
+    assert [(row["tool"], row["verified"]) for row in rows] == [("broken.*", False), ("hostile.echo", True)]
+    assert "none.py" in rows[0]["detail"]
+    (project / "mode").write_text("changed")
+    assert "broken.*" in symbi("verify", code=4)
+    symbi("verify", "hostile", "nobody", code=2)
+
+
 def test_what_was_shown_is_not_accepted_once_it_is_something_else(project):
     symbi("verify")
     (project / "mode").write_text("changed")
