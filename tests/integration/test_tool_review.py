@@ -215,6 +215,28 @@ def test_pinning_is_bound_to_what_was_shown_and_goes_through_the_gate(project):
     assert json.loads(symbi("list", "--json"))[0]["digest"] == waiting
 
 
+def test_what_is_refused_is_not_signed_unless_that_is_meant(project):
+    def sign(*options, code=0):
+        return symbi("sign", "hostile", "--key", "owner.key", *options, code=code)
+
+    symbi("keygen", "owner.key")
+    assert list(json.loads(sign())) == ["echo"]  # at first sight
+    (project / "mode").write_text("changed")
+    assert "has changed since it was pinned" in " ".join(sign(code=4).split())
+    symbi("review", "hostile.echo", "--reject")
+    assert "rejected" in sign(code=4)
+    (project / "symbi.toml").write_text((project / "symbi.toml").read_text().replace("tofu", "strict"))
+    assert "rejected" in sign(code=4)  # where it is refused for its signature first
+    (project / "mode").write_text("good")
+    assert list(json.loads(sign())) == ["echo"]  # which is what was pinned
+    symbi("revoke", "hostile.echo")
+    assert "revoked" in sign(code=4)
+    said = sign("--refused", "-o", "signed.json")
+    assert "all the same" in said
+    assert "revoked" in said
+    assert list(json.loads((project / "signed.json").read_text())) == ["echo"]
+
+
 def test_a_server_that_fails_stops_no_other_and_is_said(project):
     with (project / "symbi.toml").open("a") as file:
         file.write('[mcp.servers.broken]\ncommand = ["{python}", "none.py"]\n')
