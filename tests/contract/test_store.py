@@ -16,7 +16,7 @@ from symbi.audit.port import EventIndex, StoredEvent, Tile, TrailCommit
 from symbi.errors import ChainBroken, InternalError, StoreUnavailable
 from symbi.guard.facts import Facts
 from symbi.guard.ledger import MOVES, EffectRecord, EffectState
-from symbi.tools.port import Pin, Review, ReviewKind, ReviewState
+from symbi.tools.port import Pin, PinHead, Review, ReviewKind, ReviewState
 from symbi.types import AgentId, EffectId, RecoveryClass, RunId
 
 
@@ -207,6 +207,7 @@ def test_pins_are_replaced_by_tool(store: SqliteStore) -> None:
         store.put_pin(pin)
         store.put_pin(replace(pin, state="quarantined"))
     assert store.pins() == [replace(pin, state="quarantined")]
+    assert store.pin_heads() == [PinHead("s.t", "k")]
     assert store.get_pin("s.x") is None
 
 

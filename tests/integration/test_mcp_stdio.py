@@ -120,6 +120,7 @@ async def test_a_plain_server_lists_and_answers(hostile):
         ("old-protocol", ["does not speak the protocol"]),
         ("endless-pages", ["more than 16 pages"]),
         ("many-tools", ["more than 512 tools"]),
+        ("large-pages", ["lists tools of more than 8388608 bytes"]),
     ],
 )
 async def test_a_server_that_cannot_start_says_why(hostile, mode, words):

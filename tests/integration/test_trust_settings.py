@@ -8,8 +8,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
+from symbi.api.caller import Caller, operate
+from symbi.api.control import OPERATIONS
 from symbi.cli.main import app
-from symbi.errors import ConfigError, InputError
+from symbi.errors import ConfigError, InputError, PinMismatch
 from symbi.testing.domains import WebAuthority, naming, reply, serving
 from symbi.testing.runtime import open_in
 from symbi.testing.servers import in_place_of
@@ -178,3 +180,22 @@ def test_the_key_of_a_server_is_shown_before_anybody_accepts_it(tmp_path):
     assert (shown[1]["source"], shown[1]["error"]) == ("folder:trust", "")
     assert "key_compromise" in shown[2]["error"]
     assert "key_compromise" in words.stdout
+
+
+@pytest.mark.anyio
+async def test_an_older_version_is_accepted_by_a_runtime_that_is_alive_if_it_is_said_to_be_meant(tmp_path):
+    (tmp_path / "trust").mkdir()
+    (tmp_path / "trust" / f"{HOST}.json").write_bytes(document())
+    _, answer = suite_tools()[0]
+    newer = signed(SEND, schema_version="2.0.0")
+    older = signed(replace(SEND, description="Sent mail."), schema_version="1.0.0")
+    config, caller = SERVER + '\n[schemapin]\nfolder = "trust"\nonline = false\n', Caller(0, folder_owner=True)
+    assert (await connected(tmp_path, config, offered=newer))[0] == {"mail.send": ""}
+    with in_place_of({"mail": [(older, answer)]}):
+        async with open_in(tmp_path, AGENT, config=config, policies=ALLOW) as opened:
+            await opened.runtime.connect(["mail"], SYSTEM)
+            seen = {"tool": "mail.send", "digest": opened.runtime.catalog.quarantined["mail.send"].fields["seen"]}
+            with pytest.raises(PinMismatch, match="would go back"):
+                await operate(opened.runtime, OPERATIONS, caller, "tools.accept", seen)
+            await operate(opened.runtime, OPERATIONS, caller, "tools.accept", seen | {"older": True})
+            assert [ref.name for ref in opened.runtime.catalog.refs] == ["mail.send"]

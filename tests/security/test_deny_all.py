@@ -1,7 +1,7 @@
 """Every port method that takes a permit, found by reflection: reached under allow-all, and by nothing under deny-all.
 
 The set of operations is one: an agent that reads the clock, draws a number, logs, runs code, calls a tool with a
-secret, asks, sends to and publishes to other agents, and remembers and recalls; and documents that come and go. Under an empty policy set, an engine that raises, and a trail that cannot append, no port is touched.
+secret of a server whose key its domain says, asks, sends to and publishes to other agents, and remembers and recalls; and documents that come and go. Under an empty policy set, an engine that raises, and a trail that cannot append, no port is touched.
 """
 
 import contextlib
@@ -49,6 +49,7 @@ from symbi.policy.engine import PolicyEngine
 from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.roster import AgentRecord
 from symbi.testing.clock import ManualClock
+from symbi.testing.signed import HOST, document, revocations
 from symbi.tools.reading import ServerReader
 from symbi.types import SYSTEM_AGENT, AgentId, EffectId, Principal, RunId, SecurityTier, ToolName
 from symbi.wiring import compile_agents, open_runtime
@@ -194,8 +195,12 @@ def write(folder: Path, policy: str) -> Path:
     (folder / "policies" / "p.cedar").write_text(policy)
     (folder / "server.py").write_text(SERVER)
     (folder / "agent.symbi").write_text(AGENT)
+    (folder / "trust").mkdir()
+    (folder / "trust" / f"{HOST}.json").write_bytes(document())
+    (folder / "trust" / f"{HOST}.revocations.json").write_bytes(revocations())
     (folder / "symbi.toml").write_text(
         '[mcp]\ntool_verification = "tofu"\n[agents.keeper]\nmode = "persistent"\n[mcp.servers.s]\ncommand = ["{python}", "server.py"]\n'
+        f'schemapin_domain = "{HOST}"\n[schemapin]\nfolder = "trust"\nonline = false\n'
         f'[sandbox]\ndocker_host = "unix://{folder}/none.sock"\nimage = "sha256:{64 * "0"}"\n'
     )
     return folder / "symbi.toml"
@@ -287,7 +292,7 @@ async def test_each_effect_waits_for_its_own_permit(tmp_path, touched, permitted
         await operate(write(tmp_path, policy), lines)
     expected = set()
     if "ConnectServer" in STEPS[:permitted]:
-        expected.add("ToolServer.connect")
+        expected |= {"ToolServer.connect", "DiscoverySource.discovery", "DiscoverySource.revocation"}
     if "ExecuteCode" in STEPS[:permitted]:
         expected.add("SandboxDriver.run")
     if "RunContainer" in STEPS[:permitted]:

@@ -1,7 +1,10 @@
 """Attacks on SchemaPin: whatever is changed in a signed tool, in its signature or in its key, it may not be called."""
 
 import base64
+import contextlib
 import json
+import sys
+import threading
 from dataclasses import replace
 
 import pytest
@@ -418,3 +421,60 @@ async def test_a_verified_tool_cannot_be_made_by_hand_nor_swapped_afterwards():
         replace(tool, definition=replace(signed(CHANGED))).confirm()
     with pytest.raises(SignatureInvalid):
         replace(tool, definition=replace(TOOL, meta={})).confirm()
+
+
+@pytest.mark.anyio
+async def test_nothing_of_a_hostile_definition_is_worked_out_where_everybody_waits_to_commit(monkeypatch):
+    """Canonical forms, digests and curves are for a thread of their own: the store has one for all."""
+    held, seen = threading.local(), {"canonical_definition": set(), "canonical_json": set(), "form_of": set()}
+    units = []
+
+    def noted(module, name):
+        original = getattr(module, name)
+
+        def call(*arguments, **options):
+            seen[name].add(getattr(held, "inside", False))
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(module, name, call)
+
+    async with open_gate() as gate:
+        savepoint = gate.store.savepoint
+
+        @contextlib.contextmanager
+        def noting():
+            with savepoint():
+                held.inside = True
+                units.append(1)
+                try:
+                    yield
+                finally:
+                    held.inside = False
+
+        monkeypatch.setattr(gate.store, "savepoint", noting)
+        noted(sys.modules["symbi.tools.review"], "canonical_definition")
+        noted(sys.modules["symbi.tools.review"], "canonical_json")
+        noted(sys.modules["symbi.tools.schemapin.signature"], "form_of")
+        strict = make_verifier(gate, "strict")
+        first, then = (
+            replace(one, meta={"schemapin": {**one.meta["schemapin"], "schema_version": version}})
+            for one, version in ((signed(TOOL), "1.0.0"), (signed(CHANGED), "1.1.0"))
+        )
+        await strict.verify_tool(first)
+        await refused(strict, then, PinMismatch)  # which looks at what the pinned one was signed as, too
+        await strict.pin_tool(then)
+        assert units
+        assert seen == {"canonical_definition": {False}, "canonical_json": {False}, "form_of": {False}}
+
+
+@pytest.mark.anyio
+async def test_pins_of_other_tools_are_not_read_to_judge_one(monkeypatch):
+    async with open_gate() as gate:
+        strict, read = make_verifier(gate, "strict"), []
+        for name in ("a", "b", "c"):
+            await strict.verify_tool(signed(replace(TOOL, name=name)))
+        get_pin = gate.store.get_pin
+        monkeypatch.setattr(gate.store, "get_pin", lambda tool: read.append(tool) or get_pin(tool))
+        monkeypatch.setattr(gate.store, "pins", lambda: pytest.fail("every pin was read, with its definition"))
+        await strict.verify_tool(signed(replace(TOOL, name="b")))
+        assert set(read) == {"mail.b"}

@@ -7,13 +7,16 @@ import anyio
 import pytest
 
 from symbi.adapters.schemapin.fetch import certificates
-from symbi.errors import PinMismatch, SignatureInvalid
+from symbi.clock import rfc3339
+from symbi.errors import PinMismatch, PolicyDenied, SignatureInvalid
+from symbi.policy.policies import PolicySet
 from symbi.testing.domains import reply
 from symbi.testing.signed import HOST, KEY, OTHER, READ, REVOKED, SEND, document, revocations, signed, signed_server
 from symbi.testing.tool_servers import ToolServerSimulator
 from symbi.tools.catalog import Catalog, ServerLink
 from symbi.tools.schemapin import key_id
 from symbi.tools.schemapin.documents import MAX_DOCUMENT_BYTES, WELL_KNOWN
+from symbi.tools.upkeep import Upkeep
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -156,6 +159,23 @@ async def test_a_signature_past_its_end_is_refused_in_strict_and_told_of_in_tofu
         assert (await one.offered(signed(SEND, expires_at="2099-01-01T00:00:00Z"))).refs
 
 
+async def test_a_signature_that_ends_while_its_server_stays_connected_is_refused_from_then_on(opened):
+    async with opened() as one:
+        await accepted(one)
+        ends = rfc3339(one.gate.clock.now_ns() + 60_000_000_000)
+        strict = await one.offered(signed(SEND, expires_at=ends))
+        tofu = await one.offered(signed(SEND, expires_at=ends), mode="tofu")
+        one.gate.clock.advance(59.0)
+        tool = strict.find("mail.send")
+        assert strict.confirm(tool.ref) is tool
+        one.gate.clock.advance(1.0)
+        for look in (lambda: strict.find("mail.send"), lambda: strict.confirm(tool.ref)):
+            with pytest.raises(SignatureInvalid) as caught:
+                look()
+            assert caught.value.code == "verify.expired"
+        assert tofu.find("mail.send").ref == tool.ref
+
+
 @pytest.mark.parametrize(
     "said",
     [{"canonicalization": "jcs"}, {"schema_version": 7}, {"previous_hash": "abc"}, {"expires_at": ["2099"]}],
@@ -166,6 +186,42 @@ async def test_what_stands_beside_a_signature_and_is_malformed_is_refused(opened
         catalog = await one.offered(signed(SEND, **said))
         assert isinstance(catalog.quarantined["mail.send"], SignatureInvalid)
         assert not catalog.refs
+
+
+# --- revocation while a server stays connected ---------------------------------------------------------------------------
+
+
+async def test_a_key_that_is_revoked_while_its_server_stays_connected_is_refused_at_the_next_round(opened):
+    async with opened() as one:
+        await accepted(one)
+        catalog = await one.offered(signed(SEND), keep_s=300.0)
+        upkeep = Upkeep(catalog, one.gate.clock, interval_s=30.0, within_s=5.0)
+        one.web.pages[WELL_KNOWN] = reply(document(revoked_keys=[key_id(KEY.public_key())]))
+        asked = len(one.web.asked)
+        for _ in range(9):
+            one.gate.clock.advance(30.0)
+            assert await upkeep.look()
+        assert (len(one.web.asked), [ref.name for ref in catalog.refs]) == (asked, ["mail.send"])
+        one.gate.clock.advance(30.0)
+        await upkeep.look()
+        assert len(one.web.asked) == asked + 1
+        assert catalog.quarantined["mail.send"].code == "verify.revoked"
+        assert not catalog.refs
+        with pytest.raises(SignatureInvalid):
+            catalog.find("mail.send")
+
+
+async def test_a_server_that_may_not_be_connected_any_more_is_taken_out_when_its_key_is_asked_for(opened):
+    async with opened() as one:
+        await accepted(one)
+        catalog = await one.offered(signed(SEND))
+        upkeep = Upkeep(catalog, one.gate.clock, interval_s=30.0, within_s=5.0)
+        one.gate.engine.replace(PolicySet.load([]))
+        one.gate.clock.advance(300.0)
+        await upkeep.look()
+        assert not catalog.refs
+        with pytest.raises(PolicyDenied):
+            catalog.find("mail.send")
 
 
 # --- revocation ---------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from symbi.adapters.schemapin.skill_folder import read_skill_folder, write_skill
 from symbi.cli.main import app
 from symbi.errors import InputError
 from symbi.tools.schemapin import key_id, load_public_key
+from symbi.tools.schemapin.listing import entries_of, hashes_of, parse_listing
 from symbi.tools.schemapin.skills import SIGNATURE_FILE
 
 
@@ -157,6 +158,24 @@ def test_a_revoked_key_in_a_bundle_verifies_nothing(skill, keys):
 
 def key_of(path):
     return key_id(load_public_key(json.loads(path.read_text())["public_key_pem"]))
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [
+        '{"tools": [], "tools": [{"name": "a", "inputSchema": {}}]}',
+        '[{"name": "a", "name": "b", "inputSchema": {}}]',
+        '[{"name": "a", "inputSchema": {"type": "object", "type": "string"}}]',
+    ],
+)
+def test_a_listing_in_which_a_name_stands_twice_is_refused(listing):
+    with pytest.raises(InputError, match="every name stands once"):
+        parse_listing(listing)
+    for read in (entries_of, hashes_of):
+        with pytest.raises(InputError, match="every name stands once"):
+            read(listing.replace('"inputSchema"', '"_meta": {"schemapin": {"signature": "x"}}, "inputSchema"'))
+    with pytest.raises(InputError, match="every name stands once"):
+        entries_of('{"a": "MEUC", "a": "MEUD"}')
 
 
 def test_a_listing_is_signed_and_checked_offline(keys):

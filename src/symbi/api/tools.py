@@ -31,7 +31,8 @@ async def list_servers(runtime: Runtime, _caller: Caller, _arguments: Mapping[st
 async def accept(runtime: Runtime, caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
     """Take a tool as it was shown."""
     name, digest = text_of(arguments, "tool"), text_of(arguments, "digest")
-    tool = await ToolReviews(runtime.catalog).accept(name, digest, principal_of(runtime, caller))
+    older = arguments.get("older") is True
+    tool = await ToolReviews(runtime.catalog).accept(name, digest, principal_of(runtime, caller), older=older)
     return {"tool": tool.ref.name, "digest": tool.ref.schema_digest, "signed": tool.ref.verified}
 
 

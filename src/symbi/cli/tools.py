@@ -11,10 +11,10 @@ from rich.table import Table
 from symbi.api.client import ask_owner, connect_owner
 from symbi.cli import tools_discover, tools_review, tools_sign, tools_trust
 from symbi.cli.options import Config, Json
-from symbi.cli.output import EXIT_VERIFICATION, errors_to_exit, out, print_json
-from symbi.cli.run import announce, run_to_end
+from symbi.cli.output import EXIT_VERIFICATION, errors_to_exit, exit_code, out, print_json
+from symbi.cli.run import run_to_end
 from symbi.config import Settings, load_settings
-from symbi.errors import Denied, StoreUnavailable, ToolServerUnavailable, VerificationError
+from symbi.errors import InternalError, Overloaded, StoreUnavailable, SymbiError
 from symbi.tools.catalog import VerifiedTool
 from symbi.tools.reviewing import shown_tools
 from symbi.tools.screen import Finding
@@ -26,6 +26,7 @@ app = typer.Typer(help="List, verify, pin and sign tools.", no_args_is_help=True
 app.command("key")(tools_trust.show_key)
 app.command("keygen")(tools_sign.keygen)
 app.command("discover")(tools_discover.discover)
+app.command("pin")(tools_review.pin)
 app.command("review")(tools_review.review)
 app.command("revoke")(tools_review.revoke)
 app.command("sign")(tools_sign.sign)
@@ -99,11 +100,14 @@ def verify(
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Connect servers and verify what they offer; what is new is pinned. Exit code 4 if a tool is refused."""
+    """Connect servers and verify what they offer; what is new is pinned. Exit code 4 if a tool is refused.
+
+    One that cannot be connected stops no other: it is said, and the exit code is that of its failure.
+    """
     with errors_to_exit(as_json=as_json):
         settings = load_settings(config)
         start_logging(settings)
-        rows = run_to_end(partial(_verify, settings, list(servers or ())), settings)
+        rows, codes = run_to_end(partial(_verify, settings, list(servers or ())), settings)
         if as_json:
             print_json(rows)
         else:
@@ -112,21 +116,25 @@ def verify(
                 out.print(f"{mark} {escape(str(row['tool']))} [dim]{escape(str(row['detail']))}[/]")
                 for one in cast("list[dict[str, str]]", row["findings"]):
                     out.print(f"  [yellow]{one['severity']}[/] {escape(one['place'])}: {escape(one['reason'])}")
-        if not all(row["verified"] for row in rows):
-            raise typer.Exit(EXIT_VERIFICATION)
+        if codes:
+            raise typer.Exit(EXIT_VERIFICATION if EXIT_VERIFICATION in codes else codes[0])
 
 
-async def _verify(settings: Settings, servers: list[str]) -> list[dict[str, JsonValue]]:
+async def _verify(settings: Settings, servers: list[str]) -> tuple[list[dict[str, JsonValue]], list[int]]:
+    """What there is to say of each tool, or of a server that has none; and the exit code of each that is refused."""
     rows: list[dict[str, JsonValue]] = []
+    codes: list[int] = []
     async with open_runtime(settings) as runtime:
         catalog, principal = runtime.catalog, settings.principal(OPERATOR_AGENT)
-        found = () if servers else tuple(name for name in catalog.servers if catalog.link(name).source)
-        await runtime.connect(servers or [name for name in catalog.servers if name not in found], principal)
-        for name in found:  # what files name beside the configuration: one that may not be connected stops no other
+        links = [catalog.link(name) for name in servers or catalog.servers]
+        for link in sorted(links, key=lambda link: bool(link.source)):  # what files name beside the configuration, last
             try:
-                await runtime.connect([name], principal)
-            except (VerificationError, Denied, ToolServerUnavailable) as error:
-                rows.append({"tool": f"{name}.*", "verified": False, "detail": str(error), "findings": []})
+                await runtime.connect([link.name], principal)
+            except (StoreUnavailable, Overloaded, InternalError):
+                raise
+            except SymbiError as error:
+                rows.append({"tool": f"{link.name}.*", "verified": False, "detail": str(error), "findings": []})
+                codes.append(EXIT_VERIFICATION if link.source else exit_code(error))
         rows += [
             {"tool": tool.ref.name, "verified": True, "detail": _detail(tool), "findings": _told(tool.findings)}
             for tool in catalog.tools
@@ -135,7 +143,8 @@ async def _verify(settings: Settings, servers: list[str]) -> list[dict[str, Json
             {"tool": name, "verified": False, "detail": str(error), "findings": _told(catalog.findings.get(name, ()))}
             for name, error in catalog.quarantined.items()
         ]
-    return rows
+        codes += [EXIT_VERIFICATION for _ in catalog.quarantined]
+    return rows, codes
 
 
 def _told(findings: Sequence[Finding]) -> list[JsonValue]:
@@ -145,41 +154,3 @@ def _told(findings: Sequence[Finding]) -> list[JsonValue]:
 def _detail(tool: VerifiedTool) -> str:
     signed = "signed" if tool.ref.verified else "not signed"
     return f"{signed}, {tool.ref.recovery.value}, definition {tool.ref.schema_digest[:16]}"
-
-
-@app.command("pin")
-def pin(
-    name: Annotated[str, typer.Argument(help="`server.tool`, once you have read what it is now.")],
-    *,
-    older: Annotated[
-        bool, typer.Option("--older", help="Also if it says that it is an older version than the pinned one.")
-    ] = False,
-    as_json: Json = False,
-    config: Config = None,
-) -> None:
-    """Accept a tool as it is now, and the key that signs it. In strict mode it must be signed all the same."""
-    with errors_to_exit(as_json=as_json):
-        settings = load_settings(config)
-        start_logging(settings)
-        tool = run_to_end(partial(_pin, settings, name, older=older), settings)
-        if as_json:
-            print_json({"tool": tool.ref.name, "digest": tool.ref.schema_digest, "definition": _shown(tool)})
-        else:
-            out.print(f"pinned {escape(tool.ref.name)}: {_detail(tool)}")
-
-
-def _shown(tool: VerifiedTool) -> dict[str, JsonValue]:
-    definition = tool.definition
-    return {
-        "name": definition.name,
-        "description": definition.description,
-        "inputSchema": definition.input_schema,
-        "outputSchema": definition.output_schema,
-    }
-
-
-async def _pin(settings: Settings, name: str, *, older: bool) -> VerifiedTool:
-    async with open_runtime(settings) as runtime:
-        announce(runtime)
-        await runtime.connect([name.partition(".")[0]], settings.principal(OPERATOR_AGENT))
-        return await runtime.catalog.pin(name, older=older)

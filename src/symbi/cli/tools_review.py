@@ -1,7 +1,7 @@
-"""`symbi tools review` and `symbi tools revoke`: what tools have become, and what a person says to it."""
+"""`symbi tools review`, `pin` and `revoke`: what tools have become, and what a person says to it."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 from rich.markup import escape
@@ -18,6 +18,10 @@ from symbi.tools.text import printable
 from symbi.types import JsonValue
 from symbi.wiring import known_pins, known_reviews, start_logging
 
+Digest: TypeAlias = Annotated[
+    str | None, typer.Option(help="Beginning of the digest that you were shown; else what is shown now counts.")
+]
+
 _COLOURS = {Severity.NOTICE: "dim", Severity.WARNING: "yellow", Severity.SEVERE: "bold red"}
 
 
@@ -28,9 +32,7 @@ def review(
         bool, typer.Option("--accept", help="Take it as it is shown here, in place of what was pinned.")
     ] = False,
     reject: Annotated[bool, typer.Option("--reject", help="Refuse exactly this, without being asked again.")] = False,
-    digest: Annotated[
-        str | None, typer.Option(help="Beginning of the digest that you were shown; else what is shown now counts.")
-    ] = None,
+    digest: Digest = None,
     reason: Annotated[str, typer.Option(help="Why, for the trail.")] = "",
     as_json: Json = False,
     config: Config = None,
@@ -58,7 +60,7 @@ def review(
             _show(one, whole=True)
         if accept or reject:
             start_logging(settings)
-            answer = _decide(settings, one, digest, reason, accept=accept)
+            answer = _decide(settings, one, digest, {} if accept else {"reason": reason}, accept=accept)
             if as_json:
                 print_json(answer)
             else:
@@ -68,6 +70,30 @@ def review(
             print_json(_row(one))
         if name in waiting:
             raise typer.Exit(EXIT_VERIFICATION)
+
+
+def pin(
+    name: Annotated[str, typer.Argument(help="`server.tool`, once you have read what it is now.")],
+    *,
+    older: Annotated[
+        bool, typer.Option("--older", help="Also if it says that it is an older version than the pinned one.")
+    ] = False,
+    digest: Digest = None,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Accept a tool as it is shown, and the key that signs it. In strict mode it must be signed all the same."""
+    with errors_to_exit(as_json=as_json):
+        settings = load_settings(config)
+        one = _found(shown_tools(known_pins(settings), known_reviews(settings)), name)
+        if not as_json:
+            _show(one, whole=True)
+        start_logging(settings)
+        answer = _decide(settings, one, digest, {"older": older}, accept=True)
+        if as_json:
+            print_json(answer)
+        else:
+            out.print(f"pinned {escape(printable(name))}")
 
 
 def revoke(
@@ -101,15 +127,15 @@ def _found(tools: Mapping[str, Shown], name: str) -> Shown:
     return tools[name]
 
 
-def _decide(settings: Settings, one: Shown, digest: str | None, reason: str, *, accept: bool) -> JsonValue:
+def _decide(
+    settings: Settings, one: Shown, digest: str | None, said: Mapping[str, JsonValue], *, accept: bool
+) -> JsonValue:
     """Bound to the digest of what was shown, or to the one that the person names."""
     shown = one.review.digest if one.review is not None else one.pin.digest if one.pin is not None else ""
     if digest is not None and (not digest or not shown.startswith(digest.lower())):
         msg = f"what is there now is {shown[:16]}, not {printable(digest)[:64]}"
         raise InputError(msg, code="tool.review", hint="look at it again")
-    arguments: dict[str, JsonValue] = {"tool": one.name, "digest": shown}
-    if not accept:
-        arguments["reason"] = reason
+    arguments: dict[str, JsonValue] = {"tool": one.name, "digest": shown, **said}
     return ask_or_own(settings, "tools.accept" if accept else "tools.reject", arguments)
 
 

@@ -12,16 +12,18 @@ import typer
 from rich.markup import escape
 
 from symbi.cli.options import Config, Json
-from symbi.cli.output import errors_to_exit, out, print_json
+from symbi.cli.output import err, errors_to_exit, out, print_json
 from symbi.cli.run import run_to_end
 from symbi.clock import SystemClock
 from symbi.config import Settings, load_settings
-from symbi.errors import InputError
+from symbi.errors import InputError, PinMismatch
+from symbi.tools.reviewing import ToolReviews
 from symbi.tools.schemapin import key_id, load_private_key, load_public_key, make_key_pair, sign_definitions
 from symbi.tools.schemapin.bundle import sign_bundle
 from symbi.tools.schemapin.documents import parse_discovery, parse_domain, parse_revocation
 from symbi.tools.schemapin.listing import SigningTerms, hashes_of, parse_listing, signed_entries, with_entries
 from symbi.tools.schemapin.skills import SkillTerms, sign_skill
+from symbi.tools.text import printable, shown_name
 from symbi.wiring import open_runtime, read_text, start_logging
 from symbi.wiring.trust import put_skill_signature, skill_files
 
@@ -74,10 +76,19 @@ def sign(  # noqa: PLR0913 - one for each option
         Path | None, typer.Option(help="What was signed before: the tools say that they succeed those in it.")
     ] = None,
     expires_in: Days = None,
+    refused: Annotated[
+        bool,
+        typer.Option(
+            "--refused", help="Also tools that were rejected or revoked, have changed, or are held; they are named."
+        ),
+    ] = False,
     output: Output = None,
     config: Config = None,
 ) -> None:
-    """Sign all that a server offers (SchemaPin, ECDSA P-256): signature by tool, for the server to send along."""
+    """Sign all that a server offers (SchemaPin, ECDSA P-256): signature by tool, for the server to send along.
+
+    Where anything but a signature stands against one of its tools, nothing is signed, unless that is meant. Exit code 4.
+    """
     with errors_to_exit():
         if (server is None) == (listing is None):
             msg = "name a configured server, or a `--listing`"
@@ -95,17 +106,31 @@ def sign(  # noqa: PLR0913 - one for each option
         else:
             settings = load_settings(config)
             start_logging(settings)
-            content = run_to_end(partial(_sign, settings, server or "", private, terms), settings)
+            content = run_to_end(partial(_sign, settings, server or "", private, terms, refused=refused), settings)
             count, whose = len(content), server or ""
         _give(output, content, f"signed {count} tools of {whose}")
 
 
-async def _sign(settings: Settings, server: str, private: str, terms: SigningTerms) -> Mapping[str, Any]:
-    """Signatures alone where nothing is said beside them, as servers have sent them along so far."""
+async def _sign(
+    settings: Settings, server: str, private: str, terms: SigningTerms, *, refused: bool
+) -> Mapping[str, Any]:
+    """Signatures alone where nothing is said beside them, as servers have sent them along so far.
+
+    Raises:
+        PinMismatch: Something stands against a tool, and that was not said to be meant.
+    """
     from symbi.types import OPERATOR_AGENT  # noqa: PLC0415 - with the runtime alone
 
     async with open_runtime(settings) as runtime:
         await runtime.connect([server], settings.principal(OPERATOR_AGENT))
+        against = await ToolReviews(runtime.catalog).against(server)
+        if against and not refused:
+            told = "; ".join(f"`{shown_name(name)}`: {printable(why)}" for name, why in against.items())
+            msg = f"nothing of `{server}` is signed, for these tools are refused: {told}"
+            hint = "`symbi tools review` shows them; `--refused` signs them all the same"
+            raise PinMismatch(msg, hint=hint, server=server)
+        for name, why in against.items():
+            err.print(f"signing {escape(shown_name(name))} all the same: {escape(printable(why))}")
         offered = runtime.catalog.offered(server)
         if terms == SigningTerms():
             return dict(sign_definitions(offered, private))

@@ -21,7 +21,7 @@ from symbi.guard.outcome import decode_error, encode_error
 from symbi.policy.fields import ToolFlow
 from symbi.tools.breaker import BUSY_S, BreakerState, Pace
 from symbi.tools.dependency import Dependency, DependencyStatus, speaks_against
-from symbi.tools.judge import VerificationMode
+from symbi.tools.judge import VerificationMode, refuse_ended
 from symbi.tools.link import ServerLink
 from symbi.tools.manifest import ToolEntry
 from symbi.tools.port import SERVER_NAME, TOOLS, Pin, RawToolResult, Review, SecretSource, ToolDefinition
@@ -65,9 +65,7 @@ class Catalog:
         self._quarantined: dict[str, Refusal] = {}
         self._down: dict[str, SymbiError] = {}
         self._flows: dict[str, ToolFlow] = {}  # of each verified tool, also while its server is gone
-        self.changed: Callable[[], Awaitable[None]] = (
-            _nobody  # told when a server that was connected again has other tools
-        )
+        self.changed: Callable[[], Awaitable[None]] = _nobody  # told when a server that was connected again has others
         self.changes = 0  # how often tools were taken up
         self._stale: dict[str, int] = {}  # servers that offer something else by now, and how often they said so
         self._listings = {name: Pace() for name in self._links}
@@ -185,13 +183,12 @@ class Catalog:
             if not said or not self._is_up(link):
                 return
             pace, now_s = self._listings[server], self.verifier.clock.monotonic_s()
-            wait_s = pace.wait_s(now_s)
-            if wait_s > 0:
-                raise self._is_stale(server, wait_s)
+            if pace.wait_s(now_s) > 0:
+                raise self._is_stale(server)
             pace.started(now_s)
             before = self._digests(server)
             try:
-                asks = principal or self._principals.get(server, SYSTEM)
+                asks = principal or self.principal_of(server)
                 async with self._guard.enforce(self._connecting(link, asks)) as permit:
                     await self.verifier.find_key(permit)
                     definitions = await link.server.relist(permit)
@@ -208,7 +205,8 @@ class Catalog:
         if self._digests(server) != before:
             await self.changed()
 
-    def _is_stale(self, server: str, wait_s: float) -> ToolServerUnavailable:
+    def _is_stale(self, server: str) -> ToolServerUnavailable:
+        wait_s = self._listings[server].wait_s(self.verifier.clock.monotonic_s())
         msg = f"tool server `{server}` has changed its tools, which are verified before any is called"
         return ToolServerUnavailable(msg, server=server, retry_after_s=max(wait_s, BUSY_S))
 
@@ -278,6 +276,10 @@ class Catalog:
             InputError: There is no such server.
         """
         return self._is_up(self.link(server))
+
+    def principal_of(self, server: str) -> Principal:
+        """For whom a server was connected last."""
+        return self._principals.get(server, SYSTEM)
 
     def _is_up(self, link: ServerLink) -> bool:
         return link.server.connected and link.name not in self._down
@@ -350,7 +352,7 @@ class Catalog:
         server = name.partition(".")[0]
         async with self._locks.get(server) or anyio.Lock():  # what is offered is looked up when nobody lists it anew
             if server in self._stale:
-                raise self._is_stale(server, self._listings[server].wait_s(self.verifier.clock.monotonic_s()))
+                raise self._is_stale(server)
             refusal = self._quarantined.get(name)
             if refusal is not None and refusal.error.code == DUPLICATE:
                 raise _anew(refusal.error)
@@ -367,24 +369,21 @@ class Catalog:
 
         Raises:
             InputError: There is no such tool.
-            VerificationError: There is, and it is quarantined.
+            VerificationError: There is, and it is quarantined, or its signature has ended since.
             ToolServerUnavailable: Its server is not connected, or has changed its tools.
         """
         tool = self._tools.get(name)
         if tool is not None and tool.ref.server in self._stale:
-            raise self._is_stale(
-                tool.ref.server, self._listings[tool.ref.server].wait_s(self.verifier.clock.monotonic_s())
-            )
+            raise self._is_stale(tool.ref.server)
         if tool is not None:
+            refuse_ended(tool.mode, tool.definition, self.verifier.clock.now_ns())
             return tool
         refusal = self._quarantined.get(name)
         if refusal is not None:
             raise _anew(refusal.error)
-        server, _, _ = name.partition(".")
-        if server in self._down:
+        if (server := name.partition(".")[0]) in self._down:
             raise _anew(self._down[server])
-        known = [*self._tools, *self._quarantined]
-        hint = did_you_mean(name, known) or "`symbi tools list` shows the tools there are"
+        hint = did_you_mean(name, [*self._tools, *self._quarantined]) or "`symbi tools list` shows the tools there are"
         msg = f"unknown tool `{shown_name(name)}`"
         raise InputError(msg, code="tool.unknown", hint=hint)
 

@@ -1,7 +1,8 @@
 """Whether one definition may be called: from values alone, and so the same for all who ask."""
 
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -57,9 +58,60 @@ class Judgement:
     form: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What of a definition takes time to find out, and needs no pin.
+
+    Attributes:
+        name: `server.tool`.
+        covered: All of the definition in one form, as text; empty where it has none.
+        digest: SHA-256 (hex) of that, likewise.
+        form: Of the signature that holds; empty where there is none.
+        entry: What it carries of SchemaPin, or None.
+        error: Why it may not be called, whatever is pinned, or None.
+        before: By digest of what is pinned, that of what SchemaPin signs of it, as far as it was found out.
+    """
+
+    name: str
+    covered: str = ""
+    digest: str = ""
+    form: str = ""
+    entry: SignatureEntry | None = None
+    error: SymbiError | None = None
+    before: Mapping[str, str] = field(default_factory=dict)
+
+
+def examine(mode: VerificationMode, definition: ToolDefinition, trust: ServerTrust, now_ns: int) -> Examined:
+    """Find out canonical form, digest, and whether the signature holds; up to some 20 ms for a large definition.
+
+    Args:
+        mode: Strict or tofu; disabled asks nothing.
+        definition: As the server gave it.
+        trust: The server's key, if any.
+        now_ns: Since the epoch.
+    """
+    name = f"{definition.server}.{definition.name}"
+    # 1. the canonical form: what cannot be signed cannot be pinned
+    try:
+        covered = covered_definition(definition)
+    except InputError as error:
+        if mode is VerificationMode.DISABLED:
+            return Examined(name, digest=digest_of(repr(definition).encode("utf-8", "replace")))
+        return Examined(name, error=error)
+    examined = Examined(name, covered.decode(), digest_of(covered))
+    if mode is VerificationMode.DISABLED:
+        return replace(examined, covered="")
+    # 2. the signature, before any pin is looked at
+    try:
+        form, entry = _check_signature(mode, definition, trust, now_ns)
+    except SymbiError as error:
+        return replace(examined, error=error)
+    return replace(examined, form=form, entry=entry)
+
+
 def judge(
     mode: VerificationMode,
-    definition: ToolDefinition,
+    examined: Examined,
     trust: ServerTrust,
     pin: Pin | None,
     *,
@@ -71,33 +123,20 @@ def judge(
 
     Args:
         mode: Strict or tofu; disabled asks nothing.
-        definition: As the server gave it.
+        examined: The definition, examined under the same mode and key.
         trust: The server's key, if any, and how it is known; a remote one that nobody has accepted is not pinned in strict.
         pin: What is pinned for this tool, if anything.
         now_ns: Since the epoch.
         reviewed: A person has looked at definition and key: they replace the pin. The signature is checked all the same.
         older: That person lets an older version replace a newer one.
     """
-    name = f"{definition.server}.{definition.name}"
-    # 1. the canonical form: what cannot be signed cannot be pinned
-    try:
-        covered = covered_definition(definition)
-    except InputError as error:
-        if mode is VerificationMode.DISABLED:
-            return Judgement(None, digest=digest_of(repr(definition).encode("utf-8", "replace")))
-        return Judgement(error)
-    digest = digest_of(covered)
-    if mode is VerificationMode.DISABLED:
-        return Judgement(None, digest=digest)
-    # 2. the signature, before any pin is looked at
-    try:
-        form, entry = _check_signature(mode, definition, trust, now_ns)
-    except SymbiError as error:
-        return Judgement(error, digest=digest)
+    name, digest, form, entry = examined.name, examined.digest, examined.form, examined.entry
+    if examined.error is not None or mode is VerificationMode.DISABLED:
+        return Judgement(examined.error, digest=digest)
     key = trust.key if form else None
     signed = "" if key is None else fingerprint(key)
     how = provenance(form, entry.version if entry else "", trust.source if form else "")
-    fresh = Pin(name, signed, digest, how.text, covered.decode(), rfc3339(now_ns), PINNED)
+    fresh = Pin(name, signed, digest, how.text, examined.covered, rfc3339(now_ns), PINNED)
     # 3. the pin
     if pin is not None and pin.digest != digest and reviewed and not older:
         step_back = why_older(entry or SignatureEntry(""), parse_provenance(pin.form))
@@ -118,7 +157,7 @@ def judge(
         return Judgement(None, None if pin.state == PINNED else replace(pin, state=PINNED), digest, key, form)
     if pin.digest == digest and not pin.key_fingerprint and (held := _held(mode, name, trust)) is None:
         return Judgement(None, fresh, digest, key, form)  # it was unsigned and is signed now, with nothing else changed
-    return Judgement(_changed(pin, name, digest, entry), replace(pin, state=QUARANTINED + digest), digest, key, form)
+    return Judgement(_changed(pin, examined), replace(pin, state=QUARANTINED + digest), digest, key, form)
 
 
 def _held(mode: VerificationMode, name: str, trust: ServerTrust) -> PinMismatch | None:
@@ -134,12 +173,14 @@ def _held(mode: VerificationMode, name: str, trust: ServerTrust) -> PinMismatch 
     )
 
 
-def _changed(pin: Pin, name: str, digest: str, entry: SignatureEntry | None) -> PinMismatch:
+def _changed(pin: Pin, examined: Examined) -> PinMismatch:
+    name, digest, entry = examined.name, examined.digest, examined.entry
     what = "definition" if pin.digest != digest else "key"
     said = ""
     if pin.digest != digest and (parse_provenance(pin.form).version or (entry and (entry.version or entry.previous))):
         back = why_older(entry or SignatureEntry(""), parse_provenance(pin.form))
-        said = f"; {back or of_descent(entry, signed_digest(pin.definition))}"
+        before = examined.before.get(pin.digest) or signed_digest(pin.definition)
+        said = f"; {back or of_descent(entry, before)}"
     return PinMismatch(
         f"the {what} of tool `{name}` has changed since it was pinned on {pin.pinned_at[:10]}{said}",
         hint=f"`symbi tools review {name}` shows the difference",
@@ -155,6 +196,19 @@ def _keyless(name: str, error: SymbiError) -> SymbiError:
         return decode_error(encode_error(error))
     msg = f"the key that signs tool `{name}` is not to be had: {error.message}"
     return SignatureInvalid(msg, code="verify.key", hint=error.hint, tool=name, cause=error.code)
+
+
+def refuse_ended(mode: VerificationMode, definition: ToolDefinition, now_ns: int) -> None:
+    """Return if the signature of a definition has not ended, or the mode makes do with one that has.
+
+    Raises:
+        SignatureInvalid: It has, in strict mode.
+    """
+    entry = entry_of(definition) if mode is VerificationMode.STRICT else None
+    ended = "" if entry is None else why_ended(entry, now_ns)
+    if ended:
+        name = f"{definition.server}.{definition.name}"
+        raise SignatureInvalid(f"tool `{name}`: {ended}", code="verify.expired", tool=name)
 
 
 def _check_signature(
@@ -180,9 +234,8 @@ def _check_signature(
         where = f"mcp.servers.{definition.server}"
         raise SignatureInvalid(msg, hint=f"set `{where}.public_key` or `{where}.schemapin_domain`", tool=name)
     form = verify(definition, entry.signature, trust.key).value
+    refuse_ended(mode, definition, now_ns)
     ended = why_ended(entry, now_ns)
-    if ended and mode is VerificationMode.STRICT:
-        raise SignatureInvalid(f"tool `{name}`: {ended}", code="verify.expired", tool=name)
     if ended:
         _log.warning("tool `%s`: %s", shown_name(name), ended)
     return form, entry

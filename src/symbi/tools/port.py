@@ -209,6 +209,19 @@ class Pin:
     state: str = "pinned"
 
 
+@dataclass(frozen=True, slots=True)
+class PinHead:
+    """What of a pin is small.
+
+    Attributes:
+        tool: As in `Pin`.
+        key_fingerprint: Likewise.
+    """
+
+    tool: str
+    key_fingerprint: str
+
+
 class PinStore(Protocol):
     """Durable pins; the methods block and run where the store's transactions run."""
 
@@ -228,6 +241,13 @@ class PinStore(Protocol):
 
     def pins(self) -> Sequence[Pin]:
         """All pins, by tool name.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+
+    def pin_heads(self) -> Sequence[PinHead]:
+        """Of all pins what is small, by tool name.
 
         Raises:
             StoreUnavailable: The store cannot be read.

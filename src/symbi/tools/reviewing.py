@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import anyio.to_thread
+
 from symbi.audit.event import AuditEventType, Draft
 from symbi.clock import rfc3339
 from symbi.errors import InputError, PinMismatch, SignatureInvalid
 from symbi.tools.catalog import Catalog
 from symbi.tools.port import Pin, Review, ReviewKind, ReviewState
-from symbi.tools.review import REJECTED, REVOKED_KEY, REVOKED_TOOL
-from symbi.tools.schemapin import fingerprint
+from symbi.tools.review import REJECTED, REVOKED_KEY, REVOKED_TOOL, covered_definition
+from symbi.tools.schemapin import digest_of, fingerprint
 from symbi.tools.text import cut, printable, shown_name
 from symbi.tools.verifier import VerifiedTool
 from symbi.types import JsonValue, Principal
@@ -51,23 +53,24 @@ class ToolReviews:
         self._log = catalog.verifier.log
         self._clock = catalog.verifier.clock
 
-    async def accept(self, name: str, digest: str, principal: Principal) -> VerifiedTool:
+    async def accept(self, name: str, digest: str, principal: Principal, *, older: bool = False) -> VerifiedTool:
         """Take a tool as it was shown; a server that is not connected is, through the gate, for it must still offer that.
 
         Args:
             name: `server.tool`.
             digest: Of what was shown.
             principal: For whom it is connected.
+            older: Also where it says that it is an older version than the pinned one.
 
         Raises:
-            PinMismatch: Its server offers something else by now.
+            PinMismatch: Its server offers something else by now; or it is older, and that is not meant.
             InputError: There is no such tool, or it cannot be used.
             SymbiError: As `Catalog.ready` and `Catalog.pin`.
         """
         server = name.partition(".")[0]
         if not self._catalog.is_connected(server):
             await self._catalog.ready(server, principal)
-        tool = await self._catalog.pin(name, digest=digest)
+        tool = await self._catalog.pin(name, digest=digest, older=older)
         await self._catalog.changed()
         return tool
 
@@ -176,6 +179,37 @@ class ToolReviews:
             msg = f"tool server `{name}` was rejected on {review.since[:10]}"
             await self._catalog.take_out(name, PinMismatch(msg, code=REJECTED, server=name))
         return review
+
+    async def against(self, server: str) -> Mapping[str, str]:
+        """What stands against each tool that a connected server offers, beside its signature, by name.
+
+        Raises:
+            StoreUnavailable: What people have said cannot be read.
+        """
+        offered = {f"{server}.{one.name}": one for one in self._catalog.offered(server)}
+        quarantined = self._catalog.quarantined
+        found = {
+            name: quarantined[shown_name(name)].message
+            for name in offered
+            if not isinstance(quarantined.get(shown_name(name)), SignatureInvalid | None)
+        }
+
+        def read() -> list[tuple[str, Pin | None, Review | None]]:
+            return [
+                (name, self._store.get_pin(name), self._store.get_review(ReviewKind.TOOL, name)) for name in offered
+            ]
+
+        for name, pin, review in await self._log.read(read):
+            if name in found:
+                continue
+            digest = await anyio.to_thread.run_sync(lambda one: digest_of(covered_definition(one)), offered[name])
+            if review is not None and review.state is ReviewState.REVOKED:
+                found[name] = f"it was revoked on {review.since[:10]}"
+            elif review is not None and review.state is ReviewState.REJECTED and review.digest == digest:
+                found[name] = f"as it is, it was rejected on {review.since[:10]}"
+            elif pin is not None and pin.digest != digest:
+                found[name] = f"it has changed since it was pinned on {pin.pinned_at[:10]}"
+        return found
 
     def _offers(self, name: str) -> bool:
         return name in self._catalog.quarantined or any(tool.ref.name == name for tool in self._catalog.tools)

@@ -7,7 +7,7 @@ from typing import Final
 import anyio
 
 from symbi.clock import Clock
-from symbi.errors import StoreUnavailable, SymbiError
+from symbi.errors import PolicyDenied, StoreUnavailable, SymbiError
 from symbi.tools.catalog import Catalog
 
 _log = logging.getLogger("symbi.tools")
@@ -20,7 +20,7 @@ class Upkeep:
     """Health checks of the servers of a catalogue; to be run.
 
     Each is asked by itself and within a bound, so that one that hangs holds up no other. One that has calls at work is not
-    asked: these show how it is. One that does not answer is connected no more, and is started again when somebody needs it.
+    asked: these show how it is. Keys that come from domains are asked for again when what was found of them is not kept any more. One that does not answer is connected no more, and is started again when somebody needs it.
 
     Args:
         catalog: Whose servers.
@@ -69,7 +69,23 @@ class Upkeep:
             try:
                 await self._catalog.relist(server)  # if it said that its tools have changed, and that was too often
                 await self._catalog.check(server, self._within_s)
+                await self._ask_for_key(server)
             except StoreUnavailable as error:
                 _log.warning("how tool server `%s` is cannot be recorded: %s", server, error)  # the next effect says so
             except SymbiError as error:
                 _log.info("tool server `%s` could not be looked at: %s", server, error)
+
+    async def _ask_for_key(self, server: str) -> None:
+        """Ask again for the key of a connected server, through the gate, once what was found of it is not kept any more.
+
+        It may have been revoked, and nobody connects: where another key counts than before, no tool is called until it is
+        verified anew. A server that may not be connected any more is not.
+        """
+        catalog = self._catalog
+        if not catalog.is_connected(server) or not catalog.verifier.known.is_old(server):
+            return
+        try:
+            await catalog.ready(server, catalog.principal_of(server))
+        except PolicyDenied as error:
+            await catalog.take_out(server, error)
+            raise

@@ -15,6 +15,7 @@ import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 import anyio.to_thread
@@ -28,12 +29,12 @@ from symbi.guard.permit import Permit
 from symbi.policy.decision import PolicyDecision
 from symbi.policy.engine import PolicyEngine
 from symbi.policy.history import offline
-from symbi.tools.judge import PINNED, QUARANTINED, Judgement, VerificationMode, judge
+from symbi.tools.judge import Examined, Judgement, VerificationMode, examine, judge
 from symbi.tools.link import ServerLink
 from symbi.tools.lookalike import ANY_NAME, LookAlike, judge_names, keys_of, shown
 from symbi.tools.manifest import Manifest, ToolEntry
-from symbi.tools.port import SERVER_NAME, TOOL_NAME, ReviewKind, ReviewState, ToolDefinition, ToolStore
-from symbi.tools.review import Seen, admitted, covered_definition, stand
+from symbi.tools.port import SERVER_NAME, TOOL_NAME, PinHead, ReviewKind, ReviewState, ToolDefinition, ToolStore
+from symbi.tools.review import Seen, admitted, covered_definition, signed_digest, stand
 from symbi.tools.schemapin import PublicKey, digest_of, fingerprint, signature_of, verify
 from symbi.tools.schemapin.resolve import ServerKeys, ServerTrust
 from symbi.tools.schemas import Schema
@@ -117,6 +118,7 @@ class ToolVerifier:
         manifests: Operator manifest by server.
 
     Attributes:
+        known: Keys, and who is asked for them.
         shared: By server, names of its tools that may be those of other servers' tools; None: nobody has said so of any.
     """
 
@@ -136,7 +138,7 @@ class ToolVerifier:
         self.log = log
         self._engine = engine
         self.clock = clock
-        self._known = known = keys if isinstance(keys, ServerKeys) else ServerKeys(keys or {})
+        self.known = known = keys if isinstance(keys, ServerKeys) else ServerKeys(keys or {})
         self._keys, self._chain = known.configured, known.chain
         self._manifests = manifests or {}
         self._domains = {} if self._chain is None or mode is VerificationMode.DISABLED else known.domains
@@ -258,15 +260,24 @@ class ToolVerifier:
         Raises:
             StoreUnavailable: Pins or trail cannot be read or written.
         """
-        offered = [one if isinstance(one, Refusal) else self._known.with_signature(one) for one in definitions]
+        offered = [one if isinstance(one, Refusal) else self.known.with_signature(one) for one in definitions]
         others = frozenset(one.name for one in offered if isinstance(one, ToolDefinition))
-        prepared = [await anyio.to_thread.run_sync(_prepare, one, others) for one in offered]
+        now_ns = self.clock.now_ns()
+        trusts = {one.server: self.trust_of(one.server) for one in offered if isinstance(one, ToolDefinition)}
+        prepared = [
+            one
+            if isinstance(one, Refusal)
+            else await anyio.to_thread.run_sync(_prepare, one, others, self.mode, trusts[one.server], now_ns)
+            for one in offered
+        ]
+        prepared = await self._with_before(prepared)
 
         def work() -> tuple[list[VerifiedTool | Refusal], list[Draft]]:
             results: list[VerifiedTool | Refusal] = []
             drafts: list[Draft] = []
-            accepted = self._accepted()
-            alike = self._look_alikes(prepared, reviewed=reviewed)
+            heads = self.store.pin_heads() if self.mode is not VerificationMode.DISABLED else ()
+            accepted = self._accepted(heads)
+            alike = self._look_alikes(prepared, heads, reviewed=reviewed)
             for place, one in enumerate(prepared):
                 refused = isinstance(one, _Prepared) and place in alike
                 judged = _named(one, alike[place]) if refused else one
@@ -294,21 +305,35 @@ class ToolVerifier:
         action = InvokeTool(principal=principal, tool=tool.ref, values=arguments or {})
         return await self._engine.evaluate_policy(offline(self._engine.current.counters, action.request()))
 
-    def _accepted(self) -> frozenset[tuple[str, str]]:
-        """Server and key of every pin: such a key is not news. On the store's thread."""
+    async def _with_before(self, prepared: Sequence["_Prepared | Refusal"]) -> list["_Prepared | Refusal"]:
+        """With what a changed definition may say that it succeeds, so that this is not to be found out on the store's thread."""
+        found: list[_Prepared | Refusal] = []
+        for one in prepared:
+            if isinstance(one, _Prepared) and one.examined.entry is not None:
+                pin = await self.log.read(partial(self.store.get_pin, one.examined.name))
+                if pin is not None and pin.digest != one.examined.digest:
+                    before = {pin.digest: await anyio.to_thread.run_sync(signed_digest, pin.definition)}
+                    found.append(replace(one, examined=replace(one.examined, before=before)))
+                    continue
+            found.append(one)
+        return found
+
+    def _accepted(self, heads: Sequence[PinHead]) -> frozenset[tuple[str, str]]:
+        """Server and key of every pin: such a key is not news."""
         if self.mode is not VerificationMode.STRICT or not any(one.remote for one in self._trust.values()):
             return frozenset()
-        kept = [pin for pin in self.store.pins() if pin.state == PINNED or pin.state.startswith(QUARANTINED)]
-        return frozenset((pin.tool.partition(".")[0], pin.key_fingerprint) for pin in kept if pin.key_fingerprint)
+        return frozenset((pin.tool.partition(".")[0], pin.key_fingerprint) for pin in heads if pin.key_fingerprint)
 
-    def _look_alikes(self, prepared: Sequence["_Prepared | Refusal"], *, reviewed: bool) -> Mapping[int, LookAlike]:
-        """What is refused for its name, by its place; what is pinned counts before what is new. On the store's thread."""
+    def _look_alikes(
+        self, prepared: Sequence["_Prepared | Refusal"], heads: Sequence[PinHead], *, reviewed: bool
+    ) -> Mapping[int, LookAlike]:
+        """What is refused for its name, by its place; what is pinned counts before what is new."""
         if self.mode is VerificationMode.DISABLED:
             return {}
         servers = {one.definition.server for one in prepared}
         taken: dict[str, str] = {}
         known: set[str] = set()
-        for pin in self.store.pins():
+        for pin in heads:
             server, _, name = pin.tool.partition(".")
             if server in servers:
                 known.add(name)
@@ -326,9 +351,8 @@ class ToolVerifier:
             return found
         key = None if found.key is None else self.store.get_review(ReviewKind.KEY, fingerprint(found.key))
         revoked = key.since if key is not None and key.state is ReviewState.REVOKED else ""
-        strict, disabled = self.mode is VerificationMode.STRICT, self.mode is VerificationMode.DISABLED
-        definition = "" if disabled else covered_definition(one.definition).decode()
-        seen = Seen(name, found.digest, definition, one.findings, found.error, first, strict, reviewed)
+        strict = self.mode is VerificationMode.STRICT
+        seen = Seen(name, found.digest, one.examined.covered, one.findings, found.error, first, strict, reviewed)
         standing = stand(seen, self.store.get_review(ReviewKind.TOOL, name), key_revoked=revoked, now=now)
         if standing.put is not None:
             self.store.put_review(standing.put)
@@ -344,13 +368,13 @@ class ToolVerifier:
             return _refused(one)
         definition = one.definition
         name = f"{definition.server}.{definition.name}"
-        trust = self.trust_of(definition.server)
+        trust = one.trust
         if trust.key is not None and (definition.server, fingerprint(trust.key)) in accepted:
             trust = replace(trust, remote=False)
         pinning = self.mode is not VerificationMode.DISABLED
         pin = self.store.get_pin(name) if pinning else None
         now_ns = self.clock.now_ns()
-        found = judge(self.mode, definition, trust, pin, now_ns=now_ns, reviewed=reviewed, older=older)
+        found = judge(self.mode, one.examined, trust, pin, now_ns=now_ns, reviewed=reviewed, older=older)
         found = self._stand(one, found, first=pin is None, reviewed=reviewed)
         if found.pin is not None:
             self.store.put_pin(found.pin)
@@ -385,9 +409,11 @@ class ToolVerifier:
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A definition whose name and schemas can be used."""
+    """A definition whose name and schemas can be used, as it was examined under a key."""
 
     definition: ToolDefinition
+    trust: ServerTrust
+    examined: Examined
     arguments: Schema
     output: Schema | None
     findings: tuple[Finding, ...]
@@ -401,10 +427,10 @@ class _Prepared:
         return manifest.entry(self.definition.name) if manifest is not None else ToolEntry()
 
 
-def _prepare(definition: ToolDefinition | Refusal, others: Collection[str]) -> _Prepared | Refusal:
-    """Check the names, compile the schemas and screen the texts; on a thread, for a hostile schema takes a while to refuse."""
-    if isinstance(definition, Refusal):
-        return definition
+def _prepare(
+    definition: ToolDefinition, others: Collection[str], mode: VerificationMode, trust: ServerTrust, now_ns: int
+) -> _Prepared | Refusal:
+    """All that takes time, and most with hostile content: names, schemas, texts, canonical form, signature. On a thread of its own."""
     name = shown_name(f"{definition.server}.{definition.name}")
     try:
         if not SERVER_NAME.fullmatch(definition.server) or not TOOL_NAME.fullmatch(definition.name):
@@ -418,7 +444,8 @@ def _prepare(definition: ToolDefinition | Refusal, others: Collection[str]) -> _
         )
     except InputError as error:
         return Refusal(definition, error)
-    return _Prepared(definition, arguments, output, screen(definition, others))
+    examined = examine(mode, definition, trust, now_ns)
+    return _Prepared(definition, trust, examined, arguments, output, screen(definition, others))
 
 
 def refuse_duplicates(definitions: Sequence[ToolDefinition]) -> Sequence[ToolDefinition | Refusal]:

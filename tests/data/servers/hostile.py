@@ -200,7 +200,11 @@ def main():
                 if MODE == "dies-at-listing":
                     os._exit(0)
                 result = {"tools": tools()}
-                if MODE == "endless-pages":
+                if MODE == "large-pages":
+                    result = {
+                        "tools": [TOOL | {"name": f"p{len(params.get('cursor', ''))}", "description": 3_000_000 * "x"}]
+                    }
+                if MODE in {"endless-pages", "large-pages"}:
                     result["nextCursor"] = f"{params.get('cursor', '')}x"
                 if MODE == "wrong-listing":
                     result = {"tools": [{"name": "echo"}]}

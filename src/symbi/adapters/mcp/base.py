@@ -4,6 +4,7 @@
 the name next was connected, listed and verified anew.
 """
 
+import json
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Mapping, Sequence
@@ -20,6 +21,7 @@ from pydantic import ValidationError
 
 from symbi.adapters.mcp.answers import (
     MAX_ENTRIES,
+    MAX_LISTING_BYTES,
     MAX_PAGES,
     MAX_TOOLS,
     completion,
@@ -219,10 +221,14 @@ class McpServer(ABC):
     async def _list(self, session: Session) -> Sequence[ToolDefinition]:
         definitions: list[ToolDefinition] = []
         cursor: str | None = None
+        size = 0
         for number in range(MAX_PAGES):
             page = await session.page(list_tools, cursor)
             cursor = page.get("nextCursor")
             tools = page.get("tools") or []
+            size += len(json.dumps(tools, ensure_ascii=False).encode("utf-8", "replace"))
+            if size > MAX_LISTING_BYTES:
+                raise self._unavailable(f"lists tools of more than {MAX_LISTING_BYTES} bytes", session)
             kept = session.absorb(page, complete=number == 0 and not cursor) if page else frozenset()
             if self._mask.value(tools) != tools:
                 raise self._unavailable("puts a secret that it was given into the definition of a tool", None)

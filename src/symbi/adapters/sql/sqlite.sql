@@ -174,6 +174,9 @@ INSERT INTO pins (tool, key_fingerprint, digest, form, definition, pinned_at, st
 ON CONFLICT (tool) DO UPDATE SET key_fingerprint = excluded.key_fingerprint, digest = excluded.digest,
     form = excluded.form, definition = excluded.definition, pinned_at = excluded.pinned_at, state = excluded.state
 
+-- name: pin_heads
+SELECT tool, key_fingerprint FROM pins ORDER BY tool
+
 -- name: pins
 SELECT tool, key_fingerprint, digest, form, definition, pinned_at, state FROM pins ORDER BY tool
 

@@ -58,7 +58,7 @@ from symbi.audit.port import StoredEvent, TrailCommit
 from symbi.audit.query import EventFilter
 from symbi.errors import InternalError, StoreUnavailable
 from symbi.guard.ledger import MOVES, EffectRecord, EffectState
-from symbi.tools.port import Pin
+from symbi.tools.port import Pin, PinHead
 from symbi.types import RunId
 
 STORE_VERSIONS_BEFORE: Final = frozenset({1, 2})  # of a trail without index and tree, which it is given
@@ -396,6 +396,10 @@ class SqliteStore(
     def pins(self) -> Sequence[Pin]:
         """All pins, by tool."""
         return [Pin(*row) for row in self._all(SQL["pins"])]
+
+    def pin_heads(self) -> Sequence[PinHead]:
+        """Of all pins what is small, by tool."""
+        return [PinHead(*row) for row in self._all(SQL["pin_heads"])]
 
     def _insert(self, name: str, values: tuple[object, ...], what: str) -> None:
         try:

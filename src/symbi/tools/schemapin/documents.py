@@ -177,12 +177,21 @@ def read_object(raw: bytes, what: str, limit: int) -> Mapping[str, Any]:
     if len(raw) > limit:
         _refuse(what, f"it has {len(raw)} bytes; {limit} are allowed")
     try:
-        document = json.loads(raw.decode("utf-8"), object_pairs_hook=_once)
+        document = parse_once(raw.decode("utf-8"))
     except (ValueError, RecursionError):  # what is no UTF-8 is a value error too
         document = None
     if not isinstance(document, dict):
         _refuse(what, "it is no JSON object in which every name stands once")
     return document
+
+
+def parse_once(text: str) -> Any:
+    """What a JSON text says, if no name stands twice in an object: one reader would take the first of them, another the last.
+
+    Raises:
+        ValueError, RecursionError: It is no JSON, one does, or it is nested too deep.
+    """
+    return json.loads(text, object_pairs_hook=_once)
 
 
 def _object(raw: bytes | Mapping[str, Any], domain: str) -> Mapping[str, Any]:

@@ -1,6 +1,5 @@
 """Listings of a server's tools as JSON, to be signed or checked where no server runs."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
@@ -8,6 +7,7 @@ from typing import Any, Final, NoReturn
 from symbi.errors import InputError
 from symbi.tools.port import ToolDefinition
 from symbi.tools.schemapin.canonical import canonical_definition, digest_of
+from symbi.tools.schemapin.documents import parse_once
 from symbi.tools.schemapin.keys import FINGERPRINT, PrivateKey
 from symbi.tools.schemapin.signature import META_KEY, VERSION, sign
 from symbi.tools.text import shown_name
@@ -42,12 +42,7 @@ def parse_listing(text: str, server: str = "listing") -> tuple[ToolDefinition, .
     Raises:
         InputError: It is malformed, or names a tool twice.
     """
-    if len(text) > MAX_LISTING_BYTES:
-        _refuse(f"it has more than {MAX_LISTING_BYTES} characters")
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        _refuse("it is no JSON")
+    content = _read(text)
     tools = content.get("tools") if isinstance(content, dict) else content
     if not isinstance(tools, list) or len(tools) > MAX_TOOLS:
         _refuse(f"it is no list of up to {MAX_TOOLS} tools, and has none in `tools`")
@@ -90,10 +85,7 @@ def hashes_of(text: str) -> dict[str, str]:
     Raises:
         InputError: It is neither.
     """
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        _refuse("it is no JSON")
+    content = _read(text)
     if isinstance(content, list) or (isinstance(content, dict) and isinstance(content.get("tools"), list)):
         return {one.name: f"sha256:{digest_of(canonical_definition(one))}" for one in parse_listing(text)}
     if not isinstance(content, dict):
@@ -110,10 +102,7 @@ def entries_of(text: str) -> dict[str, dict[str, JsonValue]]:
     Raises:
         InputError: It is none of these.
     """
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        _refuse("it is no JSON")
+    content = _read(text)
     if isinstance(content, list) or (isinstance(content, dict) and isinstance(content.get("tools"), list)):
         content = {one.name: one.meta[META_KEY] for one in parse_listing(text) if META_KEY in one.meta}
     if not isinstance(content, dict):
@@ -127,12 +116,21 @@ def entries_of(text: str) -> dict[str, dict[str, JsonValue]]:
 
 def with_entries(text: str, entries: Mapping[str, Mapping[str, JsonValue]]) -> dict[str, Any]:
     """A listing that parses, with these entries in the `_meta` of its tools."""
-    content = json.loads(text)
+    content = _read(text)
     listing = content if isinstance(content, dict) else {"tools": content}
     tools = [
         tool | {"_meta": {**(tool.get("_meta") or {}), META_KEY: entries[tool["name"]]}} for tool in listing["tools"]
     ]
     return listing | {"tools": tools}
+
+
+def _read(text: str) -> Any:
+    if len(text) > MAX_LISTING_BYTES:
+        _refuse(f"it has more than {MAX_LISTING_BYTES} characters")
+    try:
+        return parse_once(text)
+    except (ValueError, RecursionError):
+        _refuse("it is no JSON in which every name stands once")
 
 
 def _definition(one: object, server: str, index: int) -> ToolDefinition:

@@ -160,6 +160,11 @@ class TrustChain:
         self._kept: dict[str, _Found] = {}
         self._failed: dict[str, tuple[SymbiError, float]] = {}
 
+    def is_old(self, domain: str) -> bool:
+        """Whether what was found of a domain, if anything was, is not kept any more: who needs it has to ask again."""
+        kept = self._kept.get(domain)
+        return kept is None or self._age_s(kept) >= self._keep_s
+
     async def trust(
         self, permit: Permit[ConnectServer], domain: str, configured: PublicKey | None = None
     ) -> ServerTrust:
@@ -205,9 +210,8 @@ class TrustChain:
         return ServerTrust(key, found.source, found.remote, found.discovery.developer, agreed)
 
     async def _find(self, permit: Permit[ConnectServer], domain: str) -> _Found:
-        kept = self._kept.get(domain)
-        if kept is not None and self._age_s(kept) < self._keep_s:
-            return kept
+        if not self.is_old(domain):
+            return self._kept[domain]
         error, at_s = self._failed.get(domain, (None, 0.0))
         if error is not None and self._clock.monotonic_s() - at_s < RETRY_S:
             raise decode_error(encode_error(error))
@@ -263,6 +267,10 @@ class ServerKeys:
     domains: Mapping[str, str] = field(default_factory=dict)
     chain: TrustChain | None = None
     signatures: Mapping[str, Mapping[str, Mapping[str, JsonValue]]] = field(default_factory=dict)
+
+    def is_old(self, server: str) -> bool:
+        """Whether it has to be asked again under which key a server's tools are to be signed."""
+        return self.chain is not None and server in self.domains and self.chain.is_old(self.domains[server])
 
     def with_signature(self, definition: ToolDefinition) -> ToolDefinition:
         """The definition with the signature that the operator keeps of it, where there is one."""
