@@ -38,7 +38,7 @@ Things = Sequence[Mapping[str, Any]]
 
 def reader_of(session: GatewaySession) -> ServerReader:
     """What asks servers for a session."""
-    return ServerReader(session.runtime.catalog, session.runtime.guard, session.id)
+    return ServerReader(session.runtime.catalog, session.runtime.guard, session.id, session.waits)
 
 
 async def browse(session: GatewaySession, what: str) -> Mapping[str, Things]:

@@ -132,7 +132,8 @@ async def _carried_out(session: GatewaySession, whole: str, call: ToolCall, exch
         tool=ToolRef(ToolName(whole), whole.partition(".")[0], "", {}, recovery=invoker.recovery_of(whole), flow=flow),
         values=call.arguments,
         labels=found.labels,
-        session=session.id if await session.gateway.may_hold(session.client) else "",
+        session=session.id,
+        waits=session.waits,
         facts=found.facts,
     )
 
@@ -232,7 +233,7 @@ async def until_agreed(session: GatewaySession, once: Callable[[], Awaitable[T]]
             if approval_id in told:
                 raise
             told.add(approval_id)
-            session.gateway.is_held(session.client, approval_id)
+            session.waits.found(approval_id)
             await ask_people(session, pending, exchange)
 
 

@@ -26,8 +26,8 @@ from symbi.api.mcp.names import OWN, name_all
 from symbi.audit.event import AuditEventType, Draft
 from symbi.config import GatewayNames, GatewaySettings, Settings
 from symbi.dsl.spec import CompiledFile
-from symbi.errors import ConfigError, Denied, InputError, Overloaded, StoreUnavailable, SymbiError
-from symbi.guard.approval import ApprovalState
+from symbi.errors import ConfigError, Denied, Overloaded, StoreUnavailable, SymbiError
+from symbi.guard.waits import Waits
 from symbi.policy.counterfactual import Change
 from symbi.runtime.runtime import Runtime
 from symbi.tools.catalog import VerifiedTool
@@ -37,7 +37,7 @@ from symbi.types import JsonValue, Label, Principal
 _log = logging.getLogger("symbi.api")
 
 KIB: Final = 1024
-MAX_HELD: Final = 64  # calls of one client that wait for people; of a further one nobody is asked
+MAX_HELD: Final = 64  # requests of one client that wait for people; a further one is refused
 MAX_REFUSALS: Final = 1024  # that are kept for whoever asks why
 MAX_CLAIM_CHARS: Final = 200  # of what a client says of itself, on the trail
 RETRY_S: Final = 10.0  # before a server that could not be had is tried again for a client
@@ -132,6 +132,11 @@ class GatewaySession:
     def principal(self) -> Principal:
         """The client, as policies see it."""
         return self.client.principal
+
+    @property
+    def waits(self) -> Waits:
+        """What bounds how many of its client's requests wait for people."""
+        return self.gateway.waits_of(self.client)
 
     @property
     def runtime(self) -> Runtime:
@@ -246,7 +251,7 @@ class Gateway:
         self.sessions: dict[str, GatewaySession] = {}
         self.refusals: dict[str, tuple[str, Refusal]] = {}
         self._left = anyio.Event()
-        self._held: dict[str, set[str]] = {}
+        self._waits: dict[str, Waits] = {}
         self._tasks: TaskGroup | None = None
         self._told: Callable[[], Awaitable[None]] | None = None
 
@@ -269,23 +274,9 @@ class Gateway:
         tasks.cancel_scope.cancel("the gateway ends")
         await tasks.__aexit__(None, None, None)
 
-    async def may_hold(self, client: Client) -> bool:
-        """Whether a further call of a client may wait for people; of those that wait for it there are only so many."""
-        held = self._held.setdefault(client.name, set())
-        if len(held) >= MAX_HELD:
-            for approval_id in tuple(held):
-                try:
-                    record = await self.runtime.desk.find(approval_id)
-                except InputError:  # it is not kept any more
-                    held.discard(approval_id)
-                    continue
-                if record.state is not ApprovalState.WAITING:
-                    held.discard(approval_id)
-        return len(held) < MAX_HELD
-
-    def is_held(self, client: Client, approval_id: str) -> None:
-        """A call of a client waits for people."""
-        self._held.setdefault(client.name, set()).add(approval_id)
+    def waits_of(self, client: Client) -> Waits:
+        """What bounds how many requests of a client wait for people, in whichever of its sessions."""
+        return self._waits.setdefault(client.name, Waits(MAX_HELD))
 
     def keep_refusal(self, named: str, client: Client, told: Refusal) -> None:
         """Keep what a client was told under an id, for it may ask again; the oldest is forgotten.
