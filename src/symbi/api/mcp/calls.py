@@ -100,15 +100,16 @@ async def call_tool(session: GatewaySession, call: ToolCall, exchange: Exchange)
     Raises:
         InputError: There is no such tool for this client.
     """
-    whole = session.whole(call.name)
-    if whole is None:
-        msg = f"there is no tool `{call.name[:64]}`"
-        raise InputError(msg, code="tool.unknown")
     try:
         with session.turnstile.passing(call.arguments):
-            return await _carried_out(session, whole, call, exchange)
+            await session.ready(session.servers_of(call.name))
+            whole = session.whole(call.name)
+            if whole is not None:
+                return await _carried_out(session, whole, call, exchange)
     except SymbiError as error:
         return await explained(session, call.name, error)
+    msg = f"there is no tool `{call.name[:64]}`"
+    raise InputError(msg, code="tool.unknown")
 
 
 async def explained(session: GatewaySession, name: str, error: SymbiError) -> Refusal:
