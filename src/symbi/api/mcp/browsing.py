@@ -15,6 +15,7 @@ import anyio
 
 from symbi.api.mcp.calls import Exchange, judged, remembered, until_agreed
 from symbi.api.mcp.gateway import GatewaySession
+from symbi.api.mcp.labels import UNMARKED
 from symbi.api.mcp.names import name_all
 from symbi.errors import AgentFailed, InputError, StoreUnavailable, SymbiError
 from symbi.guard.action import Complete
@@ -110,6 +111,7 @@ async def get_prompt(
     with session.turnstile.passing(dict(values)):
         server, thing = await _prompt(session, name)
         label = (await judged(session, UNDECLARED, values, {})).label
+        exchange.reads(UNMARKED, label)
         ask = partial(
             reader_of(session).prompt,
             session.principal,
@@ -141,6 +143,7 @@ async def read_resource(session: GatewaySession, uri: str, exchange: Exchange) -
     with session.turnstile.passing({"uri": uri}):
         server = await _home(session, uri)
         label = (await judged(session, UNDECLARED, {"uri": uri}, {})).label
+        exchange.reads(UNMARKED, label)
         ask = partial(reader_of(session).read, session.principal, server, uri, label=label, caller=exchange)
         return await _asked(session, ask, exchange, {"uri": uri})
 

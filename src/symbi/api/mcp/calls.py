@@ -50,6 +50,9 @@ T = TypeVar("T")
 class Exchange(Caller, Protocol):
     """What can be said to a client while its request is carried out."""
 
+    def reads(self, mark: Label, given: Label) -> None:
+        """Say how confidential it is what a server tells meanwhile."""
+
     async def ask(self, kind: str, question: Mapping[str, JsonValue]) -> Mapping[str, Any]:
         """Ask the client: `elicitation`, `sampling` or `roots`; its answer, in the protocol's form.
 
@@ -146,6 +149,7 @@ async def _carried_out(session: GatewaySession, whole: str, call: ToolCall, exch
                 await noted(session, action, denial)
                 raise
 
+    exchange.reads(join(FAILED, *_declared(flow)), found.label)
     keep = partial(_kept, session, call.arguments, found.label)
     try:
         result = await until_agreed(session, once, exchange)
