@@ -307,6 +307,16 @@ class Gateway:
         while len(self.refusals) > MAX_REFUSALS:
             del self.refusals[next(iter(self.refusals))]
 
+    def check_room(self) -> None:
+        """Return if a further session may be opened.
+
+        Raises:
+            Overloaded: There are too many.
+        """
+        if len(self.sessions) >= self.terms.max_sessions:
+            msg = f"as many sessions are open as `gateway.max_sessions` allows: {len(self.sessions)}"
+            raise Overloaded(msg, retry_after_s=RETRY_AFTER_S, code="mcp.sessions")
+
     async def deserted(self) -> None:
         """Return once no session is open."""
         while self.sessions:
@@ -337,9 +347,7 @@ class Gateway:
             Overloaded: There are too many.
             StoreUnavailable: It cannot be recorded.
         """
-        if len(self.sessions) >= self.terms.max_sessions:
-            msg = f"{len(self.sessions)} sessions are open"
-            raise Overloaded(msg, retry_after_s=RETRY_AFTER_S, code="mcp.sessions")
+        self.check_room()
         session_id = self.runtime.rooms.ids.new()
         opened: dict[str, JsonValue] = {"session": session_id, "client": client.name, "transport": transport}
         agent = client.principal.agent
