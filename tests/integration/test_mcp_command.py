@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import asynccontextmanager
 
+import anyio
 import pytest
 from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
@@ -70,6 +71,18 @@ async def test_clients_share_one_runtime_and_each_is_who_the_operator_says(folde
     events = symbi_json(folder, "audit", "show", "--json")
     opened = {one["agent_id"]: one["details"]["transport"] for one in events if one["event_type"] == "session.opened"}
     assert opened == {"mcp.local": "stdio", "mcp.other": "socket"}
+
+
+async def test_a_client_for_which_there_is_no_room_is_told_so(folder):
+    with (folder / "symbi.toml").open("a", encoding="utf-8") as config:
+        config.write("[gateway]\nmax_sessions = 1\n")
+    async with started(folder, mode="legacy") as first:
+        await first.call_tool("desk__count", {})
+        late = await anyio.run_process(command("--client", "other"), cwd=folder, check=False, input=line(INITIALIZE))
+    assert late.returncode != 0
+    assert b"as many sessions are open as `gateway.max_sessions` allows: 1" in late.stderr
+    assert b"Traceback" not in late.stderr
+    assert late.stdout == b""
 
 
 def symbi_json(folder, *words):

@@ -393,3 +393,65 @@ async def test_every_effect_of_a_session_is_on_the_trail_with_it(opened):
         decided = await events(one, agent="mcp.local", verdict="allow")
         calls = [event for event in decided if event.details["action"] != "ConnectServer"]
         assert [event.details["session"] for event in calls] == [session, session]
+
+
+@pytest.fixture
+def beside_one_that_hangs(opened):
+    hangs = f"""
+[mcp.servers.hangs]
+command = ["{sys.executable}", "-c", "import time; time.sleep(3600)"]
+"""
+    return lambda **options: opened(config=hangs, **options)
+
+
+async def called(client, name, arguments):
+    """A call alone: the SDK's client lists all tools beside it."""
+    params = types.CallToolRequestParams(name=name, arguments=arguments)
+    return await client.session.send_request(types.CallToolRequest(params=params), types.CallToolResult)
+
+
+async def test_a_server_that_hangs_delays_no_call_to_another(beside_one_that_hangs):
+    async with beside_one_that_hangs() as one, one.client() as client, anyio.create_task_group() as tasks:
+        tasks.start_soon(client.list_tools)  # waits for every server
+        session = next(iter(one.gateway.sessions.values()))
+        while not session._ready:
+            await anyio.wait_all_tasks_blocked()
+        sent = await called(client, "desk__send_mail", {"to": "anna@example.com"})
+        assert said(sent) == "sent to anna@example.com"
+        assert not (await called(client, "symbi__list_agents", {})).is_error
+        greeting = await client.get_prompt("desk__greet", {"whom": "Bob"})
+        assert greeting.messages[0].content.text == "Greet Bob"
+        assert "hangs" not in session.servers | set(session.down), "it is still waited for"
+        tasks.cancel_scope.cancel()
+
+
+async def test_calls_that_wait_for_their_server_are_counted(beside_one_that_hangs):
+    async with beside_one_that_hangs() as one, one.client() as client, anyio.create_task_group() as tasks:
+        session = next(iter(one.gateway.sessions.values()))
+        tasks.start_soon(client.call_tool, "hangs__anything", {})
+        tasks.start_soon(client.get_prompt, "hangs__anything", {})
+        tasks.start_soon(client.read_resource, "hangs://anything")
+        while not session._ready or session.turnstile.under_way < 3:
+            await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    assert session.turnstile.under_way == 0
+
+
+async def test_a_resource_that_one_server_has_listed_is_read_there_without_asking_the_others(opened):
+    async with opened() as one, one.client() as client:
+        await client.list_resources()
+        before = len(await events(one, types=("decision.allow",)))
+        await client.read_resource("desk://card")
+        after = await events(one, types=("decision.allow",))
+        assert [event.details["action"] for event in after[before:]] == ["ReadResource"]
+
+
+async def test_names_that_were_seen_are_bounded(opened, monkeypatch):
+    monkeypatch.setattr("symbi.api.mcp.gateway.MAX_SEEN", 20)
+    async with opened() as one, one.client() as client:
+        await client.list_tools()
+        session = next(iter(one.gateway.sessions.values()))
+        session._seen |= {f"gone__{number}": f"gone.{number}" for number in range(100)}
+        there = session.named()
+        assert len(session._seen) == 20
+        assert there.items() <= session._seen.items()

@@ -6,8 +6,11 @@ import sys
 import anyio
 import mcp_types as types
 import pytest
+from mcp.shared.exceptions import MCPError
 
 from symbi.api.mcp import gateway
+from symbi.audit.event import AuditEventType, parse_event
+from symbi.audit.query import EventFilter
 from symbi.guard.approval import ApprovalState
 from symbi.guard.desk import Ballot
 from symbi.policy.library import BASE, GATEWAY
@@ -27,7 +30,7 @@ ASKS_ADA = PEOPLE + '[mcp.clients.desk]\napproves_as = "ada"\n'
 def opened(tmp_path, root):
     servers = root / "tests" / "data" / "servers"
 
-    def open_it(config="", wait_s=0, **options):
+    def open_it(config="", wait_s=0, policies="", **options):
         text = f"""
 [gateway]
 wait_s = {wait_s}
@@ -38,7 +41,9 @@ command = ["{sys.executable}", "{servers / "desk.py"}"]
 manifest = "{servers / "desk.toml"}"
 {config}
 """
-        return open_gateway(tmp_path, config=text, policies=SHIPPED, agents="agent a { with { 1 } }", **options)
+        return open_gateway(
+            tmp_path, config=text, policies=SHIPPED + policies, agents="agent a { with { 1 } }", **options
+        )
 
     return open_it
 
@@ -71,6 +76,25 @@ async def test_a_held_call_waits_in_the_queue_and_the_same_call_finds_what_came_
         assert not clean.is_error
 
 
+DECISIONS = {AuditEventType.DECISION_ALLOW, AuditEventType.DECISION_DENY}
+HOLDS = """
+@id("test.holds") @conditions("only") @approval("somebody has to agree")
+permit (principal in Group::"mcp.clients", action in [Action::"SendMessage", Action::"ReadResource", Action::"GetPrompt"], resource);
+@id("test.talks") permit (principal in Group::"mcp.clients", action == Action::"SendMessage", resource);
+"""
+
+
+async def sessions_of_decisions(one):
+    log = one.runtime.rooms.world.log
+    rows = await log.read(lambda: list(one.runtime.rooms.effects.select(EventFilter())))
+    events = [parse_event(row.record, sequence=row.sequence) for row in rows]
+    return [
+        event.details.get("session")
+        for event in events
+        if event.event_type in DECISIONS and "InvokeTool" in str(event.details)
+    ]
+
+
 async def test_of_so_many_calls_that_wait_people_are_asked_and_of_no_more(opened, monkeypatch):
     monkeypatch.setattr(gateway, "MAX_HELD", 2)
     async with opened(PEOPLE) as one, one.client() as client:
@@ -79,10 +103,34 @@ async def test_of_so_many_calls_that_wait_people_are_asked_and_of_no_more(opened
             await client.call_tool("desk__send_mail", MALLORY | {"subject": f"s{number}"}) for number in range(3)
         ]
         told = [answer.meta["symbi/error"] for answer in answers]
-        assert [one["code"] for one in told] == ["policy.approval_pending"] * 2 + ["policy.approval_required"]
+        assert [one["code"] for one in told] == ["policy.approval_pending"] * 2 + ["approval.crowded"]
+        assert told[2]["retry_after_s"] > 0
+        known = await client.call_tool("desk__send_mail", MALLORY | {"subject": "s1"})
+        assert known.meta["symbi/error"]["approval"] == told[1]["approval"], "what waits already is found again"
         await vote(one, told[0]["approval"], agrees=False)
         again = await client.call_tool("desk__send_mail", MALLORY | {"subject": "s2"})
         assert again.meta["symbi/error"]["code"] == "policy.approval_pending"
+        denied = await client.call_tool("desk__send_mail", MALLORY | {"subject": "s0"})
+        assert denied.meta["symbi/error"]["code"] == "approval.denied"
+        assert (await sessions_of_decisions(one)).count(next(iter(one.gateway.sessions))) == 2, "of each, yes or no"
+
+
+async def test_the_bound_of_what_waits_holds_for_all_that_may_be_held_together(opened, monkeypatch):
+    monkeypatch.setattr(gateway, "MAX_HELD", 1)
+    async with opened(PEOPLE, policies=HOLDS) as one, one.client() as client:
+        held = await client.call_tool("symbi__run_agent", {"agent": "a"})
+        assert held.meta["symbi/error"]["kind"] == "held"
+        with pytest.raises(MCPError) as refused:
+            await client.read_resource("desk://card")
+        assert refused.value.error.data["symbi/error"]["code"] == "approval.crowded"
+        with pytest.raises(MCPError) as refused:
+            await client.get_prompt("desk__greet", {"whom": "Bob"})
+        assert refused.value.error.data["symbi/error"]["code"] == "approval.crowded"
+        assert len(await one.runtime.desk.listed((ApprovalState.WAITING,))) == 1
+        async with one.client() as other:
+            await other.call_tool("desk__read_mail", {})
+            crowded = await other.call_tool("desk__send_mail", MALLORY)
+            assert crowded.meta["symbi/error"]["code"] == "approval.crowded", "another session of it is the same client"
 
 
 async def test_a_call_goes_on_by_itself_once_people_have_agreed(opened):

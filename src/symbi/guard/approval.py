@@ -14,10 +14,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
-from symbi.clock import random_bytes
+from symbi.clock import parse_rfc3339, random_bytes
 from symbi.crypto.canonical import canonical_json, parse_canonical
 from symbi.errors import InputError
 from symbi.guard.action import Action, ExecuteCode, InvokeTool
@@ -247,6 +248,15 @@ class HeldCase:
         parts = [self.action.principal.agent, action_name(self.action), resource.type, resource.id, within]
         return f"own:{_sha256(canonical_json([*parts, keyed(digest_arguments(self.action), self.keys)]))}"
 
+    def take_place(self, store: "ApprovalStore", now_ns: int) -> None:
+        """Count it among those of its asker that wait for people, in the unit of work that asks for it.
+
+        Raises:
+            Overloaded: They are too many.
+        """
+        if self.action.waits is not None:
+            self.action.waits.take(self.effect_id, partial(_waits, store, now_ns))
+
     def shown(self) -> bytes:
         """The effective arguments as a person sees them.
 
@@ -321,6 +331,15 @@ class HeldCase:
         """Whether what people saw may stay once it is over; where policies want less recorded, it is erased."""
         conditions = self.decision.conditions if isinstance(self.decision, AllowWithConditions) else ()
         return all(each.kind is not ConditionKind.RECORD or each.value == "full" for each in conditions)
+
+
+def _waits(store: ApprovalStore, now_ns: int, approval_id: str) -> bool:
+    """Whether people can still say something to an approval."""
+    found = store.get_approval(approval_id)
+    try:
+        return found is not None and found.state is ApprovalState.WAITING and now_ns < parse_rfc3339(found.expires_at)
+    except ValueError:
+        return False  # an end that cannot be read has come
 
 
 def _sorted(items: JsonValue) -> list[JsonValue]:

@@ -202,6 +202,7 @@ class ApprovalDesk:
             msg = "this effect was approved before, as something else, and may have happened"
             raise ApprovalRequired(msg, code="approval.void")
         now_ns = self._clock.now_ns()
+        case.take_place(self._store, now_ns)
         expires_s = min([d.expires_s for d in case.demands if d.expires_s is not None], default=self._rules.expires_s)
         created_at, expires_at = rfc3339(now_ns), rfc3339(now_ns + round(expires_s * 1e9))
         slot = case.action.slot
@@ -210,8 +211,7 @@ class ApprovalDesk:
             id=case.effect_id,
             run_id=case.action.run_id,
             position=slot.position if slot else -1,
-            agent_id=case.action.principal.name,
-            place=case.place,
+            agent_id=case.action.principal.name, place=case.place,
             facts=facts, digest=sealed(facts), shown=case.shown(),
             state=ApprovalState.WAITING, votes=(),
             created_at=created_at, expires_at=expires_at,

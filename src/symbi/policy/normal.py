@@ -22,6 +22,7 @@ _SPACE: Final = re.compile(r"\s+")
 _NOT_WORD: Final = re.compile(r"[\W_]+")
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{8,}={0,2}")
 _HEX: Final = re.compile(r"(?:[0-9A-Fa-f]{2}[\s:,]?){4,}")
+_ESCAPE: Final = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|x([0-9A-Fa-f]{2}))")  # of JSON, within JSON, of programs
 _SPELLED_POINT: Final = re.compile(
     r"(?<!\s)\s*[\[({]\s*(?:(?P<dot>dot|punkt|point)|(?P<at>at))\s*[\])}]\s*", re.IGNORECASE
 )
@@ -83,14 +84,14 @@ def squeezed(text: str) -> str:
 
 
 def decodings(text: str, depth: int = _DECODING_DEPTH) -> tuple[list[str], bool]:
-    """What the text may hold in encoded form: entities, percent-encoding, base64, hexadecimal digits.
+    """What the text may hold in encoded form: entities, percent-encoding, escapes of JSON, base64, hexadecimal digits.
 
     Returns:
         The decoded texts, and whether that is all: something was left out where they got too long.
     """
     if depth == 0:
         return [], True
-    wholes = (html.unescape(text), unquote(text), _SPELLED_POINT.sub(_point, text))
+    wholes = (html.unescape(text), unquote(text), _SPELLED_POINT.sub(_point, text), _unescaped(text))
     found = [whole for whole in wholes if whole != text]
     for pattern, decode in ((_BASE64, _from_base64), (_HEX, _from_hex)):
         parts = [part for match in pattern.finditer(text) if (part := decode(match.group()))]
@@ -117,6 +118,14 @@ def turned(text: str) -> Iterator[str]:
 
 def _point(match: re.Match[str]) -> str:
     return "." if match["dot"] else "@"
+
+
+def _unescaped(text: str) -> str:
+    r"""The text with `\u0041` and `\x41` as the letters that they stand for."""
+    if "\\" not in text:
+        return text
+    plain = _ESCAPE.sub(lambda match: chr(int(match[1] or match[2], 16)), text)
+    return plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # two escapes may be one letter
 
 
 def _from_base64(text: str) -> str | None:

@@ -163,7 +163,14 @@ class Invoker:
             await on_refusal(refusal)
             raise
         try:
-            yield replace(action, label=asked.label, grant=asked.grant, session=asked.session, facts=asked.facts)
+            yield replace(
+                action,
+                label=asked.label,
+                grant=asked.grant,
+                session=asked.session,
+                waits=asked.waits,
+                facts=asked.facts,
+            )
         finally:
             dependency.leave(seat)
 

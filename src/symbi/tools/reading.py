@@ -14,6 +14,7 @@ from symbi.errors import InputError, TimeLimit
 from symbi.guard.action import BrowseServer, Complete, GetPrompt, ReadResource, ServerQuestion
 from symbi.guard.gate import Guard
 from symbi.guard.permit import Permit
+from symbi.guard.waits import Waits
 from symbi.policy.fields import UNDECLARED, AnswerLabels
 from symbi.tools.caller import Caller, hooks_of
 from symbi.tools.catalog import Catalog
@@ -57,12 +58,14 @@ class ServerReader:
         catalog: The servers there are.
         guard: The gate.
         asks: The session of a client that asks, for the trail; empty for none.
+        waits: Bounds how many of its questions wait for people; None for no bound.
     """
 
-    def __init__(self, catalog: Catalog, guard: Guard, asks: str = "") -> None:
+    def __init__(self, catalog: Catalog, guard: Guard, asks: str = "", waits: Waits | None = None) -> None:
         self._catalog = catalog
         self._guard = guard
         self._asks = asks
+        self._waits = waits
 
     async def browse(self, principal: Principal, server: str, what: str) -> Offered[Contents]:
         """List a server's `resources`, `templates` or `prompts`."""
@@ -127,7 +130,7 @@ class ServerReader:
         return link.session, link.timeout_s
 
     async def _ask(self, action: Q, ask: Callable[[Permit[Q]], Awaitable[T]]) -> Offered[T]:
-        server, action = action.server, replace(action, session=self._asks)
+        server, action = action.server, replace(action, session=self._asks, waits=self._waits)
         await self._catalog.revive(server, action.principal)
         dependency = self._catalog.dependency_of(server)
         async with self._seat(server), self._guard.enforce(action) as permit:

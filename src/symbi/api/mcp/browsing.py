@@ -15,6 +15,7 @@ import anyio
 
 from symbi.api.mcp.calls import Exchange, judged, remembered, until_agreed
 from symbi.api.mcp.gateway import GatewaySession
+from symbi.api.mcp.labels import UNMARKED
 from symbi.api.mcp.names import name_all
 from symbi.errors import AgentFailed, InputError, StoreUnavailable, SymbiError
 from symbi.guard.action import Complete
@@ -28,6 +29,7 @@ _log = logging.getLogger("symbi.api")
 RESOURCES: Final = "resources"
 TEMPLATES: Final = "templates"
 PROMPTS: Final = "prompts"
+MAX_HOMES: Final = 10_000  # resources of which a session knows the server
 MAX_TEMPLATE_CHARS: Final = 2048
 COMPLETION_S: Final = 30.0
 _EXPRESSION: Final = re.compile(r"\{([+#./;?&]?)[^{}]*\}")
@@ -38,11 +40,16 @@ Things = Sequence[Mapping[str, Any]]
 
 def reader_of(session: GatewaySession) -> ServerReader:
     """What asks servers for a session."""
-    return ServerReader(session.runtime.catalog, session.runtime.guard, session.id)
+    return ServerReader(session.runtime.catalog, session.runtime.guard, session.id, session.waits)
 
 
-async def browse(session: GatewaySession, what: str) -> Mapping[str, Things]:
+async def browse(session: GatewaySession, what: str, among: Iterable[str] | None = None) -> Mapping[str, Things]:
     """What each server of a session offers of a kind; nothing of those that cannot be asked, or may not.
+
+    Args:
+        session: Whose.
+        what: Which kind.
+        among: The servers that are asked; all of them if None.
 
     Raises:
         StoreUnavailable: A decision cannot be recorded.
@@ -59,16 +66,33 @@ async def browse(session: GatewaySession, what: str) -> Mapping[str, Things]:
             _log.debug("server `%s` is not browsed for %s: %s", server, what, error.code)
 
     async with anyio.create_task_group() as tasks:
-        for server in sorted(session.servers):
+        for server in sorted(session.servers if among is None else session.servers & set(among)):
             tasks.start_soon(ask, server)
     if lost:
         raise lost[0]
+    if what == RESOURCES and among is None:
+        session.homes = _homes(found)
     return {server: found[server] for server in sorted(found)}
 
 
-async def prompts(session: GatewaySession) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
+def _homes(listed: Mapping[str, Things]) -> dict[str, str]:
+    """The server of each resource that one server alone lists; of the first ones, for there is no end to them."""
+    found: dict[str, str] = {}
+    twice: set[str] = set()
+    for server, things in listed.items():
+        for uri in {str(one.get("uri")) for one in things}:
+            if uri in found:
+                twice.add(uri)
+            elif len(found) < MAX_HOMES:
+                found[uri] = server
+    return {uri: server for uri, server in found.items() if uri not in twice}
+
+
+async def prompts(
+    session: GatewaySession, among: Iterable[str] | None = None
+) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
     """Prompts by their names outside, each with its server."""
-    offered = await browse(session, PROMPTS)
+    offered = await browse(session, PROMPTS, among)
     things = {(server, str(one.get("name"))): one for server, several in offered.items() for one in several}
     named = name_all(things, prefixed=session.gateway.terms.prefixed)
     whole = {f"{server}.{name}": (server, thing) for (server, name), thing in things.items()}
@@ -87,6 +111,7 @@ async def get_prompt(
     with session.turnstile.passing(dict(values)):
         server, thing = await _prompt(session, name)
         label = (await judged(session, UNDECLARED, values, {})).label
+        exchange.reads(UNMARKED, label)
         ask = partial(
             reader_of(session).prompt,
             session.principal,
@@ -100,7 +125,9 @@ async def get_prompt(
 
 
 async def _prompt(session: GatewaySession, name: str) -> tuple[str, Mapping[str, Any]]:
-    found = (await prompts(session)).get(name)
+    among = session.servers_of(name) if session.gateway.terms.prefixed else None  # of prompts alone, no name is kept
+    await session.ready(among)
+    found = (await prompts(session, among)).get(name)
     if found is None:
         raise InputError(f"there is no prompt `{shown_name(name)}`", code="mcp.prompt")
     return found
@@ -116,12 +143,17 @@ async def read_resource(session: GatewaySession, uri: str, exchange: Exchange) -
     with session.turnstile.passing({"uri": uri}):
         server = await _home(session, uri)
         label = (await judged(session, UNDECLARED, {"uri": uri}, {})).label
+        exchange.reads(UNMARKED, label)
         ask = partial(reader_of(session).read, session.principal, server, uri, label=label, caller=exchange)
         return await _asked(session, ask, exchange, {"uri": uri})
 
 
 async def _home(session: GatewaySession, uri: str) -> str:
-    """The server that a resource is on."""
+    """The server that a resource is on; where it was listed by one, nobody else is asked again."""
+    known = session.homes.get(uri)
+    await session.ready(None if known is None else (known,))
+    if known in session.servers:
+        return known
     listed = await browse(session, RESOURCES)
     homes = [server for server, things in listed.items() if any(one.get("uri") == uri for one in things)]
     if not homes:
@@ -203,6 +235,7 @@ async def complete(
 
 
 async def _template_home(session: GatewaySession, template: str) -> str:
+    await session.ready()
     made = await browse(session, TEMPLATES)
     homes = [server for server, things in made.items() if any(one.get("uriTemplate") == template for one in things)]
     return homes[0] if len(homes) == 1 else await _home(session, template)

@@ -50,6 +50,9 @@ T = TypeVar("T")
 class Exchange(Caller, Protocol):
     """What can be said to a client while its request is carried out."""
 
+    def reads(self, mark: Label, given: Label) -> None:
+        """Say how confidential it is what a server tells meanwhile."""
+
     async def ask(self, kind: str, question: Mapping[str, JsonValue]) -> Mapping[str, Any]:
         """Ask the client: `elicitation`, `sampling` or `roots`; its answer, in the protocol's form.
 
@@ -100,15 +103,16 @@ async def call_tool(session: GatewaySession, call: ToolCall, exchange: Exchange)
     Raises:
         InputError: There is no such tool for this client.
     """
-    whole = session.whole(call.name)
-    if whole is None:
-        msg = f"there is no tool `{call.name[:64]}`"
-        raise InputError(msg, code="tool.unknown")
     try:
         with session.turnstile.passing(call.arguments):
-            return await _carried_out(session, whole, call, exchange)
+            await session.ready(session.servers_of(call.name))
+            whole = session.whole(call.name)
+            if whole is not None:
+                return await _carried_out(session, whole, call, exchange)
     except SymbiError as error:
         return await explained(session, call.name, error)
+    msg = f"there is no tool `{call.name[:64]}`"
+    raise InputError(msg, code="tool.unknown")
 
 
 async def explained(session: GatewaySession, name: str, error: SymbiError) -> Refusal:
@@ -132,7 +136,8 @@ async def _carried_out(session: GatewaySession, whole: str, call: ToolCall, exch
         tool=ToolRef(ToolName(whole), whole.partition(".")[0], "", {}, recovery=invoker.recovery_of(whole), flow=flow),
         values=call.arguments,
         labels=found.labels,
-        session=session.id if await session.gateway.may_hold(session.client) else "",
+        session=session.id,
+        waits=session.waits,
         facts=found.facts,
     )
 
@@ -144,6 +149,7 @@ async def _carried_out(session: GatewaySession, whole: str, call: ToolCall, exch
                 await noted(session, action, denial)
                 raise
 
+    exchange.reads(join(FAILED, *_declared(flow)), found.label)
     keep = partial(_kept, session, call.arguments, found.label)
     try:
         result = await until_agreed(session, once, exchange)
@@ -232,7 +238,7 @@ async def until_agreed(session: GatewaySession, once: Callable[[], Awaitable[T]]
             if approval_id in told:
                 raise
             told.add(approval_id)
-            session.gateway.is_held(session.client, approval_id)
+            session.waits.found(approval_id)
             await ask_people(session, pending, exchange)
 
 

@@ -109,6 +109,7 @@ class GatewayDoor:
         Raises:
             InputError: There is no such client.
             Denied: Policy does not let this user.
+            Overloaded: There are too many sessions.
             StoreUnavailable: Decision or outcome cannot be recorded.
         """
         name = arguments.get("client")
@@ -126,7 +127,7 @@ class GatewayDoor:
         )
         async with guard.enforce(action) as permit:
             guard.authority.redeem(permit, ControlRuntime)
-        await self.gateway()
+            (await self.gateway()).check_room()  # now, for once it is let in nobody can be told
         return client
 
     async def serve(self, connection: socket.socket, client: Client, uid: int, rest: bytes) -> None:

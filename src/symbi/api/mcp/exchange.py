@@ -5,6 +5,7 @@ what it wants to know, and the client sends the same request again, with the ans
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -17,15 +18,16 @@ from mcp.shared.message import ServerMessageMetadata
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel, ValidationError
 
-from symbi.api.mcp.calls import remembered
+from symbi.api.mcp.calls import judged, remembered
 from symbi.api.mcp.gateway import GatewaySession
+from symbi.api.mcp.labels import UNMARKED
 from symbi.clock import random_bytes
 from symbi.errors import InputError, SymbiError, ToolFailed, Unavailable
 from symbi.guard.action import ServerAsks, ServerElicitation, ServerRoots, ServerSampling
 from symbi.guard.permit import Permit
 from symbi.policy.fields import UNDECLARED
 from symbi.tools.asking import Progress, ServerLog
-from symbi.types import JsonValue
+from symbi.types import JsonValue, Label
 
 ANSWER_S: Final = 600.0  # for the person or the model at a client to answer
 TELL_S: Final = 2.0  # for a client to take a notice; one that does not hears no more of this request
@@ -70,6 +72,8 @@ class Conversation:
         self.failure: Exception | None = None
         self.over = False
         self._deaf = False
+        self._mark = self._given = UNMARKED
+        self._expected: type[BaseModel] = BaseModel
         self._answer: BaseModel | None = None
         self._answered = anyio.Event()
         self._asking = anyio.Lock()
@@ -110,16 +114,35 @@ class Conversation:
     # --- what is asked ----------------------------------------------------------------------------
 
     async def answer(self, permit: Permit[ServerAsks]) -> Mapping[str, JsonValue]:
-        """Hand on a question of a server that the gate has let pass, and the client's answer."""
+        """Hand on a question of a server that the gate has let pass, and the client's answer, which passes it as well.
+
+        Raises:
+            Denied: Policy does not let the answer go to the server, made of what it is.
+            SymbiError: There is none.
+        """
         kind = _KINDS[type(permit.action)]
-        action = self._session.runtime.guard.authority.redeem(permit, type(permit.action))
+        guard = self._session.runtime.guard
+        action = guard.authority.redeem(permit, type(permit.action))
         await self._read(action.question)
-        return await self.ask(kind, action.question)
+        answer = await self.ask(kind, action.question)
+        label = (await judged(self._session, UNDECLARED, answer, {})).label
+        async with guard.enforce(replace(action, answer=answer, label=label)) as handed:
+            guard.authority.redeem(handed, type(action))
+        return answer
+
+    def reads(self, mark: Label, given: Label) -> None:
+        """Say of what a server tells meanwhile how confidential it is, beside being untrusted.
+
+        Args:
+            mark: What is declared of its answers.
+            given: What it was asked with, of which only the confidentiality counts.
+        """
+        self._mark, self._given = mark, given
 
     async def _read(self, said: JsonValue) -> None:
-        """What a server says beside its answer is read at the client as well."""
+        """What a server says beside its answer is read at the client as well, and may repeat any of it."""
         if said:
-            await remembered(self._session, UNDECLARED, {}, said, "server")
+            await remembered(self._session, UNDECLARED, {}, said, "server", mark=self._mark, given=self._given)
 
     async def ask(self, kind: str, question: Mapping[str, JsonValue]) -> Mapping[str, Any]:
         """Ask the client.
@@ -138,7 +161,8 @@ class Conversation:
             msg = f"a server asks for {kind} in a form that is none"
             raise InputError(msg, code="mcp.question") from None
         with anyio.move_on_after(ANSWER_S):
-            answer = await (self._ask_later(request) if self.is_modern else self._ask_now(request, result_type))
+            ask = self._ask_later if self.is_modern else self._ask_now
+            answer = await ask(request, result_type)
             return answer.model_dump(mode="json", by_alias=True, exclude_none=True)
         raise Unavailable("the client did not answer in time", code="unavailable.client")
 
@@ -157,13 +181,22 @@ class Conversation:
             msg = "the client refuses to answer"
             raise Unavailable(msg, code="unavailable.client") from error
 
-    async def _ask_later(self, request: BaseModel) -> BaseModel:
+    async def _ask_later(self, request: BaseModel, result_type: type[BaseModel]) -> BaseModel:
         async with self._asking:  # one round has one question: a further one has the next
-            self.question, self._answered = request, anyio.Event()
+            self._expected, self.question, self._answered = result_type, request, anyio.Event()
             self.turn.set()
             await self._answered.wait()
             assert self._answer is not None
             return self._answer
+
+    def fitting(self, answer: BaseModel | None) -> BaseModel | None:
+        """An answer in the form of those to the question that waits; None where it is of none."""
+        if answer is None:
+            return None
+        try:
+            return self._expected.model_validate(answer.model_dump(mode="json", by_alias=True, exclude_none=True))
+        except ValidationError:
+            return None
 
     def answered(self, ctx: Context, answer: BaseModel) -> None:
         """The client has sent its request again, with the answer."""
@@ -192,11 +225,14 @@ async def carry(session: GatewaySession, ctx: Context, params: Any, key: str, wo
         return await work(Conversation(session, ctx))
     state = params.request_state
     if state is not None:
-        found = session.parked.pop(state, None)
-        answer = (params.input_responses or {}).get(QUESTION)
-        if found is None or found[0] != key or answer is None:
+        found = session.parked.get(state)
+        if found is None or found[0] != key:
             raise MCPError(types.INVALID_PARAMS, "Nothing waits for this answer any more; make the request anew")
         talk = found[1]
+        answer = talk.fitting((params.input_responses or {}).get(QUESTION))
+        if answer is None:
+            raise MCPError(types.INVALID_PARAMS, f"The answer `{QUESTION}` is missing, or does not fit the question")
+        del session.parked[state]
         talk.answered(ctx, answer)
     else:
         talk = Conversation(session, ctx)

@@ -9,7 +9,7 @@ Nothing here speaks to a server but through `tools.invoke`, and so through the g
 """
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -22,12 +22,12 @@ from symbi.api.mcp.answers import Refusal
 from symbi.api.mcp.bounds import Bounds, Turnstile
 from symbi.api.mcp.clients import Client
 from symbi.api.mcp.labels import SessionLabels
-from symbi.api.mcp.names import OWN, name_all
+from symbi.api.mcp.names import OWN, may_be_of, name_all
 from symbi.audit.event import AuditEventType, Draft
 from symbi.config import GatewayNames, GatewaySettings, Settings
 from symbi.dsl.spec import CompiledFile
-from symbi.errors import ConfigError, Denied, InputError, Overloaded, StoreUnavailable, SymbiError
-from symbi.guard.approval import ApprovalState
+from symbi.errors import ConfigError, Denied, Overloaded, StoreUnavailable, SymbiError
+from symbi.guard.waits import Waits
 from symbi.policy.counterfactual import Change
 from symbi.runtime.runtime import Runtime
 from symbi.tools.catalog import VerifiedTool
@@ -37,7 +37,8 @@ from symbi.types import JsonValue, Label, Principal
 _log = logging.getLogger("symbi.api")
 
 KIB: Final = 1024
-MAX_HELD: Final = 64  # calls of one client that wait for people; of a further one nobody is asked
+MAX_HELD: Final = 64  # requests of one client that wait for people; a further one is refused
+MAX_SEEN: Final = 4096  # names of tools that a session knows again once they are gone
 MAX_REFUSALS: Final = 1024  # that are kept for whoever asks why
 MAX_CLAIM_CHARS: Final = 200  # of what a client says of itself, on the trail
 RETRY_S: Final = 10.0  # before a server that could not be had is tried again for a client
@@ -101,6 +102,7 @@ class GatewaySession:
         log_level: The least that the client wants to hear of what servers log.
         claims: What the client says of itself, for the trail alone.
         runs: The runs that it asked for, by their ids.
+        homes: The server that each resource was listed by, of those that one server alone lists.
     """
 
     def __init__(
@@ -123,7 +125,8 @@ class GatewaySession:
         self.down: dict[str, SymbiError] = {}
         self.changed: Callable[[str], Awaitable[None]] = _nobody
         self.labelling = anyio.Lock()
-        self._ready = anyio.Lock()
+        self.homes: dict[str, str] = {}
+        self._ready: dict[str, anyio.Lock] = {}
         self._tried: dict[str, tuple[str, float]] = {}
         self._seen: dict[str, str] = {}
         self._why_s = 0.0
@@ -134,26 +137,38 @@ class GatewaySession:
         return self.client.principal
 
     @property
+    def waits(self) -> Waits:
+        """What bounds how many of its client's requests wait for people."""
+        return self.gateway.waits_of(self.client)
+
+    @property
     def runtime(self) -> Runtime:
         """What it works on."""
         return self.gateway.runtime
 
-    async def ready(self) -> None:
-        """Connect the servers that the client sees, each through the gate; one that cannot be is left out.
+    async def ready(self, servers: Iterable[str] | None = None) -> None:
+        """Connect servers that the client sees, each through the gate; one that cannot be is left out.
+
+        Args:
+            servers: Which; all of them if None. Nobody waits for another one.
 
         Raises:
             StoreUnavailable: The books cannot be kept.
         """
-        async with self._ready:
-            wanted = [name for name in self.runtime.catalog.servers if self._wants(name)]
-            async with anyio.create_task_group() as tasks:
-                for name in wanted:
-                    tasks.start_soon(self._connect, name)
-            lost = next((error for error in self.down.values() if isinstance(error, StoreUnavailable)), None)
-            if lost is not None:
-                raise lost
-            if wanted:
-                await self.runtime.connect((), self.principal)  # takes up their tools
+        asked = self.runtime.catalog.servers if servers is None else tuple(servers)
+        async with anyio.create_task_group() as tasks:
+            for name in asked:
+                tasks.start_soon(self._connect, name)
+        lost = next((self.down[name] for name in asked if isinstance(self.down.get(name), StoreUnavailable)), None)
+        if lost is not None:
+            raise lost
+
+    def servers_of(self, name: str) -> tuple[str, ...] | None:
+        """The servers that have to be there for a name outside; None for all of them."""
+        if self.gateway.terms.prefixed:
+            return tuple(server for server in self.runtime.catalog.servers if may_be_of(name, server))
+        whole = self.whole(name)
+        return None if whole is None else (whole.partition(".")[0],)
 
     def _wants(self, server: str) -> bool:
         """Whether a server is to be connected now: at first, once it is gone, and again where that may help."""
@@ -167,16 +182,20 @@ class GatewaySession:
         return self.gateway.clock.monotonic_s() - at_s >= RETRY_S
 
     async def _connect(self, server: str) -> None:
-        version = self.runtime.guard.engine.current.version
-        try:
-            await self.runtime.catalog.ready(server, self.principal)
-            self.servers.add(server)
-            self.down.pop(server, None)
-        except SymbiError as error:
-            self.down[server] = error
-            _log.warning("client `%s` is not given server `%s`: %s", self.client.name, server, error.code)
-        finally:  # counted from the end: a server that takes long to fail would else hold up every request
-            self._tried[server] = version, self.gateway.clock.monotonic_s()
+        async with self._ready.setdefault(server, anyio.Lock()):
+            if not self._wants(server):
+                return
+            version = self.runtime.guard.engine.current.version
+            try:
+                await self.runtime.catalog.ready(server, self.principal)
+                await self.runtime.connect((), self.principal)  # takes up its tools
+                self.servers.add(server)
+                self.down.pop(server, None)
+            except SymbiError as error:
+                self.down[server] = error
+                _log.warning("client `%s` is not given server `%s`: %s", self.client.name, server, error.code)
+            finally:  # counted from the end: a server that takes long to fail would else hold up every request
+                self._tried[server] = version, self.gateway.clock.monotonic_s()
 
     def tools(self) -> Mapping[str, VerifiedTool]:
         """The tools that it may ask for, by their names outside."""
@@ -190,7 +209,9 @@ class GatewaySession:
         there += [(whole.partition(".")[0], whole.partition(".")[2]) for whole in catalog.quarantined]
         seen = [one for one in there if one[0] in self.servers]
         named = name_all(seen, prefixed=self.gateway.terms.prefixed, taken=self.gateway.own_names)
-        self._seen |= named
+        self._seen = {**{name: whole for name, whole in self._seen.items() if name not in named}, **named}
+        while len(self._seen) > max(MAX_SEEN, len(named)):  # the oldest that are there no more
+            del self._seen[next(iter(self._seen))]
         return named
 
     def whole(self, name: str) -> str | None:
@@ -246,7 +267,7 @@ class Gateway:
         self.sessions: dict[str, GatewaySession] = {}
         self.refusals: dict[str, tuple[str, Refusal]] = {}
         self._left = anyio.Event()
-        self._held: dict[str, set[str]] = {}
+        self._waits: dict[str, Waits] = {}
         self._tasks: TaskGroup | None = None
         self._told: Callable[[], Awaitable[None]] | None = None
 
@@ -269,23 +290,9 @@ class Gateway:
         tasks.cancel_scope.cancel("the gateway ends")
         await tasks.__aexit__(None, None, None)
 
-    async def may_hold(self, client: Client) -> bool:
-        """Whether a further call of a client may wait for people; of those that wait for it there are only so many."""
-        held = self._held.setdefault(client.name, set())
-        if len(held) >= MAX_HELD:
-            for approval_id in tuple(held):
-                try:
-                    record = await self.runtime.desk.find(approval_id)
-                except InputError:  # it is not kept any more
-                    held.discard(approval_id)
-                    continue
-                if record.state is not ApprovalState.WAITING:
-                    held.discard(approval_id)
-        return len(held) < MAX_HELD
-
-    def is_held(self, client: Client, approval_id: str) -> None:
-        """A call of a client waits for people."""
-        self._held.setdefault(client.name, set()).add(approval_id)
+    def waits_of(self, client: Client) -> Waits:
+        """What bounds how many requests of a client wait for people, in whichever of its sessions."""
+        return self._waits.setdefault(client.name, Waits(MAX_HELD))
 
     def keep_refusal(self, named: str, client: Client, told: Refusal) -> None:
         """Keep what a client was told under an id, for it may ask again; the oldest is forgotten.
@@ -299,6 +306,16 @@ class Gateway:
         self.refusals[named] = client.name, told
         while len(self.refusals) > MAX_REFUSALS:
             del self.refusals[next(iter(self.refusals))]
+
+    def check_room(self) -> None:
+        """Return if a further session may be opened.
+
+        Raises:
+            Overloaded: There are too many.
+        """
+        if len(self.sessions) >= self.terms.max_sessions:
+            msg = f"as many sessions are open as `gateway.max_sessions` allows: {len(self.sessions)}"
+            raise Overloaded(msg, retry_after_s=RETRY_AFTER_S, code="mcp.sessions")
 
     async def deserted(self) -> None:
         """Return once no session is open."""
@@ -330,9 +347,7 @@ class Gateway:
             Overloaded: There are too many.
             StoreUnavailable: It cannot be recorded.
         """
-        if len(self.sessions) >= self.terms.max_sessions:
-            msg = f"{len(self.sessions)} sessions are open"
-            raise Overloaded(msg, retry_after_s=RETRY_AFTER_S, code="mcp.sessions")
+        self.check_room()
         session_id = self.runtime.rooms.ids.new()
         opened: dict[str, JsonValue] = {"session": session_id, "client": client.name, "transport": transport}
         agent = client.principal.agent

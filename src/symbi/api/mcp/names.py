@@ -25,8 +25,18 @@ def outside_name(server: str, name: str) -> str:
     if clear and len(spelled) <= MAX_NAME_CHARS:
         return spelled
     digits = hashlib.sha256(f"{server}.{name}".encode()).hexdigest()[:_HASH_CHARS]
+    return f"{_head(server, name)}_{digits}"
+
+
+def may_be_of(outside: str, server: str) -> bool:
+    """Whether a name outside may be of a server: of what it begins with, for what the server has may not be known."""
+    return outside.startswith(_head(server, ""))
+
+
+def _head(server: str, name: str) -> str:
+    """What the name outside of something begins with that cannot be spelled so."""
     head = _OTHER.sub("_", f"{server.replace(PARTED, '-').rstrip('_')}{PARTED}{name}")
-    return f"{head[: MAX_NAME_CHARS - _HASH_CHARS - 1]}_{digits}"
+    return head[: MAX_NAME_CHARS - _HASH_CHARS - 1]
 
 
 def name_all(things: Iterable[tuple[str, str]], *, prefixed: bool, taken: Iterable[str] = ()) -> dict[str, str]:

@@ -156,6 +156,7 @@ async def _operated(
         uid=NO_UID if session.uid is None else session.uid,
         values=call.arguments,
         session=session.id,
+        waits=session.waits,
     )
     try:
         guard = session.runtime.guard
@@ -251,6 +252,7 @@ async def _run_agent(session: GatewaySession, call: ToolCall, exchange: Exchange
         expects_reply=True,
         label=found.label,
         session=session.id,
+        waits=session.waits,
     )
     asked = AskedRun(run_id, order.name)
 

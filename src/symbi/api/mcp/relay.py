@@ -7,6 +7,7 @@ the session as if the client were its own.
 
 import json
 import socket
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -39,27 +40,31 @@ async def relay(connection: socket.socket, client: str, reading: int, writing: i
         descriptor = connection.fileno()
         request = {"operation": SESSION, "arguments": {"client": client}}
         with anyio.move_on_after(GREETING_S) as scope:
-            await send_to(descriptor, json.dumps(request).encode() + b"\n")
-            rest = await _greeted(descriptor)
+            try:
+                await send_to(descriptor, json.dumps(request).encode() + b"\n")
+                rest = await _greeted(descriptor)
+            except OSError as error:
+                msg = "the owner of the data folder has broken off"
+                raise StoreUnavailable(msg, code="unavailable.control") from error
         if scope.cancelled_caught:
             raise StoreUnavailable("the owner of the data folder did not answer", code="unavailable.control")
-        if rest:
-            await send_to(writing, rest)
         async with anyio.create_task_group() as tasks:
 
-            async def carry(source: int, target: int, *, ours: bool) -> None:
+            async def carry(source: int, target: int, first: bytes = b"", *, ours: bool) -> None:
                 try:
+                    await send_to(target, first)
                     while part := await receive_from(source):
                         await send_to(target, part)
                 except OSError:
                     pass  # the other side is gone: so are we
                 if ours:
-                    connection.shutdown(socket.SHUT_WR)  # the owner may still answer what was asked
+                    with suppress(OSError):  # the owner is gone, which the other direction meets as well
+                        connection.shutdown(socket.SHUT_WR)  # it may still answer what was asked
                 else:
                     tasks.cancel_scope.cancel("the owner has ended the session")
 
             tasks.start_soon(partial(carry, reading, descriptor, ours=True))
-            tasks.start_soon(partial(carry, descriptor, writing, ours=False))
+            tasks.start_soon(partial(carry, descriptor, writing, rest, ours=False))
 
 
 async def _greeted(descriptor: int) -> bytes:

@@ -126,7 +126,6 @@ class SessionServer:
         self, ctx: Context, params: types.CallToolRequestParams
     ) -> types.CallToolResult | types.InputRequiredResult:
         session = await self.session_of(ctx)
-        await guarded(params.name, session, session.ready)
         call = ToolCall(params.name, params.arguments or {}, _meta(ctx))
         key = key_of(call.name, json.dumps(call.arguments, sort_keys=True, default=str))
 
@@ -169,8 +168,6 @@ class SessionServer:
         uri = str(params.uri)
 
         async def work(talk: Conversation) -> types.ReadResourceResult:
-            await guarded(uri, session, session.ready)
-
             async def answer() -> types.ReadResourceResult:
                 contents = await read_resource(session, uri, talk)
                 return types.ReadResourceResult.model_validate({"contents": list(contents)})
@@ -185,8 +182,6 @@ class SessionServer:
         key = key_of("prompt", params.name, json.dumps(values, sort_keys=True))
 
         async def work(talk: Conversation) -> types.GetPromptResult:
-            await guarded(params.name, session, session.ready)
-
             async def answer() -> types.GetPromptResult:
                 prompt = await get_prompt(session, params.name, values, talk)
                 return types.GetPromptResult.model_validate(prompt)
@@ -200,7 +195,6 @@ class SessionServer:
         ref = params.ref.model_dump(mode="json", by_alias=True)
         others = dict((params.context.arguments if params.context else None) or {})
         argument = params.argument.name, params.argument.value
-        await guarded("completion/complete", session, session.ready)
         found = await guarded("completion/complete", session, lambda: complete(session, ref, argument, others))
         return types.CompleteResult.model_validate({"completion": found})
 

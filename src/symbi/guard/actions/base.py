@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from symbi.guard.waits import Waits
 from symbi.policy.context import NO_REQUEST, agent_attributes, label_context
 from symbi.policy.decision import PolicyRequest
 from symbi.types import JsonValue, Label, Principal, RecoveryClass, Resource, RunId
@@ -30,6 +31,7 @@ class Action:
         leased: It stands for many small effects, each with arguments of its own; the gate sets it.
         within: The run that it belongs to, where it has no place of its own in one.
         session: The session of a client that asks; who asks so asks again once people have agreed.
+        waits: Bounds how many effects of that client wait for people; None for no bound.
     """
 
     kind: ClassVar[str]
@@ -43,6 +45,7 @@ class Action:
     leased: bool = False
     within: RunId | None = None
     session: str = ""
+    waits: Waits | None = field(default=None, compare=False, repr=False)
 
     @property
     def run_id(self) -> RunId:

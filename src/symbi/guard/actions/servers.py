@@ -139,11 +139,13 @@ class ServerAsks(Action):
         server: Name in the configuration.
         during: The effect in which it asks.
         question: The parameters of the request, as they came.
+        answer: What is to be answered, where that is decided once more, with a label of its own; None before.
     """
 
     server: str
     during: str
     question: Mapping[str, JsonValue]
+    answer: Mapping[str, JsonValue] | None = None
 
     @property
     def holdable(self) -> bool:
@@ -156,8 +158,9 @@ class ServerAsks(Action):
         return Resource("ToolServer", self.server)
 
     def arguments(self) -> Mapping[str, JsonValue]:
-        """The question."""
-        return {"during": self.during, "question": self.question}
+        """The question, and how long its answer is where there is one: what a person writes is nothing for the trail."""
+        asked: dict[str, JsonValue] = {"during": self.during, "question": self.question}
+        return asked if self.answer is None else {**asked, "answer_bytes": json_bytes(self.answer)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
