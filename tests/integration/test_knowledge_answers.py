@@ -5,8 +5,9 @@ import pytest
 from symbi.adapters.keys import FileKeyStore
 from symbi.errors import ModelFailed
 from symbi.knowledge.answer import uncited
+from symbi.knowledge.passages import evidence_of
 from symbi.knowledge.readings import Reader
-from symbi.knowledge.rules import CollectionTerms, Rules
+from symbi.knowledge.rules import CollectionTerms, Rule, Rules
 from symbi.testing.knowledge import open_knowledge
 from symbi.types import AgentId, Confidentiality, Principal
 
@@ -52,13 +53,16 @@ async def test_a_paragraph_that_cites_nothing_is_seen_however_it_is_parted(betwe
 
 
 async def test_every_passage_of_an_answer_speaks_for_it():
-    async with open_knowledge(bar=0.45) as opened:
+    important = Rules(rules=(Rule("loud", "queue.md", importance=4.0),))
+    async with open_knowledge(bar=0.45, rules=important) as opened:
         await opened.knowledge.put(OPERATOR, "ops", "mail.md", MAIL)
         await opened.knowledge.put(
-            OPERATOR, "ops", "queue.md", b"# Shop\n\nThe queue before the bakery is long on Sundays."
+            OPERATOR, "ops", "queue.md", b"# Shop\n\nThe mail before the bakery is long on Sundays."
         )
         found = await opened.knowledge.search(READER, "bounced mail")
-        assert len(found.passages) == 2
+        best, weak = found.passages
+        assert best.score > weak.score >= 0.6 * best.score  # it is left out for what it says, not for its place
+        assert evidence_of((weak,)) < 0.45
         answer = await opened.knowledge.answer(READER, "bounced mail")
         assert [one.citation.source for one in answer.passages] == ["mail.md"]
 
