@@ -3,7 +3,7 @@
 import pytest
 
 from symbi.adapters.keys import FileKeyStore
-from symbi.errors import ModelFailed
+from symbi.errors import ModelFailed, PolicyDenied
 from symbi.knowledge.answer import uncited
 from symbi.knowledge.passages import evidence_of
 from symbi.knowledge.readings import Reader
@@ -73,3 +73,38 @@ async def test_that_there_is_no_answer_is_as_confidential_as_what_gave_none(tmp_
         await opened.knowledge.put(OPERATOR, "ops", "mail.md", MAIL)
         answer = await opened.knowledge.answer(READER, "who painted the ceiling of the chapel")
         assert (answer.found, answer.label.confidentiality) == (False, Confidentiality.CONFIDENTIAL)
+
+
+LISTS = """
+@id("write") permit (principal, action == Action::"WriteData", resource);
+@id("read") permit (principal == Agent::"reader", action == Action::"ReadData", resource) when { resource.owner == "ada" };
+"""
+
+
+async def test_what_may_not_be_read_is_neither_listed_nor_counted():
+    rules = Rules(
+        {"ops": CollectionTerms(owner="ada"), "pay": CollectionTerms(owner="eve")}, (Rule("ben", "ben*", owner="ben"),)
+    )
+    async with open_knowledge(LISTS, rules=rules) as opened:
+        for collection, name in (("ops", "a.md"), ("ops", "b.md"), ("ops", "ben.md"), ("ops", "c.md"), ("pay", "a.md")):
+            await opened.knowledge.put(OPERATOR, collection, name, MAIL)
+        listed = await opened.knowledge.listed(READER)
+        assert [(one.access.collection, one.source) for one in listed] == [
+            ("ops", "a.md"),
+            ("ops", "b.md"),
+            ("ops", "c.md"),
+        ]
+        page = await opened.knowledge.listed(READER, limit=2)
+        assert [one.source for one in page] == ["a.md", "b.md"]
+        rest = await opened.knowledge.listed(READER, after=("ops", "b.md"), limit=2)
+        assert [one.source for one in rest] == ["c.md"]
+        assert await opened.knowledge.listed(READER, after=("ops", "c.md")) == []
+        (counted,) = await opened.knowledge.counted(READER)
+        assert (counted.collection, counted.documents) == ("ops", 3)
+        with pytest.raises(PolicyDenied):
+            await opened.knowledge.listed(READER, "pay")
+        stranger = Reader(Principal(AgentId("stranger")))
+        with pytest.raises(PolicyDenied):
+            await opened.knowledge.listed(stranger)
+        with pytest.raises(PolicyDenied):
+            await opened.knowledge.counted(stranger)

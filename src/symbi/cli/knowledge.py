@@ -145,10 +145,12 @@ def answer(
 
 
 @app.command("list")
-def list_documents(*, collection: Collection = "", as_json: Json = False, config: Config = None) -> None:
-    """List documents by collection and source."""
+def list_documents(
+    *, collection: Collection = "", purpose: Purpose = "unknown", as_json: Json = False, config: Config = None
+) -> None:
+    """List the documents that you may read, by collection and source."""
     with errors_to_exit(as_json=as_json):
-        rows = _together(load_settings(config), partial(_list, collection))
+        rows = _together(load_settings(config), partial(_list, collection, purpose))
         if as_json:
             print_json(rows)
             return
@@ -157,13 +159,18 @@ def list_documents(*, collection: Collection = "", as_json: Json = False, config
             out.print(f"{escape(printable(one['collection'] + ' ' + one['source']))} [dim]{facts}[/]")
 
 
-async def _list(collection: str, ask: Ask) -> list[dict[str, Any]]:
+async def _list(collection: str, purpose: str, ask: Ask) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     while True:
         last = rows[-1] if rows else {"collection": "", "source": ""}
         page = await ask(
             "kb.list",
-            {"collection": collection, "after_collection": last["collection"], "after_source": last["source"]},
+            {
+                "collection": collection,
+                "purpose": purpose,
+                "after_collection": last["collection"],
+                "after_source": last["source"],
+            },
         )
         rows += page
         if len(page) < MAX_LISTED:
@@ -190,10 +197,10 @@ def remove(
 
 
 @app.command("stats")
-def stats(*, as_json: Json = False, config: Config = None) -> None:
-    """Show what each collection holds."""
+def stats(*, purpose: Purpose = "unknown", as_json: Json = False, config: Config = None) -> None:
+    """Show what each collection holds that you may read."""
     with errors_to_exit(as_json=as_json):
-        rows = _one(load_settings(config), "kb.stats", {})
+        rows = _one(load_settings(config), "kb.stats", {"purpose": purpose})
         if as_json:
             print_json(rows)
             return

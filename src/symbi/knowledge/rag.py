@@ -8,11 +8,11 @@
 5. response: passages with citations; an answer made of them, or that there is none (`symbi.knowledge.answer`).
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 from uuid import UUID
 
 from symbi.audit.log import AuditLog
@@ -51,6 +51,8 @@ MAX_COLLECTIONS: Final = 64  # of one search
 MAX_ACCESSES: Final = 256  # sorts of documents in them
 MAX_NARROWED: Final = 2_000  # documents that a filter by source leaves for the vectors; with more, words alone count
 _MS_NS: Final = 1_000_000
+
+T = TypeVar("T")
 
 ANALYSIS, RETRIEVAL, FETCH, RANKING, RESPONSE = STAGES
 
@@ -189,6 +191,26 @@ class Retrieval:
                 facts |= {"passages": len(passages), "evidence": round(evidence, 4)}
         return SearchResult(query, passages, evidence, trace)
 
+    async def collections(self) -> tuple[str, ...]:
+        """Names of all collections that there are or were."""
+        return tuple(await self._rooms.log.read(self._rooms.store.collections))
+
+    async def among(self, reader: Reader, collection: str, work: Callable[[Sequence[int]], T]) -> T:
+        """Look in the store, by numbers of accesses, at what of a collection may be read.
+
+        Raises:
+            Denied: Policy lets the reader see nothing of it.
+            StoreUnavailable: Store or trail cannot be used.
+        """
+        try:
+            return await self._among(reader, collection, work)
+        except PermitRefused:  # as in `search`
+            return await self._among(reader, collection, work)
+
+    async def _among(self, reader: Reader, collection: str, work: Callable[[Sequence[int]], T]) -> T:
+        async with self._allowed(reader, "", Wanted((collection,)), {}) as allowed:
+            return await self._rooms.log.read(partial(work, allowed.numbers))
+
     # --- stage 2 --------------------------------------------------------------------------------
 
     @asynccontextmanager
@@ -200,7 +222,7 @@ class Retrieval:
         Raises:
             Denied: Nothing of it; what may not be read beside something that may is passed over in silence.
         """
-        names = wanted.collections or await self._all_collections()
+        names = wanted.collections or await self.collections()
         if len(names) > MAX_COLLECTIONS:
             raise InputError(f"a search is in at most {MAX_COLLECTIONS} collections", code="knowledge.query")
         readings: dict[int, Reading] = {}
@@ -229,9 +251,6 @@ class Retrieval:
                 {number: one for number, one in readings.items() if number >= 0},
                 {number: one for number, one in allowed.items() if number >= 0},
             )
-
-    async def _all_collections(self) -> tuple[str, ...]:
-        return tuple(await self._rooms.log.read(self._rooms.store.collections))
 
     async def _retrieve(
         self, query: Query, allowed: _Allowed, weights: Weights, facts: dict[str, JsonValue]
