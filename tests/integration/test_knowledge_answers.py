@@ -5,6 +5,7 @@ import pytest
 from symbi.adapters.keys import FileKeyStore
 from symbi.errors import ModelFailed, PolicyDenied
 from symbi.knowledge.answer import uncited
+from symbi.knowledge.documents import document_id
 from symbi.knowledge.passages import evidence_of
 from symbi.knowledge.readings import Reader
 from symbi.knowledge.rules import CollectionTerms, Rule, Rules
@@ -108,3 +109,25 @@ async def test_what_may_not_be_read_is_neither_listed_nor_counted():
             await opened.knowledge.listed(stranger)
         with pytest.raises(PolicyDenied):
             await opened.knowledge.counted(stranger)
+
+
+async def test_a_document_that_does_not_open_keeps_no_other_from_being_found(tmp_path, caplog):
+    rules = Rules(rules=(Rule("pay", "pay*", classification=Confidentiality.SECRET),))
+    async with open_knowledge(rules=rules, keys=FileKeyStore(tmp_path / "keys")) as opened:
+        for name in ("mail.md", "pay1.md", "pay2.md"):
+            await opened.knowledge.put(OPERATOR, "ops", name, MAIL)
+        store, altered = opened.gate.store, document_id("ops", "pay1.md")
+        await opened.gate.log.transact(
+            lambda: (
+                store._db.execute(
+                    "UPDATE knowledge_documents SET body = CAST(substr(body, 1, length(body) - 1) || x'00' AS BLOB) WHERE document_id = ?",
+                    (altered,),
+                ).rowcount,
+                (),
+            )
+        )
+        found = await opened.knowledge.search(READER, "mail that bounces")
+        assert {one.citation.source for one in found.passages} == {"mail.md", "pay2.md"}
+        assert [record.args[0] for record in caplog.records if record.name == "symbi.knowledge"] == [altered]
+        (damaged,) = (await opened.knowledge.verify(OPERATOR, "ops")).damaged
+        assert damaged.startswith("pay1.md: ")

@@ -8,6 +8,7 @@
 5. response: passages with citations; an answer made of them, or that there is none (`symbi.knowledge.answer`).
 """
 
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from uuid import UUID
 
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock
-from symbi.errors import Denied, InputError, PermitRefused
+from symbi.errors import ConfigError, DecryptionFailed, Denied, InputError, PermitRefused
 from symbi.guard.action import ReadData
 from symbi.guard.confidential import open_column
 from symbi.guard.gate import Guard
@@ -53,6 +54,8 @@ MAX_NARROWED: Final = 2_000  # documents that a filter by source leaves for the 
 _MS_NS: Final = 1_000_000
 
 T = TypeVar("T")
+
+_log = logging.getLogger("symbi.knowledge")
 
 ANALYSIS, RETRIEVAL, FETCH, RANKING, RESPONSE = STAGES
 
@@ -308,12 +311,12 @@ class Retrieval:
         chosen = list(fused)[:CANDIDATES]
         rows = await rooms.log.read(partial(rooms.store.found, chosen, allowed.numbers, query.narrowing))
         sealed = {row.document.document_id for row in rows.values() if row.chunk.words is None}
-        bodies = await self.bodies(sorted(sealed)) if sealed else {}
+        bodies = await self.bodies(sorted(sealed), whole=False) if sealed else {}
         candidates: list[Candidate] = []
         found: dict[str, tuple[Found, Passage]] = {}
         for id_ in chosen:
             row = rows.get(id_)
-            if row is None:
+            if row is None or (row.chunk.words is None and row.document.document_id not in bodies):
                 continue
             passage = _passage(row, bodies.get(row.document.document_id), similar.get(id_))
             found[id_] = row, passage
@@ -327,8 +330,12 @@ class Retrieval:
         facts |= {"chunks": len(rows), "documents": len(documents), "opened": len(bodies)}
         return candidates, found
 
-    async def bodies(self, ids: Sequence[str]) -> Mapping[str, Body]:
+    async def bodies(self, ids: Sequence[str], *, whole: bool = True) -> Mapping[str, Body]:
         """What documents say, opened.
+
+        Args:
+            ids: Which.
+            whole: Raise where one does not open; else it is left out, and that is logged.
 
         Raises:
             DecryptionFailed: One was erased, or altered.
@@ -339,8 +346,13 @@ class Retrieval:
         def opened() -> dict[str, Body]:
             found = {}
             for id_, document in self._rooms.store.get_documents(ids).items():
-                data = open_column(self._rooms.vault, document.body, body_place(id_))
-                found[id_] = Body.decode(data or b"")
+                try:
+                    data = open_column(self._rooms.vault, document.body, body_place(id_))
+                    found[id_] = Body.decode(data or b"")
+                except (DecryptionFailed, ConfigError) as error:
+                    if whole:
+                        raise
+                    _log.warning("document %s does not open (%s): no search finds it", id_, error.code)
             return found
 
         return await self._rooms.log.read(opened)
