@@ -260,7 +260,10 @@ class PassageStore(Protocol):
     def search_words(
         self, words: Sequence[str], accesses: Sequence[int], narrowing: Narrowing, limit: int
     ) -> Sequence[tuple[str, float]]:
-        """Chunks with any of some words, best first by BM25, and how good; none but those of these accesses."""
+        """Chunks with any of some words, best first by BM25, and how good; none but those of these accesses.
+
+        How common words are is taken from all chunks of the store.
+        """
 
     def found(self, chunk_ids: Sequence[str], accesses: Sequence[int], narrowing: Narrowing) -> Mapping[str, Found]:
         """Some chunks, without those that are not there, or not of these accesses."""
