@@ -168,8 +168,7 @@ class Retrieval:
 
     async def _search(self, reader: Reader, question: str, wanted: Wanted) -> SearchResult:
         rooms, trace = self._rooms, Trace(self._rooms.clock)
-        if not 1 <= wanted.k <= MAX_PASSAGES:
-            raise InputError(f"a search gives 1 to {MAX_PASSAGES} passages, not {wanted.k}", code="knowledge.query")
+        require_count(wanted.k)
         weights = wanted.weights or rooms.weights
         with trace.stage(ANALYSIS) as facts:
             query = analyse(question)
@@ -356,6 +355,16 @@ class Retrieval:
             return found
 
         return await self._rooms.log.read(opened)
+
+
+def require_count(k: int) -> None:
+    """Ask for no more passages than a search gives.
+
+    Raises:
+        InputError: It is none, or more.
+    """
+    if not 1 <= k <= MAX_PASSAGES:
+        raise InputError(f"a search gives 1 to {MAX_PASSAGES} passages, not {k}", code="knowledge.query")
 
 
 def access_label(number: int) -> str:
