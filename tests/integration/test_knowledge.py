@@ -391,17 +391,19 @@ KEEPS_PAY = """
 """
 
 
-async def test_documents_that_policy_keeps_do_not_keep_others_that_are_too_old():
+@pytest.mark.parametrize("at_once", [1, 200])
+async def test_documents_that_policy_keeps_do_not_keep_others_that_are_too_old(monkeypatch, at_once):
+    monkeypatch.setattr("symbi.knowledge.knowledge.REMOVE_AT_ONCE", at_once)
     clock, rules = ManualClock(), Rules(rules=(Rule("pay", "pay*", owner="pay"),))
     async with open_knowledge(clock=clock, rules=rules) as opened:
-        for name in ("pay.md", "a.md", "pay2.md", "b.md"):
+        for name in ("pay4.md", "a.md", "pay6.md", "b.md"):  # the ids of those that stay come first
             await opened.knowledge.put(OPERATOR, "ops", name, MAIL)
             clock.advance(1)
         clock.advance(40 * 86_400)
         opened.gate.engine.replace(PolicySet.load([PolicySource("test.cedar", KEEPS_PAY)]))
         with pytest.raises(PolicyDenied):
             await opened.knowledge.expire(OPERATOR, 30)
-        assert [one.source for one in await opened.knowledge.documents()] == ["pay.md", "pay2.md"]
+        assert [one.source for one in await opened.knowledge.documents()] == ["pay4.md", "pay6.md"]
 
 
 @pytest.mark.parametrize("error", [ConfigError("vectors of another model"), StoreUnavailable("another process has it")])

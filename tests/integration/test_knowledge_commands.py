@@ -72,6 +72,40 @@ def test_documents_come_are_found_answer_and_go(folder):
     assert "no document" in CliRunner().invoke(app, ["kb", "rm", "nothing", "-k", "ops"]).output
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("add", "nothing"), "cannot read `nothing`: No such file"),
+        (("rm",), "name documents"),
+        (("rm", "a.md", "--all"), "not both"),
+        (("search", ""), "a question needs a word"),
+        (("search", "queue", "-n", "0"), "1 to 100 passages"),
+        (("answer", "queue after:soon"), "takes a day"),
+    ],
+)
+def test_what_is_wrong_with_a_command_is_said_before_anything_is_opened(tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["kb", *arguments])
+    assert (done.exit_code, said in done.output) == (2, True), done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_nothing_permits_it_a_hint_says_what_would(tmp_path_factory, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path_factory.mktemp("empty"))
+    done = CliRunner().invoke(app, ["kb", "list"])
+    assert done.exit_code == 3
+    assert "hint: no policy speaks of it: `base.knowledge` and `base.control`" in done.output
+    for name in ("base.knowledge", "base.control"):
+        assert f'@id("{name}")' in BASE.text
+    monkeypatch.chdir(folder)
+    forbidden = (
+        '@id("no-lists") forbid (principal, action == Action::"ControlRuntime", resource == Resource::"kb.list");'
+    )
+    (folder / "policies/mine.cedar").write_text(forbidden)
+    done = CliRunner().invoke(app, ["kb", "list"])
+    assert (done.exit_code, "no-lists" in done.output, "hint" in done.output) == (3, True, False), done.output
+
+
 def test_what_is_about_somebody_is_exported_and_leaves_no_byte_once_it_is_erased(folder):
     (folder / "runbook/people.md").write_text(PEOPLE)
     kb("add", "runbook", "-k", "ops")

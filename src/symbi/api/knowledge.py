@@ -71,12 +71,12 @@ async def answer(runtime: Runtime, caller: Caller, arguments: Mapping[str, JsonV
     return _answer(await knowledge.answer(reader, question, _wanted(arguments)))
 
 
-async def list_documents(runtime: Runtime, _caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
-    """Documents, a page at a time."""
+async def list_documents(runtime: Runtime, caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
+    """Documents that the caller may read, a page at a time."""
     knowledge = await _knowledge(runtime)
     collection = text_of(arguments, "collection", "") or None
     after = text_of(arguments, "after_collection", ""), text_of(arguments, "after_source", "")
-    found = await knowledge.documents(collection, after, MAX_LISTED)
+    found = await knowledge.listed(_reader(runtime, caller, arguments), collection, after, MAX_LISTED)
     return [_document(one) for one in found]
 
 
@@ -93,15 +93,15 @@ async def remove(runtime: Runtime, caller: Caller, arguments: Mapping[str, JsonV
     return {"removed": removed}
 
 
-async def stats(runtime: Runtime, _caller: Caller, _arguments: Mapping[str, JsonValue]) -> JsonValue:
-    """What each collection holds."""
+async def stats(runtime: Runtime, caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
+    """What each collection holds that the caller may read."""
     knowledge = await _knowledge(runtime)
     return [
         {
             "collection": one.collection, "documents": one.documents, "chunks": one.chunks, "sealed": one.sealed,
             "size_bytes": one.size_bytes, "latest": rfc3339(one.latest_ns),
         }
-        for one in await knowledge.stats()
+        for one in await knowledge.counted(_reader(runtime, caller, arguments))
     ]  # fmt: skip
 
 

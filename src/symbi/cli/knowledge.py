@@ -18,6 +18,9 @@ from symbi.cli.options import Config, Json
 from symbi.cli.output import EXIT_FAILED, EXIT_VERIFICATION, err, errors_to_exit, out, print_json
 from symbi.cli.run import run_to_end
 from symbi.config import Settings, load_settings
+from symbi.errors import InputError, PolicyDenied
+from symbi.knowledge.query import analyse
+from symbi.knowledge.rag import require_count
 from symbi.runtime.runtime import Runtime
 from symbi.tools.text import printable
 from symbi.types import JsonValue
@@ -33,6 +36,11 @@ Count = Annotated[int, typer.Option("--count", "-n", help="How many passages.")]
 
 DEFAULT_COLLECTION: Final = "main"
 SHOWN_SKIPS: Final = 20
+PERMITTED_BY: Final = (
+    "no policy speaks of it: `base.knowledge` and `base.control` in the `policies/base.cedar` that `symbi init` writes permit it, "
+    'where symbi.toml has `[policy]` with `paths = ["policies"]`'
+)
+"""What to do where nothing permits a command, as in a folder that has no policies."""
 LISTS: Final = ("added", "changed", "removed", "skipped", "left_alone")
 
 
@@ -49,6 +57,11 @@ def add(
 ) -> None:
     """Read a folder, or a file: what is new and what has changed; what is gone from the folder goes. Again after a break does the rest."""
     with errors_to_exit(as_json=as_json):
+        try:
+            path.stat()
+        except (OSError, ValueError) as error:
+            msg = f"cannot read `{path}`: {getattr(error, 'strerror', None) or error}"
+            raise InputError(msg, code="input.unreadable") from error
         arguments: dict[str, JsonValue] = {"collection": collection, "path": str(path.absolute()), "name": name}
         report = _together(load_settings(config), partial(_add, arguments, not as_json))
         if as_json:
@@ -105,7 +118,7 @@ def search(
     """Show the passages that have to do with a question, best first, with the places where they stand."""
     with errors_to_exit(as_json=as_json):
         arguments: dict[str, JsonValue] = {
-            "question": question, "collection": collection, "k": count, "purpose": purpose,
+            "question": _question(question, count), "collection": collection, "k": count, "purpose": purpose,
         }  # fmt: skip
         result = _one(load_settings(config), "kb.search", arguments)
         if as_json:
@@ -131,7 +144,11 @@ def answer(
 ) -> None:
     """Answer a question word for word from documents, with sources, or say that there is no answer. Exit code 1: there is none."""
     with errors_to_exit(as_json=as_json):
-        arguments: dict[str, JsonValue] = {"question": question, "collection": collection, "purpose": purpose}
+        arguments: dict[str, JsonValue] = {
+            "question": _question(question),
+            "collection": collection,
+            "purpose": purpose,
+        }
         said = _one(load_settings(config), "kb.answer", arguments)
         if as_json:
             print_json(said)
@@ -145,10 +162,12 @@ def answer(
 
 
 @app.command("list")
-def list_documents(*, collection: Collection = "", as_json: Json = False, config: Config = None) -> None:
-    """List documents by collection and source."""
+def list_documents(
+    *, collection: Collection = "", purpose: Purpose = "unknown", as_json: Json = False, config: Config = None
+) -> None:
+    """List the documents that you may read, by collection and source."""
     with errors_to_exit(as_json=as_json):
-        rows = _together(load_settings(config), partial(_list, collection))
+        rows = _together(load_settings(config), partial(_list, collection, purpose))
         if as_json:
             print_json(rows)
             return
@@ -157,13 +176,18 @@ def list_documents(*, collection: Collection = "", as_json: Json = False, config
             out.print(f"{escape(printable(one['collection'] + ' ' + one['source']))} [dim]{facts}[/]")
 
 
-async def _list(collection: str, ask: Ask) -> list[dict[str, Any]]:
+async def _list(collection: str, purpose: str, ask: Ask) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     while True:
         last = rows[-1] if rows else {"collection": "", "source": ""}
         page = await ask(
             "kb.list",
-            {"collection": collection, "after_collection": last["collection"], "after_source": last["source"]},
+            {
+                "collection": collection,
+                "purpose": purpose,
+                "after_collection": last["collection"],
+                "after_source": last["source"],
+            },
         )
         rows += page
         if len(page) < MAX_LISTED:
@@ -181,6 +205,9 @@ def remove(
 ) -> None:
     """Remove documents with their chunks, words and vectors."""
     with errors_to_exit(as_json=as_json):
+        if bool(sources) is everything:
+            msg = "name documents, or all of them with `--all`" + (", not both" if sources else "")
+            raise InputError(msg, code="input.usage", hint="`symbi kb list` shows what there is")
         arguments: dict[str, JsonValue] = {"collection": collection, "sources": list(sources or ()), "all": everything}
         said = _one(load_settings(config), "kb.rm", arguments)
         if as_json:
@@ -190,10 +217,10 @@ def remove(
 
 
 @app.command("stats")
-def stats(*, as_json: Json = False, config: Config = None) -> None:
-    """Show what each collection holds."""
+def stats(*, purpose: Purpose = "unknown", as_json: Json = False, config: Config = None) -> None:
+    """Show what each collection holds that you may read."""
     with errors_to_exit(as_json=as_json):
-        rows = _one(load_settings(config), "kb.stats", {})
+        rows = _one(load_settings(config), "kb.stats", {"purpose": purpose})
         if as_json:
             print_json(rows)
             return
@@ -262,7 +289,23 @@ def _together(settings: Settings, work: Callable[[Ask], Awaitable[Any]]) -> Any:
         SymbiError: What the owner said, or what stops us from being the owner.
     """
     start_logging(settings)
-    return run_to_end(partial(_asking, settings, work), settings)
+    try:
+        return run_to_end(partial(_asking, settings, work), settings)
+    except PolicyDenied as denied:
+        if denied.hint is None and not denied.fields.get("policies"):
+            denied.hint = PERMITTED_BY
+        raise
+
+
+def _question(text: str, count: int = 1) -> str:
+    """A question, if it is one: that it is none is said before anything is opened or decided.
+
+    Raises:
+        InputError: It is none, or so many passages cannot be had.
+    """
+    analyse(text)
+    require_count(count)
+    return text
 
 
 async def _asking(settings: Settings, work: Callable[[Ask], Awaitable[Any]]) -> Any:

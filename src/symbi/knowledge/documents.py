@@ -212,8 +212,10 @@ class DocumentStore(Protocol):
             scrub: Write the index of words anew, so that no old page of it holds their words.
         """
 
-    def documents(self, collection: str | None, after: tuple[str, str], limit: int) -> Sequence[DocumentRecord]:
-        """Documents by collection and source, without bodies, behind one of them."""
+    def documents(
+        self, collection: str | None, after: tuple[str, str], limit: int, accesses: Sequence[int] | None = None
+    ) -> Sequence[DocumentRecord]:
+        """Documents by collection and source, without bodies, behind one of them; of some accesses, or of all."""
 
     def get_documents(self, ids: Sequence[str]) -> Mapping[str, DocumentRecord]:
         """Some documents, with bodies."""
@@ -242,8 +244,8 @@ class DocumentStore(Protocol):
     def pending(self, collection: str) -> Sequence[str]:
         """Documents whose writing has begun and not ended."""
 
-    def collection_stats(self) -> Sequence[CollectionStats]:
-        """What each collection holds."""
+    def collection_stats(self, accesses: Sequence[int] | None = None) -> Sequence[CollectionStats]:
+        """What each collection holds; of some accesses, or of all."""
 
 
 class PassageStore(Protocol):
@@ -258,7 +260,10 @@ class PassageStore(Protocol):
     def search_words(
         self, words: Sequence[str], accesses: Sequence[int], narrowing: Narrowing, limit: int
     ) -> Sequence[tuple[str, float]]:
-        """Chunks with any of some words, best first by BM25, and how good; none but those of these accesses."""
+        """Chunks with any of some words, best first by BM25, and how good; none but those of these accesses.
+
+        How common words are is taken from all chunks of the store.
+        """
 
     def found(self, chunk_ids: Sequence[str], accesses: Sequence[int], narrowing: Narrowing) -> Mapping[str, Found]:
         """Some chunks, without those that are not there, or not of these accesses."""

@@ -1,11 +1,11 @@
 """Knowledge: what wiring makes, and what agents, commands and Python ask. Everything passes the gate."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from symbi.errors import Denied, InputError, SymbiError
 from symbi.guard.action import CallModel, ModelRef
@@ -21,6 +21,8 @@ from symbi.knowledge.vectors import Namespace, Scope
 from symbi.knowledge.writing import Prepared, Writing, erased_as, no_probe
 from symbi.policy.flow import join
 from symbi.types import KeyId, Principal
+
+T = TypeVar("T")
 
 DAY_NS: Final = 86_400 * 1_000_000_000
 PAGE: Final = 1_000
@@ -262,12 +264,62 @@ class Knowledge:
     async def documents(
         self, collection: str | None = None, after: tuple[str, str] = ("", ""), limit: int = PAGE
     ) -> Sequence[DocumentRecord]:
-        """Documents by collection and source, without what they say."""
+        """All documents by collection and source, without what they say, for what looks after them; `listed` asks policy."""
         return await self._rooms.log.read(partial(self._rooms.store.documents, collection, after, limit))
 
     async def stats(self) -> Sequence[CollectionStats]:
-        """What each collection holds."""
+        """All that each collection holds, for what looks after it; `counted` asks policy."""
         return await self._rooms.log.read(self._rooms.store.collection_stats)
+
+    async def listed(
+        self, reader: Reader, collection: str | None = None, after: tuple[str, str] = ("", ""), limit: int = PAGE
+    ) -> Sequence[DocumentRecord]:
+        """Documents that a reader may read, by collection and source, without what they say.
+
+        Raises:
+            Denied: Policy lets the reader see nothing of what was asked for.
+            StoreUnavailable: Store or trail cannot be used.
+        """
+        store, found = self._rooms.store, list[DocumentRecord]()
+
+        def page(name: str, accesses: Sequence[int]) -> Sequence[DocumentRecord]:
+            return store.documents(name, after, limit - len(found), accesses)
+
+        names = (collection,) if collection else await self._retrieval.collections()
+        async for some in self._readable(reader, [name for name in names if name >= after[0]], page):
+            found += some
+            if len(found) >= limit:
+                break
+        return found
+
+    async def counted(self, reader: Reader) -> Sequence[CollectionStats]:
+        """What each collection holds that a reader may read.
+
+        Raises:
+            Denied, StoreUnavailable: As `listed`.
+        """
+        store, found = self._rooms.store, list[CollectionStats]()
+        names = await self._retrieval.collections()
+        async for some in self._readable(reader, names, lambda _, accesses: store.collection_stats(accesses)):
+            found += some
+        return found
+
+    async def _readable(
+        self, reader: Reader, collections: Sequence[str], work: Callable[[str, Sequence[int]], T]
+    ) -> AsyncIterator[T]:
+        """Look at each collection of which something may be read; raise the denial where there is none."""
+        refusal: Denied | None = None
+        passed = False
+        for name in collections:
+            try:
+                looked = await self._retrieval.among(reader, name, partial(work, name))
+            except Denied as denied:
+                refusal = refusal or denied
+                continue
+            passed = True
+            yield looked
+        if refusal is not None and not passed:
+            raise refusal
 
     async def verify(self, principal: Principal, collection: str, *, repair: bool = False) -> Verified:
         """Compare store and index of a collection, both ways, and each chunk with the text of its document.

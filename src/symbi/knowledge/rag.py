@@ -8,16 +8,17 @@
 5. response: passages with citations; an answer made of them, or that there is none (`symbi.knowledge.answer`).
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 from uuid import UUID
 
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock
-from symbi.errors import Denied, InputError, PermitRefused
+from symbi.errors import ConfigError, DecryptionFailed, Denied, InputError, PermitRefused
 from symbi.guard.action import ReadData
 from symbi.guard.confidential import open_column
 from symbi.guard.gate import Guard
@@ -51,6 +52,10 @@ MAX_COLLECTIONS: Final = 64  # of one search
 MAX_ACCESSES: Final = 256  # sorts of documents in them
 MAX_NARROWED: Final = 2_000  # documents that a filter by source leaves for the vectors; with more, words alone count
 _MS_NS: Final = 1_000_000
+
+T = TypeVar("T")
+
+_log = logging.getLogger("symbi.knowledge")
 
 ANALYSIS, RETRIEVAL, FETCH, RANKING, RESPONSE = STAGES
 
@@ -163,8 +168,7 @@ class Retrieval:
 
     async def _search(self, reader: Reader, question: str, wanted: Wanted) -> SearchResult:
         rooms, trace = self._rooms, Trace(self._rooms.clock)
-        if not 1 <= wanted.k <= MAX_PASSAGES:
-            raise InputError(f"a search gives 1 to {MAX_PASSAGES} passages, not {wanted.k}", code="knowledge.query")
+        require_count(wanted.k)
         weights = wanted.weights or rooms.weights
         with trace.stage(ANALYSIS) as facts:
             query = analyse(question)
@@ -189,6 +193,26 @@ class Retrieval:
                 facts |= {"passages": len(passages), "evidence": round(evidence, 4)}
         return SearchResult(query, passages, evidence, trace)
 
+    async def collections(self) -> tuple[str, ...]:
+        """Names of all collections that there are or were."""
+        return tuple(await self._rooms.log.read(self._rooms.store.collections))
+
+    async def among(self, reader: Reader, collection: str, work: Callable[[Sequence[int]], T]) -> T:
+        """Look in the store, by numbers of accesses, at what of a collection may be read.
+
+        Raises:
+            Denied: Policy lets the reader see nothing of it.
+            StoreUnavailable: Store or trail cannot be used.
+        """
+        try:
+            return await self._among(reader, collection, work)
+        except PermitRefused:  # as in `search`
+            return await self._among(reader, collection, work)
+
+    async def _among(self, reader: Reader, collection: str, work: Callable[[Sequence[int]], T]) -> T:
+        async with self._allowed(reader, "", Wanted((collection,)), {}) as allowed:
+            return await self._rooms.log.read(partial(work, allowed.numbers))
+
     # --- stage 2 --------------------------------------------------------------------------------
 
     @asynccontextmanager
@@ -200,7 +224,7 @@ class Retrieval:
         Raises:
             Denied: Nothing of it; what may not be read beside something that may is passed over in silence.
         """
-        names = wanted.collections or await self._all_collections()
+        names = wanted.collections or await self.collections()
         if len(names) > MAX_COLLECTIONS:
             raise InputError(f"a search is in at most {MAX_COLLECTIONS} collections", code="knowledge.query")
         readings: dict[int, Reading] = {}
@@ -229,9 +253,6 @@ class Retrieval:
                 {number: one for number, one in readings.items() if number >= 0},
                 {number: one for number, one in allowed.items() if number >= 0},
             )
-
-    async def _all_collections(self) -> tuple[str, ...]:
-        return tuple(await self._rooms.log.read(self._rooms.store.collections))
 
     async def _retrieve(
         self, query: Query, allowed: _Allowed, weights: Weights, facts: dict[str, JsonValue]
@@ -289,12 +310,12 @@ class Retrieval:
         chosen = list(fused)[:CANDIDATES]
         rows = await rooms.log.read(partial(rooms.store.found, chosen, allowed.numbers, query.narrowing))
         sealed = {row.document.document_id for row in rows.values() if row.chunk.words is None}
-        bodies = await self.bodies(sorted(sealed)) if sealed else {}
+        bodies = await self.bodies(sorted(sealed), whole=False) if sealed else {}
         candidates: list[Candidate] = []
         found: dict[str, tuple[Found, Passage]] = {}
         for id_ in chosen:
             row = rows.get(id_)
-            if row is None:
+            if row is None or (row.chunk.words is None and row.document.document_id not in bodies):
                 continue
             passage = _passage(row, bodies.get(row.document.document_id), similar.get(id_))
             found[id_] = row, passage
@@ -308,8 +329,12 @@ class Retrieval:
         facts |= {"chunks": len(rows), "documents": len(documents), "opened": len(bodies)}
         return candidates, found
 
-    async def bodies(self, ids: Sequence[str]) -> Mapping[str, Body]:
+    async def bodies(self, ids: Sequence[str], *, whole: bool = True) -> Mapping[str, Body]:
         """What documents say, opened.
+
+        Args:
+            ids: Which.
+            whole: Raise where one does not open; else it is left out, and that is logged.
 
         Raises:
             DecryptionFailed: One was erased, or altered.
@@ -320,11 +345,26 @@ class Retrieval:
         def opened() -> dict[str, Body]:
             found = {}
             for id_, document in self._rooms.store.get_documents(ids).items():
-                data = open_column(self._rooms.vault, document.body, body_place(id_))
-                found[id_] = Body.decode(data or b"")
+                try:
+                    data = open_column(self._rooms.vault, document.body, body_place(id_))
+                    found[id_] = Body.decode(data or b"")
+                except (DecryptionFailed, ConfigError) as error:
+                    if whole:
+                        raise
+                    _log.warning("document %s does not open (%s): no search finds it", id_, error.code)
             return found
 
         return await self._rooms.log.read(opened)
+
+
+def require_count(k: int) -> None:
+    """Ask for no more passages than a search gives.
+
+    Raises:
+        InputError: It is none, or more.
+    """
+    if not 1 <= k <= MAX_PASSAGES:
+        raise InputError(f"a search gives 1 to {MAX_PASSAGES} passages, not {k}", code="knowledge.query")
 
 
 def access_label(number: int) -> str:

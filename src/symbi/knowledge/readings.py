@@ -1,8 +1,8 @@
 """The gate before every search: a decision for each sort of document that a collection has, by lease.
 
 A collection's documents differ in owner, classification and purpose, and in nothing else that policies see. So there is
-one decision for each of these that occurs (`Access`), before anything is looked for, and what may not be read is neither
-looked for nor counted. A decision is a lease; where policy wants each search decided by itself, each is.
+one decision for each of these that occurs (`Access`), before anything is looked for, and what may not be read is not
+looked for. Of it, only how common its words are counts among others' (BM25), unless it is sealed. A decision is a lease; where policy wants each search decided by itself, each is.
 """
 
 from collections.abc import AsyncIterator

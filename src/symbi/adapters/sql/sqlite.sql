@@ -983,6 +983,7 @@ SELECT d.document_id, d.collection, d.source, d.kind, d.version, d.access_id, d.
        d.size_bytes, d.chunks, a.owner, a.classification, a.purpose
 FROM knowledge_documents AS d JOIN knowledge_access AS a USING (access_id)
 WHERE (?1 IS NULL OR d.collection = ?1) AND (d.collection, d.source) > (?2, ?3)
+AND (?5 IS NULL OR d.access_id IN (SELECT value FROM json_each(?5)))
 ORDER BY d.collection, d.source LIMIT ?4
 
 -- name: get_documents
@@ -1025,6 +1026,7 @@ SELECT document_id FROM knowledge_pending WHERE collection = ? ORDER BY document
 SELECT d.collection, count(*), sum(d.chunks), sum(a.classification IN ('confidential', 'secret')), sum(d.size_bytes),
        max(d.modified_ns)
 FROM knowledge_documents AS d JOIN knowledge_access AS a USING (access_id)
+WHERE ?1 IS NULL OR d.access_id IN (SELECT value FROM json_each(?1))
 GROUP BY d.collection ORDER BY d.collection
 
 -- name: collections

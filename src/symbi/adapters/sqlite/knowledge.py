@@ -69,9 +69,12 @@ class KnowledgeTable(Rows):
                 self._db.execute(SQL["scrub_words"])
         return count
 
-    def documents(self, collection: str | None, after: tuple[str, str], limit: int) -> Sequence[DocumentRecord]:
+    def documents(
+        self, collection: str | None, after: tuple[str, str], limit: int, accesses: Sequence[int] | None = None
+    ) -> Sequence[DocumentRecord]:
         """By collection and source."""
-        return [_document(row) for row in self._all(SQL["documents"], (collection, *after, limit))]
+        rows = self._all(SQL["documents"], (collection, *after, limit, _numbers(accesses)))
+        return [_document(row) for row in rows]
 
     def get_documents(self, ids: Sequence[str]) -> Mapping[str, DocumentRecord]:
         """With bodies."""
@@ -115,9 +118,9 @@ class KnowledgeTable(Rows):
         """In their order."""
         return [row[0] for row in self._all(SQL["pending"], (collection,))]
 
-    def collection_stats(self) -> Sequence[CollectionStats]:
+    def collection_stats(self, accesses: Sequence[int] | None = None) -> Sequence[CollectionStats]:
         """By name."""
-        return [CollectionStats(*row) for row in self._all(SQL["collection_stats"])]
+        return [CollectionStats(*row) for row in self._all(SQL["collection_stats"], (_numbers(accesses),))]
 
     # --- PassageStore ---------------------------------------------------------------------------
 
@@ -161,6 +164,10 @@ class KnowledgeTable(Rows):
         """Ids of documents."""
         values = (json.dumps(list(accesses)), *_narrowed(narrowing), limit)
         return [row[0] for row in self._all(SQL["narrowed"], values)]
+
+
+def _numbers(accesses: Sequence[int] | None) -> str | None:
+    return None if accesses is None else json.dumps(list(accesses))
 
 
 def _narrowed(narrowing: Narrowing) -> tuple[object, ...]:
