@@ -106,9 +106,9 @@ def check_resumed(workshop) -> None:
 
 def test_a_store_that_may_not_grow_stops_all_effects_and_the_run_goes_on_later(workshop):
     workshop.write(SENDING)
-    check_stopped(workshop, workshop.symbi(*RUN, largest_file=1_000_000))
+    check_stopped(workshop, workshop.symbi(*RUN, largest_file=1_300_000))
     for arguments in READERS:
-        read = workshop.symbi(*arguments, largest_file=800_000)
+        read = workshop.symbi(*arguments, largest_file=1_100_000)
         assert read.code == 0, read.stderr
     check_resumed(workshop)
 
@@ -141,7 +141,7 @@ def forget_readers(disk: Path) -> None:
 
 def test_a_full_disk_stops_all_effects_and_can_still_be_read(workshop):
     workshop.write(SENDING)
-    with small_disk("1m") as disk:
+    with small_disk("1400k") as disk:
         workshop.environ["SYMBI_RUNTIME_DATA_DIR"] = str(disk / "data")
         check_stopped(workshop, workshop.symbi(*RUN))
         for arguments in READERS:
