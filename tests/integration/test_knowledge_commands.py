@@ -142,3 +142,11 @@ def test_an_owner_that_is_alive_does_it_for_others(folder):
         finally:
             owner.terminate()
             owner.wait(30)
+
+
+def test_the_starting_policies_let_who_owns_the_folder_see_to_documents(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(app, ["init"]).exit_code == 0
+    (tmp_path / "mail.md").write_text(MAIL)
+    assert kb_json("add", "mail.md")["added"] == ["mail.md"]
+    assert kb_json("answer", "how do I flush the mail queue")["found"]
