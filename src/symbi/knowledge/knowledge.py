@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from symbi.errors import Denied, InputError, SymbiError
+from symbi.errors import ConfigError, DecryptionFailed, Denied, InputError, SymbiError
 from symbi.guard.action import CallModel, ModelRef
 from symbi.guard.sealed import is_sealed, read_sealed
 from symbi.knowledge.answer import EVIDENCE_BAR, Answer, AnswerModel, checked, extract, nothing, prompt_of
@@ -369,8 +369,8 @@ class Knowledge:
             for one in documents.values():
                 try:
                     body = (await self._retrieval.bodies([one.document_id]))[one.document_id]
-                except (SymbiError, KeyError):
-                    continue
+                except (ConfigError, DecryptionFailed, KeyError):
+                    continue  # told as damaged; a store that fails ends the repair
                 chunks = await self._rooms.log.read(partial(self._rooms.store.chunks_of, one.document_id))
                 lost = tuple(
                     chunk for chunk in chunks if chunk.chunk_id in missing and chunk.ordinal < len(body.headings)
