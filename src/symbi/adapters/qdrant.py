@@ -21,7 +21,7 @@ import numpy as np
 from symbi.errors import ConfigError, InputError, StoreUnavailable, SymbiError, Unavailable
 from symbi.guard.action import WriteData
 from symbi.guard.permit import Authority, Permit
-from symbi.knowledge.config import Quantization, VectorConfig
+from symbi.knowledge.config import Quantization, VectorConfig, kib
 from symbi.knowledge.permits import check_read, check_write
 from symbi.knowledge.port import ReadPermit
 from symbi.knowledge.vectors import (
@@ -47,6 +47,7 @@ BATCH: Final = 256  # points of one request
 PAGE: Final = 1_000
 SPACE: Final = "symbi_space"  # in the metadata of a collection
 PORT: Final = 6333
+LEAST_KIB: Final = 10  # that a server takes as the least to go through
 
 
 def connect(url: str, *, key: str | None, timeout_s: float) -> "AsyncQdrantClient":
@@ -241,9 +242,13 @@ class QdrantVectors:
             self._name,
             vectors_config=models.VectorParams(size=self._space.dimension, distance=models.Distance.COSINE),
             hnsw_config=models.HnswConfigDiff(
-                m=config.m, ef_construct=config.ef_construct, full_scan_threshold=config.scan_below_kib
+                m=config.m,
+                ef_construct=config.ef_construct,
+                full_scan_threshold=max(LEAST_KIB, kib(config.scan_below, self._space.dimension)),
             ),
-            optimizers_config=models.OptimizersConfigDiff(indexing_threshold=config.scan_below_kib),
+            optimizers_config=models.OptimizersConfigDiff(
+                indexing_threshold=kib(config.graph_from, self._space.dimension)
+            ),
             quantization_config=turbo if config.quantization is Quantization.TURBO4 else None,
             metadata={SPACE: asdict(self._space)},
         )
