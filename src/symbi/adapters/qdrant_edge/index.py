@@ -48,7 +48,6 @@ FLUSH_POINTS: Final = 50_000  # written since the log was emptied; it is read ag
 SEGMENT_KIB: Final = 2_000_000  # vectors of a piece beyond which pieces are merged no more
 FEW: Final = 500  # points that are done again in a copy while writes wait
 MANY: Final = 8  # pieces that a query goes through
-LOAD_S: Final = 600.0  # the log of some hundred thousand points may have to be read again
 _LOG: Final = logging.getLogger(__name__)
 _EVERYTHING: Final = (None, (), None)
 
@@ -228,7 +227,7 @@ class EdgeVectors:
                 await anyio.to_thread.run_sync(_copy_tree, source / "shard", generation)
                 engine = await stack.enter_async_context(EngineProcess())
                 try:
-                    await engine.ask("load", str(generation), self._terms(), wait_s=LOAD_S)
+                    await engine.load(generation, self._terms())
                     found, *_ = await engine.ask("info")
                 except StoreUnavailable as error:
                     raise InputError(
@@ -268,15 +267,17 @@ class EdgeVectors:
                 await engine.end()  # of one that has ended by itself the pipes are left
             async with AsyncExitStack() as stack:
                 current = self._folder.current()
-                made = self._folder.begin() if current is None else None
-                if made is not None:
+                if current is not None:
+                    engine = await stack.enter_async_context(EngineProcess())
+                    await engine.load(current, self._terms())
+                    if self._closed:  # meanwhile
+                        raise StoreUnavailable("the index of vectors is closed")
+                else:
+                    made = self._folder.begin()
                     stack.callback(shutil.rmtree, made, ignore_errors=True)
-                engine = await stack.enter_async_context(EngineProcess())
-                if made is not None:
+                    engine = await stack.enter_async_context(EngineProcess())
                     await engine.ask("create", str(made), self._terms())
                     await anyio.to_thread.run_sync(self._folder.count_on, made)
-                else:
-                    await engine.ask("load", str(current), self._terms(), wait_s=LOAD_S)
                 stack.pop_all()
             self._engine = engine
             return engine
@@ -351,7 +352,7 @@ class EdgeVectors:
                 if fresh:
                     await self._copy_points(engine)
                 else:
-                    await engine.ask("load", str(generation), self._terms(), wait_s=LOAD_S)
+                    await engine.load(generation, self._terms())
                 changed = await engine.ask("optimize", wait_s=None)
                 while len(self._touched) > FEW:
                     names, self._touched = self._touched, set()
