@@ -50,6 +50,9 @@ class Remembering(Protocol):
     def declare(self, agent: AgentId, spec: MemorySpec) -> None:
         """Take the terms of an agent's memory from its file."""
 
+    def ended(self, agent: AgentId) -> None:
+        """A run of the agent is over."""
+
 
 class Recollections:
     """What a run remembers and recalls.

@@ -18,8 +18,9 @@ import anyio
 from symbi.audit.event import AuditEventType, Draft
 from symbi.context.kinds import ContextQuery, Found, check_space
 from symbi.context.memory import ASKED, Memory
-from symbi.context.port import Checkpoint, Row
+from symbi.context.port import COPIES, Checkpoint, Row
 from symbi.context.sealing import opened_body
+from symbi.context.surplus import trim_copies, trim_noted
 from symbi.errors import ConfigError, Denied, InputError, Unavailable
 from symbi.guard.action import ReadData, WriteData
 from symbi.guard.permit import Permit
@@ -32,7 +33,7 @@ AT_ONCE: Final = 500  # items of one commit
 INTERVAL_S: Final = 3600.0  # between two sweeps
 MAX_COPY_ITEMS: Final = 20_000  # of a memory that is copied or put aside, for nobody else is served meanwhile
 MAX_COPY_BYTES: Final = 134_217_728
-MAX_CHECKPOINTS: Final = 32  # of one agent; a further one makes the oldest go
+CLOSE_S: Final = 10.0  # for what is still to be removed at the end; the next opening does the rest
 
 
 class MemoryKeeping:
@@ -74,32 +75,57 @@ class MemoryKeeping:
                 msg = "something of it is about one who is under a legal hold: nothing is forgotten"
                 raise InputError(msg, code="privacy.held", hint="`symbi privacy list` says why")
             store.remove_items(there)
-            facts: dict[str, JsonValue] = {"items": len(there), "reason": "forgotten"}
-            return len(there), (Draft(AuditEventType.MEMORY_REMOVED, space, facts),) if there else ()
+            return len(there), _removed(space, len(there), "forgotten")
 
         count, _ = await self._rooms.log.transact(remove)
         self._memory.changed(space)
         await self.clear_away()
         return count
 
+    async def take_up(self) -> None:
+        """Learn how long memories last, as their files said last, before any of these is read.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+        self._memory.terms.take_up(await self._rooms.log.read(self._rooms.store.retentions))
+
     async def sweep(self) -> int:
-        """Remove what has expired or is too old; returns how many items that was.
+        """Remove what has expired, is too old, or is more than there may be; returns how many items that was.
 
         Raises:
             Overloaded, StoreUnavailable: It cannot be removed now; what was removed by then stays so.
         """
+        await self._save_terms()
+        self._memory.swept_ms = now_ms = self._memory.now_ms
         removed = 0
-        for of, oldest_ms in self._memory.ages():
-            removed += await self._remove_due(of, oldest_ms)
+        for of, oldest_ms in self._memory.terms.ages(now_ms):
+            removed += await self._remove_due(of, now_ms, oldest_ms)
+        removed += await self._remove_surplus()
         if removed:
             self._memory.all_changed()
         if removed or self._owed:
             await self.clear_away()
         return removed
 
-    async def _remove_due(self, of: AgentId, oldest_ms: int) -> int:
+    async def _save_terms(self) -> None:
+        """Keep how long memories last, so that it holds at the next opening."""
+        store, unsaved = self._rooms.store, self._memory.terms.unsaved
+
+        def save() -> tuple[None, tuple[Draft, ...]]:
+            for agent, days in unsaved.items():
+                store.put_retention(agent, days)
+            return None, ()
+
+        if unsaved:
+            await self._rooms.log.transact(save, wait=True)
+            self._memory.terms.saved(unsaved)
+
+    async def _remove_due(self, of: AgentId, now_ms: int, oldest_ms: int) -> int:
         """Remove what has expired, or was kept before a time, of an agent with all its instances or of everybody."""
-        store, removed, after, now_ms = self._rooms.store, 0, "", self._memory.now_ms
+        store, removed, after = self._rooms.store, 0, ""
+        if not await self._rooms.log.read(partial(store.due_items, now_ms, oldest_ms, after, 1, of)):
+            return 0
         while True:
 
             def step(after: str = after) -> tuple[tuple[int, str], tuple[Draft, ...]]:
@@ -107,14 +133,30 @@ class MemoryKeeping:
                 held = frozenset(store.held_items(due))
                 count = store.remove_items([one for one in due if one not in held])
                 last = due[-1] if len(due) == AT_ONCE else ""
-                facts: dict[str, JsonValue] = {"items": count, "reason": "retention"}
-                drafts = (Draft(AuditEventType.MEMORY_REMOVED, of or SYSTEM_AGENT, facts),) if count else ()
-                return (count, last), drafts
+                return (count, last), _removed(of, count, "retention")
 
             (count, after), _ = await self._rooms.log.transact(step, wait=True)
             removed += count
             if not after:
                 return removed
+
+    async def _remove_surplus(self) -> int:
+        """Remove what was held beyond the bounds and is not any more."""
+        store, removed = self._rooms.store, 0
+        for space, kind in await self._rooms.log.read(store.noted_surplus):
+            held, seen = 0, AT_ONCE
+            while seen == AT_ONCE:
+
+                def step(
+                    space: AgentId = space, kind: str = kind, held: int = held
+                ) -> tuple[tuple[int, int], tuple[Draft, ...]]:
+                    seen, staying = trim_noted(store, space, kind, held, AT_ONCE)
+                    return (seen, staying), _removed(space, 0 if kind == COPIES else seen - staying, "surplus")
+
+                (seen, staying), _ = await self._rooms.log.transact(step, wait=True)
+                held += staying
+                removed += seen - staying
+        return removed
 
     async def erased(self, ids: Sequence[str]) -> None:
         """Remove items that are about somebody whose data is erased; whoever asks has passed the gate.
@@ -179,10 +221,9 @@ class MemoryKeeping:
 
         def copy() -> tuple[int, tuple[Draft, ...]]:
             self._refuse_large(space)
-            for old in store.checkpoints_of(space)[MAX_CHECKPOINTS - 1 :]:
-                if not store.held_items(store.only_in_copy(old.id)):
-                    store.drop_checkpoint(space, old.id)
-            return store.put_checkpoint_of(made), ()
+            count = store.put_checkpoint_of(made)
+            trim_copies(store, space)
+            return count, ()
 
         async with self._writing(principal, {"checkpoint": made.id}):
             count, _ = await self._rooms.log.transact(copy)
@@ -337,16 +378,36 @@ class MemoryKeeping:
         except (Unavailable, ConfigError) as error:
             _log.warning("memories were not put in order, which is tried again: %s", error.code)
 
-    async def run(self, wait: Callable[[float], Awaitable[None]] = anyio.sleep) -> None:
-        """Sweep and mend on a cadence, until it is cancelled.
+    async def close(self) -> None:
+        """Remove what is not to last beyond this end: what a run has made known, or what has come of age meanwhile."""
+        with anyio.move_on_after(CLOSE_S, shield=True):
+            try:
+                await self.sweep()
+            except (Unavailable, ConfigError) as error:
+                _log.warning("memories were not swept at the end, which the next start does: %s", error.code)
+
+    async def run(self, wait: Callable[[float], Awaitable[None]] | None = None) -> None:
+        """Sweep and mend on a cadence, and once a file makes memories shorter, until it is cancelled.
 
         Args:
-            wait: Waits for some seconds.
+            wait: Waits for some seconds, or until something is to be done.
         """
+        pause = wait or self._pause
         while True:
-            await wait(INTERVAL_S)
+            await pause(INTERVAL_S)
+            self._memory.stirred = anyio.Event()
             await self.tidy()
             await self._memory.readers.sweep()
+
+    async def _pause(self, seconds: float) -> None:
+        with anyio.move_on_after(seconds):
+            await self._memory.stirred.wait()
+
+
+def _removed(agent: AgentId, items: int, reason: str) -> tuple[Draft, ...]:
+    """What the trail says of items that go."""
+    facts: dict[str, JsonValue] = {"items": items, "reason": reason}
+    return (Draft(AuditEventType.MEMORY_REMOVED, agent or SYSTEM_AGENT, facts),) if items else ()
 
 
 def _decided_as(row: Row) -> tuple[AgentId, str]:

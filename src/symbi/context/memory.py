@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
+import anyio
+
 from symbi.audit.event import Draft
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock, IdSource
@@ -41,6 +43,8 @@ from symbi.context.sealing import (
     resealed,
     to_be_sealed,
 )
+from symbi.context.surplus import trim_items
+from symbi.context.terms import DeclaredTerms
 from symbi.context.words import counted, plain_json, same_as, tokens_of
 from symbi.dsl.spec import MemorySpec
 from symbi.errors import InputError, PermitRefused
@@ -52,11 +56,9 @@ from symbi.policy.flow import join
 from symbi.types import AgentId, Integrity, Label, Principal
 
 WORKING_MS: Final = DAY_MS  # how long an item of working memory is there
-MOST_OF: Final[Mapping[MemoryKind, int]] = {MemoryKind.WORKING: 1000, MemoryKind.SHORT_TERM: 1000}
-"""Items of a kind that one agent has; a further one makes the oldest go."""
+SWEEP_GAP_MS: Final = 60_000  # between two sweeps for runs that end
 ASKED: Final = Label()
 """The label of what an operator's program asks."""
-NOTHING_SAID: Final = MemorySpec()
 MAX_SPACES: Final = 4096  # of which it is known what is there, without a look at the store
 _NO_DRAFTS: Final[tuple[Draft, ...]] = ()
 
@@ -115,7 +117,9 @@ class Memory:
         self._changes: dict[AgentId, int] = {}
         self._era = 0
         self._spaces: dict[AgentId, Space] = {}
-        self._declared: dict[AgentId, MemorySpec] = {}
+        self.terms = DeclaredTerms(rooms.terms, config.retention_days)
+        self.stirred = anyio.Event()
+        self.swept_ms = 0
         self._making: dict[object, frozenset[str]] = {}
         rooms.guard.engine.on_change(lambda _policies: self._cache.clear())
 
@@ -134,27 +138,21 @@ class Memory:
         """Milliseconds since the epoch."""
         return self._rooms.clock.now_ns() // 1_000_000
 
-    @property
-    def oldest_ms(self) -> int:
-        """What was kept before is not there any more."""
-        return self.now_ms - round(self._config.retention_days * DAY_MS)
-
     def oldest_of(self, space: AgentId) -> int:
         """What this agent has kept before is not there any more, whatever was said when it was kept."""
-        days = self._terms(space).retention_days
-        return self.oldest_ms if days is None else max(self.oldest_ms, self.now_ms - round(days * DAY_MS))
-
-    def ages(self) -> Sequence[tuple[AgentId, int]]:
-        """Since when items stay: of all, under the empty name, and of agents whose files say less, with all instances."""
-        of_all = self.oldest_ms
-        less = [(agent, self.oldest_of(agent)) for agent in self._declared]
-        return [(AgentId(""), of_all), *(one for one in less if one[1] > of_all)]
+        return self.terms.oldest_ms(self.now_ms, space)
 
     def declare(self, agent: AgentId, spec: MemorySpec) -> None:
         """Take the terms of an agent's memory from its file: retention, and how much meaning and words count."""
-        if self._declared.get(agent, NOTHING_SAID) != spec:
-            self._declared[agent] = spec
+        if self.terms.declare(agent, spec):
             self.all_changed()  # what was answered by other terms
+            if self.terms.unsaved:
+                self.stirred.set()
+
+    def ended(self, agent: AgentId) -> None:
+        """A run of an agent has ended: what its file does not let last any longer is to go now."""
+        if self.terms.of(agent).retention_days is not None and self.now_ms >= self.swept_ms + SWEEP_GAP_MS:
+            self.stirred.set()
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -197,7 +195,7 @@ class Memory:
             InputError, Unavailable: As `store_context`.
         """
         action = self._rooms.guard.authority.redeem(permit, WriteData)
-        principal, terms = action.principal, self._terms(action.principal.agent)
+        principal, terms = action.principal, self.terms.of(action.principal.agent)
         self._require(action.data, principal.name)
         item = _labelled(principal, replace(item, content=action.content))
         keys = await item_keys(self._rooms.guard.vault, principal, item.label)
@@ -247,11 +245,7 @@ class Memory:
         if making in self._making:  # and nobody has given up
             self._making[making] = frozenset((row.id,))
         store.put_item(row, body.tags)
-        most = MOST_OF.get(row.kind)
-        if most is not None:
-            surplus = store.surplus(row.space, row.kind, most)
-            held = frozenset(store.held_items(surplus))
-            store.remove_items([one for one in surplus if one not in held])
+        trim_items(store, row.space, row.kind)
         return row, _NO_DRAFTS
 
     @contextmanager
@@ -339,7 +333,7 @@ class Memory:
         if cached is not None:
             return cached
         change = self._change(space)
-        chosen = await self._find(permit, Question(query, wanted, self._terms(space)))
+        chosen = await self._find(permit, Question(query, wanted, self.terms.of(space)))
         items = tuple(replace(one, label=join(one.label, action.mark, marks[level])) for level, one in chosen)
         if change == self._change(space):  # else somebody has kept something meanwhile
             self._cache.put(key, items, (space,), now_ms)
@@ -362,7 +356,7 @@ class Memory:
 
     def data_of(self, space: AgentId, kind: str) -> DataRef:
         """A memory as the gate sees it: by the name of its agent, as it was declared."""
-        declared, terms = AgentId(space.partition("/")[0]), self._terms(space)
+        declared, terms = AgentId(space.partition("/")[0]), self.terms.of(space)
         owner = self._rooms.principal(declared).owner
         return DataRef("Memory", declared, owner, kind, terms.classification, terms.purpose)
 
@@ -388,7 +382,7 @@ class Memory:
         read, store, vault = self._rooms.log.read, self._rooms.store, self._rooms.guard.vault
         levels = frozenset((await read(partial(store.space_of, space))).levels)
         wanted = narrowed(query, space, levels, (self.now_ms, self.oldest_of(space)), shared=False)
-        question = Question(query, wanted, self._terms(space))
+        question = Question(query, wanted, self.terms.of(space))
         if not by_content(wanted):
             return [one for _, one in await read(partial(found_in, store, vault, question, {}))]
         plain = replace(wanted, sealed=False, limit=query.limit)
@@ -420,15 +414,6 @@ class Memory:
                 del self._spaces[next(iter(self._spaces))]
             self._spaces[space] = there
         return there
-
-    def _terms(self, space: AgentId) -> MemoryTerms:
-        agent = AgentId(space.partition("/")[0])
-        terms, said = self._rooms.terms(agent), self._declared.get(agent, NOTHING_SAID)
-        if said.retention_days is not None:
-            terms = replace(terms, retention_days=said.retention_days)
-        if said.vector_weight is not None and said.keyword_weight is not None:
-            terms = replace(terms, vector_weight=said.vector_weight, keyword_weight=said.keyword_weight)
-        return terms
 
     async def _asked(self, principal: Principal, query: ContextQuery, label: Label = ASKED) -> Asked:
         data = self.data_of(query.of or principal.name, query.kind)
