@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from symbi.context.cache import CacheStats
 from symbi.context.keeping import MemoryKeeping
-from symbi.context.kinds import ContextItem, ContextQuery, Found
+from symbi.context.kinds import ContextItem, ContextQuery, Recalled
 from symbi.context.library import Library
 from symbi.context.memory import Memory
 from symbi.context.port import Checkpoint
@@ -44,7 +44,7 @@ class Context:
         """
         return await self.memory.store_context(agent, item)
 
-    async def retrieve_context(self, agent: AgentId | Principal, query: ContextQuery) -> Sequence[Found]:
+    async def retrieve_context(self, agent: AgentId | Principal, query: ContextQuery) -> Recalled:
         """What an agent remembers, or what another one shares with it: the best or the newest first.
 
         Raises:

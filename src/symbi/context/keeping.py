@@ -16,7 +16,7 @@ from typing import Final
 import anyio
 
 from symbi.audit.event import AuditEventType, Draft
-from symbi.context.kinds import ContextQuery, Found, check_space
+from symbi.context.kinds import ContextQuery, Recalled, check_space
 from symbi.context.memory import ASKED, Memory
 from symbi.context.port import COPIES, Checkpoint, Row
 from symbi.context.sealing import opened_body
@@ -298,7 +298,7 @@ class MemoryKeeping:
 
         return await self._rooms.log.read(look)
 
-    async def everything(self, agent: AgentId, query: ContextQuery) -> Sequence[Found]:
+    async def everything(self, agent: AgentId, query: ContextQuery) -> Recalled:
         """What an agent remembers, whatever its label, newest first; for an operator who has passed the gate.
 
         Raises:

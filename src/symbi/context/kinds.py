@@ -1,10 +1,11 @@
 """Values of memory: kinds, items as they are given and found, questions, and the terms of an agent's memory. Pure."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import isfinite
-from typing import Final
+from typing import Final, Self
 
 from symbi.context.words import asked_for, check_content, tag_of
 from symbi.errors import InputError
@@ -184,6 +185,22 @@ class Found:
     tokens: int
     times: int
     score: float = 0.0
+
+
+class Recalled(tuple[Found, ...]):  # noqa: SLOT001 - a tuple's class can have none with something in it
+    """Items that were found, the best or the newest first, and whether that is all.
+
+    Attributes:
+        cut: There may be more that answer: further items were too large together to be given, or to be looked at.
+    """
+
+    cut: bool
+
+    def __new__(cls, items: Iterable[Found] = (), *, cut: bool = False) -> Self:
+        """Make one of some items."""
+        made = super().__new__(cls, items)
+        made.cut = cut
+        return made
 
 
 @dataclass(frozen=True, slots=True)

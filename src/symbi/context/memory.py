@@ -27,6 +27,7 @@ from symbi.context.kinds import (
     Found,
     MemoryKind,
     MemoryTerms,
+    Recalled,
     check_space,
 )
 from symbi.context.meanings import Meanings
@@ -47,7 +48,7 @@ from symbi.context.surplus import trim_items
 from symbi.context.terms import DeclaredTerms
 from symbi.context.words import counted, plain_json, same_as, tokens_of
 from symbi.dsl.spec import MemorySpec
-from symbi.errors import InputError, PermitRefused
+from symbi.errors import InputError, Overloaded, PermitRefused
 from symbi.guard.action import DataRef, ReadData, WriteData
 from symbi.guard.gate import Guard
 from symbi.guard.permit import Permit
@@ -60,6 +61,8 @@ SWEEP_GAP_MS: Final = 60_000  # between two sweeps for runs that end
 ASKED: Final = Label()
 """The label of what an operator's program asks."""
 MAX_SPACES: Final = 4096  # of which it is known what is there, without a look at the store
+LEASE_ENDS: Final = frozenset({"permit.unknown", "permit.expired"})
+"""What a lease says that has ended meanwhile."""
 _NO_DRAFTS: Final[tuple[Draft, ...]] = ()
 
 
@@ -284,15 +287,36 @@ class Memory:
 
     # --- reading ------------------------------------------------------------------------------
 
-    async def retrieve_context(self, agent: AgentId | Principal, query: ContextQuery) -> Sequence[Found]:
+    async def retrieve_context(self, agent: AgentId | Principal, query: ContextQuery) -> Recalled:
         """What an agent remembers, or what another one shares with it: the best or the newest first.
+
+        A lease that ends before there is an answer (its time is over, or there is a new policy set) takes the answer with
+        it: it is decided once more, and answered anew.
 
         Raises:
             Denied: Policy does not let the agent read this memory.
             InputError: The question is wrong.
+            Overloaded: The new decision ended before there was an answer, too; nothing was handed out.
             Unavailable: The store or the embedder cannot be used.
         """
         principal = self.principal_of(agent)
+        try:
+            return await self._retrieve(principal, query)
+        except PermitRefused as ended:
+            if ended.code not in LEASE_ENDS:
+                raise
+        try:
+            return await self._retrieve(principal, query)
+        except PermitRefused as ended:
+            if ended.code not in LEASE_ENDS:
+                raise
+            msg = (
+                "the decision to read this memory ended twice before there was an answer, for policies change or the "
+                "embedder takes longer than a lease lasts: nothing was handed out"
+            )
+            raise Overloaded(msg, code="context.lease", retry_after_s=1.0) from ended
+
+    async def _retrieve(self, principal: Principal, query: ContextQuery) -> Recalled:
         asked = await self._asked(principal, query)
         async with self.readers.reading(asked, query.to_json()) as permit:
             return await self._answer(permit, asked, query)
@@ -305,7 +329,7 @@ class Memory:
             max_items=query.limit, embedder=asked.embedder, remote=asked.remote,
         )  # fmt: skip
 
-    async def recall(self, permit: Permit[ReadData], query: ContextQuery) -> Sequence[Found]:
+    async def recall(self, permit: Permit[ReadData], query: ContextQuery) -> Recalled:
         """What a memory says to a question, as conditions of the permit have left it.
 
         Raises:
@@ -315,7 +339,7 @@ class Memory:
         action = self._rooms.guard.authority.redeem(permit, ReadData)
         return await self._answer(permit, await self._asked(action.principal, query, action.label), query)
 
-    async def _answer(self, permit: Permit[ReadData], asked: Asked, query: ContextQuery) -> Sequence[Found]:
+    async def _answer(self, permit: Permit[ReadData], asked: Asked, query: ContextQuery) -> Recalled:
         action = permit.action
         if action.query is not None and action.query != query.to_json():
             msg = "a policy redacts what is looked for in this memory, and so nothing can be"
@@ -331,16 +355,20 @@ class Memory:
         key = (space, wanted.shared_only, query, action.mark, tuple(sorted(marks.items())))
         cached = self._cache.get(key, now_ms)
         if cached is not None:
+            self._rooms.guard.authority.check(permit, ReadData)
             return cached
         change = self._change(space)
-        chosen = await self._find(permit, Question(query, wanted, self.terms.of(space)))
-        items = tuple(replace(one, label=join(one.label, action.mark, marks[level])) for level, one in chosen)
+        chosen, cut = await self._find(permit, Question(query, wanted, self.terms.of(space)))
+        self._rooms.guard.authority.check(permit, ReadData)  # it holds until there is an answer
+        items = Recalled(
+            (replace(one, label=join(one.label, action.mark, marks[level])) for level, one in chosen), cut=cut
+        )
         if change == self._change(space):  # else somebody has kept something meanwhile
             self._cache.put(key, items, (space,), now_ms)
         return items
 
-    async def _find(self, permit: Permit[ReadData], question: Question) -> Sequence[tuple[str, Found]]:
-        """What fits, each with its level."""
+    async def _find(self, permit: Permit[ReadData], question: Question) -> tuple[Sequence[tuple[str, Found]], bool]:
+        """What fits, each with its level; and whether there may be more."""
         read, store, vault = self._rooms.log.read, self._rooms.store, self._rooms.guard.vault
         query, wanted, meanings = question.query, question.wanted, self._rooms.meanings
         near: Mapping[str, float] = {}
@@ -377,26 +405,28 @@ class Memory:
         """What is another once anything about a memory is."""
         return self._era, self._changes.get(space, 0)
 
-    async def seen_by_operator(self, space: AgentId, query: ContextQuery) -> Sequence[Found]:
+    async def seen_by_operator(self, space: AgentId, query: ContextQuery) -> Recalled:
         """What an agent remembers, whatever its label, newest first; for who has passed the gate by another way."""
         read, store, vault = self._rooms.log.read, self._rooms.store, self._rooms.guard.vault
         levels = frozenset((await read(partial(store.space_of, space))).levels)
         wanted = narrowed(query, space, levels, (self.now_ms, self.oldest_of(space)), shared=False)
         question = Question(query, wanted, self.terms.of(space))
         if not by_content(wanted):
-            return [one for _, one in await read(partial(found_in, store, vault, question, {}))]
+            chosen, cut = await read(partial(found_in, store, vault, question, {}))
+            return Recalled((one for _, one in chosen), cut=cut)
         plain = replace(wanted, sealed=False, limit=query.limit)
         rows = await read(lambda: [(row, opened_body(row, vault)) for row in newest(store, plain)])
-        chosen = [(row.number, found(row, body)) for row, body in rows if body is not None]
+        seen = [(row.number, found(row, body)) for row, body in rows if body is not None]
         behind: Row | None = None
         while True:  # in steps, so that others come to the store in between
             page, behind = await read(partial(sealed_page, store, vault, wanted, behind))
-            chosen += [(row.number, found(row, body)) for row, body in page]
-            chosen.sort(key=lambda one: -one[0])
-            most = min(query.limit, fitting([one.tokens for _, one in chosen], most_tokens(query)))
-            full, chosen = most == query.limit or most < len(chosen), chosen[:most]
-            if behind is None or (full and (not chosen or chosen[-1][0] > behind.number)):
-                return [one for _, one in chosen]
+            seen += [(row.number, found(row, body)) for row, body in page]
+            seen.sort(key=lambda one: -one[0])
+            fit = fitting([one.tokens for _, one in seen], most_tokens(query))
+            most = min(query.limit, fit)
+            full, large, seen = most == query.limit or most < len(seen), fit < min(len(seen), query.limit), seen[:most]
+            if behind is None or (full and (not seen or seen[-1][0] > behind.number)):
+                return Recalled((one for _, one in seen), cut=large)
 
     async def close(self) -> None:
         """Close the leases."""
