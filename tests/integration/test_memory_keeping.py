@@ -138,7 +138,7 @@ async def test_a_shorter_retention_holds_for_what_was_kept_before_at_once(tmp_pa
         assert [len(await there(agent)) for agent in everybody] == [3, 2, 2]
         memory.declare(ANNA, MemorySpec(retention_days=2.0))
         assert [await there(agent) for agent in everybody] == [["new"], [], ["old too", "old"]]
-        assert await keeping.everything(one, ContextQuery()) == []
+        assert await keeping.everything(one, ContextQuery()) == ()
         assert await keeping.sweep() == 6  # with the copies
         assert [copy.items for copy in await keeping.checkpoints(ANNA)] == [0]
         assert len(open_.index.points) == 3

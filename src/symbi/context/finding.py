@@ -125,10 +125,10 @@ def newest(store: MemoryStore, wanted: Wanted) -> Iterator[Row]:
         if len(rows) < AT_A_TIME:
             return
         left -= len(rows)
-        step = _behind(wanted, rows[-1])
+        step = behind_row(wanted, rows[-1])
 
 
-def _behind(wanted: Wanted, row: Row) -> Wanted:
+def behind_row(wanted: Wanted, row: Row) -> Wanted:
     """What is left of what is wanted, after one of the newest; numbers follow times."""
     return replace(wanted, until_ms=row.at_ms + 1, before=row.number)
 
@@ -207,7 +207,7 @@ def sealed_page(
     left, size = MOST_SEALED, 0
     while left > 0 and size <= MOST_SEALED_BYTES:
         step = min(left, SEALED_AT_A_TIME)
-        rows = store.find_items(replace(asked if last is None else _behind(asked, last), limit=step))
+        rows = store.find_items(replace(asked if last is None else behind_row(asked, last), limit=step))
         for row in rows:
             body = opened_body(row, vault)
             if body is not None and says(body.content, body.tags, wanted):

@@ -16,6 +16,8 @@ from typing import Final
 import anyio
 
 from symbi.audit.event import AuditEventType, Draft
+from symbi.context.finding import narrowed
+from symbi.context.forgetting import AT_ONCE, Forgotten, Place, meant, places
 from symbi.context.kinds import ContextQuery, Recalled, check_space
 from symbi.context.memory import ASKED, Memory
 from symbi.context.port import COPIES, Checkpoint, Row
@@ -29,7 +31,6 @@ from symbi.types import SYSTEM_AGENT, AgentId, JsonValue, Label, Principal
 
 _log = logging.getLogger("symbi.context")
 
-AT_ONCE: Final = 500  # items of one commit
 INTERVAL_S: Final = 3600.0  # between two sweeps
 MAX_COPY_ITEMS: Final = 20_000  # of a memory that is copied or put aside, for nobody else is served meanwhile
 MAX_COPY_BYTES: Final = 134_217_728
@@ -71,8 +72,8 @@ class MemoryKeeping:
 
         def remove() -> tuple[int, tuple[Draft, ...]]:
             there = [one for one in dict.fromkeys(ids) if store.space_has(space, one)]
-            if store.held_items(there):
-                msg = "something of it is about one who is under a legal hold: nothing is forgotten"
+            if held := store.held_items(there):
+                msg = f"{len(held)} of {len(there)} named items cannot go, being about somebody under a legal hold: nothing is forgotten"
                 raise InputError(msg, code="privacy.held", hint="`symbi privacy list` says why")
             store.remove_items(there)
             return len(there), _removed(space, len(there), "forgotten")
@@ -81,6 +82,39 @@ class MemoryKeeping:
         self._memory.changed(space)
         await self.clear_away()
         return count
+
+    async def forget_matching(self, space: AgentId, query: ContextQuery) -> Forgotten:
+        """Have an agent forget what a question means, all of it; for who has passed the gate.
+
+        What is only in checkpoints goes, too. What is about somebody under a legal hold stays, and is counted. `about`,
+        `limit` and `max_tokens` of the question do not count.
+
+        Raises:
+            Unavailable: The store or the index cannot be used; what is gone stays so, and asking again finishes it.
+            DecryptionFailed, ConfigError: A sealed item cannot be opened to see whether it is meant; likewise.
+        """
+        store, vault = self._rooms.store, self._rooms.guard.vault
+        there, copies = await self._rooms.log.read(lambda: (store.space_of(space), store.checkpoints_of(space)))
+        # Also what nobody sees any more, for it has expired.
+        wanted = narrowed(query, space, frozenset(there.levels), (0, 0), shared=False)
+        done, staying = Forgotten(), set[str]()  # an item that stays may be in several copies
+        for first in places(wanted, [one.id for one in copies]):
+            place: Place | None = first
+            while place is not None:
+
+                def step(place: Place = place) -> tuple[tuple[int, Sequence[str], Place | None], tuple[Draft, ...]]:
+                    ids, onward = meant(store, vault, wanted, place)
+                    held = store.held_items(ids)
+                    kept = frozenset(held)
+                    store.remove_items(free := [one for one in ids if one not in kept])
+                    return (len(free), held, onward), _removed(space, len(free), "forgotten")
+
+                (count, held, place), _ = await self._rooms.log.transact(step, wait=True)
+                done = done.plus(count, [one for one in held if one not in staying])
+                staying.update(held if first.copy else ())
+        self._memory.changed(space)
+        await self.clear_away()
+        return done
 
     async def take_up(self) -> None:
         """Learn how long memories last, as their files said last, before any of these is read.
@@ -298,15 +332,20 @@ class MemoryKeeping:
 
         return await self._rooms.log.read(look)
 
-    async def everything(self, agent: AgentId, query: ContextQuery) -> Recalled:
+    async def everything(self, agent: AgentId, query: ContextQuery, after: str = "") -> Recalled:
         """What an agent remembers, whatever its label, newest first; for an operator who has passed the gate.
 
+        Args:
+            agent: Whose memory.
+            query: What of it; `about` and `of` do not count.
+            after: The item behind which it goes on; empty to begin.
+
         Raises:
-            InputError: It is no agent's name.
+            InputError: It is no agent's name, or the item is not there any more.
             DecryptionFailed, ConfigError, StoreUnavailable: Something cannot be opened or read.
         """
         space = check_space(agent)
-        return await self._memory.seen_by_operator(space, replace(query, about="", of=AgentId("")))
+        return await self._memory.seen_by_operator(space, replace(query, about="", of=AgentId("")), after)
 
     # --- mending ------------------------------------------------------------------------------
 

@@ -18,7 +18,17 @@ from symbi.audit.event import Draft
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock, IdSource
 from symbi.context.cache import AnswerCache, CacheStats
-from symbi.context.finding import MOST_NEAR, Question, by_content, found_in, most_tokens, narrowed, newest, sealed_page
+from symbi.context.finding import (
+    MOST_NEAR,
+    Question,
+    behind_row,
+    by_content,
+    found_in,
+    most_tokens,
+    narrowed,
+    newest,
+    sealed_page,
+)
 from symbi.context.kinds import (
     DAY_MS,
     LASTING,
@@ -405,11 +415,17 @@ class Memory:
         """What is another once anything about a memory is."""
         return self._era, self._changes.get(space, 0)
 
-    async def seen_by_operator(self, space: AgentId, query: ContextQuery) -> Recalled:
-        """What an agent remembers, whatever its label, newest first; for who has passed the gate by another way."""
+    async def seen_by_operator(self, space: AgentId, query: ContextQuery, after: str = "") -> Recalled:
+        """What an agent remembers, whatever its label, newest first, behind an item; for who has passed the gate otherwise."""
         read, store, vault = self._rooms.log.read, self._rooms.store, self._rooms.guard.vault
         levels = frozenset((await read(partial(store.space_of, space))).levels)
         wanted = narrowed(query, space, levels, (self.now_ms, self.oldest_of(space)), shared=False)
+        if after:
+            last = await read(partial(store.items_of, space, [after]))
+            if not last:
+                msg = "the item is not there any more behind which it was to go on"
+                raise InputError(msg, code="context.gone", hint="begin again")
+            wanted = behind_row(wanted, last[0])
         question = Question(query, wanted, self.terms.of(space))
         if not by_content(wanted):
             chosen, cut = await read(partial(found_in, store, vault, question, {}))

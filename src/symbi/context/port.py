@@ -215,6 +215,9 @@ class Spaces(Protocol):
     def space_has(self, space: AgentId, one: str) -> bool:
         """Whether an item is an agent's, in its memory or in a copy of it."""
 
+    def copied_items(self, checkpoint: str, after: int, limit: int) -> Sequence[Row]:
+        """Items that are in a copy and not in the memory, behind a number, by number."""
+
 
 class MeaningStore(Protocol):
     """What of items is still to be done in the index of vectors."""

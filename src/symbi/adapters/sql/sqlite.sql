@@ -959,6 +959,11 @@ ORDER BY at_ms DESC, id DESC
 SELECT id, space, kind, form, shared, level, at_ms, expires_ms, importance, half_life, tokens, times, digest, meaning, body, words, number
 FROM memories WHERE copy = ? ORDER BY number
 
+-- name: memories_in_copy_alone
+SELECT id, space, kind, form, shared, level, at_ms, expires_ms, importance, half_life, tokens, times, digest, meaning, body, words, number
+FROM memories m WHERE copy = ? AND copy != '' AND number > ? AND NOT EXISTS (SELECT 1 FROM memories o WHERE o.id = m.id AND o.copy = '')
+ORDER BY number LIMIT ?
+
 -- name: memories_beside_copy
 SELECT id FROM memories WHERE space = ?1 AND copy = '' AND id NOT IN (SELECT id FROM memories WHERE copy = ?2)
 

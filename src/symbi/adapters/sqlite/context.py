@@ -150,6 +150,10 @@ class MemoryTable(Rows):
         """Whether an item is an agent's."""
         return any(row[2] == space for row in self._all(SQL["memory_rows"], (one,)))
 
+    def copied_items(self, checkpoint: str, after: int, limit: int) -> Sequence[Row]:
+        """Items that a copy has, and the memory has not."""
+        return [to_row(row) for row in self._all(SQL["memories_in_copy_alone"], (checkpoint, after, limit))]
+
     def spaces(self) -> Sequence[AgentId]:
         """All agents that have something."""
         return [AgentId(row[0]) for row in self._all(SQL["memory_spaces"])]
