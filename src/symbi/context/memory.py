@@ -56,6 +56,7 @@ from symbi.context.sealing import (
 )
 from symbi.context.surplus import trim_items
 from symbi.context.terms import DeclaredTerms
+from symbi.context.typed import check_type
 from symbi.context.words import counted, plain_json, same_as, tokens_of
 from symbi.dsl.spec import MemorySpec
 from symbi.errors import InputError, Overloaded, PermitRefused
@@ -185,6 +186,7 @@ class Memory:
             Unavailable: The store or the embedder cannot be used.
         """
         principal = self.principal_of(agent)
+        check_type("item", item, ContextItem, "a `ContextItem`")
         async with self._rooms.guard.enforce(await self.writing(principal, item)) as permit:
             return permit.observe(await self.keep(permit, item))
 
@@ -310,6 +312,7 @@ class Memory:
             Unavailable: The store or the embedder cannot be used.
         """
         principal = self.principal_of(agent)
+        check_type("query", query, ContextQuery, "a `ContextQuery`")
         try:
             return await self._retrieve(principal, query)
         except PermitRefused as ended:
