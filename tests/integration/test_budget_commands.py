@@ -20,7 +20,7 @@ agent spin {
 }
 """
 FOR_EVER = (
-    'agent tick { with sandbox = interpreter, timeout = 300.seconds { for i in range(1000000) { log("line"); } } }'
+    'agent tick { with sandbox = interpreter, timeout = 300.seconds { for i in range(50000) { log("line"); } } }'
 )
 
 
