@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -21,7 +20,7 @@ import anyio.to_thread
 import numpy as np
 from anyio.abc import TaskGroup
 
-from symbi.adapters.qdrant_edge.folder import CollectionFolder, check_space, write_space
+from symbi.adapters.qdrant_edge.folder import SPACE, CollectionFolder, check_space, write_space
 from symbi.adapters.qdrant_edge.process import EngineProcess
 from symbi.errors import InputError, StoreUnavailable, Unavailable
 from symbi.guard.action import WriteData
@@ -49,7 +48,6 @@ FLUSH_POINTS: Final = 50_000  # written since the log was emptied; it is read ag
 SEGMENT_KIB: Final = 2_000_000  # vectors of a piece beyond which pieces are merged no more
 FEW: Final = 500  # points that are done again in a copy while writes wait
 MANY: Final = 8  # pieces that a query goes through
-LOAD_S: Final = 600.0  # the log of some hundred thousand points may have to be read again
 _LOG: Final = logging.getLogger(__name__)
 _EVERYTHING: Final = (None, (), None)
 
@@ -123,12 +121,14 @@ class EdgeVectors:
                 tasks.cancel_scope.cancel("the index is closed")
                 await tasks.__aexit__(None, None, None)
         finally:
-            engine, self._engine = self._engine, None
-            try:
-                if engine is not None:
-                    await engine.__aexit__(None, None, None)
-            finally:
-                self._folder.give_back()
+            with anyio.CancelScope(shield=True):
+                async with self._write:  # nothing takes the place of the engine from here on
+                    engine, self._engine = self._engine, None
+                    try:
+                        if engine is not None:
+                            await engine.__aexit__(None, None, None)
+                    finally:
+                        self._folder.give_back()
 
     # --- VectorIndex --------------------------------------------------------------------------------
 
@@ -212,27 +212,30 @@ class EdgeVectors:
 
     async def snapshot(self, target: Path) -> None:
         """Write a copy."""
-        if await anyio.Path(target).exists():
-            raise InputError(f"there is something at `{target}` already", code="vectors.snapshot")
         async with self._write:
             source = await self._settled()
-            copy = partial(_copy_whole, source, target, self._space)
-            await anyio.to_thread.run_sync(copy)
+            points, *_ = await (await self._asked()).ask("info")
+            await anyio.to_thread.run_sync(_copy_whole, source, target, self._space, points)
 
     async def restore(self, source: Path) -> None:
         """Put a copy in the place of what is there."""
         async with self._order, self._write:
-            await anyio.to_thread.run_sync(check_space, source, self._space)
+            wanted = await anyio.to_thread.run_sync(check_space, source, self._space)
             generation = self._folder.next()
-            await anyio.to_thread.run_sync(_copy_tree, source / "shard", generation)
             async with AsyncExitStack() as stack:
+                stack.callback(shutil.rmtree, generation, ignore_errors=True)
+                await anyio.to_thread.run_sync(_copy_tree, source / "shard", generation)
                 engine = await stack.enter_async_context(EngineProcess())
                 try:
-                    await engine.ask("load", str(generation), self._terms(), wait_s=LOAD_S)
+                    await engine.load(generation, self._terms())
+                    found, *_ = await engine.ask("info")
                 except StoreUnavailable as error:
                     raise InputError(
                         f"`{source}` is no copy of vectors: {error.message}", code="vectors.snapshot"
                     ) from error
+                if wanted is not None and found != wanted:
+                    msg = f"`{source}` is no whole copy: it has {found} vectors of {wanted}"
+                    raise InputError(msg, code="vectors.snapshot")
                 await self._switch(engine, generation)
                 stack.pop_all()
 
@@ -260,15 +263,21 @@ class EdgeVectors:
             engine = self._engine
             if engine is not None and engine.alive:
                 return engine
+            if engine is not None:
+                await engine.end()  # of one that has ended by itself the pipes are left
             async with AsyncExitStack() as stack:
-                engine = await stack.enter_async_context(EngineProcess())
                 current = self._folder.current()
-                if current is None:
-                    current = self._folder.next()
-                    await engine.ask("create", str(current), self._terms())
-                    await anyio.to_thread.run_sync(self._folder.count_on, current)
+                if current is not None:
+                    engine = await stack.enter_async_context(EngineProcess())
+                    await engine.load(current, self._terms())
+                    if self._closed:  # meanwhile
+                        raise StoreUnavailable("the index of vectors is closed")
                 else:
-                    await engine.ask("load", str(current), self._terms(), wait_s=LOAD_S)
+                    made = self._folder.begin()
+                    stack.callback(shutil.rmtree, made, ignore_errors=True)
+                    engine = await stack.enter_async_context(EngineProcess())
+                    await engine.ask("create", str(made), self._terms())
+                    await anyio.to_thread.run_sync(self._folder.count_on, made)
                 stack.pop_all()
             self._engine = engine
             return engine
@@ -343,7 +352,7 @@ class EdgeVectors:
                 if fresh:
                     await self._copy_points(engine)
                 else:
-                    await engine.ask("load", str(generation), self._terms(), wait_s=LOAD_S)
+                    await engine.load(generation, self._terms())
                 changed = await engine.ask("optimize", wait_s=None)
                 while len(self._touched) > FEW:
                     names, self._touched = self._touched, set()
@@ -380,6 +389,8 @@ class EdgeVectors:
     async def _switch(self, engine: EngineProcess, generation: Path) -> None:
         """Have another engine answer from here on; whoever has asked the one before still gets its answer."""
         with anyio.CancelScope(shield=True):
+            if self._closed:
+                raise StoreUnavailable("the index of vectors is closed")
             await anyio.to_thread.run_sync(self._folder.count_on, generation)
             before, self._engine = self._engine, engine  # nothing from here on may fail: the new one counts
             if before is not None:
@@ -421,11 +432,24 @@ def _hit(name: bytes, score: float, payload: dict[str, Any], vector: bytes | Non
 def _copy_tree(source: Path, target: Path) -> None:
     try:
         shutil.copytree(source, target)
-    except (OSError, shutil.Error) as error:
+    except OSError as error:
         shutil.rmtree(target, ignore_errors=True)
-        raise StoreUnavailable(f"the vectors cannot be copied to `{target}`: {error}") from error
+        first = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror  # it has one for each file
+        raise StoreUnavailable(f"the vectors cannot be copied to `{target}`: {first}") from error
 
 
-def _copy_whole(source: Path, target: Path, space: VectorSpace) -> None:
-    _copy_tree(source, target / "shard")
-    write_space(target, space)
+def _copy_whole(source: Path, target: Path, space: VectorSpace, points: int) -> None:
+    try:
+        target.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        raise InputError(f"there is something at `{target}` already", code="vectors.snapshot") from None
+    except OSError as error:
+        raise StoreUnavailable(f"the vectors cannot be copied to `{target}`: {error.strerror}") from error
+    try:
+        _copy_tree(source, target / "shard")
+        write_space(target, space, points)
+    except OSError as error:
+        raise StoreUnavailable(f"the vectors cannot be copied to `{target}`: {error.strerror}") from error
+    finally:
+        if not (target / SPACE).exists():
+            shutil.rmtree(target, ignore_errors=True)
