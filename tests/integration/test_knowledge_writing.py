@@ -101,6 +101,23 @@ async def test_where_last_vectors_cannot_be_taken_out_the_document_is_there_and_
         assert (await opened.knowledge.verify(OPERATOR, "ops")).clean
 
 
+async def test_a_write_that_breaks_off_again_and_again_leaves_its_note():
+    def probe(name):
+        if broken and name == "vectors":
+            raise KeyboardInterrupt
+
+    broken = True
+    async with open_knowledge(probe=probe) as opened:
+        for text in (MAIL, DISK, MAIL + DISK):
+            with pytest.raises(KeyboardInterrupt):
+                await opened.knowledge.put(OPERATOR, "ops", "a.md", text)
+        broken = False
+        assert len(opened.vectors.points) == 2  # of the last one alone
+        await opened.knowledge.put(OPERATOR, "ops", "b.md", DISK)
+        verified = await opened.knowledge.verify(OPERATOR, "ops")
+        assert (verified.vectors, verified.orphans, verified.pending) == (1, 0, 0)
+
+
 @pytest.mark.parametrize("policies", ["", ALL.replace("permit", '@redact("arguments.content") permit')])
 async def test_what_is_not_permitted_leaves_no_note(policies):
     async with open_knowledge(policies) as opened:
