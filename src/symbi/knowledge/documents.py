@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Final, Protocol
 from uuid import UUID, uuid5
 
@@ -209,19 +210,31 @@ class DocumentStore(Protocol):
 
         Args:
             ids: Which; others than those that are there do not matter.
-            scrub: Write the index of words anew, so that no old page of it holds their words.
+            scrub: Note that the index of words is to be written anew, so that no old page of it holds their words.
         """
+
+    def scrub_due(self) -> bool:
+        """Whether the index of words is to be written anew, or what is left of it."""
+
+    def scrub_words(self, pages: int) -> bool:
+        """Write about so many pages of the index of words anew; returns whether there are more."""
+
+    def folder(self, collection: str, name: str) -> Path | None:
+        """From where the documents of a collection come whose sources begin with a name, where that is known."""
+
+    def put_folder(self, collection: str, name: str, root: Path) -> None:
+        """Note from where they come."""
 
     def documents(
         self, collection: str | None, after: tuple[str, str], limit: int, accesses: Sequence[int] | None = None
     ) -> Sequence[DocumentRecord]:
         """Documents by collection and source, without bodies, behind one of them; of some accesses, or of all."""
 
-    def get_documents(self, ids: Sequence[str]) -> Mapping[str, DocumentRecord]:
-        """Some documents, with bodies."""
+    def get_documents(self, ids: Sequence[str], *, bodies: bool = True) -> Mapping[str, DocumentRecord]:
+        """Some documents, with bodies or without."""
 
-    def versions(self, collection: str) -> Mapping[str, tuple[str, str]]:
-        """Of each source of a collection, the id and the version of its document."""
+    def versions(self, collection: str, sources: Sequence[str]) -> Mapping[str, tuple[str, str]]:
+        """Of those sources of a collection that are there, the id and the version of their documents."""
 
     def documents_before(self, before_ns: int, limit: int) -> Sequence[DocumentRecord]:
         """Documents that were read before a time, without bodies."""
@@ -241,8 +254,8 @@ class DocumentStore(Protocol):
     def clear_pending(self, ids: Sequence[str]) -> None:
         """Note that they are."""
 
-    def pending(self, collection: str) -> Sequence[str]:
-        """Documents whose writing has begun and not ended."""
+    def pending(self, collection: str | None) -> Sequence[str]:
+        """Documents whose writing has begun and not ended; of one collection, or of all."""
 
     def collection_stats(self, accesses: Sequence[int] | None = None) -> Sequence[CollectionStats]:
         """What each collection holds; of some accesses, or of all."""

@@ -157,6 +157,7 @@ async def open_knowledge(  # noqa: PLR0913 - one option for each part
         rooms = KnowledgeRooms(
             gate.guard, gate.log, gate.store, brute if index is None else index(authority, space), embedder, gate.clock,
             gate.vault, rules, cross_encoder=None if cross_encoder is None else cross_encoder(authority),
+            subjects=brute if index is None else None,
         )  # fmt: skip
         async with Knowledge(rooms, extract_here, bar=bar, model=model, probe=probe) as knowledge:
             yield OpenKnowledge(knowledge, gate, brute, embedder)

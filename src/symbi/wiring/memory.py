@@ -64,6 +64,7 @@ async def opened_memory(
     async with late:
         try:
             await keeping.tidy()
-            yield Context(memory, keeping, Library(door.opened, guard.authority))
+            library = Library(door.opened, guard.authority, lambda agent: settings.of_agent(agent).purpose)
+            yield Context(memory, keeping, library)
         finally:
             await memory.close()

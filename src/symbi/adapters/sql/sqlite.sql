@@ -4,6 +4,9 @@ SELECT value FROM meta WHERE key = ?
 -- name: put_meta
 INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value
 
+-- name: remove_meta
+DELETE FROM meta WHERE key = ?
+
 -- name: append_event
 INSERT INTO events (sequence, chain_hash, agent_id, run_id, event_type, verdict, record) VALUES (?, ?, ?, ?, ?, ?, ?)
 
@@ -976,7 +979,7 @@ DELETE FROM knowledge_chunks WHERE document_id IN (SELECT value FROM json_each(?
 DELETE FROM knowledge_documents WHERE document_id IN (SELECT value FROM json_each(?))
 
 -- name: scrub_words
-INSERT INTO knowledge_words (knowledge_words) VALUES ('optimize')
+INSERT INTO knowledge_words (knowledge_words, rank) VALUES ('merge', ?)
 
 -- name: documents
 SELECT d.document_id, d.collection, d.source, d.kind, d.version, d.access_id, d.importance, d.modified_ns, d.added_ns,
@@ -988,9 +991,9 @@ ORDER BY d.collection, d.source LIMIT ?4
 
 -- name: get_documents
 SELECT d.document_id, d.collection, d.source, d.kind, d.version, d.access_id, d.importance, d.modified_ns, d.added_ns,
-       d.size_bytes, d.chunks, a.owner, a.classification, a.purpose, d.body
+       d.size_bytes, d.chunks, a.owner, a.classification, a.purpose, iif(?2, d.body, x'')
 FROM knowledge_documents AS d JOIN knowledge_access AS a USING (access_id)
-WHERE d.document_id IN (SELECT value FROM json_each(?))
+WHERE d.document_id IN (SELECT value FROM json_each(?1))
 
 -- name: documents_before
 SELECT d.document_id, d.collection, d.source, d.kind, d.version, d.access_id, d.importance, d.modified_ns, d.added_ns,
@@ -999,7 +1002,8 @@ FROM knowledge_documents AS d JOIN knowledge_access AS a USING (access_id)
 WHERE d.added_ns < ? ORDER BY d.added_ns LIMIT ?
 
 -- name: versions
-SELECT source, document_id, version FROM knowledge_documents WHERE collection = ?
+SELECT source, document_id, version FROM knowledge_documents
+WHERE collection = ?1 AND source IN (SELECT value FROM json_each(?2))
 
 -- name: chunk_ids
 SELECT c.chunk_id, c.document_id FROM knowledge_chunks AS c JOIN knowledge_documents AS d USING (document_id)
@@ -1020,7 +1024,13 @@ INSERT OR REPLACE INTO knowledge_pending (collection, document_id) SELECT ?1, va
 DELETE FROM knowledge_pending WHERE document_id IN (SELECT value FROM json_each(?))
 
 -- name: pending
-SELECT document_id FROM knowledge_pending WHERE collection = ? ORDER BY document_id
+SELECT document_id FROM knowledge_pending WHERE ?1 IS NULL OR collection = ?1 ORDER BY document_id
+
+-- name: get_folder
+SELECT root FROM knowledge_folders WHERE collection = ? AND name = ?
+
+-- name: put_folder
+INSERT OR REPLACE INTO knowledge_folders (collection, name, root) VALUES (?, ?, ?)
 
 -- name: collection_stats
 SELECT d.collection, count(*), sum(d.chunks), sum(a.classification IN ('confidential', 'secret')), sum(d.size_bytes),

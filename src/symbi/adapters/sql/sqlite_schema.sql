@@ -554,4 +554,12 @@ CREATE TABLE knowledge_pending (
     collection  TEXT NOT NULL
 ) WITHOUT ROWID, STRICT;
 
+-- From which folder the documents come whose sources begin with a name: those of another are not taken for them.
+CREATE TABLE knowledge_folders (
+    collection TEXT NOT NULL,
+    name       TEXT NOT NULL,         -- what the sources begin with; of a file that was read alone, its source
+    root       BLOB NOT NULL,         -- its path, as the system has it
+    PRIMARY KEY (collection, name)
+) WITHOUT ROWID, STRICT;
+
 CREATE VIRTUAL TABLE knowledge_words USING fts5(headings, text, tokenize = 'porter unicode61 remove_diacritics 2');

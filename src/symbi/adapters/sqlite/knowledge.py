@@ -1,7 +1,9 @@
 """Documents and chunks of knowledge bases, and the index of their words: a part of the store."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from symbi.adapters.sqlite.file import SQL, damaged, mapped
@@ -12,6 +14,8 @@ from symbi.types import Confidentiality
 _FIRST: Final = -(2**63)
 _LAST: Final = 2**63 - 1
 _DOCUMENT_COLUMNS: Final = 14
+_SCRUB: Final = "knowledge_scrub"
+_MERGED: Final = 2  # changes that the engine counts for a merge in which anything was done
 
 
 class KnowledgeTable(Rows):
@@ -65,9 +69,33 @@ class KnowledgeTable(Rows):
             self._db.execute(SQL["remove_chunks"], (some,))
             count = self._db.execute(SQL["remove_documents"], (some,)).rowcount
             if scrub and words:
-                # Each of its pages is written anew, and what the old ones held is overwritten (secure_delete).
-                self._db.execute(SQL["scrub_words"])
+                self._db.execute(SQL["put_meta"], (_SCRUB, "due"))
         return count
+
+    def scrub_due(self) -> bool:
+        """Noted by `remove_documents`."""
+        return self._one(SQL["get_meta"], (_SCRUB,)) is not None
+
+    def scrub_words(self, pages: int) -> bool:
+        """Merge some pages of the index into new ones, what is removed left out; the old ones are overwritten (secure_delete)."""
+        self._fence(self._epoch)
+        with mapped("write"):
+            before = self._db.total_changes
+            self._db.execute(SQL["scrub_words"], (-pages,))
+            if self._db.total_changes - before >= _MERGED:
+                return True
+            self._db.execute(SQL["remove_meta"], (_SCRUB,))
+        return False
+
+    def folder(self, collection: str, name: str) -> Path | None:
+        """As it was put."""
+        row = self._one(SQL["get_folder"], (collection, name))
+        return None if row is None else Path(os.fsdecode(row[0]))
+
+    def put_folder(self, collection: str, name: str, root: Path) -> None:
+        """Insert or replace."""
+        self._fence(self._epoch)
+        self._write(SQL["put_folder"], (collection, name, os.fsencode(root)))
 
     def documents(
         self, collection: str | None, after: tuple[str, str], limit: int, accesses: Sequence[int] | None = None
@@ -76,14 +104,15 @@ class KnowledgeTable(Rows):
         rows = self._all(SQL["documents"], (collection, *after, limit, _numbers(accesses)))
         return [_document(row) for row in rows]
 
-    def get_documents(self, ids: Sequence[str]) -> Mapping[str, DocumentRecord]:
-        """With bodies."""
-        rows = self._all(SQL["get_documents"], (json.dumps(list(ids)),))
+    def get_documents(self, ids: Sequence[str], *, bodies: bool = True) -> Mapping[str, DocumentRecord]:
+        """By id."""
+        rows = self._all(SQL["get_documents"], (json.dumps(list(ids)), bodies))
         return {row[0]: _document(row) for row in rows}
 
-    def versions(self, collection: str) -> Mapping[str, tuple[str, str]]:
+    def versions(self, collection: str, sources: Sequence[str]) -> Mapping[str, tuple[str, str]]:
         """By source."""
-        return {source: (id_, version) for source, id_, version in self._all(SQL["versions"], (collection,))}
+        rows = self._all(SQL["versions"], (collection, json.dumps(list(sources))))
+        return {source: (id_, version) for source, id_, version in rows}
 
     def documents_before(self, before_ns: int, limit: int) -> Sequence[DocumentRecord]:
         """Oldest first."""
@@ -114,7 +143,7 @@ class KnowledgeTable(Rows):
         self._fence(self._epoch)
         self._write(SQL["clear_pending"], (json.dumps(list(ids)),))
 
-    def pending(self, collection: str) -> Sequence[str]:
+    def pending(self, collection: str | None) -> Sequence[str]:
         """In their order."""
         return [row[0] for row in self._all(SQL["pending"], (collection,))]
 
