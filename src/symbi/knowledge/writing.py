@@ -10,7 +10,7 @@ from uuid import UUID
 import anyio
 
 from symbi.audit.event import Draft
-from symbi.errors import PolicyDenied
+from symbi.errors import Denied, PolicyDenied
 from symbi.guard.action import WriteData
 from symbi.guard.permit import Permit
 from symbi.inference.port import Vectors
@@ -64,9 +64,16 @@ class Writing:
 
     @asynccontextmanager
     async def permitted(
-        self, principal: Principal, access: Access, content: JsonValue, label: Label
+        self, principal: Principal, access: Access, content: JsonValue, label: Label, *, embedded: bool = True
     ) -> AsyncIterator[Permit[WriteData]]:
         """The right to write or remove documents of one access.
+
+        Args:
+            principal: Who.
+            access: Of which.
+            content: What the gate is told.
+            label: Of what is written.
+            embedded: Whether a model may read it under this permit.
 
         Raises:
             Denied: Policy does not permit it, or only in another form than this, which documents do not have.
@@ -79,8 +86,8 @@ class Writing:
             label=label,
             content=content,
             purpose=access.purpose,
-            embedder=model.name,
-            remote=model.remote,
+            embedder=model.name if embedded else "",
+            remote=embedded and model.remote,
         )
         async with guard.enforce(action) as permit:
             effective = guard.authority.redeem(permit, WriteData)
@@ -103,12 +110,27 @@ class Writing:
                 await self.mend(permit, access.collection)
                 await self._put(permit, access, some)
 
-    async def write_vectors(self, principal: Principal, documents: Sequence[Prepared]) -> None:
-        """Make vectors again of those chunks of documents that are given, whose rows are there; raises as `write`."""
+    async def write_vectors(self, principal: Principal, documents: Sequence[Prepared]) -> frozenset[str]:
+        """Make vectors again of those chunks of documents that are given, whose rows are there.
+
+        Returns the ids of those that policy does not let be written: no model has read them.
+
+        Raises:
+            StoreUnavailable: As `write`.
+        """
+        refused: set[str] = set()
         for access, some, content, label in _groups(documents):
-            async with self.permitted(principal, access, content, label) as permit:
-                number = await self._transact(partial(self.rooms.store.access_number, access))
-                await self._vectors(permit, [(one, chunk) for one in some for chunk in one.chunks], number)
+            made = False
+            try:
+                async with self.permitted(principal, access, content, label) as permit:
+                    made = True
+                    number = await self._transact(partial(self.rooms.store.access_number, access))
+                    await self._vectors(permit, [(one, chunk) for one in some for chunk in one.chunks], number)
+            except Denied:
+                if made:  # the permit was revoked while it was at it
+                    raise
+                refused |= {one.document.document_id for one in some}
+        return frozenset(refused)
 
     async def _put(self, permit: Permit[WriteData], access: Access, documents: Sequence[Prepared]) -> None:
         """Vectors first, rows after them, and then what the rows were before."""
