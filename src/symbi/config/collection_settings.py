@@ -2,10 +2,11 @@
 """What is said of documents in the configuration: collections, rules, and what reading one may take."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from symbi.config.declared import declare as _declare
 from symbi.config.declared import require as _require
-from symbi.config.kinds import ByteSize, Flag, OneOf, Real, Several, Text, Whole
+from symbi.config.kinds import Address, ByteSize, FilePath, Flag, OneOf, Real, Several, Text, Whole
 from symbi.types import Confidentiality
 
 
@@ -66,6 +67,29 @@ class KnowledgeSettings:
     recency_half_life_days: float = _declare(365.0, Real(0.01, 36_500, "days"), "age at which that counts half")
     evidence_bar: float | None = _declare(
         None, Real(0, 1, "of 1"), "evidence below which a question is not answered", unset="as calibrated"
+    )
+    cross_encoder: Path | None = _declare(
+        None,
+        FilePath(),
+        "folder of a sentence-transformers cross-encoder on this machine, which reads question and passage together and ranks again",
+        unset="none",
+    )
+    cross_encoder_weight: float = _declare(1.0, Real(0, 100, "times"), "how much what it says counts")
+    answer_model: str | None = _declare(
+        None,
+        Text(),
+        "model that writes answers, behind an OpenAI-compatible address; without one they are word for word",
+        unset="none",
+    )
+    answer_base_url: str = _declare(
+        "https://api.openai.com/v1", Address(("https", "http")), "base of the address where that model is asked"
+    )
+    answer_timeout_s: float = _declare(60.0, Real(0.1, 100, "seconds"), "how long it may take over an answer")
+    answer_max_tokens: int = _declare(1024, Whole(1, 65_536, "tokens"), "how much it may write")
+    answer_local: bool = _declare(
+        default=False,
+        kind=Flag(),
+        meaning="that model runs on this machine and hands texts to nobody; policies are told so",
     )
     collections: tuple[CollectionSettings, ...] = ()
     rules: tuple[DocumentRuleSettings, ...] = ()

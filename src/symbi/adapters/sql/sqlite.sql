@@ -1039,7 +1039,8 @@ WHERE collection = ?1 AND source IN (SELECT value FROM json_each(?2))
 
 -- name: chunk_ids
 SELECT c.chunk_id, c.document_id FROM knowledge_chunks AS c JOIN knowledge_documents AS d USING (document_id)
-WHERE d.collection = ? AND c.chunk_id > ? ORDER BY c.chunk_id LIMIT ?
+WHERE d.collection = ?1 AND c.chunk_id > ?2 AND (?4 IS NULL OR d.access_id IN (SELECT value FROM json_each(?4)))
+ORDER BY c.chunk_id LIMIT ?3
 
 -- name: chunk_ids_of
 SELECT chunk_id FROM knowledge_chunks WHERE document_id IN (SELECT value FROM json_each(?))
@@ -1080,13 +1081,28 @@ WHERE collection = ? AND EXISTS (
     SELECT 1 FROM knowledge_documents AS d WHERE d.collection = a.collection AND d.access_id = a.access_id
 )
 
--- name: search_words
-SELECT c.chunk_id, bm25(knowledge_words, 2.0, 1.0) AS score
-FROM knowledge_words AS w JOIN knowledge_chunks AS c ON c.number = w.rowid JOIN knowledge_documents AS d USING (document_id)
-WHERE knowledge_words MATCH ?1 AND d.access_id IN (SELECT value FROM json_each(?2))
-AND (?3 = '[]' OR EXISTS (SELECT 1 FROM json_each(?3) WHERE d.source GLOB value))
-AND (?4 = '[]' OR d.kind IN (SELECT value FROM json_each(?4))) AND d.modified_ns >= ?5 AND d.modified_ns < ?6
-ORDER BY score, c.chunk_id LIMIT ?7
+-- name: open_terms
+CREATE VIRTUAL TABLE IF NOT EXISTS temp.knowledge_terms USING fts5vocab(main, knowledge_words, instance)
+
+-- name: term_marks
+SELECT group_concat(doc * 2 + (col = 'headings')) FROM temp.knowledge_terms WHERE term = ?
+
+-- name: term_instances
+SELECT doc, col, offset FROM temp.knowledge_terms WHERE term = ?
+
+-- name: readable_chunks
+SELECT group_concat(c.number), group_concat(c.stop - c.start), group_concat(
+       (?3 = '[]' OR EXISTS (SELECT 1 FROM json_each(?3) WHERE d.source GLOB value))
+       AND (?4 = '[]' OR d.kind IN (SELECT value FROM json_each(?4))) AND d.modified_ns >= ?5 AND d.modified_ns < ?6)
+FROM json_each(?1) AS j CROSS JOIN knowledge_chunks AS c ON c.number = j.value
+CROSS JOIN knowledge_documents AS d USING (document_id)
+WHERE d.access_id IN (SELECT value FROM json_each(?2))
+
+-- name: ids_of_chunks
+SELECT number, chunk_id FROM knowledge_chunks WHERE number IN (SELECT value FROM json_each(?))
+
+-- name: readable_size
+SELECT ifnull(sum(chunks), 0) FROM knowledge_documents WHERE access_id IN (SELECT value FROM json_each(?))
 
 -- name: found
 SELECT d.document_id, d.collection, d.source, d.kind, d.version, d.access_id, d.importance, d.modified_ns, d.added_ns,

@@ -548,6 +548,7 @@ CREATE TABLE knowledge_documents (
 
 CREATE UNIQUE INDEX knowledge_sources ON knowledge_documents (collection, source);
 CREATE INDEX knowledge_sorts ON knowledge_documents (access_id, collection);
+CREATE INDEX knowledge_sizes ON knowledge_documents (access_id, chunks);
 CREATE INDEX knowledge_ages ON knowledge_documents (added_ns);
 
 CREATE TABLE knowledge_chunks (
