@@ -60,6 +60,7 @@ class GatewayTerms:
         prefixed: Names outside have their server's name.
         wait_s: How long a held call waits for people before it is answered.
         max_sessions: Sessions at a time.
+        max_client_sessions: Of one client, so that none can take them all.
         bounds: Of each.
         remembered_chars: Text of answers that each remembers.
     """
@@ -67,6 +68,7 @@ class GatewayTerms:
     prefixed: bool = True
     wait_s: float = 20.0
     max_sessions: int = 64
+    max_client_sessions: int = 32
     bounds: Bounds = field(default_factory=Bounds)
     remembered_chars: int = 2048 * KIB
 
@@ -78,6 +80,7 @@ def terms_of(settings: GatewaySettings) -> GatewayTerms:
         prefixed=gateway.names is GatewayNames.PREFIXED,
         wait_s=gateway.wait_s,
         max_sessions=gateway.max_sessions,
+        max_client_sessions=gateway.max_client_sessions,
         bounds=Bounds(gateway.max_calls, gateway.calls_rate, gateway.max_request_kib * KIB),
         remembered_chars=gateway.remembered_kib * KIB,
     )
@@ -307,12 +310,16 @@ class Gateway:
         while len(self.refusals) > MAX_REFUSALS:
             del self.refusals[next(iter(self.refusals))]
 
-    def check_room(self) -> None:
-        """Return if a further session may be opened.
+    def check_room(self, client: Client) -> None:
+        """Return if a client may open a further session.
 
         Raises:
-            Overloaded: There are too many.
+            Overloaded: There are too many, or it has too many.
         """
+        own = sum(session.client.name == client.name for session in self.sessions.values())
+        if own >= self.terms.max_client_sessions:
+            msg = f"as many sessions of this client are open as `gateway.max_client_sessions` allows: {own}"
+            raise Overloaded(msg, retry_after_s=RETRY_AFTER_S, code="mcp.client_sessions")
         if len(self.sessions) >= self.terms.max_sessions:
             msg = f"as many sessions are open as `gateway.max_sessions` allows: {len(self.sessions)}"
             raise Overloaded(msg, retry_after_s=RETRY_AFTER_S, code="mcp.sessions")
@@ -344,10 +351,10 @@ class Gateway:
             uid: The operating-system user at the other end, as the system says; None where it is not known.
 
         Raises:
-            Overloaded: There are too many.
+            Overloaded: There are too many, or it has too many.
             StoreUnavailable: It cannot be recorded.
         """
-        self.check_room()
+        self.check_room(client)
         session_id = self.runtime.rooms.ids.new()
         opened: dict[str, JsonValue] = {"session": session_id, "client": client.name, "transport": transport}
         agent = client.principal.agent
