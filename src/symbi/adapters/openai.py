@@ -6,6 +6,7 @@ length is made one. No redirect is followed, no proxy of the environment is used
 
 import hashlib
 import math
+import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
@@ -83,7 +84,10 @@ class OpenAIEmbedder:
 
     async def __aenter__(self) -> Self:
         """Prepare; nothing is sent."""
-        self._client = httpx2.AsyncClient(follow_redirects=False, trust_env=False, timeout=self._timeout_s)
+        context = ssl.create_default_context()  # the authorities of the system, or those of `SSL_CERT_FILE`
+        self._client = httpx2.AsyncClient(
+            verify=context, follow_redirects=False, trust_env=False, timeout=self._timeout_s
+        )
         return self
 
     async def __aexit__(
@@ -114,15 +118,15 @@ class OpenAIEmbedder:
         rows = np.zeros((len(texts), self._model.dimension), np.float32)
         said = [one[:MAX_CHARACTERS].encode("utf-8", "replace").decode() for one in texts]
         for batch in batches(said):
-            check_embed(self._authority, permit, self._model)  # before each request: the permit may have been revoked
-            rows[batch] = await self._ask([said[at] for at in batch])
+            rows[batch] = await self._ask(permit, [said[at] for at in batch])
         check_embed(self._authority, permit, self._model)
         return rows
 
-    async def _ask(self, texts: Sequence[str]) -> Vectors:
+    async def _ask(self, permit: Permit[ReadData] | Permit[WriteData], texts: Sequence[str]) -> Vectors:
         body = msgspec.json.encode({**self._asks, "input": texts})
         pause_s = FIRST_PAUSE_S
         for attempt in range(1, ATTEMPTS + 1):
+            check_embed(self._authority, permit, self._model)  # each time: the permit may have been revoked meanwhile
             try:
                 with anyio.fail_after(self._timeout_s):
                     status, headers, answer = await self._post(body, _bound(len(texts), self._model.dimension))
@@ -169,7 +173,7 @@ class OpenAIEmbedder:
             data = msgspec.json.decode(answer)["data"]
             places = [one["index"] for one in data]
             rows = np.asarray([one["embedding"] for one in data], np.float64)
-        except (msgspec.MsgspecError, KeyError, TypeError, ValueError, OverflowError, IndexError):
+        except (msgspec.MsgspecError, KeyError, TypeError, ValueError, OverflowError, IndexError, RecursionError):
             raise _failed("the embedder gave no answer that is one") from None
         if sorted(map(_whole, places)) != list(range(count)):
             raise _failed(f"the embedder was given {count} texts and answers for others")

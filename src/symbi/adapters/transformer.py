@@ -19,6 +19,7 @@ from symbi.inference.port import EmbedderId, TextPurpose, Vectors
 
 SLICE: Final = 32  # texts between two looks whether anybody still waits
 MAX_CHARACTERS: Final = 32_000  # of a text that are read; the models read some hundred tokens
+MAX_REASON: Final = 300  # characters of what the library says is wrong with a model
 _CHUNK: Final = 4 * 1024 * 1024
 
 
@@ -83,7 +84,7 @@ class TransformerEmbedder:
 
 
 def _load(folder: Path) -> tuple[EmbedderId, Any]:
-    name = f"sentence-transformers:{folder}"
+    name = f"sentence-transformers:{folder.name}"  # wherever it lies: a project that is moved keeps its vectors
     if not (folder / "config.json").is_file():
         raise ConfigError(f"there is no model in `{folder}`", code="config.embedder", hint="name the folder of a model")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the model is that of the folder, and of nowhere else
@@ -94,11 +95,12 @@ def _load(folder: Path) -> tuple[EmbedderId, Any]:
         raise Unavailable("sentence-transformers is not installed", code="unavailable.embedder", hint=hint) from error
     try:
         loaded = library.SentenceTransformer(str(folder), local_files_only=True)
-        dimension = loaded.get_embedding_dimension()
+        dimension = int(loaded.get_embedding_dimension())
         digest = _digest(folder)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"the model in `{folder}` cannot be read: {error}", code="config.embedder") from error
-    return EmbedderId(name, digest, int(dimension), "sentence-transformers"), loaded
+    except Exception as error:  # each format of weights has its own for a damaged file
+        why = f"{type(error).__name__}: {error}"[:MAX_REASON]
+        raise ConfigError(f"the model in `{folder}` cannot be read: {why}", code="config.embedder") from error
+    return EmbedderId(name, digest, dimension, "sentence-transformers"), loaded
 
 
 def _digest(folder: Path) -> str:
