@@ -43,7 +43,7 @@ async def test_vectors_that_do_not_say_whose_they_are_are_not_taken_for_ones_own
     said = (filled / "space.json").read_bytes()
     (filled / "space.json").unlink()
     for space in (OTHER, SPACE):
-        with pytest.raises(InputError, match="does not say of which model"):
+        with pytest.raises(StoreUnavailable, match="does not say of which model"):
             await counted(permits, filled, space)
     (filled / "space.json").write_bytes(said)
     assert await counted(permits, filled) == 20

@@ -55,7 +55,7 @@ async def test_vectors_of_another_model_are_refused_in_words(permits, tmp_path):
         ):
             await EdgeVectors(permits.authority, tmp_path, other).__aenter__()
     (tmp_path / "space.json").write_text("{}")
-    with pytest.raises(InputError):
+    with pytest.raises(StoreUnavailable, match="are damaged"):
         await EdgeVectors(permits.authority, tmp_path, SPACE).__aenter__()
 
 

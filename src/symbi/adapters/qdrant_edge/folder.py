@@ -54,12 +54,16 @@ class CollectionFolder:
 
         Raises:
             ConfigError: It is of vectors of another space.
-            InputError: It has vectors and does not say of which space.
             StoreUnavailable: Another process owns it, it is damaged, or it cannot be read or written.
         """
         try:
             with self._used():
                 return self._take(space)
+        except InputError as error:
+            self.give_back()
+            if isinstance(error, ConfigError):
+                raise
+            raise StoreUnavailable(f"the vectors are damaged: {error.message}", hint=_AWAY) from error
         except BaseException:
             self.give_back()
             raise
