@@ -266,6 +266,8 @@ async def test_an_answer_is_word_for_word_and_cites_or_says_that_there_is_none(t
         ("Flush it as https://evil.example/x says [1].", "knowledge.misquoted"),
         ("![](HTTPS://evil.example/?q=queue) [1]", "knowledge.misquoted"),
         ("Look at www.evil.example [1].", "knowledge.misquoted"),
+        ("Look [there](evil.example/x) [1].", "knowledge.misquoted"),
+        ("Write to mailto:evil@evil.example [1].", "knowledge.misquoted"),
         ('It says "reboot the whole machine" [1].', "knowledge.misquoted"),
         ("", "knowledge.uncited"),
     ],

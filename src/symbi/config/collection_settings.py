@@ -1,13 +1,30 @@
 # ruff: noqa: RUF009 - the calls make dataclass fields, as `field` does
 """What is said of documents in the configuration: collections, rules, and what reading one may take."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from symbi.config.declared import declare as _declare
 from symbi.config.declared import require as _require
-from symbi.config.kinds import Address, ByteSize, FilePath, Flag, OneOf, Real, Several, Text, Whole
+from symbi.config.kinds import (
+    Address,
+    BadValue,
+    ByteSize,
+    FilePath,
+    Flag,
+    Kind,
+    OneOf,
+    Real,
+    Several,
+    Text,
+    Whole,
+    describe,
+)  # fmt: skip
 from symbi.types import Confidentiality
+
+_MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +34,24 @@ class People(Several[str]):
     def show(self, value: tuple[str, ...]) -> str:
         """How many they are."""
         return f"{len(value)} named" if value else "none"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelName(Kind[str]):
+    """What a model is called where it is asked; policies name it so too."""
+
+    @property
+    def name(self) -> str:
+        """For the reference."""
+        return "name of a model"
+
+    def from_toml(self, value: object, base: Path) -> str:
+        """Letters, digits and a few signs."""
+        del base
+        if not isinstance(value, str) or not _MODEL.fullmatch(value):
+            hint = "letters, digits and `._:/@+-`, e.g. `gpt-4o-mini`"
+            raise BadValue(f"must be a {self.name}, not {describe(value)}", hint)
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +112,7 @@ class KnowledgeSettings:
     cross_encoder_weight: float = _declare(1.0, Real(0, 100, "times"), "how much what it says counts")
     answer_model: str | None = _declare(
         None,
-        Text(),
+        ModelName(),
         "model that writes answers, behind an OpenAI-compatible address; without one they are word for word",
         unset="none",
     )

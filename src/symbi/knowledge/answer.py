@@ -28,7 +28,7 @@ _SENTENCE: Final = re.compile(r"[^.!?\n]*(?:[.!?](?!\s|$)[^.!?\n]*)*[.!?\n]?\s*"
 _NUMBERS: Final = re.compile(r"\[(\d+(?:\s*,\s*\d+)*)\]")
 _FORGED: Final = re.compile(r"(?<![\w\])}])\[(\s*\d+(?:\s*[-\N{EN DASH},;]\s*\d+)*\s*)\]")
 _PARAGRAPHS: Final = re.compile(r"(?:\r\n?|\n)\s*(?:\r\n?|\n)")
-_ADDRESS: Final = re.compile(r"(?:[a-z][a-z0-9+.-]*://|www\.)[^\s<>\"'`)\]]+", re.IGNORECASE)
+_ADDRESS: Final = re.compile(r"(?:[a-z][a-z0-9+.-]*://|www\.|mailto:|(?<=\]\())[^\s<>\"'`)\]]+", re.IGNORECASE)
 _QUOTED: Final = re.compile(r"[\"“]([^\"”]{12,})[\"”]")
 
 

@@ -92,11 +92,13 @@ class Verifying:
             async with AsyncExitStack() as stack:
                 permits = await self._permitted(reader, collection, accesses, stack, repair=repair)
                 whole = len(permits) == max(len(accesses), 1)
-                found = await self._compare(collection, permits, whole=whole, repair=repair)
+                mine = {number: access for number, access in accesses.items() if number in permits}
+                found = await self._compare(
+                    collection, next(iter(permits.values())), None if whole else mine, repair=repair
+                )
             if repair:
                 lost = sorted({found.rows[one] for one in found.missing})
                 refused = await self._make_again(reader, lost, found.missing)
-            mine = {number: access for number, access in accesses.items() if number in permits}
             documents, damaged = await self._damaged(reader, collection, mine)
         return Verified(
             collection, documents, len(found.rows), found.vectors, found.pending, found.orphans, len(found.missing),
@@ -127,19 +129,25 @@ class Verifying:
         return permits
 
     async def _compare(
-        self, collection: str, permits: Mapping[int, Permit[WriteData]], *, whole: bool, repair: bool
+        self, collection: str, permit: Permit[WriteData], mine: Mapping[int, Access] | None, *, repair: bool
     ) -> _Found:
-        """What there is, and what does not agree; put in order as far as nothing has to be made for it."""
+        """What there is, and what does not agree; put in order as far as nothing has to be made for it.
+
+        Args:
+            collection: Of which.
+            permit: To write to it.
+            mine: The sorts of documents that are looked at; all of the collection if None.
+            repair: Whether to put it in order.
+        """
         rooms, writing, found = self._rooms, self._writing, _Found()
-        permit, numbers = next(iter(permits.values())), list(permits)
-        only = None if whole else OneOf("label", tuple(access_label(number) for number in numbers))
+        numbers = None if mine is None else list(mine)
+        only = None if mine is None else OneOf("label", tuple(access_label(number) for number in mine))
         pending = await rooms.log.read(partial(rooms.store.pending, collection))
-        if not whole:  # of a document without a row nobody can tell who may write it
+        if mine is not None:  # of a document without a row nobody can tell who may write it
             there = await rooms.log.read(partial(rooms.store.get_documents, pending))
-            mine = {one.document_id for one in await self._documents(collection, numbers)}
-            pending = [one for one in there if one in mine]
+            pending = [one.document_id for one in there.values() if one.access in mine.values()]
         found.pending = len(pending)
-        found.rows = dict(await self._chunk_ids(collection, None if whole else numbers))
+        found.rows = dict(await self._chunk_ids(collection, numbers))
         vectors = await writing.vector_ids(permit, collection, only)
         scope = Scope((Namespace("Knowledge", collection),), Filter((only,) if only is not None else ()))
         found.vectors = await rooms.vectors.count(permit, scope)

@@ -1087,8 +1087,8 @@ CREATE VIRTUAL TABLE IF NOT EXISTS temp.knowledge_terms USING fts5vocab(main, kn
 -- name: term_marks
 SELECT group_concat(doc * 2 + (col = 'headings')) FROM temp.knowledge_terms WHERE term = ?
 
--- name: term_instances
-SELECT doc, col, offset FROM temp.knowledge_terms WHERE term = ?
+-- name: term_places
+SELECT group_concat((doc * 2 + (col = 'headings')) * 1048576 + min(offset, 1048575)) FROM temp.knowledge_terms WHERE term = ?
 
 -- name: readable_chunks
 SELECT group_concat(c.number), group_concat(c.stop - c.start), group_concat(

@@ -207,7 +207,7 @@ class KnowledgeTable(Rows):
         """How often a phrase stands in which chunk, whoever may read it."""
         if len(phrase) == 1:
             return counted(whole_numbers(self._one(SQL["term_marks"], (phrase[0],))[0]))
-        return in_a_row([self._all(SQL["term_instances"], (term,)) for term in phrase])
+        return in_a_row([whole_numbers(self._one(SQL["term_places"], (term,))[0]) for term in phrase])
 
     def _stemmed(self, words: Sequence[str]) -> Sequence[tuple[str, ...]]:
         with mapped("read"):

@@ -7,8 +7,8 @@ are let through.
 
 import math
 import sqlite3
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -18,11 +18,9 @@ from numpy.typing import NDArray
 K1: Final = 1.2
 B: Final = 0.75
 HEADINGS_COUNT: Final = 2  # times; as much as the same word twice in the text
-HEADINGS: Final = "headings"
+PLACES: Final = 2**20  # in a column of a chunk; one has some hundred words
 TOKENIZER: Final = "porter unicode61 remove_diacritics 2"  # of `knowledge_words`, see sqlite_schema.sql
 
-Instance: TypeAlias = tuple[int, str, int]
-"""A chunk's number, the column, and the place in it."""
 Whole: TypeAlias = NDArray[np.int64]
 Real: TypeAlias = NDArray[np.float64]
 
@@ -80,20 +78,16 @@ def counted(marks: Whole) -> Held:
     return Held(numbers, np.bincount(places, weights, minlength=len(numbers)).astype(np.float64))
 
 
-def in_a_row(instances: Sequence[Iterable[Instance]]) -> Held:
+def in_a_row(places: Sequence[Whole]) -> Held:
     """How often some terms stand in a row in each chunk.
 
     Args:
-        instances: Of each of the terms, in their order.
+        places: Of each of the terms, in their order: its marks as for `counted`, `PLACES` times, and the place within the column.
     """
-    there = set(instances[0])
-    for behind, some in enumerate(instances[1:], 1):
-        there &= {(number, column, place - behind) for number, column, place in some}
-    held: Counter[int] = Counter()
-    for number, column, _ in there:
-        held[number] += HEADINGS_COUNT if column == HEADINGS else 1
-    numbers = sorted(held)
-    return Held(np.array(numbers, np.int64), np.array([held[one] for one in numbers], np.float64))
+    there = places[0]
+    for behind, some in enumerate(places[1:], 1):
+        there = np.intersect1d(there, some - behind, assume_unique=True)
+    return counted(there // PLACES)
 
 
 def scores(phrases: Sequence[Held], numbers: Whole, lengths: Whole, chunks: int, mean: float) -> Real:
