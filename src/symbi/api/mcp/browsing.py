@@ -141,14 +141,14 @@ async def read_resource(session: GatewaySession, uri: str, exchange: Exchange) -
         SymbiError: As `ServerReader.read`.
     """
     with session.turnstile.passing({"uri": uri}):
-        server = await _home(session, uri)
+        server = await home_of(session, uri)
         label = (await judged(session, UNDECLARED, {"uri": uri}, {})).label
         exchange.reads(UNMARKED, label)
         ask = partial(reader_of(session).read, session.principal, server, uri, label=label, caller=exchange)
         return await _asked(session, ask, exchange, {"uri": uri})
 
 
-async def _home(session: GatewaySession, uri: str) -> str:
+async def home_of(session: GatewaySession, uri: str) -> str:
     """The server that a resource is on; where it was listed by one, nobody else is asked again."""
     known = session.homes.get(uri)
     await session.ready(None if known is None else (known,))
@@ -238,7 +238,7 @@ async def _template_home(session: GatewaySession, template: str) -> str:
     await session.ready()
     made = await browse(session, TEMPLATES)
     homes = [server for server, things in made.items() if any(one.get("uriTemplate") == template for one in things)]
-    return homes[0] if len(homes) == 1 else await _home(session, template)
+    return homes[0] if len(homes) == 1 else await home_of(session, template)
 
 
 async def _asked(

@@ -32,6 +32,7 @@ from symbi.policy.counterfactual import Change
 from symbi.runtime.runtime import Runtime
 from symbi.tools.catalog import VerifiedTool
 from symbi.tools.text import cut, printable
+from symbi.tools.watching import ResourceWatch
 from symbi.types import JsonValue, Label, Principal
 
 _log = logging.getLogger("symbi.api")
@@ -106,6 +107,9 @@ class GatewaySession:
         claims: What the client says of itself, for the trail alone.
         runs: The runs that it asked for, by their ids.
         homes: The server that each resource was listed by, of those that one server alone lists.
+        watched: What it wants to hear of when it changes, by URI.
+        updated: Told the URI of such a resource; set by whoever serves it.
+        watching: Held while that changes.
     """
 
     def __init__(
@@ -129,6 +133,9 @@ class GatewaySession:
         self.changed: Callable[[str], Awaitable[None]] = _nobody
         self.labelling = anyio.Lock()
         self.homes: dict[str, str] = {}
+        self.watched: dict[str, Any] = {}
+        self.updated: Callable[[str], Awaitable[None]] = _nobody
+        self.watching = anyio.Lock()
         self._ready: dict[str, anyio.Lock] = {}
         self._tried: dict[str, tuple[str, float]] = {}
         self._seen: dict[str, str] = {}
@@ -266,6 +273,7 @@ class Gateway:
         self.files = tuple(files)
         self.search = search
         self.clock = runtime.rooms.world.clock
+        self.watch = ResourceWatch(runtime.catalog, runtime.guard)
         self.own_names: frozenset[str] = frozenset()
         self.sessions: dict[str, GatewaySession] = {}
         self.refusals: dict[str, tuple[str, Refusal]] = {}
@@ -386,7 +394,7 @@ async def _told(session: GatewaySession, what: str) -> None:
 
 
 async def _nobody(_what: str) -> None:
-    """The default of `changed`: nobody."""
+    """The default of `changed` and `updated`: nobody."""
 
 
 __all__ = ["Gateway", "GatewaySession", "GatewayTerms", "Search", "Settings", "terms_of"]

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
+import anyio
 import mcp_types as types
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.subscriptions import (
@@ -12,6 +13,7 @@ from mcp.server.subscriptions import (
     ListenHandler,
     PromptsListChanged,
     ResourcesListChanged,
+    ResourceUpdated,
     ServerEvent,
     ToolsListChanged,
 )
@@ -28,7 +30,8 @@ from symbi.api.mcp.clients import Client
 from symbi.api.mcp.exchange import LEVELS, Context, Conversation, carry
 from symbi.api.mcp.gateway import Gateway, GatewaySession
 from symbi.api.mcp.own import call_own, described, own_names
-from symbi.errors import InternalError, SymbiError
+from symbi.api.mcp.watching import THE_SESSION, subscribe, unsubscribe
+from symbi.errors import InternalError, Overloaded, SymbiError
 from symbi.tools.catalog import VerifiedTool
 from symbi.types import JsonValue
 
@@ -78,10 +81,13 @@ class SessionServer:
             on_list_prompts=self._list_prompts,
             on_get_prompt=self._get_prompt,
             on_completion=self._complete,
-            on_subscriptions_listen=ListenHandler(self._bus, max_subscriptions=MAX_LISTENERS),
+            on_subscriptions_listen=self._listen,
         )
-        # Not by the constructor, which warns that the next era has it no more.
+        self._listeners = ListenHandler(self._bus, max_subscriptions=MAX_LISTENERS)
+        # Not by the constructor, which warns that the next era has them no more.
         self.server.add_request_handler("logging/setLevel", types.SetLevelRequestParams, self._set_level)
+        self.server.add_request_handler("resources/subscribe", types.SubscribeRequestParams, self._subscribe)
+        self.server.add_request_handler("resources/unsubscribe", types.UnsubscribeRequestParams, self._unsubscribe)
 
     @property
     def options(self) -> Any:
@@ -99,7 +105,13 @@ class SessionServer:
         async def changed(what: str) -> None:
             await self._tell(ctx, what)
 
-        session.changed = changed
+        async def updated(uri: str) -> None:
+            if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
+                await self._bus.publish(ResourceUpdated(uri))
+            else:
+                await ctx.session.send_resource_updated(uri)
+
+        session.changed, session.updated = changed, updated
         return session
 
     async def _tell(self, ctx: Context, what: str) -> None:
@@ -133,7 +145,9 @@ class SessionServer:
             carried_out = call_own if call.name in self._gateway.own_names else call_tool
 
             async def answer() -> types.CallToolResult:
-                return _result(await carried_out(session, call, talk), modern=talk.is_modern)
+                answered = await carried_out(session, call, talk)
+                _refuse_lacking(answered, talk)
+                return _result(answered, modern=talk.is_modern)
 
             return await guarded(call.name, session, answer)  # type: ignore[no-any-return]
 
@@ -175,6 +189,39 @@ class SessionServer:
             return await guarded(uri, session, answer)  # type: ignore[no-any-return]
 
         return await carry(session, ctx, params, key_of("resource", uri), work)
+
+    async def _subscribe(self, ctx: Context, params: types.SubscribeRequestParams) -> types.EmptyResult:
+        session = await self.session_of(ctx)
+        talk = Conversation(session, ctx)
+        await guarded(params.uri, session, lambda: subscribe(session, params.uri, THE_SESSION, talk))
+        return types.EmptyResult()
+
+    async def _unsubscribe(self, ctx: Context, params: types.UnsubscribeRequestParams) -> types.EmptyResult:
+        await unsubscribe(await self.session_of(ctx), params.uri, THE_SESSION)
+        return types.EmptyResult()
+
+    async def _listen(
+        self, ctx: Context, params: types.SubscriptionsListenRequestParams
+    ) -> types.SubscriptionsListenResult:
+        """A stream of changes; of resources those that policy lets the client hear of, as the acknowledgement says."""
+        session = await self.session_of(ctx)
+        stream, heard = object(), list[str]()
+        try:
+            for uri in dict.fromkeys(params.notifications.resource_subscriptions or ()):
+                try:
+                    await subscribe(session, uri, stream)
+                except SymbiError as error:
+                    _log.info("client `%s` does not hear of a resource: %s", session.client.name, error.code)
+                    if isinstance(error, Overloaded):
+                        break  # the rest is not asked for either
+                else:
+                    heard.append(uri)
+            wanted = params.notifications.model_copy(update={"resource_subscriptions": heard or None})
+            return await self._listeners(ctx, params.model_copy(update={"notifications": wanted}))
+        finally:
+            with anyio.CancelScope(shield=True):
+                for uri in heard:
+                    await unsubscribe(session, uri, stream)
 
     async def _get_prompt(self, ctx: Context, params: types.GetPromptRequestParams) -> Any:
         session = await self.session_of(ctx)
@@ -221,6 +268,19 @@ async def guarded(name: str, session: GatewaySession, work: Callable[[], Awaitab
         told = refusal_of(name, InternalError(type(error).__name__), session.runtime.guard.engine.current)
     code = types.INVALID_PARAMS if told.kind == "input" else types.INTERNAL_ERROR
     raise MCPError(code, told.text, told.meta)
+
+
+def _refuse_lacking(answered: ToolAnswer | Refusal, talk: Conversation) -> None:
+    """Return unless a tool was refused because it has to ask what the client says that it cannot be asked.
+
+    Raises:
+        MCPError: It was; a client of the protocol without sessions is told so by the error that is there for it.
+    """
+    needs = answered.facts.get("needs") if isinstance(answered, Refusal) else None
+    lacking = [str(one) for one in needs if one not in talk.can] if isinstance(needs, list) else []
+    if isinstance(answered, Refusal) and lacking and talk.is_modern:
+        wanted: dict[str, Any] = {"requiredCapabilities": {one: {} for one in lacking}}
+        raise MCPError(types.MISSING_REQUIRED_CLIENT_CAPABILITY, answered.text, wanted)
 
 
 async def _itself(session: GatewaySession) -> GatewaySession:
