@@ -93,3 +93,6 @@ class ResourceWatch:
         hears = self._hears.pop(key, {}) if notice is Notice.OVER else self._hears.get(key, {})
         for hear in list(hears.values()):
             hear(notice)
+
+
+__all__ = ["Hear", "Notice", "ResourceWatch"]

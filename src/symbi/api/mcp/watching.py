@@ -19,7 +19,7 @@ from symbi.api.mcp.gateway import GatewaySession
 from symbi.errors import Overloaded, StoreUnavailable, SymbiError
 from symbi.guard.action import ReadResource
 from symbi.policy.fields import UNDECLARED
-from symbi.tools.port import Notice
+from symbi.tools.watching import Notice
 
 _log = logging.getLogger("symbi.api")
 
