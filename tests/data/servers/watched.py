@@ -1,6 +1,12 @@
-"""A tool server whose resources change, for tests of subscriptions; it says who is subscribed, and asks two things at once."""
+"""A tool server whose resources change, for tests of subscriptions; it says who is subscribed, and asks two things at once.
+
+watched.py [STARTS [LISTS]]     it starts, and lists resources, once these files are there
+"""
 
 import os
+import sys
+import time
+from pathlib import Path
 
 import anyio
 import mcp_types as types
@@ -28,6 +34,8 @@ async def list_tools(ctx, params):
 
 
 async def list_resources(ctx, params):
+    while len(sys.argv) > 2 and not await anyio.Path(sys.argv[2]).exists():  # noqa: ASYNC110 - another process makes it
+        await anyio.sleep(0.01)
     return types.ListResourcesResult(resources=[types.Resource(uri=uri, name=uri) for uri in URIS])
 
 
@@ -114,4 +122,6 @@ async def main():
         await server.run(read, write, server.create_initialization_options())
 
 
+while len(sys.argv) > 1 and not Path(sys.argv[1]).exists():
+    time.sleep(0.01)
 anyio.run(main)

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import anyio
@@ -24,7 +24,17 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from symbi import __version__
 from symbi.api.mcp.answers import Refusal, refusal_of
-from symbi.api.mcp.browsing import RESOURCES, TEMPLATES, browse, complete, get_prompt, listed, prompts, read_resource
+from symbi.api.mcp.browsing import (
+    PROMPTS,
+    RESOURCES,
+    TEMPLATES,
+    browse_soon,
+    complete,
+    get_prompt,
+    listed,
+    named_prompts,
+    read_resource,
+)
 from symbi.api.mcp.calls import ToolAnswer, ToolCall, call_tool, key_of
 from symbi.api.mcp.clients import Client
 from symbi.api.mcp.exchange import LEVELS, Context, Conversation, carry
@@ -41,6 +51,8 @@ OURS: Final = "symbi/"
 """The prefix of what the gateway says in `_meta`; no server can say it."""
 EFFECT_KEY: Final = "symbi/effect-id"
 """Key in the `_meta` of an answer: the effect, as ledger and trail know it."""
+LATE_KEY: Final = "symbi/late"
+"""Key in the `_meta` of a listing: the servers that were not heard in time; the client is told once they are."""
 INSTRUCTIONS: Final = (
     "Every call goes through Symbi, which verifies tools, asks policy, and keeps a signed trail. A call that is denied "
     "says why and what would be allowed; do not try to get around it, tell the user. A call that is held waits for a "
@@ -48,6 +60,8 @@ INSTRUCTIONS: Final = (
 )
 MAX_LISTENERS: Final = 4  # streams of changes that one session may listen on
 
+Listing = tuple[Any, tuple[str, ...]]
+"""What is listed, and the servers that it is listed without."""
 Find = Callable[[Context], GatewaySession]
 """Finds the session of a request; raises `MCPError` where there is none."""
 
@@ -129,10 +143,10 @@ class SessionServer:
     # --- tools ------------------------------------------------------------------------------------
 
     async def _list_tools(self, ctx: Context, _params: Any) -> types.ListToolsResult:
-        session = await self._browsed(ctx, "tools/list", _itself)
+        session, late = await self._listed(ctx, "tools", _itself)
         tools = [_tool(name, tool) for name, tool in session.tools().items()]
         tools += [types.Tool.model_validate(one) for one in described(session)]
-        return types.ListToolsResult(tools=tools)
+        return types.ListToolsResult(tools=tools, _meta=_without(late))
 
     async def _call_tool(
         self, ctx: Context, params: types.CallToolRequestParams
@@ -155,27 +169,29 @@ class SessionServer:
 
     # --- what servers offer beside tools ----------------------------------------------------------
 
-    async def _browsed(self, ctx: Context, method: str, work: Callable[[GatewaySession], Awaitable[Any]]) -> Any:
+    async def _listed(self, ctx: Context, kind: str, work: Callable[[GatewaySession], Awaitable[Listing]]) -> Listing:
+        """What there is of a kind, and the servers that it is said without."""
         session = await self.session_of(ctx)
 
-        async def browse() -> Any:
+        async def listing() -> Listing:
             with session.turnstile.passing():
-                await session.ready()
-                return await work(session)
+                late = await session.ready_to_list(kind)
+                found, others = await work(session)
+                return found, tuple(dict.fromkeys((*late, *others)))
 
-        return await guarded(method, session, browse)
+        return await guarded(f"{kind}/list", session, listing)  # type: ignore[no-any-return]
 
     async def _list_resources(self, ctx: Context, _params: Any) -> types.ListResourcesResult:
-        things = await self._browsed(ctx, "resources/list", lambda session: _offered(session, RESOURCES))
-        return types.ListResourcesResult.model_validate({"resources": things})
+        things, late = await self._listed(ctx, RESOURCES, lambda session: _offered(session, RESOURCES))
+        return types.ListResourcesResult.model_validate({"resources": things, "_meta": _without(late)})
 
     async def _list_templates(self, ctx: Context, _params: Any) -> types.ListResourceTemplatesResult:
-        things = await self._browsed(ctx, "resources/templates/list", lambda session: _offered(session, TEMPLATES))
-        return types.ListResourceTemplatesResult.model_validate({"resourceTemplates": things})
+        things, late = await self._listed(ctx, RESOURCES, lambda session: _offered(session, TEMPLATES))
+        return types.ListResourceTemplatesResult.model_validate({"resourceTemplates": things, "_meta": _without(late)})
 
     async def _list_prompts(self, ctx: Context, _params: Any) -> types.ListPromptsResult:
-        named = await self._browsed(ctx, "prompts/list", _prompts)
-        return types.ListPromptsResult.model_validate({"prompts": named})
+        named, late = await self._listed(ctx, PROMPTS, _prompts)
+        return types.ListPromptsResult.model_validate({"prompts": named, "_meta": _without(late)})
 
     async def _read_resource(self, ctx: Context, params: types.ReadResourceRequestParams) -> Any:
         session = await self.session_of(ctx)
@@ -283,20 +299,27 @@ def _refuse_lacking(answered: ToolAnswer | Refusal, talk: Conversation) -> None:
         raise MCPError(types.MISSING_REQUIRED_CLIENT_CAPABILITY, answered.text, wanted)
 
 
-async def _itself(session: GatewaySession) -> GatewaySession:
-    return session
+async def _itself(session: GatewaySession) -> Listing:
+    return session, ()
 
 
-async def _offered(session: GatewaySession, what: str) -> list[Any]:
-    things = [one for several in (await browse(session, what)).values() for one in several]
+async def _offered(session: GatewaySession, what: str) -> Listing:
+    found, late = await browse_soon(session, what)
+    things = [one for several in found.values() for one in several]
     await listed(session, things)
-    return things
+    return things, late
 
 
-async def _prompts(session: GatewaySession) -> list[Any]:
-    found = await prompts(session)
+async def _prompts(session: GatewaySession) -> Listing:
+    offered, late = await browse_soon(session, PROMPTS)
+    found = named_prompts(session, offered)
     await listed(session, [thing for _, thing in found.values()])
-    return [{**thing, "name": name} for name, (_, thing) in found.items()]
+    return [{**thing, "name": name} for name, (_, thing) in found.items()], late
+
+
+def _without(late: Sequence[str]) -> dict[str, Any] | None:
+    """What a listing says in `_meta` of the servers that it was made without."""
+    return {LATE_KEY: list(late)} if late else None
 
 
 def _meta(ctx: Context) -> dict[str, JsonValue]:
