@@ -56,6 +56,7 @@ class Teller:
         self.answers = answers
         self.told = []
         self.asked = []
+        self.can = tuple(AskKind)
 
     async def progress(self, progress):
         self.told.append((progress.done, progress.total, progress.message))
