@@ -1,11 +1,12 @@
 """How documents are written: in how few commits, what of it belongs together, and what one turn of the store holds up."""
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
 from symbi.adapters.keys import FileKeyStore
 from symbi.errors import InputError, PolicyDenied, StoreUnavailable
+from symbi.knowledge.documents import EVERYTHING
 from symbi.knowledge.door import KnowledgeDoor
 from symbi.knowledge.readings import Reader
 from symbi.knowledge.rules import Rule, Rules
@@ -287,6 +288,116 @@ async def test_documents_of_many_chunks_are_written_and_removed_a_bounded_part_a
         assert await opened.knowledge.remove(OPERATOR, "ops", []) == 12
         assert (sum(most), max(most)) == (36, 6)
         assert opened.vectors.points == {}
+
+
+def large(word, parts=30):
+    return "".join(f"# Part {part}\n\nThe {word} of part {part}.\n\n" for part in range(parts)).encode()
+
+
+def count(opened, table):
+    return opened.gate.store._one(f"SELECT count(*) FROM {table}")[0]
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    for name in ("symbi.knowledge.writing", "symbi.adapters.sqlite.knowledge"):
+        monkeypatch.setattr(f"{name}.CHUNKS_AT_ONCE", 8)
+
+
+@pytest.mark.usefixtures("small_parts")
+async def test_one_large_document_is_put_in_part_by_part_and_found_whole_or_not_at_all(monkeypatch):
+    seen, most = [], []
+
+    def found(word):
+        store = opened.gate.store
+        return len(store.search_words([word], list(store.accesses("ops")), EVERYTHING, 100))
+
+    async with open_knowledge(probe=lambda point: seen.append((point, found("queue"), found("spool")))) as opened:
+        store, commit = opened.gate.store, opened.gate.log._commit
+
+        def counting(units):
+            before = store._db.total_changes
+            opened_before = {row[0] for row in store._all("SELECT number FROM knowledge_chunks")}
+            commit(units)
+            after = {row[0] for row in store._all("SELECT number FROM knowledge_chunks")}
+            most.append(len(opened_before ^ after))
+            assert store._db.total_changes >= before
+
+        monkeypatch.setattr(opened.gate.log, "_commit", counting)
+        await opened.knowledge.put(OPERATOR, "ops", "a.md", large("queue"))
+        assert (sum(most), max(most)) == (30, 8)
+        assert {both for point, *both in seen if point == "staged" for both in [tuple(both)]} == {(0, 0)}
+        assert found("queue") == 30
+        seen.clear()
+        await opened.knowledge.put(OPERATOR, "ops", "a.md", large("spool"))
+        assert max(most) == 8
+        assert {tuple(both) for point, *both in seen if point == "staged"} == {(30, 0)}
+        assert {tuple(both) for point, *both in seen if point in {"rows", "dropped"}} == {(0, 30)}
+        assert count(opened, "knowledge_chunks") == count(opened, "knowledge_words") == len(opened.vectors.points) == 30
+        await opened.knowledge.put(OPERATOR, "ops", "a.md", large("spool") + b"# Last\n\nThe spool of the end.\n")
+        assert (count(opened, "knowledge_chunks"), found("spool")) == (31, 31)
+        most.clear()
+        assert await opened.knowledge.remove(OPERATOR, "ops", ["a.md"]) == 1
+        assert max(most) == 8
+        assert (count(opened, "knowledge_chunks"), count(opened, "knowledge_words")) == (0, 0)
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("what", ["new", "changed", "removed", "erased"])
+@pytest.mark.parametrize("point", ["vectors", "staged", "rows", "forgotten", "removed", "dropped"])
+async def test_a_large_document_that_breaks_off_anywhere_leaves_nothing_once_something_is_written(
+    tmp_path, what, point
+):
+    left: list[str] = []
+    nth = 2 if point in {"staged", "dropped"} else 1
+    broken = False
+
+    def probe(name):
+        left.append(name)
+        if broken and name == point and left.count(name) == nth:
+            raise KeyboardInterrupt
+
+    rules, keys = (JANE, FileKeyStore(tmp_path / "keys")) if what == "erased" else (Rules(), None)
+    async with open_knowledge(probe=probe, rules=rules, keys=keys) as opened:
+        if what != "new":
+            await opened.knowledge.put(OPERATOR, "ops", "jane.md", large("queue"))
+        left.clear()
+        broken = True
+        with suppress(KeyboardInterrupt):
+            if what == "erased":
+                await opened.knowledge.erase([one.document_id for one in await opened.knowledge.documents()])
+            elif what == "removed":
+                await opened.knowledge.remove(OPERATOR, "ops", ["jane.md"])
+            else:
+                await opened.knowledge.put(OPERATOR, "ops", "jane.md", large("spool"))
+        broken = False
+        store = opened.gate.store
+        for word in ("queue", "spool"):
+            assert len(store.search_words([word], list(store.accesses("ops")), EVERYTHING, 100)) in {0, 30}
+        await opened.knowledge.put(OPERATOR, "ops", "b.md", DISK)
+        verified = await opened.knowledge.verify(OPERATOR, "ops")
+        assert (verified.clean, verified.orphans, verified.missing, verified.pending) == (True, 0, 0, 0)
+        assert (
+            count(opened, "knowledge_chunks") == count(opened, "knowledge_words") == verified.chunks == verified.vectors
+        )
+
+
+@pytest.mark.usefixtures("small_parts")
+async def test_a_large_document_that_is_sealed_from_now_on_leaves_no_plain_word(tmp_path):
+    data, keys = tmp_path / "data", FileKeyStore(tmp_path / "keys")
+    async with open_knowledge(folder=data, keys=keys) as opened:
+        await opened.knowledge.put(OPERATOR, "ops", "mail.md", large("zanzibar"))
+    rules = Rules(rules=(Rule("mail", "mail*", subjects=("jane@example.com",)),))  # the chunks have the same ids
+    async with open_knowledge(folder=data, keys=keys, rules=rules) as opened:
+        await opened.knowledge.put(OPERATOR, "ops", "mail.md", large("zanzibar"))
+        assert (count(opened, "knowledge_chunks"), count(opened, "knowledge_words")) == (30, 0)
+        assert (await opened.knowledge.verify(OPERATOR, "ops")).clean
+        await opened.gate.log.read(opened.gate.store.let_go)
+    assert b"zanzibar" not in b"".join(path.read_bytes() for path in data.iterdir() if path.is_file())
+    async with open_knowledge(folder=data, keys=keys) as opened:
+        await opened.knowledge.put(OPERATOR, "ops", "mail.md", large("zanzibar"))
+        assert (count(opened, "knowledge_chunks"), count(opened, "knowledge_words")) == (30, 30)
+        assert (await opened.knowledge.verify(OPERATOR, "ops")).clean
 
 
 async def test_the_index_of_words_is_written_anew_a_few_pages_at_a_time_and_by_the_next_write_after_a_break(

@@ -26,6 +26,9 @@ SPACE: Final = UUID("6d3a1f52-6c0e-5b0c-9a41-3c3f0a7a51d1")
 SEALED_FROM: Final = frozenset({Confidentiality.CONFIDENTIAL, Confidentiality.SECRET})
 """Classifications whose text is sealed, and not in the index of words."""
 
+CHUNKS_AT_ONCE: Final = 256
+"""That are written or removed in one transaction: some 30 ms of the store."""
+
 FORMAT: Final = 1  # of bodies and chunks: another one reads every file again
 
 
@@ -203,10 +206,22 @@ class DocumentStore(Protocol):
         """The number of an access, which it is given where it has none."""
 
     def put_documents(self, documents: Sequence[tuple[DocumentRecord, Sequence[ChunkRecord]]]) -> None:
-        """Insert documents with their chunks, in the place of those of the same ids."""
+        """Insert documents with their chunks, in the place of those of the same ids; of more than `CHUNKS_AT_ONCE`, staged before.
+
+        What a large one held before is found no more, and waits for `drop_chunks`.
+        """
+
+    def stage_chunks(self, chunks: Sequence[ChunkRecord]) -> None:
+        """Insert chunks that are found once their documents are put in; those that are there already stay."""
+
+    def left_chunks(self, ids: Sequence[str], limit: int) -> Sequence[int]:
+        """Numbers of chunks that are staged for documents, or were theirs."""
+
+    def drop_chunks(self, numbers: Sequence[int]) -> None:
+        """Remove chunks with their words."""
 
     def remove_documents(self, ids: Sequence[str], *, scrub: bool = False) -> int:
-        """Remove documents with chunks and words; returns how many there were.
+        """Remove documents with chunks and words; returns how many there were. Of a large one, they wait for `drop_chunks`.
 
         Args:
             ids: Which; others than those that are there do not matter.

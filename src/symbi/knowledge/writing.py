@@ -16,7 +16,7 @@ from symbi.guard.action import WriteData
 from symbi.guard.permit import Permit
 from symbi.guard.riders import NO_RIDERS, Riders
 from symbi.inference.port import Vectors
-from symbi.knowledge.documents import Access, Body, ChunkRecord, DocumentRecord, heading_line, label_of
+from symbi.knowledge.documents import CHUNKS_AT_ONCE, Access, Body, ChunkRecord, DocumentRecord, heading_line, label_of
 from symbi.knowledge.rag import KnowledgeRooms, KnowledgeStore, access_label, point_id
 from symbi.knowledge.readings import data_ref
 from symbi.knowledge.vectors import Filter, Namespace, OneOf, PayloadValue, Scope, VectorPoint
@@ -26,9 +26,6 @@ T = TypeVar("T")
 
 REDACTED: Final = "knowledge.redacted"
 EMBED_AT_ONCE: Final = 256  # texts
-CHUNKS_AT_ONCE: Final = (
-    256  # of several documents that are written or removed in one transaction: some 30 ms of the store
-)
 SCRUB_PAGES: Final = 64  # of the index of words, written anew in one transaction: some 10 ms
 PAGE: Final = 1_000
 _MS_NS: Final = 1_000_000
@@ -88,6 +85,7 @@ class _Batch:
         self.number = 0  # of the access
         self.left: frozenset[str] = frozenset()  # noted before, by what broke off
         self.stale: frozenset[str] = frozenset()  # chunks of last versions
+        self.large = len(self.pairs) > CHUNKS_AT_ONCE
         self.sealed = any(chunk.words is None for _, chunk in self.pairs)
         self.scrub = False  # words of what was removed are left, by what broke off
 
@@ -194,6 +192,8 @@ class Writing:
                     if batch.left or batch.scrub:
                         await self._mend(permit, access.collection, batch.left, keep=batch.ids)
                     await self._vectors(permit, batch.pairs, batch.number)
+                    if batch.large:
+                        await self._stage([chunk for _, chunk in batch.pairs])
             except PolicyDenied as refusal:
                 if refusal.code == REDACTED:  # nothing was begun of what was noted
                     await self._clear(batch.ids - batch.left)
@@ -205,9 +205,23 @@ class Writing:
         if batch.stale:
             await self._forget(permit, batch.access.collection, batch.stale)
             self._probe("forgotten")
+            await self._drop(batch.ids)
             await self._clear(batch.ids)
         if batch.sealed:
             await self._scrub()
+
+    async def _stage(self, chunks: Sequence[ChunkRecord]) -> None:
+        """Put the chunks of a large document in, a part at a time: they count once it is there."""
+        for first in range(0, len(chunks), CHUNKS_AT_ONCE):
+            await self._transact(partial(self.rooms.store.stage_chunks, chunks[first : first + CHUNKS_AT_ONCE]))
+            self._probe("staged")
+
+    async def _drop(self, ids: Collection[str]) -> None:
+        """Drop what is staged for documents, or was theirs, a part at a time."""
+        store, some = self.rooms.store, sorted(ids)
+        while left := await self.rooms.log.read(partial(store.left_chunks, some, CHUNKS_AT_ONCE)):
+            await self._transact(partial(store.drop_chunks, left))
+            self._probe("dropped")
 
     async def write_vectors(self, principal: Principal, documents: Sequence[Prepared]) -> frozenset[str]:
         """Make vectors again of those chunks of documents that are given, whose rows are there.
@@ -260,6 +274,7 @@ class Writing:
             rows = await self.rooms.log.read(partial(self.rooms.store.chunk_ids_of, some))
             there = await self.vector_ids(permit, collection, OneOf("document", tuple(some)))
             await self._forget(permit, collection, there - rows)
+            await self._drop(ids)
             await self._clear(ids - keep)
         await self._scrub()
 
@@ -307,6 +322,7 @@ class Writing:
                     count += await self._transact(partial(self._out, access.collection, gone))
                     self._probe("removed")
                     await self._forget(permit, access.collection, rows)
+                    await self._drop(gone)
                     await self._clear(gone)
                 await self._scrub()
         return count
@@ -337,12 +353,9 @@ class Writing:
 
     async def erase_rows(self, ids: Sequence[str]) -> None:
         """Remove rows and words of documents whose vectors are gone, and their notes."""
-
-        def out() -> None:
-            self.rooms.store.remove_documents(ids, scrub=True)
-            self.rooms.store.clear_pending(ids)
-
-        await self._transact(out)
+        await self._transact(partial(self.rooms.store.remove_documents, ids, scrub=True))
+        await self._drop(ids)
+        await self._clear(ids)
         await self._scrub()
 
     def _out(self, collection: str, ids: Sequence[str]) -> int:

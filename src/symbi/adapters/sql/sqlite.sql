@@ -989,23 +989,43 @@ INSERT OR IGNORE INTO knowledge_access (collection, owner, classification, purpo
 SELECT access_id FROM knowledge_access WHERE collection = ? AND owner = ? AND classification = ? AND purpose = ?
 
 -- name: put_document
-INSERT INTO knowledge_documents
+INSERT OR REPLACE INTO knowledge_documents
 (document_id, collection, source, kind, version, access_id, importance, modified_ns, added_ns, size_bytes, chunks, body)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: put_chunk
-INSERT INTO knowledge_chunks (chunk_id, document_id, ordinal, start, stop, worded) VALUES (?, ?, ?, ?, ?, ?)
+INSERT OR IGNORE INTO knowledge_chunks (chunk_id, document_id, ordinal, start, stop, worded) VALUES (?, ?, ?, ?, ?, ?)
+
+-- name: chunk_rows
+SELECT chunk_id, number, worded FROM knowledge_chunks WHERE document_id = ?
+
+-- name: count_chunks
+SELECT count(*) FROM knowledge_chunks WHERE document_id = ?
+
+-- name: note_document
+INSERT OR REPLACE INTO knowledge_pending (collection, document_id)
+SELECT collection, document_id FROM knowledge_documents WHERE document_id = ?
+
+-- name: move_chunks
+UPDATE knowledge_chunks SET document_id = ?1 WHERE document_id = ?2
+
+-- name: move_some_chunks
+UPDATE knowledge_chunks SET document_id = ?1 WHERE number IN (SELECT value FROM json_each(?2))
+
+-- name: chunks_beside
+SELECT number FROM knowledge_chunks
+WHERE document_id IN (SELECT value || '+' FROM json_each(?1) UNION ALL SELECT value || '-' FROM json_each(?1)) LIMIT ?2
+
+-- name: drop_words
+DELETE FROM knowledge_words WHERE rowid IN (
+    SELECT number FROM knowledge_chunks WHERE worded AND number IN (SELECT value FROM json_each(?))
+)
+
+-- name: drop_chunks
+DELETE FROM knowledge_chunks WHERE number IN (SELECT value FROM json_each(?))
 
 -- name: put_words
 INSERT INTO knowledge_words (rowid, headings, text) VALUES (?, ?, ?)
-
--- name: remove_words
-DELETE FROM knowledge_words WHERE rowid IN (
-    SELECT number FROM knowledge_chunks WHERE worded AND document_id IN (SELECT value FROM json_each(?))
-)
-
--- name: remove_chunks
-DELETE FROM knowledge_chunks WHERE document_id IN (SELECT value FROM json_each(?))
 
 -- name: remove_documents
 DELETE FROM knowledge_documents WHERE document_id IN (SELECT value FROM json_each(?))
