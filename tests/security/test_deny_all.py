@@ -388,7 +388,7 @@ LETTER = Letter(RunId("r"), AGENT_A)
 MORE = {"call": ({},), "resolve": ("a/secret",), "deliver": (LETTER,), "ask": (LETTER,), "publish": (LETTER,)}
 MORE |= {"discovery": ("tools.example.com",), "revocation": ("tools.example.com", "https://tools.example.com/r.json")}
 SPENT_ELSEWHERE = {"resolve", "open", "call", "deliver", "ask", "browse", "read", "prompt", "complete"}
-SPENT_ELSEWHERE |= {"discovery", "revocation"}
+SPENT_ELSEWHERE |= {"discovery", "revocation", "subscribe"}
 """Looking a secret up, asking for a key and granting a network spend nothing; the others say first what stands against it, and have a test of their own."""
 
 
