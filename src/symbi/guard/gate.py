@@ -9,6 +9,7 @@
 4. mint the permit;
 5. on leaving, in one transaction: append the outcome and settle the ledger.
 
+What rides with an effect of the store (`symbi.guard.riders`) is done in the transactions of 3 and 5.
 If the store cannot commit step 3, the effect does not happen. If it cannot commit step 5, the caller gets the store's
 error and the effect stays `dispatched`, which the next start turns into `unknown`.
 """
