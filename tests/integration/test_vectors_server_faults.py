@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import numpy as np
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -15,15 +16,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from tests.integration.test_vectors_server import serving
 
+from symbi.adapters.openai import OpenAIEmbedder
 from symbi.adapters.qdrant import QdrantVectors, client, connect, folder_id
 from symbi.adapters.qdrant.index import OWNER, SPACE
 from symbi.config import parse_settings
-from symbi.errors import ConfigError, Overloaded, StoreUnavailable
+from symbi.errors import ConfigError, Overloaded, StoreUnavailable, Unavailable
+from symbi.guard.action import ReadData
 from symbi.guard.permit import Authority
 from symbi.knowledge.vectors import Scope
 from symbi.testing.clock import ManualClock
-from symbi.testing.contracts_vectors import MINE, open_permits, sample_points
+from symbi.testing.contracts_vectors import DATA, MINE, open_permits, sample_points
 from symbi.testing.contracts_vectors import SPACE as SPACE_OF_TESTS
+from symbi.types import AgentId, EffectId, Principal
 from symbi.wiring.knowledge import open_embedder, open_vectors
 
 pytestmark = [
@@ -289,3 +293,26 @@ def test_a_data_folder_has_one_id(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreUnavailable):
         folder_id(tmp_path / "file", TWO)
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_an_embedder_is_believed_by_the_same_authorities(permits, tmp_path, monkeypatch, trusted):
+    authority = certificate(tmp_path / "authority.pem", "127.0.0.1")
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    action = ReadData(principal=Principal(AgentId("a")), data=DATA, embedder="openai:m", remote=True)
+    permit = permits.authority.mint(EffectId("r"), action)
+
+    async def pause(_seconds):
+        pass
+
+    with serving_tls(tmp_path, authority) as server:
+        server.fail = (200, b'{"data": [{"index": 0, "embedding": [3, 4]}]}')
+        url = f"{server.url}/v1"
+        async with OpenAIEmbedder(permits.authority, "m", url=url, key=KEY, dimension=2, pause=pause) as embedder:
+            if trusted:
+                assert np.allclose(await embedder.embed(permit, ["text"], "query"), [[0.6, 0.8]])
+            else:
+                with pytest.raises(Unavailable, match="cannot be reached"):
+                    await embedder.embed(permit, ["text"], "query")
+        assert bool(server.requests) == trusted

@@ -4,7 +4,7 @@ import os
 import ssl
 import warnings
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib import import_module
 from math import ceil
 from pathlib import Path
@@ -145,12 +145,9 @@ def folder_id(folder: Path, new: str) -> str:
         if not file.exists():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             own.write_text(f"{new}\n", "utf-8")
-            try:
+            with suppress(FileExistsError):
                 os.link(own, file)  # whole, and the first one
-            except FileExistsError:
-                pass
-            finally:
-                own.unlink()
+            own.unlink()
         return str(UUID(file.read_text("utf-8").strip()))
     except OSError as error:
         raise StoreUnavailable(f"`{file}` cannot be used: {error.strerror}") from error

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -225,7 +226,7 @@ class EdgeVectors:
             wanted = await anyio.to_thread.run_sync(check_space, source, self._space)
             generation = self._folder.next()
             async with AsyncExitStack() as stack:
-                stack.callback(shutil.rmtree, generation, ignore_errors=True)
+                stack.push_async_callback(_remove, generation)
                 await anyio.to_thread.run_sync(_copy_tree, source / "shard", generation)
                 engine = await stack.enter_async_context(EngineProcess())
                 try:
@@ -276,7 +277,7 @@ class EdgeVectors:
                         raise StoreUnavailable("the index of vectors is closed")
                 else:
                     made = self._folder.begin()
-                    stack.callback(shutil.rmtree, made, ignore_errors=True)
+                    stack.push_async_callback(_remove, made)
                     engine = await stack.enter_async_context(EngineProcess())
                     await engine.ask("create", str(made), self._terms())
                     await anyio.to_thread.run_sync(self._folder.count_on, made)
@@ -349,7 +350,7 @@ class EdgeVectors:
         generation = self._folder.next()
         try:
             async with AsyncExitStack() as stack:
-                stack.callback(shutil.rmtree, generation, ignore_errors=True)
+                stack.push_async_callback(_remove, generation)
                 engine = await stack.enter_async_context(EngineProcess())
                 if fresh:
                     await engine.ask("create", str(generation), self._terms())
@@ -449,6 +450,12 @@ def _copy_tree(source: Path, target: Path) -> None:
         shutil.rmtree(target, ignore_errors=True)
         first = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror  # it has one for each file
         raise StoreUnavailable(f"the vectors cannot be copied to `{target}`: {first}") from error
+
+
+async def _remove(generation: Path) -> None:
+    """Take away what is not counted on, also after a cancellation; what cannot be removed now goes at the next start."""
+    with anyio.CancelScope(shield=True):
+        await anyio.to_thread.run_sync(partial(shutil.rmtree, generation, ignore_errors=True))
 
 
 def _copy_whole(source: Path, target: Path, space: VectorSpace, points: int) -> None:
