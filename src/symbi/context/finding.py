@@ -35,11 +35,13 @@ class Question:
         query: As it was asked.
         wanted: What of it the store can be asked.
         terms: Of the memory.
+        rows: Items that are not sealed and say what is wanted, where they were read just now.
     """
 
     query: ContextQuery
     wanted: Wanted
     terms: MemoryTerms
+    rows: Sequence[Row] | None = None
 
 
 def narrowed(
@@ -145,7 +147,7 @@ def _ranked(store: MemoryStore, question: Question, near: Mapping[str, float], o
     wanted = question.wanted
     words = telling(question.query.about, MOST_WORDS)
     candidates: Candidates = {}
-    for row in _candidates(store, wanted, words, near):
+    for row in question.rows or _candidates(store, wanted, words, near):
         candidates[row.id] = (row, None, _words_of(row))
     for row, body in opened:
         there = counted(body.content)

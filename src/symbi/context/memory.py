@@ -384,11 +384,14 @@ class Memory:
         query, wanted, meanings = question.query, question.wanted, self._rooms.meanings
         near: Mapping[str, float] = {}
         if query.about and meanings is not None and wanted.levels:
-            ids = None
-            if wanted.words or wanted.tags:
-                ids = [row.id for row in await read(partial(store.find_items, replace(wanted, sealed=False)))]
-            if ids is None or ids:
+            change, rows = self._change(wanted.space), None
+            if by_content(wanted):
+                rows = await read(partial(store.find_items, replace(wanted, sealed=False)))
+            if rows is None or rows:
+                ids = None if rows is None else [row.id for row in rows]
                 near = await meanings.near(permit, query.about, wanted, max(MOST_NEAR, 2 * query.limit), ids)
+            if change == self._change(wanted.space):  # else they are read again: some may be there no more
+                question = replace(question, rows=rows)
         return await read(partial(found_in, store, vault, question, near))
 
     # --- what both need -----------------------------------------------------------------------

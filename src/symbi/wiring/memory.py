@@ -67,7 +67,8 @@ async def opened_memory(
         await keeping.take_up()
         try:
             await keeping.tidy()
-            yield Context(memory, keeping, Library(door.opened, guard.authority))
+            library = Library(door.opened, guard.authority, lambda agent: settings.of_agent(agent).purpose)
+            yield Context(memory, keeping, library)
             await keeping.close()
         finally:
             await memory.close()

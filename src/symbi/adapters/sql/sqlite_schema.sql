@@ -548,6 +548,7 @@ CREATE TABLE knowledge_documents (
 
 CREATE UNIQUE INDEX knowledge_sources ON knowledge_documents (collection, source);
 CREATE INDEX knowledge_sorts ON knowledge_documents (access_id, collection);
+CREATE INDEX knowledge_sizes ON knowledge_documents (access_id, chunks);
 CREATE INDEX knowledge_ages ON knowledge_documents (added_ns);
 
 CREATE TABLE knowledge_chunks (
@@ -566,6 +567,14 @@ CREATE INDEX knowledge_chunks_of ON knowledge_chunks (document_id, ordinal);
 CREATE TABLE knowledge_pending (
     document_id TEXT PRIMARY KEY,
     collection  TEXT NOT NULL
+) WITHOUT ROWID, STRICT;
+
+-- From which folder the documents come whose sources begin with a name: those of another are not taken for them.
+CREATE TABLE knowledge_folders (
+    collection TEXT NOT NULL,
+    name       TEXT NOT NULL,         -- what the sources begin with; of a file that was read alone, its source
+    root       BLOB NOT NULL,         -- its path, as the system has it
+    PRIMARY KEY (collection, name)
 ) WITHOUT ROWID, STRICT;
 
 CREATE VIRTUAL TABLE knowledge_words USING fts5(headings, text, tokenize = 'porter unicode61 remove_diacritics 2');

@@ -114,6 +114,7 @@ _SAID: Final[Mapping[Holds, str]] = {
         knowledge_chunks.number knowledge_chunks.chunk_id knowledge_chunks.document_id knowledge_chunks.ordinal
         knowledge_chunks.start knowledge_chunks.stop knowledge_chunks.worded
         knowledge_pending.document_id knowledge_pending.collection
+        knowledge_folders.collection knowledge_folders.name knowledge_folders.root
     """,
 }
 
