@@ -21,6 +21,7 @@ from symbi.context.cache import AnswerCache, CacheStats
 from symbi.context.finding import (
     MOST_NEAR,
     Question,
+    by_content,
     found_in,
     narrowed,
 )
