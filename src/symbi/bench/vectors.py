@@ -166,17 +166,21 @@ async def _build(bench: Bench, kept: Kept, count: int) -> list[Measurement]:
     rows = [
         rate(
             "KNOW-2", "vectors put in", count, kept.built.took_ns, unit="vectors/s", target=None,
-            method=f"{bench.how}, {BATCH:,} a call, and made meanwhile; each call is in the engine's log before it returns",
+            method=f"{bench.how}, {BATCH:,} a call, and made meanwhile; each call is in the engine's log before it returns{_told(kept.built.load)}",
         ),
         *await bench.compare("scan", rounds=1),  # a tenth of a second each among a million
     ]  # fmt: skip
     begun = perf_counter_ns()
     await index.optimize()
     took_s = (perf_counter_ns() - begun) / 1e9
-    load = max(kept.built.load, getloadavg()[0])
-    told = f"; while it was built, {load:.0f} processes wanted a core at most" if load > BUSY else ""
+    told = _told(max(kept.built.load, getloadavg()[0]))
     how = f"m = 16, ef_construct = 200, on a copy in a process of its own while reads and writes go on{told}"
     return [*rows, single("KNOW-2", "graph built", took_s, unit="s", n=count, target=None, method=how)]
+
+
+def _told(load: float) -> str:
+    """Of a busy machine, that it was one: what is kept was not built when it is measured."""
+    return f"; {load:.0f} processes wanted a core meanwhile" if load > BUSY else ""
 
 
 async def update(scale: Scale) -> list[Measurement]:
