@@ -254,8 +254,10 @@ class DocumentStore(Protocol):
     def documents_before(self, before_ns: int, limit: int) -> Sequence[DocumentRecord]:
         """Documents that were read before a time, without bodies."""
 
-    def chunk_ids(self, collection: str, after: str, limit: int) -> Sequence[tuple[str, str]]:
-        """Ids of chunks of a collection and of their documents, in the order of chunk ids."""
+    def chunk_ids(
+        self, collection: str, after: str, limit: int, accesses: Sequence[int] | None = None
+    ) -> Sequence[tuple[str, str]]:
+        """Ids of chunks of a collection and of their documents, in the order of chunk ids; of some accesses, or of all."""
 
     def chunk_ids_of(self, ids: Sequence[str]) -> frozenset[str]:
         """Ids of the chunks of some documents."""
@@ -290,7 +292,8 @@ class PassageStore(Protocol):
     ) -> Sequence[tuple[str, float]]:
         """Chunks with any of some words, best first by BM25, and how good; none but those of these accesses.
 
-        How common words are is taken from all chunks of the store.
+        How common words are is taken from the chunks of these accesses, and nothing else counts: what is asked about neither
+        changes a score nor takes a place for what is not.
         """
 
     def found(self, chunk_ids: Sequence[str], accesses: Sequence[int], narrowing: Narrowing) -> Mapping[str, Found]:

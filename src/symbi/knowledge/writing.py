@@ -11,7 +11,7 @@ from uuid import UUID
 import anyio
 
 from symbi.audit.event import Draft
-from symbi.errors import InputError, PolicyDenied
+from symbi.errors import Denied, InputError, PolicyDenied
 from symbi.guard.action import WriteData
 from symbi.guard.permit import Permit
 from symbi.guard.riders import NO_RIDERS, Riders
@@ -129,9 +129,24 @@ class Writing:
 
     @asynccontextmanager
     async def permitted(
-        self, principal: Principal, access: Access, content: JsonValue, label: Label, riders: Riders = NO_RIDERS
+        self,
+        principal: Principal,
+        access: Access,
+        content: JsonValue,
+        label: Label,
+        riders: Riders = NO_RIDERS,
+        *,
+        embedded: bool = True,
     ) -> AsyncIterator[Permit[WriteData]]:
         """The right to write or remove documents of one access.
+
+        Args:
+            principal: Who.
+            access: Of which.
+            content: What the gate is told.
+            label: Of what is written.
+            riders: What is written in the commits of its decision and its outcome.
+            embedded: Whether a model may read it under this permit.
 
         Raises:
             Denied: Policy does not permit it, or only in another form than this, which documents do not have.
@@ -144,8 +159,8 @@ class Writing:
             label=label,
             content=content,
             purpose=access.purpose,
-            embedder=model.name,
-            remote=model.remote,
+            embedder=model.name if embedded else "",
+            remote=embedded and model.remote,
         )
         async with guard.enforce(action, riders=riders) as permit:
             effective = guard.authority.redeem(permit, WriteData)
@@ -209,12 +224,26 @@ class Writing:
             await self._transact(partial(store.drop_chunks, left))
             self._probe("dropped")
 
-    async def write_vectors(self, principal: Principal, documents: Sequence[Prepared]) -> None:
-        """Make vectors again of those chunks of documents that are given, whose rows are there; raises as `write`."""
+    async def write_vectors(self, principal: Principal, documents: Sequence[Prepared]) -> frozenset[str]:
+        """Make vectors again of those chunks of documents that are given, whose rows are there.
+
+        Returns the ids of those that policy does not let be written: no model has read them.
+
+        Raises:
+            StoreUnavailable: As `write`.
+        """
+        refused: set[str] = set()
         for access, some, content, label in _groups(documents):
-            batch = _Batch(self.rooms.store, access, some)
-            async with self.permitted(principal, access, content, label, Riders(batch.count)) as permit:
-                await self._vectors(permit, batch.pairs, batch.number)
+            batch, made = _Batch(self.rooms.store, access, some), False
+            try:
+                async with self.permitted(principal, access, content, label, Riders(batch.count)) as permit:
+                    made = True
+                    await self._vectors(permit, batch.pairs, batch.number)
+            except Denied:
+                if made:  # the permit was revoked while it was at it
+                    raise
+                refused |= {one.document.document_id for one in some}
+        return frozenset(refused)
 
     async def mend(self, permit: Permit[WriteData], collection: str) -> int:
         """Put in order what was being written or removed when a process ended: vectors without rows go.

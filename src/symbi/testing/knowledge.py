@@ -15,7 +15,7 @@ from symbi.errors import PermitRefused
 from symbi.guard.action import CallModel, ReadData, WriteData
 from symbi.guard.permit import Authority, Permit
 from symbi.inference.port import EmbedderId, TextPurpose, Vectors
-from symbi.knowledge.answer import AnswerModel, Prompt
+from symbi.knowledge.answer import AnswerModel, AnswerModelId, Told
 from symbi.knowledge.extracted import Extracted
 from symbi.knowledge.knowledge import Knowledge
 from symbi.knowledge.port import VectorIndex
@@ -85,14 +85,17 @@ class ScriptedAnswers:
 
     authority: Authority
     answers: list[str]
-    prompts: list[Prompt] = field(default_factory=list)
-    name: str = "scripted"
-    provider: str = "testing"
+    prompts: list[Told] = field(default_factory=list)
+    remote: bool = False
 
-    async def write(self, permit: Permit[CallModel], prompt: Prompt) -> str:
+    @property
+    def model(self) -> AnswerModelId:
+        """Which model it is."""
+        return AnswerModelId("scripted", "testing", self.remote)
+
+    async def write(self, permit: Permit[CallModel]) -> str:
         """The next answer."""
-        self.authority.redeem(permit, CallModel)
-        self.prompts.append(prompt)
+        self.prompts.append(Told.read(self.authority.redeem(permit, CallModel).prompt))
         return self.answers.pop(0)
 
 

@@ -7,8 +7,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from symbi.adapters.sqlite.file import SQL, damaged, mapped
 from symbi.adapters.sqlite.rows import Rows
+from symbi.adapters.sqlite.words import Held, Stemmer, counted, in_a_row, scores, whole_numbers
 from symbi.knowledge.documents import (
     CHUNKS_AT_ONCE,
     Access,
@@ -27,10 +30,13 @@ _SCRUB: Final = "knowledge_scrub"
 _STAGED: Final = "+"  # behind the id of a document: chunks that will be its own
 _GONE: Final = "-"  # and those that were
 _MERGED: Final = 2  # changes that the engine counts for a merge in which anything was done
+MEAN_LENGTH: Final = 700.0  # characters of a chunk; what chunks there are must not tell by it
 
 
 class KnowledgeTable(Rows):
     """DocumentStore and PassageStore, for the store that has the connection."""
+
+    _stemmer: Stemmer | None = None
 
     # --- DocumentStore --------------------------------------------------------------------------
 
@@ -162,9 +168,12 @@ class KnowledgeTable(Rows):
         """Oldest first."""
         return [_document(row) for row in self._all(SQL["documents_before"], (before_ns, limit))]
 
-    def chunk_ids(self, collection: str, after: str, limit: int) -> Sequence[tuple[str, str]]:
+    def chunk_ids(
+        self, collection: str, after: str, limit: int, accesses: Sequence[int] | None = None
+    ) -> Sequence[tuple[str, str]]:
         """In their order."""
-        return [(chunk, document) for chunk, document in self._all(SQL["chunk_ids"], (collection, after, limit))]
+        rows = self._all(SQL["chunk_ids"], (collection, after, limit, _numbers(accesses)))
+        return [(chunk, document) for chunk, document in rows]
 
     def chunk_ids_of(self, ids: Sequence[str]) -> frozenset[str]:
         """Of some documents."""
@@ -214,12 +223,46 @@ class KnowledgeTable(Rows):
     def search_words(
         self, words: Sequence[str], accesses: Sequence[int], narrowing: Narrowing, limit: int
     ) -> Sequence[tuple[str, float]]:
-        """By BM25; what may not be read, or is not asked about, takes no place among the best."""
+        """By BM25, every figure of which is of chunks that may be read."""
         if not words or not accesses:
             return []
-        match = " OR ".join(f'"{word.replace(chr(34), "")}"' for word in words)
-        rows = self._all(SQL["search_words"], (match, json.dumps(list(accesses)), *_narrowed(narrowing), limit))
-        return [(chunk, -score) for chunk, score in rows]
+        allowed = json.dumps(list(accesses))
+        self._write(SQL["open_terms"], ())
+        held = [self._held(phrase) for phrase in self._stemmed(words)]
+        if not held:
+            return []
+        somewhere = json.dumps(np.unique(np.concatenate([one.numbers for one in held])).tolist())
+        rows = self._one(SQL["readable_chunks"], (somewhere, allowed, *_narrowed(narrowing)))
+        numbers, lengths, asked = (whole_numbers(column) for column in rows)
+        if not len(numbers):
+            return []
+        order = np.argsort(numbers)
+        numbers, lengths, asked = numbers[order], lengths[order], asked[order].astype(bool)
+        scored = scores(held, numbers, lengths, self._one(SQL["readable_size"], (allowed,))[0], MEAN_LENGTH)
+        numbers, scored = numbers[asked], scored[asked]
+        if len(numbers) > limit:  # equal ones go by their ids, so all that are as good as the last are looked at
+            best = scored >= np.partition(scored, -limit)[-limit]
+            numbers, scored = numbers[best], scored[best]
+        ids = dict(self._all(SQL["ids_of_chunks"], (json.dumps(numbers.tolist()),)))
+        found = [(ids[number], score) for number, score in zip(numbers.tolist(), scored.tolist(), strict=True)]
+        return sorted(found, key=lambda one: (-one[1], one[0]))[:limit]
+
+    def _held(self, phrase: Sequence[str]) -> Held:
+        """How often a phrase stands in which chunk, whoever may read it."""
+        if len(phrase) == 1:
+            return counted(whole_numbers(self._one(SQL["term_marks"], (phrase[0],))[0]))
+        return in_a_row([whole_numbers(self._one(SQL["term_places"], (term,))[0]) for term in phrase])
+
+    def _stemmed(self, words: Sequence[str]) -> Sequence[tuple[str, ...]]:
+        with mapped("read"):
+            if self._stemmer is None:
+                self._stemmer = Stemmer()
+            return self._stemmer.phrases(words)
+
+    def _close_words(self) -> None:
+        stemmer, self._stemmer = self._stemmer, None
+        if stemmer is not None:
+            stemmer.close()
 
     def found(self, chunk_ids: Sequence[str], accesses: Sequence[int], narrowing: Narrowing) -> Mapping[str, Found]:
         """By id."""
