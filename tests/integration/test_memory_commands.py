@@ -46,6 +46,7 @@ def test_what_is_remembered_is_shown_exported_and_removed(folder):
     assert "anna 2 items" in symbi("memory", "show")
     shown = symbi("memory", "show", "anna")
     assert "short-term" in shown
+    assert "2 items; 1 checkpoint\nkept for 365 days at most\n" in shown
     assert "gooseberry" not in shown
     exported = json.loads(symbi("memory", "export", "anna", "--kind", "short-term"))
     assert [item["content"] for item in exported] == ["gooseberry"]

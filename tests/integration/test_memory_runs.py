@@ -65,6 +65,7 @@ async def test_a_run_remembers_and_recalls_what_it_and_earlier_ones_kept(tmp_pat
         (found,) = value["found"]
         assert (found["id"], found["content"]) == (value["id"], {"what": "the gate is shut", "n": 1})
         assert (found["tags"], found["importance"], found["kind"]) == (["news"], 0.8, "long-term")
+        assert found["run"] == outcome.run_id
         assert value["all"] == 2
     async with open_in(tmp_path, FILE, policies=POLICIES) as running:
         assert (await run(running, "anna", {"fact": "it rains"})).output["all"] == 4

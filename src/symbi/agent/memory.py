@@ -217,7 +217,7 @@ def _kept(item: Found) -> JsonValue:
         "value": {
             "content": item.content, "id": item.id, "agent": item.agent, "kind": item.kind.value, "form": item.form.value,
             "tags": list(item.tags), "importance": item.importance, "at": item.at_ms / 1000, "times": item.times,
-            "score": round(item.score, 4),
+            "run": item.run_id, "score": round(item.score, 4),
         },
         "label": {**label_json(item.label), "sources": list(item.label.sources)},
     }  # fmt: skip

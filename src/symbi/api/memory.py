@@ -29,6 +29,7 @@ async def show(runtime: Runtime, _caller: Caller, arguments: Mapping[str, JsonVa
         "agent": agent,
         "items": [_shown(one) for one in items],
         "more": _more(items),
+        "retention_days": runtime.context.memory.retention_days_of(agent),
         "checkpoints": [{"id": one.id, "at": _at(one.at_ms), "items": one.items} for one in checkpoints],
         "cache": asdict(runtime.context.cache),
     }

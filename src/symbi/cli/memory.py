@@ -53,6 +53,7 @@ def show(
                     f"{item['integrity']}, {item['confidentiality']}{about}"
                 )
             out.print(_summary(len(said["items"]), len(said["checkpoints"]), more=said["more"]))
+            out.print(f"kept for {said['retention_days']:g} days at most")
 
 
 @app.command("export")

@@ -20,6 +20,7 @@ from symbi.context.finding import narrowed
 from symbi.context.forgetting import AT_ONCE, Forgotten, Place, meant, places
 from symbi.context.kinds import ContextQuery, Recalled, check_space
 from symbi.context.memory import ASKED, Memory
+from symbi.context.operators import seen_by_operator
 from symbi.context.port import COPIES, Checkpoint, Row
 from symbi.context.sealing import opened_body
 from symbi.context.surplus import trim_copies, trim_noted
@@ -345,7 +346,7 @@ class MemoryKeeping:
             DecryptionFailed, ConfigError, StoreUnavailable: Something cannot be opened or read.
         """
         space = check_space(agent)
-        return await self._memory.seen_by_operator(space, replace(query, about="", of=AgentId("")), after)
+        return await seen_by_operator(self._memory, space, replace(query, about="", of=AgentId("")), after)
 
     # --- mending ------------------------------------------------------------------------------
 

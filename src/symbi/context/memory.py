@@ -21,13 +21,9 @@ from symbi.context.cache import AnswerCache, CacheStats
 from symbi.context.finding import (
     MOST_NEAR,
     Question,
-    behind_row,
     by_content,
     found_in,
-    most_tokens,
     narrowed,
-    newest,
-    sealed_page,
 )
 from symbi.context.kinds import (
     DAY_MS,
@@ -42,11 +38,9 @@ from symbi.context.kinds import (
 )
 from symbi.context.meanings import Meanings
 from symbi.context.port import Meaning, MemoryStore, Row, Space
-from symbi.context.ranking import fitting
 from symbi.context.reading import Asked, Readers
 from symbi.context.sealing import (
     Body,
-    found,
     item_keys,
     level_of,
     merged_sources,
@@ -155,6 +149,11 @@ class Memory:
     def oldest_of(self, space: AgentId) -> int:
         """What this agent has kept before is not there any more, whatever was said when it was kept."""
         return self.terms.oldest_ms(self.now_ms, space)
+
+    def retention_days_of(self, space: AgentId) -> float:
+        """After how many days what this agent keeps is not there any more."""
+        now_ms = self.now_ms
+        return (now_ms - self.terms.oldest_ms(now_ms, space)) / DAY_MS
 
     def declare(self, agent: AgentId, spec: MemorySpec) -> None:
         """Take the terms of an agent's memory from its file: retention, and how much meaning and words count."""
@@ -420,35 +419,6 @@ class Memory:
     def _change(self, space: AgentId) -> tuple[int, int]:
         """What is another once anything about a memory is."""
         return self._era, self._changes.get(space, 0)
-
-    async def seen_by_operator(self, space: AgentId, query: ContextQuery, after: str = "") -> Recalled:
-        """What an agent remembers, whatever its label, newest first, behind an item; for who has passed the gate otherwise."""
-        read, store, vault = self._rooms.log.read, self._rooms.store, self._rooms.guard.vault
-        levels = frozenset((await read(partial(store.space_of, space))).levels)
-        wanted = narrowed(query, space, levels, (self.now_ms, self.oldest_of(space)), shared=False)
-        if after:
-            last = await read(partial(store.items_of, space, [after]))
-            if not last:
-                msg = "the item is not there any more behind which it was to go on"
-                raise InputError(msg, code="context.gone", hint="begin again")
-            wanted = behind_row(wanted, last[0])
-        question = Question(query, wanted, self.terms.of(space))
-        if not by_content(wanted):
-            chosen, cut = await read(partial(found_in, store, vault, question, {}))
-            return Recalled((one for _, one in chosen), cut=cut)
-        plain = replace(wanted, sealed=False, limit=query.limit)
-        rows = await read(lambda: [(row, opened_body(row, vault)) for row in newest(store, plain)])
-        seen = [(row.number, found(row, body)) for row, body in rows if body is not None]
-        behind: Row | None = None
-        while True:  # in steps, so that others come to the store in between
-            page, behind = await read(partial(sealed_page, store, vault, wanted, behind))
-            seen += [(row.number, found(row, body)) for row, body in page]
-            seen.sort(key=lambda one: -one[0])
-            fit = fitting([one.tokens for _, one in seen], most_tokens(query))
-            most = min(query.limit, fit)
-            full, large, seen = most == query.limit or most < len(seen), fit < min(len(seen), query.limit), seen[:most]
-            if behind is None or (full and (not seen or seen[-1][0] > behind.number)):
-                return Recalled((one for _, one in seen), cut=large)
 
     async def close(self) -> None:
         """Close the leases."""
