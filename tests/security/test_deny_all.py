@@ -1,7 +1,7 @@
 """Every port method that takes a permit, found by reflection: reached under allow-all, and by nothing under deny-all.
 
 The set of operations is one: an agent that reads the clock, draws a number, logs, runs code, calls a tool with a
-secret of a server whose key its domain says, asks, sends to and publishes to other agents, and remembers and recalls; and documents that come and go. Under an empty policy set, an engine that raises, and a trail that cannot append, no port is touched.
+secret of a server whose key its domain says, asks, sends to and publishes to other agents, and remembers and recalls; and documents that come, are ranked and answered from, and go. Under an empty policy set, an engine that raises, and a trail that cannot append, no port is touched.
 """
 
 import contextlib
@@ -22,11 +22,14 @@ import symbi.adapters
 import symbi.inference
 import symbi.runtime
 from symbi.adapters.mcp import StdioToolServer
+from symbi.adapters.openai import OpenAIAnswers
+from symbi.adapters.transformer import TransformerCrossEncoder
 from symbi.agent.messages import Letter
 from symbi.config import load_settings
 from symbi.errors import InternalError, PermitRefused, PolicyDenied, StoreUnavailable, ToolFailed
 from symbi.guard.action import (
     BrowseServer,
+    CallModel,
     Canary,
     Complete,
     ConnectServer,
@@ -44,6 +47,8 @@ from symbi.guard.action import (
 )
 from symbi.guard.gate import Guard
 from symbi.guard.permit import Authority, Permit
+from symbi.knowledge.answer import AnswerModelId
+from symbi.knowledge.readings import Reader
 from symbi.knowledge.vectors import Namespace, Scope
 from symbi.policy.engine import PolicyEngine
 from symbi.runtime.lifecycle import AgentState
@@ -217,12 +222,27 @@ async def make_keeper(runtime, compiled):
 async def come_and_go(runtime, folder):
     """A collection of documents is read, verified, and removed."""
     knowledge, librarian = await runtime.rooms.knowledge.opened(), Principal(AgentId("librarian"))
-    (folder / "page.md").write_text("# Page")
+    (folder / "page.md").write_text("# Page\n\nWhat a page says.")
     await knowledge.add(librarian, "books", folder / "page.md")
+    await ask_models(knowledge, runtime.guard.authority, librarian)
     await knowledge.verify(librarian, "books")
     async with runtime.guard.enforce(ReadData(principal=librarian, data=DataRef("Knowledge", "books"))) as permit:
         await knowledge.rooms.vectors.count(permit, Scope((Namespace("Knowledge", "books"),)))
     await knowledge.remove(librarian, "books", ())
+
+
+async def at_once(_):
+    """Wait for nothing."""
+
+
+async def ask_models(knowledge, authority, librarian):
+    """A search is ranked again, and a model that cannot be reached is asked for the answer."""
+    encoder = TransformerCrossEncoder(authority, SimpleNamespace(predict=lambda pairs, **_: [0.0] * len(pairs)), None)
+    object.__setattr__(knowledge.rooms, "cross_encoder", encoder)
+    knowledge._bar = 0.0
+    async with OpenAIAnswers(authority, MODEL, url="http://127.0.0.1:1", pause=at_once) as model:
+        knowledge._model = model
+        assert (await knowledge.answer(Reader(librarian), "page", written=True)).unwritten.startswith("unavailable.")
 
 
 async def operate(config: Path, lines: list[str] | None = None, *, documents: bool = False) -> object:
@@ -361,6 +381,7 @@ async def test_a_trail_that_cannot_append_reaches_none(tmp_path, touched, monkey
 CLOCK = ManualClock()
 AGENT_A = Principal(AgentId("a"))
 TOOL = ToolRef(ToolName("s.echo"), "s", "0" * 64, {"type": "object"})
+MODEL = AnswerModelId("m", "localhost", remote=True)
 PROGRAM = RunContainer(principal=AGENT_A, image=f"sha256:{64 * '0'}", command=("p",), tier=SecurityTier.TIER1)
 ACTIONS = {
     "connect": ConnectServer(principal=AGENT_A, server="s", command="x"),
@@ -379,6 +400,7 @@ ACTIONS = {
     "read": ReadResource(principal=AGENT_A, server="s", uri="note://a"),
     "prompt": GetPrompt(principal=AGENT_A, server="s", name="p"),
     "complete": Complete(principal=AGENT_A, server="s", of="prompt", name="p", argument="a", value=""),
+    "write": CallModel(principal=AGENT_A, model=MODEL.ref, prompt={"system": "s", "user": "u"}, remote=True),
 }
 LETTER = Letter(RunId("r"), AGENT_A)
 MORE = {"call": ({},), "resolve": ("a/secret",), "deliver": (LETTER,), "ask": (LETTER,), "publish": (LETTER,)}
@@ -388,8 +410,8 @@ SPENT_ELSEWHERE |= {"discovery", "revocation"}
 """Looking a secret up, asking for a key and granting a network spend nothing; the others say first what stands against it, and have a test of their own."""
 
 
-LOOKED_AT = {"embed", "upsert", "query", "delete", "count", "ids"}
-"""Of embedders and indexes, which look at a permit and spend none; their contract suites have what they refuse."""
+LOOKED_AT = {"embed", "upsert", "query", "delete", "count", "ids", "scores"}
+"""Of embedders, indexes and cross-encoders, which look at a permit and spend none; their contract suites and tests have what they refuse."""
 
 
 def make(cls: type, authority: Authority, folder: Path) -> object:
@@ -397,7 +419,7 @@ def make(cls: type, authority: Authority, folder: Path) -> object:
     values = {
         "authority": authority, "name": "s", "command": [sys.executable, "-c", "pass"], "environment": {},
         "file": folder / "secrets.toml", "sources": [], "config": None, "tier": SecurityTier.TIER1, "engine": None,
-        "secrets": None, "tell": None, "clock": CLOCK, "url": "http://127.0.0.1:9/", "timeout_s": 1.0, "folder": folder,
+        "secrets": None, "tell": None, "clock": CLOCK, "url": "http://127.0.0.1:9/", "timeout_s": 1.0, "folder": folder, "model": MODEL,
         "options": SimpleNamespace(at_once=1, warm=0, warm_memory_mib=64, cpus=1.0),
         "rooms": SimpleNamespace(world=SimpleNamespace(guard=SimpleNamespace(authority=authority), log=None)),
     }  # fmt: skip

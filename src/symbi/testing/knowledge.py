@@ -15,11 +15,11 @@ from symbi.errors import PermitRefused
 from symbi.guard.action import CallModel, ReadData, WriteData
 from symbi.guard.permit import Authority, Permit
 from symbi.inference.port import EmbedderId, TextPurpose, Vectors
-from symbi.knowledge.answer import AnswerModel, AnswerModelId, Told
+from symbi.knowledge.answer import AnswerModelId, Told
 from symbi.knowledge.extracted import Extracted
 from symbi.knowledge.knowledge import Knowledge
-from symbi.knowledge.port import VectorIndex
-from symbi.knowledge.rag import CrossEncoder, KnowledgeRooms
+from symbi.knowledge.port import AnswerModel, CrossEncoder, VectorIndex
+from symbi.knowledge.rag import KnowledgeRooms
 from symbi.knowledge.ranking import stems
 from symbi.knowledge.readers import read_document
 from symbi.knowledge.rules import Rules
@@ -75,7 +75,7 @@ def vector_of(text: str) -> Vectors:
 
 @dataclass(slots=True)
 class ScriptedAnswers:
-    """`symbi.knowledge.answer.AnswerModel` that says what it was told to, once for each question.
+    """`symbi.knowledge.port.AnswerModel` that says what it was told to, once for each question.
 
     Attributes:
         authority: Where permits are spent.
@@ -101,7 +101,7 @@ class ScriptedAnswers:
 
 @dataclass(slots=True)
 class WordCrossEncoder:
-    """`symbi.knowledge.rag.CrossEncoder`: 1 for what holds a word, 0 for everything else.
+    """`symbi.knowledge.port.CrossEncoder`: 1 for what holds a word, 0 for everything else.
 
     Attributes:
         authority: Where permits are checked.
