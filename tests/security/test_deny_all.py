@@ -22,8 +22,6 @@ import symbi.adapters
 import symbi.inference
 import symbi.runtime
 from symbi.adapters.mcp import StdioToolServer
-from symbi.adapters.openai import OpenAIAnswers
-from symbi.adapters.transformer import TransformerCrossEncoder
 from symbi.agent.messages import Letter
 from symbi.config import load_settings
 from symbi.errors import InternalError, PermitRefused, PolicyDenied, StoreUnavailable, ToolFailed
@@ -47,15 +45,15 @@ from symbi.guard.action import (
 )
 from symbi.guard.gate import Guard
 from symbi.guard.permit import Authority, Permit
-from symbi.knowledge.answer import AnswerModelId
-from symbi.knowledge.readings import Reader
 from symbi.knowledge.vectors import Namespace, Scope
 from symbi.policy.engine import PolicyEngine
 from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.roster import AgentRecord
 from symbi.testing.clock import ManualClock
+from symbi.testing.knowledge import UNREACHABLE, ask_unreachable_model
 from symbi.testing.signed import HOST, document, revocations
 from symbi.tools.reading import ServerReader
+from symbi.tools.watching import ResourceWatch
 from symbi.types import SYSTEM_AGENT, AgentId, EffectId, Principal, RunId, SecurityTier, ToolName
 from symbi.wiring import compile_agents, open_runtime
 
@@ -224,25 +222,11 @@ async def come_and_go(runtime, folder):
     knowledge, librarian = await runtime.rooms.knowledge.opened(), Principal(AgentId("librarian"))
     (folder / "page.md").write_text("# Page\n\nWhat a page says.")
     await knowledge.add(librarian, "books", folder / "page.md")
-    await ask_models(knowledge, runtime.guard.authority, librarian)
+    await ask_unreachable_model(knowledge, runtime.guard.authority, librarian)
     await knowledge.verify(librarian, "books")
     async with runtime.guard.enforce(ReadData(principal=librarian, data=DataRef("Knowledge", "books"))) as permit:
         await knowledge.rooms.vectors.count(permit, Scope((Namespace("Knowledge", "books"),)))
     await knowledge.remove(librarian, "books", ())
-
-
-async def at_once(_):
-    """Wait for nothing."""
-
-
-async def ask_models(knowledge, authority, librarian):
-    """A search is ranked again, and a model that cannot be reached is asked for the answer."""
-    encoder = TransformerCrossEncoder(authority, SimpleNamespace(predict=lambda pairs, **_: [0.0] * len(pairs)), None)
-    object.__setattr__(knowledge.rooms, "cross_encoder", encoder)
-    knowledge._bar = 0.0
-    async with OpenAIAnswers(authority, MODEL, url="http://127.0.0.1:1", pause=at_once) as model:
-        knowledge._model = model
-        assert (await knowledge.answer(Reader(librarian), "page", written=True)).unwritten.startswith("unavailable.")
 
 
 async def operate(config: Path, lines: list[str] | None = None, *, documents: bool = False) -> object:
@@ -265,7 +249,9 @@ async def ask_the_server(runtime):
     await runtime.catalog.noticed("s", "tools")  # as if it had said that it has others
     await reader.browse(who, "s", "resources")
     await reader.complete(Complete(principal=who, server="s", of="prompt", name="p", argument="a", value=""))
-    for ask in (reader.read(who, "s", "note://a"), reader.prompt(who, "s", "p", {})):
+    watch = ResourceWatch(runtime.catalog, runtime.guard)
+    changes = watch.subscribe(reader, ReadResource(principal=who, server="s", uri="note://a"), lambda _notice: None)
+    for ask in (reader.read(who, "s", "note://a"), reader.prompt(who, "s", "p", {}), changes):
         with contextlib.suppress(ToolFailed):  # the server has none
             await ask
 
@@ -381,7 +367,6 @@ async def test_a_trail_that_cannot_append_reaches_none(tmp_path, touched, monkey
 CLOCK = ManualClock()
 AGENT_A = Principal(AgentId("a"))
 TOOL = ToolRef(ToolName("s.echo"), "s", "0" * 64, {"type": "object"})
-MODEL = AnswerModelId("m", "localhost", remote=True)
 PROGRAM = RunContainer(principal=AGENT_A, image=f"sha256:{64 * '0'}", command=("p",), tier=SecurityTier.TIER1)
 ACTIONS = {
     "connect": ConnectServer(principal=AGENT_A, server="s", command="x"),
@@ -398,15 +383,16 @@ ACTIONS = {
     "publish": PublishMessage(principal=AGENT_A, topic=TopicRef("news"), body={}),
     "browse": BrowseServer(principal=AGENT_A, server="s", what="prompts"),
     "read": ReadResource(principal=AGENT_A, server="s", uri="note://a"),
+    "subscribe": ReadResource(principal=AGENT_A, server="s", uri="note://a"),
     "prompt": GetPrompt(principal=AGENT_A, server="s", name="p"),
     "complete": Complete(principal=AGENT_A, server="s", of="prompt", name="p", argument="a", value=""),
-    "write": CallModel(principal=AGENT_A, model=MODEL.ref, prompt={"system": "s", "user": "u"}, remote=True),
+    "write": CallModel(principal=AGENT_A, model=UNREACHABLE.ref, prompt={"system": "s", "user": "u"}, remote=True),
 }
 LETTER = Letter(RunId("r"), AGENT_A)
 MORE = {"call": ({},), "resolve": ("a/secret",), "deliver": (LETTER,), "ask": (LETTER,), "publish": (LETTER,)}
 MORE |= {"discovery": ("tools.example.com",), "revocation": ("tools.example.com", "https://tools.example.com/r.json")}
 SPENT_ELSEWHERE = {"resolve", "open", "call", "deliver", "ask", "browse", "read", "prompt", "complete"}
-SPENT_ELSEWHERE |= {"discovery", "revocation"}
+SPENT_ELSEWHERE |= {"discovery", "revocation", "subscribe"}
 """Looking a secret up, asking for a key and granting a network spend nothing; the others say first what stands against it, and have a test of their own."""
 
 
@@ -419,7 +405,7 @@ def make(cls: type, authority: Authority, folder: Path) -> object:
     values = {
         "authority": authority, "name": "s", "command": [sys.executable, "-c", "pass"], "environment": {},
         "file": folder / "secrets.toml", "sources": [], "config": None, "tier": SecurityTier.TIER1, "engine": None,
-        "secrets": None, "tell": None, "clock": CLOCK, "url": "http://127.0.0.1:9/", "timeout_s": 1.0, "folder": folder, "model": MODEL,
+        "secrets": None, "tell": None, "clock": CLOCK, "url": "http://127.0.0.1:9/", "timeout_s": 1.0, "folder": folder, "model": UNREACHABLE,
         "options": SimpleNamespace(at_once=1, warm=0, warm_memory_mib=64, cpus=1.0),
         "rooms": SimpleNamespace(world=SimpleNamespace(guard=SimpleNamespace(authority=authority), log=None)),
     }  # fmt: skip

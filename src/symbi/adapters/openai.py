@@ -7,6 +7,7 @@ no answer is read beyond a bound.
 
 import hashlib
 import math
+import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType, TracebackType
@@ -72,7 +73,10 @@ class _Requests:
 
     def open(self) -> None:
         """Prepare; nothing is sent."""
-        self._client = httpx2.AsyncClient(follow_redirects=False, trust_env=False, timeout=self.timeout_s)
+        context = ssl.create_default_context()  # the authorities of the system, or those of `SSL_CERT_FILE`
+        self._client = httpx2.AsyncClient(
+            verify=context, follow_redirects=False, trust_env=False, timeout=self.timeout_s
+        )
 
     async def close(self) -> None:
         """Close the connections."""

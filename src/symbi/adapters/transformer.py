@@ -21,6 +21,7 @@ SLICE: Final = 32  # texts between two looks whether anybody still waits
 MAX_CHARACTERS: Final = 32_000  # of a text that are read; the models read some hundred tokens
 PAIRS: Final = 8  # of question and text, between two looks whether anybody still may have them read
 MAX_PAIR_CHARACTERS: Final = (2_000, 4_000)  # of a question and of a text; a passage has some 900
+MAX_REASON: Final = 300  # characters of what the library says is wrong with a model
 _CHUNK: Final = 4 * 1024 * 1024
 
 
@@ -142,7 +143,7 @@ def _load_cross_encoder(folder: Path) -> tuple[Any, Any]:
     library = _library(folder, "knowledge.cross_encoder", "leave `knowledge.cross_encoder` out")
     try:
         loaded = library.CrossEncoder(str(folder), local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # each format of weights has its own for a damaged file
         raise _unreadable(folder, "knowledge.cross_encoder", error) from error
     if loaded.num_labels != 1:
         msg = f"the model in `{folder}` gives {loaded.num_labels} numbers for a question and a text, and not one"
@@ -154,11 +155,12 @@ def _load(folder: Path) -> tuple[EmbedderId, Any]:
     library = _library(folder, "context.embedder", "set `context.embedder` to `builtin`")
     try:
         loaded = library.SentenceTransformer(str(folder), local_files_only=True)
-        dimension = loaded.get_embedding_dimension()
+        dimension = int(loaded.get_embedding_dimension())
         digest = _digest(folder)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # each format of weights has its own for a damaged file
         raise _unreadable(folder, "context.embedder", error) from error
-    return EmbedderId(f"sentence-transformers:{folder}", digest, int(dimension), "sentence-transformers"), loaded
+    # Wherever it lies: a project that is moved keeps its vectors.
+    return EmbedderId(f"sentence-transformers:{folder.name}", digest, dimension, "sentence-transformers"), loaded
 
 
 def _library(folder: Path, key: str, instead: str) -> Any:
@@ -181,7 +183,8 @@ def _library(folder: Path, key: str, instead: str) -> Any:
 
 def _unreadable(folder: Path, key: str, error: Exception) -> ConfigError:
     _, _, what = key.partition(".")
-    return ConfigError(f"the model in `{folder}` cannot be read: {error}", code=f"config.{what}")
+    why = f"{type(error).__name__}: {error}"[:MAX_REASON]
+    return ConfigError(f"the model in `{folder}` cannot be read: {why}", code=f"config.{what}")
 
 
 def _digest(folder: Path) -> str:

@@ -45,9 +45,9 @@ async def add(runtime: Runtime, caller: Caller, arguments: Mapping[str, JsonValu
         raise InputError("`path` is to be absolute", code="control.argument")
     after = text_of(arguments, "after", "") or None
     knowledge = await _knowledge(runtime)
-    principal = principal_of(runtime, caller)
+    principal, moved = principal_of(runtime, caller), arguments.get("moved") is True
     listing, step = await knowledge.add(
-        principal, text_of(arguments, "collection"), path, text_of(arguments, "name", ""), after
+        principal, text_of(arguments, "collection"), path, text_of(arguments, "name", ""), after, moved=moved
     )
     position = sum(step.next is None or one.source <= step.next for one in listing.files)
     return {

@@ -52,6 +52,7 @@ def add(
     name: Annotated[
         str, typer.Option("--as", help="What sources begin with; the folder's own name if not given.")
     ] = "",
+    moved: Annotated[bool, typer.Option("--moved", help="It is what was read before, and lies elsewhere now.")] = False,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
@@ -62,7 +63,9 @@ def add(
         except (OSError, ValueError) as error:
             msg = f"cannot read `{path}`: {getattr(error, 'strerror', None) or error}"
             raise InputError(msg, code="input.unreadable") from error
-        arguments: dict[str, JsonValue] = {"collection": collection, "path": str(path.absolute()), "name": name}
+        arguments: dict[str, JsonValue] = {
+            "collection": collection, "path": str(path.absolute()), "name": name, "moved": moved,
+        }  # fmt: skip
         report = _together(load_settings(config), partial(_add, arguments, not as_json))
         if as_json:
             print_json(report)

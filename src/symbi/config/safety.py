@@ -1,28 +1,23 @@
-"""What is unsafe, and what has no effect yet: refused in production, said aloud in development."""
+"""What is unsafe: refused in production, said aloud in development."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from ipaddress import ip_address
-from types import MappingProxyType
-from typing import Final
 from urllib.parse import urlsplit
 
 from symbi.config.agent_settings import AgentMode
 from symbi.config.mcp_settings import ToolVerification
 from symbi.config.sections import KEYS, Mode
-from symbi.config.settings import OriginKind, Settings
+from symbi.config.settings import Settings
 from symbi.errors import ConfigError
 from symbi.policy.compose import AgentRules
-
-LATER: Final[Mapping[str, str]] = MappingProxyType({})
-"""Keys that are read and checked and have no effect in this release, each with the reason."""
 
 
 def refuse_unsafe(settings: Settings) -> tuple[str, ...]:
     """Judge the settings before anything opens.
 
     Returns:
-        Warnings, one line each: every unsafe setting (in development mode), every key that was set and has no effect
-        yet, and every value that was taken as another one.
+        Warnings, one line each: every unsafe setting (in development mode), what is allowed and worth a word, every key
+        that has no effect beside what else is set, and every value that was taken as another one.
 
     Raises:
         ConfigError: Production mode, and a setting is unsafe; the message names all that are.
@@ -37,11 +32,6 @@ def refuse_unsafe(settings: Settings) -> tuple[str, ...]:
         *(f"unsafe: `{key}` ({settings.origin(key)}): {reason}; {hint}" for key, reason, hint in unsafe),
         *_risky(settings),
         *_deaf(settings),
-        *(
-            f"no effect yet: `{key}` ({settings.origin(key)}): {reason}"
-            for key, reason in LATER.items()
-            if settings.origin(key).kind is not OriginKind.DEFAULT
-        ),
         *(
             f"`{key}` ({settings.origin(key)}): `{given}` is taken as `{_show(settings, key)}`"
             for key, given in settings.spelled.items()

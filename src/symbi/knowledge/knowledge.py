@@ -1,6 +1,6 @@
 """Knowledge: what wiring makes, and what agents, commands and Python ask. Everything passes the gate."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from symbi.guard.action import CallModel
 from symbi.knowledge.answer import EVIDENCE_BAR, Answer, checked, extract, nothing, prompt_of
 from symbi.knowledge.documents import CollectionStats, DocumentRecord
 from symbi.knowledge.folders import USUAL_LIMITS, Limits, Listing
-from symbi.knowledge.ingest import Extract, Ingest, Step
+from symbi.knowledge.ingest import REMOVE_AT_ONCE, Extract, Ingest, Step
 from symbi.knowledge.passages import SearchResult
 from symbi.knowledge.port import AnswerModel
 from symbi.knowledge.rag import ANYWHERE, RESPONSE, KnowledgeRooms, Retrieval, Wanted
@@ -20,14 +20,13 @@ from symbi.knowledge.readings import Reader
 from symbi.knowledge.verifying import Verified, Verifying
 from symbi.knowledge.writing import Writing, erased_as, no_probe
 from symbi.policy.flow import join
-from symbi.types import Principal
+from symbi.types import KeyId, Label, Principal
 
 T = TypeVar("T")
 
 DAY_NS: Final = 86_400 * 1_000_000_000
 PAGE: Final = 1_000
 MAX_LISTINGS: Final = 8  # folders that are being added
-REMOVE_AT_ONCE: Final = 200  # documents of one decision
 
 
 class Knowledge:
@@ -161,12 +160,19 @@ class Knowledge:
 
     # --- writing --------------------------------------------------------------------------------
 
-    async def plan(self, collection: str, path: Path, name: str = "") -> Listing:
+    async def plan(self, collection: str, path: Path, name: str = "", *, moved: bool = False) -> Listing:
         """What there is to be read; see `Ingest.plan`."""
-        return await self._ingest.plan(collection, path, name)
+        return await self._ingest.plan(collection, path, name, moved=moved)
 
     async def add(
-        self, principal: Principal, collection: str, path: Path, name: str = "", after: str | None = None
+        self,
+        principal: Principal,
+        collection: str,
+        path: Path,
+        name: str = "",
+        after: str | None = None,
+        *,
+        moved: bool = False,
     ) -> tuple[Listing, Step]:
         """One step of reading a folder, and what there is in it; the folder is listed at the first step.
 
@@ -176,15 +182,16 @@ class Knowledge:
             path: A folder, or a file.
             name: What its sources begin with; its own name if empty.
             after: `Step.next` of the step before; None for the first one.
+            moved: It was read from another place before.
 
         Raises:
-            InputError: There is nothing at the path.
+            InputError: There is nothing at the path, or another folder has this name.
             Denied, StoreUnavailable: See `Ingest.step`.
         """
         key = collection, path, name
         listing = self._listings.pop(key, None) if after is not None else None
         if listing is None:
-            listing = await self.plan(collection, path, name)
+            listing = await self.plan(collection, path, name, moved=moved)
         step = await self.step(principal, collection, listing, after)
         if step.next is not None:
             while len(self._listings) >= MAX_LISTINGS:  # of whoever has given up
@@ -204,18 +211,29 @@ class Knowledge:
         """Remove documents by their sources, or all of a collection where none is named; returns how many there were.
 
         Raises:
+            Denied: See `Writing.remove`; also of what is not there, so that nobody learns what is.
             InputError: One of them is not there.
-            Denied, StoreUnavailable: See `Writing.remove`.
+            StoreUnavailable: See `Writing.remove`.
         """
-        versions = await self._rooms.log.read(partial(self._rooms.store.versions, collection))
-        absent = [one for one in sources if one not in versions]
-        if absent:
-            msg = f"there is no document `{absent[0]}` in `{collection}`"
-            raise InputError(msg, code="knowledge.absent", hint="`symbi kb list` shows what there is")
-        ids = [versions[one][0] for one in sources] or [id_ for id_, _ in versions.values()]
-        count = 0
+        rooms, writing, count = self._rooms, self._writing, 0
+        if not sources:
+            while some := await self.documents(collection, (collection, ""), REMOVE_AT_ONCE):
+                count += await writing.remove(principal, [one.document_id for one in some])
+            if not count:
+                async with writing.permitted(
+                    principal, rooms.rules.of_collection(collection), {"removed": []}, Label()
+                ):
+                    return 0
+            return count
+        versions = await rooms.log.read(partial(rooms.store.versions, collection, sources))
+        absent = next((one for one in sources if one not in versions), None)
+        if absent is not None:
+            msg = f"there is no document `{absent}` in `{collection}`"
+            error = InputError(msg, code="knowledge.absent", hint="`symbi kb list` shows what there is")
+            await writing.absent(principal, rooms.rules.of_document(collection, absent).access, error)
+        ids = [versions[one][0] for one in dict.fromkeys(sources)]
         for first in range(0, len(ids), REMOVE_AT_ONCE):
-            count += await self._writing.remove(principal, ids[first : first + REMOVE_AT_ONCE])
+            count += await writing.remove(principal, ids[first : first + REMOVE_AT_ONCE])
         return count
 
     async def expire(self, principal: Principal, days: int) -> int:
@@ -245,17 +263,21 @@ class Knowledge:
             raise refusal
         return count
 
-    async def erase(self, ids: Sequence[str]) -> None:
+    async def erase(self, ids: Sequence[str], keys: Collection[KeyId] = ()) -> None:
         """Remove documents that are about somebody who is erased, which an operator has asked for at the gate.
 
         Vectors go first, so that asking again after a crash finds what is left.
+
+        Args:
+            ids: Of the documents.
+            keys: Of whom they are about: what was put in under them goes too, also where a write broke off before its row.
 
         Raises:
             StoreUnavailable: Store or index cannot be used.
         """
         async with self._writing.turn:
             if self._rooms.subjects is not None:
-                await self._rooms.subjects.erase_subjects([erased_as(one) for one in ids])
+                await self._rooms.subjects.erase_subjects([*map(erased_as, ids), *sorted(keys)])
             await self._writing.erase_rows(ids)
 
     # --- looking after --------------------------------------------------------------------------

@@ -107,7 +107,7 @@ async def test_what_is_missing_or_does_not_rank_is_said(permits, folder, tmp_pat
         raise OSError("no weights")
 
     installed.CrossEncoder = broken
-    with pytest.raises(ConfigError, match="cannot be read: no weights"):
+    with pytest.raises(ConfigError, match="cannot be read: OSError: no weights"):
         await TransformerCrossEncoder.open(permits.authority, folder)
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(Unavailable, match=r"not installed.*pip install 'symbi\[sentence-transformers\]'"):

@@ -1,0 +1,151 @@
+"""An embedded index that is damaged says so, and never goes on as if there had been nothing."""
+
+import shutil
+from uuid import UUID
+
+import anyio
+import numpy as np
+import pytest
+
+from symbi.adapters.qdrant_edge import EdgeVectors
+from symbi.errors import InputError, StoreUnavailable
+from symbi.knowledge.config import VectorConfig
+from symbi.knowledge.vectors import Scope, VectorPoint, VectorSpace
+from symbi.testing.contracts_vectors import MINE, SPACE, YOURS, open_permits, sample_points
+
+pytestmark = pytest.mark.anyio
+BOTH = Scope((MINE, YOURS))
+OTHER = VectorSpace("other", "e" * 64, SPACE.dimension)
+
+
+@pytest.fixture
+def permits():
+    return open_permits()
+
+
+@pytest.fixture
+async def filled(permits, tmp_path):
+    async with EdgeVectors(permits.authority, tmp_path / "a", SPACE) as index:
+        await index.upsert(permits.write(), sample_points(20))
+    return tmp_path / "a"
+
+
+async def counted(permits, folder, space=SPACE):
+    async with EdgeVectors(permits.authority, folder, space) as index:
+        return await index.count(permits.read(), BOTH)
+
+
+def generations(folder):
+    return sorted(one.name for one in folder.iterdir() if one.name.startswith("g-"))
+
+
+async def test_vectors_that_do_not_say_whose_they_are_are_not_taken_for_ones_own(permits, filled):
+    said = (filled / "space.json").read_bytes()
+    (filled / "space.json").unlink()
+    for space in (OTHER, SPACE):
+        with pytest.raises(StoreUnavailable, match="does not say of which model"):
+            await counted(permits, filled, space)
+    (filled / "space.json").write_bytes(said)
+    assert await counted(permits, filled) == 20
+
+
+async def test_vectors_of_which_nothing_says_that_they_count_are_kept(permits, filled):
+    (filled / "current").unlink()
+    with pytest.raises(StoreUnavailable, match=r"are damaged.*is gone"):
+        await counted(permits, filled)
+    (filled / "current").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(StoreUnavailable, match="does not say which of them count"):
+        await counted(permits, filled)
+    (filled / "current").write_bytes(b"g-000001\n")
+    assert await counted(permits, filled) == 20
+
+
+async def test_what_is_gone_while_it_is_open_is_not_made_anew_in_its_place(permits, filled):
+    async with EdgeVectors(permits.authority, filled, SPACE) as index:
+        (filled / "current").unlink()
+        await index._engine.end()
+        with pytest.raises(StoreUnavailable, match="is gone"):
+            await index.count(permits.read(), BOTH)
+    assert generations(filled) == ["g-000001"]
+
+
+async def test_a_first_start_that_was_cut_short_is_begun_again(permits, tmp_path):
+    async with EdgeVectors(permits.authority, tmp_path, SPACE):
+        pass
+    (tmp_path / "current").unlink()
+    (tmp_path / "making").write_bytes(b"")  # as it is before the first generation counts
+    assert await counted(permits, tmp_path) == 0
+    assert not (tmp_path / "making").exists()
+
+
+@pytest.mark.parametrize("part", ["edge_config.json", "segments", "wal"])
+async def test_an_engine_is_not_let_make_anew_what_is_gone(permits, filled, part):
+    gone = filled / "g-000001" / part
+    gone.rename(filled / "aside")
+    with pytest.raises(StoreUnavailable, match="`g-000001` is not whole"):
+        await counted(permits, filled)
+    (filled / "aside").rename(gone)
+    assert await counted(permits, filled) == 20
+
+
+async def test_a_copy_that_is_not_whole_takes_nobodys_place_and_leaves_nothing(permits, filled, tmp_path):
+    copy = tmp_path / "copy"
+    async with EdgeVectors(permits.authority, filled, SPACE) as index:
+        await index.snapshot(copy)
+        await index.delete(permits.write(), Scope((YOURS,)))
+        there = await index.count(permits.read(), BOTH)
+        for part in ("segments", "wal"):
+            shutil.rmtree(copy / "shard" / part)
+        for _ in range(2):
+            with pytest.raises(InputError, match="no whole copy: it has 0 vectors of 20"):
+                await index.restore(copy)
+        assert await index.count(permits.read(), BOTH) == there
+    assert generations(filled) == ["g-000001"]
+
+
+async def test_a_copy_that_cannot_be_written_is_not_half_there(permits, filled, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise shutil.Error([("a", "b", "[Errno 28] No space left on device"), ("c", "d", "and so on")])
+
+    async with EdgeVectors(permits.authority, filled, SPACE) as index:
+        with monkeypatch.context() as patched:
+            patched.setattr(shutil, "copytree", full)
+            with pytest.raises(StoreUnavailable, match=r"No space left on device$"):
+                await index.snapshot(tmp_path / "copy")
+        await index.snapshot(tmp_path / "copy")
+        (tmp_path / "file").write_bytes(b"")
+        with pytest.raises(StoreUnavailable, match="Not a directory"):
+            await index.snapshot(tmp_path / "file" / "copy")
+
+
+async def test_what_cannot_be_noted_is_unavailable_and_nothing_is_erased(permits, filled):
+    async with EdgeVectors(permits.authority, filled, SPACE) as index:
+        await index.upsert(permits.write(), [VectorPoint(UUID(int=99), np.ones(8), MINE, {"subject": "ada"})])
+        (filled / "rewrite.new").mkdir()
+        with pytest.raises(StoreUnavailable, match="cannot be used"):
+            await index.erase_subjects(["ada"])
+        assert await index.count_subjects(["ada"]) == 1
+
+
+async def test_work_that_is_done_when_the_index_is_closed_takes_nobodys_place(permits, tmp_path):
+    """The copy is ready; what it was to take the place of is another owner's by now."""
+    space, config = VectorSpace("test", "d" * 64, 64), VectorConfig(scan_below=256)
+    rows = np.random.default_rng(1).standard_normal((1_200, 64)).astype(np.float32)
+    refused = []
+
+    async def order(index):
+        try:
+            await index.optimize()
+        except StoreUnavailable as error:
+            refused.append(error.message)
+
+    async with anyio.create_task_group() as tasks:
+        async with EdgeVectors(permits.authority, tmp_path, space, config) as index:
+            await index.upsert(permits.write(), [VectorPoint(UUID(int=at), one, MINE) for at, one in enumerate(rows)])
+            tasks.start_soon(order, index)
+            while index._touched is None:
+                await anyio.lowlevel.checkpoint()
+        assert index.engine_pid == 0
+    assert refused == ["the index of vectors is closed"]
+    assert index.engine_pid == 0
+    assert (tmp_path / "current").read_text() == "g-000001\n"
