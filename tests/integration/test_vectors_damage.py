@@ -149,3 +149,17 @@ async def test_work_that_is_done_when_the_index_is_closed_takes_nobodys_place(pe
     assert refused == ["the index of vectors is closed"]
     assert index.engine_pid == 0
     assert (tmp_path / "current").read_text() == "g-000001\n"
+
+
+async def test_what_was_erased_is_gone_only_once_its_files_are(permits, filled, monkeypatch):
+    def kept(*_, **__):
+        raise PermissionError(1, "Operation not permitted")
+
+    async with EdgeVectors(permits.authority, filled, SPACE) as index:
+        await index.upsert(permits.write(), [VectorPoint(UUID(int=99), np.ones(8), MINE, {"subject": "ada-ada-ada"})])
+        with monkeypatch.context() as patched:
+            patched.setattr(shutil, "rmtree", kept)
+            with pytest.raises(StoreUnavailable, match="not permitted"):
+                await index.erase_subjects(["ada-ada-ada"])
+        assert await index.erase_subjects(["ada-ada-ada"]) == 0  # asked again, it does the rest
+        assert not any(b"ada-ada-ada" in one.read_bytes() for one in filled.rglob("*") if one.is_file())

@@ -150,6 +150,15 @@ class CollectionFolder:
         with suppress(OSError, StoreUnavailable):
             self._tidy()
 
+    def wipe(self) -> None:
+        """As `tidy`, where it matters that nothing stays.
+
+        Raises:
+            StoreUnavailable: Something cannot be removed.
+        """
+        with self._used():
+            self._tidy()
+
     def mark(self) -> None:
         """Remember that all has to be written anew.
 

@@ -367,6 +367,7 @@ class EdgeVectors:
         finally:
             self._optimizing, self._touched = False, None
         if fresh:
+            await anyio.to_thread.run_sync(self._folder.wipe)  # else it stays marked, and what was erased is not gone
             await anyio.to_thread.run_sync(self._folder.unmark)
         return fresh or bool(changed)
 
