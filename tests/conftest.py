@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 LEDGER = Path("tests", "acceptance", "ledger.toml")
 NARROWING = ("keyword", "deselect", "ignore", "ignore_glob", "lf", "stepwise", "collectonly", "pyargs")
 WHOLE_RUNS = ("", "not servers", "servers")  # marker expressions of `pytest`, `make test` and `make test-servers`
+DESELECTED = "symbi-deselected"
 
 # The same examples on every run and machine; `--hypothesis-profile=explore` looks for new ones.
 settings.register_profile("ci", derandomize=True, print_blob=True, deadline=None, database=None)
@@ -46,7 +47,8 @@ def anyio_backend():
 class LedgerCheck:
     """Fails a whole run in which a test that the ledger names was not run, or did not pass.
 
-    A part of the tests, chosen by path, `-k` and the like, is not judged.
+    A part of the tests, chosen by path, `-k` and the like, is not judged. Of several processes the one that hands tests
+    out judges: reports reach it by themselves, and what was left out at collection comes with a worker's end.
     """
 
     def __init__(self, config):
@@ -66,7 +68,14 @@ class LedgerCheck:
         elif report.when == "call":
             self.passed.add(name)
 
+    @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+    def pytest_testnodedown(self, node, error):
+        self.deselected.update(getattr(node, "workeroutput", {}).get(DESELECTED, ()))
+
     def pytest_sessionfinish(self, session, exitstatus):
+        if hasattr(self.config, "workeroutput"):
+            self.config.workeroutput[DESELECTED] = sorted(self.deselected)
+            return
         if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) or not self._is_whole():
             return
         for name in sorted(self._named() - self.deselected):

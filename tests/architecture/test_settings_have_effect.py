@@ -1,8 +1,7 @@
-"""No setting is silent: each key is read by wiring or a door, or is declared as having no effect yet."""
+"""No setting is silent: each key is read by wiring or a door."""
 
 import ast
 
-from symbi.config import LATER
 from symbi.config.sections import KEYS, TABLE_KEYS
 
 ELSEWHERE = {
@@ -27,15 +26,9 @@ def reads(modules, root):
     }
 
 
-def test_every_key_is_read_or_said_to_have_no_effect(modules, root):
+def test_every_key_is_read(modules, root):
     found = reads(modules, root)
     names = {name for _, name in found}
     silent = [name for name, key in KEYS.items() if (key.section, key.field) not in found]
     silent += [key.name for table in TABLE_KEYS.values() for key in table.values() if key.field not in names]
-    unsaid = [name for name in silent if name not in LATER | ELSEWHERE]
-    assert unsaid == [], "read them where they act, or declare them in symbi.config.LATER"
-
-
-def test_what_has_no_effect_yet_is_not_read_either(modules, root):
-    found = reads(modules, root)
-    assert [name for name in LATER if (KEYS[name].section, KEYS[name].field) in found] == []
+    assert [name for name in silent if name not in ELSEWHERE] == [], "read them where they act"

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 PERMIT = "permit (principal, action, resource);"
 COUNT = 6
 AGENTS = "".join(
-    f'agent w{n} {{ with sandbox = interpreter, timeout = 300.seconds {{ for i in range(1000000) {{ log("line"); }} }} }}\n'
+    f'agent w{n} {{ with sandbox = interpreter, timeout = 300.seconds {{ for i in range(50000) {{ log("line"); }} }} }}\n'
     for n in range(COUNT)
 )
 CONFIG = f"[limits]\nmemory_mb = {64 * COUNT}\ncpu_cores = 64.0\nsteps = 1000000000\n"
@@ -125,7 +125,7 @@ async def test_an_operator_suspends_an_agent_and_lets_it_go_on(tmp_path):
 
 
 TICK = """
-agent tick { with sandbox = interpreter, timeout = 60.seconds { for i in range(1000000) { log("line"); } } }
+agent tick { with sandbox = interpreter, timeout = 60.seconds { for i in range(50000) { log("line"); } } }
 schedule s { cron = "* * * * * *" agent = tick }
 """
 

@@ -72,6 +72,19 @@ def test_documents_come_are_found_answer_and_go(folder):
     assert "no document" in CliRunner().invoke(app, ["kb", "rm", "nothing", "-k", "ops"]).output
 
 
+def test_another_folder_of_a_name_is_refused_and_one_that_has_moved_is_read_where_that_is_said(folder):
+    kb("add", "runbook", "-k", "ops")
+    (folder / "other/runbook").mkdir(parents=True)
+    (folder / "other/runbook/disk.md").write_text(DISK)
+    refused = CliRunner().invoke(app, ["kb", "add", "other/runbook", "-k", "ops"])
+    assert refused.exit_code == 2, refused.output
+    assert f"from `{folder / 'runbook'}`" in " ".join(refused.output.split())
+    assert "--as NAME" in refused.output
+    assert len(kb_json("list")) == 2
+    report = kb_json("add", "other/runbook", "-k", "ops", "--moved")
+    assert (report["unchanged"], report["removed"]) == (1, ["runbook/mail.md"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

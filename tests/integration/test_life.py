@@ -45,7 +45,7 @@ async def moves(folder, text: str, policies: str) -> list[str]:
         (agent("1 + 1"), CREATION, ["Ready", "Running", "Ready", "Terminated"]),
         (agent("log(1);"), CREATION, ["Ready", "Running", "Suspended"]),
         (agent('int("x")'), CREATION, ["Ready", "Running", "Terminated"]),
-        (agent("let s = 0; for x in range(900000) { for y in range(900000) { s += 1; } } s"), CREATION, ["Ready", "Running", "Suspended"]),
+        (agent("let s = 0; for x in range(30000) { for y in range(30000) { s += 1; } } s"), CREATION, ["Ready", "Running", "Suspended"]),
         (agent("1"), "", ["Failed"]),
     ],
     ids=["finished", "denied", "failed", "out of steps", "not created"],

@@ -129,7 +129,7 @@ async def test_what_cannot_be_noted_is_unavailable_and_nothing_is_erased(permits
 
 async def test_work_that_is_done_when_the_index_is_closed_takes_nobodys_place(permits, tmp_path):
     """The copy is ready; what it was to take the place of is another owner's by now."""
-    space, config = VectorSpace("test", "d" * 64, 64), VectorConfig(scan_below_kib=64)
+    space, config = VectorSpace("test", "d" * 64, 64), VectorConfig(scan_below=256)
     rows = np.random.default_rng(1).standard_normal((1_200, 64)).astype(np.float32)
     refused = []
 

@@ -51,6 +51,7 @@ from symbi.runtime.roster import AgentRecord
 from symbi.testing.clock import ManualClock
 from symbi.testing.signed import HOST, document, revocations
 from symbi.tools.reading import ServerReader
+from symbi.tools.watching import ResourceWatch
 from symbi.types import SYSTEM_AGENT, AgentId, EffectId, Principal, RunId, SecurityTier, ToolName
 from symbi.wiring import compile_agents, open_runtime
 
@@ -245,7 +246,9 @@ async def ask_the_server(runtime):
     await runtime.catalog.noticed("s", "tools")  # as if it had said that it has others
     await reader.browse(who, "s", "resources")
     await reader.complete(Complete(principal=who, server="s", of="prompt", name="p", argument="a", value=""))
-    for ask in (reader.read(who, "s", "note://a"), reader.prompt(who, "s", "p", {})):
+    watch = ResourceWatch(runtime.catalog, runtime.guard)
+    changes = watch.subscribe(reader, ReadResource(principal=who, server="s", uri="note://a"), lambda _notice: None)
+    for ask in (reader.read(who, "s", "note://a"), reader.prompt(who, "s", "p", {}), changes):
         with contextlib.suppress(ToolFailed):  # the server has none
             await ask
 
@@ -377,6 +380,7 @@ ACTIONS = {
     "publish": PublishMessage(principal=AGENT_A, topic=TopicRef("news"), body={}),
     "browse": BrowseServer(principal=AGENT_A, server="s", what="prompts"),
     "read": ReadResource(principal=AGENT_A, server="s", uri="note://a"),
+    "subscribe": ReadResource(principal=AGENT_A, server="s", uri="note://a"),
     "prompt": GetPrompt(principal=AGENT_A, server="s", name="p"),
     "complete": Complete(principal=AGENT_A, server="s", of="prompt", name="p", argument="a", value=""),
 }
@@ -384,7 +388,7 @@ LETTER = Letter(RunId("r"), AGENT_A)
 MORE = {"call": ({},), "resolve": ("a/secret",), "deliver": (LETTER,), "ask": (LETTER,), "publish": (LETTER,)}
 MORE |= {"discovery": ("tools.example.com",), "revocation": ("tools.example.com", "https://tools.example.com/r.json")}
 SPENT_ELSEWHERE = {"resolve", "open", "call", "deliver", "ask", "browse", "read", "prompt", "complete"}
-SPENT_ELSEWHERE |= {"discovery", "revocation"}
+SPENT_ELSEWHERE |= {"discovery", "revocation", "subscribe"}
 """Looking a secret up, asking for a key and granting a network spend nothing; the others say first what stands against it, and have a test of their own."""
 
 

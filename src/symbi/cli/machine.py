@@ -25,17 +25,11 @@ def show(
     with errors_to_exit(as_json=as_json):
         rows = describe_settings(load_settings(config))
         if as_json:
-            print_json(
-                [
-                    {"key": r.key, "value": r.value, "origin": str(r.origin), "no_effect_yet": r.later or None}
-                    for r in rows
-                ]
-            )
+            print_json([{"key": r.key, "value": r.value, "origin": str(r.origin)} for r in rows])
             return
         for row in rows:
             where = f"  [dim]{escape(str(row.origin))}[/]" if origin else ""
-            later = f"  [yellow]no effect yet: {escape(row.later)}[/]" if row.later else ""
-            out.print(f"{escape(row.key)} = {escape(row.value)}{where}{later}")
+            out.print(f"{escape(row.key)} = {escape(row.value)}{where}")
 
 
 def doctor(*, as_json: Json = False, config: Config = None) -> None:

@@ -1,28 +1,23 @@
-"""What is unsafe, and what has no effect yet: refused in production, said aloud in development."""
+"""What is unsafe: refused in production, said aloud in development."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from ipaddress import ip_address
-from types import MappingProxyType
-from typing import Final
 from urllib.parse import urlsplit
 
 from symbi.config.agent_settings import AgentMode
 from symbi.config.mcp_settings import ToolVerification
 from symbi.config.sections import KEYS, Mode
-from symbi.config.settings import OriginKind, Settings
+from symbi.config.settings import Settings
 from symbi.errors import ConfigError
 from symbi.policy.compose import AgentRules
-
-LATER: Final[Mapping[str, str]] = MappingProxyType({})
-"""Keys that are read and checked and have no effect in this release, each with the reason."""
 
 
 def refuse_unsafe(settings: Settings) -> tuple[str, ...]:
     """Judge the settings before anything opens.
 
     Returns:
-        Warnings, one line each: every unsafe setting (in development mode), every key that was set and has no effect
-        yet, and every value that was taken as another one.
+        Warnings, one line each: every unsafe setting (in development mode), what is allowed and worth a word, every key
+        that has no effect beside what else is set, and every value that was taken as another one.
 
     Raises:
         ConfigError: Production mode, and a setting is unsafe; the message names all that are.
@@ -37,11 +32,6 @@ def refuse_unsafe(settings: Settings) -> tuple[str, ...]:
         *(f"unsafe: `{key}` ({settings.origin(key)}): {reason}; {hint}" for key, reason, hint in unsafe),
         *_risky(settings),
         *_deaf(settings),
-        *(
-            f"no effect yet: `{key}` ({settings.origin(key)}): {reason}"
-            for key, reason in LATER.items()
-            if settings.origin(key).kind is not OriginKind.DEFAULT
-        ),
         *(
             f"`{key}` ({settings.origin(key)}): `{given}` is taken as `{_show(settings, key)}`"
             for key, given in settings.spelled.items()
@@ -97,12 +87,31 @@ def _unsafe(settings: Settings) -> Iterator[tuple[str, str, str]]:
             "texts, and the key if there is one, go over the network unencrypted",
             "use https:",
         )
+    knowledge = settings.knowledge
+    if knowledge.answer_model is not None and is_open_http(knowledge.answer_base_url):
+        hint = "use https:"
+        yield (
+            "knowledge.answer_base_url",
+            "passages, and the key if there is one, go over the network unencrypted",
+            hint,
+        )
+    if knowledge.answer_model is not None and knowledge.answer_local and not is_this_machine(knowledge.answer_base_url):
+        hint = "leave it out, or name an address of this machine"
+        yield (
+            "knowledge.answer_local",
+            "`knowledge.answer_base_url` is of another machine, and policies are told so",
+            hint,
+        )
 
 
 def is_open_http(url: str) -> bool:
     """Whether what is said there can be heard by others: plain HTTP to another machine."""
-    parts = urlsplit(url)
-    return parts.scheme == "http" and parts.hostname not in {"localhost", "127.0.0.1", "::1"}
+    return urlsplit(url).scheme == "http" and not is_this_machine(url)
+
+
+def is_this_machine(url: str) -> bool:
+    """Whether an address is one that no other machine answers."""
+    return urlsplit(url).hostname in {"localhost", "127.0.0.1", "::1"}
 
 
 def _is_loopback(host: str) -> bool:

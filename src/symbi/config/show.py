@@ -8,7 +8,6 @@ from symbi.config.collection_settings import CollectionSettings, DocumentRuleSet
 from symbi.config.declared import Key
 from symbi.config.gateway_settings import ClientSettings
 from symbi.config.mcp_settings import ServerSettings
-from symbi.config.safety import LATER
 from symbi.config.sections import (
     CONFIG_PATH_VARIABLE,
     FOREIGN_PREFIXES,
@@ -23,12 +22,11 @@ from symbi.config.topic_settings import TopicSettings
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One row: a key, its value as text (secrets: `set`), where it came from, and why it has no effect yet."""
+    """One row: a key, its value as text (secrets: `set`), and where it came from."""
 
     key: str
     value: str
     origin: Origin
-    later: str | None = None
 
 
 _Named: TypeAlias = (
@@ -45,9 +43,7 @@ _Named: TypeAlias = (
 def describe_settings(settings: Settings) -> tuple[Shown, ...]:
     """Every key with its value: sections in their order, then agents and tool servers by name."""
     rows = [
-        Shown(
-            name, key.show(getattr(getattr(settings, key.section), key.field)), settings.origin(name), LATER.get(name)
-        )
+        Shown(name, key.show(getattr(getattr(settings, key.section), key.field)), settings.origin(name))
         for name, key in KEYS.items()
     ]
     tables: list[tuple[str, _Named]] = [
@@ -99,9 +95,8 @@ def _table(keys: list[Key], *, variables: bool) -> str:
     head = ["key", "type", "default", *(["environment"] if variables else []), "meaning"]
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     for key in keys:
-        meaning = key.meaning + (f". **No effect yet**: {LATER[key.name]}" if key.name in LATER else "")
         names = [", ".join(f"`{name}`" for name in key.variables)] if variables else []
-        cells = [f"`{key.field}`", key.kind.name, _default(key), *names, meaning]
+        cells = [f"`{key.field}`", key.kind.name, _default(key), *names, key.meaning]
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -15,7 +15,7 @@ from symbi.errors import PermitRefused
 from symbi.guard.action import CallModel, ReadData, WriteData
 from symbi.guard.permit import Authority, Permit
 from symbi.inference.port import EmbedderId, TextPurpose, Vectors
-from symbi.knowledge.answer import AnswerModel, Prompt
+from symbi.knowledge.answer import AnswerModel, AnswerModelId, Told
 from symbi.knowledge.extracted import Extracted
 from symbi.knowledge.knowledge import Knowledge
 from symbi.knowledge.port import VectorIndex
@@ -85,14 +85,17 @@ class ScriptedAnswers:
 
     authority: Authority
     answers: list[str]
-    prompts: list[Prompt] = field(default_factory=list)
-    name: str = "scripted"
-    provider: str = "testing"
+    prompts: list[Told] = field(default_factory=list)
+    remote: bool = False
 
-    async def write(self, permit: Permit[CallModel], prompt: Prompt) -> str:
+    @property
+    def model(self) -> AnswerModelId:
+        """Which model it is."""
+        return AnswerModelId("scripted", "testing", self.remote)
+
+    async def write(self, permit: Permit[CallModel]) -> str:
         """The next answer."""
-        self.authority.redeem(permit, CallModel)
-        self.prompts.append(prompt)
+        self.prompts.append(Told.read(self.authority.redeem(permit, CallModel).prompt))
         return self.answers.pop(0)
 
 
@@ -157,6 +160,7 @@ async def open_knowledge(  # noqa: PLR0913 - one option for each part
         rooms = KnowledgeRooms(
             gate.guard, gate.log, gate.store, brute if index is None else index(authority, space), embedder, gate.clock,
             gate.vault, rules, cross_encoder=None if cross_encoder is None else cross_encoder(authority),
+            subjects=brute if index is None else None,
         )  # fmt: skip
         async with Knowledge(rooms, extract_here, bar=bar, model=model, probe=probe) as knowledge:
             yield OpenKnowledge(knowledge, gate, brute, embedder)

@@ -9,6 +9,7 @@ import pytest
 
 from symbi.config import Secret, Settings, load, parse_settings
 from symbi.config.approval_kinds import Program, Webhook
+from symbi.config.collection_settings import ModelName
 from symbi.config.door_kinds import HostName, PageOrigin
 from symbi.config.kinds import (
     Address,
@@ -127,6 +128,8 @@ def samples(kind: Kind) -> list[tuple[str, str, object]]:
             return [(f'"http://h{n}"', f"http://h{n}", f"http://h{n}") for n in range(3)]
         case CollectionPrefix():
             return [(f'"c{n}"', f"c{n}", f"c{n}") for n in range(3)]
+        case ModelName():
+            return [(f'"m{n}"', f"m{n}", f"m{n}") for n in range(3)]
         case EmbedderName():
             return [(f'"openai:m{n}"', f"openai:m{n}", f"openai:m{n}") for n in range(3)]
         case Text():

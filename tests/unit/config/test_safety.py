@@ -1,11 +1,10 @@
-"""Unsafe settings: refused in production, said in development. What has no effect yet is said, too."""
+"""Unsafe settings: refused in production, said in development. What has no effect is said, too."""
 
 from pathlib import Path
 
 import pytest
 
-from symbi.config import LATER, describe_settings, parse_settings, refuse_unsafe, require_embedding_dimension
-from symbi.config.sections import KEYS
+from symbi.config import describe_settings, parse_settings, refuse_unsafe, require_embedding_dimension
 from symbi.errors import ConfigError
 
 FILE = Path("/srv/app/symbi.toml")
@@ -80,24 +79,11 @@ def test_a_second_spelling_that_was_covered_is_not_spoken_of():
     assert refuse_unsafe(settings) == ()
 
 
-@pytest.mark.parametrize("key", [key for key in LATER if not KEYS[key].secret])
-def test_setting_what_has_no_effect_yet_warns_and_leaving_it_does_not(key):
-    declared = KEYS[key]
-    text = {
-        "audit.storage": "/var/audit",
-        "context.vector_db_url": "http://h",
-        "sandbox.warm": "2",
-    }.get(key, "true" if declared.kind.name in {"boolean", "path"} else "4096")
-    (warning,) = refuse_unsafe(read(environ={declared.variables[0]: text}))
-    assert warning.startswith(f"no effect yet: `{key}`")
-    assert LATER[key] in warning
-
-
 def test_a_key_that_other_programs_use_too_is_shown_as_set_alone():
     settings = read(environ={"OPENAI_API_KEY": "sk-canary"})
     assert refuse_unsafe(settings) == ()
     (row,) = [row for row in describe_settings(settings) if row.key == "models.openai_api_key"]
-    assert (row.value, row.later) == ("set", None)
+    assert row.value == "set"
 
 
 @pytest.mark.parametrize(
@@ -127,10 +113,6 @@ def test_a_folder_of_a_model_is_seen_from_the_configuration_file():
     settings = read('[context]\nembedder = "sentence-transformers:models/m"')
     assert settings.context.embedder.endswith("/models/m")
     assert settings.context.embedder.startswith("sentence-transformers:/")
-
-
-def test_what_has_no_effect_yet_is_a_declared_key():
-    assert set(LATER) <= set(KEYS)
 
 
 def test_a_dimension_other_than_the_embedders_is_an_error_that_names_both():

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from symbi.config import LATER, config_reference, describe_settings, parse_settings
+from symbi.config import config_reference, describe_settings, parse_settings
 from symbi.config.sections import KEYS, TABLE_KEYS
 
 FILE = Path("/srv/app/symbi.toml")
@@ -34,17 +34,11 @@ def test_every_key_has_a_row_with_value_and_origin():
     assert rows["limits.memory_mb"].value == "(the machine's)"
 
 
-def test_what_has_no_effect_yet_says_so_in_its_row():
-    settings = parse_settings(None, file=None, cwd=FILE.parent, environ={}, overrides={})
-    assert {row.key: row.later for row in describe_settings(settings) if row.later} == dict(LATER)
-
-
 def test_the_reference_names_every_key_with_its_variables():
     page = config_reference()
     for key in KEYS.values():
         (row,) = [line for line in page.splitlines() if line.startswith(f"| `{key.field}` ") and key.meaning in line]
         assert all(f"`{name}`" in row for name in key.variables)
-        assert ("**No effect yet**" in row) == (key.name in LATER)
     for section, keys in TABLE_KEYS.items():
         assert f"## `[{section}.NAME]`" in page
         assert all(f"| `{name}` |" in page for name in keys)

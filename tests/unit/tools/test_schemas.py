@@ -171,7 +171,18 @@ def test_a_budget_is_for_one_validation():
 
 @pytest.mark.parametrize(
     "value",
-    [float("nan"), float("inf"), 2**63, -(2**63), "\ud800", {"\udc00": 1}, {1: 2}, {1}, b"x", object()],
+    [
+        float("nan"),
+        float("inf"),
+        2**63,
+        -(2**63),
+        "\ud800",
+        {"\udc00": 1},
+        {1: 2},
+        {1},
+        b"x",
+        pytest.param(object(), id="object()"),
+    ],
     ids=repr,
 )
 def test_what_is_no_json_is_refused(value):

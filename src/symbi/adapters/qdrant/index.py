@@ -20,7 +20,7 @@ from symbi.adapters.qdrant.client import asking
 from symbi.errors import ConfigError, InputError
 from symbi.guard.action import WriteData
 from symbi.guard.permit import Authority, Permit
-from symbi.knowledge.config import Quantization, VectorConfig
+from symbi.knowledge.config import Quantization, VectorConfig, kib
 from symbi.knowledge.permits import check_read, check_write
 from symbi.knowledge.port import ReadPermit
 from symbi.knowledge.vectors import (
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 BATCH: Final = 256  # points of one request
 PAGE: Final = 1_000
 SPACE: Final = "symbi_space"  # in the metadata of a collection
+LEAST_KIB: Final = 10  # that a server takes as the least to go through
 OWNER: Final = "symbi_owner"  # likewise
 _CONFLICT: Final = 409
 
@@ -222,9 +223,13 @@ class QdrantVectors:
                 self._name,
                 vectors_config=models.VectorParams(size=self._space.dimension, distance=models.Distance.COSINE),
                 hnsw_config=models.HnswConfigDiff(
-                    m=config.m, ef_construct=config.ef_construct, full_scan_threshold=config.scan_below_kib
+                    m=config.m,
+                    ef_construct=config.ef_construct,
+                    full_scan_threshold=max(LEAST_KIB, kib(config.scan_below, self._space.dimension)),
                 ),
-                optimizers_config=models.OptimizersConfigDiff(indexing_threshold=config.scan_below_kib),
+                optimizers_config=models.OptimizersConfigDiff(
+                    indexing_threshold=kib(config.graph_from, self._space.dimension)
+                ),
                 quantization_config=turbo if config.quantization is Quantization.TURBO4 else None,
                 metadata={SPACE: asdict(self._space), OWNER: self._owner},
             )

@@ -26,7 +26,7 @@ from symbi.adapters.qdrant_edge.process import EngineProcess
 from symbi.errors import InputError, StoreUnavailable, Unavailable
 from symbi.guard.action import WriteData
 from symbi.guard.permit import Authority, Permit
-from symbi.knowledge.config import VectorConfig
+from symbi.knowledge.config import VectorConfig, kib
 from symbi.knowledge.permits import check_read, check_write
 from symbi.knowledge.port import ReadPermit
 from symbi.knowledge.vectors import (
@@ -46,9 +46,10 @@ from symbi.knowledge.vectors import (
 BATCH: Final = 256  # points that the engine takes at a time; a query waits for one such batch at most
 PAGE: Final = 1_000
 FLUSH_POINTS: Final = 50_000  # written since the log was emptied; it is read again after a crash
-SEGMENT_KIB: Final = 2_000_000  # vectors of a piece beyond which pieces are merged no more
+SEGMENT_POINTS: Final = 500_000  # of a piece, beyond which it is merged no more
 FEW: Final = 500  # points that are done again in a copy while writes wait
 MANY: Final = 8  # pieces that a query goes through
+LATE: Final = 20  # of so many points one may be in no graph, for to build one all files are copied
 _LOG: Final = logging.getLogger(__name__)
 _EVERYTHING: Final = (None, (), None)
 
@@ -158,7 +159,8 @@ class EdgeVectors:
             "with_vectors": query.with_vectors,
         }
         found = await (await self._asked()).ask("query", query.vector.tobytes(), query.k, _scope(query.scope), terms)
-        hits = [_hit(*one) for one in found]
+        there = {one.text: one for one in query.scope.namespaces}
+        hits = [_hit(there, *one) for one in found]
         return sorted(hits, key=lambda one: (-one.score, one.id))
 
     async def delete(self, permit: Permit[WriteData], scope: Scope) -> int:
@@ -284,7 +286,14 @@ class EdgeVectors:
             return engine
 
     def _terms(self) -> Mapping[str, object]:
-        return {**asdict(self._config), "dimension": self._space.dimension, "segment_kib": SEGMENT_KIB}
+        config, dimension = self._config, self._space.dimension
+        return {
+            **asdict(config),
+            "dimension": dimension,
+            "scan_kib": kib(config.scan_below, dimension),
+            "graph_kib": kib(config.graph_from, dimension),
+            "segment_kib": kib(SEGMENT_POINTS, dimension),
+        }
 
     def _note(self, names: Any) -> None:
         if self._touched is not None:
@@ -293,7 +302,7 @@ class EdgeVectors:
     async def _wrote(self, count: int) -> None:
         self._unflushed += count
         self._written += count
-        if self._written * self._space.dimension * 4 >= self._config.scan_below_kib * 1024:
+        if self._written >= self._config.graph_from:
             self._much.set()
         if self._unflushed >= FLUSH_POINTS:
             await (await self._asked()).ask("flush")
@@ -312,8 +321,8 @@ class EdgeVectors:
 
     async def _worth_it(self) -> bool:
         points, indexed, segments = map(int, await (await self._asked()).ask("info"))
-        unindexed_kib = (points - indexed) * self._space.dimension * 4 // 1024
-        return unindexed_kib >= self._config.scan_below_kib or self._deleted > points / 5 or segments > MANY
+        late = max(self._config.graph_from, points // LATE)
+        return points - indexed >= late or self._deleted > points / 5 or segments > MANY
 
     async def _keep_in_order(self) -> None:
         self._much.set()  # what was written before it was opened counts too
@@ -423,8 +432,12 @@ def _filter(wanted: Filter) -> tuple[object, object]:
     return conditions, None if wanted.ids is None else [one.bytes for one in wanted.ids]
 
 
-def _hit(name: bytes, score: float, payload: dict[str, Any], vector: bytes | None) -> VectorHit:
-    namespace = Namespace.parse(payload.pop("namespace"))
+def _hit(
+    there: Mapping[str, Namespace], name: bytes, score: float, payload: dict[str, Any], vector: bytes | None
+) -> VectorHit:
+    namespace = there.get(payload.pop("namespace"))
+    if namespace is None:
+        raise StoreUnavailable("the engine of vectors gave a point of another namespace than was asked for")
     known: dict[str, PayloadValue] = {key: tuple(one) if isinstance(one, list) else one for key, one in payload.items()}
     return VectorHit(
         UUID(bytes=name), score, namespace, known, None if vector is None else np.frombuffer(vector, np.float32)

@@ -157,10 +157,10 @@ class Engine:
         turbo = edge.TurboQuantQuantizationConfig(bits=edge.TurboQuantBitSize.Bits4, memory=edge.Memory.Pinned)
         return edge.EdgeConfig(
             vectors=edge.EdgeVectorParams(size=terms["dimension"], distance=edge.Distance.Cosine),
-            hnsw_config=edge.HnswIndexConfig(terms["m"], terms["ef_construct"], terms["scan_below_kib"]),
+            hnsw_config=edge.HnswIndexConfig(terms["m"], terms["ef_construct"], terms["scan_kib"]),
             quantization_config=turbo if terms["quantization"] == "turbo4" else None,
             optimizers=edge.EdgeOptimizersConfig(
-                indexing_threshold=terms["scan_below_kib"], max_segment_size=terms["segment_kib"]
+                indexing_threshold=terms["graph_kib"], max_segment_size=terms["segment_kib"]
             ),
         )
 
