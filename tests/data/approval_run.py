@@ -1,8 +1,7 @@
-"""Runs or resumes an agent and kills itself with SIGKILL at the n-th passing of a named point around an effect.
+"""Runs or resumes an agent, killed with SIGKILL at the n-th passing of a named point around an effect: approval_run.py FOLDER.
 
-python approval_run.py FOLDER POINT N [--resume]
-
-With POINT `-` it ends by itself.
+Each line that it reads is `POINT N` or `POINT N --resume`, and is carried out in a fork of its own, with a whole runtime;
+with POINT `-` that ends by itself. A line that it writes is how it ended, as `subprocess` says it.
 """
 
 import os
@@ -33,10 +32,10 @@ def crash_at(point: str, number: int):
     return probe
 
 
-async def main(folder: Path, point: str, number: int) -> int:
+async def main(folder: Path, point: str, number: int, *more: str) -> int:
     settings = load_settings(folder / "symbi.toml", overrides={"runtime.log_level": "error"})
     async with open_runtime(settings, probe=crash_at(point, number)) as runtime:
-        if "--resume" in sys.argv:
+        if "--resume" in more:
             outcome = await resume_run(runtime, None, None)
         else:
             outcome = await start_run(runtime, folder / "work.symbi", Told(["text=hello"]), None)
@@ -48,4 +47,9 @@ async def main(folder: Path, point: str, number: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(anyio.run(main, Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))
+    for line in sys.stdin:
+        point, number, *more = line.split()
+        child = os.fork()
+        if child == 0:
+            sys.exit(anyio.run(main, Path(sys.argv[1]), point, int(number), *more))
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

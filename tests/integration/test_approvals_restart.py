@@ -339,11 +339,23 @@ def test_a_command_is_told_of_what_is_held_without_its_arguments(workshop):
 # --- kill -9 between question, grant and effect -------------------------------------------------
 
 
-def drive(workshop, point: str, number: int, *more: str) -> int:
-    command = [sys.executable, str(DRIVER), str(workshop.folder), point, str(number), *more]
-    done = subprocess.run(command, cwd=workshop.folder, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode in {SIGKILLED, HELD, 0}, done.stderr
-    return done.returncode
+@pytest.fixture
+def drive(place):
+    """Has the driver run or resume the agent; returns how that ended."""
+    complaints = place.folder.parent / "complaints"
+    with complaints.open("w") as stderr, subprocess.Popen(
+        [sys.executable, str(DRIVER), str(place.folder)], cwd=place.folder, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=stderr, text=True,
+    ) as driver:  # fmt: skip
+
+        def drive(point: str, number: int, *more: str) -> int:
+            print(point, number, *more, file=driver.stdin, flush=True)
+            code = int(driver.stdout.readline())
+            assert code in {SIGKILLED, HELD, 0}, complaints.read_text()
+            return code
+
+        yield drive
+        driver.stdin.close()
 
 
 @pytest.mark.slow
@@ -351,7 +363,7 @@ def drive(workshop, point: str, number: int, *more: str) -> int:
 @pytest.mark.parametrize(
     "point", ["held", "approved", "before_dispatch", "dispatched", "done", "before_settle", "settled"]
 )
-def test_killed_at_a_named_point_the_effect_happens_exactly_once(place, point):
+def test_killed_at_a_named_point_the_effect_happens_exactly_once(place, drive, point):
     """A round asks, votes and goes on, killed at the named point each time it can be; then goes on unharmed."""
     rounds, kills = 2, 0
     for number in range(rounds):
@@ -359,10 +371,10 @@ def test_killed_at_a_named_point_the_effect_happens_exactly_once(place, point):
             for name in ("outbox.jsonl",):
                 (place.folder / name).unlink(missing_ok=True)
         # Asking is killed after it is durable; the place in the run is passed again.
-        first = drive(place, point if point == "held" else "-", 1)
+        first = drive(point if point == "held" else "-", 1)
         kills += first == SIGKILLED
         if first == SIGKILLED:
-            assert drive(place, "-", 1, "--resume") == HELD
+            assert drive("-", 1, "--resume") == HELD
         assert place.sent() == []
         (row,) = waiting(place)
         assert place.inside("approvals", "approve", row["id"]).code == 0
@@ -370,12 +382,12 @@ def test_killed_at_a_named_point_the_effect_happens_exactly_once(place, point):
             passed = {"approved": 1, "before_dispatch": 4, "dispatched": 4, "done": 4, "before_settle": 4, "settled": 4}
             # creation, a server and resources come before it on a resumed run, and are not held
             for _ in range(2):
-                code = drive(place, point, passed[point], "--resume")
+                code = drive(point, passed[point], "--resume")
                 kills += code == SIGKILLED
                 assert len(place.sent()) <= 1
                 if code != SIGKILLED:
                     break
-        last = drive(place, "-", 1, "--resume") if code_open(place) else 0
+        last = drive("-", 1, "--resume") if code_open(place) else 0
         assert last == 0
         assert place.sent() == ["hello"]  # exactly one effect
         place.trail()  # and the trail verifies

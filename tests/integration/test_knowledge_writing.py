@@ -37,7 +37,10 @@ async def sources(opened, question="mail queue bounces"):
 
 
 @pytest.mark.parametrize("chunks", [1, 40])
-async def test_a_document_is_written_and_written_anew_in_two_commits(chunks):
+async def test_a_document_is_written_and_written_anew_in_two_commits(monkeypatch, chunks):
+    monkeypatch.setattr(
+        "symbi.audit.log.LINGER_S", 3600.0
+    )  # what nobody waits for goes with the next, however slow this is
     text = "".join(f"# Part {number}\n\nThe queue of part {number}.\n\n" for number in range(chunks))
     async with open_knowledge() as opened:
         commits = counted(opened)

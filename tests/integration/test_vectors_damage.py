@@ -7,7 +7,7 @@ import anyio
 import numpy as np
 import pytest
 
-from symbi.adapters.qdrant_edge import EdgeVectors
+from symbi.adapters.qdrant_edge import EdgeVectors, copying
 from symbi.errors import InputError, StoreUnavailable
 from symbi.knowledge.config import VectorConfig
 from symbi.knowledge.vectors import Scope, VectorPoint, VectorSpace
@@ -149,3 +149,71 @@ async def test_work_that_is_done_when_the_index_is_closed_takes_nobodys_place(pe
     assert refused == ["the index of vectors is closed"]
     assert index.engine_pid == 0
     assert (tmp_path / "current").read_text() == "g-000001\n"
+
+
+async def test_what_was_erased_is_gone_only_once_its_files_are(permits, filled, monkeypatch):
+    def kept(*_, **__):
+        raise PermissionError(1, "Operation not permitted")
+
+    async with EdgeVectors(permits.authority, filled, SPACE) as index:
+        await index.upsert(permits.write(), [VectorPoint(UUID(int=99), np.ones(8), MINE, {"subject": "ada-ada-ada"})])
+        with monkeypatch.context() as patched:
+            patched.setattr(shutil, "rmtree", kept)
+            with pytest.raises(StoreUnavailable, match="not permitted"):
+                await index.erase_subjects(["ada-ada-ada"])
+        assert await index.erase_subjects(["ada-ada-ada"]) == 0  # asked again, it does the rest
+        assert not any(b"ada-ada-ada" in one.read_bytes() for one in filled.rglob("*") if one.is_file())
+
+
+async def test_a_copy_takes_no_more_room_than_what_is_copied(permits, filled, tmp_path):
+    """The engine's files are large, and nearly all of them is holes."""
+    async with EdgeVectors(permits.authority, filled, SPACE) as index:
+        await index.snapshot(tmp_path / "copy")
+        pairs = [
+            (one, tmp_path / "copy" / "shard" / one.relative_to(filled / "g-000001"))
+            for one in (filled / "g-000001").rglob("*")
+            if one.is_file()
+        ]
+    assert len(pairs) > 10
+    assert sum(one.stat().st_size for one, _ in pairs) > 50_000_000
+    assert copying.disk_bytes(tmp_path / "copy") <= 2 * copying.disk_bytes(filled)
+    for _, copy in pairs:
+        assert copy.exists()
+    async with EdgeVectors(permits.authority, tmp_path / "b", SPACE) as index:
+        await index.restore(tmp_path / "copy")
+        assert await index.count(permits.read(), BOTH) == 20
+
+
+@pytest.mark.parametrize(
+    "parts", [[], [(0, 5)], [(3_000_000, 7)], [(0, 1), (9_999_999, 1)], [(0, 2_500_000), (5_000_000, 1_048_577)]]
+)
+def test_a_file_is_copied_with_its_holes(tmp_path, parts):
+    source, target = tmp_path / "a", tmp_path / "b"
+    with source.open("wb") as file:
+        for begin, count in parts:
+            file.seek(begin)
+            file.write(np.random.default_rng(begin).bytes(count))
+        file.truncate(10_000_000)
+    copying.copy_file(str(source), str(target))
+    assert target.read_bytes() == source.read_bytes()
+    assert target.stat().st_blocks <= source.stat().st_blocks
+
+
+async def test_a_disk_is_not_filled_with_a_copy(permits, tmp_path, monkeypatch):
+    space, config = VectorSpace("test", "d" * 64, 64), VectorConfig(scan_below=256)
+    rows = np.random.default_rng(1).standard_normal((600, 64)).astype(np.float32)
+    async with EdgeVectors(permits.authority, tmp_path / "a", space, config) as index:
+        await index.upsert(permits.write(), [VectorPoint(UUID(int=at), one, MINE) for at, one in enumerate(rows)])
+        with monkeypatch.context() as patched:
+            patched.setattr(shutil, "disk_usage", lambda _folder: shutil._ntuple_diskusage(10**9, 10**9, 10_000_000))
+            for work in (index.optimize, lambda: index.snapshot(tmp_path / "copy")):
+                with pytest.raises(StoreUnavailable, match=r"no room for a copy.*and 9 are free"):
+                    await work()
+            ada = VectorPoint(UUID(int=700), rows[0], MINE, {"subject": "ada"})
+            await index.upsert(permits.write(), [ada])
+            with pytest.raises(StoreUnavailable, match="no room"):
+                await index.erase_subjects(["ada"])
+        assert not (tmp_path / "copy").exists()
+        assert generations(tmp_path / "a") == ["g-000001"]
+        assert await index.optimize()
+        assert (await index.stats()).points == 600

@@ -57,8 +57,8 @@ async def test_the_answer_to_a_question_that_nobody_waits_for_is_read_as_no_othe
     os.mkfifo(go)
     scripted(
         f"""
-told(); answer(b"\\x92\\xa2ok\\x01", end=6); open({str(go)!r}).read(); answer(b"\\x92\\xa2ok\\x01", begin=6)
-told(); answer(b"\\x92\\xa2ok\\x02")
+told(); answer(b"\\x93\\x01\\xa2ok\\x01", end=6); open({str(go)!r}).read(); answer(b"\\x93\\x01\\xa2ok\\x01", begin=6)
+told(); answer(b"\\x93\\x02\\xa2ok\\x02")
 told()
 """
     )
@@ -118,7 +118,30 @@ async def test_of_what_an_engine_died_is_said(scripted, number, hint):
         assert hint is None or hint in caught.value.hint
 
 
-@pytest.mark.parametrize("answer", [r"\xc1", r"\x92\xa2ok", r"\xd9\xff", r"\x93\x01\x02\x03", r""])
+async def test_an_answer_that_is_given_twice_is_nobody_elses(scripted):
+    scripted(r"""told(); answer(b"\x93\x01\xa2ok\x01"); answer(b"\x93\x01\xa2ok\x01"); told(); told()""")
+    async with EngineProcess() as engine:
+        assert await engine.ask("count") == 1
+        with pytest.raises(StoreUnavailable, match="no answer that is one"):
+            await engine.ask("count")
+        assert not engine.alive
+
+
+async def test_an_engine_is_not_ended_before_its_owner_is_done(permits, tmp_path):
+    """As where all processes of a service are told to end."""
+    async with EdgeVectors(permits.authority, tmp_path, SPACE) as index:
+        before = index.engine_pid
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+            os.kill(before, number)
+            await index.upsert(permits.write(), sample_points(20))
+        assert await index.count(permits.read(), BOTH) == 20
+        assert index.engine_pid == before
+    assert not psutil.pid_exists(before)
+
+
+@pytest.mark.parametrize(
+    "answer", [r"\xc1", r"\x92\x01\xa2ok", r"\xd9\xff", r"\x93\x01\x02\x03", r"", r"\x93\x07\xa2ok\x01"]
+)
 async def test_an_answer_that_is_none_is_no_answer(scripted, answer):
     scripted(f'told(); answer(b"{answer}"); told()')
     async with EngineProcess() as engine:
@@ -143,9 +166,9 @@ async def test_a_question_has_a_bound_and_an_answer_too(permits, tmp_path, monke
         assert await index.count(permits.read(), BOTH) == 0
         assert index.engine_pid == before
     monkeypatch.setattr(program, "MAX_FRAME", 1_000)
-    assert b"error" not in program.frame(["ok", "x" * 900])
-    assert b"error" in program.frame(["ok", "x" * 1_000])
-    assert len(program.frame(["ok", "x" * 1_000])) < 1_000
+    assert b"error" not in program.frame([1, "ok", "x" * 900])
+    assert b"error" in program.frame([1, "ok", "x" * 1_000])
+    assert len(program.frame([1, "ok", "x" * 1_000])) < 1_000
 
 
 async def test_the_engine_knows_no_key_of_the_environment(permits, tmp_path, monkeypatch):

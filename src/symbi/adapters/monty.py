@@ -13,9 +13,10 @@ of its own. Code that raises `MemoryError`, `TimeoutError` or `RecursionError` i
 
 import asyncio
 import os
+import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal, Self
@@ -211,7 +212,7 @@ async def _feed(
     with anyio.CancelScope() as scope:
         output = _Output(scope)
         try:
-            async with pool.checkout(
+            checkout = pool.checkout(
                 script_name=CODE_FILE,
                 limits={
                     "max_feed_duration_secs": action.timeout_s,
@@ -223,7 +224,8 @@ async def _feed(
                 },
                 assert_message_annotations=False,
                 os_policy=_WORLD,
-            ) as session:
+            )
+            async with _given_back(checkout) as session:
                 scope.deadline = anyio.current_time() + action.timeout_s + BACKSTOP_S
                 began = True
                 with _watched(watch, action.run_id, session.worker_pid):
@@ -243,6 +245,17 @@ async def _feed(
     if scope.cancelled_caught:
         raise _time_limit(action)
     return copy_json(raw, VALUE_BOUNDS, wrong=CodeFailed, large=OutputLimit), output.text
+
+
+@asynccontextmanager
+async def _given_back(checkout: monty.AsyncMontySession) -> AsyncIterator[monty.AsyncMontySession]:
+    """A session whose worker goes back to the pool also where its run was cancelled, or the pool would be without it for ever."""
+    session = await checkout.__aenter__()
+    try:
+        yield session
+    finally:
+        with anyio.move_on_after(STOP_TIMEOUT_S, shield=True):
+            await checkout.__aexit__(*sys.exc_info())
 
 
 @contextmanager

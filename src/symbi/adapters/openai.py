@@ -265,7 +265,7 @@ class OpenAIEmbedder:
 
 
 class OpenAIAnswers:
-    """`symbi.knowledge.answer.AnswerModel` over HTTP; an async context manager that owns its connections.
+    """`symbi.knowledge.port.AnswerModel` over HTTP; an async context manager that owns its connections.
 
     Args:
         authority: Where permits are spent.

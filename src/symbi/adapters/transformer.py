@@ -86,7 +86,7 @@ class TransformerEmbedder:
 
 
 class TransformerCrossEncoder:
-    """`symbi.knowledge.rag.CrossEncoder` by PyTorch; `open` makes one.
+    """`symbi.knowledge.port.CrossEncoder` by PyTorch; `open` makes one.
 
     Args:
         authority: Where permits are checked.

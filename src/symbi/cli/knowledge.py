@@ -269,8 +269,8 @@ def verify(
             state = "[bold green]agrees[/]" if one["clean"] else "[bold red]does not agree[/]"
             found = f"{one['orphans']} vectors without a chunk, {one['missing']} chunks without a vector, {one['pending']} half written"
             out.print(f"[bold]{escape(printable(one['collection']))}[/] {state}: {one['documents']} documents, {one['chunks']} chunks, {one['vectors']} vectors; {found}")  # fmt: skip
-            if one["repaired"]:
-                out.print("  what did not agree was put in order")
+            if one["repaired"] and (one["orphans"] or one["missing"] or one["pending"]):
+                out.print("  so it was; what did not agree was put in order")
             if one["refused"]:
                 out.print(
                     f"  [bold red]left:[/] policy does not let vectors of {one['refused']} documents be made again"

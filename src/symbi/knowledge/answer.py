@@ -9,11 +9,10 @@ where one stands by itself there, it is put in round brackets.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from symbi.errors import ModelFailed
-from symbi.guard.action import CallModel, ModelRef
-from symbi.guard.permit import Permit
+from symbi.guard.action import ModelRef
 from symbi.knowledge.passages import Passage, SearchResult, evidence_of
 from symbi.knowledge.ranking import coverage
 from symbi.policy.flow import join
@@ -105,24 +104,6 @@ class AnswerModelId:
     def ref(self) -> ModelRef:
         """As the gate names it."""
         return ModelRef(self.name, self.provider)
-
-
-class AnswerModel(Protocol):
-    """A model that writes answers."""
-
-    @property
-    def model(self) -> AnswerModelId:
-        """Which model it is."""
-
-    async def write(self, permit: Permit[CallModel]) -> str:
-        """An answer to the permit's own prompt, see `Told.read`.
-
-        Raises:
-            PermitRefused: The permit is spent, or its decision was not about this model.
-            ModelFailed: It gave none.
-            TimeLimit: It took too long.
-            Unavailable: It cannot be reached.
-        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,12 @@ from typing import Final, Self, TypeVar
 
 from symbi.errors import Denied, InputError, LimitExceeded, ModelFailed, StoreUnavailable, Unavailable
 from symbi.guard.action import CallModel
-from symbi.knowledge.answer import EVIDENCE_BAR, Answer, AnswerModel, checked, extract, nothing, prompt_of
+from symbi.knowledge.answer import EVIDENCE_BAR, Answer, checked, extract, nothing, prompt_of
 from symbi.knowledge.documents import CollectionStats, DocumentRecord
 from symbi.knowledge.folders import USUAL_LIMITS, Limits, Listing
 from symbi.knowledge.ingest import REMOVE_AT_ONCE, Extract, Ingest, Step
 from symbi.knowledge.passages import SearchResult
+from symbi.knowledge.port import AnswerModel
 from symbi.knowledge.rag import ANYWHERE, RESPONSE, KnowledgeRooms, Retrieval, Wanted
 from symbi.knowledge.readings import Reader
 from symbi.knowledge.verifying import Verified, Verifying

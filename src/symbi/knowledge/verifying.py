@@ -86,9 +86,9 @@ class Verifying:
     async def verify(self, reader: Reader, collection: str, *, repair: bool) -> Verified:
         """See `Knowledge.verify`."""
         rooms, writing = self._rooms, self._writing
-        accesses = await rooms.log.read(partial(rooms.store.accesses, collection))
         refused: set[str] = set()
         async with writing.turn:
+            accesses = await rooms.log.read(partial(rooms.store.accesses, collection))
             async with AsyncExitStack() as stack:
                 permits = await self._permitted(reader, collection, accesses, stack, repair=repair)
                 whole = len(permits) == max(len(accesses), 1)

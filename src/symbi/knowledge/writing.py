@@ -205,7 +205,8 @@ class Writing:
         if batch.stale:
             await self._forget(permit, batch.access.collection, batch.stale)
             self._probe("forgotten")
-            await self._drop(batch.ids)
+            if batch.large or len(batch.stale) > CHUNKS_AT_ONCE:
+                await self._drop(batch.ids)
             await self._clear(batch.ids)
         if batch.sealed:
             await self._scrub()

@@ -26,6 +26,8 @@ from symbi.guard.permit import Authority
 from symbi.testing.clock import ManualClock
 from symbi.testing.contracts import SandboxUnderTest
 
+ROUNDS = 20  # a worker that is not given back is gone after a few of them
+
 pytestmark = pytest.mark.anyio
 
 
@@ -107,19 +109,23 @@ async def test_more_runs_than_workers_are_refused_when_they_have_waited(monkeypa
         tasks.cancel_scope.cancel()
 
 
-async def test_a_worker_that_dies_with_code_in_it_is_a_failure_of_the_code_and_is_replaced(sandbox):
+async def test_a_worker_that_dies_with_code_in_it_is_a_failure_of_the_code_and_is_replaced():
+    authority, busy = Authority(ManualClock()), Busy()
+
     async def kill():
-        await anyio.wait_all_tasks_blocked()
+        await busy.begun.wait()
         for pid in workers():
             os.kill(pid, signal.SIGKILL)
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(kill)
-        with pytest.raises(CodeFailed, match="worker died while it ran the code") as caught:
-            await sandbox.run("while True:\n    pass")
+    async with MontySandbox(authority, watch=busy) as driver:
+        sandbox = SandboxUnderTest(driver, authority)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(kill)
+            with pytest.raises(CodeFailed, match="worker died while it ran the code") as caught:
+                await sandbox.run("while True:\n    pass")
+        assert (await sandbox.run("6 * 7")).value == 42
     assert isinstance(caught.value, AgentFailed)
     assert not caught.value.retryable
-    assert (await sandbox.run("6 * 7")).value == 42
 
 
 async def test_a_worker_that_ignores_its_limit_is_killed_from_outside(sandbox, monkeypatch):
@@ -169,6 +175,16 @@ async def test_output_up_to_its_bound_comes_back_whole(sandbox):
     assert result.stdout == "x" * (MAX_STDOUT_BYTES - 1) + "\n"
     await sandbox.fails(OutputLimit, f"print('x' * {MAX_STDOUT_BYTES})")
     await sandbox.fails(OutputLimit, f"print('é' * {MAX_STDOUT_BYTES // 2})")
+
+
+async def test_code_that_ends_while_it_is_given_up_leaves_its_worker_to_the_next(monkeypatch):
+    """It prints too much and is over, so that both ends of the run meet, and one time or another in the wrong order."""
+    monkeypatch.setattr(monty, "CHECKOUT_TIMEOUT_S", 5.0)
+    authority = Authority(ManualClock())
+    async with MontySandbox(authority, workers=1) as driver:
+        sandbox = SandboxUnderTest(driver, authority)
+        for _ in range(ROUNDS):
+            await sandbox.fails(OutputLimit, f"print('x' * {MAX_STDOUT_BYTES})")
 
 
 async def test_code_and_inputs_have_bounds(sandbox):

@@ -20,6 +20,7 @@ from typing import Final
 
 import msgspec
 
+from symbi.adapters.qdrant_edge.copying import disk_bytes
 from symbi.errors import ConfigError, InputError, StoreUnavailable
 from symbi.knowledge.vectors import VectorSpace
 
@@ -150,6 +151,15 @@ class CollectionFolder:
         with suppress(OSError, StoreUnavailable):
             self._tidy()
 
+    def wipe(self) -> None:
+        """As `tidy`, where it matters that nothing stays.
+
+        Raises:
+            StoreUnavailable: Something cannot be removed.
+        """
+        with self._used():
+            self._tidy()
+
     def mark(self) -> None:
         """Remember that all has to be written anew.
 
@@ -175,11 +185,7 @@ class CollectionFolder:
     def size_bytes(self) -> int:
         """What the generation that counts takes on the disk."""
         current = self.current()
-        total = 0
-        for one in current.rglob("*") if current is not None else ():
-            with suppress(FileNotFoundError):  # the engine has just removed it
-                total += one.stat().st_blocks * 512
-        return total
+        return 0 if current is None else disk_bytes(current)
 
     def _tidy(self) -> None:
         current = self.current()

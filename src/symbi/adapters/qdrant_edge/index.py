@@ -21,6 +21,7 @@ import anyio.to_thread
 import numpy as np
 from anyio.abc import TaskGroup
 
+from symbi.adapters.qdrant_edge.copying import copy_tree, require_room
 from symbi.adapters.qdrant_edge.folder import SPACE, CollectionFolder, check_space, write_space
 from symbi.adapters.qdrant_edge.process import EngineProcess
 from symbi.errors import InputError, StoreUnavailable, Unavailable
@@ -227,7 +228,7 @@ class EdgeVectors:
             generation = self._folder.next()
             async with AsyncExitStack() as stack:
                 stack.push_async_callback(_remove, generation)
-                await anyio.to_thread.run_sync(_copy_tree, source / "shard", generation)
+                await anyio.to_thread.run_sync(copy_tree, source / "shard", generation)
                 engine = await stack.enter_async_context(EngineProcess())
                 try:
                     await engine.load(generation, self._terms())
@@ -356,8 +357,10 @@ class EdgeVectors:
                     await engine.ask("create", str(generation), self._terms())
                 async with self._write:
                     source = await self._settled()
-                    if not fresh:
-                        await anyio.to_thread.run_sync(_copy_tree, source, generation)
+                    if fresh:
+                        await anyio.to_thread.run_sync(_require_room, source)
+                    else:
+                        await anyio.to_thread.run_sync(copy_tree, source, generation)
                     self._touched, deleted = set(), self._deleted
                 if fresh:
                     await self._copy_points(engine)
@@ -376,6 +379,7 @@ class EdgeVectors:
         finally:
             self._optimizing, self._touched = False, None
         if fresh:
+            await anyio.to_thread.run_sync(self._folder.wipe)  # else it stays marked, and what was erased is not gone
             await anyio.to_thread.run_sync(self._folder.unmark)
         return fresh or bool(changed)
 
@@ -443,13 +447,11 @@ def _hit(
     )
 
 
-def _copy_tree(source: Path, target: Path) -> None:
+def _require_room(source: Path) -> None:
     try:
-        shutil.copytree(source, target)
+        require_room(source, source.parent)
     except OSError as error:
-        shutil.rmtree(target, ignore_errors=True)
-        first = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror  # it has one for each file
-        raise StoreUnavailable(f"the vectors cannot be copied to `{target}`: {first}") from error
+        raise StoreUnavailable(f"the vectors of `{source}` cannot be written anew: {error.strerror}") from error
 
 
 async def _remove(generation: Path) -> None:
@@ -466,7 +468,7 @@ def _copy_whole(source: Path, target: Path, space: VectorSpace, points: int) -> 
     except OSError as error:
         raise StoreUnavailable(f"the vectors cannot be copied to `{target}`: {error.strerror}") from error
     try:
-        _copy_tree(source, target / "shard")
+        copy_tree(source, target / "shard")
         write_space(target, space, points)
     except OSError as error:
         raise StoreUnavailable(f"the vectors cannot be copied to `{target}`: {error.strerror}") from error

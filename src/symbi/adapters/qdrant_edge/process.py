@@ -48,6 +48,7 @@ class EngineProcess:
         self._process: anyio.abc.Process | None = None
         self._answers: BufferedByteReceiveStream | None = None
         self._length: int | None = None  # of the answer that is on its way
+        self._number = 0  # of the question that was asked last; its answer bears it
         self._turn = anyio.Lock()
 
     async def __aenter__(self) -> Self:
@@ -120,14 +121,18 @@ class EngineProcess:
         """
         if self._turn.statistics().tasks_waiting >= MAX_WAITING:
             raise Overloaded("too many questions wait for the engine of vectors", retry_after_s=RETRY_AFTER_S)
-        question = msgspec.msgpack.encode(request)
+        number = self._number = self._number + 1
+        question = msgspec.msgpack.encode((number, *request))
         if len(question) > MAX_FRAME:
             raise InputError("that is too much for the engine of vectors at once", code="vectors.size")
         async with self._turn:
             if not self.alive:
                 raise StoreUnavailable("the engine of vectors has ended", hint="asking again starts it anew")
             reply = await self._answer(question, wait_s)
-        match reply:
+            if not isinstance(reply, list) or reply[:1] != [number]:
+                await self.end()  # it has lost its way, and so would whoever asks next
+                raise StoreUnavailable("the engine of vectors gave no answer that is one")
+        match reply[1:]:
             case ["ok", value]:
                 return value
             case ["error", "taken", name]:

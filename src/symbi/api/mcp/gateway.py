@@ -186,9 +186,11 @@ class GatewaySession:
             StoreUnavailable: The books cannot be kept.
         """
         asked = self.runtime.catalog.servers if servers is None else tuple(servers)
-        async with anyio.create_task_group() as tasks:
-            for name in asked:
-                tasks.start_soon(self._connect, name)
+        wanted = [name for name in asked if self._wants(name)]
+        if wanted:  # as a rule there is nothing to do
+            async with anyio.create_task_group() as tasks:
+                for name in wanted:
+                    tasks.start_soon(self._connect, name)
         self._check_books(asked)
 
     async def ready_to_list(self, kind: str) -> tuple[str, ...]:

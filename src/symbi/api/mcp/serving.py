@@ -18,7 +18,7 @@ from mcp.server.subscriptions import (
     ToolsListChanged,
 )
 from mcp.shared._stream_protocols import ReadStream, WriteStream
-from mcp.shared.exceptions import MCPError
+from mcp.shared.exceptions import MCPError, NoBackChannelError
 from mcp.shared.message import SessionMessage
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
@@ -123,7 +123,7 @@ class SessionServer:
             if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
                 await self._bus.publish(ResourceUpdated(uri))
             else:
-                await ctx.session.send_resource_updated(uri)
+                await handed(lambda: ctx.session.send_resource_updated(uri))
 
         session.changed, session.updated = changed, updated
         return session
@@ -138,7 +138,7 @@ class SessionServer:
         if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
             await self._bus.publish(event)
         else:
-            await notify()
+            await handed(notify)
 
     # --- tools ------------------------------------------------------------------------------------
 
@@ -265,6 +265,14 @@ class SessionServer:
         session = await self.session_of(ctx)
         session.log_level = params.level if params.level in LEVELS else session.log_level
         return types.EmptyResult()
+
+
+async def handed(notice: Callable[[], Awaitable[None]]) -> None:
+    """Hand a notice to a client; one that has gone, or takes none, misses it, and nothing else comes of it."""
+    try:
+        await notice()
+    except (MCPError, NoBackChannelError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+        _log.debug("a client takes no notice: %s", type(error).__name__)
 
 
 async def guarded(name: str, session: GatewaySession, work: Callable[[], Awaitable[Any]]) -> Any:
