@@ -14,6 +14,8 @@ import argparse
 import hashlib
 import importlib
 import json
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +34,10 @@ def main() -> None:
     source = Path(weights.__file__).parent / "model"
     model = distil.distill(str(source), pca_dims=DIMENSION, device="cpu", quantize_to=given.type)
     given.out.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(given.out)
-    for file in given.out.iterdir():
-        if file.name not in (*FILES, "NOTICE"):
-            file.unlink()
+    with tempfile.TemporaryDirectory() as made:  # it writes more than is wanted, and what else is in the folder stays
+        model.save_pretrained(Path(made))
+        for name in FILES:
+            shutil.copyfile(Path(made) / name, given.out / name)
     told = json.loads((given.out / "config.json").read_text("utf-8"))
     told["tokenizer_name"] = "sentence-transformers/all-MiniLM-L6-v2"  # and not where it lay on this machine
     (given.out / "config.json").write_text(json.dumps(told, indent=4, sort_keys=True) + "\n", "utf-8")

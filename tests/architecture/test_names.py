@@ -123,12 +123,13 @@ def names_protocol(base):
 def test_every_method_of_a_port_that_has_an_effect_takes_a_permit_first(modules):
     """Ports to tools and sandboxes: what is neither a property nor a context method nor storage takes a `Permit`.
 
-    A ping alone hands nothing over and asks for nothing.
+    A ping alone hands nothing over and asks for nothing; and what a permit has begun ends without one.
     """
-    for name in ("ToolServer", "ServerSession", "SandboxDriver"):
+    free = {"ping", "unsubscribe"}
+    for name in ("ToolServer", "ServerSession", "ResourceUpdates", "SandboxDriver"):
         port = next(node for _, _, tree in modules for node in tree.body if getattr(node, "name", "") == name)
         for part in port.body:
-            if isinstance(part, ast.AsyncFunctionDef) and not part.name.startswith("__") and part.name != "ping":
+            if isinstance(part, ast.AsyncFunctionDef) and not part.name.startswith("__") and part.name not in free:
                 first = part.args.args[1]
                 assert first.arg == "permit", part.name
                 assert ast.unparse(first.annotation).startswith("Permit["), part.name

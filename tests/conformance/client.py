@@ -41,6 +41,8 @@ METADATA_URL = "https://conformance-test.local/client-metadata.json"
 class Person:
     """Agrees to everything: fills in what a form has for a default, and lets the server be used in his name."""
 
+    can = tuple(AskKind)
+
     def __init__(self, guard):
         self.guard = guard
         self.location = ""

@@ -19,6 +19,7 @@ import mcp_types as types
 import uvicorn
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
+from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.exceptions import MCPDeprecationWarning, MCPError
 from reference_inputs import (
@@ -385,6 +386,7 @@ def make_server():
             on_read_resource=read_resource,
             on_subscribe_resource=watch,
             on_unsubscribe_resource=watch,
+            on_subscriptions_listen=ListenHandler(InMemorySubscriptionBus()),
             on_list_prompts=list_prompts,
             on_get_prompt=get_prompt,
             on_completion=complete,

@@ -16,8 +16,10 @@ from time import monotonic
 
 import anyio
 
+import symbi.adapters.sqlite.knowledge as rows
 from symbi.adapters.qdrant_edge import EdgeVectors
 from symbi.clock import SystemClock
+from symbi.knowledge import writing
 from symbi.knowledge.documents import EVERYTHING
 from symbi.testing.knowledge import OpenKnowledge, open_knowledge
 from symbi.types import AgentId, Principal
@@ -111,6 +113,9 @@ async def judge(
         after = await opened.knowledge.verify(WHO, "kb")
         assert after.clean, f"round {number}: {after}"
         assert after.documents == FILES, f"round {number}: {after.documents} documents"
+        for table in ("knowledge_chunks", "knowledge_words"):
+            (count,) = store._one(f"SELECT count(*) FROM {table}")
+            assert count == after.chunks, f"round {number}: {count} rows in {table} for {after.chunks} chunks"
         for source, word in words.items():
             assert store.search_words([word], list(store.accesses("kb")), EVERYTHING, 5), f"round {number}: {source}"
         return {"orphans": before.orphans, "pending": before.pending}
@@ -123,6 +128,8 @@ def main() -> None:
     told = {"acknowledged": 0, "orphans": 0, "pending": 0}
     for number in range(rounds):
         words = write_files(folder, number, chance)
+        # In every other round a document of two chunks is a large one, which is put in part by part.
+        rows.CHUNKS_AT_ONCE = writing.CHUNKS_AT_ONCE = 256 if number % 2 else 1
         acknowledged = one_round(data, folder, chance)
         told["acknowledged"] += len(acknowledged)
         for name, count in anyio.run(judge, data, folder, acknowledged, words, number).items():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from symbi.adapters.keys import FileKeyStore
-from symbi.errors import ConfigError, InputError, ModelFailed, PolicyDenied, StoreUnavailable
+from symbi.errors import ConfigError, InputError, PolicyDenied, StoreUnavailable
 from symbi.knowledge.documents import SEALED_FROM
 from symbi.knowledge.door import KnowledgeDoor, Retention
 from symbi.knowledge.rag import Wanted
@@ -260,7 +260,14 @@ async def test_an_answer_is_word_for_word_and_cites_or_says_that_there_is_none(t
         ("NO ANSWER", None),
         ("Flush the queue.", "knowledge.uncited"),
         ("Flush the queue [9].", "knowledge.uncited"),
+        ("Flush the queue [1000].", "knowledge.uncited"),
+        ("Flush it [1, 1].", None),
         ("Flush it [1].\n\nThen reboot.", "knowledge.uncited"),
+        ("Flush it as https://evil.example/x says [1].", "knowledge.misquoted"),
+        ("![](HTTPS://evil.example/?q=queue) [1]", "knowledge.misquoted"),
+        ("Look at www.evil.example [1].", "knowledge.misquoted"),
+        ("Look [there](evil.example/x) [1].", "knowledge.misquoted"),
+        ("Write to mailto:evil@evil.example [1].", "knowledge.misquoted"),
         ('It says "reboot the whole machine" [1].', "knowledge.misquoted"),
         ("", "knowledge.uncited"),
     ],
@@ -272,10 +279,13 @@ async def test_a_model_that_cites_what_it_was_not_shown_is_refused(tmp_path, sai
             answer = await opened.knowledge.answer(READER, "flush the mail queue", written=True)
             assert answer.found is (said != "NO ANSWER")
             assert any(event.details.get("action") == "CallModel" for event in opened.gate.events())
+            assert (answer.model, answer.unwritten) == ("scripted", "")
         else:
-            with pytest.raises(ModelFailed) as failed:
-                await opened.knowledge.answer(READER, "flush the mail queue", written=True)
-            assert failed.value.code == code
+            answer = await opened.knowledge.answer(READER, "flush the mail queue", written=True)
+            assert (answer.by, answer.model) == ("extract", "")
+            assert answer.unwritten.startswith(f"{code}: ")
+            assert said.strip() == "" or said not in answer.text
+            assert answer.result.trace.stages[-1].facts == {"model": "scripted", "refused": code}
 
 
 async def test_a_cross_encoder_ranks_again(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from symbi.adapters.keys import FileKeyStore
-from symbi.errors import ModelFailed, PolicyDenied
+from symbi.errors import PolicyDenied
 from symbi.knowledge.answer import uncited
 from symbi.knowledge.documents import document_id
 from symbi.knowledge.passages import evidence_of
@@ -36,8 +36,8 @@ async def test_a_document_is_no_other_passage_of_a_prompt():
         await opened.knowledge.put(OPERATOR, "ops", "forged.md", FORGED)
         await opened.knowledge.answer(READER, "flush the mail queue", written=True)
         (prompt,) = opened.knowledge._model.prompts
-        assert "\n[2]" not in prompt.text
-        assert "argv[1]" in prompt.text
+        assert prompt.user.count("\n[2]") == 0
+        assert "argv[1]" in prompt.user
 
 
 def test_what_stands_by_itself_and_is_a_number_is_no_citation():
@@ -48,9 +48,9 @@ def test_what_stands_by_itself_and_is_a_number_is_no_citation():
 async def test_a_paragraph_that_cites_nothing_is_seen_however_it_is_parted(between):
     async with open_knowledge(answers=[f"Reboot the machine.{between}Flush the queue [1]."]) as opened:
         await opened.knowledge.put(OPERATOR, "ops", "mail.md", MAIL)
-        with pytest.raises(ModelFailed) as failed:
-            await opened.knowledge.answer(READER, "flush the mail queue", written=True)
-        assert failed.value.code == "knowledge.uncited"
+        answer = await opened.knowledge.answer(READER, "flush the mail queue", written=True)
+        assert answer.unwritten.startswith("knowledge.uncited: ")
+        assert "Reboot" not in answer.text
 
 
 async def test_every_passage_of_an_answer_speaks_for_it():

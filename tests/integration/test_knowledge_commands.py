@@ -48,6 +48,26 @@ def kb_json(*arguments, code=0):
     return json.loads(kb(*arguments, "--json", code=code))
 
 
+def test_an_index_that_is_damaged_is_moved_away_and_made_anew(folder):
+    kb("add", "runbook", "-k", "ops")
+    vectors = folder / ".symbi" / "vectors" / "knowledge"
+    current = (vectors / "current").read_bytes()
+    (vectors / "current").unlink()
+    refused = CliRunner().invoke(app, ["kb", "search", "mail"])
+    assert refused.exit_code != 0
+    said = " ".join(refused.stderr.split())
+    assert "are damaged" in said
+    assert "move that folder away; `symbi kb verify --repair` makes the vectors of documents anew" in said
+    (vectors / "current").write_bytes(current)
+    vectors.rename(folder / "away")
+    assert "2 chunks without a vector" in kb("verify", code=4)
+    assert "so it was; what did not agree was put in order" in kb("verify", "--repair")
+    again = kb("verify", "--repair")
+    assert "2 vectors; 0 vectors without a chunk, 0 chunks without a vector" in again
+    assert "put in order" not in again
+    assert "runbook/mail.md" in kb("search", "mail that bounces")
+
+
 def test_documents_come_are_found_answer_and_go(folder):
     report = kb_json("add", "runbook", "-k", "ops")
     assert report["added"] == ["runbook/disk.md", "runbook/mail.md"]
@@ -70,6 +90,19 @@ def test_documents_come_are_found_answer_and_go(folder):
     assert kb_json("rm", "runbook/mail.md", "-k", "ops") == {"removed": 1}
     assert kb_json("verify")[0]["clean"]
     assert "no document" in CliRunner().invoke(app, ["kb", "rm", "nothing", "-k", "ops"]).output
+
+
+def test_another_folder_of_a_name_is_refused_and_one_that_has_moved_is_read_where_that_is_said(folder):
+    kb("add", "runbook", "-k", "ops")
+    (folder / "other/runbook").mkdir(parents=True)
+    (folder / "other/runbook/disk.md").write_text(DISK)
+    refused = CliRunner().invoke(app, ["kb", "add", "other/runbook", "-k", "ops"])
+    assert refused.exit_code == 2, refused.output
+    assert f"from `{folder / 'runbook'}`" in " ".join(refused.output.split())
+    assert "--as NAME" in refused.output
+    assert len(kb_json("list")) == 2
+    report = kb_json("add", "other/runbook", "-k", "ops", "--moved")
+    assert (report["unchanged"], report["removed"]) == (1, ["runbook/mail.md"])
 
 
 @pytest.mark.parametrize(

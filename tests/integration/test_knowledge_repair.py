@@ -2,6 +2,8 @@
 
 import threading
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -10,7 +12,8 @@ from symbi.adapters.keys import FileKeyStore
 from symbi.errors import PolicyDenied
 from symbi.knowledge.chunks import chunks_of
 from symbi.knowledge.door import KnowledgeDoor
-from symbi.knowledge.rules import Rule, Rules
+from symbi.knowledge.rules import CollectionTerms, Rule, Rules
+from symbi.knowledge.verifying import UNNAMED
 from symbi.policy.engine import PolicySet, PolicySource
 from symbi.testing.knowledge import open_knowledge
 from symbi.types import AgentId, Confidentiality, Principal
@@ -42,10 +45,87 @@ async def test_a_vector_of_a_secret_is_made_again_only_where_a_secret_may_be_wri
         opened.vectors.points.clear()
         gate.engine.replace(PolicySet.load([PolicySource("test.cedar", ALL + NOT_AGAIN)]))
         embedded = opened.embedder.texts
+        again = await knowledge.verify(OPERATOR, "ops", repair=True)
+        assert (again.documents, again.missing, again.clean) == (1, 1, True)
+        assert opened.embedder.texts == embedded + 1
+        (made,) = opened.vectors.points.values()
+        assert "subject" not in made.payload
+
+
+REMOTE = """
+@id("all") permit (principal, action, resource);
+@id("stay") forbid (principal, action == Action::"WriteData", resource)
+when { context has remote && context.remote && resource.classification == "secret" };
+"""
+
+
+async def test_repair_has_nothing_read_by_a_remote_model_that_policy_keeps_here_and_does_the_rest(tmp_path):
+    async with open_knowledge(ALL, rules=RULES, keys=FileKeyStore(tmp_path / "keys")) as opened:
+        knowledge, read = opened.knowledge, []
+        for name in ("a.md", "b.md", "pay.md", "z.md"):
+            await knowledge.put(OPERATOR, "ops", name, f"# {name}\n\nOf {name} there is much to tell.".encode())
+        opened.vectors.points.clear()
+        real = opened.embedder.embed
+
+        async def noted(permit, texts, purpose):
+            read.extend(texts)
+            return await real(permit, texts, purpose)
+
+        model = replace(opened.embedder.model, remote=True)
+        object.__setattr__(knowledge.rooms, "embedder", SimpleNamespace(model=model, embed=noted))
+        opened.gate.engine.replace(PolicySet.load([PolicySource("test.cedar", REMOTE)]))
+        found = await knowledge.verify(OPERATOR, "ops")
+        assert (found.documents, found.missing) == (4, 4)  # to look has nothing read by a model
+        again = await knowledge.verify(OPERATOR, "ops", repair=True)
+        assert (again.refused, again.clean) == (1, False)
+        assert sorted(one.split("\n")[0] for one in read) == ["a.md", "b.md", "z.md"]
+        assert len(opened.vectors.points) == 3
+        again = await knowledge.verify(OPERATOR, "ops")
+        assert (again.missing, again.clean) == (1, False)
+
+
+NAMES = """
+@id("write") permit (principal, action == Action::"WriteData", resource) when { resource.owner != "eve" };
+@id("read") permit (principal, action == Action::"ReadData", resource) when { resource.owner == "ada" };
+"""
+OWNED = Rules(
+    {"ops": CollectionTerms(owner="ada")},
+    (Rule("ben", "ben*", owner="ben"), Rule("eve", "eve*", owner="eve")),
+)
+
+
+async def test_verify_tells_nothing_of_what_may_not_be_written_and_names_nothing_that_may_not_be_read():
+    async with open_knowledge(ALL, rules=OWNED) as opened:
+        knowledge, gate = opened.knowledge, opened.gate
+        for name in ("ada.md", "ben.md", "eve.md"):
+            await knowledge.put(OPERATOR, "ops", name, f"# {name}\n\nOf {name} there is much to tell.".encode())
+        whole = await knowledge.verify(OPERATOR, "ops")
+        assert (whole.documents, whole.vectors, whole.clean) == (3, 3, True)
+        await gate.log.transact(lambda: (gate.store._db.execute("UPDATE knowledge_documents SET body = x'00'"), ()))
+        gate.engine.replace(PolicySet.load([PolicySource("test.cedar", NAMES)]))
+        opened.vectors.points.clear()
+        found = await knowledge.verify(OPERATOR, "ops")
+        assert (found.documents, found.chunks, found.missing, found.vectors) == (2, 2, 2, 0)
+        assert [one.split(":")[0] for one in found.damaged] == ["ada.md", UNNAMED]
+        assert "eve" not in repr(found)
+        assert "ben" not in repr(found)
+        gate.engine.replace(PolicySet.load([PolicySource("test.cedar", NAMES.replace('!= "eve"', '== "nobody"'))]))
         with pytest.raises(PolicyDenied):
-            await knowledge.verify(OPERATOR, "ops", repair=True)
-        assert opened.embedder.texts <= embedded + 1
-        assert all("subject" not in one.payload for one in opened.vectors.points.values())
+            await knowledge.verify(OPERATOR, "ops")
+
+
+async def test_what_may_not_be_written_is_not_put_in_order_either():
+    async with open_knowledge(ALL, rules=OWNED) as opened:
+        knowledge, gate = opened.knowledge, opened.gate
+        for name in ("ada.md", "eve.md"):
+            await knowledge.put(OPERATOR, "ops", name, f"# {name}\n\nOf {name} there is much to tell.".encode())
+        await gate.log.transact(
+            lambda: (gate.store._db.execute("DELETE FROM knowledge_chunks"), ())
+        )  # both vectors are orphans
+        gate.engine.replace(PolicySet.load([PolicySource("test.cedar", NAMES)]))
+        found = await knowledge.verify(OPERATOR, "ops", repair=True)
+        assert found.orphans == 1
+        assert len(opened.vectors.points) == 1
 
 
 async def test_a_large_document_is_cut_elsewhere_than_on_the_event_loop(monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import AsyncExitStack
 
 import anyio
 import mcp_types as types
@@ -198,20 +199,25 @@ async def test_what_a_client_had_asked_for_ends_with_it(opened):
 
 @ERAS
 async def test_a_tool_that_changes_is_gone_for_every_client_and_a_call_of_it_says_so(opened, mode):
-    told = anyio.Event()
+    told, changes = anyio.create_memory_object_stream[object](16)
 
     async def hear(message):
         if isinstance(message, types.ToolListChangedNotification):
-            told.set()
+            await told.send(message)
 
-    async with opened() as one, one.client(mode=mode, message_handler=hear) as client, one.client() as other:
+    async with AsyncExitStack() as stack:
+        stack.enter_context(told)
+        stack.enter_context(changes)
+        one = await stack.enter_async_context(opened())
+        client = await stack.enter_async_context(one.client(mode=mode, message_handler=hear))
+        other = await stack.enter_async_context(one.client())
         assert not (await client.call_tool("desk__read_mail", {})).is_error
+        if mode != "legacy":
+            changes = await stack.enter_async_context(client.listen(tools_list_changed=True))
         await other.call_tool("desk__changes", {})
         with anyio.fail_after(20):
-            if mode == "legacy":
-                await told.wait()
             while "desk__read_mail" in [tool.name for tool in (await client.list_tools()).tools]:
-                await anyio.wait_all_tasks_blocked()
+                await anext(changes)
         refused = wrong(await client.call_tool("desk__read_mail", {}))
         assert refused["kind"] == "verification"
         assert not (await client.call_tool("desk__count", {})).is_error

@@ -56,6 +56,7 @@ class Teller:
         self.answers = answers
         self.told = []
         self.asked = []
+        self.can = tuple(AskKind)
 
     async def progress(self, progress):
         self.told.append((progress.done, progress.total, progress.message))
@@ -352,8 +353,9 @@ async def test_a_permit_for_another_server_or_action_is_refused(open_house, way)
                 await method(mint(ConnectServer(principal=PRINCIPAL, server="house", command="x")))
         permit = mint(ReadResource(principal=PRINCIPAL, server="house", uri="note://a"))
         await server.read(permit)
-        with pytest.raises(PermitRefused):
-            await server.read(permit)
+        for method in (server.read, server.subscribe):
+            with pytest.raises(PermitRefused):
+                await method(permit)
 
 
 async def test_a_question_that_nobody_answers_ends_with_the_call(open_house):

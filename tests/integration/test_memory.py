@@ -3,7 +3,8 @@
 import pytest
 
 from symbi.context.kinds import DAY_MS, ContextItem, ContextQuery, Form, MemoryKind, MemoryTerms
-from symbi.context.memory import MOST_OF, MemoryConfig
+from symbi.context.memory import MemoryConfig
+from symbi.context.surplus import MOST_OF
 from symbi.errors import InputError, PolicyDenied
 from symbi.testing.clock import ManualClock
 from symbi.testing.context import open_memory

@@ -91,7 +91,7 @@ async def test_a_number_and_a_text_of_it_are_two_items():
 
 
 async def test_newer_items_take_nothing_away_that_is_under_a_hold(tmp_path, monkeypatch):
-    monkeypatch.setattr("symbi.context.memory.MOST_OF", {MemoryKind.SHORT_TERM: 2})
+    monkeypatch.setattr("symbi.context.surplus.MOST_OF", {MemoryKind.SHORT_TERM: 2})
     async with open_memory(folder=tmp_path / "data", keys=tmp_path / "keys") as open_:
         memory = open_.memory
         await memory.store_context(ANNA, ContextItem("her number", MemoryKind.SHORT_TERM, label=JANE))
@@ -103,7 +103,7 @@ async def test_newer_items_take_nothing_away_that_is_under_a_hold(tmp_path, monk
 
 
 async def test_a_checkpoint_that_alone_has_what_is_held_stays_until_the_hold_is_released(tmp_path, monkeypatch):
-    monkeypatch.setattr("symbi.context.keeping.MAX_CHECKPOINTS", 2)
+    monkeypatch.setattr("symbi.context.surplus.MAX_CHECKPOINTS", 2)
     async with open_memory(folder=tmp_path / "data", keys=tmp_path / "keys") as open_:
         memory, keeping, gate = open_.memory, open_.keeping, open_.gate
         empty = await keeping.checkpoint(ANNA)
@@ -138,7 +138,7 @@ async def test_a_shorter_retention_holds_for_what_was_kept_before_at_once(tmp_pa
         assert [len(await there(agent)) for agent in everybody] == [3, 2, 2]
         memory.declare(ANNA, MemorySpec(retention_days=2.0))
         assert [await there(agent) for agent in everybody] == [["new"], [], ["old too", "old"]]
-        assert await keeping.everything(one, ContextQuery()) == []
+        assert await keeping.everything(one, ContextQuery()) == ()
         assert await keeping.sweep() == 6  # with the copies
         assert [copy.items for copy in await keeping.checkpoints(ANNA)] == [0]
         assert len(open_.index.points) == 3
@@ -149,7 +149,7 @@ async def test_a_shorter_retention_holds_for_what_was_kept_before_at_once(tmp_pa
 async def test_the_terms_of_a_memory_are_known_before_its_agent_runs(tmp_path):
     async with open_in(tmp_path, 'memory notes { retention "2d" } agent anna() { with { 1 } }') as running:
         memory = running.runtime.context.memory
-        assert memory.oldest_of(ANNA) == memory.oldest_ms
+        assert memory.oldest_of(ANNA) == memory.oldest_of(AgentId("ben"))
         await Host(running.runtime, [running.compiled])._take_up_agents()
         assert memory.now_ms - memory.oldest_of(ANNA) == 2 * DAY_MS
 

@@ -6,6 +6,7 @@ import pytest
 
 from symbi.agent.journal import RunState
 from symbi.context.kinds import ContextItem, ContextQuery, MemoryKind
+from symbi.errors import InputError, PolicyDenied
 from symbi.testing.runtime import open_in
 from symbi.types import AgentId, Integrity, Label
 
@@ -64,6 +65,7 @@ async def test_a_run_remembers_and_recalls_what_it_and_earlier_ones_kept(tmp_pat
         (found,) = value["found"]
         assert (found["id"], found["content"]) == (value["id"], {"what": "the gate is shut", "n": 1})
         assert (found["tags"], found["importance"], found["kind"]) == (["news"], 0.8, "long-term")
+        assert found["run"] == outcome.run_id
         assert value["all"] == 2
     async with open_in(tmp_path, FILE, policies=POLICIES) as running:
         assert (await run(running, "anna", {"fact": "it rains"})).output["all"] == 4
@@ -190,3 +192,56 @@ async def test_an_agent_looks_into_documents_and_cites_them(tmp_path):
         assert said["passages"][0]["source"].endswith("memory.md")
         found = await running.runtime.context.search_knowledge(AgentId("reader"), "full disk", collections=["runbooks"])
         assert found.passages[0].citation.source.endswith("disk.md")
+
+
+PURPOSEFUL = (
+    LOOKING
+    + """
+@id("for-its-purpose") forbid (principal, action == Action::"ReadData", resource is Knowledge)
+when { context.purpose != resource.purpose };
+"""
+)
+
+
+@pytest.mark.parametrize("purpose", ["support", "sales", None])
+async def test_what_an_agent_looks_things_up_for_is_what_its_operator_says(tmp_path, purpose):
+    books = tmp_path / "runbooks"
+    books.mkdir()
+    (books / "memory.md").write_text("# Out of memory\n\nRestart the checkout service and raise its limit.\n")
+    config = '[knowledge.collections.runbooks]\npurpose = "support"\n'
+    config += "" if purpose is None else f'[agents.reader]\npurpose = "{purpose}"\n'
+    async with open_in(tmp_path, LOOKS, policies=PURPOSEFUL, config=config) as running:
+        knowledge, context = await running.runtime.rooms.knowledge.opened(), running.runtime.context
+        await knowledge.add(context.memory.principal_of(AgentId("librarian")), "runbooks", books)
+        question = "what to do when the checkout service is out of memory?"
+        if purpose == "support":
+            outcome = await run(running, "reader", {"question": question})
+            assert outcome.output["said"]["found"]
+            assert (await context.search_knowledge(AgentId("reader"), question)).passages
+            return
+        outcome = await run(running, "reader", {"question": question})
+        assert outcome.output is None
+        assert "for-its-purpose" in str(outcome.error)
+        with pytest.raises(PolicyDenied):
+            await context.search_knowledge(AgentId("reader"), question)
+
+
+async def test_the_door_for_programs_says_which_argument_is_of_another_type(tmp_path):
+    async with open_in(tmp_path, FILE, policies=POLICIES) as running:
+        context, anna = running.runtime.context, AgentId("anna")
+        before = running.runtime.rooms.world.log.sequence
+        for call, said in [
+            (context.store_context(7, ContextItem("x")), "`agent` is the name of an agent or a `Principal`, and not `int`"),
+            (context.store_context(anna, "x"), "`item` is a `ContextItem`, and not `str`"),
+            (context.retrieve_context(anna, "x"), "`query` is a `ContextQuery`, and not `str`"),
+            (context.search_knowledge(anna, 7), "`question` is a str, and not `int`"),
+            (context.search_knowledge(anna, "x", collections="ab"), "`collections` is a list or tuple of str, and not `str`"),
+            (context.search_knowledge(anna, "x", limit="3"), "`limit` is a whole number, and not `str`"),
+            (context.search_knowledge(None, "x"), "`agent` is the name of an agent or a `Principal`, and not `NoneType`"),
+            (context.forget(anna, "abc"), "`ids` is a list or tuple of str, and not `str`"),
+            (context.restore(anna, 7), "`checkpoint` is the id of a checkpoint, a str, and not `int`"),
+        ]:  # fmt: skip
+            with pytest.raises(InputError) as refused:
+                await call
+            assert (refused.value.message, refused.value.code) == (said, "context.type")
+        assert running.runtime.rooms.world.log.sequence == before

@@ -21,7 +21,7 @@ from symbi.testing.vectors import BruteForceVectors
 pytestmark = pytest.mark.anyio
 BOTH = Scope((MINE, YOURS))
 WIDE = VectorSpace("test", "d" * 64, 64)
-QUICK = VectorConfig(scan_below_kib=64)
+QUICK = VectorConfig(scan_below=256)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ async def test_vectors_of_another_model_are_refused_in_words(permits, tmp_path):
         ):
             await EdgeVectors(permits.authority, tmp_path, other).__aenter__()
     (tmp_path / "space.json").write_text("{}")
-    with pytest.raises(InputError):
+    with pytest.raises(StoreUnavailable, match="are damaged"):
         await EdgeVectors(permits.authority, tmp_path, SPACE).__aenter__()
 
 
@@ -125,6 +125,50 @@ async def test_it_puts_itself_in_order_once_enough_was_written(permits, tmp_path
         with anyio.fail_after(60):
             while (await index.stats()).indexed < 1_100:  # what was written before it was opened counts too
                 pass
+
+
+@pytest.mark.parametrize("dimension", [8, 64])
+async def test_points_decide_when_a_graph_is_built_and_not_how_long_they_are(permits, tmp_path, dimension):
+    space = VectorSpace("test", "d" * 64, dimension)
+    rows = np.random.default_rng(1).standard_normal((400, dimension)).astype(np.float32)
+    points = [VectorPoint(UUID(int=at), row, MINE) for at, row in enumerate(rows)]
+    async with EdgeVectors(permits.authority, tmp_path, space, QUICK) as index:
+        await index.upsert(permits.write(), points[: QUICK.graph_from - 1])
+        assert not await index.optimize()
+        await index.upsert(permits.write(), points)
+        assert await index.optimize()
+        assert (await index.stats()).indexed == 400
+
+
+async def test_what_is_in_no_graph_yet_is_a_part_of_what_is_there(permits, tmp_path):
+    """All files are copied to build one: so many are written before that is done again, else each write is copied often."""
+    space = VectorSpace("test", "d" * 64, 8)
+    rows = np.random.default_rng(1).standard_normal((5_000, 8)).astype(np.float32)
+    points = [VectorPoint(UUID(int=at), row, MINE) for at, row in enumerate(rows)]
+    async with EdgeVectors(permits.authority, tmp_path, space, QUICK) as index:
+        await index.upsert(permits.write(), points[:4_000])
+        assert await index.optimize()
+        assert QUICK.graph_from < 4_000 / 20
+        await index.upsert(permits.write(), points[4_000:4_190])
+        assert not await index.optimize()
+        await index.upsert(permits.write(), points[4_190:4_300])
+        assert await index.optimize()
+        assert (await index.stats()).indexed == 4_300
+
+
+async def test_a_point_of_another_namespace_is_never_handed_out_whatever_the_engine_says(
+    permits, tmp_path, monkeypatch
+):
+    async with EdgeVectors(permits.authority, tmp_path, SPACE) as index:
+        await index.upsert(permits.write(), sample_points(5))
+
+        async def ask(_self, *_request, **_terms):
+            return [[UUID(int=1).bytes, 1.0, {"namespace": YOURS.text}, None]]
+
+        monkeypatch.setattr(process.EngineProcess, "ask", ask)
+        with pytest.raises(StoreUnavailable, match="another namespace"):
+            await index.query(permits.read(), VectorQuery(sample_points(1)[0].vector, 1, Scope((MINE,))))
+        monkeypatch.undo()
 
 
 async def test_work_that_is_cancelled_leaves_what_was_there(permits, tmp_path):
@@ -251,7 +295,7 @@ async def main():
     permits = open_permits()
     space = VectorSpace("test", "d" * 64, 64)
     rows = np.random.default_rng(1).standard_normal((20_000, 64)).astype(np.float32)
-    async with EdgeVectors(permits.authority, Path(sys.argv[1]), space, VectorConfig(scan_below_kib=64)) as index:
+    async with EdgeVectors(permits.authority, Path(sys.argv[1]), space, VectorConfig(scan_below=256)) as index:
         await index.upsert(permits.write(), [VectorPoint(UUID(int=at), row, MINE) for at, row in enumerate(rows)])
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(index.optimize)

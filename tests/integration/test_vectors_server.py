@@ -6,6 +6,7 @@ What a real server does besides (its log, its graphs) is not shown here; that th
 import json
 import threading
 import warnings
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -87,6 +88,13 @@ class RestServer:
 
 @pytest.fixture
 def rest():
+    with serving() as made:
+        yield made
+
+
+@contextmanager
+def serving(tls=None):
+    """A server on a free port; with a context, over TLS."""
     made = RestServer()
 
     class Answers(BaseHTTPRequestHandler):
@@ -97,16 +105,23 @@ def rest():
             data = self.rfile.read(int(self.headers.get("content-length") or 0))
             made.requests.append((self.command, parts.path, parts.query))
             made.keys.append(self.headers.get("api-key"))
+            more = {}
             if made.fail is not None:
-                status, out = made.fail
+                status, out, *headers = made.fail
+                more = dict(headers)
             else:
                 answer = made.answer(self.command, parts.path, json.loads(data) if data else None)
-                told = plain(answer)
-                status, out = 200, json.dumps({"result": told, "status": "ok", "time": 0.0}).encode()
+                if isinstance(answer, tuple):
+                    status, out = answer
+                else:
+                    told = {"result": plain(answer), "status": "ok", "time": 0.0}
+                    status, out = 200, json.dumps(told).encode()
             self.send_response(status)
             self.send_header("content-type", "application/json")
             self.send_header("location", "http://127.0.0.1:1/")
             self.send_header("content-length", str(len(out)))
+            for name, value in more.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(out)
 
@@ -117,14 +132,18 @@ def rest():
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
     server.daemon_threads = True
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    made.url = f"http://127.0.0.1:{server.server_address[1]}"
-    yield made
-    server.shutdown()
-    server.server_close()
-    thread.join()
-    made.local.close()
+    made.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{server.server_address[1]}"
+    try:
+        yield made
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+        made.local.close()
 
 
 def plain(answer):
@@ -183,6 +202,7 @@ async def test_a_server_that_fails_is_said_to_and_says_nothing_of_what_was_asked
             (302, b""),
             (200, b"<html>"),
             (200, b'{"result": 5}'),
+            (200, b'{"result": null}'),
         ):
             rest.fail = fail
             for call in (

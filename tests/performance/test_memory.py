@@ -9,6 +9,7 @@ from symbi.bench.context import AGENT
 from symbi.context.finding import Question, found_in, narrowed
 from symbi.context.kinds import ContextQuery, MemoryKind, MemoryTerms
 from symbi.testing.context import ManyItems
+from symbi.types import AgentId
 
 NOW = 10_000_000
 FEW, MANY = 1_500, 6_000
@@ -59,3 +60,27 @@ def steps(store, query):
 def test_a_question_costs_about_the_same_however_much_is_remembered(stores, query):
     few, many = (steps(store, query) for store in stores)
     assert many < 2 * few  # of four times as many items: what a question looks at bounds it, and not what there is
+
+
+def test_what_is_too_old_of_one_agent_is_found_without_a_look_at_what_others_have(stores):
+    counts = []
+    for store in stores:
+        other = AgentId("other")
+        with store.transaction():
+            ManyItems(other, 40, 4, 4).put(store, [f"other{number:04}" for number in range(20)], 0, NOW - 20)
+        count = 0
+
+        def tick() -> int:
+            nonlocal count
+            count += 1
+            return 0
+
+        store._db.set_progress_handler(tick, 1)
+        try:
+            assert len(store.due_items(NOW, NOW - 10, "", 500, other)) == 10
+        finally:
+            store._db.set_progress_handler(None, 0)
+        counts.append(count)
+        store.remove_items([f"other{number:04}" for number in range(20)])
+    few, many = counts
+    assert many < 1.2 * few

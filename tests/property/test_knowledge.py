@@ -38,6 +38,33 @@ def policies(grants):
     return "\n".join(['@id("w") permit (principal, action == Action::"WriteData", resource);', *permits])
 
 
+TEXTS = st.lists(st.lists(st.sampled_from((*WORDS, "log_file", "# disks")), min_size=1, max_size=12), max_size=6)
+
+
+@given(
+    mine=TEXTS.filter(bool),
+    others=TEXTS,
+    question=st.lists(st.sampled_from((*WORDS, "log_file")), min_size=1, max_size=4),
+)
+@settings(max_examples=25, deadline=None)
+def test_what_may_not_be_read_changes_no_score_and_no_order(mine, others, question):
+    rules = Rules({"a": CollectionTerms(owner="ada")}, (Rule("eve", "eve*", owner="eve"),))
+    told = policies([("a", "ada", Confidentiality.INTERNAL)])
+
+    async def ask(withheld):
+        async with open_knowledge(told, rules=rules, bar=0.0) as opened:
+            for name, texts in (("eve", withheld), ("ada", mine)):
+                for number, words in enumerate(texts):
+                    text = f"{number}\n\n" + "\n\n".join(words)
+                    await opened.knowledge.put(WRITER, "a", f"{name}{number}.md", text.encode())
+            found = await opened.knowledge.search(
+                Reader(Principal(AgentId("reader"))), " ".join(question), Wanted(k=50)
+            )
+            return [(one.citation.chunk_id, one.score, one.parts, one.similarity) for one in found.passages]
+
+    assert anyio.run(ask, others) == anyio.run(ask, [])
+
+
 @given(documents=DOCUMENTS, grants=GRANTS, question=st.lists(st.sampled_from(WORDS), min_size=1, max_size=3))
 @settings(max_examples=12, deadline=None)
 def test_nobody_finds_what_policy_keeps_from_them(documents, grants, question):

@@ -145,6 +145,7 @@ def test_no_item_crosses_and_filters_equal_a_look_at_every_item(writes, question
             crossing = [
                 (who, ContextQuery(about="red blue", of=whose, limit=100)) for who in AGENTS for whose in AGENTS
             ]
+            crossing += [(who, ContextQuery(limit=100)) for who in AGENTS]  # each the same question, about its own
             for reader, query in (*questions, *crossing, *questions, *crossing):  # the second time, the cache answers
                 wanted = reference(kept, reader, query, permitted, trusting, start)
                 try:

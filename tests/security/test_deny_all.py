@@ -1,7 +1,7 @@
 """Every port method that takes a permit, found by reflection: reached under allow-all, and by nothing under deny-all.
 
 The set of operations is one: an agent that reads the clock, draws a number, logs, runs code, calls a tool with a
-secret of a server whose key its domain says, asks, sends to and publishes to other agents, and remembers and recalls; and documents that come and go. Under an empty policy set, an engine that raises, and a trail that cannot append, no port is touched.
+secret of a server whose key its domain says, asks, sends to and publishes to other agents, and remembers and recalls; and documents that come, are ranked and answered from, and go. Under an empty policy set, an engine that raises, and a trail that cannot append, no port is touched.
 """
 
 import contextlib
@@ -27,6 +27,7 @@ from symbi.config import load_settings
 from symbi.errors import InternalError, PermitRefused, PolicyDenied, StoreUnavailable, ToolFailed
 from symbi.guard.action import (
     BrowseServer,
+    CallModel,
     Canary,
     Complete,
     ConnectServer,
@@ -49,8 +50,10 @@ from symbi.policy.engine import PolicyEngine
 from symbi.runtime.lifecycle import AgentState
 from symbi.runtime.roster import AgentRecord
 from symbi.testing.clock import ManualClock
+from symbi.testing.knowledge import UNREACHABLE, ask_unreachable_model
 from symbi.testing.signed import HOST, document, revocations
 from symbi.tools.reading import ServerReader
+from symbi.tools.watching import ResourceWatch
 from symbi.types import SYSTEM_AGENT, AgentId, EffectId, Principal, RunId, SecurityTier, ToolName
 from symbi.wiring import compile_agents, open_runtime
 
@@ -217,8 +220,9 @@ async def make_keeper(runtime, compiled):
 async def come_and_go(runtime, folder):
     """A collection of documents is read, verified, and removed."""
     knowledge, librarian = await runtime.rooms.knowledge.opened(), Principal(AgentId("librarian"))
-    (folder / "page.md").write_text("# Page")
+    (folder / "page.md").write_text("# Page\n\nWhat a page says.")
     await knowledge.add(librarian, "books", folder / "page.md")
+    await ask_unreachable_model(knowledge, runtime.guard.authority, librarian)
     await knowledge.verify(librarian, "books")
     async with runtime.guard.enforce(ReadData(principal=librarian, data=DataRef("Knowledge", "books"))) as permit:
         await knowledge.rooms.vectors.count(permit, Scope((Namespace("Knowledge", "books"),)))
@@ -245,7 +249,9 @@ async def ask_the_server(runtime):
     await runtime.catalog.noticed("s", "tools")  # as if it had said that it has others
     await reader.browse(who, "s", "resources")
     await reader.complete(Complete(principal=who, server="s", of="prompt", name="p", argument="a", value=""))
-    for ask in (reader.read(who, "s", "note://a"), reader.prompt(who, "s", "p", {})):
+    watch = ResourceWatch(runtime.catalog, runtime.guard)
+    changes = watch.subscribe(reader, ReadResource(principal=who, server="s", uri="note://a"), lambda _notice: None)
+    for ask in (reader.read(who, "s", "note://a"), reader.prompt(who, "s", "p", {}), changes):
         with contextlib.suppress(ToolFailed):  # the server has none
             await ask
 
@@ -377,19 +383,21 @@ ACTIONS = {
     "publish": PublishMessage(principal=AGENT_A, topic=TopicRef("news"), body={}),
     "browse": BrowseServer(principal=AGENT_A, server="s", what="prompts"),
     "read": ReadResource(principal=AGENT_A, server="s", uri="note://a"),
+    "subscribe": ReadResource(principal=AGENT_A, server="s", uri="note://a"),
     "prompt": GetPrompt(principal=AGENT_A, server="s", name="p"),
     "complete": Complete(principal=AGENT_A, server="s", of="prompt", name="p", argument="a", value=""),
+    "write": CallModel(principal=AGENT_A, model=UNREACHABLE.ref, prompt={"system": "s", "user": "u"}, remote=True),
 }
 LETTER = Letter(RunId("r"), AGENT_A)
 MORE = {"call": ({},), "resolve": ("a/secret",), "deliver": (LETTER,), "ask": (LETTER,), "publish": (LETTER,)}
 MORE |= {"discovery": ("tools.example.com",), "revocation": ("tools.example.com", "https://tools.example.com/r.json")}
 SPENT_ELSEWHERE = {"resolve", "open", "call", "deliver", "ask", "browse", "read", "prompt", "complete"}
-SPENT_ELSEWHERE |= {"discovery", "revocation"}
+SPENT_ELSEWHERE |= {"discovery", "revocation", "subscribe"}
 """Looking a secret up, asking for a key and granting a network spend nothing; the others say first what stands against it, and have a test of their own."""
 
 
-LOOKED_AT = {"embed", "upsert", "query", "delete", "count", "ids"}
-"""Of embedders and indexes, which look at a permit and spend none; their contract suites have what they refuse."""
+LOOKED_AT = {"embed", "upsert", "query", "delete", "count", "ids", "scores"}
+"""Of embedders, indexes and cross-encoders, which look at a permit and spend none; their contract suites and tests have what they refuse."""
 
 
 def make(cls: type, authority: Authority, folder: Path) -> object:
@@ -397,7 +405,7 @@ def make(cls: type, authority: Authority, folder: Path) -> object:
     values = {
         "authority": authority, "name": "s", "command": [sys.executable, "-c", "pass"], "environment": {},
         "file": folder / "secrets.toml", "sources": [], "config": None, "tier": SecurityTier.TIER1, "engine": None,
-        "secrets": None, "tell": None, "clock": CLOCK, "url": "http://127.0.0.1:9/", "timeout_s": 1.0, "folder": folder,
+        "secrets": None, "tell": None, "clock": CLOCK, "url": "http://127.0.0.1:9/", "timeout_s": 1.0, "folder": folder, "model": UNREACHABLE,
         "options": SimpleNamespace(at_once=1, warm=0, warm_memory_mib=64, cpus=1.0),
         "rooms": SimpleNamespace(world=SimpleNamespace(guard=SimpleNamespace(authority=authority), log=None)),
     }  # fmt: skip

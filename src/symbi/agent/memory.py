@@ -15,7 +15,7 @@ from symbi.agent.messages import Through
 from symbi.agent.pieces import data_of, in_pieces, label_of
 from symbi.agent.task import label_json, read_label
 from symbi.agent.values import Value, from_json, to_json
-from symbi.context.kinds import ContextItem, ContextQuery, Form, Found, MemoryKind
+from symbi.context.kinds import ContextItem, ContextQuery, Form, Found, MemoryKind, Recalled
 from symbi.dsl import ast
 from symbi.dsl.spec import MemorySpec
 from symbi.errors import InputError, ScriptFailed
@@ -28,6 +28,8 @@ EnumT = TypeVar("EnumT", MemoryKind, Form)
 
 ITEMS: Final = "items"
 """What the ledger keeps of what was recalled: its items, each with its label."""
+CUT: Final = "cut"
+"""Likewise: there may be more that answers."""
 DEFAULT_LIMIT: Final = 20
 DAY_S: Final = 86_400.0
 
@@ -44,11 +46,14 @@ class Remembering(Protocol):
     async def keep(self, permit: Permit[WriteData], item: ContextItem) -> str:
         """Keep an item; returns its id."""
 
-    async def recall(self, permit: Permit[ReadData], query: ContextQuery) -> Sequence[Found]:
+    async def recall(self, permit: Permit[ReadData], query: ContextQuery) -> Recalled:
         """What a memory says to a question."""
 
     def declare(self, agent: AgentId, spec: MemorySpec) -> None:
         """Take the terms of an agent's memory from its file."""
+
+    def ended(self, agent: AgentId) -> None:
+        """A run of the agent is over."""
 
 
 class Recollections:
@@ -107,6 +112,7 @@ class Recollections:
         given = {name: await in_pieces(data_of(value, plainly)) for name, value in options.items()}
         label = await label_of(*options.values())
         kind, form = self._one_of(MemoryKind, given, "kind", span), self._one_of(Form, given, "form", span)
+        whole = self._truth(given, "whole", span)
         try:
             query = ContextQuery(
                 about=self._text(given, "about", span),
@@ -126,9 +132,16 @@ class Recollections:
 
         async def look(permit: Permit[ReadData]) -> JsonValue:
             found = await memory.recall(permit, query)
-            return {ITEMS: [_kept(item) for item in found]}
+            items: dict[str, JsonValue] = {ITEMS: [_kept(item) for item in found]}
+            if found.cut:
+                permit.note(CUT, True)
+            return {**items, CUT: True} if found.cut else items
 
         done = await self._through.perform(action, self._through.gated(action, look))
+        if whole and done.value.get(CUT):
+            msg = "there may be more that answers than could be looked at or given: `whole` asks for all of it"
+            hint = "ask for less: by `kind`, `since`, `until` or `tokens`"
+            raise ScriptFailed(msg, code="context.cut", place=span.place(self._file), hint=hint)
         return _recalled(done.value[ITEMS], join(label, Label(sources=(done.effect_id,)), done.mark))
 
     @property
@@ -170,6 +183,12 @@ class Recollections:
             raise self._failed(f"`{name}` is a whole number", span)
         return None if value is None else int(value)
 
+    def _truth(self, given: Mapping[str, JsonValue], name: str, span: ast.Span) -> bool:
+        value = given.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise self._failed(f"`{name}` is true or false", span)
+        return bool(value)
+
     def _moment(self, given: Mapping[str, JsonValue], name: str, span: ast.Span) -> int | None:
         """Seconds since the epoch, as `now()` gives them, in milliseconds."""
         value = self._number(given, name, span)
@@ -198,7 +217,7 @@ def _kept(item: Found) -> JsonValue:
         "value": {
             "content": item.content, "id": item.id, "agent": item.agent, "kind": item.kind.value, "form": item.form.value,
             "tags": list(item.tags), "importance": item.importance, "at": item.at_ms / 1000, "times": item.times,
-            "score": round(item.score, 4),
+            "run": item.run_id, "score": round(item.score, 4),
         },
         "label": {**label_json(item.label), "sources": list(item.label.sources)},
     }  # fmt: skip

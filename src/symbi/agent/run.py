@@ -260,6 +260,8 @@ async def _end_of(
     keys = await keys_for(world.guard.vault, plan.spec.id, subjects, wait=True)
     kept, draft = sealed_run(ended, keys), confided(_finished(ended, outcome), keys)
     also = plan.closing(outcome)
+    if world.memory is not None:
+        world.memory.ended(plan.spec.id)
 
     def end() -> tuple[None, tuple[Draft, ...]]:
         runs.move_run(kept, RunState.RUNNING)

@@ -11,16 +11,17 @@ from typing import Final
 from symbi.api.approvals import text_of
 from symbi.api.caller import Caller, Discreet, Operation, principal_of
 from symbi.clock import rfc3339
-from symbi.errors import ConfigError, InputError, PolicyDenied
+from symbi.errors import ConfigError, Denied, InputError, PolicyDenied
 from symbi.knowledge.answer import Answer
 from symbi.knowledge.documents import DocumentRecord
 from symbi.knowledge.folders import Skip
 from symbi.knowledge.ingest import Step
-from symbi.knowledge.knowledge import Knowledge, Verified
+from symbi.knowledge.knowledge import Knowledge
 from symbi.knowledge.passages import Passage, SearchResult
 from symbi.knowledge.rag import Wanted
 from symbi.knowledge.readings import Reader
 from symbi.knowledge.trace import Trace
+from symbi.knowledge.verifying import Verified
 from symbi.runtime.runtime import Runtime
 from symbi.types import JsonValue
 
@@ -44,9 +45,9 @@ async def add(runtime: Runtime, caller: Caller, arguments: Mapping[str, JsonValu
         raise InputError("`path` is to be absolute", code="control.argument")
     after = text_of(arguments, "after", "") or None
     knowledge = await _knowledge(runtime)
-    principal = principal_of(runtime, caller)
+    principal, moved = principal_of(runtime, caller), arguments.get("moved") is True
     listing, step = await knowledge.add(
-        principal, text_of(arguments, "collection"), path, text_of(arguments, "name", ""), after
+        principal, text_of(arguments, "collection"), path, text_of(arguments, "name", ""), after, moved=moved
     )
     position = sum(step.next is None or one.source <= step.next for one in listing.files)
     return {
@@ -68,7 +69,8 @@ async def answer(runtime: Runtime, caller: Caller, arguments: Mapping[str, JsonV
     """An answer with its sources, or that there is none."""
     knowledge = await _knowledge(runtime)
     reader, question = _reader(runtime, caller, arguments), text_of(arguments, "question")
-    return _answer(await knowledge.answer(reader, question, _wanted(arguments)))
+    written = bool(knowledge.writer) and arguments.get("extract") is not True
+    return _answer(await knowledge.answer(reader, question, _wanted(arguments), written=written))
 
 
 async def list_documents(runtime: Runtime, caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
@@ -111,7 +113,17 @@ async def verify(runtime: Runtime, caller: Caller, arguments: Mapping[str, JsonV
     named = text_of(arguments, "collection", "")
     names = [named] if named else [one.collection for one in await knowledge.stats()]
     principal, repair = principal_of(runtime, caller), arguments.get("repair") is True
-    return [_verified(await knowledge.verify(principal, name, repair=repair)) for name in names]
+    purpose = text_of(arguments, "purpose", "unknown")
+    verified: list[JsonValue] = []
+    refusal: Denied | None = None
+    for name in names:  # what may not be looked at is passed over in silence, unless it is all that there is
+        try:
+            verified.append(_verified(await knowledge.verify(principal, name, repair=repair, purpose=purpose)))
+        except Denied as denied:
+            refusal = refusal or denied
+    if refusal is not None and not verified:
+        raise refusal
+    return verified
 
 
 async def _knowledge(runtime: Runtime) -> Knowledge:
@@ -153,7 +165,8 @@ def _result(result: SearchResult) -> dict[str, JsonValue]:
 
 def _answer(answer: Answer) -> dict[str, JsonValue]:
     return {
-        "answer": answer.text, "found": answer.found, "by": answer.by, "sources": [_passage(one) for one in answer.passages],
+        "answer": answer.text, "found": answer.found, "by": answer.by, "model": answer.model,
+        "unwritten": answer.unwritten, "sources": [_passage(one) for one in answer.passages],
         "evidence": round(answer.result.evidence, 4), "trace": _trace(answer.result.trace),
     }  # fmt: skip
 
@@ -186,7 +199,7 @@ def _verified(one: Verified) -> dict[str, JsonValue]:
     return {
         "collection": one.collection, "documents": one.documents, "chunks": one.chunks, "vectors": one.vectors,
         "pending": one.pending, "orphans": one.orphans, "missing": one.missing, "damaged": list(one.damaged),
-        "repaired": one.repaired, "clean": one.clean,
+        "repaired": one.repaired, "refused": one.refused, "clean": one.clean,
     }  # fmt: skip
 
 

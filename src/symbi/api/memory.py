@@ -8,7 +8,7 @@ from typing import Any, Final
 from symbi.api.approvals import text_of
 from symbi.api.caller import Caller, Discreet, Operation
 from symbi.clock import rfc3339
-from symbi.context.kinds import MAX_FOUND, ContextQuery, Found, MemoryKind, check_space
+from symbi.context.kinds import MAX_FOUND, ContextQuery, Found, MemoryKind, Recalled, check_space
 from symbi.errors import InputError
 from symbi.runtime.runtime import Runtime
 from symbi.types import JsonValue
@@ -28,31 +28,32 @@ async def show(runtime: Runtime, _caller: Caller, arguments: Mapping[str, JsonVa
     return {
         "agent": agent,
         "items": [_shown(one) for one in items],
+        "more": _more(items),
+        "retention_days": runtime.context.memory.retention_days_of(agent),
         "checkpoints": [{"id": one.id, "at": _at(one.at_ms), "items": one.items} for one in checkpoints],
         "cache": asdict(runtime.context.cache),
     }
 
 
 async def export(runtime: Runtime, _caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
-    """Items of an agent, whole, newest first; `before` goes on behind what was given last."""
-    agent = check_space(text_of(arguments, "agent"))
-    return [_whole(one) for one in await runtime.context.keeping.everything(agent, _query(arguments))]
+    """Items of an agent, whole, newest first; `after` is the id of the one behind which it goes on."""
+    agent, after = check_space(text_of(arguments, "agent")), text_of(arguments, "after", "")
+    items = await runtime.context.keeping.everything(agent, _query(arguments), after)
+    return {"items": [_whole(one) for one in items], "more": _more(items)}
 
 
 async def forget(runtime: Runtime, _caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
-    """Remove items of an agent: those that are named, or all of what else is said; answers how many there were."""
+    """Remove items of an agent: those that are named, or all of what else is said; answers how many, and what stays.
+
+    Named items go together or not at all. Of all others, those that are about somebody under a legal hold stay.
+    """
     agent = check_space(text_of(arguments, "agent"))
     ids = _ids(arguments)
     keeping = runtime.context.keeping
     if ids:
-        return {"items": await keeping.forget_now(agent, ids)}
-    query, count = _query(arguments), 0
-    while found := [one.id for one in await keeping.everything(agent, query)]:
-        gone = await keeping.forget_now(agent, found)
-        count += gone
-        if not gone:
-            break
-    return {"items": count}
+        return {"items": await keeping.forget_now(agent, ids), "held": 0, "held_ids": []}
+    done = await keeping.forget_matching(agent, _query(arguments))
+    return {"items": done.items, "held": done.held, "held_ids": list(done.held_ids)}
 
 
 def shown(_runtime: Runtime, arguments: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
@@ -69,22 +70,23 @@ def shown(_runtime: Runtime, arguments: Mapping[str, JsonValue]) -> Mapping[str,
     }  # fmt: skip
 
 
+def _more(items: Recalled) -> bool:
+    """Whether there may be more behind these."""
+    return items.cut or len(items) == MAX_FOUND
+
+
 def _query(arguments: Mapping[str, JsonValue]) -> ContextQuery:
     kind, tags, limit = arguments.get("kind"), arguments.get("tags", []), arguments.get("limit", MAX_FOUND)
-    before = arguments.get("before_ms")
     if kind is not None and kind not in list(MemoryKind):
         raise _wrong(f"`kind` is one of {', '.join(MemoryKind)}")
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise _wrong("`tags` is a list of texts")
     if isinstance(limit, bool) or not isinstance(limit, int):
         raise _wrong("`limit` is a number")
-    if before is not None and (isinstance(before, bool) or not isinstance(before, int)):
-        raise _wrong("`before_ms` is a number of milliseconds")
     return ContextQuery(
         text=text_of(arguments, "text", ""),
         kinds=() if kind is None else (MemoryKind(str(kind)),),
         tags=tuple(str(tag) for tag in tags),
-        until_ms=before,
         limit=limit,
     )
 

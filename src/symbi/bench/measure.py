@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter_ns
 from typing import Final
 
@@ -70,9 +71,11 @@ class Scale:
 
     Attributes:
         factor: Above 0, up to 1.
+        keep: Folder in which what takes long to build stays, to be measured again; None for none.
     """
 
     factor: float = 1.0
+    keep: Path | None = None
 
     def of(self, full: int, *, least: int = 1) -> int:
         """A number of operations, or a size, at this scale."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final, TypeAlias
 
 import anyio
@@ -97,13 +98,18 @@ def choose(only: Sequence[str] = ()) -> tuple[Benchmark, ...]:
 
 
 def run_benchmarks(
-    only: Sequence[str] = (), *, scale: float = 1.0, progress: Callable[[Benchmark], None] | None = None
+    only: Sequence[str] = (),
+    *,
+    scale: float = 1.0,
+    keep: Path | None = None,
+    progress: Callable[[Benchmark], None] | None = None,
 ) -> list[Measurement]:
     """Run benchmarks one after the other, each in an event loop of its own.
 
     Args:
         only: Ids; all if empty.
         scale: 1 as published; less for a look.
+        keep: Folder in which what takes long to build stays, to be measured again; None for none.
         progress: Told of each before it runs.
 
     Raises:
@@ -117,5 +123,5 @@ def run_benchmarks(
     for benchmark in choose(only):
         if progress is not None:
             progress(benchmark)
-        rows += [replace(row, machine=machine) for row in anyio.run(benchmark.run, Scale(scale))]
+        rows += [replace(row, machine=machine) for row in anyio.run(benchmark.run, Scale(scale, keep))]
     return rows

@@ -23,7 +23,8 @@ Written by `symbi bench --write` on {date}, with version {version}, on:
 > {machine}
 
 `symbi bench --only ID` measures one part, and `--json` prints the rows for machines. A target that was missed stands
-here as missed. Durations are of the wall clock; percentiles are nearest-rank.
+here as missed. Durations are of the wall clock; percentiles are nearest-rank. With `--keep FOLDER` the million vectors
+of KNOW-2 are put in once, also in several goes, and measured again from there.
 """
 
 

@@ -20,10 +20,11 @@ _NOISE: Final = 0.1  # in every dimension, where the signal is 1
 _SEED: Final = 20_261_126
 
 
-def blocks(count: int, dimension: int = DIMENSION) -> Iterator[NDArray[np.float32]]:
-    """So many vectors, in blocks of `BLOCK` at most."""
+def blocks(count: int, dimension: int = DIMENSION, *, skip: int = 0) -> Iterator[NDArray[np.float32]]:
+    """So many vectors, in blocks of `BLOCK` at most, without the first blocks."""
     for number, first in enumerate(range(0, count, BLOCK)):
-        yield _draw(number, min(BLOCK, count - first), dimension)
+        if number >= skip:
+            yield _draw(number, min(BLOCK, count - first), dimension)
 
 
 def queries(count: int, dimension: int = DIMENSION) -> NDArray[np.float32]:

@@ -22,13 +22,19 @@ def bench(
     as_json: Json = False,
     write: Annotated[bool, typer.Option("--write", help="Also write docs/performance.md below this folder.")] = False,
     scale: Annotated[float, typer.Option(help="Less than 1 measures less, for a look.")] = 1.0,
+    keep: Annotated[
+        Path | None, typer.Option(help="Folder in which the index of KNOW-2 stays, to be measured again.")
+    ] = None,
 ) -> None:
     """Measure this machine and print each figure with its target; a missed target is printed as missed."""
     from symbi.bench import as_page, as_table, how_measured, run_benchmarks, to_json  # noqa: PLC0415 - only here, and slow to load
 
     with errors_to_exit(as_json=as_json):
         rows = run_benchmarks(
-            only or (), scale=scale, progress=lambda one: err.print(f"measuring {one.id}: {one.title}")
+            only or (),
+            scale=scale,
+            keep=keep,
+            progress=lambda one: err.print(f"measuring {one.id}: {one.title}"),
         )
         if as_json:
             print_json(to_json(rows))

@@ -52,6 +52,7 @@ def add(
     name: Annotated[
         str, typer.Option("--as", help="What sources begin with; the folder's own name if not given.")
     ] = "",
+    moved: Annotated[bool, typer.Option("--moved", help="It is what was read before, and lies elsewhere now.")] = False,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
@@ -62,7 +63,9 @@ def add(
         except (OSError, ValueError) as error:
             msg = f"cannot read `{path}`: {getattr(error, 'strerror', None) or error}"
             raise InputError(msg, code="input.unreadable") from error
-        arguments: dict[str, JsonValue] = {"collection": collection, "path": str(path.absolute()), "name": name}
+        arguments: dict[str, JsonValue] = {
+            "collection": collection, "path": str(path.absolute()), "name": name, "moved": moved,
+        }  # fmt: skip
         report = _together(load_settings(config), partial(_add, arguments, not as_json))
         if as_json:
             print_json(report)
@@ -138,16 +141,23 @@ def answer(
     *,
     collection: Collection = "",
     purpose: Purpose = "unknown",
+    word_for_word: Annotated[
+        bool, typer.Option("--extract", help="Word for word, also where a model is configured.")
+    ] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Also show each stage with what it took.")] = False,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Answer a question word for word from documents, with sources, or say that there is no answer. Exit code 1: there is none."""
+    """Answer a question from documents, with sources, or say that there is no answer. Exit code 1: there is none.
+
+    Word for word; where `knowledge.answer_model` is set that model writes, and what it writes is checked against its sources.
+    """
     with errors_to_exit(as_json=as_json):
         arguments: dict[str, JsonValue] = {
             "question": _question(question),
             "collection": collection,
             "purpose": purpose,
+            "extract": word_for_word,
         }
         said = _one(load_settings(config), "kb.answer", arguments)
         if as_json:
@@ -156,6 +166,10 @@ def answer(
             out.print(escape("\n".join(printable(line) for line in said["answer"].split("\n"))))
             for number, one in enumerate(said["sources"], 1):
                 out.print(f"[bold]\\[{number}][/] {_place(one)}")
+            if said["model"]:
+                out.print(f"[dim]written by the model[/] {escape(printable(said['model']))}")
+            if said["unwritten"]:
+                err.print(f"[bold yellow]not written by the model[/] {escape(printable(said['unwritten']))}")
             _trace(said, trace)
         if not said["found"]:
             raise typer.Exit(EXIT_FAILED)
@@ -237,23 +251,30 @@ def stats(*, purpose: Purpose = "unknown", as_json: Json = False, config: Config
 def verify(
     *,
     collection: Collection = "",
+    purpose: Purpose = "unknown",
     repair: Annotated[
         bool, typer.Option("--repair", help="Take out vectors without chunks, and make missing ones again.")
     ] = False,
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Compare documents, chunks and vectors, both ways. Exit code 4: they do not agree."""
+    """Compare documents, chunks and vectors that you may write, both ways. Exit code 4: they do not agree."""
     with errors_to_exit(as_json=as_json):
-        rows = _one(load_settings(config), "kb.verify", {"collection": collection, "repair": repair})
+        rows = _one(
+            load_settings(config), "kb.verify", {"collection": collection, "repair": repair, "purpose": purpose}
+        )
         if as_json:
             print_json(rows)
         for one in () if as_json else rows:
             state = "[bold green]agrees[/]" if one["clean"] else "[bold red]does not agree[/]"
             found = f"{one['orphans']} vectors without a chunk, {one['missing']} chunks without a vector, {one['pending']} half written"
             out.print(f"[bold]{escape(printable(one['collection']))}[/] {state}: {one['documents']} documents, {one['chunks']} chunks, {one['vectors']} vectors; {found}")  # fmt: skip
-            if one["repaired"]:
-                out.print("  what did not agree was put in order")
+            if one["repaired"] and (one["orphans"] or one["missing"] or one["pending"]):
+                out.print("  so it was; what did not agree was put in order")
+            if one["refused"]:
+                out.print(
+                    f"  [bold red]left:[/] policy does not let vectors of {one['refused']} documents be made again"
+                )
             for line in one["damaged"]:
                 out.print(f"  [bold red]damaged:[/] {escape(printable(line))}")
         if not all(one["clean"] for one in rows):

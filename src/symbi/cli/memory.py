@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 
 from symbi.cli.options import Config, Json
-from symbi.cli.output import errors_to_exit, out, print_json
+from symbi.cli.output import EXIT_FAILED, err, errors_to_exit, out, print_json
 from symbi.cli.owner import ask_or_own
 from symbi.cli.privacy import hand_out
 from symbi.config import load_settings
@@ -42,17 +42,18 @@ def show(
             print_json(said)
         elif agent is None:
             for row in said:
-                out.print(f"[bold]{escape(row['agent'])}[/] {row['items']} items")
+                out.print(f"[bold]{escape(row['agent'])}[/] {_counted(row['items'], 'item')}")
             if not said:
                 out.print("nobody remembers anything")
         else:
             for item in said["items"][:ROWS_SHOWN]:
-                about = f", about {item['about']} people" if item["about"] else ""
+                about = f", about {_counted(item['about'], 'person', 'people')}" if item["about"] else ""
                 out.print(
-                    f"{item['id']} {item['at'][:19]}Z [bold]{item['kind']}[/] {item['form']}, {item['tokens']} tokens, "
+                    f"{item['id']} {item['at'][:19]}Z [bold]{item['kind']}[/] {item['form']}, {_counted(item['tokens'], 'token')}, "
                     f"{item['integrity']}, {item['confidentiality']}{about}"
                 )
-            out.print(f"{len(said['items'])} items, {len(said['checkpoints'])} checkpoints")
+            out.print(_summary(len(said["items"]), len(said["checkpoints"]), more=said["more"]))
+            out.print(f"kept for {said['retention_days']:g} days at most")
 
 
 @app.command("export")
@@ -65,10 +66,16 @@ def export(
     to: Annotated[Path | None, typer.Option("--out", "-o", help="Write to this new file, of mode 0600.")] = None,
     config: Config = None,
 ) -> None:
-    """Print what an agent remembers as JSON, the newest 1,000 items, each with its label and where it came from."""
+    """Print all that an agent remembers as JSON, newest first, each item with its label and where it came from."""
     with errors_to_exit():
-        said: Any = ask_or_own(load_settings(config), "memory.export", _arguments(agent, kind, tag, text))
-        hand_out(said, to)
+        settings, arguments, items = load_settings(config), _arguments(agent, kind, tag, text), list[Any]()
+        more = True
+        while more:  # a page at a time
+            after = {"after": items[-1]["id"]} if items else {}
+            said: Any = ask_or_own(settings, "memory.export", {**arguments, **after})
+            items += said["items"]
+            more = said["more"] and bool(said["items"])
+        hand_out(items, to)
 
 
 @app.command("forget")
@@ -83,7 +90,11 @@ def forget(  # noqa: PLR0913 - the options of a command
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Remove items from an agent's memory, its checkpoints, vectors and caches; it cannot be undone."""
+    """Remove items from an agent's memory, its checkpoints, vectors and caches; it cannot be undone.
+
+    What is about somebody under a legal hold stays: named items go together or not at all; of all others, what stays is
+    counted, and the exit code is 1.
+    """
     with errors_to_exit(as_json=as_json):
         chosen = bool(ids) + bool(kind or tag or text) + everything
         if chosen != 1:
@@ -94,7 +105,31 @@ def forget(  # noqa: PLR0913 - the options of a command
         if as_json:
             print_json(said)
         else:
-            out.print(f"removed {said['items']} items of {escape(printable(agent))}")
+            out.print(f"removed {_counted(said['items'], 'item')} of {escape(printable(agent))}")
+        if said["held"]:
+            if not as_json:
+                _tell_held(said["held"], said["held_ids"])
+            raise typer.Exit(EXIT_FAILED)
+
+
+def _summary(items: int, checkpoints: int, *, more: bool) -> str:
+    """The last line below a list of items."""
+    shown = f", of which the newest {ROWS_SHOWN} are shown" if items > ROWS_SHOWN else ""
+    return f"{_counted(items, 'item')}{' or more' if more else ''}{shown}; {_counted(checkpoints, 'checkpoint')}"
+
+
+def _tell_held(held: int, ids: list[str]) -> None:
+    """Say what stays, and why."""
+    stays = "1 item stays, for it is" if held == 1 else f"{held} items stay, for they are"
+    err.print(f"[yellow]{stays} about somebody under a legal hold[/]; `symbi privacy list` says why:")
+    for one in ids:
+        err.print(f"  {escape(printable(one))}")
+    if held > len(ids):
+        err.print(f"  and {held - len(ids)} more")
+
+
+def _counted(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _arguments(agent: str, kind: str | None, tags: list[str] | None, text: str) -> dict[str, JsonValue]:

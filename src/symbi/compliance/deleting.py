@@ -7,6 +7,7 @@ from typing import Final
 from symbi.compliance.port import Erased, Subject
 from symbi.compliance.sealed import Pages, Read, SealedStore
 from symbi.guard.vault import Vault
+from symbi.types import KeyId
 
 DELETED: Final = "deleted"
 
@@ -16,7 +17,8 @@ class DeletingStore(SealedStore):
 
     Args:
         name, columns, pages, vault, read: As `SealedStore`.
-        erase: Removes records by their keys, wherever they are.
+        erase: Removes records by their keys, wherever they are; told also of the keys that they are sealed under, by which it
+            finds what is left of one that was never finished.
     """
 
     def __init__(
@@ -27,7 +29,7 @@ class DeletingStore(SealedStore):
         vault: Vault,
         read: Read,
         *,
-        erase: Callable[[Sequence[str]], Awaitable[None]],
+        erase: Callable[[Sequence[str], frozenset[KeyId]], Awaitable[None]],
     ) -> None:
         super().__init__(name, columns, pages, vault, read)
         self._erase = erase
@@ -39,5 +41,5 @@ class DeletingStore(SealedStore):
         async for page in self._sealed(subject):
             places.update(row.place for row, _ in page)
             keys += [row.key for row, _ in page]
-        await self._erase(keys)
+        await self._erase(keys, subject.keys)
         return Erased(DELETED, places)

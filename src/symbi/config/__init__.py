@@ -6,7 +6,7 @@ from symbi.config.gateway_settings import ClientSettings, GatewayNames, GatewayS
 from symbi.config.kinds import Secret
 from symbi.config.load import CONFIG_NAME, find_config, load_settings, parse_settings
 from symbi.config.mcp_settings import ServerSettings, ToolVerification
-from symbi.config.safety import refuse_unsafe, require_embedding_dimension
+from symbi.config.safety import is_this_machine, refuse_unsafe, require_embedding_dimension
 from symbi.config.sections import (
     CryptoProvider,
     KeyStorage,
@@ -42,6 +42,7 @@ __all__ = [
     "config_reference",
     "describe_settings",
     "find_config",
+    "is_this_machine",
     "load_settings",
     "parse_settings",
     "read_budget",

@@ -37,6 +37,11 @@ class AgentSettings:
     owner: str = _declare("unknown", Text(), "person or account that answers for it")
     groups: tuple[str, ...] = _declare((), Several(Text()), "groups that policies may name")
     trust: Trust = _declare(Trust.STANDARD, OneOf(Trust), "how far policies may trust it")
+    purpose: str = _declare(
+        "unknown",
+        Text(),
+        "what it looks things up in documents for; policies compare it with what they were gathered for",
+    )
     priority: Priority = _declare(
         Priority.NORMAL, OneOf(Priority), "its class among those that wait; a critical one makes lower ones step aside"
     )

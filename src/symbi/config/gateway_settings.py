@@ -29,7 +29,15 @@ class GatewaySettings(DoorSettings):
     wait_s: float = _declare(
         20.0, Real(0, 3600, "seconds"), "how long a held call waits for people before it answers that it is held"
     )
+    listing_s: float = _declare(
+        10.0,
+        Real(0.05, 3600, "seconds"),
+        "how long a listing waits for a server; what comes later is told of as a change",
+    )
     max_sessions: int = _declare(64, Whole(1, 10_000, "sessions"), "sessions of clients at a time; more are refused")
+    max_client_sessions: int = _declare(
+        32, Whole(1, 10_000, "sessions"), "sessions of one client at a time, so that none can take all there are"
+    )
     max_calls: int = _declare(
         16, Whole(1, 1000, "calls"), "requests of one session that are carried out at a time; more are refused"
     )

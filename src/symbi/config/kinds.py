@@ -263,6 +263,7 @@ class Address(Kind[str]):
         try:
             parts = urlsplit(text)
             credentials = "@" in parts.netloc
+            _ = parts.port
         except ValueError as error:
             raise BadValue("must be a URL, and cannot be read as one") from error
         if credentials:

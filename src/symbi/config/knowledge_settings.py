@@ -1,6 +1,7 @@
 # ruff: noqa: RUF009 - the calls make dataclass fields, as `field` does
 """Every key of `[context]`: what agents remember and look up, and which models and stores do it."""
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +14,7 @@ from symbi.errors import did_you_mean
 BUILTIN: Final = "builtin"
 OPENAI: Final = "openai"
 SENTENCE_TRANSFORMERS: Final = "sentence-transformers"
+_PREFIX: Final = re.compile(r"[a-z0-9_-]{1,64}")
 
 
 class VectorQuantization(StrEnum):
@@ -47,6 +49,23 @@ class EmbedderName(Kind[str]):
 
 
 @dataclass(frozen=True, slots=True)
+class CollectionPrefix(Kind[str]):
+    """Small letters, digits, `-` and `_`."""
+
+    @property
+    def name(self) -> str:
+        """For the reference."""
+        return "1 to 64 of `a-z`, `0-9`, `-`, `_`"
+
+    def from_toml(self, value: object, base: Path) -> str:
+        """A string of that form."""
+        del base
+        if not isinstance(value, str) or not _PREFIX.fullmatch(value):
+            raise BadValue(f"must be {self.name}, not {describe(value)}")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
 class ContextSettings:
     """`[context]`."""
 
@@ -61,6 +80,11 @@ class ContextSettings:
         SecretText(),
         "key for a vector database that asks for one; from the environment only",
         also=("QDRANT_API_KEY",),
+    )
+    vector_db_collection: str = _declare(
+        "symbi",
+        CollectionPrefix(),
+        "what the names of collections on a server begin with; two data folders on one server have different ones",
     )
     vector_db_timeout_s: float = _declare(
         10.0, Real(0.1, 600, "seconds"), "how long a vector database may take to answer"

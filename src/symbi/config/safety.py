@@ -87,12 +87,31 @@ def _unsafe(settings: Settings) -> Iterator[tuple[str, str, str]]:
             "texts, and the key if there is one, go over the network unencrypted",
             "use https:",
         )
+    knowledge = settings.knowledge
+    if knowledge.answer_model is not None and is_open_http(knowledge.answer_base_url):
+        hint = "use https:"
+        yield (
+            "knowledge.answer_base_url",
+            "passages, and the key if there is one, go over the network unencrypted",
+            hint,
+        )
+    if knowledge.answer_model is not None and knowledge.answer_local and not is_this_machine(knowledge.answer_base_url):
+        hint = "leave it out, or name an address of this machine"
+        yield (
+            "knowledge.answer_local",
+            "`knowledge.answer_base_url` is of another machine, and policies are told so",
+            hint,
+        )
 
 
 def is_open_http(url: str) -> bool:
     """Whether what is said there can be heard by others: plain HTTP to another machine."""
-    parts = urlsplit(url)
-    return parts.scheme == "http" and parts.hostname not in {"localhost", "127.0.0.1", "::1"}
+    return urlsplit(url).scheme == "http" and not is_this_machine(url)
+
+
+def is_this_machine(url: str) -> bool:
+    """Whether an address is one that no other machine answers."""
+    return urlsplit(url).hostname in {"localhost", "127.0.0.1", "::1"}
 
 
 def _is_loopback(host: str) -> bool:

@@ -5,11 +5,11 @@ any change of a memory that it came from, with each new policy set, and after a 
 """
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from symbi.context.kinds import Found
+from symbi.context.kinds import Found, Recalled
 from symbi.context.words import plain_json
 
 ITEM_BYTES: Final = 1200  # of an item in memory, beside what it says; measured with tracemalloc
@@ -38,7 +38,7 @@ class CacheStats:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    items: Sequence[Found]
+    items: Recalled
     spaces: frozenset[str]
     size: int
     until_ms: int
@@ -62,7 +62,7 @@ class AnswerCache:
         """How it does."""
         return CacheStats(self._hits, self._misses, self._evicted, len(self._answers), self._used, self._most)
 
-    def get(self, key: Hashable, now_ms: int) -> Sequence[Found] | None:
+    def get(self, key: Hashable, now_ms: int) -> Recalled | None:
         """The answer to a question, or None."""
         found = self._answers.get(key)
         if found is None or now_ms >= found.until_ms:
@@ -74,7 +74,7 @@ class AnswerCache:
         self._answers.move_to_end(key)
         return found.items
 
-    def put(self, key: Hashable, items: Sequence[Found], spaces: Iterable[str], now_ms: int) -> None:
+    def put(self, key: Hashable, items: Recalled, spaces: Iterable[str], now_ms: int) -> None:
         """Keep an answer, if it is no larger than all may be together."""
         size = ANSWER_BYTES + sum(_size(item) for item in items)
         self._drop(key)

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from symbi.context.cache import CacheStats
 from symbi.context.keeping import MemoryKeeping
-from symbi.context.kinds import ContextItem, ContextQuery, Found
+from symbi.context.kinds import ContextItem, ContextQuery, Recalled
 from symbi.context.library import Library
 from symbi.context.memory import Memory
 from symbi.context.port import Checkpoint
+from symbi.context.typed import TEXTS, check_each, check_type
 from symbi.dsl.spec import CompiledFile
 from symbi.knowledge.passages import SearchResult
 from symbi.knowledge.rag import Wanted
@@ -44,7 +45,7 @@ class Context:
         """
         return await self.memory.store_context(agent, item)
 
-    async def retrieve_context(self, agent: AgentId | Principal, query: ContextQuery) -> Sequence[Found]:
+    async def retrieve_context(self, agent: AgentId | Principal, query: ContextQuery) -> Recalled:
         """What an agent remembers, or what another one shares with it: the best or the newest first.
 
         Raises:
@@ -71,10 +72,14 @@ class Context:
             Unavailable: Store, index or embedder cannot be used.
         """
         principal = self.memory.principal_of(agent)
+        check_type("question", question, str, "a str")
+        check_each("collections", collections, str, TEXTS)
+        check_type("limit", limit, int, "a whole number")
         return await self.library.search_knowledge(principal, question, Wanted(tuple(collections), limit))
 
     async def forget(self, agent: AgentId | Principal, ids: Sequence[str]) -> int:
         """Have an agent forget items; see `symbi.context.keeping`, also for the next three."""
+        check_each("ids", ids, str, TEXTS)
         return await self.keeping.forget(agent, ids)
 
     async def checkpoint(self, agent: AgentId | Principal) -> Checkpoint:
@@ -87,6 +92,7 @@ class Context:
 
     async def restore(self, agent: AgentId | Principal, checkpoint: str) -> int:
         """Put a copy in the place of what an agent remembers."""
+        check_type("checkpoint", checkpoint, str, "the id of a checkpoint, a str")
         return await self.keeping.restore(agent, checkpoint)
 
     @property

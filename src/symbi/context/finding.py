@@ -20,6 +20,8 @@ MOST_NEAR: Final = 40  # of the nearest in meaning, that are looked at
 MOST_OF_A_WORD: Final = 32  # of the newest items with a word of the question, likewise
 MOST_WORDS: Final = 8  # of a question, by which items are looked for
 MOST_SEALED: Final = 500  # of the newest sealed items, that are opened to see what they say; of an operator's, at once
+MOST_SEALED_BYTES: Final = 8_388_608  # of these: with the one that goes beyond it, it ends
+SEALED_AT_A_TIME: Final = 16  # that are read together
 MOST_TOKENS: Final = 2_097_152  # of all items that one question gives: 8 MiB of content
 AT_A_TIME: Final = 50  # items that are read together, where more may be too large
 MOST_CHOSEN: Final = 256  # of items with the tags and words that are asked for, that are ranked
@@ -33,11 +35,13 @@ class Question:
         query: As it was asked.
         wanted: What of it the store can be asked.
         terms: Of the memory.
+        rows: Items that are not sealed and say what is wanted, where they were read just now.
     """
 
     query: ContextQuery
     wanted: Wanted
     terms: MemoryTerms
+    rows: Sequence[Row] | None = None
 
 
 def narrowed(
@@ -60,8 +64,8 @@ def narrowed(
 
 def found_in(
     store: MemoryStore, vault: Vault | None, question: Question, near: Mapping[str, float]
-) -> list[tuple[str, Found]]:
-    """The items that answer, the best or the newest first, each with its level.
+) -> tuple[list[tuple[str, Found]], bool]:
+    """The items that answer, the best or the newest first, each with its level; and whether there may be more.
 
     Args:
         store: Where they are.
@@ -74,17 +78,31 @@ def found_in(
         ConfigError: There is no master key.
     """
     query = question.query
-    ranked = _ranked(store, vault, question, near) if query.about else _newest(store, vault, question)
+    opened, unseen = _opened(store, vault, question)
+    ranked = _ranked(store, question, near, opened) if query.about else _newest(store, question, opened)
     chosen: list[tuple[str, Found]] = []
-    tokens = 0
+    tokens, last = 0, 0
     for row, body, points in ranked:
-        opened = body or opened_body(row, vault)
-        if opened is not None:
-            chosen.append((row.level, found(row, opened, points)))
-            tokens += row.tokens
+        opened_now = body or opened_body(row, vault)
+        if opened_now is not None:
+            chosen.append((row.level, found(row, opened_now, points)))
+            tokens, last = tokens + row.tokens, row.number
         if len(chosen) == query.limit or tokens > MOST_TOKENS:
             break
-    return chosen[: fitting([one.tokens for _, one in chosen], most_tokens(query))]
+    fit = fitting([one.tokens for _, one in chosen], most_tokens(query))
+    # What is newest is whole where nothing that was not looked at is newer than the last of it.
+    whole = unseen is None or (not query.about and fit >= query.limit and last > unseen.number)
+    return chosen[:fit], not whole or (tokens > MOST_TOKENS and most_tokens(query) == MOST_TOKENS)
+
+
+Opened: TypeAlias = list[tuple[Row, Body]]
+
+
+def _opened(store: MemoryStore, vault: Vault | None, question: Question) -> tuple[Opened, Row | None]:
+    """Sealed items that have to be looked into, and the last of these where there may be more."""
+    if question.query.about or by_content(question.wanted):
+        return sealed_page(store, vault, question.wanted)
+    return [], None
 
 
 def most_tokens(query: ContextQuery) -> int:
@@ -109,32 +127,29 @@ def newest(store: MemoryStore, wanted: Wanted) -> Iterator[Row]:
         if len(rows) < AT_A_TIME:
             return
         left -= len(rows)
-        step = _behind(wanted, rows[-1])
+        step = behind_row(wanted, rows[-1])
 
 
-def _behind(wanted: Wanted, row: Row) -> Wanted:
+def behind_row(wanted: Wanted, row: Row) -> Wanted:
     """What is left of what is wanted, after one of the newest; numbers follow times."""
     return replace(wanted, until_ms=row.at_ms + 1, before=row.number)
 
 
-def _newest(store: MemoryStore, vault: Vault | None, question: Question) -> Ranked:
+def _newest(store: MemoryStore, question: Question, opened: Opened) -> Ranked:
     wanted = replace(question.wanted, limit=question.query.limit)
-    content = by_content(wanted)
-    both: Iterator[tuple[Row, Body | None]]
-    both = ((row, None) for row in newest(store, replace(wanted, sealed=False if content else None)))
-    if content:
-        both = merge(both, sealed_page(store, vault, wanted)[0], key=lambda one: -one[0].number)
-    for row, body in both:
+    sealed = False if by_content(wanted) else None
+    both: Iterator[tuple[Row, Body | None]] = ((row, None) for row in newest(store, replace(wanted, sealed=sealed)))
+    for row, body in merge(both, opened, key=lambda one: -one[0].number):
         yield row, body, 0.0
 
 
-def _ranked(store: MemoryStore, vault: Vault | None, question: Question, near: Mapping[str, float]) -> Ranked:
+def _ranked(store: MemoryStore, question: Question, near: Mapping[str, float], opened: Opened) -> Ranked:
     wanted = question.wanted
     words = telling(question.query.about, MOST_WORDS)
     candidates: Candidates = {}
-    for row in _candidates(store, wanted, words, near):
+    for row in question.rows or _candidates(store, wanted, words, near):
         candidates[row.id] = (row, None, _words_of(row))
-    for row, body in sealed_page(store, vault, wanted)[0]:
+    for row, body in opened:
         there = counted(body.content)
         if by_content(wanted) or any(word in there for word in words):
             candidates[row.id] = (row, body, there)
@@ -173,7 +188,7 @@ def _candidates(store: MemoryStore, wanted: Wanted, words: Sequence[str], near: 
 
 def sealed_page(
     store: MemoryStore, vault: Vault | None, wanted: Wanted, behind: Row | None = None
-) -> tuple[list[tuple[Row, Body]], Row | None]:
+) -> tuple[Opened, Row | None]:
     """The newest sealed items, open, that say what is wanted; what was erased is not there.
 
     Args:
@@ -183,19 +198,27 @@ def sealed_page(
         behind: The last one that was looked at; None to begin.
 
     Returns:
-        Those that do, and the last one that was looked at where there may be more.
+        Those that do, and the last one that was looked at where there may be more: at most `MOST_SEALED` are looked at, and
+        no more once they have `MOST_SEALED_BYTES`.
 
     Raises:
         DecryptionFailed, StoreUnavailable: An item was altered, or cannot be read.
         ConfigError: There is no master key.
     """
-    asked = replace(wanted, words=(), tags=(), sealed=True, limit=MOST_SEALED)
-    if behind is not None:
-        asked = _behind(asked, behind)
-    rows = store.find_items(asked)
-    opened = ((row, opened_body(row, vault)) for row in rows)
-    there = [(row, body) for row, body in opened if body is not None and says(body.content, body.tags, wanted)]
-    return there, rows[-1] if len(rows) == MOST_SEALED else None
+    asked, there, last = replace(wanted, words=(), tags=(), sealed=True), [], behind
+    left, size = MOST_SEALED, 0
+    while left > 0 and size <= MOST_SEALED_BYTES:
+        step = min(left, SEALED_AT_A_TIME)
+        rows = store.find_items(replace(asked if last is None else behind_row(asked, last), limit=step))
+        for row in rows:
+            body = opened_body(row, vault)
+            if body is not None and says(body.content, body.tags, wanted):
+                there.append((row, body))
+            size += len(row.body)
+        if len(rows) < step:
+            return there, None
+        left, last = left - step, rows[-1]
+    return there, last
 
 
 def by_content(wanted: Wanted) -> bool:

@@ -16,10 +16,14 @@ from typing import Final
 import anyio
 
 from symbi.audit.event import AuditEventType, Draft
-from symbi.context.kinds import ContextQuery, Found, check_space
+from symbi.context.finding import narrowed
+from symbi.context.forgetting import AT_ONCE, Forgotten, Place, meant, places
+from symbi.context.kinds import ContextQuery, Recalled, check_space
 from symbi.context.memory import ASKED, Memory
-from symbi.context.port import Checkpoint, Row
+from symbi.context.operators import seen_by_operator
+from symbi.context.port import COPIES, Checkpoint, Row
 from symbi.context.sealing import opened_body
+from symbi.context.surplus import trim_copies, trim_noted
 from symbi.errors import ConfigError, Denied, InputError, Unavailable
 from symbi.guard.action import ReadData, WriteData
 from symbi.guard.permit import Permit
@@ -28,11 +32,10 @@ from symbi.types import SYSTEM_AGENT, AgentId, JsonValue, Label, Principal
 
 _log = logging.getLogger("symbi.context")
 
-AT_ONCE: Final = 500  # items of one commit
 INTERVAL_S: Final = 3600.0  # between two sweeps
 MAX_COPY_ITEMS: Final = 20_000  # of a memory that is copied or put aside, for nobody else is served meanwhile
 MAX_COPY_BYTES: Final = 134_217_728
-MAX_CHECKPOINTS: Final = 32  # of one agent; a further one makes the oldest go
+CLOSE_S: Final = 10.0  # for what is still to be removed at the end; the next opening does the rest
 
 
 class MemoryKeeping:
@@ -70,36 +73,94 @@ class MemoryKeeping:
 
         def remove() -> tuple[int, tuple[Draft, ...]]:
             there = [one for one in dict.fromkeys(ids) if store.space_has(space, one)]
-            if store.held_items(there):
-                msg = "something of it is about one who is under a legal hold: nothing is forgotten"
+            if held := store.held_items(there):
+                msg = f"{len(held)} of {len(there)} named items cannot go, being about somebody under a legal hold: nothing is forgotten"
                 raise InputError(msg, code="privacy.held", hint="`symbi privacy list` says why")
             store.remove_items(there)
-            facts: dict[str, JsonValue] = {"items": len(there), "reason": "forgotten"}
-            return len(there), (Draft(AuditEventType.MEMORY_REMOVED, space, facts),) if there else ()
+            return len(there), _removed(space, len(there), "forgotten")
 
         count, _ = await self._rooms.log.transact(remove)
         self._memory.changed(space)
         await self.clear_away()
         return count
 
+    async def forget_matching(self, space: AgentId, query: ContextQuery) -> Forgotten:
+        """Have an agent forget what a question means, all of it; for who has passed the gate.
+
+        What is only in checkpoints goes, too. What is about somebody under a legal hold stays, and is counted. `about`,
+        `limit` and `max_tokens` of the question do not count.
+
+        Raises:
+            Unavailable: The store or the index cannot be used; what is gone stays so, and asking again finishes it.
+            DecryptionFailed, ConfigError: A sealed item cannot be opened to see whether it is meant; likewise.
+        """
+        store, vault = self._rooms.store, self._rooms.guard.vault
+        there, copies = await self._rooms.log.read(lambda: (store.space_of(space), store.checkpoints_of(space)))
+        # Also what nobody sees any more, for it has expired.
+        wanted = narrowed(query, space, frozenset(there.levels), (0, 0), shared=False)
+        done, staying = Forgotten(), set[str]()  # an item that stays may be in several copies
+        for first in places(wanted, [one.id for one in copies]):
+            place: Place | None = first
+            while place is not None:
+
+                def step(place: Place = place) -> tuple[tuple[int, Sequence[str], Place | None], tuple[Draft, ...]]:
+                    ids, onward = meant(store, vault, wanted, place)
+                    held = store.held_items(ids)
+                    kept = frozenset(held)
+                    store.remove_items(free := [one for one in ids if one not in kept])
+                    return (len(free), held, onward), _removed(space, len(free), "forgotten")
+
+                (count, held, place), _ = await self._rooms.log.transact(step, wait=True)
+                done = done.plus(count, [one for one in held if one not in staying])
+                staying.update(held if first.copy else ())
+        self._memory.changed(space)
+        await self.clear_away()
+        return done
+
+    async def take_up(self) -> None:
+        """Learn how long memories last, as their files said last, before any of these is read.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+        self._memory.terms.take_up(await self._rooms.log.read(self._rooms.store.retentions))
+
     async def sweep(self) -> int:
-        """Remove what has expired or is too old; returns how many items that was.
+        """Remove what has expired, is too old, or is more than there may be; returns how many items that was.
 
         Raises:
             Overloaded, StoreUnavailable: It cannot be removed now; what was removed by then stays so.
         """
+        await self._save_terms()
+        self._memory.swept_ms = now_ms = self._memory.now_ms
         removed = 0
-        for of, oldest_ms in self._memory.ages():
-            removed += await self._remove_due(of, oldest_ms)
+        for of, oldest_ms in self._memory.terms.ages(now_ms):
+            removed += await self._remove_due(of, now_ms, oldest_ms)
+        removed += await self._remove_surplus()
         if removed:
             self._memory.all_changed()
         if removed or self._owed:
             await self.clear_away()
         return removed
 
-    async def _remove_due(self, of: AgentId, oldest_ms: int) -> int:
+    async def _save_terms(self) -> None:
+        """Keep how long memories last, so that it holds at the next opening."""
+        store, unsaved = self._rooms.store, self._memory.terms.unsaved
+
+        def save() -> tuple[None, tuple[Draft, ...]]:
+            for agent, days in unsaved.items():
+                store.put_retention(agent, days)
+            return None, ()
+
+        if unsaved:
+            await self._rooms.log.transact(save, wait=True)
+            self._memory.terms.saved(unsaved)
+
+    async def _remove_due(self, of: AgentId, now_ms: int, oldest_ms: int) -> int:
         """Remove what has expired, or was kept before a time, of an agent with all its instances or of everybody."""
-        store, removed, after, now_ms = self._rooms.store, 0, "", self._memory.now_ms
+        store, removed, after = self._rooms.store, 0, ""
+        if not await self._rooms.log.read(partial(store.due_items, now_ms, oldest_ms, after, 1, of)):
+            return 0
         while True:
 
             def step(after: str = after) -> tuple[tuple[int, str], tuple[Draft, ...]]:
@@ -107,14 +168,30 @@ class MemoryKeeping:
                 held = frozenset(store.held_items(due))
                 count = store.remove_items([one for one in due if one not in held])
                 last = due[-1] if len(due) == AT_ONCE else ""
-                facts: dict[str, JsonValue] = {"items": count, "reason": "retention"}
-                drafts = (Draft(AuditEventType.MEMORY_REMOVED, of or SYSTEM_AGENT, facts),) if count else ()
-                return (count, last), drafts
+                return (count, last), _removed(of, count, "retention")
 
             (count, after), _ = await self._rooms.log.transact(step, wait=True)
             removed += count
             if not after:
                 return removed
+
+    async def _remove_surplus(self) -> int:
+        """Remove what was held beyond the bounds and is not any more."""
+        store, removed = self._rooms.store, 0
+        for space, kind in await self._rooms.log.read(store.noted_surplus):
+            held, seen = 0, AT_ONCE
+            while seen == AT_ONCE:
+
+                def step(
+                    space: AgentId = space, kind: str = kind, held: int = held
+                ) -> tuple[tuple[int, int], tuple[Draft, ...]]:
+                    seen, staying = trim_noted(store, space, kind, held, AT_ONCE)
+                    return (seen, staying), _removed(space, 0 if kind == COPIES else seen - staying, "surplus")
+
+                (seen, staying), _ = await self._rooms.log.transact(step, wait=True)
+                held += staying
+                removed += seen - staying
+        return removed
 
     async def erased(self, ids: Sequence[str]) -> None:
         """Remove items that are about somebody whose data is erased; whoever asks has passed the gate.
@@ -179,10 +256,9 @@ class MemoryKeeping:
 
         def copy() -> tuple[int, tuple[Draft, ...]]:
             self._refuse_large(space)
-            for old in store.checkpoints_of(space)[MAX_CHECKPOINTS - 1 :]:
-                if not store.held_items(store.only_in_copy(old.id)):
-                    store.drop_checkpoint(space, old.id)
-            return store.put_checkpoint_of(made), ()
+            count = store.put_checkpoint_of(made)
+            trim_copies(store, space)
+            return count, ()
 
         async with self._writing(principal, {"checkpoint": made.id}):
             count, _ = await self._rooms.log.transact(copy)
@@ -257,15 +333,20 @@ class MemoryKeeping:
 
         return await self._rooms.log.read(look)
 
-    async def everything(self, agent: AgentId, query: ContextQuery) -> Sequence[Found]:
+    async def everything(self, agent: AgentId, query: ContextQuery, after: str = "") -> Recalled:
         """What an agent remembers, whatever its label, newest first; for an operator who has passed the gate.
 
+        Args:
+            agent: Whose memory.
+            query: What of it; `about` and `of` do not count.
+            after: The item behind which it goes on; empty to begin.
+
         Raises:
-            InputError: It is no agent's name.
+            InputError: It is no agent's name, or the item is not there any more.
             DecryptionFailed, ConfigError, StoreUnavailable: Something cannot be opened or read.
         """
         space = check_space(agent)
-        return await self._memory.seen_by_operator(space, replace(query, about="", of=AgentId("")))
+        return await seen_by_operator(self._memory, space, replace(query, about="", of=AgentId("")), after)
 
     # --- mending ------------------------------------------------------------------------------
 
@@ -337,16 +418,36 @@ class MemoryKeeping:
         except (Unavailable, ConfigError) as error:
             _log.warning("memories were not put in order, which is tried again: %s", error.code)
 
-    async def run(self, wait: Callable[[float], Awaitable[None]] = anyio.sleep) -> None:
-        """Sweep and mend on a cadence, until it is cancelled.
+    async def close(self) -> None:
+        """Remove what is not to last beyond this end: what a run has made known, or what has come of age meanwhile."""
+        with anyio.move_on_after(CLOSE_S, shield=True):
+            try:
+                await self.sweep()
+            except (Unavailable, ConfigError) as error:
+                _log.warning("memories were not swept at the end, which the next start does: %s", error.code)
+
+    async def run(self, wait: Callable[[float], Awaitable[None]] | None = None) -> None:
+        """Sweep and mend on a cadence, and once a file makes memories shorter, until it is cancelled.
 
         Args:
-            wait: Waits for some seconds.
+            wait: Waits for some seconds, or until something is to be done.
         """
+        pause = wait or self._pause
         while True:
-            await wait(INTERVAL_S)
+            await pause(INTERVAL_S)
+            self._memory.stirred = anyio.Event()
             await self.tidy()
             await self._memory.readers.sweep()
+
+    async def _pause(self, seconds: float) -> None:
+        with anyio.move_on_after(seconds):
+            await self._memory.stirred.wait()
+
+
+def _removed(agent: AgentId, items: int, reason: str) -> tuple[Draft, ...]:
+    """What the trail says of items that go."""
+    facts: dict[str, JsonValue] = {"items": items, "reason": reason}
+    return (Draft(AuditEventType.MEMORY_REMOVED, agent or SYSTEM_AGENT, facts),) if items else ()
 
 
 def _decided_as(row: Row) -> tuple[AgentId, str]:

@@ -1,11 +1,12 @@
 """Values of memory: kinds, items as they are given and found, questions, and the terms of an agent's memory. Pure."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from math import isfinite
-from typing import Final
+from typing import Final, Self
 
+from symbi.context.typed import TEXTS, check_each, check_text, check_type
 from symbi.context.words import asked_for, check_content, tag_of
 from symbi.errors import InputError
 from symbi.types import AgentId, JsonValue, Label, RunId
@@ -43,6 +44,8 @@ class Form(StrEnum):
     EPISODE = "episode"
 
 
+KIND_SAID: Final = "a `MemoryKind`, such as `MemoryKind.LONG_TERM`"
+FORM_SAID: Final = "a `Form`, such as `Form.FACT`"
 LASTING: Final = frozenset({MemoryKind.LONG_TERM, MemoryKind.SHARED})
 """Kinds in which the same item is kept once."""
 
@@ -76,11 +79,16 @@ class ContextItem:
     run_id: RunId = NO_RUN
 
     def __post_init__(self) -> None:
-        """Refuse what is out of bounds, and bring tags into the form in which they are compared."""
+        """Refuse what is of another type or out of bounds, and bring tags into the form in which they are compared."""
+        check_type("kind", self.kind, MemoryKind, KIND_SAID)
+        check_type("form", self.form, Form, FORM_SAID)
+        check_type("label", self.label, Label, "a `Label`")
+        check_type("run_id", self.run_id, str, "a str")
         object.__setattr__(self, "tags", _tags(self.tags))
         _unit("importance", self.importance)
         half = self.half_life_days
-        if half is not None and not (isfinite(half) and 0 < half <= 36_500):  # noqa: PLR2004 - a century of days
+        check_type("half_life_days", half, (int, float, type(None)), "a number of days or None")
+        if half is not None and not 0 < half <= 36_500:  # noqa: PLR2004 - a century of days
             raise _wrong("`half_life_days` is a number of days above 0, and at most 36,500")
         check_content(self.content)
 
@@ -135,8 +143,11 @@ class ContextQuery:
         return {**said, "limit": self.limit}
 
     def __post_init__(self) -> None:
-        """Refuse what is out of bounds, and bring tags into the form in which they are compared."""
+        """Refuse what is of another type or out of bounds, and bring lists into the form in which they are compared."""
+        self._check_types()
         object.__setattr__(self, "tags", _tags(self.tags))
+        object.__setattr__(self, "kinds", tuple(self.kinds))
+        object.__setattr__(self, "forms", tuple(self.forms))
         _unit("min_importance", self.min_importance)
         if not 1 <= self.limit <= MAX_FOUND:
             raise _wrong(f"`limit` is from 1 to {MAX_FOUND}")
@@ -150,6 +161,15 @@ class ContextQuery:
             raise _wrong(f"`since_ms` and `until_ms` are at most {LAST_MS} milliseconds from the epoch")
         if self.of:
             check_space(self.of)
+
+    def _check_types(self) -> None:
+        for name, text in (("about", self.about), ("text", self.text), ("of", self.of)):
+            check_text(name, text)
+        check_each("kinds", self.kinds, MemoryKind, f"a list or tuple; each of it is {KIND_SAID}")
+        check_each("forms", self.forms, Form, f"a list or tuple; each of it is {FORM_SAID}")
+        check_type("limit", self.limit, int, "a whole number")
+        for name, number in (("since_ms", self.since_ms), ("until_ms", self.until_ms), ("max_tokens", self.max_tokens)):
+            check_type(name, number, (int, type(None)), "a whole number or None")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +206,22 @@ class Found:
     score: float = 0.0
 
 
+class Recalled(tuple[Found, ...]):  # noqa: SLOT001 - a tuple's class can have none with something in it
+    """Items that were found, the best or the newest first, and whether that is all.
+
+    Attributes:
+        cut: There may be more that answer: further items were too large together to be given, or to be looked at.
+    """
+
+    cut: bool
+
+    def __new__(cls, items: Iterable[Found] = (), *, cut: bool = False) -> Self:
+        """Make one of some items."""
+        made = super().__new__(cls, items)
+        made.cut = cut
+        return made
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryTerms:
     """The terms of an agent's memory.
@@ -212,18 +248,21 @@ def check_space(name: str) -> AgentId:
     Raises:
         InputError: It is none.
     """
+    check_type("agent", name, str, "the name of an agent or a `Principal`")
     if not SPACE_NAME.fullmatch(name):
         raise _wrong("this is not the name of an agent, `NAME` or `NAME/INSTANCE`")
     return AgentId(name)
 
 
 def _tags(tags: tuple[str, ...]) -> tuple[str, ...]:
+    check_each("tags", tags, str, TEXTS)
     if len(tags) > MAX_TAGS:
         raise _wrong(f"an item has at most {MAX_TAGS} tags")
     return tuple(sorted({tag_of(tag) for tag in tags}))
 
 
 def _unit(name: str, value: float) -> None:
+    check_type(name, value, (int, float), "a number from 0 to 1")
     if not 0 <= value <= 1:
         raise _wrong(f"`{name}` is a number from 0 to 1")
 

@@ -10,7 +10,7 @@ from symbi.knowledge.knowledge import Knowledge
 from symbi.knowledge.passages import SearchResult
 from symbi.knowledge.rag import MAX_PASSAGES, Wanted
 from symbi.knowledge.readings import KIND, Reader
-from symbi.types import JsonValue, Label, Principal
+from symbi.types import AgentId, JsonValue, Label, Principal
 
 
 class Library:
@@ -19,11 +19,15 @@ class Library:
     Args:
         opened: Gives the knowledge, and opens it when it is asked for first.
         authority: Where permits are redeemed.
+        purpose_of: What an agent looks things up for: its operator says so, neither it nor the documents.
     """
 
-    def __init__(self, opened: Callable[[], Awaitable[Knowledge]], authority: Authority) -> None:
+    def __init__(
+        self, opened: Callable[[], Awaitable[Knowledge]], authority: Authority, purpose_of: Callable[[AgentId], str]
+    ) -> None:
         self._opened = opened
         self._authority = authority
+        self._purpose_of = purpose_of
 
     async def reading(self, principal: Principal, base: str, query: JsonValue, label: Label, limit: int) -> ReadData:
         """The action of looking something up in a collection.
@@ -39,8 +43,8 @@ class Library:
         data = DataRef("Knowledge", base, terms.owner, KIND, terms.classification.value, terms.purpose)
         model = rooms.embedder.model
         return ReadData(
-            principal=principal, data=data, label=label, query=query, purpose=terms.purpose, max_items=limit,
-            embedder=model.name, remote=model.remote,
+            principal=principal, data=data, label=label, query=query,
+            purpose=self._purpose_of(principal.agent), max_items=limit, embedder=model.name, remote=model.remote,
         )  # fmt: skip
 
     async def search(self, permit: Permit[ReadData], question: str) -> SearchResult:
@@ -61,7 +65,8 @@ class Library:
 
     async def search_knowledge(self, principal: Principal, question: str, wanted: Wanted) -> SearchResult:
         """The same for a program in Python, which the pipeline itself decides on; raises as `Knowledge.search`."""
-        return await (await self._opened()).search(Reader(principal), question, wanted)
+        reader = Reader(principal, purpose=self._purpose_of(principal.agent))
+        return await (await self._opened()).search(reader, question, wanted)
 
     def _as_permitted(self, permit: Permit[ReadData]) -> tuple[Reader, Wanted]:
         action = self._authority.redeem(permit, ReadData)

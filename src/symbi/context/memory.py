@@ -12,11 +12,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
+import anyio
+
 from symbi.audit.event import Draft
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock, IdSource
 from symbi.context.cache import AnswerCache, CacheStats
-from symbi.context.finding import MOST_NEAR, Question, by_content, found_in, most_tokens, narrowed, newest, sealed_page
+from symbi.context.finding import (
+    MOST_NEAR,
+    Question,
+    by_content,
+    found_in,
+    narrowed,
+)
 from symbi.context.kinds import (
     DAY_MS,
     LASTING,
@@ -25,15 +33,14 @@ from symbi.context.kinds import (
     Found,
     MemoryKind,
     MemoryTerms,
+    Recalled,
     check_space,
 )
 from symbi.context.meanings import Meanings
 from symbi.context.port import Meaning, MemoryStore, Row, Space
-from symbi.context.ranking import fitting
 from symbi.context.reading import Asked, Readers
 from symbi.context.sealing import (
     Body,
-    found,
     item_keys,
     level_of,
     merged_sources,
@@ -41,9 +48,12 @@ from symbi.context.sealing import (
     resealed,
     to_be_sealed,
 )
+from symbi.context.surplus import trim_items
+from symbi.context.terms import DeclaredTerms
+from symbi.context.typed import check_type
 from symbi.context.words import counted, plain_json, same_as, tokens_of
 from symbi.dsl.spec import MemorySpec
-from symbi.errors import InputError, PermitRefused
+from symbi.errors import InputError, Overloaded, PermitRefused
 from symbi.guard.action import DataRef, ReadData, WriteData
 from symbi.guard.gate import Guard
 from symbi.guard.permit import Permit
@@ -52,12 +62,12 @@ from symbi.policy.flow import join
 from symbi.types import AgentId, Integrity, Label, Principal
 
 WORKING_MS: Final = DAY_MS  # how long an item of working memory is there
-MOST_OF: Final[Mapping[MemoryKind, int]] = {MemoryKind.WORKING: 1000, MemoryKind.SHORT_TERM: 1000}
-"""Items of a kind that one agent has; a further one makes the oldest go."""
+SWEEP_GAP_MS: Final = 60_000  # between two sweeps for runs that end
 ASKED: Final = Label()
 """The label of what an operator's program asks."""
-NOTHING_SAID: Final = MemorySpec()
 MAX_SPACES: Final = 4096  # of which it is known what is there, without a look at the store
+LEASE_ENDS: Final = frozenset({"permit.unknown", "permit.expired"})
+"""What a lease says that has ended meanwhile."""
 _NO_DRAFTS: Final[tuple[Draft, ...]] = ()
 
 
@@ -115,7 +125,9 @@ class Memory:
         self._changes: dict[AgentId, int] = {}
         self._era = 0
         self._spaces: dict[AgentId, Space] = {}
-        self._declared: dict[AgentId, MemorySpec] = {}
+        self.terms = DeclaredTerms(rooms.terms, config.retention_days)
+        self.stirred = anyio.Event()
+        self.swept_ms = 0
         self._making: dict[object, frozenset[str]] = {}
         rooms.guard.engine.on_change(lambda _policies: self._cache.clear())
 
@@ -134,27 +146,26 @@ class Memory:
         """Milliseconds since the epoch."""
         return self._rooms.clock.now_ns() // 1_000_000
 
-    @property
-    def oldest_ms(self) -> int:
-        """What was kept before is not there any more."""
-        return self.now_ms - round(self._config.retention_days * DAY_MS)
-
     def oldest_of(self, space: AgentId) -> int:
         """What this agent has kept before is not there any more, whatever was said when it was kept."""
-        days = self._terms(space).retention_days
-        return self.oldest_ms if days is None else max(self.oldest_ms, self.now_ms - round(days * DAY_MS))
+        return self.terms.oldest_ms(self.now_ms, space)
 
-    def ages(self) -> Sequence[tuple[AgentId, int]]:
-        """Since when items stay: of all, under the empty name, and of agents whose files say less, with all instances."""
-        of_all = self.oldest_ms
-        less = [(agent, self.oldest_of(agent)) for agent in self._declared]
-        return [(AgentId(""), of_all), *(one for one in less if one[1] > of_all)]
+    def retention_days_of(self, space: AgentId) -> float:
+        """After how many days what this agent keeps is not there any more."""
+        now_ms = self.now_ms
+        return (now_ms - self.terms.oldest_ms(now_ms, space)) / DAY_MS
 
     def declare(self, agent: AgentId, spec: MemorySpec) -> None:
         """Take the terms of an agent's memory from its file: retention, and how much meaning and words count."""
-        if self._declared.get(agent, NOTHING_SAID) != spec:
-            self._declared[agent] = spec
+        if self.terms.declare(agent, spec):
             self.all_changed()  # what was answered by other terms
+            if self.terms.unsaved:
+                self.stirred.set()
+
+    def ended(self, agent: AgentId) -> None:
+        """A run of an agent has ended: what its file does not let last any longer is to go now."""
+        if self.terms.of(agent).retention_days is not None and self.now_ms >= self.swept_ms + SWEEP_GAP_MS:
+            self.stirred.set()
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -174,6 +185,7 @@ class Memory:
             Unavailable: The store or the embedder cannot be used.
         """
         principal = self.principal_of(agent)
+        check_type("item", item, ContextItem, "a `ContextItem`")
         async with self._rooms.guard.enforce(await self.writing(principal, item)) as permit:
             return permit.observe(await self.keep(permit, item))
 
@@ -197,7 +209,7 @@ class Memory:
             InputError, Unavailable: As `store_context`.
         """
         action = self._rooms.guard.authority.redeem(permit, WriteData)
-        principal, terms = action.principal, self._terms(action.principal.agent)
+        principal, terms = action.principal, self.terms.of(action.principal.agent)
         self._require(action.data, principal.name)
         item = _labelled(principal, replace(item, content=action.content))
         keys = await item_keys(self._rooms.guard.vault, principal, item.label)
@@ -247,11 +259,7 @@ class Memory:
         if making in self._making:  # and nobody has given up
             self._making[making] = frozenset((row.id,))
         store.put_item(row, body.tags)
-        most = MOST_OF.get(row.kind)
-        if most is not None:
-            surplus = store.surplus(row.space, row.kind, most)
-            held = frozenset(store.held_items(surplus))
-            store.remove_items([one for one in surplus if one not in held])
+        trim_items(store, row.space, row.kind)
         return row, _NO_DRAFTS
 
     @contextmanager
@@ -290,15 +298,37 @@ class Memory:
 
     # --- reading ------------------------------------------------------------------------------
 
-    async def retrieve_context(self, agent: AgentId | Principal, query: ContextQuery) -> Sequence[Found]:
+    async def retrieve_context(self, agent: AgentId | Principal, query: ContextQuery) -> Recalled:
         """What an agent remembers, or what another one shares with it: the best or the newest first.
+
+        A lease that ends before there is an answer (its time is over, or there is a new policy set) takes the answer with
+        it: it is decided once more, and answered anew.
 
         Raises:
             Denied: Policy does not let the agent read this memory.
             InputError: The question is wrong.
+            Overloaded: The new decision ended before there was an answer, too; nothing was handed out.
             Unavailable: The store or the embedder cannot be used.
         """
         principal = self.principal_of(agent)
+        check_type("query", query, ContextQuery, "a `ContextQuery`")
+        try:
+            return await self._retrieve(principal, query)
+        except PermitRefused as ended:
+            if ended.code not in LEASE_ENDS:
+                raise
+        try:
+            return await self._retrieve(principal, query)
+        except PermitRefused as ended:
+            if ended.code not in LEASE_ENDS:
+                raise
+            msg = (
+                "the decision to read this memory ended twice before there was an answer, for policies change or the "
+                "embedder takes longer than a lease lasts: nothing was handed out"
+            )
+            raise Overloaded(msg, code="context.lease", retry_after_s=1.0) from ended
+
+    async def _retrieve(self, principal: Principal, query: ContextQuery) -> Recalled:
         asked = await self._asked(principal, query)
         async with self.readers.reading(asked, query.to_json()) as permit:
             return await self._answer(permit, asked, query)
@@ -311,7 +341,7 @@ class Memory:
             max_items=query.limit, embedder=asked.embedder, remote=asked.remote,
         )  # fmt: skip
 
-    async def recall(self, permit: Permit[ReadData], query: ContextQuery) -> Sequence[Found]:
+    async def recall(self, permit: Permit[ReadData], query: ContextQuery) -> Recalled:
         """What a memory says to a question, as conditions of the permit have left it.
 
         Raises:
@@ -321,7 +351,7 @@ class Memory:
         action = self._rooms.guard.authority.redeem(permit, ReadData)
         return await self._answer(permit, await self._asked(action.principal, query, action.label), query)
 
-    async def _answer(self, permit: Permit[ReadData], asked: Asked, query: ContextQuery) -> Sequence[Found]:
+    async def _answer(self, permit: Permit[ReadData], asked: Asked, query: ContextQuery) -> Recalled:
         action = permit.action
         if action.query is not None and action.query != query.to_json():
             msg = "a policy redacts what is looked for in this memory, and so nothing can be"
@@ -337,32 +367,39 @@ class Memory:
         key = (space, wanted.shared_only, query, action.mark, tuple(sorted(marks.items())))
         cached = self._cache.get(key, now_ms)
         if cached is not None:
+            self._rooms.guard.authority.check(permit, ReadData)
             return cached
         change = self._change(space)
-        chosen = await self._find(permit, Question(query, wanted, self._terms(space)))
-        items = tuple(replace(one, label=join(one.label, action.mark, marks[level])) for level, one in chosen)
+        chosen, cut = await self._find(permit, Question(query, wanted, self.terms.of(space)))
+        self._rooms.guard.authority.check(permit, ReadData)  # it holds until there is an answer
+        items = Recalled(
+            (replace(one, label=join(one.label, action.mark, marks[level])) for level, one in chosen), cut=cut
+        )
         if change == self._change(space):  # else somebody has kept something meanwhile
             self._cache.put(key, items, (space,), now_ms)
         return items
 
-    async def _find(self, permit: Permit[ReadData], question: Question) -> Sequence[tuple[str, Found]]:
-        """What fits, each with its level."""
+    async def _find(self, permit: Permit[ReadData], question: Question) -> tuple[Sequence[tuple[str, Found]], bool]:
+        """What fits, each with its level; and whether there may be more."""
         read, store, vault = self._rooms.log.read, self._rooms.store, self._rooms.guard.vault
         query, wanted, meanings = question.query, question.wanted, self._rooms.meanings
         near: Mapping[str, float] = {}
         if query.about and meanings is not None and wanted.levels:
-            ids = None
-            if wanted.words or wanted.tags:
-                ids = [row.id for row in await read(partial(store.find_items, replace(wanted, sealed=False)))]
-            if ids is None or ids:
+            change, rows = self._change(wanted.space), None
+            if by_content(wanted):
+                rows = await read(partial(store.find_items, replace(wanted, sealed=False)))
+            if rows is None or rows:
+                ids = None if rows is None else [row.id for row in rows]
                 near = await meanings.near(permit, query.about, wanted, max(MOST_NEAR, 2 * query.limit), ids)
+            if change == self._change(wanted.space):  # else they are read again: some may be there no more
+                question = replace(question, rows=rows)
         return await read(partial(found_in, store, vault, question, near))
 
     # --- what both need -----------------------------------------------------------------------
 
     def data_of(self, space: AgentId, kind: str) -> DataRef:
         """A memory as the gate sees it: by the name of its agent, as it was declared."""
-        declared, terms = AgentId(space.partition("/")[0]), self._terms(space)
+        declared, terms = AgentId(space.partition("/")[0]), self.terms.of(space)
         owner = self._rooms.principal(declared).owner
         return DataRef("Memory", declared, owner, kind, terms.classification, terms.purpose)
 
@@ -383,27 +420,6 @@ class Memory:
         """What is another once anything about a memory is."""
         return self._era, self._changes.get(space, 0)
 
-    async def seen_by_operator(self, space: AgentId, query: ContextQuery) -> Sequence[Found]:
-        """What an agent remembers, whatever its label, newest first; for who has passed the gate by another way."""
-        read, store, vault = self._rooms.log.read, self._rooms.store, self._rooms.guard.vault
-        levels = frozenset((await read(partial(store.space_of, space))).levels)
-        wanted = narrowed(query, space, levels, (self.now_ms, self.oldest_of(space)), shared=False)
-        question = Question(query, wanted, self._terms(space))
-        if not by_content(wanted):
-            return [one for _, one in await read(partial(found_in, store, vault, question, {}))]
-        plain = replace(wanted, sealed=False, limit=query.limit)
-        rows = await read(lambda: [(row, opened_body(row, vault)) for row in newest(store, plain)])
-        chosen = [(row.number, found(row, body)) for row, body in rows if body is not None]
-        behind: Row | None = None
-        while True:  # in steps, so that others come to the store in between
-            page, behind = await read(partial(sealed_page, store, vault, wanted, behind))
-            chosen += [(row.number, found(row, body)) for row, body in page]
-            chosen.sort(key=lambda one: -one[0])
-            most = min(query.limit, fitting([one.tokens for _, one in chosen], most_tokens(query)))
-            full, chosen = most == query.limit or most < len(chosen), chosen[:most]
-            if behind is None or (full and (not chosen or chosen[-1][0] > behind.number)):
-                return [one for _, one in chosen]
-
     async def close(self) -> None:
         """Close the leases."""
         await self.readers.close()
@@ -420,15 +436,6 @@ class Memory:
                 del self._spaces[next(iter(self._spaces))]
             self._spaces[space] = there
         return there
-
-    def _terms(self, space: AgentId) -> MemoryTerms:
-        agent = AgentId(space.partition("/")[0])
-        terms, said = self._rooms.terms(agent), self._declared.get(agent, NOTHING_SAID)
-        if said.retention_days is not None:
-            terms = replace(terms, retention_days=said.retention_days)
-        if said.vector_weight is not None and said.keyword_weight is not None:
-            terms = replace(terms, vector_weight=said.vector_weight, keyword_weight=said.keyword_weight)
-        return terms
 
     async def _asked(self, principal: Principal, query: ContextQuery, label: Label = ASKED) -> Asked:
         data = self.data_of(query.of or principal.name, query.kind)

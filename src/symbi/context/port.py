@@ -160,17 +160,47 @@ class ContextKeeping(Protocol):
     def due_items(self, now_ms: int, oldest_ms: int, after: str, limit: int, of: AgentId = EVERYBODY) -> Sequence[str]:
         """Ids of items, in memories and checkpoints, that have expired, or were kept before a time; behind one, in their order.
 
-        With an agent, those of it and of its instances alone.
+        With an agent, those of it and of its instances alone, and by their age alone.
         """
-
-    def surplus(self, space: AgentId, kind: MemoryKind, most: int) -> Sequence[str]:
-        """Ids of the oldest items of a kind, beyond as many as there may be."""
 
     def only_in_copy(self, checkpoint: str) -> Sequence[str]:
         """Ids of items that are in one checkpoint and nowhere else."""
 
     def held_items(self, ids: Sequence[str]) -> Sequence[str]:
         """Of some items, those that are about somebody under a legal hold."""
+
+
+COPIES: Final = "copies"
+"""Stands for checkpoints, among kinds of which there is a surplus."""
+
+
+class SurplusStore(Protocol):
+    """What is more than there may be, and stays for it is under a hold."""
+
+    def surplus(self, space: AgentId, kind: MemoryKind, most: int, limit: int) -> Sequence[str]:
+        """Ids of items of a kind beyond as many as there may be, the newest of them first."""
+
+    def surplus_copies(self, space: AgentId, most: int, limit: int) -> Sequence[str]:
+        """The same of checkpoints."""
+
+    def note_surplus(self, space: AgentId, kind: str) -> None:
+        """Note that something of it may stay beyond the bound: all of it is to be looked at once in a while."""
+
+    def noted_surplus(self) -> Sequence[tuple[AgentId, str]]:
+        """What was noted."""
+
+    def surplus_over(self, space: AgentId, kind: str) -> None:
+        """Note that there is none any more."""
+
+
+class TermsStore(Protocol):
+    """What files said last."""
+
+    def put_retention(self, agent: AgentId, days: float | None) -> None:
+        """Keep how long an agent's memory lasts; None where its file says nothing any more."""
+
+    def retentions(self) -> Mapping[AgentId, float]:
+        """What was kept."""
 
 
 class Spaces(Protocol):
@@ -184,6 +214,9 @@ class Spaces(Protocol):
 
     def space_has(self, space: AgentId, one: str) -> bool:
         """Whether an item is an agent's, in its memory or in a copy of it."""
+
+    def copied_items(self, checkpoint: str, after: int, limit: int) -> Sequence[Row]:
+        """Items that are in a copy and not in the memory, behind a number, by number."""
 
 
 class MeaningStore(Protocol):
@@ -221,5 +254,7 @@ class CheckpointStore(Protocol):
         """Remove one copy; whether it was there."""
 
 
-class MemoryStore(ContextStore, ContextKeeping, Spaces, MeaningStore, CheckpointStore, Protocol):
+class MemoryStore(
+    ContextStore, ContextKeeping, SurplusStore, TermsStore, Spaces, MeaningStore, CheckpointStore, Protocol
+):
     """All that the one store keeps of memories."""

@@ -90,7 +90,9 @@ EFFECTS: Final = _table(
     Signature("remember", ("content", "kind", "tags", "importance", "form", "half_life"), 1),
     Signature("search", ("about", "base", "limit"), 2),
     Signature("answer", ("question", "base"), 2),
-    Signature("recall", ("about", "kind", "tags", "text", "form", "since", "until", "limit", "tokens", "of"), 0),
+    Signature(
+        "recall", ("about", "kind", "tags", "text", "form", "since", "until", "limit", "tokens", "of", "whole"), 0
+    ),
 )
 """What reaches the world: each call passes the gate and is journalled."""
 

@@ -9,6 +9,7 @@
 4. mint the permit;
 5. on leaving, in one transaction: append the outcome and settle the ledger.
 
+What rides with an effect of the store (`symbi.guard.riders`) is done in the transactions of 3 and 5.
 If the store cannot commit step 3, the effect does not happen. If it cannot commit step 5, the caller gets the store's
 error and the effect stays `dispatched`, which the next start turns into `unknown`.
 """
@@ -40,13 +41,7 @@ from symbi.errors import (
 from symbi.guard.action import Action, Canary
 from symbi.guard.approval import ApprovalRecord, HeldCase, agreed_facts
 from symbi.guard.conditions import ONE_BY_ONE, effective_of, require_leasable
-from symbi.guard.confidential import (
-    confided,
-    failure_subjects,
-    keys_for,
-    sealed_effect,
-    subjects_of,
-)
+from symbi.guard.confidential import confided, failure_subjects, keys_for, sealed_effect, subjects_of
 from symbi.guard.desk import ApprovalChanged, ApprovalDesk
 from symbi.guard.earlier import Places
 from symbi.guard.history import Claim, FactsChanged, History
@@ -55,11 +50,8 @@ from symbi.guard.ledger import EffectRecord, EffectState
 from symbi.guard.outcome import encode_error, encode_result, mark_error
 from symbi.guard.permit import Authority, Permit
 from symbi.guard.recorder import Decided, Recorder
-from symbi.guard.records import (
-    decision_draft,
-    log_decision,
-    record_refused,
-)
+from symbi.guard.records import decision_draft, log_decision, record_refused
+from symbi.guard.riders import NO_RIDERS, Riders
 from symbi.guard.settlement import Admission, Settlement
 from symbi.guard.tally import GateStore
 from symbi.guard.vault import Keys, Vault
@@ -186,8 +178,10 @@ class Guard:
         return GateReport(self._enforcing, len(current.policies), current.version, in_doubt)
 
     @asynccontextmanager
-    async def enforce(self, action: A, later: list[Enlisted[None]] | None = None) -> AsyncIterator[Permit[A]]:
-        """Let an action happen, if policy permits: the body of the `async with` is the effect.
+    async def enforce(
+        self, action: A, later: list[Enlisted[None]] | None = None, riders: Riders = NO_RIDERS
+    ) -> AsyncIterator[Permit[A]]:
+        """Let an action happen, if policy permits: the body of the `async with` is the effect, and `riders` what is done beside.
 
         With `later`, a success goes on record with the next commit, and whoever asked waits for what is put there.
 
@@ -202,7 +196,7 @@ class Guard:
         """
         self.probe("asked")
         try:
-            admission = await self._admit(action)
+            admission = await self._admit(action, riders=riders)
         except Overloaded as overload:
             if action.slot is None:
                 raise
@@ -231,6 +225,12 @@ class Guard:
         admission = replace(admission, noted=permit.noted)
         await self._settlement.success(admission, permit.observed, result, later)
         self.probe("settled")
+        if riders.after is not None:
+            last = self.authority.mint(admission.record.effect_id, effective)
+            try:
+                await riders.after(last)
+            finally:
+                self.authority.close(last)
 
     async def refuse(self, action: Action, refusal: SymbiError, draft: Draft) -> None:
         """Record, at its place in the run, an action that was refused before it could be put to the policy engine.
@@ -311,6 +311,7 @@ class Guard:
         extra: Mapping[str, JsonValue] = NOTHING,
         *,
         uses: int = 1,
+        riders: Riders = NO_RIDERS,
     ) -> Admission:
         self.barrier()
         started_s = self._clock.monotonic_s()
@@ -351,7 +352,7 @@ class Guard:
             draft = confided(replace(draft, event_type=kind, details=details), keys)
             claim = Claim(
                 action, policies, past, decision, entries, obligations.rates, agreed.effect_id,
-                earlier=earlier, approval=approval,
+                earlier=earlier, approval=approval, riders=riders,
             )  # fmt: skip
             try:
                 since_s = self._clock.monotonic_s()
@@ -367,8 +368,9 @@ class Guard:
                 raise
             self._tell_allowed(agreed, record, started_s)
             return Admission(
-                record, effective, started_s, bool(entries or obligations.rates), subjects_of(action), keys, since_s
-            )
+                record, effective, started_s, bool(entries or obligations.rates), subjects_of(action), keys, since_s,
+                riders=riders,
+            )  # fmt: skip
         msg = "the policy set, or what it reads, changes faster than a decision can be made"
         raise Overloaded(msg, retry_after_s=RETRY_AFTER_S)
 
@@ -390,6 +392,7 @@ class Guard:
             self._ledger.put_effect(record)
         else:
             self._ledger.move_effect(record, earlier.state)
+        claim.riders.decided()
         self.probe("reserved")
         return None, (draft,) if used is None else (used, draft)
 

@@ -17,6 +17,7 @@ from symbi.guard.budget import cost_of, reserve
 from symbi.guard.earlier import was_answered
 from symbi.guard.ledger import EffectRecord, EffectState
 from symbi.guard.records import action_name
+from symbi.guard.riders import NO_RIDERS, Riders
 from symbi.guard.spending import NOTHING
 from symbi.guard.tally import GateStore, Reading, RunUsage, Tally
 from symbi.policy.counters import NS, Counter, Verdict, Window
@@ -47,6 +48,7 @@ class Claim:
         effect_id: The effect.
         earlier: What is on record of an earlier attempt at it.
         approval: What people agreed to, where they had to.
+        riders: What is done beside its effect.
     """
 
     asked: Action
@@ -58,6 +60,7 @@ class Claim:
     effect_id: EffectId
     earlier: EffectRecord | None = None
     approval: ApprovalRecord | None = None
+    riders: Riders = NO_RIDERS
 
     @property
     def attempt(self) -> int:

@@ -9,7 +9,7 @@ from typing import Final
 from symbi.audit.event import AuditEventType, Draft
 from symbi.crypto.canonical import canonical_json
 from symbi.errors import InputError, InternalError, SymbiError
-from symbi.guard.action import Action, ReadData, WriteData
+from symbi.guard.action import Action, CallModel, ReadData, WriteData
 from symbi.guard.ledger import EffectRecord
 from symbi.guard.outcome import NOT_STARTED, decode_error, encode_result
 from symbi.guard.sealed import is_sealed
@@ -72,13 +72,15 @@ def digest_arguments(action: Action) -> str:
 def recorded_arguments(action: Action, how: str | None) -> Mapping[str, JsonValue]:
     """How arguments stand in the trail: whole where they are small and no policy says otherwise, else by size alone.
 
-    What is kept in a memory or knowledge base, and what is looked for there, never stands in it: the trail forgets nothing.
+    What is kept in a memory or knowledge base, what is looked for there, and what a model is told of it never stands in it: the
+    trail forgets nothing.
     """
     try:
         size = len(canonical_json(action.arguments()))
     except InputError:
         return {"arguments_unrepresentable": True}
-    if how == "digest" or size > MAX_RECORDED_ARGUMENTS_BYTES or isinstance(action, ReadData | WriteData):
+    kept = isinstance(action, ReadData | WriteData) or (isinstance(action, CallModel) and action.documents)
+    if how == "digest" or size > MAX_RECORDED_ARGUMENTS_BYTES or kept:
         return {"arguments_bytes": size}
     if how == "redacted":
         return {"arguments": dict.fromkeys(action.arguments(), REDACTED)}

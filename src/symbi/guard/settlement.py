@@ -15,6 +15,7 @@ from symbi.guard.history import tally_id
 from symbi.guard.ledger import EffectRecord, EffectState
 from symbi.guard.outcome import NOT_STARTED_JSON, UNANSWERED, encode_error, error_label, state_after
 from symbi.guard.records import may_repeat, never_began, recorded_result
+from symbi.guard.riders import NO_RIDERS, Riders
 from symbi.guard.spending import NOTHING
 from symbi.guard.tally import GateStore
 from symbi.guard.vault import NO_KEYS, Keys, Vault
@@ -32,6 +33,7 @@ class Admission:
     """What step 3 made durable, with what step 5 needs; `counted` where it added to counters or rates.
 
     `since_s` was before it was durable, so before anybody else could know of it. `noted` is how it was carried out.
+    `riders` is what is done beside.
     """
 
     record: EffectRecord
@@ -42,6 +44,7 @@ class Admission:
     keys: Keys = NO_KEYS
     since_s: float | None = None
     noted: Mapping[str, JsonValue] = field(default_factory=dict)
+    riders: Riders = NO_RIDERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +179,8 @@ class Settlement:
 
         def work() -> tuple[None, tuple[Draft]]:
             self._probe("recording")
+            if record.state is EffectState.CONFIRMED:
+                admission.riders.succeeded()
             self._ledger.move_effect(record, EffectState.DISPATCHED)
             if not (used and record.state is EffectState.UNKNOWN):
                 if admission.counted:

@@ -3,7 +3,8 @@
 1. a chunk lies under one heading, with the headings above it;
 2. parts under it are taken together up to `TARGET_CHARS`; one that is longer than `MOST_CHARS` is cut, where a line, a
    sentence or a word ends, and the pieces overlap a little;
-3. together the chunks hold every part of the document but headings, which stand with what is below them.
+3. together the chunks hold every part of the document but headings, which stand with what is below them; one with
+   nothing below it is a chunk.
 """
 
 import re
@@ -61,7 +62,7 @@ def _pieces(extracted: Extracted) -> Iterator[tuple[tuple[str, ...], int, int]]:
         path = tuple(said for _, said in above)
         if block.kind is BlockKind.HEADING:
             yield from _held(extracted.text, path, held)
-            if not held and bare is not None:
+            if not held and bare is not None and not (bare.level < block.level and len(above) < MAX_LEVELS):
                 yield path, bare.start, bare.end
             held = []
             while above and above[-1][0] >= block.level:

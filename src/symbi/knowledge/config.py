@@ -7,7 +7,8 @@ from typing import Final
 from symbi.errors import ConfigError
 
 LEAST_CANDIDATES: Final = 40  # scored again for one query, however few hits it asks for; costs some microseconds
-SCAN_BELOW_KIB: Final = 120_000  # 20,000 vectors of 1,536 dimensions, which are gone through in some two milliseconds
+SCAN_BELOW: Final = 20_000  # points; asking each of them whether it fits takes longer than comparing its vector
+BYTES_OF_A_NUMBER: Final = 4
 
 
 class Quantization(StrEnum):
@@ -30,8 +31,8 @@ class VectorConfig:
         ef_construct: Candidates that are looked at for each node while the graph is built.
         quantization: How vectors are made smaller.
         oversampling: Quantised candidates for each hit, which are scored again with the whole vectors.
-        scan_below_kib: Up to so many KiB of whole vectors, all or those that a filter leaves, a query goes through the quantised
-            ones and scores the best again; beyond it goes through the graph, which is built from there on.
+        scan_below: Up to so many points, all or those that a filter leaves, a query goes through the quantised vectors and
+            scores the best again; beyond it goes through the graph.
 
     Raises:
         ConfigError: A value is out of bounds.
@@ -43,11 +44,15 @@ class VectorConfig:
     ef_construct: int = 200
     quantization: Quantization = Quantization.TURBO4
     oversampling: float = 2.0
-    scan_below_kib: int = SCAN_BELOW_KIB
+    scan_below: int = SCAN_BELOW
 
     def __post_init__(self) -> None:
         """Refuse what no engine takes."""
-        bounds = {"m": (self.m, 4, 128), "ef_construct": (self.ef_construct, 4, 4096)}
+        bounds = {
+            "m": (self.m, 4, 128),
+            "ef_construct": (self.ef_construct, 4, 4096),
+            "scan_below": (self.scan_below, 2, 10**7),
+        }
         for name, (value, least, most) in bounds.items():
             if not least <= value <= most:
                 raise ConfigError(f"`{name}` of an index is from {least} to {most}, not {value}", code="vectors.config")
@@ -56,8 +61,18 @@ class VectorConfig:
         if not 1 <= self.oversampling <= 100:  # noqa: PLR2004 - a hundredfold is plenty
             raise ConfigError("oversampling is from 1 to 100", code="vectors.config")
 
+    @property
+    def graph_from(self) -> int:
+        """So many points that are in no graph are put into one: then few are gone through beside it."""
+        return self.scan_below // 2
+
     def candidates(self, k: int, wanted: float | None) -> float | None:
         """Oversampling of a query for `k` hits; None where nothing is quantised."""
         if self.quantization is Quantization.NONE:
             return None
         return max(self.oversampling, LEAST_CANDIDATES / k) if wanted is None else wanted
+
+
+def kib(points: int, dimension: int) -> int:
+    """What engines count by: KiB of so many whole vectors."""
+    return max(1, points * dimension * BYTES_OF_A_NUMBER // 1024)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Final, Protocol
 from uuid import UUID, uuid5
 
@@ -24,6 +25,9 @@ SPACE: Final = UUID("6d3a1f52-6c0e-5b0c-9a41-3c3f0a7a51d1")
 
 SEALED_FROM: Final = frozenset({Confidentiality.CONFIDENTIAL, Confidentiality.SECRET})
 """Classifications whose text is sealed, and not in the index of words."""
+
+CHUNKS_AT_ONCE: Final = 256
+"""That are written or removed in one transaction: some 30 ms of the store."""
 
 FORMAT: Final = 1  # of bodies and chunks: another one reads every file again
 
@@ -202,32 +206,58 @@ class DocumentStore(Protocol):
         """The number of an access, which it is given where it has none."""
 
     def put_documents(self, documents: Sequence[tuple[DocumentRecord, Sequence[ChunkRecord]]]) -> None:
-        """Insert documents with their chunks, in the place of those of the same ids."""
+        """Insert documents with their chunks, in the place of those of the same ids; of more than `CHUNKS_AT_ONCE`, staged before.
+
+        What a large one held before is found no more, and waits for `drop_chunks`.
+        """
+
+    def stage_chunks(self, chunks: Sequence[ChunkRecord]) -> None:
+        """Insert chunks that are found once their documents are put in; those that are there already stay."""
+
+    def left_chunks(self, ids: Sequence[str], limit: int) -> Sequence[int]:
+        """Numbers of chunks that are staged for documents, or were theirs."""
+
+    def drop_chunks(self, numbers: Sequence[int]) -> None:
+        """Remove chunks with their words."""
 
     def remove_documents(self, ids: Sequence[str], *, scrub: bool = False) -> int:
-        """Remove documents with chunks and words; returns how many there were.
+        """Remove documents with chunks and words; returns how many there were. Of a large one, they wait for `drop_chunks`.
 
         Args:
             ids: Which; others than those that are there do not matter.
-            scrub: Write the index of words anew, so that no old page of it holds their words.
+            scrub: Note that the index of words is to be written anew, so that no old page of it holds their words.
         """
+
+    def scrub_due(self) -> bool:
+        """Whether the index of words is to be written anew, or what is left of it."""
+
+    def scrub_words(self, pages: int) -> bool:
+        """Write about so many pages of the index of words anew; returns whether there are more."""
+
+    def folder(self, collection: str, name: str) -> Path | None:
+        """From where the documents of a collection come whose sources begin with a name, where that is known."""
+
+    def put_folder(self, collection: str, name: str, root: Path) -> None:
+        """Note from where they come."""
 
     def documents(
         self, collection: str | None, after: tuple[str, str], limit: int, accesses: Sequence[int] | None = None
     ) -> Sequence[DocumentRecord]:
         """Documents by collection and source, without bodies, behind one of them; of some accesses, or of all."""
 
-    def get_documents(self, ids: Sequence[str]) -> Mapping[str, DocumentRecord]:
-        """Some documents, with bodies."""
+    def get_documents(self, ids: Sequence[str], *, bodies: bool = True) -> Mapping[str, DocumentRecord]:
+        """Some documents, with bodies or without."""
 
-    def versions(self, collection: str) -> Mapping[str, tuple[str, str]]:
-        """Of each source of a collection, the id and the version of its document."""
+    def versions(self, collection: str, sources: Sequence[str]) -> Mapping[str, tuple[str, str]]:
+        """Of those sources of a collection that are there, the id and the version of their documents."""
 
     def documents_before(self, before_ns: int, limit: int) -> Sequence[DocumentRecord]:
         """Documents that were read before a time, without bodies."""
 
-    def chunk_ids(self, collection: str, after: str, limit: int) -> Sequence[tuple[str, str]]:
-        """Ids of chunks of a collection and of their documents, in the order of chunk ids."""
+    def chunk_ids(
+        self, collection: str, after: str, limit: int, accesses: Sequence[int] | None = None
+    ) -> Sequence[tuple[str, str]]:
+        """Ids of chunks of a collection and of their documents, in the order of chunk ids; of some accesses, or of all."""
 
     def chunk_ids_of(self, ids: Sequence[str]) -> frozenset[str]:
         """Ids of the chunks of some documents."""
@@ -241,8 +271,8 @@ class DocumentStore(Protocol):
     def clear_pending(self, ids: Sequence[str]) -> None:
         """Note that they are."""
 
-    def pending(self, collection: str) -> Sequence[str]:
-        """Documents whose writing has begun and not ended."""
+    def pending(self, collection: str | None) -> Sequence[str]:
+        """Documents whose writing has begun and not ended; of one collection, or of all."""
 
     def collection_stats(self, accesses: Sequence[int] | None = None) -> Sequence[CollectionStats]:
         """What each collection holds; of some accesses, or of all."""
@@ -262,7 +292,8 @@ class PassageStore(Protocol):
     ) -> Sequence[tuple[str, float]]:
         """Chunks with any of some words, best first by BM25, and how good; none but those of these accesses.
 
-        How common words are is taken from all chunks of the store.
+        How common words are is taken from the chunks of these accesses, and nothing else counts: what is asked about neither
+        changes a score nor takes a place for what is not.
         """
 
     def found(self, chunk_ids: Sequence[str], accesses: Sequence[int], narrowing: Narrowing) -> Mapping[str, Found]:

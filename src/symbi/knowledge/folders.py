@@ -80,6 +80,7 @@ class Listing:
         files: By source.
         skips: What is left alone.
         whole: Every folder in it was listed, so that what is not among the files is gone.
+        moved: It was read from another place before.
     """
 
     root: Path
@@ -88,6 +89,12 @@ class Listing:
     files: tuple[FileRef, ...]
     skips: tuple[Skip, ...]
     whole: bool = True
+    moved: bool = False
+
+    @property
+    def called(self) -> str:
+        """What it is known by in its collection: its name, or the source of the one file."""
+        return self.name or (self.files[0].source if self.files else "")
 
 
 def list_files(path: Path, limits: Limits, name: str = "") -> Listing:

@@ -3,8 +3,9 @@
 1. list what there is, and what is left alone and why (`symbi.knowledge.folders`);
 2. read each file below its folder; one whose digest, rules and model are those of its document is done;
 3. read its text in a process of its own, and cut it into chunks;
-4. ask the gate to write the documents of one access (`WriteData`, with their digests);
-5. note that they are being written; put their vectors in; then, in one transaction, their rows and words;
+4. ask the gate to write the documents of one access (`WriteData`, with their digests); with its decision, note that they are
+   being written;
+5. put their vectors in; then, with the outcome, in one transaction, their rows and words;
 6. take out the vectors of their last versions, and the note;
 7. at the end of a folder, all of which could be listed, remove the documents whose files are gone.
 
@@ -12,8 +13,8 @@ Whatever ends the process between two of these: what was acknowledged is there, 
 write of that collection (`mend`), and the same command again does what is left.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ import anyio
 import anyio.to_thread
 
 from symbi.errors import InputError
+from symbi.guard.riders import Riders
 from symbi.guard.vault import NO_KEYS, Keys, agent_subject
 from symbi.knowledge.chunks import chunks_of
 from symbi.knowledge.documents import (
@@ -37,11 +39,12 @@ from symbi.knowledge.documents import (
 from symbi.knowledge.extracted import Extracted
 from symbi.knowledge.folders import FileRef, Limits, Listing, Skip, list_files, read_below
 from symbi.knowledge.rules import DocumentTerms
-from symbi.knowledge.writing import Prepared, Writing
-from symbi.types import AgentId, Principal
+from symbi.knowledge.writing import Origin, Prepared, Writing
+from symbi.types import AgentId, Label, Principal
 
 BATCH_FILES: Final = 32  # of one step
 BATCH_BYTES: Final = 67_108_864  # likewise; the rest waits for the next step
+REMOVE_AT_ONCE: Final = 200  # documents of one decision
 
 Extract = Callable[[bytes, str], Awaitable[tuple[str, Extracted]]]
 """Bytes and name of a file, to its kind and text; raises `InputError` for what is none."""
@@ -83,14 +86,21 @@ class Ingest:
         self._extract = extract
         self.limits = limits
 
-    async def plan(self, collection: str, path: Path, name: str = "") -> Listing:
+    async def plan(self, collection: str, path: Path, name: str = "", *, moved: bool = False) -> Listing:
         """What there is to be read, without what rules leave alone.
+
+        Args:
+            collection: To which collection.
+            path: A folder, or a file.
+            name: What its sources begin with; its own name if empty.
+            moved: It was read from another place before.
 
         Raises:
             InputError: There is nothing at the path, or the collection's name can be none.
         """
         self._rooms.rules.of_collection(collection)
-        return await anyio.to_thread.run_sync(list_files, path, self.limits, name)
+        listing = await anyio.to_thread.run_sync(list_files, path, self.limits, name)
+        return replace(listing, moved=moved)
 
     async def step(self, principal: Principal, collection: str, listing: Listing, after: str | None) -> Step:
         """Read the next files of a listing, and after the last one remove what is gone.
@@ -102,13 +112,17 @@ class Ingest:
             after: `Step.next` of the last step; None for the first.
 
         Raises:
+            InputError: What has this name in the collection comes from another folder.
             Denied: Policy does not let them be written; nothing of this access is.
             StoreUnavailable: Store, index or trail cannot be used.
         """
         done = Step()
         left = [one for one in listing.files if after is None or one.source > after]
         async with self._writing.turn:
-            versions = await self._rooms.log.read(partial(self._rooms.store.versions, collection))
+            if after is None:
+                await self._refuse_another(principal, collection, listing)
+            sources = [one.source for one in left[:BATCH_FILES]]
+            versions = await self._rooms.log.read(partial(self._rooms.store.versions, collection, sources))
             drafts: list[Prepared] = []
             size = 0
             for file in left[:BATCH_FILES]:
@@ -119,12 +133,12 @@ class Ingest:
                 draft = await self._read(collection, listing.root, file, versions.get(file.source), done)
                 if draft is not None:
                     drafts.append(draft)
-            await self._write(principal, drafts, done)
+            await self._write(principal, drafts, done, Origin(listing.called, listing.root))
             if not left or done.next == left[-1].source:
                 done.next = None
                 await self._writing.mend_alone(principal, self._rooms.rules.of_collection(collection))
                 if listing.whole and not listing.single:
-                    await self._sweep(principal, collection, listing, versions, done)
+                    await self._sweep(principal, collection, listing, done)
         return done
 
     async def put(self, principal: Principal, collection: str, source: str, data: bytes, modified_ns: int) -> Step:
@@ -136,10 +150,11 @@ class Ingest:
         """
         done = Step()
         async with self._writing.turn:
-            versions = await self._rooms.log.read(partial(self._rooms.store.versions, collection))
+            versions = await self._rooms.log.read(partial(self._rooms.store.versions, collection, [source]))
             draft = await self._draft(collection, source, (data, modified_ns), versions.get(source))
             if draft is None:
                 done.unchanged = 1
+                await self._writing.mend_alone(principal, self._rooms.rules.of_document(collection, source).access)
             else:
                 await self._write(principal, [draft], done)
         return done
@@ -205,27 +220,43 @@ class Ingest:
 
     # --- writing --------------------------------------------------------------------------------
 
-    async def _write(self, principal: Principal, drafts: Sequence[Prepared], done: Step) -> None:
-        await self._writing.write(principal, drafts)
+    async def _refuse_another(self, principal: Principal, collection: str, listing: Listing) -> None:
+        """Two folders of one name would take each other's documents out.
+
+        Raises:
+            InputError: What has this name comes from another folder, and is still there.
+            Denied: As `step`.
+        """
+        rooms, name = self._rooms, listing.called
+        known = await rooms.log.read(partial(rooms.store.folder, collection, name))
+        if known is None or known == listing.root or not await self._writing.below(collection, name):
+            return
+        access = rooms.rules.of_collection(collection)
+        if not listing.moved:
+            msg = f"`{name}` in `{collection}` is what was read from `{known}`, and not from `{listing.root}`"
+            hint = (
+                "give this one another name with `--as NAME`; if it is the same and lies elsewhere now, say `--moved`"
+            )
+            await self._writing.absent(principal, access, InputError(msg, code="knowledge.another_folder", hint=hint))
+        moved = Riders(succeeded=partial(rooms.store.put_folder, collection, name, listing.root))
+        async with self._writing.permitted(principal, access, {"moved": name}, Label(), moved):
+            pass
+
+    async def _write(
+        self, principal: Principal, drafts: Sequence[Prepared], done: Step, origin: Origin | None = None
+    ) -> None:
+        await self._writing.write(principal, drafts, origin)
         for draft in drafts:
             (done.added if draft.is_new else done.changed).append(draft.document.source)
             done.chunks += len(draft.chunks)
 
-    async def _sweep(
-        self,
-        principal: Principal,
-        collection: str,
-        listing: Listing,
-        versions: Mapping[str, tuple[str, str]],
-        done: Step,
-    ) -> None:
+    async def _sweep(self, principal: Principal, collection: str, listing: Listing, done: Step) -> None:
         """Remove the documents whose files are gone, or are left alone from now on."""
         rules = self._rooms.rules
         there = {one.source for one in listing.files if not rules.of_document(collection, one.source).skipped_by}
-        prefix = f"{listing.name}/"
-        gone = {
-            source: id_ for source, (id_, _) in versions.items() if source.startswith(prefix) and source not in there
-        }
-        if gone:
-            await self._writing.remove_now(principal, list(gone.values()))
-            done.removed += sorted(gone)
+        below = await self._writing.below(collection, listing.name)
+        gone = {source: id_ for source, id_ in below.items() if source not in there and source != listing.name}
+        ids = list(gone.values())
+        for first in range(0, len(ids), REMOVE_AT_ONCE):
+            await self._writing.remove_now(principal, ids[first : first + REMOVE_AT_ONCE])
+        done.removed += sorted(gone)

@@ -26,6 +26,8 @@ class Late(Generic[T]):
         self._wanted, self._told, self._over = anyio.Event(), anyio.Event(), anyio.Event()
         self._open: list[T] = []
         self._failure: SymbiError | None = None
+        self._closing: SymbiError | None = None
+        self._attempt: anyio.CancelScope | None = None  # to open it
         self._tasks: TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
@@ -38,12 +40,20 @@ class Late(Generic[T]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close what was opened, also after a cancellation."""
+        """Close what was opened, also after a cancellation; what is just being opened is not waited for.
+
+        Raises:
+            SymbiError: It was opened and cannot be closed.
+        """
         tasks, self._tasks = self._tasks, None
         assert tasks is not None
         self._over.set()
         self._wanted.set()
+        if self._attempt is not None and not self._open:
+            self._attempt.cancel("it is closed before it was open")
         await tasks.__aexit__(None, None, None)
+        if self._closing is not None:
+            raise self._closing
 
     async def opened(self) -> T:
         """What is behind it; where it could not be opened, the next who asks has it tried again.
@@ -67,22 +77,32 @@ class Late(Generic[T]):
 
     async def _keep(self) -> None:
         with anyio.CancelScope(shield=True):  # it ends with `_over` alone, in order
-            while not self._over.is_set():
-                await self._wanted.wait()
-                if not self._over.is_set():
-                    await self._keep_open()
-                told, self._told = self._told, anyio.Event()
-                told.set()
+            try:
+                while not self._over.is_set():
+                    await self._wanted.wait()
+                    if not self._over.is_set():
+                        await self._keep_open()
+                    told, self._told = self._told, anyio.Event()
+                    told.set()
+            finally:
+                self._over.set()  # also where what opens it has a fault: nobody waits for it any more
+                self._told.set()
 
     async def _keep_open(self) -> None:
-        self._wanted = anyio.Event()
+        self._wanted, self._failure, was_open = anyio.Event(), None, False
         try:
-            async with self._opening() as opened:
-                self._open.append(opened)
-                self._told.set()
-                await self._over.wait()
-                self._open.clear()
+            with anyio.CancelScope() as self._attempt:
+                async with self._opening() as opened:
+                    was_open = True
+                    self._open.append(opened)
+                    self._told.set()
+                    try:
+                        await self._over.wait()
+                    finally:
+                        self._open.clear()
         except SymbiError as error:
-            if self._open:
-                raise
-            self._failure = error
+            if was_open:
+                self._closing = error
+                self._over.set()
+            else:
+                self._failure = error

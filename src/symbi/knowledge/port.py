@@ -1,12 +1,13 @@
-"""The ports of this room: an index of vectors, how it is kept up, and what it holds about people."""
+"""The ports of this room: an index of vectors, how it is kept up, what it holds about people; and models that rank and write."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, TypeAlias
 from uuid import UUID
 
-from symbi.guard.action import ExportData, ReadData, WriteData
+from symbi.guard.action import CallModel, ExportData, ReadData, WriteData
 from symbi.guard.permit import Permit
+from symbi.knowledge.answer import AnswerModelId
 from symbi.knowledge.vectors import IndexStats, Scope, VectorHit, VectorPoint, VectorQuery
 
 ReadPermit: TypeAlias = Permit[ReadData] | Permit[WriteData] | Permit[ExportData]
@@ -120,4 +121,34 @@ class SubjectVectors(Protocol):
 
         Raises:
             StoreUnavailable: The index cannot be written.
+        """
+
+
+class AnswerModel(Protocol):
+    """A model that writes answers."""
+
+    @property
+    def model(self) -> AnswerModelId:
+        """Which model it is."""
+
+    async def write(self, permit: Permit[CallModel]) -> str:
+        """An answer to the permit's own prompt, see `Told.read`.
+
+        Raises:
+            PermitRefused: The permit is spent, or its decision was not about this model.
+            ModelFailed: It gave none.
+            TimeLimit: It took too long.
+            Unavailable: It cannot be reached.
+        """
+
+
+class CrossEncoder(Protocol):
+    """Reads question and passage together; slower than everything else, and better."""
+
+    async def scores(self, permit: Permit[ReadData], question: str, texts: Sequence[str]) -> Sequence[float]:
+        """How well each text answers the question, from 0 to 1.
+
+        Raises:
+            PermitRefused: The permit is not live.
+            Unavailable: The model cannot be used.
         """

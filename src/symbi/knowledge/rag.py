@@ -19,10 +19,8 @@ from uuid import UUID
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock
 from symbi.errors import ConfigError, DecryptionFailed, Denied, InputError, PermitRefused
-from symbi.guard.action import ReadData
 from symbi.guard.confidential import open_column
 from symbi.guard.gate import Guard
-from symbi.guard.permit import Permit
 from symbi.guard.vault import Vault
 from symbi.inference.port import Embedder
 from symbi.knowledge.documents import (
@@ -36,7 +34,7 @@ from symbi.knowledge.documents import (
     label_of,
 )
 from symbi.knowledge.passages import Citation, Passage, SearchResult, evidence_of
-from symbi.knowledge.port import SubjectVectors, VectorIndex
+from symbi.knowledge.port import CrossEncoder, SubjectVectors, VectorIndex
 from symbi.knowledge.query import Query, analyse
 from symbi.knowledge.ranking import USUAL, Candidate, Ranked, Weights, coverage, fuse, rank
 from symbi.knowledge.readings import Reader, Reading, Readings
@@ -62,18 +60,6 @@ ANALYSIS, RETRIEVAL, FETCH, RANKING, RESPONSE = STAGES
 
 class KnowledgeStore(DocumentStore, PassageStore, Protocol):
     """Where documents are."""
-
-
-class CrossEncoder(Protocol):
-    """Reads question and passage together; slower than everything else, and better."""
-
-    async def scores(self, permit: Permit[ReadData], question: str, texts: Sequence[str]) -> Sequence[float]:
-        """How well each text answers the question, from 0 to 1.
-
-        Raises:
-            PermitRefused: The permit is not live.
-            Unavailable: The model cannot be used.
-        """
 
 
 @dataclass(frozen=True, slots=True)

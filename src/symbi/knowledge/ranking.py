@@ -31,6 +31,7 @@ class Weights:
         recency: Of how new a document is; 0 where that does not matter.
         half_life_days: After which it counts half.
         per_document: The most passages of one document; any number if None.
+        reranked: Of what a cross-encoder says, where there is one.
     """
 
     vector: float = 1.0
@@ -41,6 +42,7 @@ class Weights:
     recency: float = 0.0
     half_life_days: float = 365.0
     per_document: int | None = 3
+    reranked: float = 1.0
 
 
 USUAL: Final = Weights()
@@ -189,7 +191,7 @@ def _scored(sought: Sought, one: Candidate, bag: Bag, weights: Weights, now_ns: 
         "heading": weights.heading * sought.share(above),
     }
     if one.reranked is not None:
-        parts["reranked"] = one.reranked
+        parts["reranked"] = weights.reranked * one.reranked
     if weights.recency:
         age_days = max(0, now_ns - one.modified_ns) / _DAY_NS
         parts["recency"] = weights.recency * 0.5 ** (age_days / weights.half_life_days)

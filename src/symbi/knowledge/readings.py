@@ -2,7 +2,8 @@
 
 A collection's documents differ in owner, classification and purpose, and in nothing else that policies see. So there is
 one decision for each of these that occurs (`Access`), before anything is looked for, and what may not be read is not
-looked for. Of it, only how common its words are counts among others' (BM25), unless it is sealed. A decision is a lease; where policy wants each search decided by itself, each is.
+looked for; nor does it count in how common words are (BM25). A decision is a lease; where policy wants each search decided by
+itself, each is.
 """
 
 from collections.abc import AsyncIterator

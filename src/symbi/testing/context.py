@@ -105,6 +105,7 @@ async def open_memory(  # noqa: PLR0913 - one option for each part of it
         rooms = MemoryRooms(gate.guard, gate.log, gate.store, gate.clock, gate.ids, principal, terms, meanings)
         memory = Memory(rooms, config)
         keeping = MemoryKeeping(memory, gate.store.let_go)
+        await keeping.take_up()
         await keeping.mend()
         yield OpenMemory(memory, keeping, gate, vectors)
         await memory.close()

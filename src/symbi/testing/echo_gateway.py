@@ -50,6 +50,7 @@ tool_verification = "strict"
 port = 0
 max_calls = 1000
 max_sessions = 1000
+max_client_sessions = 1000
 max_requests = 1000
 calls_rate = 100000.0
 """

@@ -3,30 +3,34 @@
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from symbi.adapters.openai import OpenAIAnswers
+from symbi.adapters.transformer import TransformerCrossEncoder
 from symbi.clock import Clock
 from symbi.crypto.keys import KeyStore
 from symbi.errors import PermitRefused
 from symbi.guard.action import CallModel, ReadData, WriteData
 from symbi.guard.permit import Authority, Permit
 from symbi.inference.port import EmbedderId, TextPurpose, Vectors
-from symbi.knowledge.answer import AnswerModel, Prompt
+from symbi.knowledge.answer import AnswerModelId, Told
 from symbi.knowledge.extracted import Extracted
 from symbi.knowledge.knowledge import Knowledge
-from symbi.knowledge.port import VectorIndex
-from symbi.knowledge.rag import CrossEncoder, KnowledgeRooms
+from symbi.knowledge.port import AnswerModel, CrossEncoder, VectorIndex
+from symbi.knowledge.rag import KnowledgeRooms
 from symbi.knowledge.ranking import stems
 from symbi.knowledge.readers import read_document
+from symbi.knowledge.readings import Reader
 from symbi.knowledge.rules import Rules
 from symbi.knowledge.vectors import VectorSpace
 from symbi.knowledge.writing import no_probe
 from symbi.testing.gate import ALLOW_ALL, Gate, open_gate
 from symbi.testing.vectors import BruteForceVectors
+from symbi.types import Principal
 
 DIMENSION: Final = 256
 NO_RULES: Final = Rules()
@@ -75,7 +79,7 @@ def vector_of(text: str) -> Vectors:
 
 @dataclass(slots=True)
 class ScriptedAnswers:
-    """`symbi.knowledge.answer.AnswerModel` that says what it was told to, once for each question.
+    """`symbi.knowledge.port.AnswerModel` that says what it was told to, once for each question.
 
     Attributes:
         authority: Where permits are spent.
@@ -85,20 +89,23 @@ class ScriptedAnswers:
 
     authority: Authority
     answers: list[str]
-    prompts: list[Prompt] = field(default_factory=list)
-    name: str = "scripted"
-    provider: str = "testing"
+    prompts: list[Told] = field(default_factory=list)
+    remote: bool = False
 
-    async def write(self, permit: Permit[CallModel], prompt: Prompt) -> str:
+    @property
+    def model(self) -> AnswerModelId:
+        """Which model it is."""
+        return AnswerModelId("scripted", "testing", self.remote)
+
+    async def write(self, permit: Permit[CallModel]) -> str:
         """The next answer."""
-        self.authority.redeem(permit, CallModel)
-        self.prompts.append(prompt)
+        self.prompts.append(Told.read(self.authority.redeem(permit, CallModel).prompt))
         return self.answers.pop(0)
 
 
 @dataclass(slots=True)
 class WordCrossEncoder:
-    """`symbi.knowledge.rag.CrossEncoder`: 1 for what holds a word, 0 for everything else.
+    """`symbi.knowledge.port.CrossEncoder`: 1 for what holds a word, 0 for everything else.
 
     Attributes:
         authority: Where permits are checked.
@@ -157,6 +164,38 @@ async def open_knowledge(  # noqa: PLR0913 - one option for each part
         rooms = KnowledgeRooms(
             gate.guard, gate.log, gate.store, brute if index is None else index(authority, space), embedder, gate.clock,
             gate.vault, rules, cross_encoder=None if cross_encoder is None else cross_encoder(authority),
+            subjects=brute if index is None else None,
         )  # fmt: skip
         async with Knowledge(rooms, extract_here, bar=bar, model=model, probe=probe) as knowledge:
             yield OpenKnowledge(knowledge, gate, brute, embedder)
+
+
+UNREACHABLE: Final = AnswerModelId("m", "localhost", remote=True)
+"""A model where nobody answers."""
+
+
+async def ask_unreachable_model(knowledge: Knowledge, authority: Authority, principal: Principal) -> None:
+    """Have a search ranked again by the real cross-encoder's adapter, and a model asked that cannot be reached.
+
+    Raises:
+        AssertionError: The answer does not say that it could not.
+    """
+
+    async def at_once(_: float) -> None:
+        """Wait for nothing."""
+
+    encoder = TransformerCrossEncoder(authority, _Halves(), None)
+    rooms = replace(knowledge.rooms, cross_encoder=encoder)
+    async with OpenAIAnswers(authority, UNREACHABLE, url="http://127.0.0.1:1", pause=at_once) as model:
+        asked = Knowledge(rooms, extract_here, bar=0.0, model=model)
+        async with asked:
+            answer = await asked.answer(Reader(principal), "page", written=True)
+    if not answer.unwritten.startswith("unavailable."):
+        raise AssertionError(answer.unwritten)
+
+
+class _Halves:
+    """A loaded model that finds everything as good as anything."""
+
+    def predict(self, pairs: Sequence[object], **_: object) -> list[float]:
+        return [0.0] * len(pairs)

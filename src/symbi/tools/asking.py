@@ -1,6 +1,6 @@
 """What an adapter tells and asks a caller while a call is under way: progress, log messages, the server's questions."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
@@ -25,11 +25,15 @@ class Asked:
         kind: What it asks for.
         server: Name in the configuration.
         question: The parameters of its request, in the protocol's form.
+        name: What the server calls the question, if it does.
+        among: How many it asks at once, and waits for together.
     """
 
     kind: AskKind
     server: str
     question: Mapping[str, JsonValue]
+    name: str = ""
+    among: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,10 @@ class ServerLog:
 class CallHooks(Protocol):
     """What an adapter tells and asks during a call."""
 
+    @property
+    def can(self) -> Collection[AskKind]:
+        """What whoever called can be asked for at all."""
+
     async def progress(self, progress: Progress) -> None:
         """Told how far the call is."""
 
@@ -81,6 +89,8 @@ class CallHooks(Protocol):
 
 class _Nobody:
     """Nobody: nothing is told, and every question refused."""
+
+    can: Collection[AskKind] = ()
 
     async def progress(self, progress: Progress) -> None:
         """Nothing is told."""

@@ -6,7 +6,7 @@ caller as its principal, and then it reaches that caller's own object alone. Whe
 question is refused before the gate.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -23,6 +23,10 @@ MAX_QUESTIONS: Final = 32  # of one call; after so many, a server that never end
 
 class Caller(Protocol):
     """Who calls a server and has somebody who answers: a model, a person, a list of folders."""
+
+    @property
+    def can(self) -> Collection[AskKind]:
+        """What it can be asked for at all; a server that wants to know is told of no more."""
 
     async def progress(self, progress: Progress) -> None:
         """Told how far the call is."""
@@ -59,6 +63,11 @@ class GatedHooks:
     action: Action
     during: EffectId
     _count: int = field(default=0, init=False)
+
+    @property
+    def can(self) -> Collection[AskKind]:
+        """Of the caller."""
+        return self.caller.can
 
     async def progress(self, progress: Progress) -> None:
         """Handed on."""
@@ -100,6 +109,8 @@ class GatedHooks:
             during=self.during,
             question=asked.question,
             session=self.action.session,
+            name=asked.name,
+            among=asked.among,
         )
 
 

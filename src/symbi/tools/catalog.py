@@ -28,7 +28,8 @@ from symbi.tools.port import SERVER_NAME, TOOLS, Pin, RawToolResult, Review, Sec
 from symbi.tools.schemapin.resolve import ServerTrust
 from symbi.tools.screen import Finding
 from symbi.tools.text import shown_name
-from symbi.tools.verifier import DUPLICATE, Refusal, ToolVerifier, VerifiedTool, refuse_duplicates
+from symbi.tools.verified import Refusal, VerifiedTool
+from symbi.tools.verifier import DUPLICATE, ToolVerifier, refuse_duplicates
 from symbi.types import SYSTEM_AGENT, Principal
 
 SYSTEM: Final = Principal(SYSTEM_AGENT)

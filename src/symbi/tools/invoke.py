@@ -35,7 +35,7 @@ from symbi.tools.mask import VAULT_SCHEME, SecretMask, references
 from symbi.tools.port import RawToolResult, SecretSource
 from symbi.tools.schemas import json_value
 from symbi.tools.text import MAX_ERROR_CHARS, cut, printable
-from symbi.tools.verifier import VerifiedTool
+from symbi.tools.verified import VerifiedTool
 from symbi.types import EffectId, JsonValue, Label, Principal, RecoveryClass
 
 _log = logging.getLogger("symbi.tools")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from symbi.tools.dependency import DependencyTerms
-from symbi.tools.port import ServerSession, ToolServer
+from symbi.tools.port import ResourceUpdates, ServerSession, ToolServer
 
 
 def no_process() -> int | None:
@@ -28,6 +28,7 @@ class ServerLink:
         source: The file that it was found in; empty where the configuration names it.
         digest: SHA-256 (hex) of what that file says of it.
         definition: That itself, as JSON.
+        updates: What it tells of resources that change; None where it tells nothing.
     """
 
     name: str
@@ -41,3 +42,4 @@ class ServerLink:
     source: str = ""
     digest: str = ""
     definition: str = ""
+    updates: ResourceUpdates | None = None

@@ -185,6 +185,42 @@ class ServerSession(Protocol):
         """Have this told when the server says that it offers something else; one watcher, the last that was set."""
 
 
+class Notice(StrEnum):
+    """What is told of a resource that is watched."""
+
+    CHANGED = "changed"
+    """It has changed, and may be read again."""
+    OVER = "over"
+    """Nobody will be told of it any more: the session with its server has ended."""
+
+
+Updated: TypeAlias = Callable[[str, str, Notice], None]
+"""Told the server's name, the URI of a resource that is watched, and what there is to say of it."""
+
+
+class ResourceUpdates(Protocol):
+    """What a connected server tells of resources that change. A subscription ends with the server's session."""
+
+    async def subscribe(self, permit: Permit[ReadResource]) -> None:
+        """Redeem the permit and have changes of its resource told; also where they are told already.
+
+        Raises:
+            Overloaded: As many resources of the server are watched as may be.
+            ToolFailed: The server does not tell of it.
+            PermitRefused, TimeLimit, ToolServerUnavailable: As `ToolServer.call`.
+        """
+
+    async def unsubscribe(self, uri: str) -> None:
+        """Have them told no more; nothing goes to the server but that.
+
+        Raises:
+            TimeLimit, ToolFailed, ToolServerUnavailable: As `subscribe`; they are told no more all the same.
+        """
+
+    def follow(self, updated: Updated) -> None:
+        """Have this told of what changes; one follower, the last that was set. It must not block."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pin:
     """What was verified and pinned for one tool.

@@ -18,7 +18,7 @@ from symbi.guard.waits import Waits
 from symbi.policy.fields import UNDECLARED, AnswerLabels
 from symbi.tools.caller import Caller, hooks_of
 from symbi.tools.catalog import Catalog
-from symbi.tools.port import PROMPTS, RESOURCES, TEMPLATES, Completion, ServerSession
+from symbi.tools.port import PROMPTS, RESOURCES, TEMPLATES, Completion, ResourceUpdates, ServerSession
 from symbi.types import EffectId, JsonValue, Label, Principal
 
 OUTER_GRACE_S: Final = 5.0  # what an adapter gets beyond the deadline to report that it has passed
@@ -90,6 +90,38 @@ class ServerReader:
             return await session.read(permit, hooks_of(self._guard, caller, permit.action, permit.effect_id))
 
         return await self._ask(action, read)
+
+    async def subscribe(
+        self, action: ReadResource, opening: Callable[[ResourceUpdates, Permit[ReadResource]], Awaitable[None]]
+    ) -> Offered[Contents]:
+        """Have changes of a resource told, with the deadline of the server.
+
+        Args:
+            action: Which, and for whom.
+            opening: Redeems the permit, at the server or because others hear of that resource already.
+        """
+        link = self._catalog.link(action.server)
+        if link.updates is None:
+            msg = f"tool server `{action.server}` tells of no changes"
+            raise InputError(msg, code="tool.no_session")
+        updates = link.updates
+
+        async def ask(permit: Permit[ReadResource]) -> Contents:
+            await opening(updates, permit)
+            return ()
+
+        return await self._ask(replace(action, how="subscribe", timeout_s=link.timeout_s), ask)
+
+    async def may_hear(self, action: ReadResource) -> None:
+        """Return if a change of a resource may be told of; nothing is asked of its server.
+
+        Raises:
+            Denied: Policy does not let it.
+            StoreUnavailable: That cannot be recorded.
+        """
+        asked = replace(action, how="update", session=self._asks)
+        async with self._guard.enforce(asked) as permit:
+            self._guard.authority.redeem(permit, ReadResource)
 
     async def prompt(
         self,

@@ -38,7 +38,7 @@ from symbi.tools.catalog import Catalog
 from symbi.tools.invoke import OUTER_GRACE_S, Invoker
 from symbi.tools.mask import references
 from symbi.tools.query import Answered, Finding, RecoveryQuery
-from symbi.tools.verifier import VerifiedTool
+from symbi.tools.verified import VerifiedTool
 from symbi.types import JsonValue, Label, Principal, RecoveryClass, RunId
 
 RETRY_AFTER_S: Final = 1.0  # when a server that could not be asked is asked again, where it does not say

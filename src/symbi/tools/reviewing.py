@@ -18,7 +18,7 @@ from symbi.tools.port import Pin, Review, ReviewKind, ReviewState
 from symbi.tools.review import REJECTED, REVOKED_KEY, REVOKED_TOOL, covered_definition
 from symbi.tools.schemapin import digest_of, fingerprint
 from symbi.tools.text import cut, printable, shown_name
-from symbi.tools.verifier import VerifiedTool
+from symbi.tools.verified import VerifiedTool
 from symbi.types import JsonValue, Principal
 
 MAX_REASON_CHARS: Final = 500

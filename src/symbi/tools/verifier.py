@@ -14,7 +14,7 @@ server offers again what was pinned.
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -23,7 +23,7 @@ import anyio.to_thread
 from symbi.audit.event import AuditEventType, Draft
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock, rfc3339
-from symbi.errors import InputError, InternalError, PinMismatch, SymbiError, Unavailable, VerificationError
+from symbi.errors import InputError, InternalError, PinMismatch, Unavailable, VerificationError
 from symbi.guard.action import ConnectServer, InvokeTool, ToolRef
 from symbi.guard.permit import Permit
 from symbi.policy.decision import PolicyDecision
@@ -35,74 +35,19 @@ from symbi.tools.lookalike import ANY_NAME, LookAlike, judge_names, keys_of, sho
 from symbi.tools.manifest import Manifest, ToolEntry
 from symbi.tools.port import SERVER_NAME, TOOL_NAME, PinHead, ReviewKind, ReviewState, ToolDefinition, ToolStore
 from symbi.tools.review import Seen, admitted, covered_definition, signed_digest, stand
-from symbi.tools.schemapin import PublicKey, digest_of, fingerprint, signature_of, verify
+from symbi.tools.schemapin import PublicKey, digest_of, fingerprint
 from symbi.tools.schemapin.resolve import ServerKeys, ServerTrust
 from symbi.tools.schemas import Schema
 from symbi.tools.screen import Finding, screen, worst
 from symbi.tools.text import shown_name
+from symbi.tools.verified import Proof, Refusal, VerifiedTool, print_of
 from symbi.types import SYSTEM_AGENT, JsonValue, Principal, ToolName
 
 _log = logging.getLogger("symbi.tools")
 
-_PROOF: Final = object()
 DUPLICATE: Final = "tool.duplicate"
 """Code of a tool whose server offers several of its name."""
 MAX_RECORDED: Final = 4  # findings of a tool that its event tells of
-
-
-@dataclass(frozen=True, slots=True)
-class VerifiedTool:
-    """A tool that passed the configured verification. `ToolVerifier` alone makes one, so having one is the proof.
-
-    Attributes:
-        definition: As the server gave it.
-        ref: What the gate sees of it; `ref.verified` says that a signature holds.
-        arguments: Validates its arguments.
-        output: Validates its structured output, if it declares any.
-        entry: What the operator's manifest says of it.
-        key: The key that signed it, or None.
-        mode: The mode that it passed.
-        findings: What the screen of its definition found.
-    """
-
-    definition: ToolDefinition
-    ref: ToolRef
-    arguments: Schema = field(repr=False, compare=False)
-    output: Schema | None = field(repr=False, compare=False)
-    entry: ToolEntry
-    key: PublicKey | None = field(repr=False, compare=False)
-    mode: VerificationMode
-    proof: object = field(repr=False, compare=False)
-    findings: tuple[Finding, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.proof is not _PROOF:
-            msg = "a verified tool is made by the verifier alone"
-            raise InternalError(msg, code="internal.unverified")
-
-    def confirm(self) -> None:
-        """Return if the definition is still what was verified.
-
-        Raises:
-            PinMismatch: Its digest is another.
-            SignatureInvalid: Its signature does not hold.
-        """
-        if self.mode is VerificationMode.DISABLED:
-            return
-        if digest_of(covered_definition(self.definition)) != self.ref.schema_digest:
-            msg = f"tool `{self.ref.name}` is not what was verified"
-            raise PinMismatch(msg, tool=self.ref.name)
-        if self.key is not None:
-            verify(self.definition, signature_of(self.definition) or "", self.key)
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A tool that may not be called, and why; and what the screen of its definition found."""
-
-    definition: ToolDefinition
-    error: SymbiError
-    findings: tuple[Finding, ...] = ()
 
 
 class ToolVerifier:
@@ -398,8 +343,9 @@ class ToolVerifier:
             findings=len(one.findings),
             severity=worst(one.findings),
         )
+        proof = Proof(found.digest, found.key, one.print)
         tool = VerifiedTool(
-            definition, ref, one.arguments, one.output, entry, found.key, self.mode, _PROOF, one.findings
+            definition, ref, one.arguments, one.output, entry, found.key, self.mode, proof, one.findings
         )
         kind = AuditEventType.TOOL_PINNED if found.pin is not None else AuditEventType.TOOL_VERIFIED
         facts |= {"signed": ref.verified, "recovery": entry.recovery.value, "reviewed": reviewed}
@@ -409,7 +355,7 @@ class ToolVerifier:
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A definition whose name and schemas can be used, as it was examined under a key."""
+    """A definition whose name and schemas can be used, as it was examined under a key, and its print from then."""
 
     definition: ToolDefinition
     trust: ServerTrust
@@ -417,6 +363,7 @@ class _Prepared:
     arguments: Schema
     output: Schema | None
     findings: tuple[Finding, ...]
+    print: str
 
     @property
     def refusal(self) -> Refusal:
@@ -444,8 +391,9 @@ def _prepare(
         )
     except InputError as error:
         return Refusal(definition, error)
+    taken = print_of(definition)
     examined = examine(mode, definition, trust, now_ns)
-    return _Prepared(definition, trust, examined, arguments, output, screen(definition, others))
+    return _Prepared(definition, trust, examined, arguments, output, screen(definition, others), taken)
 
 
 def refuse_duplicates(definitions: Sequence[ToolDefinition]) -> Sequence[ToolDefinition | Refusal]:

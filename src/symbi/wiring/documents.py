@@ -3,16 +3,20 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from urllib.parse import urlsplit
 
+from symbi.adapters.openai import OpenAIAnswers
 from symbi.adapters.reading import DocumentProcess, ReadingLimits
 from symbi.adapters.sqlite import SqliteStore
+from symbi.adapters.transformer import TransformerCrossEncoder
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock
-from symbi.config import Settings
+from symbi.config import Settings, is_this_machine
 from symbi.errors import ConfigError
 from symbi.guard.gate import Guard
+from symbi.guard.permit import Authority
 from symbi.guard.vault import Vault
-from symbi.knowledge.answer import EVIDENCE_BAR
+from symbi.knowledge.answer import EVIDENCE_BAR, AnswerModelId
 from symbi.knowledge.door import KnowledgeDoor, Retention
 from symbi.knowledge.folders import Limits
 from symbi.knowledge.knowledge import Knowledge
@@ -52,6 +56,7 @@ async def _opened(
         keyword=knowledge.keyword_weight,
         recency=knowledge.recency_weight,
         half_life_days=knowledge.recency_half_life_days,
+        reranked=knowledge.cross_encoder_weight,
     )
     limits = Limits(knowledge.max_file_size, knowledge.max_files, knowledge.max_depth)
     reading_limits = ReadingLimits(
@@ -60,14 +65,46 @@ async def _opened(
     bar = EVIDENCE_BAR if knowledge.evidence_bar is None else knowledge.evidence_bar
     async with (
         open_embedder(settings, authority) as embedder,
+        open_answers(settings, authority) as model,
         open_vectors(settings, authority, COLLECTION, embedder) as vectors,
         DocumentProcess(reading_limits) as reading,
     ):
         rooms = KnowledgeRooms(
-            guard, log, store, vectors, embedder, clock, vault, rules_of(settings), weights, subjects=vectors
-        )
-        async with Knowledge(rooms, reading.read, limits, bar=bar) as opened:
+            guard, log, store, vectors, embedder, clock, vault, rules_of(settings), weights, subjects=vectors,
+            cross_encoder=await open_cross_encoder(settings, authority),
+        )  # fmt: skip
+        async with Knowledge(rooms, reading.read, limits, bar=bar, model=model) as opened:
             yield opened
+
+
+@asynccontextmanager
+async def open_answers(settings: Settings, authority: Authority) -> AsyncIterator[OpenAIAnswers | None]:
+    """The model that writes answers, where one is configured; nothing is sent."""
+    knowledge, key = settings.knowledge, settings.models.openai_api_key
+    if knowledge.answer_model is None:
+        yield None
+        return
+    url = knowledge.answer_base_url
+    told = AnswerModelId(
+        knowledge.answer_model,
+        urlsplit(url).hostname or "",
+        remote=not (knowledge.answer_local and is_this_machine(url)),
+        max_tokens=knowledge.answer_max_tokens,
+        timeout_s=knowledge.answer_timeout_s,
+    )
+    async with OpenAIAnswers(authority, told, url=url, key=None if key is None else key.reveal()) as model:
+        yield model
+
+
+async def open_cross_encoder(settings: Settings, authority: Authority) -> TransformerCrossEncoder | None:
+    """What reads question and passage together, where a folder is configured.
+
+    Raises:
+        ConfigError: There is no cross-encoder in it.
+        Unavailable: What it needs is not installed.
+    """
+    folder = settings.knowledge.cross_encoder
+    return None if folder is None else await TransformerCrossEncoder.open(authority, folder)
 
 
 def rules_of(settings: Settings) -> Rules:

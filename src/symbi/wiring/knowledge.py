@@ -2,14 +2,19 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
+import anyio
+import anyio.to_thread
+
 from symbi.adapters.openai import OpenAIEmbedder
-from symbi.adapters.qdrant import QdrantVectors, connect
+from symbi.adapters.qdrant import QdrantVectors, connect, folder_id
 from symbi.adapters.qdrant_edge import EdgeVectors
 from symbi.adapters.transformer import TransformerEmbedder
+from symbi.clock import IdSource, SystemClock
 from symbi.config import Settings, require_embedding_dimension
 from symbi.guard.permit import Authority
 from symbi.inference.static import StaticEmbedder
@@ -75,12 +80,19 @@ async def open_vectors(
                 yield edge
         case _:
             key = context.vector_db_api_key
-            client = connect(
-                context.vector_db_url,
-                key=None if key is None else key.reveal(),
-                timeout_s=context.vector_db_timeout_s,
+            owner = await anyio.to_thread.run_sync(
+                folder_id, settings.runtime.data_dir / VECTORS_FOLDER, IdSource(SystemClock()).new()
             )
-            async with QdrantVectors(authority, client, f"symbi-{collection}", space, config) as server:
+            client = await anyio.to_thread.run_sync(  # takes a second, for what it imports
+                partial(
+                    connect,
+                    context.vector_db_url,
+                    key=None if key is None else key.reveal(),
+                    timeout_s=context.vector_db_timeout_s,
+                )
+            )
+            name = f"{context.vector_db_collection}-{collection}"
+            async with QdrantVectors(authority, client, name, space, config, owner) as server:
                 yield server
 
 

@@ -44,6 +44,8 @@ async def opened_memory(
 ) -> AsyncIterator[Context]:
     """What agents remember, for as long as it is entered; what a crash left half done is mended first.
 
+    What is not to last any longer goes first and last.
+
     Args:
         settings: The configuration.
         store: The one store.
@@ -62,8 +64,11 @@ async def opened_memory(
     memory = Memory(rooms, MemoryConfig(retention_days, settings.context.context_cache_size))
     keeping = MemoryKeeping(memory, store.let_go)
     async with late:
+        await keeping.take_up()
         try:
             await keeping.tidy()
-            yield Context(memory, keeping, Library(door.opened, guard.authority))
+            library = Library(door.opened, guard.authority, lambda agent: settings.of_agent(agent).purpose)
+            yield Context(memory, keeping, library)
+            await keeping.close()
         finally:
             await memory.close()

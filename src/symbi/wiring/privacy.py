@@ -21,6 +21,7 @@ from symbi.crypto.signing import SigningKey
 from symbi.guard.vault import Vault
 from symbi.knowledge.door import KnowledgeDoor
 from symbi.runtime.sealed_mail import SealedMail
+from symbi.types import KeyId
 
 DOCUMENTS = "knowledge"
 MEMORIES = "memories"
@@ -82,17 +83,31 @@ def sealed_stores(
             if name not in {DOCUMENTS, MEMORIES}
         ),
         DeletingStore(
-            DOCUMENTS, frozenset(SEALED_STORES[DOCUMENTS]), pages, vault, log.read, erase=partial(_erase, door)
+            DOCUMENTS,
+            frozenset(SEALED_STORES[DOCUMENTS]),
+            pages,
+            vault,
+            log.read,
+            erase=partial(erase_documents, door, store, log),
         ),
-        DeletingStore(MEMORIES, frozenset(SEALED_STORES[MEMORIES]), pages, vault, log.read, erase=memories.erased),
+        DeletingStore(
+            MEMORIES,
+            frozenset(SEALED_STORES[MEMORIES]),
+            pages,
+            vault,
+            log.read,
+            erase=lambda ids, _: memories.erased(ids),
+        ),
         SealedStore("archive", frozenset(), archive.pages, vault, log.read),
     )
 
 
-async def _erase(door: KnowledgeDoor, ids: Sequence[str]) -> None:
-    """Remove documents that are about somebody, with their vectors."""
-    if ids:
-        await (await door.opened()).erase(ids)
+async def erase_documents(
+    door: KnowledgeDoor, store: SqliteStore, log: AuditLog, ids: Sequence[str], keys: frozenset[KeyId]
+) -> None:
+    """Remove documents that are about somebody, with their vectors; also those of one whose writing broke off before its row."""
+    if ids or await log.read(partial(store.pending, None)):
+        await (await door.opened()).erase(ids, keys)
 
 
 def missing_parts(store: SqliteStore, storage: Path | None) -> list[str]:

@@ -123,7 +123,7 @@ async def _link(
     timeout_s = server.timeout_s or settings.limits.tool_timeout_s
     return ServerLink(
         server.name, made.command_line, made, made.secret_paths, timeout_s, dependency_terms(server),
-        lambda: made.pid, made,
+        lambda: made.pid, made, updates=made,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Questions to a client that takes no requests: one a round, however many a server has at once, each with an answer that fits."""
+"""Questions to a client that takes no requests: what a server asks at once is one round, each with an answer that fits."""
 
 from types import SimpleNamespace
 
@@ -14,10 +14,18 @@ FORM = {"mode": "form", "message": "how many?", "requestedSchema": {"type": "obj
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(20)]
 
 
-async def test_two_questions_at_once_are_answered_one_after_the_other():
-    capabilities = SimpleNamespace(elicitation={})
+def asking(session=None):
+    capabilities = SimpleNamespace(elicitation={}, sampling={})
     ctx = SimpleNamespace(protocol_version="2026-07-28", session=SimpleNamespace(client_capabilities=capabilities))
-    talk, heard = Conversation(None, ctx), {}
+    return Conversation(session, ctx), ctx
+
+
+def yes(**content):
+    return types.ElicitResult(action="accept", content=content)
+
+
+async def test_what_comes_while_the_client_is_asked_is_asked_in_the_next_round():
+    (talk, ctx), heard = asking(), {}
 
     async def ask(message):
         schema = {"type": "object", "properties": {}}
@@ -27,16 +35,49 @@ async def test_two_questions_at_once_are_answered_one_after_the_other():
     with anyio.fail_after(10):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ask, "first")
+            await talk.turn.wait()
+            talk.sent = tuple(talk.questions)
             tasks.start_soon(ask, "second")
-            for _ in range(2):
+            while len(talk.questions) < 2:
+                await anyio.lowlevel.checkpoint()
+            assert (talk.sent, list(talk.questions)) == (("symbi",), ["symbi", "symbi-2"])
+            for number, key in enumerate(("symbi", "symbi-2")):
                 await talk.turn.wait()
-                message = talk.question.params.message
-                answer = types.ElicitResult(action="accept", content={"said": message})
-                talk.answered(ctx, answer)
+                talk.sent = tuple(talk.questions)
+                assert talk.sent == (key,) or number == 0
+                message = talk.questions[key].request.params.message
+                talk.sent = (key,)
+                talk.answered(ctx, talk.fitting({key: yes(said=message)}))
     assert {message: answer["content"] for message, answer in heard.items()} == {
         "first": {"said": "first"},
         "second": {"said": "second"},
     }
+
+
+async def test_what_a_server_asks_at_once_is_one_round_under_its_own_names():
+    (talk, ctx), heard = asking(), {}
+
+    async def ask(name):
+        heard[name] = (await talk.ask("elicitation", FORM, name, 3))["content"]
+
+    names = ["who", "symbi", "no name of a key"]
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            for number, name in enumerate(names, 1):
+                assert not talk.turn.is_set(), "the client is asked once all is there"
+                tasks.start_soon(ask, name)
+                while len(talk.questions) < number:
+                    await anyio.lowlevel.checkpoint()
+            assert talk.turn.is_set()
+            talk.sent = tuple(talk.questions)
+            assert talk.sent == ("who", "symbi", "symbi-2"), "no server speaks under the gateway's name"
+            answers = {key: yes(n=number) for number, key in enumerate(talk.sent)}
+            for missing in talk.sent:
+                assert talk.fitting({key: one for key, one in answers.items() if key != missing}) is None
+            assert talk.fitting(None) is None
+            talk.answered(ctx, talk.fitting(answers))
+    assert heard == {"who": {"n": 0}, "symbi": {"n": 1}, "no name of a key": {"n": 2}}
+    assert not talk.questions
 
 
 async def test_what_does_not_answer_the_question_leaves_the_work_where_it_waits():
@@ -51,14 +92,13 @@ async def test_what_does_not_answer_the_question_leaves_the_work_where_it_waits(
     def params(state=None, answers=None):
         return SimpleNamespace(request_state=state, input_responses=answers)
 
-    yes = types.ElicitResult(action="accept", content={"n": 1})
     said = types.TextContent(type="text", text="4")
     thought = types.CreateMessageResult(role="assistant", content=said, model="m")
     wrong = [
-        ("another request", {QUESTION: yes}),
+        ("another request", {QUESTION: yes(n=1)}),
         ("call", {}),
         ("call", None),
-        ("call", {"else": yes}),
+        ("call", {"else": yes(n=1)}),
         ("call", {QUESTION: thought}),
         ("call", {QUESTION: types.ListRootsResult(roots=[])}),
     ]
@@ -70,7 +110,7 @@ async def test_what_does_not_answer_the_question_leaves_the_work_where_it_waits(
                 with pytest.raises(MCPError):
                     await carry(session, ctx, params(first.request_state, answers), key, work)
                 assert list(session.parked) == [first.request_state]
-            done = await carry(session, ctx, params(first.request_state, {QUESTION: yes}), "call", work)
+            done = await carry(session, ctx, params(first.request_state, {QUESTION: yes(n=1)}), "call", work)
             assert done["content"] == {"n": 1}
             with pytest.raises(MCPError):
-                await carry(session, ctx, params(first.request_state, {QUESTION: yes}), "call", work)
+                await carry(session, ctx, params(first.request_state, {QUESTION: yes(n=1)}), "call", work)

@@ -9,6 +9,7 @@ import pytest
 
 from symbi.config import Secret, Settings, load, parse_settings
 from symbi.config.approval_kinds import Program, Webhook
+from symbi.config.collection_settings import ModelName
 from symbi.config.door_kinds import HostName, PageOrigin
 from symbi.config.kinds import (
     Address,
@@ -23,7 +24,7 @@ from symbi.config.kinds import (
     Text,
     Whole,
 )
-from symbi.config.knowledge_settings import EmbedderName
+from symbi.config.knowledge_settings import CollectionPrefix, EmbedderName
 from symbi.config.mcp_settings import PlainVariable
 from symbi.config.sandbox_settings import EngineAddress, Image, RuntimeName, UserNumbers, VariableName
 from symbi.config.schemapin_settings import DnsServer, Host
@@ -125,6 +126,10 @@ def samples(kind: Kind) -> list[tuple[str, str, object]]:
             return [(f'"{n}:{n + 1}"', f"{n}:{n + 1}", f"{n}:{n + 1}") for n in (1, 2, 3)]
         case Address():
             return [(f'"http://h{n}"', f"http://h{n}", f"http://h{n}") for n in range(3)]
+        case CollectionPrefix():
+            return [(f'"c{n}"', f"c{n}", f"c{n}") for n in range(3)]
+        case ModelName():
+            return [(f'"m{n}"', f"m{n}", f"m{n}") for n in range(3)]
         case EmbedderName():
             return [(f'"openai:m{n}"', f"openai:m{n}", f"openai:m{n}") for n in range(3)]
         case Text():

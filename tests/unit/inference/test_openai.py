@@ -163,6 +163,19 @@ async def test_a_permit_that_is_revoked_between_two_requests_stops_the_rest(prov
     assert len(provider.asked) == 1
 
 
+async def test_a_permit_that_is_revoked_while_a_busy_provider_rests_has_nothing_sent_again(provider, permits):
+    permit = read_permit(permits)
+
+    async def pause(_seconds):
+        permits.authority.close(permit)
+
+    provider.answer = lambda *_: (503, {}, {})
+    async with OpenAIEmbedder(permits.authority, "tiny", url=provider.url, dimension=3, pause=pause) as embedder:
+        with pytest.raises(PermitRefused):
+            await embedder.embed(permit, ["a"], "query")
+    assert provider.attempts == 1
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 async def test_a_busy_provider_is_asked_again_a_bounded_number_of_times(provider, permits, embedder, status):
     provider.answer = lambda one, body: good(one, body) if one.attempts == 3 else (status, {"retry-after": "7"}, {})
@@ -208,6 +221,7 @@ NOT_ANSWERS = {
     "zeros": {"data": [ONE, {"index": 1, "embedding": [0, 0, 0]}]},
     "texts": {"data": [ONE, {"index": 1, "embedding": ["x", "y", "z"]}]},
     "beyond all bounds": b'{"data": [{"index": 0, "embedding": [1e999, 0, 0]}, {"index": 1, "embedding": [1, 0, 0]}]}',
+    "deep": b'{"data": ' + b"[" * 30_000 + b"]" * 30_000 + b"}",
     "huge": b'{"data": "' + b"x" * 500_000 + b'"}',
 }
 

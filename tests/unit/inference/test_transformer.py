@@ -78,3 +78,26 @@ async def test_what_is_no_vector_is_refused_and_so_is_a_permit_that_is_closed(pe
     permits.authority.close(read)
     with pytest.raises(PermitRefused):
         await embedder.embed(read, ["a"], "query")
+
+
+async def test_a_folder_that_is_moved_is_the_same_model(permits, folder, installed, tmp_path):
+    first, second = tmp_path / "a" / "minilm", tmp_path / "b" / "minilm"
+    for one in (first, second):
+        one.mkdir(parents=True)
+        (one / "config.json").write_text("{}")
+    found = [(await TransformerEmbedder.open(permits.authority, one)).model for one in (first, second)]
+    assert found[0] == found[1]
+    assert found[0].name == "sentence-transformers:minilm"
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("size mismatch"), KeyError("weight"), EOFError(), ValueError("x" * 9_000)]
+)
+async def test_a_model_that_is_damaged_is_said_to_be(permits, folder, installed, monkeypatch, error):
+    def broken(*_, **__):
+        raise error
+
+    monkeypatch.setattr(sys.modules["sentence_transformers"], "SentenceTransformer", broken)
+    with pytest.raises(ConfigError, match=f"cannot be read: {type(error).__name__}") as caught:
+        await TransformerEmbedder.open(permits.authority, folder)
+    assert len(caught.value.message) < 1_000

@@ -92,6 +92,15 @@ def test_code_is_cut_at_its_definitions():
     assert headings(b"def broken(:\n\ndef f():\n", "a.py") == ["broken", "f"]
 
 
+def test_a_heading_is_a_chunk_only_where_nothing_stands_below_it():
+    data = b"# Disk full\n## Symptoms\nNo space.\n## Later\n# Net\n"
+    assert pieces(data, "a.md") == [
+        (("Disk full", "Symptoms"), "No space."),
+        (("Disk full", "Later"), "## Later"),
+        (("Net",), "# Net"),
+    ]
+
+
 def test_manual_pages_have_headings():
     data = b"NAME\n    ls - list\n\nDESCRIPTION\n    foo\n\n    bar\n\nTitle\n=====\nbody\n"
     assert headings(data, "ls.1.txt") == ["NAME", "DESCRIPTION", "Title"]
@@ -143,7 +152,10 @@ def test_every_chunk_is_a_piece_of_the_text_and_none_is_left_out(text):
             assert chunk.end - chunk.start <= MOST_CHARS
             covered |= set(range(chunk.start, chunk.end))
         for block in extracted.blocks:
-            if block.kind is not BlockKind.HEADING:
+            if block.kind is BlockKind.HEADING:
+                below = any(block.heading in chunk.headings for chunk in chunks if chunk.start >= block.end)
+                assert below or block.start in covered, "each heading stands above something, or by itself"
+            else:
                 missing = [
                     at for at in range(block.start, block.end) if at not in covered and not extracted.text[at].isspace()
                 ]

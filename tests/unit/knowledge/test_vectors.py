@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from symbi.errors import ConfigError, InputError
-from symbi.knowledge.config import LEAST_CANDIDATES, Quantization, VectorConfig
+from symbi.knowledge.config import LEAST_CANDIDATES, Quantization, VectorConfig, kib
 from symbi.knowledge.vectors import (
     MAX_RESULTS,
     Between,
@@ -130,7 +130,16 @@ def test_the_values_of_an_index_are_those_that_are_published():
     assert VectorConfig(quantization=Quantization.NONE).candidates(10, 4) is None
 
 
-@pytest.mark.parametrize("how", [{"m": 1}, {"ef_construct": 5000}, {"distance": "euclid"}, {"oversampling": 0.1}])
+def test_engines_are_told_in_kib_what_is_meant_in_points():
+    assert kib(20_000, 1_536) == 120_000
+    assert kib(20_000, 256) == 20_000
+    assert kib(1, 1) == 1
+    assert VectorConfig().graph_from * 2 == VectorConfig().scan_below
+
+
+@pytest.mark.parametrize(
+    "how", [{"m": 1}, {"ef_construct": 5000}, {"distance": "euclid"}, {"oversampling": 0.1}, {"scan_below": 1}]
+)
 def test_values_that_no_engine_takes(how):
     with pytest.raises(ConfigError):
         VectorConfig(**how)

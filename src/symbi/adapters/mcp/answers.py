@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
 from symbi.errors import OutputLimit, ToolFailed
+from symbi.tools.asking import AskKind
 from symbi.tools.mask import SecretMask
 from symbi.tools.port import MAX_TOOL_OUTPUT_BYTES, PROTOCOL_FAILURE, Completion, RawToolResult, ToolDefinition
 from symbi.tools.text import printable
@@ -89,6 +90,12 @@ def completion(raw: Mapping[str, Any], server: str, mask: SecretMask) -> Complet
         raise ToolFailed(msg, code=PROTOCOL_FAILURE)
     total = found.get("total")
     return Completion(values, total if isinstance(total, int) else None, bool(found.get("hasMore")))
+
+
+def needed(data: object) -> list[str]:
+    """What a server says that it has to be able to ask of its caller, as far as that can be asked at all."""
+    wanted = data.get("requiredCapabilities") if isinstance(data, Mapping) else None
+    return [kind.value for kind in AskKind if isinstance(wanted, Mapping) and kind.value in wanted]
 
 
 def _written(value: Any, what: str) -> bytes:

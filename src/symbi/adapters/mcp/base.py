@@ -16,7 +16,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 from mcp.shared.exceptions import MCPError
-from mcp_types import PARSE_ERROR
+from mcp_types import MISSING_REQUIRED_CLIENT_CAPABILITY, PARSE_ERROR
 from pydantic import ValidationError
 
 from symbi.adapters.mcp.answers import (
@@ -27,11 +27,12 @@ from symbi.adapters.mcp.answers import (
     completion,
     definition,
     items,
+    needed,
     plain,
     tool_result,
 )
 from symbi.adapters.mcp.requests import LISTS, completing, list_tools, listing, prompt, resource, tool_call
-from symbi.adapters.mcp.session import FOREIGN, Session, SessionTerms
+from symbi.adapters.mcp.session import FOREIGN, LEAVE_S, Session, SessionTerms
 from symbi.adapters.mcp.stdio import STOP_S
 from symbi.adapters.mcp.traffic import TOO_LARGE, UNREACHABLE, Line
 from symbi.errors import (
@@ -61,9 +62,11 @@ from symbi.tools.port import (
     PROTOCOL_FAILURE,
     Changed,
     Completion,
+    Notice,
     RawToolResult,
     SecretSource,
     ToolDefinition,
+    Updated,
 )
 from symbi.types import JsonValue
 
@@ -108,6 +111,7 @@ class McpServer(ABC):
         self._watcher: Changed | None = None
         self._dirty: set[str] = set()
         self._telling = False
+        self._follower: Updated | None = None
 
     @property
     @abstractmethod
@@ -165,7 +169,7 @@ class McpServer(ABC):
             with anyio.fail_after(self.start_timeout_s):
                 secrets = await self._resolve(permit)
                 self._authority.redeem(permit, ConnectServer)
-                session = Session(self.name, self._line(secrets), self._mask, self.terms, self._note)
+                session = Session(self.name, self._line(secrets), self._mask, self.terms, self._note, self._hear)
                 self._session = session
                 self._tasks.start_soon(session.run)
                 await session.ready.wait()
@@ -251,6 +255,14 @@ class McpServer(ABC):
         if self._watcher is not None and self._tasks is not None and not self._telling:
             self._telling = True
             self._tasks.start_soon(self._tell)
+
+    def follow(self, updated: Updated) -> None:
+        """Have this told of resources that change."""
+        self._follower = updated
+
+    def _hear(self, uri: str, notice: Notice) -> None:
+        if self._follower is not None:
+            self._follower(self.name, uri, notice)
 
     async def _tell(self) -> None:
         try:
@@ -357,6 +369,18 @@ class McpServer(ABC):
         found = plain(raw, ["contents"], f"{self.name}.resource", self._mask)
         return cast("Sequence[Mapping[str, JsonValue]]", found.get("contents", []))
 
+    async def subscribe(self, permit: Permit[ReadResource]) -> None:
+        """Have changes of the permit's resource told."""
+        action, session = self._asked(permit, ReadResource)
+        self._authority.redeem(permit, ReadResource)
+        await self._asking(session, session.updates.open(action.uri), action)
+
+    async def unsubscribe(self, uri: str) -> None:
+        """Have them told no more."""
+        session = self._session
+        if session is not None and session.alive:
+            await self._within(session, session.updates.close(uri), LEAVE_S, "an end of a subscription")
+
     async def prompt(self, permit: Permit[GetPrompt], hooks: CallHooks = NO_CALLER) -> Mapping[str, JsonValue]:
         """Have the permit's prompt filled in."""
         action, session = self._asked(permit, GetPrompt)
@@ -408,6 +432,9 @@ class McpServer(ABC):
             case MCPError(code=code) if code == PARSE_ERROR:
                 msg = f"server `{self.name}` refused {during}: {error.message}"
                 return ToolFailed(msg, code=PROTOCOL_FAILURE, rpc_code=error.code)
+            case MCPError(code=code) if code == MISSING_REQUIRED_CLIENT_CAPABILITY:
+                msg = f"server `{self.name}` refused {during}: it has to ask something that the caller cannot be asked"
+                return ToolFailed(msg, rpc_code=code, needs=needed(error.data))
             case MCPError():
                 return ToolFailed(f"server `{self.name}` refused {during}: {error.message}", rpc_code=error.code)
             case ValidationError():

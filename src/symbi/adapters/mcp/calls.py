@@ -7,7 +7,7 @@ told to nobody.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextvars import ContextVar
 from typing import Any, Final, TypeVar, cast
 
@@ -38,6 +38,8 @@ _log = logging.getLogger("symbi.tools.server")
 MAX_TOLD: Final = 64  # progress and log messages of one call that wait for its caller; more are dropped
 MAX_TOLD_CHARS: Final = 4_096  # of a message of progress
 TELL_S: Final = 2.0  # for a caller to take what was told once the call has ended
+MAX_AT_ONCE: Final = 16  # questions of one answer that asks for input
+MAX_NAME_CHARS: Final = 64  # of a question
 MAX_ROUNDS: Final = 10  # of input that one call asks for, as the SDK has it
 STATE_ONLY_WAIT_S: Final = 0.05  # before a call is asked again that wants no input, but to be asked again
 STATE_ONLY_MOST_S: Final = 0.25
@@ -124,17 +126,26 @@ class Call:
             except anyio.WouldBlock:
                 _log.info("the caller of `%s` is slow to take what it is told", self._server)
 
-    async def ask(self, kind: AskKind, question: Mapping[str, Any]) -> Mapping[str, JsonValue]:
+    async def ask(
+        self, kind: AskKind, question: Mapping[str, Any], name: str = "", among: int = 1
+    ) -> Mapping[str, JsonValue]:
         """The answer of whoever made the call; ends with it.
+
+        Args:
+            kind: What is asked for.
+            question: In the protocol's form.
+            name: What the server calls it.
+            among: How many are asked at once.
 
         Raises:
             SymbiError: It is refused.
         """
+        called = cut(printable(self._mask.text(name)), MAX_NAME_CHARS)
         plain = cast("Mapping[str, JsonValue]", self._mask.value(dict(question)))
         with anyio.CancelScope() as scope:
             self._questions.add(scope)
             try:
-                return await self._hooks.asked(Asked(kind, self._server, plain))
+                return await self._hooks.asked(Asked(kind, self._server, plain, called, among))
             finally:
                 self._questions.discard(scope)
         msg = f"the call of `{self._server}` is over"
@@ -144,6 +155,11 @@ class Call:
         """It is over: what it asked for is of no use any more."""
         for scope in list(self._questions):
             scope.cancel()
+
+    @property
+    def can(self) -> Collection[AskKind]:
+        """What its caller can be asked for."""
+        return self._hooks.can
 
     @property
     def heard(self) -> bool:
@@ -197,9 +213,8 @@ class Calls:
         for _ in range(MAX_ROUNDS):
             if raw.get("resultType", "complete") != "input_required":
                 return raw
-            asked, answers = raw.get("inputRequests") or {}, {}
-            for key, request in asked.items():
-                answers[key] = await self._input(call, request)
+            asked = raw.get("inputRequests") or {}
+            answers = await self._inputs(call, asked)
             if not asked:
                 await anyio.sleep(wait_s)
                 wait_s = min(wait_s * 2, STATE_ONLY_MOST_S)
@@ -209,13 +224,36 @@ class Calls:
         msg = f"server `{self._server}` asks for input more than {MAX_ROUNDS} times in one call"
         raise ToolFailed(msg, code="agent.tool_asks")
 
-    async def _input(self, call: Call, request: Mapping[str, Any]) -> BaseModel:
+    async def _inputs(self, call: Call, asked: Mapping[str, Mapping[str, Any]]) -> dict[str, BaseModel]:
+        """The answers to all that one answer asks for, which is asked at once; where one is refused, all are given up."""
+        if len(asked) > MAX_AT_ONCE:
+            msg = f"server `{self._server}` asks {len(asked)} questions at once; {MAX_AT_ONCE} are allowed"
+            raise ToolFailed(msg, code="agent.tool_asks")
+        answers: dict[str, BaseModel] = {}
+        failures: list[ToolFailed] = []
+
+        async with anyio.create_task_group() as tasks:
+
+            async def ask(key: str, request: Mapping[str, Any]) -> None:
+                try:
+                    answers[key] = await self._input(call, request, key, len(asked))
+                except ToolFailed as failure:  # raised below, outside of the group, which would wrap it
+                    failures.append(failure)
+                    tasks.cancel_scope.cancel()
+
+            for key, request in asked.items():
+                tasks.start_soon(ask, key, request)
+        if failures:
+            raise failures[0]
+        return answers
+
+    async def _input(self, call: Call, request: Mapping[str, Any], key: str, among: int) -> BaseModel:
         kind = METHODS.get(str(request.get("method")))
         if kind is None or kind not in self._asks:
             msg = f"server `{self._server}` may not ask for `{cut(printable(str(request.get('method'))), 64)}`"
             raise ToolFailed(msg, code="agent.tool_asks")
         try:
-            answer = await call.ask(kind, _question(request.get("params")))
+            answer = await call.ask(kind, _question(request.get("params")), key, among)
         except SymbiError as error:
             msg = f"server `{self._server}` asks for {kind}, which it does not get: {error.message}"
             raise ToolFailed(msg, code="agent.tool_asks", server=self._server) from None

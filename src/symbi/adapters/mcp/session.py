@@ -14,6 +14,7 @@ from mcp.client.client import Client
 from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
+    CLIENT_CAPABILITIES_META_KEY,
     LOG_LEVEL_META_KEY,
     METHOD_NOT_FOUND,
     DiscoverRequest,
@@ -25,6 +26,7 @@ from mcp_types import (
     PromptListChangedNotification,
     Request,
     ResourceListChangedNotification,
+    ResourceUpdatedNotification,
     ServerCapabilities,
     SetLevelRequest,
     SetLevelRequestParams,
@@ -34,8 +36,9 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import RootModel, ValidationError
 
 from symbi import __version__
-from symbi.adapters.mcp.calls import Call, Calls
+from symbi.adapters.mcp.calls import CURRENT, Call, Calls
 from symbi.adapters.mcp.traffic import Line
+from symbi.adapters.mcp.updates import Told, Updates
 from symbi.tools.asking import NO_CALLER, AskKind, CallHooks
 from symbi.tools.mask import SecretMask
 from symbi.tools.port import PROMPTS, RESOURCES, TOOLS
@@ -81,10 +84,17 @@ class Session:
         mask: Takes secrets out of what the server says.
         terms: How the server is spoken to.
         changed: Told `tools`, `resources` or `prompts` when the server says that it offers others.
+        updated: Told which of the resources that are watched there is something to say of.
     """
 
     def __init__(
-        self, name: str, line: Line, mask: SecretMask, terms: SessionTerms, changed: Callable[[str], None]
+        self,
+        name: str,
+        line: Line,
+        mask: SecretMask,
+        terms: SessionTerms,
+        changed: Callable[[str], None],
+        updated: Told,
     ) -> None:
         self.line = line
         self.scope = anyio.CancelScope()
@@ -96,6 +106,8 @@ class Session:
         self._name = name
         self._terms = terms
         self._changed = changed
+        self._updated = updated
+        self._updates: Updates | None = None
         self._calls = Calls(name, mask, terms.asks)
         self._leave = anyio.Event()
 
@@ -112,9 +124,13 @@ class Session:
             with self.scope:
                 async with self._client() as client:
                     await self._set_level(client)
-                    self.client = client
-                    self.ready.set()
+                    _say_what_callers_can(client)
                     async with anyio.create_task_group() as tasks:
+                        self._updates = Updates(
+                            self._name, client, tasks, modern=self._modern(client), told=self._updated
+                        )
+                        self.client = client
+                        self.ready.set()
                         tasks.start_soon(self._listen, client)
                         tasks.start_soon(self._until, self.line.ended, tasks.cancel_scope)
                         tasks.start_soon(self._until, self._leave, tasks.cancel_scope)
@@ -122,8 +138,21 @@ class Session:
             leaf = _leaf(error)
             self.failure = leaf if isinstance(leaf, FOREIGN) else RuntimeError(type(leaf).__name__)
         finally:
+            if self._updates is not None:
+                self._updates.end()
             self.over.set()
             self.ready.set()
+
+    @property
+    def updates(self) -> Updates:
+        """What it tells of resources.
+
+        Raises:
+            RuntimeError: It was never up.
+        """
+        if self._updates is None:
+            raise self.failure or RuntimeError
+        return self._updates
 
     def _client(self) -> Client:
         asks = self._terms.asks
@@ -184,6 +213,8 @@ class Session:
                 self._changed(RESOURCES)
             case PromptListChangedNotification():
                 self._changed(PROMPTS)
+            case ResourceUpdatedNotification() if self._updates is not None:
+                self._updates.noticed(str(message.params.uri))
             case _:
                 pass
 
@@ -291,6 +322,21 @@ class Session:
             MCPError, ValidationError: As `send`.
         """
         await self.send(DiscoverRequest() if self.modern else PingRequest())
+
+
+def _say_what_callers_can(client: Client) -> None:
+    """In the protocol without sessions each request says what can be asked: within a call, what its caller can."""
+    stamp = client.session._stamp  # noqa: SLF001 - the SDK says of every request what could be asked in any
+
+    def narrowed(data: dict[str, Any], options: Any) -> None:
+        stamp(data, options)
+        call, meta = CURRENT.get(), data.get("params", {}).get("_meta", {})
+        if call is not None and CLIENT_CAPABILITIES_META_KEY in meta:
+            known = meta[CLIENT_CAPABILITIES_META_KEY]
+            off = {kind.value for kind in AskKind if kind not in call.can}
+            meta[CLIENT_CAPABILITIES_META_KEY] = {name: value for name, value in known.items() if name not in off}
+
+    client.session._stamp = narrowed  # noqa: SLF001 - likewise
 
 
 def _leaf(error: Exception) -> Exception:

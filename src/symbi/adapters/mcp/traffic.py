@@ -16,7 +16,9 @@ MAX_UNASKED_BYTES: Final = 8_388_608  # what a server may send that answers noth
 MIN_MESSAGE_COST_BYTES: Final = 64  # what a shorter message counts as; bounds the number of messages, too
 MAX_GARBAGE: Final = 64  # messages that are not JSON-RPC; programs that print a banner stay below
 MAX_ASKING: Final = 16  # requests of the server that wait for our answer
-MAX_TOLD: Final = 2_048  # messages of progress, and of logs, that go on between two of our requests; more end here
+MAX_TOLD: Final = (
+    2_048  # messages of progress, of logs, and of updates, that go on between two of our requests; more end here
+)
 MAX_OTHERS: Final = 64  # of each other kind of notification, likewise: one would do
 
 TOO_LARGE: Final = -32019
@@ -32,6 +34,7 @@ _TAKEN: Final = frozenset(
         "notifications/cancelled",
         "notifications/tools/list_changed",
         "notifications/resources/list_changed",
+        "notifications/resources/updated",
         "notifications/prompts/list_changed",
         "notifications/subscriptions/acknowledged",
     }
@@ -39,8 +42,8 @@ _TAKEN: Final = frozenset(
 """Notifications that somebody here acts on."""
 
 
-_MANY: Final = frozenset({"notifications/progress", "notifications/message"})
-"""Those of them that a call may send many of."""
+_MANY: Final = frozenset({"notifications/progress", "notifications/message", "notifications/resources/updated"})
+"""Those of them of which there may be many, each of something else."""
 
 
 class Line(Protocol):

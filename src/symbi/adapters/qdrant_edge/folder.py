@@ -3,6 +3,8 @@
 space.json    which embedder made the vectors; of another one nothing goes in
 lock          held by the one owner
 current       name of the generation that counts
+making        the first generation is being made: until it counts there is no `current`
+rewrite       something was erased, and all has to be written anew
 g-000007/     a shard; every other generation is what an end of the process left of a copy, and is removed
 """
 
@@ -10,13 +12,15 @@ import fcntl
 import os
 import re
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from symbi.adapters.qdrant_edge.copying import disk_bytes
 from symbi.errors import ConfigError, InputError, StoreUnavailable
 from symbi.knowledge.vectors import VectorSpace
 
@@ -24,8 +28,15 @@ FORM: Final = 1
 SPACE: Final = "space.json"
 CURRENT: Final = "current"
 LOCK: Final = "lock"
+MAKING: Final = "making"
 REWRITE: Final = "rewrite"
-_GENERATION: Final = re.compile(r"g-(\d{6,})")
+_GENERATION: Final = re.compile(r"g-\d{6,}")
+_PARTS: Final = (
+    "edge_config.json",
+    "segments",
+    "wal",
+)  # the engine makes those anew that are gone, with nothing in them
+_AWAY: Final = "move that folder away; `symbi kb verify --repair` makes the vectors of documents anew"
 
 
 class CollectionFolder:
@@ -44,13 +55,16 @@ class CollectionFolder:
 
         Raises:
             ConfigError: It is of vectors of another space.
-            StoreUnavailable: Another process owns it, or it cannot be read or written.
+            StoreUnavailable: Another process owns it, it is damaged, or it cannot be read or written.
         """
         try:
-            return self._take(space)
-        except OSError as error:
+            with self._used():
+                return self._take(space)
+        except InputError as error:
             self.give_back()
-            raise StoreUnavailable(f"the folder of vectors `{self.path}` cannot be used: {error.strerror}") from error
+            if isinstance(error, ConfigError):
+                raise
+            raise StoreUnavailable(f"the vectors are damaged: {error.message}", hint=_AWAY) from error
         except BaseException:
             self.give_back()
             raise
@@ -62,12 +76,17 @@ class CollectionFolder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StoreUnavailable(f"another process has the vectors of `{self.path}`") from None
-        if (self.path / SPACE).exists():
+        current, generations = self.current(), self._generations()
+        if current is not None or generations or (self.path / SPACE).exists():
             check_space(self.path, space)
         else:
             write_space(self.path, space)
+        if current is None:
+            self._refuse_lost()
+        else:
+            (self.path / MAKING).unlink(missing_ok=True)
         self._tidy()
-        return self.current() is not None
+        return current is not None
 
     def give_back(self) -> None:
         """Let go of it. Twice does nothing."""
@@ -76,20 +95,45 @@ class CollectionFolder:
             os.close(lock)
 
     def current(self) -> Path | None:
-        """The generation that counts; None where there is none."""
-        try:
-            name = (self.path / CURRENT).read_text("utf-8").strip()
-        except FileNotFoundError:
-            return None
+        """The generation that counts; None where there is none.
+
+        Raises:
+            StoreUnavailable: It is damaged, or cannot be read.
+        """
+        with self._used():
+            try:
+                name = (self.path / CURRENT).read_text("utf-8", "replace").strip()
+            except FileNotFoundError:
+                return None
+        if not _GENERATION.fullmatch(name):
+            msg = f"the vectors of `{self.path}` are damaged: `{CURRENT}` does not say which of them count"
+            raise StoreUnavailable(msg, hint=_AWAY)
         found = self.path / name
-        if not _GENERATION.fullmatch(name) or not found.is_dir():
-            raise StoreUnavailable(f"the vectors of `{self.path}` are gone: there is no `{name}`")
+        if not all((found / one).exists() for one in _PARTS):
+            msg = f"the vectors of `{self.path}` are damaged: `{name}` is not whole"
+            raise StoreUnavailable(msg, hint=_AWAY)
         return found
 
     def next(self) -> Path:
-        """A generation that is not there yet."""
-        numbers = [int(found[1]) for one in self.path.iterdir() if (found := _GENERATION.fullmatch(one.name))]
+        """A generation that is not there yet.
+
+        Raises:
+            StoreUnavailable: The folder cannot be read.
+        """
+        with self._used():
+            numbers = [int(one.name.removeprefix("g-")) for one in self._generations()]
         return self.path / f"g-{max(numbers, default=0) + 1:06}"
+
+    def begin(self) -> Path:
+        """The first generation, which is to be made and then counted on.
+
+        Raises:
+            StoreUnavailable: The folder cannot be written, or it has one already, and lost the word of it.
+        """
+        with self._used():
+            self._refuse_lost()
+            write_whole(self.path / MAKING, b"")
+        return self.next()
 
     def count_on(self, generation: Path) -> None:
         """From here on this one counts, whatever happens.
@@ -97,25 +141,42 @@ class CollectionFolder:
         Raises:
             StoreUnavailable: It cannot be written, and the one before counts.
         """
-        try:
+        with self._used():
             write_whole(self.path / CURRENT, f"{generation.name}\n".encode())
-        except OSError as error:
-            raise StoreUnavailable(
-                f"the folder of vectors `{self.path}` cannot be written: {error.strerror}"
-            ) from error
+        with suppress(OSError):
+            (self.path / MAKING).unlink(missing_ok=True)
 
     def tidy(self) -> None:
         """Remove every generation but the one that counts; what cannot be removed now goes at the next start."""
-        with suppress(OSError):
+        with suppress(OSError, StoreUnavailable):
+            self._tidy()
+
+    def wipe(self) -> None:
+        """As `tidy`, where it matters that nothing stays.
+
+        Raises:
+            StoreUnavailable: Something cannot be removed.
+        """
+        with self._used():
             self._tidy()
 
     def mark(self) -> None:
-        """Remember that all has to be written anew."""
-        write_whole(self.path / REWRITE, b"")
+        """Remember that all has to be written anew.
+
+        Raises:
+            StoreUnavailable: It cannot be written.
+        """
+        with self._used():
+            write_whole(self.path / REWRITE, b"")
 
     def unmark(self) -> None:
-        """It has been."""
-        (self.path / REWRITE).unlink(missing_ok=True)
+        """It has been.
+
+        Raises:
+            StoreUnavailable: It cannot be written.
+        """
+        with self._used():
+            (self.path / REWRITE).unlink(missing_ok=True)
 
     def is_marked(self) -> bool:
         """Whether all has to be written anew."""
@@ -124,21 +185,35 @@ class CollectionFolder:
     def size_bytes(self) -> int:
         """What the generation that counts takes on the disk."""
         current = self.current()
-        total = 0
-        for one in current.rglob("*") if current is not None else ():
-            with suppress(FileNotFoundError):  # the engine has just removed it
-                total += one.stat().st_blocks * 512
-        return total
+        return 0 if current is None else disk_bytes(current)
 
     def _tidy(self) -> None:
         current = self.current()
-        for one in self.path.iterdir():
-            if _GENERATION.fullmatch(one.name) and one != current:
+        for one in self._generations():
+            if one != current:
                 shutil.rmtree(one)
 
+    def _refuse_lost(self) -> None:
+        if self._generations() and not (self.path / MAKING).exists():
+            msg = f"the vectors of `{self.path}` are damaged: `{CURRENT}`, which says which of them count, is gone"
+            raise StoreUnavailable(msg, hint=_AWAY)
 
-def check_space(folder: Path, space: VectorSpace) -> None:
+    def _generations(self) -> list[Path]:
+        return [one for one in self.path.iterdir() if _GENERATION.fullmatch(one.name)]
+
+    @contextmanager
+    def _used(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreUnavailable(f"the folder of vectors `{self.path}` cannot be used: {error.strerror}") from error
+
+
+def check_space(folder: Path, space: VectorSpace) -> int | None:
     """Refuse vectors of another model than those that are there.
+
+    Returns:
+        How many there are, where the folder says it: that of a copy does.
 
     Raises:
         ConfigError: They are of another one, or of another form.
@@ -146,7 +221,8 @@ def check_space(folder: Path, space: VectorSpace) -> None:
     """
     try:
         told = msgspec.json.decode((folder / SPACE).read_bytes(), type=dict[str, object])
-        form, found = told.pop("form"), msgspec.convert(told, VectorSpace)
+        form, points = told.pop("form"), msgspec.convert(told.pop("points", None), int | None)
+        found = msgspec.convert(told, VectorSpace)
     except (OSError, KeyError, msgspec.MsgspecError) as error:
         raise InputError(f"`{folder}` does not say of which model its vectors are", code="vectors.space") from error
     if form != FORM:
@@ -157,11 +233,13 @@ def check_space(folder: Path, space: VectorSpace) -> None:
         msg = f"the vectors of `{folder}` were made by {_told(found)}, and the configuration has {_told(space)}"
         hint = "name that embedder again, or move the folder away and add the documents anew"
         raise ConfigError(msg, code="vectors.embedder", hint=hint)
+    return points
 
 
-def write_space(folder: Path, space: VectorSpace) -> None:
-    """Note of which model the vectors are."""
-    write_whole(folder / SPACE, msgspec.json.encode({"form": FORM, **asdict(space)}))
+def write_space(folder: Path, space: VectorSpace, points: int | None = None) -> None:
+    """Note of which model the vectors are, and of a copy, how many."""
+    counted = {} if points is None else {"points": points}
+    write_whole(folder / SPACE, msgspec.json.encode({"form": FORM, **asdict(space), **counted}))
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -21,12 +21,13 @@ import anyio.to_thread
 import numpy as np
 from anyio.abc import TaskGroup
 
-from symbi.adapters.qdrant_edge.folder import CollectionFolder, check_space, write_space
+from symbi.adapters.qdrant_edge.copying import copy_tree, require_room
+from symbi.adapters.qdrant_edge.folder import SPACE, CollectionFolder, check_space, write_space
 from symbi.adapters.qdrant_edge.process import EngineProcess
 from symbi.errors import InputError, StoreUnavailable, Unavailable
 from symbi.guard.action import WriteData
 from symbi.guard.permit import Authority, Permit
-from symbi.knowledge.config import VectorConfig
+from symbi.knowledge.config import VectorConfig, kib
 from symbi.knowledge.permits import check_read, check_write
 from symbi.knowledge.port import ReadPermit
 from symbi.knowledge.vectors import (
@@ -46,10 +47,10 @@ from symbi.knowledge.vectors import (
 BATCH: Final = 256  # points that the engine takes at a time; a query waits for one such batch at most
 PAGE: Final = 1_000
 FLUSH_POINTS: Final = 50_000  # written since the log was emptied; it is read again after a crash
-SEGMENT_KIB: Final = 2_000_000  # vectors of a piece beyond which pieces are merged no more
+SEGMENT_POINTS: Final = 500_000  # of a piece, beyond which it is merged no more
 FEW: Final = 500  # points that are done again in a copy while writes wait
 MANY: Final = 8  # pieces that a query goes through
-LOAD_S: Final = 600.0  # the log of some hundred thousand points may have to be read again
+LATE: Final = 20  # of so many points one may be in no graph, for to build one all files are copied
 _LOG: Final = logging.getLogger(__name__)
 _EVERYTHING: Final = (None, (), None)
 
@@ -123,12 +124,14 @@ class EdgeVectors:
                 tasks.cancel_scope.cancel("the index is closed")
                 await tasks.__aexit__(None, None, None)
         finally:
-            engine, self._engine = self._engine, None
-            try:
-                if engine is not None:
-                    await engine.__aexit__(None, None, None)
-            finally:
-                self._folder.give_back()
+            with anyio.CancelScope(shield=True):
+                async with self._write:  # nothing takes the place of the engine from here on
+                    engine, self._engine = self._engine, None
+                    try:
+                        if engine is not None:
+                            await engine.__aexit__(None, None, None)
+                    finally:
+                        self._folder.give_back()
 
     # --- VectorIndex --------------------------------------------------------------------------------
 
@@ -157,7 +160,8 @@ class EdgeVectors:
             "with_vectors": query.with_vectors,
         }
         found = await (await self._asked()).ask("query", query.vector.tobytes(), query.k, _scope(query.scope), terms)
-        hits = [_hit(*one) for one in found]
+        there = {one.text: one for one in query.scope.namespaces}
+        hits = [_hit(there, *one) for one in found]
         return sorted(hits, key=lambda one: (-one.score, one.id))
 
     async def delete(self, permit: Permit[WriteData], scope: Scope) -> int:
@@ -212,27 +216,30 @@ class EdgeVectors:
 
     async def snapshot(self, target: Path) -> None:
         """Write a copy."""
-        if await anyio.Path(target).exists():
-            raise InputError(f"there is something at `{target}` already", code="vectors.snapshot")
         async with self._write:
             source = await self._settled()
-            copy = partial(_copy_whole, source, target, self._space)
-            await anyio.to_thread.run_sync(copy)
+            points, *_ = await (await self._asked()).ask("info")
+            await anyio.to_thread.run_sync(_copy_whole, source, target, self._space, points)
 
     async def restore(self, source: Path) -> None:
         """Put a copy in the place of what is there."""
         async with self._order, self._write:
-            await anyio.to_thread.run_sync(check_space, source, self._space)
+            wanted = await anyio.to_thread.run_sync(check_space, source, self._space)
             generation = self._folder.next()
-            await anyio.to_thread.run_sync(_copy_tree, source / "shard", generation)
             async with AsyncExitStack() as stack:
+                stack.push_async_callback(_remove, generation)
+                await anyio.to_thread.run_sync(copy_tree, source / "shard", generation)
                 engine = await stack.enter_async_context(EngineProcess())
                 try:
-                    await engine.ask("load", str(generation), self._terms(), wait_s=LOAD_S)
+                    await engine.load(generation, self._terms())
+                    found, *_ = await engine.ask("info")
                 except StoreUnavailable as error:
                     raise InputError(
                         f"`{source}` is no copy of vectors: {error.message}", code="vectors.snapshot"
                     ) from error
+                if wanted is not None and found != wanted:
+                    msg = f"`{source}` is no whole copy: it has {found} vectors of {wanted}"
+                    raise InputError(msg, code="vectors.snapshot")
                 await self._switch(engine, generation)
                 stack.pop_all()
 
@@ -260,21 +267,34 @@ class EdgeVectors:
             engine = self._engine
             if engine is not None and engine.alive:
                 return engine
+            if engine is not None:
+                await engine.end()  # of one that has ended by itself the pipes are left
             async with AsyncExitStack() as stack:
-                engine = await stack.enter_async_context(EngineProcess())
                 current = self._folder.current()
-                if current is None:
-                    current = self._folder.next()
-                    await engine.ask("create", str(current), self._terms())
-                    await anyio.to_thread.run_sync(self._folder.count_on, current)
+                if current is not None:
+                    engine = await stack.enter_async_context(EngineProcess())
+                    await engine.load(current, self._terms())
+                    if self._closed:  # meanwhile
+                        raise StoreUnavailable("the index of vectors is closed")
                 else:
-                    await engine.ask("load", str(current), self._terms(), wait_s=LOAD_S)
+                    made = self._folder.begin()
+                    stack.push_async_callback(_remove, made)
+                    engine = await stack.enter_async_context(EngineProcess())
+                    await engine.ask("create", str(made), self._terms())
+                    await anyio.to_thread.run_sync(self._folder.count_on, made)
                 stack.pop_all()
             self._engine = engine
             return engine
 
     def _terms(self) -> Mapping[str, object]:
-        return {**asdict(self._config), "dimension": self._space.dimension, "segment_kib": SEGMENT_KIB}
+        config, dimension = self._config, self._space.dimension
+        return {
+            **asdict(config),
+            "dimension": dimension,
+            "scan_kib": kib(config.scan_below, dimension),
+            "graph_kib": kib(config.graph_from, dimension),
+            "segment_kib": kib(SEGMENT_POINTS, dimension),
+        }
 
     def _note(self, names: Any) -> None:
         if self._touched is not None:
@@ -283,7 +303,7 @@ class EdgeVectors:
     async def _wrote(self, count: int) -> None:
         self._unflushed += count
         self._written += count
-        if self._written * self._space.dimension * 4 >= self._config.scan_below_kib * 1024:
+        if self._written >= self._config.graph_from:
             self._much.set()
         if self._unflushed >= FLUSH_POINTS:
             await (await self._asked()).ask("flush")
@@ -302,8 +322,8 @@ class EdgeVectors:
 
     async def _worth_it(self) -> bool:
         points, indexed, segments = map(int, await (await self._asked()).ask("info"))
-        unindexed_kib = (points - indexed) * self._space.dimension * 4 // 1024
-        return unindexed_kib >= self._config.scan_below_kib or self._deleted > points / 5 or segments > MANY
+        late = max(self._config.graph_from, points // LATE)
+        return points - indexed >= late or self._deleted > points / 5 or segments > MANY
 
     async def _keep_in_order(self) -> None:
         self._much.set()  # what was written before it was opened counts too
@@ -331,19 +351,21 @@ class EdgeVectors:
         generation = self._folder.next()
         try:
             async with AsyncExitStack() as stack:
-                stack.callback(shutil.rmtree, generation, ignore_errors=True)
+                stack.push_async_callback(_remove, generation)
                 engine = await stack.enter_async_context(EngineProcess())
                 if fresh:
                     await engine.ask("create", str(generation), self._terms())
                 async with self._write:
                     source = await self._settled()
-                    if not fresh:
-                        await anyio.to_thread.run_sync(_copy_tree, source, generation)
+                    if fresh:
+                        await anyio.to_thread.run_sync(_require_room, source)
+                    else:
+                        await anyio.to_thread.run_sync(copy_tree, source, generation)
                     self._touched, deleted = set(), self._deleted
                 if fresh:
                     await self._copy_points(engine)
                 else:
-                    await engine.ask("load", str(generation), self._terms(), wait_s=LOAD_S)
+                    await engine.load(generation, self._terms())
                 changed = await engine.ask("optimize", wait_s=None)
                 while len(self._touched) > FEW:
                     names, self._touched = self._touched, set()
@@ -357,6 +379,7 @@ class EdgeVectors:
         finally:
             self._optimizing, self._touched = False, None
         if fresh:
+            await anyio.to_thread.run_sync(self._folder.wipe)  # else it stays marked, and what was erased is not gone
             await anyio.to_thread.run_sync(self._folder.unmark)
         return fresh or bool(changed)
 
@@ -380,6 +403,8 @@ class EdgeVectors:
     async def _switch(self, engine: EngineProcess, generation: Path) -> None:
         """Have another engine answer from here on; whoever has asked the one before still gets its answer."""
         with anyio.CancelScope(shield=True):
+            if self._closed:
+                raise StoreUnavailable("the index of vectors is closed")
             await anyio.to_thread.run_sync(self._folder.count_on, generation)
             before, self._engine = self._engine, engine  # nothing from here on may fail: the new one counts
             if before is not None:
@@ -410,22 +435,43 @@ def _filter(wanted: Filter) -> tuple[object, object]:
     return conditions, None if wanted.ids is None else [one.bytes for one in wanted.ids]
 
 
-def _hit(name: bytes, score: float, payload: dict[str, Any], vector: bytes | None) -> VectorHit:
-    namespace = Namespace.parse(payload.pop("namespace"))
+def _hit(
+    there: Mapping[str, Namespace], name: bytes, score: float, payload: dict[str, Any], vector: bytes | None
+) -> VectorHit:
+    namespace = there.get(payload.pop("namespace"))
+    if namespace is None:
+        raise StoreUnavailable("the engine of vectors gave a point of another namespace than was asked for")
     known: dict[str, PayloadValue] = {key: tuple(one) if isinstance(one, list) else one for key, one in payload.items()}
     return VectorHit(
         UUID(bytes=name), score, namespace, known, None if vector is None else np.frombuffer(vector, np.float32)
     )
 
 
-def _copy_tree(source: Path, target: Path) -> None:
+def _require_room(source: Path) -> None:
     try:
-        shutil.copytree(source, target)
-    except (OSError, shutil.Error) as error:
-        shutil.rmtree(target, ignore_errors=True)
-        raise StoreUnavailable(f"the vectors cannot be copied to `{target}`: {error}") from error
+        require_room(source, source.parent)
+    except OSError as error:
+        raise StoreUnavailable(f"the vectors of `{source}` cannot be written anew: {error.strerror}") from error
 
 
-def _copy_whole(source: Path, target: Path, space: VectorSpace) -> None:
-    _copy_tree(source, target / "shard")
-    write_space(target, space)
+async def _remove(generation: Path) -> None:
+    """Take away what is not counted on, also after a cancellation; what cannot be removed now goes at the next start."""
+    with anyio.CancelScope(shield=True):
+        await anyio.to_thread.run_sync(partial(shutil.rmtree, generation, ignore_errors=True))
+
+
+def _copy_whole(source: Path, target: Path, space: VectorSpace, points: int) -> None:
+    try:
+        target.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        raise InputError(f"there is something at `{target}` already", code="vectors.snapshot") from None
+    except OSError as error:
+        raise StoreUnavailable(f"the vectors cannot be copied to `{target}`: {error.strerror}") from error
+    try:
+        copy_tree(source, target / "shard")
+        write_space(target, space, points)
+    except OSError as error:
+        raise StoreUnavailable(f"the vectors cannot be copied to `{target}`: {error.strerror}") from error
+    finally:
+        if not (target / SPACE).exists():
+            shutil.rmtree(target, ignore_errors=True)

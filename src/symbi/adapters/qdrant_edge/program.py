@@ -2,8 +2,8 @@
 
 The engine holds the interpreter while it works, for minutes where it builds a graph. So it never runs in the process of
 the runtime: `python -I program.py` holds one shard, reads frames from standard input and answers on standard output. A
-frame is its length in four bytes and MessagePack: `[operation, …]`, answered by `["ok", value]` or
-`["error", kind, text]`. It ends with its parent, or where its input ends; what was acknowledged is in the log by then.
+frame is its length in four bytes and MessagePack: `[number, operation, …]`, answered by `[number, "ok", value]` or
+`[number, "error", kind, text]`. It ends with its parent, or where its input ends; what was acknowledged is in the log by then.
 """
 
 import ctypes
@@ -157,10 +157,10 @@ class Engine:
         turbo = edge.TurboQuantQuantizationConfig(bits=edge.TurboQuantBitSize.Bits4, memory=edge.Memory.Pinned)
         return edge.EdgeConfig(
             vectors=edge.EdgeVectorParams(size=terms["dimension"], distance=edge.Distance.Cosine),
-            hnsw_config=edge.HnswIndexConfig(terms["m"], terms["ef_construct"], terms["scan_below_kib"]),
+            hnsw_config=edge.HnswIndexConfig(terms["m"], terms["ef_construct"], terms["scan_kib"]),
             quantization_config=turbo if terms["quantization"] == "turbo4" else None,
             optimizers=edge.EdgeOptimizersConfig(
-                indexing_threshold=terms["scan_below_kib"], max_segment_size=terms["segment_kib"]
+                indexing_threshold=terms["graph_kib"], max_segment_size=terms["segment_kib"]
             ),
         )
 
@@ -184,6 +184,16 @@ def _bytes(vector: Any) -> bytes | None:
     return None if vector is None else np.asarray(vector, np.float32).tobytes()
 
 
+def frame(reply: list[object]) -> bytes:
+    """An answer as it is written; one that is too long is an error."""
+    out = msgspec.msgpack.encode(reply)
+    if len(out) > MAX_FRAME:
+        out = msgspec.msgpack.encode(
+            [reply[0], "error", "engine", f"an answer of {len(out)} bytes is too long; ask for less"]
+        )
+    return struct.pack("<I", len(out)) + out
+
+
 def main() -> None:
     """Answer until the input ends."""
     parent = int(sys.argv[1])
@@ -191,8 +201,9 @@ def main() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:  # it ended before it could be noticed
             return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and tells us
-    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the parent is told, and tells us; it may have something to write yet
+    answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints, does not print into an answer
     questions = os.fdopen(0, "rb", buffering=1024 * 1024)
     engine = Engine()
@@ -200,18 +211,18 @@ def main() -> None:
         if len(head) < 4:  # noqa: PLR2004 - the length of a frame
             return
         (length,) = struct.unpack("<I", head)
-        body = questions.read(length)
-        if length > MAX_FRAME or len(body) < length:
+        body = questions.read(length) if length <= MAX_FRAME else b""
+        if len(body) < length:
             return
+        asked, *request = msgspec.msgpack.decode(body)
         try:
-            reply: list[object] = ["ok", engine.answer(msgspec.msgpack.decode(body))]
+            reply: list[object] = ["ok", engine.answer(request)]
         except Taken as error:
             reply = ["error", "taken", str(error)]
         except Exception as error:  # noqa: BLE001 - the engine raises Exception itself; the parent says whose fault it is
             reply = ["error", "engine", f"{type(error).__name__}: {error}"]
-        out = msgspec.msgpack.encode(reply)
-        answers.write(struct.pack("<I", len(out)))
-        answers.write(out)
+        answers.write(frame([asked, *reply]))
+        answers.flush()
 
 
 if __name__ == "__main__":

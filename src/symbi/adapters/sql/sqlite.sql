@@ -4,6 +4,9 @@ SELECT value FROM meta WHERE key = ?
 -- name: put_meta
 INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value
 
+-- name: remove_meta
+DELETE FROM meta WHERE key = ?
+
 -- name: append_event
 INSERT INTO events (sequence, chain_hash, agent_id, run_id, event_type, verdict, record) VALUES (?, ?, ?, ?, ?, ?, ?)
 
@@ -887,9 +890,11 @@ SELECT DISTINCT id FROM (
 ) WHERE id > ?3 ORDER BY id LIMIT ?4
 
 -- name: memories_old_of
-SELECT DISTINCT id FROM (
-    SELECT id, space FROM memories WHERE expires_ms <= ?1 UNION ALL SELECT id, space FROM memories WHERE at_ms < ?2
-) WHERE (space = ?5 OR (space > ?5 || '/' AND space < ?5 || '0')) AND id > ?3 ORDER BY id LIMIT ?4
+SELECT DISTINCT m.id FROM (
+    SELECT space FROM memory_levels WHERE space = ?4 OR (space > ?4 || '/' AND space < ?4 || '0')
+    UNION SELECT space FROM memory_copies WHERE space = ?4 OR (space > ?4 || '/' AND space < ?4 || '0')
+) s CROSS JOIN memories m INDEXED BY memories_space_age ON m.space = s.space
+WHERE m.at_ms < ?1 AND m.id > ?2 ORDER BY m.id LIMIT ?3
 
 -- name: memory_size
 SELECT count(*), ifnull(sum(length(body)), 0) FROM memories WHERE space = ? AND copy = ''
@@ -898,7 +903,32 @@ SELECT count(*), ifnull(sum(length(body)), 0) FROM memories WHERE space = ? AND 
 SELECT id FROM memories WHERE space = ? AND copy = ''
 
 -- name: memories_surplus
-SELECT id FROM memories WHERE space = ? AND kind = ? AND copy = '' ORDER BY at_ms DESC, number DESC LIMIT -1 OFFSET ?
+SELECT id FROM memories WHERE space = ? AND kind = ? AND copy = '' ORDER BY at_ms DESC, number DESC LIMIT ? OFFSET ?
+
+-- name: memory_copies_surplus
+SELECT id FROM memory_copies WHERE space = ? ORDER BY at_ms DESC, id DESC LIMIT ? OFFSET ?
+
+-- name: note_memory_surplus
+INSERT OR IGNORE INTO memory_surplus (space, kind) VALUES (?, ?)
+
+-- name: memory_surplus_over
+DELETE FROM memory_surplus WHERE space = ? AND kind = ?
+
+-- name: memory_surplus_noted
+SELECT space, kind FROM memory_surplus ORDER BY space, kind
+
+-- name: put_memory_terms
+INSERT INTO memory_terms (agent, retention_days) VALUES (?, ?) ON CONFLICT (agent) DO UPDATE SET retention_days = excluded.retention_days
+
+-- name: drop_memory_terms
+DELETE FROM memory_terms WHERE agent = ?
+
+-- name: memory_terms
+SELECT agent, retention_days FROM memory_terms
+
+-- name: memory_keys
+SELECT m.id, substr(m.body, 1, instr(m.body, x'5d')) FROM json_each(?) j JOIN memories m ON m.id = j.value
+WHERE substr(m.body, 1, 1) = x'01'
 
 -- name: memory_spaces
 SELECT DISTINCT space FROM memory_levels ORDER BY space
@@ -932,6 +962,11 @@ ORDER BY at_ms DESC, id DESC
 SELECT id, space, kind, form, shared, level, at_ms, expires_ms, importance, half_life, tokens, times, digest, meaning, body, words, number
 FROM memories WHERE copy = ? ORDER BY number
 
+-- name: memories_in_copy_alone
+SELECT id, space, kind, form, shared, level, at_ms, expires_ms, importance, half_life, tokens, times, digest, meaning, body, words, number
+FROM memories m WHERE copy = ? AND copy != '' AND number > ? AND NOT EXISTS (SELECT 1 FROM memories o WHERE o.id = m.id AND o.copy = '')
+ORDER BY number LIMIT ?
+
 -- name: memories_beside_copy
 SELECT id FROM memories WHERE space = ?1 AND copy = '' AND id NOT IN (SELECT id FROM memories WHERE copy = ?2)
 
@@ -954,29 +989,49 @@ INSERT OR IGNORE INTO knowledge_access (collection, owner, classification, purpo
 SELECT access_id FROM knowledge_access WHERE collection = ? AND owner = ? AND classification = ? AND purpose = ?
 
 -- name: put_document
-INSERT INTO knowledge_documents
+INSERT OR REPLACE INTO knowledge_documents
 (document_id, collection, source, kind, version, access_id, importance, modified_ns, added_ns, size_bytes, chunks, body)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: put_chunk
-INSERT INTO knowledge_chunks (chunk_id, document_id, ordinal, start, stop, worded) VALUES (?, ?, ?, ?, ?, ?)
+INSERT OR IGNORE INTO knowledge_chunks (chunk_id, document_id, ordinal, start, stop, worded) VALUES (?, ?, ?, ?, ?, ?)
+
+-- name: chunk_rows
+SELECT chunk_id, number, worded FROM knowledge_chunks WHERE document_id = ?
+
+-- name: count_chunks
+SELECT count(*) FROM knowledge_chunks WHERE document_id = ?
+
+-- name: note_document
+INSERT OR REPLACE INTO knowledge_pending (collection, document_id)
+SELECT collection, document_id FROM knowledge_documents WHERE document_id = ?
+
+-- name: move_chunks
+UPDATE knowledge_chunks SET document_id = ?1 WHERE document_id = ?2
+
+-- name: move_some_chunks
+UPDATE knowledge_chunks SET document_id = ?1 WHERE number IN (SELECT value FROM json_each(?2))
+
+-- name: chunks_beside
+SELECT number FROM knowledge_chunks
+WHERE document_id IN (SELECT value || '+' FROM json_each(?1) UNION ALL SELECT value || '-' FROM json_each(?1)) LIMIT ?2
+
+-- name: drop_words
+DELETE FROM knowledge_words WHERE rowid IN (
+    SELECT number FROM knowledge_chunks WHERE worded AND number IN (SELECT value FROM json_each(?))
+)
+
+-- name: drop_chunks
+DELETE FROM knowledge_chunks WHERE number IN (SELECT value FROM json_each(?))
 
 -- name: put_words
 INSERT INTO knowledge_words (rowid, headings, text) VALUES (?, ?, ?)
-
--- name: remove_words
-DELETE FROM knowledge_words WHERE rowid IN (
-    SELECT number FROM knowledge_chunks WHERE worded AND document_id IN (SELECT value FROM json_each(?))
-)
-
--- name: remove_chunks
-DELETE FROM knowledge_chunks WHERE document_id IN (SELECT value FROM json_each(?))
 
 -- name: remove_documents
 DELETE FROM knowledge_documents WHERE document_id IN (SELECT value FROM json_each(?))
 
 -- name: scrub_words
-INSERT INTO knowledge_words (knowledge_words) VALUES ('optimize')
+INSERT INTO knowledge_words (knowledge_words, rank) VALUES ('merge', ?)
 
 -- name: documents
 SELECT d.document_id, d.collection, d.source, d.kind, d.version, d.access_id, d.importance, d.modified_ns, d.added_ns,
@@ -988,9 +1043,9 @@ ORDER BY d.collection, d.source LIMIT ?4
 
 -- name: get_documents
 SELECT d.document_id, d.collection, d.source, d.kind, d.version, d.access_id, d.importance, d.modified_ns, d.added_ns,
-       d.size_bytes, d.chunks, a.owner, a.classification, a.purpose, d.body
+       d.size_bytes, d.chunks, a.owner, a.classification, a.purpose, iif(?2, d.body, x'')
 FROM knowledge_documents AS d JOIN knowledge_access AS a USING (access_id)
-WHERE d.document_id IN (SELECT value FROM json_each(?))
+WHERE d.document_id IN (SELECT value FROM json_each(?1))
 
 -- name: documents_before
 SELECT d.document_id, d.collection, d.source, d.kind, d.version, d.access_id, d.importance, d.modified_ns, d.added_ns,
@@ -999,11 +1054,13 @@ FROM knowledge_documents AS d JOIN knowledge_access AS a USING (access_id)
 WHERE d.added_ns < ? ORDER BY d.added_ns LIMIT ?
 
 -- name: versions
-SELECT source, document_id, version FROM knowledge_documents WHERE collection = ?
+SELECT source, document_id, version FROM knowledge_documents
+WHERE collection = ?1 AND source IN (SELECT value FROM json_each(?2))
 
 -- name: chunk_ids
 SELECT c.chunk_id, c.document_id FROM knowledge_chunks AS c JOIN knowledge_documents AS d USING (document_id)
-WHERE d.collection = ? AND c.chunk_id > ? ORDER BY c.chunk_id LIMIT ?
+WHERE d.collection = ?1 AND c.chunk_id > ?2 AND (?4 IS NULL OR d.access_id IN (SELECT value FROM json_each(?4)))
+ORDER BY c.chunk_id LIMIT ?3
 
 -- name: chunk_ids_of
 SELECT chunk_id FROM knowledge_chunks WHERE document_id IN (SELECT value FROM json_each(?))
@@ -1020,7 +1077,13 @@ INSERT OR REPLACE INTO knowledge_pending (collection, document_id) SELECT ?1, va
 DELETE FROM knowledge_pending WHERE document_id IN (SELECT value FROM json_each(?))
 
 -- name: pending
-SELECT document_id FROM knowledge_pending WHERE collection = ? ORDER BY document_id
+SELECT document_id FROM knowledge_pending WHERE ?1 IS NULL OR collection = ?1 ORDER BY document_id
+
+-- name: get_folder
+SELECT root FROM knowledge_folders WHERE collection = ? AND name = ?
+
+-- name: put_folder
+INSERT OR REPLACE INTO knowledge_folders (collection, name, root) VALUES (?, ?, ?)
 
 -- name: collection_stats
 SELECT d.collection, count(*), sum(d.chunks), sum(a.classification IN ('confidential', 'secret')), sum(d.size_bytes),
@@ -1038,13 +1101,28 @@ WHERE collection = ? AND EXISTS (
     SELECT 1 FROM knowledge_documents AS d WHERE d.collection = a.collection AND d.access_id = a.access_id
 )
 
--- name: search_words
-SELECT c.chunk_id, bm25(knowledge_words, 2.0, 1.0) AS score
-FROM knowledge_words AS w JOIN knowledge_chunks AS c ON c.number = w.rowid JOIN knowledge_documents AS d USING (document_id)
-WHERE knowledge_words MATCH ?1 AND d.access_id IN (SELECT value FROM json_each(?2))
-AND (?3 = '[]' OR EXISTS (SELECT 1 FROM json_each(?3) WHERE d.source GLOB value))
-AND (?4 = '[]' OR d.kind IN (SELECT value FROM json_each(?4))) AND d.modified_ns >= ?5 AND d.modified_ns < ?6
-ORDER BY score, c.chunk_id LIMIT ?7
+-- name: open_terms
+CREATE VIRTUAL TABLE IF NOT EXISTS temp.knowledge_terms USING fts5vocab(main, knowledge_words, instance)
+
+-- name: term_marks
+SELECT group_concat(doc * 2 + (col = 'headings')) FROM temp.knowledge_terms WHERE term = ?
+
+-- name: term_places
+SELECT group_concat((doc * 2 + (col = 'headings')) * 1048576 + min(offset, 1048575)) FROM temp.knowledge_terms WHERE term = ?
+
+-- name: readable_chunks
+SELECT group_concat(c.number), group_concat(c.stop - c.start), group_concat(
+       (?3 = '[]' OR EXISTS (SELECT 1 FROM json_each(?3) WHERE d.source GLOB value))
+       AND (?4 = '[]' OR d.kind IN (SELECT value FROM json_each(?4))) AND d.modified_ns >= ?5 AND d.modified_ns < ?6)
+FROM json_each(?1) AS j CROSS JOIN knowledge_chunks AS c ON c.number = j.value
+CROSS JOIN knowledge_documents AS d USING (document_id)
+WHERE d.access_id IN (SELECT value FROM json_each(?2))
+
+-- name: ids_of_chunks
+SELECT number, chunk_id FROM knowledge_chunks WHERE number IN (SELECT value FROM json_each(?))
+
+-- name: readable_size
+SELECT ifnull(sum(chunks), 0) FROM knowledge_documents WHERE access_id IN (SELECT value FROM json_each(?))
 
 -- name: found
 SELECT d.document_id, d.collection, d.source, d.kind, d.version, d.access_id, d.importance, d.modified_ns, d.added_ns,

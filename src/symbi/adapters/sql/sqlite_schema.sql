@@ -468,6 +468,7 @@ CREATE INDEX memories_kind ON memories (space, kind, at_ms, number) WHERE copy =
 CREATE INDEX memories_sealed ON memories (space, at_ms, number) WHERE copy = '' AND words IS NULL;
 CREATE INDEX memories_same ON memories (space, kind, digest) WHERE copy = '';
 CREATE INDEX memories_age ON memories (at_ms);
+CREATE INDEX memories_space_age ON memories (space, at_ms);
 CREATE INDEX memories_end ON memories (expires_ms) WHERE expires_ms IS NOT NULL;
 CREATE INDEX memories_due ON memories (number) WHERE copy = '' AND meaning = 1;
 CREATE INDEX memories_copy ON memories (copy, number) WHERE copy != '';
@@ -507,6 +508,19 @@ CREATE TABLE memory_copies (
 
 CREATE INDEX memory_copies_space ON memory_copies (space, at_ms);
 
+-- Whose items or copies are more than there may be, for something of them is under a hold: a look at all of them is due.
+CREATE TABLE memory_surplus (
+    space TEXT NOT NULL,
+    kind  TEXT NOT NULL,              -- of items; 'copies' for checkpoints
+    PRIMARY KEY (space, kind)
+) WITHOUT ROWID, STRICT;
+
+-- What the files of agents said last of how long their memories last.
+CREATE TABLE memory_terms (
+    agent          TEXT PRIMARY KEY,
+    retention_days REAL NOT NULL
+) WITHOUT ROWID, STRICT;
+
 -- Documents of knowledge bases. The row is the truth: a vector without one is found by nobody.
 CREATE TABLE knowledge_access (
     access_id      INTEGER PRIMARY KEY,
@@ -534,6 +548,7 @@ CREATE TABLE knowledge_documents (
 
 CREATE UNIQUE INDEX knowledge_sources ON knowledge_documents (collection, source);
 CREATE INDEX knowledge_sorts ON knowledge_documents (access_id, collection);
+CREATE INDEX knowledge_sizes ON knowledge_documents (access_id, chunks);
 CREATE INDEX knowledge_ages ON knowledge_documents (added_ns);
 
 CREATE TABLE knowledge_chunks (
@@ -552,6 +567,14 @@ CREATE INDEX knowledge_chunks_of ON knowledge_chunks (document_id, ordinal);
 CREATE TABLE knowledge_pending (
     document_id TEXT PRIMARY KEY,
     collection  TEXT NOT NULL
+) WITHOUT ROWID, STRICT;
+
+-- From which folder the documents come whose sources begin with a name: those of another are not taken for them.
+CREATE TABLE knowledge_folders (
+    collection TEXT NOT NULL,
+    name       TEXT NOT NULL,         -- what the sources begin with; of a file that was read alone, its source
+    root       BLOB NOT NULL,         -- its path, as the system has it
+    PRIMARY KEY (collection, name)
 ) WITHOUT ROWID, STRICT;
 
 CREATE VIRTUAL TABLE knowledge_words USING fts5(headings, text, tokenize = 'porter unicode61 remove_diacritics 2');

@@ -106,6 +106,7 @@ _SAID: Final[Mapping[Holds, str]] = {
         memories.meaning memory_words.space memory_words.number memory_tags.space memory_tags.number
         memory_levels.space memory_levels.level memory_levels.items memory_gone.id
         memory_copies.id memory_copies.space memory_copies.at_ms
+        memory_surplus.space memory_surplus.kind memory_terms.agent memory_terms.retention_days
         knowledge_access.access_id knowledge_access.collection knowledge_access.owner knowledge_access.classification
         knowledge_access.purpose knowledge_documents.document_id knowledge_documents.collection knowledge_documents.source
         knowledge_documents.kind knowledge_documents.access_id knowledge_documents.importance knowledge_documents.modified_ns
@@ -113,6 +114,7 @@ _SAID: Final[Mapping[Holds, str]] = {
         knowledge_chunks.number knowledge_chunks.chunk_id knowledge_chunks.document_id knowledge_chunks.ordinal
         knowledge_chunks.start knowledge_chunks.stop knowledge_chunks.worded
         knowledge_pending.document_id knowledge_pending.collection
+        knowledge_folders.collection knowledge_folders.name knowledge_folders.root
     """,
 }
 

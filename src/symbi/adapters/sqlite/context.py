@@ -1,7 +1,7 @@
 """What agents remember: a part of the store."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from symbi.errors import InternalError
 from symbi.guard.sealed import is_sealed, read_sealed
 from symbi.types import AgentId
 
+_AFTER_KEYS: Final = b',"text":""}}'  # what a sealed value ends with whose text is left out
 COUNTED: Final = 512  # items that have a word, of those that are counted to find the rarest of several
 KINDS: Final = {kind.value: kind for kind in MemoryKind}
 FORMS: Final = {form.value: form for form in Form}
@@ -81,26 +82,62 @@ class MemoryTable(Rows):
 
     def due_items(self, now_ms: int, oldest_ms: int, after: str, limit: int, of: AgentId = EVERYBODY) -> Sequence[str]:
         """Items that have expired, or are too old."""
-        values = (now_ms, oldest_ms, after, limit)
-        found = self._all(SQL["memories_old_of"], (*values, of)) if of else self._all(SQL["memories_old"], values)
+        if of:
+            found = self._all(SQL["memories_old_of"], (oldest_ms, after, limit, of))
+        else:
+            found = self._all(SQL["memories_old"], (now_ms, oldest_ms, after, limit))
         return [str(row[0]) for row in found]
-
-    def surplus(self, space: AgentId, kind: MemoryKind, most: int) -> Sequence[str]:
-        """The oldest items beyond a bound."""
-        return [str(row[0]) for row in self._all(SQL["memories_surplus"], (space, kind.value, most))]
 
     def only_in_copy(self, checkpoint: str) -> Sequence[str]:
         """What would be nowhere without it."""
         return [str(row[0]) for row in self._all(SQL["memories_only_in_copy"], (checkpoint,))]
 
     def held_items(self, ids: Sequence[str]) -> Sequence[str]:
-        """Those that are about somebody under a hold."""
-        held = frozenset(str(row[0]) for row in self._all(SQL["held_keys"]))
-        return [one for one in ids if held and self._is_about(one, held)]
+        """Those that are about somebody under a hold; by what stands before the seal alone, however large they are."""
+        held = frozenset(str(row[0]) for row in self._all(SQL["held_keys"])) if ids else frozenset()
+        if not held:
+            return []
+        rows = self._all(SQL["memory_keys"], (json.dumps(list(ids)),))
+        kept = {one for one, head in rows if not held.isdisjoint(read_sealed(head + _AFTER_KEYS).keys)}
+        return [one for one in ids if one in kept]
 
-    def _is_about(self, one: str, keys: frozenset[str]) -> bool:
-        bodies = [row[5] for row in self._all(SQL["memory_rows"], (one,))]
-        return any(is_sealed(body) and not keys.isdisjoint(read_sealed(body).keys) for body in bodies)
+    # --- SurplusStore -------------------------------------------------------------------------
+
+    def surplus(self, space: AgentId, kind: MemoryKind, most: int, limit: int) -> Sequence[str]:
+        """Items beyond a bound."""
+        return [str(row[0]) for row in self._all(SQL["memories_surplus"], (space, kind.value, limit, most))]
+
+    def surplus_copies(self, space: AgentId, most: int, limit: int) -> Sequence[str]:
+        """Copies beyond a bound."""
+        return [str(row[0]) for row in self._all(SQL["memory_copies_surplus"], (space, limit, most))]
+
+    def note_surplus(self, space: AgentId, kind: str) -> None:
+        """There is one, and it stays."""
+        self._fence(self._epoch)
+        self._write(SQL["note_memory_surplus"], (space, kind))
+
+    def noted_surplus(self) -> Sequence[tuple[AgentId, str]]:
+        """Where there is one."""
+        return [(AgentId(space), str(kind)) for space, kind in self._all(SQL["memory_surplus_noted"])]
+
+    def surplus_over(self, space: AgentId, kind: str) -> None:
+        """There is none."""
+        self._fence(self._epoch)
+        self._write(SQL["memory_surplus_over"], (space, kind))
+
+    # --- TermsStore ---------------------------------------------------------------------------
+
+    def put_retention(self, agent: AgentId, days: float | None) -> None:
+        """Keep what a file says."""
+        self._fence(self._epoch)
+        if days is None:
+            self._write(SQL["drop_memory_terms"], (agent,))
+        else:
+            self._write(SQL["put_memory_terms"], (agent, days))
+
+    def retentions(self) -> Mapping[AgentId, float]:
+        """What files said last."""
+        return {AgentId(agent): float(days) for agent, days in self._all(SQL["memory_terms"])}
 
     # --- Spaces -------------------------------------------------------------------------------
 
@@ -112,6 +149,10 @@ class MemoryTable(Rows):
     def space_has(self, space: AgentId, one: str) -> bool:
         """Whether an item is an agent's."""
         return any(row[2] == space for row in self._all(SQL["memory_rows"], (one,)))
+
+    def copied_items(self, checkpoint: str, after: int, limit: int) -> Sequence[Row]:
+        """Items that a copy has, and the memory has not."""
+        return [to_row(row) for row in self._all(SQL["memories_in_copy_alone"], (checkpoint, after, limit))]
 
     def spaces(self) -> Sequence[AgentId]:
         """All agents that have something."""

@@ -131,6 +131,7 @@ class SqliteStore(
     def close(self) -> None:
         """Close the file and give the folder back. Closing twice does nothing."""
         connection, self._connection = self._connection, None
+        self._close_words()
         if connection is not None:
             connection.close()
         descriptor, self._lock_fd = self._lock_fd, None

@@ -83,6 +83,9 @@ def refusal_of(name: str, error: SymbiError, policies: PolicySet, changes: Itera
     for key in ("effect_id", "retry_after_s", "approval", "expires_at"):
         if isinstance(error.fields.get(key), str | int | float):
             facts[key] = error.fields[key]
+    needs = error.fields.get("needs")
+    if isinstance(needs, list) and needs:
+        facts["needs"] = [str(one) for one in needs]
     kind, text = _told(shown, error)
     if isinstance(error, Denied) and kind == "denied":
         ids = error.fields.get("policies")

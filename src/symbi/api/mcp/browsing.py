@@ -8,13 +8,14 @@ untrusted.
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
 
 import anyio
 
 from symbi.api.mcp.calls import Exchange, judged, remembered, until_agreed
-from symbi.api.mcp.gateway import GatewaySession
+from symbi.api.mcp.gateway import GatewaySession, Late
 from symbi.api.mcp.labels import UNMARKED
 from symbi.api.mcp.names import name_all
 from symbi.errors import AgentFailed, InputError, StoreUnavailable, SymbiError
@@ -29,6 +30,7 @@ _log = logging.getLogger("symbi.api")
 RESOURCES: Final = "resources"
 TEMPLATES: Final = "templates"
 PROMPTS: Final = "prompts"
+FRESH_S: Final = 30.0  # for which the next listing has what a server answered too late for the last one
 MAX_HOMES: Final = 10_000  # resources of which a session knows the server
 MAX_TEMPLATE_CHARS: Final = 2048
 COMPLETION_S: Final = 30.0
@@ -36,6 +38,21 @@ _EXPRESSION: Final = re.compile(r"\{([+#./;?&]?)[^{}]*\}")
 
 T = TypeVar("T")
 Things = Sequence[Mapping[str, Any]]
+
+
+@dataclass(slots=True)
+class Answering(Late):
+    """What one server is asked for a listing.
+
+    Attributes:
+        things: What it answered; None where it has not, or cannot.
+        lost: Why that cannot be recorded, or None.
+        at_s: When it was over.
+    """
+
+    things: Things | None = None
+    lost: SymbiError | None = None
+    at_s: float = 0.0
 
 
 def reader_of(session: GatewaySession) -> ServerReader:
@@ -75,6 +92,52 @@ async def browse(session: GatewaySession, what: str, among: Iterable[str] | None
     return {server: found[server] for server in sorted(found)}
 
 
+async def browse_soon(session: GatewaySession, what: str) -> tuple[Mapping[str, Things], tuple[str, ...]]:
+    """Likewise for a listing, which waits no longer than one may take; and the servers that it does without.
+
+    They go on answering. The client is then told that there is more, and its next listing has what they said.
+
+    Raises:
+        StoreUnavailable: A decision cannot be recorded.
+    """
+    asked: dict[str, Answering] = {}
+    now_s = session.gateway.clock.monotonic_s()
+    for server in sorted(session.servers):
+        known = session.answering.get((server, what))
+        if known is None or (known.over.is_set() and (known.things is None or now_s - known.at_s > FRESH_S)):
+            known = session.answering[server, what] = Answering()
+            session.tasks.start_soon(_answer, session, server, what, known)
+        asked[server] = known
+    kind = RESOURCES if what == TEMPLATES else what
+    late = await session.waited_for(asked, kind)
+    for server, one in asked.items():
+        if one.over.is_set() and session.answering.get((server, what)) is one:
+            del session.answering[server, what]
+        if one.lost is not None:
+            raise one.lost
+    found = {server: one.things for server, one in asked.items() if one.things is not None}
+    if what == RESOURCES:
+        homes = _homes(found)
+        if late or session.coming:  # one that is missing may offer them too: what was known of all of them stays
+            homes = {uri: server for uri, server in homes.items() if session.homes.get(uri) == server}
+        session.homes = homes
+    return found, late
+
+
+async def _answer(session: GatewaySession, server: str, what: str, answering: Answering) -> None:
+    try:
+        answering.things = (await reader_of(session).browse(session.principal, server, what)).value
+    except StoreUnavailable as error:
+        answering.lost = error
+    except SymbiError as error:
+        _log.debug("server `%s` is not browsed for %s: %s", server, what, error.code)
+    finally:
+        answering.at_s = session.gateway.clock.monotonic_s()
+        answering.over.set()
+    if answering.things is not None:
+        await session.tell_missed(answering)
+
+
 def _homes(listed: Mapping[str, Things]) -> dict[str, str]:
     """The server of each resource that one server alone lists; of the first ones, for there is no end to them."""
     found: dict[str, str] = {}
@@ -92,7 +155,13 @@ async def prompts(
     session: GatewaySession, among: Iterable[str] | None = None
 ) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
     """Prompts by their names outside, each with its server."""
-    offered = await browse(session, PROMPTS, among)
+    return named_prompts(session, await browse(session, PROMPTS, among))
+
+
+def named_prompts(
+    session: GatewaySession, offered: Mapping[str, Things]
+) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
+    """Prompts of servers by their names outside, each with its server."""
     things = {(server, str(one.get("name"))): one for server, several in offered.items() for one in several}
     named = name_all(things, prefixed=session.gateway.terms.prefixed)
     whole = {f"{server}.{name}": (server, thing) for (server, name), thing in things.items()}
@@ -141,14 +210,14 @@ async def read_resource(session: GatewaySession, uri: str, exchange: Exchange) -
         SymbiError: As `ServerReader.read`.
     """
     with session.turnstile.passing({"uri": uri}):
-        server = await _home(session, uri)
+        server = await home_of(session, uri)
         label = (await judged(session, UNDECLARED, {"uri": uri}, {})).label
         exchange.reads(UNMARKED, label)
         ask = partial(reader_of(session).read, session.principal, server, uri, label=label, caller=exchange)
         return await _asked(session, ask, exchange, {"uri": uri})
 
 
-async def _home(session: GatewaySession, uri: str) -> str:
+async def home_of(session: GatewaySession, uri: str) -> str:
     """The server that a resource is on; where it was listed by one, nobody else is asked again."""
     known = session.homes.get(uri)
     await session.ready(None if known is None else (known,))
@@ -238,7 +307,7 @@ async def _template_home(session: GatewaySession, template: str) -> str:
     await session.ready()
     made = await browse(session, TEMPLATES)
     homes = [server for server, things in made.items() if any(one.get("uriTemplate") == template for one in things)]
-    return homes[0] if len(homes) == 1 else await _home(session, template)
+    return homes[0] if len(homes) == 1 else await home_of(session, template)
 
 
 async def _asked(

@@ -12,6 +12,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any, Final, Protocol, TypeVar
 
 import anyio.to_thread
@@ -38,6 +39,9 @@ LABELS_KEY: Final = "symbi/labels"
 WORDS_KEY: Final = "symbi/words"
 """Likewise: all that the user wrote."""
 MAX_WORDS_CHARS: Final = 262_144
+SMALL_CHARS: Final = 1_024  # of one value that is looked at on the event loop: some 0.5 ms
+SMALL_READ_CHARS: Final = 8_192  # that a session has read, likewise
+MAX_NUMBER_CHARS: Final = 24
 MAX_REASONS: Final = 256  # denials of one session of which is kept what would turn them
 
 
@@ -245,11 +249,13 @@ async def until_agreed(session: GatewaySession, once: Callable[[], Awaitable[T]]
 async def judged(
     session: GatewaySession, flow: ToolFlow, arguments: Mapping[str, JsonValue], meta: Mapping[str, JsonValue]
 ) -> CallLabels:
-    """Where the arguments come from; on a thread, for the session may have read much."""
+    """Where the arguments come from; on a thread where the session has read much: where not, a thread takes longer."""
     words, said = _said(session, meta)
     async with session.labelling:
         if words is not None:
             session.labels.hear(words)
+        if session.labels.size <= SMALL_READ_CHARS and is_small(arguments):
+            return session.labels.judge(flow, arguments, said)
         return await anyio.to_thread.run_sync(session.labels.judge, flow, arguments, said)
 
 
@@ -263,11 +269,33 @@ async def remembered(
     mark: Label = UNMARKED,
     given: Label = UNMARKED,
 ) -> None:
-    """Remember what came back, on a thread; also where the client has gone meanwhile, for its next call may follow."""
+    """Remember what came back, on a thread where it is much; also where the client has gone, for its next call may follow."""
     work = partial(session.labels.observe, flow, arguments, output, source, mark=mark, given=given)
     with anyio.CancelScope(shield=True):
         async with session.labelling:
-            await anyio.to_thread.run_sync(work)
+            if is_small(output) and is_small(arguments):
+                work()
+            else:
+                await anyio.to_thread.run_sync(work)
+
+
+def is_small(value: JsonValue) -> bool:
+    """Whether so little is to be looked at that it takes less than a change of threads, or not much more."""
+    left, stack = SMALL_CHARS, [value]
+    while stack and left > 0:
+        one = stack.pop()
+        left -= 1
+        match one:
+            case str():
+                left -= len(one)
+            case Mapping():
+                left -= sum(len(name) for name in islice(one, SMALL_CHARS))
+                stack.extend(islice(one.values(), SMALL_CHARS))
+            case Sequence():
+                stack.extend(islice(one, SMALL_CHARS))
+            case _:
+                left -= MAX_NUMBER_CHARS
+    return left > 0
 
 
 def _said(session: GatewaySession, meta: Mapping[str, JsonValue]) -> tuple[str | None, Mapping[str, Label]]:

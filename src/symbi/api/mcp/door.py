@@ -127,7 +127,7 @@ class GatewayDoor:
         )
         async with guard.enforce(action) as permit:
             guard.authority.redeem(permit, ControlRuntime)
-            (await self.gateway()).check_room()  # now, for once it is let in nobody can be told
+            (await self.gateway()).check_room(client)  # now, for once it is let in nobody can be told
         return client
 
     async def serve(self, connection: socket.socket, client: Client, uid: int, rest: bytes) -> None:

@@ -4,9 +4,11 @@ Until 2025-11-25 a server asks the client by a request of its own. Since 2026-07
 what it wants to know, and the client sends the same request again, with the answer: meanwhile the work waits here.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+import re
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count
 from typing import Any, Final
 
 import anyio
@@ -26,13 +28,15 @@ from symbi.errors import InputError, SymbiError, ToolFailed, Unavailable
 from symbi.guard.action import ServerAsks, ServerElicitation, ServerRoots, ServerSampling
 from symbi.guard.permit import Permit
 from symbi.policy.fields import UNDECLARED
-from symbi.tools.asking import Progress, ServerLog
+from symbi.tools.asking import AskKind, Progress, ServerLog
 from symbi.types import JsonValue, Label
 
 ANSWER_S: Final = 600.0  # for the person or the model at a client to answer
 TELL_S: Final = 2.0  # for a client to take a notice; one that does not hears no more of this request
 QUESTION: Final = "symbi"
-"""The key of what is asked, among the input requests of an answer."""
+"""What the keys of the gateway's own questions begin with, among the input requests of an answer."""
+KEY: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+"""What of a server's own names for its questions can be such a key."""
 LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 
 Context = ServerRequestContext[Any, Any]
@@ -54,6 +58,32 @@ _METHODS: Final[Mapping[str, str]] = {
 }
 
 
+@dataclass(slots=True)
+class Question:
+    """A question that waits for the client.
+
+    Attributes:
+        request: In the protocol's form.
+        expected: The form of its answer.
+        answer: That, once it is there.
+        answered: Set then.
+    """
+
+    request: BaseModel
+    expected: type[BaseModel]
+    answer: BaseModel | None = None
+    answered: anyio.Event = field(default_factory=anyio.Event)
+
+    def fitting(self, answer: BaseModel | None) -> BaseModel | None:
+        """An answer in the form of those to this question; None where it is of none."""
+        if answer is None:
+            return None
+        try:
+            return self.expected.model_validate(answer.model_dump(mode="json", by_alias=True, exclude_none=True))
+        except ValidationError:
+            return None
+
+
 class Conversation:
     """One request of a client, from its first word to its answer.
 
@@ -67,16 +97,19 @@ class Conversation:
         self.ctx = ctx
         self.scope = anyio.CancelScope()
         self.turn = anyio.Event()
-        self.question: BaseModel | None = None
+        self.questions: dict[str, Question] = {}
+        self.sent: tuple[str, ...] = ()
         self.result: Any = None
         self.failure: Exception | None = None
-        self.over = False
+        self.over = self.ended = False
         self._deaf = False
         self._mark = self._given = UNMARKED
-        self._expected: type[BaseModel] = BaseModel
-        self._answer: BaseModel | None = None
-        self._answered = anyio.Event()
-        self._asking = anyio.Lock()
+
+    @property
+    def can(self) -> Collection[AskKind]:
+        """What the client says that it can be asked for."""
+        known = self.ctx.session.client_capabilities
+        return [kind for kind in AskKind if getattr(known, kind.value, None) is not None]
 
     @property
     def is_modern(self) -> bool:
@@ -123,8 +156,8 @@ class Conversation:
         kind = _KINDS[type(permit.action)]
         guard = self._session.runtime.guard
         action = guard.authority.redeem(permit, type(permit.action))
-        await self._read(action.question)
-        answer = await self.ask(kind, action.question)
+        await self._read([action.name, action.question] if action.name else action.question)
+        answer = await self.ask(kind, action.question, action.name, action.among)
         label = (await judged(self._session, UNDECLARED, answer, {})).label
         async with guard.enforce(replace(action, answer=answer, label=label)) as handed:
             guard.authority.redeem(handed, type(action))
@@ -144,8 +177,16 @@ class Conversation:
         if said:
             await remembered(self._session, UNDECLARED, {}, said, "server", mark=self._mark, given=self._given)
 
-    async def ask(self, kind: str, question: Mapping[str, JsonValue]) -> Mapping[str, Any]:
+    async def ask(
+        self, kind: str, question: Mapping[str, JsonValue], name: str = "", among: int = 1
+    ) -> Mapping[str, Any]:
         """Ask the client.
+
+        Args:
+            kind: What for.
+            question: In the protocol's form.
+            name: What a server calls it.
+            among: How many it asks at once, and waits for together.
 
         Raises:
             InputError: The question is none of the protocol.
@@ -161,8 +202,10 @@ class Conversation:
             msg = f"a server asks for {kind} in a form that is none"
             raise InputError(msg, code="mcp.question") from None
         with anyio.move_on_after(ANSWER_S):
-            ask = self._ask_later if self.is_modern else self._ask_now
-            answer = await ask(request, result_type)
+            if self.is_modern:
+                answer = await self._ask_later(request, result_type, name, among)
+            else:
+                answer = await self._ask_now(request, result_type)
             return answer.model_dump(mode="json", by_alias=True, exclude_none=True)
         raise Unavailable("the client did not answer in time", code="unavailable.client")
 
@@ -181,28 +224,43 @@ class Conversation:
             msg = "the client refuses to answer"
             raise Unavailable(msg, code="unavailable.client") from error
 
-    async def _ask_later(self, request: BaseModel, result_type: type[BaseModel]) -> BaseModel:
-        async with self._asking:  # one round has one question: a further one has the next
-            self._expected, self.question, self._answered = result_type, request, anyio.Event()
+    async def _ask_later(self, request: BaseModel, result_type: type[BaseModel], name: str, among: int) -> BaseModel:
+        """Have it among what the client is asked with the next round; with those that come together, once all are there."""
+        key = self._key(name)
+        question = self.questions[key] = Question(request, result_type)
+        if len(self.questions) - len(self.sent) >= among:
             self.turn.set()
-            await self._answered.wait()
-            assert self._answer is not None
-            return self._answer
-
-    def fitting(self, answer: BaseModel | None) -> BaseModel | None:
-        """An answer in the form of those to the question that waits; None where it is of none."""
-        if answer is None:
-            return None
         try:
-            return self._expected.model_validate(answer.model_dump(mode="json", by_alias=True, exclude_none=True))
-        except ValidationError:
-            return None
+            await question.answered.wait()
+        finally:
+            if self.questions.get(key) is question:
+                del self.questions[key]
+        assert question.answer is not None
+        return question.answer
 
-    def answered(self, ctx: Context, answer: BaseModel) -> None:
-        """The client has sent its request again, with the answer."""
-        self.ctx, self.question, self.turn = ctx, None, anyio.Event()
-        self._answer = answer
-        self._answered.set()
+    def _key(self, name: str) -> str:
+        """The server's own name of a question, unless it could be taken for another."""
+        if KEY.fullmatch(name) and not name.startswith(QUESTION) and name not in self.questions:
+            return name
+        keys = (QUESTION if number == 1 else f"{QUESTION}-{number}" for number in count(1))
+        return next(key for key in keys if key not in self.questions)
+
+    def fitting(self, answers: Mapping[str, BaseModel] | None) -> Mapping[str, BaseModel] | None:
+        """The answer to each question of the last round that still waits; None where one is missing or does not fit."""
+        asked = {key: self.questions[key] for key in self.sent if key in self.questions}
+        found = {key: question.fitting((answers or {}).get(key)) for key, question in asked.items()}
+        fit = {key: answer for key, answer in found.items() if answer is not None}
+        return fit if len(fit) == len(found) else None
+
+    def answered(self, ctx: Context, answers: Mapping[str, BaseModel]) -> None:
+        """The client has sent its request again, with the answers; what is asked meanwhile is for the next round."""
+        self.ctx, self.sent, self.turn = ctx, (), anyio.Event()
+        for key, answer in answers.items():
+            question = self.questions.pop(key)
+            question.answer = answer
+            question.answered.set()
+        if self.questions:
+            self.turn.set()
 
 
 Work = Callable[[Conversation], Awaitable[Any]]
@@ -229,11 +287,12 @@ async def carry(session: GatewaySession, ctx: Context, params: Any, key: str, wo
         if found is None or found[0] != key:
             raise MCPError(types.INVALID_PARAMS, "Nothing waits for this answer any more; make the request anew")
         talk = found[1]
-        answer = talk.fitting((params.input_responses or {}).get(QUESTION))
-        if answer is None:
-            raise MCPError(types.INVALID_PARAMS, f"The answer `{QUESTION}` is missing, or does not fit the question")
+        answers = talk.fitting(params.input_responses)
+        if answers is None:
+            asked = ", ".join(f"`{one}`" for one in talk.sent)
+            raise MCPError(types.INVALID_PARAMS, f"An answer is missing, or does not fit its question, of {asked}")
         del session.parked[state]
-        talk.answered(ctx, answer)
+        talk.answered(ctx, answers)
     else:
         talk = Conversation(session, ctx)
         session.tasks.start_soon(_work, session, talk, work)
@@ -246,10 +305,12 @@ async def _turn(session: GatewaySession, talk: Conversation, key: str) -> Any:
     except anyio.get_cancelled_exc_class():
         talk.scope.cancel("the client has gone")
         raise
-    if talk.question is not None:
+    if talk.questions and not talk.ended:
         state = random_bytes(16).hex()
         session.parked[state] = (key, talk)
-        return types.InputRequiredResult(input_requests={QUESTION: talk.question}, request_state=state)  # type: ignore[dict-item]
+        talk.sent = tuple(talk.questions)
+        requests: dict[str, Any] = {name: question.request for name, question in talk.questions.items()}
+        return types.InputRequiredResult(input_requests=requests, request_state=state)
     if talk.failure is not None:
         raise talk.failure
     if not talk.over:
@@ -268,4 +329,5 @@ async def _work(session: GatewaySession, talk: Conversation, work: Work) -> None
     finally:
         for state in [state for state, (_, other) in session.parked.items() if other is talk]:
             del session.parked[state]
+        talk.ended = True
         talk.turn.set()

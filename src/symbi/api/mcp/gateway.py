@@ -22,7 +22,7 @@ from symbi.api.mcp.answers import Refusal
 from symbi.api.mcp.bounds import Bounds, Turnstile
 from symbi.api.mcp.clients import Client
 from symbi.api.mcp.labels import SessionLabels
-from symbi.api.mcp.names import OWN, may_be_of, name_all
+from symbi.api.mcp.names import OWN, may_be_of, name_all, outside_names
 from symbi.audit.event import AuditEventType, Draft
 from symbi.config import GatewayNames, GatewaySettings, Settings
 from symbi.dsl.spec import CompiledFile
@@ -32,6 +32,7 @@ from symbi.policy.counterfactual import Change
 from symbi.runtime.runtime import Runtime
 from symbi.tools.catalog import VerifiedTool
 from symbi.tools.text import cut, printable
+from symbi.tools.watching import ResourceWatch
 from symbi.types import JsonValue, Label, Principal
 
 _log = logging.getLogger("symbi.api")
@@ -59,14 +60,18 @@ class GatewayTerms:
     Attributes:
         prefixed: Names outside have their server's name.
         wait_s: How long a held call waits for people before it is answered.
+        listing_s: How long a listing waits for a server.
         max_sessions: Sessions at a time.
+        max_client_sessions: Of one client, so that none can take them all.
         bounds: Of each.
         remembered_chars: Text of answers that each remembers.
     """
 
     prefixed: bool = True
     wait_s: float = 20.0
+    listing_s: float = 10.0
     max_sessions: int = 64
+    max_client_sessions: int = 32
     bounds: Bounds = field(default_factory=Bounds)
     remembered_chars: int = 2048 * KIB
 
@@ -77,10 +82,25 @@ def terms_of(settings: GatewaySettings) -> GatewayTerms:
     return GatewayTerms(
         prefixed=gateway.names is GatewayNames.PREFIXED,
         wait_s=gateway.wait_s,
+        listing_s=gateway.listing_s,
         max_sessions=gateway.max_sessions,
+        max_client_sessions=gateway.max_client_sessions,
         bounds=Bounds(gateway.max_calls, gateway.calls_rate, gateway.max_request_kib * KIB),
         remembered_chars=gateway.remembered_kib * KIB,
     )
+
+
+@dataclass(slots=True)
+class Late:
+    """Something that a listing waits for, and that goes on where the listing does not.
+
+    Attributes:
+        over: Set once it is there, or cannot be had.
+        missed: The kinds of things of which a listing was answered without it.
+    """
+
+    over: anyio.Event = field(default_factory=anyio.Event)
+    missed: set[str] = field(default_factory=set)
 
 
 class GatewaySession:
@@ -103,6 +123,11 @@ class GatewaySession:
         claims: What the client says of itself, for the trail alone.
         runs: The runs that it asked for, by their ids.
         homes: The server that each resource was listed by, of those that one server alone lists.
+        watched: What it wants to hear of when it changes, by URI.
+        updated: Told the URI of such a resource; set by whoever serves it.
+        watching: Held while that changes.
+        coming: Servers that are being connected for a listing.
+        answering: What servers are being asked for a listing, by server and kind.
     """
 
     def __init__(
@@ -126,6 +151,11 @@ class GatewaySession:
         self.changed: Callable[[str], Awaitable[None]] = _nobody
         self.labelling = anyio.Lock()
         self.homes: dict[str, str] = {}
+        self.watched: dict[str, Any] = {}
+        self.updated: Callable[[str], Awaitable[None]] = _nobody
+        self.watching = anyio.Lock()
+        self.coming: dict[str, Late] = {}
+        self.answering: dict[tuple[str, str], Any] = {}
         self._ready: dict[str, anyio.Lock] = {}
         self._tried: dict[str, tuple[str, float]] = {}
         self._seen: dict[str, str] = {}
@@ -156,15 +186,66 @@ class GatewaySession:
             StoreUnavailable: The books cannot be kept.
         """
         asked = self.runtime.catalog.servers if servers is None else tuple(servers)
-        async with anyio.create_task_group() as tasks:
-            for name in asked:
-                tasks.start_soon(self._connect, name)
-        lost = next((self.down[name] for name in asked if isinstance(self.down.get(name), StoreUnavailable)), None)
+        wanted = [name for name in asked if self._wants(name)]
+        if wanted:  # as a rule there is nothing to do
+            async with anyio.create_task_group() as tasks:
+                for name in wanted:
+                    tasks.start_soon(self._connect, name)
+        self._check_books(asked)
+
+    async def ready_to_list(self, kind: str) -> tuple[str, ...]:
+        """Connect servers for a listing, which waits no longer than one may take; those that it does without.
+
+        They are connected all the same, and the client is then told that there are others of that kind.
+
+        Args:
+            kind: `tools`, `resources` or `prompts`.
+
+        Raises:
+            StoreUnavailable: The books cannot be kept.
+        """
+        asked = self.runtime.catalog.servers
+        for name in asked:
+            if name not in self.coming and self._wants(name):
+                self.coming[name] = Late()
+                self.tasks.start_soon(self._come, name, self.coming[name])
+        late = await self.waited_for({name: self.coming[name] for name in asked if name in self.coming}, kind)
+        self._check_books(asked)
+        return late
+
+    async def waited_for(self, coming: Mapping[str, Late], kind: str) -> tuple[str, ...]:
+        """Wait for what a listing needs as long as one may; the names of what it does without."""
+        with anyio.move_on_after(self.gateway.terms.listing_s):
+            for one in coming.values():
+                await one.over.wait()
+        late = tuple(name for name, one in coming.items() if not one.over.is_set())
+        for name in late:
+            coming[name].missed.add(kind)
+        return late
+
+    async def _come(self, name: str, late: Late) -> None:
+        try:
+            await self._connect(name)
+        finally:
+            late.over.set()
+            del self.coming[name]
+        if name in self.servers:
+            await self.tell_missed(late)
+
+    async def tell_missed(self, late: Late) -> None:
+        """Tell the client of the kinds of things that it was answered without this."""
+        for kind in sorted(late.missed):
+            await _told(self, kind)
+
+    def _check_books(self, servers: Iterable[str]) -> None:
+        lost = next((self.down[name] for name in servers if isinstance(self.down.get(name), StoreUnavailable)), None)
         if lost is not None:
             raise lost
 
     def servers_of(self, name: str) -> tuple[str, ...] | None:
         """The servers that have to be there for a name outside; None for all of them."""
+        if self.coming and not self.gateway.terms.prefixed:
+            return None  # one that is still to come may have the same name, which is then nobody's
         if self.gateway.terms.prefixed:
             return tuple(server for server in self.runtime.catalog.servers if may_be_of(name, server))
         whole = self.whole(name)
@@ -208,8 +289,10 @@ class GatewaySession:
         there = [(tool.ref.server, tool.definition.name) for tool in catalog.tools]
         there += [(whole.partition(".")[0], whole.partition(".")[2]) for whole in catalog.quarantined]
         seen = [one for one in there if one[0] in self.servers]
-        named = name_all(seen, prefixed=self.gateway.terms.prefixed, taken=self.gateway.own_names)
-        self._seen = {**{name: whole for name, whole in self._seen.items() if name not in named}, **named}
+        prefixed = self.gateway.terms.prefixed
+        named = name_all(seen, prefixed=prefixed, taken=self.gateway.own_names)
+        there_now = set(outside_names(seen, prefixed=prefixed))  # one that two things have by now stands for neither
+        self._seen = {**{name: whole for name, whole in self._seen.items() if name not in there_now}, **named}
         while len(self._seen) > max(MAX_SEEN, len(named)):  # the oldest that are there no more
             del self._seen[next(iter(self._seen))]
         return named
@@ -263,6 +346,7 @@ class Gateway:
         self.files = tuple(files)
         self.search = search
         self.clock = runtime.rooms.world.clock
+        self.watch = ResourceWatch(runtime.catalog, runtime.guard)
         self.own_names: frozenset[str] = frozenset()
         self.sessions: dict[str, GatewaySession] = {}
         self.refusals: dict[str, tuple[str, Refusal]] = {}
@@ -307,12 +391,16 @@ class Gateway:
         while len(self.refusals) > MAX_REFUSALS:
             del self.refusals[next(iter(self.refusals))]
 
-    def check_room(self) -> None:
-        """Return if a further session may be opened.
+    def check_room(self, client: Client) -> None:
+        """Return if a client may open a further session.
 
         Raises:
-            Overloaded: There are too many.
+            Overloaded: There are too many, or it has too many.
         """
+        own = sum(session.client.name == client.name for session in self.sessions.values())
+        if own >= self.terms.max_client_sessions:
+            msg = f"as many sessions of this client are open as `gateway.max_client_sessions` allows: {own}"
+            raise Overloaded(msg, retry_after_s=RETRY_AFTER_S, code="mcp.client_sessions")
         if len(self.sessions) >= self.terms.max_sessions:
             msg = f"as many sessions are open as `gateway.max_sessions` allows: {len(self.sessions)}"
             raise Overloaded(msg, retry_after_s=RETRY_AFTER_S, code="mcp.sessions")
@@ -344,10 +432,10 @@ class Gateway:
             uid: The operating-system user at the other end, as the system says; None where it is not known.
 
         Raises:
-            Overloaded: There are too many.
+            Overloaded: There are too many, or it has too many.
             StoreUnavailable: It cannot be recorded.
         """
-        self.check_room()
+        self.check_room(client)
         session_id = self.runtime.rooms.ids.new()
         opened: dict[str, JsonValue] = {"session": session_id, "client": client.name, "transport": transport}
         agent = client.principal.agent
@@ -379,7 +467,7 @@ async def _told(session: GatewaySession, what: str) -> None:
 
 
 async def _nobody(_what: str) -> None:
-    """The default of `changed`: nobody."""
+    """The default of `changed` and `updated`: nobody."""
 
 
 __all__ = ["Gateway", "GatewaySession", "GatewayTerms", "Search", "Settings", "terms_of"]

@@ -61,6 +61,11 @@ class SessionLabels:
     def __post_init__(self) -> None:
         self._flow = FlowSession(most_chars=self.most_chars)
 
+    @property
+    def size(self) -> int:
+        """Characters that arguments are held against."""
+        return self._flow.size + self._size
+
     def hear(self, words: str) -> None:
         """Take this for all that the user wrote, as a host says that may."""
         self._flow.hear(words)

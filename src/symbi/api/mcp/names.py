@@ -49,12 +49,17 @@ def name_all(things: Iterable[tuple[str, str]], *, prefixed: bool, taken: Iterab
     """
     found: dict[str, str] = {}
     twice = set(taken)
-    for server, name in things:
-        outside = outside_name(server, name) if prefixed else name
+    things = list(things)
+    for (server, name), outside in zip(things, outside_names(things, prefixed=prefixed), strict=True):
         if outside in found:
             twice.add(outside)
         found[outside] = f"{server}.{name}"
     return {outside: whole for outside, whole in sorted(found.items()) if outside not in twice}
+
+
+def outside_names(things: Iterable[tuple[str, str]], *, prefixed: bool) -> list[str]:
+    """The name outside that each of several things would have, whether another one has it or not."""
+    return [outside_name(server, name) if prefixed else name for server, name in things]
 
 
 def left_out(things: Iterable[tuple[str, str]], named: Mapping[str, str]) -> list[str]:

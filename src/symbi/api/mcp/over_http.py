@@ -36,7 +36,7 @@ def door_terms(settings: Settings) -> DoorTerms:
         tls_cert=gateway.tls_cert,
         tls_key=gateway.tls_key,
         max_connections=gateway.max_connections,
-        max_sessions=gateway.max_sessions,
+        max_sessions=min(gateway.max_sessions, gateway.max_client_sessions),
         max_requests=gateway.max_requests,
         max_body_bytes=gateway.max_body_bytes,
         header_s=gateway.header_timeout_s,

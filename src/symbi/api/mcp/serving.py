@@ -2,9 +2,10 @@
 
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
+import anyio
 import mcp_types as types
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.subscriptions import (
@@ -12,23 +13,35 @@ from mcp.server.subscriptions import (
     ListenHandler,
     PromptsListChanged,
     ResourcesListChanged,
+    ResourceUpdated,
     ServerEvent,
     ToolsListChanged,
 )
 from mcp.shared._stream_protocols import ReadStream, WriteStream
-from mcp.shared.exceptions import MCPError
+from mcp.shared.exceptions import MCPError, NoBackChannelError
 from mcp.shared.message import SessionMessage
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from symbi import __version__
 from symbi.api.mcp.answers import Refusal, refusal_of
-from symbi.api.mcp.browsing import RESOURCES, TEMPLATES, browse, complete, get_prompt, listed, prompts, read_resource
+from symbi.api.mcp.browsing import (
+    PROMPTS,
+    RESOURCES,
+    TEMPLATES,
+    browse_soon,
+    complete,
+    get_prompt,
+    listed,
+    named_prompts,
+    read_resource,
+)
 from symbi.api.mcp.calls import ToolAnswer, ToolCall, call_tool, key_of
 from symbi.api.mcp.clients import Client
 from symbi.api.mcp.exchange import LEVELS, Context, Conversation, carry
 from symbi.api.mcp.gateway import Gateway, GatewaySession
 from symbi.api.mcp.own import call_own, described, own_names
-from symbi.errors import InternalError, SymbiError
+from symbi.api.mcp.watching import THE_SESSION, subscribe, unsubscribe
+from symbi.errors import InternalError, Overloaded, SymbiError
 from symbi.tools.catalog import VerifiedTool
 from symbi.types import JsonValue
 
@@ -38,6 +51,8 @@ OURS: Final = "symbi/"
 """The prefix of what the gateway says in `_meta`; no server can say it."""
 EFFECT_KEY: Final = "symbi/effect-id"
 """Key in the `_meta` of an answer: the effect, as ledger and trail know it."""
+LATE_KEY: Final = "symbi/late"
+"""Key in the `_meta` of a listing: the servers that were not heard in time; the client is told once they are."""
 INSTRUCTIONS: Final = (
     "Every call goes through Symbi, which verifies tools, asks policy, and keeps a signed trail. A call that is denied "
     "says why and what would be allowed; do not try to get around it, tell the user. A call that is held waits for a "
@@ -45,6 +60,8 @@ INSTRUCTIONS: Final = (
 )
 MAX_LISTENERS: Final = 4  # streams of changes that one session may listen on
 
+Listing = tuple[Any, tuple[str, ...]]
+"""What is listed, and the servers that it is listed without."""
 Find = Callable[[Context], GatewaySession]
 """Finds the session of a request; raises `MCPError` where there is none."""
 
@@ -78,10 +95,13 @@ class SessionServer:
             on_list_prompts=self._list_prompts,
             on_get_prompt=self._get_prompt,
             on_completion=self._complete,
-            on_subscriptions_listen=ListenHandler(self._bus, max_subscriptions=MAX_LISTENERS),
+            on_subscriptions_listen=self._listen,
         )
-        # Not by the constructor, which warns that the next era has it no more.
+        self._listeners = ListenHandler(self._bus, max_subscriptions=MAX_LISTENERS)
+        # Not by the constructor, which warns that the next era has them no more.
         self.server.add_request_handler("logging/setLevel", types.SetLevelRequestParams, self._set_level)
+        self.server.add_request_handler("resources/subscribe", types.SubscribeRequestParams, self._subscribe)
+        self.server.add_request_handler("resources/unsubscribe", types.UnsubscribeRequestParams, self._unsubscribe)
 
     @property
     def options(self) -> Any:
@@ -99,7 +119,13 @@ class SessionServer:
         async def changed(what: str) -> None:
             await self._tell(ctx, what)
 
-        session.changed = changed
+        async def updated(uri: str) -> None:
+            if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
+                await self._bus.publish(ResourceUpdated(uri))
+            else:
+                await handed(lambda: ctx.session.send_resource_updated(uri))
+
+        session.changed, session.updated = changed, updated
         return session
 
     async def _tell(self, ctx: Context, what: str) -> None:
@@ -112,15 +138,15 @@ class SessionServer:
         if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
             await self._bus.publish(event)
         else:
-            await notify()
+            await handed(notify)
 
     # --- tools ------------------------------------------------------------------------------------
 
     async def _list_tools(self, ctx: Context, _params: Any) -> types.ListToolsResult:
-        session = await self._browsed(ctx, "tools/list", _itself)
+        session, late = await self._listed(ctx, "tools", _itself)
         tools = [_tool(name, tool) for name, tool in session.tools().items()]
         tools += [types.Tool.model_validate(one) for one in described(session)]
-        return types.ListToolsResult(tools=tools)
+        return types.ListToolsResult(tools=tools, _meta=_without(late))
 
     async def _call_tool(
         self, ctx: Context, params: types.CallToolRequestParams
@@ -133,7 +159,9 @@ class SessionServer:
             carried_out = call_own if call.name in self._gateway.own_names else call_tool
 
             async def answer() -> types.CallToolResult:
-                return _result(await carried_out(session, call, talk), modern=talk.is_modern)
+                answered = await carried_out(session, call, talk)
+                _refuse_lacking(answered, talk)
+                return _result(answered, modern=talk.is_modern)
 
             return await guarded(call.name, session, answer)  # type: ignore[no-any-return]
 
@@ -141,27 +169,29 @@ class SessionServer:
 
     # --- what servers offer beside tools ----------------------------------------------------------
 
-    async def _browsed(self, ctx: Context, method: str, work: Callable[[GatewaySession], Awaitable[Any]]) -> Any:
+    async def _listed(self, ctx: Context, kind: str, work: Callable[[GatewaySession], Awaitable[Listing]]) -> Listing:
+        """What there is of a kind, and the servers that it is said without."""
         session = await self.session_of(ctx)
 
-        async def browse() -> Any:
+        async def listing() -> Listing:
             with session.turnstile.passing():
-                await session.ready()
-                return await work(session)
+                late = await session.ready_to_list(kind)
+                found, others = await work(session)
+                return found, tuple(dict.fromkeys((*late, *others)))
 
-        return await guarded(method, session, browse)
+        return await guarded(f"{kind}/list", session, listing)  # type: ignore[no-any-return]
 
     async def _list_resources(self, ctx: Context, _params: Any) -> types.ListResourcesResult:
-        things = await self._browsed(ctx, "resources/list", lambda session: _offered(session, RESOURCES))
-        return types.ListResourcesResult.model_validate({"resources": things})
+        things, late = await self._listed(ctx, RESOURCES, lambda session: _offered(session, RESOURCES))
+        return types.ListResourcesResult.model_validate({"resources": things, "_meta": _without(late)})
 
     async def _list_templates(self, ctx: Context, _params: Any) -> types.ListResourceTemplatesResult:
-        things = await self._browsed(ctx, "resources/templates/list", lambda session: _offered(session, TEMPLATES))
-        return types.ListResourceTemplatesResult.model_validate({"resourceTemplates": things})
+        things, late = await self._listed(ctx, RESOURCES, lambda session: _offered(session, TEMPLATES))
+        return types.ListResourceTemplatesResult.model_validate({"resourceTemplates": things, "_meta": _without(late)})
 
     async def _list_prompts(self, ctx: Context, _params: Any) -> types.ListPromptsResult:
-        named = await self._browsed(ctx, "prompts/list", _prompts)
-        return types.ListPromptsResult.model_validate({"prompts": named})
+        named, late = await self._listed(ctx, PROMPTS, _prompts)
+        return types.ListPromptsResult.model_validate({"prompts": named, "_meta": _without(late)})
 
     async def _read_resource(self, ctx: Context, params: types.ReadResourceRequestParams) -> Any:
         session = await self.session_of(ctx)
@@ -175,6 +205,39 @@ class SessionServer:
             return await guarded(uri, session, answer)  # type: ignore[no-any-return]
 
         return await carry(session, ctx, params, key_of("resource", uri), work)
+
+    async def _subscribe(self, ctx: Context, params: types.SubscribeRequestParams) -> types.EmptyResult:
+        session = await self.session_of(ctx)
+        talk = Conversation(session, ctx)
+        await guarded(params.uri, session, lambda: subscribe(session, params.uri, THE_SESSION, talk))
+        return types.EmptyResult()
+
+    async def _unsubscribe(self, ctx: Context, params: types.UnsubscribeRequestParams) -> types.EmptyResult:
+        await unsubscribe(await self.session_of(ctx), params.uri, THE_SESSION)
+        return types.EmptyResult()
+
+    async def _listen(
+        self, ctx: Context, params: types.SubscriptionsListenRequestParams
+    ) -> types.SubscriptionsListenResult:
+        """A stream of changes; of resources those that policy lets the client hear of, as the acknowledgement says."""
+        session = await self.session_of(ctx)
+        stream, heard = object(), list[str]()
+        try:
+            for uri in dict.fromkeys(params.notifications.resource_subscriptions or ()):
+                try:
+                    await subscribe(session, uri, stream)
+                except SymbiError as error:
+                    _log.info("client `%s` does not hear of a resource: %s", session.client.name, error.code)
+                    if isinstance(error, Overloaded):
+                        break  # the rest is not asked for either
+                else:
+                    heard.append(uri)
+            wanted = params.notifications.model_copy(update={"resource_subscriptions": heard or None})
+            return await self._listeners(ctx, params.model_copy(update={"notifications": wanted}))
+        finally:
+            with anyio.CancelScope(shield=True):
+                for uri in heard:
+                    await unsubscribe(session, uri, stream)
 
     async def _get_prompt(self, ctx: Context, params: types.GetPromptRequestParams) -> Any:
         session = await self.session_of(ctx)
@@ -204,6 +267,14 @@ class SessionServer:
         return types.EmptyResult()
 
 
+async def handed(notice: Callable[[], Awaitable[None]]) -> None:
+    """Hand a notice to a client; one that has gone, or takes none, misses it, and nothing else comes of it."""
+    try:
+        await notice()
+    except (MCPError, NoBackChannelError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+        _log.debug("a client takes no notice: %s", type(error).__name__)
+
+
 async def guarded(name: str, session: GatewaySession, work: Callable[[], Awaitable[Any]]) -> Any:
     """Do something for a client; what goes wrong becomes an error of the protocol that says what a client may know.
 
@@ -223,20 +294,40 @@ async def guarded(name: str, session: GatewaySession, work: Callable[[], Awaitab
     raise MCPError(code, told.text, told.meta)
 
 
-async def _itself(session: GatewaySession) -> GatewaySession:
-    return session
+def _refuse_lacking(answered: ToolAnswer | Refusal, talk: Conversation) -> None:
+    """Return unless a tool was refused because it has to ask what the client says that it cannot be asked.
+
+    Raises:
+        MCPError: It was; a client of the protocol without sessions is told so by the error that is there for it.
+    """
+    needs = answered.facts.get("needs") if isinstance(answered, Refusal) else None
+    lacking = [str(one) for one in needs if one not in talk.can] if isinstance(needs, list) else []
+    if isinstance(answered, Refusal) and lacking and talk.is_modern:
+        wanted: dict[str, Any] = {"requiredCapabilities": {one: {} for one in lacking}}
+        raise MCPError(types.MISSING_REQUIRED_CLIENT_CAPABILITY, answered.text, wanted)
 
 
-async def _offered(session: GatewaySession, what: str) -> list[Any]:
-    things = [one for several in (await browse(session, what)).values() for one in several]
+async def _itself(session: GatewaySession) -> Listing:
+    return session, ()
+
+
+async def _offered(session: GatewaySession, what: str) -> Listing:
+    found, late = await browse_soon(session, what)
+    things = [one for several in found.values() for one in several]
     await listed(session, things)
-    return things
+    return things, late
 
 
-async def _prompts(session: GatewaySession) -> list[Any]:
-    found = await prompts(session)
+async def _prompts(session: GatewaySession) -> Listing:
+    offered, late = await browse_soon(session, PROMPTS)
+    found = named_prompts(session, offered)
     await listed(session, [thing for _, thing in found.values()])
-    return [{**thing, "name": name} for name, (_, thing) in found.items()]
+    return [{**thing, "name": name} for name, (_, thing) in found.items()], late
+
+
+def _without(late: Sequence[str]) -> dict[str, Any] | None:
+    """What a listing says in `_meta` of the servers that it was made without."""
+    return {LATE_KEY: list(late)} if late else None
 
 
 def _meta(ctx: Context) -> dict[str, JsonValue]:

@@ -38,7 +38,7 @@ class DoorTerms:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     max_connections: int = 512
-    max_sessions: int = 64
+    max_sessions: int = 32
     max_requests: int = 128
     max_body_bytes: int = 4_194_304
     header_s: float = 10.0

@@ -228,6 +228,8 @@ class CallModel(Action):
         tools: Names of the tools that it may ask for.
         max_tokens: The most tokens that it may answer with.
         timeout_s: Deadline of the answer.
+        remote: Whether the prompt leaves this machine; None where nobody says.
+        documents: Whether it holds what documents say, which the trail never shows: they can be removed, and an event cannot.
     """
 
     kind: ClassVar[str] = "CallModel"
@@ -236,6 +238,8 @@ class CallModel(Action):
     tools: tuple[ToolName, ...] = ()
     max_tokens: int = 1024
     timeout_s: float = 60.0
+    remote: bool | None = None
+    documents: bool = False
 
     @property
     def recovery(self) -> RecoveryClass:
@@ -248,8 +252,9 @@ class CallModel(Action):
         return Resource("Model", self.model.name, (("provider", self.model.provider),))
 
     def context(self) -> Mapping[str, JsonValue]:
-        """Label of the prompt, tools, and limits."""
+        """Label of the prompt, tools, limits, and whether the prompt leaves this machine."""
         return {
+            **self._where(),
             "label": label_context(self.label),
             "tools": sorted(set(self.tools)),
             "maxTokens": self.max_tokens,
@@ -257,5 +262,9 @@ class CallModel(Action):
         }
 
     def arguments(self) -> Mapping[str, JsonValue]:
-        """The prompt, the tools and the bound on the answer."""
-        return {"prompt": self.prompt, "tools": sorted(set(self.tools)), "maxTokens": self.max_tokens}
+        """The prompt, the tools, the bound on the answer, and whether the prompt leaves this machine."""
+        said = {"prompt": self.prompt, "tools": sorted(set(self.tools)), "maxTokens": self.max_tokens}
+        return {**said, **self._where()}
+
+    def _where(self) -> Mapping[str, JsonValue]:
+        return {} if self.remote is None else {"remote": self.remote}

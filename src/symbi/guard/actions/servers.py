@@ -60,22 +60,29 @@ class BrowseServer(ServerQuestion):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadResource(ServerQuestion):
-    """Read a resource of a server.
+    """Read a resource of a server, or hear of it.
 
     Attributes:
         uri: Which.
+        how: `read`; `subscribe`, for its changes to be told; or `update`, before it is told that there was one.
     """
 
     kind: ClassVar[str] = "ReadResource"
     uri: str
+    how: str = "read"
+
+    @property
+    def holdable(self) -> bool:
+        """Nobody is asked whether a change may be told of: whoever hears of it has to ask before he reads it."""
+        return self.how != "update" and super(ReadResource, self).holdable
 
     def context(self) -> Mapping[str, JsonValue]:
         """The URI, its scheme, and the label of what it was made of."""
         return {"label": label_context(self.label), "uri": self.uri, "scheme": _scheme(self.uri)}
 
     def arguments(self) -> Mapping[str, JsonValue]:
-        """The URI."""
-        return {"uri": self.uri}
+        """The URI, and what for if it is not read."""
+        return {"uri": self.uri} if self.how == "read" else {"uri": self.uri, "how": self.how}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,12 +147,16 @@ class ServerAsks(Action):
         during: The effect in which it asks.
         question: The parameters of the request, as they came.
         answer: What is to be answered, where that is decided once more, with a label of its own; None before.
+        name: What the server calls the question, if it does.
+        among: How many it asks at once, and waits for together; each is decided by itself.
     """
 
     server: str
     during: str
     question: Mapping[str, JsonValue]
     answer: Mapping[str, JsonValue] | None = None
+    name: str = ""
+    among: int = 1
 
     @property
     def holdable(self) -> bool:
@@ -160,6 +171,8 @@ class ServerAsks(Action):
     def arguments(self) -> Mapping[str, JsonValue]:
         """The question, and how long its answer is where there is one: what a person writes is nothing for the trail."""
         asked: dict[str, JsonValue] = {"during": self.during, "question": self.question}
+        if self.name:
+            asked["name"] = self.name
         return asked if self.answer is None else {**asked, "answer_bytes": json_bytes(self.answer)}
 
 

@@ -1,27 +1,26 @@
 """The index of vectors on a Qdrant server, by the client that Qdrant keeps; the extra `qdrant` installs it.
 
-One collection for each of ours. It has in its metadata which model made its vectors; a collection of another one is
-refused, and so is one that says nothing, for it is not ours. A write is answered for once the server has it in its log.
+One collection for each of ours. It has in its metadata which model made its vectors and which data folder they belong
+to; a collection of another one is refused, and so is one that says nothing, for it is not ours. A write is answered for
+once the server has it in its log.
 """
 
-import warnings
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, cast
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import anyio
 import numpy as np
 
-from symbi.errors import ConfigError, InputError, StoreUnavailable, SymbiError, Unavailable
+from symbi.adapters.qdrant.client import asking
+from symbi.errors import ConfigError, InputError
 from symbi.guard.action import WriteData
 from symbi.guard.permit import Authority, Permit
-from symbi.knowledge.config import Quantization, VectorConfig
+from symbi.knowledge.config import Quantization, VectorConfig, kib
 from symbi.knowledge.permits import check_read, check_write
 from symbi.knowledge.port import ReadPermit
 from symbi.knowledge.vectors import (
@@ -46,32 +45,9 @@ if TYPE_CHECKING:
 BATCH: Final = 256  # points of one request
 PAGE: Final = 1_000
 SPACE: Final = "symbi_space"  # in the metadata of a collection
-PORT: Final = 6333
-
-
-def connect(url: str, *, key: str | None, timeout_s: float) -> "AsyncQdrantClient":
-    """A client of a server; nothing is sent yet. TLS is checked as the system's certificates say, proxies are not asked.
-
-    Raises:
-        ConfigError: No such address.
-        Unavailable: qdrant-client is not installed.
-    """
-    library = _library()
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ConfigError(f"`{url}` is no address of a Qdrant server", code="config.vectors")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Api key is used with an insecure connection")  # `refuse_unsafe` says it
-        client: AsyncQdrantClient = library.AsyncQdrantClient(
-            url=url,
-            port=parts.port or PORT,
-            api_key=key,
-            timeout=max(1, round(timeout_s)),
-            check_compatibility=False,
-            trust_env=False,
-            follow_redirects=False,
-        )
-    return client
+LEAST_KIB: Final = 10  # that a server takes as the least to go through
+OWNER: Final = "symbi_owner"  # likewise
+_CONFLICT: Final = 409
 
 
 class QdrantVectors:
@@ -83,6 +59,7 @@ class QdrantVectors:
         collection: Its name there.
         space: Of which vectors.
         config: How a collection that is not there yet is built, and how it is searched.
+        owner: To which data folder it belongs; not asked if None.
     """
 
     def __init__(
@@ -92,12 +69,14 @@ class QdrantVectors:
         collection: str,
         space: VectorSpace,
         config: VectorConfig | None = None,
+        owner: str | None = None,
     ) -> None:
         self._authority = authority
         self._client = client
         self._name = collection
         self._space = space
         self._config = config or VectorConfig()
+        self._owner = owner
         self._write = anyio.Lock()
         self._models: Any = import_module("qdrant_client.http.models")
 
@@ -105,15 +84,15 @@ class QdrantVectors:
         """Find the collection, or make it with its indexes.
 
         Raises:
-            ConfigError: It has vectors of another space, or is none of ours.
+            ConfigError: It has vectors of another space, is another data folder's, or is none of ours.
             StoreUnavailable: The server cannot be reached or refuses.
         """
         try:
-            async with self._asking():
-                if not await self._client.collection_exists(self._name):
-                    await self._create()
+            async with asking():
+                made = not await self._client.collection_exists(self._name) and await self._create()
                 info = await self._client.get_collection(self._name)
-            self._check(info)
+                self._check(info, made=made)
+                await self._index(info)
         except BaseException:
             await self._client.close()
             raise
@@ -134,7 +113,7 @@ class QdrantVectors:
         for one in points:
             self._space.check(one.vector)
         last = list({one.id: one for one in points}.values())
-        async with self._write, self._asking():
+        async with self._write, asking():
             for first in range(0, len(last), BATCH):
                 part = last[first : first + BATCH]
                 await self._refuse_taken(part)
@@ -156,7 +135,7 @@ class QdrantVectors:
                 ignore=query.exact or oversampling is None, rescore=True, oversampling=oversampling
             ),
         )
-        async with self._asking():
+        async with asking():
             found = await self._client.query_points(
                 self._name,
                 query=query.vector.tolist(),
@@ -225,29 +204,47 @@ class QdrantVectors:
 
     async def stats(self) -> IndexStats:
         """How it stands."""
-        async with self._asking():
+        async with asking():
             info = await self._client.get_collection(self._name)
         busy = info.status != self._models.CollectionStatus.GREEN
         return IndexStats(info.points_count or 0, info.indexed_vectors_count or 0, info.segments_count or 0, 0, busy)
 
     # --- parts ----------------------------------------------------------------------------------------
 
-    async def _create(self) -> None:
+    async def _create(self) -> bool:
+        """Make it; returns whether it was not there by then."""
         models, config = self._models, self._config
         turbo = models.TurboQuantization(
             turbo=models.TurboQuantQuantizationConfig(bits=models.TurboQuantBitSize.BITS4, always_ram=True)
         )
-        await self._client.create_collection(
-            self._name,
-            vectors_config=models.VectorParams(size=self._space.dimension, distance=models.Distance.COSINE),
-            hnsw_config=models.HnswConfigDiff(
-                m=config.m, ef_construct=config.ef_construct, full_scan_threshold=config.scan_below_kib
-            ),
-            optimizers_config=models.OptimizersConfigDiff(indexing_threshold=config.scan_below_kib),
-            quantization_config=turbo if config.quantization is Quantization.TURBO4 else None,
-            metadata={SPACE: asdict(self._space)},
-        )
+        failures = import_module("qdrant_client.http.exceptions")
+        try:
+            await self._client.create_collection(
+                self._name,
+                vectors_config=models.VectorParams(size=self._space.dimension, distance=models.Distance.COSINE),
+                hnsw_config=models.HnswConfigDiff(
+                    m=config.m,
+                    ef_construct=config.ef_construct,
+                    full_scan_threshold=max(LEAST_KIB, kib(config.scan_below, self._space.dimension)),
+                ),
+                optimizers_config=models.OptimizersConfigDiff(
+                    indexing_threshold=kib(config.graph_from, self._space.dimension)
+                ),
+                quantization_config=turbo if config.quantization is Quantization.TURBO4 else None,
+                metadata={SPACE: asdict(self._space), OWNER: self._owner},
+            )
+        except failures.UnexpectedResponse as error:
+            if error.status_code != _CONFLICT:  # else somebody has just made it, and it is looked at as any other
+                raise
+            return False
+        return True
+
+    async def _index(self, info: "models.CollectionInfo") -> None:
+        """Make the indexes that are not there: at first all, later those before which whoever made it was ended."""
+        models = self._models
         for name in ("namespace", *INDEXED_FIELDS):
+            if name in (info.payload_schema or {}):
+                continue
             schema = (
                 models.FloatIndexParams(type=models.FloatIndexType.FLOAT)
                 if name == "time"
@@ -255,13 +252,21 @@ class QdrantVectors:
             )
             await self._client.create_payload_index(self._name, name, schema, wait=True)
 
-    def _check(self, info: "models.CollectionInfo") -> None:
-        told = (info.config.metadata or {}).get(SPACE)
+    def _check(self, info: "models.CollectionInfo", *, made: bool) -> None:
+        metadata = info.config.metadata or {}
+        told, owner = metadata.get(SPACE), metadata.get(OWNER)
+        if made and told is None:
+            msg = f"the vector database does not keep what `{self._name}` is: it is of a release before 1.16"
+            raise ConfigError(msg, code="vectors.server", hint="remove that collection and update the server")
         if told != asdict(self._space):
             made_by = f"`{told.get('embedder')}`" if isinstance(told, dict) else "nobody who says so"
             msg = f"the vectors of `{self._name}` were made by {made_by}, and the configuration has `{self._space.embedder}`"
             hint = "name that embedder again, or remove the collection and add the documents anew"
             raise ConfigError(msg, code="vectors.embedder", hint=hint)
+        if self._owner is not None and owner != self._owner:
+            msg = f"the vectors of `{self._name}` on that server belong to another data folder"
+            hint = "set `context.vector_db_collection` to a name of your own, or remove the collection if that folder is gone"
+            raise ConfigError(msg, code="vectors.owner", hint=hint)
 
     async def _refuse_taken(self, points: Sequence[VectorPoint]) -> None:
         spaces = {str(one.id): one.namespace.text for one in points}
@@ -271,20 +276,20 @@ class QdrantVectors:
                 raise InputError(msg, code="vectors.id", id=str(record.id))
 
     async def _count(self, wanted: "models.Filter") -> int:
-        async with self._asking():
+        async with asking():
             return (await self._client.count(self._name, count_filter=wanted, exact=True)).count
 
     async def _delete(self, wanted: "models.Filter") -> int:
         gone = 0
         async with self._write:
             while found := await self._page(wanted, None, PAGE):
-                async with self._asking():
+                async with asking():
                     await self._client.delete(self._name, [str(one) for one in found], wait=True)
                 gone += len(found)
         return gone
 
     async def _page(self, wanted: "models.Filter", offset: str | None, limit: int) -> list[UUID]:
-        async with self._asking():
+        async with asking():
             found, _ = await self._client.scroll(
                 self._name, scroll_filter=wanted, limit=limit, offset=offset, with_payload=False, with_vectors=False
             )
@@ -318,21 +323,6 @@ class QdrantVectors:
             must.append(shapes.HasIdCondition(has_id=[str(one) for one in wanted.ids]))
         return cast("models.Filter", shapes.Filter(must=must))
 
-    @asynccontextmanager
-    async def _asking(self) -> AsyncIterator[None]:
-        """Whatever the client raises is the server's fault, and says nothing of what was asked."""
-        failures = import_module("qdrant_client.http.exceptions")
-        try:
-            yield
-        except SymbiError:
-            raise
-        except failures.UnexpectedResponse as error:
-            raise StoreUnavailable(f"the vector database answered {error.status_code}") from None
-        except failures.ApiException as error:
-            raise StoreUnavailable(f"the vector database cannot be reached: {type(error).__name__}") from None
-        except (ValueError, OSError) as error:
-            raise StoreUnavailable(f"the vector database gave no answer that is one: {type(error).__name__}") from error
-
 
 def _hit(point: "models.ScoredPoint") -> VectorHit:
     payload = dict(point.payload or {})
@@ -340,11 +330,3 @@ def _hit(point: "models.ScoredPoint") -> VectorHit:
     known: dict[str, PayloadValue] = {key: tuple(one) if isinstance(one, list) else one for key, one in payload.items()}
     vector = None if point.vector is None else np.asarray(point.vector, np.float32)
     return VectorHit(UUID(str(point.id)), point.score, namespace, known, vector)
-
-
-def _library() -> Any:
-    try:
-        return import_module("qdrant_client")
-    except ImportError as error:
-        hint = "pip install 'symbi[qdrant]', or set `context.vector_db_url` to `qdrant-edge:`"
-        raise Unavailable("qdrant-client is not installed", code="unavailable.vectors", hint=hint) from error

@@ -1,0 +1,162 @@
+"""The resources that a client wants to hear of when they change, in both eras of the protocol.
+
+Subscribing is decided as reading is (`ReadResource`), and so is each change before the client is told of it. A client is told
+of the very URI that it asked for, and of nothing else: what has become of the resource it has to read. Changes that come faster
+than once a second are told as one. Where the session with a server has ended, the resource is subscribed to again, through the
+gate, a bounded number of times; the client is then told that it may have changed.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+import anyio
+
+from symbi.api.mcp.browsing import home_of, reader_of
+from symbi.api.mcp.calls import Exchange, judged, until_agreed
+from symbi.api.mcp.gateway import GatewaySession
+from symbi.errors import Overloaded, StoreUnavailable, SymbiError
+from symbi.guard.action import ReadResource
+from symbi.policy.fields import UNDECLARED
+from symbi.tools.watching import Notice
+
+_log = logging.getLogger("symbi.api")
+
+MAX_WATCHED: Final = 32  # resources of one client, in all of its sessions
+TELL_EVERY_S: Final = 1.0  # one resource changes for a client no more often
+TELL_S: Final = 10.0  # for a client to take a notice
+MAX_RENEWALS: Final = 8  # tries to subscribe again where a server's session has ended
+RENEW_FIRST_S: Final = 1.0  # before the first of them, and twice as long before each further one
+RENEW_MOST_S: Final = 60.0
+RETRY_AFTER_S: Final = 10.0  # when as many are watched as may be
+THE_SESSION: Final = "session"
+"""Who holds a subscription of the protocol with sessions; those of streams are held by the stream."""
+
+
+@dataclass(slots=True)
+class _Watched:
+    """One resource, as long as somebody holds it."""
+
+    holders: set[object] = field(default_factory=set)
+    action: ReadResource | None = None
+    mark: object = None
+    noticed: anyio.Event = field(default_factory=anyio.Event)
+    is_over: bool = False
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+
+    def hear(self, notice: Notice) -> None:
+        self.is_over = self.is_over or notice is Notice.OVER
+        self.noticed.set()
+
+
+async def subscribe(session: GatewaySession, uri: str, holder: object, exchange: Exchange | None = None) -> None:
+    """Have a client told of changes of a resource, as long as its session lasts.
+
+    Args:
+        session: Whose.
+        uri: Which.
+        holder: Who wants it, and will want it no more; once is enough for each.
+        exchange: Where a person may be asked meanwhile; None: nobody is.
+
+    Raises:
+        Overloaded: As many are watched as a client may.
+        InputError: No server offers it, or more than one.
+        SymbiError: As `ServerReader.subscribe`.
+    """
+    async with session.watching:
+        known = session.watched.get(uri)
+        if known is not None:
+            known.holders.add(holder)
+            return
+        _check_room(session)
+        watched = session.watched[uri] = _Watched({holder})
+        try:
+            await _open(session, uri, watched, exchange)
+        except BaseException:
+            del session.watched[uri]
+            raise
+        session.tasks.start_soon(_follow, session, uri, watched)
+
+
+async def unsubscribe(session: GatewaySession, uri: str, holder: object) -> None:
+    """Have it told no more, once nobody holds it."""
+    async with session.watching:
+        watched = session.watched.get(uri)
+        if watched is None:
+            return
+        watched.holders.discard(holder)
+        if not watched.holders:
+            del session.watched[uri]
+            watched.scope.cancel("nobody wants to hear of it any more")
+
+
+def _check_room(session: GatewaySession) -> None:
+    name = session.client.name
+    taken = sum(len(one.watched) for one in session.gateway.sessions.values() if one.client.name == name)
+    if taken >= MAX_WATCHED:
+        msg = f"{taken} resources are watched for this client"
+        raise Overloaded(msg, retry_after_s=RETRY_AFTER_S, code="mcp.subscriptions")
+
+
+async def _open(session: GatewaySession, uri: str, watched: _Watched, exchange: Exchange | None) -> None:
+    with session.turnstile.passing({"uri": uri}):
+        server = await home_of(session, uri)
+        label = (await judged(session, UNDECLARED, {"uri": uri}, {})).label
+        watched.action = ReadResource(principal=session.principal, server=server, uri=uri, label=label)
+        once = partial(_begin, session, watched)
+        await (once() if exchange is None else until_agreed(session, once, exchange))
+
+
+async def _begin(session: GatewaySession, watched: _Watched) -> None:
+    assert watched.action is not None
+    watched.is_over = False
+    watched.mark = await session.gateway.watch.subscribe(reader_of(session), watched.action, watched.hear)
+
+
+# --- what is told -----------------------------------------------------------------------------------
+
+
+async def _follow(session: GatewaySession, uri: str, watched: _Watched) -> None:
+    """Tell of changes until nobody holds the resource, or the session ends."""
+    assert watched.action is not None
+    try:
+        with watched.scope:
+            while True:
+                await watched.noticed.wait()
+                watched.noticed = anyio.Event()
+                if watched.is_over and not await _renewed(session, watched):
+                    _log.warning("client `%s` is not told of a resource any more", session.client.name)
+                    return
+                await _tell(session, uri, watched.action)
+                await anyio.sleep(TELL_EVERY_S)
+    finally:
+        if session.watched.get(uri) is watched:
+            del session.watched[uri]
+        await session.gateway.watch.unsubscribe(watched.action.server, uri, watched.mark)
+
+
+async def _tell(session: GatewaySession, uri: str, action: ReadResource) -> None:
+    try:
+        await reader_of(session).may_hear(action)
+    except SymbiError as error:  # it is not told; the next change is decided anew
+        level = logging.WARNING if isinstance(error, StoreUnavailable) else logging.DEBUG
+        _log.log(level, "client `%s` is not told of a change: %s", session.client.name, error.code)
+        return
+    with anyio.move_on_after(TELL_S):  # one that does not listen will read anew when it wants to
+        await session.updated(uri)
+
+
+async def _renewed(session: GatewaySession, watched: _Watched) -> bool:
+    """Subscribe again where a server's session has ended; whether that was to be had."""
+    wait_s = RENEW_FIRST_S
+    for _ in range(MAX_RENEWALS):
+        await anyio.sleep(wait_s)
+        wait_s = min(2 * wait_s, RENEW_MOST_S)
+        try:
+            await _begin(session, watched)
+        except SymbiError as error:
+            _log.info("a resource is not subscribed to again: %s", error.code)
+        else:
+            return True
+    return False

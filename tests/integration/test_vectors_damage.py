@@ -1,0 +1,219 @@
+"""An embedded index that is damaged says so, and never goes on as if there had been nothing."""
+
+import shutil
+from uuid import UUID
+
+import anyio
+import numpy as np
+import pytest
+
+from symbi.adapters.qdrant_edge import EdgeVectors, copying
+from symbi.errors import InputError, StoreUnavailable
+from symbi.knowledge.config import VectorConfig
+from symbi.knowledge.vectors import Scope, VectorPoint, VectorSpace
+from symbi.testing.contracts_vectors import MINE, SPACE, YOURS, open_permits, sample_points
+
+pytestmark = pytest.mark.anyio
+BOTH = Scope((MINE, YOURS))
+OTHER = VectorSpace("other", "e" * 64, SPACE.dimension)
+
+
+@pytest.fixture
+def permits():
+    return open_permits()
+
+
+@pytest.fixture
+async def filled(permits, tmp_path):
+    async with EdgeVectors(permits.authority, tmp_path / "a", SPACE) as index:
+        await index.upsert(permits.write(), sample_points(20))
+    return tmp_path / "a"
+
+
+async def counted(permits, folder, space=SPACE):
+    async with EdgeVectors(permits.authority, folder, space) as index:
+        return await index.count(permits.read(), BOTH)
+
+
+def generations(folder):
+    return sorted(one.name for one in folder.iterdir() if one.name.startswith("g-"))
+
+
+async def test_vectors_that_do_not_say_whose_they_are_are_not_taken_for_ones_own(permits, filled):
+    said = (filled / "space.json").read_bytes()
+    (filled / "space.json").unlink()
+    for space in (OTHER, SPACE):
+        with pytest.raises(StoreUnavailable, match="does not say of which model"):
+            await counted(permits, filled, space)
+    (filled / "space.json").write_bytes(said)
+    assert await counted(permits, filled) == 20
+
+
+async def test_vectors_of_which_nothing_says_that_they_count_are_kept(permits, filled):
+    (filled / "current").unlink()
+    with pytest.raises(StoreUnavailable, match=r"are damaged.*is gone"):
+        await counted(permits, filled)
+    (filled / "current").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(StoreUnavailable, match="does not say which of them count"):
+        await counted(permits, filled)
+    (filled / "current").write_bytes(b"g-000001\n")
+    assert await counted(permits, filled) == 20
+
+
+async def test_what_is_gone_while_it_is_open_is_not_made_anew_in_its_place(permits, filled):
+    async with EdgeVectors(permits.authority, filled, SPACE) as index:
+        (filled / "current").unlink()
+        await index._engine.end()
+        with pytest.raises(StoreUnavailable, match="is gone"):
+            await index.count(permits.read(), BOTH)
+    assert generations(filled) == ["g-000001"]
+
+
+async def test_a_first_start_that_was_cut_short_is_begun_again(permits, tmp_path):
+    async with EdgeVectors(permits.authority, tmp_path, SPACE):
+        pass
+    (tmp_path / "current").unlink()
+    (tmp_path / "making").write_bytes(b"")  # as it is before the first generation counts
+    assert await counted(permits, tmp_path) == 0
+    assert not (tmp_path / "making").exists()
+
+
+@pytest.mark.parametrize("part", ["edge_config.json", "segments", "wal"])
+async def test_an_engine_is_not_let_make_anew_what_is_gone(permits, filled, part):
+    gone = filled / "g-000001" / part
+    gone.rename(filled / "aside")
+    with pytest.raises(StoreUnavailable, match="`g-000001` is not whole"):
+        await counted(permits, filled)
+    (filled / "aside").rename(gone)
+    assert await counted(permits, filled) == 20
+
+
+async def test_a_copy_that_is_not_whole_takes_nobodys_place_and_leaves_nothing(permits, filled, tmp_path):
+    copy = tmp_path / "copy"
+    async with EdgeVectors(permits.authority, filled, SPACE) as index:
+        await index.snapshot(copy)
+        await index.delete(permits.write(), Scope((YOURS,)))
+        there = await index.count(permits.read(), BOTH)
+        for part in ("segments", "wal"):
+            shutil.rmtree(copy / "shard" / part)
+        for _ in range(2):
+            with pytest.raises(InputError, match="no whole copy: it has 0 vectors of 20"):
+                await index.restore(copy)
+        assert await index.count(permits.read(), BOTH) == there
+    assert generations(filled) == ["g-000001"]
+
+
+async def test_a_copy_that_cannot_be_written_is_not_half_there(permits, filled, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise shutil.Error([("a", "b", "[Errno 28] No space left on device"), ("c", "d", "and so on")])
+
+    async with EdgeVectors(permits.authority, filled, SPACE) as index:
+        with monkeypatch.context() as patched:
+            patched.setattr(shutil, "copytree", full)
+            with pytest.raises(StoreUnavailable, match=r"No space left on device$"):
+                await index.snapshot(tmp_path / "copy")
+        await index.snapshot(tmp_path / "copy")
+        (tmp_path / "file").write_bytes(b"")
+        with pytest.raises(StoreUnavailable, match="Not a directory"):
+            await index.snapshot(tmp_path / "file" / "copy")
+
+
+async def test_what_cannot_be_noted_is_unavailable_and_nothing_is_erased(permits, filled):
+    async with EdgeVectors(permits.authority, filled, SPACE) as index:
+        await index.upsert(permits.write(), [VectorPoint(UUID(int=99), np.ones(8), MINE, {"subject": "ada"})])
+        (filled / "rewrite.new").mkdir()
+        with pytest.raises(StoreUnavailable, match="cannot be used"):
+            await index.erase_subjects(["ada"])
+        assert await index.count_subjects(["ada"]) == 1
+
+
+async def test_work_that_is_done_when_the_index_is_closed_takes_nobodys_place(permits, tmp_path):
+    """The copy is ready; what it was to take the place of is another owner's by now."""
+    space, config = VectorSpace("test", "d" * 64, 64), VectorConfig(scan_below=256)
+    rows = np.random.default_rng(1).standard_normal((1_200, 64)).astype(np.float32)
+    refused = []
+
+    async def order(index):
+        try:
+            await index.optimize()
+        except StoreUnavailable as error:
+            refused.append(error.message)
+
+    async with anyio.create_task_group() as tasks:
+        async with EdgeVectors(permits.authority, tmp_path, space, config) as index:
+            await index.upsert(permits.write(), [VectorPoint(UUID(int=at), one, MINE) for at, one in enumerate(rows)])
+            tasks.start_soon(order, index)
+            while index._touched is None:
+                await anyio.lowlevel.checkpoint()
+        assert index.engine_pid == 0
+    assert refused == ["the index of vectors is closed"]
+    assert index.engine_pid == 0
+    assert (tmp_path / "current").read_text() == "g-000001\n"
+
+
+async def test_what_was_erased_is_gone_only_once_its_files_are(permits, filled, monkeypatch):
+    def kept(*_, **__):
+        raise PermissionError(1, "Operation not permitted")
+
+    async with EdgeVectors(permits.authority, filled, SPACE) as index:
+        await index.upsert(permits.write(), [VectorPoint(UUID(int=99), np.ones(8), MINE, {"subject": "ada-ada-ada"})])
+        with monkeypatch.context() as patched:
+            patched.setattr(shutil, "rmtree", kept)
+            with pytest.raises(StoreUnavailable, match="not permitted"):
+                await index.erase_subjects(["ada-ada-ada"])
+        assert await index.erase_subjects(["ada-ada-ada"]) == 0  # asked again, it does the rest
+        assert not any(b"ada-ada-ada" in one.read_bytes() for one in filled.rglob("*") if one.is_file())
+
+
+async def test_a_copy_takes_no_more_room_than_what_is_copied(permits, filled, tmp_path):
+    """The engine's files are large, and nearly all of them is holes."""
+    async with EdgeVectors(permits.authority, filled, SPACE) as index:
+        await index.snapshot(tmp_path / "copy")
+        pairs = [
+            (one, tmp_path / "copy" / "shard" / one.relative_to(filled / "g-000001"))
+            for one in (filled / "g-000001").rglob("*")
+            if one.is_file()
+        ]
+    assert len(pairs) > 10
+    assert sum(one.stat().st_size for one, _ in pairs) > 50_000_000
+    assert copying.disk_bytes(tmp_path / "copy") <= 2 * copying.disk_bytes(filled)
+    for _, copy in pairs:
+        assert copy.exists()
+    async with EdgeVectors(permits.authority, tmp_path / "b", SPACE) as index:
+        await index.restore(tmp_path / "copy")
+        assert await index.count(permits.read(), BOTH) == 20
+
+
+@pytest.mark.parametrize(
+    "parts", [[], [(0, 5)], [(3_000_000, 7)], [(0, 1), (9_999_999, 1)], [(0, 2_500_000), (5_000_000, 1_048_577)]]
+)
+def test_a_file_is_copied_with_its_holes(tmp_path, parts):
+    source, target = tmp_path / "a", tmp_path / "b"
+    with source.open("wb") as file:
+        for begin, count in parts:
+            file.seek(begin)
+            file.write(np.random.default_rng(begin).bytes(count))
+        file.truncate(10_000_000)
+    copying.copy_file(str(source), str(target))
+    assert target.read_bytes() == source.read_bytes()
+    assert target.stat().st_blocks <= source.stat().st_blocks
+
+
+async def test_a_disk_is_not_filled_with_a_copy(permits, tmp_path, monkeypatch):
+    space, config = VectorSpace("test", "d" * 64, 64), VectorConfig(scan_below=256)
+    rows = np.random.default_rng(1).standard_normal((600, 64)).astype(np.float32)
+    async with EdgeVectors(permits.authority, tmp_path / "a", space, config) as index:
+        await index.upsert(permits.write(), [VectorPoint(UUID(int=at), one, MINE) for at, one in enumerate(rows)])
+        with monkeypatch.context() as patched:
+            patched.setattr(shutil, "disk_usage", lambda _folder: shutil._ntuple_diskusage(10**9, 10**9, 10_000_000))
+            for work in (index.optimize, lambda: index.snapshot(tmp_path / "copy")):
+                with pytest.raises(StoreUnavailable, match=r"no room for a copy.*and 9 are free"):
+                    await work()
+            ada = VectorPoint(UUID(int=700), rows[0], MINE, {"subject": "ada"})
+            await index.upsert(permits.write(), [ada])
+            with pytest.raises(StoreUnavailable, match="no room"):
+                await index.erase_subjects(["ada"])
+        assert not (tmp_path / "copy").exists()
+        assert generations(tmp_path / "a") == ["g-000001"]
+        assert await index.optimize()
+        assert (await index.stats()).points == 600
