@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import chdir, closing
 from pathlib import Path
 
 import anyio
@@ -69,16 +69,10 @@ def configure(folder, audit):
 
 
 def run(folder, *arguments, code=0):
-    done = subprocess.run(
-        (sys.executable, "-m", "symbi.cli.main", *arguments),
-        cwd=folder,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout
+    with chdir(folder):
+        result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == code, result.output
+    return result.stdout
 
 
 def call(folder, *arguments, code=0, config=True):

@@ -210,7 +210,7 @@ AT_START = {
 @pytest.mark.parametrize(("mode", "word", "changes"), [(mode, *rest) for mode, rest in AT_START.items()], ids=AT_START)
 def test_a_tool_server_that_does_not_come_up(workshop, mode, word, changes):
     workshop.write(ASK, mode, **changes)
-    workshop.run().error(UNAVAILABLE, "tool server `odd`", word)
+    workshop.run_inside().error(UNAVAILABLE, "tool server `odd`", word)
     assert workshop.recorded("decision.allow", "ToolServer::odd")
     assert workshop.recorded("effect.outcome", "ToolServer::odd", "failed", "unavailable.tool_server", word)
     assert workshop.recorded("run.finished", "held", word)
@@ -239,7 +239,7 @@ IN_A_CALL = {
 )
 def test_a_tool_server_that_fails_in_a_call(workshop, mode, code, outcome, state, word, changes):
     workshop.write(ASK, mode, **changes)
-    error = workshop.run().error(code, word, "odd")
+    error = workshop.run_inside().error(code, word, "odd")
     assert error.startswith("error: work.symbi:4:9: ")
     assert len(error) < 4000
     assert workshop.recorded("effect.outcome", "odd.echo", outcome, word)
