@@ -92,6 +92,10 @@ def test_code_is_cut_at_its_definitions():
     assert headings(b"def broken(:\n\ndef f():\n", "a.py") == ["broken", "f"]
 
 
+def test_a_page_that_says_a_name_of_a_file_is_a_page():
+    assert pieces(b"notes/of-march.html", "a.html") == [((), "notes/of-march.html")]
+
+
 def test_a_heading_is_a_chunk_only_where_nothing_stands_below_it():
     data = b"# Disk full\n## Symptoms\nNo space.\n## Later\n# Net\n"
     assert pieces(data, "a.md") == [

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Final
 
-from bs4 import BeautifulSoup, XMLParsedAsHTMLWarning
+from bs4 import BeautifulSoup, MarkupResemblesLocatorWarning, XMLParsedAsHTMLWarning
 from bs4.element import CData, Comment, Doctype, NavigableString, PreformattedString, Tag
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -105,6 +105,7 @@ def read_html(data: bytes, _name: str) -> Extracted:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", XMLParsedAsHTMLWarning)  # XHTML is read as browsers read it
+        warnings.simplefilter("ignore", MarkupResemblesLocatorWarning)  # what is read is never a name of a file
         soup = BeautifulSoup(data, "lxml")
     title = soup.title.get_text() if soup.title is not None else ""
     writer = Writer()
