@@ -95,7 +95,8 @@ def keep(where: Path | None, name: str, needs_bytes: int) -> Iterator[Kept]:
     folder.mkdir(parents=True, exist_ok=True)
     kept = Kept(folder, kept=True)
     if not kept.built.rows:
-        _require_room(folder, needs_bytes)
+        there = sum(one.stat().st_blocks * 512 for one in folder.rglob("*") if one.is_file())
+        _require_room(folder, needs_bytes - there)
     yield kept
 
 

@@ -53,6 +53,9 @@ def test_a_folder_of_something_else_and_a_disk_without_room_are_refused(tmp_path
             pass
     with keep(tmp_path, "small", 10**9) as folder:
         assert folder.kept
+        (folder.folder / "index").write_bytes(bytes(10**6))
+    with keep(tmp_path, "small", 10**9 + 900_000):  # what is there has its room
+        pass
 
 
 def test_without_a_folder_nothing_stays():
