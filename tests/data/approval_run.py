@@ -1,7 +1,7 @@
 """Runs or resumes an agent, killed with SIGKILL at the n-th passing of a named point around an effect: approval_run.py FOLDER.
 
-Each line that it reads is `POINT N` or `POINT N --resume`, and is carried out in a fork of its own, with a whole runtime;
-with POINT `-` that ends by itself. A line that it writes is how it ended, as `subprocess` says it.
+What it is told (`symbi.testing.forks`) is POINT, N and perhaps `--resume`; each time it opens a whole runtime. With POINT `-` it
+ends by itself.
 """
 
 import os
@@ -9,11 +9,10 @@ import signal
 import sys
 from pathlib import Path
 
-import anyio
-
 from symbi.cli.run import Told, resume_run, start_run
 from symbi.config import load_settings
 from symbi.errors import ApprovalPending
+from symbi.testing.forks import in_forks
 from symbi.wiring import open_runtime
 
 HELD = 7
@@ -32,7 +31,8 @@ def crash_at(point: str, number: int):
     return probe
 
 
-async def main(folder: Path, point: str, number: int, *more: str) -> int:
+async def main(point: str, number: int, *more: str) -> int:
+    folder = Path(sys.argv[1])
     settings = load_settings(folder / "symbi.toml", overrides={"runtime.log_level": "error"})
     async with open_runtime(settings, probe=crash_at(point, number)) as runtime:
         if "--resume" in more:
@@ -47,9 +47,4 @@ async def main(folder: Path, point: str, number: int, *more: str) -> int:
 
 
 if __name__ == "__main__":
-    for line in sys.stdin:
-        point, number, *more = line.split()
-        child = os.fork()
-        if child == 0:
-            sys.exit(anyio.run(main, Path(sys.argv[1]), point, int(number), *more))
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    in_forks(main)

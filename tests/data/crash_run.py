@@ -1,6 +1,6 @@
 """Runs or resumes the example and kills itself with SIGKILL at the n-th passing of a named point around an effect.
 
-python crash_run.py FOLDER POINT N [--resume]
+python crash_run.py FOLDER; what it is told (`symbi.testing.forks`) is POINT, N and perhaps `--resume`.
 """
 
 import os
@@ -8,10 +8,9 @@ import signal
 import sys
 from pathlib import Path
 
-import anyio
-
 from symbi.cli.run import Told, resume_run, start_run
 from symbi.config import load_settings
+from symbi.testing.forks import in_forks
 from symbi.wiring import open_runtime
 
 
@@ -28,14 +27,16 @@ def crash_at(point: str, number: int):
     return probe
 
 
-async def main(folder: Path, point: str, number: int, *, resume: bool) -> None:
+async def main(point: str, number: int, *more: str) -> int:
+    folder = Path(sys.argv[1])
     settings = load_settings(folder / "symbi.toml", overrides={"runtime.log_level": "error"})
     async with open_runtime(settings, probe=crash_at(point, number)) as runtime:
-        if resume:
+        if "--resume" in more:
             await resume_run(runtime, None, None)
         else:
             await start_run(runtime, folder / "triage.symbi", Told([f"log={folder / 'logs' / 'access.log'}"]), None)
+    return 0
 
 
 if __name__ == "__main__":
-    anyio.run(lambda: main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), resume="--resume" in sys.argv))
+    in_forks(main)

@@ -1,6 +1,6 @@
 """Agents that stay carry out messages while their process is killed again and again: crash_storm.py FOLDER AGENTS MESSAGES KILLS SPAN SEED.
 
-Each life is a fork with a whole runtime as `symbi up` has it; SPAN is about how many seconds one lasts, or the name of a
+Each life is a fork with a whole runtime as `symbi up` has it; SPAN is about how many seconds one lasts from its first message on, or the name of a
 point at some passing of which it ends. What is called counts
 in a process of its own. The last life is left alone until the mailboxes are empty. A JSON line says what came out.
 """
@@ -93,7 +93,7 @@ def server(service: CountingService):
     return {"svc": simulated("svc", {name: tool(name) for name in ("add", "pay", "find")})}
 
 
-async def live(folder: Path, service: CountingService, pipe: int, probe, begin=None) -> None:
+async def live(folder: Path, service: CountingService, probe, begin=None) -> None:
     """One life: until all is done, where nobody ends it before."""
     with in_place_of(server(service)):
         async with open_in(folder, AGENT, config=CONFIG, policies=POLICY, hold_s=None, probe=probe) as one:
@@ -105,7 +105,6 @@ async def live(folder: Path, service: CountingService, pipe: int, probe, begin=N
             with anyio.fail_after(STUCK_S):
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(host.run)
-                    os.write(pipe, b"up")
                     left = 1
                     while left:
                         await anyio.sleep(LOOK_S)
@@ -127,13 +126,23 @@ def crash_at(point: str, number: int):
     return probe
 
 
+def tell_at(point: str, pipe: int):
+    """Write to a pipe whenever a point is passed: slow machines come to it, too, before the life is over."""
+
+    def probe(name: str) -> None:
+        if name == point:
+            os.write(pipe, b".")
+
+    return probe
+
+
 def one_life(folder: Path, service: CountingService, span_s: float | None, begin=None, probe=no_probe) -> bool:
     """Whether a life came to its end by itself; it is killed after a while if that is given."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading)
-        anyio.run(live, folder, service, writing, probe, begin)
+        anyio.run(live, folder, service, probe if span_s is None else tell_at("claimed", writing), begin)
         os._exit(0)
     os.close(writing)
     if span_s is not None:

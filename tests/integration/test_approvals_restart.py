@@ -15,6 +15,7 @@ import pytest
 from symbi.api.client import ask_owner, connect_owner
 from symbi.audit.event import AuditEventType as T
 from symbi.cli import approvals as cli
+from symbi.testing.forks import Forks
 
 DRIVER = Path(__file__).parents[1] / "data" / "approval_run.py"
 SIGKILLED = -9
@@ -342,20 +343,14 @@ def test_a_command_is_told_of_what_is_held_without_its_arguments(workshop):
 @pytest.fixture
 def drive(place):
     """Has the driver run or resume the agent; returns how that ended."""
-    complaints = place.folder.parent / "complaints"
-    with complaints.open("w") as stderr, subprocess.Popen(
-        [sys.executable, str(DRIVER), str(place.folder)], cwd=place.folder, stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE, stderr=stderr, text=True,
-    ) as driver:  # fmt: skip
+    with Forks(DRIVER, place.folder.parent / "complaints", str(place.folder)) as forks:
 
-        def drive(point: str, number: int, *more: str) -> int:
-            print(point, number, *more, file=driver.stdin, flush=True)
-            code = int(driver.stdout.readline())
-            assert code in {SIGKILLED, HELD, 0}, complaints.read_text()
+        def drive(*words: str | int) -> int:
+            code = forks.run(*words)
+            assert code in {SIGKILLED, HELD, 0}, forks.complaints
             return code
 
         yield drive
-        driver.stdin.close()
 
 
 @pytest.mark.slow

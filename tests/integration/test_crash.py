@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -14,6 +15,7 @@ from symbi.adapters.sqlite import SqliteReader
 from symbi.audit.event import AuditEventType, parse_event
 from symbi.audit.verify import verify_trail
 from symbi.config import load_settings
+from symbi.testing.forks import Forks
 from symbi.wiring import verifying_keys
 
 ROOT = Path(__file__).parents[2]
@@ -46,9 +48,10 @@ def symbi(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def drive(folder: Path, point: str, number: int, *, resume: bool) -> int:
-    command = [sys.executable, str(DRIVER), str(folder), point, str(number), *(["--resume"] if resume else [])]
-    return subprocess.run(command, capture_output=True, timeout=120, check=False).returncode
+@pytest.fixture
+def forks(folder: Path, tmp_path: Path) -> Iterator[Forks]:
+    with Forks(DRIVER, tmp_path / "complaints", str(folder)) as made:
+        yield made
 
 
 def verify(folder: Path) -> list:
@@ -86,14 +89,14 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 # Passing 1 to 4 of a point are creation, two servers and resources; the run's own effects come after.
 @pytest.mark.parametrize(("point", "first"), [(point, 5) for point in IN_FLIGHT] + [(point, 5) for point in AROUND])
-def test_a_run_killed_at_a_named_point_again_and_again_ends_right(folder, reference, point, first):
+def test_a_run_killed_at_a_named_point_again_and_again_ends_right(folder, forks, reference, point, first):
     kills = 0
     resume = False
     for _ in range(40):
-        code = drive(folder, point, first, resume=resume)
+        code = forks.run(point, first, *(["--resume"] if resume else []))
         if code == 0:
             break
-        assert code == SIGKILLED
+        assert code == SIGKILLED, forks.complaints
         kills += 1
         verify(folder)
         resume = True
@@ -151,11 +154,11 @@ def verify_if_begun(folder: Path) -> list:
     return verify(folder)
 
 
-def test_an_effect_without_recovery_class_in_flight_is_in_doubt_and_never_repeated(folder):
+def test_an_effect_without_recovery_class_in_flight_is_in_doubt_and_never_repeated(folder, forks):
     manifest = folder / "tools" / "notify.toml"
     declared = manifest.read_text().splitlines(keepends=True)
     manifest.write_text("".join(line for line in declared if not line.startswith("recovery")))
-    kills = [drive(folder, "done", number, resume=False) for number in (13,)]
+    kills = [forks.run("done", number) for number in (13,)]
     assert kills == [SIGKILLED]
     assert len((folder / "state" / "outbox.jsonl").read_text().splitlines()) == 1  # it had happened
     for _ in range(2):
