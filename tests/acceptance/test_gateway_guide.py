@@ -17,7 +17,6 @@ def test_the_session_in_the_guide_is_one_that_a_stock_client_has(root):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(100)
 def test_the_example_of_the_guide_is_served_by_http_to_who_has_a_token(root, tmp_path):
     folder = tmp_path / "gateway"
     shutil.copytree(root / "examples" / "mcp-gateway", folder)

@@ -10,7 +10,7 @@ import pytest
 
 BLOCK = re.compile(r"^```(?:console|\w+ write=(?P<file>\S+))\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 DONE = "\x1e"  # parts the outputs of one shell; not a character that a command prints
-TOUR_TIMEOUT_S = 100  # bounds the whole tour
+TOUR_TIMEOUT_S = 280  # bounds the whole tour
 
 
 def steps(text):

@@ -25,7 +25,7 @@ from symbi.testing.servers import in_place_of, simulated
 from symbi.tools.port import RawToolResult
 from symbi.types import RunId
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 
 AGENT = """
 agent payer {

@@ -17,7 +17,7 @@ from symbi.runtime.supervision import Supervision, Work
 from symbi.testing.runtime import open_in
 from symbi.types import AgentId, RunId
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.anyio
 
 PERMIT = "permit (principal, action, resource);"
 LOOPS = """

@@ -11,8 +11,6 @@ from typer.testing import CliRunner
 from symbi.cli.main import app
 from symbi.policy.library import BASE
 
-pytestmark = pytest.mark.timeout(180)
-
 CONFIG = """
 [policy]
 paths = ["policies"]

@@ -318,7 +318,6 @@ ASKS = """
 """
 
 
-@pytest.mark.timeout(180)
 def test_the_command_says_which_model_wrote_or_why_it_did_not(provider, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "symbi.toml").write_text(CONFIG.format(url=provider.url))

@@ -7,7 +7,7 @@ from symbi.policy.policies import PolicySet
 from symbi.runtime.course import Order
 from symbi.testing.runtime import open_in
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 
 ALL = '@id("all") permit (principal, action, resource);'
 DEAF = ALL + '@id("ears") forbid (principal == Agent::"b", action == Action::"SubscribeTopic", resource);'

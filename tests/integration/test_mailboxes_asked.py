@@ -8,7 +8,7 @@ from symbi.runtime.course import Order
 from symbi.testing.runtime import open_in
 from symbi.types import AgentId
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 
 ALL = '@id("all") permit (principal, action, resource);'
 STAY = "".join(f'[agents.{name}]\nmode = "persistent"\n' for name in "abc") + "[runtime]\nmax_concurrent_agents = 1\n"

@@ -22,7 +22,7 @@ from symbi.testing.web import scripted, served
 from symbi.types import EffectId
 from symbi.wiring import compile_agents, open_runtime
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 AGENT = 'agent asks {\n    capabilities = ["house.echo", "log"]\n    with { tool("house.echo", text = "hi") }\n}\n'
 
 

@@ -14,7 +14,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from symbi.policy.library import BASE
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.anyio
 INITIALIZE = {
     "jsonrpc": "2.0",
     "id": 1,

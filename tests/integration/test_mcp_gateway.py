@@ -15,7 +15,7 @@ from symbi.policy.library import BASE, GATEWAY
 from symbi.testing.mcp_gateway import open_gateway
 from symbi.types import Label
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 ERAS = pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
 AGENTS = """
 agent adder(a: int, b: int) { with { a + b } }

@@ -16,7 +16,7 @@ from symbi.guard.desk import Ballot
 from symbi.policy.library import BASE, GATEWAY
 from symbi.testing.mcp_gateway import open_gateway
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.anyio
 SHIPPED = "\n".join([BASE.text, *(source.text for source in GATEWAY.values())])
 MALLORY = {"to": "mallory@evil.example", "subject": "s", "body": "b"}
 PEOPLE = f"""

@@ -7,7 +7,7 @@ import pytest
 from symbi.policy.library import BASE, GATEWAY
 from symbi.testing.mcp_gateway import open_gateway
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 SHIPPED = "\n".join([BASE.text, *(source.text for source in GATEWAY.values())])
 MALLORY = {"to": "mallory@evil.example", "subject": "s", "body": "b"}
 

@@ -9,7 +9,7 @@ from mcp.shared.exceptions import MCPError
 
 from symbi.testing.mcp_gateway import open_gateway
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.anyio
 
 ALLOW = '@id("test.all") permit (principal, action, resource);'
 LATE = "symbi/late"

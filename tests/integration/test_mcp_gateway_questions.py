@@ -10,7 +10,7 @@ from symbi.audit.query import EventFilter
 from symbi.policy.library import BASE, GATEWAY
 from symbi.testing.mcp_gateway import open_gateway
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 ERAS = pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
 ASKING = """
 @id("test.asks")

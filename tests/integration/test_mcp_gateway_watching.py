@@ -14,7 +14,7 @@ from symbi.audit.query import EventFilter
 from symbi.policy.policies import PolicySource
 from symbi.testing.mcp_gateway import open_gateway
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.anyio
 
 LEGACY, MODERN = "legacy", "2026-07-28"
 BOTH = pytest.mark.parametrize("server", [LEGACY, MODERN])

@@ -180,7 +180,6 @@ def test_what_cannot_be_meant_is_refused(symbi, tmp_path):
     assert "cannot serve TLS" in missing.stderr
 
 
-@pytest.mark.timeout(100)
 def test_the_command_serves_until_it_is_told_to_stop(symbi, tmp_path):
     """`symbi mcp --config FILE`, as a container starts it: the file says that HTTP is meant."""
     (tmp_path / "symbi.toml").write_text(CONFIG + "http = true\nport = 0\n")

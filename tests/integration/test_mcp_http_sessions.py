@@ -9,7 +9,7 @@ from symbi.testing.door import MODERN
 from symbi.testing.gateway_http import over_http
 from symbi.testing.mcp_gateway import open_gateway
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 
 CONFIG = """\
 [gateway]

@@ -10,7 +10,7 @@ from symbi.api.mcp import watching
 from symbi.testing.gateway_http import over_http
 from symbi.testing.mcp_gateway import open_gateway
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.anyio
 
 MODERN = "2026-07-28"
 URI = "note://1"

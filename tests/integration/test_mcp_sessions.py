@@ -37,7 +37,6 @@ from symbi.types import EffectId, Integrity, ToolName
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.timeout(60),
     pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning"),  # of what servers still do
 ]
 ASKS = frozenset(AskKind)

@@ -28,7 +28,7 @@ from symbi.guard.action import ConnectServer, InvokeTool, ToolRef
 from symbi.guard.permit import Authority
 from symbi.types import AgentId, EffectId, Principal, ToolName
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 PRINCIPAL = Principal(AgentId("triage"))
 SECRET = "hidden-value-1"
 QUICK_S = 0.3

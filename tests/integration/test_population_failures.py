@@ -18,7 +18,7 @@ from symbi.runtime.population import Population
 from symbi.testing.clock import ManualClock
 from symbi.testing.runtime import open_in
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.anyio
 
 PERMIT = "permit (principal, action, resource);"
 WORKER = 'agent worker(n: int) { with sandbox = interpreter { log(format("{}", n)); n } }\n'

@@ -17,7 +17,7 @@ from symbi.runtime.host import Host
 from symbi.testing.clock import ManualClock
 from symbi.testing.runtime import RunningRuntime, open_in
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 
 PERMIT = "permit (principal, action, resource);"
 DAY_S = 86_400.0

@@ -26,7 +26,7 @@ from symbi.testing.clock import ManualClock
 from symbi.testing.runtime import RunningRuntime, open_in
 from symbi.types import RecoveryClass, RunId
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 
 PERMIT = "permit (principal, action, resource);"
 NO_LOG = PERMIT + '\n@id("quiet") forbid (principal, action == Action::"WriteLog", resource);'

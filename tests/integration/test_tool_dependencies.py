@@ -14,7 +14,7 @@ from symbi.guard.desk import Ballot
 from symbi.guard.ledger import EffectState
 from symbi.testing.runtime import open_in
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 
 PEOPLE = '[approvals.people.ada]\nuser = "0"\ngroups = ["ops"]\n'
 PERMIT = "permit (principal, action, resource);"

@@ -24,7 +24,6 @@ from symbi.tools.invoke import Invoker
 from symbi.types import OPERATOR_AGENT, AgentId, Principal
 from symbi.wiring import open_runtime
 
-pytestmark = pytest.mark.timeout(120)
 AGENT = Principal(AgentId("triage"))
 PERMIT = '@id("all") permit (principal, action, resource);\n'
 

@@ -15,7 +15,7 @@ from symbi.tools.catalog import Catalog, ServerLink, ToolVerifier, VerificationM
 from symbi.tools.invoke import Invoker
 from symbi.types import AgentId, Principal
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 AGENT = Principal(AgentId("triage"))
 SECRET = "hidden-value-1"
 

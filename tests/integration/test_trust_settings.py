@@ -22,7 +22,6 @@ from symbi.tools.schemapin import key_id, public_pem
 from symbi.tools.schemapin.bundle import sign_bundle
 from symbi.tools.schemapin.documents import WELL_KNOWN
 
-pytestmark = pytest.mark.timeout(120)
 AGENT = 'agent idle() { with { "done" } }'
 SERVER = f"""
 [mcp.servers.mail]

@@ -8,7 +8,7 @@ import pytest
 from symbi.api.mcp.calls import SMALL_CHARS, is_small
 from symbi.testing.mcp_gateway import open_gateway
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 
 COMMITS = 2  # the decision, before anything happens, and the outcome
 

@@ -16,7 +16,7 @@ MOST = 170
 BELOW = {"root": {"root", "one", "two", "below"}, "one": {"one", "below"}, "two": {"two"}, "below": {"below"}}
 POINTS = ["before_dispatch", "dispatched", "done", "before_settle", "settled"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 
 def drive(folder, point, number, start):

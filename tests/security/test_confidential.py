@@ -23,8 +23,6 @@ from symbi.guard.vault import Vault
 from symbi.wiring import verifying_keys
 from symbi.wiring.runtime import sealing_ring
 
-pytestmark = pytest.mark.timeout(300)
-
 DATA = Path(__file__).parents[1] / "data"
 HELD, SIGKILLED = 7, -9
 CUSTOMERS = {

@@ -36,7 +36,7 @@ from symbi.testing.door import (
     started_session,
 )
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 
 # --- who comes in ----------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import pytest
 
 from symbi.testing.door import CALL, INITIALIZE, TERMS, opened, spoken_to, started_session
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 
 
 async def test_with_a_new_token_under_the_same_name_the_old_ones_streams_and_sessions_end(tmp_path, monkeypatch):

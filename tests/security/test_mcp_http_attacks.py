@@ -22,7 +22,7 @@ from symbi.tools.asking import AskKind
 from symbi.tools.port import PROTOCOL_FAILURE
 from symbi.types import EffectId, ToolName
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 TOOLS = [{"name": "echo", "inputSchema": {"type": "object"}}]
 SOCKETS_BYTES = 16 * 1_048_576  # what the buffers of two sockets may hold beside
 

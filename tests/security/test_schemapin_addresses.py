@@ -16,7 +16,7 @@ from symbi.tools.schemapin import key_id
 from symbi.tools.schemapin.dns import DnsCheck
 from symbi.tools.schemapin.documents import WELL_KNOWN
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 
 
 def cause(catalog):

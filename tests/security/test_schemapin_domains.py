@@ -18,7 +18,7 @@ from symbi.tools.schemapin import key_id
 from symbi.tools.schemapin.documents import MAX_DOCUMENT_BYTES, WELL_KNOWN
 from symbi.tools.upkeep import Upkeep
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from symbi.testing.conformance import node
 from symbi.testing.gateway_http import over_http
 from symbi.testing.mcp_gateway import open_gateway
 
-pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.servers]
 
 ALLOW = '@id("all") permit (principal, action, resource);'
 AGENT = 'agent idle() { with { "done" } }'
