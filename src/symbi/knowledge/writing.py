@@ -206,7 +206,7 @@ class Writing:
             await self._forget(permit, batch.access.collection, batch.stale)
             self._probe("forgotten")
             if batch.large or len(batch.stale) > CHUNKS_AT_ONCE:
-                await self._drop(batch.ids)
+                await self._drop(batch.ids, scrub=False)
             await self._clear(batch.ids)
         if batch.sealed:
             await self._scrub()
@@ -217,11 +217,11 @@ class Writing:
             await self._transact(partial(self.rooms.store.stage_chunks, chunks[first : first + CHUNKS_AT_ONCE]))
             self._probe("staged")
 
-    async def _drop(self, ids: Collection[str]) -> None:
-        """Drop what is staged for documents, or was theirs, a part at a time."""
+    async def _drop(self, ids: Collection[str], *, scrub: bool = True) -> None:
+        """Drop what is staged for documents, or was theirs, a part at a time; `scrub` as of `remove_documents`."""
         store, some = self.rooms.store, sorted(ids)
         while left := await self.rooms.log.read(partial(store.left_chunks, some, CHUNKS_AT_ONCE)):
-            await self._transact(partial(store.drop_chunks, left))
+            await self._transact(partial(store.drop_chunks, left, scrub=scrub))
             self._probe("dropped")
 
     async def write_vectors(self, principal: Principal, documents: Sequence[Prepared]) -> frozenset[str]:
@@ -331,12 +331,15 @@ class Writing:
     async def absent(self, principal: Principal, access: Access, error: InputError) -> None:
         """Say that something is not there, or is another's, to whoever may write it: others are told that they may not.
 
+        What is left of what was being removed when it broke off goes.
+
         Raises:
             Denied: They may not.
             InputError: The error.
             StoreUnavailable: The decision cannot be made durable.
         """
-        async with self.permitted(principal, access, {"removed": []}, Label()):
+        async with self.permitted(principal, access, {"removed": []}, Label()) as permit:
+            await self.mend(permit, access.collection)
             raise error
 
     async def below(self, collection: str, name: str) -> Mapping[str, str]:
@@ -353,9 +356,9 @@ class Writing:
         return found
 
     async def erase_rows(self, ids: Sequence[str]) -> None:
-        """Remove rows and words of documents whose vectors are gone, and their notes."""
+        """Remove rows and words of documents whose vectors are gone, and their notes; and all that is staged or left of any."""
         await self._transact(partial(self.rooms.store.remove_documents, ids, scrub=True))
-        await self._drop(ids)
+        await self._drop({*ids, *await self.rooms.log.read(partial(self.rooms.store.pending, None))})
         await self._clear(ids)
         await self._scrub()
 

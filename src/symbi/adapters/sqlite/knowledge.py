@@ -115,10 +115,12 @@ class KnowledgeTable(Rows):
         """By number."""
         return [row[0] for row in self._all(SQL["chunks_beside"], (json.dumps(list(ids)), limit))]
 
-    def drop_chunks(self, numbers: Sequence[int]) -> None:
+    def drop_chunks(self, numbers: Sequence[int], *, scrub: bool = False) -> None:
         """With their words."""
         self._fence(self._epoch)
         some = json.dumps(list(numbers))
+        if scrub and self._one(SQL["any_worded"], (some,))[0]:
+            self._write(SQL["put_meta"], (_SCRUB, "due"))
         self._write(SQL["drop_words"], (some,))
         self._write(SQL["drop_chunks"], (some,))
 
@@ -199,6 +201,10 @@ class KnowledgeTable(Rows):
     def pending(self, collection: str | None) -> Sequence[str]:
         """In their order."""
         return [row[0] for row in self._all(SQL["pending"], (collection,))]
+
+    def unfinished(self) -> Sequence[str]:
+        """By name; where nothing but words is left, of no collection in particular, the first that there is."""
+        return [row[0] for row in self._all(SQL["unfinished"], (_SCRUB,))]
 
     def collection_stats(self, accesses: Sequence[int] | None = None) -> Sequence[CollectionStats]:
         """By name."""
