@@ -234,8 +234,11 @@ class DocumentStore(Protocol):
     def scrub_words(self, pages: int) -> bool:
         """Write about so many pages of the index of words anew; returns whether there are more."""
 
-    def folder(self, collection: str, name: str) -> Path | None:
-        """From where the documents of a collection come whose sources begin with a name, where that is known."""
+    def folders(self, collection: str, name: str) -> Mapping[str, Path]:
+        """From where the documents of a collection come whose sources begin with a name, as far as that is known.
+
+        By what they begin with: the name itself, folders above it (`docs` of `docs/mail`) and below it.
+        """
 
     def put_folder(self, collection: str, name: str, root: Path) -> None:
         """Note from where they come."""

@@ -119,8 +119,7 @@ class Ingest:
         done = Step()
         left = [one for one in listing.files if after is None or one.source > after]
         async with self._writing.turn:
-            if after is None:
-                await self._refuse_another(principal, collection, listing)
+            await self._refuse_another(principal, collection, listing)
             sources = [one.source for one in left[:BATCH_FILES]]
             versions = await self._rooms.log.read(partial(self._rooms.store.versions, collection, sources))
             drafts: list[Prepared] = []
@@ -221,25 +220,38 @@ class Ingest:
     # --- writing --------------------------------------------------------------------------------
 
     async def _refuse_another(self, principal: Principal, collection: str, listing: Listing) -> None:
-        """Two folders of one name would take each other's documents out.
+        """Two folders of one name, or one that is called as if it lay in the other, would take each other's documents out.
 
         Raises:
             InputError: What has this name comes from another folder, and is still there.
             Denied: As `step`.
         """
-        rooms, name = self._rooms, listing.called
-        known = await rooms.log.read(partial(rooms.store.folder, collection, name))
-        if known is None or known == listing.root or not await self._writing.below(collection, name):
+        rooms, name, root = self._rooms, listing.called, listing.root
+        known = await rooms.log.read(partial(rooms.store.folders, collection, name))
+        others = [
+            one
+            for one, place in known.items()
+            if not _fits(one, place, name, root) and await self._writing.below(collection, one)
+        ]
+        if not others:
             return
         access = rooms.rules.of_collection(collection)
-        if not listing.moved:
-            msg = f"`{name}` in `{collection}` is what was read from `{known}`, and not from `{listing.root}`"
-            hint = (
-                "give this one another name with `--as NAME`; if it is the same and lies elsewhere now, say `--moved`"
-            )
+        above = [one for one in others if name.startswith(f"{one}/")]
+        if above or not listing.moved:
+            one = (above or others)[0]
+            msg = f"`{one}` in `{collection}` is what was read from `{known[one]}`, and not from `{root}`"
+            if one != name:
+                msg += f", which would be `{name}`"
+            hint = "give this one another name with `--as NAME`"
+            if not above:
+                hint += "; if it is the same and lies elsewhere now, say `--moved`"
             await self._writing.absent(principal, access, InputError(msg, code="knowledge.another_folder", hint=hint))
-        moved = Riders(succeeded=partial(rooms.store.put_folder, collection, name, listing.root))
-        async with self._writing.permitted(principal, access, {"moved": name}, Label(), moved):
+
+        def put() -> None:
+            for one in {name, *others}:
+                rooms.store.put_folder(collection, one, root / one[len(name) + 1 :])
+
+        async with self._writing.permitted(principal, access, {"moved": name}, Label(), Riders(succeeded=put)):
             pass
 
     async def _write(
@@ -260,3 +272,10 @@ class Ingest:
         for first in range(0, len(ids), REMOVE_AT_ONCE):
             await self._writing.remove_now(principal, ids[first : first + REMOVE_AT_ONCE])
         done.removed += sorted(gone)
+
+
+def _fits(one: str, place: Path, name: str, root: Path) -> bool:
+    """Whether what is called `one` may lie at a place, where `name` lies at a root: they are apart, or one within the other."""
+    if name.startswith(f"{one}/"):
+        return place / name[len(one) + 1 :] == root
+    return root / one[len(name) + 1 :] == place

@@ -1087,8 +1087,9 @@ SELECT collection FROM knowledge_pending UNION
 SELECT collection FROM (SELECT min(collection) AS collection FROM knowledge_access)
 WHERE collection IS NOT NULL AND EXISTS (SELECT 1 FROM meta WHERE key = ?)
 
--- name: get_folder
-SELECT root FROM knowledge_folders WHERE collection = ? AND name = ?
+-- name: get_folders
+SELECT name, root FROM knowledge_folders WHERE collection = ?1 AND name IN (SELECT value FROM json_each(?2)) UNION ALL
+SELECT name, root FROM knowledge_folders WHERE collection = ?1 AND name > ?3 AND name < ?4
 
 -- name: put_folder
 INSERT OR REPLACE INTO knowledge_folders (collection, name, root) VALUES (?, ?, ?)

@@ -139,10 +139,12 @@ class KnowledgeTable(Rows):
             self._db.execute(SQL["remove_meta"], (_SCRUB,))
         return False
 
-    def folder(self, collection: str, name: str) -> Path | None:
-        """As it was put."""
-        row = self._one(SQL["get_folder"], (collection, name))
-        return None if row is None else Path(os.fsdecode(row[0]))
+    def folders(self, collection: str, name: str) -> Mapping[str, Path]:
+        """As they were put."""
+        parts = name.split("/")
+        above = json.dumps(["/".join(parts[:count]) for count in range(1, len(parts) + 1)])
+        rows = self._all(SQL["get_folders"], (collection, above, f"{name}/", f"{name}0"))  # 0 comes next to /
+        return {name: Path(os.fsdecode(root)) for name, root in rows}
 
     def put_folder(self, collection: str, name: str, root: Path) -> None:
         """Insert or replace."""
