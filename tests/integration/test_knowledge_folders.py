@@ -26,9 +26,15 @@ def folder(path):
 
 
 @pytest.mark.parametrize(
-    "names", [("docs", "docs/sub"), ("docs/sub", "docs"), ("docs", "docs/a/b/c"), ("docs", "docs")]
+    ("names", "moved"),
+    [
+        (("docs", "docs/sub"), False),
+        (("docs", "docs/sub"), True),
+        (("docs", "docs/a/b/c"), True),
+        (("docs/sub", "docs"), False),
+        (("docs", "docs"), False),
+    ],
 )
-@pytest.mark.parametrize("moved", [False, True])
 async def test_one_that_is_called_as_if_it_lay_in_the_other_is_refused(tmp_path, names, moved):
     one, other = folder(tmp_path / "one"), folder(tmp_path / "other")
     async with open_knowledge() as opened:
