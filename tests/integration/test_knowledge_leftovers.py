@@ -151,3 +151,19 @@ async def test_words_of_parts_that_broke_off_do_not_outlast_that_they_are_secret
         await opened.knowledge.put(OPERATOR, "ops", "mail.md", large("zanzibar"))
         await opened.gate.log.read(opened.gate.store.let_go)
     assert b"zanzibar" not in every_byte(data)
+
+
+async def test_an_erasure_takes_vectors_that_a_write_had_begun_to_make_of_nobody(tmp_path):
+    data, keys, probe = tmp_path / "data", FileKeyStore(tmp_path / "keys"), Breaking()
+    async with open_knowledge(folder=data, keys=keys, rules=JANE) as opened:
+        await opened.knowledge.put(OPERATOR, "ops", "jane.md", large("queue"))
+        vectors = opened.vectors
+    async with open_knowledge(folder=data, keys=keys, probe=probe, vectors=vectors) as opened:
+        probe.point = "vectors"
+        with pytest.raises(StoreUnavailable):
+            await opened.knowledge.put(OPERATOR, "ops", "jane.md", large("queue"))  # the chunks have the same ids
+        probe.point = ""
+        (hers,) = await opened.knowledge.documents()
+        await opened.knowledge.put(OPERATOR, "ops", "b.md", b"# Disks")  # the note is taken away
+        await opened.knowledge.erase([hers.document_id])
+        assert kept(opened) == (1, 1, 1)

@@ -191,7 +191,7 @@ class Writing:
                     self._probe("noted")
                     if batch.left or batch.scrub:
                         await self._mend(permit, access.collection, batch.left, keep=batch.ids)
-                    await self._vectors(permit, batch.pairs, batch.number)
+                    await self._vectors(permit, batch.pairs, batch.number, marked=True)
                     if batch.large:
                         await self._stage([chunk for _, chunk in batch.pairs])
             except PolicyDenied as refusal:
@@ -367,13 +367,19 @@ class Writing:
         return self.rooms.store.remove_documents(ids, scrub=True)
 
     async def _vectors(
-        self, permit: Permit[WriteData], pairs: Sequence[tuple[Prepared, ChunkRecord]], number: int
+        self,
+        permit: Permit[WriteData],
+        pairs: Sequence[tuple[Prepared, ChunkRecord]],
+        number: int,
+        *,
+        marked: bool = False,
     ) -> None:
+        """Put vectors in; `marked` so that an erasure of what they take the place of finds them, whomever it was about."""
         for first in range(0, len(pairs), EMBED_AT_ONCE):
             some = pairs[first : first + EMBED_AT_ONCE]
             texts = [_embedded(one.body, chunk) for one, chunk in some]
             vectors = await self.rooms.embedder.embed(permit, texts, "document")
-            await self.rooms.vectors.upsert(permit, _points(some, vectors, number))
+            await self.rooms.vectors.upsert(permit, _points(some, vectors, number, marked=marked))
             self._probe("vectors")
 
     async def forget(self, permit: Permit[WriteData], collection: str, chunks: frozenset[str]) -> None:
@@ -435,7 +441,9 @@ def _bounded(some: Sequence[T], chunks: Callable[[T], int]) -> Iterator[list[T]]
         yield part
 
 
-def _points(pairs: Sequence[tuple[Prepared, ChunkRecord]], vectors: Vectors, number: int) -> list[VectorPoint]:
+def _points(
+    pairs: Sequence[tuple[Prepared, ChunkRecord]], vectors: Vectors, number: int, *, marked: bool
+) -> list[VectorPoint]:
     points = []
     for (one, chunk), vector in zip(pairs, vectors, strict=True):
         document = one.document
@@ -445,9 +453,9 @@ def _points(pairs: Sequence[tuple[Prepared, ChunkRecord]], vectors: Vectors, num
             "time": document.modified_ns // _MS_NS,
             "kind": document.kind,
         }
-        if one.body.subjects:
+        if one.body.subjects or (marked and not one.is_new):
             # By itself and by the keys of whom it is about: names stand nowhere beside vectors.
-            payload["subject"] = (erased_as(document.document_id), *one.keys)
+            payload["subject"] = (erased_as(document.document_id), *(one.keys if one.body.subjects else ()))
         namespace = Namespace("Knowledge", document.access.collection)
         points.append(VectorPoint(point_id(chunk.chunk_id), vector, namespace, payload))
     return points
