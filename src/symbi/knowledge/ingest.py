@@ -152,8 +152,13 @@ class Ingest:
             versions = await self._rooms.log.read(partial(self._rooms.store.versions, collection, [source]))
             draft = await self._draft(collection, source, (data, modified_ns), versions.get(source))
             if draft is None:
+                access = self._rooms.rules.of_document(collection, source).access
+                # Whoever may not write it is not told that this is what it says.
+                async with self._writing.permitted(
+                    principal, access, {"unchanged": source}, Label(), embedded=False
+                ) as permit:
+                    await self._writing.mend(permit, collection)
                 done.unchanged = 1
-                await self._writing.mend_alone(principal, self._rooms.rules.of_document(collection, source).access)
             else:
                 await self._write(principal, [draft], done)
         return done
