@@ -72,3 +72,19 @@ async def test_another_folder_is_refused_wherever_reading_it_goes_on(tmp_path):
         with pytest.raises(InputError, match="not from"):
             await add(opened, other, "docs", "a")
         assert await sources(opened) == ["docs/one.md"]
+
+
+async def test_what_came_into_a_folder_while_it_was_read_is_not_taken_out_at_the_end(tmp_path):
+    docs = folder(tmp_path / "docs")
+    (docs / "old.md").write_text("# Old\n\nIts queue.\n")
+    async with open_knowledge() as opened:
+        await add(opened, docs)
+        listing = await opened.knowledge.plan("ops", docs)
+        (docs / "new.md").write_text("# New\n\nIts queue.\n")
+        (docs / "old.md").unlink()
+        assert (await add(opened, docs)).added == ["docs/new.md"]
+        (docs / "docs.md").unlink()
+        step = await opened.knowledge.step(OPERATOR, "ops", listing, "docs/docs.md")
+        assert (step.next, step.removed) == (None, [])
+        assert await sources(opened) == ["docs/docs.md", "docs/new.md"]
+        assert (await add(opened, docs)).removed == ["docs/docs.md"]

@@ -13,6 +13,7 @@ Whatever ends the process between two of these: what was acknowledged is there, 
 write of that collection (`mend`), and the same command again does what is left.
 """
 
+from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -117,7 +118,8 @@ class Ingest:
             StoreUnavailable: Store, index or trail cannot be used.
         """
         done = Step()
-        left = [one for one in listing.files if after is None or one.source > after]
+        files = listing.files  # by source
+        left = files if after is None else files[bisect_right(files, after, key=lambda one: one.source) :]
         async with self._writing.turn:
             await self._refuse_another(principal, collection, listing)
             sources = [one.source for one in left[:BATCH_FILES]]
@@ -273,6 +275,12 @@ class Ingest:
         there = {one.source for one in listing.files if not rules.of_document(collection, one.source).skipped_by}
         below = await self._writing.below(collection, listing.name)
         gone = {source: id_ for source, id_ in below.items() if source not in there and source != listing.name}
+        if (
+            gone
+        ):  # looked at again: what has come since the folder was listed may have been read from it by somebody else
+            now = await anyio.to_thread.run_sync(list_files, listing.root, self.limits, listing.name)
+            found = {one.source for one in now.files if not rules.of_document(collection, one.source).skipped_by}
+            gone = {source: id_ for source, id_ in gone.items() if now.whole and source not in found}
         ids = list(gone.values())
         for first in range(0, len(ids), REMOVE_AT_ONCE):
             await self._writing.remove_now(principal, ids[first : first + REMOVE_AT_ONCE])
