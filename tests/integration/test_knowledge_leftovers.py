@@ -3,6 +3,7 @@
 import pytest
 
 from symbi.adapters.keys import FileKeyStore
+from symbi.api.knowledge import verify
 from symbi.errors import InputError, PolicyDenied, StoreUnavailable
 from symbi.knowledge.door import KnowledgeDoor, Retention
 from symbi.knowledge.rules import Rule, Rules
@@ -167,3 +168,21 @@ async def test_an_erasure_takes_vectors_that_a_write_had_begun_to_make_of_nobody
         await opened.knowledge.put(OPERATOR, "ops", "b.md", b"# Disks")  # the note is taken away
         await opened.knowledge.erase([hers.document_id])
         assert kept(opened) == (1, 1, 1)
+
+
+async def test_verify_looks_at_a_collection_in_which_nothing_was_ever_finished(monkeypatch):
+    async with open_knowledge() as opened:
+
+        async def knowledge(_runtime):
+            return opened.knowledge
+
+        monkeypatch.setattr("symbi.api.knowledge._knowledge", knowledge)
+        monkeypatch.setattr("symbi.api.knowledge.principal_of", lambda *_: OPERATOR)
+        store = opened.gate.store
+        await opened.knowledge.put(OPERATOR, "ops", "a.md", b"# Disks")
+        await opened.gate.log.transact(lambda: (store.put_pending("broken", ["x"]), ()))
+        seen = [(one["collection"], one["pending"], one["clean"]) for one in await verify(None, None, {})]
+        assert seen == [("broken", 1, False), ("ops", 0, True)]
+        assert all(one["clean"] for one in await verify(None, None, {"repair": True}))
+        await opened.gate.log.transact(lambda: (None, ()))
+        assert [one["collection"] for one in await verify(None, None, {})] == ["ops"]

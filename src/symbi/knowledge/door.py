@@ -66,7 +66,7 @@ class Retention:
                 Denied,
                 Unavailable,
             ) as error:  # the next look tries again, and nothing else stops for it
-                _log.warning("documents that are too old were not removed: %s", error.message)
+                _log.warning("documents that are too old, or what is left of some, were not removed: %s", error.message)
             else:
                 if removed:
                     _log.info("%d documents were too old and are removed", removed)

@@ -157,7 +157,7 @@ class Ingest:
                 access = self._rooms.rules.of_document(collection, source).access
                 # Whoever may not write it is not told that this is what it says.
                 async with self._writing.permitted(
-                    principal, access, {"unchanged": source}, Label(), embedded=False
+                    principal, access, {"unchanged": 1}, Label(), embedded=False
                 ) as permit:
                     await self._writing.mend(permit, collection)
                 done.unchanged = 1
