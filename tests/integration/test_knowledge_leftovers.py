@@ -1,12 +1,18 @@
 """What a write, a removal or an erasure leaves that breaks off is found by the same again, by retention and by `privacy erase`."""
 
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
 from symbi.adapters.keys import FileKeyStore
 from symbi.api.knowledge import verify
 from symbi.errors import InputError, PolicyDenied, StoreUnavailable
 from symbi.knowledge.door import KnowledgeDoor, Retention
-from symbi.knowledge.rules import Rule, Rules
+from symbi.knowledge.rules import CollectionTerms, Rule, Rules
+from symbi.policy import library
+from symbi.testing.gate import ALLOW_ALL
 from symbi.testing.knowledge import open_knowledge
 from symbi.types import AgentId, Confidentiality, Principal
 
@@ -186,3 +192,23 @@ async def test_verify_looks_at_a_collection_in_which_nothing_was_ever_finished(m
         assert all(one["clean"] for one in await verify(None, None, {"repair": True}))
         await opened.gate.log.transact(lambda: (None, ()))
         assert [one["collection"] for one in await verify(None, None, {})] == ["ops"]
+
+
+async def test_what_may_not_be_read_by_a_model_elsewhere_may_be_removed_all_the_same(tmp_path):
+    stays = (Path(library.__file__).parent / "data-flow.cedar").read_text("utf-8")
+    secret = Rules({"ops": CollectionTerms(classification=Confidentiality.SECRET)})
+    async with open_knowledge(ALLOW_ALL + stays, rules=secret, keys=FileKeyStore(tmp_path / "keys")) as opened:
+        knowledge, store = opened.knowledge, opened.gate.store
+        for name in ("a.md", "b.md", "c.md"):
+            await knowledge.put(OPERATOR, "ops", name, b"# Disks")
+        model = replace(opened.embedder.model, remote=True)
+        here = opened.embedder.embed
+        object.__setattr__(knowledge.rooms, "embedder", SimpleNamespace(model=model, embed=here))
+        with pytest.raises(PolicyDenied):
+            await knowledge.put(OPERATOR, "ops", "d.md", b"# Disks")
+        assert await knowledge.remove(OPERATOR, "ops", ["a.md"]) == 1
+        await opened.gate.log.transact(lambda: (store.put_pending("ops", ["x"]), ()))
+        assert await knowledge.expire(OPERATOR, -1) == 2
+        assert await knowledge.remove(OPERATOR, "ops", []) == 0
+        await opened.gate.log.transact(lambda: (None, ()))
+        assert store.pending(None) == []

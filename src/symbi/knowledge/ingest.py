@@ -156,9 +156,7 @@ class Ingest:
             if draft is None:
                 access = self._rooms.rules.of_document(collection, source).access
                 # Whoever may not write it is not told that this is what it says.
-                async with self._writing.permitted(
-                    principal, access, {"unchanged": 1}, Label(), embedded=False
-                ) as permit:
+                async with self._writing.permitted(principal, access, {"unchanged": 1}, Label()) as permit:
                     await self._writing.mend(permit, collection)
                 done.unchanged = 1
             else:

@@ -121,7 +121,7 @@ class Verifying:
             try:
                 # Nothing is read by a model here: what is made again is decided upon by itself.
                 permits[number] = await stack.enter_async_context(
-                    self._writing.permitted(reader.principal, access, content, label_of(access), embedded=False)
+                    self._writing.permitted(reader.principal, access, content, label_of(access))
                 )
             except Denied as denied:
                 refusal = refusal or denied

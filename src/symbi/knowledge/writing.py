@@ -136,7 +136,7 @@ class Writing:
         label: Label,
         riders: Riders = NO_RIDERS,
         *,
-        embedded: bool = True,
+        embedded: bool = False,
     ) -> AsyncIterator[Permit[WriteData]]:
         """The right to write or remove documents of one access.
 
@@ -187,7 +187,7 @@ class Writing:
             batch = _Batch(self.rooms.store, access, some, origin)
             riders = Riders(batch.note, batch.put, partial(self._written, batch))
             try:
-                async with self.permitted(principal, access, content, label, riders) as permit:
+                async with self.permitted(principal, access, content, label, riders, embedded=True) as permit:
                     self._probe("noted")
                     if batch.left or batch.scrub:
                         await self._mend(permit, access.collection, batch.left, keep=batch.ids)
@@ -236,7 +236,9 @@ class Writing:
         for access, some, content, label in _groups(documents):
             batch, made = _Batch(self.rooms.store, access, some), False
             try:
-                async with self.permitted(principal, access, content, label, Riders(batch.count)) as permit:
+                async with self.permitted(
+                    principal, access, content, label, Riders(batch.count), embedded=True
+                ) as permit:
                     made = True
                     await self._vectors(permit, batch.pairs, batch.number)
             except Denied:
