@@ -212,3 +212,20 @@ async def test_what_may_not_be_read_by_a_model_elsewhere_may_be_removed_all_the_
         assert await knowledge.remove(OPERATOR, "ops", []) == 0
         await opened.gate.log.transact(lambda: (None, ()))
         assert store.pending(None) == []
+
+
+async def test_an_erasure_of_many_documents_holds_the_store_up_for_some_at_a_time(tmp_path, monkeypatch):
+    async with open_knowledge(rules=JANE, keys=FileKeyStore(tmp_path / "keys")) as opened:
+        monkeypatch.setattr("symbi.knowledge.writing.ERASE_AT_ONCE", 2)
+        for number in range(5):
+            await opened.knowledge.put(OPERATOR, "ops", f"jane-{number}.md", b"# Jane")
+        store, parts = opened.gate.store, []
+        remove = store.remove_documents
+
+        def removing(ids, *, scrub=False):
+            parts.append(len(ids))
+            return remove(ids, scrub=scrub)
+
+        monkeypatch.setattr(store, "remove_documents", removing)
+        await opened.knowledge.erase([one.document_id for one in await opened.knowledge.documents()])
+        assert (parts, kept(opened)) == ([2, 2, 1], (0, 0, 0))

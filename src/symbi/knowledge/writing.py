@@ -27,6 +27,7 @@ T = TypeVar("T")
 REDACTED: Final = "knowledge.redacted"
 EMBED_AT_ONCE: Final = 256  # texts
 SCRUB_PAGES: Final = 64  # of the index of words, written anew in one transaction: some 10 ms
+ERASE_AT_ONCE: Final = 32  # documents, which have some chunks each
 PAGE: Final = 1_000
 _MS_NS: Final = 1_000_000
 
@@ -359,7 +360,9 @@ class Writing:
 
     async def erase_rows(self, ids: Sequence[str]) -> None:
         """Remove rows and words of documents whose vectors are gone, and their notes; and all that is staged or left of any."""
-        await self._transact(partial(self.rooms.store.remove_documents, ids, scrub=True))
+        for first in range(0, len(ids), ERASE_AT_ONCE):
+            some = ids[first : first + ERASE_AT_ONCE]
+            await self._transact(partial(self.rooms.store.remove_documents, some, scrub=True))
         await self._drop({*ids, *await self.rooms.log.read(partial(self.rooms.store.pending, None))})
         await self._clear(ids)
         await self._scrub()
