@@ -65,6 +65,16 @@ async def test_they_are_kept_with_decision_and_outcome_in_two_commits():
                 gate.guard.authority.check(over, WriteData)
 
 
+async def test_what_is_let_go_of_waits_for_a_success_that_goes_with_the_next_commit(monkeypatch):
+    monkeypatch.setattr("symbi.audit.log.LINGER_S", 3600.0)
+    seen, later = [], []
+    async with open_gate() as gate:
+        async with gate.guard.enforce(WRITE, later, riders(gate, seen)):
+            pass
+        assert len(later) == 1
+        assert ("after", T.EFFECT_OUTCOME) in seen
+
+
 async def test_nothing_rides_with_a_denial():
     seen = []
     async with open_gate(DENY_ALL) as gate:

@@ -153,6 +153,15 @@ async def test_whoever_may_not_remove_learns_nothing_of_what_there_is(sought):
         assert await opened.knowledge.remove(OPERATOR, "ops", []) == 1
 
 
+async def test_whoever_may_not_write_is_not_told_what_a_document_says():
+    async with open_knowledge(ONLY_OPERATOR) as opened:
+        await opened.knowledge.put(OPERATOR, "ops", "a.md", MAIL)
+        for guess in (MAIL, DISK):
+            with pytest.raises(PolicyDenied):
+                await opened.knowledge.put(STRANGER, "ops", "a.md", guess)
+        assert (await opened.knowledge.put(OPERATOR, "ops", "a.md", MAIL)).unchanged == 1
+
+
 JANE = Rules(rules=(Rule("jane", "jane*", subjects=("jane@example.com",)),))
 
 

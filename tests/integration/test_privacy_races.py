@@ -1,8 +1,9 @@
 """Erasures that something comes in the way of, and searches of what is hard to see."""
 
 import os
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 
+import anyio
 import pytest
 
 from symbi.agent.journal import RunState
@@ -12,10 +13,14 @@ from symbi.compliance.rooms import Order
 from symbi.errors import InputError
 from symbi.guard.confidential import sealed_effect
 from symbi.guard.ledger import EffectRecord, EffectState
+from symbi.knowledge.rules import Rule, Rules
+from symbi.testing.gate import ALLOW_ALL
 from symbi.testing.privacy import JANE, JOHN, STREET, opened, planted
-from symbi.types import AgentId, EffectId, RecoveryClass, RunId
+from symbi.types import AgentId, EffectId, Principal, RecoveryClass, RunId
 
 pytestmark = pytest.mark.anyio
+
+OPERATOR = Principal(AgentId("symbi.operator"))
 
 
 async def test_what_could_not_be_opened_any_more_is_not_said_to_have_been_searched_for(tmp_path):
@@ -135,3 +140,65 @@ async def test_a_find_in_a_file_whose_name_is_no_text_is_told_too(tmp_path):
             "odd-\ufffd.txt",
             "\ufffd/(name withheld)",
         ]
+
+
+HERS = Rules(rules=(Rule("jane", "jane*", subjects=(JANE,)),))
+
+
+@asynccontextmanager
+async def documents_about_jane(folder):
+    """A runtime with knowledge, in which what is about her is known by its name."""
+    async with opened(folder, policies=ALLOW_ALL) as place:
+        knowledge = await place.runtime.rooms.knowledge.opened()
+        object.__setattr__(knowledge.rooms, "rules", HERS)
+        yield place, knowledge
+
+
+async def left(knowledge):
+    found = await knowledge.verify(OPERATOR, "ops")
+    return found.documents, found.chunks, found.vectors, found.pending
+
+
+async def test_a_document_that_is_being_written_while_she_is_erased_goes_too(tmp_path, monkeypatch):
+    async with documents_about_jane(tmp_path) as (place, knowledge), anyio.create_task_group() as tasks:
+        reading, on, asked, done = (anyio.Event() for _ in range(4))
+        extract, erase = knowledge._ingest._extract, knowledge.erase
+
+        async def slowly(data, name):
+            reading.set()
+            await on.wait()
+            return await extract(data, name)
+
+        async def erasing(ids, keys=()):
+            asked.set()
+            await erase(ids, keys)
+
+        async def erased():
+            await place.privacy.erase(Order(JANE))
+            done.set()
+
+        monkeypatch.setattr(knowledge._ingest, "_extract", slowly)
+        monkeypatch.setattr(knowledge, "erase", erasing)
+        tasks.start_soon(knowledge.put, OPERATOR, "ops", "jane.md", b"# Jane\n\nJane has moved.")
+        await reading.wait()  # its keys are in memory, and nothing of it is on record
+        tasks.start_soon(erased)
+        with anyio.fail_after(60):
+            await asked.wait()
+        on.set()
+        await done.wait()
+        assert await left(knowledge) == (0, 0, 0, 0)
+
+
+async def test_a_document_that_is_written_before_her_keys_are_gone_goes_too(tmp_path):
+    async with documents_about_jane(tmp_path) as (place, knowledge):
+        await knowledge.put(OPERATOR, "ops", "jane.md", b"# Jane\n\nJane earns much.")
+        destroy = place.privacy._eraser._destroy
+
+        async def more(course):
+            await knowledge.put(OPERATOR, "ops", "jane-2.md", b"# Jane\n\nJane has moved.")
+            await destroy(course)
+
+        place.privacy._eraser._destroy = more
+        certificate = await place.privacy.erase(Order(JANE))
+        assert certificate["stores"]["knowledge"] == {"what": "deleted", "places": {"knowledge_documents.body": 2}}
+        assert await left(knowledge) == (0, 0, 0, 0)

@@ -111,7 +111,8 @@ async def verify(runtime: Runtime, caller: Caller, arguments: Mapping[str, JsonV
     """Compare store and index, of one collection or of all."""
     knowledge = await _knowledge(runtime)
     named = text_of(arguments, "collection", "")
-    names = [named] if named else [one.collection for one in await knowledge.stats()]
+    there = {*(one.collection for one in await knowledge.stats()), *await knowledge.unfinished()}
+    names = [named] if named else sorted(there)
     principal, repair = principal_of(runtime, caller), arguments.get("repair") is True
     purpose = text_of(arguments, "purpose", "unknown")
     verified: list[JsonValue] = []

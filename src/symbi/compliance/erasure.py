@@ -3,7 +3,8 @@
 1. a legal hold refuses, also one on somebody whom a value is about too; so does what is under way about the subject,
    unless whoever asks includes it;
 2. what will vanish is read, to be searched for afterwards; every other store deletes what it holds;
-3. in one transaction, the keys are overwritten and it is noted how far the erasure has come;
+3. in one transaction, the keys are overwritten and it is noted how far the erasure has come; then stores that delete do it
+   once more, for whoever had the keys in memory may have written meanwhile;
 4. the write-ahead log is moved into the file and cut to nothing;
 5. every byte of every file is searched for the name, the values and the destroyed keys; where something is found in the
    store's own file, that is written anew, once, and all is searched again;
@@ -75,6 +76,7 @@ class Eraser:
                 await self._gather(course)
                 await self._destroy(course)
             self._rooms.probe("erase.destroyed")
+            await self._delete_more(course)
             await self._rooms.log.read(self._rooms.store.let_go)
             self._rooms.probe("erase.let-go")
             findings = await self._rooms.search(course.wanted)
@@ -180,6 +182,17 @@ class Eraser:
             return None, ()
 
         await rooms.log.transact(destroy)
+
+    async def _delete_more(self, course: _Course) -> None:
+        """Have stores delete what was written since they did, under keys that are no more."""
+        gone = course.keys.subject().keys | frozenset(course.facts["crowd"])
+        for store in self._rooms.stores:
+            told = course.facts["stores"].get(store.name)
+            if told is not None and told["what"] != LOST_KEY:
+                places = (await store.erase(Subject(course.keys.pseudonym, gone))).places
+                told["places"] = {
+                    name: told["places"].get(name, 0) + places.get(name, 0) for name in {*told["places"], *places}
+                }
 
     def _held_keys(self) -> frozenset[KeyId]:
         """The keys of all who are under a legal hold; on the store's thread."""

@@ -226,6 +226,8 @@ class Guard:
         await self._settlement.success(admission, permit.observed, result, later)
         self.probe("settled")
         if riders.after is not None:
+            if later:
+                await later[-1].durable()  # nothing is let go of before what has taken its place is there
             last = self.authority.mint(admission.record.effect_id, effective)
             try:
                 await riders.after(last)

@@ -217,8 +217,8 @@ class DocumentStore(Protocol):
     def left_chunks(self, ids: Sequence[str], limit: int) -> Sequence[int]:
         """Numbers of chunks that are staged for documents, or were theirs."""
 
-    def drop_chunks(self, numbers: Sequence[int]) -> None:
-        """Remove chunks with their words."""
+    def drop_chunks(self, numbers: Sequence[int], *, scrub: bool = False) -> None:
+        """Remove chunks with their words; `scrub` as of `remove_documents`."""
 
     def remove_documents(self, ids: Sequence[str], *, scrub: bool = False) -> int:
         """Remove documents with chunks and words; returns how many there were. Of a large one, they wait for `drop_chunks`.
@@ -234,8 +234,11 @@ class DocumentStore(Protocol):
     def scrub_words(self, pages: int) -> bool:
         """Write about so many pages of the index of words anew; returns whether there are more."""
 
-    def folder(self, collection: str, name: str) -> Path | None:
-        """From where the documents of a collection come whose sources begin with a name, where that is known."""
+    def folders(self, collection: str, name: str) -> Mapping[str, Path]:
+        """From where the documents of a collection come whose sources begin with a name, as far as that is known.
+
+        By what they begin with: the name itself, folders above it (`docs` of `docs/mail`) and below it.
+        """
 
     def put_folder(self, collection: str, name: str, root: Path) -> None:
         """Note from where they come."""
@@ -273,6 +276,9 @@ class DocumentStore(Protocol):
 
     def pending(self, collection: str | None) -> Sequence[str]:
         """Documents whose writing has begun and not ended; of one collection, or of all."""
+
+    def unfinished(self) -> Sequence[str]:
+        """Collections in which something was being written or removed and is not in order yet."""
 
     def collection_stats(self, accesses: Sequence[int] | None = None) -> Sequence[CollectionStats]:
         """What each collection holds; of some accesses, or of all."""

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Final, TypeAlias
 
 import anyio
@@ -46,14 +45,14 @@ class Retention:
     wait: Callable[[float], Awaitable[None]] = anyio.sleep
 
     async def sweep(self) -> int:
-        """Remove what is too old; returns how many documents that were.
+        """Remove what is too old, and what writes and removals left that broke off; returns how many documents that were.
 
         Raises:
             Denied: Policy does not let the runtime remove them.
             StoreUnavailable: Store or index cannot be used.
         """
         before_ns = self.clock.now_ns() - self.days * DAY_NS
-        if not await self.log.read(partial(self.store.documents_before, before_ns, 1)):
+        if not await self.log.read(lambda: self.store.documents_before(before_ns, 1) or self.store.unfinished()):
             return 0
         return await (await self.door.opened()).expire(Principal(SYSTEM_AGENT), self.days)
 
@@ -67,7 +66,7 @@ class Retention:
                 Denied,
                 Unavailable,
             ) as error:  # the next look tries again, and nothing else stops for it
-                _log.warning("documents that are too old were not removed: %s", error.message)
+                _log.warning("documents that are too old, or what is left of some, were not removed: %s", error.message)
             else:
                 if removed:
                     _log.info("%d documents were too old and are removed", removed)

@@ -13,6 +13,7 @@ Whatever ends the process between two of these: what was acknowledged is there, 
 write of that collection (`mend`), and the same command again does what is left.
 """
 
+from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -117,10 +118,10 @@ class Ingest:
             StoreUnavailable: Store, index or trail cannot be used.
         """
         done = Step()
-        left = [one for one in listing.files if after is None or one.source > after]
+        files = listing.files  # by source
+        left = files if after is None else files[bisect_right(files, after, key=lambda one: one.source) :]
         async with self._writing.turn:
-            if after is None:
-                await self._refuse_another(principal, collection, listing)
+            await self._refuse_another(principal, collection, listing)
             sources = [one.source for one in left[:BATCH_FILES]]
             versions = await self._rooms.log.read(partial(self._rooms.store.versions, collection, sources))
             drafts: list[Prepared] = []
@@ -153,8 +154,11 @@ class Ingest:
             versions = await self._rooms.log.read(partial(self._rooms.store.versions, collection, [source]))
             draft = await self._draft(collection, source, (data, modified_ns), versions.get(source))
             if draft is None:
+                access = self._rooms.rules.of_document(collection, source).access
+                # Whoever may not write it is not told that this is what it says.
+                async with self._writing.permitted(principal, access, {"unchanged": 1}, Label()) as permit:
+                    await self._writing.mend(permit, collection)
                 done.unchanged = 1
-                await self._writing.mend_alone(principal, self._rooms.rules.of_document(collection, source).access)
             else:
                 await self._write(principal, [draft], done)
         return done
@@ -221,25 +225,38 @@ class Ingest:
     # --- writing --------------------------------------------------------------------------------
 
     async def _refuse_another(self, principal: Principal, collection: str, listing: Listing) -> None:
-        """Two folders of one name would take each other's documents out.
+        """Two folders of one name, or one that is called as if it lay in the other, would take each other's documents out.
 
         Raises:
             InputError: What has this name comes from another folder, and is still there.
             Denied: As `step`.
         """
-        rooms, name = self._rooms, listing.called
-        known = await rooms.log.read(partial(rooms.store.folder, collection, name))
-        if known is None or known == listing.root or not await self._writing.below(collection, name):
+        rooms, name, root = self._rooms, listing.called, listing.root
+        known = await rooms.log.read(partial(rooms.store.folders, collection, name))
+        others = [
+            one
+            for one, place in known.items()
+            if not _fits(one, place, name, root) and await self._writing.below(collection, one)
+        ]
+        if not others:
             return
         access = rooms.rules.of_collection(collection)
-        if not listing.moved:
-            msg = f"`{name}` in `{collection}` is what was read from `{known}`, and not from `{listing.root}`"
-            hint = (
-                "give this one another name with `--as NAME`; if it is the same and lies elsewhere now, say `--moved`"
-            )
+        above = [one for one in others if name.startswith(f"{one}/")]
+        if above or not listing.moved:
+            one = (above or others)[0]
+            msg = f"`{one}` in `{collection}` is what was read from `{known[one]}`, and not from `{root}`"
+            if one != name:
+                msg += f", which would be `{name}`"
+            hint = "give this one another name with `--as NAME`"
+            if not above:
+                hint += "; if it is the same and lies elsewhere now, say `--moved`"
             await self._writing.absent(principal, access, InputError(msg, code="knowledge.another_folder", hint=hint))
-        moved = Riders(succeeded=partial(rooms.store.put_folder, collection, name, listing.root))
-        async with self._writing.permitted(principal, access, {"moved": name}, Label(), moved):
+
+        def put() -> None:
+            for one in {name, *others}:
+                rooms.store.put_folder(collection, one, root / one[len(name) + 1 :])
+
+        async with self._writing.permitted(principal, access, {"moved": name}, Label(), Riders(succeeded=put)):
             pass
 
     async def _write(
@@ -256,7 +273,20 @@ class Ingest:
         there = {one.source for one in listing.files if not rules.of_document(collection, one.source).skipped_by}
         below = await self._writing.below(collection, listing.name)
         gone = {source: id_ for source, id_ in below.items() if source not in there and source != listing.name}
+        if (
+            gone
+        ):  # looked at again: what has come since the folder was listed may have been read from it by somebody else
+            now = await anyio.to_thread.run_sync(list_files, listing.root, self.limits, listing.name)
+            found = {one.source for one in now.files if not rules.of_document(collection, one.source).skipped_by}
+            gone = {source: id_ for source, id_ in gone.items() if now.whole and source not in found}
         ids = list(gone.values())
         for first in range(0, len(ids), REMOVE_AT_ONCE):
             await self._writing.remove_now(principal, ids[first : first + REMOVE_AT_ONCE])
         done.removed += sorted(gone)
+
+
+def _fits(one: str, place: Path, name: str, root: Path) -> bool:
+    """Whether what is called `one` may lie at a place, where `name` lies at a root: they are apart, or one within the other."""
+    if name.startswith(f"{one}/"):
+        return place / name[len(one) + 1 :] == root
+    return root / one[len(name) + 1 :] == place

@@ -220,17 +220,17 @@ class Knowledge:
             while some := await self.documents(collection, (collection, ""), REMOVE_AT_ONCE):
                 count += await writing.remove(principal, [one.document_id for one in some])
             if not count:
-                async with writing.permitted(
-                    principal, rooms.rules.of_collection(collection), {"removed": []}, Label()
-                ):
-                    return 0
+                access = rooms.rules.of_collection(collection)
+                async with writing.turn, writing.permitted(principal, access, {"removed": []}, Label()) as permit:
+                    await writing.mend(permit, collection)  # what such a removal left that broke off
             return count
         versions = await rooms.log.read(partial(rooms.store.versions, collection, sources))
         absent = next((one for one in sources if one not in versions), None)
         if absent is not None:
             msg = f"there is no document `{absent}` in `{collection}`"
             error = InputError(msg, code="knowledge.absent", hint="`symbi kb list` shows what there is")
-            await writing.absent(principal, rooms.rules.of_document(collection, absent).access, error)
+            async with writing.turn:
+                await writing.absent(principal, rooms.rules.of_document(collection, absent).access, error)
         ids = [versions[one][0] for one in dict.fromkeys(sources)]
         for first in range(0, len(ids), REMOVE_AT_ONCE):
             count += await writing.remove(principal, ids[first : first + REMOVE_AT_ONCE])
@@ -238,6 +238,8 @@ class Knowledge:
 
     async def expire(self, principal: Principal, days: int) -> int:
         """Remove documents that were read longer ago than so many days; returns how many there were.
+
+        What is left of writes and removals that broke off goes too: nobody else may ever look for it.
 
         Raises:
             Denied: Policy does not let those of one access be removed; those of all others are.
@@ -259,6 +261,12 @@ class Knowledge:
                 except Denied as denied:
                     refusal = refusal or denied
                     kept.update(ids)
+        for name in await self.unfinished():
+            try:
+                async with self._writing.turn:
+                    await self._writing.mend_alone(principal, self._rooms.rules.of_collection(name))
+            except Denied as denied:
+                refusal = refusal or denied
         if refusal is not None:
             raise refusal
         return count
@@ -291,6 +299,10 @@ class Knowledge:
     async def stats(self) -> Sequence[CollectionStats]:
         """All that each collection holds, for what looks after it; `counted` asks policy."""
         return await self._rooms.log.read(self._rooms.store.collection_stats)
+
+    async def unfinished(self) -> Sequence[str]:
+        """Collections in which something was being written or removed and is not in order yet."""
+        return await self._rooms.log.read(self._rooms.store.unfinished)
 
     async def listed(
         self, reader: Reader, collection: str | None = None, after: tuple[str, str] = ("", ""), limit: int = PAGE

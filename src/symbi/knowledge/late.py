@@ -55,6 +55,11 @@ class Late(Generic[T]):
         if self._closing is not None:
             raise self._closing
 
+    @property
+    def is_open(self) -> bool:
+        """Whether somebody has had it opened."""
+        return bool(self._open)
+
     async def opened(self) -> T:
         """What is behind it; where it could not be opened, the next who asks has it tried again.
 

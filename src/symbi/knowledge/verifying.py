@@ -1,7 +1,8 @@
 """Compares store and index of a collection, both ways, and each chunk with the text of its document.
 
 Policy decides for each sort of document (`Access`) that the collection has: of those that may not be written, nothing is
-compared, counted, named or mended. A document that may be written and not read is counted, and not named.
+compared, counted or named, and no vector is made. A document that may be written and not read is counted, and not named.
+What a write left that broke off is found by nobody, and goes whoever might write it, as with any other write.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -120,7 +121,7 @@ class Verifying:
             try:
                 # Nothing is read by a model here: what is made again is decided upon by itself.
                 permits[number] = await stack.enter_async_context(
-                    self._writing.permitted(reader.principal, access, content, label_of(access), embedded=False)
+                    self._writing.permitted(reader.principal, access, content, label_of(access))
                 )
             except Denied as denied:
                 refusal = refusal or denied

@@ -27,6 +27,7 @@ T = TypeVar("T")
 REDACTED: Final = "knowledge.redacted"
 EMBED_AT_ONCE: Final = 256  # texts
 SCRUB_PAGES: Final = 64  # of the index of words, written anew in one transaction: some 10 ms
+ERASE_AT_ONCE: Final = 32  # documents, which have some chunks each
 PAGE: Final = 1_000
 _MS_NS: Final = 1_000_000
 
@@ -136,7 +137,7 @@ class Writing:
         label: Label,
         riders: Riders = NO_RIDERS,
         *,
-        embedded: bool = True,
+        embedded: bool = False,
     ) -> AsyncIterator[Permit[WriteData]]:
         """The right to write or remove documents of one access.
 
@@ -187,11 +188,11 @@ class Writing:
             batch = _Batch(self.rooms.store, access, some, origin)
             riders = Riders(batch.note, batch.put, partial(self._written, batch))
             try:
-                async with self.permitted(principal, access, content, label, riders) as permit:
+                async with self.permitted(principal, access, content, label, riders, embedded=True) as permit:
                     self._probe("noted")
                     if batch.left or batch.scrub:
                         await self._mend(permit, access.collection, batch.left, keep=batch.ids)
-                    await self._vectors(permit, batch.pairs, batch.number)
+                    await self._vectors(permit, batch.pairs, batch.number, marked=True)
                     if batch.large:
                         await self._stage([chunk for _, chunk in batch.pairs])
             except PolicyDenied as refusal:
@@ -206,7 +207,7 @@ class Writing:
             await self._forget(permit, batch.access.collection, batch.stale)
             self._probe("forgotten")
             if batch.large or len(batch.stale) > CHUNKS_AT_ONCE:
-                await self._drop(batch.ids)
+                await self._drop(batch.ids, scrub=False)
             await self._clear(batch.ids)
         if batch.sealed:
             await self._scrub()
@@ -217,11 +218,11 @@ class Writing:
             await self._transact(partial(self.rooms.store.stage_chunks, chunks[first : first + CHUNKS_AT_ONCE]))
             self._probe("staged")
 
-    async def _drop(self, ids: Collection[str]) -> None:
-        """Drop what is staged for documents, or was theirs, a part at a time."""
+    async def _drop(self, ids: Collection[str], *, scrub: bool = True) -> None:
+        """Drop what is staged for documents, or was theirs, a part at a time; `scrub` as of `remove_documents`."""
         store, some = self.rooms.store, sorted(ids)
         while left := await self.rooms.log.read(partial(store.left_chunks, some, CHUNKS_AT_ONCE)):
-            await self._transact(partial(store.drop_chunks, left))
+            await self._transact(partial(store.drop_chunks, left, scrub=scrub))
             self._probe("dropped")
 
     async def write_vectors(self, principal: Principal, documents: Sequence[Prepared]) -> frozenset[str]:
@@ -236,7 +237,9 @@ class Writing:
         for access, some, content, label in _groups(documents):
             batch, made = _Batch(self.rooms.store, access, some), False
             try:
-                async with self.permitted(principal, access, content, label, Riders(batch.count)) as permit:
+                async with self.permitted(
+                    principal, access, content, label, Riders(batch.count), embedded=True
+                ) as permit:
                     made = True
                     await self._vectors(permit, batch.pairs, batch.number)
             except Denied:
@@ -331,12 +334,15 @@ class Writing:
     async def absent(self, principal: Principal, access: Access, error: InputError) -> None:
         """Say that something is not there, or is another's, to whoever may write it: others are told that they may not.
 
+        What is left of what was being removed when it broke off goes.
+
         Raises:
             Denied: They may not.
             InputError: The error.
             StoreUnavailable: The decision cannot be made durable.
         """
-        async with self.permitted(principal, access, {"removed": []}, Label()):
+        async with self.permitted(principal, access, {"removed": []}, Label()) as permit:
+            await self.mend(permit, access.collection)
             raise error
 
     async def below(self, collection: str, name: str) -> Mapping[str, str]:
@@ -353,9 +359,11 @@ class Writing:
         return found
 
     async def erase_rows(self, ids: Sequence[str]) -> None:
-        """Remove rows and words of documents whose vectors are gone, and their notes."""
-        await self._transact(partial(self.rooms.store.remove_documents, ids, scrub=True))
-        await self._drop(ids)
+        """Remove rows and words of documents whose vectors are gone, and their notes; and all that is staged or left of any."""
+        for first in range(0, len(ids), ERASE_AT_ONCE):
+            some = ids[first : first + ERASE_AT_ONCE]
+            await self._transact(partial(self.rooms.store.remove_documents, some, scrub=True))
+        await self._drop({*ids, *await self.rooms.log.read(partial(self.rooms.store.pending, None))})
         await self._clear(ids)
         await self._scrub()
 
@@ -364,13 +372,19 @@ class Writing:
         return self.rooms.store.remove_documents(ids, scrub=True)
 
     async def _vectors(
-        self, permit: Permit[WriteData], pairs: Sequence[tuple[Prepared, ChunkRecord]], number: int
+        self,
+        permit: Permit[WriteData],
+        pairs: Sequence[tuple[Prepared, ChunkRecord]],
+        number: int,
+        *,
+        marked: bool = False,
     ) -> None:
+        """Put vectors in; `marked` so that an erasure of what they take the place of finds them, whomever it was about."""
         for first in range(0, len(pairs), EMBED_AT_ONCE):
             some = pairs[first : first + EMBED_AT_ONCE]
             texts = [_embedded(one.body, chunk) for one, chunk in some]
             vectors = await self.rooms.embedder.embed(permit, texts, "document")
-            await self.rooms.vectors.upsert(permit, _points(some, vectors, number))
+            await self.rooms.vectors.upsert(permit, _points(some, vectors, number, marked=marked))
             self._probe("vectors")
 
     async def forget(self, permit: Permit[WriteData], collection: str, chunks: frozenset[str]) -> None:
@@ -432,7 +446,9 @@ def _bounded(some: Sequence[T], chunks: Callable[[T], int]) -> Iterator[list[T]]
         yield part
 
 
-def _points(pairs: Sequence[tuple[Prepared, ChunkRecord]], vectors: Vectors, number: int) -> list[VectorPoint]:
+def _points(
+    pairs: Sequence[tuple[Prepared, ChunkRecord]], vectors: Vectors, number: int, *, marked: bool
+) -> list[VectorPoint]:
     points = []
     for (one, chunk), vector in zip(pairs, vectors, strict=True):
         document = one.document
@@ -442,9 +458,9 @@ def _points(pairs: Sequence[tuple[Prepared, ChunkRecord]], vectors: Vectors, num
             "time": document.modified_ns // _MS_NS,
             "kind": document.kind,
         }
-        if one.body.subjects:
+        if one.body.subjects or (marked and not one.is_new):
             # By itself and by the keys of whom it is about: names stand nowhere beside vectors.
-            payload["subject"] = (erased_as(document.document_id), *one.keys)
+            payload["subject"] = (erased_as(document.document_id), *(one.keys if one.body.subjects else ()))
         namespace = Namespace("Knowledge", document.access.collection)
         points.append(VectorPoint(point_id(chunk.chunk_id), vector, namespace, payload))
     return points

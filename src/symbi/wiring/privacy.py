@@ -105,8 +105,11 @@ def sealed_stores(
 async def erase_documents(
     door: KnowledgeDoor, store: SqliteStore, log: AuditLog, ids: Sequence[str], keys: frozenset[KeyId]
 ) -> None:
-    """Remove documents that are about somebody, with their vectors; also those of one whose writing broke off before its row."""
-    if ids or await log.read(partial(store.pending, None)):
+    """Remove documents that are about somebody, with their vectors; also those of one whose writing broke off before its row.
+
+    Where knowledge is open, what is just being written is waited for.
+    """
+    if ids or door.is_open or await log.read(partial(store.pending, None)):
         await (await door.opened()).erase(ids, keys)
 
 

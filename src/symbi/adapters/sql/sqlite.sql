@@ -1016,6 +1016,9 @@ UPDATE knowledge_chunks SET document_id = ?1 WHERE number IN (SELECT value FROM 
 SELECT number FROM knowledge_chunks
 WHERE document_id IN (SELECT value || '+' FROM json_each(?1) UNION ALL SELECT value || '-' FROM json_each(?1)) LIMIT ?2
 
+-- name: any_worded
+SELECT EXISTS (SELECT 1 FROM knowledge_chunks WHERE worded AND number IN (SELECT value FROM json_each(?)))
+
 -- name: drop_words
 DELETE FROM knowledge_words WHERE rowid IN (
     SELECT number FROM knowledge_chunks WHERE worded AND number IN (SELECT value FROM json_each(?))
@@ -1079,8 +1082,14 @@ DELETE FROM knowledge_pending WHERE document_id IN (SELECT value FROM json_each(
 -- name: pending
 SELECT document_id FROM knowledge_pending WHERE ?1 IS NULL OR collection = ?1 ORDER BY document_id
 
--- name: get_folder
-SELECT root FROM knowledge_folders WHERE collection = ? AND name = ?
+-- name: unfinished
+SELECT collection FROM knowledge_pending UNION
+SELECT collection FROM (SELECT min(collection) AS collection FROM knowledge_access)
+WHERE collection IS NOT NULL AND EXISTS (SELECT 1 FROM meta WHERE key = ?)
+
+-- name: get_folders
+SELECT name, root FROM knowledge_folders WHERE collection = ?1 AND name IN (SELECT value FROM json_each(?2)) UNION ALL
+SELECT name, root FROM knowledge_folders WHERE collection = ?1 AND name > ?3 AND name < ?4
 
 -- name: put_folder
 INSERT OR REPLACE INTO knowledge_folders (collection, name, root) VALUES (?, ?, ?)

@@ -115,10 +115,12 @@ class KnowledgeTable(Rows):
         """By number."""
         return [row[0] for row in self._all(SQL["chunks_beside"], (json.dumps(list(ids)), limit))]
 
-    def drop_chunks(self, numbers: Sequence[int]) -> None:
+    def drop_chunks(self, numbers: Sequence[int], *, scrub: bool = False) -> None:
         """With their words."""
         self._fence(self._epoch)
         some = json.dumps(list(numbers))
+        if scrub and self._one(SQL["any_worded"], (some,))[0]:
+            self._write(SQL["put_meta"], (_SCRUB, "due"))
         self._write(SQL["drop_words"], (some,))
         self._write(SQL["drop_chunks"], (some,))
 
@@ -137,10 +139,12 @@ class KnowledgeTable(Rows):
             self._db.execute(SQL["remove_meta"], (_SCRUB,))
         return False
 
-    def folder(self, collection: str, name: str) -> Path | None:
-        """As it was put."""
-        row = self._one(SQL["get_folder"], (collection, name))
-        return None if row is None else Path(os.fsdecode(row[0]))
+    def folders(self, collection: str, name: str) -> Mapping[str, Path]:
+        """As they were put."""
+        parts = name.split("/")
+        above = json.dumps(["/".join(parts[:count]) for count in range(1, len(parts) + 1)])
+        rows = self._all(SQL["get_folders"], (collection, above, f"{name}/", f"{name}0"))  # 0 comes next to /
+        return {name: Path(os.fsdecode(root)) for name, root in rows}
 
     def put_folder(self, collection: str, name: str, root: Path) -> None:
         """Insert or replace."""
@@ -199,6 +203,10 @@ class KnowledgeTable(Rows):
     def pending(self, collection: str | None) -> Sequence[str]:
         """In their order."""
         return [row[0] for row in self._all(SQL["pending"], (collection,))]
+
+    def unfinished(self) -> Sequence[str]:
+        """By name; where nothing but words is left, of no collection in particular, the first that there is."""
+        return [row[0] for row in self._all(SQL["unfinished"], (_SCRUB,))]
 
     def collection_stats(self, accesses: Sequence[int] | None = None) -> Sequence[CollectionStats]:
         """By name."""
