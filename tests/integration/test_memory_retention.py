@@ -3,7 +3,7 @@
 import pytest
 
 from symbi.context.keeping import INTERVAL_S
-from symbi.context.kinds import ContextItem, ContextQuery, MemoryKind
+from symbi.context.kinds import ContextItem, ContextQuery, MemoryKind, MemoryTerms
 from symbi.context.memory import SWEEP_GAP_MS
 from symbi.context.surplus import AT_A_WRITE
 from symbi.dsl.spec import MemorySpec
@@ -213,3 +213,30 @@ async def test_copies_that_are_held_make_no_further_copy_cost_more(tmp_path, mon
     (few, few_steps), (many, many_steps) = costs
     assert many == few
     assert many_steps < 1.2 * few_steps
+
+
+async def test_what_was_kept_again_outlasts_its_older_copy_and_a_copy_outlasts_what_was_put_back():
+    clock = ManualClock()
+    async with open_memory(clock=clock, terms=lambda _agent: MemoryTerms(retention_days=30.0)) as open_:
+        memory, keeping = open_.memory, open_.keeping
+
+        async def there():
+            return len(await memory.retrieve_context(ANNA, ContextQuery(text="gooseberry")))
+
+        async def copies():
+            return [one.items for one in await keeping.checkpoints(ANNA)]
+
+        one = await memory.store_context(ANNA, ContextItem("gooseberry"))
+        older = await keeping.checkpoint(ANNA)
+        clock.advance(20 * DAY_S)
+        assert await memory.store_context(ANNA, ContextItem("Gooseberry")) == one
+        await keeping.checkpoint(ANNA)
+        clock.advance(11 * DAY_S)
+        assert await keeping.sweep() == 1  # the copy alone
+        assert (await there(), await copies(), len(open_.index.points)) == (1, [1, 0], 1)
+        assert await keeping.restore(ANNA, older.id) == 0
+        assert await keeping.sweep() == 0
+        assert (await there(), await copies(), len(open_.index.points)) == (0, [1, 0], 0)
+        clock.advance(20 * DAY_S)
+        assert await keeping.sweep() == 1
+        assert await copies() == [0, 0]

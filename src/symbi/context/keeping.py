@@ -166,7 +166,7 @@ class MemoryKeeping:
             def step(after: str = after) -> tuple[tuple[int, str], tuple[Draft, ...]]:
                 due = store.due_items(now_ms, oldest_ms, after, AT_ONCE, of)
                 held = frozenset(store.held_items(due))
-                count = store.remove_items([one for one in due if one not in held])
+                count = store.remove_due([one for one in due if one not in held], now_ms, oldest_ms)
                 last = due[-1] if len(due) == AT_ONCE else ""
                 return (count, last), _removed(of, count, "retention")
 

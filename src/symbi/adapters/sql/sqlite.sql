@@ -872,6 +872,12 @@ FROM memories WHERE +space = ?1 AND copy = '' AND id IN (SELECT value FROM json_
 -- name: memory_rows
 SELECT number, copy, space, level, words, body FROM memories WHERE id = ?
 
+-- name: memory_rows_due
+SELECT number, copy FROM memories WHERE id = ?1 AND (at_ms < ?3 OR expires_ms <= ?2)
+
+-- name: drop_memory_row
+DELETE FROM memories WHERE number = ?
+
 -- name: drop_memories
 DELETE FROM memories WHERE id = ?
 
