@@ -23,6 +23,7 @@ MOST_SEALED: Final = 500  # of the newest sealed items, that are opened to see w
 MOST_SEALED_BYTES: Final = 8_388_608  # of these: with the one that goes beyond it, it ends
 SEALED_AT_A_TIME: Final = 16  # that are read together
 MOST_TOKENS: Final = 2_097_152  # of all items that one question gives: 8 MiB of content
+MOST_LOOKED_AT: Final = 100_000  # of the newest, to give as many as are wanted
 AT_A_TIME: Final = 50  # items that are read together, where more may be too large
 MOST_CHOSEN: Final = 256  # of items with the tags and words that are asked for, that are ranked
 
@@ -114,17 +115,25 @@ Ranked: TypeAlias = Iterator[tuple[Row, Body | None, float]]
 Candidates: TypeAlias = dict[str, tuple[Row, Body | None, Mapping[str, int]]]
 
 
-def newest(store: MemoryStore, wanted: Wanted) -> Iterator[Row]:
-    """Items that fit, newest first, read in steps; with the one that makes them too many or too large it ends."""
+def newest(store: MemoryStore, wanted: Wanted, at_first: int | None = None) -> Iterator[Row]:
+    """Items that fit, newest first, read in steps; with the one that makes them too many or too large it ends.
+
+    Args:
+        store: Where they are.
+        wanted: Which.
+        at_first: So many are likely to do, and are read in steps of at most that.
+    """
     left, tokens, step = wanted.limit, 0, wanted
+    most = AT_A_TIME if at_first is None else min(at_first, AT_A_TIME)
     while left > 0:
-        rows = store.find_items(replace(step, limit=min(left, AT_A_TIME)))
+        asked = min(left, most)
+        rows = store.find_items(replace(step, limit=asked))
         for row in rows:
             yield row
             tokens += row.tokens
             if tokens > MOST_TOKENS:
                 return
-        if len(rows) < AT_A_TIME:
+        if len(rows) < asked:
             return
         left -= len(rows)
         step = behind_row(wanted, rows[-1])
@@ -136,9 +145,10 @@ def behind_row(wanted: Wanted, row: Row) -> Wanted:
 
 
 def _newest(store: MemoryStore, question: Question, opened: Opened) -> Ranked:
-    wanted = replace(question.wanted, limit=question.query.limit)
-    sealed = False if by_content(wanted) else None
-    both: Iterator[tuple[Row, Body | None]] = ((row, None) for row in newest(store, replace(wanted, sealed=sealed)))
+    # Some may be erased by now, in whose place older ones come; whoever asks takes no more than are wanted.
+    sealed = False if by_content(question.wanted) else None
+    wanted = replace(question.wanted, limit=MOST_LOOKED_AT, sealed=sealed)
+    both: Iterator[tuple[Row, Body | None]] = ((row, None) for row in newest(store, wanted, question.query.limit))
     for row, body in merge(both, opened, key=lambda one: -one[0].number):
         yield row, body, 0.0
 
