@@ -15,7 +15,7 @@ import anyio
 
 from symbi.clock import Clock
 from symbi.context.sealing import label_of_level
-from symbi.errors import Denied, Overloaded
+from symbi.errors import Denied, Overloaded, PermitRefused, RateLimited
 from symbi.guard.action import DataRef, ReadData
 from symbi.guard.conditions import ONE_BY_ONE
 from symbi.guard.gate import Guard
@@ -111,6 +111,8 @@ class Readers:
 
         Raises:
             Overloaded, StoreUnavailable: Nobody can decide, or put it on record.
+            RateLimited: Policy lets it be read so often, and it was.
+            PermitRefused: A decision ended before it was used.
         """
         seen: dict[str, Label] = {}
         for level in sorted(levels):
@@ -119,6 +121,8 @@ class Readers:
                 about = replace(asked, label=label, by_level=True, embedder="", remote=False)
                 async with self.reading(about, {"level": level}) as permit:
                     seen[level] = permit.action.mark
+            except (PermitRefused, RateLimited):
+                raise  # that says nothing about what a reader may see
             except Denied:
                 continue  # and what is of this level is as if it were not there
         return seen
