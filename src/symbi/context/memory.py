@@ -218,8 +218,10 @@ class Memory:
         vectors = None if meanings is None or keys else await meanings.of_texts(permit, [item.content])
         row = replace(row, meaning=Meaning.NONE if vectors is None else Meaning.DUE)
         with self.making() as making:
-            kept, _ = await self._rooms.log.transact(partial(self._put, row, body, keys, making))
-            self.changed(principal.name)
+            try:
+                kept, _ = await self._rooms.log.transact(partial(self._put, row, body, keys, making))
+            finally:
+                self.changed(principal.name)  # also where nobody can tell whether it is kept
             if meanings is not None and vectors is not None:
                 await meanings.put(permit, [kept], vectors)
                 await self.meant([kept.id])
