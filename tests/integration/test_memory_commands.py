@@ -67,6 +67,8 @@ def test_what_is_remembered_is_shown_exported_and_removed(folder):
 
 def test_what_is_wrong_is_said_in_a_line(folder):
     assert "say which items" in symbi("memory", "forget", "anna", fails=True)
+    assert "no word in it" in symbi("memory", "forget", "anna", "--text", "*", fails=True)
+    assert "say whose memory" in symbi("memory", "show", "--kind", "working", fails=True)
     assert "not the name of an agent" in symbi("memory", "show", "no name", fails=True)
     assert "`kind` is one of" in symbi("memory", "export", "anna", "--kind", "old", fails=True)
 

@@ -36,6 +36,9 @@ def show(
 ) -> None:
     """List who remembers how much, or the items of one agent, without what they say."""
     with errors_to_exit(as_json=as_json):
+        if agent is None and (kind or tag or text):
+            msg = "say whose memory: a kind, tags and words choose among the items of one agent"
+            raise InputError(msg, code="input.usage")
         arguments = {} if agent is None else _arguments(agent, kind, tag, text)
         said: Any = ask_or_own(load_settings(config), "memory.show", arguments)
         if as_json:
