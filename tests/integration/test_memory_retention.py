@@ -1,5 +1,9 @@
 """When retention acts: at the next opening, at the end of a run and by the errands of a runtime that stays, whichever is first."""
 
+import json
+from contextlib import suppress
+
+import anyio
 import pytest
 
 from symbi.context.keeping import INTERVAL_S
@@ -240,3 +244,27 @@ async def test_what_was_kept_again_outlasts_its_older_copy_and_a_copy_outlasts_w
         clock.advance(20 * DAY_S)
         assert await keeping.sweep() == 1
         assert await copies() == [0, 0]
+
+
+@pytest.mark.parametrize("how", ["cancelled", "error"])
+async def test_a_runtime_that_is_cancelled_or_fails_removes_what_is_due_and_closes_its_leases(tmp_path, how):
+    clock, seen = ManualClock(), []
+    with anyio.CancelScope() as scope, suppress(EOFError):
+        async with open_in(tmp_path, SHORT, policies=ALL, clock=clock) as running:
+            context = running.runtime.context
+            context.declare(running.compiled)
+            await context.store_context(ANNA, ContextItem("gooseberry"))
+            assert len(await context.retrieve_context(ANNA, ContextQuery())) == 1
+            clock.advance(3 * DAY_S)
+            seen.append(b"gooseberry" in bytes_in(tmp_path))
+            if how == "error":
+                raise EOFError
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert seen == [True]
+    assert b"gooseberry" not in bytes_in(tmp_path)
+    async with open_in(tmp_path, SHORT, policies=ALL, clock=clock) as running:
+        log = running.runtime.rooms.world.log
+        records = [json.loads(one.record) for one in await log.read(lambda: log._store.read(1))]
+        kinds = [one["event_type"] for one in records]
+        assert kinds.count("lease.granted") == kinds.count("lease.closed") == 2

@@ -30,6 +30,7 @@ MAX_LEASES: Final = 4096  # open at a time; the one that was used least recently
 REFUSAL_HOLDS_S: Final = 10.0  # a refusal is not asked for again by the same set for so long
 MAX_REFUSALS: Final = 4096
 MAX_RENEWALS: Final = 8
+CLOSE_S: Final = 10.0  # for all that are open at the end
 CONDITION: Final = "policy.condition"
 
 
@@ -180,10 +181,11 @@ class Readers:
                 await self._close(asked)
 
     async def close(self) -> None:
-        """Close all of them."""
-        async with self._turn:
-            for asked in list(self._open):
-                await self._close(asked)
+        """Close all of them; also for who is cancelled, so that the trail has how often each was used."""
+        with anyio.move_on_after(CLOSE_S, shield=True):
+            async with self._turn:
+                for asked in list(self._open):
+                    await self._close(asked)
 
 
 def _action(asked: Asked) -> ReadData:
