@@ -2,6 +2,7 @@
 
 import pytest
 
+from symbi.adapters.sqlite.context import MemoryTable
 from symbi.api import memory as door
 from symbi.context.finding import AT_A_TIME
 from symbi.context.kinds import ContextItem, ContextQuery, MemoryKind
@@ -197,3 +198,32 @@ async def test_a_time_that_is_none_has_a_place(tmp_path):
             outcome = await running.runtime.run(running.compiled, spec, {})
             assert isinstance(outcome.error, ScriptFailed), outcome.error
             assert "is a time in seconds" in str(outcome.error)
+
+
+@pytest.mark.parametrize("asked", [{"about": "gate much"}, {"about": "gate much", "text": "much"}])
+async def test_what_is_ranked_is_held_within_a_bound_whatever_is_large(monkeypatch, asked):
+    held, find, again = [], MemoryTable.find_items, MemoryTable.items_of
+
+    def watched(act):
+        def look(*arguments):
+            rows = act(*arguments)
+            held.append(sum(len(row.body) for row in rows))
+            return rows
+
+        return look
+
+    async with open_memory() as open_:
+        for number in range(30):
+            word = "gate" if number % 7 == 0 else "door"
+            await open_.memory.store_context(ANNA, ContextItem(f"{word} {number} much " + "x" * 2000))
+        monkeypatch.setattr("symbi.context.finding.AT_A_TIME", 4)
+        whole = await contents(open_, limit=100, **asked)
+        assert len(whole) == 30
+        assert {one[:4] for one in whole[:5]} == {"gate"}
+        monkeypatch.setattr("symbi.context.finding.MOST_HELD_BYTES", 9000)
+        monkeypatch.setattr("symbi.context.finding.MOST_OF_A_WORD", 4)
+        monkeypatch.setattr(MemoryTable, "find_items", watched(find))
+        monkeypatch.setattr(MemoryTable, "items_of", watched(again))
+        open_.memory.all_changed()
+        assert await contents(open_, limit=100, **asked) == whole
+        assert 0 < max(held) < 4 * 2500

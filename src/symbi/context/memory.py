@@ -24,6 +24,7 @@ from symbi.context.finding import (
     by_content,
     found_in,
     narrowed,
+    ranked_by_content,
 )
 from symbi.context.kinds import (
     DAY_MS,
@@ -389,7 +390,7 @@ class Memory:
         if query.about and meanings is not None and wanted.levels:
             change, rows = self._change(wanted.space), None
             if by_content(wanted):
-                rows = await read(partial(store.find_items, replace(wanted, sealed=False)))
+                rows = await read(partial(ranked_by_content, store, query, wanted))
             if rows is None or rows:
                 ids = None if rows is None else [row.id for row in rows]
                 near = await meanings.near(permit, query.about, wanted, max(MOST_NEAR, 2 * query.limit), ids)
