@@ -73,6 +73,13 @@ def test_what_is_wrong_is_said_in_a_line(folder):
     assert "`kind` is one of" in symbi("memory", "export", "anna", "--kind", "old", fails=True)
 
 
+def test_a_folder_without_policies_says_what_would_permit_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = symbi("memory", "show", fails=True)
+    assert "no policy permits" in said
+    assert "`symbi init` writes permits it" in " ".join(said.split())
+
+
 @pytest.mark.anyio
 async def test_what_is_said_to_be_forgotten_is_found_among_all_that_is_sealed(tmp_path, monkeypatch):
     monkeypatch.setattr("symbi.context.finding.MOST_SEALED", 3)
