@@ -65,6 +65,9 @@ async def test_a_text_without_a_word_chooses_nothing_to_forget(tmp_path):
         for act in (door.forget, door.export, door.show):
             with pytest.raises(InputError, match="no word in it"):
                 await act(running.runtime, None, {"agent": "anna", "text": "*"})
+        for chosen in ({}, {"tag": "x"}, {"all": 1}, {"ids": [], "kind": None}, {"all": True, "tags": ["x"]}):
+            with pytest.raises(InputError, match="says which items"):
+                await door.forget(running.runtime, None, {"agent": "anna", **chosen})
         assert await running.runtime.context.keeping.spaces() == {ANNA: 1}
         said = await door.show(running.runtime, None, {"agent": "anna", "limit": 1})
         assert (len(said["items"]), said["more"]) == (1, True)

@@ -46,16 +46,22 @@ async def export(runtime: Runtime, _caller: Caller, arguments: Mapping[str, Json
 
 
 async def forget(runtime: Runtime, _caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
-    """Remove items of an agent: those that are named, or all of what else is said; answers how many, and what stays.
+    """Remove items of an agent: those that are named, what a kind, tags or words choose, or with `all` what there is.
+
+    Answers how many, and what stays.
 
     Named items go together or not at all. Of all others, those that are about somebody under a legal hold stay.
     """
     agent = check_space(text_of(arguments, "agent"))
-    ids = _ids(arguments)
+    ids, query = _ids(arguments), _query(arguments)
     keeping = runtime.context.keeping
+    if bool(ids) + bool(query.kinds or query.tags or query.text) + (arguments.get("all") is True) != 1:
+        raise _wrong(
+            "one of `ids`, `all`, or a kind, tags or words says which items"
+        )  # nothing said is not all there is
     if ids:
         return {"items": await keeping.forget_now(agent, ids), "held": 0, "held_ids": []}
-    done = await keeping.forget_matching(agent, _query(arguments))
+    done = await keeping.forget_matching(agent, query)
     return {"items": done.items, "held": done.held, "held_ids": list(done.held_ids)}
 
 

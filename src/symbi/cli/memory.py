@@ -103,7 +103,7 @@ def forget(  # noqa: PLR0913 - the options of a command
         if chosen != 1:
             msg = "say which items: their ids, or a kind, tags or words, or `--all`"
             raise InputError(msg, code="input.usage")
-        arguments = {**_arguments(agent, kind, tag, text), "ids": list(ids or ())}
+        arguments = {**_arguments(agent, kind, tag, text), "ids": list(ids or ()), "all": everything}
         said: Any = ask_or_own(load_settings(config), "memory.forget", arguments)
         if as_json:
             print_json(said)
