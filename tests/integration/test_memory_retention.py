@@ -268,3 +268,29 @@ async def test_a_runtime_that_is_cancelled_or_fails_removes_what_is_due_and_clos
         records = [json.loads(one.record) for one in await log.read(lambda: log._store.read(1))]
         kinds = [one["event_type"] for one in records]
         assert kinds.count("lease.granted") == kinds.count("lease.closed") == 2
+
+
+async def test_what_has_gone_is_in_no_answer_of_before_and_nothing_of_it_comes_back_with_the_same():
+    clock, old = ManualClock(), Label(sources=("strangers",))
+    async with open_memory(clock=clock, terms=lambda _agent: MemoryTerms(retention_days=2.0)) as open_:
+        memory = open_.memory
+
+        async def there():
+            found = await memory.retrieve_context(ANNA, ContextQuery())
+            return [(one.content, one.times, one.importance, one.label.sources) for one in found]
+
+        await memory.store_context(ANNA, ContextItem("gooseberry", importance=1.0, label=old))
+        await memory.store_context(ANNA, ContextItem("note", MemoryKind.WORKING))
+        clock.advance(DAY_S - 5)
+        assert len(await there()) == 2
+        clock.advance(5)
+        assert [one[0] for one in await there()] == ["gooseberry"]
+        clock.advance(DAY_S - 5)
+        assert len(await there()) == 1
+        clock.advance(6)
+        assert await there() == []
+        for times in (1, 2):
+            await memory.store_context(ANNA, ContextItem("gooseberry", importance=0.1))
+            assert await there() == [("gooseberry", times, 0.1, ())]
+        await open_.keeping.sweep()
+        assert await there() == [("gooseberry", 2, 0.1, ())]

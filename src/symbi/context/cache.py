@@ -75,8 +75,8 @@ class AnswerCache:
         self._answers.move_to_end(key)
         return _own(found.items)
 
-    def put(self, key: Hashable, items: Recalled, spaces: Iterable[str], now_ms: int) -> None:
-        """Keep an answer, if it is no larger than all may be together; whoever alters what it says, alters a copy."""
+    def put(self, key: Hashable, items: Recalled, spaces: Iterable[str], until_ms: int) -> None:
+        """Keep an answer until a time, if it is no larger than all may be together; whoever alters what it says, alters a copy."""
         size = ANSWER_BYTES + sum(_size(item) for item in items)
         self._drop(key)
         if size > self._most:
@@ -84,7 +84,7 @@ class AnswerCache:
         while self._used + size > self._most:
             self._drop(next(iter(self._answers)))
             self._evicted += 1
-        answer = _Answer(_own(items), frozenset(spaces), size, now_ms + HOLDS_MS)
+        answer = _Answer(_own(items), frozenset(spaces), size, until_ms)
         self._answers[key] = answer
         self._used += size
         for space in answer.spaces:

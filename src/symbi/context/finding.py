@@ -68,8 +68,8 @@ def narrowed(
 
 def found_in(
     store: MemoryStore, vault: Vault | None, question: Question, near: Mapping[str, float]
-) -> tuple[list[tuple[str, Found]], bool]:
-    """The items that answer, the best or the newest first, each with its level; and whether there may be more.
+) -> tuple[list[tuple[Row, Found]], bool]:
+    """The items that answer, the best or the newest first, each with its row; and whether there may be more.
 
     Args:
         store: Where they are.
@@ -84,12 +84,12 @@ def found_in(
     query = question.query
     opened, unseen = _opened(store, vault, question)
     ranked = _ranked(store, question, near, opened) if query.about else _newest(store, question, opened)
-    chosen: list[tuple[str, Found]] = []
+    chosen: list[tuple[Row, Found]] = []
     tokens, last = 0, 0
     for row, body, points in ranked:
         opened_now = body or _opened_again(store, vault, row)
         if opened_now is not None:
-            chosen.append((row.level, found(row, opened_now, points)))
+            chosen.append((row, found(row, opened_now, points)))
             tokens, last = tokens + row.tokens, row.number
         if len(chosen) == query.limit or tokens > MOST_TOKENS:
             break

@@ -17,7 +17,7 @@ import anyio
 from symbi.audit.event import Draft
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock, IdSource
-from symbi.context.cache import AnswerCache, CacheStats
+from symbi.context.cache import HOLDS_MS, AnswerCache, CacheStats
 from symbi.context.finding import (
     MOST_NEAR,
     Question,
@@ -37,6 +37,7 @@ from symbi.context.kinds import (
     Recalled,
     check_space,
 )
+from symbi.context.matching import is_there
 from symbi.context.meanings import Meanings
 from symbi.context.port import Meaning, MemoryStore, Row, Space
 from symbi.context.reading import Asked, Readers
@@ -250,6 +251,8 @@ class Memory:
         store = self._rooms.store
         row = replace(row, digest=keys.digest(row.digest))
         same = store.same_item(row.space, row.kind, row.digest) if row.kind in LASTING else None
+        if same is not None and not is_there(same, row.at_ms, self.terms.oldest_ms(row.at_ms, row.space)):
+            same = None  # nothing of what has gone comes back with it; the next sweep removes it
         before = None if same is None else opened_body(same, self._rooms.guard.vault)
         if same is not None and before is not None:
             sources = merged_sources(before.label, body.label)
@@ -376,14 +379,16 @@ class Memory:
         chosen, cut = await self._find(permit, Question(query, wanted, self.terms.of(space)))
         self._rooms.guard.authority.check(permit, ReadData)  # it holds until there is an answer
         items = Recalled(
-            (replace(one, label=join(one.label, action.mark, marks[level])) for level, one in chosen), cut=cut
+            (replace(one, label=join(one.label, action.mark, marks[row.level])) for row, one in chosen), cut=cut
         )
         if change == self._change(space):  # else somebody has kept something meanwhile
-            self._cache.put(key, items, (space,), now_ms)
+            keep_ms = now_ms - wanted.oldest_ms
+            ends = [end for row, _ in chosen for end in (row.expires_ms, row.at_ms + keep_ms + 1) if end is not None]
+            self._cache.put(key, items, (space,), min([now_ms + HOLDS_MS, *ends]))
         return items
 
-    async def _find(self, permit: Permit[ReadData], question: Question) -> tuple[Sequence[tuple[str, Found]], bool]:
-        """What fits, each with its level; and whether there may be more."""
+    async def _find(self, permit: Permit[ReadData], question: Question) -> tuple[Sequence[tuple[Row, Found]], bool]:
+        """What fits, each with its row; and whether there may be more."""
         read, store, vault = self._rooms.log.read, self._rooms.store, self._rooms.guard.vault
         query, wanted, meanings = question.query, question.wanted, self._rooms.meanings
         near: Mapping[str, float] = {}

@@ -863,7 +863,7 @@ SELECT ifnull(max(at_ms), 0) FROM memories WHERE space = ? AND copy = ''
 
 -- name: memory_same
 SELECT id, space, kind, form, shared, level, at_ms, expires_ms, importance, half_life, tokens, times, digest, meaning, body, words, number
-FROM memories WHERE space = ? AND kind = ? AND digest = ? AND copy = ''
+FROM memories WHERE space = ? AND kind = ? AND digest = ? AND copy = '' ORDER BY number DESC LIMIT 1
 
 -- name: memories_of
 SELECT id, space, kind, form, shared, level, at_ms, expires_ms, importance, half_life, tokens, times, digest, meaning, body, words, number
