@@ -67,8 +67,17 @@ def test_what_is_remembered_is_shown_exported_and_removed(folder):
 
 def test_what_is_wrong_is_said_in_a_line(folder):
     assert "say which items" in symbi("memory", "forget", "anna", fails=True)
+    assert "no word in it" in symbi("memory", "forget", "anna", "--text", "*", fails=True)
+    assert "say whose memory" in symbi("memory", "show", "--kind", "working", fails=True)
     assert "not the name of an agent" in symbi("memory", "show", "no name", fails=True)
     assert "`kind` is one of" in symbi("memory", "export", "anna", "--kind", "old", fails=True)
+
+
+def test_a_folder_without_policies_says_what_would_permit_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = symbi("memory", "show", fails=True)
+    assert "no policy permits" in said
+    assert "`symbi init` writes permits it" in " ".join(said.split())
 
 
 @pytest.mark.anyio

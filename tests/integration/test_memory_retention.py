@@ -1,9 +1,13 @@
 """When retention acts: at the next opening, at the end of a run and by the errands of a runtime that stays, whichever is first."""
 
+import json
+from contextlib import suppress
+
+import anyio
 import pytest
 
 from symbi.context.keeping import INTERVAL_S
-from symbi.context.kinds import ContextItem, ContextQuery, MemoryKind
+from symbi.context.kinds import ContextItem, ContextQuery, MemoryKind, MemoryTerms
 from symbi.context.memory import SWEEP_GAP_MS
 from symbi.context.surplus import AT_A_WRITE
 from symbi.dsl.spec import MemorySpec
@@ -213,3 +217,80 @@ async def test_copies_that_are_held_make_no_further_copy_cost_more(tmp_path, mon
     (few, few_steps), (many, many_steps) = costs
     assert many == few
     assert many_steps < 1.2 * few_steps
+
+
+async def test_what_was_kept_again_outlasts_its_older_copy_and_a_copy_outlasts_what_was_put_back():
+    clock = ManualClock()
+    async with open_memory(clock=clock, terms=lambda _agent: MemoryTerms(retention_days=30.0)) as open_:
+        memory, keeping = open_.memory, open_.keeping
+
+        async def there():
+            return len(await memory.retrieve_context(ANNA, ContextQuery(text="gooseberry")))
+
+        async def copies():
+            return [one.items for one in await keeping.checkpoints(ANNA)]
+
+        one = await memory.store_context(ANNA, ContextItem("gooseberry"))
+        older = await keeping.checkpoint(ANNA)
+        clock.advance(20 * DAY_S)
+        assert await memory.store_context(ANNA, ContextItem("Gooseberry")) == one
+        await keeping.checkpoint(ANNA)
+        clock.advance(11 * DAY_S)
+        assert await keeping.sweep() == 1  # the copy alone
+        assert (await there(), await copies(), len(open_.index.points)) == (1, [1, 0], 1)
+        assert await keeping.restore(ANNA, older.id) == 0
+        assert await keeping.sweep() == 0
+        assert (await there(), await copies(), len(open_.index.points)) == (0, [1, 0], 0)
+        clock.advance(20 * DAY_S)
+        assert await keeping.sweep() == 1
+        assert await copies() == [0, 0]
+
+
+@pytest.mark.parametrize("how", ["cancelled", "error"])
+async def test_a_runtime_that_is_cancelled_or_fails_removes_what_is_due_and_closes_its_leases(tmp_path, how):
+    clock, seen = ManualClock(), []
+    with anyio.CancelScope() as scope, suppress(EOFError):
+        async with open_in(tmp_path, SHORT, policies=ALL, clock=clock) as running:
+            context = running.runtime.context
+            context.declare(running.compiled)
+            await context.store_context(ANNA, ContextItem("gooseberry"))
+            assert len(await context.retrieve_context(ANNA, ContextQuery())) == 1
+            clock.advance(3 * DAY_S)
+            seen.append(b"gooseberry" in bytes_in(tmp_path))
+            if how == "error":
+                raise EOFError
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert seen == [True]
+    assert b"gooseberry" not in bytes_in(tmp_path)
+    async with open_in(tmp_path, SHORT, policies=ALL, clock=clock) as running:
+        log = running.runtime.rooms.world.log
+        records = [json.loads(one.record) for one in await log.read(lambda: log._store.read(1))]
+        kinds = [one["event_type"] for one in records]
+        assert kinds.count("lease.granted") == kinds.count("lease.closed") == 2
+
+
+async def test_what_has_gone_is_in_no_answer_of_before_and_nothing_of_it_comes_back_with_the_same():
+    clock, old = ManualClock(), Label(sources=("strangers",))
+    async with open_memory(clock=clock, terms=lambda _agent: MemoryTerms(retention_days=2.0)) as open_:
+        memory = open_.memory
+
+        async def there():
+            found = await memory.retrieve_context(ANNA, ContextQuery())
+            return [(one.content, one.times, one.importance, one.label.sources) for one in found]
+
+        await memory.store_context(ANNA, ContextItem("gooseberry", importance=1.0, label=old))
+        await memory.store_context(ANNA, ContextItem("note", MemoryKind.WORKING))
+        clock.advance(DAY_S - 5)
+        assert len(await there()) == 2
+        clock.advance(5)
+        assert [one[0] for one in await there()] == ["gooseberry"]
+        clock.advance(DAY_S - 5)
+        assert len(await there()) == 1
+        clock.advance(6)
+        assert await there() == []
+        for times in (1, 2):
+            await memory.store_context(ANNA, ContextItem("gooseberry", importance=0.1))
+            assert await there() == [("gooseberry", times, 0.1, ())]
+        await open_.keeping.sweep()
+        assert await there() == [("gooseberry", 2, 0.1, ())]

@@ -15,7 +15,7 @@ from symbi.agent.messages import Through
 from symbi.agent.pieces import data_of, in_pieces, label_of
 from symbi.agent.task import label_json, read_label
 from symbi.agent.values import Value, from_json, to_json
-from symbi.context.kinds import ContextItem, ContextQuery, Form, Found, MemoryKind, Recalled
+from symbi.context.kinds import LAST_MS, ContextItem, ContextQuery, Form, Found, MemoryKind, Recalled
 from symbi.dsl import ast
 from symbi.dsl.spec import MemorySpec
 from symbi.errors import InputError, ScriptFailed
@@ -192,6 +192,8 @@ class Recollections:
     def _moment(self, given: Mapping[str, JsonValue], name: str, span: ast.Span) -> int | None:
         """Seconds since the epoch, as `now()` gives them, in milliseconds."""
         value = self._number(given, name, span)
+        if value is not None and abs(value) > LAST_MS / 1000:
+            raise self._failed(f"`{name}` is a time in seconds since the epoch", span)
         return None if value is None else round(value * 1000)
 
     def _one_of(self, kind: type[EnumT], given: Mapping[str, JsonValue], name: str, span: ast.Span) -> EnumT | None:

@@ -9,6 +9,7 @@ from symbi.api.approvals import text_of
 from symbi.api.caller import Caller, Discreet, Operation
 from symbi.clock import rfc3339
 from symbi.context.kinds import MAX_FOUND, ContextQuery, Found, MemoryKind, Recalled, check_space
+from symbi.context.words import asked_for
 from symbi.errors import InputError
 from symbi.runtime.runtime import Runtime
 from symbi.types import JsonValue
@@ -24,11 +25,12 @@ async def show(runtime: Runtime, _caller: Caller, arguments: Mapping[str, JsonVa
         return [{"agent": agent, "items": count} for agent, count in (await keeping.spaces()).items()]
     agent = check_space(text_of(arguments, "agent"))
     checkpoints = await keeping.checkpoints_now(agent)
-    items = await keeping.everything(agent, _query(arguments))
+    query = _query(arguments)
+    items = await keeping.everything(agent, query)
     return {
         "agent": agent,
         "items": [_shown(one) for one in items],
-        "more": _more(items),
+        "more": _more(items, query),
         "retention_days": runtime.context.memory.retention_days_of(agent),
         "checkpoints": [{"id": one.id, "at": _at(one.at_ms), "items": one.items} for one in checkpoints],
         "cache": asdict(runtime.context.cache),
@@ -38,21 +40,28 @@ async def show(runtime: Runtime, _caller: Caller, arguments: Mapping[str, JsonVa
 async def export(runtime: Runtime, _caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
     """Items of an agent, whole, newest first; `after` is the id of the one behind which it goes on."""
     agent, after = check_space(text_of(arguments, "agent")), text_of(arguments, "after", "")
-    items = await runtime.context.keeping.everything(agent, _query(arguments), after)
-    return {"items": [_whole(one) for one in items], "more": _more(items)}
+    query = _query(arguments)
+    items = await runtime.context.keeping.everything(agent, query, after)
+    return {"items": [_whole(one) for one in items], "more": _more(items, query)}
 
 
 async def forget(runtime: Runtime, _caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
-    """Remove items of an agent: those that are named, or all of what else is said; answers how many, and what stays.
+    """Remove items of an agent: those that are named, what a kind, tags or words choose, or with `all` what there is.
+
+    Answers how many, and what stays.
 
     Named items go together or not at all. Of all others, those that are about somebody under a legal hold stay.
     """
     agent = check_space(text_of(arguments, "agent"))
-    ids = _ids(arguments)
+    ids, query = _ids(arguments), _query(arguments)
     keeping = runtime.context.keeping
+    if bool(ids) + bool(query.kinds or query.tags or query.text) + (arguments.get("all") is True) != 1:
+        raise _wrong(
+            "one of `ids`, `all`, or a kind, tags or words says which items"
+        )  # nothing said is not all there is
     if ids:
         return {"items": await keeping.forget_now(agent, ids), "held": 0, "held_ids": []}
-    done = await keeping.forget_matching(agent, _query(arguments))
+    done = await keeping.forget_matching(agent, query)
     return {"items": done.items, "held": done.held, "held_ids": list(done.held_ids)}
 
 
@@ -70,9 +79,9 @@ def shown(_runtime: Runtime, arguments: Mapping[str, JsonValue]) -> Mapping[str,
     }  # fmt: skip
 
 
-def _more(items: Recalled) -> bool:
+def _more(items: Recalled, query: ContextQuery) -> bool:
     """Whether there may be more behind these."""
-    return items.cut or len(items) == MAX_FOUND
+    return items.cut or len(items) == query.limit
 
 
 def _query(arguments: Mapping[str, JsonValue]) -> ContextQuery:
@@ -83,8 +92,11 @@ def _query(arguments: Mapping[str, JsonValue]) -> ContextQuery:
         raise _wrong("`tags` is a list of texts")
     if isinstance(limit, bool) or not isinstance(limit, int):
         raise _wrong("`limit` is a number")
+    text = text_of(arguments, "text", "")
+    if text and not asked_for(text):
+        raise _wrong("`text` has no word in it, and so would mean all there is")
     return ContextQuery(
-        text=text_of(arguments, "text", ""),
+        text=text,
         kinds=() if kind is None else (MemoryKind(str(kind)),),
         tags=tuple(str(tag) for tag in tags),
         limit=limit,

@@ -36,6 +36,9 @@ def show(
 ) -> None:
     """List who remembers how much, or the items of one agent, without what they say."""
     with errors_to_exit(as_json=as_json):
+        if agent is None and (kind or tag or text):
+            msg = "say whose memory: a kind, tags and words choose among the items of one agent"
+            raise InputError(msg, code="input.usage")
         arguments = {} if agent is None else _arguments(agent, kind, tag, text)
         said: Any = ask_or_own(load_settings(config), "memory.show", arguments)
         if as_json:
@@ -100,7 +103,7 @@ def forget(  # noqa: PLR0913 - the options of a command
         if chosen != 1:
             msg = "say which items: their ids, or a kind, tags or words, or `--all`"
             raise InputError(msg, code="input.usage")
-        arguments = {**_arguments(agent, kind, tag, text), "ids": list(ids or ())}
+        arguments = {**_arguments(agent, kind, tag, text), "ids": list(ids or ()), "all": everything}
         said: Any = ask_or_own(load_settings(config), "memory.forget", arguments)
         if as_json:
             print_json(said)

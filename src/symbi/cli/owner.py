@@ -3,13 +3,21 @@
 import os
 from collections.abc import Mapping
 from functools import partial
+from typing import Final
 
 from symbi.api.client import ask_owner, connect_owner
 from symbi.api.control import OPERATIONS, Caller, operate
 from symbi.cli.run import run_to_end
 from symbi.config import Settings
+from symbi.errors import PolicyDenied
 from symbi.types import JsonValue
 from symbi.wiring import folder_owner, open_runtime
+
+PERMITTED_BY: Final = (
+    "no policy speaks of it: `base.control` in the `policies/base.cedar` that `symbi init` writes permits it, where symbi.toml "
+    'has `[policy]` with `paths = ["policies"]`'
+)
+"""What to do where nothing permits a command, as in a folder that has no policies."""
 
 
 def ask_or_own(settings: Settings, operation: str, arguments: Mapping[str, JsonValue]) -> JsonValue:
@@ -18,10 +26,15 @@ def ask_or_own(settings: Settings, operation: str, arguments: Mapping[str, JsonV
     Raises:
         SymbiError: What the owner said, or what stops us from being the owner.
     """
-    connection = connect_owner(settings.runtime.data_dir)
-    if connection is not None:
-        return ask_owner(connection, operation, arguments)
-    return run_to_end(partial(own, settings, operation, arguments), settings)
+    try:
+        connection = connect_owner(settings.runtime.data_dir)
+        if connection is not None:
+            return ask_owner(connection, operation, arguments)
+        return run_to_end(partial(own, settings, operation, arguments), settings)
+    except PolicyDenied as denied:
+        if denied.hint is None and not denied.fields.get("policies"):
+            denied.hint = PERMITTED_BY
+        raise
 
 
 async def own(settings: Settings, operation: str, arguments: Mapping[str, JsonValue]) -> JsonValue:

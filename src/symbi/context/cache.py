@@ -5,12 +5,13 @@ any change of a memory that it came from, with each new policy set, and after a 
 """
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from symbi.context.kinds import Found, Recalled
 from symbi.context.words import plain_json
+from symbi.types import JsonValue
 
 ITEM_BYTES: Final = 1200  # of an item in memory, beside what it says; measured with tracemalloc
 ANSWER_BYTES: Final = 800
@@ -72,10 +73,10 @@ class AnswerCache:
             return None
         self._hits += 1
         self._answers.move_to_end(key)
-        return found.items
+        return _own(found.items)
 
-    def put(self, key: Hashable, items: Recalled, spaces: Iterable[str], now_ms: int) -> None:
-        """Keep an answer, if it is no larger than all may be together."""
+    def put(self, key: Hashable, items: Recalled, spaces: Iterable[str], until_ms: int) -> None:
+        """Keep an answer until a time, if it is no larger than all may be together; whoever alters what it says, alters a copy."""
         size = ANSWER_BYTES + sum(_size(item) for item in items)
         self._drop(key)
         if size > self._most:
@@ -83,7 +84,7 @@ class AnswerCache:
         while self._used + size > self._most:
             self._drop(next(iter(self._answers)))
             self._evicted += 1
-        answer = _Answer(items, frozenset(spaces), size, now_ms + HOLDS_MS)
+        answer = _Answer(_own(items), frozenset(spaces), size, until_ms)
         self._answers[key] = answer
         self._used += size
         for space in answer.spaces:
@@ -110,6 +111,19 @@ class AnswerCache:
             keys.discard(key)
             if not keys:
                 del self._of_space[space]
+
+
+def _own(items: Recalled) -> Recalled:
+    """An answer that has nothing in it that somebody else could alter."""
+    if not any(isinstance(item.content, dict | list) for item in items):
+        return items
+    return Recalled((replace(item, content=_copied(item.content)) for item in items), cut=items.cut)
+
+
+def _copied(content: JsonValue) -> JsonValue:
+    if isinstance(content, Mapping):
+        return {key: _copied(value) for key, value in content.items()}
+    return [_copied(value) for value in content] if isinstance(content, list | tuple) else content
 
 
 def _size(item: Found) -> int:

@@ -1,6 +1,6 @@
 """How items are found and ordered, on the store's thread."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import merge
 from typing import Final, TypeAlias
@@ -12,7 +12,7 @@ from symbi.context.matching import fits, says
 from symbi.context.port import MemoryStore, Row, Wanted
 from symbi.context.ranking import best, fitting, keyword_score, score, strength, weight_of
 from symbi.context.sealing import Body, found, opened_body
-from symbi.context.words import asked_for, counted, telling
+from symbi.context.words import asked_for, counted, plain_json, telling
 from symbi.guard.vault import Vault
 from symbi.types import AgentId
 
@@ -23,6 +23,10 @@ MOST_SEALED: Final = 500  # of the newest sealed items, that are opened to see w
 MOST_SEALED_BYTES: Final = 8_388_608  # of these: with the one that goes beyond it, it ends
 SEALED_AT_A_TIME: Final = 16  # that are read together
 MOST_TOKENS: Final = 2_097_152  # of all items that one question gives: 8 MiB of content
+MOST_HELD_BYTES: Final = (
+    16_777_216  # of what is ranked, that is held whole; of all others, the words that are asked for
+)
+MOST_LOOKED_AT: Final = 100_000  # of the newest, to give as many as are wanted
 AT_A_TIME: Final = 50  # items that are read together, where more may be too large
 MOST_CHOSEN: Final = 256  # of items with the tags and words that are asked for, that are ranked
 
@@ -64,8 +68,8 @@ def narrowed(
 
 def found_in(
     store: MemoryStore, vault: Vault | None, question: Question, near: Mapping[str, float]
-) -> tuple[list[tuple[str, Found]], bool]:
-    """The items that answer, the best or the newest first, each with its level; and whether there may be more.
+) -> tuple[list[tuple[Row, Found]], bool]:
+    """The items that answer, the best or the newest first, each with its row; and whether there may be more.
 
     Args:
         store: Where they are.
@@ -80,12 +84,12 @@ def found_in(
     query = question.query
     opened, unseen = _opened(store, vault, question)
     ranked = _ranked(store, question, near, opened) if query.about else _newest(store, question, opened)
-    chosen: list[tuple[str, Found]] = []
+    chosen: list[tuple[Row, Found]] = []
     tokens, last = 0, 0
     for row, body, points in ranked:
-        opened_now = body or opened_body(row, vault)
+        opened_now = body or _opened_again(store, vault, row)
         if opened_now is not None:
-            chosen.append((row.level, found(row, opened_now, points)))
+            chosen.append((row, found(row, opened_now, points)))
             tokens, last = tokens + row.tokens, row.number
         if len(chosen) == query.limit or tokens > MOST_TOKENS:
             break
@@ -93,6 +97,12 @@ def found_in(
     # What is newest is whole where nothing that was not looked at is newer than the last of it.
     whole = unseen is None or (not query.about and fit >= query.limit and last > unseen.number)
     return chosen[:fit], not whole or (tokens > MOST_TOKENS and most_tokens(query) == MOST_TOKENS)
+
+
+def _opened_again(store: MemoryStore, vault: Vault | None, row: Row) -> Body | None:
+    """What stands in an item that may have been made light; None where it is there no more."""
+    whole = row if row.body else next(iter(store.items_of(row.space, [row.id])), None)
+    return None if whole is None else opened_body(whole, vault)
 
 
 Opened: TypeAlias = list[tuple[Row, Body]]
@@ -114,17 +124,25 @@ Ranked: TypeAlias = Iterator[tuple[Row, Body | None, float]]
 Candidates: TypeAlias = dict[str, tuple[Row, Body | None, Mapping[str, int]]]
 
 
-def newest(store: MemoryStore, wanted: Wanted) -> Iterator[Row]:
-    """Items that fit, newest first, read in steps; with the one that makes them too many or too large it ends."""
+def newest(store: MemoryStore, wanted: Wanted, at_first: int | None = None) -> Iterator[Row]:
+    """Items that fit, newest first, read in steps; with the one that makes them too many or too large it ends.
+
+    Args:
+        store: Where they are.
+        wanted: Which.
+        at_first: So many are likely to do, and are read in steps of at most that.
+    """
     left, tokens, step = wanted.limit, 0, wanted
+    most = AT_A_TIME if at_first is None else min(at_first, AT_A_TIME)
     while left > 0:
-        rows = store.find_items(replace(step, limit=min(left, AT_A_TIME)))
+        asked = min(left, most)
+        rows = store.find_items(replace(step, limit=asked))
         for row in rows:
             yield row
             tokens += row.tokens
             if tokens > MOST_TOKENS:
                 return
-        if len(rows) < AT_A_TIME:
+        if len(rows) < asked:
             return
         left -= len(rows)
         step = behind_row(wanted, rows[-1])
@@ -136,9 +154,10 @@ def behind_row(wanted: Wanted, row: Row) -> Wanted:
 
 
 def _newest(store: MemoryStore, question: Question, opened: Opened) -> Ranked:
-    wanted = replace(question.wanted, limit=question.query.limit)
-    sealed = False if by_content(wanted) else None
-    both: Iterator[tuple[Row, Body | None]] = ((row, None) for row in newest(store, replace(wanted, sealed=sealed)))
+    # Some may be erased by now, in whose place older ones come; whoever asks takes no more than are wanted.
+    sealed = False if by_content(question.wanted) else None
+    wanted = replace(question.wanted, limit=MOST_LOOKED_AT, sealed=sealed)
+    both: Iterator[tuple[Row, Body | None]] = ((row, None) for row in newest(store, wanted, question.query.limit))
     for row, body in merge(both, opened, key=lambda one: -one[0].number):
         yield row, body, 0.0
 
@@ -147,7 +166,8 @@ def _ranked(store: MemoryStore, question: Question, near: Mapping[str, float], o
     wanted = question.wanted
     words = telling(question.query.about, MOST_WORDS)
     candidates: Candidates = {}
-    for row in question.rows or _candidates(store, wanted, words, near):
+    rows = _lighter(_candidates(store, wanted, words, near), words) if question.rows is None else question.rows
+    for row in rows:
         candidates[row.id] = (row, None, _words_of(row))
     for row, body in opened:
         there = counted(body.content)
@@ -176,14 +196,42 @@ def _ordered(question: Question, words: Sequence[str], candidates: Candidates, n
 def _candidates(store: MemoryStore, wanted: Wanted, words: Sequence[str], near: Mapping[str, float]) -> Iterator[Row]:
     """Items that are not sealed and may answer; some come more than once."""
     if by_content(wanted):
-        yield from store.find_items(replace(wanted, sealed=False))
+        yield from _by_content(store, wanted)
         return
     for word in words:
         yield from store.find_items(replace(wanted, words=(word,), sealed=False, limit=MOST_OF_A_WORD))
-    known = frozenset(near)
-    if known:
-        rows = store.items_of(wanted.space, sorted(known))
+    known = sorted(near)
+    for first in range(0, len(known), AT_A_TIME):
+        rows = store.items_of(wanted.space, known[first : first + AT_A_TIME])
         yield from (row for row in rows if row.words is not None and fits(row, wanted))
+
+
+def ranked_by_content(store: MemoryStore, query: ContextQuery, wanted: Wanted) -> list[Row]:
+    """Items that are not sealed and say what is wanted, to be ranked: the newest, all within `MOST_HELD_BYTES`."""
+    return list(_lighter(_by_content(store, wanted), telling(query.about, MOST_WORDS)))
+
+
+def _by_content(store: MemoryStore, wanted: Wanted) -> Iterator[Row]:
+    left, step = wanted.limit, replace(wanted, sealed=False)
+    while left > 0:
+        asked = min(left, AT_A_TIME)
+        rows = store.find_items(replace(step, limit=asked))
+        yield from rows
+        if len(rows) < asked:
+            return
+        left, step = left - asked, behind_row(step, rows[-1])
+
+
+def _lighter(rows: Iterable[Row], words: Sequence[str]) -> Iterator[Row]:
+    """Items as they are, up to a bound; the others with what their rank comes from alone, and without a body."""
+    size = 0
+    for row in rows:
+        size += len(row.body) + len(row.words or b"")
+        if size <= MOST_HELD_BYTES:
+            yield row
+            continue
+        there = _words_of(row)
+        yield replace(row, body=b"", words=plain_json({word: there[word] for word in words if word in there}))
 
 
 def sealed_page(

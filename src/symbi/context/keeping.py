@@ -24,7 +24,7 @@ from symbi.context.operators import seen_by_operator
 from symbi.context.port import COPIES, Checkpoint, Row
 from symbi.context.sealing import opened_body
 from symbi.context.surplus import trim_copies, trim_noted
-from symbi.errors import ConfigError, Denied, InputError, Unavailable
+from symbi.errors import ConfigError, Denied, InputError, TimeLimit, Unavailable
 from symbi.guard.action import ReadData, WriteData
 from symbi.guard.permit import Permit
 from symbi.policy.flow import join
@@ -79,8 +79,10 @@ class MemoryKeeping:
             store.remove_items(there)
             return len(there), _removed(space, len(there), "forgotten")
 
-        count, _ = await self._rooms.log.transact(remove)
-        self._memory.changed(space)
+        try:
+            count, _ = await self._rooms.log.transact(remove)
+        finally:
+            self._memory.changed(space)  # also where nobody can tell whether they are gone
         await self.clear_away()
         return count
 
@@ -110,10 +112,12 @@ class MemoryKeeping:
                     store.remove_items(free := [one for one in ids if one not in kept])
                     return (len(free), held, onward), _removed(space, len(free), "forgotten")
 
-                (count, held, place), _ = await self._rooms.log.transact(step, wait=True)
+                try:
+                    (count, held, place), _ = await self._rooms.log.transact(step, wait=True)
+                finally:
+                    self._memory.changed(space)
                 done = done.plus(count, [one for one in held if one not in staying])
                 staying.update(held if first.copy else ())
-        self._memory.changed(space)
         await self.clear_away()
         return done
 
@@ -137,9 +141,7 @@ class MemoryKeeping:
         for of, oldest_ms in self._memory.terms.ages(now_ms):
             removed += await self._remove_due(of, now_ms, oldest_ms)
         removed += await self._remove_surplus()
-        if removed:
-            self._memory.all_changed()
-        if removed or self._owed:
+        if self._owed:
             await self.clear_away()
         return removed
 
@@ -166,11 +168,12 @@ class MemoryKeeping:
             def step(after: str = after) -> tuple[tuple[int, str], tuple[Draft, ...]]:
                 due = store.due_items(now_ms, oldest_ms, after, AT_ONCE, of)
                 held = frozenset(store.held_items(due))
-                count = store.remove_items([one for one in due if one not in held])
+                count = store.remove_due([one for one in due if one not in held], now_ms, oldest_ms)
                 last = due[-1] if len(due) == AT_ONCE else ""
                 return (count, last), _removed(of, count, "retention")
 
-            (count, after), _ = await self._rooms.log.transact(step, wait=True)
+            async with self._removing():
+                (count, after), _ = await self._rooms.log.transact(step, wait=True)
             removed += count
             if not after:
                 return removed
@@ -188,7 +191,8 @@ class MemoryKeeping:
                     seen, staying = trim_noted(store, space, kind, held, AT_ONCE)
                     return (seen, staying), _removed(space, 0 if kind == COPIES else seen - staying, "surplus")
 
-                (seen, staying), _ = await self._rooms.log.transact(step, wait=True)
+                async with self._removing():
+                    (seen, staying), _ = await self._rooms.log.transact(step, wait=True)
                 held += staying
                 removed += seen - staying
         return removed
@@ -205,9 +209,19 @@ class MemoryKeeping:
             def remove(some: Sequence[str] = ids[first : first + AT_ONCE]) -> tuple[int, tuple[Draft, ...]]:
                 return store.remove_items(some), ()
 
-            await self._rooms.log.transact(remove, wait=True)
+            async with self._removing():
+                await self._rooms.log.transact(remove, wait=True)
         self._memory.all_changed()
         await self._remove_vectors()
+
+    @asynccontextmanager
+    async def _removing(self) -> AsyncIterator[None]:
+        """A step in which items of any memory may go: what follows is owed, also where a later step fails."""
+        try:
+            yield
+        finally:
+            self._owed = True
+            self._memory.all_changed()
 
     async def clear_away(self) -> None:
         """Remove the vectors of what is gone, and let go of the store's old pages.
@@ -304,10 +318,11 @@ class MemoryKeeping:
                 raise InputError(msg, code="privacy.held", hint="`symbi privacy list` says why")
             return store.restore_copy(space, checkpoint), ()
 
-        async with self._writing(principal, {"restore": checkpoint}):
-            async with self._turn:
+        async with self._writing(principal, {"restore": checkpoint}), self._turn:
+            try:
                 count, _ = await self._rooms.log.transact(bring_back)
-            self._memory.changed(space)
+            finally:
+                self._memory.changed(space)
         await self._remove_vectors()
         await self.mend()
         return count
@@ -392,6 +407,11 @@ class MemoryKeeping:
                 await self._memory.meant([row.id for row, _ in there])
         except Denied:
             return 0  # it was permitted when they were written, and is no more
+        except ConfigError:
+            raise
+        except InputError as error:  # one text of these that its provider refuses keeps no others waiting
+            _log.warning("%d items of a memory got no vector, which is tried again: %s", len(there), error.code)
+            return 0
         return len(there)
 
     @asynccontextmanager
@@ -415,7 +435,7 @@ class MemoryKeeping:
             if removed := await self.sweep():
                 _log.info("memories were swept: %d items", removed)
             await self.mend()
-        except (Unavailable, ConfigError) as error:
+        except (Unavailable, ConfigError, TimeLimit) as error:
             _log.warning("memories were not put in order, which is tried again: %s", error.code)
 
     async def close(self) -> None:

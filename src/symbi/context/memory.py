@@ -17,13 +17,14 @@ import anyio
 from symbi.audit.event import Draft
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock, IdSource
-from symbi.context.cache import AnswerCache, CacheStats
+from symbi.context.cache import HOLDS_MS, AnswerCache, CacheStats
 from symbi.context.finding import (
     MOST_NEAR,
     Question,
     by_content,
     found_in,
     narrowed,
+    ranked_by_content,
 )
 from symbi.context.kinds import (
     DAY_MS,
@@ -36,6 +37,7 @@ from symbi.context.kinds import (
     Recalled,
     check_space,
 )
+from symbi.context.matching import is_there
 from symbi.context.meanings import Meanings
 from symbi.context.port import Meaning, MemoryStore, Row, Space
 from symbi.context.reading import Asked, Readers
@@ -218,8 +220,10 @@ class Memory:
         vectors = None if meanings is None or keys else await meanings.of_texts(permit, [item.content])
         row = replace(row, meaning=Meaning.NONE if vectors is None else Meaning.DUE)
         with self.making() as making:
-            kept, _ = await self._rooms.log.transact(partial(self._put, row, body, keys, making))
-            self.changed(principal.name)
+            try:
+                kept, _ = await self._rooms.log.transact(partial(self._put, row, body, keys, making))
+            finally:
+                self.changed(principal.name)  # also where nobody can tell whether it is kept
             if meanings is not None and vectors is not None:
                 await meanings.put(permit, [kept], vectors)
                 await self.meant([kept.id])
@@ -247,6 +251,8 @@ class Memory:
         store = self._rooms.store
         row = replace(row, digest=keys.digest(row.digest))
         same = store.same_item(row.space, row.kind, row.digest) if row.kind in LASTING else None
+        if same is not None and not is_there(same, row.at_ms, self.terms.oldest_ms(row.at_ms, row.space)):
+            same = None  # nothing of what has gone comes back with it; the next sweep removes it
         before = None if same is None else opened_body(same, self._rooms.guard.vault)
         if same is not None and before is not None:
             sources = merged_sources(before.label, body.label)
@@ -373,21 +379,23 @@ class Memory:
         chosen, cut = await self._find(permit, Question(query, wanted, self.terms.of(space)))
         self._rooms.guard.authority.check(permit, ReadData)  # it holds until there is an answer
         items = Recalled(
-            (replace(one, label=join(one.label, action.mark, marks[level])) for level, one in chosen), cut=cut
+            (replace(one, label=join(one.label, action.mark, marks[row.level])) for row, one in chosen), cut=cut
         )
         if change == self._change(space):  # else somebody has kept something meanwhile
-            self._cache.put(key, items, (space,), now_ms)
+            keep_ms = now_ms - wanted.oldest_ms
+            ends = [end for row, _ in chosen for end in (row.expires_ms, row.at_ms + keep_ms + 1) if end is not None]
+            self._cache.put(key, items, (space,), min([now_ms + HOLDS_MS, *ends]))
         return items
 
-    async def _find(self, permit: Permit[ReadData], question: Question) -> tuple[Sequence[tuple[str, Found]], bool]:
-        """What fits, each with its level; and whether there may be more."""
+    async def _find(self, permit: Permit[ReadData], question: Question) -> tuple[Sequence[tuple[Row, Found]], bool]:
+        """What fits, each with its row; and whether there may be more."""
         read, store, vault = self._rooms.log.read, self._rooms.store, self._rooms.guard.vault
         query, wanted, meanings = question.query, question.wanted, self._rooms.meanings
         near: Mapping[str, float] = {}
         if query.about and meanings is not None and wanted.levels:
             change, rows = self._change(wanted.space), None
             if by_content(wanted):
-                rows = await read(partial(store.find_items, replace(wanted, sealed=False)))
+                rows = await read(partial(ranked_by_content, store, query, wanted))
             if rows is None or rows:
                 ids = None if rows is None else [row.id for row in rows]
                 near = await meanings.near(permit, query.about, wanted, max(MOST_NEAR, 2 * query.limit), ids)

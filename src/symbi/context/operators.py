@@ -32,12 +32,14 @@ async def seen_by_operator(memory: Memory, space: AgentId, query: ContextQuery, 
     rows = await read(lambda: [(row, opened_body(row, vault)) for row in newest(store, plain)])
     seen = [(row.number, found(row, body)) for row, body in rows if body is not None]
     behind: Row | None = None
+    large = False
     while True:  # in steps, so that others come to the store in between
         page, behind = await read(partial(sealed_page, store, vault, wanted, behind))
         seen += [(row.number, found(row, body)) for row, body in page]
         seen.sort(key=lambda one: -one[0])
         fit = fitting([one.tokens for _, one in seen], most_tokens(query))
         most = min(query.limit, fit)
-        full, large, seen = most == query.limit or most < len(seen), fit < min(len(seen), query.limit), seen[:most]
+        full, large = most == query.limit or most < len(seen), large or fit < min(len(seen), query.limit)
+        seen = seen[:most]
         if behind is None or (full and (not seen or seen[-1][0] > behind.number)):
             return Recalled((one for _, one in seen), cut=large)

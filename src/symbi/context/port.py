@@ -157,6 +157,12 @@ class ContextKeeping(Protocol):
     def remove_items(self, ids: Sequence[str]) -> int:
         """Remove items wherever they are, in checkpoints too, and note their vectors as to be removed; how many rows it were."""
 
+    def remove_due(self, ids: Sequence[str], now_ms: int, oldest_ms: int) -> int:
+        """Of items, remove what `due_items` goes by: from the memory and from each checkpoint what has come of age there.
+
+        What was kept again since a checkpoint stays where it is newer. Vectors and count as `remove_items`.
+        """
+
     def due_items(self, now_ms: int, oldest_ms: int, after: str, limit: int, of: AgentId = EVERYBODY) -> Sequence[str]:
         """Ids of items, in memories and checkpoints, that have expired, or were kept before a time; behind one, in their order.
 

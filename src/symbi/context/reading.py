@@ -15,7 +15,7 @@ import anyio
 
 from symbi.clock import Clock
 from symbi.context.sealing import label_of_level
-from symbi.errors import Denied, Overloaded
+from symbi.errors import Denied, Overloaded, PermitRefused, RateLimited
 from symbi.guard.action import DataRef, ReadData
 from symbi.guard.conditions import ONE_BY_ONE
 from symbi.guard.gate import Guard
@@ -30,6 +30,7 @@ MAX_LEASES: Final = 4096  # open at a time; the one that was used least recently
 REFUSAL_HOLDS_S: Final = 10.0  # a refusal is not asked for again by the same set for so long
 MAX_REFUSALS: Final = 4096
 MAX_RENEWALS: Final = 8
+CLOSE_S: Final = 10.0  # for all that are open at the end
 CONDITION: Final = "policy.condition"
 
 
@@ -111,6 +112,8 @@ class Readers:
 
         Raises:
             Overloaded, StoreUnavailable: Nobody can decide, or put it on record.
+            RateLimited: Policy lets it be read so often, and it was.
+            PermitRefused: A decision ended before it was used.
         """
         seen: dict[str, Label] = {}
         for level in sorted(levels):
@@ -119,6 +122,8 @@ class Readers:
                 about = replace(asked, label=label, by_level=True, embedder="", remote=False)
                 async with self.reading(about, {"level": level}) as permit:
                     seen[level] = permit.action.mark
+            except (PermitRefused, RateLimited):
+                raise  # that says nothing about what a reader may see
             except Denied:
                 continue  # and what is of this level is as if it were not there
         return seen
@@ -176,10 +181,11 @@ class Readers:
                 await self._close(asked)
 
     async def close(self) -> None:
-        """Close all of them."""
-        async with self._turn:
-            for asked in list(self._open):
-                await self._close(asked)
+        """Close all of them; also for who is cancelled, so that the trail has how often each was used."""
+        with anyio.move_on_after(CLOSE_S, shield=True):
+            async with self._turn:
+                for asked in list(self._open):
+                    await self._close(asked)
 
 
 def _action(asked: Asked) -> ReadData:

@@ -68,7 +68,9 @@ async def opened_memory(
         try:
             await keeping.tidy()
             library = Library(door.opened, guard.authority, lambda agent: settings.of_agent(agent).purpose)
-            yield Context(memory, keeping, library)
-            await keeping.close()
+            try:
+                yield Context(memory, keeping, library)
+            finally:
+                await keeping.close()  # also where it ends by an error, or is cancelled
         finally:
             await memory.close()

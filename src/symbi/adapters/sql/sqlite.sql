@@ -863,7 +863,7 @@ SELECT ifnull(max(at_ms), 0) FROM memories WHERE space = ? AND copy = ''
 
 -- name: memory_same
 SELECT id, space, kind, form, shared, level, at_ms, expires_ms, importance, half_life, tokens, times, digest, meaning, body, words, number
-FROM memories WHERE space = ? AND kind = ? AND digest = ? AND copy = ''
+FROM memories WHERE space = ? AND kind = ? AND digest = ? AND copy = '' ORDER BY number DESC LIMIT 1
 
 -- name: memories_of
 SELECT id, space, kind, form, shared, level, at_ms, expires_ms, importance, half_life, tokens, times, digest, meaning, body, words, number
@@ -871,6 +871,12 @@ FROM memories WHERE +space = ?1 AND copy = '' AND id IN (SELECT value FROM json_
 
 -- name: memory_rows
 SELECT number, copy, space, level, words, body FROM memories WHERE id = ?
+
+-- name: memory_rows_due
+SELECT number, copy FROM memories WHERE id = ?1 AND (at_ms < ?3 OR expires_ms <= ?2)
+
+-- name: drop_memory_row
+DELETE FROM memories WHERE number = ?
 
 -- name: drop_memories
 DELETE FROM memories WHERE id = ?

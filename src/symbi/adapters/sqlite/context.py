@@ -80,6 +80,20 @@ class MemoryTable(Rows):
             count += removed
         return count
 
+    def remove_due(self, ids: Sequence[str], now_ms: int, oldest_ms: int) -> int:
+        """Remove items where they have expired or are too old."""
+        self._fence(self._epoch)
+        count = 0
+        for one in ids:
+            for number, copy in self._all(SQL["memory_rows_due"], (one, now_ms, oldest_ms)):
+                count += 1
+                if copy:
+                    self._write(SQL["drop_memory_row"], (number,))
+                else:
+                    self._take_out(one, live_only=True)
+                    self._write(SQL["memory_gone"], (one,))
+        return count
+
     def due_items(self, now_ms: int, oldest_ms: int, after: str, limit: int, of: AgentId = EVERYBODY) -> Sequence[str]:
         """Items that have expired, or are too old."""
         if of:
@@ -232,7 +246,7 @@ class MemoryTable(Rows):
             self._write(SQL["memory_level_less"], (space, level))
             self._write(SQL["memory_levels_empty"], (space,))
             if live_only:
-                self._write("DELETE FROM memories WHERE number = ?", (number,))
+                self._write(SQL["drop_memory_row"], (number,))
 
     def _question(self, wanted: Wanted) -> tuple[str, list[object]]:
         """The statement that finds items, without its limit, and its values."""
