@@ -97,7 +97,7 @@ async def test_a_slow_server_is_listed_without_and_told_of_once_it_comes(opened,
         files.lists.touch()
         await told.until("tools")
         whole = await client.list_tools()
-        assert len(named(whole, "yard")) == len(named(whole, "house")) == 5
+        assert len(named(whole, "yard")) == len(named(whole, "house")) == 6
         assert not (whole.meta or {}).get(LATE)
         assert not next(iter(one.gateway.sessions.values())).coming
 

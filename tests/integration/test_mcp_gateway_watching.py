@@ -8,7 +8,7 @@ import mcp_types as types
 import pytest
 from mcp.shared.exceptions import MCPError
 
-from symbi.api.mcp import watching
+from symbi.api.mcp import gateway, watching
 from symbi.audit.event import parse_event
 from symbi.audit.query import EventFilter
 from symbi.policy.policies import PolicySource
@@ -270,3 +270,33 @@ async def test_what_a_server_asks_at_once_is_answered_at_once(opened, server, mo
         one.client("ann", mode=mode, elicitation_callback=person, sampling_callback=model) as client,
     ):
         assert await said(client, "asks_both") == "7 four"
+
+
+@BOTH
+@ERAS
+async def test_a_client_hears_that_a_server_has_other_resources_and_prompts(opened, server, mode, monkeypatch):
+    monkeypatch.setattr(gateway, "TELL_EVERY_S", 0.5)
+    told, both = [], anyio.Event()
+
+    async def take(message):
+        kinds = (types.ResourceListChangedNotification, types.PromptListChangedNotification)
+        if isinstance(message, kinds):
+            told.append(type(message))
+            if set(told) == set(kinds):
+                both.set()
+
+    async with opened(server) as one, one.client("ann", mode=mode, message_handler=take) as client:
+        assert "note://new" not in [str(one.uri) for one in (await client.list_resources()).resources]
+
+        async def heard():
+            await client.call_tool("house__more", {"uri": "note://new"})
+            with anyio.fail_after(30):
+                await both.wait()
+
+        if mode == MODERN:
+            async with client.listen(resources_list_changed=True, prompts_list_changed=True):
+                await heard()
+        else:
+            await heard()
+        assert "note://new" in [str(one.uri) for one in (await client.list_resources()).resources]
+        assert len(told) < 20, "fifty notices of each kind are not fifty for the client"
