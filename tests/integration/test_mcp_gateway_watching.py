@@ -300,3 +300,56 @@ async def test_a_client_hears_that_a_server_has_other_resources_and_prompts(open
             await heard()
         assert "note://new" in [str(one.uri) for one in (await client.list_resources()).resources]
         assert len(told) < 20, "fifty notices of each kind are not fifty for the client"
+
+
+@pytest.mark.parametrize("uri", ["", "note://" + "x" * 9000], ids=["empty", "long"])
+async def test_what_is_no_name_of_a_resource_is_not_subscribed_to(opened, uri):
+    async with opened(LEGACY) as one, one.client("ann", mode=LEGACY) as client:
+        with pytest.raises(MCPError) as refused:
+            await asked(client, types.SubscribeRequest(params=types.SubscribeRequestParams(uri=uri)))
+        assert refused.value.error.data["symbi/error"]["code"] == "tool.uri"
+        assert await decisions(one) == []
+
+
+async def asked(client, request):
+    return await client.session.send_request(request, types.EmptyResult)
+
+
+@pytest.mark.parametrize("kind", [types.SubscribeRequest, types.UnsubscribeRequest])
+async def test_those_who_wait_for_their_turn_are_counted(opened, kind):
+    params = types.SubscribeRequestParams if kind is types.SubscribeRequest else types.UnsubscribeRequestParams
+    codes, enough = [], anyio.Event()
+    async with opened(LEGACY) as one, one.client("ann", mode=LEGACY) as client:
+        await client.list_tools()
+        session = next(iter(one.gateway.sessions.values()))
+
+        async def ask(number):
+            try:
+                await asked(client, kind(params=params(uri=f"note://{number}")))
+            except MCPError as error:
+                codes.append(error.error.data["symbi/error"]["code"])
+                if len(codes) == 4:
+                    enough.set()
+
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks, session.watching:  # as while a person is asked for one
+                for number in range(20):
+                    tasks.start_soon(ask, number)
+                await enough.wait()
+        assert codes == ["mcp.calls"] * 4
+
+
+async def test_a_session_that_ends_while_it_subscribes_leaves_nothing_behind(opened):
+    async with opened(LEGACY) as one, one.client("ann", mode=LEGACY) as client:
+        await client.list_tools()
+        session = next(iter(one.gateway.sessions.values()))
+        tasks = session.tasks
+        ended = anyio.create_task_group()
+        async with ended:
+            pass
+        session.tasks = ended
+        with pytest.raises(RuntimeError):
+            await watching.subscribe(session, "note://1", watching.THE_SESSION)
+        session.tasks = tasks
+        assert (session.watched, one.gateway.watch._hears) == ({}, {})
+        await until_subscribed(client)
