@@ -7,11 +7,13 @@ import mcp_types as types
 import pytest
 from mcp.shared.exceptions import MCPError
 
+from symbi.policy.policies import PolicySource
 from symbi.testing.mcp_gateway import open_gateway
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
 ALLOW = '@id("test.all") permit (principal, action, resource);'
+NOT_BROWSED = '@id("test.not") forbid (principal, action == Action::"BrowseServer", resource == ToolServer::"yard");'
 LATE = "symbi/late"
 
 
@@ -166,3 +168,13 @@ async def test_a_name_that_may_be_anothers_waits_for_it(opened, files):
                 while not answers:
                     await anyio.lowlevel.checkpoint()
         assert answers == ["refused"], "two have it, so it is nobody's"
+
+
+async def test_what_nobody_lists_is_not_asked_of_one_server_while_another_cannot_be_asked(opened, files, tmp_path):
+    files.starts.touch()
+    files.lists.touch()
+    async with opened() as one, one.client(mode="legacy") as client:
+        await until_listed(client, "yard")
+        await one.runtime.guard.engine.register_policy(PolicySource("later", NOT_BROWSED))
+        with pytest.raises(MCPError, match="no server offers the resource"):
+            await client.read_resource("note://unlisted")
