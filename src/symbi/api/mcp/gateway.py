@@ -445,9 +445,8 @@ class Gateway:
                 self._tasks.start_soon(_told, session, "tools")
 
     def _offers_others(self, server: str, what: str) -> None:
-        if self._tasks is not None:
-            for session in list(self.sessions.values()):
-                session.offers_others(server, what)
+        for session in list(self.sessions.values()):
+            session.offers_others(server, what)
 
     @asynccontextmanager
     async def session(self, client: Client, transport: str, *, uid: int | None = None) -> AsyncIterator[GatewaySession]:
