@@ -7,11 +7,13 @@ import mcp_types as types
 import pytest
 from mcp.shared.exceptions import MCPError
 
+from symbi.policy.policies import PolicySource
 from symbi.testing.mcp_gateway import open_gateway
 
 pytestmark = pytest.mark.anyio
 
 ALLOW = '@id("test.all") permit (principal, action, resource);'
+NOT_BROWSED = '@id("test.not") forbid (principal, action == Action::"BrowseServer", resource == ToolServer::"yard");'
 LATE = "symbi/late"
 
 
@@ -97,7 +99,7 @@ async def test_a_slow_server_is_listed_without_and_told_of_once_it_comes(opened,
         files.lists.touch()
         await told.until("tools")
         whole = await client.list_tools()
-        assert len(named(whole, "yard")) == len(named(whole, "house")) == 5
+        assert len(named(whole, "yard")) == len(named(whole, "house")) == 6
         assert not (whole.meta or {}).get(LATE)
         assert not next(iter(one.gateway.sessions.values())).coming
 
@@ -166,3 +168,13 @@ async def test_a_name_that_may_be_anothers_waits_for_it(opened, files):
                 while not answers:
                     await anyio.lowlevel.checkpoint()
         assert answers == ["refused"], "two have it, so it is nobody's"
+
+
+async def test_what_nobody_lists_is_not_asked_of_one_server_while_another_cannot_be_asked(opened, files, tmp_path):
+    files.starts.touch()
+    files.lists.touch()
+    async with opened() as one, one.client(mode="legacy") as client:
+        await until_listed(client, "yard")
+        await one.runtime.guard.engine.register_policy(PolicySource("later", NOT_BROWSED))
+        with pytest.raises(MCPError, match="no server offers the resource"):
+            await client.read_resource("note://unlisted")

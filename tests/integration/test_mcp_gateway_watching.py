@@ -8,7 +8,7 @@ import mcp_types as types
 import pytest
 from mcp.shared.exceptions import MCPError
 
-from symbi.api.mcp import watching
+from symbi.api.mcp import gateway, watching
 from symbi.audit.event import parse_event
 from symbi.audit.query import EventFilter
 from symbi.policy.policies import PolicySource
@@ -270,3 +270,86 @@ async def test_what_a_server_asks_at_once_is_answered_at_once(opened, server, mo
         one.client("ann", mode=mode, elicitation_callback=person, sampling_callback=model) as client,
     ):
         assert await said(client, "asks_both") == "7 four"
+
+
+@BOTH
+@ERAS
+async def test_a_client_hears_that_a_server_has_other_resources_and_prompts(opened, server, mode, monkeypatch):
+    monkeypatch.setattr(gateway, "TELL_EVERY_S", 0.5)
+    told, both = [], anyio.Event()
+
+    async def take(message):
+        kinds = (types.ResourceListChangedNotification, types.PromptListChangedNotification)
+        if isinstance(message, kinds):
+            told.append(type(message))
+            if set(told) == set(kinds):
+                both.set()
+
+    async with opened(server) as one, one.client("ann", mode=mode, message_handler=take) as client:
+        assert "note://new" not in [str(one.uri) for one in (await client.list_resources()).resources]
+
+        async def heard():
+            await client.call_tool("house__more", {"uri": "note://new"})
+            with anyio.fail_after(30):
+                await both.wait()
+
+        if mode == MODERN:
+            async with client.listen(resources_list_changed=True, prompts_list_changed=True):
+                await heard()
+        else:
+            await heard()
+        assert "note://new" in [str(one.uri) for one in (await client.list_resources()).resources]
+        assert len(told) < 20, "fifty notices of each kind are not fifty for the client"
+
+
+@pytest.mark.parametrize("uri", ["", "note://" + "x" * 9000], ids=["empty", "long"])
+async def test_what_is_no_name_of_a_resource_is_not_subscribed_to(opened, uri):
+    async with opened(LEGACY) as one, one.client("ann", mode=LEGACY) as client:
+        with pytest.raises(MCPError) as refused:
+            await asked(client, types.SubscribeRequest(params=types.SubscribeRequestParams(uri=uri)))
+        assert refused.value.error.data["symbi/error"]["code"] == "tool.uri"
+        assert await decisions(one) == []
+
+
+async def asked(client, request):
+    return await client.session.send_request(request, types.EmptyResult)
+
+
+@pytest.mark.parametrize("kind", [types.SubscribeRequest, types.UnsubscribeRequest])
+async def test_those_who_wait_for_their_turn_are_counted(opened, kind):
+    params = types.SubscribeRequestParams if kind is types.SubscribeRequest else types.UnsubscribeRequestParams
+    codes, enough = [], anyio.Event()
+    async with opened(LEGACY) as one, one.client("ann", mode=LEGACY) as client:
+        await client.list_tools()
+        session = next(iter(one.gateway.sessions.values()))
+
+        async def ask(number):
+            try:
+                await asked(client, kind(params=params(uri=f"note://{number}")))
+            except MCPError as error:
+                codes.append(error.error.data["symbi/error"]["code"])
+                if len(codes) == 4:
+                    enough.set()
+
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks, session.watching:  # as while a person is asked for one
+                for number in range(20):
+                    tasks.start_soon(ask, number)
+                await enough.wait()
+        assert codes == ["mcp.calls"] * 4
+
+
+async def test_a_session_that_ends_while_it_subscribes_leaves_nothing_behind(opened):
+    async with opened(LEGACY) as one, one.client("ann", mode=LEGACY) as client:
+        await client.list_tools()
+        session = next(iter(one.gateway.sessions.values()))
+        tasks = session.tasks
+        ended = anyio.create_task_group()
+        async with ended:
+            pass
+        session.tasks = ended
+        with pytest.raises(RuntimeError):
+            await watching.subscribe(session, "note://1", watching.THE_SESSION)
+        session.tasks = tasks
+        assert (session.watched, one.gateway.watch._hears) == ({}, {})
+        await until_subscribed(client)

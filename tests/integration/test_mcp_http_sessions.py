@@ -1,11 +1,12 @@
 """Sessions of the gateway over HTTP: each conversation its own, and none longer than it is used."""
 
 import anyio
+import httpx2
 import pytest
 
 from symbi.audit.event import parse_event
 from symbi.audit.query import EventFilter
-from symbi.testing.door import MODERN
+from symbi.testing.door import MODERN, started_session
 from symbi.testing.gateway_http import over_http
 from symbi.testing.mcp_gateway import open_gateway
 
@@ -76,3 +77,34 @@ async def test_changes_are_told_of_over_http_too(tmp_path):
         served.client("ann", mode="legacy") as client,
     ):
         assert client.session.server_capabilities.tools.list_changed
+
+
+async def test_a_session_of_the_older_revision_lasts_as_long_as_its_client_listens(tmp_path):
+    async with (
+        gateway(tmp_path, "session_idle_s = 1.0") as under_test,
+        over_http(under_test, ["ann", "bob"]) as served,
+        served.client("ann", mode="legacy") as client,
+    ):
+        await client.list_tools()
+        sessions = under_test.gateway.sessions
+        own = set(sessions)
+        async with served.client("bob", mode=MODERN) as other:
+            await other.list_tools()
+        await gone(sessions, 1)
+        assert set(sessions) == own, "what it has read is still known, and what it subscribed to"
+        await client.list_tools()
+        assert set(sessions) == own
+
+
+async def test_a_session_of_the_older_revision_whose_client_is_gone_ends_once_it_is_idle(tmp_path):
+    async with (
+        gateway(tmp_path, "session_idle_s = 1.0") as under_test,
+        over_http(under_test, ["ann"]) as served,
+        httpx2.AsyncClient(headers={"authorization": f"Bearer {served.tokens['ann']}"}, timeout=30) as client,
+    ):
+        headers = await started_session(client, served.url)
+        listing = {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}
+        assert (await client.post(served.url, json=listing, headers=headers)).status_code == 200
+        assert len(under_test.gateway.sessions) == 1
+        await gone(under_test.gateway.sessions, 0)
+        assert (await client.post(served.url, json=listing, headers=headers)).status_code == 404

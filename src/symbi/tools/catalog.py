@@ -17,7 +17,6 @@ from symbi.errors import (
 )
 from symbi.guard.action import ConnectServer, ToolRef
 from symbi.guard.gate import Guard
-from symbi.guard.outcome import decode_error, encode_error
 from symbi.policy.fields import ToolFlow
 from symbi.tools.breaker import BUSY_S, BreakerState, Pace
 from symbi.tools.dependency import Dependency, DependencyStatus, speaks_against
@@ -28,7 +27,7 @@ from symbi.tools.port import SERVER_NAME, TOOLS, Pin, RawToolResult, Review, Sec
 from symbi.tools.schemapin.resolve import ServerTrust
 from symbi.tools.screen import Finding
 from symbi.tools.text import shown_name
-from symbi.tools.verified import Refusal, VerifiedTool
+from symbi.tools.verified import Refusal, VerifiedTool, anew
 from symbi.tools.verifier import DUPLICATE, ToolVerifier, refuse_duplicates
 from symbi.types import SYSTEM_AGENT, Principal
 
@@ -67,6 +66,7 @@ class Catalog:
         self._down: dict[str, SymbiError] = {}
         self._flows: dict[str, ToolFlow] = {}  # of each verified tool, also while its server is gone
         self.changed: Callable[[], Awaitable[None]] = _nobody  # told when a server that was connected again has others
+        self.others: Callable[[str, str], None] = lambda _server, _what: None  # told of its resources or prompts
         self.changes = 0  # how often tools were taken up
         self._stale: dict[str, int] = {}  # servers that offer something else by now, and how often they said so
         self._listings = {name: Pace() for name in self._links}
@@ -160,10 +160,12 @@ class Catalog:
                     return
 
     async def noticed(self, server: str, what: str) -> None:
-        """A server says that it offers something else: none of its tools is called until they are verified anew."""
+        """A server says that it offers something else: of tools, none is called until they are verified anew."""
         if what == TOOLS and server in self._links:
             self._stale[server] = self._stale.get(server, 0) + 1
             await self.relist(server)
+        elif server in self._links:
+            self.others(server, what)
 
     async def relist(self, server: str, principal: Principal | None = None) -> None:
         """List and verify the tools of a connected server anew, through the gate, where it said that they have changed.
@@ -293,6 +295,7 @@ class Catalog:
         """See `refresh`; with the lock."""
         server, dependency = link.name, self._dependencies[link.name]
         dependency.check()
+        said = self._stale.get(server)
         self._met.add(server)
         self._principals[server] = principal
         async with dependency.attempt(proves=False):
@@ -305,7 +308,8 @@ class Catalog:
                 self._down[server] = error
                 raise
             self._take(server, results)
-            self._stale.pop(server, None)
+            if self._stale.get(server) == said:  # else it said so of what was listed here, and is to be listed again
+                self._stale.pop(server, None)
             del self._down[server]
 
     def _take(self, server: str, results: Iterable[VerifiedTool | Refusal]) -> None:
@@ -356,7 +360,7 @@ class Catalog:
                 raise self._is_stale(server)
             refusal = self._quarantined.get(name)
             if refusal is not None and refusal.error.code == DUPLICATE:
-                raise _anew(refusal.error)
+                raise anew(refusal.error)
             definition = refusal.definition if refusal is not None else self.find(name).definition
             tool = await self.verifier.pin_tool(definition, older=older, digest=digest)
             self._quarantined.pop(name, None)
@@ -381,9 +385,9 @@ class Catalog:
             return tool
         refusal = self._quarantined.get(name)
         if refusal is not None:
-            raise _anew(refusal.error)
+            raise anew(refusal.error)
         if (server := name.partition(".")[0]) in self._down:
-            raise _anew(self._down[server])
+            raise anew(self._down[server])
         hint = did_you_mean(name, [*self._tools, *self._quarantined]) or "`symbi tools list` shows the tools there are"
         msg = f"unknown tool `{shown_name(name)}`"
         raise InputError(msg, code="tool.unknown", hint=hint)
@@ -477,11 +481,6 @@ class Catalog:
 
 async def _nobody() -> None:
     """The default of `changed`: nobody."""
-
-
-def _anew(error: SymbiError) -> SymbiError:
-    """The same error as a new exception, for one that is kept must not gather the traces of all who met it."""
-    return decode_error(encode_error(error))
 
 
 __all__ = [

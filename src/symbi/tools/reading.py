@@ -80,9 +80,7 @@ class ServerReader:
         self, principal: Principal, server: str, uri: str, *, label: Label | None = None, caller: Caller | None = None
     ) -> Offered[Contents]:
         """Read a resource; `label` is that of what the URI was made of."""
-        if not uri or len(uri) > MAX_URI_CHARS:
-            msg = f"a URI has 1 to {MAX_URI_CHARS} characters, and this one {len(uri)}"
-            raise InputError(msg, code="tool.uri")
+        _check_uri(uri)
         session, timeout_s = self._session(server)
         action = ReadResource(principal=principal, server=server, uri=uri, label=label or Label(), timeout_s=timeout_s)
 
@@ -100,6 +98,7 @@ class ServerReader:
             action: Which, and for whom.
             opening: Redeems the permit, at the server or because others hear of that resource already.
         """
+        _check_uri(action.uri)
         link = self._catalog.link(action.server)
         if link.updates is None:
             msg = f"tool server `{action.server}` tells of no changes"
@@ -183,6 +182,12 @@ class ServerReader:
             yield
         finally:
             dependency.leave(seat)
+
+
+def _check_uri(uri: str) -> None:
+    if not uri or len(uri) > MAX_URI_CHARS:
+        msg = f"a URI has 1 to {MAX_URI_CHARS} characters, and this one {len(uri)}"
+        raise InputError(msg, code="tool.uri")
 
 
 async def _within(action: ServerQuestion, answer: Awaitable[T]) -> T:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from symbi.errors import InternalError, PinMismatch, SymbiError
 from symbi.guard.action import ToolRef
+from symbi.guard.outcome import decode_error, encode_error
 from symbi.tools.judge import VerificationMode
 from symbi.tools.manifest import ToolEntry
 from symbi.tools.port import ToolDefinition
@@ -113,3 +114,8 @@ class Refusal:
     definition: ToolDefinition
     error: SymbiError
     findings: tuple[Finding, ...] = ()
+
+
+def anew(error: SymbiError) -> SymbiError:
+    """The same error as a new exception, for one that is kept must not gather the traces of all who met it."""
+    return decode_error(encode_error(error))

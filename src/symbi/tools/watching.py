@@ -1,7 +1,9 @@
 """Who hears of which resource of a server when it changes: each once subscribed to at its server, however many want to hear."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 import anyio
@@ -24,6 +26,14 @@ Hear: TypeAlias = Callable[[Notice], None]
 """Told what there is to say of a resource; it must not block."""
 
 
+@dataclass(slots=True)
+class _Turns:
+    """Whoever begins or ends to hear of one resource, one after the other."""
+
+    lock: anyio.Lock = field(default_factory=anyio.Lock)
+    users: int = 0
+
+
 class ResourceWatch:
     """Subscriptions to resources of the servers of a catalogue.
 
@@ -36,7 +46,7 @@ class ResourceWatch:
         self._catalog = catalog
         self._guard = guard
         self._hears: dict[Key, dict[object, Hear]] = {}
-        self._locks: dict[Key, anyio.Lock] = {}
+        self._turns: dict[Key, _Turns] = {}
         for server in catalog.servers:
             updates = catalog.link(server).updates
             if updates is not None:
@@ -56,7 +66,7 @@ class ResourceWatch:
         key, mark = (action.server, action.uri), object()
 
         async def opening(updates: ResourceUpdates, permit: Permit[ReadResource]) -> None:
-            async with self._locks.setdefault(key, anyio.Lock()):
+            async with self._turn(key):
                 if self._hears.get(key):
                     self._guard.authority.redeem(permit, ReadResource)
                 else:
@@ -77,16 +87,29 @@ class ResourceWatch:
             return
         updates = self._catalog.link(server).updates
         with anyio.move_on_after(LEAVE_S, shield=True):
-            async with self._locks.setdefault(key, anyio.Lock()):
-                if self._hears.get(key) or updates is None:
+            async with self._turn(key):
+                if updates is None or self._hears.get(key) != {}:  # somebody hears of it, or it is over
                     return
                 self._hears.pop(key, None)
                 try:
                     await updates.unsubscribe(uri)
                 except SymbiError as error:
                     _log.info("server `%s` goes on to tell of a resource: %s", server, error.code)
-        if key not in self._hears and not self._locks[key].locked():
-            del self._locks[key]
+
+    @asynccontextmanager
+    async def _turn(self, key: Key) -> AsyncIterator[None]:
+        """Its turn; nothing is kept of a resource that nobody hears of, whether it could be subscribed to or not."""
+        turns = self._turns.setdefault(key, _Turns())
+        turns.users += 1
+        try:
+            async with turns.lock:
+                yield
+        finally:
+            turns.users -= 1
+            if not turns.users:
+                del self._turns[key]
+                if not self._hears.get(key):
+                    self._hears.pop(key, None)
 
     def _noticed(self, server: str, uri: str, notice: Notice) -> None:
         key = server, uri

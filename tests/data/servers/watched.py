@@ -10,9 +10,15 @@ from pathlib import Path
 
 import anyio
 import mcp_types as types
-from mcp.server.lowlevel import Server
+from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.stdio import stdio_server
-from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ResourceUpdated
+from mcp.server.subscriptions import (
+    InMemorySubscriptionBus,
+    ListenHandler,
+    PromptsListChanged,
+    ResourcesListChanged,
+    ResourceUpdated,
+)
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 URIS = [f"note://{number}" for number in range(40)]
@@ -29,7 +35,7 @@ def text(said):
 
 
 async def list_tools(ctx, params):
-    names = ("touch", "subscribed", "die", "drop", "asks_both")
+    names = ("touch", "subscribed", "die", "drop", "asks_both", "more")
     return types.ListToolsResult(tools=[types.Tool(name=one, description=one, input_schema=TEXT) for one in names])
 
 
@@ -37,6 +43,10 @@ async def list_resources(ctx, params):
     while len(sys.argv) > 2 and not await anyio.Path(sys.argv[2]).exists():  # noqa: ASYNC110 - another process makes it
         await anyio.sleep(0.01)
     return types.ListResourcesResult(resources=[types.Resource(uri=uri, name=uri) for uri in URIS])
+
+
+async def list_prompts(ctx, params):
+    return types.ListPromptsResult(prompts=[])
 
 
 async def read_resource(ctx, params):
@@ -99,6 +109,16 @@ async def call_tool(ctx, params):
         case "subscribed":
             known = SUBSCRIBED.union(*STREAMS.values())
             return text(" ".join(sorted(known)))
+        case "more":
+            URIS.append(uri)
+            for _ in range(50):
+                if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
+                    await BUS.publish(ResourcesListChanged())
+                    await BUS.publish(PromptsListChanged())
+                else:
+                    await ctx.session.send_resource_list_changed()
+                    await ctx.session.send_prompt_list_changed()
+            return text("there is more")
         case "drop":
             LISTENERS.close()
             return text("dropped")
@@ -115,11 +135,13 @@ async def main():
         on_subscriptions_listen=listen,
         on_list_resources=list_resources,
         on_read_resource=read_resource,
+        on_list_prompts=list_prompts,
     )
     server.add_request_handler("resources/subscribe", types.SubscribeRequestParams, subscribe)
     server.add_request_handler("resources/unsubscribe", types.UnsubscribeRequestParams, unsubscribe)
     async with stdio_server() as (read, write):
-        await server.run(read, write, server.create_initialization_options())
+        changes = NotificationOptions(prompts_changed=True, resources_changed=True)
+        await server.run(read, write, server.create_initialization_options(changes))
 
 
 while len(sys.argv) > 1 and not Path(sys.argv[1]).exists():

@@ -80,6 +80,31 @@ async def test_what_a_server_asks_at_once_is_one_round_under_its_own_names():
     assert not talk.questions
 
 
+@pytest.mark.parametrize("name", ["", "who"])
+async def test_no_answer_to_what_was_given_up_is_taken_for_one_to_what_is_asked_since(name):
+    (talk, ctx), heard = asking(), []
+
+    async def ask(number):
+        heard.append((number, (await talk.ask("elicitation", FORM, name))["content"]))
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            async with anyio.create_task_group() as first:
+                first.start_soon(ask, "first")
+                await talk.turn.wait()
+                talk.sent = tuple(talk.questions)
+                first.cancel_scope.cancel()
+            tasks.start_soon(ask, "second")
+            while not talk.questions:
+                await anyio.lowlevel.checkpoint()
+            talk.answered(ctx, talk.fitting({talk.sent[0]: yes(of="first")}))
+            await talk.turn.wait()
+            assert heard == []
+            talk.sent = tuple(talk.questions)
+            talk.answered(ctx, talk.fitting({talk.sent[0]: yes(of="second")}))
+    assert heard == [("second", {"of": "second"})]
+
+
 async def test_what_does_not_answer_the_question_leaves_the_work_where_it_waits():
     ctx = SimpleNamespace(
         protocol_version="2026-07-28",

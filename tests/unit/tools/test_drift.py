@@ -86,6 +86,27 @@ async def test_between_the_notice_and_the_listing_nothing_is_called(open_bench):
         assert (await bench.call(to="x")).value == "sent to x"
 
 
+async def test_what_changes_while_a_connected_server_is_verified_is_listed_again(open_bench):
+    async with open_bench() as bench:
+        verifier = bench.catalog.verifier
+        verify, told = verifier.verify_all, []
+
+        async with anyio.create_task_group() as tasks:
+
+            async def meanwhile(definitions):
+                if not told:
+                    told.append("tools")
+                    become(bench, description=RUG)
+                    tasks.start_soon(bench.catalog.noticed, "mail", "tools")
+                    await anyio.wait_all_tasks_blocked()
+                return await verify(definitions)
+
+            verifier.verify_all = meanwhile
+            await bench.catalog.refresh("mail")
+        with pytest.raises(PinMismatch):
+            bench.prepare(to="x")
+
+
 async def test_a_server_that_changes_nothing_but_says_so_goes_on_and_one_that_says_so_too_often_waits(open_bench):
     clock = ManualClock()
     async with open_bench(clock=clock) as bench:

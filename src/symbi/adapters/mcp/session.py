@@ -220,10 +220,11 @@ class Session:
 
     async def _listen(self, client: Client) -> None:
         """In the protocol without sessions, changes come on a stream of their own, for who opens it."""
-        offered = self.capabilities
-        tools = offered.tools is not None and bool(offered.tools.list_changed)
-        resources = offered.resources is not None and bool(offered.resources.list_changed)
-        prompts = offered.prompts is not None and bool(offered.prompts.list_changed)
+        offered, unasked = self.capabilities, self._terms.mode in MODERN_PROTOCOL_VERSIONS
+        # One whose version is configured was not asked what it can: then it says so by what it refuses.
+        tools = unasked or (offered.tools is not None and bool(offered.tools.list_changed))
+        resources = unasked or (offered.resources is not None and bool(offered.resources.list_changed))
+        prompts = unasked or (offered.prompts is not None and bool(offered.prompts.list_changed))
         if not self.modern or not (tools or resources or prompts):
             return
         for _ in range(MAX_LISTENS):

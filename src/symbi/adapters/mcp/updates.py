@@ -6,6 +6,7 @@ is opened: for one more, a second stream is opened before the first is left, so 
 
 import logging
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, TypeAlias
 
 import anyio
@@ -13,7 +14,13 @@ from anyio.abc import TaskGroup
 from mcp.client.client import Client
 from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost
 from mcp.shared.exceptions import MCPError
-from mcp_types import SubscribeRequest, SubscribeRequestParams, UnsubscribeRequest, UnsubscribeRequestParams
+from mcp_types import (
+    CONNECTION_CLOSED,
+    SubscribeRequest,
+    SubscribeRequestParams,
+    UnsubscribeRequest,
+    UnsubscribeRequestParams,
+)
 from pydantic import RootModel, ValidationError
 
 from symbi.errors import Overloaded, ToolFailed
@@ -65,6 +72,8 @@ class Updates:
         self._uris: set[str] = set()
         self._stream: _Stream | None = None
         self._changing = anyio.Lock()
+        self._over = False
+        self._opening: _Stream | None = None
 
     async def open(self, uri: str) -> None:
         """Have changes of a resource told.
@@ -88,6 +97,8 @@ class Updates:
                     raise self._refused()
                 request = SubscribeRequest(params=SubscribeRequestParams(uri=uri))
                 await self._client.session.send_request(request, _Done)
+            if self._over:  # it has ended behind its answer: nobody would ever say so
+                raise MCPError(CONNECTION_CLOSED, "its session has ended")
             self._uris.add(uri)
 
     async def close(self, uri: str) -> None:
@@ -115,7 +126,14 @@ class Updates:
 
     def end(self) -> None:
         """The session is over."""
-        gone, self._uris = self._uris, set()
+        self._over = True
+        self._lose(set(self._uris))
+        if self._opening is not None:
+            self._opening.opened.set()
+
+    def _lose(self, gone: AbstractSet[str]) -> None:
+        """The server does not tell of these any more."""
+        self._uris -= gone
         for uri in gone:
             self._told(uri, Notice.OVER)
 
@@ -127,17 +145,23 @@ class Updates:
     async def _listen(self, uris: frozenset[str], wanted: str) -> None:
         fresh = _Stream(uris)
         self._tasks.start_soon(self._hold, fresh)
+        self._opening = fresh
         try:
             await fresh.opened.wait()
         except anyio.get_cancelled_exc_class():
             fresh.scope.cancel()
             raise
+        finally:
+            self._opening = None
+        if self._over:
+            raise MCPError(CONNECTION_CLOSED, "its session has ended")
         if fresh.failure is not None:
             raise fresh.failure
         if wanted not in fresh.honoured:
             fresh.scope.cancel()
             raise self._refused()
         before, self._stream = self._stream, fresh
+        self._lose(self._uris - fresh.honoured)
         if before is not None:
             before.scope.cancel()
 
@@ -160,7 +184,7 @@ class Updates:
             if self._stream is stream:
                 _log.warning("`%s` does not keep its stream of changed resources open", self._name)
                 self._stream = None
-                self.end()
+                self._lose(set(self._uris))
 
     async def _once(self, stream: _Stream) -> None:
         async with self._client.listen(resource_subscriptions=sorted(stream.uris)) as events:
@@ -168,6 +192,8 @@ class Updates:
             again, stream.failure = stream.opened.is_set(), None
             stream.opened.set()
             if again:  # what has changed in between nobody said
+                if self._stream is stream:
+                    self._lose(self._uris - stream.honoured)
                 for uri in self._uris & stream.uris:
                     self._told(uri, Notice.CHANGED)
             async for _event in events:

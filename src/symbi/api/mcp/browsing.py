@@ -230,12 +230,21 @@ async def home_of(session: GatewaySession, uri: str) -> str:
         homes = [
             server for server, things in made.items() if any(is_made_of(uri, one.get("uriTemplate")) for one in things)
         ]
-        if not homes and len(listed) == 1:
-            homes = list(listed)  # there is nobody else to ask
+        if not homes and list(listed) == _could_offer(session):
+            homes = list(listed)  # there is nobody else to ask, and none that cannot be asked just now
     if len(homes) != 1:
         why = "no server offers" if not homes else f"{len(homes)} servers offer"
         raise InputError(f"{why} the resource `{shown_name(uri)}`", code="mcp.resource")
     return homes[0]
+
+
+def _could_offer(session: GatewaySession) -> list[str]:
+    """The one server of which a client sees resources, as far as it was let; none where there are several."""
+    catalog, seen = session.runtime.catalog, session.client.servers
+    several = [
+        name for name in catalog.servers if (seen is None or name in seen) and catalog.link(name).session is not None
+    ]
+    return several if len(several) == 1 else []
 
 
 def is_made_of(uri: str, template: object) -> bool:

@@ -228,7 +228,7 @@ class Conversation:
         """Have it among what the client is asked with the next round; with those that come together, once all are there."""
         key = self._key(name)
         question = self.questions[key] = Question(request, result_type)
-        if len(self.questions) - len(self.sent) >= among:
+        if len(self.questions.keys() - set(self.sent)) >= among:
             self.turn.set()
         try:
             await question.answered.wait()
@@ -239,11 +239,12 @@ class Conversation:
         return question.answer
 
     def _key(self, name: str) -> str:
-        """The server's own name of a question, unless it could be taken for another."""
-        if KEY.fullmatch(name) and not name.startswith(QUESTION) and name not in self.questions:
+        """The server's own name of a question, unless it could be taken for another, be it one that was given up meanwhile."""
+        taken = {*self.questions, *self.sent}
+        if KEY.fullmatch(name) and not name.startswith(QUESTION) and name not in taken:
             return name
         keys = (QUESTION if number == 1 else f"{QUESTION}-{number}" for number in count(1))
-        return next(key for key in keys if key not in self.questions)
+        return next(key for key in keys if key not in taken)
 
     def fitting(self, answers: Mapping[str, BaseModel] | None) -> Mapping[str, BaseModel] | None:
         """The answer to each question of the last round that still waits; None where one is missing or does not fit."""

@@ -46,6 +46,7 @@ RETRY_S: Final = 10.0  # before a server that could not be had is tried again fo
 WHY_S: Final = 0.5  # between two looks at what would turn a denial
 STOP_S: Final = 10.0  # for the runs of a client that has gone to end
 TELL_S: Final = 10.0  # for a client to take the notice of a change
+TELL_EVERY_S: Final = 1.0  # between two notices that servers have other resources, or other prompts
 RETRY_AFTER_S: Final = 1.0  # when there are too many sessions
 
 Search = Callable[[Principal, str, Label, int], Awaitable[tuple[JsonValue, Label]]]
@@ -159,6 +160,9 @@ class GatewaySession:
         self._ready: dict[str, anyio.Lock] = {}
         self._tried: dict[str, tuple[str, float]] = {}
         self._seen: dict[str, str] = {}
+        self._changing: dict[
+            str, bool
+        ] = {}  # kinds of which the client is being told, and whether there is more to tell
         self._why_s = 0.0
 
     @property
@@ -236,6 +240,27 @@ class GatewaySession:
         """Tell the client of the kinds of things that it was answered without this."""
         for kind in sorted(late.missed):
             await _told(self, kind)
+
+    def offers_others(self, server: str, kind: str) -> None:
+        """Tell the client that a server says that it has other `resources` or `prompts`, and no more often than it can take."""
+        if server not in self.servers:
+            return
+        for one in [one for one, known in self.answering.items() if one[0] == server and known.over.is_set()]:
+            del self.answering[one]  # what it said for a next listing
+        self.homes = {} if kind == "resources" else self.homes
+        if kind in self._changing:
+            self._changing[kind] = True
+        else:
+            self._changing[kind] = False
+            self.tasks.start_soon(self._tell_others, kind)
+
+    async def _tell_others(self, kind: str) -> None:
+        more = True
+        while more:
+            await _told(self, kind)
+            await anyio.sleep(TELL_EVERY_S)
+            more, self._changing[kind] = self._changing[kind], False
+        del self._changing[kind]
 
     def _check_books(self, servers: Iterable[str]) -> None:
         lost = next((self.down[name] for name in servers if isinstance(self.down.get(name), StoreUnavailable)), None)
@@ -361,6 +386,7 @@ class Gateway:
         await self._tasks.__aenter__()
         catalog = self.runtime.catalog
         self._told, catalog.changed = catalog.changed, self._changed
+        catalog.others = self._offers_others
         return self
 
     async def __aexit__(
@@ -414,13 +440,13 @@ class Gateway:
         """The catalogue has changed: policies hear of it first, and then every client."""
         assert self._told is not None
         await self._told()
-        await self.tell("tools")
-
-    async def tell(self, what: str) -> None:
-        """Tell every client that something has changed: `tools`, `resources` or `prompts`."""
         if self._tasks is not None:
             for session in list(self.sessions.values()):
-                self._tasks.start_soon(_told, session, what)
+                self._tasks.start_soon(_told, session, "tools")
+
+    def _offers_others(self, server: str, what: str) -> None:
+        for session in list(self.sessions.values()):
+            session.offers_others(server, what)
 
     @asynccontextmanager
     async def session(self, client: Client, transport: str, *, uid: int | None = None) -> AsyncIterator[GatewaySession]:

@@ -93,7 +93,9 @@ class _Sessions:
             task_status.started(opened)
             try:
                 while not opened.is_over:
-                    with anyio.move_on_after(self._idle_s) as idle:
+                    # One of the protocol lasts as long as that, for which the SDK knows how long nobody has been there:
+                    # its client may do nothing but listen, and what it has read must still be known then.
+                    with anyio.move_on_after(self._idle_s if key == ALONE else None) as idle:
                         await opened.touched.wait()
                     if idle.cancelled_caught and not opened.busy:
                         return

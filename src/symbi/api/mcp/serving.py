@@ -213,7 +213,13 @@ class SessionServer:
         return types.EmptyResult()
 
     async def _unsubscribe(self, ctx: Context, params: types.UnsubscribeRequestParams) -> types.EmptyResult:
-        await unsubscribe(await self.session_of(ctx), params.uri, THE_SESSION)
+        session = await self.session_of(ctx)
+
+        async def work() -> None:
+            with session.turnstile.passing({"uri": params.uri}):
+                await unsubscribe(session, params.uri, THE_SESSION)
+
+        await guarded(params.uri, session, work)
         return types.EmptyResult()
 
     async def _listen(

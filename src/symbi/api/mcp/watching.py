@@ -64,19 +64,22 @@ async def subscribe(session: GatewaySession, uri: str, holder: object, exchange:
         InputError: No server offers it, or more than one.
         SymbiError: As `ServerReader.subscribe`.
     """
-    async with session.watching:
-        known = session.watched.get(uri)
-        if known is not None:
-            known.holders.add(holder)
-            return
-        _check_room(session)
-        watched = session.watched[uri] = _Watched({holder})
-        try:
-            await _open(session, uri, watched, exchange)
-        except BaseException:
-            del session.watched[uri]
-            raise
-        session.tasks.start_soon(_follow, session, uri, watched)
+    with session.turnstile.passing({"uri": uri}):  # also those that wait for their turn are counted
+        async with session.watching:
+            known = session.watched.get(uri)
+            if known is not None:
+                known.holders.add(holder)
+                return
+            _check_room(session)
+            watched = session.watched[uri] = _Watched({holder})
+            try:
+                await _open(session, uri, watched, exchange)
+                session.tasks.start_soon(_follow, session, uri, watched)
+            except BaseException:
+                del session.watched[uri]
+                if watched.action is not None and watched.mark is not None:  # the session has ended meanwhile
+                    await session.gateway.watch.unsubscribe(watched.action.server, uri, watched.mark)
+                raise
 
 
 async def unsubscribe(session: GatewaySession, uri: str, holder: object) -> None:
@@ -100,12 +103,11 @@ def _check_room(session: GatewaySession) -> None:
 
 
 async def _open(session: GatewaySession, uri: str, watched: _Watched, exchange: Exchange | None) -> None:
-    with session.turnstile.passing({"uri": uri}):
-        server = await home_of(session, uri)
-        label = (await judged(session, UNDECLARED, {"uri": uri}, {})).label
-        watched.action = ReadResource(principal=session.principal, server=server, uri=uri, label=label)
-        once = partial(_begin, session, watched)
-        await (once() if exchange is None else until_agreed(session, once, exchange))
+    server = await home_of(session, uri)
+    label = (await judged(session, UNDECLARED, {"uri": uri}, {})).label
+    watched.action = ReadResource(principal=session.principal, server=server, uri=uri, label=label)
+    once = partial(_begin, session, watched)
+    await (once() if exchange is None else until_agreed(session, once, exchange))
 
 
 async def _begin(session: GatewaySession, watched: _Watched) -> None:
