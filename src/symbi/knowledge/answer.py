@@ -20,7 +20,9 @@ from symbi.policy.flow import join
 from symbi.types import JsonValue, Label
 
 EVIDENCE_BAR: Final = 0.5  # below it nothing is answered; set by tools/kb_quality.py, see docs/performance.md
-SHOWN: Final = 5  # passages that an answer is made of
+SHOWN: Final = 5  # passages that a model is shown
+EXTRACTED: Final = 3  # passages that an answer is made of without one
+COPIES: Final = 3  # of such a passage that are cited
 EXCERPT_CHARS: Final = 500
 MAX_ANSWER_CHARS: Final = 20_000
 NO_EVIDENCE: Final = "There is nothing in what may be read that answers this."
@@ -143,17 +145,24 @@ def nothing(result: SearchResult) -> Answer:
 
 
 def extract(result: SearchResult, bar: float = EVIDENCE_BAR) -> Answer:
-    """The best passages, word for word, where they speak for an answer."""
-    shown = _speaking(result.passages, bar)
+    """The best passages, word for word, where they speak for an answer; what several say stands there once, and cites them."""
+    shown: list[Passage] = []
+    parts = []
+    for copies in _same(_speaking(result.passages, bar))[:EXTRACTED]:
+        cited = [len(shown) + number for number, _ in enumerate(copies[:COPIES], 1)]
+        shown += copies[:COPIES]
+        numbers = " ".join(f"[{number}]" for number in cited)
+        parts.append(f"{uncited(excerpt(copies[0].text, result.query.keywords))} {numbers}")
     if not shown:
         return nothing(result)
-    parts = [f"{uncited(excerpt(one.text, result.query.keywords))} [{number}]" for number, one in enumerate(shown, 1)]
-    return Answer("\n\n".join(parts), found=True, by="extract", passages=shown, label=_label(shown), result=result)
+    return Answer(
+        "\n\n".join(parts), found=True, by="extract", passages=tuple(shown), label=_label(shown), result=result
+    )
 
 
 def prompt_of(result: SearchResult) -> tuple[Prompt, tuple[Passage, ...]]:
-    """What a model is asked, and the passages that it is shown."""
-    shown = result.passages[:SHOWN]
+    """What a model is asked, and the passages that it is shown; of several that say the same, the best."""
+    shown = tuple(copies[0] for copies in _same(result.passages))[:SHOWN]
     texts = tuple(uncited(_whole(one)) for one in shown)
     return Prompt(SYSTEM, result.query.text, texts), shown
 
@@ -198,7 +207,15 @@ def excerpt(text: str, keywords: Sequence[str], most: int = EXCERPT_CHARS) -> st
 def _speaking(passages: Sequence[Passage], bar: float) -> tuple[Passage, ...]:
     """Of the passages that speak for an answer themselves, the best one, and those that are about as good."""
     speaking = [one for one in passages if evidence_of((one,)) >= bar]
-    return tuple(one for one in speaking if one.score >= speaking[0].score * 0.6)[:3]
+    return tuple(one for one in speaking if one.score >= speaking[0].score * 0.6)
+
+
+def _same(passages: Sequence[Passage]) -> list[list[Passage]]:
+    """Passages by what they say, best first: a file and its copies are there as often as they were added."""
+    found: dict[str, list[Passage]] = {}
+    for one in passages:
+        found.setdefault(" ".join(one.text.split()), []).append(one)
+    return list(found.values())
 
 
 def _label(passages: Sequence[Passage]) -> Label:
