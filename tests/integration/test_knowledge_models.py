@@ -85,7 +85,7 @@ def provider():
 
 
 @asynccontextmanager
-async def answering(provider, policies=ALLOW_ALL, *, remote=True, timeout_s=20.0, url=None, **how):
+async def answering(provider, policies=ALLOW_ALL, *, remote=True, timeout_s=20.0, url=None, key="sk-canary", **how):
     """Knowledge with that model, and one document."""
     pauses = []
 
@@ -95,7 +95,7 @@ async def answering(provider, policies=ALLOW_ALL, *, remote=True, timeout_s=20.0
     async with open_knowledge(policies, answers=[], **how) as opened:
         told = AnswerModelId("tiny", "127.0.0.1", remote, TOKENS, timeout_s)
         authority = opened.gate.guard.authority
-        async with OpenAIAnswers(authority, told, url=url or provider.url, key="sk-canary", pause=pause) as model:
+        async with OpenAIAnswers(authority, told, url=url or provider.url, key=key, pause=pause) as model:
             opened.knowledge._model = model
             model.pauses = pauses
             await opened.knowledge.put(OPERATOR, "ops", "mail.md", MAIL)
@@ -225,6 +225,14 @@ async def test_a_busy_model_is_asked_again_a_bounded_number_of_times(provider):
     assert len(provider.asked) == ATTEMPTS
     gone = await ask(provider, url="http://127.0.0.1:1/v1")
     assert gone.unwritten.startswith("unavailable.model: the model cannot be reached")
+
+
+@pytest.mark.parametrize("key", ["sk-can\u00e4ry", "sk-canary\n", "sk\x00canary"])
+async def test_a_key_that_cannot_be_sent_is_said_and_not_quoted(provider, key):
+    provider.answer = lambda: saying(GOOD)
+    answer = await ask(provider, key=key)
+    assert answer.unwritten == "unavailable.model: the model has a key with signs that cannot be sent"
+    assert not provider.asked
 
 
 CONFIDENTIAL = Rules({"ops": CollectionTerms(classification=Confidentiality.CONFIDENTIAL)})
