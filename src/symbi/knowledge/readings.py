@@ -148,9 +148,10 @@ class Readings:
             if refusal.code != ONE_BY_ONE:
                 self._refuse(key, refusal)
             raise
-        await self._close(key)  # where somebody else was as quick
-        self._open[key] = _Open(lease, context, now_s + SECONDS - SPARE_S)
-        return self._open[key]
+        made, other = _Open(lease, context, now_s + SECONDS - SPARE_S), self._open.get(key)
+        self._open[key] = made  # before anything is waited for: what is in here is closed whatever comes
+        await self._retire(other)  # where somebody else was as quick
+        return made
 
     def _refuse(self, key: tuple[Reader, Access], refusal: Denied) -> None:
         if len(self._refused) >= MAX_OPEN:
@@ -172,7 +173,10 @@ class Readings:
         )
 
     async def _close(self, key: tuple[Reader, Access]) -> None:
-        found = self._open.pop(key, None)
+        await self._retire(self._open.pop(key, None))
+
+    async def _retire(self, found: _Open | None) -> None:
+        """Close a lease, or have who uses it last do so."""
         if found is not None and found.using:
             self._ending.append(found)
         elif found is not None:
