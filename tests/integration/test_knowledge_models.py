@@ -254,6 +254,21 @@ async def test_confidential_passages_are_told_to_no_model_elsewhere(provider, tm
             assert answer.label.confidentiality is Confidentiality.CONFIDENTIAL
 
 
+MARKED = FLOW + '@id("marked") @mark("confidential:pii") permit (principal, action == Action::"ReadData", resource);\n'
+
+
+async def test_what_policy_marks_as_it_is_read_is_told_to_no_model_elsewhere(provider):
+    provider.answer = lambda: saying(GOOD)
+    async with answering(provider, MARKED) as (knowledge, _):
+        for _time in range(2):  # by a new lease, and by one that is there
+            found = await knowledge.search(READER, QUESTION)
+            assert {one.label.confidentiality for one in found.passages} == {Confidentiality.CONFIDENTIAL}
+        answer = await knowledge.answer(READER, QUESTION, written=True)
+        assert answer.unwritten.startswith("policy.")
+        assert answer.label.confidentiality is Confidentiality.CONFIDENTIAL
+        assert not provider.asked
+
+
 async def test_a_model_is_told_what_policy_leaves_of_its_prompt(provider):
     redacted = (
         '@id("less") @redact("arguments.prompt.user") permit (principal, action == Action::"CallModel", resource);\n'
