@@ -133,6 +133,21 @@ async def test_a_document_that_does_not_open_keeps_no_other_from_being_found(tmp
         assert damaged.startswith("pay1.md: ")
 
 
+EACH = """
+@id("all") permit (principal, action, resource);
+@id("less") @lease("none") @redact("arguments.query") permit (principal, action == Action::"ReadData", resource);
+"""
+
+
+async def test_a_question_that_policy_changes_is_not_asked():
+    async with open_knowledge(EACH) as opened:
+        await opened.knowledge.put(OPERATOR, "ops", "mail.md", MAIL)
+        texts = opened.embedder.texts
+        with pytest.raises(PolicyDenied, match="redacts or caps"):
+            await opened.knowledge.search(READER, "flush the mail queue")
+        assert opened.embedder.texts == texts
+
+
 async def test_what_two_documents_say_is_said_once_and_cites_both():
     async with open_knowledge(answers=["Flush the queue [1]. Look at the log [2]."]) as opened:
         for name in ("a.md", "b.md", "c.md", "d.md"):
