@@ -131,3 +131,35 @@ async def test_a_document_that_does_not_open_keeps_no_other_from_being_found(tmp
         assert [record.args[0] for record in caplog.records if record.name == "symbi.knowledge"] == [altered]
         (damaged,) = (await opened.knowledge.verify(OPERATOR, "ops")).damaged
         assert damaged.startswith("pay1.md: ")
+
+
+EACH = """
+@id("all") permit (principal, action, resource);
+@id("less") @lease("none") @redact("arguments.query") permit (principal, action == Action::"ReadData", resource);
+"""
+
+
+async def test_a_question_that_policy_changes_is_not_asked():
+    async with open_knowledge(EACH) as opened:
+        await opened.knowledge.put(OPERATOR, "ops", "mail.md", MAIL)
+        texts = opened.embedder.texts
+        with pytest.raises(PolicyDenied, match="redacts or caps"):
+            await opened.knowledge.search(READER, "flush the mail queue")
+        assert opened.embedder.texts == texts
+
+
+async def test_what_two_documents_say_is_said_once_and_cites_both():
+    async with open_knowledge(answers=["Flush the queue [1]. Look at the log [2]."]) as opened:
+        for name in ("a.md", "b.md", "c.md", "d.md"):
+            await opened.knowledge.put(OPERATOR, "ops", name, MAIL)
+        await opened.knowledge.put(
+            OPERATOR, "ops", "log.md", b"# Mail\n\nThe log says which mail bounces in the queue.\n"
+        )
+        answer = await opened.knowledge.answer(READER, "mail that bounces in the queue")
+        assert answer.text.count("flush the queue by hand") == 1
+        assert answer.text.endswith("by hand. [1] [2] [3]")
+        assert len({one.citation.source for one in answer.passages}) == len(answer.passages) == 3
+        written = await opened.knowledge.answer(READER, "mail that bounces in the queue", written=True)
+        (prompt,) = opened.knowledge._model.prompts
+        assert prompt.user.count("flush the queue by hand") == 1
+        assert (written.by, len(written.passages)) == ("model", 2)

@@ -85,7 +85,7 @@ def provider():
 
 
 @asynccontextmanager
-async def answering(provider, policies=ALLOW_ALL, *, remote=True, timeout_s=20.0, url=None, **how):
+async def answering(provider, policies=ALLOW_ALL, *, remote=True, timeout_s=20.0, url=None, key="sk-canary", **how):
     """Knowledge with that model, and one document."""
     pauses = []
 
@@ -95,7 +95,7 @@ async def answering(provider, policies=ALLOW_ALL, *, remote=True, timeout_s=20.0
     async with open_knowledge(policies, answers=[], **how) as opened:
         told = AnswerModelId("tiny", "127.0.0.1", remote, TOKENS, timeout_s)
         authority = opened.gate.guard.authority
-        async with OpenAIAnswers(authority, told, url=url or provider.url, key="sk-canary", pause=pause) as model:
+        async with OpenAIAnswers(authority, told, url=url or provider.url, key=key, pause=pause) as model:
             opened.knowledge._model = model
             model.pauses = pauses
             await opened.knowledge.put(OPERATOR, "ops", "mail.md", MAIL)
@@ -227,6 +227,14 @@ async def test_a_busy_model_is_asked_again_a_bounded_number_of_times(provider):
     assert gone.unwritten.startswith("unavailable.model: the model cannot be reached")
 
 
+@pytest.mark.parametrize("key", ["sk-can\u00e4ry", "sk-canary\n", "sk\x00canary"])
+async def test_a_key_that_cannot_be_sent_is_said_and_not_quoted(provider, key):
+    provider.answer = lambda: saying(GOOD)
+    answer = await ask(provider, key=key)
+    assert answer.unwritten == "unavailable.model: the model has a key with signs that cannot be sent"
+    assert not provider.asked
+
+
 CONFIDENTIAL = Rules({"ops": CollectionTerms(classification=Confidentiality.CONFIDENTIAL)})
 FLOW = ALLOW_ALL + (Path(library.__file__).parent / "data-flow.cedar").read_text("utf-8")
 
@@ -244,6 +252,21 @@ async def test_confidential_passages_are_told_to_no_model_elsewhere(provider, tm
         else:
             assert answer.text == GOOD
             assert answer.label.confidentiality is Confidentiality.CONFIDENTIAL
+
+
+MARKED = FLOW + '@id("marked") @mark("confidential:pii") permit (principal, action == Action::"ReadData", resource);\n'
+
+
+async def test_what_policy_marks_as_it_is_read_is_told_to_no_model_elsewhere(provider):
+    provider.answer = lambda: saying(GOOD)
+    async with answering(provider, MARKED) as (knowledge, _):
+        for _time in range(2):  # by a new lease, and by one that is there
+            found = await knowledge.search(READER, QUESTION)
+            assert {one.label.confidentiality for one in found.passages} == {Confidentiality.CONFIDENTIAL}
+        answer = await knowledge.answer(READER, QUESTION, written=True)
+        assert answer.unwritten.startswith("policy.")
+        assert answer.label.confidentiality is Confidentiality.CONFIDENTIAL
+        assert not provider.asked
 
 
 async def test_a_model_is_told_what_policy_leaves_of_its_prompt(provider):

@@ -127,6 +127,8 @@ class _Requests:
         # What is packed could be a thousand times larger than what was read of it.
         headers = {"content-type": "application/json", "accept-encoding": "identity"}
         if self.key is not None:
+            if not (self.key.isascii() and self.key.isprintable()):  # what the library says of it would quote it
+                raise self.failed("has a key with signs that cannot be sent", hint="set OPENAI_API_KEY")
             headers["authorization"] = f"Bearer {self.key}"
         async with self._client.stream("POST", self.address, content=body, headers=headers) as answer:
             if answer.headers.get("content-encoding", "identity") != "identity":

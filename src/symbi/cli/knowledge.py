@@ -129,6 +129,7 @@ def search(
             return
         if not result["passages"]:
             out.print("nothing is found")
+            _empty(result)
         for number, one in enumerate(result["passages"], 1):
             out.print(f"[bold]{number}.[/] {_place(one)} [dim]{one['score']:.3f}[/]")
             out.print("   " + escape("\n   ".join(printable(line) for line in one["text"].split("\n"))))
@@ -168,6 +169,7 @@ def answer(
                 out.print(f"[bold]\\[{number}][/] {_place(one)}")
             if said["model"]:
                 out.print(f"[dim]written by the model[/] {escape(printable(said['model']))}")
+            _empty(said)
             if said["unwritten"]:
                 err.print(f"[bold yellow]not written by the model[/] {escape(printable(said['unwritten']))}")
             _trace(said, trace)
@@ -292,6 +294,12 @@ def _trace(result: Mapping[str, Any], shown: bool) -> None:  # noqa: FBT001 - as
         out.print(f"[dim]{stage['took_ms']:8.2f} ms  {stage['stage']}: {escape(printable(facts))}[/]")
     if shown:
         out.print(f"[dim]evidence {result['evidence']}[/]")
+
+
+def _empty(result: Mapping[str, Any]) -> None:
+    """Say so where a question was put to no document at all."""
+    if any(stage["facts"].get("collections") == 0 for stage in result["trace"]):
+        err.print("[dim]there are no documents yet: `symbi kb add FOLDER` reads those of a folder[/]")
 
 
 def _one(settings: Settings, operation: str, arguments: Mapping[str, JsonValue]) -> Any:

@@ -1,8 +1,8 @@
 """Answers from passages: word for word without a model, and with one only where it cites what was found.
 
 An answer cites by number: `[1]` is the first passage. Of a model's answer each number has to be one of those that it was
-shown, each paragraph has to cite, and what it puts in quotation marks, and every address, has to stand in a passage that it
-cites there; otherwise it is refused, for nobody can tell where it comes from. A document that has such a number in it does not cite:
+shown, each paragraph has to cite, and what it quotes at some length, every address and every tag, has to stand in a passage
+that it cites there, see `symbi.knowledge.citing`; otherwise it is refused, for nobody can tell where it comes from. A document that has such a number in it does not cite:
 where one stands by itself there, it is put in round brackets.
 """
 
@@ -13,22 +13,21 @@ from typing import Final
 
 from symbi.errors import ModelFailed
 from symbi.guard.action import ModelRef
+from symbi.knowledge.citing import require_cited
 from symbi.knowledge.passages import Passage, SearchResult, evidence_of
 from symbi.knowledge.ranking import coverage
 from symbi.policy.flow import join
 from symbi.types import JsonValue, Label
 
 EVIDENCE_BAR: Final = 0.5  # below it nothing is answered; set by tools/kb_quality.py, see docs/performance.md
-SHOWN: Final = 5  # passages that an answer is made of
+SHOWN: Final = 5  # passages that a model is shown
+EXTRACTED: Final = 3  # passages that an answer is made of without one
+COPIES: Final = 3  # of such a passage that are cited
 EXCERPT_CHARS: Final = 500
 MAX_ANSWER_CHARS: Final = 20_000
 NO_EVIDENCE: Final = "There is nothing in what may be read that answers this."
 _SENTENCE: Final = re.compile(r"[^.!?\n]*(?:[.!?](?!\s|$)[^.!?\n]*)*[.!?\n]?\s*")
-_NUMBERS: Final = re.compile(r"\[(\d+(?:\s*,\s*\d+)*)\]")
 _FORGED: Final = re.compile(r"(?<![\w\])}])\[(\s*\d+(?:\s*[-\N{EN DASH},;]\s*\d+)*\s*)\]")
-_PARAGRAPHS: Final = re.compile(r"(?:\r\n?|\n)\s*(?:\r\n?|\n)")
-_ADDRESS: Final = re.compile(r"(?:[a-z][a-z0-9+.-]*://|www\.|mailto:|(?<=\]\())[^\s<>\"'`)\]]+", re.IGNORECASE)
-_QUOTED: Final = re.compile(r"[\"“]([^\"”]{12,})[\"”]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,17 +145,24 @@ def nothing(result: SearchResult) -> Answer:
 
 
 def extract(result: SearchResult, bar: float = EVIDENCE_BAR) -> Answer:
-    """The best passages, word for word, where they speak for an answer."""
-    shown = _speaking(result.passages, bar)
+    """The best passages, word for word, where they speak for an answer; what several say stands there once, and cites them."""
+    shown: list[Passage] = []
+    parts = []
+    for copies in _same(_speaking(result.passages, bar))[:EXTRACTED]:
+        cited = [len(shown) + number for number, _ in enumerate(copies[:COPIES], 1)]
+        shown += copies[:COPIES]
+        numbers = " ".join(f"[{number}]" for number in cited)
+        parts.append(f"{uncited(excerpt(copies[0].text, result.query.keywords))} {numbers}")
     if not shown:
         return nothing(result)
-    parts = [f"{uncited(excerpt(one.text, result.query.keywords))} [{number}]" for number, one in enumerate(shown, 1)]
-    return Answer("\n\n".join(parts), found=True, by="extract", passages=shown, label=_label(shown), result=result)
+    return Answer(
+        "\n\n".join(parts), found=True, by="extract", passages=tuple(shown), label=_label(shown), result=result
+    )
 
 
 def prompt_of(result: SearchResult) -> tuple[Prompt, tuple[Passage, ...]]:
-    """What a model is asked, and the passages that it is shown."""
-    shown = result.passages[:SHOWN]
+    """What a model is asked, and the passages that it is shown; of several that say the same, the best."""
+    shown = tuple(copies[0] for copies in _same(result.passages))[:SHOWN]
     texts = tuple(uncited(_whole(one)) for one in shown)
     return Prompt(SYSTEM, result.query.text, texts), shown
 
@@ -171,21 +177,7 @@ def checked(text: str, shown: Sequence[Passage], result: SearchResult) -> Answer
         return nothing(result)
     if not text.strip() or len(text) > MAX_ANSWER_CHARS:
         raise ModelFailed("the model's answer is empty or too long", code="knowledge.uncited")
-    for number, paragraph in enumerate((part for part in _PARAGRAPHS.split(text) if part.strip()), 1):
-        cited = {int(one) for some in _NUMBERS.findall(paragraph) for one in some.split(",")}
-        if not cited:
-            raise ModelFailed(f"paragraph {number} of the model's answer cites nothing", code="knowledge.uncited")
-        foreign = sorted(one for one in cited if not 1 <= one <= len(shown))
-        if foreign:
-            msg = f"the model's answer cites [{foreign[0]}], and was shown {len(shown)} passages"
-            raise ModelFailed(msg, code="knowledge.uncited")
-        texts = " ".join(_plain(uncited(_whole(shown[one - 1]))) for one in sorted(cited))
-        if any(_plain(uncited(quoted)) not in texts for quoted in _QUOTED.findall(paragraph)):
-            msg = f"paragraph {number} of the model's answer quotes what no passage that it cites says"
-            raise ModelFailed(msg, code="knowledge.misquoted")
-        if any(_plain(found[0].rstrip(".,;:!?*_")) not in texts for found in _ADDRESS.finditer(paragraph)):
-            msg = f"paragraph {number} of the model's answer gives an address that no passage that it cites has"
-            raise ModelFailed(msg, code="knowledge.misquoted")
+    require_cited(text, [uncited(_whole(one)) for one in shown])
     return Answer(text, found=True, by="model", passages=tuple(shown), label=_label(shown), result=result)
 
 
@@ -215,7 +207,15 @@ def excerpt(text: str, keywords: Sequence[str], most: int = EXCERPT_CHARS) -> st
 def _speaking(passages: Sequence[Passage], bar: float) -> tuple[Passage, ...]:
     """Of the passages that speak for an answer themselves, the best one, and those that are about as good."""
     speaking = [one for one in passages if evidence_of((one,)) >= bar]
-    return tuple(one for one in speaking if one.score >= speaking[0].score * 0.6)[:3]
+    return tuple(one for one in speaking if one.score >= speaking[0].score * 0.6)
+
+
+def _same(passages: Sequence[Passage]) -> list[list[Passage]]:
+    """Passages by what they say, best first: a file and its copies are there as often as they were added."""
+    found: dict[str, list[Passage]] = {}
+    for one in passages:
+        found.setdefault(" ".join(one.text.split()), []).append(one)
+    return list(found.values())
 
 
 def _label(passages: Sequence[Passage]) -> Label:
@@ -224,7 +224,3 @@ def _label(passages: Sequence[Passage]) -> Label:
 
 def _whole(one: Passage) -> str:
     return f"({one.citation.headings})\n{one.text}"
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split()).lower()

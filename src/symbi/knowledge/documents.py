@@ -300,6 +300,8 @@ class PassageStore(Protocol):
 
         How common words are is taken from the chunks of these accesses, and nothing else counts: what is asked about neither
         changes a score nor takes a place for what is not.
+        Of a word that stands in more places than can be read in a moment, whoever may read them, it counts only whether a chunk
+        has it.
         """
 
     def found(self, chunk_ids: Sequence[str], accesses: Sequence[int], narrowing: Narrowing) -> Mapping[str, Found]:

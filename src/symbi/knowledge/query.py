@@ -8,6 +8,7 @@
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -23,6 +24,7 @@ _FILTER: Final = re.compile(r"(?<!\S)(source|kind|after|before):(\"[^\"]*\"|\S+)
 _WORD: Final = re.compile(r"[^\W_]+(?:[_.'-][^\W_]+)*", re.UNICODE)
 _PLAIN_WORD: Final = re.compile(r"[^\W_]+", re.UNICODE)
 _PART: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z]+", re.UNICODE)
+_ACCENTS: Final = re.compile("[\u0300-\u036f]")
 _NS: Final = 1_000_000_000
 _TIMES: Final = (-(2**63), 2**63 - 1)  # in nanoseconds, that a store keeps: the years 1677 to 2262
 
@@ -64,7 +66,7 @@ def analyse(question: str) -> Query:
     if len(question) > MAX_QUERY_CHARS:
         raise InputError(f"a question has at most {MAX_QUERY_CHARS} characters", code="knowledge.query")
     narrowing, text = _filters(question)
-    text = " ".join(text.split())
+    text = _composed(" ".join(text.split()))
     if not text:
         raise InputError("a question needs a word beside its filters", code="knowledge.query")
     words = list(dict.fromkeys(found[0] for found in _WORD.finditer(text)))
@@ -115,5 +117,14 @@ def _time_ns(name: str, value: str) -> int:
 
 
 def words_of(text: str) -> Sequence[str]:
-    """The words of a text, in small letters, stop words left out; compounds count apart."""
-    return [word for word in _PLAIN_WORD.findall(text.lower()) if word not in STOP_WORDS]
+    """The words of a text, in small letters without accents, as the index has them; stop words left out, compounds apart."""
+    return [word for word in _PLAIN_WORD.findall(_unaccented(text).lower()) if word not in STOP_WORDS]
+
+
+def _composed(text: str) -> str:
+    """With letters and their accents in one sign each: an accent by itself is no part of a word."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def _unaccented(text: str) -> str:
+    return text if text.isascii() else _composed(_ACCENTS.sub("", unicodedata.normalize("NFD", text)))

@@ -41,6 +41,7 @@ from symbi.knowledge.readings import Reader, Reading, Readings
 from symbi.knowledge.rules import Rules
 from symbi.knowledge.trace import STAGES, Trace
 from symbi.knowledge.vectors import Between, Filter, Namespace, OneOf, Scope, Vector, VectorQuery
+from symbi.policy.flow import join
 from symbi.types import JsonValue
 
 DEPTH: Final = 80  # of each of the two lists
@@ -400,7 +401,8 @@ def _within_bounds(
             continue
         left[row.access_id] -= 1
         held = coverage(keywords, f"{passage.citation.headings} {passage.text}")
-        passages.append(replace(passage, score=one.score, parts=one.parts, coverage=held))
+        label = join(passage.label, allowed.readings[row.access_id].mark)
+        passages.append(replace(passage, label=label, score=one.score, parts=one.parts, coverage=held))
     return tuple(passages)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from symbi.clock import Clock
-from symbi.errors import Denied, PermitRefused
+from symbi.errors import Denied, PermitRefused, PolicyDenied
 from symbi.guard.action import DataRef, ReadData
 from symbi.guard.conditions import ONE_BY_ONE
 from symbi.guard.gate import Guard
@@ -58,10 +58,12 @@ class Reading:
     Attributes:
         permit: Live while the search lasts.
         max_items: The most passages of it that may come back.
+        mark: What policy says of them beside their own label.
     """
 
     permit: Permit[ReadData]
     max_items: int
+    mark: Label
 
 
 @dataclass(slots=True, eq=False)
@@ -108,7 +110,7 @@ class Readings:
             found.using += 1
             try:
                 action = found.lease.use({"query": question})
-                yield Reading(found.lease.permit, action.max_items)
+                yield Reading(found.lease.permit, action.max_items, action.mark)
             finally:
                 found.using -= 1
                 if not found.using and found in self._ending:
@@ -122,7 +124,10 @@ class Readings:
                 self._refuse(key, refusal)
                 raise
             action = self._guard.authority.redeem(permit, ReadData)
-            yield Reading(permit, action.max_items)
+            if action.query != question:  # one search has one question, and every access its own decision
+                msg = "a policy redacts or caps the question, and a search asks all that may be read the same one"
+                raise PolicyDenied(msg, code="policy.condition")
+            yield Reading(permit, action.max_items, action.mark)
 
     def _stand_by(self, key: tuple[Reader, Access]) -> None:
         refusal, version, until_s = self._refused.get(key, (None, "", 0.0))
@@ -148,9 +153,10 @@ class Readings:
             if refusal.code != ONE_BY_ONE:
                 self._refuse(key, refusal)
             raise
-        await self._close(key)  # where somebody else was as quick
-        self._open[key] = _Open(lease, context, now_s + SECONDS - SPARE_S)
-        return self._open[key]
+        made, other = _Open(lease, context, now_s + SECONDS - SPARE_S), self._open.get(key)
+        self._open[key] = made  # before anything is waited for: what is in here is closed whatever comes
+        await self._retire(other)  # where somebody else was as quick
+        return made
 
     def _refuse(self, key: tuple[Reader, Access], refusal: Denied) -> None:
         if len(self._refused) >= MAX_OPEN:
@@ -172,7 +178,10 @@ class Readings:
         )
 
     async def _close(self, key: tuple[Reader, Access]) -> None:
-        found = self._open.pop(key, None)
+        await self._retire(self._open.pop(key, None))
+
+    async def _retire(self, found: _Open | None) -> None:
+        """Close a lease, or have who uses it last do so."""
         if found is not None and found.using:
             self._ending.append(found)
         elif found is not None:

@@ -31,6 +31,14 @@ def test_filters_are_taken_out_and_stop_words_dropped():
     assert "source:" not in query.text
 
 
+@pytest.mark.parametrize("word", ["na\u00efve", "nai\u0308ve"])
+def test_words_are_whole_and_found_however_their_accents_are_written(word):
+    query = analyse(f"{word} cafe")
+    assert query.keywords == ("na\u00efve", "cafe")
+    assert coverage(query.keywords, "a nai\u0308ve Cafe\u0301") == 1.0
+    assert coverage(query.keywords, "a na\u00efve caf\u00e9") == 1.0
+
+
 def test_a_question_of_stop_words_alone_keeps_them():
     assert analyse("who is it").keywords == ("who", "is", "it")
 

@@ -6,11 +6,13 @@ from collections import Counter
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from symbi.adapters.sqlite import SqliteStore
 from symbi.adapters.sqlite.file import SQL
 from symbi.adapters.sqlite.knowledge import MEAN_LENGTH
-from symbi.adapters.sqlite.words import K1, TOKENIZER, B, Stemmer
+from symbi.adapters.sqlite.words import K1, TERMS, TOKENIZER, B, Places, Stemmer
 from symbi.knowledge.documents import EVERYTHING, Access, ChunkRecord, DocumentRecord, Narrowing
 
 OPEN, SHUT = Access("c", owner="ada"), Access("c", owner="eve")
@@ -49,9 +51,9 @@ def kept():
         yield made
 
 
-def bm25(phrases, accesses=(OPEN,)):
+def bm25(phrases, accesses=(OPEN,), texts=TEXTS):
     """The formula, over texts that are split at what is no letter; a phrase is its stems as they stand in a row."""
-    texts = {name: one for name, one in TEXTS.items() if one[0] in accesses}
+    texts = {name: one for name, one in texts.items() if one[0] in accesses}
     stems = {"disks": "disk"}
     rows = {}
     for name, (_, headings, text) in texts.items():
@@ -112,10 +114,10 @@ def test_what_stands_nowhere_is_not_found(kept, words):
 
 def test_words_are_split_as_the_index_splits_them(kept):
     stemmer = Stemmer()
-    assert stemmer.phrases(["Running", "log_file", "…", "read-only", "run", 'x" OR "y']) == [
+    assert list(stemmer.phrases(["Running", "log_file", "…", "read-only", "run", 'x" OR "y'])) == [
         ("run",), ("log", "file"), ("read", "onli"), ("x", "or", "y"),
     ]  # fmt: skip
-    assert stemmer.phrases(["tape"]) == [("tape",)]  # nothing of the last question is left
+    assert stemmer.phrases(["Tapes"]) == {("tape",): "Tapes"}  # nothing of the last question is left
     stemmer.close()
     (schema,) = kept.store._one("SELECT sql FROM sqlite_master WHERE name = 'knowledge_words'")
     assert f"tokenize = '{TOKENIZER}'" in schema
@@ -124,3 +126,47 @@ def test_words_are_split_as_the_index_splits_them(kept):
 def test_how_many_chunks_may_be_read_is_told_by_an_index_alone(kept):
     plan = kept.store._all(f"EXPLAIN QUERY PLAN {SQL['readable_size']}", ("[1]",))
     assert any("COVERING INDEX knowledge_sizes" in row[-1] for row in plan), plan
+
+
+PLAIN = st.lists(st.sampled_from(["disk", "tape", "log"]), max_size=8).map(" ".join)
+
+
+@given(
+    texts=st.lists(st.tuples(st.sampled_from([OPEN, SHUT]), PLAIN, PLAIN), max_size=8),
+    words=st.lists(
+        st.lists(st.sampled_from(["disk", "tape", "log"]), min_size=1, max_size=3).map("_".join), min_size=1, max_size=4
+    ),
+)
+def test_any_words_over_any_chunks_score_as_the_formula_says(texts, words):
+    named = {f"d{number}": one for number, one in enumerate(texts)}
+    with SqliteStore(None) as store:
+        kept = Kept(store, {OPEN: 98})
+        for name, one in named.items():
+            kept.put(name, *one)
+        phrases = dict.fromkeys(word.replace("_", " ") for word in words)
+        assert dict(kept.search(*words)) == pytest.approx(bm25(phrases, texts=named))
+
+
+@pytest.mark.parametrize("bound", [0, 1, 7, 50])
+def test_of_words_that_stand_in_too_many_places_it_counts_which_chunks_have_them(kept, monkeypatch, bound):
+    made = []
+
+    def places():
+        made.append(Places(bound))
+        return made[0]
+
+    everywhere = {one for one, _ in kept.search("Disks", "log_file", "of_the_log", limit=99)}
+    monkeypatch.setattr("symbi.adapters.sqlite.knowledge.Places", places)
+    found = dict(kept.search("Disks", "log_file", "of_the_log", limit=99))
+    assert set(found) == everywhere
+    assert all(score > 0 for score in found.values())
+    assert sum(len(some) for some in made[0].read.values() if some is not None) <= bound
+    assert any(some is None for some in made[0].read.values())
+
+
+def test_words_have_no_more_terms_together_than_are_looked_for():
+    stemmer = Stemmer()
+    whole, too_long = "_".join(["x"] * (TERMS - 2)), "_".join(["x"] * 3)
+    assert list(stemmer.phrases([whole, too_long, "tape", "disk"])) == [("x",) * (TERMS - 2), ("tape",), ("disk",)]
+    assert not stemmer.phrases(["_".join(["x"] * (TERMS + 1))])
+    stemmer.close()

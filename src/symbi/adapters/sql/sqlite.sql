@@ -1120,10 +1120,15 @@ WHERE collection = ? AND EXISTS (
 CREATE VIRTUAL TABLE IF NOT EXISTS temp.knowledge_terms USING fts5vocab(main, knowledge_words, instance)
 
 -- name: term_marks
-SELECT group_concat(doc * 2 + (col = 'headings')) FROM temp.knowledge_terms WHERE term = ?
+SELECT group_concat(mark), count(*)
+FROM (SELECT doc * 2 + (col = 'headings') AS mark FROM temp.knowledge_terms WHERE term = ? LIMIT ?)
 
 -- name: term_places
-SELECT group_concat((doc * 2 + (col = 'headings')) * 1048576 + min(offset, 1048575)) FROM temp.knowledge_terms WHERE term = ?
+SELECT group_concat(mark * 1048576 + place), count(*)
+FROM (SELECT doc * 2 + (col = 'headings') AS mark, min(offset, 1048575) AS place FROM temp.knowledge_terms WHERE term = ? LIMIT ?)
+
+-- name: chunks_with
+SELECT group_concat(rowid) FROM knowledge_words WHERE knowledge_words MATCH ?
 
 -- name: readable_chunks
 SELECT group_concat(c.number), group_concat(c.stop - c.start), group_concat(

@@ -11,7 +11,7 @@ import numpy as np
 
 from symbi.adapters.sqlite.file import SQL, damaged, mapped
 from symbi.adapters.sqlite.rows import Rows
-from symbi.adapters.sqlite.words import Held, Stemmer, counted, in_a_row, scores, whole_numbers
+from symbi.adapters.sqlite.words import Held, Places, Stemmer, counted, in_a_row, scores, whole_numbers
 from symbi.knowledge.documents import (
     CHUNKS_AT_ONCE,
     Access,
@@ -236,7 +236,8 @@ class KnowledgeTable(Rows):
             return []
         allowed = json.dumps(list(accesses))
         self._write(SQL["open_terms"], ())
-        held = [self._held(phrase) for phrase in self._stemmed(words)]
+        places = Places()
+        held = [self._held(phrase, word, places) for phrase, word in self._stemmed(words).items()]
         if not held:
             return []
         somewhere = json.dumps(np.unique(np.concatenate([one.numbers for one in held])).tolist())
@@ -255,13 +256,21 @@ class KnowledgeTable(Rows):
         found = [(ids[number], score) for number, score in zip(numbers.tolist(), scored.tolist(), strict=True)]
         return sorted(found, key=lambda one: (-one[1], one[0]))[:limit]
 
-    def _held(self, phrase: Sequence[str]) -> Held:
-        """How often a phrase stands in which chunk, whoever may read it."""
-        if len(phrase) == 1:
-            return counted(whole_numbers(self._one(SQL["term_marks"], (phrase[0],))[0]))
-        return in_a_row([whole_numbers(self._one(SQL["term_places"], (term,))[0]) for term in phrase])
+    def _held(self, phrase: Sequence[str], word: str, places: Places) -> Held:
+        """How often a phrase stands in which chunk, whoever may read it; once in each where to count it takes too long."""
+        kind = "term_marks" if len(phrase) == 1 else "term_places"
+        for term in dict.fromkeys(phrase):
+            if (kind, term) not in places.read:
+                places.keep((kind, term), *self._one(SQL[kind], (term, places.left + 1)))
+        found = [some for term in phrase if (some := places.read[kind, term]) is not None]
+        if len(found) == len(phrase) == 1:
+            return counted(found[0])
+        if len(found) == len(phrase) and places.spend(sum(map(len, found))):
+            return in_a_row(found)
+        quoted = '"' + word.replace('"', '""') + '"'
+        return counted(whole_numbers(self._one(SQL["chunks_with"], (quoted,))[0]) << 1)
 
-    def _stemmed(self, words: Sequence[str]) -> Sequence[tuple[str, ...]]:
+    def _stemmed(self, words: Sequence[str]) -> Mapping[tuple[str, ...], str]:
         with mapped("read"):
             if self._stemmer is None:
                 self._stemmer = Stemmer()

@@ -9,7 +9,7 @@ import math
 import sqlite3
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -19,6 +19,10 @@ K1: Final = 1.2
 B: Final = 0.75
 HEADINGS_COUNT: Final = 2  # times; as much as the same word twice in the text
 PLACES: Final = 2**20  # in a column of a chunk; one has some hundred words
+TERMS: Final = 128  # of all words of a question; one that is put together of more than are left is not looked for
+PLACES_READ: Final = (
+    2**21
+)  # for a question, a second's work; of words beyond that it only counts which chunks have them
 TOKENIZER: Final = "porter unicode61 remove_diacritics 2"  # of `knowledge_words`, see sqlite_schema.sql
 
 Whole: TypeAlias = NDArray[np.int64]
@@ -38,6 +42,30 @@ class Held:
     often: Real
 
 
+@dataclass(slots=True)
+class Places:
+    """Places of terms that one question has had read.
+
+    Attributes:
+        left: How many more may be.
+        read: Those of each term, by the kind of the list; None where there are more than were left.
+    """
+
+    left: int = PLACES_READ
+    read: dict[tuple[str, str], Whole | None] = field(default_factory=dict)
+
+    def keep(self, key: tuple[str, str], text: str | None, count: int) -> None:
+        """What was read, up to one place more than were left."""
+        self.read[key] = whole_numbers(text) if count <= self.left else None
+        self.spend(count)
+
+    def spend(self, count: int) -> bool:
+        """Whether there was so much left; it is gone either way."""
+        enough = count <= self.left
+        self.left = max(self.left - count, 0)
+        return enough
+
+
 class Stemmer:
     """Splits words as the index of words does; in memory of its own, for what is asked is written nowhere."""
 
@@ -46,8 +74,8 @@ class Stemmer:
         self._db.execute(f"CREATE VIRTUAL TABLE asked USING fts5(word, content = '', tokenize = '{TOKENIZER}')")
         self._db.execute("CREATE VIRTUAL TABLE terms USING fts5vocab(asked, instance)")
 
-    def phrases(self, words: Sequence[str]) -> list[tuple[str, ...]]:
-        """The terms of each word, in order; several where the index splits it. What has none is left out."""
+    def phrases(self, words: Sequence[str]) -> dict[tuple[str, ...], str]:
+        """The terms of each word, in order, and the word; several where the index splits it. What has none is left out."""
         terms: dict[int, dict[int, str]] = defaultdict(dict)
         self._db.executemany("INSERT INTO asked (rowid, word) VALUES (?, ?)", enumerate(words))
         try:
@@ -55,7 +83,14 @@ class Stemmer:
                 terms[number][place] = term
         finally:
             self._db.execute("INSERT INTO asked (asked) VALUES ('delete-all')")
-        return list(dict.fromkeys(tuple(there[place] for place in sorted(there)) for _, there in sorted(terms.items())))
+        found: dict[tuple[str, ...], str] = {}
+        left = TERMS
+        for number, there in sorted(terms.items()):
+            phrase = tuple(there[place] for place in sorted(there))
+            if phrase not in found and len(phrase) <= left:
+                found[phrase] = words[number]
+                left -= len(phrase)
+        return found
 
     def close(self) -> None:
         """Let go of the memory."""

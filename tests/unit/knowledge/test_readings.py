@@ -1,0 +1,93 @@
+"""Leases of readers are closed, each once, however many searches begin and end beside each other, and whatever is given up."""
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import anyio
+import anyio.lowlevel
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from symbi.knowledge.documents import Access
+from symbi.knowledge.readings import Reader, Readings
+from symbi.testing.clock import ManualClock
+from symbi.types import AgentId, Principal
+
+READER, ACCESS = Reader(Principal(AgentId("reader"))), Access("c")
+
+
+@dataclass
+class Leases:
+    """A gate of which each lease holds for one use, and takes some turns to open and to close."""
+
+    opening: list[int]
+    closing: int
+    open: list[int] = field(default_factory=list)
+    closed: list[int] = field(default_factory=list)
+    lost: list[int] = field(default_factory=list)
+    asked: int = 0
+
+    @asynccontextmanager
+    async def lease(self, action, *, uses, seconds):
+        del uses, seconds
+        self.asked += 1
+        await turns(self.opening[self.asked % len(self.opening)])
+        number = len(self.open)
+        self.open.append(number)
+        made = SimpleNamespace(uses_left=1, permit=None)
+
+        def use(_arguments):
+            made.uses_left = 0
+            return action
+
+        made.use = use
+        try:
+            yield made
+        except GeneratorExit:  # nobody closes it: the interpreter does, in a task of nobody's
+            self.lost.append(number)
+            raise
+        finally:
+            self.closed.append(number)
+            with anyio.CancelScope(shield=True):
+                await turns(self.closing)
+
+
+async def turns(count):
+    for _ in range(count):
+        await anyio.lowlevel.checkpoint()
+
+
+@example(waits=[(0, 0)] * 3, opening=[4, 1, 3, 5], closing=6, given_up=[], after=0)
+@given(
+    waits=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3)), min_size=2, max_size=12),
+    opening=st.lists(st.integers(0, 4), min_size=12, max_size=12),
+    closing=st.integers(0, 6),
+    given_up=st.lists(st.integers(0, 11), max_size=4),
+    after=st.integers(0, 12),
+)
+@settings(deadline=None, max_examples=200)
+def test_every_lease_that_was_opened_is_closed_once(waits, opening, closing, given_up, after):
+    async def run():
+        leases = Leases(opening, closing)
+        readings = Readings(leases, ManualClock(), ("builtin", False))
+
+        async def search(late, lasting, scope):
+            with scope:
+                await turns(late)
+                async with readings.reading(READER, ACCESS, "disk"):
+                    await turns(lasting)
+
+        async with anyio.create_task_group() as tasks:
+            scopes = [anyio.CancelScope() for _ in waits]
+            for (late, lasting), scope in zip(waits, scopes, strict=True):
+                tasks.start_soon(search, late, lasting, scope)
+            await turns(after)
+            for number in given_up:
+                scopes[number % len(scopes)].cancel()
+        await readings.close()
+        return leases.open, sorted(leases.closed), leases.lost
+
+    opened, closed, lost = anyio.run(run)
+    assert closed == opened
+    assert not lost
