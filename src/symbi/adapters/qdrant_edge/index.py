@@ -42,6 +42,7 @@ from symbi.knowledge.vectors import (
     VectorPoint,
     VectorQuery,
     VectorSpace,
+    unit,
 )
 
 BATCH: Final = 256  # points that the engine takes at a time; a query waits for one such batch at most
@@ -89,7 +90,7 @@ class EdgeVectors:
         self._much = anyio.Event()  # enough was written that it may be worth putting in order
         self._written = 0  # since it was looked at last
         self._unflushed = 0
-        self._deleted = 0  # since it was put in order last, as far as is known
+        self._dead = 0  # points that were deleted or replaced since it was put in order last
         self._optimizing = False
         self._closed = True
 
@@ -101,7 +102,7 @@ class EdgeVectors:
             StoreUnavailable: Another process owns the folder, or the engine cannot be started.
         """
         await anyio.to_thread.run_sync(self._folder.take, self._space)
-        self._closed = False
+        self._dead, self._closed = await anyio.to_thread.run_sync(self._folder.dead), False
         try:
             await self._asked()
             if self._upkeep:
@@ -130,6 +131,7 @@ class EdgeVectors:
                     try:
                         if engine is not None:
                             await engine.__aexit__(None, None, None)
+                            await anyio.to_thread.run_sync(self._folder.keep_dead, self._dead)
                     finally:
                         self._folder.give_back()
 
@@ -145,7 +147,8 @@ class EdgeVectors:
             for first in range(0, len(last), BATCH):
                 part = last[first : first + BATCH]
                 self._note(one.id for one in part)
-                await (await self._asked()).ask("upsert", [_point(one) for one in part])
+                replaced: int = await (await self._asked()).ask("upsert", [_point(one) for one in part])
+                self._dead += replaced  # what stood there stays in its piece and its graph, as what is deleted does
                 await self._wrote(len(part))
 
     async def query(self, permit: ReadPermit, query: VectorQuery) -> Sequence[VectorHit]:
@@ -159,7 +162,9 @@ class EdgeVectors:
             "exact": query.exact,
             "with_vectors": query.with_vectors,
         }
-        found = await (await self._asked()).ask("query", query.vector.tobytes(), query.k, _scope(query.scope), terms)
+        found = await (await self._asked()).ask(
+            "query", unit(query.vector).tobytes(), query.k, _scope(query.scope), terms
+        )
         there = {one.text: one for one in query.scope.namespaces}
         hits = [_hit(there, *one) for one in found]
         return sorted(hits, key=lambda one: (-one.score, one.id))
@@ -247,7 +252,7 @@ class EdgeVectors:
         """How it stands."""
         points, indexed, segments = await (await self._asked()).ask("info")
         size = await anyio.to_thread.run_sync(self._folder.size_bytes)
-        return IndexStats(points, indexed, segments, size, self._optimizing)
+        return IndexStats(points, min(points, indexed), segments, size, self._optimizing)
 
     @property
     def engine_pid(self) -> int:
@@ -316,14 +321,15 @@ class EdgeVectors:
                 self._note(UUID(bytes=one) for one in found)
                 await (await self._asked()).ask("delete", found)
                 gone += len(found)
-                self._deleted += len(found)
+                self._dead += len(found)
                 await self._wrote(len(found))
         return gone
 
     async def _worth_it(self) -> bool:
         points, indexed, segments = map(int, await (await self._asked()).ask("info"))
         late = max(self._config.graph_from, points // LATE)
-        return points - indexed >= late or self._deleted > points / 5 or segments > MANY
+        outside = min(points, points - indexed + self._dead)  # for the engine counts dead ones as indexed
+        return outside >= late or self._dead > points / 5 or segments > MANY
 
     async def _keep_in_order(self) -> None:
         self._much.set()  # what was written before it was opened counts too
@@ -361,7 +367,7 @@ class EdgeVectors:
                         await anyio.to_thread.run_sync(_require_room, source)
                     else:
                         await anyio.to_thread.run_sync(copy_tree, source, generation)
-                    self._touched, deleted = set(), self._deleted
+                    self._touched, dead = set(), self._dead
                 if fresh:
                     await self._copy_points(engine)
                 else:
@@ -374,7 +380,7 @@ class EdgeVectors:
                     await self._do_again(engine, [one.bytes for one in self._touched])
                     await engine.ask("flush")
                     await self._switch(engine, generation)
-                    self._deleted -= deleted
+                    self._dead -= dead
                 stack.pop_all()
         finally:
             self._optimizing, self._touched = False, None
@@ -413,7 +419,7 @@ class EdgeVectors:
 
 
 def _point(point: VectorPoint) -> object:
-    return [point.id.bytes, point.vector.tobytes(), {**point.payload, "namespace": point.namespace.text}]
+    return [point.id.bytes, unit(point.vector).tobytes(), {**point.payload, "namespace": point.namespace.text}]
 
 
 def _scope(scope: Scope) -> object:
