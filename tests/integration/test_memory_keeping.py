@@ -382,3 +382,16 @@ async def test_what_goes_together_is_taken_out_of_the_index_at_once(monkeypatch)
         assert await open_.keeping.forget_now(ANNA, ids) == 10
         assert asked == [10]
         assert not open_.index.points
+
+
+async def test_neither_a_start_nor_an_end_waits_for_an_index_to_be_written_anew(monkeypatch):
+    async def erase_subjects(_self, _subjects):
+        raise AssertionError
+
+    clock = ManualClock()
+    async with open_memory(clock=clock) as open_:
+        await open_.memory.store_context(ANNA, ContextItem("busy", MemoryKind.WORKING))
+        monkeypatch.setattr(BruteForceVectors, "erase_subjects", erase_subjects)
+        clock.advance(90_000)
+        await open_.keeping.tidy()
+        assert not open_.index.points

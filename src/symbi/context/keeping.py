@@ -143,7 +143,7 @@ class MemoryKeeping:
         if removed:
             self._memory.all_changed()
         if removed or self._owed:
-            await self.clear_away()
+            await self.clear_away(wait=False)  # neither a start nor an end waits for an index to be written anew
         return removed
 
     async def _save_terms(self) -> None:
@@ -210,27 +210,30 @@ class MemoryKeeping:
 
             await self._rooms.log.transact(remove, wait=True)
         self._memory.all_changed()
-        await self._remove_vectors()
+        await self._remove_vectors(wait=True)
 
-    async def clear_away(self) -> None:
+    async def clear_away(self, *, wait: bool = True) -> None:
         """Remove the vectors of what is gone, and let go of the store's old pages.
+
+        Args:
+            wait: Until the files of the index have nothing of them any more; else that is done a while later.
 
         Raises:
             StoreUnavailable: Somebody still reads old pages, or a store cannot be written; asking again finishes it.
         """
         self._owed = True
-        await self._remove_vectors()
+        await self._remove_vectors(wait=wait)
         await self._rooms.log.read(self._let_go)
         self._owed = False
 
-    async def _remove_vectors(self) -> None:
+    async def _remove_vectors(self, *, wait: bool = False) -> None:
         store, log = self._rooms.store, self._rooms.log
         async with self._turn:
             while ids := await log.read(partial(store.vectors_gone, GONE_AT_ONCE)):
                 making = self._memory.being_made
                 known = [one for one in ids if one not in making]
                 if self._rooms.meanings is not None:
-                    await self._rooms.meanings.remove(ids)
+                    await self._rooms.meanings.remove(ids, wait=wait)
 
                 for first in range(0, len(known), AT_ONCE):
 

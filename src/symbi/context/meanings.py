@@ -120,10 +120,15 @@ class Meanings:
                 parts += (part[half:], part[:half])
         return lost
 
-    async def remove(self, ids: Sequence[str]) -> None:
-        """Remove the vectors of items that are no more; raises as `SubjectVectors.erase_subjects`."""
-        if ids:
-            await (await self._opened()).removal.erase_subjects(list(ids))
+    async def remove(self, ids: Sequence[str], *, wait: bool) -> None:
+        """Remove the vectors of items that are no more; raises as `SubjectVectors.erase_subjects`.
+
+        Args:
+            ids: Which.
+            wait: Until nothing of them is in a file, which takes as long as to write the index.
+        """
+        removal = (await self._opened()).removal
+        await (removal.erase_subjects if wait else removal.remove_subjects)(ids)
 
 
 def namespace_of(space: AgentId) -> Namespace:

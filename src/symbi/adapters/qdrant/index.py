@@ -181,6 +181,10 @@ class QdrantVectors:
         """Remove points about some people; when the server writes its files anew is its own business."""
         return await self._delete(self._about(subjects)) if subjects else 0
 
+    async def remove_subjects(self, subjects: Sequence[str]) -> int:
+        """Likewise."""
+        return await self.erase_subjects(subjects)
+
     # --- VectorUpkeep -------------------------------------------------------------------------------
 
     async def optimize(self) -> bool:

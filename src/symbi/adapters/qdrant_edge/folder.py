@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from symbi.adapters.qdrant_edge.copying import disk_bytes
+from symbi.adapters.qdrant_edge.copying import copy_tree, disk_bytes
 from symbi.errors import ConfigError, InputError, StoreUnavailable
 from symbi.knowledge.vectors import VectorSpace
 
@@ -255,6 +255,29 @@ def write_space(folder: Path, space: VectorSpace, points: int | None = None) -> 
     """Note of which model the vectors are, and of a copy, how many."""
     counted = {} if points is None else {"points": points}
     write_whole(folder / SPACE, msgspec.json.encode({"form": FORM, **asdict(space), **counted}))
+
+
+def copy_whole(source: Path, target: Path, space: VectorSpace, points: int) -> None:
+    """Write a copy of a shard that says what it is; a part of one is removed again.
+
+    Raises:
+        InputError: Something is there already.
+        StoreUnavailable: It cannot be written.
+    """
+    try:
+        target.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        raise InputError(f"there is something at `{target}` already", code="vectors.snapshot") from None
+    except OSError as error:
+        raise StoreUnavailable(f"the vectors cannot be copied to `{target}`: {error.strerror}") from error
+    try:
+        copy_tree(source, target / "shard")
+        write_space(target, space, points)
+    except OSError as error:
+        raise StoreUnavailable(f"the vectors cannot be copied to `{target}`: {error.strerror}") from error
+    finally:
+        if not (target / SPACE).exists():
+            shutil.rmtree(target, ignore_errors=True)
 
 
 def write_whole(path: Path, data: bytes) -> None:

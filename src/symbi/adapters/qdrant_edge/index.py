@@ -22,7 +22,7 @@ import numpy as np
 from anyio.abc import TaskGroup
 
 from symbi.adapters.qdrant_edge.copying import copy_tree, require_room
-from symbi.adapters.qdrant_edge.folder import SPACE, CollectionFolder, check_space, write_space
+from symbi.adapters.qdrant_edge.folder import CollectionFolder, check_space, copy_whole
 from symbi.adapters.qdrant_edge.process import EngineProcess
 from symbi.errors import InputError, StoreUnavailable, Unavailable
 from symbi.guard.action import WriteData
@@ -91,6 +91,7 @@ class EdgeVectors:
         self._written = 0  # since it was looked at last
         self._unflushed = 0
         self._dead = 0  # points that were deleted or replaced since it was put in order last
+        self._marks = 0  # how often it was asked for to be written anew
         self._optimizing = False
         self._closed = True
 
@@ -203,12 +204,17 @@ class EdgeVectors:
         """Remove points about some people, and write all others anew, so that nothing of them stays in a file."""
         if not subjects:
             return 0
-        if await self.count_subjects(subjects):
-            await anyio.to_thread.run_sync(self._folder.mark)
-        gone = await self._delete(_about(subjects))
+        gone = await self._take_out(subjects)
         if self._folder.is_marked():
             async with self._order:
                 await self._rebuild(fresh=True)
+        return gone
+
+    async def remove_subjects(self, subjects: Sequence[str]) -> int:
+        """Remove points; all others are written anew in the background, once for all that went by then."""
+        gone = await self._take_out(subjects) if subjects else 0
+        if gone:
+            self._much.set()
         return gone
 
     # --- VectorUpkeep -------------------------------------------------------------------------------
@@ -224,7 +230,7 @@ class EdgeVectors:
         async with self._write:
             source = await self._settled()
             points, *_ = await (await self._asked()).ask("info")
-            await anyio.to_thread.run_sync(_copy_whole, source, target, self._space, points)
+            await anyio.to_thread.run_sync(copy_whole, source, target, self._space, points)
 
     async def restore(self, source: Path) -> None:
         """Put a copy in the place of what is there."""
@@ -314,6 +320,19 @@ class EdgeVectors:
             await (await self._asked()).ask("flush")
             self._unflushed = 0
 
+    async def _take_out(self, subjects: Sequence[str]) -> int:
+        """Remove points about some, and have it noted that what was in the files is to go from them."""
+        if await self.count_subjects(subjects):
+            await self._mark()
+        gone = await self._delete(_about(subjects))
+        if gone:
+            await self._mark()  # again: a copy may have been begun in between, and has them in its files
+        return gone
+
+    async def _mark(self) -> None:
+        self._marks += 1
+        await anyio.to_thread.run_sync(self._folder.mark)
+
     async def _delete(self, scope: object) -> int:
         gone = 0
         async with self._write:
@@ -353,7 +372,7 @@ class EdgeVectors:
 
     async def _rebuild(self, *, fresh: bool) -> bool:
         """Have another engine make it anew: from the files, or where nothing of them is to stay, from the points."""
-        self._optimizing = True
+        self._optimizing, marks = True, self._marks
         generation = self._folder.next()
         try:
             async with AsyncExitStack() as stack:
@@ -386,7 +405,8 @@ class EdgeVectors:
             self._optimizing, self._touched = False, None
         if fresh:
             await anyio.to_thread.run_sync(self._folder.wipe)  # else it stays marked, and what was erased is not gone
-            await anyio.to_thread.run_sync(self._folder.unmark)
+            if marks == self._marks:  # else something was erased that may be in these files, too
+                self._folder.unmark()
         return fresh or bool(changed)
 
     async def _copy_points(self, engine: EngineProcess) -> None:
@@ -464,20 +484,3 @@ async def _remove(generation: Path) -> None:
     """Take away what is not counted on, also after a cancellation; what cannot be removed now goes at the next start."""
     with anyio.CancelScope(shield=True):
         await anyio.to_thread.run_sync(partial(shutil.rmtree, generation, ignore_errors=True))
-
-
-def _copy_whole(source: Path, target: Path, space: VectorSpace, points: int) -> None:
-    try:
-        target.mkdir(mode=0o700, parents=True)
-    except FileExistsError:
-        raise InputError(f"there is something at `{target}` already", code="vectors.snapshot") from None
-    except OSError as error:
-        raise StoreUnavailable(f"the vectors cannot be copied to `{target}`: {error.strerror}") from error
-    try:
-        copy_tree(source, target / "shard")
-        write_space(target, space, points)
-    except OSError as error:
-        raise StoreUnavailable(f"the vectors cannot be copied to `{target}`: {error.strerror}") from error
-    finally:
-        if not (target / SPACE).exists():
-            shutil.rmtree(target, ignore_errors=True)
