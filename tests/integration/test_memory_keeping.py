@@ -368,6 +368,20 @@ async def test_vectors_are_made_again_as_policy_lets_it_and_no_item_is_given_up(
         assert len(open_.index.points) == 2
 
 
+async def test_an_item_that_is_being_kept_is_not_said_to_be_lost(monkeypatch):
+    put, found = BruteForceVectors.upsert, []
+    async with open_memory() as open_:
+
+        async def upsert(self, permit, points):
+            found.append(await verify_memory(open_.memory, open_.keeping.mend, repair=False))
+            await put(self, permit, points)
+
+        monkeypatch.setattr(BruteForceVectors, "upsert", upsert)
+        await open_.memory.store_context(ANNA, ContextItem("gooseberry"))
+        found.append(await verify_memory(open_.memory, open_.keeping.mend, repair=False))
+    assert found == [VerifiedMemory(0, 0), VerifiedMemory(1, 0)]
+
+
 async def test_what_goes_together_is_taken_out_of_the_index_at_once(monkeypatch):
     asked, erase = [], BruteForceVectors.erase_subjects
 

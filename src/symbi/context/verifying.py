@@ -90,7 +90,8 @@ async def _compared(memory: Memory, meanings: Meanings, instead: Meaning | None)
     store, log = memory.rooms.store, memory.rooms.log
     items, due, lost, after = 0, 0, 0, 0
     while page := await log.read(partial(store.meanings_after, after, AT_ONCE)):
-        after = page[-1][0]
+        after, making = page[-1][0], memory.being_made
+        page = [one for one in page if one[1] not in making]  # these are in hand
         there = [one for _, one, meaning in page if meaning is Meaning.THERE]
         gone = await meanings.missing(there) if there else ()
         if gone and instead is not None:

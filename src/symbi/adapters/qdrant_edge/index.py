@@ -348,7 +348,7 @@ class EdgeVectors:
         points, indexed, segments = map(int, await (await self._asked()).ask("info"))
         late = max(self._config.graph_from, points // LATE)
         outside = min(points, points - indexed + self._dead)  # for the engine counts dead ones as indexed
-        return outside >= late or self._dead > points / 5 or segments > MANY
+        return outside >= late or self._dead > points / 4 or segments > MANY
 
     async def _keep_in_order(self) -> None:
         self._much.set()  # what was written before it was opened counts too
