@@ -105,6 +105,16 @@ async def test_a_copy_that_is_not_whole_takes_nobodys_place_and_leaves_nothing(p
     assert generations(filled) == ["g-000001"]
 
 
+async def test_a_copy_without_its_files_is_told_as_one(permits, filled, tmp_path):
+    async with EdgeVectors(permits.authority, filled, SPACE) as index:
+        await index.snapshot(tmp_path / "copy")
+        shutil.rmtree(tmp_path / "copy" / "shard")
+        with pytest.raises(InputError, match="it has no shard"):
+            await index.restore(tmp_path / "copy")
+        assert await index.count(permits.read(), BOTH) == 20
+        assert generations(filled) == ["g-000001"]
+
+
 async def test_a_copy_that_cannot_be_written_is_not_half_there(permits, filled, tmp_path, monkeypatch):
     def full(*_, **__):
         raise shutil.Error([("a", "b", "[Errno 28] No space left on device"), ("c", "d", "and so on")])

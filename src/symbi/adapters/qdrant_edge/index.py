@@ -236,6 +236,8 @@ class EdgeVectors:
         """Put a copy in the place of what is there."""
         async with self._order, self._write:
             wanted = await anyio.to_thread.run_sync(check_space, source, self._space)
+            if not (source / "shard").is_dir():
+                raise InputError(f"`{source}` is no copy of vectors: it has no shard", code="vectors.snapshot")
             generation = self._folder.next()
             async with AsyncExitStack() as stack:
                 stack.push_async_callback(_remove, generation)
