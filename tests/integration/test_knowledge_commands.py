@@ -55,7 +55,10 @@ def test_an_index_that_is_damaged_is_moved_away_and_made_anew(folder):
     assert refused.exit_code != 0
     said = " ".join(refused.stderr.split())
     assert "are damaged" in said
-    assert "move that folder away; `symbi kb verify --repair` makes the vectors of documents anew" in said
+    assert (
+        "move that folder away; `symbi kb verify --repair` and `symbi memory verify --repair` make the vectors anew"
+        in said
+    )
     (vectors / "current").write_bytes(current)
     vectors.rename(folder / "away")
     assert "2 chunks without a vector" in kb("verify", code=4)

@@ -4,9 +4,12 @@ import pytest
 
 from symbi.context.kinds import DAY_MS, ContextItem, ContextQuery, MemoryKind
 from symbi.context.sealing import label_of_level, level_of
+from symbi.context.verifying import VerifiedMemory, verify_memory
 from symbi.dsl.spec import MemorySpec
 from symbi.errors import ConfigError, InputError, PolicyDenied, StoreUnavailable, Unavailable
 from symbi.guard.vault import Hold
+from symbi.policy.engine import PolicySource
+from symbi.policy.policies import PolicySet
 from symbi.runtime.host import Host
 from symbi.testing.clock import ManualClock
 from symbi.testing.context import open_memory
@@ -321,3 +324,88 @@ async def test_an_embedder_or_index_that_is_not_to_be_had_stops_no_start(tmp_pat
         store = context.memory.rooms.store
         assert await context.memory.rooms.log.read(lambda: store.meaning_due(0, 10)) == []
         assert len(await context.retrieve_context(ANNA, ContextQuery(about="jam"))) == 1
+
+
+async def test_vectors_that_are_lost_are_told_and_made_again(monkeypatch):
+    monkeypatch.setattr("symbi.context.verifying.AT_ONCE", 3)
+    monkeypatch.setattr("symbi.context.keeping.AT_ONCE", 3)
+    async with open_memory() as open_:
+        memory, keeping, points = open_.memory, open_.keeping, open_.index.points
+        for number in range(8):
+            await memory.store_context(ANNA, ContextItem(f"gooseberry {number}"))
+        await memory.store_context(ANNA, ContextItem("..."))  # has no word, and so no vector
+        whole = dict(points)
+        assert len(whole) == 8
+        for lost in (list(whole), list(whole)[:1], list(whole)[2:7:2]):
+            for one in lost:
+                del points[one]
+            found = await verify_memory(memory, keeping.mend, repair=False)
+            assert (found.missing, found.clean, points.keys() & set(lost)) == (
+                len(lost) + (len(lost) == 8),
+                False,
+                set(),
+            )
+            found = await verify_memory(memory, keeping.mend, repair=True)
+            assert (found.refused, found.clean) == (0, True)
+            assert points.keys() == whole.keys()
+            assert (await verify_memory(memory, keeping.mend, repair=False)) == VerifiedMemory(8, 0)
+
+
+async def test_vectors_are_made_again_as_policy_lets_it_and_no_item_is_given_up():
+    async with open_memory() as open_:
+        memory, keeping, engine = open_.memory, open_.keeping, open_.gate.guard.engine
+        await memory.store_context(ANNA, ContextItem("gooseberry"))
+        await memory.store_context(AgentId("bea"), ContextItem("gooseberry"))
+        open_.index.points.clear()
+        kept = engine.current
+        forbidden = 'forbid (principal == Agent::"anna", action == Action::"WriteData", resource);'
+        engine.replace(PolicySet.load([PolicySource("test.cedar", f"{ALLOW_ALL}\n{forbidden}")]))
+        found = await verify_memory(memory, keeping.mend, repair=True)
+        assert (found.missing, found.made, found.refused, found.clean) == (2, 1, 1, False)
+        assert [one.namespace.name for one in open_.index.points.values()] == ["bea"]
+        engine.replace(kept)
+        assert (await verify_memory(memory, keeping.mend, repair=True)).clean
+        assert len(open_.index.points) == 2
+
+
+async def test_an_item_that_is_being_kept_is_not_said_to_be_lost(monkeypatch):
+    put, found = BruteForceVectors.upsert, []
+    async with open_memory() as open_:
+
+        async def upsert(self, permit, points):
+            found.append(await verify_memory(open_.memory, open_.keeping.mend, repair=False))
+            await put(self, permit, points)
+
+        monkeypatch.setattr(BruteForceVectors, "upsert", upsert)
+        await open_.memory.store_context(ANNA, ContextItem("gooseberry"))
+        found.append(await verify_memory(open_.memory, open_.keeping.mend, repair=False))
+    assert found == [VerifiedMemory(0, 0), VerifiedMemory(1, 0)]
+
+
+async def test_what_goes_together_is_taken_out_of_the_index_at_once(monkeypatch):
+    asked, erase = [], BruteForceVectors.erase_subjects
+
+    async def erase_subjects(self, subjects):
+        asked.append(len(subjects))
+        return await erase(self, subjects)
+
+    monkeypatch.setattr(BruteForceVectors, "erase_subjects", erase_subjects)
+    monkeypatch.setattr("symbi.context.keeping.AT_ONCE", 3)
+    async with open_memory() as open_:
+        ids = [await open_.memory.store_context(ANNA, ContextItem(f"plum {number}")) for number in range(10)]
+        assert await open_.keeping.forget_now(ANNA, ids) == 10
+        assert asked == [10]
+        assert not open_.index.points
+
+
+async def test_neither_a_start_nor_an_end_waits_for_an_index_to_be_written_anew(monkeypatch):
+    async def erase_subjects(_self, _subjects):
+        raise AssertionError
+
+    clock = ManualClock()
+    async with open_memory(clock=clock) as open_:
+        await open_.memory.store_context(ANNA, ContextItem("busy", MemoryKind.WORKING))
+        monkeypatch.setattr(BruteForceVectors, "erase_subjects", erase_subjects)
+        clock.advance(90_000)
+        await open_.keeping.tidy()
+        assert not open_.index.points

@@ -1,6 +1,7 @@
 """An embedded index that is damaged says so, and never goes on as if there had been nothing."""
 
 import shutil
+import threading
 from uuid import UUID
 
 import anyio
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from symbi.adapters.qdrant_edge import EdgeVectors, copying
+from symbi.adapters.qdrant_edge.folder import CollectionFolder
 from symbi.errors import InputError, StoreUnavailable
 from symbi.knowledge.config import VectorConfig
 from symbi.knowledge.vectors import Scope, VectorPoint, VectorSpace
@@ -101,6 +103,16 @@ async def test_a_copy_that_is_not_whole_takes_nobodys_place_and_leaves_nothing(p
                 await index.restore(copy)
         assert await index.count(permits.read(), BOTH) == there
     assert generations(filled) == ["g-000001"]
+
+
+async def test_a_copy_without_its_files_is_told_as_one(permits, filled, tmp_path):
+    async with EdgeVectors(permits.authority, filled, SPACE) as index:
+        await index.snapshot(tmp_path / "copy")
+        shutil.rmtree(tmp_path / "copy" / "shard")
+        with pytest.raises(InputError, match="it has no shard"):
+            await index.restore(tmp_path / "copy")
+        assert await index.count(permits.read(), BOTH) == 20
+        assert generations(filled) == ["g-000001"]
 
 
 async def test_a_copy_that_cannot_be_written_is_not_half_there(permits, filled, tmp_path, monkeypatch):
@@ -217,3 +229,33 @@ async def test_a_disk_is_not_filled_with_a_copy(permits, tmp_path, monkeypatch):
         assert generations(tmp_path / "a") == ["g-000001"]
         assert await index.optimize()
         assert (await index.stats()).points == 600
+
+
+async def test_what_is_removed_while_the_index_is_written_anew_goes_from_the_files_too(permits, tmp_path, monkeypatch):
+    wiping, removed = threading.Event(), threading.Event()
+    wipe = CollectionFolder.wipe
+
+    def wipe_slowly(self):
+        wiping.set()
+        assert removed.wait(30)
+        wipe(self)
+
+    points = [
+        VectorPoint(UUID(int=one), sample_points(1)[0].vector, MINE, {"subject": (f"subject-{one}",)})
+        for one in (1, 2, 3)
+    ]
+    async with EdgeVectors(permits.authority, tmp_path, SPACE) as index:
+        await index.upsert(permits.write(), points)
+        monkeypatch.setattr(CollectionFolder, "wipe", wipe_slowly)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(index.erase_subjects, ["subject-1"])
+            await anyio.to_thread.run_sync(wiping.wait)
+            assert await index.remove_subjects(["subject-2"]) == 1  # the new files have it
+            removed.set()
+        assert (tmp_path / "rewrite").exists()
+    async with EdgeVectors(permits.authority, tmp_path, SPACE, upkeep=True) as index:
+        with anyio.fail_after(60):
+            while (tmp_path / "rewrite").exists():
+                await index.stats()
+    files = b"".join(one.read_bytes() for one in tmp_path.rglob("*") if one.is_file())
+    assert (b"subject-1" in files, b"subject-2" in files, b"subject-3" in files) == (False, False, True)

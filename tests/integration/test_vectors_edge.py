@@ -156,6 +156,24 @@ async def test_what_is_in_no_graph_yet_is_a_part_of_what_is_there(permits, tmp_p
         assert (await index.stats()).indexed == 4_300
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["open", "opened-again"])
+async def test_points_that_were_replaced_are_in_no_graph_and_get_one(permits, tmp_path, again):
+    points = wide_points(0, 600)
+    async with EdgeVectors(permits.authority, tmp_path, WIDE, QUICK) as index:
+        await index.upsert(permits.write(), points)
+        assert await index.optimize()
+        assert not await index.optimize()
+        turned = [VectorPoint(one.id, -one.vector, MINE, {}) for one in points[:400]]
+        await index.upsert(permits.write(), turned)
+        if not again:
+            assert await index.optimize()
+    async with EdgeVectors(permits.authority, tmp_path, WIDE, QUICK) as index:
+        assert await index.optimize() is again
+        stats = await index.stats()
+        assert stats.points == stats.indexed == 600
+        assert not await index.optimize()
+
+
 async def test_a_point_of_another_namespace_is_never_handed_out_whatever_the_engine_says(
     permits, tmp_path, monkeypatch
 ):

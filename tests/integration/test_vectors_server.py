@@ -9,6 +9,7 @@ import warnings
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import pytest
 from qdrant_client import QdrantClient, models
@@ -244,3 +245,11 @@ async def test_a_large_write_goes_in_bounded_requests(rest, permits):
         assert await index.count(permits.read(), Scope((MINE,))) == 600
         assert await index.delete(permits.write(), Scope((MINE,))) == 600
     assert len([one for one in rest.requests if one[:2] == ("PUT", "/collections/symbi-test/points")]) == 3
+
+
+async def test_a_point_of_another_namespace_is_never_handed_out_whatever_the_server_says(rest, permits):
+    async with QdrantVectors(permits.authority, client(rest), "symbi-test", SPACE) as index:
+        found = {"id": str(UUID(int=1)), "version": 1, "score": 1.0, "payload": {"namespace": YOURS.text}}
+        rest.fail = (200, json.dumps({"result": {"points": [found]}, "status": "ok", "time": 0.0}).encode())
+        with pytest.raises(StoreUnavailable, match="another namespace"):
+            await index.query(permits.read(), VectorQuery(sample_points(1)[0].vector, 1, Scope((MINE,))))

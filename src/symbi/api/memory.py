@@ -1,4 +1,4 @@
-"""What people can ask about memories: show, export, forget. JSON in, JSON out, behind the gate."""
+"""What people can ask about memories: show, export, forget, verify. JSON in, JSON out, behind the gate."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -63,6 +63,24 @@ async def forget(runtime: Runtime, _caller: Caller, arguments: Mapping[str, Json
         return {"items": await keeping.forget_now(agent, ids), "held": 0, "held_ids": []}
     done = await keeping.forget_matching(agent, query)
     return {"items": done.items, "held": done.held, "held_ids": list(done.held_ids)}
+
+
+async def verify(runtime: Runtime, _caller: Caller, arguments: Mapping[str, JsonValue]) -> JsonValue:
+    """Compare items with their vectors, and with `repair`, make again what is missing."""
+    found = await runtime.context.verify(repair=_repair(arguments))
+    return {**asdict(found), "clean": found.clean}
+
+
+def shown_of_verify(_runtime: Runtime, arguments: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    """What the trail shows of that."""
+    return {"repair": _repair(arguments)}
+
+
+def _repair(arguments: Mapping[str, JsonValue]) -> bool:
+    repair = arguments.get("repair", False)
+    if not isinstance(repair, bool):
+        raise _wrong("`repair` is true or false")
+    return repair
 
 
 def shown(_runtime: Runtime, arguments: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
@@ -147,6 +165,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = MappingProxyType(
         "memory.show": Discreet(show, shown, MEMORY_TIMEOUT_S),
         "memory.export": Discreet(export, shown, MEMORY_TIMEOUT_S),
         "memory.forget": Discreet(forget, shown, MEMORY_TIMEOUT_S),
+        "memory.verify": Discreet(verify, shown_of_verify, MEMORY_TIMEOUT_S),
     }
 )
 """Operations by name."""

@@ -1,4 +1,4 @@
-"""`symbi memory`: see, export and remove what agents remember; through the owner of the data folder, or in its place."""
+"""`symbi memory`: see, export, remove and put in order what agents remember; through the owner of the data folder, or in its place."""
 
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 
 from symbi.cli.options import Config, Json
-from symbi.cli.output import EXIT_FAILED, err, errors_to_exit, out, print_json
+from symbi.cli.output import EXIT_FAILED, EXIT_VERIFICATION, err, errors_to_exit, out, print_json
 from symbi.cli.owner import ask_or_own
 from symbi.cli.privacy import hand_out
 from symbi.config import load_settings
@@ -15,7 +15,7 @@ from symbi.errors import InputError
 from symbi.tools.text import printable
 from symbi.types import JsonValue
 
-app = typer.Typer(help="See, export and remove what agents remember.", no_args_is_help=True)
+app = typer.Typer(help="See, export, remove and put in order what agents remember.", no_args_is_help=True)
 
 Agent = Annotated[str, typer.Argument(help="Whose memory: NAME, or NAME/INSTANCE.")]
 Kind = Annotated[str | None, typer.Option(help="Only of this kind: working, short-term, long-term or shared.")]
@@ -113,6 +113,40 @@ def forget(  # noqa: PLR0913 - the options of a command
             if not as_json:
                 _tell_held(said["held"], said["held_ids"])
             raise typer.Exit(EXIT_FAILED)
+
+
+@app.command("verify")
+def verify(
+    *,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Make missing vectors again, as policy lets each agent do it.")
+    ] = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Compare what is remembered with its vectors. Exit code 4: some are missing, and what is asked by meaning is not found."""
+    with errors_to_exit(as_json=as_json):
+        said: Any = ask_or_own(load_settings(config), "memory.verify", {"repair": repair})
+        if as_json:
+            print_json(said)
+        else:
+            state = "[bold green]agrees[/]" if said["clean"] else "[bold red]does not agree[/]"
+            lost = (
+                f"{said['missing']} without a vector, {said['made']} made again"
+                if repair
+                else f"{said['missing']} without a vector"
+            )
+            out.print(f"{state}: {_counted(said['items'], 'item')} to be found by meaning, {lost}")
+            if said["missing"] and not repair:
+                out.print(
+                    "until `symbi memory verify --repair` has made them again, these are found by their words alone"
+                )
+            if said["refused"]:
+                out.print(
+                    f"  [bold red]left:[/] policy does not let vectors of {_counted(said['refused'], 'item')} be made"
+                )
+        if not said["clean"]:
+            raise typer.Exit(EXIT_VERIFICATION)
 
 
 def _summary(items: int, checkpoints: int, *, more: bool) -> str:

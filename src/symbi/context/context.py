@@ -10,6 +10,7 @@ from symbi.context.library import Library
 from symbi.context.memory import Memory
 from symbi.context.port import Checkpoint
 from symbi.context.typed import TEXTS, check_each, check_type
+from symbi.context.verifying import VerifiedMemory, verify_memory
 from symbi.dsl.spec import CompiledFile
 from symbi.knowledge.passages import SearchResult
 from symbi.knowledge.rag import Wanted
@@ -94,6 +95,10 @@ class Context:
         """Put a copy in the place of what an agent remembers."""
         check_type("checkpoint", checkpoint, str, "the id of a checkpoint, a str")
         return await self.keeping.restore(agent, checkpoint)
+
+    async def verify(self, *, repair: bool) -> VerifiedMemory:
+        """Compare items with their vectors, and make again what is missing; for who has passed the gate."""
+        return await verify_memory(self.memory, self.keeping.mend, repair=repair)
 
     @property
     def cache(self) -> CacheStats:

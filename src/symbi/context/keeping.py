@@ -24,6 +24,7 @@ from symbi.context.operators import seen_by_operator
 from symbi.context.port import COPIES, Checkpoint, Row
 from symbi.context.sealing import opened_body
 from symbi.context.surplus import trim_copies, trim_noted
+from symbi.context.verifying import make_again
 from symbi.errors import ConfigError, Denied, InputError, TimeLimit, Unavailable
 from symbi.guard.action import ReadData, WriteData
 from symbi.guard.permit import Permit
@@ -35,6 +36,7 @@ _log = logging.getLogger("symbi.context")
 INTERVAL_S: Final = 3600.0  # between two sweeps
 MAX_COPY_ITEMS: Final = 20_000  # of a memory that is copied or put aside, for nobody else is served meanwhile
 MAX_COPY_BYTES: Final = 134_217_728
+GONE_AT_ONCE: Final = 20_000  # items whose vectors are removed together, for each time the index is written anew
 CLOSE_S: Final = 10.0  # for what is still to be removed at the end; the next opening does the rest
 
 
@@ -52,6 +54,7 @@ class MemoryKeeping:
         self._rooms = memory.rooms
         self._turn = anyio.Lock()  # two at once would each undo the notes of the other
         self._owed = False  # something is removed that is not cleared away yet
+        self._lost = False  # vectors are lost, and are to be made again
 
     # --- forgetting ---------------------------------------------------------------------------
 
@@ -142,7 +145,7 @@ class MemoryKeeping:
             removed += await self._remove_due(of, now_ms, oldest_ms)
         removed += await self._remove_surplus()
         if self._owed:
-            await self.clear_away()
+            await self.clear_away(wait=False)  # neither a start nor an end waits for an index to be written anew
         return removed
 
     async def _save_terms(self) -> None:
@@ -212,7 +215,7 @@ class MemoryKeeping:
             async with self._removing():
                 await self._rooms.log.transact(remove, wait=True)
         self._memory.all_changed()
-        await self._remove_vectors()
+        await self._remove_vectors(wait=True)
 
     @asynccontextmanager
     async def _removing(self) -> AsyncIterator[None]:
@@ -223,31 +226,35 @@ class MemoryKeeping:
             self._owed = True
             self._memory.all_changed()
 
-    async def clear_away(self) -> None:
+    async def clear_away(self, *, wait: bool = True) -> None:
         """Remove the vectors of what is gone, and let go of the store's old pages.
+
+        Args:
+            wait: Until the files of the index have nothing of them any more; else that is done a while later.
 
         Raises:
             StoreUnavailable: Somebody still reads old pages, or a store cannot be written; asking again finishes it.
         """
         self._owed = True
-        await self._remove_vectors()
+        await self._remove_vectors(wait=wait)
         await self._rooms.log.read(self._let_go)
         self._owed = False
 
-    async def _remove_vectors(self) -> None:
+    async def _remove_vectors(self, *, wait: bool = False) -> None:
         store, log = self._rooms.store, self._rooms.log
         async with self._turn:
-            while ids := await log.read(partial(store.vectors_gone, AT_ONCE)):
+            while ids := await log.read(partial(store.vectors_gone, GONE_AT_ONCE)):
                 making = self._memory.being_made
                 known = [one for one in ids if one not in making]
                 if self._rooms.meanings is not None:
-                    await self._rooms.meanings.remove(ids)
+                    await self._rooms.meanings.remove(ids, wait=wait)
 
-                def done(ids: Sequence[str] = known) -> tuple[None, tuple[Draft, ...]]:
-                    store.forget_gone(ids)
-                    return None, ()
+                for first in range(0, len(known), AT_ONCE):
 
-                if known:
+                    def done(some: Sequence[str] = known[first : first + AT_ONCE]) -> tuple[None, tuple[Draft, ...]]:
+                        store.forget_gone(some)
+                        return None, ()
+
                     await log.transact(done, wait=True)
                 if len(known) < len(ids):  # the next look removes what is made just now
                     break
@@ -384,6 +391,16 @@ class MemoryKeeping:
                 made += await self._mean(space, tuple(rows))
         return made
 
+    async def index_is_empty(self) -> None:
+        """Take note that the index of vectors was opened with nothing in it: where items have some, these are lost.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+        if await self._rooms.log.read(partial(self._rooms.store.meanings_after, 0, 1)):
+            self._lost = True
+            self._memory.stirred.set()
+
     async def _mean(self, space: AgentId, rows: Sequence[Row]) -> int:
         with self._memory.making(row.id for row in rows):
             return await self._mean_there(space, [row.id for row in rows])
@@ -434,6 +451,9 @@ class MemoryKeeping:
         try:
             if removed := await self.sweep():
                 _log.info("memories were swept: %d items", removed)
+            if self._lost:
+                await make_again(self._memory)
+                self._lost = False
             await self.mend()
         except (Unavailable, ConfigError, TimeLimit) as error:
             _log.warning("memories were not put in order, which is tried again: %s", error.code)

@@ -104,10 +104,31 @@ class Meanings:
         hits = await rooms.index.query(permit, VectorQuery(vectors[0], most, scope))
         return {str(hit.id): hit.score for hit in hits}
 
-    async def remove(self, ids: Sequence[str]) -> None:
-        """Remove the vectors of items that are no more; raises as `SubjectVectors.erase_subjects`."""
-        if ids:
-            await (await self._opened()).removal.erase_subjects(list(ids))
+    async def missing(self, ids: Sequence[str]) -> Sequence[str]:
+        """Of some items, those that have no vector; raises as `SubjectVectors.count_subjects`.
+
+        Halves are counted until they are whole or empty: few questions where nearly all are there, or nearly none.
+        """
+        removal, lost, parts = (await self._opened()).removal, list[str](), [list(ids)]
+        while parts:
+            part = parts.pop()
+            there = await removal.count_subjects(part)
+            if not there:
+                lost += part
+            elif there < len(part):
+                half = len(part) // 2
+                parts += (part[half:], part[:half])
+        return lost
+
+    async def remove(self, ids: Sequence[str], *, wait: bool) -> None:
+        """Remove the vectors of items that are no more; raises as `SubjectVectors.erase_subjects`.
+
+        Args:
+            ids: Which.
+            wait: Until nothing of them is in a file, which takes as long as to write the index.
+        """
+        removal = (await self._opened()).removal
+        await (removal.erase_subjects if wait else removal.remove_subjects)(ids)
 
 
 def namespace_of(space: AgentId) -> Namespace:

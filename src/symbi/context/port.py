@@ -241,6 +241,16 @@ class MeaningStore(Protocol):
         """Note that these are there no more."""
 
 
+class LostMeanings(Protocol):
+    """What of items is not in the index of vectors, though the store says so."""
+
+    def meanings_after(self, after: int, limit: int) -> Sequence[tuple[int, str, Meaning]]:
+        """Number, id and state of items that have a vector or are to get one, behind a number, by number."""
+
+    def meaning_lost(self, ids: Sequence[str], instead: Meaning) -> None:
+        """Note how it stands with items whose vectors were said to be there, and are not."""
+
+
 class CheckpointStore(Protocol):
     """Copies of memories."""
 
@@ -261,6 +271,14 @@ class CheckpointStore(Protocol):
 
 
 class MemoryStore(
-    ContextStore, ContextKeeping, SurplusStore, TermsStore, Spaces, MeaningStore, CheckpointStore, Protocol
+    ContextStore,
+    ContextKeeping,
+    SurplusStore,
+    TermsStore,
+    Spaces,
+    MeaningStore,
+    LostMeanings,
+    CheckpointStore,
+    Protocol,
 ):
     """All that the one store keeps of memories."""

@@ -119,6 +119,15 @@ class SubjectVectors(Protocol):
     async def erase_subjects(self, subjects: Sequence[str]) -> int:
         """Remove them; returns how many. May be asked again after a crash.
 
+        Nothing of them is in a file of ours once it has returned.
+
+        Raises:
+            StoreUnavailable: The index cannot be written.
+        """
+
+    async def remove_subjects(self, subjects: Sequence[str]) -> int:
+        """The same, without waiting for the files: they are written anew a while later, also after a crash.
+
         Raises:
             StoreUnavailable: The index cannot be written.
         """

@@ -1,7 +1,7 @@
 """The checks of the port of vector indexes, to be run on every one of them; what is right, the brute force says."""
 
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, TypeAlias
 from uuid import UUID
 
@@ -217,6 +217,20 @@ async def check_vectors_of_zeros_are_near_to_nothing(index: VectorStore, permits
     assert await index.count(permits.read(), Scope((MINE,))) == 2  # noqa: PLR2004 - both are there
 
 
+async def check_vectors_are_compared_by_their_direction_alone(index: VectorStore, permits: Permits) -> None:
+    """However long or short a vector is, and the one that is looked for: as far as its numbers can say where it points."""
+    points = [replace(one, namespace=MINE) for one in sample_points(9)]
+    brute = BruteForceVectors(permits.authority, SPACE)
+    await brute.upsert(permits.write(), points)
+    asked = points[4].vector
+    wanted = await brute.query(permits.read(), VectorQuery(asked, 9, Scope((MINE,))))
+    for length in (1e-30, 1e-6, 1e-4, 1e19, 1e30):
+        factor = np.float32(length)
+        await index.upsert(permits.write(), [replace(one, vector=one.vector * factor) for one in points])
+        for one in (asked, asked * factor):
+            assert_same(await index.query(permits.read(), VectorQuery(one, 9, Scope((MINE,)))), wanted)
+
+
 async def check_vectors_ids_come_in_pages(index: VectorStore, permits: Permits) -> None:
     """In order, each once."""
     points = sample_points(25, namespaces=(MINE,))
@@ -284,6 +298,7 @@ VECTOR_CHECKS: Final[Sequence[VectorCheck]] = (
     check_vectors_a_permit_that_is_closed_reads_and_writes_nothing,
     check_vectors_of_another_space_are_refused,
     check_vectors_of_zeros_are_near_to_nothing,
+    check_vectors_are_compared_by_their_direction_alone,
     check_vectors_ids_come_in_pages,
     check_vectors_odd_names_and_texts_come_back,
     check_vectors_about_people_are_erased_everywhere,

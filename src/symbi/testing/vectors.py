@@ -89,6 +89,10 @@ class BruteForceVectors:
 
     async def erase_subjects(self, subjects: Sequence[str]) -> int:
         """Remove points about some people."""
+        return await self.remove_subjects(subjects)
+
+    async def remove_subjects(self, subjects: Sequence[str]) -> int:
+        """Likewise."""
         gone = self._about(subjects)
         for one in gone:
             del self.points[one.id]

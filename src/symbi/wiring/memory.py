@@ -1,6 +1,6 @@
 """What agents remember, from settings."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -24,12 +24,16 @@ COLLECTION = "memory"
 
 
 @asynccontextmanager
-async def _opened(settings: Settings, authority: Authority) -> AsyncIterator[VectorRooms]:
-    """Embedder and index."""
+async def _opened(
+    settings: Settings, authority: Authority, empty: Callable[[], Awaitable[None]]
+) -> AsyncIterator[VectorRooms]:
+    """Embedder and index; where this has nothing in it, that is told."""
     async with (
         open_embedder(settings, authority) as embedder,
         open_vectors(settings, authority, COLLECTION, embedder) as index,
     ):
+        if not (await index.stats()).points:
+            await empty()
         yield VectorRooms(embedder, index, index)
 
 
@@ -55,7 +59,11 @@ async def opened_memory(
         door: To documents.
     """
     clock, ids = times
-    late = Late(partial(_opened, settings, guard.authority))
+
+    async def empty() -> None:
+        await keeping.index_is_empty()
+
+    late = Late(partial(_opened, settings, guard.authority, empty))
     meanings = (
         Meanings(late.opened) if settings.security.audit_enabled else None
     )  # else nothing is to be left on a disk

@@ -17,7 +17,7 @@ import anyio
 import numpy as np
 
 from symbi.adapters.qdrant.client import asking
-from symbi.errors import ConfigError, InputError
+from symbi.errors import ConfigError, InputError, StoreUnavailable
 from symbi.guard.action import WriteData
 from symbi.guard.permit import Authority, Permit
 from symbi.knowledge.config import Quantization, VectorConfig, kib
@@ -36,6 +36,7 @@ from symbi.knowledge.vectors import (
     VectorPoint,
     VectorQuery,
     VectorSpace,
+    unit,
 )
 
 if TYPE_CHECKING:
@@ -138,14 +139,16 @@ class QdrantVectors:
         async with asking():
             found = await self._client.query_points(
                 self._name,
-                query=query.vector.tolist(),
+                query=unit(query.vector).tolist(),
                 query_filter=self._scope(query.scope),
                 limit=query.k,
                 with_payload=True,
                 with_vectors=query.with_vectors,
                 search_params=params,
             )
-        hits = [_hit(one) for one in found.points]
+            hits = [_hit(one) for one in found.points]
+        if not {one.namespace for one in hits} <= set(query.scope.namespaces):
+            raise StoreUnavailable("the vector database gave a point of another namespace than was asked for")
         return sorted(hits, key=lambda one: (-one.score, one.id))
 
     async def delete(self, permit: Permit[WriteData], scope: Scope) -> int:
@@ -177,6 +180,10 @@ class QdrantVectors:
     async def erase_subjects(self, subjects: Sequence[str]) -> int:
         """Remove points about some people; when the server writes its files anew is its own business."""
         return await self._delete(self._about(subjects)) if subjects else 0
+
+    async def remove_subjects(self, subjects: Sequence[str]) -> int:
+        """Likewise."""
+        return await self.erase_subjects(subjects)
 
     # --- VectorUpkeep -------------------------------------------------------------------------------
 
@@ -261,7 +268,7 @@ class QdrantVectors:
         if told != asdict(self._space):
             made_by = f"`{told.get('embedder')}`" if isinstance(told, dict) else "nobody who says so"
             msg = f"the vectors of `{self._name}` were made by {made_by}, and the configuration has `{self._space.embedder}`"
-            hint = "name that embedder again, or remove the collection and add the documents anew"
+            hint = "name that embedder again, or remove the collection; `symbi kb verify --repair` and `symbi memory verify --repair` make its vectors anew"
             raise ConfigError(msg, code="vectors.embedder", hint=hint)
         if self._owner is not None and owner != self._owner:
             msg = f"the vectors of `{self._name}` on that server belong to another data folder"
@@ -298,7 +305,7 @@ class QdrantVectors:
     def _point(self, point: VectorPoint) -> "models.PointStruct":
         payload = {**point.payload, "namespace": point.namespace.text}
         made: models.PointStruct = self._models.PointStruct(
-            id=str(point.id), vector=point.vector.tolist(), payload=payload
+            id=str(point.id), vector=unit(point.vector).tolist(), payload=payload
         )
         return made
 

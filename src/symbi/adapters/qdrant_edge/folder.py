@@ -5,6 +5,7 @@ lock          held by the one owner
 current       name of the generation that counts
 making        the first generation is being made: until it counts there is no `current`
 rewrite       something was erased, and all has to be written anew
+dead          how many points were deleted or replaced since it was put in order, as of the last close
 g-000007/     a shard; every other generation is what an end of the process left of a copy, and is removed
 """
 
@@ -20,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from symbi.adapters.qdrant_edge.copying import disk_bytes
+from symbi.adapters.qdrant_edge.copying import copy_tree, disk_bytes
 from symbi.errors import ConfigError, InputError, StoreUnavailable
 from symbi.knowledge.vectors import VectorSpace
 
@@ -30,13 +31,15 @@ CURRENT: Final = "current"
 LOCK: Final = "lock"
 MAKING: Final = "making"
 REWRITE: Final = "rewrite"
+DEAD: Final = "dead"
 _GENERATION: Final = re.compile(r"g-\d{6,}")
 _PARTS: Final = (
     "edge_config.json",
     "segments",
     "wal",
 )  # the engine makes those anew that are gone, with nothing in them
-_AWAY: Final = "move that folder away; `symbi kb verify --repair` makes the vectors of documents anew"
+_AGAIN: Final = "`symbi kb verify --repair` and `symbi memory verify --repair` make the vectors anew"
+_AWAY: Final = f"move that folder away; {_AGAIN}"
 
 
 class CollectionFolder:
@@ -182,6 +185,18 @@ class CollectionFolder:
         """Whether all has to be written anew."""
         return (self.path / REWRITE).exists()
 
+    def dead(self) -> int:
+        """How many points were dead when it was closed last; 0 where nothing says it, for it only tells when to tidy."""
+        try:
+            return max(0, int((self.path / DEAD).read_text("ascii")))
+        except (OSError, ValueError):
+            return 0
+
+    def keep_dead(self, count: int) -> None:
+        """Keep how many are dead; what cannot be kept is forgotten."""
+        with suppress(OSError):
+            (self.path / DEAD).write_text(f"{count}\n", "ascii")
+
     def size_bytes(self) -> int:
         """What the generation that counts takes on the disk."""
         current = self.current()
@@ -231,7 +246,7 @@ def check_space(folder: Path, space: VectorSpace) -> int | None:
         )
     if found != space:
         msg = f"the vectors of `{folder}` were made by {_told(found)}, and the configuration has {_told(space)}"
-        hint = "name that embedder again, or move the folder away and add the documents anew"
+        hint = f"name that embedder again, or {_AWAY}"
         raise ConfigError(msg, code="vectors.embedder", hint=hint)
     return points
 
@@ -240,6 +255,29 @@ def write_space(folder: Path, space: VectorSpace, points: int | None = None) -> 
     """Note of which model the vectors are, and of a copy, how many."""
     counted = {} if points is None else {"points": points}
     write_whole(folder / SPACE, msgspec.json.encode({"form": FORM, **asdict(space), **counted}))
+
+
+def copy_whole(source: Path, target: Path, space: VectorSpace, points: int) -> None:
+    """Write a copy of a shard that says what it is; a part of one is removed again.
+
+    Raises:
+        InputError: Something is there already.
+        StoreUnavailable: It cannot be written.
+    """
+    try:
+        target.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        raise InputError(f"there is something at `{target}` already", code="vectors.snapshot") from None
+    except OSError as error:
+        raise StoreUnavailable(f"the vectors cannot be copied to `{target}`: {error.strerror}") from error
+    try:
+        copy_tree(source, target / "shard")
+        write_space(target, space, points)
+    except OSError as error:
+        raise StoreUnavailable(f"the vectors cannot be copied to `{target}`: {error.strerror}") from error
+    finally:
+        if not (target / SPACE).exists():
+            shutil.rmtree(target, ignore_errors=True)
 
 
 def write_whole(path: Path, data: bytes) -> None:

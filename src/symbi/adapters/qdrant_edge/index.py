@@ -22,7 +22,7 @@ import numpy as np
 from anyio.abc import TaskGroup
 
 from symbi.adapters.qdrant_edge.copying import copy_tree, require_room
-from symbi.adapters.qdrant_edge.folder import SPACE, CollectionFolder, check_space, write_space
+from symbi.adapters.qdrant_edge.folder import CollectionFolder, check_space, copy_whole
 from symbi.adapters.qdrant_edge.process import EngineProcess
 from symbi.errors import InputError, StoreUnavailable, Unavailable
 from symbi.guard.action import WriteData
@@ -42,6 +42,7 @@ from symbi.knowledge.vectors import (
     VectorPoint,
     VectorQuery,
     VectorSpace,
+    unit,
 )
 
 BATCH: Final = 256  # points that the engine takes at a time; a query waits for one such batch at most
@@ -89,7 +90,8 @@ class EdgeVectors:
         self._much = anyio.Event()  # enough was written that it may be worth putting in order
         self._written = 0  # since it was looked at last
         self._unflushed = 0
-        self._deleted = 0  # since it was put in order last, as far as is known
+        self._dead = 0  # points that were deleted or replaced since it was put in order last
+        self._marks = 0  # how often it was asked for to be written anew
         self._optimizing = False
         self._closed = True
 
@@ -101,7 +103,7 @@ class EdgeVectors:
             StoreUnavailable: Another process owns the folder, or the engine cannot be started.
         """
         await anyio.to_thread.run_sync(self._folder.take, self._space)
-        self._closed = False
+        self._dead, self._closed = await anyio.to_thread.run_sync(self._folder.dead), False
         try:
             await self._asked()
             if self._upkeep:
@@ -130,6 +132,7 @@ class EdgeVectors:
                     try:
                         if engine is not None:
                             await engine.__aexit__(None, None, None)
+                            await anyio.to_thread.run_sync(self._folder.keep_dead, self._dead)
                     finally:
                         self._folder.give_back()
 
@@ -145,7 +148,8 @@ class EdgeVectors:
             for first in range(0, len(last), BATCH):
                 part = last[first : first + BATCH]
                 self._note(one.id for one in part)
-                await (await self._asked()).ask("upsert", [_point(one) for one in part])
+                replaced: int = await (await self._asked()).ask("upsert", [_point(one) for one in part])
+                self._dead += replaced  # what stood there stays in its piece and its graph, as what is deleted does
                 await self._wrote(len(part))
 
     async def query(self, permit: ReadPermit, query: VectorQuery) -> Sequence[VectorHit]:
@@ -159,7 +163,9 @@ class EdgeVectors:
             "exact": query.exact,
             "with_vectors": query.with_vectors,
         }
-        found = await (await self._asked()).ask("query", query.vector.tobytes(), query.k, _scope(query.scope), terms)
+        found = await (await self._asked()).ask(
+            "query", unit(query.vector).tobytes(), query.k, _scope(query.scope), terms
+        )
         there = {one.text: one for one in query.scope.namespaces}
         hits = [_hit(there, *one) for one in found]
         return sorted(hits, key=lambda one: (-one.score, one.id))
@@ -198,12 +204,17 @@ class EdgeVectors:
         """Remove points about some people, and write all others anew, so that nothing of them stays in a file."""
         if not subjects:
             return 0
-        if await self.count_subjects(subjects):
-            await anyio.to_thread.run_sync(self._folder.mark)
-        gone = await self._delete(_about(subjects))
+        gone = await self._take_out(subjects)
         if self._folder.is_marked():
             async with self._order:
                 await self._rebuild(fresh=True)
+        return gone
+
+    async def remove_subjects(self, subjects: Sequence[str]) -> int:
+        """Remove points; all others are written anew in the background, once for all that went by then."""
+        gone = await self._take_out(subjects) if subjects else 0
+        if gone:
+            self._much.set()
         return gone
 
     # --- VectorUpkeep -------------------------------------------------------------------------------
@@ -219,12 +230,14 @@ class EdgeVectors:
         async with self._write:
             source = await self._settled()
             points, *_ = await (await self._asked()).ask("info")
-            await anyio.to_thread.run_sync(_copy_whole, source, target, self._space, points)
+            await anyio.to_thread.run_sync(copy_whole, source, target, self._space, points)
 
     async def restore(self, source: Path) -> None:
         """Put a copy in the place of what is there."""
         async with self._order, self._write:
             wanted = await anyio.to_thread.run_sync(check_space, source, self._space)
+            if not (source / "shard").is_dir():
+                raise InputError(f"`{source}` is no copy of vectors: it has no shard", code="vectors.snapshot")
             generation = self._folder.next()
             async with AsyncExitStack() as stack:
                 stack.push_async_callback(_remove, generation)
@@ -247,7 +260,7 @@ class EdgeVectors:
         """How it stands."""
         points, indexed, segments = await (await self._asked()).ask("info")
         size = await anyio.to_thread.run_sync(self._folder.size_bytes)
-        return IndexStats(points, indexed, segments, size, self._optimizing)
+        return IndexStats(points, min(points, indexed), segments, size, self._optimizing)
 
     @property
     def engine_pid(self) -> int:
@@ -309,6 +322,19 @@ class EdgeVectors:
             await (await self._asked()).ask("flush")
             self._unflushed = 0
 
+    async def _take_out(self, subjects: Sequence[str]) -> int:
+        """Remove points about some, and have it noted that what was in the files is to go from them."""
+        if await self.count_subjects(subjects):
+            await self._mark()
+        gone = await self._delete(_about(subjects))
+        if gone:
+            await self._mark()  # again: a copy may have been begun in between, and has them in its files
+        return gone
+
+    async def _mark(self) -> None:
+        self._marks += 1
+        await anyio.to_thread.run_sync(self._folder.mark)
+
     async def _delete(self, scope: object) -> int:
         gone = 0
         async with self._write:
@@ -316,14 +342,15 @@ class EdgeVectors:
                 self._note(UUID(bytes=one) for one in found)
                 await (await self._asked()).ask("delete", found)
                 gone += len(found)
-                self._deleted += len(found)
+                self._dead += len(found)
                 await self._wrote(len(found))
         return gone
 
     async def _worth_it(self) -> bool:
         points, indexed, segments = map(int, await (await self._asked()).ask("info"))
         late = max(self._config.graph_from, points // LATE)
-        return points - indexed >= late or self._deleted > points / 5 or segments > MANY
+        outside = min(points, points - indexed + self._dead)  # for the engine counts dead ones as indexed
+        return outside >= late or self._dead > points / 4 or segments > MANY
 
     async def _keep_in_order(self) -> None:
         self._much.set()  # what was written before it was opened counts too
@@ -347,7 +374,7 @@ class EdgeVectors:
 
     async def _rebuild(self, *, fresh: bool) -> bool:
         """Have another engine make it anew: from the files, or where nothing of them is to stay, from the points."""
-        self._optimizing = True
+        self._optimizing, marks = True, self._marks
         generation = self._folder.next()
         try:
             async with AsyncExitStack() as stack:
@@ -361,7 +388,7 @@ class EdgeVectors:
                         await anyio.to_thread.run_sync(_require_room, source)
                     else:
                         await anyio.to_thread.run_sync(copy_tree, source, generation)
-                    self._touched, deleted = set(), self._deleted
+                    self._touched, dead = set(), self._dead
                 if fresh:
                     await self._copy_points(engine)
                 else:
@@ -374,13 +401,14 @@ class EdgeVectors:
                     await self._do_again(engine, [one.bytes for one in self._touched])
                     await engine.ask("flush")
                     await self._switch(engine, generation)
-                    self._deleted -= deleted
+                    self._dead -= dead
                 stack.pop_all()
         finally:
             self._optimizing, self._touched = False, None
         if fresh:
             await anyio.to_thread.run_sync(self._folder.wipe)  # else it stays marked, and what was erased is not gone
-            await anyio.to_thread.run_sync(self._folder.unmark)
+            if marks == self._marks:  # else something was erased that may be in these files, too
+                self._folder.unmark()
         return fresh or bool(changed)
 
     async def _copy_points(self, engine: EngineProcess) -> None:
@@ -413,7 +441,7 @@ class EdgeVectors:
 
 
 def _point(point: VectorPoint) -> object:
-    return [point.id.bytes, point.vector.tobytes(), {**point.payload, "namespace": point.namespace.text}]
+    return [point.id.bytes, unit(point.vector).tobytes(), {**point.payload, "namespace": point.namespace.text}]
 
 
 def _scope(scope: Scope) -> object:
@@ -458,20 +486,3 @@ async def _remove(generation: Path) -> None:
     """Take away what is not counted on, also after a cancellation; what cannot be removed now goes at the next start."""
     with anyio.CancelScope(shield=True):
         await anyio.to_thread.run_sync(partial(shutil.rmtree, generation, ignore_errors=True))
-
-
-def _copy_whole(source: Path, target: Path, space: VectorSpace, points: int) -> None:
-    try:
-        target.mkdir(mode=0o700, parents=True)
-    except FileExistsError:
-        raise InputError(f"there is something at `{target}` already", code="vectors.snapshot") from None
-    except OSError as error:
-        raise StoreUnavailable(f"the vectors cannot be copied to `{target}`: {error.strerror}") from error
-    try:
-        copy_tree(source, target / "shard")
-        write_space(target, space, points)
-    except OSError as error:
-        raise StoreUnavailable(f"the vectors cannot be copied to `{target}`: {error.strerror}") from error
-    finally:
-        if not (target / SPACE).exists():
-            shutil.rmtree(target, ignore_errors=True)

@@ -73,13 +73,15 @@ class Engine:
         """Open a shard that is there."""
         self._shard = edge.EdgeShard.load(folder, self._config(terms))
 
-    def upsert(self, points: Sequence[Any]) -> None:
-        """Put points in, unless another namespace has one of their ids."""
+    def upsert(self, points: Sequence[Any]) -> int:
+        """Put points in, unless another namespace has one of their ids; returns how many were there already."""
         spaces = {UUID(bytes=one[0]): one[2]["namespace"] for one in points}
-        for record in self._shard.retrieve(list(spaces), with_payload=["namespace"], with_vector=False):
+        there = self._shard.retrieve(list(spaces), with_payload=["namespace"], with_vector=False)
+        for record in there:
             if record.payload["namespace"] != spaces[record.id]:
                 raise Taken(str(record.id))
         self.put(points)
+        return len(there)
 
     def put(self, points: Sequence[Any]) -> None:
         """Put points in."""

@@ -946,6 +946,12 @@ FROM memories WHERE copy = '' AND meaning = 1 AND number > ? ORDER BY number LIM
 -- name: memory_meant
 UPDATE memories SET meaning = 2 WHERE id = ? AND meaning = 1
 
+-- name: memories_with_meaning
+SELECT number, id, meaning FROM memories WHERE copy = '' AND meaning != 0 AND number > ? ORDER BY number LIMIT ?
+
+-- name: memory_meaning
+UPDATE memories SET meaning = ?2 WHERE id = ?1 AND copy = '' AND meaning = 2
+
 -- name: memory_gone_meanwhile
 INSERT OR IGNORE INTO memory_gone (id) SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM memories WHERE id = ?1 AND copy = '')
 

@@ -195,6 +195,19 @@ class MemoryTable(Rows):
         for one in ids:
             self._write(SQL["memory_forgotten"], (one,))
 
+    # --- LostMeanings -------------------------------------------------------------------------
+
+    def meanings_after(self, after: int, limit: int) -> Sequence[tuple[int, str, Meaning]]:
+        """Items that have a vector or are to get one."""
+        rows = self._all(SQL["memories_with_meaning"], (after, limit))
+        return [(int(number), str(one), Meaning(meaning)) for number, one, meaning in rows]
+
+    def meaning_lost(self, ids: Sequence[str], instead: Meaning) -> None:
+        """Their vectors are not there."""
+        self._fence(self._epoch)
+        for one in ids:
+            self._write(SQL["memory_meaning"], (one, int(instead)))
+
     # --- CheckpointStore ----------------------------------------------------------------------
 
     def put_checkpoint_of(self, checkpoint: Checkpoint) -> int:
