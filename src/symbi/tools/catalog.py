@@ -295,7 +295,6 @@ class Catalog:
         """See `refresh`; with the lock."""
         server, dependency = link.name, self._dependencies[link.name]
         dependency.check()
-        said = self._stale.get(server)
         self._met.add(server)
         self._principals[server] = principal
         async with dependency.attempt(proves=False):
@@ -303,12 +302,13 @@ class Catalog:
             self._down[server] = ToolServerUnavailable(f"tool server `{server}` is being connected", server=server)
             try:
                 definitions = await self._connect(link, principal)
+                said = self._stale.get(server)
                 results = await self._verify(server, definitions)
             except SymbiError as error:
                 self._down[server] = error
                 raise
             self._take(server, results)
-            if self._stale.get(server) == said:  # else it said so of what was listed here, and is to be listed again
+            if self._stale.get(server) == said:  # else it said so after it had listed them, and is asked again
                 self._stale.pop(server, None)
             del self._down[server]
 
