@@ -274,8 +274,10 @@ async def test_a_model_is_told_what_policy_leaves_of_its_prompt(provider):
         '@id("less") @redact("arguments.prompt.user") permit (principal, action == Action::"CallModel", resource);\n'
     )
     policies = redacted + '@id("all") permit (principal, action, resource);'
-    await ask(provider, policies=policies)
+    answer = await ask(provider, policies=policies)
     assert "bounces" not in repr(provider.asked)
+    assert answer.by == "extract", "nothing can be cited that the model was not given"
+    assert answer.unwritten.startswith("knowledge.uncited")
 
 
 async def test_a_permit_has_to_be_about_this_model_and_know_that_it_is_elsewhere(provider):

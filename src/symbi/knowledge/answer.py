@@ -7,7 +7,7 @@ where one stands by itself there, it is put in round brackets.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -165,6 +165,20 @@ def prompt_of(result: SearchResult) -> tuple[Prompt, tuple[Passage, ...]]:
     shown = tuple(copies[0] for copies in _same(result.passages))[:SHOWN]
     texts = tuple(uncited(_whole(one)) for one in shown)
     return Prompt(SYSTEM, result.query.text, texts), shown
+
+
+def left_of(told: JsonValue, prompt: Prompt, shown: tuple[Passage, ...]) -> tuple[Passage, ...]:
+    """Of the passages of a prompt those that can be cited: policy may have cut the prompt, or taken something out.
+
+    Args:
+        told: What the model was given, as the permit has it.
+        prompt: What it was to be given.
+        shown: The passages of that, in order.
+    """
+    user = told.get("user") if isinstance(told, Mapping) else None
+    said = user if isinstance(user, str) else ""
+    whole = [f"[{number}] {text}" in said for number, text in enumerate(prompt.passages, 1)]
+    return shown[: whole.index(False)] if False in whole else shown
 
 
 def checked(text: str, shown: Sequence[Passage], result: SearchResult) -> Answer:

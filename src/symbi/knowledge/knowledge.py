@@ -9,7 +9,7 @@ from typing import Final, Self, TypeVar
 
 from symbi.errors import Denied, InputError, LimitExceeded, ModelFailed, StoreUnavailable, Unavailable
 from symbi.guard.action import CallModel
-from symbi.knowledge.answer import EVIDENCE_BAR, Answer, checked, extract, nothing, prompt_of
+from symbi.knowledge.answer import EVIDENCE_BAR, Answer, checked, extract, left_of, nothing, prompt_of
 from symbi.knowledge.documents import CollectionStats, DocumentRecord
 from symbi.knowledge.folders import USUAL_LIMITS, Limits, Listing
 from symbi.knowledge.ingest import REMOVE_AT_ONCE, Extract, Ingest, Step
@@ -154,7 +154,7 @@ class Knowledge:
                 mark = permit.action.mark
                 text = await model.write(permit)
                 permit.observe({"chars": len(text)})  # an answer says what passages say, which may be removed
-            answer = checked(text, shown, result)
+            answer = checked(text, left_of(permit.action.prompt, prompt, shown), result)
             facts.update({"model": told.name, "shown": len(shown), "found": answer.found})
         return replace(answer, model=told.name, label=join(answer.label, mark))
 
