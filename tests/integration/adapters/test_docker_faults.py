@@ -300,6 +300,19 @@ async def test_an_engine_that_hangs_at_the_removal_costs_a_bound_and_no_value(fa
     assert "could not be removed" in caplog.text
 
 
+async def test_a_container_that_was_dying_while_it_was_removed_is_removed_again(fake, caplog):
+    async def late(line):
+        del fake.replies["DELETE"]
+        await line.send(http({"message": "Could not kill running container"}, "500 Internal Server Error"))
+
+    fake.replies = {"DELETE": late}
+    async with driver(f"unix://{fake.path}") as under_test:
+        assert (await under_test.run("1 + 2")).value == 3
+    assert fake.replies == {}
+    assert fake.containers == set()
+    assert caplog.text == ""
+
+
 async def test_a_container_that_never_says_what_it_is_like_is_given_up_and_removed(fake):
     async def silent(line):
         await line.send(UPGRADED)

@@ -232,12 +232,17 @@ async def open_cell(
 async def remove(engine: Engine, name: str) -> None:
     """Kill and remove a container, also after a cancellation, within a bound; an engine that is gone removes nothing."""
     with anyio.CancelScope(shield=True):
-        try:
-            await engine.remove(name, REMOVE_TIMEOUT_S)
-        except SandboxUnavailable as error:
-            # Already on its way (409) is as good; of an engine that is gone or hangs the reaper takes care.
-            if error.fields.get("status") != HTTPStatus.CONFLICT:
-                _log.warning("container `%s` could not be removed: %s", name, error.message)
+        for last in (False, True):
+            try:
+                await engine.remove(name, REMOVE_TIMEOUT_S)
+            except SandboxUnavailable as error:
+                status = error.fields.get("status")
+                if status == HTTPStatus.INTERNAL_SERVER_ERROR and not last:
+                    continue  # it was dying, and the engine waited for that in vain
+                # Already on its way (409) is as good; of an engine that is gone or hangs the reaper takes care.
+                if status != HTTPStatus.CONFLICT:
+                    _log.warning("container `%s` could not be removed: %s", name, error.message)
+            return
 
 
 def _object(data: bytes) -> Mapping[str, Any]:
