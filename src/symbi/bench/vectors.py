@@ -203,14 +203,20 @@ async def update(scale: Scale) -> list[Measurement]:
         how = f"put into {count:,} on {describe_file_system(folder)}, and found by a query for it"
         idle = await sample_async(one, updates, warm=20)
         rows = [latency("KNOW-3", "an update is found", idle, unit="ms", target=_SOON, method=how)]
-        await fill(index, permits, LEAST, first=2**40)  # so that there is something to do
+        await fill(index, permits, max(LEAST, count // 10), first=2**40)  # so that there is something to do
         busy: list[int] = []
+        ended = anyio.Event()
+
+        async def optimize() -> None:
+            await index.optimize()
+            ended.set()
+
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(index.optimize)
-            while not (await index.stats()).optimizing:
-                pass
-            while (await index.stats()).optimizing and len(busy) < updates:
-                busy += await sample_async(partial(_shifted, one, updates + 20 + len(busy)), 1)
+            tasks.start_soon(optimize)
+            while not ended.is_set() and len(busy) < updates:
+                taken = await sample_async(partial(_shifted, one, updates + 20 + len(busy)), 1)
+                if (await index.stats()).optimizing:
+                    busy += taken
         if busy:
             rows.append(
                 latency(
