@@ -46,11 +46,8 @@ VALUE = {"kind": "told", "told": json.dumps({"kind": "value", "value": 3}), "std
 
 def http(payload, status="200 OK"):
     body = json.dumps(payload).encode()
-    return b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (
-        status.encode(),
-        len(body),
-        body,
-    )
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
 
 
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
@@ -308,9 +305,7 @@ async def test_a_container_that_was_dying_while_it_was_removed_is_removed_again(
     fake.replies = {"DELETE": late}
     async with driver(f"unix://{fake.path}") as under_test:
         assert (await under_test.run("1 + 2")).value == 3
-    assert fake.replies == {}
-    assert fake.containers == set()
-    assert caplog.text == ""
+    assert (fake.replies, fake.containers, caplog.text) == ({}, set(), "")
 
 
 async def test_a_container_that_never_says_what_it_is_like_is_given_up_and_removed(fake):
