@@ -49,9 +49,10 @@ async def test_processor_time_and_peak_of_the_code_are_told(docker, tier):
         await under_test.run(WORK.format(millions=4))
         await under_test.run(WORK.format(millions=16))
         await under_test.run(HOLD.format(mib=48))
-    (some_ns, small), (more_ns, _), (_, large) = heard
+    (some_ns, first), (more_ns, second), (_, large) = heard
+    small = min(first, second)  # what a tier takes for itself varies, and only ever adds
     assert 2.5 < more_ns / some_ns < 6, "four times the work, on the host's count"
-    assert 36 * MIB < large - small < 64 * MIB
+    assert 44 * MIB < large - small < 64 * MIB
 
 
 async def test_the_start_of_a_container_is_not_the_code_s(docker, tier, monkeypatch):
