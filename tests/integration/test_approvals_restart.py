@@ -360,7 +360,7 @@ def drive(place):
 )
 def test_killed_at_a_named_point_the_effect_happens_exactly_once(place, drive, point):
     """A round asks, votes and goes on, killed at the named point each time it can be; then goes on unharmed."""
-    rounds, kills = 2, 0
+    rounds, kills = 3, 0
     for number in range(rounds):
         if number:
             for name in ("outbox.jsonl",):
