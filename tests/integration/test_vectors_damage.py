@@ -1,7 +1,9 @@
 """An embedded index that is damaged says so, and never goes on as if there had been nothing."""
 
+import os
 import shutil
 import threading
+from pathlib import Path
 from uuid import UUID
 
 import anyio
@@ -194,6 +196,32 @@ async def test_a_copy_takes_no_more_room_than_what_is_copied(permits, filled, tm
     async with EdgeVectors(permits.authority, tmp_path / "b", SPACE) as index:
         await index.restore(tmp_path / "copy")
         assert await index.count(permits.read(), BOTH) == 20
+
+
+async def test_a_folder_that_the_engine_removes_while_it_is_counted_takes_nothing(filled, monkeypatch):
+    """It writes its files in passing folders, beside whoever asks how it stands."""
+    whole, passing, listed = copying.disk_bytes(filled), filled / "g-000001" / ".atomicwrite", os.scandir
+    passing.mkdir()
+    gone = []
+
+    def removed(path):
+        if Path(path) == passing:
+            passing.rmdir()
+            gone.append(path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", removed)
+    assert copying.disk_bytes(filled) == whole
+    assert len(gone) == 1
+
+
+async def test_a_folder_that_cannot_be_counted_is_an_error(filled, monkeypatch):
+    def refused(path):
+        raise PermissionError(13, "no", path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(PermissionError):
+        copying.disk_bytes(filled)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -44,14 +45,24 @@ def require_room(source: Path, folder: Path) -> None:
 
 
 def disk_bytes(folder: Path) -> int:
-    """What the files of a folder take on the disk, which may be less than their sizes."""
+    """What the files of a folder take on the disk, which may be less than their sizes.
+
+    The engine writes while this counts: what it has just removed, files and folders, takes nothing.
+
+    Raises:
+        OSError: A folder cannot be read.
+    """
     total = 0
-    for one in folder.rglob("*"):
-        try:
-            total += one.stat().st_blocks * 512
-        except FileNotFoundError:  # the engine has just removed it
-            continue
+    for place, _, names in os.walk(folder, onerror=_unless_gone):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += (Path(place) / name).lstat().st_blocks * 512
     return total
+
+
+def _unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def copy_file(source: str, target: str) -> str:
