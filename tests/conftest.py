@@ -4,6 +4,7 @@ import logging
 import tomllib
 from pathlib import Path
 
+import anyio.lowlevel
 import pytest
 from hypothesis import settings
 
@@ -42,6 +43,35 @@ def root():
 @pytest.fixture(scope="session")
 def anyio_backend():
     return "asyncio"
+
+
+class Ahead:
+    """The time of an event loop, and some seconds more."""
+
+    def __init__(self, before):
+        self.before = before
+        self.seconds = 0.0
+
+    def __call__(self):
+        return self.before() + self.seconds
+
+
+@pytest.fixture
+def later():
+    """Lets time pass all at once for whoever waits on the event loop: when the test says so, however slow the machine is.
+
+    What is on its way into the stores that are named is waited for, since nobody waits for it that long.
+    """
+
+    async def let_pass(seconds, *logs):
+        while not all(log.at_rest for log in logs):
+            await anyio.lowlevel.checkpoint()
+        loop = anyio.lowlevel.current_token().native_token
+        if not isinstance(loop.time, Ahead):
+            loop.time = Ahead(loop.time)
+        loop.time.seconds += seconds
+
+    return let_pass
 
 
 class LedgerCheck:

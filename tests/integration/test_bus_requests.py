@@ -52,11 +52,12 @@ async def test_answers_find_their_questions_however_many_wait():
         assert len(open_.bus.questions) == 0
 
 
-async def test_nobody_waits_longer_than_it_says_and_whoever_was_asked_is_stopped():
+async def test_nobody_waits_longer_than_it_says_and_whoever_was_asked_is_stopped(later):
     async with bus_over() as open_:
-        stopped = []
+        begun, stopped = anyio.Event(), []
 
         async def handler(_message):
+            begun.set()
             try:
                 await anyio.sleep_forever()
             except anyio.get_cancelled_exc_class():
@@ -64,9 +65,16 @@ async def test_nobody_waits_longer_than_it_says_and_whoever_was_asked_is_stopped
                 raise
 
         await open_.bus.open_mailbox("b", handler)
-        with pytest.raises(TimeLimit) as late:
-            await open_.bus.request("a", "b", 1, timeout_s=0.05)
-        assert late.value.code == "limit.answer"
+
+        async def ask():
+            with pytest.raises(TimeLimit) as late:
+                await open_.bus.request("a", "b", 1, timeout_s=60)
+            assert late.value.code == "limit.answer"
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await begun.wait()
+            await later(61, open_.gate.log)
         await settled(lambda: stopped)
         assert stopped == [True]
         assert len(open_.bus.questions) == open_.bus.questions.working == 0

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from contextlib import asynccontextmanager
 from functools import partial
 
 import anyio
@@ -20,7 +21,7 @@ from symbi.bus.parcels import ConsumerTerms, Parcel
 from symbi.cli.main import app
 from symbi.errors import InputError
 from symbi.runtime.agent_keys import destroy_keys, rotate_keys
-from symbi.testing.open_bus import collect, settled
+from symbi.testing.open_bus import collect, heeded, settled
 from symbi.testing.runtime import open_in
 from symbi.types import AgentId, Label
 
@@ -41,8 +42,11 @@ attempts = 1
 """
 
 
-def opened(folder):
-    return open_in(folder, AGENT, config=CONFIG, policies=ALL)
+@asynccontextmanager
+async def opened(folder):
+    async with open_in(folder, AGENT, config=CONFIG, policies=ALL) as running:
+        with heeded(running.runtime.rooms.world.log):
+            yield running
 
 
 async def test_every_pattern_works_over_the_keys_of_the_store(tmp_path):

@@ -181,10 +181,12 @@ async def test_a_failure_leaves_what_is_known_of_the_effect(used, recovery, erro
 
 async def test_a_cancelled_effect_is_on_record():
     async with open_gate(tools=TOOLS) as gate:
-        with anyio.move_on_after(0.02):
+        with anyio.CancelScope() as scope:
             async with gate.guard.enforce(send()) as permit:
                 gate.guard.authority.redeem(permit, InvokeTool)
+                scope.cancel()
                 await anyio.sleep_forever()
+        assert scope.cancelled_caught
         assert gate.store.effect_at(RunId("r"), 0).state is EffectState.UNKNOWN
         assert gate.events()[-1].details["error"] == "cancelled"
 
@@ -264,9 +266,11 @@ async def test_an_effect_in_doubt_does_not_come_back_as_another(tmp_path):
 
 async def test_an_effect_cancelled_before_it_began_may_be_done_again_whatever_its_class(tmp_path):
     async with open_gate(folder=tmp_path, tools=TOOLS) as gate:
-        with anyio.move_on_after(0.02):
+        with anyio.CancelScope() as scope:
             async with gate.guard.enforce(send()):
+                scope.cancel()
                 await anyio.sleep_forever()
+        assert scope.cancelled_caught
     async with open_gate(folder=tmp_path, tools=TOOLS) as gate:
         await gate.guard.open()
         async with gate.guard.enforce(send()):

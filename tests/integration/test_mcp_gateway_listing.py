@@ -98,7 +98,7 @@ async def test_a_slow_server_is_listed_without_and_told_of_once_it_comes(opened,
         files.starts.touch()
         files.lists.touch()
         await told.until("tools")
-        whole = await client.list_tools()
+        whole = await until_listed(client, "yard")
         assert len(named(whole, "yard")) == len(named(whole, "house")) == 6
         assert not (whole.meta or {}).get(LATE)
         assert not next(iter(one.gateway.sessions.values())).coming
@@ -133,6 +133,7 @@ async def test_what_a_server_lists_too_late_is_in_the_next_listing(opened, files
         assert listing.meta[LATE] == ["yard"]
         session = next(iter(one.gateway.sessions.values()))
         assert session.homes == {}, "what the other one offers is not known"
+        told.kinds.clear()  # of the house, if it came late
         files.lists.touch()
         await told.until("resources")
         whole = await client.list_resources()

@@ -256,8 +256,11 @@ async def test_over_http_and_in_the_newer_form_each_question_reaches_its_own_cal
 @pytest.mark.parametrize("way", ["http", "http with sessions"])
 async def test_a_call_that_is_given_up_is_cancelled_at_the_server(open_house, way):
     async with open_house(way) as house:
-        with anyio.move_on_after(0.3):
-            await house.call("slow")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(house.call, "slow")
+            while not house.state["begun"]:
+                await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
         line = house.server._session.line
         with anyio.fail_after(10):
             while house.state["cancelled"] == 0 or any(n for n in line._transport._open if not n.startswith("listen")):
@@ -357,7 +360,7 @@ async def test_a_permit_for_another_server_or_action_is_refused(open_house, way)
                 await method(permit)
 
 
-async def test_a_question_that_nobody_answers_ends_with_the_call(open_house):
+async def test_a_question_that_nobody_answers_ends_with_the_call(open_house, later):
     async with open_house("http with sessions") as house:
         started, ended = anyio.Event(), anyio.Event()
 
@@ -370,14 +373,20 @@ async def test_a_question_that_nobody_answers_ends_with_the_call(open_house):
                     ended.set()
 
         ref = ToolRef(ToolName("house.ask_person"), "house", "", {})
-        action = InvokeTool(principal=PRINCIPAL, tool=ref, values={"text": "x"}, timeout_s=1.0)
+        action = InvokeTool(principal=PRINCIPAL, tool=ref, values={"text": "x"}, timeout_s=60.0)
         from symbi.tools.caller import hooks_of  # noqa: PLC0415 - of this test alone
 
         caller = Asleep(house.gate.guard)
         permit = house.gate.guard.authority.mint(EffectId("e"), action)
-        with pytest.raises(TimeLimit):
-            await house.server.call(permit, {}, hooks_of(house.gate.guard, caller, action, permit.effect_id))
-        assert started.is_set()
+
+        async def call():
+            with pytest.raises(TimeLimit):
+                await house.server.call(permit, {}, hooks_of(house.gate.guard, caller, action, permit.effect_id))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call)
+            await started.wait()
+            await later(61.0, house.gate.log)
         with anyio.fail_after(5):
             await ended.wait()
         assert (await house.call("echo", "still here")).value == "still here"

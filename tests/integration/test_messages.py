@@ -374,11 +374,21 @@ async def test_who_is_stopped_stops_whom_it_asked(tmp_path):
         assert (status.running, status.free) == (0, status.capacity)
 
 
-async def test_whose_time_is_up_stops_whom_it_asked(tmp_path):
-    text = WAITING.replace("with {", "with timeout = 0.05 {", 1)
-    async with open_in(tmp_path, text, policies=ALL, config=PEOPLE, hold_s=None) as opened:
-        with anyio.fail_after(30):
-            outcome = await run(opened, x=1)
+async def test_whose_time_is_up_stops_whom_it_asked(tmp_path, later):
+    lines, ended = [], []
+    text = WAITING.replace("with {", "with timeout = 60 {", 1)
+    async with open_in(
+        tmp_path, text, policies=ALL, config=PEOPLE, hold_s=None, emit=lambda _, line: lines.append(line)
+    ) as opened:
+        async with anyio.create_task_group() as tasks:
+
+            async def work():
+                ended.append(await run(opened, x=1))
+
+            tasks.start_soon(work)
+            await begun(opened, lines)
+            await later(61, opened.runtime.rooms.world.log)
+        (outcome,) = ended
         assert type(outcome.error) is TimeLimit
         (child,) = await children(opened, outcome.run_id)
         assert child.state is RunState.FAILED

@@ -1,6 +1,8 @@
 """Exports, holds and erasures over a store that holds something sealed about two people."""
 
 import json
+import os
+import shutil
 import sqlite3
 from contextlib import suppress
 
@@ -13,6 +15,7 @@ from symbi.audit.event import AuditEventType as T
 from symbi.audit.event import Draft
 from symbi.compliance.certificate import certificate_digest, verify_certificate
 from symbi.compliance.rooms import Order
+from symbi.compliance.sealed import MARKED
 from symbi.errors import ConfigError, DecryptionFailed, InputError, StoreUnavailable
 from symbi.guard.confidential import confided
 from symbi.testing.privacy import CITY, JANE, JOHN, STREET, opened, planted
@@ -393,6 +396,37 @@ async def test_events_that_have_left_the_live_store_are_exported_and_erased_too(
         certificate = await place.privacy.erase(Order(JANE))
         assert certificate["stores"]["archive"]["places"] == {"archive.record": 1}
         assert certificate["search"]["clean"]
+
+
+async def test_a_segment_that_is_just_being_written_has_no_name_and_is_still_live(tmp_path, monkeypatch):
+    """The archive is read while the trail is kept: folders go, and get their names, as they are listed."""
+    half, gone, listed = tmp_path / "t" / ".000002.partial", tmp_path / "gone", os.scandir
+    for folder, data in ((tmp_path / "t" / "000001", b""), (half, b"{" + MARKED), (gone, b"")):
+        folder.mkdir(parents=True)
+        (folder / "events.jsonl").write_bytes(data)
+
+    def passing(path):
+        if str(path) == str(gone):
+            shutil.rmtree(gone)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", passing)
+    trail = archive.ArchivedTrail(tmp_path, None)
+    assert trail.page("", 10) == ([], None)
+    assert not gone.exists()
+    assert trail._files() == [tmp_path / "t" / "000001" / "events.jsonl"]
+    half.rename(tmp_path / "t" / "000002")
+    with pytest.raises(StoreUnavailable, match="holds a line that is no event"):
+        trail.page(f"{tmp_path}/t/000002/events.jsonl:0", 10)
+
+
+async def test_an_archive_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
+    def refused(path):
+        raise PermissionError(13, "no", str(path))
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(StoreUnavailable, match="cannot read"):
+        archive.ArchivedTrail(tmp_path, None).page("", 10)
 
 
 async def test_values_about_more_people_than_are_named_go_with_any_of_them(tmp_path):

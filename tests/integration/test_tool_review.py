@@ -85,7 +85,7 @@ async def test_of_twenty_servers_those_that_hang_flood_and_die_harm_no_other(scr
         for number, mode in enumerate(modes):
             command = [sys.executable, str(script), mode]
             server = StdioToolServer(
-                f"s{number}", command, gate.guard.authority, start_timeout_s=1.0 if mode == "silent" else 15.0
+                f"s{number}", command, gate.guard.authority, start_timeout_s=1.0 if mode == "silent" else 120.0
             )
             entered = await stack.enter_async_context(server)
             links.append(link_to(entered, 1.0 if mode == "floods" else 60.0))

@@ -224,6 +224,44 @@ async def test_a_folder_that_cannot_be_counted_is_an_error(filled, monkeypatch):
         copying.disk_bytes(filled)
 
 
+@pytest.mark.parametrize("when", ["before it is counted", "after"])
+async def test_how_much_vectors_take_is_told_while_others_take_their_place(filled, monkeypatch, when):
+    """Whoever asks how they stand asks beside the work that puts them in order."""
+    kept, old, new = CollectionFolder(filled), filled / "g-000001", filled / "g-000002"
+    shutil.copytree(old, new)
+    (new / "more").write_bytes(bytes(1_000_000))
+    count, counted = copying.disk_bytes, []
+
+    def beside(folder):
+        counted.append(folder)
+        size = count(folder) if when == "after" else 0
+        if folder == old:
+            kept.count_on(new)
+            kept.tidy()
+        return size or count(folder)
+
+    monkeypatch.setattr("symbi.adapters.qdrant_edge.folder.disk_bytes", beside)
+    assert kept.size_bytes() == count(new) > 1_000_000
+    assert counted == [old, new]
+
+
+async def test_vectors_that_are_not_whole_any_more_while_another_takes_their_place_are_not_damaged(filled, monkeypatch):
+    kept, new, exists = CollectionFolder(filled), filled / "g-000002", Path.exists
+    shutil.copytree(filled / "g-000001", new)
+
+    def beside(path):
+        if path.parent == filled / "g-000001":
+            kept.count_on(new)
+            shutil.rmtree(filled / "g-000001")
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", beside)
+    assert kept.size_bytes() == copying.disk_bytes(new)
+    shutil.rmtree(new / "wal")
+    with pytest.raises(StoreUnavailable, match="is not whole"):
+        kept.size_bytes()
+
+
 @pytest.mark.parametrize(
     "parts", [[], [(0, 5)], [(3_000_000, 7)], [(0, 1), (9_999_999, 1)], [(0, 2_500_000), (5_000_000, 1_048_577)]]
 )

@@ -431,11 +431,22 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-async def test_a_hostile_document_makes_nothing_callable(opened, name):
+async def test_a_hostile_document_makes_nothing_callable(opened, name, later):
     page, code = HOSTILE[name]
-    async with opened() as one:
+    async with opened() as one, anyio.create_task_group() as tasks:
         one.web.pages[WELL_KNOWN] = page
-        await one.refused(code, sources=[one.source(timeout_s=0.5)])
+        ended = anyio.Event()
+
+        async def refused():
+            await one.refused(code, sources=[one.source(timeout_s=60.0)])
+            ended.set()
+
+        tasks.start_soon(refused)
+        if code == "limit.discovery_time":
+            while not one.web.asked:
+                await anyio.lowlevel.checkpoint()
+            await later(61.0, one.gate.log)
+        await ended.wait()
         assert len(one.web.asked) == 1  # and nothing was followed
 
 

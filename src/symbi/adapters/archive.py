@@ -55,7 +55,15 @@ class ArchivedTrail:
         return (), None
 
     def _files(self) -> list[Path]:
-        return [] if self._folder is None else sorted(self._folder.rglob(EVENTS_NAME), key=str)
+        """What is whole, by name; what is just being written has no name yet, and is still live."""
+        found: list[Path] = []
+        if self._folder is None:
+            return found
+        for place, folders, names in os.walk(self._folder, onerror=_unless_gone):
+            folders[:] = [one for one in folders if not one.startswith(".")]
+            if EVENTS_NAME in names:
+                found.append(Path(place, EVENTS_NAME))
+        return sorted(found, key=str)
 
     def _lines(self, path: Path, offset: int, below: int) -> tuple[Sequence[SealedRow], int | None]:
         found: list[SealedRow] = []
@@ -71,6 +79,13 @@ class ArchivedTrail:
         except OSError as error:
             msg = f"cannot read `{path}`: {error.strerror or error}"
             raise StoreUnavailable(msg, hint="is the audit storage there?") from error
+
+
+def _unless_gone(error: OSError) -> None:
+    """A folder that goes while others are listed was one without a name, or has none of what is looked for."""
+    if not isinstance(error, FileNotFoundError):
+        msg = f"cannot read `{error.filename}`: {error.strerror or error}"
+        raise StoreUnavailable(msg, hint="is the audit storage there?") from error
 
 
 def _rows(path: Path, line: bytes, below: int) -> Iterator[SealedRow]:

@@ -130,6 +130,11 @@ class AuditLog:
         """The key that signs from now on."""
         return self._at.key
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is on its way into the store, and nobody is at it."""
+        return not (self._pending or self._queue or self._group or self._thread.borrowed_tokens)
+
     def on_commit(self, callback: OnCommit) -> Callable[[], None]:
         """Have a function called after each durable commit, on the event loop, with its events in order.
 

@@ -20,7 +20,7 @@ MORE = ("ask_folders", "ask_model", "ask_person", "grow", "picture", "walk")
 FORM = {"type": "object", "properties": {"name": {"type": "string"}}}
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
-STATE = {"names": list(SUITE), "cancelled": 0}
+STATE = {"names": list(SUITE), "begun": 0, "cancelled": 0}
 BUS = InMemorySubscriptionBus()
 
 
@@ -47,6 +47,7 @@ async def call_tool(ctx, params):
         case "large":
             return said("x" * 2_097_152)
         case "slow":
+            STATE["begun"] += 1
             try:
                 await anyio.sleep(3600)
             except anyio.get_cancelled_exc_class():
@@ -147,7 +148,7 @@ async def complete(_ctx, params):
 def build(*, more=True):
     """The server; with `more`, also what is not of the contract suite."""
     STATE["names"] = sorted([*SUITE, *(MORE if more else ())])
-    STATE["cancelled"] = 0
+    STATE["begun"] = STATE["cancelled"] = 0
     return Server(
         "house",
         on_list_tools=list_tools,

@@ -344,7 +344,7 @@ async def test_a_cancelled_run_leaves_no_container(fake, part, monkeypatch):
         fake.answer = HANG
     else:
         fake.replies = {part: HANG}
-    async with driver(f"unix://{fake.path}", start_timeout_s=0.5) as under_test, anyio.create_task_group() as tasks:
+    async with driver(f"unix://{fake.path}") as under_test, anyio.create_task_group() as tasks:
         tasks.start_soon(under_test.run, "1 + 2")
         with anyio.fail_after(20):
             await fake.held.wait()

@@ -103,6 +103,16 @@ class CollectionFolder:
         Raises:
             StoreUnavailable: It is damaged, or cannot be read.
         """
+        found = self._named()
+        if found is None:
+            return None
+        name = found.name
+        if not all((found / one).exists() for one in _PARTS):
+            msg = f"the vectors of `{self.path}` are damaged: `{name}` is not whole"
+            raise StoreUnavailable(msg, hint=_AWAY)
+        return found
+
+    def _named(self) -> Path | None:
         with self._used():
             try:
                 name = (self.path / CURRENT).read_text("utf-8", "replace").strip()
@@ -111,11 +121,7 @@ class CollectionFolder:
         if not _GENERATION.fullmatch(name):
             msg = f"the vectors of `{self.path}` are damaged: `{CURRENT}` does not say which of them count"
             raise StoreUnavailable(msg, hint=_AWAY)
-        found = self.path / name
-        if not all((found / one).exists() for one in _PARTS):
-            msg = f"the vectors of `{self.path}` are damaged: `{name}` is not whole"
-            raise StoreUnavailable(msg, hint=_AWAY)
-        return found
+        return self.path / name
 
     def next(self) -> Path:
         """A generation that is not there yet.
@@ -198,9 +204,23 @@ class CollectionFolder:
             (self.path / DEAD).write_text(f"{count}\n", "ascii")
 
     def size_bytes(self) -> int:
-        """What the generation that counts takes on the disk."""
-        current = self.current()
-        return 0 if current is None else disk_bytes(current)
+        """What the generation that counts takes on the disk; where another takes its place meanwhile, what that one takes.
+
+        Raises:
+            StoreUnavailable: It is damaged, or cannot be read.
+        """
+        while True:
+            named = self._named()
+            try:
+                with self._used():
+                    current = self.current()
+                    size = 0 if current is None else disk_bytes(current)
+            except StoreUnavailable:
+                if self._named() == named:
+                    raise
+            else:
+                if self._named() == current:
+                    return size
 
     def _tidy(self) -> None:
         current = self.current()
