@@ -188,11 +188,16 @@ async def test_what_a_client_had_asked_for_ends_with_it(opened):
                 "symbi__run_agent", {"agent": "stuck", "inputs": {"word": "x"}, "wait_s": 1}
             )
             assert running.structured_content["state"] == "running"
+            with anyio.fail_after(30):
+                while not one.runtime.at_work:
+                    await anyio.wait_all_tasks_blocked()
             assert len(one.runtime.at_work) == 1
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while one.runtime.at_work or one.gateway.sessions:
                 await anyio.wait_all_tasks_blocked()
-        kinds = [event.event_type for event in await events(one, agent="mcp.local")]
+            kinds = []
+            while "session.closed" not in kinds:  # what is gone is on its way to the trail
+                kinds = [event.event_type for event in await events(one, agent="mcp.local")]
         assert kinds[0] == "session.opened"
         assert kinds[-1] == "session.closed"
 

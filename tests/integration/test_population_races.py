@@ -185,8 +185,9 @@ async def test_a_message_waits_while_its_agent_cannot_be_brought_to_life(tmp_pat
             with anyio.fail_after(20):
                 while not said:
                     await anyio.wait_all_tasks_blocked()
-                    clock.advance(31)
-                    runtime.dispatch.wake()
+                    if len(asked) < 3:
+                        clock.advance(31)
+                        runtime.dispatch.wake()
             runtime.dispatch.stop()
         assert len(asked) == 3
 

@@ -1,6 +1,7 @@
 """The fast path of canonical JSON against the library that it stands in for; `pytest -s` prints both."""
 
 import timeit
+from time import process_time
 
 import rfc8785
 
@@ -12,7 +13,7 @@ REPEATS = 9
 
 
 def microseconds(call):
-    return min(timeit.repeat(call, number=ROUNDS, repeat=REPEATS)) / ROUNDS * 1e6
+    return min(timeit.repeat(call, number=ROUNDS, repeat=REPEATS, timer=process_time)) / ROUNDS * 1e6
 
 
 def test_an_event_is_written_more_than_three_times_as_fast_as_by_the_library():

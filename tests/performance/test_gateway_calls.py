@@ -16,7 +16,10 @@ COMMITS = 2  # the decision, before anything happens, and the outcome
 @pytest.fixture
 def opened(tmp_path, root):
     servers = root / "tests" / "data" / "servers"
+    # Policy files are looked at on a thread as time goes by, and not for a call.
     config = f"""
+[policy]
+watch_interval_s = 3600.0
 [mcp]
 tool_verification = "tofu"
 [mcp.servers.desk]

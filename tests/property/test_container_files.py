@@ -124,10 +124,10 @@ def test_a_text_that_nothing_closes_is_looked_at_once():
     def took_s(pairs):
         data = b'[",' + b'\\"' * pairs
         times = []
-        for _ in range(5):
-            began_s = time.perf_counter()
+        for _ in range(20):
+            began_s = time.process_time()
             has_more_parts(data, 1)
-            times.append(time.perf_counter() - began_s)
+            times.append(time.process_time() - began_s)
         return min(times)
 
     assert took_s(16_000) < 8 * took_s(4_000)  # four times as long, and not sixteen times
