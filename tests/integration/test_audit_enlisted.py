@@ -47,6 +47,7 @@ def counting(store, monkeypatch):
 
 
 async def test_what_is_enlisted_shares_the_commit_of_the_next_and_stands_before_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("symbi.audit.log.LINGER_S", 3600.0)  # however long the next takes to come
     with SqliteStore(tmp_path) as store:
         async with log_on(store) as log:
             commits = counting(store, monkeypatch)

@@ -55,7 +55,8 @@ async def test_a_document_is_written_and_written_anew_in_two_commits(monkeypatch
         assert (await opened.knowledge.verify(OPERATOR, "ops")).pending == 0
 
 
-async def test_a_folder_of_documents_is_written_in_as_few(tmp_path):
+async def test_a_folder_of_documents_is_written_in_as_few(tmp_path, monkeypatch):
+    monkeypatch.setattr("symbi.audit.log.LINGER_S", 3600.0)
     for number in range(30):
         (tmp_path / f"{number}.md").write_bytes(MAIL.replace(b"queue", b"queue %d" % number))
     async with open_knowledge() as opened:

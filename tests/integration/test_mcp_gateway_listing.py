@@ -61,6 +61,7 @@ def opened(tmp_path, root, files):
         config = f"""
 [gateway]
 listing_s = {listing_s}
+calls_rate = 10000.0
 {more}
 [mcp]
 tool_verification = "tofu"

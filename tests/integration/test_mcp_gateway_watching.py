@@ -36,6 +36,8 @@ def at_once(monkeypatch):
 def opened(tmp_path, root):
     def open_it(server, policies=ALLOW):
         config = f"""
+[gateway]
+calls_rate = 10000.0
 [mcp]
 tool_verification = "tofu"
 [mcp.servers.house]

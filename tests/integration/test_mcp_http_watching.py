@@ -28,6 +28,7 @@ async def test_changes_of_a_resource_are_told_over_http(tmp_path, root, mode, mo
     config = f"""
 [gateway]
 port = 0
+calls_rate = 10000.0
 [mcp]
 tool_verification = "tofu"
 [mcp.servers.house]

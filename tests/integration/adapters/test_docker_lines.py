@@ -264,6 +264,7 @@ def test_who_still_talks_when_he_is_answered_hears_the_answer(lines):
             turn(lines)
             with suppress(BlockingIOError):
                 line.send(bytes(65_536))
+        line.settimeout(10)
         assert line.recv(65_536) == b"no"
         assert line.recv(65_536) == b""
     while lines.channels:
