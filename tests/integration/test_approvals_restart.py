@@ -186,13 +186,13 @@ def test_a_run_that_waits_is_released_through_its_socket(place):
 
 def test_waiting_people_cost_the_run_none_of_its_time(workshop):
     prepare(workshop)
-    agent = (workshop.folder / "work.symbi").read_text().replace("timeout = 30.seconds", "timeout = 3.seconds")
+    agent = (workshop.folder / "work.symbi").read_text().replace("timeout = 30.seconds", "timeout = 6.seconds")
     workshop.put("work.symbi", agent)
     run = start(workshop, "run", "work.symbi", "--input", "text=hello", "--wait", "1m")
     try:
         until_held(run)
         (row,) = waiting(workshop)
-        time.sleep(3)  # longer than the run has: what is asked of people is real time
+        time.sleep(6)  # longer than the run has: what is asked of people is real time
         assert workshop.inside("approvals", "approve", row["id"]).code == 0
         assert run.wait(timeout=30) == 0
     finally:

@@ -2,6 +2,9 @@
 
 import importlib.util
 import json
+import random
+import socket
+from contextlib import suppress
 from urllib.parse import parse_qs
 
 import anyio
@@ -250,11 +253,12 @@ async def test_nobody_who_agrees_is_an_end(monkeypatch, free_port):
 
 @pytest.fixture
 def free_port():
-    import socket  # noqa: PLC0415 - of this fixture alone
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """One that the system gives to nobody who names none."""
+    for port in random.sample(range(10_000, 30_000), 1_000):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    pytest.fail("no port is free")
 
 
 @pytest.mark.parametrize(

@@ -478,8 +478,9 @@ def test_sigterm_lets_what_is_at_work_finish_and_ends(tmp_path):
     process = up(tmp_path)
     lines_until(process, 1)
     process.send_signal(signal.SIGTERM)
-    _, rest = process.communicate(timeout=60)
-    assert process.returncode == 0
+    rest = process.stderr.read()  # also what was read ahead
+    process.stderr.close()
+    assert process.wait(timeout=60) == 0
     assert "three" in rest
     assert "stopped" in rest
     assert not (tmp_path / ".symbi" / "symbi.sock").exists()
