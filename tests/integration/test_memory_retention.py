@@ -167,6 +167,7 @@ async def cost_of(open_, act):
 
 
 async def test_what_is_held_beyond_the_bound_makes_no_further_write_cost_more(tmp_path, monkeypatch):
+    monkeypatch.setattr("symbi.audit.log.LINGER_S", 3600.0)  # what nobody waits for goes with the next, however slow
     monkeypatch.setattr("symbi.context.surplus.MOST_OF", {MemoryKind.SHORT_TERM: 3})
     async with open_memory(folder=tmp_path / "data", keys=tmp_path / "keys") as open_:
         memory = open_.memory
@@ -195,6 +196,7 @@ async def test_what_is_held_beyond_the_bound_makes_no_further_write_cost_more(tm
 
 
 async def test_copies_that_are_held_make_no_further_copy_cost_more(tmp_path, monkeypatch):
+    monkeypatch.setattr("symbi.audit.log.LINGER_S", 3600.0)  # what nobody waits for goes with the next, however slow
     costs = []
     for count in (8, 24):
         monkeypatch.setattr("symbi.context.surplus.MAX_CHECKPOINTS", 100)

@@ -154,13 +154,13 @@ async def test_an_address_of_a_name_that_does_not_answer_is_passed_over():
 
 
 async def test_a_silent_address_leaves_time_for_the_next(later):
-    async with outside(network=["api.example:80"], limits=EgressLimits(dial_s=60)) as (proxy, _):
+    async with outside(network=["api.example:80"], limits=EgressLimits(dial_s=10)) as (proxy, _):
         there = proxy.dial
 
         async def dialer(address, port, name, context):
             if len(proxy.dialed) == 0:
                 proxy.dialed.append("silent")
-                await later(31)
+                await later(6)
                 await anyio.sleep_forever()
             return await there(address, port, name, context)
 
