@@ -388,9 +388,8 @@ async def test_whose_time_is_up_stops_whom_it_asked(tmp_path, later):
             tasks.start_soon(work)
             await begun(opened, lines)
             await later(61, opened.runtime.rooms.world.log)
-        (outcome,) = ended
-        assert type(outcome.error) is TimeLimit
-        (child,) = await children(opened, outcome.run_id)
+        assert type(ended[0].error) is TimeLimit
+        (child,) = await children(opened, ended[0].run_id)
         assert child.state is RunState.FAILED
 
 
