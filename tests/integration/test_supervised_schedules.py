@@ -75,10 +75,11 @@ async def test_an_agent_that_policy_suspends_is_not_started_again_and_goes_on_wh
         stage.host.wake()
         await rests(stage)
         clock.advance(DAY_S)
-        stage.host.wake()
-        looks = stage.host.looks
-        while stage.host.looks == looks:
-            await anyio.lowlevel.checkpoint()
+        for _ in range(2):  # it may be in the middle of a look
+            looks = stage.host.looks
+            while stage.host.looks == looks:
+                stage.host.wake()
+                await anyio.lowlevel.checkpoint()
         engine = stage.opened.runtime.guard.engine
         sources = [PolicySource(s.file, PERMIT) if s.text == QUIET else s for s in engine.current.sources]
         engine.replace(PolicySet.load(sources, engine.current.compiled, engine.current.tools))
