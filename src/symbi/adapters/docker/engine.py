@@ -17,6 +17,7 @@ import anyio.to_thread
 import httpcore2
 import httpx2
 
+from symbi.adapters.docker.local import LocalTransport
 from symbi.errors import ConfigError, SandboxUnavailable
 from symbi.sandbox.address import PLAIN_PORT, TLS_PORT
 
@@ -108,7 +109,7 @@ class Engine:
         self.host = host
         parts = urlsplit(host)
         if parts.scheme == "unix" and parts.path:
-            transport = httpx2.AsyncHTTPTransport(uds=parts.path, trust_env=False, limits=LIMITS)
+            transport: httpx2.AsyncBaseTransport = LocalTransport(parts.path, LIMITS)
             base = "http://docker"
         elif parts.scheme in {"tcp", "http", "https"} and parts.hostname:
             name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
