@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import anyio
@@ -17,6 +18,7 @@ RUNS = int(os.environ.get("SANDBOX_CRASH_RUNS", "24"))  # 200 and more for a rel
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(120 + 10 * RUNS)]
 
 IN_ONE_ROUND = 8
+RUNNING = ("containers", "processes", "tasks")  # of an engine's state: there are none where nothing runs
 ROUND_TIMEOUT_S = 120.0
 SCRIPT = Path(__file__).parents[1] / "data" / "crash_sandbox.py"
 AGENTS = """\
@@ -71,15 +73,19 @@ def lines_of(process, timeout_s):
         yield from (line.decode() for line in whole)
 
 
-def one_round(folder, seed, chance, *, kill, runs=IN_ONE_ROUND):
-    """Start the runtime, let it run, and kill it at a random time if asked for; what it said."""
-    process = subprocess.Popen(
+def started(folder, seed, runs):
+    return subprocess.Popen(
         [sys.executable, str(SCRIPT), str(folder), str(seed), str(runs)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
+
+
+def one_round(folder, seed, chance, *, kill):
+    """Start the runtime, let it run, and kill it at a random time if asked for; what it said."""
+    process = started(folder, seed, IN_ONE_ROUND)
     said = []
     try:
-        wanted = chance.randrange(runs + 1) if kill else runs + 10
+        wanted = chance.randrange(IN_ONE_ROUND + 1) if kill else IN_ONE_ROUND + 10
         for line in lines_of(process, ROUND_TIMEOUT_S):
             said.append(line)
             if sum(one.startswith("end ") for one in said) >= wanted:
@@ -91,12 +97,37 @@ def one_round(folder, seed, chance, *, kill, runs=IN_ONE_ROUND):
         process.kill()
         process.wait()
         trouble = process.stderr.read().decode()
-        process.stdout.close()
-        process.stderr.close()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            stream.close()
     assert process.returncode in ({0, -signal.SIGKILL} if kill else {0}), trouble
     assert said, trouble
     assert said[0] == "up", said
     return said
+
+
+def next_start(folder, docker):
+    """Start the runtime once more, and let it end when nothing is left of those before it."""
+    left = set(names_of(docker))
+    with started(folder, 0, 0) as process:
+        try:
+            assert process.stdout.readline() == b"up\n", process.stderr.read().decode()
+            assert within_bound(lambda: left.isdisjoint(names_of(docker))), left & set(names_of(docker))
+            process.stdin.close()
+            assert process.wait(ROUND_TIMEOUT_S) == 0, process.stderr.read().decode()
+        finally:
+            process.kill()
+
+
+def within_bound(holds):
+    """Whether something comes to hold: an engine ends in its own time what it was told to end."""
+    until_s = time.monotonic() + ROUND_TIMEOUT_S
+    while not (held := holds()) and time.monotonic() < until_s:
+        select.select([], [], [], 0.1)
+    return held
+
+
+def names_of(docker):
+    return [name for names in engine_state(docker)["containers"] for name in names]
 
 
 def engine_state(docker):
@@ -160,6 +191,7 @@ def _lineage(pid):
 
 
 def test_nothing_survives_cancels_time_outs_and_kills_of_the_runtime(folder, docker):
+    assert within_bound(lambda: not [what for what in RUNNING if engine_state(docker)[what]]), engine_state(docker)
     before = engine_state(docker)
     chance, seen = random.Random(RUNS), []
     left = 0
@@ -167,7 +199,8 @@ def test_nothing_survives_cancels_time_outs_and_kills_of_the_runtime(folder, doc
         kill = number % 5 != 4  # now and then one ends by itself
         seen += one_round(folder, number, chance, kill=kill)
         left += len(engine_state(docker)["containers"])
-    one_round(folder, 0, chance, kill=False, runs=0)
+    next_start(folder, docker)
+    within_bound(lambda: engine_state(docker) == before)
     assert engine_state(docker) == before
     assert left > 0, "no kill left a container behind: the test would pass without a reaper"
     ended = [line.split() for line in seen if line.startswith("end ")]
