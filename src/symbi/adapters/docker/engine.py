@@ -226,6 +226,29 @@ class Engine:
         """Return once a container has ended."""
         await self._ask("POST", f"/containers/{container}/wait", absent=True, timeout_s=timeout_s)
 
+    async def has_met(self, container: str, event: str, timeout_s: float) -> bool:
+        """Whether something has happened to a container, or happens to it within a time, as the engine's events tell.
+
+        Raises:
+            SandboxUnavailable: They cannot be read.
+        """
+        params = {"since": "1", "filters": json.dumps({"container": [container], "event": [event]})}
+        request = self._client.build_request("GET", await self._path("/events"), params=params)
+        told = b""
+        with self._translating("GET /events"), anyio.move_on_after(timeout_s):
+            response = await self._client.send(request, stream=True)
+            try:
+                if response.status_code != HTTPStatus.OK:
+                    return False
+                async for piece in response.aiter_raw():
+                    *lines, told = (told + piece).split(b"\n")
+                    if any(_action(line) == event for line in lines) or len(told) > MAX_ANSWER_BYTES:
+                        return len(told) <= MAX_ANSWER_BYTES
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await response.aclose()
+        return False
+
     async def remove(self, container: str, timeout_s: float | None = None) -> None:
         """Kill a container and remove it with its volumes; one that is not there is no error.
 
@@ -386,6 +409,15 @@ def _root(error: BaseException) -> str:
         error = inner
     text = (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
     return " ".join(text.split())[:MAX_MESSAGE_CHARS]
+
+
+def _action(line: bytes) -> object:
+    """What an event says that happened; None where it is none."""
+    try:
+        told = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return told.get("Action") if isinstance(told, dict) else None
 
 
 def _lost() -> SandboxUnavailable:
