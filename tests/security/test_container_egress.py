@@ -120,7 +120,12 @@ async def with_tls(target):
 
 REACH = """
 import errno, urllib.request
-found = {"get": urllib.request.urlopen("http://api.example/x", timeout=20).read().decode()}
+found = {}
+answer = urllib.request.urlopen("http://api.example/x", timeout=20)
+with socket.socket(fileno=os.dup(answer.fileno())) as line:
+    found["get"] = answer.read().decode()
+    line.settimeout(20)
+    line.recv(1)  # its end: the next connection comes after it
 tunnel = b"CONNECT api.example:80 HTTP/1.1\\r\\n\\r\\nPOST /y HTTP/1.1\\r\\nHost: a\\r\\nContent-Length: 2\\r\\n\\r\\nhi"
 found["tunnel"] = last(tunnel)
 def go(address, port, kind=socket.SOCK_STREAM):
