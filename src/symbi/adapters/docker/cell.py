@@ -32,7 +32,7 @@ MAX_STDERR_BYTES: Final = 2_048
 NAME_PREFIX: Final = "symbi-"
 PING_TIMEOUT_S: Final = 2.0  # for one that waits to say that it does
 LAST_WORDS_S: Final = 1.0  # reading what a container that died has said
-MEMORY_TOLD_S: Final = 3.0  # how long an engine may take to tell of memory that ran out after it has told of the end
+MEMORY_TOLD_S: Final = 2.0  # from an end to word of memory that ran out; less than the grace of a run
 KILLED: Final = frozenset({128, 137})  # exit codes of a container that was ended from outside
 REMOVE_TIMEOUT_S: Final = 20.0  # killing and removing one container, on a busy machine
 
