@@ -125,13 +125,13 @@ def within_bound(holds):
     return held
 
 
-def at_rest(docker):
+def at_rest(docker, others):
     """What an engine has when nothing of it changes any more: others may have left something that is on its way out."""
-    seen = [engine_state(docker)]
+    seen = [engine_state(docker, others)]
 
     def is_still():
         select.select([], [], [], 1.0)
-        seen.append(engine_state(docker))
+        seen.append(engine_state(docker, others))
         return seen[-1] == seen[-2]
 
     assert within_bound(is_still), seen[-2:]
@@ -142,8 +142,8 @@ def names_of(docker):
     return [name for names in engine_state(docker)["containers"] for name in names]
 
 
-def engine_state(docker):
-    """All that the engine has, and all that it has on the host."""
+def engine_state(docker, others=()):
+    """All that the engine has, and all that it has on the host but for processes of others."""
 
     async def ask():
         async with Engine(docker.host) as engine:
@@ -158,7 +158,7 @@ def engine_state(docker):
         "containers": containers,
         "networks": networks,
         "volumes": volumes,
-        "processes": sandbox_processes(docker),
+        "processes": [one for one in sandbox_processes(docker) if one not in others],
         "mounts": docker._mounts(),
         "files": sorted(path.name for part in ("containers", "overlay2") for path in (docker.folder / "data" / part).glob("*-init")),
         "folders": sorted(path.name for path in (docker.folder / "data" / "containers").iterdir()),
@@ -204,7 +204,8 @@ def _lineage(pid):
 
 def test_nothing_survives_cancels_time_outs_and_kills_of_the_runtime(folder, docker):
     assert within_bound(lambda: not names_of(docker)), names_of(docker)
-    before = at_rest(docker)
+    others = sandbox_processes(docker)  # of a gVisor that did not start: Docker 20.10 keeps them for a while
+    before = at_rest(docker, others)
     chance, seen = random.Random(RUNS), []
     left = 0
     for number in range(max(3, RUNS // IN_ONE_ROUND)):
@@ -212,8 +213,8 @@ def test_nothing_survives_cancels_time_outs_and_kills_of_the_runtime(folder, doc
         seen += one_round(folder, number, chance, kill=kill)
         left += len(engine_state(docker)["containers"])
     next_start(folder, docker)
-    within_bound(lambda: engine_state(docker) == before)
-    assert engine_state(docker) == before
+    within_bound(lambda: engine_state(docker, others) == before)
+    assert engine_state(docker, others) == before
     assert left > 0, "no kill left a container behind: the test would pass without a reaper"
     ended = [line.split() for line in seen if line.startswith("end ")]
     print(
