@@ -23,7 +23,7 @@ install_packages() {
     fi
     apt-get -o Acquire::Retries=3 update -q
     # shellcheck disable=SC2086 # a list of packages
-    DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=3 install -q -y --no-install-recommends $missing
+    DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=3 -o DPkg::Lock::Timeout=300 install -q -y --no-install-recommends $missing
 }
 
 # Nothing of these packages runs while they are installed; what is there in the locked versions is kept.
@@ -32,7 +32,7 @@ install_node() {
     if ! cmp -s tools/npm/package-lock.json .tools/package-lock.json || [ ! -e .tools/.installed ]; then
         rm -f .tools/.installed
         cp tools/npm/package.json tools/npm/package-lock.json .tools/
-        npm ci --prefix .tools --ignore-scripts --no-audit --no-fund --loglevel=error
+        npm ci --prefix .tools --ignore-scripts --no-audit --no-fund --fetch-retries=5 --loglevel=error
         touch .tools/.installed
     fi
     for node in .tools/node_modules/node-linux-*/bin/node; do

@@ -1,6 +1,7 @@
 """Runs code in containers that ends well, is cut off, or runs out of time: `crash_sandbox.py FOLDER SEED RUNS`.
 
-Says `up` when the runtime is up, and `end KIND` as each run ends. Whoever started it may kill it at any time.
+Says `up` when the runtime is up, and `end KIND` as each run ends. Whoever started it may kill it at any time. Without any
+run the runtime is there until standard input ends.
 """
 
 import random
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 
 from symbi.agent.journal import RunState
 from symbi.config import load_settings
@@ -51,6 +53,8 @@ async def main(folder: Path, seed: int, runs: int) -> None:
                 kind = chance.choice(list(CODE))
                 delay_s = chance.uniform(0.0, 4.0) if kind == "cut" or chance.random() < 0.2 else 600.0
                 tasks.start_soon(one, kind, delay_s, number)
+        if not runs:
+            await anyio.to_thread.run_sync(sys.stdin.buffer.read)
 
 
 if __name__ == "__main__":

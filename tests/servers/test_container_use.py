@@ -2,6 +2,7 @@
 
 import json
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
 import anyio.lowlevel
@@ -23,6 +24,7 @@ pytestmark = [pytest.mark.servers, pytest.mark.anyio]
 
 RUNTIMES = {SecurityTier.TIER1: "runc", SecurityTier.TIER2: "runsc"}
 MIB = 1 << 20
+TRIES = 10
 WORK = "s = 0\nfor i in range({millions} * 1000000): s += i\n"  # clocks in gVisor count otherwise than the host does
 HOLD = "held = bytearray({mib} << 20)\nfor at in range(0, len(held), 4096): held[at] = 1\n"
 PERMIT = "permit (principal, action, resource);"
@@ -33,10 +35,22 @@ def tier(request):
     return request.param
 
 
+class LookedAt(Workers):
+    """Lets a test wait until the code of a run has used so much."""
+
+    async def has_used(self, cpu_ns):
+        while True:
+            await anyio.lowlevel.checkpoint()
+            for opened in self._open.values():
+                used = await opened.ask()
+                if used is not None and used.cpu_ns - opened.told_ns > cpu_ns:
+                    return
+
+
 @asynccontextmanager
-async def measured(docker, tier, *, warm=0):
+async def measured(docker, tier, *, warm=0, workers=None):
     """A driver whose containers are measured, and what was told of each run."""
-    workers, heard = Workers(), []
+    workers, heard = workers or Workers(), []
     workers.tell = lambda _run_id, cpu_ns, memory_bytes: heard.append((cpu_ns, memory_bytes))
     authority = Authority(ManualClock())
     options = DockerOptions(image=docker.image, runtime=RUNTIMES[tier], instance="use", warm=warm)
@@ -73,36 +87,48 @@ async def test_the_start_of_a_container_is_not_the_code_s(docker, tier, monkeypa
             assert heard[0][0] < whole.pop() / 2
 
 
-@pytest.mark.parametrize(("code", "error"), [("while True: pass", TimeLimit), (HOLD.format(mib=900), MemoryLimit)])
-async def test_code_that_is_ended_counts_all_the_same(docker, tier, code, error):
+@pytest.mark.parametrize(
+    ("code", "timeout_s", "error"),
+    [("while True: pass", 2.5, TimeLimit), (HOLD.format(mib=900), 60.0, MemoryLimit)],
+)
+async def test_code_that_is_ended_counts_all_the_same(docker, tier, code, timeout_s, error):
     async with measured(docker, tier) as (under_test, heard, _):
         with pytest.raises(error):
-            await under_test.run(WORK.format(millions=2) + code, timeout_s=2.5)
+            await under_test.run(WORK.format(millions=2) + code, timeout_s=timeout_s)
     if tier is SecurityTier.TIER1 or error is TimeLimit:  # gVisor ends with its memory, and its control group with it
         assert sum(cpu for cpu, _ in heard) > 0.05e9
 
 
 async def test_a_cancelled_run_counts_until_then(docker, tier):
-    async with measured(docker, tier) as (under_test, heard, _):
+    workers = LookedAt()
+    async with measured(docker, tier, workers=workers) as (under_test, heard, _):
         await under_test.run("1")
-        with anyio.move_on_after(2.0):
-            await under_test.run("while True: pass", timeout_s=30)
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(partial(under_test.run, "while True: pass", timeout_s=120))
+                await workers.has_used(4 * heard[0][0])
+                tasks.cancel_scope.cancel()
     assert heard[1][0] > 3 * heard[0][0]
 
 
 async def test_a_claim_of_cores_is_what_the_code_has(docker, tier):
     code = "import os\nfor _ in range(2):\n    if os.fork() == 0:\n        while True: pass\nwhile True: pass"
-    used = {}
     async with measured(docker, tier) as (under_test, heard, _):
-        for cpu_milli in (100, 1000):
+
+        async def used(cpu_milli):
             permit = under_test.authority.mint(
                 EffectId("e"), under_test.action(code, timeout_s=2.0, cpu_milli=cpu_milli)
             )
             with pytest.raises(TimeLimit):
                 await under_test.driver.run(permit)
-            used[cpu_milli] = heard.pop()[0]
-    assert used[100] < 0.35e9, "a tenth of a core for two seconds, and some periods' worth"
-    assert used[1000] > 1.5 * used[100]
+            return heard.pop()[0]
+
+        a_tenth = await used(100)
+        assert a_tenth < 0.35e9, "a tenth of a core for two seconds, and some periods' worth"
+        whole = [await used(1000)]
+        while whole[-1] <= 1.5 * a_tenth and len(whole) < TRIES:  # what may be had is not always there
+            whole.append(await used(1000))
+    assert max(whole) > 1.5 * a_tenth
 
 
 async def test_containers_that_are_ready_are_of_the_claim_that_was_asked_for_last(docker):

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 import anyio
 import mcp_types as types
+import psutil
 import pytest
 from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters
@@ -97,21 +98,16 @@ def peer(root):
 
 @contextmanager
 def over_network(command):
-    """The server as somebody else's process that listens."""
-    with anyio.from_thread.start_blocking_portal() as portal:
-        port = portal.call(free_port)
-    environment = {"PATH": os.environ["PATH"], "PORT": str(port)}
+    """The server as somebody else's process that listens, at a port that the system gives it."""
+    environment = {"PATH": os.environ["PATH"], "PORT": "0"}
     with subprocess.Popen([*command, "streamableHttp"], env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert any("listening" in line for line in process.stderr)
+            listens = psutil.Process(process.pid).net_connections("tcp")
+            (port,) = {one.laddr.port for one in listens if one.status == psutil.CONN_LISTEN}
             yield f"http://127.0.0.1:{port}/mcp"
         finally:
             process.kill()
-
-
-async def free_port():
-    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
-        return listener.extra(anyio.abc.SocketAttribute.local_port)
 
 
 @asynccontextmanager

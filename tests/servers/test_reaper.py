@@ -4,7 +4,7 @@ import anyio
 import pytest
 
 from symbi.adapters.docker import LABEL_INSTANCE, DockerOptions, Engine, Reaper
-from symbi.adapters.docker.cell import open_cell
+from symbi.adapters.docker.cell import open_cell, remove
 from symbi.adapters.docker.container import container_spec
 from symbi.adapters.docker.reaper import Swept
 from symbi.types import SecurityTier
@@ -15,9 +15,9 @@ pytestmark = [pytest.mark.servers, pytest.mark.anyio]
 @pytest.fixture
 async def engine(docker):
     async with Engine(docker.host) as engine:
+        await none_left(engine)
         yield engine
-        for found in await engine.containers(LABEL_INSTANCE):
-            await engine.remove(found["Id"])
+        await none_left(engine)
 
 
 @pytest.fixture
@@ -25,6 +25,14 @@ async def earlier(docker):
     """The client of a process that is no more."""
     async with Engine(docker.host) as engine:
         yield engine
+
+
+async def none_left(engine):
+    """Remove what any test has left; what the engine is removing already goes in its own time."""
+    with anyio.fail_after(60):
+        while left := await engine.containers(LABEL_INSTANCE):
+            for found in left:
+                await remove(engine, found["Id"])
 
 
 def spec(docker, instance):

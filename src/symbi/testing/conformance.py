@@ -18,6 +18,7 @@ REVISIONS: Final = ("2025-11-25", "2026-07-28")
 SUITE: Final = Path(".tools", "node_modules", "@modelcontextprotocol", "conformance")
 NODE: Final = Path(".tools", "node_modules", ".bin", "node")
 TIMEOUT_S: Final = 900.0  # of one whole run
+CLIENT_TIMEOUT_MS: Final = 600_000  # of one process of a client: the suite starts them all at once
 
 _RESULT: Final = re.compile(r"(?P<scenario>.+)-\d{4}-\d\d-\d\dT[\dZ-]+\Z")
 
@@ -70,7 +71,7 @@ def run_server_suite(root: Path, url: str, revision: str) -> Mapping[str, Outcom
 
 def run_client_suite(root: Path, command: str, revision: str) -> Mapping[str, Outcome]:
     """Likewise a client, by a command that takes the URL of a server as its last argument."""
-    return _run(root, "client", ["--command", command], revision)
+    return _run(root, "client", ["--command", command, "--timeout", str(CLIENT_TIMEOUT_MS)], revision)
 
 
 def _run(root: Path, leg: str, arguments: Sequence[str], revision: str) -> Mapping[str, Outcome]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import anyio
 import pytest
+from tests.integration.adapters.lines import listening
 
 from symbi.adapters.docker import DockerOptions, DockerSandbox, Engine, sandbox
 from symbi.adapters.docker.probe import judge
@@ -68,11 +69,8 @@ class FakeEngine:
 
     @asynccontextmanager
     async def serving(self):
-        listener = await anyio.create_unix_listener(self.path)
-        async with listener, anyio.create_task_group() as tasks:
-            tasks.start_soon(listener.serve, self._serve)
+        async with listening(self.path, self._serve):
             yield self
-            tasks.cancel_scope.cancel()
 
     async def _serve(self, line):
         async with line:

@@ -32,6 +32,8 @@ MAX_STDERR_BYTES: Final = 2_048
 NAME_PREFIX: Final = "symbi-"
 PING_TIMEOUT_S: Final = 2.0  # for one that waits to say that it does
 LAST_WORDS_S: Final = 1.0  # reading what a container that died has said
+MEMORY_TOLD_S: Final = 2.0  # from an end to word of memory that ran out; less than the grace of a run
+KILLED: Final = frozenset({128, 137})  # exit codes of a container that was ended from outside
 REMOVE_TIMEOUT_S: Final = 20.0  # killing and removing one container, on a busy machine
 
 _log = logging.getLogger("symbi.sandbox")
@@ -162,7 +164,7 @@ class Cell:
         found = await self._engine.inspect(self.name)
         state = (found or {}).get("State")
         state = state if isinstance(state, dict) else {}
-        if state.get("OOMKilled") is True:
+        if await self._ran_out_of_memory(state):
             return MemoryLimit("the sandbox needed more memory than it may have")
         if self._used and state.get("Status") == "exited":
             msg = f"the code ended its sandbox, with exit code {state.get('ExitCode', 'unknown')}"
@@ -170,6 +172,16 @@ class Cell:
         said = " ".join(self._stream.stderr.decode("utf-8", "replace").split())[-300:]
         msg = f"the sandbox died with exit code {state.get('ExitCode', 'unknown')}: {said or 'without a word'}"
         return SandboxUnavailable(msg, code="unavailable.sandbox_died")
+
+    async def _ran_out_of_memory(self, state: Mapping[str, Any]) -> bool:
+        """Whether that ended it: an engine that has heard of the end first tells so in its events alone, and later."""
+        if state.get("OOMKilled") is True:
+            return True
+        if not self._used or state.get("ExitCode") not in KILLED:
+            return False
+        with suppress(SandboxUnavailable):
+            return await self._engine.has_met(self.name, "oom", MEMORY_TOLD_S)
+        return False
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ import anyio.to_thread
 import httpcore2
 import httpx2
 
+from symbi.adapters.docker.local import LocalTransport
 from symbi.errors import ConfigError, SandboxUnavailable
 from symbi.sandbox.address import PLAIN_PORT, TLS_PORT
 
@@ -108,7 +109,7 @@ class Engine:
         self.host = host
         parts = urlsplit(host)
         if parts.scheme == "unix" and parts.path:
-            transport = httpx2.AsyncHTTPTransport(uds=parts.path, trust_env=False, limits=LIMITS)
+            transport: httpx2.AsyncBaseTransport = LocalTransport(parts.path, LIMITS)
             base = "http://docker"
         elif parts.scheme in {"tcp", "http", "https"} and parts.hostname:
             name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
@@ -224,6 +225,29 @@ class Engine:
     async def wait(self, container: str, timeout_s: float) -> None:
         """Return once a container has ended."""
         await self._ask("POST", f"/containers/{container}/wait", absent=True, timeout_s=timeout_s)
+
+    async def has_met(self, container: str, event: str, timeout_s: float) -> bool:
+        """Whether something has happened to a container, or happens to it within a time, as the engine's events tell.
+
+        Raises:
+            SandboxUnavailable: They cannot be read.
+        """
+        params = {"since": "1", "filters": json.dumps({"container": [container], "event": [event]})}
+        request = self._client.build_request("GET", await self._path("/events"), params=params)
+        told = b""
+        with self._translating("GET /events"), anyio.move_on_after(timeout_s):
+            response = await self._client.send(request, stream=True)
+            try:
+                if response.status_code != HTTPStatus.OK:
+                    return False
+                async for piece in response.aiter_raw():
+                    *lines, told = (told + piece).split(b"\n")
+                    if any(_action(line) == event for line in lines) or len(told) > MAX_ANSWER_BYTES:
+                        return len(told) <= MAX_ANSWER_BYTES
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await response.aclose()
+        return False
 
     async def remove(self, container: str, timeout_s: float | None = None) -> None:
         """Kill a container and remove it with its volumes; one that is not there is no error.
@@ -385,6 +409,15 @@ def _root(error: BaseException) -> str:
         error = inner
     text = (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
     return " ".join(text.split())[:MAX_MESSAGE_CHARS]
+
+
+def _action(line: bytes) -> object:
+    """What an event says that happened; None where it is none."""
+    try:
+        told = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return told.get("Action") if isinstance(told, dict) else None
 
 
 def _lost() -> SandboxUnavailable:
