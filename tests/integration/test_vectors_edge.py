@@ -189,6 +189,27 @@ async def test_a_point_of_another_namespace_is_never_handed_out_whatever_the_eng
         monkeypatch.undo()
 
 
+async def test_points_that_are_named_are_removed_by_one_question_and_no_others(permits, tmp_path, monkeypatch):
+    mine, yours = wide_points(1, 20), wide_points(100, 20, YOURS)
+    named = frozenset(one.id for one in (*mine[:5], *yours[:5])) | {UUID(int=999)}
+    asked = []
+    ask = process.EngineProcess.ask
+
+    async def noted(engine, *request, **terms):
+        asked.append(request[0])
+        return await ask(engine, *request, **terms)
+
+    async with EdgeVectors(permits.authority, tmp_path, WIDE) as index:
+        await index.upsert(permits.write(), [*mine, *yours])
+        monkeypatch.setattr(process.EngineProcess, "ask", noted)
+        assert await index.delete(permits.write(), Scope((MINE,), Filter(ids=named))) == 5
+        assert asked == ["remove"]
+        assert await index.delete(permits.write(), Scope((MINE,), Filter(ids=named))) == 0
+        assert await index.delete(permits.write(), Scope((MINE,), Filter(ids=frozenset()))) == 0
+        left = await index.ids(permits.read(), BOTH)
+    assert list(left) == [one.id for one in (*mine[5:], *yours)]
+
+
 async def test_work_that_is_cancelled_leaves_what_was_there(permits, tmp_path):
     points = wide_points(1, 1_200)
     async with EdgeVectors(permits.authority, tmp_path, WIDE, QUICK) as index:

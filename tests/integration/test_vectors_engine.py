@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 
 import anyio
+import anyio.lowlevel
 import psutil
 import pytest
 
@@ -116,6 +117,25 @@ async def test_of_what_an_engine_died_is_said(scripted, number, hint):
             await engine.ask("count")
         assert (hint is None) == (caught.value.hint is None)
         assert hint is None or hint in caught.value.hint
+
+
+async def test_an_engine_that_has_fallen_silent_may_end_by_itself_so_that_it_can_be_said_of_what(
+    scripted, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(process, "DYING_S", 3600.0)
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    scripted(f"import os; told(); os.close(1); open({str(go)!r}).read(); os.kill(os.getpid(), 7)")
+    async with EngineProcess() as engine, anyio.create_task_group() as tasks:
+
+        async def ask():
+            with pytest.raises(StoreUnavailable, match="ended by SIGBUS while it was asked"):
+                await engine.ask("count")
+
+        tasks.start_soon(ask)
+        while engine.alive:  # until the end of its answers was seen
+            await anyio.lowlevel.checkpoint()
+        go.write_text("on")
 
 
 async def test_an_answer_that_is_given_twice_is_nobody_elses(scripted):

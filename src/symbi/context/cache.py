@@ -77,6 +77,8 @@ class AnswerCache:
 
     def put(self, key: Hashable, items: Recalled, spaces: Iterable[str], until_ms: int) -> None:
         """Keep an answer until a time, if it is no larger than all may be together; whoever alters what it says, alters a copy."""
+        if not self._most:
+            return
         size = ANSWER_BYTES + sum(_size(item) for item in items)
         self._drop(key)
         if size > self._most:

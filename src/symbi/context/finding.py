@@ -10,7 +10,7 @@ import msgspec
 from symbi.context.kinds import ContextQuery, Found, MemoryTerms
 from symbi.context.matching import fits, says
 from symbi.context.port import MemoryStore, Row, Wanted
-from symbi.context.ranking import best, fitting, keyword_score, score, strength, weight_of
+from symbi.context.ranking import Keywords, best, fitting, score, strength, weight_of
 from symbi.context.sealing import Body, found, opened_body
 from symbi.context.words import asked_for, counted, plain_json, telling
 from symbi.guard.vault import Vault
@@ -29,6 +29,7 @@ MOST_HELD_BYTES: Final = (
 MOST_LOOKED_AT: Final = 100_000  # of the newest, to give as many as are wanted
 AT_A_TIME: Final = 50  # items that are read together, where more may be too large
 MOST_CHOSEN: Final = 256  # of items with the tags and words that are asked for, that are ranked
+_WORDS: Final = msgspec.json.Decoder(dict[str, int])
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,14 +181,21 @@ def _ordered(question: Question, words: Sequence[str], candidates: Candidates, n
     """Candidates, the best first."""
     # Weights of words come from what the reader may see alone: nothing else bears on the order.
     count = len(candidates)
-    weights = {
-        word: weight_of(sum(word in there for _, _, there in candidates.values()), count) for word in words
-    }  # fmt: skip
-    scores = []
-    for row, _, there in candidates.values():
-        strong = strength(row.importance, row.half_life_days, row.at_ms, question.wanted.now_ms)
-        keywords = keyword_score(there, weights, row.tokens)
-        scores.append((score(question.terms, near.get(row.id, 0.0), keywords, strong), row.number))
+    said = [there for _, _, there in candidates.values()]
+    keywords = Keywords({word: weight_of(sum([word in there for there in said]), count) for word in words})
+    terms, now_ms = question.terms, question.wanted.now_ms
+    scores = [
+        (
+            score(
+                terms,
+                near.get(row.id, 0.0),
+                keywords.score(there, row.tokens),
+                strength(row.importance, row.half_life_days, row.at_ms, now_ms),
+            ),
+            row.number,
+        )
+        for row, _, there in candidates.values()
+    ]
     by_number = {row.number: (row, body) for row, body, _ in candidates.values()}
     for points, number in best(scores, len(scores)):
         yield (*by_number[number], points)
@@ -275,4 +283,4 @@ def by_content(wanted: Wanted) -> bool:
 
 
 def _words_of(row: Row) -> Mapping[str, int]:
-    return {} if row.words is None else msgspec.json.decode(row.words, type=dict[str, int])
+    return {} if row.words is None else _WORDS.decode(row.words)

@@ -24,24 +24,33 @@ def weight_of(count: int, all_items: int) -> float:
     return log(1 + (all_items - count + 0.5) / (count + 0.5)) if all_items > count else log(1 + 0.5 / (count + 0.5))
 
 
-def keyword_score(times: Mapping[str, int], weights: Mapping[str, float], tokens: int) -> float:
-    """How much of what was asked an item says, from 0 to 1.
+class Keywords:
+    """How much of what was asked items say.
 
     Args:
-        times: How often it has each word.
         weights: How much each word of the question tells.
-        tokens: Its length.
     """
-    whole = sum(weights.values())
-    if not whole:
-        return 0.0
-    norm = _SATURATION * (1 - _LENGTH + _LENGTH * tokens / _USUAL_TOKENS)
-    said = (
-        weight * times[word] * (_SATURATION + 1) / (times[word] + norm)
-        for word, weight in weights.items()
-        if times.get(word)
-    )
-    return min(1.0, sum(said) / (whole * (_SATURATION + 1)) * 2)
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        self._weights = tuple(weights.items())
+        self._most = sum(weights.values()) * (_SATURATION + 1)
+
+    def score(self, times: Mapping[str, int], tokens: int) -> float:
+        """Of one item, from 0 to 1.
+
+        Args:
+            times: How often it has each word.
+            tokens: Its length.
+        """
+        if not self._most:
+            return 0.0
+        norm = _SATURATION * (1 - _LENGTH + _LENGTH * tokens / _USUAL_TOKENS)
+        said = 0.0
+        for word, weight in self._weights:
+            often = times.get(word)
+            if often:
+                said += weight * often * (_SATURATION + 1) / (often + norm)
+        return min(1.0, said / self._most * 2)
 
 
 def score(terms: MemoryTerms, nearness: float, keywords: float, strong: float) -> float:

@@ -4,15 +4,18 @@ import hashlib
 import shutil
 import subprocess
 import sys
+import threading
 from importlib.resources import files
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import numpy as np
 import pytest
 
 from symbi.errors import PermitRefused, PinMismatch, Unavailable
 from symbi.guard.permit import Permit
-from symbi.inference.static import BUILTIN, MAX_CHARACTERS, MODEL_DIGEST, StaticEmbedder, model_digest
+from symbi.inference.static import AT_ONCE, BUILTIN, MAX_CHARACTERS, MODEL_DIGEST, StaticEmbedder, model_digest
 from symbi.testing.contracts_vectors import open_permits
 from symbi.types import EffectId
 
@@ -133,3 +136,49 @@ assert "torch" not in sys.modules and "transformers" not in sys.modules
         [sys.executable, "-W", "error::ResourceWarning", "-c", code], check=False, capture_output=True, timeout=60
     )
     assert done.returncode == 0, done.stderr.decode()
+
+
+async def test_a_short_text_wakes_no_thread_once_the_model_is_read_and_its_vector_is_the_same(permits, monkeypatch):
+    embedder = StaticEmbedder(permits.authority)
+    threads = []
+    rows_of = StaticEmbedder._rows
+
+    def noted(self, texts):
+        threads.append(threading.get_ident())
+        return rows_of(self, texts)
+
+    monkeypatch.setattr(StaticEmbedder, "_rows", noted)
+    first = await embedder.embed(permits.read(), ["the disk is full"], "query")  # reads the model, too
+    again = await embedder.embed(permits.read(), ["the disk is full"], "query")
+    await embedder.embed(permits.read(), ["disk " * AT_ONCE], "query")
+    await embedder.embed(permits.read(), ["disk"] * AT_ONCE, "query")
+    assert (first == again).all()
+    assert [one == threading.get_ident() for one in threads] == [False, True, *[False] * (len(threads) - 2)]
+
+
+async def test_a_short_text_is_not_read_beside_others_that_a_thread_is_at(permits, monkeypatch):
+    embedder = StaticEmbedder(permits.authority)
+    await embedder.embed(permits.read(), ["disk"], "query")
+    begun, go_on = threading.Event(), threading.Event()
+    rows_of = StaticEmbedder._rows
+    at_once = 0
+
+    def held(self, texts):
+        nonlocal at_once
+        at_once += 1
+        assert at_once == 1
+        if len(texts) > 1:
+            begun.set()
+            go_on.wait()
+        at_once -= 1
+        return rows_of(self, texts)
+
+    monkeypatch.setattr(StaticEmbedder, "_rows", held)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(embedder.embed, permits.read(), ["disk " * AT_ONCE, "full"], "document")
+        try:
+            await anyio.to_thread.run_sync(begun.wait)
+            tasks.start_soon(embedder.embed, permits.read(), ["disk"], "query")
+            await anyio.wait_all_tasks_blocked()
+        finally:
+            go_on.set()

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeAlias
 from uuid import UUID
 
 import anyio
@@ -54,6 +54,7 @@ MANY: Final = 8  # pieces that a query goes through
 LATE: Final = 20  # of so many points one may be in no graph, for to build one all files are copied
 _LOG: Final = logging.getLogger(__name__)
 _EVERYTHING: Final = (None, (), None)
+_Scope: TypeAlias = tuple[object, object, Sequence[bytes] | None]  # namespaces, conditions, ids
 
 
 class EdgeVectors:
@@ -335,16 +336,25 @@ class EdgeVectors:
         self._marks += 1
         await anyio.to_thread.run_sync(self._folder.mark)
 
-    async def _delete(self, scope: object) -> int:
-        gone = 0
+    async def _delete(self, scope: _Scope) -> int:
+        """Remove points: those that are named by one question, others a page at a time."""
+        names, gone = scope[2], 0
         async with self._write:
+            if names is not None and 0 < len(names) <= PAGE:
+                self._note(UUID(bytes=one) for one in names)  # also what is not there: nothing comes of it
+                gone = len(await (await self._asked()).ask("remove", scope))
+                await self._took_out(gone)
+                return gone
             while found := await (await self._asked()).ask("ids", scope, None, PAGE):
                 self._note(UUID(bytes=one) for one in found)
                 await (await self._asked()).ask("delete", found)
                 gone += len(found)
-                self._dead += len(found)
-                await self._wrote(len(found))
+                await self._took_out(len(found))
         return gone
+
+    async def _took_out(self, count: int) -> None:
+        self._dead += count
+        await self._wrote(count)
 
     async def _worth_it(self) -> bool:
         points, indexed, segments = map(int, await (await self._asked()).ask("info"))
@@ -444,15 +454,15 @@ def _point(point: VectorPoint) -> object:
     return [point.id.bytes, unit(point.vector).tobytes(), {**point.payload, "namespace": point.namespace.text}]
 
 
-def _scope(scope: Scope) -> object:
-    return [[one.text for one in scope.namespaces], *_filter(scope.filter)]
+def _scope(scope: Scope) -> _Scope:
+    return [one.text for one in scope.namespaces], *_filter(scope.filter)
 
 
-def _about(subjects: Sequence[str]) -> object:
-    return [None, *_filter(Filter((OneOf("subject", tuple(subjects)),)))]
+def _about(subjects: Sequence[str]) -> _Scope:
+    return None, *_filter(Filter((OneOf("subject", tuple(subjects)),)))
 
 
-def _filter(wanted: Filter) -> tuple[object, object]:
+def _filter(wanted: Filter) -> tuple[object, Sequence[bytes] | None]:
     conditions: list[object] = []
     for one in wanted.conditions:
         match one:

@@ -28,13 +28,14 @@ PAUSE_S: Final = 0.1
 MAX_WAITING: Final = 1_000  # who wait for their turn; further ones are refused
 RETRY_AFTER_S: Final = 0.5
 MAX_FRAME: Final = 512 * 1024 * 1024  # a question, or an answer
-_GONE: Final = (
+DYING_S: Final = 5.0  # for one whose streams have ended to end as well: killed meanwhile, it could not be told what of
+_SILENT: Final = (
     anyio.BrokenResourceError,
     anyio.EndOfStream,
     anyio.IncompleteRead,
     anyio.ClosedResourceError,
-    msgspec.MsgspecError,  # who writes such an answer has lost its way
 )
+_GONE: Final = (*_SILENT, msgspec.MsgspecError)  # who writes such an answer has lost its way
 _WHY: Final = {
     signal.SIGBUS: "a disk without room ends it so",
     signal.SIGKILL: "a machine without memory ends it so",
@@ -142,12 +143,19 @@ class EngineProcess:
             case _:
                 raise StoreUnavailable("the engine of vectors gave no answer that is one")
 
-    async def end(self) -> int | None:
-        """End the process at once; what it acknowledged is in its log. Returns as what it ended, if it was there."""
+    async def end(self, wait_s: float = 0.0) -> int | None:
+        """End the process; what it acknowledged is in its log. Returns as what it ended, if it was there.
+
+        Args:
+            wait_s: How long it may take to end by itself.
+        """
         process, self._process = self._process, None
         if process is None:
             return None
         with anyio.CancelScope(shield=True):
+            if wait_s:
+                with anyio.move_on_after(wait_s):
+                    await process.wait()
             with suppress(ProcessLookupError):
                 process.kill()
             await process.aclose()
@@ -169,7 +177,7 @@ class EngineProcess:
                     answered = True
             raise
         except _GONE as error:
-            code = await self.end()
+            code = await self.end(DYING_S if isinstance(error, _SILENT) else 0.0)
             ended = code is not None and code < 0
             how = f" by {signal.Signals(-code).name}" if ended and code is not None else ""
             hint = _WHY.get(signal.Signals(-code)) if ended and code is not None else None
@@ -191,7 +199,7 @@ class EngineProcess:
             (self._length,) = struct.unpack("<I", await self._answers.receive_exactly(4))
         assert self._length is not None
         if self._length > MAX_FRAME:
-            raise anyio.BrokenResourceError
+            raise msgspec.DecodeError
         answer = await self._answers.receive_exactly(self._length)
         self._length = None
         return msgspec.msgpack.decode(answer)

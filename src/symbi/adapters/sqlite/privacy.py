@@ -1,7 +1,7 @@
 """What the store holds of people, for exports and erasures: sealed columns, erasures, and old bytes let go."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -128,7 +128,8 @@ class PrivacyTable(Rows):
         if rewrite:
             with mapped("be written anew"):
                 self._db.execute("VACUUM")
-        busy = self._one("PRAGMA wal_checkpoint(TRUNCATE)")[0]
+        with self._backfill.held() if self._backfill is not None else nullcontext():
+            busy = self._one("PRAGMA wal_checkpoint(TRUNCATE)")[0]
         if busy:
             msg = "a reader still holds old pages of the store, with what was destroyed in them"
             hint = "end other `symbi` commands that read this folder, then ask again: what was begun is finished"

@@ -3,6 +3,7 @@
 import sqlite3
 from typing import Any
 
+from symbi.adapters.sqlite.backfill import Backfill
 from symbi.adapters.sqlite.file import SQL, mapped
 from symbi.errors import StoreUnavailable
 
@@ -12,6 +13,7 @@ class Rows:
 
     def __init__(self) -> None:
         self._connection: sqlite3.Connection | None = None
+        self._backfill: Backfill | None = None  # none where the store is in memory
         self._epoch = 0
 
     @property

@@ -13,6 +13,7 @@ from typing import Final, Self
 
 from symbi.adapters.sqlite.agents import AgentTable
 from symbi.adapters.sqlite.approvals import ApprovalTable
+from symbi.adapters.sqlite.backfill import MOST_PAGES, Backfill
 from symbi.adapters.sqlite.budgets import BudgetTable
 from symbi.adapters.sqlite.bus import BusTable
 from symbi.adapters.sqlite.compaction import CompactionTable
@@ -131,7 +132,10 @@ class SqliteStore(
     def close(self) -> None:
         """Close the file and give the folder back. Closing twice does nothing."""
         connection, self._connection = self._connection, None
+        backfill, self._backfill = self._backfill, None
         self._close_words()
+        if backfill is not None:
+            backfill.close()
         if connection is not None:
             connection.close()
         descriptor, self._lock_fd = self._lock_fd, None
@@ -146,6 +150,8 @@ class SqliteStore(
             refuse_lost(self._folder, read_mark(self._folder))
             os.close(_open_file(self._folder / DATABASE_NAME))  # made here, so that its mode is ours
             self._connection = connect(str(self._folder / DATABASE_NAME))
+            self._one(f"PRAGMA wal_autocheckpoint = {MOST_PAGES}")
+            self._backfill = Backfill(self._folder / DATABASE_NAME)
         with mapped("open"):
             version = self._one("PRAGMA user_version")[0]
             if version and version not in STORE_VERSIONS_READ:
@@ -220,6 +226,8 @@ class SqliteStore(
                 self._db.execute("ROLLBACK")
             raise
         self._mark()
+        if self._backfill is not None:
+            self._backfill.committed(self._db.total_changes)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
