@@ -17,8 +17,9 @@ import httpx2
 from mcp.shared.auth import AuthorizationCodeResult
 
 from symbi.adapters.mcp import HttpToolServer
-from symbi.adapters.mcp.oauth import CODE, CREDENTIALS, OAuthTerms
+from symbi.adapters.mcp.oauth import CODE, CREDENTIALS, IDENTITY, KEY, OAuthTerms
 from symbi.adapters.mcp.session import SessionTerms
+from symbi.adapters.secrets import EnvironmentSecrets
 from symbi.clock import SystemClock
 from symbi.errors import SymbiError
 from symbi.guard.action import InvokeTool, ServerElicitation, ServerRoots, ServerSampling
@@ -111,11 +112,35 @@ async def issuer_of(url):
         return named.json()["authorization_servers"][0]
 
 
+async def vouched_for(issuer, url):
+    """What the identity provider signs of us: what an operator has done by whatever keeps people signed in."""
+    form = {
+        "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+        "requested_token_type": "urn:ietf:params:oauth:token-type:id-jag",
+        "subject_token": CONTEXT["idp_id_token"],
+        "subject_token_type": "urn:ietf:params:oauth:token-type:id_token",
+        "client_id": CONTEXT["idp_client_id"],
+        "audience": issuer,
+        "resource": url,
+    }
+    async with httpx2.AsyncClient() as browser:
+        answered = await browser.post(CONTEXT["idp_token_endpoint"], data=form)
+        return answered.json()["access_token"]
+
+
 async def oauth(url):
     if not SCENARIO.startswith("auth/"):
         return None
     if SCENARIO == "auth/client-credentials-basic":
         return OAuthTerms(CREDENTIALS, await issuer_of(url), CONTEXT["client_id"], CONTEXT["client_secret"])
+    if SCENARIO == "auth/client-credentials-jwt":
+        return OAuthTerms(KEY, await issuer_of(url), CONTEXT["client_id"], private_key="vault://key")
+    if SCENARIO == "auth/enterprise-managed-authorization":
+        issuer = await issuer_of(url)
+        os.environ["SYMBI_SECRET_ASSERTION"] = await vouched_for(issuer, url)
+        return OAuthTerms(
+            IDENTITY, issuer, CONTEXT["client_id"], CONTEXT["client_secret"], assertion="vault://assertion"
+        )
     return OAuthTerms(
         CODE,
         client_id=CONTEXT.get("client_id", ""),
@@ -160,13 +185,16 @@ async def converse(catalog, invoker, person):
 async def main(url):
     async with open_gate(clock=SystemClock()) as gate:
         person = Person(gate.guard)
-        server = HttpToolServer("s", url, gate.guard.authority)
+        os.environ["SYMBI_SECRET_KEY"] = CONTEXT.get("private_key_pem", "")
+        secrets = EnvironmentSecrets(gate.guard.authority)
+        server = HttpToolServer("s", url, gate.guard.authority, secrets=secrets)
         mode = "legacy" if VERSION and VERSION < "2026" else "auto"
         server.terms = SessionTerms(asks=frozenset(AskKind), mode=mode)
         server.oauth = await oauth(url)
         server.consent = person
         verifier = ToolVerifier(VerificationMode.DISABLED, gate.store, gate.log, gate.engine, gate.clock)
-        catalog = Catalog(gate.guard, verifier, [ServerLink("s", server.command_line, server, session=server)])
+        link = ServerLink("s", server.command_line, server, server.secret_paths, session=server)
+        catalog = Catalog(gate.guard, verifier, [link])
 
         async def changed():
             old = gate.engine.current

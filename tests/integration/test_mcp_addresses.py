@@ -9,11 +9,24 @@ from urllib.parse import parse_qs
 
 import anyio
 import httpx2
+import jwt
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from mcp.client.auth import OAuthFlowError
 
 from symbi.adapters.mcp import HttpToolServer
-from symbi.adapters.mcp.oauth import CODE, CREDENTIALS, LoopbackConsent, MemoryTokens, OAuthTerms, provider
+from symbi.adapters.mcp.oauth import (
+    CODE,
+    CREDENTIALS,
+    IDENTITY,
+    KEY,
+    LoopbackConsent,
+    MemoryTokens,
+    OAuthSecrets,
+    OAuthTerms,
+    provider,
+)
 from symbi.adapters.secrets import EnvironmentSecrets
 from symbi.clock import SystemClock
 from symbi.config import load_settings
@@ -65,6 +78,16 @@ async def test_an_agent_calls_a_tool_at_an_address(tmp_path, house, protocol):
     [
         ('oauth_grant = "client_credentials"', "needs `oauth_issuer`"),
         ('oauth_grant = "authorization_code"', "needs `oauth_redirect_uri`"),
+        ('oauth_grant = "private_key_jwt"', "needs `oauth_issuer`"),
+        (
+            'oauth_grant = "private_key_jwt"\noauth_issuer = "https://login.example"\noauth_client_id = "c"',
+            "needs `oauth_private_key`",
+        ),
+        (
+            'oauth_grant = "identity_assertion"\noauth_issuer = "https://x.example"\noauth_client_id = "c"\noauth_client_secret = "vault://c"',
+            "needs `oauth_assertion`",
+        ),
+        ('oauth_private_key = "swordfish"', "must be a reference, and not the secret itself"),
         ('oauth_client_secret = "swordfish"', "must be a reference, and not the secret itself"),
         ('asks = ["money"]', "must be one of"),
         ('protocol = "2024"', "must be one of"),
@@ -92,8 +115,8 @@ class Guarded:
         here = f"http://{heard.headers['host']}"
         path = heard.path.partition("?")[0]
         if path.startswith("/.well-known/oauth-protected-resource"):
-            named = self.elsewhere or here
-            await say(stream, {"resource": f"{here}/mcp", "authorization_servers": [named]})
+            named = {"authorization_servers": [self.elsewhere or here], "scopes_supported": ["everything"]}
+            await say(stream, {"resource": f"{here}/mcp", **named})
         elif path.startswith("/.well-known/"):
             ends = {"authorization_endpoint": f"{here}/authorize", "token_endpoint": f"{here}/token"}
             more = {"response_types_supported": ["code"], "code_challenge_methods_supported": ["S256"]}
@@ -102,13 +125,16 @@ class Guarded:
             await say(stream, {**json.loads(heard.body), "client_id": "c1"}, 201)
         elif path == "/token":
             self.asked.append((heard.headers.get("authorization", ""), parse_qs(heard.body.decode())))
-            await say(stream, {"access_token": "token-abcdef", "token_type": "Bearer", "expires_in": 3600})
+            await say(stream, *self.answer(here, self.asked[-1][1]))
         elif heard.headers.get("authorization") != "Bearer token-abcdef":
             await say(stream, {}, 401, 'WWW-Authenticate: Bearer realm="x"\r\n')
         elif heard.method == "POST":
             await self.serve(json.loads(heard.body), stream)
         else:
             await say(stream, {}, 405)
+
+    def answer(self, _issuer, _form):
+        return {"access_token": "token-abcdef", "token_type": "Bearer", "expires_in": 3600}, 200
 
     async def serve(self, message, stream):
         match message.get("method"):
@@ -136,9 +162,9 @@ async def connected(server, authority):
     return await server.connect(authority.mint(EffectId("c"), action))
 
 
-def guarded_server(url, terms):
+def guarded_server(url, terms, **more):
     authority = Authority(SystemClock())
-    secrets = EnvironmentSecrets(authority, {"SYMBI_SECRET_OUR_SECRET": "swordfish"})
+    secrets = EnvironmentSecrets(authority, {"SYMBI_SECRET_OUR_SECRET": "swordfish", **more})
     server = HttpToolServer("s", f"{url}/mcp", authority, secrets=secrets)
     server.oauth = terms(url) if callable(terms) else terms
     return server, authority
@@ -172,6 +198,199 @@ async def test_credentials_do_not_go_to_whom_the_server_names_instead():
                     await connected(server, authority)
         assert thief.asked == []
         assert not any("authorization" in one.headers for one in stolen)
+
+
+class Judges(Guarded):
+    """One that looks at what was signed, as RFC 7523 has it, and quotes what it refuses."""
+
+    def __init__(self, public, elsewhere=""):
+        super().__init__(elsewhere)
+        self.public = public
+        self.claims = []
+
+    def answer(self, issuer, form):
+        [assertion] = form.get("client_assertion") or form["assertion"]
+        try:
+            claims = jwt.decode(
+                assertion,
+                self.public,
+                algorithms=["ES256", "RS256"],
+                audience=issuer,
+                options={"require": ["exp", "iat", "jti", "iss", "sub", "aud"]},
+            )
+        except jwt.InvalidTokenError as error:
+            return {"error": "invalid_client", "error_description": f"{error}: {assertion}"}, 401
+        assert claims["jti"] not in [one["jti"] for one in self.claims]
+        self.claims.append(claims)
+        return super().answer(issuer, form)
+
+
+def pem_of(key, password=None):
+    hidden = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, hidden).decode()
+
+
+P256 = ec.generate_private_key(ec.SECP256R1())
+RSA = rsa.generate_private_key(65537, 2048)
+
+
+def by_key(url):
+    return OAuthTerms(KEY, url, "symbi", private_key="vault://our/key", scope="tools")
+
+
+@pytest.mark.parametrize(("key", "algorithm"), [(P256, "ES256"), (RSA, "RS256")], ids=["P-256", "RSA"])
+async def test_a_key_of_ours_signs_who_we_are_for_the_issuer_alone(key, algorithm):
+    script = Judges(key.public_key())
+    async with scripted(script) as (url, heard):
+        server, authority = guarded_server(url, by_key, SYMBI_SECRET_OUR_KEY=pem_of(key))
+        assert server.secret_paths == ("our/key",)
+        async with server:
+            assert await connected(server, authority) == []
+            await connected(server, authority)
+        [(basic, form)] = script.asked
+        [claims] = script.claims
+        assert (claims["iss"], claims["sub"], claims["aud"]) == ("symbi", "symbi", url)
+        assert 0 < claims["exp"] - claims["iat"] <= 300
+        assert jwt.get_unverified_header(form["client_assertion"][0])["alg"] == algorithm
+        assert form["client_assertion_type"] == ["urn:ietf:params:oauth:client-assertion-type:jwt-bearer"]
+        assert (basic, form["grant_type"], form["scope"]) == ("", ["client_credentials"], ["tools"])
+        key_lines = [line.encode() for line in pem_of(key).splitlines() if len(line) > 20]
+        assert not any(line in one.body for one in heard for line in key_lines)
+
+
+async def test_a_key_that_is_not_ours_there_is_refused_and_nothing_that_was_signed_is_shown(caplog):
+    script = Judges(P256.public_key())
+    async with scripted(script) as (url, _):
+        server, authority = guarded_server(
+            url, by_key, SYMBI_SECRET_OUR_KEY=pem_of(ec.generate_private_key(ec.SECP256R1()))
+        )
+        async with server:
+            with pytest.raises(ToolServerUnavailable, match=r"invalid_client.+Signature verification failed") as caught:
+                await connected(server, authority)
+    [(_, form)] = script.asked
+    said = f"{caught.value}{caplog.text}"
+    assert "wants authorisation, which fails" in said
+    assert not any(part in said for part in form["client_assertion"][0].split("."))
+
+
+@pytest.mark.parametrize(
+    ("pem", "message"),
+    [
+        ("swordfish", "no unencrypted private key in PEM"),
+        (pem_of(P256, b"swordfish"), "no unencrypted private key in PEM"),
+        (pem_of(ed25519.Ed25519PrivateKey.generate()), "of another kind"),
+        (pem_of(ec.generate_private_key(ec.SECP384R1())), "of another kind"),
+        (pem_of(rsa.generate_private_key(65537, 1024)), "of another kind"),
+    ],
+    ids=["none", "encrypted", "Ed25519", "P-384", "RSA of 1024 bits"],
+)
+async def test_a_key_that_signs_nothing_is_refused_before_anybody_is_asked(pem, message):
+    script = Judges(P256.public_key())
+    async with scripted(script) as (url, heard):
+        server, authority = guarded_server(url, by_key, SYMBI_SECRET_OUR_KEY=pem)
+        async with server:
+            with pytest.raises(ConfigError, match=message) as caught:
+                await connected(server, authority)
+        assert heard == []
+    said = f"{caught.value}{caught.value.hint}{caught.value.__cause__}{caught.value.__context__}"
+    assert not any(line in said for line in pem.splitlines() if len(line) > 20)
+
+
+async def test_nothing_is_signed_for_whom_the_server_names_instead():
+    thief = Judges(P256.public_key())
+    async with scripted(thief) as (elsewhere, _):
+        async with scripted(Judges(P256.public_key(), elsewhere)) as (url, _):
+            server, authority = guarded_server(url, by_key, SYMBI_SECRET_OUR_KEY=pem_of(P256))
+            async with server:
+                with pytest.raises(ToolServerUnavailable, match="wants authorisation, which fails"):
+                    await connected(server, authority)
+        assert thief.asked == []
+
+
+def vouched(issuer, **other):
+    """What an identity provider signs of us, for an issuer."""
+    now = SystemClock().now_ns() // 1_000_000_000
+    claims = {"iss": "https://idp.example", "sub": "ann", "aud": issuer, "iat": now, "exp": now + 300, "jti": "1"}
+    return jwt.encode({**claims, **other}, P256, algorithm="ES256", headers={"typ": "oauth-id-jag+jwt"})
+
+
+def by_identity(url):
+    return OAuthTerms(IDENTITY, url, "symbi", "vault://our/secret", assertion="vault://our/assertion")
+
+
+async def test_what_an_identity_provider_has_signed_of_us_gets_a_token_from_the_issuer():
+    thief = Judges(P256.public_key())
+    async with scripted(thief) as (elsewhere, stolen):
+        script = Judges(P256.public_key(), elsewhere)
+        async with scripted(script) as (url, _):
+            signed = vouched(url)
+            server, authority = guarded_server(url, by_identity, SYMBI_SECRET_OUR_ASSERTION=signed)
+            assert server.secret_paths == ("our/assertion", "our/secret")
+            async with server:
+                assert await connected(server, authority) == []
+                assert server._mask.text(f"a {signed} b") == "a vault://our/assertion b"
+        [(basic, form)] = script.asked
+        assert basic.startswith("Basic ")
+        assert (form["assertion"], form["resource"]) == ([signed], [f"{url}/mcp"])
+        assert form["grant_type"] == ["urn:ietf:params:oauth:grant-type:jwt-bearer"]
+        assert (thief.asked, stolen) == ([], []), "the server is not asked who gives out its tokens"
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [({"exp": 1}, "Signature has expired"), ({"aud": "https://elsewhere.example/"}, "Audience doesn't match")],
+    ids=["expired", "for somebody else"],
+)
+async def test_what_is_not_signed_for_now_and_here_gets_none(other, why, caplog):
+    script = Judges(P256.public_key())
+    async with scripted(script) as (url, _):
+        signed = vouched(url, **other)
+        server, authority = guarded_server(url, by_identity, SYMBI_SECRET_OUR_ASSERTION=signed)
+        async with server:
+            with pytest.raises(ToolServerUnavailable, match=why) as caught:
+                await connected(server, authority)
+    assert not any(part in f"{caught.value}{caplog.text}" for part in signed.split("."))
+
+
+GRANTS = {
+    CREDENTIALS: {"client_id": "symbi", "client_secret": "vault://our/secret"},
+    KEY: {"client_id": "symbi", "private_key": "vault://our/key"},
+    IDENTITY: {"client_id": "symbi", "client_secret": "vault://our/secret", "assertion": "vault://our/assertion"},
+    CODE: {"redirect_uri": "http://127.0.0.1:4711/callback"},
+}
+
+
+class Wants(Guarded):
+    """One that wants a token of another scope for its listing."""
+
+    async def __call__(self, heard, stream):
+        if b"tools/list" in heard.body and not self.wanted:
+            self.wanted = True
+            challenge = 'Bearer error="insufficient_scope", scope="everything"'
+            await say(stream, {}, 403, f"WWW-Authenticate: {challenge}\r\n")
+        else:
+            await super().__call__(heard, stream)
+
+    wanted = False
+
+
+@pytest.mark.parametrize(("scope", "asked"), [("tools", {"tools"}), ("", {"everything"})], ids=["ours", "theirs"])
+@pytest.mark.parametrize("grant", GRANTS)
+async def test_what_the_operator_asks_for_is_asked_for_whatever_the_server_names(grant, scope, asked):
+    script, person = Wants(), Agrees()
+    async with scripted(script) as (url, heard):
+        terms = OAuthTerms(grant, url, scope=scope, **GRANTS[grant])
+        server, authority = guarded_server(
+            url, terms, SYMBI_SECRET_OUR_KEY=pem_of(P256), SYMBI_SECRET_OUR_ASSERTION=vouched(url)
+        )
+        server.consent = person
+        async with server:
+            assert await connected(server, authority) == []
+    assert len(script.asked) == 2
+    found = [form.get("scope", [""])[0] for _, form in script.asked if grant != CODE]
+    found += [parse_qs(page.partition("?")[2])["scope"][0] for page in person.shown]
+    found += [json.loads(one.body)["scope"] for one in heard if one.path == "/register"]
+    assert set(found) - {""} == asked
 
 
 class Agrees:
@@ -266,13 +485,15 @@ def free_port():
     [
         OAuthTerms(CREDENTIALS, "", "symbi", "vault://our/secret"),
         OAuthTerms(CREDENTIALS, "https://login.example"),
+        OAuthTerms(KEY, "https://login.example", "symbi"),
+        OAuthTerms(IDENTITY, "https://login.example", "symbi"),
         OAuthTerms(CODE),
         OAuthTerms("password"),
     ],
 )
 def test_terms_that_do_not_fit_are_refused(terms):
     with pytest.raises(ConfigError):
-        provider("https://tools.example/mcp", terms, "", MemoryTokens(lambda _: None), Agrees())
+        provider("https://tools.example/mcp", terms, OAuthSecrets(), MemoryTokens(lambda _: None), Agrees())
 
 
 @pytest.mark.parametrize("uri", ["https://127.0.0.1:1/", "http://tools.example:1/", "http://127.0.0.1/callback"])

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import anyio
 import mcp_types as types
 import pytest
+from mcp.client.subscriptions import SubscriptionLost
 from mcp.shared.exceptions import MCPError
 
 from symbi.api.mcp import gateway, watching
@@ -24,6 +25,7 @@ NOT_SEVEN = """
 @id("test.seven") @reason("seven is nobody's business")
 forbid (principal, action == Action::"ReadResource", resource) when { context.uri == "note://7" };
 """
+NOT_AGAIN = '@id("test.again") forbid (principal, action == Action::"ConnectServer", resource);'
 
 
 @pytest.fixture(autouse=True)
@@ -240,6 +242,66 @@ async def test_where_a_server_dies_it_is_subscribed_to_again_through_the_gate(op
             await heard.until("note://1")
         subscribed = [one for one in await decisions(one) if one.get("how") == "subscribe"]
         assert len(subscribed) >= 2
+
+
+@ERAS
+async def test_each_subscription_is_decided_also_to_what_is_heard_of_already(opened, mode):
+    async with (
+        opened(MODERN) as one,
+        one.client("ann", mode=mode) as client,
+        hearing(client, "note://7", "note://1"),
+    ):
+        await one.runtime.guard.engine.register_policy(PolicySource("later", NOT_SEVEN))
+        if mode == MODERN:
+            async with hearing(client, "note://7", "note://1") as honoured:
+                assert honoured == ["note://1"]
+        else:
+            params = types.SubscribeRequestParams
+            await asked(client, types.SubscribeRequest(params=params(uri="note://1")))
+            with pytest.raises(MCPError) as denied:
+                await asked(client, types.SubscribeRequest(params=params(uri="note://7")))
+            assert denied.value.error.data["symbi/error"]["policies"] == ["test.seven"]
+        found = await decisions(one)
+        assert found.count({"uri": "note://1", "how": "subscribe"}) == 2
+        assert {"uri": "note://7", "how": "subscribe"} in await decisions(one, "deny")
+        await until_subscribed(client, "note://1", "note://7")  # what it had it keeps
+
+
+@ERAS
+async def test_where_a_server_does_not_come_back_the_client_is_told_that_it_hears_no_more(opened, mode, monkeypatch):
+    monkeypatch.setattr(watching, "RENEW_MOST_S", 0.0)
+    heard, logged = Heard(), []
+
+    async def log(params):
+        logged.append((params.level, params.data))
+
+    async with (
+        opened(LEGACY) as one,
+        one.client("ann", mode=mode, message_handler=heard.take, logging_callback=log) as client,
+    ):
+
+        async def dies():
+            await one.runtime.guard.engine.register_policy(PolicySource("later", NOT_AGAIN))
+            await client.call_tool("house__die", {})
+
+        if mode == MODERN:
+            with anyio.fail_after(60), pytest.raises(SubscriptionLost) as lost:
+                async with client.listen(resource_subscriptions=["note://1", "note://2"]) as stream:
+                    await dies()
+                    async for _ in stream:
+                        pass
+            assert lost.value.__cause__.error.data["symbi/error"]["code"] == "unavailable.subscription"
+            async with hearing(client, "note://1", "note://2") as honoured:
+                assert honoured == []
+        else:
+            await asked(client, types.SubscribeRequest(params=types.SubscribeRequestParams(uri="note://1")))
+            await dies()
+            await heard.until("note://1")
+            assert logged == [("warning", "changes of this resource are not told any more: note://1")]
+            assert heard.uris == ["note://1"]
+        tried = [one for one in await decisions(one, "allow") if one == {"uri": "note://1", "how": "subscribe"}]
+        assert len(tried) == 1, "nothing was asked of a server that is not there"
+        assert next(iter(one.gateway.sessions.values())).watched == {}
 
 
 @BOTH

@@ -51,7 +51,7 @@ OF_A_URL: Final = (
     "headers",
     "private_addresses",
     *(f"oauth_{name}" for name in ("grant", "issuer", "client_id", "client_secret")),
-    *(f"oauth_{name}" for name in ("scope", "redirect_uri", "metadata_url")),
+    *(f"oauth_{name}" for name in ("private_key", "assertion", "scope", "redirect_uri", "metadata_url")),
 )
 """Keys that go with a `url` alone."""
 
@@ -96,6 +96,10 @@ class OAuthGrant(StrEnum):
     """It is not."""
     CREDENTIALS = "client_credentials"
     """With credentials of our own."""
+    KEY = "private_key_jwt"
+    """With a key of our own, which signs who we are."""
+    IDENTITY = "identity_assertion"
+    """With what an identity provider has signed of who we are."""
     CODE = "authorization_code"
     """With the consent of a person."""
 
@@ -206,6 +210,18 @@ class ServerSettings:
     oauth_client_id: str | None = _declare(None, Text(), "who we are there", unset="we are registered as we ask")
     oauth_client_secret: str | None = _declare(
         None, VaultReference(), "our secret there; it resolves when the server is connected", unset="none"
+    )
+    oauth_private_key: str | None = _declare(
+        None,
+        VaultReference(),
+        "our key there, in PEM: P-256 or RSA; it resolves when the server is connected",
+        unset="none",
+    )
+    oauth_assertion: str | None = _declare(
+        None,
+        VaultReference(),
+        "what an identity provider has signed of us for `oauth_issuer`; it resolves when the server is connected",
+        unset="none",
     )
     oauth_scope: str | None = _declare(None, Text(), "what is asked for", unset="what the server says")
     oauth_redirect_uri: str | None = _declare(

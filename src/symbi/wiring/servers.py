@@ -139,6 +139,8 @@ def _oauth(server: ServerSettings, settings: Settings) -> "OAuthTerms | None":
         return None
     needed = {
         OAuthGrant.CREDENTIALS: ("oauth_issuer", "oauth_client_id", "oauth_client_secret"),
+        OAuthGrant.KEY: ("oauth_issuer", "oauth_client_id", "oauth_private_key"),
+        OAuthGrant.IDENTITY: ("oauth_issuer", "oauth_client_id", "oauth_client_secret", "oauth_assertion"),
         OAuthGrant.CODE: ("oauth_redirect_uri",),
     }[server.oauth_grant]
     absent = [name for name in needed if getattr(server, name) is None]
@@ -151,6 +153,8 @@ def _oauth(server: ServerSettings, settings: Settings) -> "OAuthTerms | None":
         issuer=server.oauth_issuer or "",
         client_id=server.oauth_client_id or "",
         client_secret=server.oauth_client_secret or "",
+        private_key=server.oauth_private_key or "",
+        assertion=server.oauth_assertion or "",
         scope=server.oauth_scope or "",
         redirect_uri=server.oauth_redirect_uri or "",
         metadata_url=server.oauth_metadata_url or "",

@@ -46,7 +46,12 @@ async def list_resources(ctx, params):
 
 
 async def list_prompts(ctx, params):
-    return types.ListPromptsResult(prompts=[])
+    return types.ListPromptsResult(prompts=[types.Prompt(name="notes")])
+
+
+async def get_prompt(ctx, params):
+    said = types.PromptMessage(role="user", content=types.TextContent(type="text", text="what do the notes say?"))
+    return types.GetPromptResult(messages=[said])
 
 
 async def read_resource(ctx, params):
@@ -136,6 +141,7 @@ async def main():
         on_list_resources=list_resources,
         on_read_resource=read_resource,
         on_list_prompts=list_prompts,
+        on_get_prompt=get_prompt,
     )
     server.add_request_handler("resources/subscribe", types.SubscribeRequestParams, subscribe)
     server.add_request_handler("resources/unsubscribe", types.UnsubscribeRequestParams, unsubscribe)

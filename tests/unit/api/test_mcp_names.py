@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from symbi.api.mcp.browsing import is_made_of
-from symbi.api.mcp.names import MAX_NAME_CHARS, left_out, name_all, outside_name
+from symbi.api.mcp.names import MAX_NAME_CHARS, left_out, name_all, outside_name, settled
 
 SERVERS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 TOOLS = st.from_regex(r"[A-Za-z0-9_.-]{1,128}", fullmatch=True)
@@ -62,3 +62,20 @@ def test_a_uri_is_made_of_a_template_or_not():
     assert not is_made_of("other://x", "note://{day}")
     assert not is_made_of("x", None)
     assert not is_made_of("x" * 10, "x" * 5000)
+
+
+FEW = st.dictionaries(st.sampled_from("nmo"), st.sampled_from(["a.n", "b.n", "c.n"]))
+
+
+@given(FEW, FEW, st.sets(st.sampled_from("nmo")), st.sets(st.sampled_from("abc")))
+def test_a_name_goes_to_another_server_only_while_its_own_is_there(seen, named, twice, there):
+    offered = {*named, *twice}
+    named = {name: whole for name, whole in named.items() if name not in twice}
+    found, known = settled(seen, named, offered, there.__contains__)
+    assert all(named[name] == whole for name, whole in found.items()), "nothing is named that is not there"
+    for name in {*seen, *named}:
+        if name in seen and (name not in offered or (seen[name][0] not in there)):
+            assert known[name] == seen[name]
+            assert found.get(name, seen[name]) == seen[name]
+        else:
+            assert known.get(name) == found.get(name) == named.get(name)

@@ -29,6 +29,7 @@ from symbi.adapters.mcp.oauth import (
     Consent,
     LoopbackConsent,
     MemoryTokens,
+    OAuthSecrets,
     OAuthTerms,
     provider,
 )
@@ -271,7 +272,7 @@ class HttpToolServer(McpServer):
         self._private = private_addresses
         self.oauth: OAuthTerms | None = None
         self.consent: Consent | None = None
-        self._auth: tuple[str, httpx2.Auth] | None = None
+        self._auth: tuple[OAuthSecrets, httpx2.Auth] | None = None
         self._tokens_told = 0
 
     @property
@@ -287,7 +288,7 @@ class HttpToolServer(McpServer):
     @property
     def secret_paths(self) -> tuple[str, ...]:
         """The vault paths that its headers and its tokens ask for, sorted."""
-        ours = [] if self.oauth is None else [self.oauth.client_secret]
+        ours = () if self.oauth is None else self.oauth.references
         return tuple(sorted(set(references([*self._headers.values(), *ours]))))
 
     @property
@@ -303,16 +304,16 @@ class HttpToolServer(McpServer):
         return HttpLine(self._url, headers, private=self._private, auth=self._flow(secrets), issuer=issuer)
 
     def _flow(self, secrets: Mapping[str, str]) -> httpx2.Auth | None:
-        """How tokens are got; the same one, with its tokens, for every session under the same secret."""
+        """How tokens are got; the same one, with its tokens, for every session under the same secrets."""
         if self.oauth is None:
             return None
-        secret = str(put_in(self.oauth.client_secret, secrets))
-        if self._auth is None or self._auth[0] != secret:
+        ours = OAuthSecrets(*(str(put_in(one, secrets)) for one in self.oauth.references))
+        if self._auth is None or self._auth[0] != ours:
             consent = self.consent
             if consent is None and self.oauth.grant == CODE:
                 consent = LoopbackConsent(self.name, self.oauth.redirect_uri)
             tokens = MemoryTokens(self._keep_out)
-            self._auth = (secret, provider(str(self._url), self.oauth, secret, tokens, consent))
+            self._auth = (ours, provider(str(self._url), self.oauth, ours, tokens, consent))
         return self._auth[1]
 
     def _keep_out(self, token: str) -> None:

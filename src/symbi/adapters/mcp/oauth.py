@@ -1,22 +1,32 @@
 """Tokens for servers that want some, as the SDK gets them (OAuth 2.1 with PKCE, RFC 8707, 9207 and 9728).
 
-Two ways: with credentials of our own (`client_credentials`), which needs nobody; or with the consent of a person
+With credentials of our own (`client_credentials`), with a key of our own that signs who we are (`private_key_jwt`, RFC 7523)
+or with what an identity provider has signed of it (`identity_assertion`), which need nobody; or with the consent of a person
 (`authorization_code`). For that we never open a browser: the address of the page is shown to the operator, who opens it
 where he likes, and the code comes back to a port of this machine. Tokens are kept in memory alone; secrets of clients
 are vault references, resolved when the server is connected.
 """
 
 import logging
+import re
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 import anyio
 import httpx2
 from anyio.abc import ByteStream
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from mcp.client.auth import OAuthClientProvider, OAuthFlowError
-from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
+from mcp.client.auth.extensions.client_credentials import (
+    ClientCredentialsOAuthProvider,
+    PrivateKeyJWTOAuthProvider,
+    SignedJWTParameters,
+)
+from mcp.client.auth.extensions.identity_assertion import IdentityAssertionOAuthProvider
 from mcp.shared.auth import AuthorizationCodeResult, OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
 from pydantic import AnyUrl, ValidationError
 
@@ -31,6 +41,13 @@ MAX_REQUEST_BYTES: Final = 8_192  # of what comes back from a browser
 BROWSER_S: Final = 10.0  # for it to say so
 CREDENTIALS: Final = "client_credentials"
 CODE: Final = "authorization_code"
+KEY: Final = "private_key_jwt"
+IDENTITY: Final = "identity_assertion"
+ASSERTION_S: Final = 300  # for which what our key signs is good: clocks differ
+MIN_RSA_BITS: Final = 2048
+MAX_SAID_CHARS: Final = 2_000  # of what went wrong that is looked at
+_SIGNED: Final = re.compile(r"eyJ[A-Za-z0-9_.-]*")
+"""An assertion or a token that whoever refuses it quotes."""
 
 # It writes what went wrong to the log, which quotes what the other side sent.
 logging.getLogger("mcp.client.auth").setLevel(logging.CRITICAL)
@@ -41,13 +58,15 @@ class OAuthTerms:
     """How a server's tokens are got.
 
     Attributes:
-        grant: `client_credentials` or `authorization_code`.
+        grant: `client_credentials`, `private_key_jwt`, `identity_assertion` or `authorization_code`.
         issuer: Who gives them out; the flow stops where the server leads to anybody else. Empty: whom it names.
         client_id: Who we are there; empty to be registered by the flow.
         client_secret: The `vault://` reference of our secret there; empty if there is none.
         scope: What is asked for; empty to leave that to the server.
         redirect_uri: Where the code comes back to, on this machine: `http://127.0.0.1:PORT/callback`.
         metadata_url: Where our description is published, for servers that take that as a client's id.
+        private_key: The `vault://` reference of our key there, in PEM; empty if there is none.
+        assertion: The `vault://` reference of what an identity provider has signed of us; empty if there is none.
     """
 
     grant: str
@@ -57,6 +76,43 @@ class OAuthTerms:
     scope: str = ""
     redirect_uri: str = ""
     metadata_url: str = ""
+    private_key: str = ""
+    assertion: str = ""
+
+    @property
+    def references(self) -> tuple[str, str, str]:
+        """What has to be resolved, in the order of `OAuthSecrets`."""
+        return self.client_secret, self.private_key, self.assertion
+
+
+@dataclass(frozen=True, slots=True)
+class OAuthSecrets:
+    """What the references of the terms stand for; each empty if there is none, and none shown.
+
+    Attributes:
+        client_secret: Our secret.
+        private_key: Our key, in PEM.
+        assertion: What an identity provider has signed of us.
+    """
+
+    client_secret: str = field(default="", repr=False)
+    private_key: str = field(default="", repr=False)
+    assertion: str = field(default="", repr=False)
+
+
+class _OurScope(OAuthClientMetadata):
+    """What is asked for is what the operator wrote: the SDK would put what the server names in its place."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name != "scope":
+            super().__setattr__(name, value)
+
+
+class _ByIdentity(IdentityAssertionOAuthProvider):
+    """Likewise."""
+
+    def _build_token_request(self, scope: str | None, assertion: str) -> httpx2.Request:
+        return super()._build_token_request(self._scope or scope, assertion)
 
 
 class Consent(Protocol):
@@ -197,9 +253,13 @@ class CarefulAuth(httpx2.Auth):
     def __init__(self, inner: httpx2.Auth, failed: Callable[[str], None]) -> None:
         self._inner = inner
         self._failed = failed
+        self._is_over = False
 
     async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
-        """The inner flow; after a failure the request has the answer that it had."""
+        """The inner flow; after a failure the request has the answer that it had, and no token is asked for again."""
+        if self._is_over:
+            yield request
+            return
         flow = self._inner.async_auth_flow(request)
         try:
             outgoing = await anext(flow)
@@ -209,41 +269,126 @@ class CarefulAuth(httpx2.Auth):
         except StopAsyncIteration:
             return
         except (OAuthFlowError, ValidationError, ValueError) as error:
-            said = "" if isinstance(error, ValidationError) else f": {cut(printable(str(error)), 200)}"
-            self._failed(f"wants authorisation, which fails{said}")
+            self._is_over = True
+            self._failed(f"wants authorisation, which fails{_said(error)}")
         finally:
             await flow.aclose()
 
 
-def provider(url: str, terms: OAuthTerms, secret: str, tokens: MemoryTokens, consent: Consent | None) -> httpx2.Auth:
+def _said(error: Exception) -> str:
+    """What went wrong, without what was signed: whoever refuses it may quote it."""
+    if isinstance(error, ValidationError):
+        return ""
+    return f": {cut(_SIGNED.sub('(withheld)', printable(str(error)[:MAX_SAID_CHARS])), 200)}"
+
+
+def algorithm_of(pem: str) -> str:
+    """By which algorithm of RFC 7518 a private key signs: `ES256` or `RS256`.
+
+    Raises:
+        ConfigError: It is none that signs so. The message never quotes it.
+    """
+    try:
+        key = serialization.load_pem_private_key(pem.encode(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        # The cause is not kept: its text may quote the key.
+        msg = "what `oauth_private_key` names is no unencrypted private key in PEM"
+        raise ConfigError(msg, hint="it begins with `-----BEGIN PRIVATE KEY-----`") from None
+    if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1):
+        return "ES256"
+    if isinstance(key, rsa.RSAPrivateKey) and key.key_size >= MIN_RSA_BITS:
+        return "RS256"
+    msg = "what `oauth_private_key` names is a key of another kind than those that sign for tokens"
+    raise ConfigError(msg, hint=f"P-256 signs by ES256, and RSA of {MIN_RSA_BITS} bits or more by RS256")
+
+
+def provider(
+    url: str, terms: OAuthTerms, secrets: OAuthSecrets, tokens: MemoryTokens, consent: Consent | None
+) -> httpx2.Auth:
     """The SDK's flow for a server.
 
     Args:
         url: The server.
-        terms: How its tokens are got.
-        secret: Our secret there; empty if there is none.
+        terms: How its tokens are got; where they name a scope, nothing else is asked for, whatever the server names.
+        secrets: What the references of the terms stand for.
         tokens: Where they are kept.
         consent: Whom to ask; needed for `authorization_code`.
 
     Raises:
-        ConfigError: The terms do not fit together.
+        ConfigError: The terms do not fit together, or the key signs nothing.
     """
+    if terms.grant == IDENTITY:
+        return _by_identity(url, terms, secrets, tokens)
+    flow: OAuthClientProvider
     if terms.grant == CREDENTIALS:
-        if not (terms.client_id and secret and terms.issuer):
-            msg = "tokens by `client_credentials` need `issuer`, `client_id` and `client_secret`"
-            raise ConfigError(msg)
-        return ClientCredentialsOAuthProvider(
-            url, tokens, terms.client_id, secret, scope=terms.scope or None, issuer=terms.issuer
-        )
+        _need(terms, client_secret=secrets.client_secret)
+        flow = ClientCredentialsOAuthProvider(url, tokens, terms.client_id, secrets.client_secret, issuer=terms.issuer)
+    elif terms.grant == KEY:
+        flow = _by_key(url, terms, secrets.private_key, tokens)
+    else:
+        flow = _by_consent(url, terms, secrets.client_secret, tokens, consent)
+    if terms.scope:
+        known = flow.context.client_metadata.model_dump()
+        flow.context.client_metadata = _OurScope.model_validate({**known, "scope": terms.scope})
+    return flow
+
+
+def _need(terms: OAuthTerms, **secrets: str) -> None:
+    """Return if all is there that a grant without a person needs.
+
+    Raises:
+        ConfigError: Something is not.
+    """
+    needed = {"issuer": terms.issuer, "client_id": terms.client_id, **secrets}
+    if not all(needed.values()):
+        *first, last = (f"`{name}`" for name in needed)
+        msg = f"tokens by `{terms.grant}` need {', '.join(first)} and {last}"
+        raise ConfigError(msg)
+
+
+def _by_key(url: str, terms: OAuthTerms, pem: str, tokens: MemoryTokens) -> OAuthClientProvider:
+    _need(terms, private_key=pem)
+    signing = SignedJWTParameters(
+        issuer=terms.client_id,
+        subject=terms.client_id,
+        signing_key=pem,
+        signing_algorithm=algorithm_of(pem),
+        lifetime_seconds=ASSERTION_S,
+    )
+    # What is signed is for the issuer that the terms name, which the SDK holds against what it finds there.
+    signed = signing.create_assertion_provider()
+    return PrivateKeyJWTOAuthProvider(url, tokens, terms.client_id, signed, issuer=terms.issuer)
+
+
+def _by_identity(url: str, terms: OAuthTerms, secrets: OAuthSecrets, tokens: MemoryTokens) -> httpx2.Auth:
+    _need(terms, client_secret=secrets.client_secret, assertion=secrets.assertion)
+
+    async def assertion(_audience: str, _resource: str) -> str:
+        return secrets.assertion  # whoever put it there had it signed for this issuer, which looks at that
+
+    return _ByIdentity(
+        url,
+        tokens,
+        terms.client_id,
+        secrets.client_secret,
+        terms.issuer,
+        assertion,
+        scope=terms.scope or None,
+        token_endpoint_auth_method="client_secret_basic",  # noqa: S106 - as for `client_credentials`
+    )
+
+
+def _by_consent(
+    url: str, terms: OAuthTerms, secret: str, tokens: MemoryTokens, consent: Consent | None
+) -> OAuthClientProvider:
     if terms.grant != CODE or consent is None or not terms.redirect_uri:
-        msg = f"tokens are got by `{CREDENTIALS}`, or by `{CODE}` with a `redirect_uri`"
+        msg = f"tokens are got by `{CREDENTIALS}`, `{KEY}`, `{IDENTITY}`, or by `{CODE}` with a `redirect_uri`"
         raise ConfigError(msg)
     known = OAuthClientMetadata(
         client_name="symbi",
         redirect_uris=[AnyUrl(terms.redirect_uri)],
         grant_types=["authorization_code", "refresh_token"],
         response_types=["code"],
-        scope=terms.scope or None,
     )
     if terms.client_id:
         tokens.client = OAuthClientInformationFull(

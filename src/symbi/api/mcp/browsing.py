@@ -1,8 +1,8 @@
 """Resources, templates, prompts and completions of the servers that a client sees, each asked for through the gate.
 
 Prompts have names outside as tools do. A resource keeps its URI: it is read from the one server that lists it, or of
-whose templates it is made; one of which two servers say that it is theirs is refused. What comes back is remembered as
-untrusted.
+whose templates it is made; one of which two servers say that it is theirs is refused. What a server listed last stays its
+own while it cannot be asked: nobody else comes by its names meanwhile. What comes back is remembered as untrusted.
 """
 
 import logging
@@ -10,6 +10,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -18,7 +19,7 @@ from symbi.api.mcp.calls import Exchange, judged, remembered, until_agreed
 from symbi.api.mcp.gateway import GatewaySession, Late
 from symbi.api.mcp.labels import UNMARKED
 from symbi.api.mcp.names import name_all
-from symbi.errors import AgentFailed, InputError, StoreUnavailable, SymbiError
+from symbi.errors import AgentFailed, Denied, InputError, RateLimited, StoreUnavailable, SymbiError
 from symbi.guard.action import Complete
 from symbi.policy.fields import UNDECLARED
 from symbi.tools.reading import Offered, ServerReader
@@ -34,6 +35,8 @@ FRESH_S: Final = 30.0  # for which the next listing has what a server answered t
 MAX_HOMES: Final = 10_000  # resources of which a session knows the server
 MAX_TEMPLATE_CHARS: Final = 2048
 COMPLETION_S: Final = 30.0
+_KEYS: Final = {RESOURCES: "uri", TEMPLATES: "uriTemplate", PROMPTS: "name"}
+"""What tells things of a kind apart."""
 _EXPRESSION: Final = re.compile(r"\{([+#./;?&]?)[^{}]*\}")
 
 T = TypeVar("T")
@@ -80,15 +83,16 @@ async def browse(session: GatewaySession, what: str, among: Iterable[str] | None
         except StoreUnavailable as error:
             lost.append(error)
         except SymbiError as error:
-            _log.debug("server `%s` is not browsed for %s: %s", server, what, error.code)
+            _not_browsed(session, server, what, error)
 
     async with anyio.create_task_group() as tasks:
         for server in sorted(session.servers if among is None else session.servers & set(among)):
             tasks.start_soon(ask, server)
     if lost:
         raise lost[0]
+    _browsed(session, what, found)
     if what == RESOURCES and among is None:
-        session.homes = _homes(found)
+        session.homes = _homes(_offers(session, what, found))
     return {server: found[server] for server in sorted(found)}
 
 
@@ -116,8 +120,9 @@ async def browse_soon(session: GatewaySession, what: str) -> tuple[Mapping[str, 
         if one.lost is not None:
             raise one.lost
     found = {server: one.things for server, one in asked.items() if one.things is not None}
+    _browsed(session, what, found)
     if what == RESOURCES:
-        homes = _homes(found)
+        homes = _homes(_offers(session, what, found))
         if late or session.coming:  # one that is missing may offer them too: what was known of all of them stays
             homes = {uri: server for uri, server in homes.items() if session.homes.get(uri) == server}
         session.homes = homes
@@ -130,7 +135,7 @@ async def _answer(session: GatewaySession, server: str, what: str, answering: An
     except StoreUnavailable as error:
         answering.lost = error
     except SymbiError as error:
-        _log.debug("server `%s` is not browsed for %s: %s", server, what, error.code)
+        _not_browsed(session, server, what, error)
     finally:
         answering.at_s = session.gateway.clock.monotonic_s()
         answering.over.set()
@@ -138,12 +143,43 @@ async def _answer(session: GatewaySession, server: str, what: str, answering: An
         await session.tell_missed(answering)
 
 
-def _homes(listed: Mapping[str, Things]) -> dict[str, str]:
-    """The server of each resource that one server alone lists; of the first ones, for there is no end to them."""
+def _by_policy(error: SymbiError) -> bool:
+    """Whether a client may not use a server, or not so: then the server's names are nothing to it."""
+    return isinstance(error, Denied) and not isinstance(error, RateLimited)
+
+
+def _not_browsed(session: GatewaySession, server: str, what: str, error: SymbiError) -> None:
+    _log.debug("server `%s` is not browsed for %s: %s", server, what, error.code)
+    if _by_policy(error):
+        session.denied.add((server, what))
+
+
+def _browsed(session: GatewaySession, what: str, found: Mapping[str, Things]) -> None:
+    """Remember what servers have listed, of each the first things."""
+    for server, things in found.items():
+        session.denied.discard((server, what))
+        named = (str(one.get(_KEYS[what])) for one in things)
+        session.gateway.offered[server, what] = frozenset(islice(named, MAX_HOMES))
+
+
+def _offers(session: GatewaySession, what: str, found: Mapping[str, Things]) -> dict[str, frozenset[str]]:
+    """What each server offers by its own names: as it has just said, or as it said last where it cannot be asked now."""
+    down = {name for name, why in session.down.items() if not _by_policy(why)}
+    offers: dict[str, frozenset[str]] = {}
+    for server in sorted({*session.servers, *session.coming, *down, *found}):
+        if server in found:
+            offers[server] = frozenset(str(one.get(_KEYS[what])) for one in found[server])
+        elif (server, what) not in session.denied:
+            offers[server] = session.gateway.offered.get((server, what), frozenset())
+    return offers
+
+
+def _homes(offers: Mapping[str, frozenset[str]]) -> dict[str, str]:
+    """The server of each resource that one server alone offers; of the first ones, for there is no end to them."""
     found: dict[str, str] = {}
     twice: set[str] = set()
-    for server, things in listed.items():
-        for uri in {str(one.get("uri")) for one in things}:
+    for server, uris in offers.items():
+        for uri in uris:
             if uri in found:
                 twice.add(uri)
             elif len(found) < MAX_HOMES:
@@ -161,11 +197,12 @@ async def prompts(
 def named_prompts(
     session: GatewaySession, offered: Mapping[str, Things]
 ) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
-    """Prompts of servers by their names outside, each with its server."""
+    """Prompts of servers by their names outside, each with its server; the name of one whose server is away is nobody else's."""
     things = {(server, str(one.get("name"))): one for server, several in offered.items() for one in several}
-    named = name_all(things, prefixed=session.gateway.terms.prefixed)
+    away = {(server, name) for server, names in _offers(session, PROMPTS, offered).items() for name in names}
+    named = name_all([*things, *sorted(away - things.keys())], prefixed=session.gateway.terms.prefixed)
     whole = {f"{server}.{name}": (server, thing) for (server, name), thing in things.items()}
-    return {outside: whole[name] for outside, name in named.items()}
+    return {outside: whole[name] for outside, name in named.items() if name in whole}
 
 
 async def get_prompt(
@@ -224,14 +261,21 @@ async def home_of(session: GatewaySession, uri: str) -> str:
     if known in session.servers:
         return known
     listed = await browse(session, RESOURCES)
-    homes = [server for server, things in listed.items() if any(one.get("uri") == uri for one in things)]
+    homes = [server for server, uris in _offers(session, RESOURCES, listed).items() if uri in uris]
     if not homes:
-        made = await browse(session, TEMPLATES)
-        homes = [
-            server for server, things in made.items() if any(is_made_of(uri, one.get("uriTemplate")) for one in things)
-        ]
+        made = _offers(session, TEMPLATES, await browse(session, TEMPLATES))
+        homes = [server for server, templates in made.items() if any(is_made_of(uri, one) for one in templates)]
         if not homes and list(listed) == _could_offer(session):
             homes = list(listed)  # there is nobody else to ask, and none that cannot be asked just now
+    return _only(homes, uri)
+
+
+def _only(homes: Sequence[str], uri: str) -> str:
+    """The one home there is.
+
+    Raises:
+        InputError: There is none, or more than one.
+    """
     if len(homes) != 1:
         why = "no server offers" if not homes else f"{len(homes)} servers offer"
         raise InputError(f"{why} the resource `{shown_name(uri)}`", code="mcp.resource")
@@ -314,9 +358,9 @@ async def complete(
 
 async def _template_home(session: GatewaySession, template: str) -> str:
     await session.ready()
-    made = await browse(session, TEMPLATES)
-    homes = [server for server, things in made.items() if any(one.get("uriTemplate") == template for one in things)]
-    return homes[0] if len(homes) == 1 else await home_of(session, template)
+    made = _offers(session, TEMPLATES, await browse(session, TEMPLATES))
+    homes = [server for server, templates in made.items() if template in templates]
+    return _only(homes, template) if homes else await home_of(session, template)
 
 
 async def _asked(

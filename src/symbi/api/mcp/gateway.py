@@ -22,7 +22,7 @@ from symbi.api.mcp.answers import Refusal
 from symbi.api.mcp.bounds import Bounds, Turnstile
 from symbi.api.mcp.clients import Client
 from symbi.api.mcp.labels import SessionLabels
-from symbi.api.mcp.names import OWN, may_be_of, name_all, outside_names
+from symbi.api.mcp.names import OWN, may_be_of, name_all, outside_names, settled
 from symbi.audit.event import AuditEventType, Draft
 from symbi.config import GatewayNames, GatewaySettings, Settings
 from symbi.dsl.spec import CompiledFile
@@ -32,7 +32,7 @@ from symbi.policy.counterfactual import Change
 from symbi.runtime.runtime import Runtime
 from symbi.tools.catalog import VerifiedTool
 from symbi.tools.text import cut, printable
-from symbi.tools.watching import ResourceWatch
+from symbi.tools.watching import Notice, ResourceWatch
 from symbi.types import JsonValue, Label, Principal
 
 _log = logging.getLogger("symbi.api")
@@ -125,10 +125,11 @@ class GatewaySession:
         runs: The runs that it asked for, by their ids.
         homes: The server that each resource was listed by, of those that one server alone lists.
         watched: What it wants to hear of when it changes, by URI.
-        updated: Told the URI of such a resource; set by whoever serves it.
+        updated: Told the URI of such a resource, and what there is to say; set by whoever serves it.
         watching: Held while that changes.
         coming: Servers that are being connected for a listing.
         answering: What servers are being asked for a listing, by server and kind.
+        denied: Servers and kinds of which policy lets it list nothing.
     """
 
     def __init__(
@@ -153,16 +154,15 @@ class GatewaySession:
         self.labelling = anyio.Lock()
         self.homes: dict[str, str] = {}
         self.watched: dict[str, Any] = {}
-        self.updated: Callable[[str], Awaitable[None]] = _nobody
+        self.updated: Callable[[str, Notice], Awaitable[None]] = _nobody
         self.watching = anyio.Lock()
         self.coming: dict[str, Late] = {}
         self.answering: dict[tuple[str, str], Any] = {}
         self._ready: dict[str, anyio.Lock] = {}
         self._tried: dict[str, tuple[str, float]] = {}
         self._seen: dict[str, str] = {}
-        self._changing: dict[
-            str, bool
-        ] = {}  # kinds of which the client is being told, and whether there is more to tell
+        self.denied: set[tuple[str, str]] = set()
+        self._changing: dict[str, bool] = {}  # kinds that the client is being told of, and whether there is more
         self._why_s = 0.0
 
     @property
@@ -316,8 +316,7 @@ class GatewaySession:
         seen = [one for one in there if one[0] in self.servers]
         prefixed = self.gateway.terms.prefixed
         named = name_all(seen, prefixed=prefixed, taken=self.gateway.own_names)
-        there_now = set(outside_names(seen, prefixed=prefixed))  # one that two things have by now stands for neither
-        self._seen = {**{name: whole for name, whole in self._seen.items() if name not in there_now}, **named}
+        named, self._seen = settled(self._seen, named, outside_names(seen, prefixed=prefixed), catalog.is_connected)
         while len(self._seen) > max(MAX_SEEN, len(named)):  # the oldest that are there no more
             del self._seen[next(iter(self._seen))]
         return named
@@ -374,6 +373,7 @@ class Gateway:
         self.watch = ResourceWatch(runtime.catalog, runtime.guard)
         self.own_names: frozenset[str] = frozenset()
         self.sessions: dict[str, GatewaySession] = {}
+        self.offered: dict[tuple[str, str], frozenset[str]] = {}  # what servers listed last, by server and kind
         self.refusals: dict[str, tuple[str, Refusal]] = {}
         self._left = anyio.Event()
         self._waits: dict[str, Waits] = {}
@@ -492,7 +492,7 @@ async def _told(session: GatewaySession, what: str) -> None:
         await session.changed(what)
 
 
-async def _nobody(_what: str) -> None:
+async def _nobody(_what: str, _notice: object = None) -> None:
     """The default of `changed` and `updated`: nobody."""
 
 

@@ -6,7 +6,7 @@ spelled so ends with eight digits of a hash of its whole name. Two that would be
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 OWN: Final = "symbi"
@@ -66,3 +66,24 @@ def left_out(things: Iterable[tuple[str, str]], named: Mapping[str, str]) -> lis
     """The whole names of the things that have none outside, sorted."""
     served = set(named.values())
     return sorted({f"{server}.{name}" for server, name in things} - served)
+
+
+def settled(
+    seen: Mapping[str, str], named: Mapping[str, str], there: Iterable[str], is_there: Callable[[str], bool]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Names outside that count, and all that have been seen: one whose server is away stays that server's.
+
+    Args:
+        seen: What names stood for before, as whole names.
+        named: What they would stand for now.
+        there: The names of all that there is now, of two things or not.
+        is_there: Whether a server is.
+    """
+    there_now = set(there)  # one that two things have by now stands for neither
+    kept = {
+        name: whole
+        for name, whole in seen.items()
+        if name not in there_now or (named.get(name) != whole and not is_there(whole.partition(".")[0]))
+    }
+    found = {name: whole for name, whole in named.items() if name not in kept}
+    return found, {**kept, **found}

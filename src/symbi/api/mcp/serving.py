@@ -40,9 +40,10 @@ from symbi.api.mcp.clients import Client
 from symbi.api.mcp.exchange import LEVELS, Context, Conversation, carry
 from symbi.api.mcp.gateway import Gateway, GatewaySession
 from symbi.api.mcp.own import call_own, described, own_names
-from symbi.api.mcp.watching import THE_SESSION, subscribe, unsubscribe
+from symbi.api.mcp.watching import THE_SESSION, Stream, subscribe, unsubscribe
 from symbi.errors import InternalError, Overloaded, SymbiError
 from symbi.tools.catalog import VerifiedTool
+from symbi.tools.watching import Notice
 from symbi.types import JsonValue
 
 _log = logging.getLogger("symbi.api")
@@ -59,6 +60,9 @@ INSTRUCTIONS: Final = (
     "person: make the same call again later to learn what came of it."
 )
 MAX_LISTENERS: Final = 4  # streams of changes that one session may listen on
+_OVER: Final = types.LoggingMessageNotificationParams(
+    level="warning", logger="symbi", data="changes of this resource are not told any more"
+)
 
 Listing = tuple[Any, tuple[str, ...]]
 """What is listed, and the servers that it is listed without."""
@@ -119,11 +123,16 @@ class SessionServer:
         async def changed(what: str) -> None:
             await self._tell(ctx, what)
 
-        async def updated(uri: str) -> None:
+        async def updated(uri: str, notice: Notice) -> None:
             if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
                 await self._bus.publish(ResourceUpdated(uri))
-            else:
-                await handed(lambda: ctx.session.send_resource_updated(uri))
+                return
+            if notice is Notice.OVER and LEVELS.index(_OVER.level) >= LEVELS.index(session.log_level):
+                over = types.LoggingMessageNotification(
+                    params=_OVER.model_copy(update={"data": f"{_OVER.data}: {uri}"})
+                )
+                await handed(lambda: ctx.session.send_notification(over))
+            await handed(lambda: ctx.session.send_resource_updated(uri))  # who reads it anew learns why
 
         session.changed, session.updated = changed, updated
         return session
@@ -227,23 +236,25 @@ class SessionServer:
     ) -> types.SubscriptionsListenResult:
         """A stream of changes; of resources those that policy lets the client hear of, as the acknowledgement says."""
         session = await self.session_of(ctx)
-        stream, heard = object(), list[str]()
+        stream, heard = Stream(), list[str]()
         try:
-            for uri in dict.fromkeys(params.notifications.resource_subscriptions or ()):
-                try:
-                    await subscribe(session, uri, stream)
-                except SymbiError as error:
-                    _log.info("client `%s` does not hear of a resource: %s", session.client.name, error.code)
-                    if isinstance(error, Overloaded):
-                        break  # the rest is not asked for either
-                else:
-                    heard.append(uri)
-            wanted = params.notifications.model_copy(update={"resource_subscriptions": heard or None})
-            return await self._listeners(ctx, params.model_copy(update={"notifications": wanted}))
+            with stream.scope:
+                for uri in dict.fromkeys(params.notifications.resource_subscriptions or ()):
+                    try:
+                        await subscribe(session, uri, stream)
+                    except SymbiError as error:
+                        _log.info("client `%s` does not hear of a resource: %s", session.client.name, error.code)
+                        if isinstance(error, Overloaded):
+                            break  # the rest is not asked for either
+                    else:
+                        heard.append(uri)
+                wanted = params.notifications.model_copy(update={"resource_subscriptions": heard or None})
+                return await self._listeners(ctx, params.model_copy(update={"notifications": wanted}))
         finally:
             with anyio.CancelScope(shield=True):
                 for uri in heard:
                     await unsubscribe(session, uri, stream)
+        return await guarded(stream.lost, session, stream.ended)  # type: ignore[no-any-return]  # which raises
 
     async def _get_prompt(self, ctx: Context, params: types.GetPromptRequestParams) -> Any:
         session = await self.session_of(ctx)

@@ -1,13 +1,14 @@
 """The resources that a client wants to hear of when they change, in both eras of the protocol.
 
-Subscribing is decided as reading is (`ReadResource`), and so is each change before the client is told of it. A client is told
-of the very URI that it asked for, and of nothing else: what has become of the resource it has to read. Changes that come faster
-than once a second are told as one. Where the session with a server has ended, the resource is subscribed to again, through the
-gate, a bounded number of times; the client is then told that it may have changed.
+Each subscribing is decided as reading is (`ReadResource`), also to what the client hears of already, and so is each change before
+it is told of it. A client is told of the very URI that it asked for, and of nothing else: what has become of the resource it has to
+read. Changes that come faster than once a second are told as one. Where the session with a server has ended, the resource is
+subscribed to again, through the gate, a bounded number of times; the client is then told that it may have changed. Where that
+cannot be had, the streams on which it listens end with an error; the protocol with sessions has nothing for it but a change.
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
@@ -16,9 +17,11 @@ import anyio
 from symbi.api.mcp.browsing import home_of, reader_of
 from symbi.api.mcp.calls import Exchange, judged, until_agreed
 from symbi.api.mcp.gateway import GatewaySession
-from symbi.errors import Overloaded, StoreUnavailable, SymbiError
+from symbi.errors import Overloaded, StoreUnavailable, SymbiError, Unavailable
 from symbi.guard.action import ReadResource
+from symbi.guard.permit import Permit
 from symbi.policy.fields import UNDECLARED
+from symbi.tools.port import ResourceUpdates
 from symbi.tools.watching import Notice
 
 _log = logging.getLogger("symbi.api")
@@ -32,6 +35,33 @@ RENEW_MOST_S: Final = 60.0
 RETRY_AFTER_S: Final = 10.0  # when as many are watched as may be
 THE_SESSION: Final = "session"
 """Who holds a subscription of the protocol with sessions; those of streams are held by the stream."""
+
+
+class Stream:
+    """Where a client listens; it holds what it has subscribed to, and ends where that cannot be told of any more.
+
+    Attributes:
+        scope: What it goes on in.
+        lost: The resource that it has ended for; empty as long as it has not.
+    """
+
+    def __init__(self) -> None:
+        self.scope = anyio.CancelScope()
+        self.lost = ""
+
+    def lose(self, uri: str) -> None:
+        """End it."""
+        self.lost = self.lost or uri
+        self.scope.cancel("a resource cannot be told of any more")
+
+    async def ended(self) -> None:
+        """Say why it has ended.
+
+        Raises:
+            Unavailable: A resource cannot be told of any more.
+        """
+        msg = "changes of a resource cannot be told of any more"
+        raise Unavailable(msg, code="unavailable.subscription")
 
 
 @dataclass(slots=True)
@@ -68,8 +98,10 @@ async def subscribe(session: GatewaySession, uri: str, holder: object, exchange:
         async with session.watching:
             known = session.watched.get(uri)
             if known is not None:
-                known.holders.add(holder)
-                return
+                await _decide(session, uri, known, exchange)
+                if uri in session.watched:  # it may have come to its end meanwhile
+                    known.holders.add(holder)
+                    return
             _check_room(session)
             watched = session.watched[uri] = _Watched({holder})
             try:
@@ -102,6 +134,19 @@ def _check_room(session: GatewaySession) -> None:
         raise Overloaded(msg, retry_after_s=RETRY_AFTER_S, code="mcp.subscriptions")
 
 
+async def _decide(session: GatewaySession, uri: str, watched: _Watched, exchange: Exchange | None) -> None:
+    """Return if a client may subscribe to what it hears of already, with what it has read by now; its server is not asked."""
+    assert watched.action is not None
+    label = (await judged(session, UNDECLARED, {"uri": uri}, {})).label
+    action = replace(watched.action, label=label)
+
+    async def redeem(_updates: ResourceUpdates, permit: Permit[ReadResource]) -> None:
+        session.runtime.guard.authority.redeem(permit, ReadResource)
+
+    once = partial(reader_of(session).subscribe, action, redeem)
+    await (once() if exchange is None else until_agreed(session, once, exchange))
+
+
 async def _open(session: GatewaySession, uri: str, watched: _Watched, exchange: Exchange | None) -> None:
     server = await home_of(session, uri)
     label = (await judged(session, UNDECLARED, {"uri": uri}, {})).label
@@ -128,9 +173,9 @@ async def _follow(session: GatewaySession, uri: str, watched: _Watched) -> None:
                 await watched.noticed.wait()
                 watched.noticed = anyio.Event()
                 if watched.is_over and not await _renewed(session, watched):
-                    _log.warning("client `%s` is not told of a resource any more", session.client.name)
+                    await _give_up(session, uri, watched)
                     return
-                await _tell(session, uri, watched.action)
+                await _tell(session, uri, watched.action, Notice.CHANGED)
                 await anyio.sleep(TELL_EVERY_S)
     finally:
         if session.watched.get(uri) is watched:
@@ -138,7 +183,20 @@ async def _follow(session: GatewaySession, uri: str, watched: _Watched) -> None:
         await session.gateway.watch.unsubscribe(watched.action.server, uri, watched.mark)
 
 
-async def _tell(session: GatewaySession, uri: str, action: ReadResource) -> None:
+async def _give_up(session: GatewaySession, uri: str, watched: _Watched) -> None:
+    """Tell whoever holds a resource that there is nothing more to be told of it."""
+    assert watched.action is not None
+    _log.warning("client `%s` is not told of a resource any more", session.client.name)
+    if session.watched.get(uri) is watched:  # who wants it from now on begins anew
+        del session.watched[uri]
+    for holder in list(watched.holders):
+        if isinstance(holder, Stream):
+            holder.lose(uri)
+    if THE_SESSION in watched.holders:
+        await _tell(session, uri, watched.action, Notice.OVER)
+
+
+async def _tell(session: GatewaySession, uri: str, action: ReadResource, notice: Notice) -> None:
     try:
         await reader_of(session).may_hear(action)
     except SymbiError as error:  # it is not told; the next change is decided anew
@@ -146,7 +204,7 @@ async def _tell(session: GatewaySession, uri: str, action: ReadResource) -> None
         _log.log(level, "client `%s` is not told of a change: %s", session.client.name, error.code)
         return
     with anyio.move_on_after(TELL_S):  # one that does not listen will read anew when it wants to
-        await session.updated(uri)
+        await session.updated(uri, notice)
 
 
 async def _renewed(session: GatewaySession, watched: _Watched) -> bool:
