@@ -93,6 +93,19 @@ def test_documents_come_are_found_answer_and_go(folder):
     assert "no document" in CliRunner().invoke(app, ["kb", "rm", "nothing", "-k", "ops"]).output
 
 
+def test_that_there_is_nothing_is_said_and_one_is_said_as_one(folder):
+    for command in ("list", "stats", "verify"):
+        assert kb(command).strip() == "there are no documents"
+    assert "1 file: 1 added, 0 changed, 0 removed, 0 unchanged; 1 chunk written" in kb(
+        "add", "runbook/mail.md", "-k", "ops"
+    )
+    assert "1 chunk," in kb("list")
+    assert "ops 1 document, 1 chunk, 0 sealed" in kb("stats")
+    assert "1 document, 1 chunk, 1 vector; 0 vectors without a chunk" in kb("verify")
+    assert kb("list", "-k", "other").strip() == "there are no documents in other"
+    assert kb("rm", "mail.md", "-k", "ops").strip() == "1 document removed"
+
+
 def test_another_folder_of_a_name_is_refused_and_one_that_has_moved_is_read_where_that_is_said(folder):
     kb("add", "runbook", "-k", "ops")
     (folder / "other/runbook").mkdir(parents=True)

@@ -1,11 +1,9 @@
 """Answers that a model behind an OpenAI-compatible address writes: a server on this machine plays good and bad ones."""
 
-import contextlib
 import json
 import threading
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import anyio
@@ -23,6 +21,7 @@ from symbi.knowledge.readings import Reader
 from symbi.knowledge.rules import CollectionTerms, Rules
 from symbi.policy import library
 from symbi.policy.library import BASE
+from symbi.testing.answers import answer_server, saying
 from symbi.testing.gate import ALLOW_ALL
 from symbi.testing.knowledge import open_knowledge
 from symbi.types import AgentId, Confidentiality, Principal
@@ -39,49 +38,11 @@ EXTRACT = "Mail that bounces stands in the queue; flush the queue by hand. [1]"
 TOKENS = 100
 
 
-def saying(text, ended="stop", **more):
-    choice = {"index": 0, "message": {"role": "assistant", "content": text, **more}, "finish_reason": ended}
-    return 200, {}, {"id": "x", "object": "chat.completion", "choices": [choice], "usage": {"total_tokens": 9}}
-
-
-class Provider:
-    """Answers `POST /v1/chat/completions` by `answer`, and remembers what it was asked."""
-
-    def __init__(self):
-        self.asked = []
-        self.headers = []
-        self.answer = lambda: saying(GOOD)
-
-
 @pytest.fixture
 def provider():
-    made = Provider()
-
-    class Answers(BaseHTTPRequestHandler):
-        def do_POST(self):
-            made.headers.append({name.lower(): value for name, value in self.headers.items()})
-            made.asked.append((self.path, json.loads(self.rfile.read(int(self.headers["content-length"])))))
-            status, headers, answer = made.answer()
-            data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-            with contextlib.suppress(OSError):  # who asked has had enough
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    made.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    yield made
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with answer_server() as made:
+        made.answer = lambda: saying(GOOD)
+        yield made
 
 
 @asynccontextmanager

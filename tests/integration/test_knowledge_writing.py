@@ -162,6 +162,9 @@ async def test_whoever_may_not_remove_learns_nothing_of_what_there_is(sought):
         assert len(await opened.knowledge.documents()) == 1
         with pytest.raises(InputError, match=r"no document `absent.md`"):
             await opened.knowledge.remove(OPERATOR, "ops", ["a.md", "absent.md"])
+        # That came to an end, and leaves nothing whose outcome nobody knows.
+        ended = [one.details["outcome"] for one in opened.gate.events() if one.event_type == "effect.outcome"]
+        assert set(ended) == {"confirmed"}
         assert len(await opened.knowledge.documents()) == 1
         assert await opened.knowledge.remove(OPERATOR, "empty", []) == 0
         assert await opened.knowledge.remove(OPERATOR, "ops", []) == 1

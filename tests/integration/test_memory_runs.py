@@ -6,6 +6,7 @@ import pytest
 
 from symbi.agent.journal import RunState
 from symbi.context.kinds import ContextItem, ContextQuery, MemoryKind
+from symbi.context.port import START
 from symbi.errors import InputError, PolicyDenied
 from symbi.testing.runtime import open_in
 from symbi.types import AgentId, Integrity, Label
@@ -74,7 +75,7 @@ async def test_a_run_remembers_and_recalls_what_it_and_earlier_ones_kept(tmp_pat
         assert (await run(running, "careless")).output == "denied"
         # The block of the file set how long it is kept.
         row = running.runtime.rooms.world.log
-        due = await row.read(lambda: running.runtime.context.memory.rooms.store.due_items(2**62, 0, "", 10))
+        due = await row.read(lambda: running.runtime.context.memory.rooms.store.due_items(2**62, 0, START, 10))
         assert len(due) == 4
 
 

@@ -35,9 +35,10 @@ LASTING: Final = frozenset(
         "unavailable.image",
         "unavailable.isolation",
         "unavailable.network",
+        "unavailable.model",
     }
 )
-"""Of a sandbox that is not there, or not what it promises: for somebody to mend, and not within seconds."""
+"""Of a sandbox that is not there, or not what it promises, and of a model that was asked several times: not mended within seconds."""
 UNDECIDED: Final = "unavailable.undecided"  # the gate had no time for it: nothing is on record
 
 

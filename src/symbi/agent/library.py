@@ -2,10 +2,14 @@
 
 What documents say is untrusted, whoever put them there: each passage comes back under the label of its document, with
 the place where it stands. The list itself bears the labels of all passages and of the question.
+
+Where a model writes answers, `answer` is two effects: the look into documents, whose record has the answer word for word
+and what the model is to be asked, and the call of the model, as this agent. So a run that goes on asks no model for what it
+has written, and asks one that is configured no more for nothing. What cannot be written, for whatever reason, is word for word.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -14,16 +18,28 @@ from symbi.agent.pieces import data_of, in_pieces, label_of
 from symbi.agent.task import label_json, read_label
 from symbi.agent.values import Value, from_json, to_json
 from symbi.dsl import ast
-from symbi.errors import InputError, ScriptFailed
-from symbi.guard.action import ReadData
+from symbi.dsl.builtins import NEVER_CAUGHT
+from symbi.errors import (
+    Denied,
+    InputError,
+    LimitExceeded,
+    ModelFailed,
+    ScriptFailed,
+    SymbiError,
+    TimeLimit,
+    Unavailable,
+)
+from symbi.guard.action import CallModel, ReadData
+from symbi.guard.outcome import error_label
 from symbi.guard.permit import Permit
-from symbi.knowledge.answer import Answer
+from symbi.knowledge.answer import NO_EVIDENCE, Answer, AnswerModelId, Commission, Prompt, call_of, left_of, says
 from symbi.knowledge.passages import Passage, SearchResult
 from symbi.policy.flow import join
 from symbi.types import Integrity, JsonValue, Label, Principal
 
 ITEMS: Final = "items"
-"""What the ledger keeps of what was found: its passages, or the one answer, each with its label."""
+"""What the ledger keeps of what was found, each with its label: passages; or an answer, and what a model is to write of it."""
+MODEL_LATE: Final = "limit.model"  # the model took too long, and not the run
 DEFAULT_LIMIT: Final = 5
 
 
@@ -36,8 +52,11 @@ class LooksUp(Protocol):
     async def search(self, permit: Permit[ReadData], question: str) -> SearchResult:
         """The passages that have to do with a question."""
 
-    async def answer(self, permit: Permit[ReadData], question: str) -> Answer:
-        """An answer with its sources, or that there is none."""
+    async def answer(self, permit: Permit[ReadData], question: str) -> tuple[Answer, Commission | None]:
+        """An answer word for word, or that there is none; and what a model is to be asked for a better one."""
+
+    async def write(self, permit: Permit[CallModel]) -> str:
+        """What the model writes, unchecked."""
 
 
 class Lookups:
@@ -69,17 +88,55 @@ class Lookups:
         return Value(tuple(values), join(label, *(value.label for value in values)))
 
     async def answer(self, question: Value, base: Value, span: ast.Span) -> Value:
-        """A record: the text, whether there is an answer, and the passages that it cites by their numbers."""
+        """A record: the text, whether there is an answer, the passages that it cites by their numbers, and who wrote it."""
         library = self._library
 
         async def look(permit: Permit[ReadData], text: str) -> JsonValue:
-            said = await library.answer(permit, text)
-            cited = [_passage(one) for one in said.passages]
+            said, wanted = await library.answer(permit, text)
             label = join(said.label, *(one.label for one in said.passages))
-            return {ITEMS: [_kept({"text": said.text, "found": said.found, "passages": cited}, label)]}
+            items: list[JsonValue] = [_kept(_said(said.text, said.passages, said.by), label)]
+            return {ITEMS: items if wanted is None else [*items, _kept(_wanted(wanted), wanted.label)]}
 
-        (item,), label = await self._look(question, base, Value(None), span, look)
-        return _value(item, label)
+        (found, *wanted), label = await self._look(question, base, Value(None), span, look)
+        if not wanted:
+            return _value(found, label)
+        try:
+            return await self._written(wanted[0], label)
+        except (Denied, LimitExceeded, ModelFailed, Unavailable) as error:
+            if _ends(error):
+                raise
+            # Nothing of the model's is used, and the answer says so.
+            why = f"{error.code}: {error.message}"
+            return _value({**found, "value": {**found["value"], "unwritten": why}}, join(label, error_label(error)))
+
+    async def _written(self, item: Mapping[str, Any], asked: Label) -> Value:
+        """What a model writes, at a place of its own in the run.
+
+        Args:
+            item: What it is to be asked, as it is kept.
+            asked: Of the question, and of having looked.
+
+        Raises:
+            Denied, LimitExceeded, ModelFailed, Unavailable: It is not asked, gives no answer, or one that does not cite.
+        """
+        library, kept = self._library, item["value"]
+        model, told = AnswerModelId(**kept["model"]), kept["prompt"]
+        prompt = Prompt(told["system"], told["question"], tuple(told["passages"]))
+        label = join(_label(item), asked)
+
+        async def write(permit: Permit[CallModel]) -> JsonValue:
+            text, left = await library.write(permit), left_of(permit.action.prompt, prompt)
+            found = says(text, prompt.passages[:left])
+            return {"text": text if found else NO_EVIDENCE, "found": found, "cited": left if found else 0}
+
+        action = replace(call_of(model, prompt, self._principal, label), slot=self._through.slot())
+        done = await self._through.perform(action, self._through.gated(action, write))
+        said: Any = done.value
+        value = {
+            "text": said["text"], "found": said["found"], "passages": kept["passages"][: said["cited"]],
+            "by": "model" if said["found"] else "nothing", "model": model.name, "unwritten": "",
+        }  # fmt: skip
+        return from_json(value, join(label, Label(Integrity.UNTRUSTED, sources=(done.effect_id,)), done.mark))
 
     async def _look(
         self, about: Value, base: Value, limit: Value, span: ast.Span, look: Any
@@ -115,6 +172,25 @@ async def _swap(look: Any, question: str, permit: Permit[ReadData]) -> JsonValue
     return found
 
 
+def _ends(error: SymbiError) -> bool:
+    """Whether an error is about the run and not about the model: no body catches it, or the time of the run is up."""
+    return isinstance(error, NEVER_CAUGHT) or (isinstance(error, TimeLimit) and error.code != MODEL_LATE)
+
+
+def _said(text: str, passages: Sequence[Passage], by: str) -> dict[str, JsonValue]:
+    cited: list[JsonValue] = [_passage(one) for one in passages]
+    return {"text": text, "found": bool(cited), "passages": cited, "by": by, "model": "", "unwritten": ""}
+
+
+def _wanted(one: Commission) -> dict[str, JsonValue]:
+    prompt = one.prompt
+    return {
+        "model": asdict(one.model),
+        "prompt": {"system": prompt.system, "question": prompt.question, "passages": list(prompt.passages)},
+        "passages": [_passage(shown) for shown in one.passages],
+    }
+
+
 def _passage(one: Passage) -> dict[str, JsonValue]:
     cited = one.citation
     return {
@@ -128,6 +204,9 @@ def _kept(value: JsonValue, label: Label) -> JsonValue:
 
 
 def _value(item: Mapping[str, Any], label: Label) -> Value:
+    return from_json(item["value"], join(_label(item), label))
+
+
+def _label(item: Mapping[str, Any]) -> Label:
     kept = dict(item["label"])
-    own = replace(read_label(kept), sources=tuple(kept.pop("sources", ())))
-    return from_json(item["value"], join(own, label))
+    return replace(read_label(kept), sources=tuple(kept.pop("sources", ())))

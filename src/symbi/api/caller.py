@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from symbi.api.arguments import known_of, unknown_argument
 from symbi.errors import InputError, did_you_mean
 from symbi.guard.actions.people import ControlRuntime
 from symbi.policy.obligations import REDACTED
@@ -86,7 +87,7 @@ async def operate(
     """Carry out an operation for somebody, through the gate.
 
     Raises:
-        InputError: There is no such operation, or its arguments are wrong.
+        InputError: There is no such operation, it does not take one of its arguments, or they are wrong.
         Denied: Policy does not let this caller ask for it.
         StoreUnavailable: Decision or outcome cannot be recorded.
     """
@@ -94,6 +95,8 @@ async def operate(
     if operation is None:
         msg = f"there is no operation `{name[:64]}`"
         raise InputError(msg, code="control.operation", hint=did_you_mean(name, operations) or None)
+    refusal = unknown_argument(name, arguments)
+    arguments = known_of(name, arguments)
     person = runtime.desk.people.of_uid(caller.uid)
     about, recorded = await _recorded(runtime, arguments)
     action = ControlRuntime(
@@ -105,6 +108,17 @@ async def operate(
         label=Label(subjects=about),
         values=operation.shown(runtime, arguments) if isinstance(operation, Discreet) else recorded,
     )
-    async with runtime.guard.enforce(action) as permit:
-        runtime.guard.authority.redeem(permit, ControlRuntime)
-        return await operation(runtime, caller, arguments)
+    try:
+        async with runtime.guard.enforce(action) as permit:  # who may not ask is not told what there is to be asked
+            _end(refusal)
+            runtime.guard.authority.redeem(permit, ControlRuntime)
+            return await operation(runtime, caller, arguments)
+    except InputError:
+        if refusal is not None:
+            raise refusal from None
+        raise
+
+
+def _end(refusal: InputError | None) -> None:
+    if refusal is not None:  # the trail names it not: a name may say anything
+        raise InputError("an argument is not known to the operation", code="control.argument")

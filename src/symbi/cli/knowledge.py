@@ -15,7 +15,7 @@ from symbi.api.caller import Caller, operate
 from symbi.api.client import ask_owner, connect_owner
 from symbi.api.knowledge import KNOWLEDGE_TIMEOUT_S, MAX_LISTED, OPERATIONS
 from symbi.cli.options import Config, Json
-from symbi.cli.output import EXIT_FAILED, EXIT_VERIFICATION, err, errors_to_exit, out, print_json
+from symbi.cli.output import EXIT_FAILED, EXIT_VERIFICATION, counted, err, errors_to_exit, out, print_json
 from symbi.cli.run import run_to_end
 from symbi.config import Settings, load_settings
 from symbi.errors import InputError, PolicyDenied
@@ -36,6 +36,7 @@ Count = Annotated[int, typer.Option("--count", "-n", help="How many passages.")]
 
 DEFAULT_COLLECTION: Final = "main"
 SHOWN_SKIPS: Final = 20
+_NONE: Final = "there are no documents"
 PERMITTED_BY: Final = (
     "no policy speaks of it: `base.knowledge` and `base.control` in the `policies/base.cedar` that `symbi init` writes permit it, "
     'where symbi.toml has `[policy]` with `paths = ["policies"]`'
@@ -96,7 +97,8 @@ async def _add(arguments: Mapping[str, JsonValue], shown: bool, ask: Ask) -> dic
 
 def _tell(report: Mapping[str, Any]) -> None:
     counts = ", ".join(f"{len(report[name])} {name}" for name in ("added", "changed", "removed"))
-    out.print(f"{report['files']} files: {counts}, {report['unchanged']} unchanged; {report['chunks']} chunks written")
+    counts += f", {report['unchanged']} unchanged; {counted(report['chunks'], 'chunk')} written"
+    out.print(f"{counted(report['files'], 'file')}: {counts}")
     for kind, style in (("skipped", "bold red"), ("left_alone", "dim")):
         for one in report[kind][:SHOWN_SKIPS]:
             text = escape(printable(f"{one['source']}: {one['reason']}"))
@@ -187,8 +189,10 @@ def list_documents(
         if as_json:
             print_json(rows)
             return
+        if not rows:
+            out.print(_NONE if not collection else f"{_NONE} in {escape(printable(collection))}")
         for one in rows:
-            facts = f"{one['kind']}, {one['chunks']} chunks, {one['classification']}, {one['modified'][:10]}"
+            facts = f"{one['kind']}, {counted(one['chunks'], 'chunk')}, {one['classification']}, {one['modified'][:10]}"
             out.print(f"{escape(printable(one['collection'] + ' ' + one['source']))} [dim]{facts}[/]")
 
 
@@ -229,7 +233,7 @@ def remove(
         if as_json:
             print_json(said)
         else:
-            out.print(f"{said['removed']} documents removed")
+            out.print(f"{counted(said['removed'], 'document')} removed")
 
 
 @app.command("stats")
@@ -241,11 +245,11 @@ def stats(*, purpose: Purpose = "unknown", as_json: Json = False, config: Config
             print_json(rows)
             return
         if not rows:
-            out.print("there are no documents")
+            out.print(_NONE)
         for one in rows:
             out.print(
-                f"[bold]{escape(printable(one['collection']))}[/] {one['documents']} documents, {one['chunks']} chunks, "
-                f"{one['sealed']} sealed, {one['size_bytes']} bytes"
+                f"[bold]{escape(printable(one['collection']))}[/] {counted(one['documents'], 'document')}, "
+                f"{counted(one['chunks'], 'chunk')}, {one['sealed']} sealed, {counted(one['size_bytes'], 'byte')}"
             )
 
 
@@ -267,15 +271,21 @@ def verify(
         )
         if as_json:
             print_json(rows)
+        elif not rows:
+            out.print(_NONE)
         for one in () if as_json else rows:
             state = "[bold green]agrees[/]" if one["clean"] else "[bold red]does not agree[/]"
-            found = f"{one['orphans']} vectors without a chunk, {one['missing']} chunks without a vector, {one['pending']} half written"
-            out.print(f"[bold]{escape(printable(one['collection']))}[/] {state}: {one['documents']} documents, {one['chunks']} chunks, {one['vectors']} vectors; {found}")  # fmt: skip
+            found = (
+                f"{counted(one['orphans'], 'vector')} without a chunk, {counted(one['missing'], 'chunk')} without a vector, "
+                f"{one['pending']} half written"
+            )
+            there = ", ".join(counted(one[f"{name}s"], name) for name in ("document", "chunk", "vector"))
+            out.print(f"[bold]{escape(printable(one['collection']))}[/] {state}: {there}; {found}")
             if one["repaired"] and (one["orphans"] or one["missing"] or one["pending"]):
                 out.print("  so it was; what did not agree was put in order")
             if one["refused"]:
                 out.print(
-                    f"  [bold red]left:[/] policy does not let vectors of {one['refused']} documents be made again"
+                    f"  [bold red]left:[/] policy does not let vectors of {counted(one['refused'], 'document')} be made again"
                 )
             for line in one["damaged"]:
                 out.print(f"  [bold red]damaged:[/] {escape(printable(line))}")

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 
 from symbi.cli.options import Config, Json
-from symbi.cli.output import EXIT_FAILED, EXIT_VERIFICATION, err, errors_to_exit, out, print_json
+from symbi.cli.output import EXIT_FAILED, EXIT_VERIFICATION, counted, err, errors_to_exit, out, print_json
 from symbi.cli.owner import ask_or_own
 from symbi.cli.privacy import hand_out
 from symbi.config import load_settings
@@ -45,14 +45,14 @@ def show(
             print_json(said)
         elif agent is None:
             for row in said:
-                out.print(f"[bold]{escape(row['agent'])}[/] {_counted(row['items'], 'item')}")
+                out.print(f"[bold]{escape(row['agent'])}[/] {counted(row['items'], 'item')}")
             if not said:
                 out.print("nobody remembers anything")
         else:
             for item in said["items"][:ROWS_SHOWN]:
-                about = f", about {_counted(item['about'], 'person', 'people')}" if item["about"] else ""
+                about = f", about {counted(item['about'], 'person', 'people')}" if item["about"] else ""
                 out.print(
-                    f"{item['id']} {item['at'][:19]}Z [bold]{item['kind']}[/] {item['form']}, {_counted(item['tokens'], 'token')}, "
+                    f"{item['id']} {item['at'][:19]}Z [bold]{item['kind']}[/] {item['form']}, {counted(item['tokens'], 'token')}, "
                     f"{item['integrity']}, {item['confidentiality']}{about}"
                 )
             out.print(_summary(len(said["items"]), len(said["checkpoints"]), more=said["more"]))
@@ -108,7 +108,7 @@ def forget(  # noqa: PLR0913 - the options of a command
         if as_json:
             print_json(said)
         else:
-            out.print(f"removed {_counted(said['items'], 'item')} of {escape(printable(agent))}")
+            out.print(f"removed {counted(said['items'], 'item')} of {escape(printable(agent))}")
         if said["held"]:
             if not as_json:
                 _tell_held(said["held"], said["held_ids"])
@@ -136,14 +136,14 @@ def verify(
                 if repair
                 else f"{said['missing']} without a vector"
             )
-            out.print(f"{state}: {_counted(said['items'], 'item')} to be found by meaning, {lost}")
+            out.print(f"{state}: {counted(said['items'], 'item')} to be found by meaning, {lost}")
             if said["missing"] and not repair:
                 out.print(
                     "until `symbi memory verify --repair` has made them again, these are found by their words alone"
                 )
             if said["refused"]:
                 out.print(
-                    f"  [bold red]left:[/] policy does not let vectors of {_counted(said['refused'], 'item')} be made"
+                    f"  [bold red]left:[/] policy does not let vectors of {counted(said['refused'], 'item')} be made"
                 )
         if not said["clean"]:
             raise typer.Exit(EXIT_VERIFICATION)
@@ -152,7 +152,7 @@ def verify(
 def _summary(items: int, checkpoints: int, *, more: bool) -> str:
     """The last line below a list of items."""
     shown = f", of which the newest {ROWS_SHOWN} are shown" if items > ROWS_SHOWN else ""
-    return f"{_counted(items, 'item')}{' or more' if more else ''}{shown}; {_counted(checkpoints, 'checkpoint')}"
+    return f"{counted(items, 'item')}{' or more' if more else ''}{shown}; {counted(checkpoints, 'checkpoint')}"
 
 
 def _tell_held(held: int, ids: list[str]) -> None:
@@ -163,10 +163,6 @@ def _tell_held(held: int, ids: list[str]) -> None:
         err.print(f"  {escape(printable(one))}")
     if held > len(ids):
         err.print(f"  and {held - len(ids)} more")
-
-
-def _counted(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _arguments(agent: str, kind: str | None, tags: list[str] | None, text: str) -> dict[str, JsonValue]:

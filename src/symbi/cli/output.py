@@ -90,6 +90,11 @@ def print_text(text: str) -> None:
     out.print(escape(text), end="" if text.endswith("\n") else "\n")
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """How many of something there are, in words that fit the number."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
 def show_error(error: SymbiError) -> None:
     """`error: place: message`, and the hint below it, a line each, on standard error."""
     place = f"{error.place}: " if error.place else ""

@@ -274,10 +274,9 @@ def announce(runtime: Runtime) -> None:
     for warning in runtime.warnings:
         err.print(f"[bold yellow]warning:[/] {escape(warning)}")
     for record in runtime.report.in_doubt:
-        err.print(
-            f"[bold yellow]in doubt:[/] {escape(record.resource)} of run {record.run_id} "
-            f"({record.recovery.value}, effect {record.effect_id})"
-        )
+        whose = f" of run {record.run_id}" if record.run_id else ""
+        facts = f"{record.recovery.value}, effect {record.effect_id}"
+        err.print(f"[bold yellow]in doubt:[/] {escape(record.resource)}{whose} ({facts})")
 
 
 async def start_run(runtime: Runtime, file: Path, told: Told, agent: str | None) -> RunOutcome:

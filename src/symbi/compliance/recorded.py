@@ -29,6 +29,8 @@ _TEXTS: Final = {
 }
 MAX_FILES: Final = 8  # that one report is written to
 _COUNTS: Final = ("size", *(status.name.lower() for status in Status))
+FACTS: Final = frozenset({*_TEXTS, *_COUNTS, "files"})
+"""What is said of a report: all of it, and nothing else."""
 
 
 def facts_of_report(document: Mapping[str, Any], files: Sequence[tuple[Format, bytes]]) -> dict[str, JsonValue]:
@@ -62,7 +64,7 @@ def reported(facts: Mapping[str, JsonValue], agent: AgentId, person: str) -> Dra
     Raises:
         InputError: A fact is missing, unknown or not of its form.
     """
-    if set(facts) != {*_TEXTS, *_COUNTS, "files"}:
+    if set(facts) != FACTS:
         msg = "a report is recorded with " + ", ".join(f"`{name}`" for name in ("files", *_TEXTS, *_COUNTS))
         raise InputError(msg, code="control.argument")
     for name, form in _TEXTS.items():

@@ -21,7 +21,7 @@ from symbi.context.forgetting import AT_ONCE, Forgotten, Place, meant, places
 from symbi.context.kinds import ContextQuery, Recalled, check_space
 from symbi.context.memory import ASKED, Memory
 from symbi.context.operators import seen_by_operator
-from symbi.context.port import COPIES, Checkpoint, Row
+from symbi.context.port import COPIES, START, Checkpoint, DuePlace, Row
 from symbi.context.sealing import opened_body
 from symbi.context.surplus import trim_copies, trim_noted
 from symbi.context.verifying import make_again
@@ -163,22 +163,22 @@ class MemoryKeeping:
 
     async def _remove_due(self, of: AgentId, now_ms: int, oldest_ms: int) -> int:
         """Remove what has expired, or was kept before a time, of an agent with all its instances or of everybody."""
-        store, removed, after = self._rooms.store, 0, ""
+        store, removed, after = self._rooms.store, 0, START
         if not await self._rooms.log.read(partial(store.due_items, now_ms, oldest_ms, after, 1, of)):
             return 0
         while True:
 
-            def step(after: str = after) -> tuple[tuple[int, str], tuple[Draft, ...]]:
+            def step(after: DuePlace = after) -> tuple[tuple[int, DuePlace], tuple[Draft, ...]]:
                 due = store.due_items(now_ms, oldest_ms, after, AT_ONCE, of)
-                held = frozenset(store.held_items(due))
-                count = store.remove_due([one for one in due if one not in held], now_ms, oldest_ms)
-                last = due[-1] if len(due) == AT_ONCE else ""
-                return (count, last), _removed(of, count, "retention")
+                ids = list(dict.fromkeys(one for one, _place in due))
+                held = frozenset(store.held_items(ids))
+                count = store.remove_due([one for one in ids if one not in held], now_ms, oldest_ms)
+                return (count, due[-1][1] if len(due) == AT_ONCE else START), _removed(of, count, "retention")
 
             async with self._removing():
                 (count, after), _ = await self._rooms.log.transact(step, wait=True)
             removed += count
-            if not after:
+            if after == START:
                 return removed
 
     async def _remove_surplus(self) -> int:

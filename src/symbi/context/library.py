@@ -3,9 +3,9 @@
 from collections.abc import Awaitable, Callable
 
 from symbi.errors import InputError
-from symbi.guard.action import DataRef, ReadData
+from symbi.guard.action import CallModel, DataRef, ReadData
 from symbi.guard.permit import Authority, Permit
-from symbi.knowledge.answer import Answer
+from symbi.knowledge.answer import Answer, Commission
 from symbi.knowledge.knowledge import Knowledge
 from symbi.knowledge.passages import SearchResult
 from symbi.knowledge.rag import MAX_PASSAGES, Wanted
@@ -58,10 +58,18 @@ class Library:
         reader, wanted = self._as_permitted(permit)
         return await (await self._opened()).search(reader, question, wanted)
 
-    async def answer(self, permit: Permit[ReadData], question: str) -> Answer:
-        """An answer with its sources, or that there is none; raises as `search`."""
+    async def answer(self, permit: Permit[ReadData], question: str) -> tuple[Answer, Commission | None]:
+        """An answer word for word, or that there is none; and what a model is to be asked for a better one.
+
+        Raises:
+            PermitRefused, Denied, InputError, Unavailable: As `search`.
+        """
         reader, wanted = self._as_permitted(permit)
-        return await (await self._opened()).answer(reader, question, wanted)
+        return await (await self._opened()).commissioned(reader, question, wanted)
+
+    async def write(self, permit: Permit[CallModel]) -> str:
+        """What the model writes; raises as `Knowledge.write`."""
+        return await (await self._opened()).write(permit)
 
     async def search_knowledge(self, principal: Principal, question: str, wanted: Wanted) -> SearchResult:
         """The same for a program in Python, which the pipeline itself decides on; raises as `Knowledge.search`."""

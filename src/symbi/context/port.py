@@ -15,6 +15,24 @@ EVERYBODY: Final = AgentId("")
 """Stands for all agents."""
 
 
+@dataclass(frozen=True, slots=True)
+class DuePlace:
+    """Where a look at what is due stands: no row before it is looked at again.
+
+    Attributes:
+        among: Among what the store has looked; empty for the beginning.
+        ms: When the last row became due, or how old it is.
+        number: Of that row.
+    """
+
+    among: str = ""
+    ms: int = 0
+    number: int = 0
+
+
+START: Final = DuePlace()
+
+
 class Meaning(IntEnum):
     """How it stands with the vector of an item."""
 
@@ -163,10 +181,12 @@ class ContextKeeping(Protocol):
         What was kept again since a checkpoint stays where it is newer. Vectors and count as `remove_items`.
         """
 
-    def due_items(self, now_ms: int, oldest_ms: int, after: str, limit: int, of: AgentId = EVERYBODY) -> Sequence[str]:
-        """Ids of items, in memories and checkpoints, that have expired, or were kept before a time; behind one, in their order.
+    def due_items(
+        self, now_ms: int, oldest_ms: int, after: DuePlace, limit: int, of: AgentId = EVERYBODY
+    ) -> Sequence[tuple[str, DuePlace]]:
+        """Ids of items, in memories and checkpoints, that have expired, or were kept before a time; behind a place, in order.
 
-        With an agent, those of it and of its instances alone, and by their age alone.
+        With an agent, those of it and of its instances alone, and by their age alone. An item may come several times.
         """
 
     def only_in_copy(self, checkpoint: str) -> Sequence[str]:

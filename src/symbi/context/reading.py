@@ -15,7 +15,7 @@ import anyio
 
 from symbi.clock import Clock
 from symbi.context.sealing import label_of_level
-from symbi.errors import Denied, Overloaded, PermitRefused, RateLimited
+from symbi.errors import ApprovalPending, ApprovalRequired, Denied, Overloaded, PermitRefused, RateLimited
 from symbi.guard.action import DataRef, ReadData
 from symbi.guard.conditions import ONE_BY_ONE
 from symbi.guard.gate import Guard
@@ -163,6 +163,8 @@ class Readers:
                     self._one_by_one.clear()
                 self._one_by_one[asked] = version
                 return
+            if isinstance(refused, ApprovalRequired | ApprovalPending):
+                raise  # what people have to say is asked anew each time: they may have said it meanwhile
             if len(self._refused) >= MAX_REFUSALS:
                 self._refused.clear()
             self._refused[asked] = refused, version, self._clock.monotonic_s() + REFUSAL_HOLDS_S

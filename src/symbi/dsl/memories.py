@@ -4,7 +4,9 @@ A file has one block at most: it says after how long what its agents remember is
 count where something is looked for. Each agent has a memory of its own all the same, by its own name.
 """
 
+import re
 from collections.abc import Mapping
+from math import inf
 from typing import Final
 
 from symbi.dsl import ast
@@ -19,6 +21,9 @@ FORMS: Final = ("fact", "episode")
 STORES: Final = ("sqlite",)
 DAY_S: Final = 86_400.0
 MAX_RETENTION_DAYS: Final = 36_500.0
+MAX_DIGITS: Final = 9  # of a retention in quotes
+_RETENTIONS: Final = 'write `12h`, `90d`, `"90d"` or a number of days'
+_SHORT: Final = re.compile(r"[0-9]{1,9}[sm]")  # seconds and minutes; minutes in quotes would be taken for months
 _DAYS_OF: Final[Mapping[str, float]] = {"d": 1.0, "w": 7.0, "h": 1 / 24, "y": 365.0}
 
 
@@ -58,24 +63,43 @@ def _store(entry: ast.Entry, findings: Findings) -> None:
 
 def _retention(entry: ast.Entry, findings: Findings) -> float | None:
     value, days = entry.value, None
-    if isinstance(value, ast.Duration):
-        days = value.seconds / DAY_S
-    elif isinstance(value, ast.String):
-        days = _days(value.value)
-    elif isinstance(value, ast.Number):
-        days = float(value.value)
-    if days is None or not 0 < days <= MAX_RETENTION_DAYS:
-        message = f"`retention` is a time above 0, and at most {MAX_RETENTION_DAYS:g} days"
-        findings.error("memory", message, value.span, 'write `90d`, `"90d"` or a number of days')
+    match value:
+        case ast.Duration(seconds=seconds):
+            days = seconds / DAY_S
+        case ast.String(value=text) if (found := _days(text)) is not None:
+            days = found
+        case ast.String(value=text):
+            message = (
+                f'`retention "{text}"` is no time: in quotes it is a whole number, and `h`, `d`, `w` or `y` behind it'
+            )
+            findings.error("memory", message, value.span, _unquoted(text) or _RETENTIONS)
+            return None
+        case ast.Number(value=number):
+            days = float(number)
+        case _:
+            findings.error("memory", "`retention` is a time, or a number of days", value.span, _RETENTIONS)
+            return None
+    if days <= 0:
+        findings.error("memory", "`retention` is more than no time at all", value.span, _RETENTIONS)
+        return None
+    if days > MAX_RETENTION_DAYS:
+        message = f"`retention` is at most {MAX_RETENTION_DAYS:g} days, which are a hundred years"
+        findings.error("memory", message, value.span, "leave it out, and what is configured holds")
         return None
     return days
 
 
+def _unquoted(text: str) -> str:
+    """What to write in place of a text with a unit that is none in quotes; empty where it has none."""
+    return f"write `{text}` without quotes, or whole hours, days, weeks or years" if _SHORT.fullmatch(text) else ""
+
+
 def _days(text: str) -> float | None:
+    """Days of a text; more than there may be where it has too many digits to matter."""
     number, unit = text[:-1].strip(), text[-1:]
-    if unit not in _DAYS_OF or not number.isascii() or not number.isdigit() or len(number) > 6:  # noqa: PLR2004 - a million days are enough
+    if unit not in _DAYS_OF or not number.isascii() or not number.isdigit():
         return None
-    return int(number) * _DAYS_OF[unit]
+    return inf if len(number) > MAX_DIGITS else int(number) * _DAYS_OF[unit]
 
 
 def _weights(section: ast.Section, findings: Findings) -> tuple[float, float] | tuple[None, None]:

@@ -63,10 +63,10 @@ _TELLS_APART: Final = {
     "ask": f'action == Action::"SendMessage" && {EXPECTS_REPLY}',
     "remember": 'action == Action::"WriteData" && resource is Memory',
     "search": 'action == Action::"ReadData" && resource is Knowledge',
-    "answer": 'action == Action::"ReadData" && resource is Knowledge',
+    "answer": 'action == Action::"ReadData" && resource is Knowledge || action == Action::"CallModel"',
     "recall": 'action == Action::"ReadData" && resource is Memory',
 }
-"""Effects of one action, and the Cedar test by which each is known."""
+"""Effects whose action is that of others too, and the Cedar test by which each is known; a model may write what is answered."""
 
 
 @dataclass(frozen=True, slots=True)

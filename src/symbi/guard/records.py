@@ -69,6 +69,11 @@ def digest_arguments(action: Action) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def tells_documents(action: Action) -> bool:
+    """Whether a model is told what documents say, and answers with it: no word of that is in the trail, whatever a policy asks for."""
+    return isinstance(action, CallModel) and action.documents
+
+
 def recorded_arguments(action: Action, how: str | None) -> Mapping[str, JsonValue]:
     """How arguments stand in the trail: whole where they are small and no policy says otherwise, else by size alone.
 
@@ -79,7 +84,7 @@ def recorded_arguments(action: Action, how: str | None) -> Mapping[str, JsonValu
         size = len(canonical_json(action.arguments()))
     except InputError:
         return {"arguments_unrepresentable": True}
-    kept = isinstance(action, ReadData | WriteData) or (isinstance(action, CallModel) and action.documents)
+    kept = isinstance(action, ReadData | WriteData) or tells_documents(action)
     if how == "digest" or size > MAX_RECORDED_ARGUMENTS_BYTES or kept:
         return {"arguments_bytes": size}
     if how == "redacted":
@@ -166,16 +171,17 @@ def obligations_of(record: EffectRecord) -> Obligations:
         raise InternalError(msg, code="internal.conditions") from error
 
 
-def recorded_result(record: EffectRecord, result: bytes, kept: bytes) -> dict[str, JsonValue]:
+def recorded_result(record: EffectRecord, result: bytes, kept: bytes, *, hidden: bool = False) -> dict[str, JsonValue]:
     """How a result stands in the trail: by digest and size, and in full where a policy asks for it and it is small.
 
     Args:
         record: The effect.
         result: What came back.
         kept: The same as the ledger keeps it, sealed where it is about somebody; the digest is of this.
+        hidden: It never stands there in full.
     """
     facts: dict[str, JsonValue] = {"result_digest": hashlib.sha256(kept).hexdigest(), "result_bytes": len(result)}
-    if obligations_of(record).output == "full" and len(result) <= MAX_RECORDED_RESULT_BYTES:
+    if not hidden and obligations_of(record).output == "full" and len(result) <= MAX_RECORDED_RESULT_BYTES:
         facts["result"] = result.decode()
     return facts
 

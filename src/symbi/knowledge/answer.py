@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from symbi.errors import ModelFailed
-from symbi.guard.action import ModelRef
+from symbi.guard.action import CallModel, ModelRef
 from symbi.knowledge.citing import require_cited
 from symbi.knowledge.passages import Passage, SearchResult, evidence_of
 from symbi.knowledge.ranking import coverage
 from symbi.policy.flow import join
-from symbi.types import JsonValue, Label
+from symbi.types import JsonValue, Label, Principal
 
 EVIDENCE_BAR: Final = 0.5  # below it nothing is answered; set by tools/kb_quality.py, see docs/performance.md
 SHOWN: Final = 5  # passages that a model is shown
@@ -131,6 +131,23 @@ class Answer:
     unwritten: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Commission:
+    """What a model is to write an answer of, which is asked later and by a decision of its own.
+
+    Attributes:
+        model: Which.
+        prompt: What it is asked.
+        passages: What it is shown of, in order.
+        label: Of them.
+    """
+
+    model: AnswerModelId
+    prompt: Prompt
+    passages: tuple[Passage, ...]
+    label: Label
+
+
 SYSTEM: Final = (
     "Answer the question from the passages alone, briefly. After each statement, and at least once in each paragraph, cite the "
     "passages that it rests on by their numbers, like [1]. Quote word for word or not at all; give no address that is not in a "
@@ -160,38 +177,66 @@ def extract(result: SearchResult, bar: float = EVIDENCE_BAR) -> Answer:
     )
 
 
-def prompt_of(result: SearchResult) -> tuple[Prompt, tuple[Passage, ...]]:
+def commission_of(model: AnswerModelId, result: SearchResult) -> Commission:
     """What a model is asked, and the passages that it is shown; of several that say the same, the best."""
     shown = tuple(copies[0] for copies in _same(result.passages))[:SHOWN]
     texts = tuple(uncited(_whole(one)) for one in shown)
-    return Prompt(SYSTEM, result.query.text, texts), shown
+    return Commission(model, Prompt(SYSTEM, result.query.text, texts), shown, _label(shown))
 
 
-def left_of(told: JsonValue, prompt: Prompt, shown: tuple[Passage, ...]) -> tuple[Passage, ...]:
-    """Of the passages of a prompt those that can be cited: policy may have cut the prompt, or taken something out.
+def call_of(model: AnswerModelId, prompt: Prompt, principal: Principal, label: Label) -> CallModel:
+    """The action of asking a model; `label` is that of the question and of what it is shown."""
+    return CallModel(
+        principal=principal,
+        label=label,
+        model=model.ref,
+        prompt=prompt.json,
+        max_tokens=model.max_tokens,
+        timeout_s=model.timeout_s,
+        remote=model.remote,
+        documents=True,
+    )
+
+
+def left_of(told: JsonValue, prompt: Prompt) -> int:
+    """How many of the passages of a prompt can be cited: policy may have cut the prompt, or taken something out.
 
     Args:
         told: What the model was given, as the permit has it.
         prompt: What it was to be given.
-        shown: The passages of that, in order.
     """
     user = told.get("user") if isinstance(told, Mapping) else None
     said = user if isinstance(user, str) else ""
     whole = [f"[{number}] {text}" in said for number, text in enumerate(prompt.passages, 1)]
-    return shown[: whole.index(False)] if False in whole else shown
+    return whole.index(False) if False in whole else len(whole)
+
+
+def says(text: str, passages: Sequence[str]) -> bool:
+    """Whether a model says an answer, which cites what it was shown and nothing else, or that there is none.
+
+    Args:
+        text: What it wrote.
+        passages: What it was shown, as it stood in its prompt.
+
+    Raises:
+        ModelFailed: It is neither; the error says where, and quotes nothing.
+    """
+    if text.strip().rstrip(".") == NO_ANSWER:
+        return False
+    if not text.strip() or len(text) > MAX_ANSWER_CHARS:
+        raise ModelFailed("the model's answer is empty or too long", code="knowledge.uncited")
+    require_cited(text, passages)
+    return True
 
 
 def checked(text: str, shown: Sequence[Passage], result: SearchResult) -> Answer:
     """A model's answer, if it cites what it was shown and nothing else.
 
     Raises:
-        ModelFailed: It does not; the error says where, and quotes nothing.
+        ModelFailed: As `says`.
     """
-    if text.strip().rstrip(".") == NO_ANSWER:
+    if not says(text, [uncited(_whole(one)) for one in shown]):
         return nothing(result)
-    if not text.strip() or len(text) > MAX_ANSWER_CHARS:
-        raise ModelFailed("the model's answer is empty or too long", code="knowledge.uncited")
-    require_cited(text, [uncited(_whole(one)) for one in shown])
     return Answer(text, found=True, by="model", passages=tuple(shown), label=_label(shown), result=result)
 
 

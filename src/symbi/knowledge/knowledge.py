@@ -9,7 +9,18 @@ from typing import Final, Self, TypeVar
 
 from symbi.errors import Denied, InputError, LimitExceeded, ModelFailed, StoreUnavailable, Unavailable
 from symbi.guard.action import CallModel
-from symbi.knowledge.answer import EVIDENCE_BAR, Answer, checked, extract, left_of, nothing, prompt_of
+from symbi.guard.permit import Permit
+from symbi.knowledge.answer import (
+    EVIDENCE_BAR,
+    Answer,
+    Commission,
+    call_of,
+    checked,
+    commission_of,
+    extract,
+    left_of,
+    nothing,
+)
 from symbi.knowledge.documents import CollectionStats, DocumentRecord
 from symbi.knowledge.folders import USUAL_LIMITS, Limits, Listing
 from symbi.knowledge.ingest import REMOVE_AT_ONCE, Extract, Ingest, Step
@@ -137,26 +148,46 @@ class Knowledge:
             Unavailable: It cannot be asked.
         """
         told = model.model
-        prompt, shown = prompt_of(result)
-        action = CallModel(
-            principal=reader.principal,
-            within=reader.within,
-            label=join(reader.label, *(one.label for one in shown)),
-            model=told.ref,
-            prompt=prompt.json,
-            max_tokens=told.max_tokens,
-            timeout_s=told.timeout_s,
-            remote=told.remote,
-            documents=True,
-        )
+        asked = commission_of(told, result)
+        label = join(reader.label, asked.label)
+        action = replace(call_of(told, asked.prompt, reader.principal, label), within=reader.within)
         with result.trace.stage(RESPONSE) as facts:
             async with self._rooms.guard.enforce(action) as permit:
                 mark = permit.action.mark
                 text = await model.write(permit)
                 permit.observe({"chars": len(text)})  # an answer says what passages say, which may be removed
-            answer = checked(text, left_of(permit.action.prompt, prompt, shown), result)
-            facts.update({"model": told.name, "shown": len(shown), "found": answer.found})
+            answer = checked(text, asked.passages[: left_of(permit.action.prompt, asked.prompt)], result)
+            facts.update({"model": told.name, "shown": len(asked.passages), "found": answer.found})
         return replace(answer, model=told.name, label=join(answer.label, mark))
+
+    async def commissioned(
+        self, reader: Reader, question: str, wanted: Wanted = ANYWHERE
+    ) -> tuple[Answer, Commission | None]:
+        """An answer word for word, and what the model is to be asked for a better one; None where none is to be.
+
+        It is for those whose every effect has its place on record: they ask the model by `write`, at a place of its own.
+
+        Raises:
+            InputError, Denied, StoreUnavailable: As `search`.
+        """
+        result = await self._retrieval.search(reader, question, wanted)
+        if result.evidence < self._bar:
+            return nothing(result), None
+        model = self._model
+        return extract(result, self._bar), None if model is None else commission_of(model.model, result)
+
+    async def write(self, permit: Permit[CallModel]) -> str:
+        """What the model writes to a permit's prompt, unchecked.
+
+        Raises:
+            PermitRefused, ModelFailed, TimeLimit: See `AnswerModel.write`.
+            Unavailable: Likewise; or another model writes answers now.
+        """
+        model = self._model
+        if model is None or model.model.ref != permit.action.model:
+            msg = f"`{permit.action.model.name}` is no longer the model that writes answers"
+            raise Unavailable(msg, code="unavailable.model")
+        return await model.write(permit)
 
     # --- writing --------------------------------------------------------------------------------
 

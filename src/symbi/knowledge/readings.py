@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from symbi.clock import Clock
-from symbi.errors import Denied, PermitRefused, PolicyDenied
+from symbi.errors import ApprovalPending, ApprovalRequired, Denied, PermitRefused, PolicyDenied
 from symbi.guard.action import DataRef, ReadData
 from symbi.guard.conditions import ONE_BY_ONE
 from symbi.guard.gate import Guard
@@ -159,6 +159,8 @@ class Readings:
         return made
 
     def _refuse(self, key: tuple[Reader, Access], refusal: Denied) -> None:
+        if isinstance(refusal, ApprovalRequired | ApprovalPending):
+            return  # what people have to say is asked anew each time: they may have said it meanwhile
         if len(self._refused) >= MAX_OPEN:
             self._refused.clear()
         self._refused[key] = refusal, self._guard.engine.current.version, self._clock.monotonic_s() + REFUSAL_HOLDS_S

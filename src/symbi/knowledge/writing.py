@@ -343,7 +343,7 @@ class Writing:
         """
         async with self.permitted(principal, access, {"removed": []}, Label()) as permit:
             await self.mend(permit, access.collection)
-            raise error
+        raise error  # not within: what came to an end would be taken for a write that nobody knows the outcome of
 
     async def below(self, collection: str, name: str) -> Mapping[str, str]:
         """Ids of the documents of a name: of that source, and of all sources below it; by source."""

@@ -37,13 +37,28 @@ def test_a_block_is_formatted_and_read_again_as_it_was():
     assert compile_file(parse(formatted, "t.symbi"), formatted).agents[0].memory == terms(BLOCK)
 
 
+@pytest.mark.parametrize("written", ["1s", "90s", "15m"])
+def test_a_retention_that_is_short_is_told_to_be_written_without_quotes(written):
+    (error,) = errors(f'memory m {{ retention "{written}" }}')
+    assert f"write `{written}` without quotes" in error.hint
+    assert errors(f"memory m {{ retention {written} }}") == []
+
+
 @pytest.mark.parametrize(
     ("block", "message"),
     [
         ("memory m { store markdown }", "memories are kept in `sqlite`, not in `markdown`"),
         ('memory m { path "data" }', "a memory has no path of its own"),
-        ('memory m { retention "soon" }', "`retention` is a time above 0"),
-        ("memory m { retention 0s }", "`retention` is a time above 0"),
+        ('memory m { retention "soon" }', '`retention "soon"` is no time: in quotes it is a whole number, and `h`'),
+        ('memory m { retention "1s" }', '`retention "1s"` is no time: in quotes it is a whole number, and `h`'),
+        ('memory m { retention "1.5h" }', '`retention "1.5h"` is no time'),
+        ('memory m { retention "30" }', '`retention "30"` is no time'),
+        ('memory m { retention "" }', '`retention ""` is no time'),
+        ("memory m { retention soon }", "`retention` is a time, or a number of days"),
+        ("memory m { retention 0s }", "`retention` is more than no time at all"),
+        ('memory m { retention "0d" }', "`retention` is more than no time at all"),
+        ('memory m { retention "36501d" }', "`retention` is at most 36500 days"),
+        ('memory m { retention "99999999999999999999y" }', "`retention` is at most 36500 days"),
         ("memory m { search { vector_weight 2 } }", "`vector_weight` is a number from 0 to 1"),
         ("memory m { search { vector_weight 0, keyword_weight 0 } }", "one of the two weights"),
         ("memory m { }\nmemory n { }", "the file has a `memory` block already"),

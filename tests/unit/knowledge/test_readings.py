@@ -6,13 +6,18 @@ from types import SimpleNamespace
 
 import anyio
 import anyio.lowlevel
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from symbi.context import reading as memory_reading
+from symbi.errors import ApprovalPending, ApprovalRequired, PolicyDenied
+from symbi.guard.action import DataRef
+from symbi.knowledge import readings as knowledge_readings
 from symbi.knowledge.documents import Access
 from symbi.knowledge.readings import Reader, Readings
 from symbi.testing.clock import ManualClock
-from symbi.types import AgentId, Principal
+from symbi.types import AgentId, Label, Principal
 
 READER, ACCESS = Reader(Principal(AgentId("reader"))), Access("c")
 
@@ -91,3 +96,51 @@ def test_every_lease_that_was_opened_is_closed_once(waits, opening, closing, giv
     opened, closed, lost = anyio.run(run)
     assert closed == opened
     assert not lost
+
+
+class Refusing:
+    """A gate that refuses each lease, by what it is told to say, and counts how often it is asked."""
+
+    def __init__(self, refusal):
+        self.refusal, self.asked = refusal, 0
+        self.engine = SimpleNamespace(current=SimpleNamespace(version="v1"))
+
+    @asynccontextmanager
+    async def lease(self, action, *, uses, seconds):
+        self.asked += 1
+        raise self.refusal
+        yield action, uses, seconds
+
+
+def documents(guard, clock):
+    readings = Readings(guard, clock, ("builtin", False))
+    return lambda: readings.reading(READER, ACCESS, "disk"), knowledge_readings.REFUSAL_HOLDS_S
+
+
+def memories(guard, clock):
+    data = DataRef("Memory", "reader", "unknown", "facts")
+    asked = memory_reading.Asked(Principal(AgentId("reader")), data, Label(), "unknown", 10)
+    readers = memory_reading.Readers(guard, clock)
+    return lambda: readers.reading(asked, {}), memory_reading.REFUSAL_HOLDS_S
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("of", [documents, memories])
+async def test_what_people_have_to_agree_to_is_asked_each_time_and_what_policy_denies_for_good_is_not(of):
+    clock = ManualClock()
+    for refusal in (ApprovalRequired("ask"), ApprovalRequired("no", code="approval.denied"), ApprovalPending("wait")):
+        guard = Refusing(refusal)
+        read, _holds_s = of(guard, clock)
+        for times in (1, 2, 3):
+            with pytest.raises(type(refusal)):
+                async with read():
+                    pass
+            assert guard.asked == times
+    guard = Refusing(PolicyDenied("never"))
+    read, holds_s = of(guard, clock)
+    for times, seconds in ((1, 0.0), (1, holds_s - 0.5), (2, 1.0), (2, 0.0)):
+        clock.advance(seconds)
+        with pytest.raises(PolicyDenied):
+            async with read():
+                pass
+        assert guard.asked == times

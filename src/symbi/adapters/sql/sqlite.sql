@@ -890,17 +890,35 @@ SELECT id FROM memory_gone ORDER BY id LIMIT ?
 -- name: memory_forgotten
 DELETE FROM memory_gone WHERE id = ?
 
--- name: memories_old
-SELECT DISTINCT id FROM (
-    SELECT id FROM memories WHERE expires_ms <= ?1 UNION ALL SELECT id FROM memories WHERE at_ms < ?2
-) WHERE id > ?3 ORDER BY id LIMIT ?4
+-- name: memories_ended
+SELECT id, expires_ms, number FROM memories INDEXED BY memories_end
+WHERE expires_ms <= ?1 AND (expires_ms, number) > (?2, ?3) ORDER BY expires_ms, number LIMIT ?4
 
--- name: memories_old_of
-SELECT DISTINCT m.id FROM (
-    SELECT space FROM memory_levels WHERE space = ?4 OR (space > ?4 || '/' AND space < ?4 || '0')
-    UNION SELECT space FROM memory_copies WHERE space = ?4 OR (space > ?4 || '/' AND space < ?4 || '0')
-) s CROSS JOIN memories m INDEXED BY memories_space_age ON m.space = s.space
-WHERE m.at_ms < ?1 AND m.id > ?2 ORDER BY m.id LIMIT ?3
+-- name: memories_old
+SELECT id, at_ms, number FROM memories INDEXED BY memories_age
+WHERE at_ms < ?1 AND (at_ms, number) > (?2, ?3) ORDER BY at_ms, number LIMIT ?4
+
+-- name: memories_old_in
+SELECT id, at_ms, number FROM memories INDEXED BY memories_space_age
+WHERE space = ?5 AND at_ms < ?1 AND (at_ms, number) > (?2, ?3) ORDER BY at_ms, number LIMIT ?4
+
+-- name: memory_space_old
+WITH RECURSIVE s (space) AS (
+    SELECT ?1
+    UNION ALL
+    SELECT (
+        SELECT min(space) FROM (
+            SELECT min(space) AS space FROM memory_levels WHERE space > s.space AND space < ?2
+            UNION ALL SELECT min(space) FROM memory_copies WHERE space > s.space AND space < ?2
+        )
+    )
+    FROM s WHERE s.space IS NOT NULL AND (s.space = ?1 OR NOT EXISTS (
+        SELECT 1 FROM memories INDEXED BY memories_space_age WHERE space = s.space AND at_ms < ?3
+    ))
+)
+SELECT max(space) FROM s WHERE space > ?1 AND EXISTS (
+    SELECT 1 FROM memories INDEXED BY memories_space_age WHERE space = s.space AND at_ms < ?3
+)
 
 -- name: memory_size
 SELECT count(*), ifnull(sum(length(body)), 0) FROM memories WHERE space = ? AND copy = ''

@@ -8,7 +8,7 @@ from typing import Any, Final
 from symbi.adapters.sqlite.file import SQL, damaged
 from symbi.adapters.sqlite.rows import Rows
 from symbi.context.kinds import Form, MemoryKind
-from symbi.context.port import EVERYBODY, Checkpoint, Meaning, Row, Space, Wanted
+from symbi.context.port import EVERYBODY, Checkpoint, DuePlace, Meaning, Row, Space, Wanted
 from symbi.errors import InternalError
 from symbi.guard.sealed import is_sealed, read_sealed
 from symbi.types import AgentId
@@ -18,6 +18,8 @@ COUNTED: Final = 512  # items that have a word, of those that are counted to fin
 KINDS: Final = {kind.value: kind for kind in MemoryKind}
 FORMS: Final = {form.value: form for form in Form}
 MEANINGS: Final = {meaning.value: meaning for meaning in Meaning}  # to look one up is a third of to make one
+_ENDED, _OLD = " ended", " old"  # among whose items is looked that are due; no agent is called so
+_FIRST: Final = (-(2**63), 0)
 _COLUMNS: Final = (
     "m.id, m.space, m.kind, m.form, m.shared, m.level, m.at_ms, m.expires_ms, m.importance, m.half_life, m.tokens, m.times, "
     "m.digest, m.meaning, m.body, m.words, m.number"
@@ -95,13 +97,31 @@ class MemoryTable(Rows):
                     self._write(SQL["memory_gone"], (one,))
         return count
 
-    def due_items(self, now_ms: int, oldest_ms: int, after: str, limit: int, of: AgentId = EVERYBODY) -> Sequence[str]:
-        """Items that have expired, or are too old."""
-        if of:
-            found = self._all(SQL["memories_old_of"], (oldest_ms, after, limit, of))
-        else:
-            found = self._all(SQL["memories_old"], (now_ms, oldest_ms, after, limit))
-        return [str(row[0]) for row in found]
+    def due_items(
+        self, now_ms: int, oldest_ms: int, after: DuePlace, limit: int, of: AgentId = EVERYBODY
+    ) -> Sequence[tuple[str, DuePlace]]:
+        """Rows that have expired, or are too old; each is looked at once by who goes on behind the last of them."""
+        found: list[tuple[str, DuePlace]] = []
+        among = after.among or (of or _ENDED)
+        ms, number = (after.ms, after.number) if after.among else _FIRST
+        while among and len(found) < limit:
+            values = (now_ms if among == _ENDED else oldest_ms, ms, number, limit - len(found))
+            if of:
+                rows = self._all(SQL["memories_old_in"], (*values, among))
+            else:
+                rows = self._all(SQL["memories_ended" if among == _ENDED else "memories_old"], values)
+            found += [(str(id_), DuePlace(among, at, row)) for id_, at, row in rows]
+            if len(found) < limit:
+                among, (ms, number) = self._next_due(among, oldest_ms, of), _FIRST
+        return found
+
+    def _next_due(self, among: str, oldest_ms: int, of: AgentId) -> str:
+        """Where to look behind a place: at instances of an agent in their order, or at everybody's old items after ended ones."""
+        if not of:
+            return _OLD if among == _ENDED else ""
+        behind = f"{of}/" if among == of else among
+        (found,) = self._one(SQL["memory_space_old"], (behind, f"{of}0", oldest_ms))
+        return found or ""
 
     def only_in_copy(self, checkpoint: str) -> Sequence[str]:
         """What would be nowhere without it."""
