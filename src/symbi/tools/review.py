@@ -311,7 +311,7 @@ def stand(seen: Seen, review: Review | None, *, key_revoked: str, now: str) -> S
     if seen.error is not None and not isinstance(seen.error, PinMismatch):
         return Standing(seen.error)
     if seen.reviewed:
-        return Standing(seen.error, drop=True)
+        return Standing(seen.error, drop=seen.error is None)
     hint = f"`symbi tools review {seen.name}` shows what it is"
 
     def kept(state: ReviewState, reason: str) -> Review:
