@@ -147,6 +147,8 @@ class ToolReviews:
         for name in names:
             msg = f"tool `{name}` is signed with a key that was revoked on {review.since[:10]}"
             self._catalog.withdraw(name, SignatureInvalid(msg, code=REVOKED_KEY, tool=name))
+        msg = f"the tool is signed with a key that was revoked on {review.since[:10]}"
+        self._catalog.withdraw(key, SignatureInvalid(msg, code=REVOKED_KEY))
         if names:
             await self._catalog.changed()
         return names
