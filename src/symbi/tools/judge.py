@@ -179,7 +179,8 @@ def _changed(pin: Pin, examined: Examined) -> PinMismatch:
     said = ""
     if pin.digest != digest and (parse_provenance(pin.form).version or (entry and (entry.version or entry.previous))):
         back = why_older(entry or SignatureEntry(""), parse_provenance(pin.form))
-        before = examined.before.get(pin.digest) or signed_digest(pin.definition)
+        says = not back and entry is not None and entry.previous  # which takes time where it was not found out before
+        before = (examined.before.get(pin.digest) or signed_digest(pin.definition)) if says else ""
         said = f"; {back or of_descent(entry, before)}"
     return PinMismatch(
         f"the {what} of tool `{name}` has changed since it was pinned on {pin.pinned_at[:10]}{said}",

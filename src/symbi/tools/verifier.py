@@ -31,7 +31,7 @@ from symbi.policy.engine import PolicyEngine
 from symbi.policy.history import offline
 from symbi.tools.judge import Examined, Judgement, VerificationMode, examine, judge
 from symbi.tools.link import ServerLink
-from symbi.tools.lookalike import ANY_NAME, LookAlike, judge_names, keys_of, shown
+from symbi.tools.lookalike import ANY_NAME, LookAlike, deceives, judge_names, keys_of, shown
 from symbi.tools.manifest import Manifest, ToolEntry
 from symbi.tools.port import SERVER_NAME, TOOL_NAME, PinHead, ReviewKind, ReviewState, ToolDefinition, ToolStore
 from symbi.tools.review import Seen, admitted, covered_definition, signed_digest, stand
@@ -287,7 +287,8 @@ class ToolVerifier:
         shared = [ANY_NAME]
         if self.shared is not None and not reviewed:
             shared = [name for server in servers for name in self.shared.get(server, ())]
-        return judge_names([one.definition for one in prepared], taken, shared, known)
+        reasons = [one.deceives if isinstance(one, _Prepared) else "" for one in prepared]
+        return judge_names([one.definition for one in prepared], taken, shared, known, reasons)
 
     def _stand(self, one: "_Prepared", found: Judgement, *, first: bool, reviewed: bool) -> Judgement:
         """A judgement after what people have said. On the store's thread; what waits for them is kept with it."""
@@ -355,7 +356,10 @@ class ToolVerifier:
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A definition whose name and schemas can be used, as it was examined under a key, and its print from then."""
+    """A definition whose name and schemas can be used, as it was examined under a key, and its print from then.
+
+    `deceives` is what of it does.
+    """
 
     definition: ToolDefinition
     trust: ServerTrust
@@ -364,6 +368,7 @@ class _Prepared:
     output: Schema | None
     findings: tuple[Finding, ...]
     print: str
+    deceives: str
 
     @property
     def refusal(self) -> Refusal:
@@ -393,7 +398,8 @@ def _prepare(
         return Refusal(definition, error)
     taken = print_of(definition)
     examined = examine(mode, definition, trust, now_ns)
-    return _Prepared(definition, trust, examined, arguments, output, screen(definition, others), taken)
+    wrong = "" if mode is VerificationMode.DISABLED else deceives(definition)
+    return _Prepared(definition, trust, examined, arguments, output, screen(definition, others), taken, wrong)
 
 
 def refuse_duplicates(definitions: Sequence[ToolDefinition]) -> Sequence[ToolDefinition | Refusal]:

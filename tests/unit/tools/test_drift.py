@@ -7,6 +7,7 @@ import pytest
 
 from symbi.errors import InputError, PinMismatch, StoreUnavailable, ToolServerUnavailable
 from symbi.testing.clock import ManualClock
+from symbi.tools import lookalike
 from symbi.tools.port import RawToolResult, ReviewKind, ReviewState, ToolDefinition
 from symbi.tools.review import REJECTED, REVOKED_TOOL
 from symbi.tools.reviewing import ToolReviews
@@ -296,6 +297,22 @@ async def test_what_is_not_signed_any_more_is_no_tool_of_a_revoked_key_and_no_fi
         _, public = make_key_pair()
         assert await reviews.revoke_key(fingerprint(load_public_key(public)), PERSON) == ()
         await bench.call(to="x")
+
+
+async def test_no_text_of_a_definition_is_judged_while_the_store_is_held(open_bench, monkeypatch):
+    steps = []
+    judged = lookalike.wrong_with_text
+    monkeypatch.setattr(lookalike, "wrong_with_text", lambda text, what: steps.append("text") or judged(text, what))
+    async with open_bench() as bench:
+        heads = bench.gate.store.pin_heads
+        bench.gate.store.pin_heads = lambda: steps.append("store") or heads()
+        become(bench, title="Send\u200b it")
+        steps.clear()
+        await bench.catalog.refresh("mail")
+        assert steps[-1] == "store"
+        assert "text" in steps
+        with pytest.raises(InputError, match=r"U\+200B, which nobody sees"):
+            bench.catalog.find("mail.send")
 
 
 async def test_a_shadow_of_another_servers_tool_is_refused_at_listing_with_the_reason(open_bench):
