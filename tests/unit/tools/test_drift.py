@@ -7,7 +7,10 @@ import pytest
 
 from symbi.errors import InputError, PinMismatch, StoreUnavailable, ToolServerUnavailable
 from symbi.testing.clock import ManualClock
+from symbi.testing.gate import open_gate
+from symbi.testing.tool_servers import ToolServerSimulator
 from symbi.tools import lookalike
+from symbi.tools.catalog import Catalog, ServerLink, ToolVerifier, VerificationMode
 from symbi.tools.port import RawToolResult, ReviewKind, ReviewState, ToolDefinition
 from symbi.tools.review import REJECTED, REVOKED_TOOL
 from symbi.tools.reviewing import ToolReviews
@@ -297,6 +300,22 @@ async def test_what_is_not_signed_any_more_is_no_tool_of_a_revoked_key_and_no_fi
         _, public = make_key_pair()
         assert await reviews.revoke_key(fingerprint(load_public_key(public)), PERSON) == ()
         await bench.call(to="x")
+
+
+async def test_tools_with_the_longest_names_are_told_apart_and_can_be_accepted():
+    names = ["t" * 127 + last for last in "ab"]
+    offered = [ToolDefinition("s" * 64, name, "Sends.", {"type": "object"}) for name in names]
+    async with open_gate() as gate:
+        server = ToolServerSimulator("s" * 64, gate.guard.authority, [(one, None) for one in offered])
+        verifier = ToolVerifier(VerificationMode.TOFU, gate.store, gate.log, gate.engine, gate.clock)
+        catalog = Catalog(gate.guard, verifier, [ServerLink("s" * 64, "simulated", server)])
+        await catalog.refresh("s" * 64)
+        server.tools = [(replace(one, description="Sends more."), None) for one in offered]
+        await catalog.refresh("s" * 64)
+        first, second = (f"{'s' * 64}.{name}" for name in names)
+        assert list(catalog.quarantined) == [first, second]
+        await ToolReviews(catalog).accept(first, gate.store.get_review(ReviewKind.TOOL, first).digest, PERSON)
+        assert ([ref.name for ref in catalog.refs], list(catalog.quarantined)) == ([first], [second])
 
 
 async def test_no_text_of_a_definition_is_judged_while_the_store_is_held(open_bench, monkeypatch):
