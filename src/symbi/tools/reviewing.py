@@ -14,7 +14,7 @@ from symbi.audit.event import AuditEventType, Draft
 from symbi.clock import rfc3339
 from symbi.errors import InputError, PinMismatch, SignatureInvalid
 from symbi.tools.catalog import Catalog
-from symbi.tools.port import Pin, Review, ReviewKind, ReviewState
+from symbi.tools.port import Pin, Review, ReviewKind, ReviewState, ToolDefinition
 from symbi.tools.review import REJECTED, REVOKED_KEY, REVOKED_TOOL, covered_definition
 from symbi.tools.schemapin import digest_of, fingerprint
 from symbi.tools.text import cut, printable, shown_name
@@ -182,13 +182,17 @@ class ToolReviews:
             await self._catalog.take_out(name, PinMismatch(msg, code=REJECTED, server=name))
         return review
 
-    async def against(self, server: str) -> Mapping[str, str]:
-        """What stands against each tool that a connected server offers, beside its signature, by name.
+    async def against(self, server: str, definitions: Sequence[ToolDefinition]) -> Mapping[str, str]:
+        """What stands against each of a connected server's tools, beside its signature, by name.
+
+        Args:
+            server: Its name.
+            definitions: What it offered; it may offer something else by now.
 
         Raises:
             StoreUnavailable: What people have said cannot be read.
         """
-        offered = {f"{server}.{one.name}": one for one in self._catalog.offered(server)}
+        offered = {f"{server}.{one.name}": one for one in definitions}
         quarantined = self._catalog.quarantined
         found = {
             name: quarantined[shown_name(name)].message

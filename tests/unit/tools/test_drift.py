@@ -254,6 +254,15 @@ async def test_what_was_rejected_is_refused_without_asking_again_until_it_is_som
         assert caught.value.code == REJECTED
 
 
+async def test_what_is_to_be_signed_is_judged_as_it_was_offered_whatever_the_server_offers_by_now(open_bench):
+    async with open_bench() as bench:
+        reviews = ToolReviews(bench.catalog)
+        (tool,) = bench.catalog.offered("mail")
+        assert await reviews.against("mail", [tool]) == {}
+        against = await reviews.against("mail", [replace(tool, description=RUG)])
+        assert "has changed since it was pinned" in against["mail.send"]
+
+
 async def test_only_what_waits_can_be_rejected(open_bench):
     async with open_bench() as bench:
         with pytest.raises(InputError, match=r"nothing of tool `mail\.send` waits"):
