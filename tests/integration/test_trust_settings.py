@@ -33,9 +33,9 @@ LISTED = {"name": SEND.name, "description": SEND.description, "inputSchema": SEN
 ALLOW = '@id("all") permit (principal, action, resource);'
 
 
-def bundle(folder, key=KEY, authority=AUTHORITY, *, name="bundle.json", expires_at=None):
+def bundle(folder, key=KEY, authority=AUTHORITY, *, name="bundle.json", expires_at=None, kid="acme"):
     content = {"documents": [json.loads(document(key)) | {"domain": HOST}], "revocations": []}
-    signed_one = sign_bundle(content, authority, "acme", "2026-01-01T00:00:00Z", expires_at)
+    signed_one = sign_bundle(content, authority, kid, "2026-01-01T00:00:00Z", expires_at)
     (folder / name).write_text(json.dumps(signed_one))
     (folder / "authority.pem").write_text(public_pem(AUTHORITY.public_key()))
 
@@ -179,6 +179,29 @@ def test_the_key_of_a_server_is_shown_before_anybody_accepts_it(tmp_path):
     assert (shown[1]["source"], shown[1]["error"]) == ("folder:trust", "")
     assert "key_compromise" in shown[2]["error"]
     assert "key_compromise" in words.stdout
+
+
+def test_what_a_bundle_calls_its_key_is_shown_as_it_is(tmp_path):
+    bundle(tmp_path, kid="[/red] acme")
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "operator.cedar").write_text(ALLOW)
+    config = tmp_path / "symbi.toml"
+    config.write_text(
+        SERVER + '\n[schemapin]\nbundles = ["bundle.json"]\nauthorities = ["authority.pem"]\nonline = false\n'
+    )
+    _, answer = suite_tools()[0]
+    with in_place_of({"mail": [(signed(SEND), answer)]}):
+        found = CliRunner().invoke(app, ["tools", "key", "--config", str(config)])
+    assert found.exit_code == 0, found.output
+    assert "from bundle:[/red] acme" in found.stdout
+
+
+def test_where_no_server_is_configured_it_is_said(tmp_path):
+    config = tmp_path / "symbi.toml"
+    config.write_text("")
+    for command, words in (("verify", "no configured server offers one"), ("key", "no tool server is configured")):
+        found = CliRunner().invoke(app, ["tools", command, "--config", str(config)])
+        assert (found.exit_code, words in found.stdout) == (0, True), found.output
 
 
 @pytest.mark.anyio

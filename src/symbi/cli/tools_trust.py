@@ -144,7 +144,9 @@ def verify_tool_listing(
     """Check every tool of a listing against its signature, without a server or network. Exit code 4 if one does not hold."""
     with errors_to_exit(as_json=as_json):
         now_ns = SystemClock().now_ns()
-        whose = parse_domain(domain) if domain or bundle is not None else ""
+        if bundle is not None and not domain:
+            raise InputError("a `--bundle` knows many: say by `--domain` whose tools they are", code="input.arguments")
+        whose = parse_domain(domain) if domain else ""
         trusted = Offline(key, bundle, tuple(authority or ()), unsigned_bundle).key_of(whose, now_ns)
         rows: list[dict[str, JsonValue]] = []
         for definition in parse_listing(read_text(listing)):
@@ -178,13 +180,17 @@ def show_key(
         if as_json:
             print_json(rows)
             return
+        if not rows:
+            out.print("no tool server is configured")
         for row in rows:
             if row["error"]:
                 out.print(f"[bold]{escape(str(row['server']))}[/]: [red]{escape(str(row['error']))}[/]")
                 continue
             whose = f" ({escape(str(row['developer']))})" if row["developer"] else ""
             agreed = ", and DNS says the same" if row["dns"] else ""
-            out.print(f"[bold]{escape(str(row['server']))}[/]: {row['key']}{whose}, from {row['source']}{agreed}")
+            out.print(
+                f"[bold]{escape(str(row['server']))}[/]: {row['key']}{whose}, from {escape(str(row['source']))}{agreed}"
+            )
 
 
 async def _keys(settings: Settings, servers: list[str]) -> list[dict[str, JsonValue]]:
