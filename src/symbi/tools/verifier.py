@@ -47,6 +47,7 @@ _log = logging.getLogger("symbi.tools")
 
 DUPLICATE: Final = "tool.duplicate"
 """Code of a tool whose server offers several of its name."""
+MAX_NEW: Final = 2_048  # tools of one server that are kept at first sight, of a runtime: who renames them without end fills no disk
 MAX_RECORDED: Final = 4  # findings of a tool that its event tells of
 
 
@@ -88,6 +89,7 @@ class ToolVerifier:
         self._manifests = manifests or {}
         self._domains = {} if self._chain is None or mode is VerificationMode.DISABLED else known.domains
         self._trust: dict[str, ServerTrust] = {}
+        self._new: dict[str, set[str]] = {}  # by server, the tools that were seen for the first time
         self.shared: Mapping[str, Collection[str]] | None = None
         if mode is VerificationMode.DISABLED:
             _log.warning("tool verification is disabled: any tool can be called, whatever it has become")
@@ -306,6 +308,14 @@ class ToolVerifier:
             self.store.drop_review(ReviewKind.TOOL, name)
         return replace(found, error=standing.error, pin=found.pin if standing.pins else None)
 
+    def _has_too_many(self, definition: ToolDefinition) -> bool:
+        """Whether so many tools of a server were seen for the first time that this one is not kept."""
+        new = self._new.setdefault(definition.server, set())
+        if definition.name not in new and len(new) >= MAX_NEW:
+            return True
+        new.add(definition.name)
+        return False
+
     def _judge(
         self, one: "_Prepared | Refusal", accepted: frozenset[tuple[str, str]], *, reviewed: bool, older: bool
     ) -> tuple[VerifiedTool | Refusal, Draft]:
@@ -319,6 +329,10 @@ class ToolVerifier:
             trust = replace(trust, remote=False)
         pinning = self.mode is not VerificationMode.DISABLED
         pin = self.store.get_pin(name) if pinning else None
+        if pinning and pin is None and not reviewed and self._has_too_many(definition):
+            msg = f"tool `{shown_name(name)}` is refused: its server has offered {MAX_NEW} others that nobody had seen before"
+            refused = replace(one.refusal, error=InputError(msg, code="tool.too_many", tool=shown_name(name)))
+            return _refused(refused)
         now_ns = self.clock.now_ns()
         found = judge(self.mode, one.examined, trust, pin, now_ns=now_ns, reviewed=reviewed, older=older)
         found = self._stand(one, found, first=pin is None, reviewed=reviewed)

@@ -327,6 +327,23 @@ async def test_tools_with_the_longest_names_are_told_apart_and_can_be_accepted()
         assert ([ref.name for ref in catalog.refs], list(catalog.quarantined)) == ([first], [second])
 
 
+async def test_a_server_that_offers_other_tools_each_time_fills_no_store(open_bench, monkeypatch):
+    monkeypatch.setattr("symbi.tools.verifier.MAX_NEW", 3)
+    first = [ToolDefinition("mail", name, "Sends.", {"type": "object"}) for name in ("send", "b", "c")]
+    async with open_bench(definitions=first) as bench:
+        _, answer = bench.server.tools[0]
+        bench.server.tools = [(replace(first[0], name=name), answer) for name in ("send", "d", "e")]
+        await bench.catalog.refresh("mail")
+        assert {name: error.code for name, error in bench.catalog.quarantined.items()} == dict.fromkeys(
+            ["mail.d", "mail.e"], "tool.too_many"
+        )
+        assert [ref.name for ref in bench.catalog.refs] == ["mail.send"]
+        assert [pin.tool for pin in bench.gate.store.pins()] == ["mail.b", "mail.c", "mail.send"]
+        bench.server.tools = [(one, answer) for one in first]
+        await bench.catalog.refresh("mail")
+        assert len(bench.catalog.refs) == len(first)
+
+
 async def test_no_text_of_a_definition_is_judged_while_the_store_is_held(open_bench, monkeypatch):
     steps = []
     judged = lookalike.wrong_with_text
