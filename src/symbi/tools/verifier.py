@@ -47,7 +47,7 @@ _log = logging.getLogger("symbi.tools")
 
 DUPLICATE: Final = "tool.duplicate"
 """Code of a tool whose server offers several of its name."""
-MAX_NEW: Final = 2_048  # tools of one server that are kept at first sight, of a runtime: who renames them without end fills no disk
+MAX_NEW: Final = 2_048  # tools of one server that are kept at first sight: who renames them without end fills no disk
 MAX_RECORDED: Final = 4  # findings of a tool that its event tells of
 
 
