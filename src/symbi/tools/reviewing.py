@@ -127,6 +127,11 @@ class ToolReviews:
     async def revoke_key(self, key: str, principal: Principal, reason: str = "") -> Sequence[str]:
         """Refuse every tool that a key has signed, from here on.
 
+        Args:
+            key: Its fingerprint, as pins name it, or with `sha256:` before it, as documents do.
+            principal: Who says so.
+            reason: Why.
+
         Returns:
             The tools that are refused by it at once.
 
@@ -134,6 +139,7 @@ class ToolReviews:
             InputError: It is no fingerprint.
             StoreUnavailable: It cannot be kept.
         """
+        key = key.removeprefix("sha256:").lower()
         if len(key) != FINGERPRINT_CHARS or not set(key) <= set("0123456789abcdef"):
             msg = f"`{shown_name(key)}` is no fingerprint of a key"
             raise InputError(msg, code="tool.key", hint="`symbi tools list --json` shows those of the pinned tools")

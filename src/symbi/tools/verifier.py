@@ -188,7 +188,8 @@ class ToolVerifier:
         Raises:
             As `verify_tool`; `PinMismatch` only for what is older, or is not what was shown.
         """
-        if digest is not None and digest_of(covered_definition(definition)) != digest:
+        covered = b"" if digest is None else await anyio.to_thread.run_sync(covered_definition, definition)
+        if digest is not None and digest_of(covered) != digest:
             name = shown_name(f"{definition.server}.{definition.name}")
             msg = f"tool `{name}` is not what was shown any more"
             raise PinMismatch(msg, hint=f"`symbi tools review {name}` shows what it is now", tool=name)

@@ -14,7 +14,7 @@ from symbi.tools.catalog import Catalog, ServerLink, ToolVerifier, VerificationM
 from symbi.tools.port import RawToolResult, ReviewKind, ReviewState, ToolDefinition
 from symbi.tools.review import REJECTED, REVOKED_TOOL
 from symbi.tools.reviewing import ToolReviews
-from symbi.tools.schemapin import digest_of, fingerprint, load_public_key, make_key_pair
+from symbi.tools.schemapin import digest_of, fingerprint, key_id, load_public_key, make_key_pair
 from symbi.types import AgentId, Principal
 
 pytestmark = pytest.mark.anyio
@@ -27,8 +27,8 @@ def become(bench, **change):
     bench.server.tools = [(replace(definition, **change), answer)]
 
 
-def waiting(bench, name="mail.send"):
-    return bench.gate.store.get_review(ReviewKind.TOOL, name)
+def waiting(bench, name="mail.send", kind=ReviewKind.TOOL):
+    return bench.gate.store.get_review(kind, name)
 
 
 async def test_a_rug_pull_in_mid_session_is_refused_at_once_and_calls_at_work_end_as_they_began(open_bench):
@@ -307,7 +307,9 @@ async def test_what_is_not_signed_any_more_is_no_tool_of_a_revoked_key_and_no_fi
         with pytest.raises(InputError, match="no fingerprint"):
             await reviews.revoke_key("abc", PERSON)
         _, public = make_key_pair()
-        assert await reviews.revoke_key(fingerprint(load_public_key(public)), PERSON) == ()
+        for name in (fingerprint(load_public_key(public)), key_id(load_public_key(public))):  # as shown in either place
+            assert await reviews.revoke_key(name, PERSON) == ()
+            assert waiting(bench, fingerprint(load_public_key(public)), ReviewKind.KEY).state is ReviewState.REVOKED
         await bench.call(to="x")
 
 
