@@ -67,6 +67,24 @@ async def test_a_folder_of_documents_is_as_good_as_a_key_in_a_file(tmp_path):
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("how", ["the folder is gone", "a link leads nowhere"])
+async def test_revocations_that_are_out_of_sight_are_an_error_and_not_none(tmp_path, how):
+    trust = tmp_path / "trust"
+    trust.mkdir()
+    bundle(tmp_path)
+    config = (
+        SERVER + '\n[schemapin]\nbundles = ["bundle.json"]\nauthorities = ["authority.pem"]\n'
+        'folder = "trust"\nonline = false\n'
+    )
+    assert (await connected(tmp_path, config))[0] == {"mail.send": ""}
+    if how == "the folder is gone":
+        trust.rmdir()
+    else:
+        (trust / f"{HOST}.revocations.json").symlink_to(tmp_path / "unmounted" / "revocations.json")
+    assert (await connected(tmp_path, config))[0] == {"mail.send": "unavailable.discovery"}
+
+
+@pytest.mark.anyio
 async def test_a_signed_bundle_is_taken_and_others_are_not(tmp_path):
     config = SERVER + '\n[schemapin]\nbundles = ["bundle.json"]\nauthorities = ["authority.pem"]\nonline = false\n'
     bundle(tmp_path)
