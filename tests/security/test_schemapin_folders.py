@@ -135,6 +135,9 @@ def test_a_folder_is_signed_and_checked_offline_by_a_bundle(skill, keys):
     assert (unsaid.exit_code, "`--domain`" in unsaid.output) == (2, True)
     assert run(*check, "--authority", f"{owner}.pub").exit_code == 4
     assert run(*check, "--unsigned-bundle").exit_code == 0
+    assert run(*trusted, "--domain", "Tools.Example.com").exit_code == 0
+    foreign = run(*trusted, "--domain", "other.example.com")
+    assert (foreign.exit_code, json.loads(foreign.output)["code"]) == (4, "verify.skill")
     (skill / "lib" / "b.py").write_text("import os\n")
     assert run(*trusted).exit_code == 4
 

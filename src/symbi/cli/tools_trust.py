@@ -88,6 +88,7 @@ class Offline:
 def verify_skill_folder(  # noqa: PLR0913 - one for each option
     folder: Annotated[Path, typer.Argument(help="A folder with a file .schemapin.sig.")],
     *,
+    domain: Annotated[str, typer.Option(help="Who must have signed it; else anybody whom the bundle knows may.")] = "",
     key: KeyFile = None,
     bundle: BundleFile = None,
     authority: Authority = None,
@@ -108,8 +109,12 @@ def verify_skill_folder(  # noqa: PLR0913 - one for each option
         if raw is None:
             raise SignatureInvalid(f"`{folder}` has no `{SIGNATURE_FILE}`", code="verify.skill")
         document = parse_skill(raw)
-        domain = parse_domain(document["domain"])
-        trusted = Offline(key, bundle, tuple(authority or ()), unsigned_bundle).key_of(domain, now_ns)
+        whose = parse_domain(document["domain"])
+        if domain and parse_domain(domain) != whose:
+            raise SignatureInvalid(
+                f"`{folder}` is signed by `{whose}`, not `{parse_domain(domain)}`", code="verify.skill"
+            )
+        trusted = Offline(key, bundle, tuple(authority or ()), unsigned_bundle).key_of(whose, now_ns)
         found = verify_skill(files, document, trusted, now_ns)
         if covered and not found.covered:
             msg = f"only the content of skill `{found.name}` is signed, not what stands beside it"
