@@ -5,11 +5,13 @@ from dataclasses import replace
 import pytest
 
 from symbi.errors import PinMismatch, SignatureInvalid
-from symbi.testing.signed import KEY, SEND, signed, signed_server
+from symbi.testing.domains import reply
+from symbi.testing.signed import KEY, OTHER, SEND, document, signed, signed_server
 from symbi.tools.port import ReviewKind, ReviewState
 from symbi.tools.review import REVOKED_KEY, REVOKED_TOOL
 from symbi.tools.reviewing import ToolReviews
-from symbi.tools.schemapin import fingerprint
+from symbi.tools.schemapin import fingerprint, key_id
+from symbi.tools.schemapin.documents import WELL_KNOWN
 from symbi.types import AgentId, Principal
 
 pytestmark = pytest.mark.anyio
@@ -49,6 +51,22 @@ async def test_an_acceptance_that_is_refused_leaves_waiting_what_waits(opened):
         with pytest.raises(PinMismatch):
             await catalog.pin("mail.send", digest=before.digest)
         assert one.gate.store.get_review(ReviewKind.TOOL, "mail.send") == before
+
+
+async def test_who_reviews_a_change_is_told_that_the_key_is_another_too(opened):
+    async with opened() as one:
+        catalog = await one.offered(signed(SEND))
+        await catalog.pin("mail.send")
+        await one.offered(signed(NEW))
+        assert "key sha256" not in one.gate.store.get_review(ReviewKind.TOOL, "mail.send").reason
+        one.web.pages[WELL_KNOWN] = reply(document(OTHER))
+        catalog = await one.offered(signed(NEW, OTHER))
+        said = one.gate.store.get_review(ReviewKind.TOOL, "mail.send").reason
+        assert said == catalog.quarantined["mail.send"].message
+        assert "definition and key" in said
+        assert f"was signed by key {key_id(KEY.public_key())}, and is by key {key_id(OTHER.public_key())}" in said
+        await one.offered(NEW, mode="tofu")
+        assert "and is by nobody" in one.gate.store.get_review(ReviewKind.TOOL, "mail.send").reason
 
 
 @pytest.mark.parametrize("what", ["tool", "key"])

@@ -9,7 +9,7 @@ It is pure: values in, values out.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, zip_longest
 from typing import Final, cast
 
@@ -339,8 +339,9 @@ def stand(seen: Seen, review: Review | None, *, key_revoked: str, now: str) -> S
         waits = (review.state, review.digest) == (ReviewState.WAITING, seen.digest)
         return Standing(error, pins=False, put=None if waits else kept(ReviewState.WAITING, _AGAIN))
     if seen.error is not None:
-        waits = review is not None and (review.state, review.digest) == (ReviewState.WAITING, seen.digest)
-        return Standing(seen.error, put=None if waits else kept(ReviewState.WAITING, seen.error.message))
+        put = kept(ReviewState.WAITING, seen.error.message)
+        waits = review is not None and replace(review, since=put.since) == put  # for the same reason: it names the key
+        return Standing(seen.error, put=None if waits else put)
     severe = [one for one in seen.findings if one.severity is Severity.SEVERE]
     if seen.first and seen.strict and severe:
         msg = f"tool `{seen.name}` was never accepted, and at `{severe[0].place}` it {severe[0].reason}"
