@@ -347,13 +347,14 @@ class Catalog:
             self._forget(server)
             self._down[server] = error
 
-    async def pin(self, name: str, *, older: bool = False, digest: str | None = None) -> VerifiedTool:
+    async def pin(self, name: str, *, older: bool = False, digest: str | None = None, by: str = "") -> VerifiedTool:
         """Pin what a server offers now under a name, after a person has reviewed it.
 
         Args:
             name: `server.tool`.
             older: Also where it says that it is an older version than the pinned one.
             digest: Of what the person was shown; None where it is what the server offers now.
+            by: Who, for the trail.
 
         Raises:
             PinMismatch: It says that it is, and that is not meant; or it is not what was shown any more.
@@ -370,7 +371,7 @@ class Catalog:
                 raise anew(refusal.error)
             definition = refusal.definition if refusal is not None else self.find(name).definition
             self._withdrawn.pop(name, None)
-            tool = await self.verifier.pin_tool(definition, older=older, digest=digest)
+            tool = await self.verifier.pin_tool(definition, older=older, digest=digest, by=by)
             self._quarantined.pop(name, None)
             self._take(server, [tool])
             if name not in self._tools:

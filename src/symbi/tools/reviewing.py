@@ -70,7 +70,7 @@ class ToolReviews:
         server = name.partition(".")[0]
         if not self._catalog.is_connected(server):
             await self._catalog.ready(server, principal)
-        tool = await self._catalog.pin(name, digest=digest, older=older)
+        tool = await self._catalog.pin(name, digest=digest, older=older, by=principal.owner)
         await self._catalog.changed()
         return tool
 

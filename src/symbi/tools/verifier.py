@@ -174,7 +174,7 @@ class ToolVerifier:
         return _or_raise((await self.verify_all([definition]))[0])
 
     async def pin_tool(
-        self, definition: ToolDefinition, *, older: bool = False, digest: str | None = None
+        self, definition: ToolDefinition, *, older: bool = False, digest: str | None = None, by: str = ""
     ) -> VerifiedTool:
         """Pin what a person has reviewed, in place of what was pinned; in strict mode it must be signed all the same.
 
@@ -184,6 +184,7 @@ class ToolVerifier:
             definition: As it was reviewed.
             older: Also where it says that it is an older version than the pinned one.
             digest: That of what the person was shown; None where it is the definition itself.
+            by: Who, for the trail.
 
         Raises:
             As `verify_tool`; `PinMismatch` only for what is older, or is not what was shown.
@@ -193,10 +194,15 @@ class ToolVerifier:
             name = shown_name(f"{definition.server}.{definition.name}")
             msg = f"tool `{name}` is not what was shown any more"
             raise PinMismatch(msg, hint=f"`symbi tools review {name}` shows what it is now", tool=name)
-        return _or_raise((await self.verify_all([definition], reviewed=True, older=older))[0])
+        return _or_raise((await self.verify_all([definition], reviewed=True, older=older, by=by))[0])
 
     async def verify_all(
-        self, definitions: Iterable[ToolDefinition | Refusal], *, reviewed: bool = False, older: bool = False
+        self,
+        definitions: Iterable[ToolDefinition | Refusal],
+        *,
+        reviewed: bool = False,
+        older: bool = False,
+        by: str = "",
     ) -> Sequence[VerifiedTool | Refusal]:
         """Verify what a server offers, in one transaction with the record of it.
 
@@ -204,6 +210,7 @@ class ToolVerifier:
             definitions: All that one server offers, and what of it is refused already.
             reviewed: A person accepts it.
             older: And that it is an older version.
+            by: Who, for the trail.
 
         Raises:
             StoreUnavailable: Pins or trail cannot be read or written.
@@ -231,7 +238,7 @@ class ToolVerifier:
                 judged = _named(one, alike[place]) if refused else one
                 result, draft = self._judge(judged, accepted, reviewed=reviewed, older=older)
                 results.append(result)
-                drafts.append(draft)
+                drafts.append(replace(draft, details={**draft.details, "by": by}) if by else draft)
             return results, drafts
 
         results, _ = await self.log.transact(work)

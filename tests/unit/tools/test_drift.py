@@ -182,6 +182,8 @@ async def test_what_was_shown_can_be_accepted_and_nothing_else(open_bench):
             await reviews.accept("mail.send", shown, PERSON)
         assert bench.catalog.refs == ()
         await reviews.accept("mail.send", waiting(bench).digest, PERSON)
+        pinned = [event for event in bench.gate.events() if event.event_type == "tool.pinned"][-1]
+        assert (pinned.details["by"], pinned.details["reviewed"]) == ("ada", True)
         assert bench.catalog.find("mail.send").definition.description == RUG
         assert waiting(bench) is None
         assert bench.catalog.findings["mail.send"]
