@@ -214,6 +214,33 @@ def test_what_a_bundle_calls_its_key_is_shown_as_it_is(tmp_path):
     assert "from bundle:[/red] acme" in found.stdout
 
 
+def test_a_server_that_cannot_be_connected_hides_no_key_of_another(tmp_path):
+    (tmp_path / "trust").mkdir()
+    (tmp_path / "trust" / f"{HOST}.json").write_bytes(document())
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "operator.cedar").write_text(
+        ALLOW
+        + '\n@id("not-this") forbid (principal, action == Action::"ConnectServer", resource == ToolServer::"broken");'
+    )
+    config = tmp_path / "symbi.toml"
+    config.write_text(
+        '[mcp.servers.broken]\ncommand = ["broken"]\n' + SERVER
+        + '\n[schemapin]\nfolder = "trust"\nonline = false\n'
+    )  # fmt: skip
+    _, answer = suite_tools()[0]
+    with in_place_of({"mail": [(signed(SEND), answer)], "broken": []}):
+        found = CliRunner().invoke(app, ["tools", "key", "--json", "--config", str(config)])
+        words = CliRunner().invoke(app, ["tools", "key", "--config", str(config)])
+        nobody = CliRunner().invoke(app, ["tools", "key", "nobody", "--config", str(config)])
+    rows = json.loads(found.stdout)
+    assert [(row["server"], row["key"], bool(row["error"])) for row in rows] == [
+        ("broken", "", True), ("mail", key_id(KEY.public_key()), False),
+    ]  # fmt: skip
+    assert (found.exit_code, words.exit_code, nobody.exit_code) == (3, 3, 2)
+    assert key_id(KEY.public_key()) in words.stdout
+    assert "not-this" in words.stdout
+
+
 def test_where_no_server_is_configured_it_is_said(tmp_path):
     config = tmp_path / "symbi.toml"
     config.write_text("")
