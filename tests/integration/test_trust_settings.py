@@ -33,9 +33,9 @@ LISTED = {"name": SEND.name, "description": SEND.description, "inputSchema": SEN
 ALLOW = '@id("all") permit (principal, action, resource);'
 
 
-def bundle(folder, key=KEY, authority=AUTHORITY, *, name="bundle.json", expires_at=None):
+def bundle(folder, key=KEY, authority=AUTHORITY, *, name="bundle.json", expires_at=None, kid="acme"):
     content = {"documents": [json.loads(document(key)) | {"domain": HOST}], "revocations": []}
-    signed_one = sign_bundle(content, authority, "acme", "2026-01-01T00:00:00Z", expires_at)
+    signed_one = sign_bundle(content, authority, kid, "2026-01-01T00:00:00Z", expires_at)
     (folder / name).write_text(json.dumps(signed_one))
     (folder / "authority.pem").write_text(public_pem(AUTHORITY.public_key()))
 
@@ -64,6 +64,24 @@ async def test_a_folder_of_documents_is_as_good_as_a_key_in_a_file(tmp_path):
     (trust / f"{HOST}.revocations.json").write_bytes(revocations(KEY))
     found, _ = await connected(tmp_path, config)
     assert found == {"mail.send": "verify.revoked"}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("how", ["the folder is gone", "a link leads nowhere"])
+async def test_revocations_that_are_out_of_sight_are_an_error_and_not_none(tmp_path, how):
+    trust = tmp_path / "trust"
+    trust.mkdir()
+    bundle(tmp_path)
+    config = (
+        SERVER + '\n[schemapin]\nbundles = ["bundle.json"]\nauthorities = ["authority.pem"]\n'
+        'folder = "trust"\nonline = false\n'
+    )
+    assert (await connected(tmp_path, config))[0] == {"mail.send": ""}
+    if how == "the folder is gone":
+        trust.rmdir()
+    else:
+        (trust / f"{HOST}.revocations.json").symlink_to(tmp_path / "unmounted" / "revocations.json")
+    assert (await connected(tmp_path, config))[0] == {"mail.send": "unavailable.discovery"}
 
 
 @pytest.mark.anyio
@@ -179,6 +197,56 @@ def test_the_key_of_a_server_is_shown_before_anybody_accepts_it(tmp_path):
     assert (shown[1]["source"], shown[1]["error"]) == ("folder:trust", "")
     assert "key_compromise" in shown[2]["error"]
     assert "key_compromise" in words.stdout
+
+
+def test_what_a_bundle_calls_its_key_is_shown_as_it_is(tmp_path):
+    bundle(tmp_path, kid="[/red] acme")
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "operator.cedar").write_text(ALLOW)
+    config = tmp_path / "symbi.toml"
+    config.write_text(
+        SERVER + '\n[schemapin]\nbundles = ["bundle.json"]\nauthorities = ["authority.pem"]\nonline = false\n'
+    )
+    _, answer = suite_tools()[0]
+    with in_place_of({"mail": [(signed(SEND), answer)]}):
+        found = CliRunner().invoke(app, ["tools", "key", "--config", str(config)])
+    assert found.exit_code == 0, found.output
+    assert "from bundle:[/red] acme" in found.stdout
+
+
+def test_a_server_that_cannot_be_connected_hides_no_key_of_another(tmp_path):
+    (tmp_path / "trust").mkdir()
+    (tmp_path / "trust" / f"{HOST}.json").write_bytes(document())
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "operator.cedar").write_text(
+        ALLOW
+        + '\n@id("not-this") forbid (principal, action == Action::"ConnectServer", resource == ToolServer::"broken");'
+    )
+    config = tmp_path / "symbi.toml"
+    config.write_text(
+        '[mcp.servers.broken]\ncommand = ["broken"]\n' + SERVER
+        + '\n[schemapin]\nfolder = "trust"\nonline = false\n'
+    )  # fmt: skip
+    _, answer = suite_tools()[0]
+    with in_place_of({"mail": [(signed(SEND), answer)], "broken": []}):
+        found = CliRunner().invoke(app, ["tools", "key", "--json", "--config", str(config)])
+        words = CliRunner().invoke(app, ["tools", "key", "--config", str(config)])
+        nobody = CliRunner().invoke(app, ["tools", "key", "nobody", "--config", str(config)])
+    rows = json.loads(found.stdout)
+    assert [(row["server"], row["key"], bool(row["error"])) for row in rows] == [
+        ("broken", "", True), ("mail", key_id(KEY.public_key()), False),
+    ]  # fmt: skip
+    assert (found.exit_code, words.exit_code, nobody.exit_code) == (3, 3, 2)
+    assert key_id(KEY.public_key()) in words.stdout
+    assert "not-this" in words.stdout
+
+
+def test_where_no_server_is_configured_it_is_said(tmp_path):
+    config = tmp_path / "symbi.toml"
+    config.write_text("")
+    for command, words in (("verify", "no configured server offers one"), ("key", "no tool server is configured")):
+        found = CliRunner().invoke(app, ["tools", command, "--config", str(config)])
+        assert (found.exit_code, words in found.stdout) == (0, True), found.output
 
 
 @pytest.mark.anyio

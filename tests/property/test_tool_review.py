@@ -152,6 +152,8 @@ def test_people_are_never_overruled(seen, review, key_revoked):
             assert not found.drop
         if review is not None and review.state is ReviewState.REJECTED and review.digest == seen.digest:
             assert found.error is not None
+    if found.drop:
+        assert found.error is None
     if found.put is not None:
         assert found.error is not None
         assert found.put.digest == seen.digest

@@ -1,6 +1,8 @@
 """Attacks on what a domain says of the key of a tool server: whatever it says, no tool becomes callable under a key that it
 should not."""
 
+import json
+import threading
 from dataclasses import replace
 
 import anyio
@@ -15,7 +17,9 @@ from symbi.testing.signed import HOST, KEY, OTHER, READ, REVOKED, SEND, document
 from symbi.testing.tool_servers import ToolServerSimulator
 from symbi.tools.catalog import Catalog, ServerLink
 from symbi.tools.schemapin import key_id
+from symbi.tools.schemapin.bundle import parse_bundle, sign_bundle
 from symbi.tools.schemapin.documents import MAX_DOCUMENT_BYTES, WELL_KNOWN
+from symbi.tools.schemapin.resolve import BundleSource
 from symbi.tools.upkeep import Upkeep
 
 pytestmark = pytest.mark.anyio
@@ -131,6 +135,19 @@ async def test_an_older_version_is_refused_also_when_it_is_reviewed(opened):
             await silent.pin("mail.send")
         tool = await (await one.offered(old)).pin("mail.send", older=True)
         assert tool.definition.description == SEND.description
+
+
+async def test_a_bundle_is_checked_once_and_beside_the_event_loop(opened, monkeypatch):
+    threads = []
+    monkeypatch.setattr("symbi.tools.schemapin.resolve.verify_bundle", lambda *_: threads.append(threading.get_ident()))
+    content = {"documents": [json.loads(document()) | {"domain": HOST}]}
+    raw = json.dumps(sign_bundle(content, OTHER, "acme", "2026-01-01T00:00:00Z")).encode()
+    async with opened() as one:
+        source = BundleSource(parse_bundle("the bundle", raw), one.gate.clock, [OTHER.public_key()])
+        catalog = await one.offered(signed(SEND), sources=[source])
+        assert [ref.name for ref in catalog.refs] == ["mail.send"]
+        assert len(threads) == 1
+        assert threads[0] != threading.get_ident()
 
 
 async def test_a_changed_definition_says_what_it_succeeds(opened):

@@ -99,7 +99,9 @@ def test_a_signature_is_not_written_through_a_link(skill, tmp_path):
     assert target.read_text() == "kept"
     assert not (skill / SIGNATURE_FILE).is_symlink()
     (skill / f"{SIGNATURE_FILE}.new").symlink_to(target)
-    with pytest.raises(InputError):
+    with pytest.raises(
+        InputError, match=r"`\.schemapin\.sig\.new` is there, of a signing that goes on or was broken off"
+    ):
         write_skill_signature(skill, b"new")
     assert target.read_text() == "kept"
 
@@ -129,8 +131,13 @@ def test_a_folder_is_signed_and_checked_offline_by_a_bundle(skill, keys):
     found = json.loads(run(*trusted).output)
     assert (found["domain"], found["covered"], found["files"]) == ("tools.example.com", True, 2)
     assert run(*check).exit_code == 4  # no authority
+    unsaid = run("tools", "verify-listing", keys / "listing.json", "--bundle", bundle)
+    assert (unsaid.exit_code, "`--domain`" in unsaid.output) == (2, True)
     assert run(*check, "--authority", f"{owner}.pub").exit_code == 4
     assert run(*check, "--unsigned-bundle").exit_code == 0
+    assert run(*trusted, "--domain", "Tools.Example.com").exit_code == 0
+    foreign = run(*trusted, "--domain", "other.example.com")
+    assert (foreign.exit_code, json.loads(foreign.output)["code"]) == (4, "verify.skill")
     (skill / "lib" / "b.py").write_text("import os\n")
     assert run(*trusted).exit_code == 4
 

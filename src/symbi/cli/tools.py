@@ -111,6 +111,8 @@ def verify(
         if as_json:
             print_json(rows)
         else:
+            if not rows:
+                out.print("there is no tool to verify: no configured server offers one")
             for row in rows:
                 mark = "[green]verified[/]" if row["verified"] else "[bold red]refused[/] "
                 out.print(f"{mark} {escape(str(row['tool']))} [dim]{escape(str(row['detail']))}[/]")

@@ -123,7 +123,8 @@ async def _sign(
 
     async with open_runtime(settings) as runtime:
         await runtime.connect([server], settings.principal(OPERATOR_AGENT))
-        against = await ToolReviews(runtime.catalog).against(server)
+        offered = runtime.catalog.offered(server)  # once: what is looked at is what is signed
+        against = await ToolReviews(runtime.catalog).against(server, offered)
         if against and not refused:
             told = "; ".join(f"`{shown_name(name)}`: {printable(why)}" for name, why in against.items())
             msg = f"nothing of `{server}` is signed, for these tools are refused: {told}"
@@ -131,7 +132,6 @@ async def _sign(
             raise PinMismatch(msg, hint=hint, server=server)
         for name, why in against.items():
             err.print(f"signing {escape(shown_name(name))} all the same: {escape(printable(why))}")
-        offered = runtime.catalog.offered(server)
         if terms == SigningTerms():
             return dict(sign_definitions(offered, private))
         return signed_entries(offered, load_private_key(private), terms)

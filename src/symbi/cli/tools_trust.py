@@ -9,11 +9,11 @@ import typer
 from rich.markup import escape
 
 from symbi.cli.options import Config, Json
-from symbi.cli.output import EXIT_VERIFICATION, errors_to_exit, out, print_json
+from symbi.cli.output import EXIT_VERIFICATION, errors_to_exit, exit_code, out, print_json
 from symbi.cli.run import announce, run_to_end
 from symbi.clock import SystemClock
 from symbi.config import Settings, load_settings
-from symbi.errors import InputError, SignatureInvalid, SymbiError
+from symbi.errors import InputError, InternalError, Overloaded, SignatureInvalid, StoreUnavailable, SymbiError
 from symbi.tools.schemapin import PublicKey, entry_of, key_id, load_public_key, verify
 from symbi.tools.schemapin.bundle import TrustBundle, refuse_ended, verify_bundle
 from symbi.tools.schemapin.documents import Revocation, parse_discovery, parse_domain, parse_revocation, why_revoked
@@ -88,6 +88,7 @@ class Offline:
 def verify_skill_folder(  # noqa: PLR0913 - one for each option
     folder: Annotated[Path, typer.Argument(help="A folder with a file .schemapin.sig.")],
     *,
+    domain: Annotated[str, typer.Option(help="Who must have signed it; else anybody whom the bundle knows may.")] = "",
     key: KeyFile = None,
     bundle: BundleFile = None,
     authority: Authority = None,
@@ -108,8 +109,12 @@ def verify_skill_folder(  # noqa: PLR0913 - one for each option
         if raw is None:
             raise SignatureInvalid(f"`{folder}` has no `{SIGNATURE_FILE}`", code="verify.skill")
         document = parse_skill(raw)
-        domain = parse_domain(document["domain"])
-        trusted = Offline(key, bundle, tuple(authority or ()), unsigned_bundle).key_of(domain, now_ns)
+        whose = parse_domain(document["domain"])
+        if domain and parse_domain(domain) != whose:
+            raise SignatureInvalid(
+                f"`{folder}` is signed by `{whose}`, not `{parse_domain(domain)}`", code="verify.skill"
+            )
+        trusted = Offline(key, bundle, tuple(authority or ()), unsigned_bundle).key_of(whose, now_ns)
         found = verify_skill(files, document, trusted, now_ns)
         if covered and not found.covered:
             msg = f"only the content of skill `{found.name}` is signed, not what stands beside it"
@@ -144,7 +149,9 @@ def verify_tool_listing(
     """Check every tool of a listing against its signature, without a server or network. Exit code 4 if one does not hold."""
     with errors_to_exit(as_json=as_json):
         now_ns = SystemClock().now_ns()
-        whose = parse_domain(domain) if domain or bundle is not None else ""
+        if bundle is not None and not domain:
+            raise InputError("a `--bundle` knows many: say by `--domain` whose tools they are", code="input.arguments")
+        whose = parse_domain(domain) if domain else ""
         trusted = Offline(key, bundle, tuple(authority or ()), unsigned_bundle).key_of(whose, now_ns)
         rows: list[dict[str, JsonValue]] = []
         for definition in parse_listing(read_text(listing)):
@@ -170,35 +177,51 @@ def show_key(
     as_json: Json = False,
     config: Config = None,
 ) -> None:
-    """Connect servers and show under which key their tools are to be signed, to compare before one is accepted."""
+    """Connect servers and show under which key their tools are to be signed, to compare before one is accepted.
+
+    One that cannot be connected stops no other: it is said, and the exit code is that of its failure.
+    """
     with errors_to_exit(as_json=as_json):
         settings = load_settings(config)
         start_logging(settings)
-        rows = run_to_end(partial(_keys, settings, list(servers or ())), settings)
+        rows, codes = run_to_end(partial(_keys, settings, list(servers or ())), settings)
         if as_json:
             print_json(rows)
-            return
-        for row in rows:
+        elif not rows:
+            out.print("no tool server is configured")
+        for row in [] if as_json else rows:
+            if row["key"]:
+                whose = f" ({escape(str(row['developer']))})" if row["developer"] else ""
+                agreed = ", and DNS says the same" if row["dns"] else ""
+                where = escape(str(row["source"]))
+                out.print(f"[bold]{escape(str(row['server']))}[/]: {row['key']}{whose}, from {where}{agreed}")
             if row["error"]:
-                out.print(f"[bold]{escape(str(row['server']))}[/]: [red]{escape(str(row['error']))}[/]")
-                continue
-            whose = f" ({escape(str(row['developer']))})" if row["developer"] else ""
-            agreed = ", and DNS says the same" if row["dns"] else ""
-            out.print(f"[bold]{escape(str(row['server']))}[/]: {row['key']}{whose}, from {row['source']}{agreed}")
+                out.print(f"[bold]{escape(str(row['server']))}[/]: [red]{escape(printable(str(row['error'])))}[/]")
+        if codes:
+            raise typer.Exit(codes[0])
 
 
-async def _keys(settings: Settings, servers: list[str]) -> list[dict[str, JsonValue]]:
+async def _keys(settings: Settings, servers: list[str]) -> tuple[list[dict[str, JsonValue]], list[int]]:
+    """What there is to say of each server's key; and the exit code of each server that cannot be connected, which stops no other."""
     rows: list[dict[str, JsonValue]] = []
+    codes: list[int] = []
     async with open_runtime(settings) as runtime:
         announce(runtime)
-        names = servers or list(runtime.catalog.servers)
-        await runtime.connect(names, settings.principal(OPERATOR_AGENT))
-        for name in names:
+        for name in [runtime.catalog.link(one).name for one in servers or runtime.catalog.servers]:
+            failed: SymbiError | None = None
+            try:
+                await runtime.connect([name], settings.principal(OPERATOR_AGENT))
+            except (StoreUnavailable, Overloaded, InternalError):
+                raise
+            except SymbiError as error:
+                failed = error
+                codes.append(exit_code(error))
             found = runtime.catalog.verifier.trust_of(name)
             none = "it has neither `public_key` nor `schemapin_domain`" if found.key is None else ""
+            wrong = failed or found.error
             rows.append({
                 "server": name, "key": "" if found.key is None else key_id(found.key), "developer": found.developer,
                 "source": found.source or "public_key", "dns": found.dns,
-                "error": found.error.message if found.error is not None else none,
+                "error": wrong.message if wrong is not None else none,
             })  # fmt: skip
-    return rows
+    return rows, codes

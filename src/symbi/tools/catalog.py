@@ -27,7 +27,7 @@ from symbi.tools.port import SERVER_NAME, TOOLS, Pin, RawToolResult, Review, Sec
 from symbi.tools.schemapin.resolve import ServerTrust
 from symbi.tools.screen import Finding
 from symbi.tools.text import shown_name
-from symbi.tools.verified import Refusal, VerifiedTool, anew
+from symbi.tools.verified import Refusal, VerifiedTool, anew, why_withdrawn
 from symbi.tools.verifier import DUPLICATE, ToolVerifier, refuse_duplicates
 from symbi.types import SYSTEM_AGENT, Principal
 
@@ -68,6 +68,7 @@ class Catalog:
         self.changed: Callable[[], Awaitable[None]] = _nobody  # told when a server that was connected again has others
         self.others: Callable[[str, str], None] = lambda _server, _what: None  # told of its resources or prompts
         self.changes = 0  # how often tools were taken up
+        self._withdrawn: dict[str, SymbiError] = {}  # keys, and tools since they were verified last
         self._stale: dict[str, int] = {}  # servers that offer something else by now, and how often they said so
         self._listings = {name: Pace() for name in self._links}
         self._principals: dict[str, Principal] = {}  # for whom each was connected last
@@ -318,6 +319,8 @@ class Catalog:
             name = f"{server}.{result.definition.name}"
             if isinstance(result, Refusal):
                 self._quarantined[shown_name(name)] = result
+            elif (error := why_withdrawn(result, self._withdrawn)) is not None:
+                self._quarantined[name] = Refusal(result.definition, error, result.findings)
             else:
                 self._tools[name] = result
         self._flows = {name: flow for name, flow in self._flows.items() if not name.startswith(f"{server}.")}
@@ -325,7 +328,11 @@ class Catalog:
         self.changes += 1
 
     def withdraw(self, name: str, error: SymbiError) -> None:
-        """Let a tool be called no more from here on, for this reason; calls at work go on."""
+        """Let a tool, or by its fingerprint whatever a key signs, be called no more from here on; calls at work go on.
+
+        It holds for what is being verified just now, too; of a tool until it is verified the next time.
+        """
+        self._withdrawn[name] = error
         tool = self._tools.pop(name, None)
         known = self._quarantined.get(name)
         if tool is not None:
@@ -340,13 +347,14 @@ class Catalog:
             self._forget(server)
             self._down[server] = error
 
-    async def pin(self, name: str, *, older: bool = False, digest: str | None = None) -> VerifiedTool:
+    async def pin(self, name: str, *, older: bool = False, digest: str | None = None, by: str = "") -> VerifiedTool:
         """Pin what a server offers now under a name, after a person has reviewed it.
 
         Args:
             name: `server.tool`.
             older: Also where it says that it is an older version than the pinned one.
             digest: Of what the person was shown; None where it is what the server offers now.
+            by: Who, for the trail.
 
         Raises:
             PinMismatch: It says that it is, and that is not meant; or it is not what was shown any more.
@@ -362,11 +370,12 @@ class Catalog:
             if refusal is not None and refusal.error.code == DUPLICATE:
                 raise anew(refusal.error)
             definition = refusal.definition if refusal is not None else self.find(name).definition
-            tool = await self.verifier.pin_tool(definition, older=older, digest=digest)
+            self._withdrawn.pop(name, None)
+            tool = await self.verifier.pin_tool(definition, older=older, digest=digest, by=by)
             self._quarantined.pop(name, None)
-            self._tools[name] = tool
-            self._flows[name] = tool.ref.flow
-            self.changes += 1
+            self._take(server, [tool])
+            if name not in self._tools:
+                raise anew(self._quarantined[name].error)
         return tool
 
     def find(self, name: str) -> VerifiedTool:
@@ -449,6 +458,7 @@ class Catalog:
         if foreign:
             msg = f"tool server `{server}` offers tools of `{shown_name(foreign[0].server)}`"
             raise ToolServerUnavailable(msg, server=server)
+        self._withdrawn = {name: why for name, why in self._withdrawn.items() if not name.startswith(f"{server}.")}
         return await self.verifier.verify_all(refuse_duplicates(definitions))
 
     def _connecting(self, link: ServerLink, principal: Principal) -> ConnectServer:
@@ -484,15 +494,6 @@ async def _nobody() -> None:
 
 
 __all__ = [
-    "SYSTEM",
-    "Catalog",
-    "Pin",
-    "RawToolResult",
-    "Refusal",
-    "Review",
-    "SecretSource",
-    "ServerLink",
-    "ToolVerifier",
-    "VerificationMode",
-    "VerifiedTool",
-]
+    "SYSTEM", "Catalog", "Pin", "RawToolResult", "Refusal", "Review", "SecretSource", "ServerLink", "ToolVerifier",
+    "VerificationMode", "VerifiedTool",
+]  # fmt: skip

@@ -157,7 +157,7 @@ def judge(
         return Judgement(None, None if pin.state == PINNED else replace(pin, state=PINNED), digest, key, form)
     if pin.digest == digest and not pin.key_fingerprint and (held := _held(mode, name, trust)) is None:
         return Judgement(None, fresh, digest, key, form)  # it was unsigned and is signed now, with nothing else changed
-    return Judgement(_changed(pin, examined), replace(pin, state=QUARANTINED + digest), digest, key, form)
+    return Judgement(_changed(pin, examined, signed), replace(pin, state=QUARANTINED + digest), digest, key, form)
 
 
 def _held(mode: VerificationMode, name: str, trust: ServerTrust) -> PinMismatch | None:
@@ -173,16 +173,22 @@ def _held(mode: VerificationMode, name: str, trust: ServerTrust) -> PinMismatch 
     )
 
 
-def _changed(pin: Pin, examined: Examined) -> PinMismatch:
+def _changed(pin: Pin, examined: Examined, signed: str) -> PinMismatch:
+    """Why what is pinned is not what is offered; who reviews it accepts definition and key, and is told of both."""
     name, digest, entry = examined.name, examined.digest, examined.entry
-    what = "definition" if pin.digest != digest else "key"
+    both = pin.digest != digest and pin.key_fingerprint != signed
+    what = "definition and key" if both else "definition" if pin.digest != digest else "key"
     said = ""
     if pin.digest != digest and (parse_provenance(pin.form).version or (entry and (entry.version or entry.previous))):
         back = why_older(entry or SignatureEntry(""), parse_provenance(pin.form))
-        before = examined.before.get(pin.digest) or signed_digest(pin.definition)
+        says = not back and entry is not None and entry.previous  # which takes time where it was not found out before
+        before = (examined.before.get(pin.digest) or signed_digest(pin.definition)) if says else ""
         said = f"; {back or of_descent(entry, before)}"
+    if pin.key_fingerprint != signed:
+        was, now = (f"key sha256:{one}" if one else "nobody" for one in (pin.key_fingerprint, signed))
+        said = f"; it was signed by {was}, and is by {now}{said}"
     return PinMismatch(
-        f"the {what} of tool `{name}` has changed since it was pinned on {pin.pinned_at[:10]}{said}",
+        f"the {what} of tool `{name}` {'have' if both else 'has'} changed since it was pinned on {pin.pinned_at[:10]}{said}",
         hint=f"`symbi tools review {name}` shows the difference",
         tool=name,
         pinned=pin.digest,

@@ -179,6 +179,7 @@ def judge_names(
     taken: Mapping[str, str],
     shared: Collection[str] = (),
     known: Collection[str] = (),
+    reasons: Sequence[str] | None = None,
 ) -> Mapping[int, LookAlike]:
     """Judge the names that one server offers.
 
@@ -187,6 +188,7 @@ def judge_names(
         taken: Tools of other servers, `server.tool`, by `keys_of` their names on them.
         shared: Names that may be those of other servers' tools; `ANY_NAME` stands for all.
         known: Names that were accepted before: what comes later is refused, and not they.
+        reasons: What `deceives` says of each of them, where that is known: it takes time with long texts.
 
     Returns:
         What is refused, by its place among the definitions.
@@ -194,7 +196,7 @@ def judge_names(
     found: dict[int, LookAlike] = {}
     first: dict[str, int] = {}
     for place, definition in enumerate(definitions):
-        reason = _deceives(definition)
+        reason = deceives(definition) if reasons is None else reasons[place]
         if reason:
             found[place] = LookAlike(reason)
         if reason or not TOOL_NAME.fullmatch(definition.name):  # which can name no tool, and is refused as such
@@ -226,8 +228,8 @@ def _full(definition: ToolDefinition) -> str:
     return f"{definition.server}.{definition.name}"
 
 
-def _deceives(definition: ToolDefinition) -> str:
-    """What of a definition deceives by itself."""
+def deceives(definition: ToolDefinition) -> str:
+    """What of a definition deceives by itself; empty where nothing does. Takes time that grows with its texts."""
     name = definition.name
     for c in name[:MAX_SHOWN_CHARS]:
         if not c.isascii():

@@ -9,7 +9,7 @@ It is pure: values in, values out.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, zip_longest
 from typing import Final, cast
 
@@ -25,6 +25,7 @@ from symbi.types import JsonValue
 MAX_CHANGES: Final = 64  # of two definitions that are shown
 MAX_VALUE_CHARS: Final = 600  # of one side of a change
 MAX_WHOLE_CHARS: Final = 16 * MAX_DEFINITION_BYTES  # likewise of one that is shown whole: more than it can have
+MAX_PLACE_CHARS: Final = 500  # of the place of a change; a name that goes beyond it is shown by itself
 CONTEXT_CHARS: Final = 40  # of what stayed the same around a change within a text
 MAX_DEPTH: Final = 64  # below which values are compared as a whole
 NOTHING: Final = "(nothing)"
@@ -173,8 +174,12 @@ def _compare(one: object, other: object, place: str, depth: int, most: int) -> I
         return
     if isinstance(one, dict) and isinstance(other, dict) and depth < MAX_DEPTH:
         for key in sorted(one.keys() | other.keys()):
-            at = f"{place}.{key}" if place else key
-            yield from _compare(one.get(key, _ABSENT), other.get(key, _ABSENT), at, depth + 1, most)
+            at, left, right = f"{place}.{key}" if place else key, one.get(key, _ABSENT), other.get(key, _ABSENT)
+            if len(visible(at)) > MAX_PLACE_CHARS and (type(left) is not type(right) or left != right):
+                sides = (NOTHING if side is _ABSENT else _side(key, most) for side in (left, right))
+                yield Change(_place(f"{place} (a name)".lstrip()), *sides)  # for which a place has no room
+                at = f"{place}.…"
+            yield from _compare(left, right, at, depth + 1, most)
     elif isinstance(one, list) and isinstance(other, list) and depth < MAX_DEPTH:
         for number, (left, right) in enumerate(zip_longest(one, other, fillvalue=_ABSENT)):
             yield from _compare(left, right, f"{place}[{number}]", depth + 1, most)
@@ -311,7 +316,7 @@ def stand(seen: Seen, review: Review | None, *, key_revoked: str, now: str) -> S
     if seen.error is not None and not isinstance(seen.error, PinMismatch):
         return Standing(seen.error)
     if seen.reviewed:
-        return Standing(seen.error, drop=True)
+        return Standing(seen.error, drop=seen.error is None)
     hint = f"`symbi tools review {seen.name}` shows what it is"
 
     def kept(state: ReviewState, reason: str) -> Review:
@@ -334,8 +339,9 @@ def stand(seen: Seen, review: Review | None, *, key_revoked: str, now: str) -> S
         waits = (review.state, review.digest) == (ReviewState.WAITING, seen.digest)
         return Standing(error, pins=False, put=None if waits else kept(ReviewState.WAITING, _AGAIN))
     if seen.error is not None:
-        waits = review is not None and (review.state, review.digest) == (ReviewState.WAITING, seen.digest)
-        return Standing(seen.error, put=None if waits else kept(ReviewState.WAITING, seen.error.message))
+        put = kept(ReviewState.WAITING, seen.error.message)
+        waits = review is not None and replace(review, since=put.since) == put  # for the same reason: it names the key
+        return Standing(seen.error, put=None if waits else put)
     severe = [one for one in seen.findings if one.severity is Severity.SEVERE]
     if seen.first and seen.strict and severe:
         msg = f"tool `{seen.name}` was never accepted, and at `{severe[0].place}` it {severe[0].reason}"

@@ -14,7 +14,7 @@ from symbi.audit.event import AuditEventType, Draft
 from symbi.clock import rfc3339
 from symbi.errors import InputError, PinMismatch, SignatureInvalid
 from symbi.tools.catalog import Catalog
-from symbi.tools.port import Pin, Review, ReviewKind, ReviewState
+from symbi.tools.port import Pin, Review, ReviewKind, ReviewState, ToolDefinition
 from symbi.tools.review import REJECTED, REVOKED_KEY, REVOKED_TOOL, covered_definition
 from symbi.tools.schemapin import digest_of, fingerprint
 from symbi.tools.text import cut, printable, shown_name
@@ -70,7 +70,7 @@ class ToolReviews:
         server = name.partition(".")[0]
         if not self._catalog.is_connected(server):
             await self._catalog.ready(server, principal)
-        tool = await self._catalog.pin(name, digest=digest, older=older)
+        tool = await self._catalog.pin(name, digest=digest, older=older, by=principal.owner)
         await self._catalog.changed()
         return tool
 
@@ -127,6 +127,11 @@ class ToolReviews:
     async def revoke_key(self, key: str, principal: Principal, reason: str = "") -> Sequence[str]:
         """Refuse every tool that a key has signed, from here on.
 
+        Args:
+            key: Its fingerprint, as pins name it, or with `sha256:` before it, as documents do.
+            principal: Who says so.
+            reason: Why.
+
         Returns:
             The tools that are refused by it at once.
 
@@ -134,6 +139,7 @@ class ToolReviews:
             InputError: It is no fingerprint.
             StoreUnavailable: It cannot be kept.
         """
+        key = key.removeprefix("sha256:").lower()
         if len(key) != FINGERPRINT_CHARS or not set(key) <= set("0123456789abcdef"):
             msg = f"`{shown_name(key)}` is no fingerprint of a key"
             raise InputError(msg, code="tool.key", hint="`symbi tools list --json` shows those of the pinned tools")
@@ -147,6 +153,8 @@ class ToolReviews:
         for name in names:
             msg = f"tool `{name}` is signed with a key that was revoked on {review.since[:10]}"
             self._catalog.withdraw(name, SignatureInvalid(msg, code=REVOKED_KEY, tool=name))
+        msg = f"the tool is signed with a key that was revoked on {review.since[:10]}"
+        self._catalog.withdraw(key, SignatureInvalid(msg, code=REVOKED_KEY))
         if names:
             await self._catalog.changed()
         return names
@@ -180,13 +188,17 @@ class ToolReviews:
             await self._catalog.take_out(name, PinMismatch(msg, code=REJECTED, server=name))
         return review
 
-    async def against(self, server: str) -> Mapping[str, str]:
-        """What stands against each tool that a connected server offers, beside its signature, by name.
+    async def against(self, server: str, definitions: Sequence[ToolDefinition]) -> Mapping[str, str]:
+        """What stands against each of a connected server's tools, beside its signature, by name.
+
+        Args:
+            server: Its name.
+            definitions: What it offered; it may offer something else by now.
 
         Raises:
             StoreUnavailable: What people have said cannot be read.
         """
-        offered = {f"{server}.{one.name}": one for one in self._catalog.offered(server)}
+        offered = {f"{server}.{one.name}": one for one in definitions}
         quarantined = self._catalog.quarantined
         found = {
             name: quarantined[shown_name(name)].message

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-MAX_NAME_CHARS: Final = 128  # of a name from outside that a message quotes
+MAX_NAME_CHARS: Final = 193  # of a name from outside that a message quotes: `server.tool`, each as long as it may be
 MAX_ERROR_CHARS: Final = 2_000  # of a tool's or a server's own words in an error
 
 

@@ -8,6 +8,7 @@ verified is, bit by bit; where it is not, all of it is checked again.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from symbi.errors import InternalError, PinMismatch, SymbiError
@@ -17,7 +18,7 @@ from symbi.tools.judge import VerificationMode
 from symbi.tools.manifest import ToolEntry
 from symbi.tools.port import ToolDefinition
 from symbi.tools.review import covered_definition
-from symbi.tools.schemapin import PublicKey, digest_of, signature_of, verify
+from symbi.tools.schemapin import PublicKey, digest_of, fingerprint, signature_of, verify
 from symbi.tools.schemas import Schema
 from symbi.tools.screen import Finding
 
@@ -114,6 +115,12 @@ class Refusal:
     definition: ToolDefinition
     error: SymbiError
     findings: tuple[Finding, ...] = ()
+
+
+def why_withdrawn(tool: VerifiedTool, said: Mapping[str, SymbiError]) -> SymbiError | None:
+    """What was said of a tool by its name, or by its fingerprint of the key that signs it, while it was verified."""
+    by_name = said.get(tool.ref.name)
+    return by_name if by_name is not None or tool.key is None else said.get(fingerprint(tool.key))
 
 
 def anew(error: SymbiError) -> SymbiError:

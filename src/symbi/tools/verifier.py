@@ -31,7 +31,7 @@ from symbi.policy.engine import PolicyEngine
 from symbi.policy.history import offline
 from symbi.tools.judge import Examined, Judgement, VerificationMode, examine, judge
 from symbi.tools.link import ServerLink
-from symbi.tools.lookalike import ANY_NAME, LookAlike, judge_names, keys_of, shown
+from symbi.tools.lookalike import ANY_NAME, LookAlike, deceives, judge_names, keys_of, shown
 from symbi.tools.manifest import Manifest, ToolEntry
 from symbi.tools.port import SERVER_NAME, TOOL_NAME, PinHead, ReviewKind, ReviewState, ToolDefinition, ToolStore
 from symbi.tools.review import Seen, admitted, covered_definition, signed_digest, stand
@@ -47,6 +47,7 @@ _log = logging.getLogger("symbi.tools")
 
 DUPLICATE: Final = "tool.duplicate"
 """Code of a tool whose server offers several of its name."""
+MAX_NEW: Final = 2_048  # tools of one server that are kept at first sight: who renames them without end fills no disk
 MAX_RECORDED: Final = 4  # findings of a tool that its event tells of
 
 
@@ -88,6 +89,7 @@ class ToolVerifier:
         self._manifests = manifests or {}
         self._domains = {} if self._chain is None or mode is VerificationMode.DISABLED else known.domains
         self._trust: dict[str, ServerTrust] = {}
+        self._new: dict[str, set[str]] = {}  # by server, the tools that were seen for the first time
         self.shared: Mapping[str, Collection[str]] | None = None
         if mode is VerificationMode.DISABLED:
             _log.warning("tool verification is disabled: any tool can be called, whatever it has become")
@@ -172,7 +174,7 @@ class ToolVerifier:
         return _or_raise((await self.verify_all([definition]))[0])
 
     async def pin_tool(
-        self, definition: ToolDefinition, *, older: bool = False, digest: str | None = None
+        self, definition: ToolDefinition, *, older: bool = False, digest: str | None = None, by: str = ""
     ) -> VerifiedTool:
         """Pin what a person has reviewed, in place of what was pinned; in strict mode it must be signed all the same.
 
@@ -182,18 +184,25 @@ class ToolVerifier:
             definition: As it was reviewed.
             older: Also where it says that it is an older version than the pinned one.
             digest: That of what the person was shown; None where it is the definition itself.
+            by: Who, for the trail.
 
         Raises:
             As `verify_tool`; `PinMismatch` only for what is older, or is not what was shown.
         """
-        if digest is not None and digest_of(covered_definition(definition)) != digest:
+        covered = b"" if digest is None else await anyio.to_thread.run_sync(covered_definition, definition)
+        if digest is not None and digest_of(covered) != digest:
             name = shown_name(f"{definition.server}.{definition.name}")
             msg = f"tool `{name}` is not what was shown any more"
             raise PinMismatch(msg, hint=f"`symbi tools review {name}` shows what it is now", tool=name)
-        return _or_raise((await self.verify_all([definition], reviewed=True, older=older))[0])
+        return _or_raise((await self.verify_all([definition], reviewed=True, older=older, by=by))[0])
 
     async def verify_all(
-        self, definitions: Iterable[ToolDefinition | Refusal], *, reviewed: bool = False, older: bool = False
+        self,
+        definitions: Iterable[ToolDefinition | Refusal],
+        *,
+        reviewed: bool = False,
+        older: bool = False,
+        by: str = "",
     ) -> Sequence[VerifiedTool | Refusal]:
         """Verify what a server offers, in one transaction with the record of it.
 
@@ -201,6 +210,7 @@ class ToolVerifier:
             definitions: All that one server offers, and what of it is refused already.
             reviewed: A person accepts it.
             older: And that it is an older version.
+            by: Who, for the trail.
 
         Raises:
             StoreUnavailable: Pins or trail cannot be read or written.
@@ -228,7 +238,7 @@ class ToolVerifier:
                 judged = _named(one, alike[place]) if refused else one
                 result, draft = self._judge(judged, accepted, reviewed=reviewed, older=older)
                 results.append(result)
-                drafts.append(draft)
+                drafts.append(replace(draft, details={**draft.details, "by": by}) if by else draft)
             return results, drafts
 
         results, _ = await self.log.transact(work)
@@ -287,7 +297,8 @@ class ToolVerifier:
         shared = [ANY_NAME]
         if self.shared is not None and not reviewed:
             shared = [name for server in servers for name in self.shared.get(server, ())]
-        return judge_names([one.definition for one in prepared], taken, shared, known)
+        reasons = [one.deceives if isinstance(one, _Prepared) else "" for one in prepared]
+        return judge_names([one.definition for one in prepared], taken, shared, known, reasons)
 
     def _stand(self, one: "_Prepared", found: Judgement, *, first: bool, reviewed: bool) -> Judgement:
         """A judgement after what people have said. On the store's thread; what waits for them is kept with it."""
@@ -305,6 +316,14 @@ class ToolVerifier:
             self.store.drop_review(ReviewKind.TOOL, name)
         return replace(found, error=standing.error, pin=found.pin if standing.pins else None)
 
+    def _has_too_many(self, definition: ToolDefinition) -> bool:
+        """Whether so many tools of a server were seen for the first time that this one is not kept."""
+        new = self._new.setdefault(definition.server, set())
+        if definition.name not in new and len(new) >= MAX_NEW:
+            return True
+        new.add(definition.name)
+        return False
+
     def _judge(
         self, one: "_Prepared | Refusal", accepted: frozenset[tuple[str, str]], *, reviewed: bool, older: bool
     ) -> tuple[VerifiedTool | Refusal, Draft]:
@@ -318,6 +337,10 @@ class ToolVerifier:
             trust = replace(trust, remote=False)
         pinning = self.mode is not VerificationMode.DISABLED
         pin = self.store.get_pin(name) if pinning else None
+        if pinning and pin is None and not reviewed and self._has_too_many(definition):
+            msg = f"tool `{shown_name(name)}` is refused: its server has offered {MAX_NEW} others that nobody had seen before"
+            refused = replace(one.refusal, error=InputError(msg, code="tool.too_many", tool=shown_name(name)))
+            return _refused(refused)
         now_ns = self.clock.now_ns()
         found = judge(self.mode, one.examined, trust, pin, now_ns=now_ns, reviewed=reviewed, older=older)
         found = self._stand(one, found, first=pin is None, reviewed=reviewed)
@@ -355,7 +378,10 @@ class ToolVerifier:
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A definition whose name and schemas can be used, as it was examined under a key, and its print from then."""
+    """A definition whose name and schemas can be used, as it was examined under a key, and its print from then.
+
+    `deceives` is what of it does.
+    """
 
     definition: ToolDefinition
     trust: ServerTrust
@@ -364,6 +390,7 @@ class _Prepared:
     output: Schema | None
     findings: tuple[Finding, ...]
     print: str
+    deceives: str
 
     @property
     def refusal(self) -> Refusal:
@@ -393,7 +420,8 @@ def _prepare(
         return Refusal(definition, error)
     taken = print_of(definition)
     examined = examine(mode, definition, trust, now_ns)
-    return _Prepared(definition, trust, examined, arguments, output, screen(definition, others), taken)
+    wrong = "" if mode is VerificationMode.DISABLED else deceives(definition)
+    return _Prepared(definition, trust, examined, arguments, output, screen(definition, others), taken, wrong)
 
 
 def refuse_duplicates(definitions: Sequence[ToolDefinition]) -> Sequence[ToolDefinition | Refusal]:

@@ -7,10 +7,14 @@ import pytest
 
 from symbi.errors import InputError, PinMismatch, StoreUnavailable, ToolServerUnavailable
 from symbi.testing.clock import ManualClock
+from symbi.testing.gate import open_gate
+from symbi.testing.tool_servers import ToolServerSimulator
+from symbi.tools import lookalike
+from symbi.tools.catalog import Catalog, ServerLink, ToolVerifier, VerificationMode
 from symbi.tools.port import RawToolResult, ReviewKind, ReviewState, ToolDefinition
 from symbi.tools.review import REJECTED, REVOKED_TOOL
 from symbi.tools.reviewing import ToolReviews
-from symbi.tools.schemapin import digest_of, fingerprint, load_public_key, make_key_pair
+from symbi.tools.schemapin import digest_of, fingerprint, key_id, load_public_key, make_key_pair
 from symbi.types import AgentId, Principal
 
 pytestmark = pytest.mark.anyio
@@ -23,8 +27,8 @@ def become(bench, **change):
     bench.server.tools = [(replace(definition, **change), answer)]
 
 
-def waiting(bench, name="mail.send"):
-    return bench.gate.store.get_review(ReviewKind.TOOL, name)
+def waiting(bench, name="mail.send", kind=ReviewKind.TOOL):
+    return bench.gate.store.get_review(kind, name)
 
 
 async def test_a_rug_pull_in_mid_session_is_refused_at_once_and_calls_at_work_end_as_they_began(open_bench):
@@ -178,6 +182,8 @@ async def test_what_was_shown_can_be_accepted_and_nothing_else(open_bench):
             await reviews.accept("mail.send", shown, PERSON)
         assert bench.catalog.refs == ()
         await reviews.accept("mail.send", waiting(bench).digest, PERSON)
+        pinned = [event for event in bench.gate.events() if event.event_type == "tool.pinned"][-1]
+        assert (pinned.details["by"], pinned.details["reviewed"]) == ("ada", True)
         assert bench.catalog.find("mail.send").definition.description == RUG
         assert waiting(bench) is None
         assert bench.catalog.findings["mail.send"]
@@ -250,6 +256,15 @@ async def test_what_was_rejected_is_refused_without_asking_again_until_it_is_som
         assert caught.value.code == REJECTED
 
 
+async def test_what_is_to_be_signed_is_judged_as_it_was_offered_whatever_the_server_offers_by_now(open_bench):
+    async with open_bench() as bench:
+        reviews = ToolReviews(bench.catalog)
+        (tool,) = bench.catalog.offered("mail")
+        assert await reviews.against("mail", [tool]) == {}
+        against = await reviews.against("mail", [replace(tool, description=RUG)])
+        assert "has changed since it was pinned" in against["mail.send"]
+
+
 async def test_only_what_waits_can_be_rejected(open_bench):
     async with open_bench() as bench:
         with pytest.raises(InputError, match=r"nothing of tool `mail\.send` waits"):
@@ -294,8 +309,59 @@ async def test_what_is_not_signed_any_more_is_no_tool_of_a_revoked_key_and_no_fi
         with pytest.raises(InputError, match="no fingerprint"):
             await reviews.revoke_key("abc", PERSON)
         _, public = make_key_pair()
-        assert await reviews.revoke_key(fingerprint(load_public_key(public)), PERSON) == ()
+        for name in (fingerprint(load_public_key(public)), key_id(load_public_key(public))):  # as shown in either place
+            assert await reviews.revoke_key(name, PERSON) == ()
+            assert waiting(bench, fingerprint(load_public_key(public)), ReviewKind.KEY).state is ReviewState.REVOKED
         await bench.call(to="x")
+
+
+async def test_tools_with_the_longest_names_are_told_apart_and_can_be_accepted():
+    names = ["t" * 127 + last for last in "ab"]
+    offered = [ToolDefinition("s" * 64, name, "Sends.", {"type": "object"}) for name in names]
+    async with open_gate() as gate:
+        server = ToolServerSimulator("s" * 64, gate.guard.authority, [(one, None) for one in offered])
+        verifier = ToolVerifier(VerificationMode.TOFU, gate.store, gate.log, gate.engine, gate.clock)
+        catalog = Catalog(gate.guard, verifier, [ServerLink("s" * 64, "simulated", server)])
+        await catalog.refresh("s" * 64)
+        server.tools = [(replace(one, description="Sends more."), None) for one in offered]
+        await catalog.refresh("s" * 64)
+        first, second = (f"{'s' * 64}.{name}" for name in names)
+        assert list(catalog.quarantined) == [first, second]
+        await ToolReviews(catalog).accept(first, gate.store.get_review(ReviewKind.TOOL, first).digest, PERSON)
+        assert ([ref.name for ref in catalog.refs], list(catalog.quarantined)) == ([first], [second])
+
+
+async def test_a_server_that_offers_other_tools_each_time_fills_no_store(open_bench, monkeypatch):
+    monkeypatch.setattr("symbi.tools.verifier.MAX_NEW", 3)
+    first = [ToolDefinition("mail", name, "Sends.", {"type": "object"}) for name in ("send", "b", "c")]
+    async with open_bench(definitions=first) as bench:
+        _, answer = bench.server.tools[0]
+        bench.server.tools = [(replace(first[0], name=name), answer) for name in ("send", "d", "e")]
+        await bench.catalog.refresh("mail")
+        assert {name: error.code for name, error in bench.catalog.quarantined.items()} == dict.fromkeys(
+            ["mail.d", "mail.e"], "tool.too_many"
+        )
+        assert [ref.name for ref in bench.catalog.refs] == ["mail.send"]
+        assert [pin.tool for pin in bench.gate.store.pins()] == ["mail.b", "mail.c", "mail.send"]
+        bench.server.tools = [(one, answer) for one in first]
+        await bench.catalog.refresh("mail")
+        assert len(bench.catalog.refs) == len(first)
+
+
+async def test_no_text_of_a_definition_is_judged_while_the_store_is_held(open_bench, monkeypatch):
+    steps = []
+    judged = lookalike.wrong_with_text
+    monkeypatch.setattr(lookalike, "wrong_with_text", lambda text, what: steps.append("text") or judged(text, what))
+    async with open_bench() as bench:
+        heads = bench.gate.store.pin_heads
+        bench.gate.store.pin_heads = lambda: steps.append("store") or heads()
+        become(bench, title="Send\u200b it")
+        steps.clear()
+        await bench.catalog.refresh("mail")
+        assert steps[-1] == "store"
+        assert "text" in steps
+        with pytest.raises(InputError, match=r"U\+200B, which nobody sees"):
+            bench.catalog.find("mail.send")
 
 
 async def test_a_shadow_of_another_servers_tool_is_refused_at_listing_with_the_reason(open_bench):

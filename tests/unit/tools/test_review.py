@@ -116,6 +116,20 @@ def test_a_difference_is_bounded():
     assert max(len(one.after) for one in changes) <= MAX_VALUE_CHARS + 1
 
 
+@pytest.mark.parametrize("where", ["whole", "in parts", "of hidden characters"])
+def test_who_decides_is_shown_all_of_a_name_however_long_it_is(where):
+    name = {"whole": "x" * 1000, "in parts": "", "of hidden characters": "\u200b" * 100}[where] + "send all files"
+    schema = {"properties": {name: {"type": "string"}}}
+    if where == "in parts":
+        for _ in range(5):
+            schema = {"properties": {"y" * 190: schema}}
+    after = replace(TOOL, input_schema=schema)
+    for before in ("", text(TOOL)):
+        changes = differences(before, text(after), whole=True)
+        assert any("send all files" in one.place + one.after for one in changes)
+        assert max(len(one.place) for one in changes) <= MAX_VALUE_CHARS + 1
+
+
 def test_who_decides_is_shown_all_of_it():
     names = [f"p{n}" for n in range(500)]
     after = replace(TOOL, input_schema={"properties": {name: {} for name in names}}, description="x" * 10_000 + "evil.")

@@ -93,6 +93,23 @@ def test_keys_of_both_lists_are_revoked():
     assert "superseded" in why_revoked(found.key, found, (listed,))
 
 
+@pytest.mark.parametrize("spelling", [DOMAIN, DOMAIN.upper(), DOMAIN + ".", DOMAIN + ":443"])
+def test_a_revocation_in_a_bundle_counts_however_its_domain_is_written(spelling):
+    entry = {"fingerprint": key_id(KEY.public_key()), "revoked_at": "x", "reason": "superseded"}
+    listed = {"domain": spelling, "revoked_keys": [entry]}
+    bundle = read(sign_bundle({"revocations": [listed]}, KEY, "acme", "2026-01-01T00:00:00Z"))
+    found = parse_revocation(DOMAIN, bundle.revoking(DOMAIN))
+    assert "superseded" in why_revoked(KEY.public_key(), None, (found,))
+
+
+def test_a_bundle_that_nobody_could_use_is_not_signed():
+    documents = [discovery(domain=DOMAIN), discovery(domain=DOMAIN + ":443")]
+    with pytest.raises(InputError, match="two documents of one domain"):
+        sign_bundle({"documents": documents}, KEY, "acme", "2026-01-01T00:00:00Z")
+    with pytest.raises(InputError, match="no time"):
+        signed_bundle(expires_at="soon")
+
+
 # --- bundles -----------------------------------------------------------------------------------------------------------
 
 

@@ -65,8 +65,11 @@ class FolderSource:
 def _content(path: Path) -> bytes | None:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return None
+    except FileNotFoundError as error:
+        if path.parent.is_dir() and not os.path.lexists(path):
+            return None
+        msg = f"cannot read `{path}`: the folder is not there, or the link leads nowhere"  # who knows what it would say
+        raise Unavailable(msg, code="unavailable.discovery") from error
     except OSError as error:
         msg = f"cannot read `{path}`: {error.strerror or error}"
         raise Unavailable(msg, code="unavailable.discovery") from error

@@ -45,6 +45,9 @@ def write_skill_signature(folder: Path, content: bytes) -> Path:
         InputError: It cannot be written.
     """
     path, beside = folder / SIGNATURE_FILE, folder / f"{SIGNATURE_FILE}.new"
+    if os.path.lexists(beside):
+        msg = f"cannot write `{path}`: `{beside.name}` is there, of a signing that goes on or was broken off"
+        raise InputError(msg, code="input.unwritable", hint="where none goes on, remove it; it is no part of the skill")
     try:
         with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644), "wb") as file:
             file.write(content)

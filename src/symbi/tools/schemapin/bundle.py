@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn
 
 from symbi.errors import InputError, SignatureInvalid
 from symbi.tools.schemapin.canonical import canonical_json
-from symbi.tools.schemapin.documents import host_and_port, parse_time, read_object
+from symbi.tools.schemapin.documents import host_and_port, parse_time, read_object, spelled_domain
 from symbi.tools.schemapin.keys import PrivateKey, PublicKey, fingerprint, key_id, load_public_key, public_pem
 from symbi.tools.schemapin.signature import SignatureForm, decode_signature, form_of, refuse_other_form, sign_bytes
 from symbi.tools.text import cut, printable
@@ -131,7 +131,7 @@ def sign_bundle(
         expires_at: Likewise, if it is to end.
 
     Raises:
-        InputError: It holds what implementations write differently, or is no bundle.
+        InputError: It holds what implementations write differently, or is no bundle; or it holds two documents of one domain.
     """
     kept = {name: content[name] for name in content if name not in {"signature", "expires_at"}}
     signed = {
@@ -145,7 +145,9 @@ def sign_bundle(
         **({} if expires_at is None else {"expires_at": expires_at}),
         "signature": "",
     }
-    signed["signature"] = sign_bytes(canonical_json(signed), private_key, SignatureForm.BYTES)
+    canonical = canonical_json(signed)
+    parse_bundle("the bundle", canonical)  # nothing is signed that nobody could use
+    signed["signature"] = sign_bytes(canonical, private_key, SignatureForm.BYTES)
     return signed
 
 
@@ -169,7 +171,7 @@ def _by_domain(content: Mapping[str, Any], name: str, what: str) -> Mapping[str,
         isinstance(one, dict) and isinstance(one.get("domain"), str) for one in listed
     ):
         _refuse(what, f"`{name}` is no list of documents with a `domain`")
-    found = {one["domain"].removesuffix(".").lower(): one for one in listed}
+    found = {spelled_domain(one["domain"]): one for one in listed}
     if len(found) < len(listed):
         _refuse(what, f"`{name}` holds two documents of one domain")
     return MappingProxyType(found)

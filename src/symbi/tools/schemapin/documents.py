@@ -81,6 +81,14 @@ def parse_domain(text: str) -> str:
     return found[0] if found[1] == HTTPS_PORT else f"{found[0]}:{found[1]}"
 
 
+def spelled_domain(text: str) -> str:
+    """A domain that a document names, as it is compared; what is none stays as it is, and is that of nobody."""
+    try:
+        return parse_domain(text)
+    except InputError:
+        return text
+
+
 def host_and_port(domain: str) -> tuple[str, int]:
     """Where a domain is asked."""
     return parse_authority(domain) or (domain, HTTPS_PORT)
@@ -210,7 +218,7 @@ def _belongs(document: Mapping[str, Any], domain: str, what: str, *, required: b
     if named is None and not required:
         return
     host = host_and_port(domain)[0]
-    if not isinstance(named, str) or named.removesuffix(".").lower() not in {domain, host}:
+    if not isinstance(named, str) or spelled_domain(named) not in {domain, host}:
         _refuse(what, "it names another domain")
 
 

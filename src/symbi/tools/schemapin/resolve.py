@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+import anyio.to_thread
+
 from symbi.clock import Clock
 from symbi.errors import (
     Denied,
@@ -110,7 +112,7 @@ class BundleSource:
             SignatureInvalid: The bundle is not signed by an authority, or has ended.
         """
         del permit
-        self._check()
+        await self._check()
         return self._bundle.document(domain)
 
     async def revocation(
@@ -118,13 +120,13 @@ class BundleSource:
     ) -> Mapping[str, Any] | None:
         """Likewise."""
         del permit, endpoint
-        self._check()
+        await self._check()
         return self._bundle.revoking(domain)
 
-    def _check(self) -> None:
+    async def _check(self) -> None:
         now_ns = self._clock.now_ns()
         if self._authorities is not None:
-            verify_bundle(self._bundle, self._authorities, now_ns)
+            await anyio.to_thread.run_sync(verify_bundle, self._bundle, self._authorities, now_ns)  # it has up to 8 MiB
             self._authorities = None  # its content is frozen: what held once holds, but for its end
         refuse_ended(self._bundle, now_ns)
 
