@@ -1,12 +1,13 @@
 """Rooms behind the gateway's door: a token that was replaced, a room that fails, and pages that a browser asks for."""
 
+import json
 from dataclasses import replace
 
 import anyio
 import httpx2
 import pytest
 
-from symbi.testing.door import CALL, INITIALIZE, TERMS, opened, spoken_to, started_session
+from symbi.testing.door import CALL, INITIALIZE, MODERN, TERMS, opened, spoken_to, started_session
 
 pytestmark = pytest.mark.anyio
 
@@ -54,6 +55,48 @@ async def test_a_room_that_fails_is_the_only_one(tmp_path, monkeypatch, caplog):
         assert (await bob.post(house.url, json=CALL, headers=session)).status_code == 200
         assert (await ann.post(house.url, json=INITIALIZE, headers=house.add("ann"))).status_code == 200, "and anew"
     assert "the room of client ann has failed" in caplog.text
+
+
+async def test_who_is_revoked_while_a_body_comes_is_told_so_and_nothing_is_called(tmp_path, monkeypatch):
+    monkeypatch.setattr("symbi.api.mcp.http_door.LOOK_S", 0.02)
+    whole = json.dumps(CALL).encode()
+    async with opened(tmp_path) as house, spoken_to(house, house.add("ann")) as client:
+        session = await started_session(client, house.url)
+        scopes = house.gateway.door._rooms["ann"].scopes
+
+        async def body():
+            while scopes:  # the request before it is not done with yet
+                await anyio.lowlevel.checkpoint()
+            yield whole[:10]
+            while not scopes:  # its body is not waited for yet
+                await anyio.lowlevel.checkpoint()
+            house.book.revoke("ann")
+            while house.opened["ann"]:
+                await anyio.lowlevel.checkpoint()
+            yield whole[10:]
+
+        with anyio.fail_after(20):
+            answer = await client.post(house.url, content=body(), headers=session)
+        assert answer.status_code == 503
+        assert answer.json()["error"] == "closing"
+        assert not house.calls
+
+
+async def test_a_stream_of_changes_does_not_hold_up_the_end(tmp_path):
+    terms = replace(TERMS, grace_s=3_600.0)
+    async with opened(tmp_path, terms) as house, spoken_to(house, house.add("ann")) as client:
+        meta = {"io.modelcontextprotocol/protocolVersion": MODERN, "io.modelcontextprotocol/clientCapabilities": {}}
+        params = {"notifications": {"toolsListChanged": True}, "_meta": meta}
+        listen = {"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": params}
+        headers = {"mcp-protocol-version": MODERN, "mcp-method": "subscriptions/listen"}
+        async with client.stream("POST", house.url, json=listen, headers=headers) as stream:
+            parts = stream.aiter_text()
+            assert "notifications/subscriptions/acknowledged" in await anext(parts)
+            house.gateway.stop()
+            with anyio.fail_after(20), pytest.raises(httpx2.HTTPError):
+                async for _ in parts:
+                    pass
+                raise httpx2.HTTPError("it ended in order")
 
 
 async def test_a_browser_is_told_that_a_configured_page_may_ask_and_read(tmp_path):

@@ -11,6 +11,7 @@ import anyio
 import httpx2
 import mcp_types as types
 from mcp.server.lowlevel import Server
+from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler
 
 from symbi.api.mcp.http import HttpGateway
 from symbi.api.mcp.terms import DoorTerms
@@ -77,7 +78,8 @@ class House:
 
         self.opened[name] += 1
         try:
-            yield Server(f"of-{name}", on_list_tools=list_tools, on_call_tool=call_tool)
+            listen = ListenHandler(InMemorySubscriptionBus())
+            yield Server(f"of-{name}", on_list_tools=list_tools, on_call_tool=call_tool, on_subscriptions_listen=listen)
         finally:
             self.opened[name] -= 1
             if name in self.failing:
@@ -114,8 +116,8 @@ async def opened(folder: Path, terms: DoorTerms = TERMS) -> AsyncIterator[House]
 
 @asynccontextmanager
 async def spoken_to(_house: House, headers: Mapping[str, str] | None = None) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of HTTP that says what MCP clients say."""
-    async with httpx2.AsyncClient(headers={**ACCEPT, **(headers or {})}, timeout=10) as client:
+    """A client of HTTP that says what MCP clients say; more patient than any test, so that its own end is no answer."""
+    async with httpx2.AsyncClient(headers={**ACCEPT, **(headers or {})}, timeout=60) as client:
         yield client
 
 
