@@ -1,13 +1,15 @@
 """Rooms behind the gateway's door: a token that was replaced, a room that fails, and pages that a browser asks for."""
 
+import contextlib
 import json
+import ssl
 from dataclasses import replace
 
 import anyio
 import httpx2
 import pytest
 
-from symbi.testing.door import CALL, INITIALIZE, MODERN, TERMS, opened, spoken_to, started_session
+from symbi.testing.door import ACCEPT, CALL, INITIALIZE, MODERN, TERMS, certified, opened, spoken_to, started_session
 
 pytestmark = pytest.mark.anyio
 
@@ -97,6 +99,38 @@ async def test_a_stream_of_changes_does_not_hold_up_the_end(tmp_path):
                 async for _ in parts:
                     pass
                 raise httpx2.HTTPError("it ended in order")
+
+
+async def test_over_tls_connections_are_bounded_before_they_agree_on_a_key(tmp_path):
+    certified(tmp_path)
+    terms = replace(TERMS, tls_cert=tmp_path / "c.pem", tls_key=tmp_path / "k.pem", max_connections=4)
+    async with opened(tmp_path / "data", terms) as house:
+        idle = [await anyio.connect_tcp(*house.address) for _ in range(12)]
+        left = []
+        async with anyio.create_task_group() as tasks:
+
+            async def hear(one):
+                with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                    await one.receive()
+                left.append(one)
+                if len(left) == 8:
+                    tasks.cancel_scope.cancel()
+
+            tasks.cancel_scope.deadline = anyio.current_time() + 20
+            for one in idle:
+                tasks.start_soon(hear, one)
+        assert len(left) == 8, "those that came beyond the bound were closed, and no other"
+        for one in idle:
+            await one.aclose()
+        trusting = ssl.create_default_context(cafile=str(tmp_path / "c.pem"))
+        headers = house.add("ann") | ACCEPT
+        url = house.url.replace("127.0.0.1", "localhost")
+        with anyio.fail_after(30):
+            while True:
+                async with httpx2.AsyncClient(verify=trusting, headers=headers) as client:
+                    with contextlib.suppress(httpx2.NetworkError):  # the end of the others is still on its way
+                        assert (await client.post(url, json=INITIALIZE)).status_code == 200
+                        break
 
 
 async def test_a_browser_is_told_that_a_configured_page_may_ask_and_read(tmp_path):
