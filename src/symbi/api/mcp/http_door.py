@@ -32,6 +32,7 @@ LOOK_S: Final = 1.0  # between two looks for clients that were revoked while the
 RETRY_S: Final = 1
 LISTENING: Final = b"subscriptions/listen"
 """The method, as a header has to repeat it, of a request whose answer is a stream that lasts."""
+UNKNOWN: Final = "the gateway was started with a configuration that has no such client: it has to be started anew"
 SINGLE: Final = frozenset(
     {b"host", b"origin", b"authorization", b"content-type", b"content-length", b"mcp-session-id", b"last-event-id"}
 )
@@ -261,7 +262,8 @@ class HttpDoor:
                     room = await self._tasks.start(self._keep, client)
                 except (Denied, InputError) as error:
                     _log.warning("client %s is let in nowhere: %s", name, error)
-                    raise Refused(403, "denied", "this client may do nothing here") from error
+                    text = UNKNOWN if error.code == "mcp.client" else "this client may do nothing here"
+                    raise Refused(403, "denied", text) from error
                 except SymbiError as error:
                     _log.error("client %s cannot be served: %s", name, error)
                     raise Refused(503, "unavailable", "the gateway cannot serve now") from error
