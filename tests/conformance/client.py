@@ -48,6 +48,9 @@ class Person:
         self.guard = guard
         self.location = ""
 
+    def marked(self, mark):
+        pass
+
     async def progress(self, progress):
         print("progress", progress, file=sys.stderr)
 

@@ -170,6 +170,7 @@ async def test_the_person_at_a_client_decides_there_where_the_operator_says_so(o
             sent = await client.call_tool("desk__send_mail", MALLORY)
             assert sent.content[0].text == "sent to mallory@evil.example"
             assert len(yes.asked) == 1
+            assert "on Tool::desk.send_mail\n" in yes.asked[0]
             assert "mallory@evil.example" in yes.asked[0]
             assert "comes from what the client has read" in yes.asked[0]
         async with one.client("desk", uid=uid, mode=mode, elicitation_callback=no) as client:
@@ -180,6 +181,22 @@ async def test_the_person_at_a_client_decides_there_where_the_operator_says_so(o
             await client.call_tool("desk__read_mail", {})
             held = await client.call_tool("desk__send_mail", MALLORY)
             assert held.meta["symbi/error"]["kind"] == "held"
+
+
+async def test_the_person_at_a_client_is_told_whom_and_what_it_is_about_beside_the_arguments(opened):
+    no = Person("decline")
+    uid = os.geteuid()
+    async with (
+        opened(ASKS_ADA, policies=HOLDS) as one,
+        one.client("desk", uid=uid, elicitation_callback=no) as client,
+    ):
+        await client.call_tool("symbi__run_agent", {"agent": "a"})
+        with pytest.raises(MCPError):
+            await client.get_prompt("desk__greet", {"whom": "Bob"})
+    run, prompt = no.asked
+    assert "`mcp.desk` wants: SendMessage on Agent::a\n" in run
+    assert "`mcp.desk` wants: GetPrompt on ToolServer::desk\n" in prompt
+    assert '"greet"' in prompt
 
 
 @pytest.mark.parametrize(

@@ -117,3 +117,12 @@ async def test_a_session_of_the_older_revision_whose_client_is_gone_ends_once_it
         assert len(under_test.gateway.sessions) == 1
         await idle(under_test, later, 0)
         assert (await client.post(served.url, json=listing, headers=headers)).status_code == 404
+
+
+async def test_a_client_that_the_configuration_did_not_have_at_the_start_is_told_what_is_to_be_done(tmp_path):
+    async with gateway(tmp_path) as under_test, over_http(under_test, ["eve"]) as served:
+        headers = {"authorization": f"Bearer {served.tokens['eve']}"}
+        async with httpx2.AsyncClient(headers=headers, timeout=30) as client:
+            refused = await client.post(served.url, json={})
+        assert refused.status_code == 403
+        assert "has to be started anew" in refused.json()["error_description"]

@@ -57,6 +57,9 @@ class Teller:
         self.asked = []
         self.can = tuple(AskKind)
 
+    def marked(self, mark):
+        pass
+
     async def progress(self, progress):
         self.told.append((progress.done, progress.total, progress.message))
 

@@ -7,17 +7,12 @@ import socket
 import ssl
 from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime
 from random import Random
 
 import anyio
 import anyio.to_thread
 import httpx2
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
@@ -30,6 +25,7 @@ from symbi.testing.door import (
     LEGACY,
     MODERN,
     TERMS,
+    certified,
     opened,
     spoken,
     spoken_to,
@@ -469,24 +465,7 @@ async def test_health_is_told_to_anybody_and_says_nothing_else(tmp_path):
 
 
 async def test_with_a_certificate_it_speaks_tls_and_nothing_else(tmp_path):
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
-        .not_valid_after(datetime(2100, 1, 1, tzinfo=UTC))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    plain = serialization.NoEncryption()
-    (tmp_path / "c.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    (tmp_path / "k.pem").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
-    )
+    certified(tmp_path)
     terms = replace(TERMS, tls_cert=tmp_path / "c.pem", tls_key=tmp_path / "k.pem")
     async with opened(tmp_path / "data", terms) as house:
         assert house.url.startswith("https://")

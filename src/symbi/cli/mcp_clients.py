@@ -19,7 +19,7 @@ Name = Annotated[str, typer.Argument(help="Who it is to policies and in the trai
 
 @app.command("add")
 def add(name: Name, *, as_json: Json = False, config: Config = None) -> None:
-    """Make a token and print it once; only its digest is kept. A gateway that runs lets it in at once."""
+    """Make a token and print it once; only its digest is kept. A gateway that runs lets it in at once, if it knew the client when it was started."""
     with errors_to_exit(as_json=as_json):
         settings = load_settings(config)
         client_of(settings, name)  # which says what is missing

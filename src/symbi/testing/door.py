@@ -4,13 +4,19 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import anyio
 import httpx2
 import mcp_types as types
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from mcp.server.lowlevel import Server
+from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler
 
 from symbi.api.mcp.http import HttpGateway
 from symbi.api.mcp.terms import DoorTerms
@@ -77,7 +83,8 @@ class House:
 
         self.opened[name] += 1
         try:
-            yield Server(f"of-{name}", on_list_tools=list_tools, on_call_tool=call_tool)
+            listen = ListenHandler(InMemorySubscriptionBus())
+            yield Server(f"of-{name}", on_list_tools=list_tools, on_call_tool=call_tool, on_subscriptions_listen=listen)
         finally:
             self.opened[name] -= 1
             if name in self.failing:
@@ -114,8 +121,8 @@ async def opened(folder: Path, terms: DoorTerms = TERMS) -> AsyncIterator[House]
 
 @asynccontextmanager
 async def spoken_to(_house: House, headers: Mapping[str, str] | None = None) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of HTTP that says what MCP clients say."""
-    async with httpx2.AsyncClient(headers={**ACCEPT, **(headers or {})}, timeout=10) as client:
+    """A client of HTTP that says what MCP clients say; more patient than any test, so that its own end is no answer."""
+    async with httpx2.AsyncClient(headers={**ACCEPT, **(headers or {})}, timeout=60) as client:
         yield client
 
 
@@ -137,3 +144,25 @@ def spoken(answer: httpx2.Response) -> Any:
     if answer.headers["content-type"].startswith("text/event-stream"):
         text = [line for line in text.splitlines() if line.startswith("data:") and line[5:].strip()][-1][5:]
     return json.loads(text)
+
+
+def certified(folder: Path) -> None:
+    """Make a certificate of `localhost` in a folder, `c.pem`, and its key, `k.pem`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(2100, 1, 1, tzinfo=UTC))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    plain = serialization.NoEncryption()
+    (folder / "c.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (folder / "k.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    )

@@ -28,6 +28,9 @@ class Caller(Protocol):
     def can(self) -> Collection[AskKind]:
         """What it can be asked for at all; a server that wants to know is told of no more."""
 
+    def marked(self, mark: Label) -> None:
+        """Told, once the gate has let the call pass, what policies raise the label of all that the server says to."""
+
     async def progress(self, progress: Progress) -> None:
         """Told how far the call is."""
 
@@ -116,4 +119,7 @@ class GatedHooks:
 
 def hooks_of(guard: Guard, caller: Caller | None, action: Action, during: EffectId) -> CallHooks:
     """The hooks of a call: nobody's where nobody stands behind it."""
-    return NO_CALLER if caller is None else GatedHooks(guard, caller, action, during)
+    if caller is None:
+        return NO_CALLER
+    caller.marked(action.mark)
+    return GatedHooks(guard, caller, action, during)

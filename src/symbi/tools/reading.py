@@ -5,7 +5,7 @@ What comes back is untrusted, and as confidential as what it was asked with: a m
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Generic, TypeVar
 
 import anyio
@@ -37,11 +37,13 @@ class Offered(Generic[T]):
         value: The answer.
         label: Its label: untrusted.
         effect_id: The effect.
+        mark: What policies raise that label to.
     """
 
     value: T
     label: Label
     effect_id: EffectId
+    mark: Label = field(default_factory=Label)
 
 
 class ServerReader:
@@ -170,7 +172,7 @@ class ServerReader:
             plain = answer.values if isinstance(answer, Completion) else answer
             permit.observe(plain)
         labels = AnswerLabels(UNDECLARED, permit.action.label, permit.effect_id, permit.action.mark)
-        return Offered(answer, labels.at((), None), permit.effect_id)
+        return Offered(answer, labels.at((), None), permit.effect_id, permit.action.mark)
 
     @asynccontextmanager
     async def _seat(self, server: str) -> AsyncIterator[None]:

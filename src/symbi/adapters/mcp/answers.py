@@ -13,7 +13,9 @@ from symbi.types import JsonValue
 
 MAX_TOOLS: Final = 512  # of one server; bounds what pins, policies and prompts have to hold
 MAX_ENTRIES: Final = 2_048  # resources, templates or prompts of one server, likewise
-MAX_LISTING_BYTES: Final = 8_388_608  # of the tools of one server, on all pages: what they take to judge and keep
+MAX_LISTING_BYTES: Final = (
+    8_388_608  # of one server's tools, on all pages: what they take to judge and keep; of all else, too
+)
 MAX_PAGES: Final = 16  # of one listing
 MAX_COMPLETIONS: Final = 100  # as the protocol has it
 

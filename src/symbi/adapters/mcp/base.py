@@ -230,7 +230,7 @@ class McpServer(ABC):
             page = await session.page(list_tools, cursor)
             cursor = page.get("nextCursor")
             tools = page.get("tools") or []
-            size += len(json.dumps(tools, ensure_ascii=False).encode("utf-8", "replace"))
+            size += _bytes(tools)
             if size > MAX_LISTING_BYTES:
                 raise self._unavailable(f"lists tools of more than {MAX_LISTING_BYTES} bytes", session)
             kept = session.absorb(page, complete=number == 0 and not cursor) if page else frozenset()
@@ -348,9 +348,14 @@ class McpServer(ABC):
         kind, key = LISTS[what]
         found: list[Mapping[str, JsonValue]] = []
         cursor: str | None = None
+        size = 0
         for _ in range(MAX_PAGES):
             page = await session.page(partial(listing, kind), cursor)
-            found.extend(items(page.get(key) or [], self._mask))
+            entries = page.get(key) or []
+            size += _bytes(entries)
+            if size > MAX_LISTING_BYTES:
+                raise self._unavailable(f"lists {what} of more than {MAX_LISTING_BYTES} bytes", session)
+            found.extend(items(entries, self._mask))
             if len(found) > MAX_ENTRIES:
                 raise self._unavailable(f"offers more than {MAX_ENTRIES} {what}", session)
             cursor = page.get("nextCursor")
@@ -448,6 +453,10 @@ class McpServer(ABC):
         words = session.line.last_said() if session is not None else ""
         hint = f"its last words: {words}" if words else None
         return ToolServerUnavailable(f"tool server `{self.name}` {reason}", hint=hint, server=self.name)
+
+
+def _bytes(value: JsonValue) -> int:
+    return len(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def _how_it_ended(session: Session | None) -> str:

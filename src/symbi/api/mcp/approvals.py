@@ -74,10 +74,11 @@ async def _asked_here(session: GatewaySession, record: ApprovalRecord, exchange:
 
 def _form(record: ApprovalRecord, arguments: str) -> dict[str, JsonValue]:
     facts = record.read_facts()
-    asks = "; ".join(demand.why or demand.text for demand in record.demands())
-    label = facts["label"]
+    asks = printable("; ".join(demand.why or demand.text for demand in record.demands()))
+    label, resource = facts["label"], facts["resource"]
+    wanted = printable(f"{facts['action']} on {resource['type']}::{resource['id']}")
     message = (
-        f"Symbi asks you to decide. The agent wants: {facts['action']}\n"
+        f"Symbi asks you to decide. `{facts['principal']['agent']}` wants: {cut(wanted, MAX_SHOWN_CHARS)}\n"
         f"with the arguments:\n{printable_lines(arguments)}\n"
         f"What went into them is {label['integrity']} and {label['confidentiality']}. Asked because: {asks}\n"
         f"Approval {record.id}, digest {record.digest[:16]}."

@@ -21,6 +21,7 @@ from symbi.api.mcp.labels import UNMARKED
 from symbi.api.mcp.names import name_all
 from symbi.errors import AgentFailed, Denied, InputError, RateLimited, StoreUnavailable, SymbiError
 from symbi.guard.action import Complete
+from symbi.guard.outcome import error_label
 from symbi.policy.fields import UNDECLARED
 from symbi.tools.reading import Offered, ServerReader
 from symbi.tools.text import shown_name
@@ -131,7 +132,10 @@ async def browse_soon(session: GatewaySession, what: str) -> tuple[Mapping[str, 
 
 async def _answer(session: GatewaySession, server: str, what: str, answering: Answering) -> None:
     try:
-        answering.things = (await reader_of(session).browse(session.principal, server, what)).value
+        offered = await reader_of(session).browse(session.principal, server, what)
+        if offered.value:  # nobody has verified what it says of them, and a client is about to read it
+            await _kept(session, {}, _without_blobs(offered.value), offered)
+        answering.things = offered.value
     except StoreUnavailable as error:
         answering.lost = error
     except SymbiError as error:
@@ -348,10 +352,10 @@ async def complete(
         try:
             offered = await reader_of(session).complete(action)
         except AgentFailed as failure:
-            await remembered(session, UNDECLARED, values, failure.message, "server")
+            await _failed(session, values, failure)
             raise
+        await _kept(session, values, list(offered.value.values), offered)
         found = offered.value
-        await remembered(session, UNDECLARED, values, list(found.values), offered.effect_id, given=offered.label)
         total: dict[str, JsonValue] = {} if found.total is None else {"total": found.total}
         return {"values": list(found.values), "hasMore": found.more, **total}
 
@@ -371,19 +375,24 @@ async def _asked(
 ) -> T:
     try:
         offered = await until_agreed(session, ask, exchange)
-    except AgentFailed as failure:  # the server's own words, which the client is told
-        await remembered(session, UNDECLARED, values, failure.message, "server")
+    except AgentFailed as failure:
+        await _failed(session, values, failure)
         raise
-    shown: Any = _without_blobs(offered.value)
-    await remembered(session, UNDECLARED, values, shown, offered.effect_id, given=offered.label)
+    await _kept(session, values, _without_blobs(offered.value), offered)
     return offered.value
 
 
-async def listed(session: GatewaySession, things: Iterable[Mapping[str, Any]]) -> None:
-    """Remember what servers say of their resources or prompts, which nobody has verified, before a client reads it."""
-    shown: list[JsonValue] = [_without_blobs(one) for one in things]
-    if shown:
-        await remembered(session, UNDECLARED, {}, shown, "server")
+async def _kept(
+    session: GatewaySession, values: Mapping[str, JsonValue], said: JsonValue, offered: Offered[Any]
+) -> None:
+    """Remember what a server answered, as confidential as what it was asked with, and as policies mark it."""
+    source, mark = offered.effect_id, offered.mark
+    await remembered(session, UNDECLARED, values, said, source, mark=mark, given=offered.label)
+
+
+async def _failed(session: GatewaySession, values: Mapping[str, JsonValue], failure: AgentFailed) -> None:
+    """Remember a server's own words, which the client is told."""
+    await remembered(session, UNDECLARED, values, failure.message, "server", mark=error_label(failure))
 
 
 def _without_blobs(value: Any) -> Any:

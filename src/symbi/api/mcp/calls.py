@@ -24,6 +24,7 @@ from symbi.api.mcp.labels import AGENT, UNMARKED
 from symbi.audit.event import AuditEventType, Draft
 from symbi.errors import ApprovalPending, Denied, InputError, PolicyDenied, SymbiError, ToolFailed
 from symbi.guard.action import Action, InvokeTool, ToolRef
+from symbi.guard.outcome import error_label
 from symbi.policy.counterfactual import Change, what_if
 from symbi.policy.fields import UNDECLARED, ToolFlow
 from symbi.policy.flow import join
@@ -159,7 +160,7 @@ async def _carried_out(session: GatewaySession, whole: str, call: ToolCall, exch
         result = await until_agreed(session, once, exchange)
     except ToolFailed as failure:
         raw = failure.answer
-        mark = join(FAILED, *_declared(flow))
+        mark = join(FAILED, error_label(failure), *_declared(flow))
         await keep(UNDECLARED, failure.message, whole, mark=mark)
         if not isinstance(raw, RawToolResult):
             raise

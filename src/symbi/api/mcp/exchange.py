@@ -28,6 +28,7 @@ from symbi.errors import InputError, SymbiError, ToolFailed, Unavailable
 from symbi.guard.action import ServerAsks, ServerElicitation, ServerRoots, ServerSampling
 from symbi.guard.permit import Permit
 from symbi.policy.fields import UNDECLARED
+from symbi.policy.flow import join
 from symbi.tools.asking import AskKind, Progress, ServerLog
 from symbi.types import JsonValue, Label
 
@@ -171,6 +172,10 @@ class Conversation:
             given: What it was asked with, of which only the confidentiality counts.
         """
         self._mark, self._given = mark, given
+
+    def marked(self, mark: Label) -> None:
+        """Say what policies raise the label of what a server tells to, as they have let it be asked."""
+        self._mark = join(self._mark, mark)
 
     async def _read(self, said: JsonValue) -> None:
         """What a server says beside its answer is read at the client as well, and may repeat any of it."""

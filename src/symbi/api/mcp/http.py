@@ -13,7 +13,7 @@ import uvicorn
 from symbi.api.mcp.http_door import PATH, HttpDoor, ServerOf
 from symbi.api.mcp.terms import MAX_HEADER_BYTES, DoorTerms
 from symbi.api.mcp.tokens import ClientBook
-from symbi.api.mcp.wire import KEEP_ALIVE_S, QuietServer, bounded
+from symbi.api.mcp.wire import KEEP_ALIVE_S, Listener, QuietServer, bounded
 from symbi.errors import ConfigError
 
 CLOSE_S: Final = 5  # for connections to end once everything is answered
@@ -49,10 +49,11 @@ def open_place(terms: DoorTerms) -> Place:
             raise ConfigError(msg, code="config.tls") from error
     family = socket.AF_INET6 if ":" in terms.host else socket.AF_INET
     try:
-        return Place(socket.create_server((terms.host, terms.port), family=family, backlog=128), tls)
+        made = socket.create_server((terms.host, terms.port), family=family, backlog=128)
     except OSError as error:
         msg = f"cannot listen on `{terms.host}`, port {terms.port}: {error.strerror or error}"
         raise ConfigError(msg, code="config.address", hint="`gateway.host` and `gateway.port` say where") from error
+    return Place(Listener(made, terms.max_connections), tls)
 
 
 class HttpGateway:
@@ -111,7 +112,7 @@ class HttpGateway:
         terms = self.terms
         config = uvicorn.Config(
             self.app,
-            http=bounded(terms.max_connections, terms.header_s),
+            http=bounded(terms.header_s),
             ws="none",
             lifespan="off",
             log_config=None,

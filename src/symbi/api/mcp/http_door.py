@@ -30,6 +30,9 @@ HEALTH_PATH: Final = "/health"
 REALM: Final = "symbi"
 LOOK_S: Final = 1.0  # between two looks for clients that were revoked while they have streams open
 RETRY_S: Final = 1
+LISTENING: Final = b"subscriptions/listen"
+"""The method, as a header has to repeat it, of a request whose answer is a stream that lasts."""
+UNKNOWN: Final = "the gateway was started with a configuration that has no such client: it has to be started anew"
 SINGLE: Final = frozenset(
     {b"host", b"origin", b"authorization", b"content-type", b"content-length", b"mcp-session-id", b"last-event-id"}
 )
@@ -133,7 +136,8 @@ class HttpDoor:
             declared = headers.get(b"content-length", b"0")
             if not declared.isdigit() or int(declared) > self._terms.max_body_bytes:  # h11 bounds the number itself
                 raise self._too_large()
-            await self._serve(client, scope, receive, send)
+            stays = scope["method"] == "GET" or headers.get(b"mcp-method") == LISTENING
+            await self._serve(client, scope, receive, send, stays=stays)
         except Refused as refused:
             self.refused[refused.error] += 1
             await _answer(
@@ -192,7 +196,7 @@ class HttpDoor:
 
     # --- what it gets ----------------------------------------------------------------------------
 
-    async def _serve(self, client: Client, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, client: Client, scope: Scope, receive: Receive, send: Send, *, stays: bool) -> None:
         name = client.name
         if self._closing:
             raise Refused(503, "closing", "the gateway is being closed", {"retry-after": f"{RETRY_S}"})
@@ -202,18 +206,19 @@ class HttpDoor:
             raise Refused(429, "too_many_requests", text, {"retry-after": f"{RETRY_S}"})
         own = anyio.CancelScope()
         room.scopes.add(own)
-        answered = scope["method"] != "GET"
-        self._busy[name] += answered
+        self._busy[name] += not stays
         try:
             body = await self._body(receive) if scope["method"] == "POST" else b""
             answer = _Answer(send)
+            if own.cancel_called:  # while its body came
+                raise self._ended()
             with own:
                 await room.manager.handle_request({**scope, "user": _user(name)}, _replay(body, receive), answer)
             if own.cancelled_caught and not answer.begun:
-                raise Refused(503, "closing", "this client is served no more", {"retry-after": f"{RETRY_S}"})
+                raise self._ended()
         finally:
             room.scopes.discard(own)
-            self._busy[name] -= answered
+            self._busy[name] -= not stays
             if not self._busy.total():
                 self._quiet.set()
 
@@ -235,6 +240,9 @@ class HttpDoor:
             text = f"the body did not come within {self._terms.body_s:g} s"
             raise Refused(408, "too_slow", text, {"connection": "close"}) from None
 
+    def _ended(self) -> Refused:
+        return Refused(503, "closing", "this client is served no more", {"retry-after": f"{RETRY_S}"})
+
     def _too_large(self) -> Refused:
         text = f"a request may have {self._terms.max_body_bytes} bytes"
         return Refused(413, "too_large", text, {"connection": "close"})
@@ -254,7 +262,8 @@ class HttpDoor:
                     room = await self._tasks.start(self._keep, client)
                 except (Denied, InputError) as error:
                     _log.warning("client %s is let in nowhere: %s", name, error)
-                    raise Refused(403, "denied", "this client may do nothing here") from error
+                    text = UNKNOWN if error.code == "mcp.client" else "this client may do nothing here"
+                    raise Refused(403, "denied", text) from error
                 except SymbiError as error:
                     _log.error("client %s cannot be served: %s", name, error)
                     raise Refused(503, "unavailable", "the gateway cannot serve now") from error

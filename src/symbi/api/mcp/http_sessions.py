@@ -4,7 +4,7 @@ Until 2025-11-25 the protocol has sessions, and each has one of the gateway. Sin
 the client has one, which ends once it has asked nothing for as long as a session may be idle.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -18,8 +18,10 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
 from symbi.api.mcp.clients import Client
 from symbi.api.mcp.gateway import Gateway, GatewaySession
+from symbi.api.mcp.names import outside_names
 from symbi.api.mcp.serving import SessionServer
 from symbi.errors import Overloaded, SymbiError
+from symbi.types import JsonValue
 
 HEADER: Final = "mcp-session-id"
 VERSION_HEADER: Final = "mcp-protocol-version"
@@ -60,6 +62,18 @@ class _Sessions:
         if found is None:
             raise MCPError(types.INVALID_REQUEST, "this session is over")
         return found.session
+
+    def schema_of(self, name: str) -> Mapping[str, JsonValue] | None:
+        """The schema of a tool by its name outside, which says what of a call its headers have to repeat; None of one not known.
+
+        The SDK would else list all tools before each call, and every call would wait for the slowest server there is.
+        """
+        seen = self._client.servers
+        tools = [tool for tool in self._gateway.runtime.catalog.tools if seen is None or tool.ref.server in seen]
+        things = [(tool.ref.server, tool.definition.name) for tool in tools]
+        names = outside_names(things, prefixed=self._gateway.terms.prefixed)
+        meant = [tool for tool, outside in zip(tools, names, strict=True) if outside == name]
+        return meant[0].definition.input_schema if len(meant) == 1 else None
 
     async def admit(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         """See that a request has its session while it is carried out."""
@@ -126,6 +140,7 @@ async def serving(gateway: Gateway, client: Client, idle_s: float) -> AsyncItera
         sessions = _Sessions(gateway, client, tasks, idle_s)
         served = SessionServer(gateway, sessions.find)
         served.server.middleware.append(sessions.admit)
+        served.server.get_tool_input_schema = sessions.schema_of
         told = served.options
         # The SDK's sessions over HTTP take no options, and would say that nothing is told of changes.
         served.server.create_initialization_options = lambda *_arguments, **_named: told  # type: ignore[method-assign]

@@ -1,5 +1,9 @@
-"""The protocol by lines: one JSON message a line, over standard streams or a socket, each line of bounded length."""
+"""The protocol by lines: one JSON message a line, over standard streams or a socket, each line of bounded length.
 
+A client that does not read its answers is not read from either once many of them wait.
+"""
+
+import logging
 import os
 import select
 import sys
@@ -13,7 +17,10 @@ from mcp.shared.message import SessionMessage
 
 from symbi.errors import SymbiError, Unavailable
 
+_log = logging.getLogger("symbi.api")
+
 MAX_LINE_BYTES: Final = 16_777_216  # of one message; a longer one ends the connection
+MAX_UNREAD: Final = 256  # messages that wait for the client to read; with so many, nothing of it is read meanwhile
 _RECEIVE_BYTES: Final = 65_536
 _SEND_BYTES: Final = select.PIPE_BUF  # so much can be written where anything can, without waiting
 
@@ -85,19 +92,34 @@ async def line_streams(receive: Receive, send: Send, rest: bytes = b"") -> Async
     to_server, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, from_server = anyio.create_memory_object_stream[SessionMessage](0)
 
+    refusals = outgoing.clone()
+    taken = anyio.Event()
+
     async def read() -> None:
-        async with to_server:
-            with suppress(OSError, Unavailable, anyio.BrokenResourceError):  # the client is gone, or as good as gone
+        async with to_server, refusals:
+            try:
                 async for line in lines_of(receive, rest):
-                    if line.strip():
-                        await to_server.send(_message(line))
+                    while from_server.statistics().tasks_waiting_send >= MAX_UNREAD:
+                        await taken.wait()
+                    message = _message(line) if line.strip() else None
+                    if isinstance(message, SessionMessage):
+                        await to_server.send(message)
+                    elif message is not None:
+                        await refusals.send(SessionMessage(message))
+            except Unavailable as error:
+                _log.warning("a client is left: %s", error)
+            except (OSError, anyio.BrokenResourceError):
+                pass  # it is gone
 
     async def write() -> None:
-        async with from_server:
-            with suppress(OSError):
-                async for message in from_server:
-                    text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
-                    await send(text.encode() + b"\n")
+        nonlocal taken
+        with from_server, suppress(OSError):
+            async for message in from_server:
+                text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
+                await send(text.encode() + b"\n")
+                taken.set()
+                taken = anyio.Event()
+        taken.set()  # nothing waits any more
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(read)
@@ -121,11 +143,13 @@ def unwrapped() -> Iterator[None]:
         raise error from group
 
 
-def _message(line: bytes) -> SessionMessage | Exception:
+def _message(line: bytes) -> SessionMessage | types.JSONRPCError:
+    """The message in a line, or the answer to one that is none; the SDK would pass over it, and its sender wait for ever."""
     try:
         return SessionMessage(types.jsonrpc_message_adapter.validate_json(line, by_name=False))
-    except ValueError as error:  # the SDK's server answers it
-        return error
+    except ValueError:
+        error = types.ErrorData(code=types.PARSE_ERROR, message="the line is no message of JSON-RPC")
+        return types.JSONRPCError(jsonrpc="2.0", id=None, error=error)
 
 
 @contextmanager

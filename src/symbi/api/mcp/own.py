@@ -24,7 +24,9 @@ from symbi.dsl.spec import AgentSpec, CompiledFile
 from symbi.errors import InputError, Overloaded, PolicyDenied, SymbiError
 from symbi.guard.action import SendMessage
 from symbi.guard.actions.people import ControlRuntime
+from symbi.guard.outcome import error_label
 from symbi.policy.fields import UNDECLARED
+from symbi.policy.flow import join
 from symbi.runtime.course import Order
 from symbi.types import AgentId, JsonValue, Label, RunId
 
@@ -45,6 +47,7 @@ class AskedRun:
     run_id: RunId
     agent: AgentId
     over: anyio.Event = field(default_factory=anyio.Event)
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     outcome: RunOutcome | None = None
     error: SymbiError | None = None
 
@@ -269,12 +272,13 @@ async def _run_agent(session: GatewaySession, call: ToolCall, exchange: Exchange
             await noted(session, action, denial)
             raise
 
-    effect_id = await until_agreed(session, begin, exchange)
     try:
+        effect_id = await until_agreed(session, begin, exchange)
         with anyio.move_on_after(wait_s):
             await asked.over.wait()
-    except anyio.get_cancelled_exc_class():
-        await session.stop_runs(asked)  # nobody was told its id
+    except BaseException:  # nobody was told its id, and it may have begun
+        await session.stop_runs(asked)
+        asked.scope.cancel("whoever asked for it has gone")  # before it is at work there is nothing to stop
         raise
     await _remember_run(session, asked)
     return ToolAnswer(_standing(session, asked), structured=True, effect_id=effect_id, is_error=_failed(asked))
@@ -308,9 +312,10 @@ async def _run(
 ) -> None:
     inputs, task = begun()
     try:
-        asked.outcome = await session.runtime.run(
-            order.compiled, order.spec, inputs, task, run_id=asked.run_id, instance=order.instance
-        )
+        with asked.scope:
+            asked.outcome = await session.runtime.run(
+                order.compiled, order.spec, inputs, task, run_id=asked.run_id, instance=order.instance
+            )
     except SymbiError as error:
         asked.error = error
     finally:
@@ -350,7 +355,8 @@ async def _remember_run(session: GatewaySession, asked: AskedRun) -> None:
     if outcome is not None and outcome.error is None:
         await remembered(session, UNDECLARED, {}, outcome.output, asked.run_id, mark=mark)
     elif asked.over.is_set():
-        said = _standing(session, asked).get("error")
+        said, failure = _standing(session, asked).get("error"), asked.error
+        mark = mark if failure is None else join(mark, error_label(failure))
         await remembered(session, UNDECLARED, {}, said, asked.run_id, mark=mark)
 
 

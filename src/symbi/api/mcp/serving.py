@@ -31,7 +31,6 @@ from symbi.api.mcp.browsing import (
     browse_soon,
     complete,
     get_prompt,
-    listed,
     named_prompts,
     read_resource,
 )
@@ -330,15 +329,12 @@ async def _itself(session: GatewaySession) -> Listing:
 
 async def _offered(session: GatewaySession, what: str) -> Listing:
     found, late = await browse_soon(session, what)
-    things = [one for several in found.values() for one in several]
-    await listed(session, things)
-    return things, late
+    return [one for several in found.values() for one in several], late
 
 
 async def _prompts(session: GatewaySession) -> Listing:
     offered, late = await browse_soon(session, PROMPTS)
     found = named_prompts(session, offered)
-    await listed(session, [thing for _, thing in found.values()])
     return [{**thing, "name": name} for name, (_, thing) in found.items()], late
 
 

@@ -1,7 +1,8 @@
 """HTTP on the wire, bounded before anybody is known: connections, headers, and the time that they may take.
 
 uvicorn ends a connection that is idle after an answer. It does not end one that sends its headers a byte at a time, nor
-does it bound how many there are; both are added here.
+does it bound how many there are; both are added here. Over TLS it does not even know of one before it has agreed on a key,
+so connections are counted where they come in.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
+from weakref import WeakSet
 
 import anyio
 import uvicorn
@@ -17,11 +19,37 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 KEEP_ALIVE_S: Final = 30
 
 
-def bounded(max_connections: int, header_s: float) -> type[asyncio.Protocol]:
+class Listener(socket.socket):
+    """Listens, and takes no more connections than may be open at a time; one that comes beyond them is closed at once.
+
+    Args:
+        made: Listens already; it is taken over.
+        max_connections: At a time.
+    """
+
+    def __init__(self, made: socket.socket, max_connections: int) -> None:
+        super().__init__(fileno=made.detach())
+        self._most = max_connections
+        self._taken: WeakSet[socket.socket] = WeakSet()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """The next connection.
+
+        Raises:
+            ConnectionAbortedError: It was one too many.
+        """
+        connection, address = super().accept()
+        if sum(one.fileno() >= 0 for one in self._taken) >= self._most:
+            connection.close()
+            raise ConnectionAbortedError
+        self._taken.add(connection)
+        return connection, address
+
+
+def bounded(header_s: float) -> type[asyncio.Protocol]:
     """The protocol of one connection.
 
     Args:
-        max_connections: At a time; one that comes beyond them is closed at once.
         header_s: How long the headers of a request may take, from the connection or from the end of the last request.
     """
 
@@ -32,9 +60,6 @@ def bounded(max_connections: int, header_s: float) -> type[asyncio.Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as that of uvicorn
             super().connection_made(transport)
-            if len(self.connections) > max_connections:
-                transport.abort()
-                return
             # asyncio does it only where the listening socket names its protocol; without it an answer in two writes
             # waits for the other end's delayed acknowledgement.
             transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,0 +1,53 @@
+"""What policy marks as confidential is known again in a client's next call, whichever way a server has said it."""
+
+import sys
+
+import pytest
+
+from symbi.policy.fields import UNDECLARED
+from symbi.testing.mcp_gateway import open_gateway
+from symbi.types import Confidentiality
+
+pytestmark = pytest.mark.anyio
+
+MARKS = '@id("marks") @mark("confidential") permit (principal, action, resource);'
+
+
+@pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
+async def test_a_mark_of_policy_holds_for_all_that_a_server_says(tmp_path, root, mode):
+    config = f"""
+[mcp]
+tool_verification = "tofu"
+[mcp.servers.desk]
+command = ["{sys.executable}", "{root / "tests" / "data" / "servers" / "desk.py"}"]
+"""
+    steps = []
+
+    async def told(_done, _total, message):
+        steps.append(message)
+
+    async with (
+        open_gateway(tmp_path, config=config, policies=MARKS, agents="agent a { with { 1 } }") as one,
+        one.client(mode=mode) as client,
+    ):
+        (session,) = one.gateway.sessions.values()
+
+        def known(text):
+            return session.labels.judge(UNDECLARED, {"body": text}).label.confidentiality
+
+        assert known("monday") is Confidentiality.PUBLIC
+        assert (await client.call_tool("desk__fails", {})).is_error
+        assert known("it broke in two") is Confidentiality.CONFIDENTIAL
+        assert (await client.call_tool("desk__steps", {}, progress_callback=told)).content[0].text == "done"
+        assert steps
+        assert known(steps[0]) is Confidentiality.CONFIDENTIAL
+        await client.get_prompt("desk__greet", {"whom": "Al"})
+        assert known("Greet Al") is Confidentiality.CONFIDENTIAL
+        await client.list_prompts()
+        assert known("whom") is Confidentiality.CONFIDENTIAL
+        await client.read_resource("desk://card")
+        assert known("call desk://card at +49 30 901820") is Confidentiality.CONFIDENTIAL
+        found = await client.complete({"type": "ref/prompt", "name": "desk__greet"}, {"name": "whom", "value": "m"})
+        assert found.completion.values == ["monday"]
+        assert known("monday") is Confidentiality.CONFIDENTIAL
+        assert known("tuesday") is Confidentiality.PUBLIC
