@@ -92,6 +92,7 @@ class EdgeVectors:
         self._unflushed = 0
         self._dead = 0  # points that were deleted or replaced since it was put in order last
         self._marks = 0  # how often it was asked for to be written anew
+        self._deletions = 0
         self._optimizing = False
         self._closed = True
 
@@ -105,6 +106,8 @@ class EdgeVectors:
         await anyio.to_thread.run_sync(self._folder.take, self._space)
         self._dead, self._closed = await anyio.to_thread.run_sync(self._folder.dead), False
         try:
+            if self._dead:
+                await self._keep_left()
             await self._asked()
             if self._upkeep:
                 self._tasks = anyio.create_task_group()
@@ -200,19 +203,19 @@ class EdgeVectors:
         count: int = await (await self._asked()).ask("count", _about(subjects))
         return count
 
-    async def erase_subjects(self, subjects: Sequence[str]) -> int:
+    async def erase_subjects(self, subjects: Sequence[str], documents: Sequence[str] = ()) -> int:
         """Remove points about some people, and write all others anew, so that nothing of them stays in a file."""
-        if not subjects:
+        if not (subjects or documents):
             return 0
-        gone = await self._take_out(subjects)
-        if self._folder.is_marked():
+        gone = await self._take_out(_about(subjects, documents))
+        if self._folder.is_marked() or self._folder.has_left():  # what went otherwise may have been about them
             async with self._order:
                 await self._rebuild(fresh=True)
         return gone
 
     async def remove_subjects(self, subjects: Sequence[str]) -> int:
         """Remove points; all others are written anew in the background, once for all that went by then."""
-        gone = await self._take_out(subjects) if subjects else 0
+        gone = await self._take_out(_about(subjects)) if subjects else 0
         if gone:
             self._much.set()
         return gone
@@ -239,6 +242,7 @@ class EdgeVectors:
             if not (source / "shard").is_dir():
                 raise InputError(f"`{source}` is no copy of vectors: it has no shard", code="vectors.snapshot")
             generation = self._folder.next()
+            await self._keep_left()  # a copy may hold what was deleted before it was made
             async with AsyncExitStack() as stack:
                 stack.push_async_callback(_remove, generation)
                 await anyio.to_thread.run_sync(copy_tree, source / "shard", generation)
@@ -322,14 +326,18 @@ class EdgeVectors:
             await (await self._asked()).ask("flush")
             self._unflushed = 0
 
-    async def _take_out(self, subjects: Sequence[str]) -> int:
+    async def _take_out(self, about: object) -> int:
         """Remove points about some, and have it noted that what was in the files is to go from them."""
-        if await self.count_subjects(subjects):
+        if await (await self._asked()).ask("count", about):
             await self._mark()
-        gone = await self._delete(_about(subjects))
+        gone = await self._delete(about)
         if gone:
             await self._mark()  # again: a copy may have been begun in between, and has them in its files
         return gone
+
+    async def _keep_left(self) -> None:
+        self._deletions += 1
+        await anyio.to_thread.run_sync(self._folder.keep_left)
 
     async def _mark(self) -> None:
         self._marks += 1
@@ -340,6 +348,7 @@ class EdgeVectors:
         async with self._write:
             while found := await (await self._asked()).ask("ids", scope, None, PAGE):
                 self._note(UUID(bytes=one) for one in found)
+                await self._keep_left()
                 await (await self._asked()).ask("delete", found)
                 gone += len(found)
                 self._dead += len(found)
@@ -374,7 +383,7 @@ class EdgeVectors:
 
     async def _rebuild(self, *, fresh: bool) -> bool:
         """Have another engine make it anew: from the files, or where nothing of them is to stay, from the points."""
-        self._optimizing, marks = True, self._marks
+        self._optimizing, marks, deletions = True, self._marks, self._deletions
         generation = self._folder.next()
         try:
             async with AsyncExitStack() as stack:
@@ -409,6 +418,8 @@ class EdgeVectors:
             await anyio.to_thread.run_sync(self._folder.wipe)  # else it stays marked, and what was erased is not gone
             if marks == self._marks:  # else something was erased that may be in these files, too
                 self._folder.unmark()
+            if deletions == self._deletions:
+                self._folder.none_left()
         return fresh or bool(changed)
 
     async def _copy_points(self, engine: EngineProcess) -> None:
@@ -448,8 +459,8 @@ def _scope(scope: Scope) -> object:
     return [[one.text for one in scope.namespaces], *_filter(scope.filter)]
 
 
-def _about(subjects: Sequence[str]) -> object:
-    return [None, *_filter(Filter((OneOf("subject", tuple(subjects)),)))]
+def _about(subjects: Sequence[str], documents: Sequence[str] = ()) -> object:
+    return [None, [["either", *(one for one in (("subject", subjects), ("document", documents)) if one[1])]], None]
 
 
 def _filter(wanted: Filter) -> tuple[object, object]:
