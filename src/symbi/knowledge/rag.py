@@ -181,7 +181,7 @@ class Retrieval:
         return SearchResult(query, passages, evidence, trace)
 
     async def collections(self) -> tuple[str, ...]:
-        """Names of all collections that there are or were."""
+        """Names of all collections that have documents; where none has any, of some that had."""
         return tuple(await self._rooms.log.read(self._rooms.store.collections))
 
     async def among(self, reader: Reader, collection: str, work: Callable[[Sequence[int]], T]) -> T:
