@@ -448,3 +448,14 @@ async def test_the_trace_counts_no_collection_that_may_not_be_read():
         found = await opened.knowledge.search(READER, "queue")
         retrieval = next(stage for stage in found.trace.stages if stage.name == "retrieval")
         assert (retrieval.facts["collections"], retrieval.facts["sorts"]) == (1, 1)
+
+
+async def test_collections_that_are_empty_take_no_place_in_a_search_of_all():
+    async with open_knowledge() as opened:
+        for number in range(66):
+            await opened.knowledge.put(OPERATOR, f"old-{number}", "a.md", DISK)
+            await opened.knowledge.remove(OPERATOR, f"old-{number}", [])
+        assert await sources(opened.knowledge, "disk is full") == []
+        await opened.knowledge.put(OPERATOR, "ops", "disk.md", DISK)
+        assert "disk.md" in await sources(opened.knowledge, "disk is full")
+        assert [one.collection for one in await opened.knowledge.counted(READER)] == ["ops"]

@@ -1,8 +1,11 @@
 """Folders of one collection, whatever they are called, do not take each other's documents out."""
 
+import threading
+
 import pytest
 
 from symbi.errors import InputError
+from symbi.knowledge.rules import Rules
 from symbi.testing.knowledge import open_knowledge
 from symbi.types import AgentId, Principal
 
@@ -88,3 +91,40 @@ async def test_what_came_into_a_folder_while_it_was_read_is_not_taken_out_at_the
         assert (step.next, step.removed) == (None, [])
         assert await sources(opened) == ["docs/docs.md", "docs/new.md"]
         assert (await add(opened, docs)).removed == ["docs/docs.md"]
+
+
+async def test_a_step_holds_so_much_text_and_not_only_so_many_bytes_of_files(tmp_path, monkeypatch):
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for number in range(6):
+        (docs / f"{number}.json").write_text("[" + ",".join(["1"] * 10 + [f'{{"{"long " * 200}": [1, {{}}]}}']) + "]")
+    async with open_knowledge() as opened:
+        size = (docs / "0.json").stat().st_size
+        await add(opened, docs / "0.json", "one")
+        ((kept,),) = await opened.gate.log.read(
+            lambda: opened.gate.store._all("SELECT length(body) FROM knowledge_documents")
+        )
+        monkeypatch.setattr("symbi.knowledge.ingest.BATCH_BYTES", 2 * (size + kept) + size)
+        steps, after = [], None
+        while not steps or after is not None:
+            steps.append(await add(opened, docs, after=after))
+            after = steps[-1].next
+        assert [len(step.added) for step in steps] == [3, 3]
+
+
+async def test_which_files_are_gone_is_told_elsewhere_than_on_the_event_loop(tmp_path, monkeypatch):
+    docs, threads = folder(tmp_path / "docs"), []
+    (docs / "old.md").write_text("# Old\n\nIts queue.\n")
+    async with open_knowledge() as opened:
+        await add(opened, docs)
+        (docs / "old.md").unlink()
+        asked = Rules.of_document
+
+        def noted(self, collection, source):
+            threads.append(threading.current_thread())
+            return asked(self, collection, source)
+
+        monkeypatch.setattr(Rules, "of_document", noted)
+        assert (await add(opened, docs)).removed == ["docs/old.md"]
+    assert threads.count(threading.current_thread()) == 1  # for the one file that was read
+    assert len(threads) == 3

@@ -15,6 +15,7 @@ from symbi.policy import library
 from symbi.testing.gate import ALLOW_ALL
 from symbi.testing.knowledge import open_knowledge
 from symbi.types import AgentId, Confidentiality, Principal
+from symbi.wiring.privacy import erase_documents
 
 pytestmark = pytest.mark.anyio
 
@@ -174,6 +175,45 @@ async def test_an_erasure_takes_vectors_that_a_write_had_begun_to_make_of_nobody
         await opened.knowledge.put(OPERATOR, "ops", "b.md", b"# Disks")  # the note is taken away
         await opened.knowledge.erase([hers.document_id])
         assert kept(opened) == (1, 1, 1)
+
+
+async def test_an_erasure_takes_vectors_of_a_last_version_that_was_about_nobody(tmp_path):
+    data, keys, probe = tmp_path / "data", FileKeyStore(tmp_path / "keys"), Breaking()
+    async with open_knowledge(folder=data, keys=keys) as opened:
+        await opened.knowledge.put(OPERATOR, "ops", "jane.md", large("queue"))
+        vectors = opened.vectors
+    async with open_knowledge(folder=data, keys=keys, rules=JANE, probe=probe, vectors=vectors) as opened:
+        probe.point = "rows"  # its last vectors are not taken out
+        with pytest.raises(StoreUnavailable):
+            await opened.knowledge.put(OPERATOR, "ops", "jane.md", large("spool"))
+        probe.point = ""
+        (hers,) = await opened.knowledge.documents()
+        assert [len(opened.vectors.points), hers.chunks] == [60, 30]
+        await opened.knowledge.erase([hers.document_id])
+        assert kept(opened) == (0, 0, 0)
+
+
+async def test_an_erasure_asks_an_index_of_documents_that_are_all_gone(tmp_path):
+    asked = []
+
+    class Door:
+        is_open = False
+
+        async def opened(self):
+            return SimpleNamespace(erase=self.erase)
+
+        async def erase(self, ids, keys):
+            asked.append((ids, keys))
+
+    async with open_knowledge(rules=JANE, keys=FileKeyStore(tmp_path / "keys")) as opened:
+        gate = opened.gate
+        await erase_documents(Door(), gate.store, gate.log, [], frozenset({"key"}))
+        assert asked == []  # there never were any
+        await opened.knowledge.put(OPERATOR, "ops", "jane.md", large("queue"))
+        await opened.knowledge.remove(OPERATOR, "ops", ["jane.md"])
+        await gate.log.transact(lambda: (None, ()))
+        await erase_documents(Door(), gate.store, gate.log, [], frozenset({"key"}))
+        assert asked == [([], frozenset({"key"}))]
 
 
 async def test_verify_looks_at_a_collection_in_which_nothing_was_ever_finished(monkeypatch):

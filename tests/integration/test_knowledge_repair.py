@@ -128,6 +128,55 @@ async def test_what_may_not_be_written_is_not_put_in_order_either():
         assert len(opened.vectors.points) == 1
 
 
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("DELETE FROM knowledge_words", "a.md: chunk 0 has lost its words"),
+        ("UPDATE knowledge_chunks SET worded = 0", "a.md: chunk 0 has lost its words"),
+        ("UPDATE knowledge_words SET headings = 'Mail'", "a.md: chunk 0 is not what its document says there"),
+        ("UPDATE knowledge_words SET text = 'Prune nothing.'", "a.md: chunk 0 is not what its document says there"),
+        ("UPDATE knowledge_chunks SET start = start + 1", "a.md: chunk 0 is not what its document says there"),
+        ("UPDATE knowledge_chunks SET ordinal = ordinal + 1", "a.md: chunk 1 is not where its document says anything"),
+        ("DELETE FROM knowledge_chunks", "a.md: chunks are missing"),
+    ],
+)
+async def test_verify_tells_of_every_sort_of_damage_to_words_and_places(damage, said):
+    async with open_knowledge(ALL) as opened:
+        await opened.knowledge.put(OPERATOR, "ops", "a.md", b"# Disks\n\nPrune old snapshots.")
+        store = opened.gate.store
+        await opened.gate.log.transact(lambda: (store._db.execute(damage), ()))
+        found = await opened.knowledge.verify(OPERATOR, "ops")
+        assert (found.damaged, found.clean) == ((said,), False)
+        await opened.knowledge.remove(OPERATOR, "ops", ["a.md"])
+        assert (await opened.knowledge.verify(OPERATOR, "ops")).damaged == ()
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("UPDATE knowledge_chunks SET stop = stop + 1", "pay.md: chunk 0 is not where its document says anything"),
+        (
+            "INSERT INTO knowledge_words (rowid, text) SELECT number, 'Jane' FROM knowledge_chunks; UPDATE knowledge_chunks SET worded = 1",
+            "pay.md: chunk 0 has its words in plain text, and the document is sealed",
+        ),
+    ],
+)
+async def test_verify_tells_of_a_sealed_document_that_is_not_kept_as_one(tmp_path, damage, said):
+    async with open_knowledge(ALL, rules=RULES, keys=FileKeyStore(tmp_path / "keys")) as opened:
+        await opened.knowledge.put(OPERATOR, "ops", "pay.md", b"# Pay\n\nJane earns much.")
+        store = opened.gate.store
+        assert (await opened.knowledge.verify(OPERATOR, "ops")).clean
+
+        def do():
+            for one in damage.split("; "):
+                store._db.execute(one)
+            return None, ()
+
+        await opened.gate.log.transact(do)
+        found = await opened.knowledge.verify(OPERATOR, "ops")
+        assert (found.damaged, found.clean) == ((said,), False)
+
+
 async def test_a_large_document_is_cut_elsewhere_than_on_the_event_loop(monkeypatch):
     threads = []
 

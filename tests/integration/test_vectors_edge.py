@@ -452,6 +452,45 @@ async def test_an_erasure_that_a_crash_cut_short_is_finished(permits, tmp_path):
         assert not holds(tmp_path, b"ada-ada-ada")
 
 
+@pytest.mark.parametrize("closed", [False, True])
+async def test_of_what_was_deleted_before_nothing_stays_in_a_file_once_somebody_is_erased(permits, tmp_path, closed):
+    points = sample_points(40)
+    secret = VectorPoint(
+        UUID(int=99), points[5].vector, MINE, {"subject": "pseudonym-of-ada", "document": "her-letter"}
+    )
+    index = EdgeVectors(permits.authority, tmp_path, SPACE)
+    async with index:
+        await index.upsert(permits.write(), [*points, secret])
+        assert await index.delete(permits.write(), Scope((MINE,), Filter(ids=frozenset({secret.id})))) == 1
+        assert holds(tmp_path, b"her-letter")
+        if not closed:
+            assert await index.erase_subjects(["pseudonym-of-ada"]) == 0
+            assert not holds(tmp_path, b"her-letter")
+            generation = index._folder.current()
+            assert await index.erase_subjects(["pseudonym-of-ada"]) == 0
+            assert index._folder.current() == generation, "it was written anew where nothing was left"
+    if closed:
+        (tmp_path / "dead").unlink()  # as where the process was killed
+        async with EdgeVectors(permits.authority, tmp_path, SPACE) as index:
+            assert await index.erase_subjects(["pseudonym-of-ada"]) == 0
+            assert not holds(tmp_path, b"her-letter")
+            assert list(await index.ids(permits.read(), BOTH)) == [one.id for one in points]
+
+
+async def test_a_copy_may_hold_what_was_deleted_before_it_was_made(permits, tmp_path):
+    secret = VectorPoint(UUID(int=99), np.ones(8), MINE, {"subject": "pseudonym-of-ada", "document": "her-letter"})
+    async with EdgeVectors(permits.authority, tmp_path / "index", SPACE) as index:
+        await index.upsert(permits.write(), [secret])
+        await index.delete(permits.write(), BOTH)
+        await index.snapshot(tmp_path / "copy")
+        await index.erase_subjects(["pseudonym-of-ada"])
+        assert not holds(tmp_path / "index", b"her-letter")
+        await index.restore(tmp_path / "copy")
+        assert holds(tmp_path / "index", b"her-letter")
+        await index.erase_subjects(["pseudonym-of-ada"])
+        assert not holds(tmp_path / "index", b"her-letter")
+
+
 def holds(folder, wanted):
     return any(wanted in one.read_bytes() for one in folder.rglob("*") if one.is_file())
 

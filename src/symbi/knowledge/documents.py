@@ -288,7 +288,7 @@ class PassageStore(Protocol):
     """Finds chunks; each method runs on the store's thread. Each raises `StoreUnavailable` where the store cannot be used."""
 
     def collections(self) -> Sequence[str]:
-        """Names of all collections that there are or were."""
+        """Names of all collections that have documents; where none has any, of some that had."""
 
     def accesses(self, collection: str) -> Mapping[int, Access]:
         """Who may read what there is in a collection, by number."""

@@ -71,7 +71,7 @@ class Writer:
         Raises:
             InputError: The document is too long.
         """
-        text = text.strip("\n").rstrip()
+        text = as_text(text).strip("\n").rstrip()
         if not text.strip():
             return
         if self._parts:
@@ -91,7 +91,12 @@ class Writer:
 
     def done(self, title: str = "", notes: tuple[str, ...] = ()) -> Extracted:
         """The text."""
-        return Extracted("".join(self._parts), tuple(self._blocks), one_line(title, MAX_TITLE_CHARS), notes)
+        return Extracted("".join(self._parts), tuple(self._blocks), one_line(as_text(title), MAX_TITLE_CHARS), notes)
+
+
+def as_text(text: str) -> str:
+    """A text with a question mark for each lone surrogate: formats can name them, and they are no text."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def one_line(text: str, most: int) -> str:

@@ -131,11 +131,12 @@ class Ingest:
             for file in left[:BATCH_FILES]:
                 if size and size + file.size_bytes > BATCH_BYTES:
                     break
-                size += file.size_bytes
                 done.next = file.source
                 draft = await self._read(collection, listing.root, file, versions.get(file.source), done)
+                size += file.size_bytes
                 if draft is not None:
                     drafts.append(draft)
+                    size += len(draft.document.body)  # a small file may say much
             await self._write(principal, drafts, done, Origin(listing.called, listing.root))
             if not left or done.next == left[-1].source:
                 done.next = None
@@ -272,15 +273,20 @@ class Ingest:
 
     async def _sweep(self, principal: Principal, collection: str, listing: Listing, done: Step) -> None:
         """Remove the documents whose files are gone, or are left alone from now on."""
-        rules = self._rooms.rules
-        there = {one.source for one in listing.files if not rules.of_document(collection, one.source).skipped_by}
+
+        def read(files: Sequence[FileRef]) -> frozenset[str]:
+            of = partial(self._rooms.rules.of_document, collection)
+            return frozenset(one.source for one in files if not of(one.source).skipped_by)
+
+        # Seconds, for many files and rules: the loop goes on meanwhile.
+        there = await anyio.to_thread.run_sync(read, listing.files)
         below = await self._writing.below(collection, listing.name)
         gone = {source: id_ for source, id_ in below.items() if source not in there and source != listing.name}
         if (
             gone
         ):  # looked at again: what has come since the folder was listed may have been read from it by somebody else
             now = await anyio.to_thread.run_sync(list_files, listing.root, self.limits, listing.name)
-            found = {one.source for one in now.files if not rules.of_document(collection, one.source).skipped_by}
+            found = await anyio.to_thread.run_sync(read, now.files)
             gone = {source: id_ for source, id_ in gone.items() if now.whole and source not in found}
         ids = list(gone.values())
         for first in range(0, len(ids), REMOVE_AT_ONCE):

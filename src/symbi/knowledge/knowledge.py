@@ -316,7 +316,7 @@ class Knowledge:
         """
         async with self._writing.turn:
             if self._rooms.subjects is not None:
-                await self._rooms.subjects.erase_subjects([*map(erased_as, ids), *sorted(keys)])
+                await self._rooms.subjects.erase_subjects([*map(erased_as, ids), *sorted(keys)], ids)
             await self._writing.erase_rows(ids)
 
     # --- looking after --------------------------------------------------------------------------

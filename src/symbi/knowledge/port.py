@@ -116,10 +116,14 @@ class SubjectVectors(Protocol):
             StoreUnavailable: The index cannot be read.
         """
 
-    async def erase_subjects(self, subjects: Sequence[str]) -> int:
+    async def erase_subjects(self, subjects: Sequence[str], documents: Sequence[str] = ()) -> int:
         """Remove them; returns how many. May be asked again after a crash.
 
-        Nothing of them is in a file of ours once it has returned.
+        Nothing of them is in a file of ours once it has returned, also of what was deleted before.
+
+        Args:
+            subjects: As `count_subjects`.
+            documents: And those that have one of these in their field `document`, whomever they are about.
 
         Raises:
             StoreUnavailable: The index cannot be written.

@@ -181,7 +181,7 @@ class Retrieval:
         return SearchResult(query, passages, evidence, trace)
 
     async def collections(self) -> tuple[str, ...]:
-        """Names of all collections that there are or were."""
+        """Names of all collections that have documents; where none has any, of some that had."""
         return tuple(await self._rooms.log.read(self._rooms.store.collections))
 
     async def among(self, reader: Reader, collection: str, work: Callable[[Sequence[int]], T]) -> T:
@@ -295,9 +295,14 @@ class Retrieval:
         """The best of what was found, with texts."""
         rooms = self._rooms
         chosen = list(fused)[:CANDIDATES]
-        rows = await rooms.log.read(partial(rooms.store.found, chosen, allowed.numbers, query.narrowing))
-        sealed = {row.document.document_id for row in rows.values() if row.chunk.words is None}
-        bodies = await self.bodies(sorted(sealed), whole=False) if sealed else {}
+
+        def fetched() -> tuple[Mapping[str, Found], Mapping[str, Body]]:
+            rows = rooms.store.found(chosen, allowed.numbers, query.narrowing)
+            sealed = {row.document.document_id for row in rows.values() if row.chunk.words is None}
+            return rows, self._opened(sorted(sealed), whole=False)
+
+        # In one reading: a version that is written between two may be one that is not to be read.
+        rows, bodies = await rooms.log.read(fetched)
         candidates: list[Candidate] = []
         found: dict[str, tuple[Found, Passage]] = {}
         for id_ in chosen:
@@ -316,32 +321,28 @@ class Retrieval:
         facts |= {"chunks": len(rows), "documents": len(documents), "opened": len(bodies)}
         return candidates, found
 
-    async def bodies(self, ids: Sequence[str], *, whole: bool = True) -> Mapping[str, Body]:
+    async def bodies(self, ids: Sequence[str]) -> Mapping[str, Body]:
         """What documents say, opened.
-
-        Args:
-            ids: Which.
-            whole: Raise where one does not open; else it is left out, and that is logged.
 
         Raises:
             DecryptionFailed: One was erased, or altered.
             ConfigError: There is no key at hand.
             StoreUnavailable: The store cannot be read.
         """
+        return await self._rooms.log.read(partial(self._opened, ids, whole=True))
 
-        def opened() -> dict[str, Body]:
-            found = {}
-            for id_, document in self._rooms.store.get_documents(ids).items():
-                try:
-                    data = open_column(self._rooms.vault, document.body, body_place(id_))
-                    found[id_] = Body.decode(data or b"")
-                except (DecryptionFailed, ConfigError) as error:
-                    if whole:
-                        raise
-                    _log.warning("document %s does not open (%s): no search finds it", id_, error.code)
-            return found
-
-        return await self._rooms.log.read(opened)
+    def _opened(self, ids: Sequence[str], *, whole: bool) -> Mapping[str, Body]:
+        """What documents say, on the store's thread; where one does not open, it raises, or leaves that out and logs it."""
+        found: dict[str, Body] = {}
+        for id_, document in (self._rooms.store.get_documents(ids) if ids else {}).items():
+            try:
+                data = open_column(self._rooms.vault, document.body, body_place(id_))
+                found[id_] = Body.decode(data or b"")
+            except (DecryptionFailed, ConfigError) as error:
+                if whole:
+                    raise
+                _log.warning("document %s does not open (%s): no search finds it", id_, error.code)
+        return found
 
 
 def require_count(k: int) -> None:
@@ -372,7 +373,7 @@ def _passage(row: Found, body: Body | None, similarity: float | None) -> Passage
         headings = heading_line(body.title, body.headings[chunk.ordinal])
         text = body.text[chunk.start : chunk.end]
     else:
-        headings, text = "", ""  # it was removed between the two readings
+        headings, text = "", ""  # its rows are not those of its text: `symbi kb verify` tells of it
     citation = Citation(
         document.access.collection,
         document.source,

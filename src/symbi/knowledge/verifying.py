@@ -11,11 +11,22 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+import anyio.to_thread
+
 from symbi.errors import ConfigError, DecryptionFailed, Denied, SymbiError
 from symbi.guard.action import WriteData
+from symbi.guard.confidential import open_column
 from symbi.guard.permit import Permit
 from symbi.guard.sealed import is_sealed, read_sealed
-from symbi.knowledge.documents import Access, DocumentRecord, label_of
+from symbi.knowledge.documents import (
+    Access,
+    Body,
+    ChunkRecord,
+    DocumentRecord,
+    body_place,
+    heading_line,
+    label_of,
+)
 from symbi.knowledge.rag import Retrieval, access_label
 from symbi.knowledge.readings import Reader
 from symbi.knowledge.vectors import Filter, Namespace, OneOf, Scope
@@ -215,17 +226,37 @@ class Verifying:
         return len(documents), tuple(told)
 
     async def _problem(self, document: DocumentRecord) -> str:
+        id_, store = document.document_id, self._rooms.store
+
+        def read() -> tuple[Body, bool, Sequence[ChunkRecord]]:
+            kept = store.get_documents([id_])[id_].body
+            data = open_column(self._rooms.vault, kept, body_place(id_))
+            return Body.decode(data or b""), is_sealed(kept), store.chunks_of(id_)
+
         try:
-            body = (await self._retrieval.bodies([document.document_id])).get(document.document_id)
+            body, sealed, chunks = await self._rooms.log.read(read)
+        except KeyError:
+            return "it is gone"
         except SymbiError as error:
             return error.message
-        chunks = await self._rooms.log.read(partial(self._rooms.store.chunks_of, document.document_id))
-        if body is None or len(chunks) != document.chunks or len(body.headings) != len(chunks):
+        if not len(chunks) == document.chunks == len(body.headings):
             return "chunks are missing"
-        for chunk in chunks:
-            if chunk.words is not None and chunk.words[1] != body.text[chunk.start : chunk.end]:
-                return f"chunk {chunk.ordinal} is not what its document says there"
-        return ""
+        return await anyio.to_thread.run_sync(_problem_of, body, sealed, chunks)
+
+
+def _problem_of(body: Body, sealed: bool, chunks: Sequence[ChunkRecord]) -> str:  # noqa: FBT001 - as it is kept
+    """What is wrong with the first chunk with which anything is."""
+    for number, chunk in enumerate(chunks):
+        if chunk.ordinal != number or not 0 <= chunk.start < chunk.end <= len(body.text):
+            return f"chunk {chunk.ordinal} is not where its document says anything"
+        if sealed:
+            if chunk.words is not None:
+                return f"chunk {chunk.ordinal} has its words in plain text, and the document is sealed"
+        elif chunk.words is None:
+            return f"chunk {chunk.ordinal} has lost its words"
+        elif chunk.words != (heading_line(body.title, body.headings[number]), body.text[chunk.start : chunk.end]):
+            return f"chunk {chunk.ordinal} is not what its document says there"
+    return ""
 
 
 def keys_of(document: DocumentRecord) -> tuple[KeyId, ...]:

@@ -87,9 +87,14 @@ class BruteForceVectors:
         """How many points are about some people."""
         return len(self._about(subjects))
 
-    async def erase_subjects(self, subjects: Sequence[str]) -> int:
-        """Remove points about some people."""
-        return await self.remove_subjects(subjects)
+    async def erase_subjects(self, subjects: Sequence[str], documents: Sequence[str] = ()) -> int:
+        """Remove points about some people, and of some documents."""
+        theirs = OneOf("document", tuple(documents)) if documents else None
+        of_them = [one.id for one in self.points.values() if theirs is not None and fits(one.payload, theirs)]
+        gone = {one.id for one in self._about(subjects)}.union(of_them)
+        for one in gone:
+            del self.points[one]
+        return len(gone)
 
     async def remove_subjects(self, subjects: Sequence[str]) -> int:
         """Likewise."""

@@ -107,9 +107,10 @@ async def erase_documents(
 ) -> None:
     """Remove documents that are about somebody, with their vectors; also those of one whose writing broke off before its row.
 
-    Where knowledge is open, what is just being written is waited for.
+    Where knowledge is open, what is just being written is waited for. Where there are or were documents, their vectors are
+    looked at: of those that were changed or removed before, something may be in the files.
     """
-    if ids or door.is_open or await log.read(partial(store.pending, None)):
+    if ids or door.is_open or await log.read(lambda: store.pending(None) or store.collections()):
         await (await door.opened()).erase(ids, keys)
 
 

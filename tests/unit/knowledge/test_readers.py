@@ -10,7 +10,7 @@ from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
 from symbi.errors import InputError
 from symbi.knowledge.chunks import MOST_CHARS, chunks_of
-from symbi.knowledge.extracted import BlockKind
+from symbi.knowledge.extracted import MAX_HEADING_CHARS, MAX_TITLE_CHARS, BlockKind
 from symbi.knowledge.readers import kind_of, read_document
 
 
@@ -135,6 +135,73 @@ def test_the_kind_is_told_by_content_before_name():
     assert kind_of("a", b"%PDF-1.4") == "pdf"
     assert kind_of("a.md", b"%PDF-1.4 is how a PDF begins") == "markdown"
     assert kind_of("a.unknown", b"x") == "text"
+
+
+def test_what_is_hidden_by_a_style_is_hidden_however_that_is_written():
+    styles = (
+        "display:none",
+        "Display :\n none",
+        "display:/**/none",
+        "color:red;display:\tnone!important",
+        "visibility: collapse",
+    )
+    parts = "".join(f"<p style='{style}'>evil</p>" for style in styles)
+    data = f"<p>seen</p>{parts}<noframes>evil</noframes><datalist><option>evil</option></datalist><p style='color:/*none*/red'>too</p>"
+    assert pieces(data.encode(), "a.html") == [((), "seen\n\ntoo")]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b'{"\\ud83d": 1}', "?: 1"),
+        (b'{"a": {"\\ud83d": "\\ud83d"}}', "a\n?: ?"),
+        (b'[{"title": "\\ud83d", "\\ud83d": [1]}]', "?\ntitle: ?\n?: 1"),
+    ],
+)
+def test_half_a_sign_in_json_is_a_question_mark(data, said):
+    _, extracted = read_document(data, "a.json")
+    assert extracted.text == said
+    assert "".join((extracted.text, extracted.title, *(one.heading for one in extracted.blocks))).encode()
+
+
+def test_markdown_that_is_nested_too_deeply_is_text_and_no_part_is_lost():
+    deep = b">" * 200 + b" deep"
+    said = b"First.\n\n" + deep + b"\n\n# Head\n\nLast.\n\n[a]: http://example.com\n"
+    texts = [text for _, text in pieces(said, "a.md")]
+    assert texts == ["First.\n\n" + deep.decode(), "Last."]
+    assert [text for _, text in pieces(deep, "a.md")] == [deep.decode()]
+    with pytest.raises(InputError, match="no text"):
+        read_document(b"---\nowner: x\n---\n", "a.md")
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"class " + b"A" * 5_000 + b"\nwords\n", "a.c"),
+        (b"def " + b"a" * 5_000 + b"():\n    pass\n", "a.py"),
+        (b"[" + b"a" * 5_000 + b"]\nx = 1\n", "a.toml"),
+        (b"# " + b"a" * 5_000 + b"\nwords\n", "a.md"),
+        (b"<h1>" + b"a" * 5_000 + b"</h1>words", "a.html"),
+        (b'{"' + b"a" * 5_000 + b'": [1]}', "a.json"),
+        (b"a" * 120 + b"\n===\nwords\n", "a.txt"),
+        (b"words", "a" * 5_000 + ".py"),
+    ],
+)
+def test_a_heading_is_short_for_it_stands_above_every_chunk(data, name):
+    _, extracted = read_document(data, name)
+    assert max((len(block.heading) for block in extracted.blocks), default=0) <= MAX_HEADING_CHARS
+    assert len(extracted.title) <= MAX_TITLE_CHARS
+
+
+@pytest.mark.parametrize(
+    ("part", "name"), [(b"a\n\n", "a.txt"), (b"a\n\n", "a.md"), (b"[a]\n", "a.toml"), (b"<p>a", "a.html")]
+)
+def test_a_document_of_too_many_parts_is_refused(part, name, monkeypatch):
+    for module in ("symbi.knowledge.readers", "symbi.knowledge.extracted"):
+        monkeypatch.setattr(f"{module}.MAX_BLOCKS", 50)
+    read_document(part * 50, name)
+    with pytest.raises(InputError, match="more than 50 parts"):
+        read_document(part * 51, name)
 
 
 @given(

@@ -177,9 +177,9 @@ class QdrantVectors:
         """How many points are about some people."""
         return await self._count(self._about(subjects)) if subjects else 0
 
-    async def erase_subjects(self, subjects: Sequence[str]) -> int:
+    async def erase_subjects(self, subjects: Sequence[str], documents: Sequence[str] = ()) -> int:
         """Remove points about some people; when the server writes its files anew is its own business."""
-        return await self._delete(self._about(subjects)) if subjects else 0
+        return await self._delete(self._about(subjects, documents)) if subjects or documents else 0
 
     async def remove_subjects(self, subjects: Sequence[str]) -> int:
         """Likewise."""
@@ -314,8 +314,12 @@ class QdrantVectors:
         inside = self._models.FieldCondition(key="namespace", match=self._models.MatchAny(any=names))
         return self._filter(scope.filter, [inside])
 
-    def _about(self, subjects: Sequence[str]) -> "models.Filter":
-        return self._filter(Filter((OneOf("subject", tuple(subjects)),)), [])
+    def _about(self, subjects: Sequence[str], documents: Sequence[str] = ()) -> "models.Filter":
+        shapes, wanted = self._models, (("subject", subjects), ("document", documents))
+        either = [
+            shapes.FieldCondition(key=name, match=shapes.MatchAny(any=list(some))) for name, some in wanted if some
+        ]
+        return cast("models.Filter", shapes.Filter(should=either))
 
     def _filter(self, wanted: Filter, must: list[Any]) -> "models.Filter":
         shapes = self._models

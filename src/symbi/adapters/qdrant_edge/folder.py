@@ -5,6 +5,7 @@ lock          held by the one owner
 current       name of the generation that counts
 making        the first generation is being made: until it counts there is no `current`
 rewrite       something was erased, and all has to be written anew
+left          something was deleted since all was written anew, and may be in the files
 dead          how many points were deleted or replaced since it was put in order, as of the last close
 g-000007/     a shard; every other generation is what an end of the process left of a copy, and is removed
 """
@@ -31,6 +32,7 @@ CURRENT: Final = "current"
 LOCK: Final = "lock"
 MAKING: Final = "making"
 REWRITE: Final = "rewrite"
+LEFT: Final = "left"
 DEAD: Final = "dead"
 _GENERATION: Final = re.compile(r"g-\d{6,}")
 _PARTS: Final = (
@@ -190,6 +192,29 @@ class CollectionFolder:
     def is_marked(self) -> bool:
         """Whether all has to be written anew."""
         return (self.path / REWRITE).exists()
+
+    def keep_left(self) -> None:
+        """Remember that the files may hold what is deleted.
+
+        Raises:
+            StoreUnavailable: It cannot be written.
+        """
+        with self._used():
+            if not self.has_left():
+                write_whole(self.path / LEFT, b"")
+
+    def none_left(self) -> None:
+        """They do not, for all was written anew.
+
+        Raises:
+            StoreUnavailable: It cannot be written.
+        """
+        with self._used():
+            (self.path / LEFT).unlink(missing_ok=True)
+
+    def has_left(self) -> bool:
+        """Whether the files may hold what is deleted."""
+        return (self.path / LEFT).exists()
 
     def dead(self) -> int:
         """How many points were dead when it was closed last; 0 where nothing says it, for it only tells when to tidy."""

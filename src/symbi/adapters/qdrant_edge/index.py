@@ -13,17 +13,17 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, Self
 from uuid import UUID
 
 import anyio
 import anyio.to_thread
-import numpy as np
 from anyio.abc import TaskGroup
 
 from symbi.adapters.qdrant_edge.copying import copy_tree, require_room
 from symbi.adapters.qdrant_edge.folder import CollectionFolder, check_space, copy_whole
 from symbi.adapters.qdrant_edge.process import EngineProcess
+from symbi.adapters.qdrant_edge.spelling import AskedScope, about, as_hit, as_point, as_scope
 from symbi.errors import InputError, StoreUnavailable, Unavailable
 from symbi.guard.action import WriteData
 from symbi.guard.permit import Authority, Permit
@@ -31,12 +31,7 @@ from symbi.knowledge.config import VectorConfig, kib
 from symbi.knowledge.permits import check_read, check_write
 from symbi.knowledge.port import ReadPermit
 from symbi.knowledge.vectors import (
-    Between,
-    Filter,
     IndexStats,
-    Namespace,
-    OneOf,
-    PayloadValue,
     Scope,
     VectorHit,
     VectorPoint,
@@ -54,7 +49,6 @@ MANY: Final = 8  # pieces that a query goes through
 LATE: Final = 20  # of so many points one may be in no graph, for to build one all files are copied
 _LOG: Final = logging.getLogger(__name__)
 _EVERYTHING: Final = (None, (), None)
-_Scope: TypeAlias = tuple[object, object, Sequence[bytes] | None]  # namespaces, conditions, ids
 
 
 class EdgeVectors:
@@ -93,6 +87,7 @@ class EdgeVectors:
         self._unflushed = 0
         self._dead = 0  # points that were deleted or replaced since it was put in order last
         self._marks = 0  # how often it was asked for to be written anew
+        self._deletions = 0
         self._optimizing = False
         self._closed = True
 
@@ -106,6 +101,8 @@ class EdgeVectors:
         await anyio.to_thread.run_sync(self._folder.take, self._space)
         self._dead, self._closed = await anyio.to_thread.run_sync(self._folder.dead), False
         try:
+            if self._dead:
+                await self._keep_left()
             await self._asked()
             if self._upkeep:
                 self._tasks = anyio.create_task_group()
@@ -149,7 +146,7 @@ class EdgeVectors:
             for first in range(0, len(last), BATCH):
                 part = last[first : first + BATCH]
                 self._note(one.id for one in part)
-                replaced: int = await (await self._asked()).ask("upsert", [_point(one) for one in part])
+                replaced: int = await (await self._asked()).ask("upsert", [as_point(one) for one in part])
                 self._dead += replaced  # what stood there stays in its piece and its graph, as what is deleted does
                 await self._wrote(len(part))
 
@@ -165,21 +162,21 @@ class EdgeVectors:
             "with_vectors": query.with_vectors,
         }
         found = await (await self._asked()).ask(
-            "query", unit(query.vector).tobytes(), query.k, _scope(query.scope), terms
+            "query", unit(query.vector).tobytes(), query.k, as_scope(query.scope), terms
         )
         there = {one.text: one for one in query.scope.namespaces}
-        hits = [_hit(there, *one) for one in found]
+        hits = [as_hit(there, *one) for one in found]
         return sorted(hits, key=lambda one: (-one.score, one.id))
 
     async def delete(self, permit: Permit[WriteData], scope: Scope) -> int:
         """Remove points."""
         check_write(self._authority, permit, scope.namespaces)
-        return await self._delete(_scope(scope))
+        return await self._delete(as_scope(scope))
 
     async def count(self, permit: ReadPermit, scope: Scope) -> int:
         """How many there are."""
         check_read(self._authority, permit, scope.namespaces)
-        count: int = await (await self._asked()).ask("count", _scope(scope))
+        count: int = await (await self._asked()).ask("count", as_scope(scope))
         return count
 
     async def ids(
@@ -189,7 +186,7 @@ class EdgeVectors:
         check_read(self._authority, permit, scope.namespaces)
         if after is not None and after.int == 2**128 - 1:
             return ()
-        found = await (await self._asked()).ask("ids", _scope(scope), None if after is None else after.bytes, limit)
+        found = await (await self._asked()).ask("ids", as_scope(scope), None if after is None else after.bytes, limit)
         return [UUID(bytes=one) for one in found]
 
     # --- SubjectVectors -----------------------------------------------------------------------------
@@ -198,22 +195,22 @@ class EdgeVectors:
         """How many points are about some people."""
         if not subjects:
             return 0
-        count: int = await (await self._asked()).ask("count", _about(subjects))
+        count: int = await (await self._asked()).ask("count", about(subjects))
         return count
 
-    async def erase_subjects(self, subjects: Sequence[str]) -> int:
+    async def erase_subjects(self, subjects: Sequence[str], documents: Sequence[str] = ()) -> int:
         """Remove points about some people, and write all others anew, so that nothing of them stays in a file."""
-        if not subjects:
+        if not (subjects or documents):
             return 0
-        gone = await self._take_out(subjects)
-        if self._folder.is_marked():
+        gone = await self._take_out(about(subjects, documents))
+        if self._folder.is_marked() or self._folder.has_left():  # what went otherwise may have been about them
             async with self._order:
                 await self._rebuild(fresh=True)
         return gone
 
     async def remove_subjects(self, subjects: Sequence[str]) -> int:
         """Remove points; all others are written anew in the background, once for all that went by then."""
-        gone = await self._take_out(subjects) if subjects else 0
+        gone = await self._take_out(about(subjects)) if subjects else 0
         if gone:
             self._much.set()
         return gone
@@ -240,6 +237,7 @@ class EdgeVectors:
             if not (source / "shard").is_dir():
                 raise InputError(f"`{source}` is no copy of vectors: it has no shard", code="vectors.snapshot")
             generation = self._folder.next()
+            await self._keep_left()  # a copy may hold what was deleted before it was made
             async with AsyncExitStack() as stack:
                 stack.push_async_callback(_remove, generation)
                 await anyio.to_thread.run_sync(copy_tree, source / "shard", generation)
@@ -323,30 +321,36 @@ class EdgeVectors:
             await (await self._asked()).ask("flush")
             self._unflushed = 0
 
-    async def _take_out(self, subjects: Sequence[str]) -> int:
+    async def _take_out(self, scope: AskedScope) -> int:
         """Remove points about some, and have it noted that what was in the files is to go from them."""
-        if await self.count_subjects(subjects):
+        if await (await self._asked()).ask("count", scope):
             await self._mark()
-        gone = await self._delete(_about(subjects))
+        gone = await self._delete(scope)
         if gone:
             await self._mark()  # again: a copy may have been begun in between, and has them in its files
         return gone
+
+    async def _keep_left(self) -> None:
+        self._deletions += 1
+        await anyio.to_thread.run_sync(self._folder.keep_left)
 
     async def _mark(self) -> None:
         self._marks += 1
         await anyio.to_thread.run_sync(self._folder.mark)
 
-    async def _delete(self, scope: _Scope) -> int:
+    async def _delete(self, scope: AskedScope) -> int:
         """Remove points: those that are named by one question, others a page at a time."""
         names, gone = scope[2], 0
         async with self._write:
             if names is not None and 0 < len(names) <= PAGE:
                 self._note(UUID(bytes=one) for one in names)  # also what is not there: nothing comes of it
+                await self._keep_left()
                 gone = len(await (await self._asked()).ask("remove", scope))
                 await self._took_out(gone)
                 return gone
             while found := await (await self._asked()).ask("ids", scope, None, PAGE):
                 self._note(UUID(bytes=one) for one in found)
+                await self._keep_left()
                 await (await self._asked()).ask("delete", found)
                 gone += len(found)
                 await self._took_out(len(found))
@@ -384,7 +388,7 @@ class EdgeVectors:
 
     async def _rebuild(self, *, fresh: bool) -> bool:
         """Have another engine make it anew: from the files, or where nothing of them is to stay, from the points."""
-        self._optimizing, marks = True, self._marks
+        self._optimizing, marks, deletions = True, self._marks, self._deletions
         generation = self._folder.next()
         try:
             async with AsyncExitStack() as stack:
@@ -419,6 +423,8 @@ class EdgeVectors:
             await anyio.to_thread.run_sync(self._folder.wipe)  # else it stays marked, and what was erased is not gone
             if marks == self._marks:  # else something was erased that may be in these files, too
                 self._folder.unmark()
+            if deletions == self._deletions:
+                self._folder.none_left()
         return fresh or bool(changed)
 
     async def _copy_points(self, engine: EngineProcess) -> None:
@@ -448,41 +454,6 @@ class EdgeVectors:
             if before is not None:
                 await before.__aexit__(None, None, None)
             await anyio.to_thread.run_sync(self._folder.tidy)
-
-
-def _point(point: VectorPoint) -> object:
-    return [point.id.bytes, unit(point.vector).tobytes(), {**point.payload, "namespace": point.namespace.text}]
-
-
-def _scope(scope: Scope) -> _Scope:
-    return [one.text for one in scope.namespaces], *_filter(scope.filter)
-
-
-def _about(subjects: Sequence[str]) -> _Scope:
-    return None, *_filter(Filter((OneOf("subject", tuple(subjects)),)))
-
-
-def _filter(wanted: Filter) -> tuple[object, Sequence[bytes] | None]:
-    conditions: list[object] = []
-    for one in wanted.conditions:
-        match one:
-            case OneOf():
-                conditions.append(["one", one.name, one.values])
-            case Between():
-                conditions.append(["between", one.name, one.least, one.most])
-    return conditions, None if wanted.ids is None else [one.bytes for one in wanted.ids]
-
-
-def _hit(
-    there: Mapping[str, Namespace], name: bytes, score: float, payload: dict[str, Any], vector: bytes | None
-) -> VectorHit:
-    namespace = there.get(payload.pop("namespace"))
-    if namespace is None:
-        raise StoreUnavailable("the engine of vectors gave a point of another namespace than was asked for")
-    known: dict[str, PayloadValue] = {key: tuple(one) if isinstance(one, list) else one for key, one in payload.items()}
-    return VectorHit(
-        UUID(bytes=name), score, namespace, known, None if vector is None else np.frombuffer(vector, np.float32)
-    )
 
 
 def _require_room(source: Path) -> None:

@@ -181,7 +181,12 @@ def _filter(scope: Any) -> "edge.Filter":
     if namespaces is not None:  # None in what is asked about people, in all of them
         must.append(edge.FieldCondition("namespace", match=edge.MatchAny(namespaces)))
     for kind, name, *values in conditions:
-        if kind == "one":
+        if kind == "either":
+            fields: list[Any] = [
+                edge.FieldCondition(field, match=edge.MatchAny(some)) for field, some in (name, *values)
+            ]
+            must.append(edge.Filter(should=fields))
+        elif kind == "one":
             must.append(edge.FieldCondition(name, match=edge.MatchAny(values[0])))
         else:
             must.append(edge.FieldCondition(name, range=edge.RangeFloat(gte=values[0], lte=values[1])))

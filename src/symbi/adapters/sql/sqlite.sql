@@ -1132,7 +1132,12 @@ WHERE ?1 IS NULL OR d.access_id IN (SELECT value FROM json_each(?1))
 GROUP BY d.collection ORDER BY d.collection
 
 -- name: collections
-SELECT DISTINCT collection FROM knowledge_access ORDER BY collection
+SELECT DISTINCT collection FROM knowledge_access AS a WHERE EXISTS (
+    SELECT 1 FROM knowledge_documents AS d WHERE d.collection = a.collection AND d.access_id = a.access_id
+) ORDER BY collection
+
+-- name: former_collections
+SELECT DISTINCT collection FROM knowledge_access ORDER BY collection LIMIT ?
 
 -- name: accesses
 SELECT access_id, owner, classification, purpose FROM knowledge_access AS a

@@ -26,6 +26,7 @@ from symbi.types import Confidentiality
 _FIRST: Final = -(2**63)
 _LAST: Final = 2**63 - 1
 _DOCUMENT_COLUMNS: Final = 14
+_FORMER: Final = 64  # collections in which nothing is any more, by which a reader of nothing is judged
 _SCRUB: Final = "knowledge_scrub"
 _STAGED: Final = "+"  # behind the id of a document: chunks that will be its own
 _GONE: Final = "-"  # and those that were
@@ -216,7 +217,8 @@ class KnowledgeTable(Rows):
 
     def collections(self) -> Sequence[str]:
         """By name."""
-        return [row[0] for row in self._all(SQL["collections"])]
+        there = self._all(SQL["collections"])
+        return [row[0] for row in there or self._all(SQL["former_collections"], (_FORMER,))]
 
     def accesses(self, collection: str) -> Mapping[int, Access]:
         """By number."""

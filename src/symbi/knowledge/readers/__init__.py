@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Final
 
 from symbi.errors import InputError
-from symbi.knowledge.extracted import Extracted
+from symbi.knowledge.extracted import MAX_BLOCKS, Extracted, too_long
 from symbi.knowledge.readers.code import SUFFIXES as CODE_SUFFIXES
 from symbi.knowledge.readers.code import read_code
 from symbi.knowledge.readers.plain import decode, read_text
@@ -94,8 +94,10 @@ def read_document(data: bytes, name: str) -> tuple[str, Extracted]:
     """
     kind = kind_of(name, data)
     extracted = READERS[kind](data, name)
-    if not extracted.text.strip():
+    if not extracted.blocks:
         raise InputError("there is no text in it", code="knowledge.empty")
+    if len(extracted.blocks) > MAX_BLOCKS:
+        raise too_long(f"more than {MAX_BLOCKS} parts")
     return kind, extracted
 
 

@@ -6,7 +6,14 @@ import warnings
 from pathlib import PurePosixPath
 from typing import Final
 
-from symbi.knowledge.extracted import Block, BlockKind, Extracted
+from symbi.knowledge.extracted import (
+    MAX_HEADING_CHARS,
+    MAX_TITLE_CHARS,
+    Block,
+    BlockKind,
+    Extracted,
+    one_line,
+)
 from symbi.knowledge.readers.plain import decode
 
 SUFFIXES: Final = (
@@ -33,7 +40,7 @@ def read_code(data: bytes, name: str) -> Extracted:
     starts = _python(text) if path.suffix.lower() in {".py", ".pyi"} else None
     if starts is None:
         starts = [(found.start(), next(filter(None, found.groups()), "")) for found in _BEGINS.finditer(text)]
-    return Extracted(text, tuple(_blocks(text, starts)), path.name)
+    return Extracted(text, tuple(_blocks(text, starts)), one_line(path.name, MAX_TITLE_CHARS))
 
 
 def _blocks(text: str, starts: list[tuple[int, str]]) -> list[Block]:
@@ -41,7 +48,7 @@ def _blocks(text: str, starts: list[tuple[int, str]]) -> list[Block]:
     blocks = [_code(text, 0, borders[0])]
     for (start, said), end in zip(starts, borders[1:], strict=True):
         line_end = min(end, text.find("\n", start) if "\n" in text[start:end] else end)
-        blocks.append(Block(start, line_end, BlockKind.HEADING, 1, said))
+        blocks.append(Block(start, line_end, BlockKind.HEADING, 1, one_line(said, MAX_HEADING_CHARS)))
         blocks.append(_code(text, line_end, end))
     return [block for block in blocks if text[block.start : block.end].strip()]
 

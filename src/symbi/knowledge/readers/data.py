@@ -78,15 +78,14 @@ def _lines(path: str, value: Any, depth: int) -> Iterator[str]:
 
 
 def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text.encode("utf-8", "replace").decode()  # JSON can name lone surrogates, which are no text
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _called(value: Any, otherwise: str) -> str:
     if isinstance(value, dict):
         for key in _TITLES:
             if isinstance(value.get(key), str) and value[key].strip():
-                return _shown(value[key])
+                return str(value[key])
     return otherwise
 
 

@@ -1,5 +1,6 @@
 """Markdown by markdown-it, HTML by lxml under Beautiful Soup."""
 
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Final
@@ -15,6 +16,7 @@ from symbi.knowledge.readers.plain import decode
 MAX_NESTING: Final = 100  # of Markdown; deeper it is text
 MAX_TAGS: Final = 500_000  # of one page
 _FRONT: Final = "---\n"
+_DEFINITION: Final = re.compile(r" {0,3}\[[^\]]+\]:")  # of a link
 
 
 def read_markdown(data: bytes, _name: str) -> Extracted:
@@ -38,6 +40,7 @@ def read_markdown(data: bytes, _name: str) -> Extracted:
         start = max(start, last)
         if end <= start or not text[start:end].strip():
             continue
+        blocks += _beside(text, last, start)
         last = end
         end = start + len(text[start:end].rstrip())
         if token.type == "heading_open":
@@ -47,7 +50,16 @@ def read_markdown(data: bytes, _name: str) -> Extracted:
         else:
             code = token.type in {"fence", "code_block"}
             blocks.append(Block(start, end, BlockKind.CODE if code else BlockKind.PARAGRAPH))
+    blocks += _beside(text, last, len(text))
     return Extracted(text, tuple(blocks), title)
+
+
+def _beside(text: str, start: int, end: int) -> list[Block]:
+    """What is nested so deep that it is text, if anything; definitions of links are no part."""
+    start += len(text[start:end]) - len(text[start:end].lstrip("\n"))
+    said = text[start:end].rstrip()
+    lines = (line for line in said.split("\n") if not _DEFINITION.match(line))
+    return [Block(start, start + len(said))] if any(sign.isalnum() for line in lines for sign in line) else []
 
 
 def _leaves(tokens: list[Token]) -> Iterator[tuple[Token, str]]:
@@ -88,7 +100,9 @@ def _line_starts(text: str) -> list[int]:
     return starts
 
 
-_HIDDEN: Final = frozenset({"script", "style", "template", "noscript", "head", "svg", "math", "iframe", "object"})
+_HIDDEN_NAMES: Final = "script style template noscript noframes noembed head svg math iframe object datalist"
+_HIDDEN: Final = frozenset(_HIDDEN_NAMES.split())
+_UNSEEN: Final = re.compile(r"/\*.*?\*/|\s+", re.DOTALL)  # in a style: comments and space
 _PART_NAMES: Final = (
     "address article aside blockquote body dd details dialog div dl dt fieldset figcaption figure footer form header hr html li "
     "main nav ol p pre section summary table tbody tfoot thead tr ul h1 h2 h3 h4 h5 h6"
@@ -136,12 +150,13 @@ def read_html(data: bytes, _name: str) -> Extracted:
 
 
 def _is_hidden(tag: Tag) -> bool:
-    style = str(tag.get("style") or "").replace(" ", "").lower()
+    style = _UNSEEN.sub("", str(tag.get("style") or "")).lower()
     return (
         tag.has_attr("hidden")
         or tag.get("aria-hidden") == "true"
         or "display:none" in style
         or "visibility:hidden" in style
+        or "visibility:collapse" in style
     )
 
 

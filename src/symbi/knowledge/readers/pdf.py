@@ -2,14 +2,19 @@
 
 import io
 import logging
+import zlib
 from typing import Final
 
 from pypdf import PdfReader
-from pypdf.errors import PyPdfError
+from pypdf.errors import DependencyError, PyPdfError
 
 from symbi.knowledge.extracted import BlockKind, Extracted, Writer, malformed, too_long
 
 MAX_PAGES: Final = 2_000
+_NO_PDF: Final = (
+    PyPdfError, DependencyError, ValueError, LookupError, TypeError, AttributeError, OSError, ArithmeticError, RuntimeError,
+    AssertionError, zlib.error,
+)  # fmt: skip
 
 
 def read_pdf(data: bytes, _name: str) -> Extracted:
@@ -34,7 +39,7 @@ def read_pdf(data: bytes, _name: str) -> Extracted:
                 for part in text.split("\n\n"):
                     writer.add(part)
         title = str(reader.metadata.title or "") if reader.metadata is not None else ""
-    except (PyPdfError, ValueError, KeyError, TypeError, AttributeError, IndexError, OSError, ArithmeticError) as error:
+    except _NO_PDF as error:
         # It is made for whole files, and meets what is none with whatever comes of it.
         raise malformed(f"it is no whole PDF: {type(error).__name__}") from error
-    return writer.done(title.encode("utf-8", "replace").decode())
+    return writer.done(title)

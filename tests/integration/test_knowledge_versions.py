@@ -1,0 +1,67 @@
+"""A document that changes while it is searched for is found as it was or as it is, and only by whom policy lets read that."""
+
+import pytest
+
+from symbi.adapters.keys import FileKeyStore
+from symbi.errors import PolicyDenied
+from symbi.knowledge.readings import Reader
+from symbi.knowledge.rules import CollectionTerms, Rules
+from symbi.testing.knowledge import open_knowledge
+from symbi.types import AgentId, Confidentiality, Principal
+
+pytestmark = pytest.mark.anyio
+
+OPERATOR = Principal(AgentId("symbi.operator"))
+READER = Reader(Principal(AgentId("reader"), owner="ada"))
+BEFORE = b"# Mail\n\nMail that bounces stands in the queue.\n"
+AFTER = b"# Mail\n\nMail of the silo: the code is 0000, and more.\n"
+NO_SECRETS = """
+@id("write") permit (principal == Agent::"symbi.operator", action == Action::"WriteData", resource);
+@id("read") permit (principal, action == Action::"ReadData", resource) when { resource.classification != "secret" };
+"""
+
+
+def classified(level):
+    return Rules({"ops": CollectionTerms(classification=level)})
+
+
+class Between:
+    """A log of which one reading, counted from the next, is preceded by something else."""
+
+    def __init__(self, log, number, work):
+        self.log, self.left, self.work = log, number, work
+
+    def __getattr__(self, name):
+        return getattr(self.log, name)
+
+    async def read(self, work):
+        self.left -= 1
+        if self.left == 0:
+            await self.work()
+        return await self.log.read(work)
+
+
+async def test_what_became_secret_while_it_was_searched_for_is_not_read_by_the_decision_on_what_it_was(tmp_path):
+    for number in range(1, 7):
+        keys = FileKeyStore(tmp_path / f"keys{number}")
+        async with open_knowledge(NO_SECRETS, rules=classified(Confidentiality.CONFIDENTIAL), keys=keys) as opened:
+            knowledge, rooms = opened.knowledge, opened.knowledge.rooms
+            await knowledge.put(OPERATOR, "ops", "mail.md", BEFORE)
+            log, changed = rooms.log, []
+
+            async def change(knowledge=knowledge, rooms=rooms, log=log, changed=changed):
+                object.__setattr__(rooms, "log", log)
+                object.__setattr__(rooms, "rules", classified(Confidentiality.SECRET))
+                changed.append(await knowledge.put(OPERATOR, "ops", "mail.md", AFTER))
+
+            object.__setattr__(rooms, "log", Between(log, number, change))
+            try:
+                found = [one.text for one in (await knowledge.search(READER, "mail that bounces")).passages]
+            except PolicyDenied:  # it was secret before it was decided on
+                found = []
+            assert found in ([], ["Mail that bounces stands in the queue."])
+            if not changed:  # a search has no more readings than these
+                assert found
+                assert number > 3
+                return
+    raise AssertionError("a search reads more often than this looks")
