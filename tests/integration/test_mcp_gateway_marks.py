@@ -36,7 +36,10 @@ command = ["{sys.executable}", "{root / "tests" / "data" / "servers" / "desk.py"
             return session.labels.judge(UNDECLARED, {"body": text}).label.confidentiality
 
         assert known("monday") is Confidentiality.PUBLIC
-        assert (await client.call_tool("desk__fails", {})).is_error
+        failed = await client.call_tool("desk__fails", {})
+        assert failed.is_error
+        assert failed.structured_content == {"why": "rusty"}, "also what a program reads of it"
+        assert known("rusty") is Confidentiality.CONFIDENTIAL
         assert known("it broke in two") is Confidentiality.CONFIDENTIAL
         assert (await client.call_tool("desk__steps", {}, progress_callback=told)).content[0].text == "done"
         assert steps

@@ -33,7 +33,7 @@ from symbi.tools.asking import AskKind
 from symbi.tools.catalog import Catalog, ServerLink, ToolVerifier, VerificationMode
 from symbi.tools.invoke import Invoker
 from symbi.tools.reading import ServerReader
-from symbi.types import EffectId, Integrity, ToolName
+from symbi.types import Confidentiality, EffectId, Integrity, ToolName
 
 pytestmark = [
     pytest.mark.anyio,
@@ -221,6 +221,14 @@ async def test_a_question_is_refused_otherwise(open_house, way, how):
                 await house.call(tool, "x", caller)
         assert house.teller.asked == []
         assert (await house.call("echo", "still here")).value == "still here"
+
+
+async def test_a_question_is_as_confidential_as_policy_marks_what_the_server_says(open_house):
+    async with open_house("http", '@id("m") @mark("confidential") permit (principal, action, resource);') as house:
+        await house.call("ask_person", "x", house.teller)
+        (asked,) = house.teller.asked
+        assert asked.label.confidentiality is Confidentiality.CONFIDENTIAL
+        assert asked.label.integrity is Integrity.UNTRUSTED
 
 
 async def test_a_server_over_pipes_that_does_not_say_which_call_it_means_is_refused(open_house):

@@ -103,7 +103,8 @@ class GatedHooks:
                 kind = ServerElicitation
             case AskKind.ROOTS:
                 kind = ServerRoots
-        label = join(self.action.label, Label(Integrity.UNTRUSTED, sources=(self.during,)))
+        # What a server asks is said by it, as its answer is.
+        label = join(self.action.label, self.action.mark, Label(Integrity.UNTRUSTED, sources=(self.during,)))
         return kind(
             principal=self.action.principal,
             within=self.action.run_id or None,

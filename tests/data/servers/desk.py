@@ -107,7 +107,9 @@ async def call_tool(ctx, params):
         case "fails":
             image = types.ImageContent(type="image", data=PIXEL, mime_type="image/png")
             return types.CallToolResult(
-                content=[types.TextContent(type="text", text="it broke\nin two"), image], is_error=True
+                content=[types.TextContent(type="text", text="it broke\nin two"), image],
+                structured_content={"why": "rusty"},
+                is_error=True,
             )
         case "slow":
             sys.stderr.write("slow began\n")

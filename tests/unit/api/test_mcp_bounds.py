@@ -46,3 +46,16 @@ def test_arguments_have_a_size_in_bytes():
     assert caught.value.code == "mcp.size"
     with pytest.raises(InputError):
         passes(turnstile, {"a": float("nan")})
+
+
+def test_of_what_comes_too_fast_nobody_looks_at_the_size():
+    class Unread(dict):
+        def items(self):
+            raise AssertionError
+
+    turnstile = Turnstile(Bounds(rate=1.0), ManualClock())
+    with pytest.raises(AssertionError):
+        passes(turnstile, Unread(a=1))
+    passes(turnstile)
+    with pytest.raises(Overloaded):
+        passes(turnstile, Unread(a=1))

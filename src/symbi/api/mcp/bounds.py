@@ -54,8 +54,8 @@ class Turnstile:
             Overloaded: Too many are under way, or came in the last second.
             InputError: Its arguments are too large.
         """
+        self._take()  # first, for to look at what is large takes time that is everybody's
         self._check_size(arguments)
-        self._take()
         if self.under_way >= self._bounds.calls:
             msg = f"{self.under_way} requests of this session are under way"
             raise Overloaded(msg, retry_after_s=RETRY_AFTER_S, code="mcp.calls")

@@ -164,10 +164,10 @@ async def _carried_out(session: GatewaySession, whole: str, call: ToolCall, exch
         await keep(UNDECLARED, failure.message, whole, mark=mark)
         if not isinstance(raw, RawToolResult):
             raise
-        await keep(UNDECLARED, _texts(raw, None), whole, mark=mark)
-        return ToolAnswer(
-            failure.message, structured=False, effect_id="", blocks=raw.blocks, is_error=True, meta=raw.meta
-        )
+        has_structure = raw.structured is not None
+        await keep(UNDECLARED, [*([raw.structured] if has_structure else ()), *_texts(raw, None)], whole, mark=mark)
+        value = raw.structured if has_structure else failure.message
+        return ToolAnswer(value, has_structure, effect_id="", blocks=raw.blocks, is_error=True, meta=raw.meta)
     session.labels.claim(call.arguments[name] for name, label in found.labels.items() if set(label.sources) <= {AGENT})
     await keep(flow, result.value, result.effect_id, mark=result.mark)
     raw = result.raw

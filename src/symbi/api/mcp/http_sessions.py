@@ -18,7 +18,7 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
 from symbi.api.mcp.clients import Client
 from symbi.api.mcp.gateway import Gateway, GatewaySession
-from symbi.api.mcp.names import outside_names
+from symbi.api.mcp.names import may_be_of, outside_names
 from symbi.api.mcp.serving import SessionServer
 from symbi.errors import Overloaded, SymbiError
 from symbi.types import JsonValue
@@ -68,10 +68,11 @@ class _Sessions:
 
         The SDK would else list all tools before each call, and every call would wait for the slowest server there is.
         """
-        seen = self._client.servers
-        tools = [tool for tool in self._gateway.runtime.catalog.tools if seen is None or tool.ref.server in seen]
-        things = [(tool.ref.server, tool.definition.name) for tool in tools]
-        names = outside_names(things, prefixed=self._gateway.terms.prefixed)
+        seen, prefixed, catalog = self._client.servers, self._gateway.terms.prefixed, self._gateway.runtime.catalog
+        several = [one for one in catalog.servers if seen is None or one in seen]
+        several = [one for one in several if not prefixed or may_be_of(name, one)]
+        tools = [tool for tool in catalog.tools if tool.ref.server in several]
+        names = outside_names([(tool.ref.server, tool.definition.name) for tool in tools], prefixed=prefixed)
         meant = [tool for tool, outside in zip(tools, names, strict=True) if outside == name]
         return meant[0].definition.input_schema if len(meant) == 1 else None
 
