@@ -291,7 +291,7 @@ async def test_a_run_that_was_killed_asks_for_nothing_again_that_is_on_record(tm
     async with opened(tmp_path, provider) as (runtime, _compiled):
         await put(runtime)
     ran = subprocess.run(  # noqa: ASYNC221 - nothing else is to go on
-        [sys.executable, str(SCRIPT), str(tmp_path), provider.url, point, str(number)], capture_output=True, check=False, timeout=60
+        [sys.executable, str(SCRIPT), str(tmp_path), provider.url, point, str(number)], capture_output=True, check=False, timeout=300
     )  # fmt: skip
     assert ran.returncode == -signal.SIGKILL, ran.stderr.decode()[-2000:]
     before = len(provider.asked)
@@ -315,7 +315,7 @@ async def test_a_run_goes_on_by_what_it_was_told_though_no_model_is_configured_a
         folder = tmp_path / str(number)
         shutil.copytree(tmp_path / ".symbi", folder / ".symbi")
         command = [sys.executable, str(SCRIPT), str(folder), provider.url, "dispatched", str(number)]
-        ran = subprocess.run(command, capture_output=True, check=False, timeout=60)  # noqa: ASYNC221 - as above
+        ran = subprocess.run(command, capture_output=True, check=False, timeout=300)  # noqa: ASYNC221 - as above
         assert ran.returncode == -signal.SIGKILL, ran.stderr.decode()[-2000:]
         async with open_in(folder, AGENT, policies=READS + ASKS) as running:
             outcome = await resumed(running.runtime, running.compiled)
