@@ -244,9 +244,42 @@ async def test_it_waits_for_people_where_they_must_agree(tmp_path, provider, agr
         assert len(provider.asked) == agrees
 
 
-async def resumed(runtime, compiled):
+LOOKED = READS.replace(
+    '@id("books") permit (principal, action in [Action::"ReadData", Action::"WriteData"]',
+    '@id("books") permit (principal, action == Action::"WriteData"',
+)
+LOOKED += '@id("looks") @approval("who=ada") permit (principal, action == Action::"ReadData", resource == Knowledge::"ops");\n'
+SORTS = '[knowledge.rules.pay]\nsource = "pay*"\nclassification = "confidential"\n'
+
+
+@pytest.mark.parametrize("effect_name", ["search", "answer"])
+async def test_what_people_have_agreed_to_is_read_and_no_more(tmp_path, provider, effect_name):
+    """Once, at once, and not what is of another sort than what they were asked about."""
+    agent = AGENT.replace("answer(", f"{effect_name}(").replace('"answer"', f'"{effect_name}"')
+    config = PEOPLE + SORTS
+    async with open_in(tmp_path, agent, policies=LOOKED, config=config) as running:
+        runtime = running.runtime
+        await put(runtime)
+        await put(runtime, "pay.md", b"# Pay\n\nTo flush the mail queue by hand is paid with a bonus.\n")
+        for agrees in (True, False):
+            held = await run(runtime, running.compiled)
+            assert isinstance(held.error, ApprovalPending)
+            desk = runtime.rooms.world.guard.approvals
+            (waiting,) = await desk.listed([ApprovalState.WAITING])
+            await desk.vote(Ballot(waiting.id, waiting.digest, agrees, uid=4242))
+            outcome = await resumed(runtime, running.compiled, held.run_id)
+            if agrees:
+                said = outcome.output
+                passages = said if effect_name == "search" else said["passages"]
+                assert {one["source"] for one in passages} == {"mail.md"}
+            else:
+                assert outcome.error.code == "approval.denied"
+
+
+async def resumed(runtime, compiled, run_id=None):
     (spec,) = compiled.agents
-    (record,) = await runtime.rooms.world.log.read(lambda: runtime.rooms.runs.runs(10))
+    found = await runtime.rooms.world.log.read(lambda: runtime.rooms.runs.runs(10))
+    (record,) = [one for one in found if run_id in {None, one.run_id}]
     return await runtime.resume(compiled, spec, record)
 
 
@@ -258,7 +291,7 @@ async def test_a_run_that_was_killed_asks_for_nothing_again_that_is_on_record(tm
     async with opened(tmp_path, provider) as (runtime, _compiled):
         await put(runtime)
     ran = subprocess.run(  # noqa: ASYNC221 - nothing else is to go on
-        [sys.executable, str(SCRIPT), str(tmp_path), provider.url, point, str(number)], capture_output=True, check=False, timeout=60
+        [sys.executable, str(SCRIPT), str(tmp_path), provider.url, point, str(number)], capture_output=True, check=False, timeout=300
     )  # fmt: skip
     assert ran.returncode == -signal.SIGKILL, ran.stderr.decode()[-2000:]
     before = len(provider.asked)
@@ -282,7 +315,7 @@ async def test_a_run_goes_on_by_what_it_was_told_though_no_model_is_configured_a
         folder = tmp_path / str(number)
         shutil.copytree(tmp_path / ".symbi", folder / ".symbi")
         command = [sys.executable, str(SCRIPT), str(folder), provider.url, "dispatched", str(number)]
-        ran = subprocess.run(command, capture_output=True, check=False, timeout=60)  # noqa: ASYNC221 - as above
+        ran = subprocess.run(command, capture_output=True, check=False, timeout=300)  # noqa: ASYNC221 - as above
         assert ran.returncode == -signal.SIGKILL, ran.stderr.decode()[-2000:]
         async with open_in(folder, AGENT, policies=READS + ASKS) as running:
             outcome = await resumed(running.runtime, running.compiled)

@@ -78,5 +78,5 @@ class Library:
 
     def _as_permitted(self, permit: Permit[ReadData]) -> tuple[Reader, Wanted]:
         action = self._authority.redeem(permit, ReadData)
-        reader = Reader(action.principal, action.label, action.purpose, action.run_id or None)
+        reader = Reader(action.principal, action.label, action.purpose, action.run_id or None, permit)
         return reader, Wanted((action.data.name,), action.max_items)

@@ -8,7 +8,7 @@ itself, each is.
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from symbi.clock import Clock
@@ -43,12 +43,14 @@ class Reader:
         label: Of the question.
         purpose: What for.
         within: The run that asks, if any.
+        granted: What that run may read by a decision of its own, to which people may have agreed.
     """
 
     principal: Principal
     label: Label = PLAIN
     purpose: str = "unknown"
     within: RunId | None = None
+    granted: Permit[ReadData] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,9 @@ class Readings:
             Denied: It does not.
             StoreUnavailable: The decision cannot be made durable.
         """
+        if (granted := self._granted(reader, access, question)) is not None:
+            yield granted
+            return
         key = (reader, access)
         self._stand_by(key)
         try:
@@ -128,6 +133,16 @@ class Readings:
                 msg = "a policy redacts or caps the question, and a search asks all that may be read the same one"
                 raise PolicyDenied(msg, code="policy.condition")
             yield Reading(permit, action.max_items, action.mark)
+
+    def _granted(self, reader: Reader, access: Access, question: str) -> Reading | None:
+        """What a reader may read by the decision that it comes with, where that was about just this: it is not made twice."""
+        if reader.granted is None:
+            return None
+        action = self._guard.authority.check(reader.granted, ReadData)
+        asked = self._action(reader, access, question)
+        if _terms(action) != _terms(asked) or action.query != {"question": question}:
+            return None
+        return Reading(reader.granted, action.max_items, action.mark)
 
     def _stand_by(self, key: tuple[Reader, Access]) -> None:
         refusal, version, until_s = self._refused.get(key, (None, "", 0.0))
@@ -193,6 +208,11 @@ class Readings:
         """Close all leases."""
         for key in list(self._open):
             await self._close(key)
+
+
+def _terms(action: ReadData) -> tuple[object, ...]:
+    """Who reads what, and what for: all that policies decide by, but for how much and what is looked for."""
+    return action.principal, action.data, action.label, action.purpose, action.embedder, action.remote
 
 
 def data_ref(access: Access) -> DataRef:
