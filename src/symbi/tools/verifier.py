@@ -103,6 +103,13 @@ class ToolVerifier:
         """The domain that is asked for the key of a server while that is being connected; empty where none is."""
         return self._domains.get(server, "")
 
+    def is_old(self, server: str) -> bool:
+        """Whether it has to be found out again under which key a server's tools are to be signed."""
+        domain, known = self.domain_of(server), self._trust.get(server)
+        if not domain or self._chain is None:
+            return False
+        return self._chain.is_old(domain, None if known is None else known.at_s)
+
     async def find_key(self, permit: Permit[ConnectServer]) -> bool:
         """Find out under which key a server's tools are to be signed. What is found holds until it is asked again.
 
