@@ -7,11 +7,14 @@ import pytest
 from symbi.errors import PinMismatch, SignatureInvalid
 from symbi.testing.domains import reply
 from symbi.testing.signed import KEY, OTHER, SEND, document, signed, signed_server
+from symbi.testing.tool_servers import ToolServerSimulator
+from symbi.tools.catalog import Catalog, ServerLink, ToolVerifier, VerificationMode
 from symbi.tools.port import ReviewKind, ReviewState
 from symbi.tools.review import REVOKED_KEY, REVOKED_TOOL
 from symbi.tools.reviewing import ToolReviews
 from symbi.tools.schemapin import fingerprint, key_id
 from symbi.tools.schemapin.documents import WELL_KNOWN
+from symbi.tools.upkeep import Upkeep
 from symbi.types import AgentId, Principal
 
 pytestmark = pytest.mark.anyio
@@ -67,6 +70,36 @@ async def test_who_reviews_a_change_is_told_that_the_key_is_another_too(opened):
         assert f"was signed by key {key_id(KEY.public_key())}, and is by key {key_id(OTHER.public_key())}" in said
         await one.offered(NEW, mode="tofu")
         assert "and is by nobody" in one.gate.store.get_review(ReviewKind.TOOL, "mail.send").reason
+
+
+async def test_a_key_that_is_revoked_is_seen_for_each_server_of_its_domain(opened):
+    async with opened() as one:
+        domains = {"mail": one.domain, "other": one.domain}
+        known = replace(one.verifier("tofu", keep_s=300.0).known, domains=domains)
+        gate = one.gate
+        verifier = ToolVerifier(VerificationMode.TOFU, gate.store, gate.log, gate.engine, gate.clock, keys=known)
+        servers = [
+            ToolServerSimulator(name, one.guard.authority, [(signed(replace(SEND, server=name)), None)])
+            for name in domains
+        ]
+        links = [ServerLink(server.name, "simulated", server) for server in servers]
+        catalog = Catalog(one.guard, verifier, links)
+        for server in domains:
+            await catalog.refresh(server)
+        assert len(catalog.refs) == len(servers)
+        one.web.pages[WELL_KNOWN] = reply(document(revoked_keys=[key_id(KEY.public_key())]))
+        one.gate.clock.advance(300.0)
+        await catalog.ready("mail")  # somebody begins to use one of them, and it is asked again
+        upkeep = Upkeep(catalog, one.gate.clock, interval_s=30.0, within_s=5.0)
+        one.gate.clock.advance(30.0)
+        assert await upkeep.look()
+        assert {name: error.code for name, error in catalog.quarantined.items()} == dict.fromkeys(
+            ["mail.send", "other.send"], "verify.revoked"
+        )
+        events = len(one.gate.events())
+        one.gate.clock.advance(30.0)
+        assert await upkeep.look()
+        assert len(one.gate.events()) == events, "and it is not asked again until it is old"
 
 
 @pytest.mark.parametrize("what", ["tool", "key"])

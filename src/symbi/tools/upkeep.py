@@ -82,7 +82,7 @@ class Upkeep:
         verified anew. A server that may not be connected any more is not.
         """
         catalog = self._catalog
-        if not catalog.is_connected(server) or not catalog.verifier.known.is_old(server):
+        if not catalog.is_connected(server) or not catalog.verifier.is_old(server):
             return
         try:
             await catalog.ready(server, catalog.principal_of(server))

@@ -103,6 +103,13 @@ class ToolVerifier:
         """The domain that is asked for the key of a server while that is being connected; empty where none is."""
         return self._domains.get(server, "")
 
+    def is_old(self, server: str) -> bool:
+        """Whether it has to be found out again under which key a server's tools are to be signed."""
+        domain, known = self.domain_of(server), self._trust.get(server)
+        if not domain or self._chain is None:
+            return False
+        return self._chain.is_old(domain, None if known is None else known.at_s)
+
     async def find_key(self, permit: Permit[ConnectServer]) -> bool:
         """Find out under which key a server's tools are to be signed. What is found holds until it is asked again.
 
@@ -310,9 +317,10 @@ class ToolVerifier:
         strict = self.mode is VerificationMode.STRICT
         seen = Seen(name, found.digest, one.examined.covered, one.findings, found.error, first, strict, reviewed)
         standing = stand(seen, self.store.get_review(ReviewKind.TOOL, name), key_revoked=revoked, now=now)
-        if standing.put is not None:
+        keeps = self.mode is not VerificationMode.DISABLED  # in which nothing is looked at that could be kept
+        if keeps and standing.put is not None:
             self.store.put_review(standing.put)
-        elif standing.drop:
+        elif keeps and standing.drop:
             self.store.drop_review(ReviewKind.TOOL, name)
         return replace(found, error=standing.error, pin=found.pin if standing.pins else None)
 
@@ -343,7 +351,7 @@ class ToolVerifier:
             return _refused(refused)
         now_ns = self.clock.now_ns()
         found = judge(self.mode, one.examined, trust, pin, now_ns=now_ns, reviewed=reviewed, older=older)
-        found = self._stand(one, found, first=pin is None, reviewed=reviewed)
+        found = self._stand(one, found, first=pinning and pin is None, reviewed=reviewed)
         if found.pin is not None:
             self.store.put_pin(found.pin)
         facts: dict[str, JsonValue] = {"mode": self.mode.value, "digest": found.digest}

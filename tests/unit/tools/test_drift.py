@@ -10,7 +10,7 @@ from symbi.testing.clock import ManualClock
 from symbi.testing.gate import open_gate
 from symbi.testing.tool_servers import ToolServerSimulator
 from symbi.tools import lookalike
-from symbi.tools.catalog import Catalog, ServerLink, ToolVerifier, VerificationMode
+from symbi.tools.catalog import Catalog, ServerLink, ToolVerifier, VerificationMode, VerifiedTool
 from symbi.tools.port import RawToolResult, ReviewKind, ReviewState, ToolDefinition
 from symbi.tools.review import REJECTED, REVOKED_TOOL
 from symbi.tools.reviewing import ToolReviews
@@ -263,6 +263,25 @@ async def test_what_is_to_be_signed_is_judged_as_it_was_offered_whatever_the_ser
         assert await reviews.against("mail", [tool]) == {}
         against = await reviews.against("mail", [replace(tool, description=RUG)])
         assert "has changed since it was pinned" in against["mail.send"]
+
+
+@pytest.mark.parametrize("said", ["waits", "rejected", "revoked"])
+async def test_disabled_verification_leaves_what_people_have_said_as_it_is_and_calls_nothing_that_is_revoked(
+    open_bench, said
+):
+    async with open_bench() as bench:
+        reviews, accepted = ToolReviews(bench.catalog), bench.server.tools[0][0]
+        become(bench, description=RUG)
+        await bench.catalog.refresh("mail")
+        if said == "rejected":
+            await reviews.reject("mail.send", waiting(bench).digest, PERSON)
+        elif said == "revoked":
+            await reviews.revoke("mail.send", PERSON)
+        before, gate = waiting(bench), bench.gate
+        disabled = ToolVerifier(VerificationMode.DISABLED, gate.store, gate.log, gate.engine, gate.clock)
+        (found,) = await disabled.verify_all([accepted])
+        assert isinstance(found, VerifiedTool) is (said != "revoked")
+        assert waiting(bench) == before
 
 
 async def test_only_what_waits_can_be_rejected(open_bench):

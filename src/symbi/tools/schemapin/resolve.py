@@ -54,6 +54,7 @@ class ServerTrust:
         dns: DNS says the same.
         error: Why there is no key.
         warnings: What was passed over.
+        at_s: When it was found out, in monotonic seconds; None where nothing was.
     """
 
     key: PublicKey | None = field(default=None, repr=False)
@@ -63,6 +64,7 @@ class ServerTrust:
     dns: bool = False
     error: SymbiError | None = None
     warnings: tuple[str, ...] = ()
+    at_s: float | None = None
 
     @property
     def verdict(self) -> tuple[str, str]:
@@ -162,10 +164,15 @@ class TrustChain:
         self._kept: dict[str, _Found] = {}
         self._failed: dict[str, tuple[SymbiError, float]] = {}
 
-    def is_old(self, domain: str) -> bool:
-        """Whether what was found of a domain, if anything was, is not kept any more: who needs it has to ask again."""
+    def is_old(self, domain: str, at_s: float | None) -> bool:
+        """Whether who needs the key of a domain has to ask again.
+
+        Args:
+            domain: Whose.
+            at_s: When what he knows was found out. It is old, too, where another server of the domain has asked since.
+        """
         kept = self._kept.get(domain)
-        return kept is None or self._age_s(kept) >= self._keep_s
+        return kept is None or kept.at_s != at_s or self._age_s(kept) >= self._keep_s
 
     async def trust(
         self, permit: Permit[ConnectServer], domain: str, configured: PublicKey | None = None
@@ -192,9 +199,9 @@ class TrustChain:
                 return ServerTrust(error=error)
             found, warnings = kept, (f"what was found of `{domain}` before is used: {error.message}",)
         try:
-            return replace(self._judge(domain, found, configured), warnings=warnings)
+            return replace(self._judge(domain, found, configured), warnings=warnings, at_s=found.at_s)
         except SignatureInvalid as error:
-            return ServerTrust(error=error, source=found.source)
+            return ServerTrust(error=error, source=found.source, at_s=found.at_s)
 
     def _judge(self, domain: str, found: _Found, configured: PublicKey | None) -> ServerTrust:
         now_ns = self._clock.now_ns()
@@ -212,8 +219,9 @@ class TrustChain:
         return ServerTrust(key, found.source, found.remote, found.discovery.developer, agreed)
 
     async def _find(self, permit: Permit[ConnectServer], domain: str) -> _Found:
-        if not self.is_old(domain):
-            return self._kept[domain]
+        kept = self._kept.get(domain)
+        if kept is not None and not self.is_old(domain, kept.at_s):
+            return kept
         error, at_s = self._failed.get(domain, (None, 0.0))
         if error is not None and self._clock.monotonic_s() - at_s < RETRY_S:
             raise decode_error(encode_error(error))
@@ -269,10 +277,6 @@ class ServerKeys:
     domains: Mapping[str, str] = field(default_factory=dict)
     chain: TrustChain | None = None
     signatures: Mapping[str, Mapping[str, Mapping[str, JsonValue]]] = field(default_factory=dict)
-
-    def is_old(self, server: str) -> bool:
-        """Whether it has to be asked again under which key a server's tools are to be signed."""
-        return self.chain is not None and server in self.domains and self.chain.is_old(self.domains[server])
 
     def with_signature(self, definition: ToolDefinition) -> ToolDefinition:
         """The definition with the signature that the operator keeps of it, where there is one."""
