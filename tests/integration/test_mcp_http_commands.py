@@ -1,6 +1,7 @@
 """`symbi mcp clients`, `symbi mcp install` and `symbi mcp --http`, as somebody at a shell uses them."""
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -110,13 +111,42 @@ def test_what_a_client_has_to_be_told_starts_the_gateway_from_anywhere(symbi, tm
     assert printed.exit_code == 0
     if client == "claude-code":
         assert printed.stdout.startswith("claude mcp add symbi -- ")
-        words = printed.stdout.split()[5:]
+        words = shlex.split(printed.stdout)[5:]
     else:
         told = entry(client, printed.stdout)
         words = [told["command"], *told["args"]]
     assert words[-5:] == ["mcp", "--config", str(tmp_path / "symbi.toml"), "--client", "ann"]
     assert words[0].startswith("/")
     assert {path.name for path in tmp_path.iterdir()} == {"symbi.toml", "policies"}, "nothing is written"
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_path_is_told_as_it_is_whatever_it_holds(symbi, tmp_path, monkeypatch, client):
+    folder = tmp_path / 'my "own" $HOME\'s [bold]:dog: \\ ü \U0001f600 \x7f'
+    folder.mkdir()
+    (folder / "symbi.toml").write_text(CONFIG)
+    monkeypatch.chdir(folder)
+    printed = symbi("mcp", "install", client, "--client", "ann")
+    assert printed.exit_code == 0
+    told = shlex.split(printed.stdout)[5:] if client == "claude-code" else entry(client, printed.stdout)["args"]
+    assert told[-3] == str(folder / "symbi.toml")
+
+
+def test_in_a_folder_without_a_configuration_that_is_said(symbi, tmp_path_factory, monkeypatch):
+    empty = tmp_path_factory.mktemp("empty")
+    monkeypatch.chdir(empty)
+    printed = symbi("mcp", "install", "cursor")
+    assert printed.exit_code == 0
+    assert entry("cursor", printed.stdout)["args"][-3:] == ["mcp", "--client", "local"]
+    assert "there is no symbi.toml here" in printed.stderr
+    assert list(empty.iterdir()) == []
+
+
+def test_a_client_that_is_not_configured_is_not_told_to_come(symbi):
+    refused = symbi("mcp", "install", "cursor", "--client", "bob")
+    assert refused.exit_code == 2
+    assert "[mcp.clients.bob]" in refused.stderr
+    assert refused.stdout == ""
 
 
 @pytest.mark.parametrize("client", [name for name, known in CLIENTS.items() if known.http])

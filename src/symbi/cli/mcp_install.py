@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, TypeAlias
 import typer
 from rich.markup import escape
 
+from symbi.api.mcp.clients import client_of
 from symbi.cli.options import Config
 from symbi.cli.output import err, errors_to_exit, out
 from symbi.config import Settings, load_settings
@@ -97,11 +98,16 @@ def _zed(told: Told) -> str:
     return _json({"context_servers": {NAME: entry}})
 
 
+def _toml(value: object) -> str:
+    # As JSON writes texts, but for what TOML has otherwise: no halves of signs beyond U+FFFF, and no DEL as it is.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def _codex(told: Told) -> str:
     if told.url is None:
-        rows = [f"command = {json.dumps(told.command[0])}", f"args = {json.dumps(list(told.command[1:]))}"]
+        rows = [f"command = {_toml(told.command[0])}", f"args = {_toml(list(told.command[1:]))}"]
     else:
-        rows = [f"url = {json.dumps(told.url)}", f'bearer_token_env_var = "{TOKEN_VARIABLE}"']
+        rows = [f"url = {_toml(told.url)}", f'bearer_token_env_var = "{TOKEN_VARIABLE}"']
     return "\n".join((f"[mcp_servers.{NAME}]", *rows))
 
 
@@ -159,6 +165,9 @@ def install(
             msg = f"{known.title} reads no address from its configuration file"
             raise InputError(msg, code="input.client", hint="leave `--http` out: it starts the gateway itself")
         settings = load_settings(config)
+        if not wants_http:
+            client_of(settings, name)  # else the client would start a gateway that does not know it
+            _tell_without_file(settings)
         told = Told(_command(settings, name), (url or address(settings)) if wants_http else None)
         where = (known.where_http if wants_http else "") or known.where
         err.print(f"[dim]for {known.title}: {escape(where)}[/]", highlight=False)
@@ -168,7 +177,16 @@ def install(
                 "where the text names that[/]",
                 highlight=False,
             )
-        out.print(known.text(told), highlight=False, markup=False, soft_wrap=True)
+        out.print(known.text(told), highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def _tell_without_file(settings: Settings) -> None:
+    if settings.file is None:
+        err.print(
+            "[dim]there is no symbi.toml here or above: the gateway would look for one where the client starts it, and "
+            "serve nothing without; `symbi init` makes one, `--config FILE` names one[/]",
+            highlight=False,
+        )
 
 
 def _command(settings: Settings, name: str) -> tuple[str, ...]:

@@ -120,8 +120,15 @@ class ServerReader:
             Denied: Policy does not let it.
             StoreUnavailable: That cannot be recorded.
         """
-        asked = replace(action, how="update", session=self._asks)
-        async with self._guard.enforce(asked) as permit:
+        await self._decide(replace(action, how="update", session=self._asks))
+
+    async def may_subscribe(self, action: ReadResource) -> None:
+        """Return if a resource may be subscribed to of which its server tells already; it is not asked again."""
+        timeout_s = self._catalog.link(action.server).timeout_s
+        await self._decide(replace(action, how="subscribe", timeout_s=timeout_s, session=self._asks, waits=self._waits))
+
+    async def _decide(self, action: ReadResource) -> None:
+        async with self._guard.enforce(action) as permit:
             self._guard.authority.redeem(permit, ReadResource)
 
     async def prompt(

@@ -75,8 +75,8 @@ def settled(
 
     Args:
         seen: What names stood for before, as whole names.
-        named: What they would stand for now.
-        there: The names of all that there is now, of two things or not.
+        named: What they would stand for, of all that there is.
+        there: The names of all that there is, of two things or not.
         is_there: Whether a server is.
     """
     there_now = set(there)  # one that two things have by now stands for neither

@@ -19,9 +19,7 @@ from symbi.api.mcp.calls import Exchange, judged, until_agreed
 from symbi.api.mcp.gateway import GatewaySession
 from symbi.errors import Overloaded, StoreUnavailable, SymbiError, Unavailable
 from symbi.guard.action import ReadResource
-from symbi.guard.permit import Permit
 from symbi.policy.fields import UNDECLARED
-from symbi.tools.port import ResourceUpdates
 from symbi.tools.watching import Notice
 
 _log = logging.getLogger("symbi.api")
@@ -138,12 +136,7 @@ async def _decide(session: GatewaySession, uri: str, watched: _Watched, exchange
     """Return if a client may subscribe to what it hears of already, with what it has read by now; its server is not asked."""
     assert watched.action is not None
     label = (await judged(session, UNDECLARED, {"uri": uri}, {})).label
-    action = replace(watched.action, label=label)
-
-    async def redeem(_updates: ResourceUpdates, permit: Permit[ReadResource]) -> None:
-        session.runtime.guard.authority.redeem(permit, ReadResource)
-
-    once = partial(reader_of(session).subscribe, action, redeem)
+    once = partial(reader_of(session).may_subscribe, replace(watched.action, label=label))
     await (once() if exchange is None else until_agreed(session, once, exchange))
 
 
