@@ -2,9 +2,12 @@
 
 import json
 import os
+import random
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -177,3 +180,13 @@ def workshop(tmp_path):
     made = Workshop(folder, {"SYMBI_LOG_LEVEL": "error"})
     made.write()
     return made
+
+
+@pytest.fixture
+def free_port():
+    """One that the system gives to nobody who names none."""
+    for port in random.sample(range(10_000, 30_000), 1_000):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    pytest.fail("no port is free")

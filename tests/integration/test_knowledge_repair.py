@@ -177,7 +177,16 @@ async def test_verify_tells_of_a_sealed_document_that_is_not_kept_as_one(tmp_pat
         assert (found.damaged, found.clean) == ((said,), False)
 
 
-async def test_a_large_document_is_cut_elsewhere_than_on_the_event_loop(monkeypatch):
+@pytest.mark.parametrize(
+    ("text", "elsewhere"),
+    [
+        (b"# Disks\n\nPrune old snapshots.", False),
+        (b"# Disks\n\n" + b"Prune old snapshots. " * 400, True),
+        (b"# A\n\nb\n\n" * 20, True),
+    ],
+    ids=["small", "long", "of many parts"],
+)
+async def test_a_large_document_is_cut_elsewhere_than_on_the_event_loop(monkeypatch, text, elsewhere):
     threads = []
 
     def noted(extracted):
@@ -186,9 +195,9 @@ async def test_a_large_document_is_cut_elsewhere_than_on_the_event_loop(monkeypa
 
     monkeypatch.setattr("symbi.knowledge.ingest.chunks_of", noted)
     async with open_knowledge() as opened:
-        await opened.knowledge.put(OPERATOR, "ops", "a.md", b"# Disks\n\nPrune old snapshots.")
+        await opened.knowledge.put(OPERATOR, "ops", "a.md", text)
     assert len(threads) == 1
-    assert threads[0] is not threading.current_thread()
+    assert (threads[0] is not threading.current_thread()) is elsewhere
 
 
 async def test_knowledge_that_was_opened_under_a_deadline_outlives_it_and_is_closed_in_order():

@@ -2,9 +2,6 @@
 
 import importlib.util
 import json
-import random
-import socket
-from contextlib import suppress
 from urllib.parse import parse_qs
 
 import anyio
@@ -468,16 +465,6 @@ async def test_nobody_who_agrees_is_an_end(monkeypatch, free_port):
     monkeypatch.setattr("symbi.adapters.mcp.oauth.LOGIN_S", 0.05)
     with pytest.raises(OAuthFlowError, match="nobody agreed"):
         await LoopbackConsent("s", f"http://127.0.0.1:{free_port}/callback").code()
-
-
-@pytest.fixture
-def free_port():
-    """One that the system gives to nobody who names none."""
-    for port in random.sample(range(10_000, 30_000), 1_000):
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    pytest.fail("no port is free")
 
 
 @pytest.mark.parametrize(
