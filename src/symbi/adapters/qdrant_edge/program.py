@@ -174,7 +174,9 @@ def _filter(scope: Any) -> "edge.Filter":
         must.append(edge.FieldCondition("namespace", match=edge.MatchAny(namespaces)))
     for kind, name, *values in conditions:
         if kind == "either":
-            fields: list[Any] = [edge.FieldCondition(field, match=edge.MatchAny(some)) for field, some in (name, *values)]
+            fields: list[Any] = [
+                edge.FieldCondition(field, match=edge.MatchAny(some)) for field, some in (name, *values)
+            ]
             must.append(edge.Filter(should=fields))
         elif kind == "one":
             must.append(edge.FieldCondition(name, match=edge.MatchAny(values[0])))
