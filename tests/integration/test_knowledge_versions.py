@@ -6,6 +6,8 @@ from symbi.adapters.keys import FileKeyStore
 from symbi.errors import PolicyDenied
 from symbi.knowledge.readings import Reader
 from symbi.knowledge.rules import CollectionTerms, Rule, Rules
+from symbi.policy.engine import PolicySet, PolicySource
+from symbi.testing.gate import ALLOW_ALL
 from symbi.testing.knowledge import open_knowledge
 from symbi.types import AgentId, Confidentiality, Principal
 
@@ -19,6 +21,7 @@ NO_SECRETS = """
 @id("write") permit (principal == Agent::"symbi.operator", action == Action::"WriteData", resource);
 @id("read") permit (principal, action == Action::"ReadData", resource) when { resource.classification != "secret" };
 """
+WRITES = '@id("write") permit (principal, action == Action::"WriteData", resource);'
 
 
 def classified(level):
@@ -64,6 +67,28 @@ async def test_what_became_secret_while_it_was_searched_for_is_not_read_by_the_d
                 assert found
                 assert number > 3
                 return
+    raise AssertionError("a search reads more often than this looks")
+
+
+async def test_what_policy_forbids_while_it_is_searched_for_is_not_told():
+    for number in range(1, 7):
+        async with open_knowledge(ALLOW_ALL) as opened:
+            knowledge, rooms, changed = opened.knowledge, opened.knowledge.rooms, []
+            await knowledge.put(OPERATOR, "ops", "mail.md", BEFORE)
+
+            async def change(engine=opened.gate.engine, changed=changed):
+                changed.append(engine.replace(PolicySet.load([PolicySource("test.cedar", WRITES)])))
+
+            object.__setattr__(rooms, "log", Between(rooms.log, number, change))
+            try:
+                found = (await knowledge.search(READER, "mail that bounces")).passages
+            except PolicyDenied:
+                assert changed
+                continue
+            assert found
+            assert not changed, "it was read by a decision that holds no longer"
+            assert number > 3
+            return
     raise AssertionError("a search reads more often than this looks")
 
 
