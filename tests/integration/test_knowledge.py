@@ -459,3 +459,17 @@ async def test_collections_that_are_empty_take_no_place_in_a_search_of_all():
         await opened.knowledge.put(OPERATOR, "ops", "disk.md", DISK)
         assert "disk.md" in await sources(opened.knowledge, "disk is full")
         assert [one.collection for one in await opened.knowledge.counted(READER)] == ["ops"]
+
+
+async def test_what_is_about_somebody_is_counted_as_sealed(tmp_path):
+    rules = Rules(
+        rules=(
+            Rule("jane", "jane*", subjects=("jane@example.com",)),
+            Rule("pay", "pay*", classification=Confidentiality.SECRET),
+        )
+    )
+    async with open_knowledge(rules=rules, keys=FileKeyStore(tmp_path / "keys")) as opened:
+        for name in ("jane.md", "pay.md", "disk.md"):
+            await opened.knowledge.put(OPERATOR, "ops", name, DISK)
+        (counted,) = await opened.knowledge.counted(READER)
+        assert (counted.documents, counted.sealed) == (3, 2)

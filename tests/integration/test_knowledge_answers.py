@@ -41,6 +41,9 @@ async def test_a_document_is_no_other_passage_of_a_prompt():
 
 
 def test_what_stands_by_itself_and_is_a_number_is_no_citation():
+    assert (
+        uncited("[^1] [ ^2] [3\N{EM DASH}4]") == "(^1) ( ^2) (3\N{EM DASH}4)"
+    )  # in every form that a model's may have
     assert uncited("[1] a[2] b [3]. ([4]) [5-6] [x] [7\n]") == "(1) a[2] b (3). ((4)) (5-6) [x] (7\n)"
 
 

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from symbi.errors import InputError
+from symbi.knowledge.folders import Limits, list_files
 from symbi.knowledge.rules import Rules
 from symbi.testing.knowledge import open_knowledge
 from symbi.types import AgentId, Principal
@@ -128,3 +129,17 @@ async def test_which_files_are_gone_is_told_elsewhere_than_on_the_event_loop(tmp
         assert (await add(opened, docs)).removed == ["docs/old.md"]
     assert threads.count(threading.current_thread()) == 1  # for the one file that was read
     assert len(threads) == 3
+
+
+async def test_symbis_own_data_is_not_read_wherever_it_lies(tmp_path):
+    docs = folder(tmp_path / "docs")
+    own = folder(docs / "in/var")
+    (tmp_path / "link").symlink_to(own)
+    limits = Limits(own=(own,))
+    listing = list_files(docs, limits)
+    assert [one.source for one in listing.files] == ["docs/docs.md"]
+    assert [(one.source, one.code) for one in listing.skips] == [("docs/in/var", "own")]
+    for path in (own, own / "var.md", tmp_path / "link", tmp_path / "link/var.md"):
+        with pytest.raises(InputError, match="own data"):
+            list_files(path, limits)
+    assert not list_files(docs, Limits(own=(tmp_path / "docs-2",))).skips

@@ -20,6 +20,7 @@ from symbi.policy import library
 from symbi.testing.clock import ManualClock
 from symbi.testing.gate import ALLOW_ALL, open_gate
 from symbi.types import AgentId, Confidentiality, Label, Principal
+from symbi.wiring.documents import own_folders
 from symbi.wiring.knowledge import open_embedder, open_vectors, vector_config, vectors_folder
 
 pytestmark = pytest.mark.anyio
@@ -124,3 +125,18 @@ def test_an_embedded_index_may_lie_elsewhere(tmp_path):
     assert vectors_folder(settings(tmp_path)) == tmp_path / ".symbi" / "vectors"
     told = settings(tmp_path, '[context]\nvector_db_url = "qdrant-edge:///var/lib/vectors"')
     assert vectors_folder(told) == Path("/var/lib/vectors")
+
+
+@pytest.mark.parametrize(
+    ("text", "own"),
+    [
+        ("", [".symbi", ".symbi/vectors"]),
+        ('[runtime]\ndata_dir = "var"\n[audit]\nstorage = "kept"', ["var", "var/vectors", "kept"]),
+        ('[runtime]\ndata_dir = "."', ["keys", "trail", "vectors"]),
+        ('[runtime]\ndata_dir = ".."', ["../keys", "../trail", "../vectors"]),
+    ],
+)
+def test_what_symbi_keeps_is_known_wherever_it_lies(tmp_path, text, own):
+    folder = tmp_path / "app"
+    folder.mkdir()
+    assert own_folders(settings(folder, text)) == tuple((folder / one).resolve() for one in own)

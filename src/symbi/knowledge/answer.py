@@ -27,7 +27,7 @@ EXCERPT_CHARS: Final = 500
 MAX_ANSWER_CHARS: Final = 20_000
 NO_EVIDENCE: Final = "There is nothing in what may be read that answers this."
 _SENTENCE: Final = re.compile(r"[^.!?\n]*(?:[.!?](?!\s|$)[^.!?\n]*)*[.!?\n]?\s*")
-_FORGED: Final = re.compile(r"(?<![\w\])}])\[(\s*\d+(?:\s*[-\N{EN DASH},;]\s*\d+)*\s*)\]")
+_FORGED: Final = re.compile(r"(?<![\w\])}])\[(\s*\^?\d+(?:\s*[-\N{EN DASH}\N{EM DASH},;]\s*\d+)*\s*)\]")
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,11 +27,13 @@ class Limits:
         file_bytes: Of one file.
         files: In a folder.
         depth: Folders within folders.
+        own: Folders that are never read, by their real paths: there are keys in them.
     """
 
     file_bytes: int = 33_554_432
     files: int = 100_000
     depth: int = 32
+    own: tuple[Path, ...] = ()
 
 
 USUAL_LIMITS: Final = Limits()
@@ -106,10 +108,12 @@ def list_files(path: Path, limits: Limits, name: str = "") -> Listing:
         name: What sources begin with; the folder's own name if empty.
 
     Raises:
-        InputError: It is neither, cannot be read, or has too many files.
+        InputError: It is neither, is of Symbi's own data, cannot be read, or has too many files.
     """
     try:
         path = path.resolve(strict=True)
+        if any(path.is_relative_to(one) for one in limits.own):
+            raise InputError(f"`{path}` is of Symbi's own data, which is not read", code="knowledge.own")
         single = not path.is_dir()
         root = path.parent if single else path
         name = name or ("" if single else root.name)
@@ -143,6 +147,8 @@ def _walk(root: Path, name: str, limits: Limits, skips: list[Skip], failed: list
         for folder in sorted(folders):
             relative = folder if below == "." else f"{below}/{folder}"
             reason = _why_not(folder, Path(here, folder).is_symlink(), depth + 1, limits)
+            if reason is None and root / relative in limits.own:
+                reason = "own", "Symbi keeps its own data in it"
             if reason is None:
                 kept.append(folder)
             else:

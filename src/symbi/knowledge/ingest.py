@@ -23,12 +23,14 @@ from typing import Final
 import anyio
 import anyio.to_thread
 
-from symbi.errors import InputError
+from symbi.errors import ConfigError, DecryptionFailed, InputError
+from symbi.guard.confidential import open_column
 from symbi.guard.riders import Riders
 from symbi.guard.vault import NO_KEYS, Keys, agent_subject
 from symbi.knowledge.chunks import chunks_of
 from symbi.knowledge.documents import (
     SEALED_FROM,
+    Access,
     Body,
     ChunkRecord,
     DocumentRecord,
@@ -132,7 +134,10 @@ class Ingest:
                 if size and size + file.size_bytes > BATCH_BYTES:
                     break
                 done.next = file.source
-                draft = await self._read(collection, listing.root, file, versions.get(file.source), done)
+                known = versions.get(file.source)
+                draft = await self._read(collection, listing.root, file, known, done)
+                if known is not None and done.skips and done.skips[-1].source == file.source:
+                    await self._withdraw(principal, collection, file.source, known[0], done)
                 size += file.size_bytes
                 if draft is not None:
                     drafts.append(draft)
@@ -181,6 +186,26 @@ class Ingest:
         if draft is None:
             done.unchanged += 1
         return draft
+
+    async def _withdraw(self, principal: Principal, collection: str, source: str, id_: str, done: Step) -> None:
+        """Remove a document that cannot be read again, if rules say something else of it now: it would be found as it was.
+
+        Raises:
+            Denied, StoreUnavailable: As `step`.
+        """
+        store, vault, terms = self._rooms.store, self._rooms.vault, self._rooms.rules.of_document(collection, source)
+
+        def said() -> tuple[Access, tuple[str, ...]] | None:
+            there = store.get_documents([id_])[id_]
+            try:
+                data = open_column(vault, there.body, body_place(id_))
+            except (ConfigError, DecryptionFailed):
+                return None  # nobody can tell whom it is about
+            return there.access, Body.decode(data or b"").subjects
+
+        if terms.skipped_by or await self._rooms.log.read(said) != (terms.access, terms.subjects):
+            await self._writing.remove_now(principal, [id_])
+            done.removed.append(source)
 
     async def _draft(
         self, collection: str, source: str, found: tuple[bytes, int], known: tuple[str, str] | None
@@ -291,7 +316,7 @@ class Ingest:
         ids = list(gone.values())
         for first in range(0, len(ids), REMOVE_AT_ONCE):
             await self._writing.remove_now(principal, ids[first : first + REMOVE_AT_ONCE])
-        done.removed += sorted(gone)
+        done.removed += sorted(gone.keys() - set(done.removed))
 
 
 def _fits(one: str, place: Path, name: str, root: Path) -> bool:

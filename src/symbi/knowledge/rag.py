@@ -19,6 +19,7 @@ from uuid import UUID
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock
 from symbi.errors import ConfigError, DecryptionFailed, Denied, InputError, PermitRefused
+from symbi.guard.action import ReadData
 from symbi.guard.confidential import open_column
 from symbi.guard.gate import Guard
 from symbi.guard.vault import Vault
@@ -303,6 +304,8 @@ class Retrieval:
 
         # In one reading: a version that is written between two may be one that is not to be read.
         rows, bodies = await rooms.log.read(fetched)
+        for one in allowed.readings.values():  # texts leave by decisions that hold still
+            rooms.guard.authority.check(one.permit, ReadData)
         candidates: list[Candidate] = []
         found: dict[str, tuple[Found, Passage]] = {}
         for id_ in chosen:

@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 from symbi.adapters.openai import OpenAIAnswers
@@ -23,9 +25,10 @@ from symbi.knowledge.knowledge import Knowledge
 from symbi.knowledge.rag import KnowledgeRooms
 from symbi.knowledge.ranking import Weights
 from symbi.knowledge.rules import CollectionTerms, Rule, Rules
-from symbi.wiring.knowledge import open_embedder, open_vectors
+from symbi.wiring.knowledge import open_embedder, open_vectors, vectors_folder
 
 COLLECTION = "knowledge"
+OWN_PARTS: Final = ("keys", "trail", "vectors")  # of the data folder
 
 
 @asynccontextmanager
@@ -58,7 +61,7 @@ async def _opened(
         half_life_days=knowledge.recency_half_life_days,
         reranked=knowledge.cross_encoder_weight,
     )
-    limits = Limits(knowledge.max_file_size, knowledge.max_files, knowledge.max_depth)
+    limits = Limits(knowledge.max_file_size, knowledge.max_files, knowledge.max_depth, own_folders(settings))
     reading_limits = ReadingLimits(
         knowledge.read_timeout_s, max(1, round(knowledge.read_timeout_s)), knowledge.read_memory_mb * 2**20
     )
@@ -105,6 +108,16 @@ async def open_cross_encoder(settings: Settings, authority: Authority) -> Transf
     """
     folder = settings.knowledge.cross_encoder
     return None if folder is None else await TransformerCrossEncoder.open(authority, folder)
+
+
+def own_folders(settings: Settings) -> tuple[Path, ...]:
+    """Where Symbi keeps what is no document."""
+    data = settings.runtime.data_dir.resolve()
+    shared = settings.folder.resolve().is_relative_to(data)  # with what else is in the folder of the settings
+    folders = [*([data / one for one in OWN_PARTS] if shared else [data]), vectors_folder(settings)]
+    if settings.audit.storage is not None:
+        folders.append(settings.folder / settings.audit.storage)
+    return tuple(dict.fromkeys(one.resolve() for one in folders))
 
 
 def rules_of(settings: Settings) -> Rules:

@@ -1125,9 +1125,10 @@ SELECT name, root FROM knowledge_folders WHERE collection = ?1 AND name > ?3 AND
 INSERT OR REPLACE INTO knowledge_folders (collection, name, root) VALUES (?, ?, ?)
 
 -- name: collection_stats
-SELECT d.collection, count(*), sum(d.chunks), sum(a.classification IN ('confidential', 'secret')), sum(d.size_bytes),
-       max(d.modified_ns)
-FROM knowledge_documents AS d JOIN knowledge_access AS a USING (access_id)
+SELECT d.collection, count(*), sum(d.chunks),
+       sum(EXISTS (SELECT 1 FROM knowledge_chunks AS c WHERE c.document_id = d.document_id AND c.ordinal = 0 AND NOT c.worded)),
+       sum(d.size_bytes), max(d.modified_ns)
+FROM knowledge_documents AS d
 WHERE ?1 IS NULL OR d.access_id IN (SELECT value FROM json_each(?1))
 GROUP BY d.collection ORDER BY d.collection
 
