@@ -41,7 +41,7 @@ CONFIG = """\
 default_sandbox_tier = "docker"
 
 [limits]
-code_timeout_s = 1.5
+code_timeout_s = 4.0
 
 [sandbox]
 docker_host = "{host}"
