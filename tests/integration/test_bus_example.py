@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "bus"
+BUSY = "something held the event loop"  # as a machine does that has other things to do
 
 
 def test_the_example_runs(tmp_path):
@@ -13,7 +14,8 @@ def test_the_example_runs(tmp_path):
     result = subprocess.run(
         [sys.executable, "desk.py"], cwd=tmp_path / "bus", capture_output=True, text=True, timeout=60, check=False
     )
-    assert (result.returncode, result.stderr) == (0, "")
+    said = [line for line in result.stderr.splitlines() if BUSY not in line]
+    assert (result.returncode, said) == (0, [])
     assert sorted(result.stdout.splitlines()) == [
         "editor finds it fit: True",
         "reporter on news.eu: rain",

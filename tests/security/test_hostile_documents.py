@@ -2,6 +2,7 @@
 
 import os
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,7 @@ async def test_it_fails_alone(name, data):
             assert len(extracted.text) <= len(data) + 1000, "it grew"
             code = "knowledge.read"
         assert code.startswith("knowledge.")
+        reading._limits = replace(LIMITS, time_s=60.0)  # what is harmless is read, however slow the machine is
         assert (await reading.read(b"# Fine\n\nThe next one.", "fine.md"))[0] == "markdown"
 
 
