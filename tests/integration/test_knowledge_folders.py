@@ -1,5 +1,6 @@
 """Folders of one collection, whatever they are called, do not take each other's documents out."""
 
+import anyio.to_thread
 import pytest
 
 from symbi.errors import InputError
@@ -9,6 +10,7 @@ from symbi.types import AgentId, Principal
 pytestmark = pytest.mark.anyio
 
 OPERATOR = Principal(AgentId("symbi.operator"))
+MAIL = b"# Mail\n\nMail that bounces stands in the queue.\n"
 
 
 async def add(opened, path, name="", after=None, *, moved=False):
@@ -88,3 +90,15 @@ async def test_what_came_into_a_folder_while_it_was_read_is_not_taken_out_at_the
         assert (step.next, step.removed) == (None, [])
         assert await sources(opened) == ["docs/docs.md", "docs/new.md"]
         assert (await add(opened, docs)).removed == ["docs/docs.md"]
+
+
+async def test_a_small_document_is_cut_without_a_thread_and_others_on_one(monkeypatch):
+    on, run = [], anyio.to_thread.run_sync
+    monkeypatch.setattr(
+        "anyio.to_thread.run_sync", lambda work, *rest, **more: on.append(work) or run(work, *rest, **more)
+    )
+    async with open_knowledge() as opened:
+        for text, threads in ((MAIL, 0), (MAIL * 200, 1), (b"# A\n\nb\n\n" * 20, 1)):
+            on.clear()
+            await opened.knowledge.put(OPERATOR, "ops", "a.md", text)
+            assert [getattr(one, "__name__", "") for one in on].count("cut") == threads

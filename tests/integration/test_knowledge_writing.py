@@ -2,7 +2,6 @@
 
 from contextlib import asynccontextmanager, suppress
 
-import anyio.to_thread
 import pytest
 
 from symbi.adapters.keys import FileKeyStore
@@ -54,18 +53,6 @@ async def test_a_document_is_written_and_written_anew_in_two_commits(monkeypatch
         await opened.knowledge.put(OPERATOR, "ops", "b.md", MAIL)
         assert len(commits) == before + 2  # what was left to be noted shares them
         assert (await opened.knowledge.verify(OPERATOR, "ops")).pending == 0
-
-
-async def test_a_small_document_is_cut_without_a_thread_and_others_on_one(monkeypatch):
-    on, run = [], anyio.to_thread.run_sync
-    monkeypatch.setattr(
-        "anyio.to_thread.run_sync", lambda work, *rest, **more: on.append(work) or run(work, *rest, **more)
-    )
-    async with open_knowledge() as opened:
-        for text, threads in ((MAIL, 0), (MAIL * 200, 1), (b"# A\n\nb\n\n" * 20, 1)):
-            on.clear()
-            await opened.knowledge.put(OPERATOR, "ops", "a.md", text)
-            assert [getattr(one, "__name__", "") for one in on].count("cut") == threads
 
 
 async def test_a_folder_of_documents_is_written_in_as_few(tmp_path):

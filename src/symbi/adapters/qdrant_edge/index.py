@@ -13,7 +13,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, Self
 from uuid import UUID
 
 import anyio
@@ -21,7 +21,7 @@ import anyio.to_thread
 import numpy as np
 from anyio.abc import TaskGroup
 
-from symbi.adapters.qdrant_edge.copying import copy_tree, require_room
+from symbi.adapters.qdrant_edge.copying import copy_tree, room_to_rewrite
 from symbi.adapters.qdrant_edge.folder import CollectionFolder, check_space, copy_whole
 from symbi.adapters.qdrant_edge.process import EngineProcess
 from symbi.errors import InputError, StoreUnavailable, Unavailable
@@ -54,7 +54,6 @@ MANY: Final = 8  # pieces that a query goes through
 LATE: Final = 20  # of so many points one may be in no graph, for to build one all files are copied
 _LOG: Final = logging.getLogger(__name__)
 _EVERYTHING: Final = (None, (), None)
-_Scope: TypeAlias = tuple[object, object, Sequence[bytes] | None]  # namespaces, conditions, ids
 
 
 class EdgeVectors:
@@ -336,25 +335,18 @@ class EdgeVectors:
         self._marks += 1
         await anyio.to_thread.run_sync(self._folder.mark)
 
-    async def _delete(self, scope: _Scope) -> int:
-        """Remove points: those that are named by one question, others a page at a time."""
-        names, gone = scope[2], 0
+    async def _delete(self, scope: object) -> int:
+        gone = 0
         async with self._write:
-            if names is not None and 0 < len(names) <= PAGE:
-                self._note(UUID(bytes=one) for one in names)  # also what is not there: nothing comes of it
-                gone = len(await (await self._asked()).ask("remove", scope))
-                await self._took_out(gone)
-                return gone
             while found := await (await self._asked()).ask("ids", scope, None, PAGE):
                 self._note(UUID(bytes=one) for one in found)
                 await (await self._asked()).ask("delete", found)
                 gone += len(found)
-                await self._took_out(len(found))
+                self._dead += len(found)
+                await self._wrote(len(found))
+                if len(found) < PAGE:
+                    break  # there are no more, and nobody writes meanwhile
         return gone
-
-    async def _took_out(self, count: int) -> None:
-        self._dead += count
-        await self._wrote(count)
 
     async def _worth_it(self) -> bool:
         points, indexed, segments = map(int, await (await self._asked()).ask("info"))
@@ -395,7 +387,7 @@ class EdgeVectors:
                 async with self._write:
                     source = await self._settled()
                     if fresh:
-                        await anyio.to_thread.run_sync(_require_room, source)
+                        await anyio.to_thread.run_sync(room_to_rewrite, source)
                     else:
                         await anyio.to_thread.run_sync(copy_tree, source, generation)
                     self._touched, dead = set(), self._dead
@@ -454,15 +446,15 @@ def _point(point: VectorPoint) -> object:
     return [point.id.bytes, unit(point.vector).tobytes(), {**point.payload, "namespace": point.namespace.text}]
 
 
-def _scope(scope: Scope) -> _Scope:
-    return [one.text for one in scope.namespaces], *_filter(scope.filter)
+def _scope(scope: Scope) -> object:
+    return [[one.text for one in scope.namespaces], *_filter(scope.filter)]
 
 
-def _about(subjects: Sequence[str]) -> _Scope:
-    return None, *_filter(Filter((OneOf("subject", tuple(subjects)),)))
+def _about(subjects: Sequence[str]) -> object:
+    return [None, *_filter(Filter((OneOf("subject", tuple(subjects)),)))]
 
 
-def _filter(wanted: Filter) -> tuple[object, Sequence[bytes] | None]:
+def _filter(wanted: Filter) -> tuple[object, object]:
     conditions: list[object] = []
     for one in wanted.conditions:
         match one:
@@ -483,13 +475,6 @@ def _hit(
     return VectorHit(
         UUID(bytes=name), score, namespace, known, None if vector is None else np.frombuffer(vector, np.float32)
     )
-
-
-def _require_room(source: Path) -> None:
-    try:
-        require_room(source, source.parent)
-    except OSError as error:
-        raise StoreUnavailable(f"the vectors of `{source}` cannot be written anew: {error.strerror}") from error
 
 
 async def _remove(generation: Path) -> None:
