@@ -189,7 +189,7 @@ async def test_a_point_of_another_namespace_is_never_handed_out_whatever_the_eng
         monkeypatch.undo()
 
 
-async def test_points_that_are_named_are_removed_by_one_question_and_no_others(permits, tmp_path, monkeypatch):
+async def test_points_that_are_named_are_removed_by_two_questions_and_no_others(permits, tmp_path, monkeypatch):
     mine, yours = wide_points(1, 20), wide_points(100, 20, YOURS)
     named = frozenset(one.id for one in (*mine[:5], *yours[:5])) | {UUID(int=999)}
     asked = []
@@ -203,7 +203,7 @@ async def test_points_that_are_named_are_removed_by_one_question_and_no_others(p
         await index.upsert(permits.write(), [*mine, *yours])
         monkeypatch.setattr(process.EngineProcess, "ask", noted)
         assert await index.delete(permits.write(), Scope((MINE,), Filter(ids=named))) == 5
-        assert asked == ["remove"]
+        assert asked == ["ids", "delete"]
         assert await index.delete(permits.write(), Scope((MINE,), Filter(ids=named))) == 0
         assert await index.delete(permits.write(), Scope((MINE,), Filter(ids=frozenset()))) == 0
         left = await index.ids(permits.read(), BOTH)

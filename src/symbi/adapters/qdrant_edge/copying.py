@@ -44,6 +44,18 @@ def require_room(source: Path, folder: Path) -> None:
         raise StoreUnavailable(msg)
 
 
+def room_to_rewrite(source: Path) -> None:
+    """Refuse to write a shard anew beside itself where there is no room.
+
+    Raises:
+        StoreUnavailable: There is none, or nothing says how much there is.
+    """
+    try:
+        require_room(source, source.parent)
+    except OSError as error:
+        raise StoreUnavailable(f"the vectors of `{source}` cannot be written anew: {error.strerror}") from error
+
+
 def disk_bytes(folder: Path) -> int:
     """What the files of a folder take on the disk, which may be less than their sizes.
 

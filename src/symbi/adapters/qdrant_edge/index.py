@@ -20,7 +20,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from symbi.adapters.qdrant_edge.copying import copy_tree, require_room
+from symbi.adapters.qdrant_edge.copying import copy_tree, room_to_rewrite
 from symbi.adapters.qdrant_edge.folder import CollectionFolder, check_space, copy_whole
 from symbi.adapters.qdrant_edge.process import EngineProcess
 from symbi.adapters.qdrant_edge.spelling import AskedScope, about, as_hit, as_point, as_scope
@@ -339,26 +339,18 @@ class EdgeVectors:
         await anyio.to_thread.run_sync(self._folder.mark)
 
     async def _delete(self, scope: AskedScope) -> int:
-        """Remove points: those that are named by one question, others a page at a time."""
-        names, gone = scope[2], 0
+        gone = 0
         async with self._write:
-            if names is not None and 0 < len(names) <= PAGE:
-                self._note(UUID(bytes=one) for one in names)  # also what is not there: nothing comes of it
-                await self._keep_left()
-                gone = len(await (await self._asked()).ask("remove", scope))
-                await self._took_out(gone)
-                return gone
             while found := await (await self._asked()).ask("ids", scope, None, PAGE):
                 self._note(UUID(bytes=one) for one in found)
                 await self._keep_left()
                 await (await self._asked()).ask("delete", found)
                 gone += len(found)
-                await self._took_out(len(found))
+                self._dead += len(found)
+                await self._wrote(len(found))
+                if len(found) < PAGE:
+                    break  # there are no more, and nobody writes meanwhile
         return gone
-
-    async def _took_out(self, count: int) -> None:
-        self._dead += count
-        await self._wrote(count)
 
     async def _worth_it(self) -> bool:
         points, indexed, segments = map(int, await (await self._asked()).ask("info"))
@@ -399,7 +391,7 @@ class EdgeVectors:
                 async with self._write:
                     source = await self._settled()
                     if fresh:
-                        await anyio.to_thread.run_sync(_require_room, source)
+                        await anyio.to_thread.run_sync(room_to_rewrite, source)
                     else:
                         await anyio.to_thread.run_sync(copy_tree, source, generation)
                     self._touched, dead = set(), self._dead
@@ -454,13 +446,6 @@ class EdgeVectors:
             if before is not None:
                 await before.__aexit__(None, None, None)
             await anyio.to_thread.run_sync(self._folder.tidy)
-
-
-def _require_room(source: Path) -> None:
-    try:
-        require_room(source, source.parent)
-    except OSError as error:
-        raise StoreUnavailable(f"the vectors of `{source}` cannot be written anew: {error.strerror}") from error
 
 
 async def _remove(generation: Path) -> None:

@@ -45,7 +45,6 @@ class Engine:
             "put": self.put,
             "query": self.query,
             "delete": self.delete,
-            "remove": self.remove,
             "count": self.count,
             "ids": self.ids,
             "records": self.records,
@@ -115,13 +114,6 @@ class Engine:
     def delete(self, names: Sequence[bytes]) -> None:
         """Remove points by id."""
         self._shard.update(edge.UpdateOperation.delete_points([UUID(bytes=one) for one in names]))
-
-    def remove(self, scope: Any) -> list[bytes]:
-        """Remove the points of a scope that names them; returns the ids of those that were there."""
-        found = self.ids(scope, None, len(scope[2]))
-        if found:
-            self.delete(found)
-        return found
 
     def count(self, scope: Any) -> int:
         """How many points there are."""
