@@ -66,6 +66,25 @@ def test_where_the_file_cannot_be_opened_again_commits_go_on_and_no_other_is_mad
         assert store._one(COUNT)[0] == 2 * PAGES
 
 
+def test_a_commit_is_none_the_less_made_where_no_thread_is_to_be_had(tmp_path, monkeypatch):
+    """What raises behind it would be taken for a commit that failed, and the trail would be begun again before it."""
+
+    def refused(_thread):
+        raise RuntimeError("can't start new thread")
+
+    folder = tmp_path / "data"
+    with SqliteStore(folder) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr("threading.Thread.start", refused)
+            for number in range(2 * PAGES // ROWS):
+                commit(store, number)
+            assert store._backfill._moving is None
+        for number in range(PAGES // ROWS):
+            commit(store, f"later{number}")
+        store._backfill.settle()
+        assert rows_in_the_file(folder, tmp_path / "copy") >= 2 * PAGES
+
+
 def test_an_erasure_cuts_the_log_while_nothing_else_moves_pages(tmp_path):
     folder = tmp_path / "data"
     with SqliteStore(folder) as store:
@@ -75,6 +94,7 @@ def test_an_erasure_cuts_the_log_while_nothing_else_moves_pages(tmp_path):
         )
         for number in range(2 * PAGES // ROWS):
             commit(store, number)
+        store._backfill.settle()  # so that only the erasure itself can hold it
         store.let_go()
         assert held == [True]
         assert not (folder / "symbi.db-wal").stat().st_size
