@@ -122,11 +122,12 @@ class Readings:
                     self._ending.remove(found)
                     await found.context.__aexit__(None, None, None)
             return
+        version = self._guard.engine.current.version
         async with AsyncExitStack() as stack:
             try:
                 permit = await stack.enter_async_context(self._guard.enforce(self._action(reader, access, question)))
             except Denied as refusal:
-                self._refuse(key, refusal)
+                self._refuse(key, refusal, version)
                 raise
             action = self._guard.authority.redeem(permit, ReadData)
             if action.query != question:  # one search has one question, and every access its own decision
@@ -161,24 +162,25 @@ class Readings:
             await self._close(key)
         while len(self._open) >= MAX_OPEN and (idle := next((k for k, o in self._open.items() if not o.using), None)):
             await self._close(idle)
+        version = self._guard.engine.current.version  # before it is asked: another set may come meanwhile
         context = self._guard.lease(self._action(*key, None), uses=USES, seconds=SECONDS)
         try:
             lease = await context.__aenter__()
         except Denied as refusal:
             if refusal.code != ONE_BY_ONE:
-                self._refuse(key, refusal)
+                self._refuse(key, refusal, version)
             raise
         made, other = _Open(lease, context, now_s + SECONDS - SPARE_S), self._open.get(key)
         self._open[key] = made  # before anything is waited for: what is in here is closed whatever comes
         await self._retire(other)  # where somebody else was as quick
         return made
 
-    def _refuse(self, key: tuple[Reader, Access], refusal: Denied) -> None:
+    def _refuse(self, key: tuple[Reader, Access], refusal: Denied, version: str) -> None:
         if isinstance(refusal, ApprovalRequired | ApprovalPending):
             return  # what people have to say is asked anew each time: they may have said it meanwhile
         if len(self._refused) >= MAX_OPEN:
             self._refused.clear()
-        self._refused[key] = refusal, self._guard.engine.current.version, self._clock.monotonic_s() + REFUSAL_HOLDS_S
+        self._refused[key] = refusal, version, self._clock.monotonic_s() + REFUSAL_HOLDS_S
 
     def _action(self, reader: Reader, access: Access, question: str | None) -> ReadData:
         name, remote = self._embedder

@@ -11,8 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from symbi.context import reading as memory_reading
-from symbi.errors import ApprovalPending, ApprovalRequired, PolicyDenied
+from symbi.errors import ApprovalPending, ApprovalRequired, PermitRefused, PolicyDenied
 from symbi.guard.action import DataRef
+from symbi.guard.conditions import ONE_BY_ONE
 from symbi.knowledge import readings as knowledge_readings
 from symbi.knowledge.documents import Access
 from symbi.knowledge.readings import Reader, Readings
@@ -32,6 +33,7 @@ class Leases:
     closed: list[int] = field(default_factory=list)
     lost: list[int] = field(default_factory=list)
     asked: int = 0
+    engine: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(current=SimpleNamespace(version="v1")))
 
     @asynccontextmanager
     async def lease(self, action, *, uses, seconds):
@@ -140,6 +142,39 @@ async def test_what_people_have_to_agree_to_is_asked_each_time_and_what_policy_d
     read, holds_s = of(guard, clock)
     for times, seconds in ((1, 0.0), (1, holds_s - 0.5), (2, 1.0), (2, 0.0)):
         clock.advance(seconds)
+        with pytest.raises(PolicyDenied):
+            async with read():
+                pass
+        assert guard.asked == times
+
+
+class Replaced(Refusing):
+    """One whose policy set is another one by the time that it refuses for good; for a lease it may say that each is decided by itself."""
+
+    @asynccontextmanager
+    async def lease(self, action, *, uses, seconds):
+        if isinstance(self.refusal, PermitRefused):
+            raise self.refusal
+        async with self.enforce(action):
+            yield uses, seconds
+
+    @asynccontextmanager
+    async def enforce(self, action):
+        self.asked += 1
+        self.engine.current.version = f"v{self.asked + 1}"
+        raise PolicyDenied("never")
+        yield action
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("of", [documents, memories])
+@pytest.mark.parametrize(
+    "refusal", [PolicyDenied("never"), PermitRefused("each", code=ONE_BY_ONE)], ids=["lease", "each"]
+)
+async def test_a_refusal_of_a_set_that_was_replaced_meanwhile_says_nothing_of_the_next_one(of, refusal):
+    guard = Replaced(refusal)
+    read, _holds_s = of(guard, ManualClock())
+    for times in (1, 2, 3):
         with pytest.raises(PolicyDenied):
             async with read():
                 pass

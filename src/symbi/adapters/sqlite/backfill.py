@@ -56,7 +56,8 @@ class Backfill:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="symbi-backfill")
         self._pages = 0
-        with suppress(RuntimeError):  # no thread is to be had: what is committed stays so, and a later commit asks again
+        # Where no thread is to be had, what is committed stays so, and a later commit asks again.
+        with suppress(RuntimeError):
             self._moving = self._thread.submit(self._move)
 
     @contextmanager
