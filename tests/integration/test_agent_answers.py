@@ -124,6 +124,25 @@ async def test_not_even_a_policy_that_wants_results_puts_what_it_writes_into_the
     assert GOOD not in json.dumps(told)
 
 
+@pytest.mark.parametrize("effect_name", ["search", "answer"])
+async def test_nor_what_was_found_or_the_model_is_to_be_asked(tmp_path, provider, effect_name):
+    agent = AGENT.replace("answer(", f"{effect_name}(").replace('"answer"', f'"{effect_name}"')
+    wants = (READS + ASKS).replace('@id("books")', '@id("books") @output("full")')
+    config = f'[knowledge]\nanswer_model = "tiny"\nanswer_base_url = "{provider.url}"\n'
+    async with open_in(tmp_path, agent, policies=wants, config=config) as running:
+        await put(running.runtime)
+        outcome = await run(running.runtime, running.compiled)
+        assert "bounces" in json.dumps(outcome.output)
+        told = events(running.runtime)
+    (read,) = [
+        one["details"]
+        for one in told
+        if one["event_type"] == "effect.outcome" and one["details"]["action"] == "ReadData" and one["run_id"]
+    ]
+    assert read["result_bytes"] > len(MAIL)
+    assert "bounces" not in json.dumps(told)
+
+
 async def test_what_documents_say_is_as_secret_as_they_are_whoever_writes(tmp_path, provider):
     secret = '[knowledge.collections.ops]\nclassification = "confidential"\n'
     outcome, _told = await answered(tmp_path, provider, more="answer_local = true\n" + secret)

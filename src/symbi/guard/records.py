@@ -69,23 +69,25 @@ def digest_arguments(action: Action) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def tells_documents(action: Action) -> bool:
-    """Whether a model is told what documents say, and answers with it: no word of that is in the trail, whatever a policy asks for."""
-    return isinstance(action, CallModel) and action.documents
+def is_removable(action: Action) -> bool:
+    """Whether it is about what is in memories or documents, or a model is told that and answers with it.
+
+    That can be removed, and an event cannot: no word of it is in the trail, whatever a policy asks for.
+    """
+    return isinstance(action, ReadData | WriteData) or (isinstance(action, CallModel) and action.documents)
 
 
 def recorded_arguments(action: Action, how: str | None) -> Mapping[str, JsonValue]:
     """How arguments stand in the trail: whole where they are small and no policy says otherwise, else by size alone.
 
-    What is kept in a memory or knowledge base, what is looked for there, and what a model is told of it never stands in it: the
-    trail forgets nothing.
+    What is kept in a memory or knowledge base, what is looked for there, and what a model is told of it never stands in it, see
+    `is_removable`.
     """
     try:
         size = len(canonical_json(action.arguments()))
     except InputError:
         return {"arguments_unrepresentable": True}
-    kept = isinstance(action, ReadData | WriteData) or tells_documents(action)
-    if how == "digest" or size > MAX_RECORDED_ARGUMENTS_BYTES or kept:
+    if how == "digest" or size > MAX_RECORDED_ARGUMENTS_BYTES or is_removable(action):
         return {"arguments_bytes": size}
     if how == "redacted":
         return {"arguments": dict.fromkeys(action.arguments(), REDACTED)}

@@ -14,7 +14,7 @@ from symbi.guard.confidential import confided, failure_subjects, keys_for, outco
 from symbi.guard.history import tally_id
 from symbi.guard.ledger import EffectRecord, EffectState
 from symbi.guard.outcome import NOT_STARTED_JSON, UNANSWERED, encode_error, error_label, state_after
-from symbi.guard.records import may_repeat, never_began, recorded_result, tells_documents
+from symbi.guard.records import is_removable, may_repeat, never_began, recorded_result
 from symbi.guard.riders import NO_RIDERS, Riders
 from symbi.guard.spending import NOTHING
 from symbi.guard.tally import GateStore
@@ -113,7 +113,7 @@ class Settlement:
         keys = await self._keys(admission, outcome_subjects(admission.action, observed))
         record = sealed_effect(replace(admission.record, state=EffectState.CONFIRMED, result=result), keys)
         assert record.result is not None
-        hidden = tells_documents(admission.action)
+        hidden = is_removable(admission.action)
         details = recorded_result(admission.record, result, record.result, hidden=hidden)
         await self.settle(replace(admission, keys=keys), record, details, later=later)
 
