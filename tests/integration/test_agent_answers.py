@@ -295,6 +295,26 @@ async def test_what_people_have_agreed_to_is_read_and_no_more(tmp_path, provider
                 assert outcome.error.code == "approval.denied"
 
 
+HIDES = READS.replace(
+    '@id("books") permit (principal, action in [Action::"ReadData", Action::"WriteData"]',
+    '@id("books") permit (principal, action == Action::"WriteData"',
+)
+HIDES += """
+@id("hides") @redact("arguments.query")
+permit (principal, action == Action::"ReadData", resource is Knowledge) unless { resource.classification == "confidential" };
+@id("pay") permit (principal, action == Action::"ReadData", resource is Knowledge) when { resource.classification == "confidential" };
+"""
+
+
+@pytest.mark.parametrize("effect_name", ["search", "answer"])
+async def test_a_question_that_policy_hides_is_not_asked_of_documents_of_another_sort(tmp_path, effect_name):
+    agent = AGENT.replace("answer(", f"{effect_name}(").replace('"answer"', f'"{effect_name}"')
+    async with open_in(tmp_path, agent, policies=HIDES, config=SORTS) as running:
+        await put(running.runtime, "pay.md", b"# Pay\n\nTo flush the mail queue by hand is paid with a bonus.\n")
+        outcome = await run(running.runtime, running.compiled)
+        assert outcome.error.code == "policy.condition"
+
+
 async def resumed(runtime, compiled, run_id=None):
     (spec,) = compiled.agents
     found = await runtime.rooms.world.log.read(lambda: runtime.rooms.runs.runs(10))

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from symbi.errors import InputError
+from symbi.errors import InputError, PolicyDenied
 from symbi.guard.action import CallModel, DataRef, ReadData
 from symbi.guard.permit import Authority, Permit
 from symbi.knowledge.answer import Answer, Commission
@@ -52,10 +52,10 @@ class Library:
 
         Raises:
             PermitRefused: The permit is not live.
-            Denied: Policy lets the reader see no document of it.
+            Denied: Policy lets the reader see no document of it, or leaves the question not as it was asked.
             InputError, Unavailable: As `Knowledge.search`.
         """
-        reader, wanted = self._as_permitted(permit)
+        reader, wanted = self._as_permitted(permit, question)
         return await (await self._opened()).search(reader, question, wanted)
 
     async def answer(self, permit: Permit[ReadData], question: str) -> tuple[Answer, Commission | None]:
@@ -64,7 +64,7 @@ class Library:
         Raises:
             PermitRefused, Denied, InputError, Unavailable: As `search`.
         """
-        reader, wanted = self._as_permitted(permit)
+        reader, wanted = self._as_permitted(permit, question)
         return await (await self._opened()).commissioned(reader, question, wanted)
 
     async def write(self, permit: Permit[CallModel]) -> str:
@@ -76,7 +76,12 @@ class Library:
         reader = Reader(principal, purpose=self._purpose_of(principal.agent))
         return await (await self._opened()).search(reader, question, wanted)
 
-    def _as_permitted(self, permit: Permit[ReadData]) -> tuple[Reader, Wanted]:
+    def _as_permitted(self, permit: Permit[ReadData], question: str) -> tuple[Reader, Wanted]:
         action = self._authority.redeem(permit, ReadData)
+        if action.query != {
+            "question": question
+        }:  # also where the documents there are of a sort whose policies leave it
+            msg = "a policy redacts what is looked for in this collection, and so nothing can be"
+            raise PolicyDenied(msg, code="policy.condition")
         reader = Reader(action.principal, action.label, action.purpose, action.run_id or None, permit)
         return reader, Wanted((action.data.name,), action.max_items)
