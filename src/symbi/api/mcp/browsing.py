@@ -19,7 +19,7 @@ from symbi.api.mcp.calls import Exchange, judged, remembered, until_agreed
 from symbi.api.mcp.gateway import GatewaySession, Late
 from symbi.api.mcp.labels import UNMARKED
 from symbi.api.mcp.names import name_all
-from symbi.errors import AgentFailed, Denied, InputError, RateLimited, StoreUnavailable, SymbiError
+from symbi.errors import AgentFailed, InputError, PolicyDenied, StoreUnavailable, SymbiError
 from symbi.guard.action import Complete
 from symbi.guard.outcome import error_label
 from symbi.policy.fields import UNDECLARED
@@ -148,8 +148,8 @@ async def _answer(session: GatewaySession, server: str, what: str, answering: An
 
 
 def _by_policy(error: SymbiError) -> bool:
-    """Whether a client may not use a server, or not so: then the server's names are nothing to it."""
-    return isinstance(error, Denied) and not isinstance(error, RateLimited)
+    """Whether a client may not use a server, or not so: then the server's names are nothing to it. Not so where people decide."""
+    return isinstance(error, PolicyDenied)
 
 
 def _not_browsed(session: GatewaySession, server: str, what: str, error: SymbiError) -> None:

@@ -87,3 +87,22 @@ def settled(
     }
     found = {name: whole for name, whole in named.items() if name not in kept}
     return found, {**kept, **found}
+
+
+def without_oldest(
+    seen: Mapping[str, str], named: Mapping[str, str], most: int, is_there: Callable[[str], bool]
+) -> dict[str, str]:
+    """Names that have been seen, so many at most: without the oldest that stand for nothing now.
+
+    Those of a server that is there are forgotten first, so that none can have the names of another one forgotten.
+
+    Args:
+        seen: What names stand for, or stood for, as whole names; the oldest first.
+        named: Those that count, all of which are kept.
+        most: How many.
+        is_there: Whether a server is.
+    """
+    gone = [name for name in seen if name not in named]
+    gone.sort(key=lambda name: not is_there(seen[name].partition(".")[0]))
+    forgotten = set(gone[: max(0, len(seen) - most)])
+    return {name: whole for name, whole in seen.items() if name not in forgotten}
