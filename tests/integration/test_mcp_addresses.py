@@ -18,7 +18,6 @@ from symbi.adapters.mcp.oauth import (
     CREDENTIALS,
     IDENTITY,
     KEY,
-    CarefulAuth,
     LoopbackConsent,
     MemoryTokens,
     OAuthSecrets,
@@ -348,63 +347,6 @@ async def test_what_is_not_signed_for_now_and_here_gets_none(other, why, caplog)
             with pytest.raises(ToolServerUnavailable, match=why) as caught:
                 await connected(server, authority)
     assert not any(part in f"{caught.value}{caplog.text}" for part in signed.split("."))
-
-
-class Slow(Guarded):
-    """One that answers a request only once another one has come; after that, what it gave out is good no more."""
-
-    good = "Bearer token-abcdef"
-
-    def __init__(self):
-        super().__init__()
-        self.another = anyio.Event()
-
-    def answer(self, _issuer, _form):
-        name = "token-abcdef" if len(self.asked) == 1 else "token-ghijkl"
-        return {"access_token": name, "token_type": "Bearer", "expires_in": 3600}, 200
-
-    async def __call__(self, heard, stream):
-        if heard.path == "/slow" and heard.headers.get("authorization") == self.good:
-            await self.another.wait()
-            await say(stream, {})
-        elif heard.path == "/other" and heard.headers.get("authorization") == self.good:
-            self.another.set()
-            await say(stream, {})
-        elif heard.path in {"/slow", "/other"}:
-            await say(stream, {}, 401, 'WWW-Authenticate: Bearer realm="x"\r\n')
-        else:
-            await super().__call__(heard, stream)
-
-
-@pytest.mark.parametrize("grant", [CREDENTIALS, KEY, IDENTITY])
-async def test_no_request_waits_until_another_one_is_answered(grant):
-    script, failed = Slow(), []
-    async with scripted(script) as (url, heard):
-        terms = OAuthTerms(grant, url, **GRANTS[grant])
-        secrets = OAuthSecrets("swordfish", pem_of(P256), vouched(url))
-        flow = provider(f"{url}/mcp", terms, secrets, MemoryTokens(lambda _: None), None)
-        async with httpx2.AsyncClient(auth=CarefulAuth(flow, failed.append), trust_env=False, timeout=None) as client:
-
-            async def ask(path):
-                assert (await client.post(f"{url}{path}")).status_code == 200
-
-            await ask("/other")
-            for _ in range(2):
-                script.another = anyio.Event()
-                with anyio.fail_after(30):
-                    async with anyio.create_task_group() as tasks:
-                        tasks.start_soon(ask, "/slow")
-                        while heard[-1].path != "/slow":
-                            await anyio.lowlevel.checkpoint()
-                        tasks.start_soon(ask, "/other")
-            assert len(script.asked) == 1
-            script.good = "Bearer token-ghijkl"  # the first one is good no more, which both find out
-            with anyio.fail_after(30):
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(ask, "/other")
-                    tasks.start_soon(ask, "/other")
-            assert len(script.asked) == 2, "what one has got is good for the other"
-    assert failed == []
 
 
 GRANTS = {

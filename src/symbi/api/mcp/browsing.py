@@ -391,9 +391,7 @@ async def _kept(
     await remembered(session, UNDECLARED, values, said, source, mark=mark, given=offered.label)
 
 
-async def _failed(
-    session: GatewaySession, values: Mapping[str, JsonValue], failure: AgentFailed, label: Label
-) -> None:
+async def _failed(session: GatewaySession, values: Mapping[str, JsonValue], failure: AgentFailed, label: Label) -> None:
     """Remember a server's own words, which the client is told, likewise."""
     await remembered(session, UNDECLARED, values, failure.message, "server", mark=error_label(failure), given=label)
 
