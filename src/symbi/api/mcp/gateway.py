@@ -317,8 +317,8 @@ class GatewaySession:
         prefixed = self.gateway.terms.prefixed
         named = name_all(seen, prefixed=prefixed, taken=self.gateway.own_names)
         named, self._seen = settled(self._seen, named, outside_names(seen, prefixed=prefixed), catalog.is_connected)
-        if len(self._seen) > MAX_SEEN:
-            self._seen = without_oldest(self._seen, named, MAX_SEEN, catalog.is_connected)
+        away = {one for one in catalog.servers if not catalog.is_connected(one)}
+        self._seen = without_oldest(self._seen, named, MAX_SEEN, away)
         return named
 
     def whole(self, name: str) -> str | None:
