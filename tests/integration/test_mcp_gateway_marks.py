@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from mcp.shared.exceptions import MCPError
 
 from symbi.policy.fields import UNDECLARED
 from symbi.testing.mcp_gateway import open_gateway
@@ -10,26 +11,32 @@ from symbi.types import Confidentiality
 
 pytestmark = pytest.mark.anyio
 
+RECORD = """
+@id("all") permit (principal, action, resource);
+@id("marks") @mark("confidential") permit (principal, action, resource) when { resource == Tool::"desk.read_record" };
+"""
 MARKS = '@id("marks") @mark("confidential") permit (principal, action, resource);'
 
 
-@pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
-async def test_a_mark_of_policy_holds_for_all_that_a_server_says(tmp_path, root, mode):
+@pytest.fixture
+def opened(tmp_path, root):
     config = f"""
 [mcp]
 tool_verification = "tofu"
 [mcp.servers.desk]
 command = ["{sys.executable}", "{root / "tests" / "data" / "servers" / "desk.py"}"]
 """
+    return lambda policies: open_gateway(tmp_path, config=config, policies=policies, agents="agent a { with { 1 } }")
+
+
+@pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
+async def test_a_mark_of_policy_holds_for_all_that_a_server_says(opened, mode):
     steps = []
 
     async def told(_done, _total, message):
         steps.append(message)
 
-    async with (
-        open_gateway(tmp_path, config=config, policies=MARKS, agents="agent a { with { 1 } }") as one,
-        one.client(mode=mode) as client,
-    ):
+    async with opened(MARKS) as one, one.client(mode=mode) as client:
         (session,) = one.gateway.sessions.values()
 
         def known(text):
@@ -54,3 +61,24 @@ command = ["{sys.executable}", "{root / "tests" / "data" / "servers" / "desk.py"
         assert found.completion.values == ["monday"]
         assert known("monday") is Confidentiality.CONFIDENTIAL
         assert known("tuesday") is Confidentiality.PUBLIC
+
+
+@pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
+@pytest.mark.parametrize("asks", ["prompt", "completion"])
+async def test_what_a_server_makes_of_something_confidential_is_so_also_in_an_error(opened, mode, asks):
+    whom, otherwise = "!correct horse battery staple", "htwwjhy mtwxj gfyyjwd xyfuqj"
+    async with opened(RECORD) as one, one.client(mode=mode) as client:
+        (session,) = one.gateway.sessions.values()
+
+        def known(text):
+            return session.labels.judge(UNDECLARED, {"body": text}).label.confidentiality
+
+        await client.call_tool("desk__read_record", {})
+        assert known(whom[1:]) is Confidentiality.CONFIDENTIAL
+        assert known(otherwise) is Confidentiality.PUBLIC
+        with pytest.raises(MCPError, match=otherwise):
+            if asks == "prompt":
+                await client.get_prompt("desk__greet", {"whom": whom})
+            else:
+                await client.complete({"type": "ref/prompt", "name": "desk__greet"}, {"name": "whom", "value": whom})
+        assert known(otherwise) is Confidentiality.CONFIDENTIAL

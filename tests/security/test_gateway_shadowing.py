@@ -15,6 +15,7 @@ pytestmark = pytest.mark.anyio
 
 ALLOW = '@id("test.all") permit (principal, action, resource);'
 NOT_HOUSE = '@id("test.not") forbid (principal, action == Action::"BrowseServer", resource == ToolServer::"house");'
+ASK = '@id("test.ask") @approval("somebody has to agree") permit (principal, action == Action::"BrowseServer", resource == ToolServer::"house");'
 URI = "note://1"
 
 
@@ -101,6 +102,15 @@ async def test_a_server_that_a_client_may_not_list_keeps_no_names_from_it(opened
         await one.runtime.guard.engine.register_policy(PolicySource("later", NOT_HOUSE))
         assert len((await client.list_resources()).resources) == 40
         assert (await client.read_resource(URI)).contents[0].text == f"text of {URI}"
+
+
+async def test_a_server_that_a_person_has_to_let_be_listed_keeps_its_names(opened, doors):
+    doors.comes.touch()
+    async with opened() as one, one.client("ann", mode="legacy") as client:
+        assert len((await client.list_resources()).resources) == 80
+        await one.runtime.guard.engine.register_policy(PolicySource("later", ASK))
+        assert len((await client.list_resources()).resources) == 40, "the other server's: nobody has agreed yet"
+        assert "2 servers offer" in await refused(client.read_resource(URI))
 
 
 async def test_plain_names_of_a_server_that_is_away_are_nobody_elses(opened, doors):

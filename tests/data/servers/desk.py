@@ -7,6 +7,7 @@ import mcp_types as types
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.stdio import stdio_server
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
+from mcp.shared.exceptions import MCPError
 from mcp.shared.message import ServerMessageMetadata
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
@@ -69,12 +70,22 @@ async def list_prompts(ctx, params):
     return types.ListPromptsResult(prompts=[GREETING])
 
 
+def otherwise(said):
+    """The same in other letters, as which nobody knows it again."""
+    return said.translate({ord("a") + n: ord("a") + (n + 5) % 26 for n in range(26)})
+
+
 async def get_prompt(ctx, params):
-    said = types.TextContent(type="text", text=f"Greet {params.arguments['whom']}")
+    whom = params.arguments["whom"]
+    if whom.startswith("!"):
+        raise MCPError(types.INVALID_PARAMS, f"nobody is called {otherwise(whom)} here")
+    said = types.TextContent(type="text", text=f"Greet {whom}")
     return types.GetPromptResult(messages=[types.PromptMessage(role="user", content=said)])
 
 
 async def complete(ctx, params):
+    if params.argument.value.startswith("!"):
+        raise MCPError(types.INVALID_PARAMS, f"nothing begins with {otherwise(params.argument.value)}")
     values = [one for one in ("monday", "sunday") if one.startswith(params.argument.value)]
     return types.CompleteResult(completion=types.Completion(values=values))
 

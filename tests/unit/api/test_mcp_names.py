@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from symbi.api.mcp.browsing import is_made_of
-from symbi.api.mcp.names import MAX_NAME_CHARS, left_out, name_all, outside_name, settled
+from symbi.api.mcp.names import MAX_NAME_CHARS, left_out, name_all, outside_name, settled, without_oldest
 
 SERVERS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 TOOLS = st.from_regex(r"[A-Za-z0-9_.-]{1,128}", fullmatch=True)
@@ -79,3 +79,26 @@ def test_a_name_goes_to_another_server_only_while_its_own_is_there(seen, named, 
             assert found.get(name, seen[name]) == seen[name]
         else:
             assert known.get(name) == found.get(name) == named.get(name)
+
+
+@given(FEW, FEW, st.integers(0, 4), st.sets(st.sampled_from("abc")))
+def test_of_the_names_that_have_been_seen_the_oldest_are_forgotten_that_stand_for_nothing(seen, named, most, away):
+    seen = {**{name: whole for name, whole in seen.items() if name not in named}, **named}
+    kept = without_oldest(seen, named, most, away)
+    assert kept.items() <= seen.items()
+    assert named.items() <= kept.items()
+    assert len(kept) == max(min(most, len(seen)), len(named))
+
+
+def test_a_server_cannot_have_the_names_of_one_that_is_away_forgotten():
+    seen, gone = {"send": "away.send"}, {"away"}
+    for change in range(10):
+        there = [("here", f"t{change}{number}") for number in range(10)]
+        if change == 9:
+            there.append(("here", "send"))
+        offered = [name for _, name in there]
+        found, seen = settled(seen, name_all(there, prefixed=False), offered, lambda server: server not in gone)
+        seen = without_oldest(seen, found, 20, gone)
+        assert len(seen) <= 20
+    assert "send" not in found
+    assert seen["send"] == "away.send"

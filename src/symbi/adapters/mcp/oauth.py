@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Final, Protocol
 from urllib.parse import parse_qs, urlsplit
 
@@ -39,6 +40,7 @@ _log = logging.getLogger("symbi.tools.server")
 LOGIN_S: Final = 300.0  # for a person to agree
 MAX_REQUEST_BYTES: Final = 8_192  # of what comes back from a browser
 BROWSER_S: Final = 10.0  # for it to say so
+AUTHORIZATION: Final = "authorization"
 CREDENTIALS: Final = "client_credentials"
 CODE: Final = "authorization_code"
 KEY: Final = "private_key_jwt"
@@ -243,6 +245,9 @@ async def _head(stream: ByteStream) -> str:
 class CarefulAuth(httpx2.Auth):
     """A flow whose failure ends the session with a reason, and not the program.
 
+    The SDK's flow lets one request at a time wait for its answer; with a token that was good before, none goes that way
+    unless the server refuses it.
+
     Args:
         inner: The SDK's flow.
         failed: Told half a sentence.
@@ -254,17 +259,27 @@ class CarefulAuth(httpx2.Auth):
         self._inner = inner
         self._failed = failed
         self._is_over = False
+        self._good: str | None = None  # the header of a request that was not refused; empty where none was wanted
 
     async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
         """The inner flow; after a failure the request has the answer that it had, and no token is asked for again."""
-        if self._is_over:
-            yield request
-            return
+        refused: httpx2.Response | None = None
+        given = self._good
+        if given is not None or self._is_over:
+            if given:
+                request.headers[AUTHORIZATION] = given
+            refused = yield request
+            if self._is_over or not _is_refused(refused):
+                return
         flow = self._inner.async_auth_flow(request)
         try:
             outgoing = await anext(flow)
+            if refused is not None and outgoing is request and request.headers.get(AUTHORIZATION, "") == given:
+                outgoing = await flow.asend(refused)  # it would be refused again; there may be another token by now
             while True:
                 response = yield outgoing
+                if outgoing is request and not _is_refused(response):
+                    self._good = request.headers.get(AUTHORIZATION, "")
                 outgoing = await flow.asend(response)
         except StopAsyncIteration:
             return
@@ -273,6 +288,11 @@ class CarefulAuth(httpx2.Auth):
             self._failed(f"wants authorisation, which fails{_said(error)}")
         finally:
             await flow.aclose()
+
+
+def _is_refused(response: httpx2.Response) -> bool:
+    """Whether a server wants a token, or another one."""
+    return response.status_code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 
 
 def _said(error: Exception) -> str:

@@ -19,13 +19,13 @@ from symbi.api.mcp.calls import Exchange, judged, remembered, until_agreed
 from symbi.api.mcp.gateway import GatewaySession, Late
 from symbi.api.mcp.labels import UNMARKED
 from symbi.api.mcp.names import name_all
-from symbi.errors import AgentFailed, Denied, InputError, RateLimited, StoreUnavailable, SymbiError
+from symbi.errors import AgentFailed, InputError, PolicyDenied, StoreUnavailable, SymbiError
 from symbi.guard.action import Complete
 from symbi.guard.outcome import error_label
 from symbi.policy.fields import UNDECLARED
 from symbi.tools.reading import Offered, ServerReader
 from symbi.tools.text import shown_name
-from symbi.types import JsonValue
+from symbi.types import JsonValue, Label
 
 _log = logging.getLogger("symbi.api")
 
@@ -148,8 +148,8 @@ async def _answer(session: GatewaySession, server: str, what: str, answering: An
 
 
 def _by_policy(error: SymbiError) -> bool:
-    """Whether a client may not use a server, or not so: then the server's names are nothing to it."""
-    return isinstance(error, Denied) and not isinstance(error, RateLimited)
+    """Whether a client may not use a server, or not so: then the server's names are nothing to it. Not so where people decide."""
+    return isinstance(error, PolicyDenied)
 
 
 def _not_browsed(session: GatewaySession, server: str, what: str, error: SymbiError) -> None:
@@ -231,7 +231,7 @@ async def get_prompt(
             label=label,
             caller=exchange,
         )
-        return await _asked(session, ask, exchange, values)
+        return await _asked(session, ask, exchange, values, label)
 
 
 async def _prompt(session: GatewaySession, name: str) -> tuple[str, Mapping[str, Any]]:
@@ -255,7 +255,7 @@ async def read_resource(session: GatewaySession, uri: str, exchange: Exchange) -
         label = (await judged(session, UNDECLARED, {"uri": uri}, {})).label
         exchange.reads(UNMARKED, label)
         ask = partial(reader_of(session).read, session.principal, server, uri, label=label, caller=exchange)
-        return await _asked(session, ask, exchange, {"uri": uri})
+        return await _asked(session, ask, exchange, {"uri": uri}, label)
 
 
 async def home_of(session: GatewaySession, uri: str) -> str:
@@ -352,7 +352,7 @@ async def complete(
         try:
             offered = await reader_of(session).complete(action)
         except AgentFailed as failure:
-            await _failed(session, values, failure)
+            await _failed(session, values, failure, label)
             raise
         await _kept(session, values, list(offered.value.values), offered)
         found = offered.value
@@ -372,11 +372,12 @@ async def _asked(
     ask: Callable[[], Awaitable[Offered[T]]],
     exchange: Exchange,
     values: Mapping[str, JsonValue],
+    label: Label,
 ) -> T:
     try:
         offered = await until_agreed(session, ask, exchange)
     except AgentFailed as failure:
-        await _failed(session, values, failure)
+        await _failed(session, values, failure, label)
         raise
     await _kept(session, values, _without_blobs(offered.value), offered)
     return offered.value
@@ -390,9 +391,9 @@ async def _kept(
     await remembered(session, UNDECLARED, values, said, source, mark=mark, given=offered.label)
 
 
-async def _failed(session: GatewaySession, values: Mapping[str, JsonValue], failure: AgentFailed) -> None:
-    """Remember a server's own words, which the client is told."""
-    await remembered(session, UNDECLARED, values, failure.message, "server", mark=error_label(failure))
+async def _failed(session: GatewaySession, values: Mapping[str, JsonValue], failure: AgentFailed, label: Label) -> None:
+    """Remember a server's own words, which the client is told, likewise."""
+    await remembered(session, UNDECLARED, values, failure.message, "server", mark=error_label(failure), given=label)
 
 
 def _without_blobs(value: Any) -> Any:

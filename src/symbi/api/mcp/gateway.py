@@ -22,7 +22,7 @@ from symbi.api.mcp.answers import Refusal
 from symbi.api.mcp.bounds import Bounds, Turnstile
 from symbi.api.mcp.clients import Client
 from symbi.api.mcp.labels import SessionLabels
-from symbi.api.mcp.names import OWN, may_be_of, name_all, outside_names, settled
+from symbi.api.mcp.names import OWN, may_be_of, name_all, outside_names, settled, without_oldest
 from symbi.audit.event import AuditEventType, Draft
 from symbi.config import GatewayNames, GatewaySettings, Settings
 from symbi.dsl.spec import CompiledFile
@@ -317,8 +317,8 @@ class GatewaySession:
         prefixed = self.gateway.terms.prefixed
         named = name_all(seen, prefixed=prefixed, taken=self.gateway.own_names)
         named, self._seen = settled(self._seen, named, outside_names(seen, prefixed=prefixed), catalog.is_connected)
-        while len(self._seen) > max(MAX_SEEN, len(named)):  # the oldest that are there no more
-            del self._seen[next(iter(self._seen))]
+        away = {one for one in catalog.servers if not catalog.is_connected(one)}
+        self._seen = without_oldest(self._seen, named, MAX_SEEN, away)
         return named
 
     def whole(self, name: str) -> str | None:

@@ -6,7 +6,7 @@ spelled so ends with eight digits of a hash of its whole name. Two that would be
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 OWN: Final = "symbi"
@@ -87,3 +87,24 @@ def settled(
     }
     found = {name: whole for name, whole in named.items() if name not in kept}
     return found, {**kept, **found}
+
+
+def without_oldest(
+    seen: Mapping[str, str], named: Mapping[str, str], most: int, away: Collection[str]
+) -> dict[str, str]:
+    """Names that have been seen, so many at most: without the oldest that stand for nothing now.
+
+    Those of a server that is away are forgotten last, so that no other one can have them forgotten.
+
+    Args:
+        seen: What names stand for, or stood for, as whole names; the oldest first.
+        named: Those that count, all of which are kept.
+        most: How many.
+        away: The servers that are.
+    """
+    if len(seen) <= most:
+        return dict(seen)
+    gone = [name for name in seen if name not in named]
+    gone.sort(key=lambda name: seen[name].partition(".")[0] in away)
+    forgotten = set(gone[: len(seen) - most])
+    return {name: whole for name, whole in seen.items() if name not in forgotten}
