@@ -3,7 +3,6 @@ should not."""
 
 import json
 import threading
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import anyio
@@ -11,7 +10,7 @@ import pytest
 
 from symbi.adapters.schemapin.fetch import certificates
 from symbi.clock import rfc3339
-from symbi.errors import PinMismatch, PolicyDenied, SignatureInvalid, StoreUnavailable, ToolServerUnavailable
+from symbi.errors import PinMismatch, PolicyDenied, SignatureInvalid
 from symbi.policy.policies import PolicySet
 from symbi.testing.domains import reply
 from symbi.testing.signed import HOST, KEY, OTHER, READ, REVOKED, SEND, document, revocations, signed, signed_server
@@ -361,32 +360,6 @@ async def test_a_server_that_stays_connected_is_asked_about_again_when_somebody_
         one.gate.clock.advance(301.0)
         await catalog.ready("mail")
         assert [ref.name for ref in catalog.refs] == ["mail.send"]
-
-
-async def test_a_key_that_is_revoked_is_refused_also_where_who_asked_for_it_is_broken_off(opened, monkeypatch):
-    async with opened() as one:
-        catalog = one.catalog(one.verifier(keep_s=300.0), signed(SEND))
-        await catalog.refresh("mail")
-        await catalog.pin("mail.send")
-        one.web.pages[WELL_KNOWN] = reply(document(revoked_keys=[key_id(KEY.public_key())]))
-        one.gate.clock.advance(301.0)
-        enforce = catalog._guard.enforce
-
-        @asynccontextmanager
-        async def broken_off(action):
-            async with enforce(action) as permit:
-                yield permit
-            raise StoreUnavailable("the outcome cannot be recorded")
-
-        with monkeypatch.context() as patched:
-            patched.setattr(catalog._guard, "enforce", broken_off)
-            with pytest.raises(StoreUnavailable):
-                await catalog.ready("mail")
-        with pytest.raises(ToolServerUnavailable, match="verified before any is called"):
-            catalog.find("mail.send")
-        await catalog.revive("mail", catalog.principal_of("mail"))  # as each call does
-        assert catalog.quarantined["mail.send"].code == "verify.revoked"
-        assert not catalog.refs
 
 
 async def test_a_failure_stands_for_a_while_so_that_nobody_waits_for_it_again(opened):

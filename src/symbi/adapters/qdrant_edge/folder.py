@@ -218,6 +218,10 @@ class CollectionFolder:
         """Whether the files may hold what is deleted or replaced."""
         return not (self.path / CLEAN).exists()
 
+    def holds_gone(self) -> bool:
+        """Whether something that went may be in the files: also what went otherwise may have been about somebody."""
+        return (self.path / CURRENT).exists() and (self.is_marked() or self.has_left())
+
     def dead(self) -> int:
         """How many points were dead when it was closed last; 0 where nothing says it, for it only tells when to tidy."""
         try:

@@ -200,9 +200,9 @@ class EdgeVectors:
         if not (subjects or documents):
             return 0
         gone = await self._take_out(about(subjects, documents))
-        if self._holds_gone():
+        if self._folder.holds_gone():
             async with self._order:
-                if self._holds_gone():  # else who was at it before has written all anew
+                if self._folder.holds_gone():  # else who was at it before has written all anew
                     await self._rebuild(fresh=True)
         return gone
 
@@ -305,10 +305,6 @@ class EdgeVectors:
             "graph_kib": kib(config.graph_from, dimension),
             "segment_kib": kib(SEGMENT_POINTS, dimension),
         }
-
-    def _holds_gone(self) -> bool:
-        """Whether something that went may be in the files: also what went otherwise may have been about somebody."""
-        return self._folder.is_marked() or self._folder.has_left()
 
     def _note(self, names: Any) -> None:
         if self._touched is not None:
