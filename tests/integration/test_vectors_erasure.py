@@ -6,11 +6,13 @@ from uuid import UUID
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import numpy as np
 import pytest
 
 from symbi.adapters.qdrant_edge import EdgeVectors, process
 from symbi.adapters.qdrant_edge.folder import CollectionFolder
+from symbi.errors import StoreUnavailable
 from symbi.knowledge.vectors import Scope, VectorPoint
 from symbi.testing.contracts_vectors import MINE, SPACE, YOURS, open_permits, sample_points
 
@@ -93,6 +95,35 @@ async def test_two_erasures_at_once_write_all_anew_no_more_often_than_they_have_
             assert await index.count(permits.read(), BOTH) == 1
     assert [one.name for one in tmp_path.glob("g-*")] == ["g-000002"], "it was written anew for each of them"
     assert not any(holds(tmp_path, name) for name in (b"subject-1", b"subject-2"))
+
+
+async def test_who_has_given_the_folder_back_says_nothing_of_its_files(permits, tmp_path, monkeypatch):
+    """They are another owner's by then, who may have deleted something."""
+    wiping, closed = threading.Event(), threading.Event()
+    wipe, refused = CollectionFolder.wipe, []
+
+    def wipe_late(self):
+        wiping.set()
+        assert closed.wait(60)
+        wipe(self)
+
+    async def erase(index):
+        try:
+            await index.erase_subjects(["pseudonym-of-ada"])
+        except StoreUnavailable as error:
+            refused.append(error.message)
+
+    monkeypatch.setattr(CollectionFolder, "wipe", wipe_late)
+    async with anyio.create_task_group() as tasks:
+        async with EdgeVectors(permits.authority, tmp_path, SPACE) as index:
+            secret = VectorPoint(UUID(int=99), np.ones(8), MINE, {"subject": "pseudonym-of-ada"})
+            await index.upsert(permits.write(), [secret, *sample_points(3)])
+            tasks.start_soon(erase, index)
+            await anyio.to_thread.run_sync(wiping.wait)
+        closed.set()
+    assert refused == ["the index of vectors is closed"]
+    assert (tmp_path / "rewrite").exists()
+    assert not (tmp_path / "clean").exists()
 
 
 def test_what_several_note_at_once_is_noted(tmp_path):

@@ -420,9 +420,11 @@ class EdgeVectors:
             self._optimizing, self._touched = False, None
         if fresh:
             await anyio.to_thread.run_sync(self._folder.wipe)  # else it stays marked, and what was erased is not gone
-            if marks == self._marks:  # else something was erased that may be in these files, too
-                self._folder.unmark()
             async with self._write:  # in which alone something is deleted or replaced
+                if self._closed:  # and somebody else may own the folder
+                    raise StoreUnavailable("the index of vectors is closed")
+                if marks == self._marks:  # else something was erased that may be in these files, too
+                    self._folder.unmark()
                 if deletions == self._deletions:
                     await anyio.to_thread.run_sync(self._folder.none_left)
         return fresh or bool(changed)
