@@ -160,6 +160,28 @@ async def test_an_erased_person_is_gone_from_memory_and_its_copies_and_a_hold_ke
         assert (await context.checkpoints(AgentId("anna")))[0].items == 1
 
 
+async def test_of_what_was_removed_before_nothing_stays_in_the_files_of_vectors_once_somebody_is_erased(tmp_path):
+    from symbi.compliance.rooms import Order  # noqa: PLC0415 - of this test alone
+
+    jane = Label(subjects=("jane@example.com",))
+    async with open_in(tmp_path, FILE, policies=POLICIES) as running:
+        context = running.runtime.context
+        one = await context.store_context(AgentId("anna"), ContextItem("her number is 5550123", label=jane))
+        await context.store_context(AgentId("anna"), ContextItem("the weather is fine"))
+        await context.retrieve_context(AgentId("anna"), ContextQuery(about="weather"))
+        await context.forget(AgentId("anna"), [one])
+    (clean,) = tmp_path.rglob("memory/clean")
+    clean.unlink()  # as where what had expired was not out of the files yet when the process ended
+    (before,) = clean.parent.glob("g-*")
+    async with open_in(tmp_path, FILE, policies=POLICIES) as running:
+        certificate = await running.runtime.rooms.privacy.erase(Order("jane@example.com"))
+        assert certificate["search"]["clean"]
+        assert clean.exists()
+        assert not before.exists()
+        found = await running.runtime.context.retrieve_context(AgentId("anna"), ContextQuery(about="weather"))
+        assert [item.content for item in found] == ["the weather is fine"]
+
+
 LOOKS = """
 agent reader(question: String) {
     capabilities = ["search", "answer", "log"]

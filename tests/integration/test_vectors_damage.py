@@ -135,7 +135,7 @@ async def test_a_copy_that_cannot_be_written_is_not_half_there(permits, filled, 
 async def test_what_cannot_be_noted_is_unavailable_and_nothing_is_erased(permits, filled):
     async with EdgeVectors(permits.authority, filled, SPACE) as index:
         await index.upsert(permits.write(), [VectorPoint(UUID(int=99), np.ones(8), MINE, {"subject": "ada"})])
-        (filled / "rewrite.new").mkdir()
+        (filled / "rewrite").mkdir()
         with pytest.raises(StoreUnavailable, match="cannot be used"):
             await index.erase_subjects(["ada"])
         assert await index.count_subjects(["ada"]) == 1

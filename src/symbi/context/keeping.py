@@ -6,7 +6,7 @@ stays until the hold is released.
 """
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -200,8 +200,10 @@ class MemoryKeeping:
                 removed += seen - staying
         return removed
 
-    async def erased(self, ids: Sequence[str]) -> None:
+    async def erased(self, ids: Sequence[str], keys: Collection[str] = ()) -> None:
         """Remove items that are about somebody whose data is erased; whoever asks has passed the gate.
+
+        `keys` are those of somebody's: where there are any, nothing of what was removed before stays in a file either.
 
         Raises:
             StoreUnavailable: The store cannot be used; asking again finishes it.
@@ -216,6 +218,8 @@ class MemoryKeeping:
                 await self._rooms.log.transact(remove, wait=True)
         self._memory.all_changed()
         await self._remove_vectors(wait=True)
+        if self._rooms.meanings is not None:
+            await self._rooms.meanings.erase_left(keys)
 
     @asynccontextmanager
     async def _removing(self) -> AsyncIterator[None]:

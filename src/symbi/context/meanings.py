@@ -5,7 +5,7 @@ and says that its vector is due, before the vector is; and a vector is removed a
 until then. What a crash left half done is mended from these notes.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -43,10 +43,12 @@ class Meanings:
 
     Args:
         opened: Gives the rooms; opens them when they are asked for first, for most runs need none.
+        left: Whether they are open, or files of theirs may hold what is gone.
     """
 
-    def __init__(self, opened: Callable[[], Awaitable[VectorRooms]]) -> None:
+    def __init__(self, opened: Callable[[], Awaitable[VectorRooms]], left: Callable[[], bool] = lambda: True) -> None:
         self._opened = opened
+        self._left = left
 
     async def embedder(self) -> tuple[str, bool]:
         """The embedder's name, and whether texts leave for it: what actions say of it.
@@ -129,6 +131,15 @@ class Meanings:
         """
         removal = (await self._opened()).removal
         await (removal.erase_subjects if wait else removal.remove_subjects)(ids)
+
+    async def erase_left(self, subjects: Collection[str]) -> None:
+        """Have nothing in a file of what was removed before; raises as `SubjectVectors.erase_subjects`.
+
+        Args:
+            subjects: Who is erased: it may have been about them.
+        """
+        if subjects and self._left():
+            await (await self._opened()).removal.erase_subjects(sorted(subjects))
 
 
 def namespace_of(space: AgentId) -> Namespace:

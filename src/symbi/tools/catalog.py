@@ -149,10 +149,11 @@ class Catalog:
             if self._is_up(link):
                 async with self._guard.enforce(self._connecting(link, principal)) as permit:
                     self._guard.authority.redeem(permit, ConnectServer)
-                    key_is_another = await self.verifier.find_key(permit)
+                    if key_is_another := await self.verifier.find_key(permit):  # at once: who asked may go away
+                        self._stale[server] = self._stale.get(server, 0) + 1
                     permit.observe({"tools": len(self.offered(server)), "connected": True})
                 if key_is_another:
-                    await self.noticed(server, TOOLS)
+                    await self.relist(server)
                 if self._is_up(link):
                     return
             async with self._locks[server]:
@@ -366,8 +367,7 @@ class Catalog:
         async with self._locks.get(server) or anyio.Lock():  # what is offered is looked up when nobody lists it anew
             if server in self._stale:
                 raise self._is_stale(server)
-            refusal = self._quarantined.get(name)
-            if refusal is not None and refusal.error.code == DUPLICATE:
+            if (refusal := self._quarantined.get(name)) is not None and refusal.error.code == DUPLICATE:
                 raise anew(refusal.error)
             definition = refusal.definition if refusal is not None else self.find(name).definition
             self._withdrawn.pop(name, None)

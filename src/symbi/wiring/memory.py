@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
+from symbi.adapters.qdrant_edge.folder import CollectionFolder
 from symbi.adapters.sqlite import SqliteStore
 from symbi.audit.log import AuditLog
 from symbi.clock import Clock, IdSource
@@ -18,7 +19,7 @@ from symbi.guard.gate import Guard
 from symbi.guard.permit import Authority
 from symbi.knowledge.door import KnowledgeDoor
 from symbi.knowledge.late import Late
-from symbi.wiring.knowledge import open_embedder, open_vectors
+from symbi.wiring.knowledge import open_embedder, open_vectors, vectors_folder
 
 COLLECTION = "memory"
 
@@ -64,8 +65,12 @@ async def opened_memory(
         await keeping.index_is_empty()
 
     late = Late(partial(_opened, settings, guard.authority, empty))
+
+    def left() -> bool:
+        return late.is_open or CollectionFolder(vectors_folder(settings) / COLLECTION).holds_gone()
+
     meanings = (
-        Meanings(late.opened) if settings.security.audit_enabled else None
+        Meanings(late.opened, left) if settings.security.audit_enabled else None
     )  # else nothing is to be left on a disk
     rooms = MemoryRooms(guard, log, store, clock, ids, settings.principal, lambda _agent: MemoryTerms(), meanings)
     retention_days = float(settings.context.knowledge_retention_days)

@@ -96,7 +96,7 @@ def sealed_stores(
             pages,
             vault,
             log.read,
-            erase=lambda ids, _: memories.erased(ids),
+            erase=memories.erased,
         ),
         SealedStore("archive", frozenset(), archive.pages, vault, log.read),
     )

@@ -15,7 +15,7 @@ import pytest
 
 from symbi.errors import PermitRefused, PinMismatch, Unavailable
 from symbi.guard.permit import Permit
-from symbi.inference.static import AT_ONCE, BUILTIN, MAX_CHARACTERS, MODEL_DIGEST, StaticEmbedder, model_digest
+from symbi.inference.static import AT_ONCE, BUILTIN, MAX_CHARACTERS, MODEL_DIGEST, SLICE, StaticEmbedder, model_digest
 from symbi.testing.contracts_vectors import open_permits
 from symbi.types import EffectId
 
@@ -152,6 +152,7 @@ async def test_a_short_text_wakes_no_thread_once_the_model_is_read_and_its_vecto
     again = await embedder.embed(permits.read(), ["the disk is full"], "query")
     await embedder.embed(permits.read(), ["disk " * AT_ONCE], "query")
     await embedder.embed(permits.read(), ["disk"] * AT_ONCE, "query")
+    await embedder.embed(permits.read(), [""] * (SLICE + 1), "query")
     assert (first == again).all()
     assert [one == threading.get_ident() for one in threads] == [False, True, *[False] * (len(threads) - 2)]
 

@@ -5,7 +5,7 @@ lock          held by the one owner
 current       name of the generation that counts
 making        the first generation is being made: until it counts there is no `current`
 rewrite       something was erased, and all has to be written anew
-left          something was deleted since all was written anew, and may be in the files
+clean         nothing was deleted or replaced since all was written anew; without it, the files may hold what was
 dead          how many points were deleted or replaced since it was put in order, as of the last close
 g-000007/     a shard; every other generation is what an end of the process left of a copy, and is removed
 """
@@ -32,7 +32,7 @@ CURRENT: Final = "current"
 LOCK: Final = "lock"
 MAKING: Final = "making"
 REWRITE: Final = "rewrite"
-LEFT: Final = "left"
+CLEAN: Final = "clean"
 DEAD: Final = "dead"
 _GENERATION: Final = re.compile(r"g-\d{6,}")
 _PARTS: Final = (
@@ -143,7 +143,8 @@ class CollectionFolder:
         """
         with self._used():
             self._refuse_lost()
-            write_whole(self.path / MAKING, b"")
+            _note(self.path / MAKING)
+            _note(self.path / CLEAN)
         return self.next()
 
     def count_on(self, generation: Path) -> None:
@@ -178,7 +179,7 @@ class CollectionFolder:
             StoreUnavailable: It cannot be written.
         """
         with self._used():
-            write_whole(self.path / REWRITE, b"")
+            _note(self.path / REWRITE)
 
     def unmark(self) -> None:
         """It has been.
@@ -194,14 +195,15 @@ class CollectionFolder:
         return (self.path / REWRITE).exists()
 
     def keep_left(self) -> None:
-        """Remember that the files may hold what is deleted.
+        """Remember that the files may hold what is deleted or replaced.
 
         Raises:
-            StoreUnavailable: It cannot be written.
+            StoreUnavailable: That cannot be written.
         """
         with self._used():
             if not self.has_left():
-                write_whole(self.path / LEFT, b"")
+                (self.path / CLEAN).unlink(missing_ok=True)
+                _sync(self.path)
 
     def none_left(self) -> None:
         """They do not, for all was written anew.
@@ -210,11 +212,15 @@ class CollectionFolder:
             StoreUnavailable: It cannot be written.
         """
         with self._used():
-            (self.path / LEFT).unlink(missing_ok=True)
+            _note(self.path / CLEAN)
 
     def has_left(self) -> bool:
-        """Whether the files may hold what is deleted."""
-        return (self.path / LEFT).exists()
+        """Whether the files may hold what is deleted or replaced."""
+        return not (self.path / CLEAN).exists()
+
+    def holds_gone(self) -> bool:
+        """Whether something that went may be in the files: also what went otherwise may have been about somebody."""
+        return (self.path / CURRENT).exists() and (self.is_marked() or self.has_left())
 
     def dead(self) -> int:
         """How many points were dead when it was closed last; 0 where nothing says it, for it only tells when to tidy."""
@@ -333,7 +339,17 @@ def write_whole(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     new.replace(path)
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(path.parent)
+
+
+def _note(path: Path) -> None:
+    """Have a file there that has nothing in it; several may do so at once."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:

@@ -101,8 +101,6 @@ class EdgeVectors:
         await anyio.to_thread.run_sync(self._folder.take, self._space)
         self._dead, self._closed = await anyio.to_thread.run_sync(self._folder.dead), False
         try:
-            if self._dead:
-                await self._keep_left()
             await self._asked()
             if self._upkeep:
                 self._tasks = anyio.create_task_group()
@@ -146,8 +144,7 @@ class EdgeVectors:
             for first in range(0, len(last), BATCH):
                 part = last[first : first + BATCH]
                 self._note(one.id for one in part)
-                replaced: int = await (await self._asked()).ask("upsert", [as_point(one) for one in part])
-                self._dead += replaced  # what stood there stays in its piece and its graph, as what is deleted does
+                self._dead += await self._put([as_point(one) for one in part])
                 await self._wrote(len(part))
 
     async def query(self, permit: ReadPermit, query: VectorQuery) -> Sequence[VectorHit]:
@@ -203,9 +200,10 @@ class EdgeVectors:
         if not (subjects or documents):
             return 0
         gone = await self._take_out(about(subjects, documents))
-        if self._folder.is_marked() or self._folder.has_left():  # what went otherwise may have been about them
+        if self._folder.holds_gone():
             async with self._order:
-                await self._rebuild(fresh=True)
+                if self._folder.holds_gone():  # else who was at it before has written all anew
+                    await self._rebuild(fresh=True)
         return gone
 
     async def remove_subjects(self, subjects: Sequence[str]) -> int:
@@ -321,6 +319,15 @@ class EdgeVectors:
             await (await self._asked()).ask("flush")
             self._unflushed = 0
 
+    async def _put(self, points: Sequence[object]) -> int:
+        """Put points in; how many it replaced, which stay in their pieces and files, as those do that are deleted."""
+        replaced: int | None = await (await self._asked()).ask("upsert", points, False)
+        if replaced is None:
+            await self._keep_left()  # before, for whatever ends the process afterwards
+            replaced = await (await self._asked()).ask("upsert", points, True)
+            assert replaced is not None
+        return replaced
+
     async def _take_out(self, scope: AskedScope) -> int:
         """Remove points about some, and have it noted that what was in the files is to go from them."""
         if await (await self._asked()).ask("count", scope):
@@ -413,10 +420,13 @@ class EdgeVectors:
             self._optimizing, self._touched = False, None
         if fresh:
             await anyio.to_thread.run_sync(self._folder.wipe)  # else it stays marked, and what was erased is not gone
-            if marks == self._marks:  # else something was erased that may be in these files, too
-                self._folder.unmark()
-            if deletions == self._deletions:
-                self._folder.none_left()
+            async with self._write:  # in which alone something is deleted or replaced
+                if self._closed:  # and somebody else may own the folder
+                    raise StoreUnavailable("the index of vectors is closed")
+                if marks == self._marks:  # else something was erased that may be in these files, too
+                    self._folder.unmark()
+                if deletions == self._deletions:
+                    await anyio.to_thread.run_sync(self._folder.none_left)
         return fresh or bool(changed)
 
     async def _copy_points(self, engine: EngineProcess) -> None:
@@ -438,6 +448,10 @@ class EdgeVectors:
 
     async def _switch(self, engine: EngineProcess, generation: Path) -> None:
         """Have another engine answer from here on; whoever has asked the one before still gets its answer."""
+        async with self._restart:  # else who starts one that has ended would bring the files back that go here
+            await self._take_its_place(engine, generation)
+
+    async def _take_its_place(self, engine: EngineProcess, generation: Path) -> None:
         with anyio.CancelScope(shield=True):
             if self._closed:
                 raise StoreUnavailable("the index of vectors is closed")

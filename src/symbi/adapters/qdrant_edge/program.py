@@ -73,13 +73,18 @@ class Engine:
         """Open a shard that is there."""
         self._shard = edge.EdgeShard.load(folder, self._config(terms))
 
-    def upsert(self, points: Sequence[Any]) -> int:
-        """Put points in, unless another namespace has one of their ids; returns how many were there already."""
+    def upsert(self, points: Sequence[Any], replacing: bool) -> int | None:  # noqa: FBT001 - as it is asked
+        """Put points in, unless another namespace has one of their ids; returns how many were there already.
+
+        Where some are, and none is to be replaced, nothing is put in, and it returns None.
+        """
         spaces = {UUID(bytes=one[0]): one[2]["namespace"] for one in points}
         there = self._shard.retrieve(list(spaces), with_payload=["namespace"], with_vector=False)
         for record in there:
             if record.payload["namespace"] != spaces[record.id]:
                 raise Taken(str(record.id))
+        if there and not replacing:
+            return None
         self.put(points)
         return len(there)
 
