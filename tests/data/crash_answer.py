@@ -10,28 +10,8 @@ from pathlib import Path
 
 import anyio
 
+from symbi.testing.answers import AGENT, ASKS, QUESTION, READS, reader_config
 from symbi.testing.runtime import open_in
-
-AGENT = """
-agent reader(question: String) {
-    capabilities = ["answer", "log"]
-    with {
-        let said = answer(question, "ops");
-        log("answered");
-        said
-    }
-}
-"""
-POLICIES = """
-@id("live") permit (principal, action in [Action::"CreateAgent", Action::"AllocateResources", Action::"WriteLog"], resource);
-@id("books") permit (principal, action in [Action::"ReadData", Action::"WriteData"], resource is Knowledge);
-@id("asks") permit (principal == Agent::"reader", action == Action::"CallModel", resource == Model::"tiny");
-"""
-QUESTION = "flush the mail queue"
-
-
-def config(url: str) -> str:
-    return f'[knowledge]\nanswer_model = "tiny"\nanswer_base_url = "{url}"\n'
 
 
 async def main(folder: Path, url: str, point: str, number: int) -> None:
@@ -43,7 +23,7 @@ async def main(folder: Path, url: str, point: str, number: int) -> None:
         if counts and passed == point and seen == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    async with open_in(folder, AGENT, policies=POLICIES, config=config(url), probe=probe) as opened:
+    async with open_in(folder, AGENT, policies=READS + ASKS, config=reader_config(url), probe=probe) as opened:
         (spec,) = opened.compiled.agents
         counts = True
         await opened.runtime.run(opened.compiled, spec, {"question": QUESTION})

@@ -20,34 +20,24 @@ from symbi.guard.desk import Ballot
 from symbi.guard.ledger import EffectState
 from symbi.guard.spending import Budget
 from symbi.policy import library
-from symbi.testing.answers import answer_server, saying
+from symbi.testing.answers import (
+    AGENT,
+    ASKS,
+    EXTRACT,
+    GOOD,
+    MAIL,
+    QUESTION,
+    READS,
+    answer_server,
+    reader_config,
+    saying,
+)
 from symbi.testing.runtime import open_in
 from symbi.types import AgentId, Confidentiality, Integrity
 
 pytestmark = pytest.mark.anyio
 
 SCRIPT = Path(__file__).parents[1] / "data" / "crash_answer.py"
-MAIL = b"# Mail\n\nMail that bounces stands in the queue; flush the queue by hand.\n"
-QUESTION = "flush the mail queue"
-GOOD = "Flush the queue by hand [1]."
-EXTRACT = "Mail that bounces stands in the queue; flush the queue by hand. [1]"
-AGENT = """
-agent reader(question: String) {
-    capabilities = ["answer", "log"]
-    with {
-        let said = answer(question, "ops");
-        log("answered");
-        said
-    }
-}
-"""
-READS = """
-@id("live") permit (principal, action in [Action::"CreateAgent", Action::"AllocateResources", Action::"WriteLog"], resource);
-@id("books") permit (principal, action in [Action::"ReadData", Action::"WriteData"], resource is Knowledge);
-"""
-ASKS = """
-@id("asks") permit (principal == Agent::"reader", action == Action::"CallModel", resource == Model::"tiny");
-"""
 
 
 @pytest.fixture
@@ -60,7 +50,7 @@ def provider():
 @asynccontextmanager
 async def opened(folder, provider, policies=READS + ASKS, more="", **how):
     """A runtime with that model."""
-    config = f'[knowledge]\nanswer_model = "tiny"\nanswer_base_url = "{provider.url}"\n{more}'
+    config = reader_config(provider.url) + more
     async with open_in(folder, AGENT, policies=policies, config=config, **how) as running:
         yield running.runtime, running.compiled
 

@@ -21,7 +21,7 @@ from symbi.knowledge.readings import Reader
 from symbi.knowledge.rules import CollectionTerms, Rules
 from symbi.policy import library
 from symbi.policy.library import BASE
-from symbi.testing.answers import answer_server, saying
+from symbi.testing.answers import EXTRACT, GOOD, MAIL, QUESTION, answer_server, saying
 from symbi.testing.gate import ALLOW_ALL
 from symbi.testing.knowledge import open_knowledge
 from symbi.types import AgentId, Confidentiality, Principal
@@ -31,10 +31,6 @@ pytestmark = pytest.mark.anyio
 
 OPERATOR = Principal(AgentId("symbi.operator"))
 READER = Reader(Principal(AgentId("reader")))
-MAIL = b"# Mail\n\nMail that bounces stands in the queue; flush the queue by hand.\n"
-QUESTION = "flush the mail queue"
-GOOD = "Flush the queue by hand [1]."
-EXTRACT = "Mail that bounces stands in the queue; flush the queue by hand. [1]"
 TOKENS = 100
 
 

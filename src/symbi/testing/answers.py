@@ -7,7 +7,29 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
+
+QUESTION: Final = "flush the mail queue"
+MAIL: Final = b"# Mail\n\nMail that bounces stands in the queue; flush the queue by hand.\n"
+GOOD: Final = "Flush the queue by hand [1]."  # what a model may write of it
+EXTRACT: Final = "Mail that bounces stands in the queue; flush the queue by hand. [1]"  # without one
+AGENT: Final = """
+agent reader(question: String) {
+    capabilities = ["answer", "log"]
+    with {
+        let said = answer(question, "ops");
+        log("answered");
+        said
+    }
+}
+"""
+READS: Final = """
+@id("live") permit (principal, action in [Action::"CreateAgent", Action::"AllocateResources", Action::"WriteLog"], resource);
+@id("books") permit (principal, action in [Action::"ReadData", Action::"WriteData"], resource is Knowledge);
+"""
+ASKS: Final = """
+@id("asks") permit (principal == Agent::"reader", action == Action::"CallModel", resource == Model::"tiny");
+"""
 
 Reply: TypeAlias = tuple[int, Mapping[str, str], Any]
 """Status, headers, and a body: bytes, or what becomes JSON."""
@@ -71,3 +93,8 @@ def answer_server() -> Iterator[AnswerServer]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def reader_config(url: str) -> str:
+    """Has the agent `reader` ask that model."""
+    return f'[knowledge]\nanswer_model = "tiny"\nanswer_base_url = "{url}"\n'
