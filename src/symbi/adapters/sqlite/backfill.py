@@ -91,7 +91,11 @@ class Backfill:
 def _connected(path: Path) -> sqlite3.Connection:
     """A connection that makes no file where there is none, and syncs what it moves."""
     connection = connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
-    with mapped("open"):
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA checkpoint_fullfsync = ON")
+    try:
+        with mapped("open"):
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA checkpoint_fullfsync = ON")
+    except StoreUnavailable:
+        connection.close()
+        raise
     return connection
